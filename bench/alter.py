@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from bench.pools import Labels, Pool
 from warmstart.data.read import read
-from warmstart.data.thumbnails import Glances
+from warmstart.data.thumbnails import Thumbnails
 from warmstart.events import drain
 from warmstart.features.extraction import take_look
 from warmstart.network.load import load
@@ -34,7 +34,7 @@ class Seen:
     split: NDArray[np.str_]
     labels: Labels
     classes: tuple[str, ...]
-    glances: Glances
+    glances: Thumbnails
     pool: Pool
 
     @property

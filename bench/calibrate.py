@@ -10,11 +10,11 @@ from typing import Any
 
 from bench import results, sets
 from bench.outcomes import KEPT, right_kinds
-from warmstart.planning.verdict import LIMITS, Facts, Limits, has_signal, verdict_kind
+from warmstart.planning.verdict import LIMITS, VerdictFacts, VerdictLimits, has_signal, verdict_kind
 
 COST = 2  # a wrong verdict costs twice what a right one is worth; `unclear` is worth nothing
 GRID = [
-    Limits(blind=blind, fair=fair)
+    VerdictLimits(blind=blind, fair=fair)
     for blind, fair in product((0.2, 0.25, 0.3, 0.35, 0.4), (0.05, 0.1, 0.15, 0.2))
 ]
 
@@ -44,17 +44,17 @@ def measure(given: Namespace) -> dict[str, Any]:
     return {"summary": told, "rows": tried}
 
 
-def chosen(rows: Sequence[dict[str, Any]]) -> Limits:
+def chosen(rows: Sequence[dict[str, Any]]) -> VerdictLimits:
     """The constants of most worth; among equals those nearest to the kept ones."""
 
-    def distance(one: Limits) -> float:
+    def distance(one: VerdictLimits) -> float:
         kept = asdict(LIMITS)
         return sum(abs(value - kept[name]) / kept[name] for name, value in asdict(one).items())
 
     return max(GRID, key=lambda one: (counted(rows, one)["worth"], -distance(one)))
 
 
-def counted(rows: Sequence[dict[str, Any]], limits: Limits) -> dict[str, int]:
+def counted(rows: Sequence[dict[str, Any]], limits: VerdictLimits) -> dict[str, int]:
     """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
     said = [(kind_of(row, limits), right_kinds(row)) for row in rows]
     right = sum(kind in kinds for kind, kinds in said)
@@ -63,7 +63,7 @@ def counted(rows: Sequence[dict[str, Any]], limits: Limits) -> dict[str, int]:
     return {"right": right, "wrong": wrong, "unclear": unclear, "worth": right - COST * wrong}
 
 
-def kind_of(row: dict[str, Any], limits: Limits) -> str:
+def kind_of(row: dict[str, Any], limits: VerdictLimits) -> str:
     """The verdict: what ships, where linear probe and fine-tuning were compared."""
     facts = facts_of(row)
     kind = verdict_kind(facts, limits)
@@ -71,10 +71,10 @@ def kind_of(row: dict[str, Any], limits: Limits) -> str:
     return row["shipped"] if is_compared and kind in ("unclear", "head", "deeper") else kind
 
 
-def facts_of(row: dict[str, Any]) -> Facts:
+def facts_of(row: dict[str, Any]) -> VerdictFacts:
     """What the table looks at, of a kept outcome."""
     found = row["evidence"]
-    return Facts(
+    return VerdictFacts(
         p=found["p"],
         mde=found["mde"],
         n=found["n"],

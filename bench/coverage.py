@@ -10,7 +10,7 @@ import numpy as np
 from bench import pools
 from bench.pools import Pool
 from warmstart.evaluation.metrics import accuracy_estimate
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 POOLS = ("trashnet", "sign_digits", "textures10")
 N = 100
@@ -84,7 +84,11 @@ def _make(
     rng: np.random.Generator, block_of: np.ndarray, strength: float
 ) -> tuple[Pool, np.ndarray]:
     """Rows of three classes; rows of one block share a label and half of their noise."""
-    taps = [Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck")]
+    taps = [
+        FeatureLayer(part=1, pool="avg"),
+        FeatureLayer(part=2, pool="avg"),
+        FeatureLayer(part=3, pool="neck"),
+    ]
     n_blocks = int(block_of.max()) + 1
     labels = (np.arange(n_blocks) % 3)[rng.permutation(n_blocks)][block_of]
     features = {}

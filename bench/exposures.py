@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench import alter, pools
 from bench.alter import Seen
-from warmstart.data.near_duplicates import Twin, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, compared, find_twins
 from warmstart.evaluation.metrics import accuracy_estimate
 
 OBJECTS = 40
@@ -30,7 +30,7 @@ def _exposed(folder: Path, seen: Seen, seed: int) -> tuple[Seen, Rows, Rows]:
     return copies, objects, source
 
 
-def _components(twins: Sequence[Twin], n: int) -> list[Rows]:
+def _components(twins: Sequence[NearDuplicate], n: int) -> list[Rows]:
     root = np.arange(n)
     for twin in twins:
         root[root == root[twin.second]] = root[twin.first]

@@ -202,7 +202,7 @@ FAULTS: dict[str, Fault] = {
     "swapped channels": Fault(planting.swapped, frozenset({"preprocessing"}), may_be_harmless=True),
     "one class": Fault(planting.one_class, frozenset({"DataError"})),
     "a class of 1 or 2": Fault(planting.tiny, frozenset({"DataError", "tiny-class"})),
-    "a broken start": Fault(planting.broken, frozenset({"StartError"})),
+    "a broken start": Fault(planting.broken, frozenset({"ModelError"})),
     "a constant layer": Fault(
         planting.constant, frozenset({"stuck", "no-signal"}), may_be_harmless=True
     ),

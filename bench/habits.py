@@ -18,7 +18,7 @@ from warmstart.evidence.controls import open_probe, try_preprocessing
 from warmstart.evidence.preprocessing import SWAPPED, USUAL, warning
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.features.extraction import take_look
-from warmstart.network.load import Start, load
+from warmstart.network.load import PretrainedModel, load
 from warmstart.records.inputs import pictures
 from warmstart.run import cleaning
 from warmstart.stats.paired import mean_interval
@@ -70,7 +70,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     }
 
 
-def _wrong() -> dict[str, Start]:
+def _wrong() -> dict[str, PretrainedModel]:
     """Starts whose preprocessing is not theirs, and one that wants blue before red."""
     start = load("lite0")
     prep = pictures(start.record.preprocessing)
@@ -87,7 +87,7 @@ def _wrong() -> dict[str, Start]:
     return made
 
 
-def _hits(given: Namespace, name: str, start: Start) -> tuple[np.ndarray, Any]:
+def _hits(given: Namespace, name: str, start: PretrainedModel) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
     look = drain(take_look(collection, start))

@@ -28,10 +28,10 @@ from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
 from warmstart.planning.verdict import has_signal
 from warmstart.records.data import Why
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve import ridge
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 
 PLANTED = (
     "ants_bees",
@@ -69,7 +69,7 @@ class Set:
     """All images of a set; the first `n_train` are its training part."""
 
     name: str
-    taps: dict[Tap, NDArray[np.float32]]
+    taps: dict[FeatureLayer, NDArray[np.float32]]
     labels: Labels
     n_train: int
 
@@ -87,7 +87,7 @@ class Set:
 class Learner:
     """A head fitted to any labels of some rows; what it says of each row without that row."""
 
-    def __init__(self, taps: dict[Tap, NDArray[np.float32]], labels: Labels) -> None:
+    def __init__(self, taps: dict[FeatureLayer, NDArray[np.float32]], labels: Labels) -> None:
         shapes = profiles(list(taps))
         pair = {name: shapes[name] for name in ("last", "equal")}
         self.kernels = [*mixed_kernels(taps.items(), pair).values()]
@@ -98,14 +98,14 @@ class Learner:
 
     def probabilities(self, labels: Labels) -> Array:
         """As `check` has them (`best_probabilities`), from inverses made once."""
-        targets, least, found = CLASSES.coded(labels, self.k), np.inf, np.empty((0, 0))
+        targets, least, found = CLASSIFICATION.coded(labels, self.k), np.inf, np.empty((0, 0))
         for inverse in self.inverses:
             dual = ridge.Dual(inverse, inverse @ targets, targets)
             scores = ridge.left_out(dual, self.singles)
-            calibration = CLASSES.calibrate(scores, labels)
-            loss = float(CLASSES.losses(scores, labels, calibration).mean())
+            calibration = CLASSIFICATION.calibrate(scores, labels)
+            loss = float(CLASSIFICATION.losses(scores, labels, calibration).mean())
             if loss < least:
-                least, found = loss, CLASSES.answers(scores, calibration)
+                least, found = loss, CLASSIFICATION.answers(scores, calibration)
         return found
 
     def is_signal(self, labels: Labels, rng: np.random.Generator) -> bool:

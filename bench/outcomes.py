@@ -27,21 +27,21 @@ from warmstart.features.batches import to_tensor
 from warmstart.network.feature_layers import taps
 from warmstart.network.finished_run import cut_start
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import Start, load
+from warmstart.network.load import PretrainedModel, load
 from warmstart.planning.schedule import schedule
 from warmstart.records.inputs import pictures
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.stats.paired import mean_interval
 from warmstart.training import fine_tune
 from warmstart.training.augmentations import read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Scene
-from warmstart.training.lesson import Lesson
+from warmstart.training.dataset import TrainingDataset
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import blank
 from warmstart.training.outfit import outfit
-from warmstart.training.shared import Room
+from warmstart.training.shared import TrainingContext
 
 KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
@@ -140,7 +140,9 @@ def _shuffle(data: Path, rng: np.random.Generator) -> None:
             file.rename(homes[order[i]] / f"{i:05d}.jpg")
 
 
-def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] | None:
+def _scratch(
+    asked: Request, scene: TrainingDataset, start: PretrainedModel
+) -> NDArray[np.float64] | None:
     """Whether a network trained from nothing on all images answers each test image rightly.
 
     None where training was given up.
@@ -154,7 +156,7 @@ def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] 
         tuple(scene.profiles),
         scene.look.engine,
     )
-    room = Room(
+    room = TrainingContext(
         source=drain(fine_tune.open_source(scene, plan)),
         labels=arranged.labels,
         blocks=arranged.blocks(),
@@ -163,7 +165,7 @@ def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] 
         checkpoints=NoCheckpoints(),
     )
     head = blank(taps(network.record)[-1:], 0, arranged.n_classes, len(arranged.learn))
-    lesson = Lesson(
+    lesson = TrainingTask(
         make=lambda: outfit(network, plan, head, _nothing_read, asked.seed),
         schedule=schedule(plan),
         room=room,
@@ -181,7 +183,7 @@ def _scratch(asked: Request, scene: Scene, start: Start) -> NDArray[np.float64] 
     return (torch.cat(said).numpy() == arranged.test_labels).astype(float)
 
 
-def _nothing_read(tap: Tap) -> NDArray[np.float32]:
+def _nothing_read(tap: FeatureLayer) -> NDArray[np.float32]:
     """No head was fitted."""
     return np.empty((0, 0), np.float32)
 

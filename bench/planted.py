@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
-from warmstart.data.near_duplicates import Twin, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, compared, find_twins
 from warmstart.evidence.distribution_shift import drift, two_samples
 from warmstart.evidence.label_issues import ceiling, judge_labels
 from warmstart.evidence.probe_hits import best_left_out
@@ -129,10 +129,11 @@ def _part(pool: Pool, rows: Rows) -> Pool:
     return Pool({tap: x[rows] for tap, x in pool.taps.items()}, pool.labels[rows])
 
 
-def _renumbered(twins: Sequence[Twin], kept: NDArray[np.bool_]) -> list[Twin]:
+def _renumbered(twins: Sequence[NearDuplicate], kept: NDArray[np.bool_]) -> list[NearDuplicate]:
     place = np.cumsum(kept) - 1
     return [
-        Twin(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored) for t in twins
+        NearDuplicate(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored)
+        for t in twins
     ]
 
 

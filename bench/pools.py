@@ -16,10 +16,10 @@ from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import HeadFit, families, fit_head
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
 Labels = NDArray[np.int64]
 
@@ -28,7 +28,7 @@ Labels = NDArray[np.int64]
 class Pool:
     """Every image of a set, train and test together. Shapes: taps (N, d_t), labels (N,)."""
 
-    taps: dict[Tap, NDArray[np.float32]]
+    taps: dict[FeatureLayer, NDArray[np.float32]]
     labels: Labels
 
 
@@ -68,16 +68,16 @@ def fit_rows(
         block_of[members] = number
     fold = folds(labels, block_of, rules.outer_folds(len(blocks)), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    return _fit(pool, rows, Problem(labels, k, blocks, outer))
+    return _fit(pool, rows, SelectionProblem(labels, k, blocks, outer))
 
 
 def fit_shipped(pool: Pool, rows: NDArray[np.intp], labels: Labels) -> HeadFit:
     """The same head to the bit, without its estimate: several times quicker."""
     blocks = tuple(np.array([i]) for i in range(len(rows)))
-    return _fit(pool, rows, Problem(labels, int(labels.max()) + 1, blocks, ()))
+    return _fit(pool, rows, SelectionProblem(labels, int(labels.max()) + 1, blocks, ()))
 
 
-def _fit(pool: Pool, rows: NDArray[np.intp], problem: Problem) -> HeadFit:
+def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadFit:
     n, k, smallest = len(rows), problem.n_classes, int(np.bincount(problem.labels).min())
     shapes = profiles(list(pool.taps))
     taps = {tap: x[rows] for tap, x in pool.taps.items()}

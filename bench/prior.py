@@ -20,7 +20,7 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.paired import mean_interval
 from warmstart.training.linear_probe import HeadFit, families, fit_head
 from warmstart.training.prior import SUFFIX, Prior, prior_of
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
 OTHER_PLACE = (
     ("wbc_cells", "wbc_cells_site2"),
@@ -131,7 +131,7 @@ def _fit(pool: Pool, rows: Rows, prior: Prior | None, *, every: bool) -> HeadFit
     kernels = mixed_kernels(taps.items(), shapes)
     made = families(heads, shapes, kernels, taps.__getitem__, rules.penalties(n), 0, prior)
     alone = tuple(np.array([i]) for i in range(n))
-    return drain(fit_head(made, Problem(labels, k, alone, ())))
+    return drain(fit_head(made, SelectionProblem(labels, k, alone, ())))
 
 
 def _prior(head: HeadFit, pool: Pool) -> Prior | None:

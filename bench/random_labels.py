@@ -12,7 +12,7 @@ from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.evidence.permutation_test import signal
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
-from warmstart.planning.verdict import Facts, verdict_kind
+from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.solve.kernels import mixed_kernels
 
 
@@ -71,4 +71,4 @@ def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> 
     found = signal(
         list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
     ).details
-    return verdict_kind(Facts(p=float(found["p"]), mde=float(found["mde"]), n=len(rows)))
+    return verdict_kind(VerdictFacts(p=float(found["p"]), mde=float(found["mde"]), n=len(rows)))

@@ -16,7 +16,7 @@ from bench import results, sets
 from bench.trial import set_up, try_tail
 from warmstart.request import Request
 from warmstart.training import fine_tune
-from warmstart.training.validation import END, REFIT, Chosen
+from warmstart.training.validation import END, REFIT, ChosenEnd
 
 KEPT = results.FOLDER / "tail.jsonl"
 SETS = ("pacs_sketch", "skin_lesions", "clothing")
@@ -73,10 +73,10 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         settings=(f"training.rate={rate}", f"training.passes={times * n}"),
     )
     scene, start = set_up(asked)
-    seen: list[Chosen] = []
+    seen: list[ChosenEnd] = []
     choose, began = fine_tune.choose, time.perf_counter()
 
-    def kept(*given: Any, **named: Any) -> Chosen:
+    def kept(*given: Any, **named: Any) -> ChosenEnd:
         seen.append(choose(*given, **named))
         return seen[-1]
 

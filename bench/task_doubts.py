@@ -16,9 +16,9 @@ from warmstart.evidence.label_issues import judge_numbers, judge_sets
 from warmstart.evidence.probe_hits import best_probabilities
 from warmstart.planning.feature_layers import profiles
 from warmstart.records.data import Share, Why
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target, Truth
 
 SHARE = 0.05  # of the examples that get something wrong
@@ -50,7 +50,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         pool = pool_of(given, "regress", name)
         rows += _rows(name, "numbers", pool.taps, pool.truth, pool.target, given.draws)
     for name, taps, values in _columns(given):
-        target = Numbers.of(values)
+        target = Regression.of(values)
         truth = (values - target.mean) / target.spread
         rows += _rows(name, "numbers", taps, truth, target, given.draws)
     return {"summary": {**_sums(rows, "labels"), **_sums(rows, "numbers")}, "rows": rows}
@@ -59,7 +59,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _rows(
     name: str,
     task: str,
-    taps: dict[Tap, NDArray[np.float32]],
+    taps: dict[FeatureLayer, NDArray[np.float32]],
     truth: Truth,
     target: Target,
     draws: int,
@@ -84,7 +84,9 @@ def _sums(rows: list[dict[str, Any]], task: str) -> dict[str, int]:
     return {f"{task}: {key}": value for key, value in sums.items()}
 
 
-def _columns(given: Namespace) -> Iterator[tuple[str, dict[Tap, NDArray[np.float32]], Array]]:
+def _columns(
+    given: Namespace,
+) -> Iterator[tuple[str, dict[FeatureLayer, NDArray[np.float32]], Array]]:
     """A column of measurements each, from the others."""
     tables = {
         "breast cancer": (load_breast_cancer().data, (0, 3, 5, 10, 13)),
@@ -96,16 +98,16 @@ def _columns(given: Namespace) -> Iterator[tuple[str, dict[Tap, NDArray[np.float
         for k in chosen:
             others = np.delete(values, k, axis=1)
             others = (others - others.mean(axis=0)) / others.std(axis=0)
-            taps = {Tap(part=1, pool="neck"): others.astype(np.float32)}
+            taps = {FeatureLayer(part=1, pool="neck"): others.astype(np.float32)}
             yield f"{name} {k}", taps, values[:, k]
 
 
 def doubts(
-    taps: dict[Tap, NDArray[np.float32]], truth: Truth, target: Target, draws: int
+    taps: dict[FeatureLayer, NDArray[np.float32]], truth: Truth, target: Target, draws: int
 ) -> list[dict[str, Any]]:
     """One row for the data as they are, one for each draw of mistakes."""
     shapes = profiles(list(taps))
-    pair: dict[str, Mapping[Tap, float]] = {
+    pair: dict[str, Mapping[FeatureLayer, float]] = {
         name: shapes[name] for name in ("last", "equal") if name in shapes
     }
     kernels = [*mixed_kernels(taps.items(), pair).values()]

@@ -14,8 +14,8 @@ import warmstart
 from bench.task_pictures import paired, turned
 from warmstart.records.data import Task
 from warmstart.stats.paired import difference
-from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.regress import Regression
 
 TAILED = ("trashnet/multilabel", "clothing/regress")
 BUDGETS = ("fast", "balanced")
@@ -57,8 +57,8 @@ def tuned(given: Namespace, name: str) -> dict[str, Any]:
 def _credits(answers: Any, labels: Any, task: Task) -> NDArray[np.float64]:
     """What each answer adds to the score. Shapes: returns (n,)."""
     if task == "regress":
-        return Numbers().credits(np.array([[one.value] for one in answers]), np.asarray(labels))
+        return Regression().credits(np.array([[one.value] for one in answers]), np.asarray(labels))
     names = sorted(answers[0].scores)
-    truth = LABEL_SETS.read(["|".join(one) for one in labels], names)
+    truth = MULTILABEL.read(["|".join(one) for one in labels], names)
     said = np.array([[one.scores[name] for name in names] for one in answers])
-    return LABEL_SETS.credits(said, truth)
+    return MULTILABEL.credits(said, truth)

@@ -28,17 +28,17 @@ from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
-from warmstart.planning.verdict import Facts, verdict_kind
+from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.data import Task
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.paired import difference
 from warmstart.stats.selective import PROMISED, margin
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.linear_probe import HeadFit, families, fit_head
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
 PAIRED = ("trashnet", "clothing", "textures10")
 TURNED = ("pacs_photo", "clothing", "cats_dogs")
@@ -51,7 +51,7 @@ Rows = NDArray[np.intp]
 class Pool:
     """Images with stored features. Shapes: taps (N, d_t), truth (N,) or (N, K)."""
 
-    taps: dict[Tap, NDArray[np.float32]]
+    taps: dict[FeatureLayer, NDArray[np.float32]]
     truth: Truth
     target: Target
 
@@ -131,7 +131,7 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     names = rules.candidates(n, k, n, tuple(shapes), "fast", pool.target.task)
     kernels = mixed_kernels(taps.items(), shapes)
     heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
-    return drain(fit_head(heads, Problem(truth, k, blocks, outer, pool.target)))
+    return drain(fit_head(heads, SelectionProblem(truth, k, blocks, outer, pool.target)))
 
 
 def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:
@@ -150,7 +150,7 @@ def _pairs(given: Namespace, name: str) -> dict[str, Any]:
     learn, test = np.split(np.arange(n), [n * given.train // (given.train + given.test)])
     fit, truth = _fit(pool, learn), pool.truth[test]
     base = _one_vs_rest(pool.last, pool.truth, learn, test)
-    a, b = (LABEL_SETS.credits(one, truth) for one in (_said(pool, fit, test), base))
+    a, b = (MULTILABEL.credits(one, truth) for one in (_said(pool, fit, test), base))
     gap = difference(a, b, np.arange(len(test)), np.random.default_rng(0))
     return {
         "labels": truth.shape[1],
@@ -267,7 +267,7 @@ def _verdict(pool: Pool, seed: int) -> str:
     test = signal(
         list(pair.values()), truth, singles, rules.permutations("fast"), rng, pool.target
     ).details
-    return verdict_kind(Facts(p=float(test["p"]), mde=float(test["mde"]), n=len(rows)))
+    return verdict_kind(VerdictFacts(p=float(test["p"]), mde=float(test["mde"]), n=len(rows)))
 
 
 # Of each part: its sets, what makes a row, and what is summed up.

@@ -27,7 +27,7 @@ import warmstart
 from bench import results
 from warmstart.features.engine import make_engine
 from warmstart.modalities.text import token_numbers
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
@@ -217,7 +217,7 @@ def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
     start = load("minilm")
     inputs: Any = start.record.preprocessing
     network = cut(start.module, inputs)
-    run = make_engine("torch", Tapped(network, taps(network.record)[-1:]), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, taps(network.record)[-1:]), inputs, 1)
     encoded = np.stack([token_numbers(text, inputs) for text in texts])
     order = np.argsort((encoded != inputs.pad).sum(axis=1), kind="stable")
     found = np.empty((len(texts), network.record.neck_width), np.float32)

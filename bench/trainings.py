@@ -20,12 +20,12 @@ from warmstart.data.splits import folds
 from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import take_look
-from warmstart.network.feature_layers import Tapped
+from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import schedule
 from warmstart.records.inputs import pictures
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
 from warmstart.request import Request, read_data
@@ -35,15 +35,15 @@ from warmstart.run.cleaning import settle
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
-from warmstart.training.attempt import Attempt
+from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.augmentations import read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Scene, set_scene
+from warmstart.training.dataset import TrainingDataset, set_scene
 from warmstart.training.guards import Alarm, Watch
-from warmstart.training.lesson import Lesson
-from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.lesson import TrainingTask
+from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import fit_on
-from warmstart.training.shared import Room
+from warmstart.training.shared import TrainingContext
 from warmstart.training.validation import LOOKS, held_scores
 
 MOST = 100  # images of a draw
@@ -178,14 +178,16 @@ def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
     return place / folder.parent.name
 
 
-def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask) -> Trained:
+def _train(
+    asked: Request, scene: TrainingDataset, start: PretrainedModel, images: Tensor, ask: Ask
+) -> Trained:
     plan = _plan(asked, scene, start, ask)
     course, arranged, network = schedule(plan), scene.arranged, scene.look.network
     labels, blocks = arranged.labels, arranged.blocks()
     part = folds(labels, blocks, HELD, np.random.default_rng([ask.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
-    room = Room(
+    room = TrainingContext(
         source=drain(fine_tune.open_source(scene, plan)),
         labels=labels,
         blocks=blocks,
@@ -193,7 +195,7 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
         checkpoints=NoCheckpoints(),
     )
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
-    lesson = Lesson(
+    lesson = TrainingTask(
         make=lambda: outfit(network, plan, head, read, ask.seed),
         schedule=course,
         room=room,
@@ -201,7 +203,7 @@ def _train(asked: Request, scene: Scene, start: Start, images: Tensor, ask: Ask)
         held=held,
         number=0,
     )
-    attempt = Attempt(lesson, 1.0, ())
+    attempt = TrainingAttempt(lesson, 1.0, ())
     is_fresh = "fresh" in attempt.outfit.actions.values()
     counts = np.bincount(labels[keep]).tolist()
     found = Trained(ask, course.n_steps, course.warm_up, counts, not is_fresh)
@@ -226,7 +228,7 @@ def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Ten
     return ([0 * tap for tap in arguments[0]],)
 
 
-def _plan(asked: Request, scene: Scene, start: Start, ask: Ask) -> Plan:
+def _plan(asked: Request, scene: TrainingDataset, start: PretrainedModel, ask: Ask) -> Plan:
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
@@ -243,7 +245,7 @@ def _plan(asked: Request, scene: Scene, start: Start, ask: Ask) -> Plan:
 
 
 def _measure(
-    found: Trained, attempt: Attempt, before: NDArray[np.float64], labels: NDArray[np.int64]
+    found: Trained, attempt: TrainingAttempt, before: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> None:
     """Log-losses and accuracy on what was held out, before, on the way and after."""
     looks = [_log_losses(scores, labels) for scores in attempt.looks.scores()[:LOOKS]]
@@ -271,13 +273,15 @@ class _Seen:
     output: NDArray[np.float64]  # of the start's own last layer
 
 
-def _see(ready: Outfit, images: Tensor) -> _Seen:
+def _see(ready: TrainableNetwork, images: Tensor) -> _Seen:
     """Look at all images with the parts as they are now."""
     record = ready.network.record
     moving = [n for n, p in enumerate(record.parts, 1) if ready.actions.get(p.name) == "tuned"]
     if not moving:
         return _Seen({}, np.empty((0, 0)))
-    tapped = Tapped(ready.network, [Tap(part=number, pool="avg") for number in moving])
+    tapped = FeatureExtractor(
+        ready.network, [FeatureLayer(part=number, pool="avg") for number in moving]
+    )
     chunks, outputs = [], []
     with torch.inference_mode():
         for inputs in images.split(PASS):

@@ -11,7 +11,7 @@ from warmstart.data.splits import blocks
 from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.features.extraction import take_look
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import head_alone
 from warmstart.records.recording import Clock
 from warmstart.records.summary import Inspection, Verdict
@@ -24,8 +24,8 @@ from warmstart.run.candidates import measure as claims
 from warmstart.run.model_files import origin_of
 from warmstart.training import score
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Scene, set_scene
-from warmstart.training.fine_tune import NO_LIMIT, Worked, tune
+from warmstart.training.dataset import TrainingDataset, set_scene
+from warmstart.training.fine_tune import NO_LIMIT, FineTuned, tune
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.score import Measured, head_probabilities
 from warmstart.training.ship import HEAD, SHARES, TUNED, Decision, decide
@@ -37,9 +37,9 @@ LEAST = 1e-12
 class Trial:
     """What came out of one set. `worked` is that of the tuned layers, whatever would ship."""
 
-    scene: Scene
+    scene: TrainingDataset
     head: HeadFit
-    worked: Worked
+    worked: FineTuned
     decision: Decision | None  # None where the training was given up
     hits: np.ndarray  # (shares, n_test)
     tested: np.ndarray  # (2, n_test, K), answers of linear probe and fine-tuned network
@@ -61,7 +61,7 @@ class Trial:
         return blocks(arranged.test, arranged.twins)
 
 
-def set_up(asked: Request) -> tuple[Scene, Start]:
+def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
     """Read, look, settle: as far as `fit` goes before any evidence."""
     collection = drain(request.read_data(asked))
     asked, start = drain(choose_start(asked, collection, Clock()))
@@ -70,7 +70,7 @@ def set_up(asked: Request) -> tuple[Scene, Start]:
     return set_scene(collection, look, start.record, asked.budget, asked.seed), start
 
 
-def try_tail(asked: Request, scene: Scene, start: Start) -> Trial:
+def try_tail(asked: Request, scene: TrainingDataset, start: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
     facts = run_plan.network_facts(asked, start, scene.look.network, None, is_tried=True)
     plan = run_plan.make_plan(

@@ -19,13 +19,13 @@ from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.evidence.permutation_test import signal
 from warmstart.features.batches import normalised
-from warmstart.features.extraction import Look, take_look
+from warmstart.features.extraction import ExtractedFeatures, take_look
 from warmstart.modalities.preprocessing import load_image
-from warmstart.network.load import Start, load
+from warmstart.network.load import PretrainedModel, load
 from warmstart.network.shuffled import CHUNK, shuffled
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
-from warmstart.planning.verdict import Facts, verdict_kind
+from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.summary import Verdict
 from warmstart.run import cleaning
@@ -65,7 +65,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     return {"summary": _summary(found), "rows": found}
 
 
-def _judge(collection: Collection, look: Look, start: Start, seed: int = 0) -> Verdict:
+def _judge(
+    collection: Collection, look: ExtractedFeatures, start: PretrainedModel, seed: int = 0
+) -> Verdict:
     scene = set_scene(collection, look, start.record, "balanced", seed)
     return check.judge(drain(check.check(scene)))
 
@@ -89,7 +91,7 @@ def _relabelled(collection: Collection, seed: int) -> Collection:
     return replace(collection, record=replace(record, examples=examples))
 
 
-def without_knowledge(collection: Collection, start: Start, seed: int) -> Start:
+def without_knowledge(collection: Collection, start: PretrainedModel, seed: int) -> PretrainedModel:
     """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
     blank = shuffled(start.module, np.random.default_rng([seed, 17]))
     prep = pictures(start.record.preprocessing)
@@ -127,7 +129,7 @@ def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     details = signal(
         list(kernels.values()), labels, singles, rules.permutations("balanced"), rng
     ).details
-    kind = verdict_kind(Facts(p=float(details["p"]), mde=float(details["mde"]), n=n))
+    kind = verdict_kind(VerdictFacts(p=float(details["p"]), mde=float(details["mde"]), n=n))
     fit = pools.fit_rows(pool, drawn, labels, rng)
     rest = np.setdiff1d(np.arange(len(pool.labels)), drawn)
     right = pools.predict(fit, pool, rest) == pool.labels[rest]

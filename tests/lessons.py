@@ -22,9 +22,9 @@ from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.lesson import Lesson
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.outfit import outfit
-from warmstart.training.shared import Room
+from warmstart.training.shared import TrainingContext
 
 PLAIN = ("training.crop=1", "training.flip=false", "training.colour=0")
 FEW = ("training.passes=32", "training.batch=8")
@@ -76,7 +76,7 @@ def planned(scene, strategy, settings=(), lr=None, **wishes):
 
 def room(scene, plan, checkpoints=None):
     """What trainings share."""
-    return Room(
+    return TrainingContext(
         source=drain(fine_tune.open_source(scene, plan)),
         labels=scene.arranged.labels,
         blocks=scene.arranged.blocks(),
@@ -93,7 +93,7 @@ def lesson(scene, plan, held=(), checkpoints=None, **options):
     head = score.fit_on(scene, plan, keep)
     read = scene.look.reader(scene.examples(keep))
     options = {"number": 1, **options}
-    return Lesson(
+    return TrainingTask(
         make=lambda: outfit(scene.look.network, plan, head, read, 0),
         schedule=schedule(plan),
         room=room(scene, plan, checkpoints),

@@ -7,7 +7,7 @@ from warmstart.features.extraction import take_look
 from warmstart.network.load import load
 from warmstart.planning.feature_layers import profiles
 from warmstart.run.cleaning import settled
-from warmstart.training.dataset import Scene, arrange
+from warmstart.training.dataset import TrainingDataset, arrange
 
 
 def collect(source, **options):
@@ -29,7 +29,7 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
     module = network(module) if isinstance(module, str) else module
     look, _ = look_at(collection, module, prep)
     collection = settled(collection, look)
-    return Scene(
+    return TrainingDataset(
         collection=collection,
         look=look,
         arranged=arrange(collection.record),

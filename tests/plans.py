@@ -9,7 +9,7 @@ from warmstart.planning.cached_activations import with_store
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.plan_file import write_plan
 from warmstart.records.inputs import Preprocessing, TextInputs
-from warmstart.records.network import NetworkRecord, PartRecord
+from warmstart.records.network import BlockRecord, NetworkRecord
 from warmstart.records.plan import Choice
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
@@ -25,7 +25,7 @@ NAMES = ("stem", "blocks.0", "blocks.1", "top")
 def network(names=NAMES, **changes):
     """The record of a network with these parts."""
     parts = [
-        PartRecord(
+        BlockRecord(
             name=name, parameters=10, shape_in=(4, 8, 8), shape_out=(4, 8, 8), macs=5, layout="NCHW"
         )
         for name in names

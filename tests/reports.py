@@ -7,10 +7,10 @@ import numpy as np
 from issues import issue, issues
 from warmstart.events import Event
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.comparison import Certainty, CertaintyBin, ClassScore
+from warmstart.records.comparison import ClassScore, Confidence, ConfidenceBin
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.network import Ledger, LedgerRow
-from warmstart.records.plan import Choice, HeadPlan, PartPlan, Plain, Plan, TrainingPlan
+from warmstart.records.plan import BlockPlan, Choice, HeadPlan, Plain, Plan, TrainingPlan
 from warmstart.records.summary import (
     DataCounts,
     Estimate,
@@ -20,12 +20,12 @@ from warmstart.records.summary import (
     Inspection,
     Readiness,
     Scores,
-    Shipped,
-    StartCounts,
+    ShippedCandidate,
     Summary,
+    TensorCounts,
     Verdict,
 )
-from warmstart.reporting.facts import Facts, Repeat, Said, Stretch
+from warmstart.reporting.facts import HeldOutAnswer, Repeat, ReportFacts, Stretch
 
 # The smallest JPEG: one grey pixel.
 PICTURE = (
@@ -94,7 +94,7 @@ def summary(**changes: object) -> Summary:
     plain: dict[str, object] = {
         "task": "classify",
         "verdict": Verdict(kind="unclear", sentence="This start knows it.", evidence=EVIDENCE),
-        "shipped": Shipped(strategy="head", why="a linear output, all layers frozen"),
+        "shipped": ShippedCandidate(strategy="head", why="a linear output, all layers frozen"),
         "readiness": Readiness(level="review", reasons=("1 in 6 answers is wrong",)),
         "estimate": estimate,
         "linear_probe": estimate,
@@ -112,7 +112,7 @@ def summary(**changes: object) -> Summary:
         "data": DataCounts(
             train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, label_issues=1
         ),
-        "start": StartCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
+        "start": TensorCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
         "frozen": FrozenProof(parameters=198, buffers=34, identical=True),
         "guards": (),
         "findings": (
@@ -125,7 +125,7 @@ def summary(**changes: object) -> Summary:
     return Summary(**{**plain, **changes})
 
 
-def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[Said, ...]:
+def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOutAnswer, ...]:
     """Of each class most are named rightly, the others taken for the next class."""
     found = []
     for k, name in enumerate(classes):
@@ -135,7 +135,7 @@ def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[Said, ...]
             p = 0.6 + 0.03 * i
             own = 1 - p if wrong else p
             found.append(
-                Said(
+                HeldOutAnswer(
                     id=f"{name}/{i:03}.jpg",
                     split="oof",
                     target=name,
@@ -147,7 +147,7 @@ def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[Said, ...]
     return tuple(found)
 
 
-def scores(rows: tuple[Said, ...]) -> tuple[ClassScore, ...]:
+def scores(rows: tuple[HeldOutAnswer, ...]) -> tuple[ClassScore, ...]:
     """Class by class, with rough intervals."""
     found = []
     for name in sorted({row.target for row in rows}):
@@ -232,7 +232,7 @@ def training(guards: int = 1) -> tuple[Event, ...]:
     return tuple(events)
 
 
-def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
+def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
     """All facts of a run with a test part, a training and a label issue."""
     rows = said(names)
     first, second = names[:2]
@@ -266,11 +266,11 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
         "events": training(),
         "classes": scores(rows),
         "tested": scores(rows),
-        "certainty": Certainty(
+        "certainty": Confidence(
             sentence="On average it is 73 % sure and right 80 % of the time.",
             bins=(
-                CertaintyBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
-                CertaintyBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20),
+                ConfidenceBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
+                ConfidenceBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20),
             ),
         ),
         "layers": (
@@ -283,7 +283,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> Facts:
         "fates": ("frozen    1 tensor, 90 weights, unchanged bit for bit",),
         "thumbs": {row.id: PICTURE for row in rows},
     }
-    return Facts(**{**plain, **changes})
+    return ReportFacts(**{**plain, **changes})
 
 
 def plan() -> Plan:
@@ -297,10 +297,10 @@ def plan() -> Plan:
         start=rule("lite0"),
         strategy=rule("last:1", "layers were worth trying"),
         parts=(
-            PartPlan(name="stem", action=rule("frozen")),
-            PartPlan(name="blocks", action=rule("frozen")),
-            PartPlan(name="top", action=rule("tuned"), rate=rate),
-            PartPlan(name="output", action=rule("replaced"), rate=rate),
+            BlockPlan(name="stem", action=rule("frozen")),
+            BlockPlan(name="blocks", action=rule("frozen")),
+            BlockPlan(name="top", action=rule("tuned"), rate=rate),
+            BlockPlan(name="output", action=rule("replaced"), rate=rate),
         ),
         head=HeadPlan(
             candidates=Choice(value=("last", "late"), because="label-free", source="rule"),
@@ -323,14 +323,14 @@ def guard() -> GuardNote:
     return GuardNote(kind="forgetting", step=60, action="kept: examples are answered better so")
 
 
-def nothing() -> Facts:
+def nothing() -> ReportFacts:
     """A run without a signal."""
     return facts(
         summary=summary(
             verdict=Verdict(
                 kind="no-signal", sentence="No signal found in 300 examples.", evidence=EVIDENCE
             ),
-            shipped=Shipped(strategy="none", why="no signal was found"),
+            shipped=ShippedCandidate(strategy="none", why="no signal was found"),
             test=None,
         ),
         ledger=None,
@@ -340,12 +340,14 @@ def nothing() -> Facts:
     )
 
 
-def cases() -> dict[str, Facts]:
+def cases() -> dict[str, ReportFacts]:
     """Runs of every sort that the page must serve."""
     return {
         "full": facts(),
         "no signal": nothing(),
-        "summary alone": Facts(place="x", title="lite0", summary=summary(), repeat=facts().repeat),
+        "summary alone": ReportFacts(
+            place="x", title="lite0", summary=summary(), repeat=facts().repeat
+        ),
         "many classes": facts(MANY),
         "two classes": facts(("a", "b")),
         "no pictures": facts(thumbs={}),

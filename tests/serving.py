@@ -18,7 +18,7 @@ from warmstart.records.answer import Answer
 from warmstart.serving import running
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
-from warmstart.serving.model import Heat, Limits, Picture, Served, Unread
+from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, Unread
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ ODD_HEADS = (
 @contextmanager
 def live(app, limits=None, patience=30):
     """The app behind a real uvicorn, in a thread; `patience`: seconds until it must have ended."""
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     taken = running.bind("127.0.0.1", 0)
     up = threading.Event()
     server = running.make_server(app, limits, up.set, lambda: None)
@@ -145,7 +145,7 @@ def live(app, limits=None, patience=30):
 
 def plain(answer=None, decode=None, **changes):
     """A model of one line: the class is the strongest colour."""
-    return Served(
+    return ServedModel(
         **{
             "title": "colours",
             "labels": ("blue", "green", "red"),
@@ -164,7 +164,9 @@ def plain(answer=None, decode=None, **changes):
 def decode_plain(payload, name):
     try:
         with Image.open(io.BytesIO(payload)) as image:
-            return Picture(name, np.asarray(image.convert("RGB").resize((2, 2))), (0, 0, 1, 1))
+            return ServedPicture(
+                name, np.asarray(image.convert("RGB").resize((2, 2))), (0, 0, 1, 1)
+            )
     except OSError:
         return Unread(name, f"{name} is not an image")
 
@@ -190,7 +192,7 @@ def answer_one(picture):
 @contextmanager
 def alive(served=None, token=None, **limits):
     """A plain model behind a server with these limits."""
-    bound = Limits(**limits)
+    bound = ServerLimits(**limits)
     app = make_app(served or plain(), access_for("127.0.0.1", token), bound)
     with live(app, bound) as server:
         yield server

@@ -12,7 +12,7 @@ import tables
 import warmstart
 from sounding import tone, wav
 from warmstart.cli.main import main
-from warmstart.errors import DataError, StartError, WarmstartError
+from warmstart.errors import DataError, ModelError, WarmstartError
 
 HEAD = "age,dose,site,label\n"
 ROWS = "".join(",".join(row) + "\n" for row in tables.rows(24))
@@ -99,7 +99,7 @@ BAD_TENSORS = {
 def test_tensors_that_cannot_be_used_are_one_line(case, tmp_path):
     values, labels, says = BAD_TENSORS[case]
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    with pytest.raises((DataError, StartError)) as caught:
+    with pytest.raises((DataError, ModelError)) as caught:
         warmstart.fit(TensorDataset(values, labels), start=network, out=tmp_path / "run")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from warmstart.distributed import ALONE, World, here, is_about_others, joined
-from warmstart.errors import UsageError, WorldError
+from warmstart.distributed import ALONE, ProcessGroup, here, is_about_others, joined
+from warmstart.errors import ProcessError, UsageError
 
 
 def test_alone_everything_is_as_it_was():
@@ -37,7 +37,7 @@ def test_an_environment_that_makes_no_sense_is_refused(told):
 def test_errors_of_the_exchange_are_told_from_others():
     error = RuntimeError("[gloo/pair.cc:534] Connection closed by peer")
     assert not is_about_others(error)  # alone there are no others
-    assert World(1, 2).share("abcde") == "bd"
+    assert ProcessGroup(1, 2).share("abcde") == "bd"
 
 
 JOB = """
@@ -99,7 +99,7 @@ def test_a_head_from_sums_of_several_processes_is_that_of_one():
 
 LOST = """
 import os, signal
-from warmstart.errors import WorldError
+from warmstart.errors import ProcessError
 from warmstart.distributed import joined
 with joined() as world:
     world.gathered(1)
@@ -107,7 +107,7 @@ with joined() as world:
         os.kill(os.getpid(), signal.SIGKILL)
     try:
         world.gathered(2)
-    except WorldError as error:
+    except ProcessError as error:
         print(error)
 """
 
@@ -116,7 +116,7 @@ APART = """
 import os, tempfile
 from pathlib import Path
 import numpy as np
-from warmstart.errors import WorldError
+from warmstart.errors import ProcessError
 from warmstart.features.cache_key import ScratchKey
 from warmstart.features.extract import Features
 from warmstart.features.cache_key import Column
@@ -134,7 +134,7 @@ with joined() as world, tempfile.TemporaryDirectory() as own:
         mine = Features(shelf=shelf, unreadable={}, passed=1, decoded=1)
         try:
             print(_together(mine, examples).decoded)
-        except WorldError as error:
+        except ProcessError as error:
             print(error)
         world.gathered(None)
 """
@@ -155,4 +155,4 @@ def test_a_process_that_is_gone_is_an_error_in_one_line():
     out, _ = first.communicate(timeout=120)
     assert out.startswith("another process of this job is gone (")
     assert out.count("\n") == 1
-    assert issubclass(WorldError, Exception)
+    assert issubclass(ProcessError, Exception)

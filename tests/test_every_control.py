@@ -17,10 +17,10 @@ from warmstart.reporting.page import page as report_page
 from warmstart.run.fit import fit
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 from warmstart.studio.app import Keys
-from warmstart.studio.studio import Opening, opened
+from warmstart.studio.studio import StudioOptions, opened
 from warmstart.studio.studio import application as studio_application
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
@@ -44,7 +44,7 @@ def context_of(browser, width=1280):
 @contextmanager
 def studio_page(browser, place, state):
     """A page on a studio's folder."""
-    project, _ = opened(Opening(out=place), lambda event: None)
+    project, _ = opened(StudioOptions(out=place), lambda event: None)
     app, close = studio_application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         # A plan that is being worked out is waited for.
@@ -75,7 +75,7 @@ def studios(browser, tmp_path_factory):
     (data / "blue" / "000.png").rename(data / "red" / "wrong.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        project, _ = opened(Opening(data=str(data), out=root / "filled"), lambda event: None)
+        project, _ = opened(StudioOptions(data=str(data), out=root / "filled"), lambda event: None)
         project.close()
         shutil.copytree(root / "filled", root / "learnt")
         with studio_page(browser, root / "learnt", "pictures") as (page, _):
@@ -120,7 +120,7 @@ def test_no_control_of_the_studio_is_dead(browser, studios, tmp_path, folder, pl
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), Limits())) as running:
+    with live(application(finished.path, Serving(), ServerLimits())) as running:
         yield running
 
 

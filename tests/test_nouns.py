@@ -21,13 +21,13 @@ SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
 OTHERS = sorted(NOUNS.keys() - {"image"})
 CLEAR = {"p": 0.001, "mde": 0.1}
 TOLD = (
-    verdict.Facts(p=0.2, mde=0.31),
-    verdict.Facts(p=0.2, mde=1.0),
-    verdict.Facts(p=0.2, mde=0.1),
-    verdict.Facts(p=0.2, mde=0.1, n=39),
-    verdict.Facts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
+    verdict.VerdictFacts(p=0.2, mde=0.31),
+    verdict.VerdictFacts(p=0.2, mde=1.0),
+    verdict.VerdictFacts(p=0.2, mde=0.1),
+    verdict.VerdictFacts(p=0.2, mde=0.1, n=39),
+    verdict.VerdictFacts(p=0.2, mde=0.1, plain=0.4, plain_p=0.001),
     *(
-        verdict.Facts(
+        verdict.VerdictFacts(
             **CLEAR,
             knowledge=known,
             knowledge_error=0.02,
@@ -55,7 +55,7 @@ def test_no_verdict_on_other_kinds_speaks_of_images(kind):
 
 
 def test_a_verdict_says_which_kind_the_start_knows():
-    facts = verdict.Facts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
+    facts = verdict.VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
         start = verdict.basis_of(None, nouns_of(kind))
         said = verdict.sentence("unclear", facts, 90, 0.8, basis=start)

@@ -15,9 +15,9 @@ from warmstart.api.run import Run
 from warmstart.auditing.judge import _open_run
 from warmstart.cli.main import main
 from warmstart.data.read import read
-from warmstart.errors import ExportError, StartError
+from warmstart.errors import ExportError, ModelError
 from warmstart.events import drain
-from warmstart.network.trained_elsewhere import Feeding
+from warmstart.network.trained_elsewhere import InputHandling
 from warmstart.records.answer import LabelAnswer, NumberAnswer
 from warmstart.records.summary import LabelScores, NumberScores
 from warmstart.run.check import check
@@ -230,8 +230,8 @@ def test_a_check_speaks_of_the_task(runs):
 
 def test_what_is_made_for_classes_refuses_others(runs, tmp_path):
     run = runs[0]["regress"]
-    with pytest.raises(StartError, match="does not name one class an image"):
-        _open_run(run.path, Feeding())
+    with pytest.raises(ModelError, match="does not name one class an image"):
+        _open_run(run.path, InputHandling())
 
 
 def test_a_run_can_begin_from_one_of_another_task(runs, tmp_path):

@@ -12,7 +12,7 @@ import tables
 import warmstart
 from tiny import bytes_of, lines
 from warmstart.cli.main import main
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError, ModelError
 from warmstart.records.plan import Choice, ColumnPlan
 
 QUICK = ("training.passes=320", "training.folds=1")
@@ -175,14 +175,14 @@ def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
         [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
         ("speed", "label"),
     )
-    with pytest.raises(StartError, match="lite1 takes no rows of a table; name a run that"):
+    with pytest.raises(ModelError, match="lite1 takes no rows of a table; name a run that"):
         warmstart.fit(clinic[1], start="lite1")
-    with pytest.raises(StartError, match=r"has learnt from other columns .* than the data has"):
+    with pytest.raises(ModelError, match=r"has learnt from other columns .* than the data has"):
         warmstart.fit(path, start=str(clinic[0].path))
 
 
 def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
-    with pytest.raises(StartError, match=r"takes tables, pictures holds images; choose a start"):
+    with pytest.raises(ModelError, match=r"takes tables, pictures holds images; choose a start"):
         warmstart.fit(pictures, start=str(clinic[0].path))
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import warmstart
 from tiny import bytes_of
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError, ModelError
 from warmstart.network.tensors import digests
 
 QUICK = {"training.passes": 160, "training.folds": 1}
@@ -198,13 +198,13 @@ def test_data_sets_that_cannot_be_used_are_refused(items, words):
 
 def test_tensors_want_a_network_of_ones_own():
     _, data = made("layers")
-    with pytest.raises(StartError, match="holds tensors, which a network of your own takes"):
+    with pytest.raises(ModelError, match="holds tensors, which a network of your own takes"):
         warmstart.fit(data)
 
 
 def test_a_network_that_does_not_take_them_says_so(tmp_path):
     _, data = made("signals")
-    with pytest.raises(StartError, match=r"Sequential cannot take inputs of shape \(2, 32\)"):
+    with pytest.raises(ModelError, match=r"Sequential cannot take inputs of shape \(2, 32\)"):
         warmstart.fit(data, start=layers(), out=tmp_path / "run")
 
 

@@ -19,7 +19,7 @@ _HOMES = {
     "DataError": "warmstart.errors",
     "Preprocessing": "warmstart.records.inputs",
     "Run": "warmstart.api.run",
-    "StartError": "warmstart.errors",
+    "ModelError": "warmstart.errors",
     "WarmStartClassifier": "warmstart.sklearn.classifier",
     "WarmstartError": "warmstart.errors",
     "compare": "warmstart.run.compare",

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.errors import UsageError, WorldError
+from warmstart.errors import ProcessError, UsageError
 
 Value = TypeVar("Value")
 Float64 = NDArray[np.float64]
@@ -30,7 +30,7 @@ _CALLED = ("RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """Processes 0 … size − 1, of which this one is `rank`; `local` of them on this machine."""
 
     rank: int = 0
@@ -41,7 +41,7 @@ class World:
     def is_first(self) -> bool:
         """Whether this process writes the run folder and prints.
 
-        >>> World().is_first
+        >>> ProcessGroup().is_first
         True
         """
         return self.rank == 0
@@ -49,13 +49,13 @@ class World:
     def share(self, items: Sequence[Value]) -> Sequence[Value]:
         """What of all items falls to this process: every size-th one.
 
-        >>> World(1, 3).share(range(8))
+        >>> ProcessGroup(1, 3).share(range(8))
         range(1, 8, 3)
         """
         return items[self.rank :: self.size]
 
     def same(self, value: Value) -> Value:
-        """What the first process holds. Raises: WorldError where a process is gone."""
+        """What the first process holds. Raises: ProcessError where a process is gone."""
         if self.size == 1:
             return value
         told = [value]
@@ -63,7 +63,7 @@ class World:
         return told[0]
 
     def gathered(self, value: Value) -> list[Value]:
-        """What each process holds, in their order. Raises: WorldError where one is gone."""
+        """What each process holds, in their order. Raises: ProcessError where one is gone."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -71,7 +71,7 @@ class World:
         return cast(list[Value], found)
 
     def summed(self, values: Float64) -> Float64:
-        """The sum over all processes, of arrays of one shape. Raises: WorldError likewise."""
+        """The sum over all processes, of arrays of one shape. Raises: ProcessError likewise."""
         if self.size == 1:
             return values
         import torch
@@ -82,15 +82,15 @@ class World:
         return found
 
 
-ALONE = World()
-_here: ContextVar[World] = ContextVar("world", default=ALONE)
+ALONE = ProcessGroup()
+_here: ContextVar[ProcessGroup] = ContextVar("world", default=ALONE)
 
 
-def here() -> World:
+def here() -> ProcessGroup:
     """The world that this process is part of.
 
     >>> here()
-    World(rank=0, size=1, local=1)
+    ProcessGroup(rank=0, size=1, local=1)
     """
     return _here.get()
 
@@ -104,22 +104,22 @@ def is_called(told: Mapping[str, str] = os.environ) -> bool:
     return all(name in told for name in _CALLED) and told["WORLD_SIZE"] != "1"
 
 
-def foreseen(told: Mapping[str, str] = os.environ) -> World:
+def foreseen(told: Mapping[str, str] = os.environ) -> ProcessGroup:
     """The world that this process is part of, or is called into and has not joined yet.
 
     >>> foreseen({})
-    World(rank=0, size=1, local=1)
+    ProcessGroup(rank=0, size=1, local=1)
     """
     return told_world(told) if here() == ALONE and is_called(told) else here()
 
 
 @contextmanager
-def joined(told: Mapping[str, str] = os.environ) -> Iterator[World]:
+def joined(told: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     """Be part of the world that the environment tells of, until the end of the block.
 
     Within another such block nothing changes.
 
-    Raises: UsageError for an environment that makes no sense; WorldError where the processes
+    Raises: UsageError for an environment that makes no sense; ProcessError where the processes
     do not find each other, or one of them is gone.
     """
     if not is_called(told) or here() != ALONE:
@@ -152,13 +152,13 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def told_world(told: Mapping[str, str] = os.environ) -> World:
+def told_world(told: Mapping[str, str] = os.environ) -> ProcessGroup:
     """The world that a launcher tells of, which this process need not have joined.
 
     Raises: UsageError for an environment that makes no sense.
 
     >>> told_world({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
-    World(rank=1, size=4, local=2)
+    ProcessGroup(rank=1, size=4, local=2)
     """
     try:
         rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
@@ -170,7 +170,7 @@ def told_world(told: Mapping[str, str] = os.environ) -> World:
             f"RANK={told['RANK']} and WORLD_SIZE={told['WORLD_SIZE']} name no process of several; "
             "start them with torchrun or accelerate launch, or take these two away."
         )
-    return World(rank, size, local)
+    return ProcessGroup(rank, size, local)
 
 
 def _talk(say: Callable[[Any], object]) -> None:
@@ -194,7 +194,7 @@ def is_about_others(error: BaseException) -> bool:
 
 @contextmanager
 def exchanging() -> Iterator[None]:
-    """Torch's own errors about other processes in one line of ours. Raises: WorldError."""
+    """Torch's own errors about other processes in one line of ours. Raises: ProcessError."""
     try:
         yield
     except RuntimeError as error:
@@ -203,7 +203,7 @@ def exchanging() -> Iterator[None]:
         raise
 
 
-def gone(error: BaseException) -> WorldError:
+def gone(error: BaseException) -> ProcessError:
     """The error for a process that does not answer any more."""
     why = str(error).strip().partition("\n")[0].rpartition("] ")[2][:120]
-    return WorldError(f"another process of this job is gone ({why})")
+    return ProcessError(f"another process of this job is gone ({why})")

@@ -3,11 +3,11 @@
     WarmstartError
     ├── UsageError          an option, verb or argument that cannot be used     exit 2
     ├── DataError           the labelled examples cannot be used as they are    exit 2
-    ├── StartError          the pretrained network cannot be used               exit 2
+    ├── ModelError          the pretrained network cannot be used               exit 2
     ├── PlanError           a plan or one of its values cannot be followed      exit 2
     ├── RunFolderError      a run folder cannot be read or written              exit 2
     ├── TrainingError       the work itself failed                              exit 1
-    │   └── WorldError      another process of the same job is gone             exit 1
+    │   └── ProcessError    another process of the same job is gone             exit 1
     ├── ExportError         a model could not be exported faithfully            exit 1
     └── ServeError          the server cannot start or go on                    exit 1
 
@@ -41,7 +41,7 @@ class DataError(WarmstartError, ValueError):
     exit_code = 2
 
 
-class StartError(WarmstartError):
+class ModelError(WarmstartError):
     """The pretrained network cannot be used as a start."""
 
     exit_code = 2
@@ -63,7 +63,7 @@ class TrainingError(WarmstartError):
     """The work failed after it had begun; the run folder says where."""
 
 
-class WorldError(TrainingError):
+class ProcessError(TrainingError):
     """Another process of the same job is gone, or cannot be reached; the run can go on later."""
 
 

@@ -65,7 +65,7 @@ def test_a_run_from_a_module_answers_at_once_and_its_folder_wants_the_module(pic
     assert [answer.label for answer in answers] == [path.parent.name for path in paths]
     again = Run.open(run.path)
     assert again == run
-    with pytest.raises(warmstart.StartError, match="pass an instance of it as `network`"):
+    with pytest.raises(warmstart.ModelError, match="pass an instance of it as `network`"):
         again.predict(paths)
     assert warmstart.load(run.path, network=network()).predict(paths) == answers
 
@@ -105,7 +105,7 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
         ({"lr": 0.1, "strategy": "head"}, PlanError, "nothing is trained step by step"),
         ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
         ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
-        ({"start": "resnet18"}, warmstart.StartError, "did you mean timm:resnet18"),
+        ({"start": "resnet18"}, warmstart.ModelError, "did you mean timm:resnet18"),
         ({"data": "nowhere"}, DataError, "nowhere does not exist"),
         ({"data": 3}, DataError, "data of type int is not read"),
         ({"test": 3}, DataError, "data of type int is not read"),
@@ -134,7 +134,7 @@ def test_load_wants_a_path(wrong):
 
 def test_a_network_of_another_kind_is_refused(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "out")
-    with pytest.raises(warmstart.StartError):
+    with pytest.raises(warmstart.ModelError):
         warmstart.load(run.path, network=network("attention"))
     answers = warmstart.load(run.path, network=network()).predict([pictures / "red" / "000.png"])
     assert answers[0].label == "red"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from warmstart.api.run import run_html
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.records.summary import Shipped, Verdict
+from warmstart.records.summary import ShippedCandidate, Verdict
 from warmstart.terminal.result_text import estimate_text
 
 
@@ -47,7 +47,7 @@ def test_nothing_in_it_can_run(finished):
     summary = replace(
         finished.summary,
         verdict=Verdict(kind="unclear", sentence=evil),
-        shipped=Shipped(strategy="head", why=evil),
+        shipped=ShippedCandidate(strategy="head", why=evil),
     )
     page = run_html(summary, Path("a<img src=x onerror=y>"))
     assert Texts(page).tags == {"div", "p", "b", "table", "tr", "th", "td"}
@@ -55,7 +55,7 @@ def test_nothing_in_it_can_run(finished):
 
 
 def test_without_a_model_there_is_no_accuracy(finished):
-    summary = replace(finished.summary, shipped=Shipped(strategy="none", why="no signal"))
+    summary = replace(finished.summary, shipped=ShippedCandidate(strategy="none", why="no signal"))
     texts = Texts(run_html(summary, Path("x"))).texts
     assert "Accuracy" not in texts
     assert "nothing: no signal." in texts

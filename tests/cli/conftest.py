@@ -9,27 +9,27 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from warmstart import run as run_package
+from warmstart import run as warmstart_run
 from warmstart.data import place as data_place
 from warmstart.events import Event
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
-from warmstart.records.comparison import RankedStart, Ranking
+from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.summary import (
     DataCounts,
     Estimate,
     FrozenProof,
     Readiness,
     Scores,
-    Shipped,
-    StartCounts,
+    ShippedCandidate,
     Summary,
+    TensorCounts,
     Verdict,
 )
 
 SUMMARY = Summary(
     task="classify",
     verdict=Verdict(kind="head", sentence="The linear probe is enough."),
-    shipped=Shipped(strategy="head", why="a linear output, all 18 layers frozen"),
+    shipped=ShippedCandidate(strategy="head", why="a linear output, all 18 layers frozen"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
@@ -42,7 +42,7 @@ SUMMARY = Summary(
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
-    start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
+    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
     guards=(),
     findings=(),
@@ -52,7 +52,7 @@ SUMMARY = Summary(
 NO_SIGNAL = replace(
     SUMMARY,
     verdict=Verdict(kind="no-signal", sentence="No signal found in 180 examples."),
-    shipped=Shipped(strategy="none", why="no signal was found"),
+    shipped=ShippedCandidate(strategy="none", why="no signal was found"),
     estimate=None,
 )
 SCORES = Scores(
@@ -67,7 +67,7 @@ SCORES = Scores(
 )
 RANKING = Ranking(
     starts=(
-        RankedStart(
+        RankedModel(
             name="lite0",
             title="EfficientNet-Lite0",
             arch=None,
@@ -222,5 +222,5 @@ def work(monkeypatch):
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", starts=standing_in.starts)
     cache = place("warmstart.run.cache", info=lambda: INFO, clear=lambda: INFO)
-    monkeypatch.setattr(run_package, "cache", cache, raising=False)
+    monkeypatch.setattr(warmstart_run, "cache", cache, raising=False)
     return standing_in

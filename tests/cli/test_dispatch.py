@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from warmstart.cli.main import main
-from warmstart.errors import DataError, RunFolderError, StartError, TrainingError
+from warmstart.errors import DataError, ModelError, RunFolderError, TrainingError
 from warmstart.records.answer import Answer
 from warmstart.records.run_folder import to_plain
 
@@ -115,7 +115,7 @@ def test_rank_json_holds_the_starts_and_the_ties(work, capsys):
 
 ERRORS = [
     (DataError("photos does not exist; name a folder"), 2, "photos does not exist; name a folder"),
-    (StartError("no such start"), 2, "no such start"),
+    (ModelError("no such start"), 2, "no such start"),
     (RunFolderError("runs/x exists"), 2, "runs/x exists"),
     (TrainingError("the disk is full (x)"), 1, "the disk is full (x)"),
     (DataError("two\nlines"), 2, "two lines"),

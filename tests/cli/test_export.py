@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from warmstart.cli.export import export_text
-from warmstart.records.export import Agreement, Exported, Twin
+from warmstart.records.export import Agreement, Exported, SingleLayerHead
 
 FOUND = Exported(
     run="pets",
@@ -34,7 +34,9 @@ def test_a_small_model_is_named_without_its_size():
 
 def test_noise_and_twins_are_told():
     noise = replace(FOUND.agreement, images="noise")
-    twin = Twin(head="last", estimate=None, original=None, gap=None, why="no honest figure")
+    twin = SingleLayerHead(
+        head="last", estimate=None, original=None, gap=None, why="no honest figure"
+    )
     text = export_text(replace(FOUND, agreement=noise, twin=twin, to="timm"), Path("my out"))
     assert "16 images of noise" in " ".join(text.split())
     assert "Twin     This is a twin of the run's model" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from warmstart.cli.rank import ranking_text
-from warmstart.records.comparison import FailedStart, RankedStart, Ranking
+from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 
 
 def start(name, value, difference=0.0, **values):
@@ -25,7 +25,7 @@ def start(name, value, difference=0.0, **values):
         "difference_high": difference + 0.02,
         **values,
     }
-    return RankedStart(name=name, value=value, **given)
+    return RankedModel(name=name, value=value, **given)
 
 
 FILE = "models/a name.safetensors@timm:resnet18"
@@ -79,7 +79,7 @@ def test_what_failed_what_was_left_out_and_other_ties_are_told():
         ties=(("n1", "n2", "n3"),),
         take="n0",
         left_out=("n8", "n9"),
-        failed=(FailedStart(name="n7", error="start 'n7' is not known."),),
+        failed=(FailedModel(name="n7", error="start 'n7' is not known."),),
         method="holdout",
     )
     text = ranking_text(ranking, ["photos"])

@@ -12,15 +12,15 @@ import tiny
 from warmstart.distributed import here, joined
 from warmstart.network import partition
 from warmstart.network.batch_norm_statistics import relearning
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import tap_width, taps
-from warmstart.network.pipeline_stage import Cost, Piece, balanced, keepers, together
+from warmstart.network.pipeline_stage import Cost, PipelineStage, balanced, keepers, together
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_jointly
-from warmstart.training.data_parallel import Rows
+from warmstart.training.data_parallel import DataParallel
 from warmstart.training.fsdp import Sharded
 from warmstart.training.pipeline import Pipeline
-from warmstart.training.trainer import Course, Trainer
+from warmstart.training.trainer import Trainer, UpdateRule
 
 HALF, DOUBLE = "bfloat16", "float64"
 N_STEPS, BATCH, CLASSES = 5, 8, 5
@@ -41,7 +41,7 @@ def way_of(word, network, model, tail):
     """The way of this process, or plain training where it is alone."""
     world = here()
     if world.size == 1 or word == "data":
-        return Rows(tail, "cpu")
+        return DataParallel(tail, "cpu")
     if word == "fsdp":
         return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
     runs = balanced([Cost(1, 2, 1)] * len(network.parts), world.size)
@@ -50,7 +50,7 @@ def way_of(word, network, model, tail):
         name: network.owners.get(name.removeprefix("trunk."), "output")
         for name in model.state_dict()
     }
-    own = Piece(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
+    own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     kept = keepers(tail, owners, pieces)
     return Pipeline(tail, own, model.state_dict(keep_vars=True), kept, "cpu")
 
@@ -77,12 +77,12 @@ def trained(kind, word="", folder=None, precision="float32"):
     network, model = model_of(kind)
     if precision == DOUBLE:
         model.double()
-    tail = Tail(model, 0, recompute=True)
+    tail = UnfrozenBlocks(model, 0, recompute=True)
     way = way_of(word, network, model, tail)
     moving = {n: t for n, t in model.state_dict(keep_vars=True).items() if way.keeps(n)}
     if kind != "convolutions":  # those have statistics, which a fresh network learns
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
-    course = Course(
+    course = UpdateRule(
         optimizer="adamw",
         weight_decay=0.01,
         average=0.9,

@@ -13,7 +13,7 @@ from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.surgery import assemble, unique_state
 from warmstart.network.tensors import unique_tensors
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 SPLIT = [name for name in KINDS if KINDS[name].n_parts > 1]
 
@@ -56,7 +56,9 @@ def test_each_tap_is_what_its_own_network_gives(name):
     _, network, twin, both, cut = _both(name)
     inputs = _inputs(name)
     own = taps(network.record)
-    beside = tuple(Tap(part=tap.part, pool=tap.pool, of="start") for tap in own if tap.part > cut)
+    beside = tuple(
+        FeatureLayer(part=tap.part, pool=tap.pool, of="start") for tap in own if tap.part > cut
+    )
     with torch.inference_mode():
         found = _model(both, (*own, *beside)).features(inputs)
         tuned = _model(twin, own).features(inputs)
@@ -72,7 +74,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
     names = [part.name for part in network.parts]
     actions = {n: "frozen" if i < cut else "tuned" for i, n in enumerate(names)}
     last = taps(network.record)[-1]
-    model = _model(both, (last, Tap(part=last.part, pool="neck", of="start")))
+    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
     actions |= {"neck": "tuned", "unused": "frozen"}
     ledger = write_ledger(before, network, model, actions=actions)
     numel = [sum(t.numel() for t in unique_tensors(m).values()) for m in (module, model)]
@@ -89,7 +91,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
 def test_a_copy_that_moved_is_seen():
     _, network, _, both, cut = _both(SPLIT[0])
     last = taps(network.record)[-1]
-    model = _model(both, (last, Tap(part=last.part, pool="neck", of="start")))
+    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if n.startswith(f"trunk.{NAME}.")).add_(1)
     frozen = frozenset(part.name for part in network.parts[:cut])
@@ -103,7 +105,9 @@ def test_a_copy_that_moved_is_seen():
 def test_the_tensors_of_both_are_saved_once_each(name):
     _, _, _, both, cut = _both(name)
     last = taps(both.record)[-1]
-    saved = unique_state(_model(both, (last, Tap(part=last.part, pool="neck", of="start"))))
+    saved = unique_state(
+        _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
+    )
     upper = {step.name for step in (*both.steps.parts[cut:], both.steps.neck)}
     doubled = [n for n, owner in both.owners.items() if owner in upper]
     assert all(f"trunk.{NAME}.{n}" in saved for n in doubled if f"trunk.{n}" in saved)

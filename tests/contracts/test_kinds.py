@@ -20,7 +20,7 @@ from warmstart.features.batches import noise, to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
 from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
@@ -36,7 +36,7 @@ from warmstart.records.inputs import (
     TensorInputs,
     WaveInputs,
 )
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 N, K = 8, 3
 TABLE = TableInputs(
@@ -163,12 +163,12 @@ def test_law_3_the_gradient_on_what_is_stored_is_that_of_the_whole_network(kind)
     actions = {name: "frozen" if place < depth else "tuned" for place, name in enumerate(names)}
     actions |= {"neck": "tuned", "output": "replaced", "unused": "frozen"}
     model, last = warm(copy.deepcopy(network)), taps(network.record)[-1]
-    prefix = Prefix(copy.deepcopy(network), depth, stored_taps([last], depth))
+    prefix = FrozenPrefix(copy.deepcopy(network), depth, stored_taps([last], depth))
     batch = noise(inputs, N)
     rows = make_engine("torch", prefix, inputs, 1)(batch)
     stored = [torch.from_numpy(np.ascontiguousarray(one)) for one in rows]
-    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(batch, inputs)])
-    kept = gradient(model, actions, network, Tail(model, depth), stored)
+    live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(batch, inputs)])
+    kept = gradient(model, actions, network, UnfrozenBlocks(model, depth), stored)
     assert live.keys() == kept.keys() != set()
     for name, expected in live.items():
         size = max(float(expected.norm()), 1e-6)
@@ -193,7 +193,7 @@ def test_law_4_every_member_of_the_description_is_in_the_key(inputs):
         network="n",
         arch="a",
         parts=("p",),
-        taps=(Tap(part=1, pool="avg"),),
+        taps=(FeatureLayer(part=1, pool="avg"),),
         preprocessing=inputs,
         decoder="d",
         engine="torch",

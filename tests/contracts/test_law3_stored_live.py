@@ -20,11 +20,11 @@ from warmstart.errors import PlanError
 from warmstart.features.batches import normalised
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
 from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.training.trainer import Course, Trainer
+from warmstart.training.trainer import Trainer, UpdateRule
 
 N_CLASSES, BATCH = 3, 16
 LABELS = torch.arange(BATCH) % N_CLASSES
@@ -59,7 +59,7 @@ def _model(name, depth, wanted):
 def _stored(name, depth, wanted, engine="torch"):
     """What the frozen parts give for the images, as a run keeps it: in float32."""
     prep = KINDS[name].preprocessing
-    prefix = Prefix(copy.deepcopy(_cut(name)), depth, stored_taps(wanted, depth))
+    prefix = FrozenPrefix(copy.deepcopy(_cut(name)), depth, stored_taps(wanted, depth))
     run = make_engine(engine, prefix, prep, torch.get_num_threads())
     return [torch.from_numpy(np.ascontiguousarray(rows)) for rows in run(_images(name))]
 
@@ -93,9 +93,9 @@ def test_the_first_gradient_is_that_of_the_whole_network(name, depth):
     wanted = (offered[0], offered[-1])  # one tap below every cut, and the neck
     network, model, actions = _model(name, depth, wanted)
     images = normalised(_images(name), KINDS[name].preprocessing)
-    live = _gradient(model, actions, network.owners, Tail(model, 0), (images,))
+    live = _gradient(model, actions, network.owners, UnfrozenBlocks(model, 0), (images,))
     stored = _stored(name, depth, wanted)
-    found = _gradient(model, actions, network.owners, Tail(model, depth), stored)
+    found = _gradient(model, actions, network.owners, UnfrozenBlocks(model, depth), stored)
     assert live.keys() == found.keys() != set()
     for tensor, expected in live.items():
         size = max(float(expected.norm()), 1e-6)
@@ -109,12 +109,12 @@ def test_half_precision_comes_to_the_same_losses(name, depth):
     for kind in ("live", "stored"):
         network, model, actions = _model(name, depth, wanted)
         if kind == "live":
-            tail, inputs = Tail(model, 0), [normalised(_images(name), prep)]
+            tail, inputs = UnfrozenBlocks(model, 0), [normalised(_images(name), prep)]
         else:
             half = [rows.half().float() for rows in _stored(name, depth, wanted)]
-            tail, inputs = Tail(model, depth), half
+            tail, inputs = UnfrozenBlocks(model, depth), half
         moving = {n: p for n, p in model.named_parameters() if not n.startswith("head.t")}
-        trainer = Trainer(tail, moving, Course(optimizer="adamw", weight_decay=0.01))
+        trainer = Trainer(tail, moving, UpdateRule(optimizer="adamw", weight_decay=0.01))
         with freeze.hold(model, actions, network.owners) as held:
             rates = dict.fromkeys((*actions, "output"), 1e-5)
             trainer.begin(freeze.groups(model, actions, network.owners, rates))
@@ -132,4 +132,4 @@ def test_half_precision_comes_to_the_same_losses(name, depth):
 def test_a_cut_outside_the_network_is_refused():
     network = _cut("resnet18")
     with pytest.raises(PlanError, match=r"training.cut 99; the network has parts 1 to"):
-        Prefix(network, 99, ())
+        FrozenPrefix(network, 99, ())

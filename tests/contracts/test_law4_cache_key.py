@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import FeatureKey
 from warmstart.records.inputs import Preprocessing, Sound
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 SOUND = Sound(
     rate=8000, seconds=1.0, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
@@ -17,7 +17,7 @@ KEY = FeatureKey(
     network="ab",
     arch="timm:x",
     parts=("stem", "body"),
-    taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")),
+    taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
     preprocessing=Preprocessing(
         size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), ranges=((0.0, 9.0),), sound=SOUND
     ),
@@ -63,7 +63,7 @@ def test_every_member_is_changed_here():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("law4"))
+    store = FeatureCache(tmp_path_factory.mktemp("law4"))
     with store.shelf(KEY) as shelf:
         shelf.append([EXAMPLE], [np.ones((1, 2), np.float32)] * 2)
     return store
@@ -88,7 +88,7 @@ def test_a_key_of_pictures_says_nothing_of_sounds():
         network="ab",
         arch="timm:x",
         parts=("stem",),
-        taps=(Tap(part=1, pool="avg"),),
+        taps=(FeatureLayer(part=1, pool="avg"),),
         preprocessing=prep,
         decoder="pillow 11",
         engine="torch",

@@ -11,14 +11,14 @@ import torch
 from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import Source, onnx_graph, to_program
+from warmstart.exporting.formats import ExportSource, onnx_graph, to_program
 from warmstart.network.added import graft, make_block
 from warmstart.network.ensemble import put_beside
 from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.records.answer import ModelRecord
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 GRAPHS = (
     "tf_efficientnet_lite0",
@@ -54,7 +54,7 @@ def source_of(name, model):
         classes=("a", "b", "c"),
         preprocessing=KINDS[name].preprocessing,
     )
-    return Source(model, record, None)
+    return ExportSource(model, record, None)
 
 
 def agrees(name, model):
@@ -94,7 +94,10 @@ def test_a_graph_of_two_networks_in_one():
     _, network = cut_once("resnet18")
     both = put_beside(network, network.trunk, 5)
     last = len(network.parts)
-    wanted = (Tap(part=last, pool="neck"), Tap(part=last, pool="neck", of="start"))
+    wanted = (
+        FeatureLayer(part=last, pool="neck"),
+        FeatureLayer(part=last, pool="neck", of="start"),
+    )
     agrees("resnet18", model_of(both, wanted))
 
 

@@ -15,7 +15,7 @@ from piping import HALF, model_of, trained, trained_in_double
 import hearing
 import tiny
 from warmstart.errors import PlanError
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -97,7 +97,7 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
     pieces = [range(1, 2), range(2, len(network.parts) + 1)]
     says = r"are one tensor, which the pipeline would part; train this network without --parallel"
     with pytest.raises(PlanError, match=says):
-        keepers(Tail(model, 0), network.owners, pieces)
+        keepers(UnfrozenBlocks(model, 0), network.owners, pieces)
 
 
 def test_a_piece_that_reads_what_another_keeps_is_refused():
@@ -110,5 +110,5 @@ def test_a_piece_that_reads_what_another_keeps_is_refused():
     model = assemble(network, top, weight, torch.zeros(2))
     owners = {f"trunk.{name}": part for name, part in network.owners.items()}
     with pytest.raises(PlanError, match="rel_attn_embed, which another stage of the pipeline"):
-        keepers(Tail(model, 0), owners, [range(1, n), range(n, n + 1)])
-    assert keepers(Tail(model, 0), owners, [range(1, n + 1)])
+        keepers(UnfrozenBlocks(model, 0), owners, [range(1, n), range(n, n + 1)])
+    assert keepers(UnfrozenBlocks(model, 0), owners, [range(1, n + 1)])

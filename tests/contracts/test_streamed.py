@@ -20,7 +20,7 @@ import tiny
 import warmstart
 from drawing import fill
 from warmstart.cli.main import main
-from warmstart.errors import PlanError, StartError
+from warmstart.errors import ModelError, PlanError
 from warmstart.features import offload
 from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
@@ -218,12 +218,12 @@ def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
         warmstart.fit(asked["data"], settings=("training.stream=int8",))
     half = {n: t.half() for n, t in load_file(asked["start"]).items()}
     save_file(half, tmp_path / "half.safetensors")
-    with pytest.raises(StartError, match=r"is float16.*save the weights as float32"):
+    with pytest.raises(ModelError, match=r"is float16.*save the weights as float32"):
         fit({**asked, "start": tmp_path / "half.safetensors"}, None, settings=(STREAM,))
-    with pytest.raises(StartError, match=r"gone\.safetensors: only a \.safetensors file"):
+    with pytest.raises(ModelError, match=r"gone\.safetensors: only a \.safetensors file"):
         fit({**asked, "start": tmp_path / "gone.safetensors"}, None, settings=(STREAM,))
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(StartError, match=r"run `pip install .*accelerate`, or use"):
+    with pytest.raises(ModelError, match=r"run `pip install .*accelerate`, or use"):
         fit(asked, None, settings=(STREAM,))
 
 

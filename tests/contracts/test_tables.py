@@ -20,7 +20,7 @@ from warmstart.modalities.table import encode_row, pack
 from warmstart.network.partition import cut
 from warmstart.network.table_network import draw
 from warmstart.records.inputs import TableInputs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 SMALL = {"settings": ["training.passes=160", "training.folds=1"], "budget": "fast"}
 
@@ -62,7 +62,7 @@ def test_the_cache_key_misses_where_a_column_is_scaled_otherwise():
             network="n",
             arch="a",
             parts=("columns",),
-            taps=(Tap(part=1, pool="avg"),),
+            taps=(FeatureLayer(part=1, pool="avg"),),
             preprocessing=prep,
             decoder="cells 1",
             engine="torch",

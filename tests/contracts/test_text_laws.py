@@ -25,14 +25,14 @@ from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.modalities import text as modalities_text
 from warmstart.network import freeze
-from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
 from warmstart.network.encoder import load_transformers
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -64,7 +64,9 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
         hidden = model(input_ids=ids, attention_mask=there).last_hidden_state
         mean = (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
         torch.testing.assert_close(network.features(ids), mean, rtol=1e-4, atol=1e-5)
-        firsts = Tapped(network, [tap for tap in taps(network.record) if tap.pool == "first"])
+        firsts = FeatureExtractor(
+            network, [tap for tap in taps(network.record) if tap.pool == "first"]
+        )
         torch.testing.assert_close(firsts(ids)[-1], hidden[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -72,13 +74,13 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
 def test_a_row_depends_neither_on_its_neighbours_nor_on_the_filling(encoders, kind):
     start, inputs, rows = opened(encoders[kind])
     network = cut(start.module, inputs)
-    run = make_engine("torch", Tapped(network, taps(network.record)), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
     together, turned = run(rows), run(rows[::-1])
     for whole, back in zip(together, turned, strict=True):
         np.testing.assert_array_equal(whole, back[::-1])
     longer = dataclasses.replace(inputs, length=32)
     wide = np.concatenate([rows, np.full((4, 16), inputs.pad, np.int32)], axis=1)
-    plain = Tapped(network, taps(network.record))
+    plain = FeatureExtractor(network, taps(network.record))
     with torch.inference_mode():
         for one, other in zip(
             plain(torch.from_numpy(rows).long()), plain(torch.from_numpy(wide).long()), strict=True
@@ -117,7 +119,7 @@ def test_windows_pass_the_engine_like_any_rows(encoders):
         [modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])]
     )
     network = cut(start.module, inputs)
-    run = make_engine("torch", Tapped(network, taps(network.record)), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
     for whole, back in zip(run(rows), run(rows[::-1]), strict=True):
         np.testing.assert_array_equal(whole, back[::-1])
         np.testing.assert_array_equal(whole[0], whole[-1])
@@ -131,10 +133,10 @@ def test_law_3_stored_is_live_for_long_texts(encoders):
     last = taps(network.record)[-1]
     model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", Prefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_taps([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
-    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(rows, inputs)])
-    stored = gradient(model, actions, network, Tail(model, 2), kept)
+    live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
+    stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)
     for name, expected in live.items():
         size = max(float(expected.norm()), 1e-6)
         assert float((stored[name] - expected).norm()) / size < 1e-4, name
@@ -160,10 +162,10 @@ def test_law_3_stored_is_live(encoders, kind):
     weight = torch.randn(3, 32, generator=generator)
     model = assemble(network, [last], weight, torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", Prefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_taps([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
-    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(rows, inputs)])
-    stored = gradient(model, actions, network, Tail(model, 2), kept)
+    live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
+    stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)
     assert live.keys() == stored.keys() != set()
     for name, expected in live.items():
         size = max(float(expected.norm()), 1e-6)
@@ -336,7 +338,7 @@ def test_what_a_model_of_texts_is_not_written_as(run, tmp_path, to, options, mes
 
 def test_a_server_answers_texts(run):
     expected = run.predict(["the ball and the goal", "wind and rain"])
-    with live(application(run.path, Serving(), Limits(images=3))) as server:
+    with live(application(run.path, Serving(), ServerLimits(images=3))) as server:
 
         def ask(asked, kind="application/json", path="/predict"):
             body = asked if isinstance(asked, str) else json.dumps(asked)

@@ -16,11 +16,11 @@ import tiny
 import warmstart
 from drawing import fill
 from warmstart.cli.main import main
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.features.batches import noise, normalised, to_tensor
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import Prefix, Tail, stored_taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
 from warmstart.network.feature_layers import taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
@@ -93,10 +93,10 @@ def test_law_3_stored_is_live(encoders, kind):
     model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
     actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
     pixels = noise(prep, 4)
-    prefix = make_engine("torch", Prefix(network, 3, stored_taps([last], 3)), prep, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 3, stored_taps([last], 3)), prep, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
-    live = gradient(model, actions, network, Tail(model, 0), [to_tensor(pixels, prep)])
-    stored = gradient(model, actions, network, Tail(model, 3), kept)
+    live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(pixels, prep)])
+    stored = gradient(model, actions, network, UnfrozenBlocks(model, 3), kept)
     assert live.keys() == stored.keys() != set()
     for name, expected in live.items():
         size = max(float(expected.norm()), 1e-6)
@@ -186,7 +186,7 @@ def edited(folder, change):
 def test_a_damaged_folder_is_one_line(encoders, tmp_path, damage, says):
     folder = shutil.copytree(encoders["vit"], tmp_path / "vit")
     damage(folder)
-    with pytest.raises(StartError, match=says) as caught:
+    with pytest.raises(ModelError, match=says) as caught:
         load(f"transformers:{folder}")
     assert "\n" not in str(caught.value)
 
@@ -325,6 +325,6 @@ def test_a_damaged_export_is_one_line(timm_run, tmp_path, damage, says):
     warmstart.export(timm_run, "timm", out=folder)
     path = folder / "config.json"
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
-    with pytest.raises(StartError, match=says) as caught:
+    with pytest.raises(ModelError, match=says) as caught:
         load(str(folder))
     assert "\n" not in str(caught.value)

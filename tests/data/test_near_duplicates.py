@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from scenes import glances, scene
 from warmstart.data import near_duplicates
-from warmstart.data.near_duplicates import Twin, comparable, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, comparable, compared, find_twins
 
 N = 24
 
@@ -147,7 +147,7 @@ def test_few_or_blank_pictures_are_no_trouble(n):
 
 def test_equal_pictures_are_twins_of_similarity_one(scenes):
     (twin,) = find_twins(glances([*scenes[:4], scenes[1]]))
-    assert twin == Twin(1, 4, pytest.approx(1, abs=0.01), False)
+    assert twin == NearDuplicate(1, 4, pytest.approx(1, abs=0.01), False)
 
 
 class Lazy:

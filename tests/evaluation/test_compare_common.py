@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.evaluation.compare import HeldOut, Said, common
+from warmstart.evaluation.compare import HeldOut, RunAnswer, common
 from warmstart.records.data import DataRecord, Example, Finding
 
 
@@ -26,7 +26,7 @@ def run(examples, *, twins=(), leaks=(), answer=lambda id, target: target):
         problems=problems,
         twins=tuple(twins),
     )
-    said = tuple(Said(i, s == "test", k, answer(i, k)) for i, _, k, s, _ in rows)
+    said = tuple(RunAnswer(i, s == "test", k, answer(i, k)) for i, _, k, s, _ in rows)
     return HeldOut(record, said)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from warmstart.evaluation.compare import Course, Point, course_of
+from warmstart.evaluation.compare import Convergence, Point, course_of
 from warmstart.events import Event
 
 BEGIN = Event(stage="read", kind="note", values={"folder": "runs/a", "read": 2.0}, t=100.0)
@@ -129,4 +129,4 @@ def test_where_nobody_looked_nothing_is_said(events):
 
 
 def test_the_last_point_is_always_near_the_end():
-    assert Course(5, (Point(5, 0.0, 1.0),)).near_end() == Point(5, 0.0, 1.0)
+    assert Convergence(5, (Point(5, 0.0, 1.0),)).near_end() == Point(5, 0.0, 1.0)

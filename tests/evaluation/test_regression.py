@@ -6,12 +6,12 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from warmstart.evaluation.regression import NumberMeasure
 from warmstart.records.data import Example
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 
 RNG = np.random.default_rng(0)
 VALUES = 40 + 8 * RNG.normal(size=200)
 SAID = VALUES + 2 * RNG.normal(size=200)
-TARGET = Numbers.of(VALUES)
+TARGET = Regression.of(VALUES)
 Z, ANSWERS = TARGET.read([str(v) for v in VALUES], ()), TARGET.read([str(v) for v in SAID], ())
 
 

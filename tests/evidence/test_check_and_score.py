@@ -20,14 +20,14 @@ from warmstart.evidence import check
 from warmstart.planning.schedule import given_up as alone
 from warmstart.planning.verdict import START
 from warmstart.records.data import DataRecord, Example, Finding
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import candidates, model_files
 from warmstart.solve.calibration import Calibration
 from warmstart.training import score
 from warmstart.training.dataset import arrange
-from warmstart.training.fine_tune import Worked
+from warmstart.training.fine_tune import FineTuned
 from warmstart.training.linear_probe import HeadFit
 
 NAMES = ("a", "b", "c")
@@ -58,7 +58,7 @@ def head():
     return HeadFit(
         name="equal",
         penalty=1.0,
-        taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="neck")),
+        taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")),
         weight=rng.normal(size=(3, 5)).astype(np.float32),
         bias=rng.normal(size=3).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.1, -0.1, 0.0])),
@@ -134,7 +134,7 @@ def test_the_verdict_weighs_what_the_start_knows(known, kind):
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
     assert not plan.is_trained
-    worked = Worked(SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan)
+    worked = FineTuned(SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan)
     shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), worked)
     is_none = kind == "no-signal" and strategy == "auto"
     assert shipped.strategy == ("none" if is_none else "head")
@@ -146,7 +146,7 @@ def test_no_head_ships_on_what_tells_nothing_apart_though_plain_pixels_do(strate
     hidden = replace(
         inspection(0.3, 0.1).evidence[0], details=SIGNAL | {"p": 0.3, "plain_p": 0.001}
     )
-    worked = Worked(
+    worked = FineTuned(
         SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan_for(strategy)
     )
     verdict = Verdict(kind="scratch-fair", sentence=".", evidence=(hidden,))
@@ -201,7 +201,7 @@ def after(
     if strategy == "auto":
         plan = replace(plan, strategy=replace(plan.strategy, source="rule"))
     plan = alone(plan, given_up) if given_up else plan
-    worked = Worked(
+    worked = FineTuned(
         SimpleNamespace(),
         answering(answers),
         SimpleNamespace(),
@@ -331,7 +331,7 @@ def test_the_estimate_counts_held_out_rows_only(head):
 
 
 def worked_of(head, reader):
-    return Worked(SimpleNamespace(), head, reader, SimpleNamespace())  # nothing was trained
+    return FineTuned(SimpleNamespace(), head, reader, SimpleNamespace())  # nothing was trained
 
 
 def test_the_test_part_is_not_read_when_nothing_ships(head):

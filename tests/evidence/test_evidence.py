@@ -4,11 +4,15 @@ import pytest
 from warmstart.evidence.check import depth
 from warmstart.evidence.permutation_test import signal
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.permutation import SignalTest
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 
 
 def make(signal_at, n=80, seed=0):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from warmstart.data.near_duplicates import Twin
+from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.evidence.label_issues import JudgedLabels, ceiling
 from warmstart.records.data import Share
 
@@ -34,14 +34,18 @@ def test_the_share_of_wrong_labels_bounds_every_model():
 
 
 def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
-    twins = [Twin(0, 1, 0.9, False), Twin(2, 4, 0.9, False), Twin(6, 7, 0.9, False)]
+    twins = [
+        NearDuplicate(0, 1, 0.9, False),
+        NearDuplicate(2, 4, 0.9, False),
+        NearDuplicate(6, 7, 0.9, False),
+    ]
     found = ceiling(judged(0.0, 0.0, 0.02), twins, LABELS)
     assert found.value == pytest.approx(0.98)
     assert found.details["conflicts"] == 2
 
 
 def test_a_pair_with_a_label_issue_adds_nothing():
-    twins = [Twin(0, 1, 0.9, False)]
+    twins = [NearDuplicate(0, 1, 0.9, False)]
     assert ceiling(judged(0.01, 0.0, 0.02, [1]), twins, LABELS).value == pytest.approx(0.99)
 
 
@@ -63,5 +67,5 @@ def test_where_no_number_is_stated_there_is_no_ceiling(why):
     [(1, "1 pair of near copies carries two"), (2, "2 pairs of near copies carry two")],
 )
 def test_pairs_are_counted_in_words(pairs, said):
-    twins = [Twin(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
+    twins = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
     assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), twins, LABELS).meaning

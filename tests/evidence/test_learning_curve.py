@@ -17,7 +17,7 @@ from warmstart.evidence.probe_hits import best_left_out
 from warmstart.records.summary import Estimate
 from warmstart.stats.learning_curve import PowerLaw, expected_gain
 from warmstart.stats.permutation import spread_order
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 
 
 def ask(features, labels, groups, n_all=None, seed=0):
@@ -134,7 +134,7 @@ def law_of(found):
 
 @pytest.mark.parametrize("value", [0.6, 0.75, 0.9])
 def test_the_curve_goes_through_the_estimate_where_its_folds_learnt(value):
-    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
     assert law_of(found).at(180) == pytest.approx(value)
     assert found.details["accuracy.180"] == value
     assert found.value == pytest.approx(law_of(found).at(400) - law_of(found).at(200))
@@ -143,7 +143,7 @@ def test_the_curve_goes_through_the_estimate_where_its_folds_learnt(value):
 
 def test_every_point_moves_by_the_same_odds():
     before = curve()
-    found = anchored(before, claim(0.8), 180, 200, 2, CLASSES)
+    found = anchored(before, claim(0.8), 180, 200, 2, CLASSIFICATION)
     points = [k for k in before.details if k.startswith("accuracy.") and k != "accuracy.180"]
     assert len(points) > 2
     moved = [found.details[key] / (1 - found.details[key]) for key in points]
@@ -156,7 +156,7 @@ def test_every_point_moves_by_the_same_odds():
 
 def test_a_curve_that_ends_there_already_is_left_as_it_is():
     before = curve()
-    found = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSES)
+    found = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSIFICATION)
     assert found.value == pytest.approx(law_of(before).at(400) - law_of(before).at(200))
     points = {key: value for key, value in found.details.items() if key != "accuracy.180"}
     assert points == pytest.approx({k: before.details[k] for k in points})
@@ -164,11 +164,11 @@ def test_a_curve_that_ends_there_already_is_left_as_it_is():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.2])
 def test_a_score_at_an_end_leaves_numbers(value):
-    found = anchored(curve(), claim(value), 180, 200, 2, CLASSES)
+    found = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
     assert np.isfinite([found.value, found.low, found.high, law_of(found).scale]).all()
 
 
 def test_a_curve_that_was_not_drawn_stays_that():
     few = ask(*told_apart(np.random.default_rng(0), 12, 2, 1.0), singles(12))[0]
     assert few.value is None
-    assert anchored(few, claim(0.8), 10, 12, 2, CLASSES) == few
+    assert anchored(few, claim(0.8), 10, 12, 2, CLASSIFICATION) == few

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pinning
-from warmstart.data.near_duplicates import Twin
+from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.evidence import (
     check,
     distribution_shift,
@@ -24,7 +24,7 @@ from warmstart.evidence import (
     unreadable_texts,
 )
 from warmstart.evidence.transfer_gain import Controls
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.run import from_scratch
 from warmstart.solve.kernels import mixed_kernels
 
@@ -60,7 +60,7 @@ def of_appetite():
 
 
 def of_depth():
-    taps = {Tap(part=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
+    taps = {FeatureLayer(part=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
     return check.depth(taps, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
 
 
@@ -133,7 +133,11 @@ def judged(seed, flips):
 def of_label_issues():
     (found, labels), (clean, _) = judged(7, 12), judged(8, 0)
     ids = [f"{i}.jpg" for i in range(150)]
-    twins = [Twin(0, 1, 0.97, True), Twin(40, 41, 0.9, False), Twin(42, 44, 0.9, False)]
+    twins = [
+        NearDuplicate(0, 1, 0.97, True),
+        NearDuplicate(40, 41, 0.9, False),
+        NearDuplicate(42, 44, 0.9, False),
+    ]
     return (
         label_issues.of_classes(found, ids, NAMES, 20),
         label_issues.of_classes(clean, ids, NAMES, 5),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmstart.data.thumbnails import Files
+from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.spurious import (
     cues_of_numbers,
     cues_of_sets,
@@ -30,7 +30,7 @@ def files(rng, **given):
         "is_colour": np.ones(N, dtype=bool),
         "format": np.full(N, "JPEG"),
     }
-    return Files(**(alike | given))
+    return FileFigures(**(alike | given))
 
 
 def test_a_size_that_goes_with_a_label_is_named(rng):

@@ -15,12 +15,12 @@ import tiny
 import warmstart
 from drawing import fill
 from warmstart.cli.main import main
-from warmstart.errors import ExportError, RunFolderError, StartError, UsageError
+from warmstart.errors import ExportError, ModelError, RunFolderError, UsageError
 from warmstart.events import follow
 from warmstart.exporting import formats
 from warmstart.exporting.export import steps
 from warmstart.network.onnx_file import open_onnx
-from warmstart.network.trained_elsewhere import Feeding
+from warmstart.network.trained_elsewhere import InputHandling
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json, write_json
 
@@ -89,7 +89,7 @@ def test_eight_bits_come_with_what_they_cost(finished, tmp_path, capsys):
 
 def test_our_own_audit_reads_what_is_exported(finished, tmp_path):
     warmstart.export(finished, "onnx", out=tmp_path / "out")
-    found = open_onnx(tmp_path / "out" / "model.onnx", Feeding())
+    found = open_onnx(tmp_path / "out" / "model.onnx", InputHandling())
     prep = finished.predictor.bundle.record.preprocessing
     assert found.labels == ("blue", "green", "red")
     assert found.preprocessing.mean == pytest.approx(prep.mean)
@@ -111,7 +111,7 @@ def test_a_twin_is_told_of_with_its_figure(finished, tmp_path, capsys):
 
 
 def test_events_tell_of_the_work(finished, tmp_path):
-    from warmstart.exporting.export import Wanted
+    from warmstart.exporting.export import ExportOptions as Wanted
 
     seen = []
     wanted = Wanted(to="onnx", out=tmp_path / "out")
@@ -179,7 +179,7 @@ def test_other_channels_and_added_blocks_and_low_rank_updates(photos, tmp_path):
 
 def test_a_network_of_ones_own_must_be_given_again(photos, tmp_path):
     run = tiny.fit(photos, out=tmp_path / "run")
-    with pytest.raises(StartError, match="pass an instance of it as `network`"):
+    with pytest.raises(ModelError, match="pass an instance of it as `network`"):
         warmstart.export(run.path, "onnx", out=tmp_path / "out")
     told = warmstart.export(run.path, "onnx", out=tmp_path / "out", network=tiny.network())
     assert told.agreement.same_labels == told.agreement.n
@@ -244,7 +244,7 @@ def test_a_torchvision_network_is_none_of_timms(own_run, tmp_path):
     record = read_json(path, ModelRecord)
     from dataclasses import replace
 
-    source = formats.Source(None, replace(record, arch="torchvision:resnet18"), None)
+    source = formats.ExportSource(None, replace(record, arch="torchvision:resnet18"), None)
     with pytest.raises(ExportError, match="is a network of torchvision, which timm cannot"):
         formats.check_possible("timm", source)
     write_json(path, record)

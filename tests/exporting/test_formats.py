@@ -7,11 +7,17 @@ import timm
 import torch
 
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import Described, processor, timm_config, write_timm, write_wrapped
+from warmstart.exporting.formats import (
+    HubDescription,
+    processor,
+    timm_config,
+    write_timm,
+    write_wrapped,
+)
 from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=36, mean=(0.4,) * 3, std=(0.3,) * 3)
-TOLD = Described(design="lcnet_035", labels=("x", "y", "z"), prep=PREP, options={})
+TOLD = HubDescription(design="lcnet_035", labels=("x", "y", "z"), prep=PREP, options={})
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 

@@ -8,7 +8,7 @@ import pytest
 from warmstart.errors import ExportError
 from warmstart.events import drain
 from warmstart.exporting import quantize
-from warmstart.exporting.formats import Source, onnx_graph
+from warmstart.exporting.formats import ExportSource, onnx_graph
 from warmstart.exporting.quantize import shrink
 from warmstart.features.batches import normalised
 from warmstart.records.data import DataRecord
@@ -23,7 +23,7 @@ def parts(finished):
     record = predictor.bundle.record
     data = read_json(finished.path / "data.json", DataRecord)
     images = reopen(finished.path, data, record.preprocessing)
-    graph = onnx_graph(Source(predictor.model, record, None), "split")
+    graph = onnx_graph(ExportSource(predictor.model, record, None), "split")
 
     def feed(pixels):
         return normalised(pixels, record.preprocessing).contiguous().numpy()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from warmstart.exporting.readme import ReadmeFacts, readme
-from warmstart.records.export import Agreement, Exported, Gap, Shrunk, Twin
+from warmstart.records.export import Agreement, Exported, Gap, Quantized, SingleLayerHead
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary
@@ -23,7 +23,7 @@ EXPORTED = Exported(
     agreement=AGREED,
     libraries={"torch": "2"},
 )
-TWIN = Twin(
+TWIN = SingleLayerHead(
     head="last",
     why="out of fold",
     estimate=Estimate(
@@ -34,7 +34,7 @@ TWIN = Twin(
     ),
     gap=Gap(value=-0.0175, low=-0.054, high=0.014, n=200),
 )
-SHRUNK = Shrunk(
+SHRUNK = Quantized(
     images="test",
     accuracy=0.775,
     accuracy_before=0.785,

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 
 from warmstart.errors import UsageError
 from warmstart.features import shelf as features_shelf
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import FeatureKey
 from warmstart.machine import default_root
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 WIDTHS = (3, 5)
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
     parts=("stem", "body"),
-    taps=(Tap(part=1, pool="avg"), Tap(part=2, pool="neck")),
+    taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")),
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
     decoder="pillow 11",
     engine="torch",
@@ -48,7 +48,7 @@ def rows_of(names):
 
 
 def fill(root, names=NAMES, key=KEY, limit_bytes=1 << 20):
-    with Store(root, limit_bytes).shelf(key) as shelf:
+    with FeatureCache(root, limit_bytes).shelf(key) as shelf:
         shelf.append(names, rows_of(names))
 
 
@@ -65,21 +65,21 @@ def check_all_present_are_right(shelf, names=NAMES):
 def test_rows_come_back_in_the_asked_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         assert shelf.widths == {"1.avg": 3, "2.neck": 5}
         np.testing.assert_array_equal(shelf.read(asked, "2.neck"), rows_of(asked)[1])
 
 
 def test_missing_names_each_once_in_order(tmp_path):
     fill(tmp_path, NAMES[:4])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         asked = [NAMES[9], NAMES[2], NAMES[5], NAMES[9]]
         assert shelf.missing(asked) == [NAMES[9], NAMES[5]]
 
 
 def test_a_missing_row_and_an_unknown_tap_are_key_errors(tmp_path):
     fill(tmp_path, NAMES[:1])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         with pytest.raises(KeyError, match=NAMES[1]):
             shelf.read(NAMES[:2], "1.avg")
         with pytest.raises(KeyError, match=r"9\.avg"):
@@ -87,16 +87,16 @@ def test_a_missing_row_and_an_unknown_tap_are_key_errors(tmp_path):
 
 
 def test_an_example_is_written_once(tmp_path):
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         twice = [NAMES[0], NAMES[0]]
         shelf.append(twice, rows_of(twice))
         shelf.append(NAMES[:1], rows_of(NAMES[:1]))
-    assert Store(tmp_path).info().rows == 1
+    assert FeatureCache(tmp_path).info().rows == 1
 
 
 def test_shapes_that_do_not_fit_are_refused(tmp_path):
     fill(tmp_path, NAMES[:2])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         with pytest.raises(ValueError, match="widths"):
             shelf.append(NAMES[2:3], [np.zeros((1, 4), np.float32), np.zeros((1, 5), np.float32)])
         with pytest.raises(ValueError, match="1 examples, taps of"):
@@ -112,10 +112,10 @@ def test_files_torn_at_any_byte_lose_rows_but_never_lie(suffix, share):
         fill(root)
         path = root / (KEY.digest + suffix)
         os.truncate(path, int(share * path.stat().st_size))
-        with Store(root).shelf(KEY) as shelf:
+        with FeatureCache(root).shelf(KEY) as shelf:
             check_all_present_are_right(shelf)
         fill(root)  # and the shelf can be completed
-        with Store(root).shelf(KEY) as shelf:
+        with FeatureCache(root).shelf(KEY) as shelf:
             assert check_all_present_are_right(shelf) == len(NAMES)
 
 
@@ -129,11 +129,11 @@ def test_a_flipped_bit_costs_one_row_and_never_lies(suffix, at, bit):
         content = bytearray(path.read_bytes())
         content[int(at * len(content))] ^= 1 << bit
         path.write_bytes(content)
-        with Store(root).shelf(KEY) as shelf:
+        with FeatureCache(root).shelf(KEY) as shelf:
             assert check_all_present_are_right(shelf) == len(NAMES) - 1
             shelf.append(NAMES, rows_of(NAMES))  # only the bad one is written again
             assert check_all_present_are_right(shelf) == len(NAMES)
-        with Store(root).shelf(KEY) as shelf:
+        with FeatureCache(root).shelf(KEY) as shelf:
             assert check_all_present_are_right(shelf) == len(NAMES)
 
 
@@ -146,7 +146,7 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
         with open(root / (KEY.digest + suffix), "ab") as file:
             file.write(junk)
         fill(root)
-        with Store(root).shelf(KEY) as shelf:
+        with FeatureCache(root).shelf(KEY) as shelf:
             assert check_all_present_are_right(shelf) == len(NAMES)
 
 
@@ -154,7 +154,7 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
 def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
     fill(tmp_path)
     (tmp_path / (KEY.digest + ".json")).write_text(text)
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         assert shelf.missing(NAMES) == NAMES
         shelf.append(NAMES, rows_of(NAMES))
         assert check_all_present_are_right(shelf) == len(NAMES)
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_shelf_as_it_was(tmp_path, monkeypatch, n_written
         file.write(block[:n_written])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         monkeypatch.setattr(features_shelf, "_write_all", full)
         with pytest.raises(OSError, match="No space left"):
             shelf.append(NAMES, rows_of(NAMES))
@@ -208,18 +208,18 @@ def test_two_processes_append_to_one_shelf(tmp_path):
     commands = [[sys.executable, "-c", WRITER, str(tmp_path), here, way] for way in ("up", "down")]
     writers = [subprocess.Popen(command) for command in commands]
     assert [writer.wait() for writer in writers] == [0, 0]
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         assert check_all_present_are_right(shelf, MANY) == len(MANY)
-    assert Store(tmp_path).info().rows == len(MANY)  # each example once, whoever came first
+    assert FeatureCache(tmp_path).info().rows == len(MANY)  # each example once, whoever came first
 
 
 def test_an_open_shelf_sees_what_another_appends(tmp_path):
-    with Store(tmp_path).shelf(KEY) as one, Store(tmp_path).shelf(KEY) as two:
+    with FeatureCache(tmp_path).shelf(KEY) as one, FeatureCache(tmp_path).shelf(KEY) as two:
         one.append(NAMES[:3], rows_of(NAMES[:3]))
         two.append(NAMES[2:6], rows_of(NAMES[2:6]))
         one.append(NAMES[5:], rows_of(NAMES[5:]))
         assert check_all_present_are_right(one) == len(NAMES)
-    assert Store(tmp_path).info().rows == len(NAMES)
+    assert FeatureCache(tmp_path).info().rows == len(NAMES)
 
 
 def whole(names):
@@ -229,7 +229,7 @@ def whole(names):
 def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         np.testing.assert_array_equal(shelf.fetch(asked), whole(asked))
         assert shelf.fetch([]).shape == (0, sum(WIDTHS))
         assert shelf.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
@@ -237,7 +237,7 @@ def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
 
 def test_fetch_names_what_is_not_there(tmp_path):
     fill(tmp_path, NAMES[:3])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         assert shelf.absent([NAMES[5], NAMES[1], NAMES[4], NAMES[5]]) == [NAMES[5], NAMES[4]]
         with pytest.raises(KeyError, match=NAMES[5]):
             shelf.fetch([NAMES[1], NAMES[5], NAMES[4]])
@@ -254,7 +254,7 @@ def flip(root, name, key=KEY):
 def test_a_damaged_row_is_found_when_it_is_fetched_and_can_be_written_again(tmp_path):
     fill(tmp_path)
     flip(tmp_path, NAMES[4])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         assert shelf.absent(NAMES) == []  # no row was read
         np.testing.assert_array_equal(shelf.fetch(NAMES[:4]), whole(NAMES[:4]))
         with pytest.raises(KeyError, match=NAMES[4]):
@@ -267,7 +267,7 @@ def test_a_damaged_row_is_found_when_it_is_fetched_and_can_be_written_again(tmp_
 
 def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeypatch):
     fill(tmp_path)
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         compared = []
         crc32 = features_shelf.zlib.crc32
         monkeypatch.setattr(
@@ -282,7 +282,7 @@ def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeyp
 @pytest.mark.parametrize("kept", [0, 100, 320])
 def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, kept):
     fill(tmp_path)
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         shelf.missing(NAMES)  # all sound
         os.truncate(tmp_path / (KEY.digest + ".rows"), kept)
         n = kept // (4 * sum(WIDTHS))
@@ -295,7 +295,7 @@ def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, k
 
 def test_rows_are_fetched_by_several_threads_at_once(tmp_path):
     fill(tmp_path, MANY)
-    with Store(tmp_path).shelf(KEY) as shelf, ThreadPoolExecutor(4) as pool:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf, ThreadPoolExecutor(4) as pool:
         draws = [np.random.default_rng(seed).permutation(MANY)[:32].tolist() for seed in range(40)]
         for asked, found in zip(draws, pool.map(shelf.fetch, draws), strict=True):
             np.testing.assert_array_equal(found, whole(asked))
@@ -305,7 +305,7 @@ def test_rows_are_fetched_while_another_process_appends(tmp_path):
     here = str(Path(__file__).parent)
     (tmp_path / "down").touch()  # the writer does not wait for a second one
     fill(tmp_path, MANY[:5])
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), here, "up"])
         while writer.poll() is None:
             np.testing.assert_array_equal(shelf.fetch(MANY[:5]), whole(MANY[:5]))
@@ -316,9 +316,9 @@ def test_rows_are_fetched_while_another_process_appends(tmp_path):
 def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
-    with Store(tmp_path).shelf(first) as used:
+    with FeatureCache(tmp_path).shelf(first) as used:
         fill(tmp_path, key=second, limit_bytes=1)
-        Store(tmp_path).clear()
+        FeatureCache(tmp_path).clear()
         np.testing.assert_array_equal(used.fetch(NAMES), whole(NAMES))
 
 
@@ -326,16 +326,16 @@ def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_clea
 def test_rows_of_any_type_are_kept(tmp_path, dtype):
     key = replace(KEY, dtype=dtype)
     values = [(50 * part).astype(dtype) for part in map(np.abs, rows_of(NAMES))]
-    with Store(tmp_path).shelf(key) as shelf:
+    with FeatureCache(tmp_path).shelf(key) as shelf:
         shelf.append(NAMES, [part.astype(np.float64) for part in values])
-    with Store(tmp_path).shelf(key) as shelf:
+    with FeatureCache(tmp_path).shelf(key) as shelf:
         found = shelf.fetch(NAMES)
         assert found.dtype == np.dtype(dtype)
         np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
 
 
 def test_a_shelf_that_was_closed_has_nothing_to_fetch(tmp_path):
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         shelf.append(NAMES, rows_of(NAMES))
     with pytest.raises(KeyError, match=NAMES[0]):
         shelf.fetch(NAMES[:1])
@@ -366,32 +366,32 @@ def test_the_least_recently_used_shelf_is_evicted(tmp_path):
 def test_opening_a_shelf_counts_as_use(tmp_path):
     fill(tmp_path)
     age(tmp_path, KEY, 1_000)
-    with Store(tmp_path).shelf(KEY):
+    with FeatureCache(tmp_path).shelf(KEY):
         assert (tmp_path / (KEY.digest + ".json")).stat().st_mtime > 1_000
 
 
 def test_a_shelf_in_use_is_never_evicted_nor_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
-    with Store(tmp_path).shelf(first) as used:
+    with FeatureCache(tmp_path).shelf(first) as used:
         fill(tmp_path, key=second, limit_bytes=1)
-        Store(tmp_path).clear()
+        FeatureCache(tmp_path).clear()
         assert check_all_present_are_right(used) == len(NAMES)
         assert {p.stem for p in tmp_path.glob("*.json")} == {first.digest}
-    assert Store(tmp_path).clear() > 0
-    assert Store(tmp_path).info().shelves == 0
+    assert FeatureCache(tmp_path).clear() > 0
+    assert FeatureCache(tmp_path).info().shelves == 0
 
 
 def test_info_counts(tmp_path):
     for key in keys(2):
         fill(tmp_path, NAMES[:4], key)
-    info = Store(tmp_path, limit_bytes=123).info()
+    info = FeatureCache(tmp_path, limit_bytes=123).info()
     assert (info.shelves, info.rows, info.limit_bytes, info.path) == (2, 8, 123, str(tmp_path))
     assert info.bytes == sum(p.stat().st_size for p in tmp_path.iterdir())
 
 
 def test_unreadable_examples_are_remembered_per_decoder(tmp_path):
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     store.quarantine("pillow 11", NAMES[0], "a.jpg is truncated")
     with open(tmp_path / "unreadable.jsonl", "ab") as file:
         file.write(b'{"decoder": "pillow 11", "sha')  # a crash in the middle of a line
@@ -406,7 +406,7 @@ def test_unreadable_examples_are_remembered_per_decoder(tmp_path):
 
 
 def test_a_refused_engine_is_remembered_for_its_key_alone(tmp_path):
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     asked = replace(KEY, engine="onnxruntime", engine_version="onnxruntime 1")
     assert store.resolve(asked) == asked
     store.redirect(asked, KEY)
@@ -418,13 +418,13 @@ def test_a_refused_engine_is_remembered_for_its_key_alone(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"engine": "torch"}', '{"engine": 1}'])
 def test_a_spoilt_redirect_is_ignored(tmp_path, text):
     (tmp_path / (KEY.digest + ".instead")).write_text(text)
-    assert Store(tmp_path).resolve(KEY) == KEY
+    assert FeatureCache(tmp_path).resolve(KEY) == KEY
 
 
 def test_a_cache_that_cannot_be_written_names_the_cure(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be written .* set WARMSTART_CACHE"):
-        Store(tmp_path / "file" / "cache")
+        FeatureCache(tmp_path / "file" / "cache")
 
 
 def test_the_default_root_can_be_named(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import MAIN, ActivationKey, Column, FeatureKey, ScratchKey
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 LOOK = FeatureKey(
     network="ab",
@@ -26,7 +26,10 @@ LOOK = FeatureKey(
     view="crop=0.35 seed=0 view=1",
 )
 KEY = ActivationKey(
-    look=LOOK, cut=2, wanted=(Tap(part=1, pool="avg"), Tap(part=2, pool="avg")), dtype="float32"
+    look=LOOK,
+    cut=2,
+    wanted=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
+    dtype="float32",
 )
 EXAMPLE = "0a" * 32
 CHANGED = {
@@ -52,7 +55,9 @@ KEYS = {
     "cut": dataclasses.replace(KEY, cut=1),
     "fewer taps": dataclasses.replace(KEY, wanted=KEY.wanted[:1]),
     "another order": dataclasses.replace(KEY, wanted=KEY.wanted[::-1]),
-    "another pool": dataclasses.replace(KEY, wanted=(KEY.wanted[0], Tap(part=2, pool="grid2"))),
+    "another pool": dataclasses.replace(
+        KEY, wanted=(KEY.wanted[0], FeatureLayer(part=2, pool="grid2"))
+    ),
     "dtype": dataclasses.replace(KEY, dtype="float16"),
 }
 
@@ -70,7 +75,7 @@ def test_all_keys_are_apart_from_each_other_and_from_the_look():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("activations"))
+    store = FeatureCache(tmp_path_factory.mktemp("activations"))
     with store.shelf(KEY) as shelf:
         shelf.append([EXAMPLE], [np.ones((1, 5), np.float32)] * 3)
     return store

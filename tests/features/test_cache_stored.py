@@ -5,17 +5,17 @@ import hashlib
 import numpy as np
 import pytest
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.features import cache
-from warmstart.features.cache import Store, StoredTaps
+from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import FeatureKey
 from warmstart.records.data import Example
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import Chunked
 
 N, WIDTHS = 30, (3, 5)
-SMALL, LARGE = Tap(part=1, pool="avg"), Tap(part=2, pool="neck")
+SMALL, LARGE = FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
@@ -43,7 +43,7 @@ def table(seed=0):
 
 @pytest.fixture
 def shelf(tmp_path):
-    with Store(tmp_path).shelf(KEY) as opened:
+    with FeatureCache(tmp_path).shelf(KEY) as opened:
         opened.append([e.sha256 for e in examples()], table())
         yield opened
 
@@ -58,7 +58,7 @@ def joined(reader, taps):
 def test_chunks_are_all_rows_in_order(shelf, monkeypatch, taps, n_bytes):
     monkeypatch.setattr(cache, "CHUNK_BYTES", n_bytes)
     monkeypatch.setattr(cache, "CHUNK_ROWS", 11)
-    reader = StoredTaps(shelf, examples())
+    reader = StoredFeatures(shelf, examples())
     found, parts = joined(reader, taps)
     for tap in taps:
         np.testing.assert_array_equal(found[tap], table()[KEY.taps.index(tap)])
@@ -68,31 +68,31 @@ def test_chunks_are_all_rows_in_order(shelf, monkeypatch, taps, n_bytes):
 
 
 def test_some_rows_in_their_order(shelf):
-    reader = StoredTaps(shelf, examples()).some(np.array([7, 2, 7])).some(np.array([1, 0]))
+    reader = StoredFeatures(shelf, examples()).some(np.array([7, 2, 7])).some(np.array([1, 0]))
     np.testing.assert_array_equal(reader(LARGE), table()[1][[2, 7]])
     np.testing.assert_array_equal(joined(reader, [LARGE])[0][LARGE], table()[1][[2, 7]])
 
 
 def test_of_no_examples_there_are_no_rows(shelf):
-    found, _ = joined(StoredTaps(shelf, ()), [SMALL, LARGE])
+    found, _ = joined(StoredFeatures(shelf, ()), [SMALL, LARGE])
     assert [values.shape for values in found.values()] == [(0, 3), (0, 5)]
 
 
 def test_an_example_that_is_not_there_is_a_key_error(shelf):
     stranger = Example(id="x", label="a", split="train", sha256="0" * 64)
     with pytest.raises(KeyError, match="0" * 64):
-        StoredTaps(shelf, (stranger,))(SMALL)
+        StoredFeatures(shelf, (stranger,))(SMALL)
     with pytest.raises(KeyError, match="0" * 64):
-        joined(StoredTaps(shelf, (*examples(), stranger)), [LARGE])
+        joined(StoredFeatures(shelf, (*examples(), stranger)), [LARGE])
 
 
 def test_values_that_are_no_numbers_are_counted_over_all_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_ROWS", 4)
     values = table()
     values[1][[5, 20], 2] = np.nan, np.inf
-    with Store(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).shelf(KEY) as shelf:
         shelf.append([e.sha256 for e in examples()], values)
-        reader = StoredTaps(shelf, examples())
+        reader = StoredFeatures(shelf, examples())
         reader(SMALL)
         said = r"not numbers for 2 of 30 images \(first: 5.png, at part 2\)"
         for ask in (
@@ -100,5 +100,5 @@ def test_values_that_are_no_numbers_are_counted_over_all_examples(tmp_path, monk
             lambda: joined(reader, [SMALL, LARGE]),
             lambda: reader.some(np.arange(15, 25))(LARGE),
         ):
-            with pytest.raises(StartError, match=said):
+            with pytest.raises(ModelError, match=said):
                 ask()

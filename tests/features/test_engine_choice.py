@@ -14,7 +14,7 @@ from tiny import PREP, network
 from warmstart.errors import PlanError
 from warmstart.events import drain, follow
 from warmstart.features import engine_choice, engine_speeds
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, EngineName, installed_engines
 from warmstart.features.engine import EngineError
 from warmstart.features.engine_choice import check_name, choose, open_engine, survey
@@ -24,7 +24,7 @@ from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.rules import Pace
+from warmstart.planning.rules import EngineSpeed
 from warmstart.records.plan import Choice
 
 HERE = installed_engines()
@@ -51,7 +51,7 @@ def surveyed(pictures):
 
 def usual(monkeypatch, **paces):
     """Usual figures: those engines, at any amount of work, and no other."""
-    found = {name: Pace(*pace) for name, pace in paces.items()}
+    found = {name: EngineSpeed(*pace) for name, pace in paces.items()}
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(found))
     monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(found))
     monkeypatch.setattr(rules, "USUAL", found)
@@ -318,7 +318,9 @@ def test_clearing_the_cache_forgets_the_speeds(pictures):
 
     seen = surveyed(pictures)
     engine_speeds.keep(seen.store.root, seen.work, "torch", Timing(0.1, 75.0))
-    assert cache.info().bytes == sum(p.stat().st_size for p in Store(default_root()).root.iterdir())
+    assert cache.info().bytes == sum(
+        p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
+    )
     cache.clear()
     assert engine_speeds.read(seen.store.root, seen.work) == {}
     assert cache.info().bytes == 0

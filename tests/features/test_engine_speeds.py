@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.features import cache_key, engine_speeds
-from warmstart.features.cache import Store
-from warmstart.features.engine_speeds import FILE, Timing, Work
+from warmstart.features.cache import FeatureCache
+from warmstart.features.engine_speeds import FILE, EngineWork, Timing
 
-WORK = Work(macs=384_000_000, parameters=4_600_000, taps=35, size=(224, 224, 3), threads=2)
+WORK = EngineWork(macs=384_000_000, parameters=4_600_000, taps=35, size=(224, 224, 3), threads=2)
 FAST, SLOW = Timing(1.5, 160.0), Timing(0.25, 75.0)
 
 
 @pytest.fixture
 def root(tmp_path):
     """A cache folder."""
-    return Store(tmp_path / "cache").root
+    return FeatureCache(tmp_path / "cache").root
 
 
 def test_what_was_kept_is_read(root):
@@ -45,7 +45,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Work)])
+@pytest.mark.parametrize("name", [field.name for field in fields(EngineWork)])
 def test_other_work_and_other_machines_are_told_apart(root, name):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     other = replace(WORK, **{name: CHANGES[name]})
@@ -79,7 +79,7 @@ def test_the_first_measurement_stays(root):
 @given(junk=st.binary(max_size=60), at=st.floats(0, 1))
 def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
     with tempfile.TemporaryDirectory() as folder:
-        root = Store(Path(folder)).root
+        root = FeatureCache(Path(folder)).root
         for threads in (1, 2, 3):
             engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
         content = (root / FILE).read_bytes()
@@ -159,7 +159,7 @@ def test_the_file_does_not_grow_without_end(root, monkeypatch):
 
 def test_it_is_no_shelf_and_is_not_evicted(root):
     engine_speeds.keep(root, WORK, "torch", SLOW)
-    store = Store(root, limit_bytes=1)
+    store = FeatureCache(root, limit_bytes=1)
     assert store.info().shelves == 0
     assert store.info().bytes == (root / FILE).stat().st_size
     store.clear()

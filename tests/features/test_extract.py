@@ -11,14 +11,21 @@ from warmstart.errors import DataError
 from warmstart.events import drain
 from warmstart.features import extract as features_extract
 from warmstart.features import shelf as features_shelf
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, FeatureKey
-from warmstart.features.extract import AHEAD, Prefetch, Source, Vanished, extract, first_of_each
+from warmstart.features.extract import (
+    AHEAD,
+    ExampleSource,
+    Prefetch,
+    Vanished,
+    extract,
+    first_of_each,
+)
 from warmstart.records.data import Example
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"))
+TAPS = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg"))
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
@@ -82,14 +89,14 @@ class Worker:
 
 def steps_of(root, examples, worker):
     """The look as the flow takes it: ask the shelf, decode ahead, extract."""
-    store = Store(root)
+    store = FeatureCache(root)
     known = store.quarantined(DECODER)
     shelf = store.shelf(KEY)
     readable = [one.sha256 for one in examples if one.sha256 not in known]
     todo = first_of_each(examples, shelf.missing(readable))
     return extract(
         examples,
-        Source(
+        ExampleSource(
             shelf=shelf,
             store=store,
             decoder=DECODER,
@@ -172,7 +179,7 @@ def test_unreadable_images_are_not_decoded_again(tmp_path):
 def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         look(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
-    assert Store(tmp_path).info().rows == 2 * BATCH
+    assert FeatureCache(tmp_path).info().rows == 2 * BATCH
     features = look(tmp_path, EXAMPLES, Worker())
     assert features.passed == N - 2 * BATCH
     np.testing.assert_array_equal(features.read(EXAMPLES, TAPS[0]), expected(EXAMPLES)[0])
@@ -183,7 +190,7 @@ def test_a_look_that_its_caller_closes_keeps_its_passes(tmp_path):
     while next(steps).kind != "step":
         pass
     steps.close()
-    assert Store(tmp_path).info().rows == BATCH
+    assert FeatureCache(tmp_path).info().rows == BATCH
 
 
 def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
@@ -263,9 +270,9 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
 def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
     monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
     monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
-    appended, plain = [], features_shelf.Shelf.append
+    appended, plain = [], features_shelf.CacheFile.append
     monkeypatch.setattr(
-        features_shelf.Shelf,
+        features_shelf.CacheFile,
         "append",
         lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
     )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from warmstart.features import extract, shelf
-from warmstart.features.cache import Store
-from warmstart.features.cache_key import GlanceKey
-from warmstart.features.extract import GlanceBook
+from warmstart.features.cache import FeatureCache
+from warmstart.features.cache_key import ThumbnailKey
+from warmstart.features.extract import ThumbnailWriter
 
-KEY = GlanceKey(decoder="pillow 11", draft=32, version=1)
+KEY = ThumbnailKey(decoder="pillow 11", draft=32, version=1)
 NAMES = [hashlib.sha256(bytes([i])).hexdigest() for i in range(40)]
 WIDTH = 7
 
@@ -24,7 +24,7 @@ def glance(name):
 
 
 def book_at(root, key=KEY):
-    return GlanceBook(Store(root), key)
+    return ThumbnailWriter(FeatureCache(root), key)
 
 
 def filled(root, names=NAMES):

@@ -6,7 +6,7 @@ import pytest
 from looking import collect, look_at
 from scenes import scene
 from warmstart.features import extraction
-from warmstart.features.extraction import Album
+from warmstart.features.extraction import StoredThumbnails
 from warmstart.run.cleaning import near_copies
 
 N = 12
@@ -31,7 +31,7 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
     for kept in (100, 5):
         monkeypatch.setattr(extraction, "KEPT", kept)
         monkeypatch.setattr(extraction, "_ROWS", 4)
-        album = Album(look, examples)
+        album = StoredThumbnails(look, examples)
         assert len(album) == len(album.grey) == len(examples)
         for rows in (np.array([7, 2, 7]), slice(3, 9), slice(None), np.array([], dtype=int)):
             np.testing.assert_array_equal(album.grey[rows], whole.grey[rows])
@@ -61,7 +61,7 @@ def test_many_are_never_read_at_once(seen, monkeypatch):
     monkeypatch.setattr(
         type(look), "glances", lambda self, rows: asked.append(len(rows)) or plain(self, rows)
     )
-    album = Album(look, collection.record.examples)
+    album = StoredThumbnails(look, collection.record.examples)
     assert not asked
     assert len(album.files.width) == N + 1
     assert asked == [4, 4, 4, 1]

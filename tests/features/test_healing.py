@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.features.test_cache import KEY, NAMES, rows_of
 
-from warmstart.features.cache import Store
-from warmstart.features.shelf import Shelf
+from warmstart.features.cache import FeatureCache
+from warmstart.features.shelf import CacheFile
 
 KINDS = ["flip", "zeros", "noise", "truncation", "longer", "folder", "gone", "empty"]
 damages = st.lists(
@@ -57,7 +57,7 @@ def damage(path: Path, kind: str, share: float, length: int, seed: int) -> None:
     os.utime(path, ns=(later, later))
 
 
-def check_whole(shelf: Shelf) -> None:
+def check_whole(shelf: CacheFile) -> None:
     for tap, expected in zip(KEY.taps, rows_of(NAMES), strict=True):
         np.testing.assert_array_equal(shelf.read(NAMES, tap.name), expected)
     np.testing.assert_array_equal(shelf.fetch(NAMES), np.concatenate(rows_of(NAMES), axis=1))
@@ -66,9 +66,9 @@ def check_whole(shelf: Shelf) -> None:
 @settings(max_examples=200, deadline=None)
 @given(hurt=damages, has_read=st.booleans(), writer=st.sampled_from(["before", "after", "both"]))
 def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
-    """Who finds what is missing is another `Shelf` than who appends, as in `check`."""
+    """Who finds what is missing is another `CacheFile` than who appends, as in `check`."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        store = Store(Path(folder))
+        store = FeatureCache(Path(folder))
         with store.shelf(KEY) as shelf:
             shelf.append(NAMES, rows_of(NAMES))
         before = stack.enter_context(store.shelf(KEY))
@@ -93,7 +93,7 @@ def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
 
 @pytest.mark.parametrize("suffix", [".rows", ".index"])
 def test_a_damaged_row_is_written_again_by_a_shelf_that_did_not_find_it(tmp_path, suffix):
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     with store.shelf(KEY) as shelf:
         shelf.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "flip", 0.5, 1, 3)
@@ -104,7 +104,7 @@ def test_a_damaged_row_is_written_again_by_a_shelf_that_did_not_find_it(tmp_path
 
 
 def test_only_the_damaged_rows_are_missing(tmp_path):
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     with store.shelf(KEY) as shelf:
         shelf.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + ".json"), "flip", 0.9, 1, 3)
@@ -116,7 +116,7 @@ def test_only_the_damaged_rows_are_missing(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".json", ".rows", ".index"])
 def test_folders_in_the_place_of_files_are_counted_cleared_and_evicted(tmp_path, suffix):
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     with store.shelf(KEY) as shelf:
         shelf.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "folder", 0, 1, 0)
@@ -128,9 +128,9 @@ def test_folders_in_the_place_of_files_are_counted_cleared_and_evicted(tmp_path,
 @pytest.mark.parametrize("name", ["lock", "unreadable.jsonl", KEY.digest + ".instead"])
 def test_folders_in_the_place_of_notes_are_replaced(tmp_path, name):
     (tmp_path / name / "inside").mkdir(parents=True)
-    store = Store(tmp_path)
+    store = FeatureCache(tmp_path)
     assert store.quarantined("pillow") == {}
     assert store.resolve(KEY) == KEY
     store.quarantine("pillow", NAMES[0], "is damaged")
     store.redirect(KEY, KEY)
-    assert Store(tmp_path).quarantined("pillow") == {NAMES[0]: "is damaged"}
+    assert FeatureCache(tmp_path).quarantined("pillow") == {NAMES[0]: "is damaged"}

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 from warmstart.features import machine
 from warmstart.features.machine import n_threads, threads_for, threads_kept
-from warmstart.records.network import NetworkRecord, PartRecord
+from warmstart.records.network import BlockRecord, NetworkRecord
 
 
 def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
-    part = PartRecord(
+    part = BlockRecord(
         name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
     )
     return NetworkRecord(

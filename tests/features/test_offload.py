@@ -11,7 +11,7 @@ import pytest
 from warmstart.errors import TrainingError
 from warmstart.events import drain
 from warmstart.features.cache_key import BATCH
-from warmstart.features.offload import Belt, Link, clear_belts
+from warmstart.features.offload import BlockQueue, OffloadedBlock, clear_belts
 
 CONTENTS = [f"{number:064x}" for number in range(BATCH + 5)]
 
@@ -31,9 +31,10 @@ def add_one(seen, name, rows):
 
 def belt(folder, seen, names=("a", "b", "c"), **options):
     links = [
-        Link(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n)) for name in names
+        OffloadedBlock(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n))
+        for name in names
     ]
-    made = Belt(folder=folder / "belts" / "one", links=links, dtype="float32", **options)
+    made = BlockQueue(folder=folder / "belts" / "one", links=links, dtype="float32", **options)
     made.folder.parent.mkdir(parents=True, exist_ok=True)
     made.open(CONTENTS)
     return made
@@ -118,8 +119,11 @@ def test_half_precision_that_cannot_hold_a_value_says_which_part(tmp_path):
     def open_it():
         return lambda rows: (np.full((len(rows), 1), 1e6, np.float32), [])
 
-    links = [Link(name="stem", cost=1, open=open_it), Link(name="top", cost=1, open=open_it)]
-    made = Belt(folder=tmp_path / "belts" / "one", links=links, dtype="float16")
+    links = [
+        OffloadedBlock(name="stem", cost=1, open=open_it),
+        OffloadedBlock(name="top", cost=1, open=open_it),
+    ]
+    made = BlockQueue(folder=tmp_path / "belts" / "one", links=links, dtype="float16")
     made.folder.mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"part 1 \(stem\) gives 1e\+06.*stream=float32"):
         drain(made.run(len(CONTENTS), feed))

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 
 from networks import KINDS, cut_once, inputs_for
 
-from warmstart.features.offload import Lone
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.features.offload import SingleBlock
+from warmstart.network.feature_layers import FeatureExtractor, taps
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -22,9 +22,9 @@ def test_parts_one_after_the_other_give_what_the_network_gives(name):
     offered, main = taps(network.record), inputs_for(name)
     found = {}
     with torch.inference_mode():
-        expected = Tapped(network, offered)(main.clone())
+        expected = FeatureExtractor(network, offered)(main.clone())
         for number in range(1, len(network.parts) + 1):
-            lone = Lone(network, number, offered)
+            lone = SingleBlock(network, number, offered)
             main, *taken = lone(main.clone())
             found |= dict(zip(lone.taps, taken, strict=True))
     assert [*found] == [*offered]
@@ -34,7 +34,7 @@ def test_parts_one_after_the_other_give_what_the_network_gives(name):
 
 def test_a_part_holds_its_own_tensors_alone():
     _, network = cut_once("resnet18")
-    lone = Lone(network, 2, taps(network.record))
+    lone = SingleBlock(network, 2, taps(network.record))
     own = {id(tensor) for tensor in network.trunk.parameters()}
     assert sum(p.numel() for p in lone.parameters()) == network.record.parts[1].parameters
     assert not own & {id(parameter) for parameter in lone.parameters()}

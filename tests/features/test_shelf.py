@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.features import shelf
-from warmstart.features.shelf import KEY_BYTES, NOWHERE, Places
+from warmstart.features.shelf import KEY_BYTES, NOWHERE, RowIndex
 
 # Few contents, so that many come again; some begin with the same eight bytes.
 CONTENTS = [f"{head:02x}" * 8 + f"{tail:02x}" * 24 for head in (0, 7, 255) for tail in range(5)]
@@ -22,7 +22,7 @@ steps = st.lists(st.tuples(st.sampled_from([*CONTENTS, None]), st.booleans(), st
 def test_rows_are_found_as_by_a_dict(taken, loose):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shelf, "_LOOSE", loose)
-        ours, plain = Places(), {}
+        ours, plain = RowIndex(), {}
         for row, (content, is_sound, is_damaged) in enumerate(taken):
             ours.add([content], [row + 100], is_sound=is_sound)
             if content is None:
@@ -40,7 +40,7 @@ def test_rows_are_found_as_by_a_dict(taken, loose):
 
 def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):
     monkeypatch.setattr(shelf, "_LOOSE", 1)
-    ours = Places()
+    ours = RowIndex()
     for content in ("00" * KEY_BYTES, None, "02" * KEY_BYTES):
         ours.add([content], [0], is_sound=True)
     assert ours.find(["00" * KEY_BYTES]).tolist() == [0]
@@ -49,7 +49,7 @@ def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):
 def test_many_rows_take_little_memory():
     names = [hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(30_000)]
     tracemalloc.start()
-    ours = Places()
+    ours = RowIndex()
     ours.add(names, range(30_000), is_sound=True)
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError, ModelError
 from warmstart.modalities.image import decode
 from warmstart.modalities.preprocessing import crop_box, load_image, prepare
 from warmstart.records.inputs import Preprocessing
@@ -106,7 +106,7 @@ def test_shape_type_and_memory_order(mode, channels):
 
 
 def test_other_numbers_of_channels_are_refused():
-    with pytest.raises(StartError, match="wants 4 channels"):
+    with pytest.raises(ModelError, match="wants 4 channels"):
         prepare(smooth(9, 9), wants(channels=4))
 
 

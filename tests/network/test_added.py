@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.added import AddedBlock, graft, make_block, shift_taps
-from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digests, place, unique_tensors
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import PartRecord, Tap
+from warmstart.records.network import BlockRecord, FeatureLayer
 
 
 def _prep(side, channels=3):
@@ -201,8 +201,8 @@ def test_taps_of_the_last_part_move_up_and_the_others_stay(name):
     widths = [tap_width(old.record, tap) for tap in wanted]
     assert [tap_width(network.record, tap) for tap in moved] == widths
     with torch.no_grad():
-        found = Tapped(network, moved)(_inputs(name))
-        expected = Tapped(old, wanted)(_inputs(name))
+        found = FeatureExtractor(network, moved)(_inputs(name))
+        expected = FeatureExtractor(old, wanted)(_inputs(name))
     for tap, new, before in zip(wanted, found, expected, strict=True):
         assert torch.equal(new, before) == (tap.part < n)
 
@@ -251,19 +251,21 @@ def test_a_block_learns_and_is_the_same_for_one_image_and_for_many():
 
 
 def test_what_has_no_channels_is_refused():
-    odd = PartRecord(
+    odd = BlockRecord(
         name="odd", parameters=1, shape_in=(3,), shape_out=(2, 3, 4, 5), macs=1, layout="other"
     )
-    with pytest.raises(StartError, match="no axis of channels: no layers can be added"):
+    with pytest.raises(ModelError, match="no axis of channels: no layers can be added"):
         make_block(odd, torch.Generator())
 
 
 def test_a_block_of_another_width_is_refused():
     network = _cut("NC")
     block = make_block(_cut("NCHW").record.parts[-1], torch.Generator(), 4)
-    with pytest.raises(StartError, match=r"does not fit the output \(6,\) \(NC\) of 1"):
+    with pytest.raises(ModelError, match=r"does not fit the output \(6,\) \(NC\) of 1"):
         graft(network, [block])
 
 
 def test_neck_taps_alone_can_be_moved():
-    assert shift_taps([Tap(part=3, pool="neck")], 3, 1) == (Tap(part=4, pool="neck"),)
+    assert shift_taps([FeatureLayer(part=3, pool="neck")], 3, 1) == (
+        FeatureLayer(part=4, pool="neck"),
+    )

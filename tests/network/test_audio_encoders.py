@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hearing
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.audio_encoders import kaldi
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -79,7 +79,7 @@ def test_the_encoder_is_taken_from_beneath_an_output(design):
 
 def test_a_clip_without_a_single_frame_is_one_line():
     short = WaveInputs(rate=16_000, seconds=0.02, is_scaled=False)
-    with pytest.raises(StartError, match="clips of 320 samples are too short for this encoder"):
+    with pytest.raises(ModelError, match="clips of 320 samples are too short for this encoder"):
         cut(start_of("ast").module, short)
 
 
@@ -95,7 +95,7 @@ def test_frames_that_make_no_sense_are_one_line(tmp_path, design, told):
     place = shutil.copytree(hearing.folder_of(design), tmp_path / "odd")
     (place / "preprocessor_config.json").write_text(json.dumps(told))
     (name,) = told
-    with pytest.raises(StartError, match=f"has {name} .*; copy the folder again"):
+    with pytest.raises(ModelError, match=f"has {name} .*; copy the folder again"):
         load(f"transformers:{place}")
 
 

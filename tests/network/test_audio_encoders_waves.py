@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import hearing
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.feature_layers import taps
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -91,7 +91,7 @@ def test_a_design_is_built_again_from_its_line():
 def test_damaged_folders_are_one_line(tmp_path, file, told, message):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "damaged")
     (place / file).write_text(json.dumps(told))
-    with pytest.raises(StartError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         start_of(place)
     assert "\n" not in str(caught.value)
 
@@ -99,12 +99,12 @@ def test_damaged_folders_are_one_line(tmp_path, file, told, message):
 def test_clips_without_a_single_frame_are_one_line():
     module = start_of(hearing.folder_of()).module
     short = WaveInputs(rate=8000, seconds=0.005, is_scaled=True)
-    with pytest.raises(StartError, match="clips of 40 samples are too short for this encoder"):
+    with pytest.raises(ModelError, match="clips of 40 samples are too short for this encoder"):
         cut(module, short)
 
 
 def test_a_folder_without_weights_says_so(tmp_path):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
     (place / "model.safetensors").unlink()
-    with pytest.raises(StartError, match=r"has no model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(ModelError, match=r"has no model\.safetensors or pytorch_model\.bin"):
         start_of(place)

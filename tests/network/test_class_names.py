@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.class_names import imagenet_names, parse_names, read_names, unique
 
 WORDS = st.lists(st.text("abcdefg ü", min_size=1).map(str.strip).filter(bool), min_size=2)
@@ -41,12 +41,12 @@ def test_what_cannot_be_used_is_said(tmp_path, content, says):
     path = tmp_path / "names.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StartError, match=says):
+    with pytest.raises(ModelError, match=says):
         read_names(path)
 
 
 def test_a_folder_is_no_file_of_names(tmp_path):
-    with pytest.raises(StartError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         read_names(tmp_path)
 
 

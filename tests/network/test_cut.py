@@ -18,12 +18,12 @@ from networks import KINDS, cut_once, inputs_for
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze
-from warmstart.network.cut import Prefix, Tail, stored_taps
-from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 each = pytest.mark.parametrize("name", KINDS)
 N_CLASSES, N = 3, 5
@@ -55,14 +55,14 @@ def test_prefix_and_tail_are_the_model_at_every_cut(name):
     inputs = inputs_for(name)
     with torch.inference_mode():
         whole = model(inputs.clone())
-        assert torch.equal(Tail(model, 0)(inputs.clone()), whole)
+        assert torch.equal(UnfrozenBlocks(model, 0)(inputs.clone()), whole)
         for depth in depths(name):
             wanted = stored_taps(model.scan.taps, depth)
-            main, *stored = Prefix(network, depth, wanted)(inputs.clone())
+            main, *stored = FrozenPrefix(network, depth, wanted)(inputs.clone())
             assert main.shape[1:] == network.record.parts[depth - 1].shape_out
             widths = [tap_width(network.record, tap) for tap in wanted]
             assert [tuple(rows.shape) for rows in stored] == [(N, width) for width in widths]
-            found = Tail(model, depth)(main, *stored)
+            found = UnfrozenBlocks(model, depth)(main, *stored)
             torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -71,11 +71,11 @@ def test_a_prefix_gives_the_taps_that_a_look_takes(name):
     _, network = cut_once(name)
     offered, inputs = taps(network.record), inputs_for(name)
     with torch.inference_mode():
-        seen = dict(zip(offered, Tapped(network, offered)(inputs.clone()), strict=True))
+        seen = dict(zip(offered, FeatureExtractor(network, offered)(inputs.clone()), strict=True))
         for depth in depths(name):
             wanted = stored_taps(offered, depth)
             assert set(wanted) == {t for t in offered if t.part <= depth and t.pool != "neck"}
-            _, *stored = Prefix(network, depth, wanted[::-1])(inputs.clone())
+            _, *stored = FrozenPrefix(network, depth, wanted[::-1])(inputs.clone())
             for tap, rows in zip(wanted[::-1], stored, strict=True):
                 assert rows.dtype == torch.float32
                 assert torch.equal(rows, seen[tap])
@@ -86,7 +86,7 @@ def test_a_prefix_rests_and_shares_the_networks_modules(name):
     network = copy.deepcopy(cut_once(name)[1])
     network.trunk.train()
     before = {n: t.clone() for n, t in network.trunk.state_dict().items()}
-    prefix = Prefix(network, 1, ())
+    prefix = FrozenPrefix(network, 1, ())
     with torch.inference_mode():
         (main,) = prefix(inputs_for(name))
     assert not any(module.training for module in prefix.modules())
@@ -98,11 +98,15 @@ def test_a_prefix_rests_and_shares_the_networks_modules(name):
 @pytest.mark.parametrize("cut", [-1, 0, 10, 99])
 def test_a_cut_that_the_network_does_not_have_is_refused(cut):
     with pytest.raises(PlanError, match=rf"training.cut {cut}; the network has parts 1 to 9"):
-        Prefix(cut_once("resnet18")[1], cut, ())
+        FrozenPrefix(cut_once("resnet18")[1], cut, ())
 
 
 def test_the_neck_is_never_stored():
-    offered = [Tap(part=2, pool="grid2"), Tap(part=2, pool="neck"), Tap(part=1, pool="avg")]
+    offered = [
+        FeatureLayer(part=2, pool="grid2"),
+        FeatureLayer(part=2, pool="neck"),
+        FeatureLayer(part=1, pool="avg"),
+    ]
     assert stored_taps(offered, 0) == ()
     assert stored_taps(offered, 1) == (offered[2],)
     assert stored_taps(offered, 9) == (offered[0], offered[2])
@@ -110,15 +114,15 @@ def test_the_neck_is_never_stored():
 
 def test_a_tail_needs_a_value_for_each_tap_below_it():
     network, model = model_of(cut_once("resnet18")[1], taps(cut_once("resnet18")[1].record))
-    tail = Tail(model, 4)
-    main, *stored = Prefix(network, 4, tail.stored)(inputs_for("resnet18"))
+    tail = UnfrozenBlocks(model, 4)
+    main, *stored = FrozenPrefix(network, 4, tail.stored)(inputs_for("resnet18"))
     with pytest.raises(ValueError, match="shorter"):
         tail(main, *stored[1:])
 
 
 def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
     _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
-    tail, called = Tail(model, 0), []
+    tail, called = UnfrozenBlocks(model, 0), []
     model.trunk.left.register_forward_hook(lambda *_: called.append(1))
     tail.train()
     assert model.trunk.training
@@ -140,8 +144,8 @@ def gradients(name, depth, recompute, actions=None):
     inputs = inputs_for(name)
     if depth:
         with torch.no_grad():
-            inputs = Prefix(network, depth, stored_taps(model.scan.taps, depth))(inputs)
-    tail = Tail(model, depth, recompute)
+            inputs = FrozenPrefix(network, depth, stored_taps(model.scan.taps, depth))(inputs)
+    tail = UnfrozenBlocks(model, depth, recompute)
     with freeze.hold(model, actions, network.owners) as held, torch.random.fork_rng(devices=[]):
         model.train()
         held.rest()
@@ -211,7 +215,7 @@ def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given()
     for recompute in (False, True):
         _, model = model_of(network, taps(network.record)[-1:])
         model.trunk.requires_grad_(True)
-        logits = Tail(model.train(), 0, recompute)(inputs)
+        logits = UnfrozenBlocks(model.train(), 0, recompute)(inputs)
         cross_entropy(logits, LABELS).backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         found.append((logits.detach(), grads, {}))
@@ -231,7 +235,7 @@ def test_what_is_computed_again_is_not_kept():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, kept=kept: (kept.append(t.numel()), t)[1], lambda t: t
         ):
-            Tail(model, 0, recompute)(inputs_for("resnet18"))
+            UnfrozenBlocks(model, 0, recompute)(inputs_for("resnet18"))
         sizes.append(sum(kept))
     assert sizes[1] < sizes[0] / 2
 
@@ -240,4 +244,4 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for():
     _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
     inputs = inputs_for("residual")
     with torch.inference_mode():
-        assert torch.equal(Tail(model, 0, recompute=True)(inputs), model(inputs))
+        assert torch.equal(UnfrozenBlocks(model, 0, recompute=True)(inputs), model(inputs))

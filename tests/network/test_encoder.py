@@ -1,7 +1,7 @@
 import pytest
 
 import hearing
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.encoder import Encoder
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -25,9 +25,9 @@ def test_an_encoder_refuses_inputs_of_another_kind(tmp_path):
     import wordy
 
     texts = load(f"transformers:{wordy.encoder(tmp_path)}")
-    with pytest.raises(StartError, match="takes texts, and its inputs are clips"):
+    with pytest.raises(ModelError, match="takes texts, and its inputs are clips"):
         cut(texts.module, SAMPLES)
     clips = load(f"transformers:{hearing.folder_of()}")
     assert isinstance(texts.record.preprocessing, TextInputs)
-    with pytest.raises(StartError, match="takes clips, and its inputs are texts"):
+    with pytest.raises(ModelError, match="takes clips, and its inputs are texts"):
         cut(clips.module, texts.record.preprocessing)

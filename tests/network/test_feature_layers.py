@@ -10,13 +10,13 @@ import timm
 import torch
 from torch import nn
 
-from warmstart.errors import StartError
-from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.errors import ModelError
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
 from warmstart.network.load import load
 from warmstart.network.measure import pool_average, pool_grid2
 from warmstart.network.partition import cut
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
 def small(size_px):
@@ -51,8 +51,12 @@ def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
     start.module.classifier.register_forward_pre_hook(lambda _, args: seen.update(neck=args[0]))
     with torch.no_grad():
         start.module(inputs)
-        wanted = [Tap(part=18, pool="neck"), Tap(part=6, pool="avg"), Tap(part=6, pool="grid2")]
-        neck, average, grid = Tapped(lite0, wanted)(inputs)
+        wanted = [
+            FeatureLayer(part=18, pool="neck"),
+            FeatureLayer(part=6, pool="avg"),
+            FeatureLayer(part=6, pool="grid2"),
+        ]
+        neck, average, grid = FeatureExtractor(lite0, wanted)(inputs)
     torch.testing.assert_close(neck, seen["neck"])
     torch.testing.assert_close(average, seen["block"].mean((2, 3)))
     expected = nn.functional.adaptive_avg_pool2d(seen["block"], 2).flatten(1)
@@ -74,7 +78,7 @@ def test_offered_taps_follow_the_rules(lite0):
 
 
 def test_widths_are_static_and_true(lite0, inputs):
-    tapped = Tapped(lite0, taps(lite0.record))
+    tapped = FeatureExtractor(lite0, taps(lite0.record))
     with torch.inference_mode():
         features = tapped(inputs)
     assert tapped.widths == tuple(f.shape[1] for f in features)
@@ -86,16 +90,16 @@ def test_only_parts_up_to_the_deepest_tap_run(lite0, inputs):
     block = lite0.trunk.blocks[1][0]
     hook = block.register_forward_hook(lambda *_: calls.append(1))
     try:
-        Tapped(lite0, [Tap(part=2, pool="avg")])(inputs)
+        FeatureExtractor(lite0, [FeatureLayer(part=2, pool="avg")])(inputs)
         assert not calls
-        Tapped(lite0, [Tap(part=3, pool="avg")])(inputs)
+        FeatureExtractor(lite0, [FeatureLayer(part=3, pool="avg")])(inputs)
         assert calls
     finally:
         hook.remove()
 
 
 def test_channels_last_batches_give_the_same_features(lite0):
-    tapped = copy.deepcopy(Tapped(lite0, taps(lite0.record)))
+    tapped = copy.deepcopy(FeatureExtractor(lite0, taps(lite0.record)))
     batch = torch.randn(32, 3, 224, 224)
     with torch.inference_mode():
         plain = tapped(batch)
@@ -108,7 +112,7 @@ def test_channels_last_batches_give_the_same_features(lite0):
 
 def test_tracing_and_freezing_keep_the_features():
     network = cut(timm.create_model("mobilenetv3_small_100").eval(), small(64))
-    tapped, inputs = Tapped(network, taps(network.record)), torch.randn(2, 3, 64, 64)
+    tapped, inputs = FeatureExtractor(network, taps(network.record)), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         frozen = torch.jit.freeze(torch.jit.trace(tapped, inputs))
         for a, b in zip(frozen(inputs), tapped(inputs), strict=True):
@@ -127,7 +131,7 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
     }
     network = lite0 if name == "lite0" else cut(made[name]().eval(), small(64))
     side = 224 if name == "lite0" else 64
-    tapped = Tapped(network, taps(network.record)).eval()
+    tapped = FeatureExtractor(network, taps(network.record)).eval()
     batch = torch.randn(2, 3, side, side)
     path = str(tmp_path / "taps.onnx")
     torch.onnx.export(tapped, (batch,), path, dynamo=False, input_names=["x"])
@@ -139,11 +143,11 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
 
 
 def test_taps_that_do_not_exist_are_refused(lite0):
-    with pytest.raises(StartError, match=r"no tap 19.avg; its taps are 1.avg"):
-        tap_width(lite0.record, Tap(part=19, pool="avg"))
-    with pytest.raises(StartError, match=r"no tap 3.neck"):
-        Tapped(lite0, [Tap(part=3, pool="neck")])
-    with pytest.raises(StartError, match=r"layout 'other' have no average"):
+    with pytest.raises(ModelError, match=r"no tap 19.avg; its taps are 1.avg"):
+        tap_width(lite0.record, FeatureLayer(part=19, pool="avg"))
+    with pytest.raises(ModelError, match=r"no tap 3.neck"):
+        FeatureExtractor(lite0, [FeatureLayer(part=3, pool="neck")])
+    with pytest.raises(ModelError, match=r"layout 'other' have no average"):
         pool_average(torch.zeros(1, 2, 3, 4, 5), "other")
-    with pytest.raises(StartError, match=r"no taps were named"):
-        Tapped(lite0, [])
+    with pytest.raises(ModelError, match=r"no taps were named"):
+        FeatureExtractor(lite0, [])

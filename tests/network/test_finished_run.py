@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
-from warmstart.network.feature_layers import Tapped, tap_width, taps
-from warmstart.network.finished_run import RevivedNetwork, change, cut_start, revive
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.finished_run import FinishedRunNetwork, change, cut_start, revive
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
 from warmstart.network.load import load
@@ -19,7 +19,7 @@ from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble, unique_state
 from warmstart.network.tensors import unique_tensors
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer
 
 SIZES = {
     "timm:lcnet_035": 32,
@@ -43,7 +43,7 @@ def described(arch, prep, **given):
         "labels": ("a", "b", "c"),
         "lineage": ("lite0", "runs/photos"),
     }
-    return StartRecord(
+    return BaseModelRecord(
         arch=arch, preprocessing=prep, sha256="", parameters=0, classes=0, **(fields | given)
     )
 
@@ -89,7 +89,7 @@ def test_it_answers_as_the_run_does_and_no_tensor_is_lost(arch, wanted):
     model = run_of(arch, wanted)
     start = revived(arch, model)
     network = cut_start(start)
-    assert isinstance(network, RevivedNetwork)
+    assert isinstance(network, FinishedRunNetwork)
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
     found, saved = tensors_of(network), unique_tensors(model)
@@ -154,7 +154,7 @@ def test_layers_that_were_added_come_back_as_parts(arch, hidden):
     assert [p.name for p in network.parts][own:] == ["added", "added#2"][: len(hidden)]
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
-        mine = Tapped(network, model.scan.taps)(inputs_of(arch))
+        mine = FeatureExtractor(network, model.scan.taps)(inputs_of(arch))
         for tap, expected in zip(mine, model.features(inputs_of(arch)), strict=True):
             assert torch.equal(tap, expected)
 
@@ -197,14 +197,14 @@ def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is(
     start = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
     assert change(start, InputWish(held=3)) is start
     bands = change(start, InputWish(channels=5, held=5))
-    with pytest.raises(StartError, match=r"takes 5 bands, the images have 3; choose a start"):
+    with pytest.raises(ModelError, match=r"takes 5 bands, the images have 3; choose a start"):
         change(bands, InputWish(held=3))
 
 
 def test_a_start_that_is_no_run_is_cut_as_before():
     start = load("lite0")
     network = cut_start(start)
-    assert not isinstance(network, RevivedNetwork)
+    assert not isinstance(network, FinishedRunNetwork)
     assert network.owners == cut(start.module, start.record.preprocessing).owners
 
 
@@ -238,18 +238,18 @@ def without(state, name):
 def test_reviving_is_strict(spoil, message):
     model = run_of("timm:lcnet_035", hidden=(8,))
     record = described("timm:lcnet_035", prep_of(32), added=(8,))
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         revive(record, spoil(unique_state(model)), model.scan.taps)
 
 
 def test_a_network_that_lost_its_head_says_so():
     network = cut_start(revived("timm:lcnet_035", run_of("timm:lcnet_035")))
-    with pytest.raises(StartError, match="lost the head"):
+    with pytest.raises(ModelError, match="lost the head"):
         replace(network, classifier=None).logits(inputs_of("timm:lcnet_035"))
 
 
 def test_a_tap_that_the_network_does_not_have_is_refused():
     model = run_of("timm:lcnet_035")
     record = described("timm:lcnet_035", prep_of(32))
-    with pytest.raises(StartError, match=r"has no tap 99\.avg"):
-        revive(record, unique_state(model), [Tap(part=99, pool="avg")])
+    with pytest.raises(ModelError, match=r"has no tap 99\.avg"):
+        revive(record, unique_state(model), [FeatureLayer(part=99, pool="avg")])

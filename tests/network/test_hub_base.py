@@ -7,10 +7,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.hub_base import is_hub_folder, open_folder, open_with
 from warmstart.network.hub_folder import from_processor, read_folder, settings
-from warmstart.network.trained_elsewhere import Feeding
+from warmstart.network.trained_elsewhere import InputHandling
 
 X = torch.randn(2, 3, 32, 32)
 
@@ -29,7 +29,7 @@ def timm_folder(path, **more):
 def test_a_folder_of_timm(tmp_path):
     path, module = timm_folder(tmp_path / "net", label_names=["ant", "bee", "cat"])
     assert is_hub_folder(path)
-    found = open_folder(path, Feeding())
+    found = open_folder(path, InputHandling())
     assert (found.labels, found.labels_from) == (
         ("ant", "bee", "cat"),
         "label_names in its config.json",
@@ -42,7 +42,7 @@ def test_a_folder_of_timm(tmp_path):
 def test_names_beside_it_where_the_config_has_none(tmp_path):
     path, _ = timm_folder(tmp_path / "net")
     (path / "labels.json").write_text('["x", "y", "z"]')
-    assert open_folder(path, Feeding()).labels == ("x", "y", "z")
+    assert open_folder(path, InputHandling()).labels == ("x", "y", "z")
 
 
 def test_weights_in_several_files(tmp_path):
@@ -57,24 +57,24 @@ def test_weights_in_several_files(tmp_path):
     assert read_folder(path).keys() == module.state_dict().keys()
     bad = index | {names[0]: "../0.safetensors"}
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": bad}))
-    with pytest.raises(StartError, match="outside the folder"):
+    with pytest.raises(ModelError, match="outside the folder"):
         read_folder(path)
 
 
 def test_damaged_folders_are_told(tmp_path):
     path, _ = timm_folder(tmp_path / "net")
     (path / "model.safetensors").unlink()
-    with pytest.raises(StartError, match=r"has no model.safetensors or pytorch_model.bin"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match=r"has no model.safetensors or pytorch_model.bin"):
+        open_folder(path, InputHandling())
     (path / "config.json").write_text("{")
-    with pytest.raises(StartError, match="is damaged"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match="is damaged"):
+        open_folder(path, InputHandling())
     (path / "config.json").write_text("[]")
-    with pytest.raises(StartError, match="holds no settings"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match="holds no settings"):
+        open_folder(path, InputHandling())
     (path / "config.json").write_text('{"a":' * 100_000)
-    with pytest.raises(StartError, match="is damaged"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match="is damaged"):
+        open_folder(path, InputHandling())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_damaged_folders_are_told(tmp_path):
 def test_sizes_that_no_network_has_are_refused_before_anything_is_allocated(tmp_path, name, value):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "vit", "inner": {name: value}}))
-    with pytest.raises(StartError, match=f"says {name} {value:,}, which no network has"):
+    with pytest.raises(ModelError, match=f"says {name} {value:,}, which no network has"):
         settings(path)
 
 
@@ -154,14 +154,14 @@ def vit(tmp_path):
 def test_a_folder_of_transformers(vit, capsys):
     path, module = vit
     capsys.readouterr()
-    found = open_folder(path, Feeding())
+    found = open_folder(path, InputHandling())
     assert capsys.readouterr() == ("", "")
     assert found.labels == ("ant", "bee", "cat")
     assert (found.preprocessing.size, found.fed_as) == ((32, 32), "ImageNet's habit")
     assert torch.allclose(torch.from_numpy(found.answer(X)[0]), module(X).logits, atol=1e-4)
     processor = {"size": {"height": 32, "width": 32}, "image_mean": [0.1] * 3}
     (path / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert open_folder(path, Feeding()).preprocessing.mean == pytest.approx((0.1,) * 3)
+    assert open_folder(path, InputHandling()).preprocessing.mean == pytest.approx((0.1,) * 3)
 
 
 def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path):
@@ -169,21 +169,21 @@ def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path
     state = {n: t.clone() for n, t in module.state_dict().items()}
     state["classifier.weight"], state["classifier.bias"] = torch.ones(5, 16), torch.zeros(5)
     torch.save(state, tmp_path / "best.pt")
-    found = open_with(tmp_path / "best.pt", str(path), Feeding())
+    found = open_with(tmp_path / "best.pt", str(path), InputHandling())
     assert (found.outputs, found.labels) == (5, ())
     del state["classifier.bias"]
     torch.save(state, tmp_path / "best.pt")
-    with pytest.raises(StartError, match=r"classifier.bias is missing; check --arch"):
-        open_with(tmp_path / "best.pt", str(path), Feeding())
-    with pytest.raises(StartError, match="transformers:no/such is not on this machine"):
-        open_with(tmp_path / "best.pt", "no/such", Feeding())
+    with pytest.raises(ModelError, match=r"classifier.bias is missing; check --arch"):
+        open_with(tmp_path / "best.pt", str(path), InputHandling())
+    with pytest.raises(ModelError, match="transformers:no/such is not on this machine"):
+        open_with(tmp_path / "best.pt", "no/such", InputHandling())
 
 
 def test_a_model_that_is_for_no_images(vit, tmp_path):
     path, _ = vit
     (path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(StartError, match="no image classifier of type 'bert'"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match="no image classifier of type 'bert'"):
+        open_folder(path, InputHandling())
 
 
 def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
@@ -191,5 +191,5 @@ def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers.utils", None)
     path, _ = timm_folder(tmp_path / "net")
     (path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(StartError, match=r"run `pip install .*transformers"):
-        open_folder(path, Feeding())
+    with pytest.raises(ModelError, match=r"run `pip install .*transformers"):
+        open_folder(path, InputHandling())

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tiny import PREP, network
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.feature_layers import taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import tensors_of
@@ -166,7 +166,7 @@ def test_the_shipped_start_sees_grey_as_it_saw_copied_grey():
 
 def test_ranges_go_with_the_bands():
     with pytest.raises(
-        StartError, match=r"ranges are given for 2 bands, the network takes 3; give"
+        ModelError, match=r"ranges are given for 2 bands, the network takes 3; give"
     ):
         load("lite0", inputs=InputWish(ranges=((0.0, 1.0),) * 2))
     start = load("lite0", inputs=InputWish(ranges=((0.0, 10.0),) * 3))
@@ -177,7 +177,7 @@ def test_ranges_go_with_the_bands():
 def test_a_network_for_bands_is_not_shown_pictures():
     own = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     says = r"^module:Sequential takes 5 bands, the images have 3; choose a start for pictures"
-    with pytest.raises(StartError, match=says):
+    with pytest.raises(ModelError, match=says):
         load(own, inputs=InputWish(held=3))
     assert load(own, inputs=InputWish(held=5, channels=5)).record.preprocessing.channels == 5
     focus = nn.Sequential(
@@ -215,11 +215,11 @@ def test_new_channels_begin_at_zero_where_the_user_has_the_first_part_trained(to
 
 
 def test_a_start_that_cannot_be_changed_says_why():
-    with pytest.raises(StartError, match="is a Linear"):
+    with pytest.raises(ModelError, match="is a Linear"):
         load(network("layers"), preprocessing=PREP, inputs=InputWish(channels=1))
-    with pytest.raises(StartError, match="Sequential cannot take images of 64 px"):
+    with pytest.raises(ModelError, match="Sequential cannot take images of 64 px"):
         load(network("layers"), preprocessing=PREP, inputs=InputWish(size=64))
-    with pytest.raises(StartError, match="0 channels are not taken"):
+    with pytest.raises(ModelError, match="0 channels are not taken"):
         load(network(), preprocessing=PREP, inputs=InputWish(channels=0))
 
 
@@ -229,7 +229,7 @@ def test_a_model_of_other_channels_is_not_built_from_another_network():
     tap = taps(parts.record)[-1]
     model = assemble(parts, [tap], torch.zeros(3, parts.record.neck_width), torch.zeros(3))
     other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(StartError, match="Sequential cannot take inputs of shape"):
+    with pytest.raises(ModelError, match="Sequential cannot take inputs of shape"):
         rebuild("module:Net", unique_state(model), [tap], 3, start.record.preprocessing, other)
 
 

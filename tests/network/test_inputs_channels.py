@@ -11,7 +11,7 @@ import torchvision.models
 from torch import nn
 
 from tiny import PREP, network
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.inputs import Channels, rechannel
 from warmstart.network.segments import as_tensor
 from warmstart.network.stem import find_stems, refit
@@ -334,13 +334,13 @@ REFUSED = {
 
 @pytest.mark.parametrize(("make", "wanted", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_said(make, wanted, message):
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         rechannel(make().eval(), PREP, wanted)
 
 
 def test_a_network_for_bands_takes_no_other_number():
     many = replace(PREP, mean=(0.5,) * 13, std=(0.5,) * 13)
-    with pytest.raises(StartError, match=r"takes 13 channels, the images have 4; only a network"):
+    with pytest.raises(ModelError, match=r"takes 13 channels, the images have 4; only a network"):
         rechannel(nn.Conv2d(13, 2, 3), many, Channels(number=4))
 
 

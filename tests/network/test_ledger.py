@@ -23,7 +23,7 @@ from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digest
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Change, Ledger, LedgerRow
+from warmstart.records.network import InputChange, Ledger, LedgerRow
 from warmstart.records.run_folder import from_plain, to_plain
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -169,7 +169,7 @@ def test_a_part_that_the_actions_forget_is_an_error(made):
 
 
 def _change(tensor, fate, before=None, after=None):
-    return Change(
+    return InputChange(
         tensor=tensor,
         fate=fate,
         shape_before=before,

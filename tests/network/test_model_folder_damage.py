@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import warmstart
 from warmstart.cli.main import main
 from warmstart.errors import WarmstartError
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 
 
@@ -223,7 +223,7 @@ def test_the_command_line_and_the_server_say_the_same(own_run, picture, capsys):
     assert main(["predict", str(own_run), str(picture)]) == 2
     assert capsys.readouterr().err == f"warmstart: {said}\n"
     with pytest.raises(WarmstartError) as caught:
-        application(own_run, Serving(), Limits())
+        application(own_run, Serving(), ServerLimits())
     assert str(caught.value) == said
 
 

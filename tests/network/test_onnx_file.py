@@ -9,13 +9,13 @@ import torch
 from onnx import TensorProto, helper
 
 from elsewhere import Colours, onnx_file
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
 from warmstart.network.onnx_file import open_onnx
-from warmstart.network.trained_elsewhere import Feeding
+from warmstart.network.trained_elsewhere import InputHandling
 
 X = torch.rand(5, 3, 32, 32)
-SMALL = Feeding(size=(32, 32))
+SMALL = InputHandling(size=(32, 32))
 
 
 def expected():
@@ -49,7 +49,7 @@ def test_what_torch_exports_is_read(tmp_path):
         dynamic_axes={"x": {0: "n"}},
         input_names=["x"],
     )
-    found = open_onnx(tmp_path / "m.onnx", Feeding())
+    found = open_onnx(tmp_path / "m.onnx", InputHandling())
     np.testing.assert_allclose(found.answer(X)[0], expected(), atol=1e-4)
 
 
@@ -76,24 +76,24 @@ def test_the_metadata_is_used_and_options_win(tmp_path):
         "mean": "0.5",
         "std": "[0.25, 0.25, 0.25]",
     }
-    found = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=told), Feeding())
+    found = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=told), InputHandling())
     assert (found.labels, found.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
     prep = found.preprocessing
     assert (prep.size, prep.mean, prep.std) == ((48, 64), (0.5,) * 3, (0.25,) * 3)
     assert found.fed_as == "its metadata"
-    said = open_onnx(tmp_path / "m.onnx", Feeding(mean=(0.0,))).preprocessing
+    said = open_onnx(tmp_path / "m.onnx", InputHandling(mean=(0.0,))).preprocessing
     assert (said.mean, said.std) == ((0.0,) * 3, (0.25,) * 3)
 
 
 def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", metadata={"labels": "ant, bee, cat", "mean": "?"})
-    found = open_onnx(path, Feeding())
+    found = open_onnx(path, InputHandling())
     assert found.preprocessing == IMAGENET
     assert found.fed_as == "ImageNet's habit"
     assert found.labels == ("ant", "bee", "cat")
     plain = onnx_file(tmp_path / "n.onnx")
     (tmp_path / "labels.json").write_text(json.dumps(["x", "y", "z"]))
-    assert open_onnx(plain, Feeding()).labels == ("x", "y", "z")
+    assert open_onnx(plain, InputHandling()).labels == ("x", "y", "z")
 
 
 def grey(path):
@@ -117,29 +117,29 @@ def graph(path, nodes, shape, out, kind=TensorProto.FLOAT):
 
 
 def test_grey_pictures_have_one_mean(tmp_path):
-    prep = open_onnx(grey(tmp_path / "g.onnx"), Feeding()).preprocessing
+    prep = open_onnx(grey(tmp_path / "g.onnx"), InputHandling()).preprocessing
     assert (prep.channels, prep.size) == (1, (8, 8))
     assert prep.mean[0] == pytest.approx(np.mean(IMAGENET.mean))
 
 
 def test_mistakes_are_told(tmp_path):
     path = tmp_path / "m.onnx"
-    with pytest.raises(StartError, match="does not exist"):
-        open_onnx(path, Feeding())
+    with pytest.raises(ModelError, match="does not exist"):
+        open_onnx(path, InputHandling())
     path.write_bytes(b"no graph")
-    with pytest.raises(StartError, match="cannot be run by ONNX Runtime"):
-        open_onnx(path, Feeding())
+    with pytest.raises(ModelError, match="cannot be run by ONNX Runtime"):
+        open_onnx(path, InputHandling())
     same = [helper.make_node("Identity", ["x"], ["y"])]
-    with pytest.raises(StartError, match="does not take one batch of images"):
-        open_onnx(graph(path, same, ["n", 4], ["n", 4]), Feeding())
-    with pytest.raises(StartError, match="takes 7 channels; pictures have"):
-        open_onnx(graph(path, same, ["n", 7, 8, 8], ["n", 7, 8, 8]), Feeding())
-    with pytest.raises(StartError, match="has no output of one score a class"):
-        open_onnx(graph(path, same, ["n", 3, 8, 8], ["n", 3, 8, 8]), Feeding())
-    with pytest.raises(StartError, match="images of 32 x 32 px only; leave --size away"):
-        open_onnx(onnx_file(path, side=32), Feeding(size=(64, 64)))
-    with pytest.raises(StartError, match=r"m\.onnx gives one number an image"):
-        open_onnx(onnx_file(path, order=(0,)), Feeding())
+    with pytest.raises(ModelError, match="does not take one batch of images"):
+        open_onnx(graph(path, same, ["n", 4], ["n", 4]), InputHandling())
+    with pytest.raises(ModelError, match="takes 7 channels; pictures have"):
+        open_onnx(graph(path, same, ["n", 7, 8, 8], ["n", 7, 8, 8]), InputHandling())
+    with pytest.raises(ModelError, match="has no output of one score a class"):
+        open_onnx(graph(path, same, ["n", 3, 8, 8], ["n", 3, 8, 8]), InputHandling())
+    with pytest.raises(ModelError, match="images of 32 x 32 px only; leave --size away"):
+        open_onnx(onnx_file(path, side=32), InputHandling(size=(64, 64)))
+    with pytest.raises(ModelError, match=r"m\.onnx gives one number an image"):
+        open_onnx(onnx_file(path, order=(0,)), InputHandling())
     flat = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     fixed = helper.make_graph(
         flat,
@@ -150,6 +150,6 @@ def test_mistakes_are_told(tmp_path):
     )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(fixed, opset_imports=opset, ir_version=8), path)
-    with pytest.raises(StartError, match=r"cannot take images of 224 x 224 px .* --size"):
-        open_onnx(path, Feeding())
-    assert open_onnx(path, Feeding(size=(2, 2))).outputs == 12
+    with pytest.raises(ModelError, match=r"cannot take images of 224 x 224 px .* --size"):
+        open_onnx(path, InputHandling())
+    assert open_onnx(path, InputHandling(size=(2, 2))).outputs == 12

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import build
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partial_load import carried, surgery_sentence, take_over
 from warmstart.network.partition import cut
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
-from warmstart.records.network import Change
+from warmstart.records.network import InputChange
 
 ARCH = "timm:lcnet_035"
 PARTIAL = InputWish(is_partial=True)
@@ -36,7 +36,7 @@ def saved(folder, state):
 
 def changed(kind="new", name="a.weight", shape=(2, 3), because="why"):
     """A change, its shapes in the right places."""
-    return Change(
+    return InputChange(
         tensor=name,
         fate=kind,
         shape_before=None if kind == "new" else shape,
@@ -117,19 +117,19 @@ def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path
     start = load(path, arch=ARCH, inputs=PARTIAL)
     assert len(cut(start.module, start.record.preprocessing).parts) > 3
     with pytest.raises(
-        StartError,
+        ModelError,
         match=r"conv_stem.weight has shape .*; check --arch, or take "
         r"over what fits with --set start.partial=true\.$",
     ):
         load(path, arch=ARCH)
     for inputs in (None, InputWish()):
-        with pytest.raises(StartError, match=r"start.partial=true"):
+        with pytest.raises(ModelError, match=r"start.partial=true"):
             load(path, arch=ARCH, inputs=inputs)
 
 
 def test_nothing_that_fits_is_an_error(tmp_path):
     path = saved(tmp_path, {"a.weight": torch.ones(2), "classifier.bias": torch.ones(1000)})
-    with pytest.raises(StartError, match=r"^best.safetensors: no tensor fits MobileNetV3 by name"):
+    with pytest.raises(ModelError, match=r"^best.safetensors: no tensor fits MobileNetV3 by name"):
         load(path, arch=ARCH, inputs=PARTIAL)
 
 

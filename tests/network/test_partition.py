@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.load import load
 from warmstart.network.measure import find_layout
 from warmstart.network.partition import cut
@@ -172,7 +172,7 @@ def test_layouts(shape, size, layout):
 
 
 def test_a_network_that_does_not_take_the_input_or_gives_no_rows_is_refused():
-    with pytest.raises(StartError, match=r"Linear cannot take inputs of shape \(3, 32, 32\)"):
+    with pytest.raises(ModelError, match=r"Linear cannot take inputs of shape \(3, 32, 32\)"):
         cut(nn.Linear(5, 2), small())
 
     class Sum(nn.Module):
@@ -183,7 +183,7 @@ def test_a_network_that_does_not_take_the_input_or_gives_no_rows_is_refused():
         def forward(self, x):
             return "cat"
 
-    with pytest.raises(StartError, match="gives one row of numbers for each"):
+    with pytest.raises(ModelError, match="gives one row of numbers for each"):
         cut(Sum(), small())
-    with pytest.raises(StartError, match="returns a str without logits"):
+    with pytest.raises(ModelError, match="returns a str without logits"):
         cut(Text(), small())

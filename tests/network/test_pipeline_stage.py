@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import tiny
 from warmstart.errors import PlanError
 from warmstart.network import partition
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import tap_width, taps
-from warmstart.network.pipeline_stage import NEAR, Cost, Piece, balanced
+from warmstart.network.pipeline_stage import NEAR, Cost, PipelineStage, balanced
 from warmstart.network.surgery import assemble
 
 COSTS = st.builds(
@@ -67,10 +67,10 @@ def test_gradients_go_no_further_down_than_something_learns():
     last = taps(network.record)[-1]
     width = tap_width(network.record, last)
     model = assemble(network, (last,), torch.ones(2, width), torch.zeros(2)).eval()
-    tail, n = Tail(model, 0), len(network.parts)
+    tail, n = UnfrozenBlocks(model, 0), len(network.parts)
     first, second = (
-        Piece(tail, range(1, 2), is_last=False),
-        Piece(tail, range(2, n + 1), is_last=True),
+        PipelineStage(tail, range(1, 2), is_last=False),
+        PipelineStage(tail, range(2, n + 1), is_last=True),
     )
     found = []
     for learns in (False, True):

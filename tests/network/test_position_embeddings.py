@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tiny import PREP, network
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network import load
 from warmstart.network.architectures import build, build_pretrained, preprocessing_of, size_option
 from warmstart.network.position_embeddings import (
@@ -222,7 +222,7 @@ REFUSED = {
 @pytest.mark.parametrize(("arch", "size", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_size_that_is_not_taken_comes_with_those_that_are(arch, size, message):
     module, prep = drawn(arch)
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         resize(module, arch, prep, size)
 
 
@@ -233,26 +233,26 @@ def test_sizes_out_of_range_are_refused_without_a_trial(size):
             raise AssertionError("it was tried")
 
     says = rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are taken\.$"
-    with pytest.raises(StartError, match=says):
+    with pytest.raises(ModelError, match=says):
         resize(Untouchable(), "module:Untouchable", own_prep(32), size)
 
 
 def test_no_size_out_of_range_is_proposed():
     module, prep = drawn(VIT)
-    with pytest.raises(StartError, match=r"sizes? that it takes: 1008 and 1024\.$"):
+    with pytest.raises(ModelError, match=r"sizes? that it takes: 1008 and 1024\.$"):
         resize(module, VIT, prep, 1020)
 
 
 def test_a_module_for_one_size_alone_says_so():
     module = nn.Sequential(nn.Flatten(), nn.Linear(300, 5))
-    with pytest.raises(StartError, match=r"^Sequential cannot .* \(mat1 .*\); it takes 10 x 10 px"):
+    with pytest.raises(ModelError, match=r"^Sequential cannot .* \(mat1 .*\); it takes 10 x 10 px"):
         resize(module, "module:Sequential", own_prep(10), 64)
 
 
 def test_torchvisions_vit_is_not_cut_short_in_silence():
-    with pytest.raises(StartError, match="its patches are 16 px wide"):
+    with pytest.raises(ModelError, match="its patches are 16 px wide"):
         resize(own_vit(), "module:VisionTransformer", own_prep(64), 72)
-    with pytest.raises(StartError, match="its patches are 16 px wide"):
+    with pytest.raises(ModelError, match="its patches are 16 px wide"):
         set_size(own_vit(), (72, 72))
 
 

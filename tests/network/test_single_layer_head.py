@@ -22,9 +22,9 @@ from warmstart.network.single_layer_head import (
     last_tap,
     on_neck,
 )
-from warmstart.network.surgery import TapHead, assemble
+from warmstart.network.surgery import MultiLayerHead, assemble
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 SHIFT = torch.tensor([0.3, 0.0, -0.3])
@@ -47,7 +47,7 @@ def warm(network, taps):
 
 
 def neck(network):
-    return Tap(part=len(network.record.parts), pool="neck")
+    return FeatureLayer(part=len(network.record.parts), pool="neck")
 
 
 def inputs(channels=3):
@@ -72,9 +72,9 @@ def test_a_head_on_the_last_tap_is_the_networks_own_output_layer(name, channels)
 
 def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
     network, prep = made()
-    model = warm(network, [Tap(part=3, pool="grid2"), neck(network)])
+    model = warm(network, [FeatureLayer(part=3, pool="grid2"), neck(network)])
     assert not is_plain(model)
-    head = TapHead(torch.ones(3, 512), torch.zeros(3))
+    head = MultiLayerHead(torch.ones(3, 512), torch.zeros(3))
     twin = on_neck(model, prep, head)
     assert is_plain(twin)
     assert twin.scan.widths == (512,)
@@ -91,10 +91,13 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
     both = put_beside(tuned, network.trunk, 5)
     model = warm(
         both,
-        [neck(both), Tap(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="start")],
+        [
+            neck(both),
+            FeatureLayer(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="start"),
+        ],
     )
     assert not is_plain(model)
-    twin = on_neck(model, prep, TapHead(torch.ones(3, 512), torch.zeros(3)))
+    twin = on_neck(model, prep, MultiLayerHead(torch.ones(3, 512), torch.zeros(3)))
     plain, _ = as_timm(twin, "timm:resnet18", prep)
     with torch.no_grad():
         torch.testing.assert_close(plain(inputs()), twin(inputs()))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tiny import network
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.stem import find_stems, refit, set_kernel
 
 
@@ -59,7 +59,7 @@ def test_the_first_layer_is_the_one_that_is_called_first(make, names, norms):
 def test_inputs_that_the_network_does_not_take_at_all():
     module = nn.Sequential(nn.Conv2d(13, 4, 3), nn.Flatten())
     with pytest.raises(
-        StartError,
+        ModelError,
         match=r"^Sequential does not take inputs of 3 channels as it is "
         r"\(.*\); pass the preprocessing",
     ):

@@ -12,7 +12,7 @@ from torch import nn
 
 import warmstart
 from contracts.networks import KINDS, cut_once, inputs_for
-from warmstart.errors import PlanError, StartError
+from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import find_family
 from warmstart.network.structure import aliases, sections, sections_for
 from warmstart.network.tensors import digests, unique_tensors
@@ -181,7 +181,7 @@ def test_families(name, family):
 
 
 def test_a_module_without_tensors_is_no_start():
-    with pytest.raises(StartError, match="ReLU has no tensors"):
+    with pytest.raises(ModelError, match="ReLU has no tensors"):
         sections(nn.ReLU())
 
 

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block, shift_taps
-from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.surgery import TapHead, assemble, rebuild, unique_state
+from warmstart.network.surgery import MultiLayerHead, assemble, rebuild, unique_state
 from warmstart.network.tensors import digests
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 SHIFT = torch.tensor([0.3, 0.0, -0.3])
@@ -33,7 +33,11 @@ def network():
 
 @pytest.fixture(scope="module")
 def chosen():
-    return (Tap(part=3, pool="grid2"), Tap(part=6, pool="avg"), Tap(part=9, pool="neck"))
+    return (
+        FeatureLayer(part=3, pool="grid2"),
+        FeatureLayer(part=6, pool="avg"),
+        FeatureLayer(part=9, pool="neck"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def inputs():
 
 def test_logits_are_temperature_times_scores_plus_class_bias(network, chosen, model, inputs):
     with torch.no_grad():
-        features = torch.cat(Tapped(network, chosen)(inputs), dim=1)
+        features = torch.cat(FeatureExtractor(network, chosen)(inputs), dim=1)
         expected = 1.7 * (features @ model.head.weight.T + model.head.bias) + SHIFT
         torch.testing.assert_close(model(inputs), expected)
 
@@ -122,7 +126,7 @@ def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs
 )
 def test_rebuilding_with_other_blocks_is_refused(extended, widths, message):
     moved, model = extended
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         rebuild("timm:resnet18", unique_state(model), moved, 3, SMALL, added=widths)
 
 
@@ -173,7 +177,7 @@ def test_a_users_own_module_is_rebuilt_from_an_instance(inputs, tmp_path):
         assert torch.equal(again(inputs), model(inputs))
     assert digests(other) == before
     assert again.trunk.third.weight is again.trunk.second.weight
-    with pytest.raises(StartError, match=r"made from your own Own; pass an instance"):
+    with pytest.raises(ModelError, match=r"made from your own Own; pass an instance"):
         rebuild(start.record.arch, state, [last], 3, SMALL)
 
 
@@ -194,18 +198,18 @@ def _without(state, name):
     ],
 )
 def test_rebuilding_is_strict(chosen, model, spoil, message):
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ModelError, match=message):
         rebuild("timm:resnet18", spoil(unique_state(model)), chosen, 3, SMALL)
 
 
 def test_a_head_that_does_not_fit_is_refused(network, chosen):
-    with pytest.raises(StartError, match="fit the head on these taps"):
+    with pytest.raises(ModelError, match="fit the head on these taps"):
         assemble(network, chosen, torch.zeros(3, 5), torch.zeros(3))
 
 
 def test_the_head_copies_what_it_is_given():
     weight = torch.zeros(2, 3, dtype=torch.float64)
-    head = TapHead(weight, torch.zeros(2))
+    head = MultiLayerHead(weight, torch.zeros(2))
     weight += 1
     assert head([torch.ones(1, 3)]).tolist() == [[0.0, 0.0]]
     assert head.weight.dtype == torch.float32

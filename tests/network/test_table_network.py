@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.partition import cut
 from warmstart.network.table_network import ARCH, build_table, describe, draw
 from warmstart.network.tensors import digests
@@ -62,5 +62,5 @@ def test_it_is_built_again_in_the_shapes_of_its_weights():
 
 
 def test_weights_of_something_else_are_refused():
-    with pytest.raises(StartError, match="columns is missing among the weights of a table's"):
+    with pytest.raises(ModelError, match="columns is missing among the weights of a table's"):
         build_table({"fc.weight": torch.zeros(2, 2)})

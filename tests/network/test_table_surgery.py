@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.table_network import draw
 from warmstart.network.table_surgery import matched, recolumn
 from warmstart.network.tensors import digest
@@ -36,7 +36,7 @@ def test_columns_that_are_shared_keep_spans_and_slots_on_their_own_scale():
 
 def test_other_columns_altogether_are_refused():
     other = TableInputs(columns=(number("price"), site()))
-    with pytest.raises(StartError, match=r"runs/a has learnt from other columns \(age\) than"):
+    with pytest.raises(ModelError, match=r"runs/a has learnt from other columns \(age\) than"):
         matched(TableInputs(columns=(number("age"),)), other, "runs/a")
 
 

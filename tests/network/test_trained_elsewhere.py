@@ -11,11 +11,11 @@ from torch import nn
 
 from elsewhere import Colours
 from tiny import PREP, network
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
-from warmstart.network.trained_elsewhere import Feeding, from_module, open_file, open_named
+from warmstart.network.trained_elsewhere import InputHandling, from_module, open_file, open_named
 
-SMALL = Feeding(size=(32, 32))
+SMALL = InputHandling(size=(32, 32))
 
 
 def saved(module, path):
@@ -61,27 +61,27 @@ def test_names_beside_the_file_are_found(tmp_path):
 
 
 def test_a_published_start_keeps_its_own_classes():
-    found = open_named("lite0", Feeding(size=(64, 64)))
+    found = open_named("lite0", InputHandling(size=(64, 64)))
     assert (found.outputs, found.is_imagenet) == (1000, True)
     assert found.answer(torch.zeros(1, 3, 64, 64))[0].shape == (1, 1000)
     assert found.preprocessing.resize == 73  # as much of a margin as at 224
 
 
 def test_what_is_said_of_the_inputs_wins_and_the_rest_stays():
-    said = Feeding(mean=(0.5,), std=(0.1, 0.2, 0.3)).over(IMAGENET)
+    said = InputHandling(mean=(0.5,), std=(0.1, 0.2, 0.3)).over(IMAGENET)
     assert said == replace(IMAGENET, mean=(0.5,) * 3, std=(0.1, 0.2, 0.3))
-    assert Feeding().over(IMAGENET) == IMAGENET
+    assert InputHandling().over(IMAGENET) == IMAGENET
     for name in ("mean", "std"):
-        with pytest.raises(StartError, match=f"--{name} has 2 numbers, the model takes 3"):
-            Feeding(**{name: (0.5, 0.5)}).over(IMAGENET)
+        with pytest.raises(ModelError, match=f"--{name} has 2 numbers, the model takes 3"):
+            InputHandling(**{name: (0.5, 0.5)}).over(IMAGENET)
 
 
 def test_mistakes_are_told(tmp_path):
     path = saved(timm.create_model("lcnet_035", num_classes=2), tmp_path / "best.pt")
-    with pytest.raises(StartError, match="add --arch timm:NAME, torchvision:NAME or transformers"):
-        open_file(path, None, Feeding())
-    with pytest.raises(StartError, match="check --arch"):
-        open_file(path, "timm:resnet18", Feeding())
+    with pytest.raises(ModelError, match="add --arch timm:NAME, torchvision:NAME or transformers"):
+        open_file(path, None, InputHandling())
+    with pytest.raises(ModelError, match="check --arch"):
+        open_file(path, "timm:resnet18", InputHandling())
     one = nn.Sequential(Colours(), nn.Linear(3, 1))
-    with pytest.raises(StartError, match="gives one number an image"):
+    with pytest.raises(ModelError, match="gives one number an image"):
         from_module(one, "one", "one", PREP, "PREP")

@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.weight_file import (
     Mapped,
     chunks,
@@ -161,7 +161,7 @@ def test_what_is_no_such_file_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
     for read in (map_weights, read_weights):
-        with pytest.raises(StartError, match=r"a\.safetensors is damaged") as told:
+        with pytest.raises(ModelError, match=r"a\.safetensors is damaged") as told:
             read(path)
         assert "\n" not in str(told.value)
 
@@ -169,7 +169,7 @@ def test_what_is_no_such_file_is_refused_in_one_line(tmp_path, content):
 def test_numbers_of_a_type_that_is_not_streamed_are_named(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(written({"a": entry(0, 400_000, (100_000,), "U32")}))
-    with pytest.raises(StartError, match="'a' holds numbers of type U32"):
+    with pytest.raises(ModelError, match="'a' holds numbers of type U32"):
         map_weights(path)
 
 

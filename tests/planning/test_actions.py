@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from plans import NAMES, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
 from warmstart.planning.actions import added_name, body_actions, parts, ruled
-from warmstart.planning.learning_rates import Spread
+from warmstart.planning.learning_rates import LearningRateSpread
 from warmstart.planning.strategy import HEAD, parse, resolve, word
 
 TABLE = {
@@ -44,7 +44,7 @@ def test_frozen_parts_and_only_they_have_no_rate(count, extra):
     if count < {"+lora": 1, "+gradual": 2}.get(extra, 0):
         return
     strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
-    spread = None if strategy == HEAD else Spread(base=0.001, decay=0.75)
+    spread = None if strategy == HEAD else LearningRateSpread(base=0.001, decay=0.75)
     found = parts(strategy, network(), spread)
     for part in found:
         is_still = part.action.value == "frozen" or strategy == HEAD

@@ -2,14 +2,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
 @given(st.integers(1, 30), st.integers(0, 30))
 def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_parts, n_grids):
-    taps = [Tap(part=p, pool="avg") for p in range(1, n_parts)]
-    taps.append(Tap(part=n_parts, pool="neck"))
-    taps += [Tap(part=p, pool="grid2") for p in range(1, min(n_grids, n_parts) + 1)]
+    taps = [FeatureLayer(part=p, pool="avg") for p in range(1, n_parts)]
+    taps.append(FeatureLayer(part=n_parts, pool="neck"))
+    taps += [FeatureLayer(part=p, pool="grid2") for p in range(1, min(n_grids, n_parts) + 1)]
     found = profiles(taps)
     assert next(iter(found)) == "last"
     for weights in found.values():
@@ -19,11 +19,11 @@ def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_parts, n_grids
 
 
 def test_a_network_of_one_part_has_one_profile():
-    assert list(profiles([Tap(part=1, pool="neck")])) == ["last"]
+    assert list(profiles([FeatureLayer(part=1, pool="neck")])) == ["last"]
 
 
 def test_shapes_over_depth_by_hand():
-    taps = [*(Tap(part=p, pool="avg") for p in (1, 2)), Tap(part=3, pool="neck")]
+    taps = [*(FeatureLayer(part=p, pool="avg") for p in (1, 2)), FeatureLayer(part=3, pool="neck")]
     found = {
         name: [weights.get(tap, 0.0) for tap in taps] for name, weights in profiles(taps).items()
     }

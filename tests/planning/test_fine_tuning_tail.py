@@ -8,13 +8,13 @@ import pytest
 
 from warmstart.planning.facts import DataFacts
 from warmstart.planning.fine_tuning import LEAST_BLOCKS, tail_seconds, tries_tail
-from warmstart.records.network import NetworkRecord, PartRecord
+from warmstart.records.network import BlockRecord, NetworkRecord
 
 MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
 
 
 def _record(macs=MEAN, n_parts=18):
-    part = PartRecord(
+    part = BlockRecord(
         name="p", parameters=10, shape_in=(8, 8, 8), shape_out=(8, 8, 8), macs=macs, layout="NCHW"
     )
     parts = tuple(replace(part, name=f"p{i}") for i in range(n_parts))

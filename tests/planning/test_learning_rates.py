@@ -8,7 +8,7 @@ from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     SCRATCH,
     USUAL,
-    Spread,
+    LearningRateSpread,
     base_rate,
     choose_optimizer,
     converted,
@@ -28,7 +28,7 @@ def recipe(optimizer, rate=0.01):
 
 
 def values(actions, base, decay, is_scratch=False):
-    spread = Spread(base=base, decay=decay, is_scratch=is_scratch)
+    spread = LearningRateSpread(base=base, decay=decay, is_scratch=is_scratch)
     return [rate and rate.value for rate in part_rates(actions, spread)]
 
 
@@ -96,7 +96,7 @@ def test_rates_by_hand():
 @given(body=ACTIONS, added=st.booleans(), base=st.floats(1e-6, 0.1))
 def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
     actions = [*body, *(["added"] if added else []), "replaced"]
-    found = part_rates(actions, Spread(base=base, decay=0.75))
+    found = part_rates(actions, LearningRateSpread(base=base, decay=0.75))
     is_trained = added or set(body) != {"frozen"}
     for action, rate in zip(actions, found, strict=True):
         assert (rate is None) == (action == "frozen" or not is_trained)
@@ -106,7 +106,7 @@ def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
 
 
 def test_the_reason_of_a_rate_is_its_calculation():
-    spread = Spread(base=0.001, decay=0.5)
+    spread = LearningRateSpread(base=0.001, decay=0.5)
     reasons = [rate.because for rate in part_rates(["low-rank"] * 3 + ["replaced"], spread)]
     assert [reason.split(":")[0] for reason in reasons[:3]] == [
         "10 x 0.001 x 0.5^2",

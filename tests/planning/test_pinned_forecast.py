@@ -190,7 +190,7 @@ def of_rates():
     ]
     kinds = ("frozen", "tuned", "low-rank", "fresh", "tuned", "added", "replaced")
     spreads = [
-        learning_rates.Spread(base=b, decay=d, is_scratch=s, most=m)
+        learning_rates.LearningRateSpread(base=b, decay=d, is_scratch=s, most=m)
         for b, d, s, m in (
             (0.001, 0.75, False, 0.003),
             (3e-5, 0.5, False, 0.003),

@@ -18,9 +18,9 @@ from warmstart.planning.forecast import control_passes
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.verdict import (
     BLANK,
-    Facts,
-    Limits,
     Outcome,
+    VerdictFacts,
+    VerdictLimits,
     basis_of,
     hides,
     is_hidden,
@@ -30,7 +30,7 @@ from warmstart.planning.verdict import (
 )
 from warmstart.planning.verdict import verdict_kind as kind_of
 from warmstart.planning.words import gave_up, in_words, output_words, own_choices, runs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain
 from warmstart.tasks.words import LABEL_WORDS, points
 
@@ -46,9 +46,9 @@ def told(facts, **more):
 def of_no_signal():
     some = itertools.product((0.01, 0.0101, 0.4), (0.3, 0.301, 1.0), (39, 40), (0.005, 0.0051))
     return {
-        f"p {p} mde {mde} n {n} plain {plain}": told(Facts(p=p, mde=mde, n=n, plain_p=plain))
+        f"p {p} mde {mde} n {n} plain {plain}": told(VerdictFacts(p=p, mde=mde, n=n, plain_p=plain))
         for p, mde, n, plain in some
-    } | {"hidden": told(Facts(p=0.4, plain_p=0.001, **NO_SIGNAL))}
+    } | {"hidden": told(VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL))}
 
 
 def of_knowledge():
@@ -56,7 +56,7 @@ def of_knowledge():
     some = itertools.product((None, 0.0, 0.0164, 0.03, 0.164, 0.2), (0.0, 0.01, 0.1), (False, True))
     return {
         f"{known} ± {error}, tuned {tuned}": told(
-            Facts(**CLEAR, knowledge=known, knowledge_error=error, is_tuned=tuned)
+            VerdictFacts(**CLEAR, knowledge=known, knowledge_error=error, is_tuned=tuned)
         )
         for known, error, tuned in some
     }
@@ -92,7 +92,7 @@ def of_little_left():
     some = itertools.product((0.9799, 0.98, 0.995), (False, True))
     beside = {"p": 0.001, "mde": 0.1, "mistakes": 0.0345}
     return {
-        f"{right} tuned {tuned}": told(Facts(**beside, accuracy=right, is_tuned=tuned))
+        f"{right} tuned {tuned}": told(VerdictFacts(**beside, accuracy=right, is_tuned=tuned))
         for right, tuned in some
     }
 
@@ -101,7 +101,9 @@ def of_scratch():
     some = itertools.product((-0.05, -0.01, -0.0099, 0.0, 0.031), (0.0, 0.01))
     return {
         f"{gap} ± {error}": told(
-            Facts(**CLEAR, knowledge=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91)
+            VerdictFacts(
+                **CLEAR, knowledge=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91
+            )
         )
         for gap, error in some
     }
@@ -117,13 +119,13 @@ def of_words():
         "clip": basis_of(SimpleNamespace(is_drawn=False, arch="timm:x"), NOUNS["audio"]),
     }
     some = {
-        "hidden": Facts(p=0.4, plain_p=0.001, **NO_SIGNAL),
-        "open": Facts(**CLEAR),
-        "fair": Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
-        "known": Facts(**CLEAR, knowledge=0.3),
-        "late": Facts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
-        "best": Facts(**(CLEAR | {"accuracy": 0.99})),
-        "tuned": Facts(**CLEAR, is_tuned=True),
+        "hidden": VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL),
+        "open": VerdictFacts(**CLEAR),
+        "fair": VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
+        "known": VerdictFacts(**CLEAR, knowledge=0.3),
+        "late": VerdictFacts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
+        "best": VerdictFacts(**(CLEAR | {"accuracy": 0.99})),
+        "tuned": VerdictFacts(**CLEAR, is_tuned=True),
     }
     found = {
         f"{where} {name}": told(facts, words=LABEL_WORDS, basis=basis)
@@ -134,8 +136,8 @@ def of_words():
 
 
 def of_limits():
-    own = Limits(blind=0.05, fair=0.5)
-    some = (Facts(p=0.5, mde=0.1), Facts(**CLEAR, knowledge=0.1, knowledge_error=0.1))
+    own = VerdictLimits(blind=0.05, fair=0.5)
+    some = (VerdictFacts(p=0.5, mde=0.1), VerdictFacts(**CLEAR, knowledge=0.1, knowledge_error=0.1))
     signal = Evidence(name="signal", value=None, low=None, high=None, n=9, meaning="")
     known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
     other = replace(signal, name="depth", details=known[0])
@@ -285,10 +287,10 @@ def of_wording():
 
 
 def of_profiles():
-    vectors = [Tap(part=p, pool="avg") for p in (1, 3, 4)]
-    neck = Tap(part=6, pool="neck")
-    grids = [Tap(part=p, pool="grid2") for p in (1, 3, 5)]
-    firsts = [Tap(part=p, pool="first") for p in (1, 4, 6)]
+    vectors = [FeatureLayer(part=p, pool="avg") for p in (1, 3, 4)]
+    neck = FeatureLayer(part=6, pool="neck")
+    grids = [FeatureLayer(part=p, pool="grid2") for p in (1, 3, 5)]
+    firsts = [FeatureLayer(part=p, pool="first") for p in (1, 4, 6)]
     some = {
         "one": [neck],
         "two": [vectors[1], neck],
@@ -333,11 +335,11 @@ def of_engines():
         missing = dict.fromkeys(rules.USUAL, n)
         kept, order = {}, []
         while (name := rules.engine_to_measure(missing, kept, macs)) is not None:
-            kept[name] = rules.Pace(0.4, 3e10 / max(macs, 10**6) * (1 + 0.2 * len(kept)))
+            kept[name] = rules.EngineSpeed(0.4, 3e10 / max(macs, 10**6) * (1 + 0.2 * len(kept)))
             order.append(name)
         known = rules.paces(kept, macs)
         found[f"{n} {macs}"] = order, rules.choose_engine(missing, known), known
-    return found, rules.engine_seconds(rules.Pace(2.0, 4.0), 0)
+    return found, rules.engine_seconds(rules.EngineSpeed(2.0, 4.0), 0)
 
 
 def of_rules():

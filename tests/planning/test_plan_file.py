@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plans import plan_for, refusal
 from warmstart.errors import PlanError
 from warmstart.planning.plan_file import open_plan, read_plan, write_plan
-from warmstart.records.plan import Choice, HeadPlan, InputPlan, PartPlan, Plan, TrainingPlan
+from warmstart.records.plan import BlockPlan, Choice, HeadPlan, InputPlan, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
 
 TEXT = write_plan(plan_for("last:2+add", lr=1e-05))
@@ -34,7 +34,7 @@ plans = st.builds(
     arch=maybe,
     partial=maybe,
     format=st.just(1),
-    parts=st.lists(st.builds(PartPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
+    parts=st.lists(st.builds(BlockPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
         tuple
     ),
     head=st.builds(

@@ -12,7 +12,7 @@ from warmstart.planning.rules import (
     TENTH,
     USUAL,
     USUAL_MACS,
-    Pace,
+    EngineSpeed,
     choose_engine,
     engine_seconds,
     engine_to_measure,
@@ -22,7 +22,7 @@ from warmstart.planning.rules import (
 counts = st.integers(1, 200_000)
 macs = st.integers(0, 20_000_000_000)
 truths = st.fixed_dictionaries(
-    {name: st.builds(Pace, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL}
+    {name: st.builds(EngineSpeed, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL}
 )
 some_engines = st.sets(st.sampled_from([*USUAL]), min_size=1)
 
@@ -71,11 +71,11 @@ def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
 @given(n=counts, truth=truths, n_macs=macs)
 def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
     missing = dict.fromkeys(USUAL, n)
-    kept: dict[str, Pace] = {}
+    kept: dict[str, EngineSpeed] = {}
     while (name := engine_to_measure(missing, kept, n_macs)) is not None:
         found = paces(kept, n_macs)
         best = choose_engine(missing, found)
-        hoped = Pace(found[name].setup, HOPE * found[name].speed)
+        hoped = EngineSpeed(found[name].setup, HOPE * found[name].speed)
         look = engine_seconds(found[best], n)
         assert name == best or engine_seconds(hoped, n) < look
         kept[name] = truth[name]

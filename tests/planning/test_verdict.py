@@ -12,8 +12,8 @@ from warmstart.planning.verdict import (
     BLANK,
     LITTLE,
     START,
-    Facts,
     Outcome,
+    VerdictFacts,
     outcome_kind,
     outcome_sentence,
     sentence,
@@ -28,29 +28,35 @@ CLEAR = {"p": 0.001, "mde": 0.1}
 @pytest.mark.parametrize(
     ("facts", "kind"),
     [
-        (Facts(p=0.2, mde=0.1, plain_p=0.005), "scratch-fair"),
-        (Facts(p=0.2, mde=0.4, n=30, plain_p=0.005), "scratch-fair"),
-        (Facts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
-        (Facts(**CLEAR, knowledge=0.3, plain_p=0.001), "unclear"),
-        (Facts(p=0.2, mde=0.31), "unclear"),
-        (Facts(p=0.2, mde=0.30), "no-signal"),
-        (Facts(p=0.2, mde=0.1, n=39), "unclear"),
-        (Facts(p=0.2, mde=0.1, n=40), "no-signal"),
-        (Facts(p=0.011, mde=0.1), "no-signal"),
-        (Facts(p=0.01, mde=0.1), "unclear"),
-        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
-        (Facts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, is_tuned=True), "unclear"),
-        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, is_tuned=True), "scratch-fair"),
-        (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01), "scratch-fair"),
-        (Facts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98), "head"),
-        (Facts(**CLEAR, accuracy=0.98), "head"),
-        (Facts(**CLEAR, knowledge=0.3, accuracy=0.979), "unclear"),
-        (Facts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "unclear"),
-        (Facts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "scratch-fair"),
+        (VerdictFacts(p=0.2, mde=0.1, plain_p=0.005), "scratch-fair"),
+        (VerdictFacts(p=0.2, mde=0.4, n=30, plain_p=0.005), "scratch-fair"),
+        (VerdictFacts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, plain_p=0.001), "unclear"),
+        (VerdictFacts(p=0.2, mde=0.31), "unclear"),
+        (VerdictFacts(p=0.2, mde=0.30), "no-signal"),
+        (VerdictFacts(p=0.2, mde=0.1, n=39), "unclear"),
+        (VerdictFacts(p=0.2, mde=0.1, n=40), "no-signal"),
+        (VerdictFacts(p=0.011, mde=0.1), "no-signal"),
+        (VerdictFacts(p=0.01, mde=0.1), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
+        (VerdictFacts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, is_tuned=True), "unclear"),
+        (
+            VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, is_tuned=True),
+            "scratch-fair",
+        ),
+        (
+            VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01),
+            "scratch-fair",
+        ),
+        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98), "head"),
+        (VerdictFacts(**CLEAR, accuracy=0.98), "head"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.979), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "scratch-fair"),
     ],
 )
 def test_rows_of_the_table(facts, kind):
@@ -59,27 +65,29 @@ def test_rows_of_the_table(facts, kind):
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_test_that_was_not_run_never_matches(p, mde):
-    assert verdict_kind(Facts(p=p, mde=mde)) in ("unclear", "no-signal")
+    assert verdict_kind(VerdictFacts(p=p, mde=mde)) in ("unclear", "no-signal")
 
 
 @pytest.mark.parametrize("kind", ["head", "scratch-fair", "no-signal", "unclear"])
 def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
     p = 0.5 if kind == "no-signal" else 0.001
-    facts = Facts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05)
+    facts = VerdictFacts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05)
     text = sentence(kind, facts, 180, 0.35)
     assert any(c.isdigit() for c in text)
     assert text.endswith(".")
 
 
 def test_a_curve_from_nothing_is_told_as_what_it_is():
-    facts = Facts(**CLEAR, knowledge=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9)
+    facts = VerdictFacts(
+        **CLEAR, knowledge=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
+    )
     text = sentence("scratch-fair", facts, 180, 0.87)
     assert "90 % right" in text
     assert "3 points more" in text
 
 
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
-    facts = Facts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
+    facts = VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
     assert sentence("head", facts, 300, 0.987) == (
         "The linear probe (a new head on the frozen network) is enough: it is 99 % right, which "
         "leaves at most 2 points for fine-tuning."
@@ -87,25 +95,27 @@ def test_where_little_is_left_to_gain_the_sentence_says_how_much():
 
 
 def test_a_network_that_has_learnt_nothing_leaves_little_for_training_its_layers():
-    text = sentence("head", Facts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK)
+    text = sentence(
+        "head", VerdictFacts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK
+    )
     assert text.startswith("A linear head on the columns and on untrained layers is enough: ")
     assert text.endswith(" for training the layers.")
 
 
 def test_groups_that_bind_all_labels_are_called_so():
-    assert "was not tested" in sentence("unclear", Facts(p=1.0, mde=1.0), 12, 0.5)
+    assert "was not tested" in sentence("unclear", VerdictFacts(p=1.0, mde=1.0), 12, 0.5)
 
 
 def test_too_few_examples_are_called_too_few():
-    assert "too few" in sentence("unclear", Facts(p=0.3, mde=0.4), 12, 0.5)
-    assert "weak signal" in sentence("unclear", Facts(p=0.3, mde=0.1, n=39), 39, 0.5)
+    assert "too few" in sentence("unclear", VerdictFacts(p=0.3, mde=0.4), 12, 0.5)
+    assert "weak signal" in sentence("unclear", VerdictFacts(p=0.3, mde=0.1, n=39), 39, 0.5)
 
 
 @pytest.mark.parametrize("known", [None, 0.3])
 @pytest.mark.parametrize("what", ["is_tuned"])
 def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(known, what):
-    plain = sentence("unclear", Facts(**CLEAR, knowledge=known), 180, 0.87)
-    tuned = sentence("unclear", Facts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
+    plain = sentence("unclear", VerdictFacts(**CLEAR, knowledge=known), 180, 0.87)
+    tuned = sentence("unclear", VerdictFacts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
     assert "Fine-tuning was not tried" in plain
     assert "not tried" not in tuned
     assert plain.startswith(tuned)

@@ -28,7 +28,7 @@ from warmstart.records.recording import (
     worked,
 )
 from warmstart.records.run_folder import MARKERS, RunFolder
-from warmstart.reporting.curves import Reader
+from warmstart.reporting.curves import CurveReader
 
 EVENTS = [
     Event(stage="look", kind="begin", of=2, t=1.0),
@@ -322,7 +322,7 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
 
 def curves_of(events, rate):
     """Curves by name, each a number by step."""
-    reader, found = Reader(), {}
+    reader, found = CurveReader(), {}
     reader.rate = rate
     for event in events:
         for name, value in reader.read(event).items():

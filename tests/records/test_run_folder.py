@@ -17,7 +17,7 @@ from warmstart.records import data as records_data
 from warmstart.records.answer import CalibrationRecord, ModelRecord
 from warmstart.records.data import Example, Finding
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
 from warmstart.records.run_folder import (
     RunFolder,
@@ -33,7 +33,7 @@ from warmstart.records.summary import Estimate, Evidence, Prediction, Summary
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 RECORDS = [
-    Tap,
+    FeatureLayer,
     Preprocessing,
     Example,
     Finding,
@@ -47,7 +47,7 @@ RECORDS = [
     network.NetworkRecord,
     records_data.DataRecord,
     answer.Answer,
-    network.StartRecord,
+    network.BaseModelRecord,
 ]
 plain = st.one_of(
     st.booleans(), numbers, st.integers(), st.text().filter(lambda text: text != "auto")
@@ -84,11 +84,13 @@ def test_a_choice_keeps_the_kind_of_its_value(value):
 
 
 def test_keys_of_a_later_version_are_ignored_and_missing_ones_are_not():
-    assert from_plain(Tap, {"part": 1, "pool": "avg", "later": 3}) == Tap(part=1, pool="avg")
+    assert from_plain(FeatureLayer, {"part": 1, "pool": "avg", "later": 3}) == FeatureLayer(
+        part=1, pool="avg"
+    )
     with pytest.raises(KeyError):
-        from_plain(Tap, {"part": 1})
+        from_plain(FeatureLayer, {"part": 1})
     with pytest.raises(ValueError, match="'max' is not one of avg, grid2, first, neck"):
-        from_plain(Tap, {"part": 1, "pool": "max"})
+        from_plain(FeatureLayer, {"part": 1, "pool": "max"})
 
 
 # ---- files -------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ def test_what_is_no_number_is_never_written(tmp_path):
 def test_json_is_utf8_and_ends_in_a_line(tmp_path):
     write_json(tmp_path / "a.json", {"klasse": "größe"})
     assert (tmp_path / "a.json").read_bytes() == '{\n  "klasse": "größe"\n}\n'.encode()
-    write_json_lines(tmp_path / "b.jsonl", [Tap(part=1, pool="avg"), {"a": (1, 2)}])
+    write_json_lines(tmp_path / "b.jsonl", [FeatureLayer(part=1, pool="avg"), {"a": (1, 2)}])
     written = '{"part": 1, "pool": "avg", "of": ""}\n{"a": [1, 2]}\n'
     assert (tmp_path / "b.jsonl").read_text() == written
 
@@ -130,7 +132,7 @@ def test_json_is_utf8_and_ends_in_a_line(tmp_path):
 def test_a_damaged_file_is_named_in_one_line(tmp_path, text):
     (tmp_path / "tap.json").write_text(text)
     with pytest.raises(RunFolderError, match=r"tap\.json cannot be read") as caught:
-        read_json(tmp_path / "tap.json", Tap)
+        read_json(tmp_path / "tap.json", FeatureLayer)
     assert "\n" not in str(caught.value)
 
 
@@ -139,23 +141,23 @@ def test_bytes_that_are_no_text_and_a_file_that_is_a_folder(tmp_path):
     (tmp_path / "other.json").mkdir()
     for name in ("tap.json", "other.json"):
         with pytest.raises(RunFolderError, match=f"{name} cannot be read"):
-            read_json(tmp_path / name, Tap)
+            read_json(tmp_path / name, FeatureLayer)
 
 
 def test_a_missing_file_says_that_this_is_no_finished_run(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
         with pytest.raises(RunFolderError, match=r"has no tap\.json; it is not a finished run"):
-            read_json(path / "tap.json", Tap)
+            read_json(path / "tap.json", FeatureLayer)
 
 
 def test_a_missing_file_of_a_run_at_work_says_how_to_go_on(tmp_path):
     (tmp_path / "request.json").write_text("{}")
     with pytest.raises(RunFolderError, match=r"has not finished. To go on: `warmstart resume "):
-        read_json(tmp_path / "tap.json", Tap)
+        read_json(tmp_path / "tap.json", FeatureLayer)
     (tmp_path / "FAILED").touch()
     with pytest.raises(RunFolderError, match=r"To go on: the same command again"):
-        read_json(tmp_path / "tap.json", Tap)
+        read_json(tmp_path / "tap.json", FeatureLayer)
 
 
 # ---- folders -----------------------------------------------------------------------------

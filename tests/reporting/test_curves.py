@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.events import Event
-from warmstart.reporting.curves import Axis, Reader, choices_in
+from warmstart.reporting.curves import Axis, CurveReader, choices_in
 
 BEGIN = Event(stage="tune", kind="begin", values={"trainings": 3})
 
@@ -18,7 +18,7 @@ def step(n, **values):
 
 
 def read(*events, rate=None):
-    reader = Reader()
+    reader = CurveReader()
     reader.rate = rate
     return [reader.read(event) for event in events]
 

@@ -7,7 +7,7 @@ import pytest
 from reports import facts, nothing, summary
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.data import Finding
-from warmstart.records.summary import Readiness, Shipped, Verdict
+from warmstart.records.summary import Readiness, ShippedCandidate, Verdict
 from warmstart.reporting.first_screen import WARNINGS, first_screen, would_use
 
 LEVELS = {
@@ -35,7 +35,7 @@ def test_reasons_cannot_run():
 def test_nothing_shipped_is_nothing_to_use():
     none = summary(
         verdict=Verdict(kind="no-signal", sentence="No signal found."),
-        shipped=Shipped(strategy="none", why="no signal"),
+        shipped=ShippedCandidate(strategy="none", why="no signal"),
         test=None,
     )
     assert would_use(facts(summary=none)) == ["No: nothing was shipped, for no signal."]
@@ -46,7 +46,7 @@ def test_nothing_shipped_is_nothing_to_use():
 )
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
-    found = summary(linear_probe=probe, shipped=Shipped(strategy=strategy, why="…"))
+    found = summary(linear_probe=probe, shipped=ShippedCandidate(strategy=strategy, why="…"))
     assert ("linear probe 80 % for comparison" in first_screen(facts(summary=found))) is is_marked
 
 

@@ -7,12 +7,12 @@ import pytest
 from issues import issue, issues
 from reports import EVIDENCE, facts, summary
 from warmstart.records.data import Finding
-from warmstart.records.summary import FineTuningGain, Inspection, Shipped, Verdict
+from warmstart.records.summary import FineTuningGain, Inspection, ShippedCandidate, Verdict
 from warmstart.reporting.next_steps import LEAST_IMAGES, next_steps, weakest
 
 NONE = summary(
     verdict=Verdict(kind="no-signal", sentence="No signal."),
-    shipped=Shipped(strategy="none", why="none"),
+    shipped=ShippedCandidate(strategy="none", why="none"),
     test=None,
 )
 
@@ -135,7 +135,7 @@ def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, ti
     found = facts(
         summary=summary(
             verdict=Verdict(kind=kind, sentence="…", evidence=EVIDENCE),
-            shipped=Shipped(strategy=strategy, why="…"),
+            shipped=ShippedCandidate(strategy=strategy, why="…"),
             fine_tuning_gain=None if budget == "fast" or own else gain(0.02, -0.01, 0.05),
         ),
     )
@@ -151,7 +151,9 @@ def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, ti
 
 def test_beside_a_depth_of_ones_own_stands_what_was_not_tried_yet():
     def step(found):
-        chosen = summary(shipped=Shipped(strategy="last:4", why="…"), fine_tuning_gain=found)
+        chosen = summary(
+            shipped=ShippedCandidate(strategy="last:4", why="…"), fine_tuning_gain=found
+        )
         own = replace(facts().repeat, budget="balanced", is_own_strategy=True)
         return next_steps(facts(summary=chosen, repeat=own))[2]
 

@@ -10,8 +10,8 @@ import pytest
 from issues import issues
 from reports import NASTY, cases, facts, guard, ledger, summary
 from warmstart.records.network import Ledger
-from warmstart.records.summary import FineTuningGain, Inspection, Shipped
-from warmstart.reporting.facts import Facts
+from warmstart.records.summary import FineTuningGain, Inspection, ShippedCandidate
+from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.page import page
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
@@ -116,12 +116,14 @@ def test_every_picture_has_its_words(case):
     ) == len(images)
 
 
-OPTIONAL = [f.name for f in fields(Facts) if f.name not in ("place", "title", "summary", "repeat")]
+OPTIONAL = [
+    f.name for f in fields(ReportFacts) if f.name not in ("place", "title", "summary", "repeat")
+]
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_what_an_older_run_lacks_is_left_out(name):
-    field = next(f for f in fields(Facts) if f.name == name)
+    field = next(f for f in fields(ReportFacts) if f.name == name)
     empty = {} if name in ("thumbs", "excerpts") else field.default
     Reader(page(replace(facts(), **{name: empty})))
 
@@ -178,7 +180,9 @@ GAIN = FineTuningGain(
 def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
     found = summary(
-        linear_probe=probe, fine_tuning_gain=GAIN, shipped=Shipped(strategy=strategy, why="…")
+        linear_probe=probe,
+        fine_tuning_gain=GAIN,
+        shipped=ShippedCandidate(strategy=strategy, why="…"),
     )
     text = page(facts(summary=found))
     assert f"({100 * 0.74:.0f} to {100 * 0.85:.0f}); {row} against it: +3 points" in text
@@ -196,7 +200,7 @@ def test_a_training_of_which_nothing_is_kept_is_called_that():
     stopped = page(facts(summary=summary(guards=(guard(),))))
     assert f"last:1 was tried and given up: {words}" in stopped
     assert "Training was given up: these curves are those of a network that is not" in stopped
-    tuned = summary(shipped=Shipped(strategy="last:1", why="…"), fine_tuning_gain=GAIN)
+    tuned = summary(shipped=ShippedCandidate(strategy="last:1", why="…"), fine_tuning_gain=GAIN)
     assert words not in page(facts(summary=tuned))
 
 

@@ -2,39 +2,39 @@
 
 import xml.etree.ElementTree as ET
 
-from warmstart.reporting.proof import Table, matrix, small_matrix
+from warmstart.reporting.proof import ConfusionTable, matrix, small_matrix
 
 OWN = {"name": "n", "title": "t", "about": "a"}
 COUNTS = {("a", "a"): 8, ("a", "b"): 2, ("b", "b"): 10}
 
 
 def test_every_count_is_told_once():
-    root = ET.fromstring(matrix(Table("ab", "ab", COUNTS), **OWN))
+    root = ET.fromstring(matrix(ConfusionTable("ab", "ab", COUNTS), **OWN))
     numbers = [e.text for e in root.iter("text") if e.text.isdigit()]
     assert numbers == ["8", "2", "10"]
 
 
 def test_right_is_told_from_wrong_and_much_from_little():
-    root = ET.fromstring(matrix(Table("ab", "ab", COUNTS), **OWN))
+    root = ET.fromstring(matrix(ConfusionTable("ab", "ab", COUNTS), **OWN))
     cells = [(e.attrib["class"], e.attrib.get("fill-opacity")) for e in root.iter("rect")]
     assert cells == [("hit", "0.40"), ("miss", "0.18"), ("ground", None), ("hit", "0.48")]
 
 
 def test_a_class_without_images_divides_by_nothing():
-    root = ET.fromstring(matrix(Table("ab", "ab", {("a", "a"): 1}), **OWN))
+    root = ET.fromstring(matrix(ConfusionTable("ab", "ab", {("a", "a"): 1}), **OWN))
     assert len([*root.iter("rect")]) == 4
 
 
 def test_many_classes_draw_only_what_is_there():
     names = [f"class {i}" for i in range(200)]
     counts = {(name, name): 5 for name in names} | {(names[0], names[9]): 1}
-    text = small_matrix(Table(names, names, counts), **OWN)
+    text = small_matrix(ConfusionTable(names, names, counts), **OWN)
     cells = [e for e in ET.fromstring(text).iter("rect") if e.attrib["class"] in ("hit", "miss")]
     assert len(cells) == 201
     assert len(text) < 120_000
 
 
 def test_long_names_are_cut():
-    text = matrix(Table(["x" * 90], ["x" * 90], {}), **OWN)
+    text = matrix(ConfusionTable(["x" * 90], ["x" * 90], {}), **OWN)
     assert "x" * 7 + "…" + "x" * 6 in text
     assert "x" * 8 not in text

@@ -26,7 +26,7 @@ from warmstart.features.batches import normalised
 from warmstart.features.extraction import take_look
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.preprocessing import load_image
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -45,7 +45,7 @@ def by_hand(collection, start):
     prep = start.record.preprocessing
     parts = cut(start.module, prep)
     last = taps(parts.record)[-1]
-    tapped = Tapped(parts, [last])
+    tapped = FeatureExtractor(parts, [last])
     pixels = [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     with torch.inference_mode():
         return last, tapped(normalised(np.stack(pixels), prep))[0].numpy()

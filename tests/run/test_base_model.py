@@ -14,12 +14,12 @@ from torch import nn
 from drawing import fill
 from tiny import PREP, Convolutions, network
 from warmstart.data.read import read
-from warmstart.errors import StartError, UsageError
+from warmstart.errors import ModelError, UsageError
 from warmstart.events import drain, follow
-from warmstart.network.finished_run import RevivedStart
+from warmstart.network.finished_run import FinishedRunModel
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
-from warmstart.network.registry import Listing
+from warmstart.network.registry import ModelListing
 from warmstart.run import base_model
 
 
@@ -63,7 +63,7 @@ def disk(monkeypatch):
 
     def stand_in(name, **options):
         if name not in MADE:
-            raise StartError(f"start {name!r} is not known")
+            raise ModelError(f"start {name!r} is not known")
         start = load(MADE[name](), preprocessing=PREP)
         loaded.append((name, weakref.ref(start.module)))
         return replace(start, record=replace(start.record, name=name))
@@ -74,7 +74,7 @@ def disk(monkeypatch):
 
 def listed(monkeypatch, *names, parameters=1000):
     found = tuple(
-        Listing(name=n, title=n, parameters=parameters, size_px=32, where=n) for n in names
+        ModelListing(name=n, title=n, parameters=parameters, size_px=32, where=n) for n in names
     )
     monkeypatch.setattr(base_model, "available", lambda: found)
 
@@ -143,7 +143,7 @@ def test_no_network_stays_in_memory_after_its_look(disk, monkeypatch, pictures):
 
 
 def test_if_all_fail_the_first_error_is_raised(disk, pictures):
-    with pytest.raises(StartError, match="nowhere"):
+    with pytest.raises(ModelError, match="nowhere"):
         rank(pictures, "nowhere", "broken")
 
 
@@ -177,10 +177,10 @@ def test_the_smallest_on_disk_are_looked_at_and_the_others_named(monkeypatch, tm
     weights = tmp_path / "weights"
     weights.write_bytes(bytes(4 * 5000))
     found = [
-        Listing(name=f"n{size}", title="", parameters=size, size_px=None, where="")
+        ModelListing(name=f"n{size}", title="", parameters=size, size_px=None, where="")
         for size in (9000, 1000, 8000, 2000, 7000, 3000)
     ]
-    unknown = Listing(name="file", title="", parameters=None, size_px=None, where=str(weights))
+    unknown = ModelListing(name="file", title="", parameters=None, size_px=None, where=str(weights))
     monkeypatch.setattr(base_model, "available", lambda: (*found, unknown))
     assert base_model.on_disk() == (
         ("n1000", "n2000", "n3000", "file", "n7000", "n8000"),
@@ -224,9 +224,9 @@ def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, t
 
 def test_a_run_is_opened_and_changed_for_other_inputs(finished):
     start = base_model.open_start(finished.path)
-    assert isinstance(start, RevivedStart)
+    assert isinstance(start, FinishedRunModel)
     grey = base_model.open_start(str(finished.path), inputs=InputWish(channels=1))
-    assert isinstance(grey, RevivedStart)
+    assert isinstance(grey, FinishedRunModel)
     assert grey.record.preprocessing.channels == 1
     assert [change.tensor for change in grey.changes] == ["conv_stem.weight"]
     assert base_model.open_start(network(), preprocessing=PREP).record.title == "Convolutions"

@@ -10,7 +10,7 @@ import hearing
 from sounding import fill
 from tiny import ARCH, weights
 from warmstart.cli.main import main
-from warmstart.errors import DataError, StartError, UsageError
+from warmstart.errors import DataError, ModelError, UsageError
 from warmstart.events import drain
 from warmstart.network.registry import available
 from warmstart.run import base_model
@@ -40,7 +40,7 @@ def test_without_names_starts_of_the_datas_own_kind_are_ranked(tmp_path, monkeyp
     monkeypatch.setattr(base_model, "on_disk", lambda kind: (asked.append(kind), ((LOST,), ()))[1])
     texts = tmp_path / "a.csv"
     texts.write_text("text,label\n" + "red car,a\nblue boat,b\n" * 12, "utf-8")
-    with pytest.raises(StartError, match=LOST):
+    with pytest.raises(ModelError, match=LOST):
         drain(rank(texts))
     assert asked == ["text"]
 
@@ -76,10 +76,10 @@ def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
 
     def refuse(name, **options):
         asked.append(name)
-        raise StartError(f"{name} is refused")
+        raise ModelError(f"{name} is refused")
 
     monkeypatch.setattr(base_model, "load", refuse)
-    with pytest.raises(StartError, match="is refused"):
+    with pytest.raises(ModelError, match="is refused"):
         drain(rank(pictures))
     assert asked[0] == "lite0"
     assert set(asked) <= {listing.name for listing in available()}
@@ -100,5 +100,5 @@ def test_bad_values_are_errors(pictures, tmp_path, local):
         drain(rank(pictures, [local], seed=-1))
     with pytest.raises(DataError, match="does not exist"):
         drain(rank(tmp_path / "nowhere", [local]))
-    with pytest.raises(StartError, match="add --arch"):
+    with pytest.raises(ModelError, match="add --arch"):
         drain(rank(pictures, [local.rpartition("@")[0]]))

@@ -259,7 +259,7 @@ def test_speeds_are_measured_and_the_start_is_not_moved(bench, pictures):
 
 def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
     """A network that sleeps 20 ms: the step that is measured takes at least that."""
-    real = forecast.Attempt.run
+    real = forecast.TrainingAttempt.run
 
     def slow(attempt, saved=None):
         steps = real(attempt, saved)
@@ -272,7 +272,7 @@ def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
             yield replace(event, t=time.time())
 
     plan = plan_of(pictures, "full")
-    monkeypatch.setattr(forecast.Attempt, "run", slow)
+    monkeypatch.setattr(forecast.TrainingAttempt, "run", slow)
     assert 0.02 < measure(bench, plan, elapsed=0).step < 1
 
 

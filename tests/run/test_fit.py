@@ -225,7 +225,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(pictures, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"start": "no-such"}, {"label": "kind"}, {"test": "nowhere"}])
 def test_bad_input_leaves_no_folder(pictures, tmp_path, wrong):
-    with pytest.raises((DataError, warmstart.StartError)):
+    with pytest.raises((DataError, warmstart.ModelError)):
         fit(pictures, **wrong)
     assert not (tmp_path / "runs").exists()
 
@@ -439,7 +439,7 @@ class Overflowing(Convolutions):
 
 
 def test_a_network_that_gives_no_numbers_is_refused(pictures, tmp_path):
-    with pytest.raises(warmstart.StartError, match=r"not numbers for \d+ of 36 images"):
+    with pytest.raises(warmstart.ModelError, match=r"not numbers for \d+ of 36 images"):
         fit(pictures, start=Overflowing().eval(), out=tmp_path / "out")
     assert "not numbers" in (tmp_path / "out" / "FAILED").read_text()
 
@@ -480,7 +480,7 @@ def test_arrays_and_a_network_of_ones_own(pictures):
         assert answer.label == line["label"], id
         for name, p in line["scores"].items():
             assert answer.scores[name] == pytest.approx(p, abs=2e-3)
-    with pytest.raises(warmstart.StartError, match="pass an instance of it as `network`"):
+    with pytest.raises(warmstart.ModelError, match="pass an instance of it as `network`"):
         warmstart.load(run.path)
 
 
@@ -578,7 +578,7 @@ def test_a_full_disk_in_the_look_is_an_interruption(pictures, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("warmstart.features.shelf.Shelf.append", full)
+        patch.setattr("warmstart.features.shelf.CacheFile.append", full)
         with pytest.raises(TrainingError, match="the disk is full"):
             fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "INTERRUPTED").exists()

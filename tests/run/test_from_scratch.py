@@ -7,7 +7,7 @@ from drawing import fill
 from tiny import fit
 from warmstart.planning import fine_tuning, rules
 from warmstart.run import from_scratch
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 SHORT = {"training.passes": 32, "training.batch": 8, "training.folds": 2}
@@ -89,7 +89,7 @@ def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     class Room:
         blocks = np.repeat(np.arange(20), 3)
         labels = np.repeat(np.arange(2), 30)
-        target = CLASSES
+        target = CLASSIFICATION
 
     class Scene:
         seed = 0

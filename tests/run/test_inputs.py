@@ -12,7 +12,7 @@ from banded import fill_bands
 from looking import collect
 from plans import PREPROCESSING, network_facts, plan_for
 from tiny import PREP, network
-from warmstart.errors import PlanError, StartError
+from warmstart.errors import ModelError, PlanError
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.planning.settings import apply_settings
@@ -65,7 +65,7 @@ def test_bands_ask_for_as_many_channels_and_take_no_other_number(fields):
 def test_a_network_for_bands_is_refused_for_pictures_and_taken_for_bands(photos, fields):
     kind = torch.nn.Conv2d(5, 4, 3)
     own = torch.nn.Sequential(kind, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    with pytest.raises(StartError, match=r"^module:Sequential takes 5 bands, the images have 3; "):
+    with pytest.raises(ModelError, match=r"^module:Sequential takes 5 bands, the images have 3; "):
         open_start(own, inputs=input_wish(asked(), photos))
     assert open_start(own, inputs=input_wish(asked(), fields)).changes == ()
 

@@ -6,7 +6,7 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.records.inputs import TextInputs
-from warmstart.run.inputs_given import GivenText, find_texts, items_of, text_payload
+from warmstart.run.inputs_given import InputText, find_texts, items_of, text_payload
 
 
 def test_typed_texts_files_folders_and_tables(tmp_path):
@@ -16,7 +16,7 @@ def test_typed_texts_files_folders_and_tables(tmp_path):
     found = find_texts([typed, str(tmp_path / "b.txt"), str(tmp_path / "t.csv"), str(tmp_path)])
     assert found[:2] == [typed, str(tmp_path / "b.txt")]
     table = tmp_path / "t.csv"
-    assert found[2:4] == [GivenText(f"{table}:2", "from a row"), GivenText(f"{table}:3", "")]
+    assert found[2:4] == [InputText(f"{table}:2", "from a row"), InputText(f"{table}:3", "")]
     assert text_payload(found[4], "") == b"from a file"
     assert text_payload(" e\u0301\0 ", "") == "é".encode()
 

@@ -18,7 +18,7 @@ from drawing import fill
 from tiny import ARCH, PREP, fit, network, weights
 from warmstart.cli.main import main
 from warmstart.data.read import read
-from warmstart.errors import RunFolderError, StartError
+from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import drain
 from warmstart.features.extraction import take_look
 from warmstart.network.finished_run import cut_start
@@ -555,12 +555,12 @@ def test_what_is_no_run_folder_says_so(start, says, tmp_path, monkeypatch, capsy
 
 def test_a_run_on_a_network_of_ones_own_needs_python(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "run")
-    with pytest.raises(StartError, match=r"began from your own network \(Convolutions\)"):
+    with pytest.raises(ModelError, match=r"began from your own network \(Convolutions\)"):
         start_from_run(run.path)
 
 
 def test_a_run_knows_its_own_design(first):
-    with pytest.raises(StartError, match=r"--arch timm:resnet18: .* knows its own design"):
+    with pytest.raises(ModelError, match=r"--arch timm:resnet18: .* knows its own design"):
         start_from_run(first, "timm:resnet18")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from warmstart.network.model_folder import read_bundle
 from warmstart.records.data import Example
-from warmstart.records.network import Tap
-from warmstart.run.lineage import LEARNT, Past, limit_of, memory, number, past_of
+from warmstart.records.network import FeatureLayer
+from warmstart.run.lineage import LEARNT, TrainingPast, limit_of, memory, number, past_of
 from warmstart.solve.kernels import Sketch
 from warmstart.training.out_of_distribution import Neighbours
 
@@ -66,7 +66,12 @@ def test_copies_are_found_and_other_pictures_are_not():
     sketch = Sketch(np.arange(6), np.ones(6, np.float32), 6)
     offset, scale = np.full(6, 3, np.float32), np.full(6, 2, np.float32)
     known = Neighbours(offset, scale, sketch, points)
-    past = Past(frozenset(), True, known, (Tap(part=1, pool="avg"), Tap(part=2, pool="avg")))
+    past = TrainingPast(
+        frozenset(),
+        True,
+        known,
+        (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
+    )
     limit, rng = limit_of(points), np.random.default_rng(1)
     aside = rng.normal(size=(700, 6))
     aside /= np.linalg.norm(aside, axis=1)[:, None]

@@ -13,7 +13,7 @@ from PIL import Image
 import tiny
 import warmstart
 from tiny import bytes_of
-from warmstart.errors import DataError, PlanError, RunFolderError, StartError, UsageError
+from warmstart.errors import DataError, ModelError, PlanError, RunFolderError, UsageError
 from warmstart.records.recording import open_log
 from warmstart.records.run_folder import RunFolder
 
@@ -199,7 +199,7 @@ def test_python_objects_are_given_again(place):
         warmstart.resume(run)
     other = tiny.network()
     other.first.weight.data += 1
-    with pytest.raises(StartError, match=r"the weights of .* are not those that .* began with"):
+    with pytest.raises(ModelError, match=r"the weights of .* are not those that .* began with"):
         warmstart.resume(run, data=data, start=other)
     with pytest.raises(DataError, match=r"are not what they were when it began: .* has changed"):
         warmstart.resume(run, data=(images[::-1], data[1]), start=tiny.network())
@@ -256,11 +256,11 @@ def test_other_labels_are_refused(place):
 def test_other_weights_are_refused(place):
     run = stopped()
     (place / "start.safetensors").write_bytes(b"")
-    with pytest.raises(StartError):
+    with pytest.raises(ModelError):
         warmstart.resume(run)
     other = tiny.timm.create_model("lcnet_035", num_classes=7)
     tiny.save_file(other.state_dict(), place / "start.safetensors")
-    with pytest.raises(StartError) as caught:
+    with pytest.raises(ModelError) as caught:
         warmstart.resume(run)
     assert str(caught.value) == (
         f"the weights of start.safetensors are not those that {place / 'run'} began with; put "

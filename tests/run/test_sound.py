@@ -14,14 +14,14 @@ import warmstart
 from serving import live
 from sounding import fill, tone, wav
 from tiny import fit, lines, weights
-from warmstart.errors import DataError, PlanError, StartError
+from warmstart.errors import DataError, ModelError, PlanError
 from warmstart.events import drain
 from warmstart.modalities.preprocessing import load_image
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.run.evaluate import evaluate
 from warmstart.run.predictor import predict
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_sound_is_an_answer_with_an_error(heard, tmp_path):
 
 def test_the_server_takes_a_clip_and_says_what_is_none(heard, tmp_path):
     clip = wav(tone(np.random.default_rng(5), 220 * 2))
-    with live(application(heard.path, Serving(), Limits())) as server:
+    with live(application(heard.path, Serving(), ServerLimits())) as server:
         sent = server.send(("new.wav", clip), ("torn.wav", clip[:99])).json["answers"]
         assert sent[0]["label"] == heard_label(heard, tmp_path, clip)
         assert "torn.wav is cut off" in json.dumps(sent[1])
@@ -129,7 +129,7 @@ def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
 
 
 def test_a_run_on_clips_is_no_start_for_pictures(heard, pictures):
-    with pytest.raises(StartError, match="learnt from sounds, the data holds images"):
+    with pytest.raises(ModelError, match="learnt from sounds, the data holds images"):
         warmstart.fit(pictures, start=heard.path, budget="fast")
 
 

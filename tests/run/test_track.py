@@ -21,9 +21,9 @@ from warmstart.records.summary import (
     FrozenProof,
     Readiness,
     Scores,
-    Shipped,
-    StartCounts,
+    ShippedCandidate,
     Summary,
+    TensorCounts,
     Verdict,
 )
 from warmstart.run import track
@@ -42,7 +42,7 @@ SUMMARY = Summary(
     task="classify",
     verdict=Verdict(kind="deeper", sentence="Tuning pays."),
     readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
-    shipped=Shipped(strategy="last:4", why="you asked for it"),
+    shipped=ShippedCandidate(strategy="last:4", why="you asked for it"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
@@ -63,7 +63,7 @@ SUMMARY = Summary(
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
-    start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
+    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
     guards=(),
     findings=(),

@@ -16,7 +16,7 @@ import pytest
 from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
 from warmstart.serving.access import access_for
 from warmstart.serving.app import decoders, make_app
-from warmstart.serving.model import Picture, Unread
+from warmstart.serving.model import ServedPicture, Unread
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
 PROBLEM = "application/problem+json"
@@ -513,7 +513,7 @@ def test_a_token_is_described_where_it_is_needed_and_nowhere_else():
 
 def decode_any(payload, name):
     """A text, or a row of a table, as a picture."""
-    return Picture(name, np.full((2, 2, 3), len(payload) % 256, np.uint8), (0, 0, 1, 1))
+    return ServedPicture(name, np.full((2, 2, 3), len(payload) % 256, np.uint8), (0, 0, 1, 1))
 
 
 CONFORMING = (

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from warmstart.serving.batching import Batcher
-from warmstart.serving.http import Problem
-from warmstart.serving.model import Limits
+from warmstart.serving.http import HttpProblem
+from warmstart.serving.model import ServerLimits
 
 
 def run(scene, work, limits=None):
@@ -17,7 +17,7 @@ def run(scene, work, limits=None):
     sizes = []
 
     async def play():
-        batcher = Batcher(work, limits or Limits(), lambda n, seconds: sizes.append(n))
+        batcher = Batcher(work, limits or ServerLimits(), lambda n, seconds: sizes.append(n))
         at_work = asyncio.create_task(batcher.run())
         try:
             return await scene(batcher)
@@ -36,7 +36,7 @@ def test_answers_come_back_in_order_to_whom_asked():
     async def scene(batcher):
         return await asyncio.gather(*(batcher.ask([n, n + 100]) for n in range(50)))
 
-    found, sizes = run(scene, doubled, Limits(batch=8))
+    found, sizes = run(scene, doubled, ServerLimits(batch=8))
     assert found == [[2 * n, 2 * n + 200] for n in range(50)]
     assert sum(sizes) == 100
     assert max(sizes) == 8
@@ -46,7 +46,7 @@ def test_what_comes_together_passes_together():
     async def scene(batcher):
         return await asyncio.gather(*(batcher.ask([n]) for n in range(20)))
 
-    _, sizes = run(scene, doubled, Limits(batch=32, gather_s=0.05))
+    _, sizes = run(scene, doubled, ServerLimits(batch=32, gather_s=0.05))
     assert sizes == [20]
 
 
@@ -55,7 +55,7 @@ def test_all_passes_are_made_by_one_thread():
         return await asyncio.gather(*(batcher.ask([n]) for n in range(60)), batcher.alone(ident))
 
     ident = threading.get_ident
-    found, _ = run(scene, lambda items: [ident() for _ in items], Limits(batch=4))
+    found, _ = run(scene, lambda items: [ident() for _ in items], ServerLimits(batch=4))
     assert len({*(one[0] for one in found[:-1]), found[-1]}) == 1
     assert found[-1] != ident()
 
@@ -65,14 +65,14 @@ def test_there_is_room_for_so_many_and_no_more():
         with batcher.room(3):
             assert batcher.inside == 3
             assert not batcher.is_full
-            with pytest.raises(Problem) as told, batcher.room(2):
+            with pytest.raises(HttpProblem) as told, batcher.room(2):
                 pass
             with batcher.room(1):
                 assert batcher.is_full
         assert batcher.inside == 0
         return told.value
 
-    problem, _ = run(scene, doubled, Limits(queue=4))
+    problem, _ = run(scene, doubled, ServerLimits(queue=4))
     assert problem.status == 503
     assert int(problem.headers["Retry-After"]) >= 1
 
@@ -104,7 +104,7 @@ def test_who_has_gone_is_not_answered():
         gone.cancel()
         return await batcher.ask([2])
 
-    assert run(scene, work, Limits(gather_s=0.05))[0] == [4]
+    assert run(scene, work, ServerLimits(gather_s=0.05))[0] == [4]
     assert passed == [2]
 
 
@@ -116,16 +116,16 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         return doubled(items)
 
     async def scene(batcher):
-        with pytest.raises(Problem) as told:
+        with pytest.raises(HttpProblem) as told:
             await batcher.ask([1])
-        with pytest.raises(Problem):
+        with pytest.raises(HttpProblem):
             await batcher.alone(lambda: None)
         stuck = batcher.is_stuck
         gate.set()
         assert await batcher.ask([3]) == [6]
         return told.value.status, stuck, batcher.is_stuck
 
-    assert run(scene, work, Limits(answer_s=0.5))[0] == (503, True, False)
+    assert run(scene, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
 
 
 def test_few_explanations_at_a_time():
@@ -134,10 +134,10 @@ def test_few_explanations_at_a_time():
     async def scene(batcher):
         two = [asyncio.create_task(batcher.alone(lambda: gate.wait(20))) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(Problem) as told:
+        with pytest.raises(HttpProblem) as told:
             await batcher.alone(lambda: None)
         gate.set()
         await asyncio.gather(*two)
         return told.value.status, await batcher.alone(lambda: 7)
 
-    assert run(scene, doubled, Limits(explaining=2))[0] == (503, 7)
+    assert run(scene, doubled, ServerLimits(explaining=2))[0] == (503, 7)

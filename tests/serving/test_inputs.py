@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import form
-from warmstart.serving.http import Problem
+from warmstart.serving.http import HttpProblem
 from warmstart.serving.inputs import Sent, SentImages, images_in
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 
-LIMITS = Limits(images=3)
+LIMITS = ServerLimits(images=3)
 
 
 def refused(kind, body):
-    with pytest.raises(Problem) as told:
+    with pytest.raises(HttpProblem) as told:
         images_in(kind, body, LIMITS)
     return told.value.status, str(told.value)
 
@@ -115,5 +115,5 @@ def test_a_form_of_countless_fields_is_refused():
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_a_problem(body):
     for kind in (KIND, "application/json", "multipart/form-data; boundary=x"):
-        with suppress(Problem):
+        with suppress(HttpProblem):
             images_in(kind, body, LIMITS)

@@ -15,7 +15,7 @@ from serving import live, plain
 from warmstart.records.answer import Answer
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
@@ -27,7 +27,7 @@ expect = playwright.expect
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), Limits())) as running:
+    with live(application(finished.path, Serving(), ServerLimits())) as running:
         yield running
 
 
@@ -218,7 +218,10 @@ def test_a_file_that_is_too_large_is_not_sent(browser, server, tmp_path):
 def test_unlike_anything_is_an_answer(browser, own_run, red):
     place = own_run / "model" / "calibration.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"unknown_from": 0.0}))
-    with live(application(own_run, Serving(), Limits())) as server, opened(browser, server) as page:
+    with (
+        live(application(own_run, Serving(), ServerLimits())) as server,
+        opened(browser, server) as page,
+    ):
         choose(page, red)
         expect(page.locator("#words")).to_have_text("unlike anything I was shown")
         expect(page.locator("#more")).to_contain_text("comes closest")
@@ -228,7 +231,7 @@ def test_unlike_anything_is_an_answer(browser, own_run, red):
 
 
 def test_a_server_that_is_gone_is_said_and_the_page_goes_on_when_it_is_back(browser, finished, red):
-    app = application(finished.path, Serving(), Limits())
+    app = application(finished.path, Serving(), ServerLimits())
     with live(app) as server, opened(browser, server) as page:
         expect(page.locator("#ask")).to_be_visible()
         page.context.set_offline(True)
@@ -241,7 +244,7 @@ def test_a_server_that_is_gone_is_said_and_the_page_goes_on_when_it_is_back(brow
 
 
 def test_a_stopped_server_is_said(browser, finished, red):
-    with live(application(finished.path, Serving(), Limits())) as server:
+    with live(application(finished.path, Serving(), ServerLimits())) as server:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
@@ -252,7 +255,7 @@ def test_a_stopped_server_is_said(browser, finished, red):
 
 
 def test_a_token_is_asked_for_and_forgotten_with_the_tab(browser, finished, red):
-    app = application(finished.path, Serving(token="secret"), Limits())
+    app = application(finished.path, Serving(token="secret"), ServerLimits())
     with live(app) as server:
         with opened(browser, server) as page:
             expect(page.locator("#door")).to_be_visible()

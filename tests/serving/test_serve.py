@@ -26,13 +26,13 @@ from warmstart.errors import RunFolderError, ServeError
 from warmstart.run.predictor import load
 from warmstart.serving import running
 from warmstart.serving import serve as serving_serve
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application, check_token, serve
 
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), Limits())) as running_one:
+    with live(application(finished.path, Serving(), ServerLimits())) as running_one:
         yield running_one
 
 
@@ -299,7 +299,7 @@ def test_a_server_that_cannot_start_says_so(finished):
         raise RuntimeError
 
     taken = running.bind("127.0.0.1", 0)
-    server = running.make_server(broken, Limits(), lambda: None, lambda: None)
+    server = running.make_server(broken, ServerLimits(), lambda: None, lambda: None)
     with pytest.raises(ServeError, match="the server did not start"):
         running.run(server, taken)
     taken.close()
@@ -309,7 +309,7 @@ def test_a_model_alone_still_answers(own_run, files):
     for entry in own_run.iterdir():
         if entry.name != "model":
             rmtree(entry) if entry.is_dir() else entry.unlink()
-    with live(application(own_run, Serving(), Limits())) as server:
+    with live(application(own_run, Serving(), ServerLimits())) as server:
         told = server.ask("GET", "/metadata").json
         assert (told["name"], told["pictures"]) == ("own_run", False)
         assert told["promise"] == "How often it is right was not measured."

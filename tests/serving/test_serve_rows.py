@@ -11,7 +11,7 @@ import tables
 import warmstart
 from browsing import CHROMIUM
 from serving import live
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import Serving, application
 
 ROW = {"age": 62, "dose": None, "site": "south"}
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(run):
-    with live(application(run.path, Serving(), Limits())) as running:
+    with live(application(run.path, Serving(), ServerLimits())) as running:
         yield running
 
 

@@ -25,7 +25,7 @@ from drawing import draw
 from tiny import PREP, network
 from warmstart import WarmStartClassifier
 from warmstart.errors import DataError, PlanError, UsageError
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.machine import default_root
 from warmstart.sklearn.regressor import WarmStartRegressor
 
@@ -219,14 +219,14 @@ def test_paths_in_any_usual_form(paths, kind):
 def test_validation_and_search_pass_each_image_once(paths):
     files, y = paths
     assert cross_val_score(tiny(), files, y, cv=3).mean() > 0.9
-    kept = Store(default_root()).info()
+    kept = FeatureCache(default_root()).info()
     assert kept.rows == len(files) * kept.shelves
     search = GridSearchCV(
         make_pipeline(tiny()), {"warmstartclassifier__random_state": [0, 1]}, cv=4
     ).fit(files, y)
     assert search.best_score_ > 0.9
     assert search.best_estimator_.predict(files[:3]).tolist() == y[:3].tolist()
-    assert Store(default_root()).info() == kept  # nothing was passed again
+    assert FeatureCache(default_root()).info() == kept  # nothing was passed again
 
 
 def test_images_that_were_looked_at_need_no_network(paths, monkeypatch):

@@ -16,7 +16,7 @@ from serving import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import DataError, UsageError
 from warmstart.studio.app import Keys, make_app
 from warmstart.studio.project import Project, table_of
-from warmstart.studio.work import Hub, Seen, Tools, Working
+from warmstart.studio.work import Hub, ProgressSeen, Tools, Working
 
 KEYS = Keys("a-token", "a-secret")
 
@@ -28,7 +28,11 @@ class Desk:
         self.now, self.orders = Working(), []
 
     def see(self, payload, name):
-        return Seen(20, 20, ".png", b"jpeg") if payload.startswith(b"\x89PNG") else f"{name}: no"
+        return (
+            ProgressSeen(20, 20, ".png", b"jpeg")
+            if payload.startswith(b"\x89PNG")
+            else f"{name}: no"
+        )
 
     def small(self, payload, name):
         if not payload.startswith(b"\x89PNG"):

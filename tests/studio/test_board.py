@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from warmstart.errors import UsageError
 from warmstart.studio.board import (
     Board,
-    Picture,
+    BoardPicture,
     applied,
     filled,
     labelled,
@@ -118,7 +118,7 @@ def test_classes_are_not_made_twice_nor_found_where_there_are_none():
 
 def test_what_can_be_learnt_from():
     def picture(id, part="train"):
-        return Picture(id=id, name=id, file=id, sha256=id, width=1, height=1, part=part)
+        return BoardPicture(id=id, name=id, file=id, sha256=id, width=1, height=1, part=part)
 
     pictures = {id: picture(id) for id in "abcd"} | {"t": picture("t", "test")}
     two = {"a": "cat", "b": "cat", "c": "dog", "d": "dog"}

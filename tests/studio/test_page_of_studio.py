@@ -23,7 +23,7 @@ from warmstart.data.read import apply_relabel
 from warmstart.data.sources import list_source
 from warmstart.run.fit import fit
 from warmstart.studio.app import Keys
-from warmstart.studio.studio import Opening, application, opened
+from warmstart.studio.studio import StudioOptions, application, opened
 
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
@@ -55,7 +55,7 @@ def mislabelled(place):
 @contextmanager
 def studio(place, data=None):
     """A studio on `place`; yields its server and project."""
-    project, _ = opened(Opening(data=data and str(data), out=place), lambda event: None)
+    project, _ = opened(StudioOptions(data=data and str(data), out=place), lambda event: None)
     app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:

@@ -22,7 +22,7 @@ from studios import Page, nothing, open_studio
 from tiny import weights
 from warmstart.errors import DataError, RunFolderError
 from warmstart.studio import pictures, result
-from warmstart.studio.studio import Opening, opened
+from warmstart.studio.studio import StudioOptions, opened
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 
@@ -132,7 +132,7 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
         number = int(path.stem.rpartition("-")[2])
         rows.append(f"{path.relative_to(data)},{path.parent.name},{path.parent.name}{number // 4}")
     (data / "t.csv").write_text("\n".join(rows))
-    asked = Opening(data=str(data / "t.csv"), out=tmp_path / "studio", group="visit")
+    asked = StudioOptions(data=str(data / "t.csv"), out=tmp_path / "studio", group="visit")
     project, _ = opened(asked, nothing)
     project.close()
     with open_studio(tmp_path / "studio") as page:
@@ -143,7 +143,7 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
 
 
 def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, data, monkeypatch):
-    asked = Opening(data=str(data), out=tmp_path / "studio")
+    asked = StudioOptions(data=str(data), out=tmp_path / "studio")
     monkeypatch.setattr(pictures, "AT_ONCE", 10)
     with monkeypatch.context() as patched:
         patched.setattr(pictures.os, "sync", lambda: 1 / 0)
@@ -223,10 +223,10 @@ def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
 def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(DataError):
-        opened(Opening(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
+        opened(StudioOptions(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
     assert not (tmp_path / "studio").exists()
     with pytest.raises(RunFolderError, match="holds something else"):
-        opened(Opening(out=tmp_path), nothing)
+        opened(StudioOptions(out=tmp_path), nothing)
 
 
 def started(place, *words):

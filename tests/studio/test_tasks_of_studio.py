@@ -12,7 +12,7 @@ from PIL import Image
 from serving import form
 from studios import nothing, open_as
 from warmstart.errors import DataError
-from warmstart.studio.studio import Opening, opened
+from warmstart.studio.studio import StudioOptions, opened
 
 N = 40
 TASKS = {"multilabel": {"task": "multilabel"}, "regress": {"label": "light"}}
@@ -128,4 +128,4 @@ def test_equal_numbers_and_texts_are_refused(tmp_path, tables):
         "text,label\nsome words to learn from,1.5\nand others,2.5\n" * 9
     )
     with pytest.raises(DataError, match="holds texts, and the studio shows pictures"):
-        opened(Opening(data=str(tmp_path / "t.csv"), out=tmp_path / "t"), nothing)
+        opened(StudioOptions(data=str(tmp_path / "t.csv"), out=tmp_path / "t"), nothing)

@@ -8,10 +8,10 @@ from sklearn.metrics import average_precision_score, log_loss, r2_score
 
 from warmstart.solve import ridge
 from warmstart.stats.permutation import signal_test
-from warmstart.tasks.classify import CLASSES
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.registry import target_of
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 
 
 @pytest.fixture
@@ -22,24 +22,24 @@ def rng():
 def truths(rng, n=60):
     """A target and a truth of each task."""
     return [
-        (CLASSES, rng.integers(3, size=n), 3),
-        (LABEL_SETS, (rng.random((n, 4)) < 0.3).astype(float), 4),
-        (Numbers(), rng.normal(size=n), 1),
+        (CLASSIFICATION, rng.integers(3, size=n), 3),
+        (MULTILABEL, (rng.random((n, 4)) < 0.3).astype(float), 4),
+        (Regression(), rng.normal(size=n), 1),
     ]
 
 
 def test_the_score_is_the_mean_of_the_credits(rng):
     sets, p = (rng.random((50, 4)) < 0.4).astype(float), rng.random((50, 4))
     wanted = average_precision_score(sets, p, average="macro")
-    assert LABEL_SETS.credits(p, sets).mean() == pytest.approx(wanted)
+    assert MULTILABEL.credits(p, sets).mean() == pytest.approx(wanted)
     values, said = rng.normal(size=50), rng.normal(size=(50, 1))
-    assert Numbers().credits(said, values).mean() == pytest.approx(r2_score(values, said[:, 0]))
+    assert Regression().credits(said, values).mean() == pytest.approx(r2_score(values, said[:, 0]))
 
 
 def test_precision_counts_ties_as_scikit_learn_does(rng):
     sets, p = (rng.random((80, 3)) < 0.4).astype(float), rng.integers(4, size=(80, 3)) / 4
     wanted = average_precision_score(sets, p, average="macro")
-    assert LABEL_SETS.credits(p, sets).mean() == pytest.approx(wanted)
+    assert MULTILABEL.credits(p, sets).mean() == pytest.approx(wanted)
 
 
 def test_losses_of_scores_are_those_of_their_answers(rng):
@@ -57,14 +57,14 @@ def test_losses_of_scores_are_those_of_their_answers(rng):
 def test_label_losses_are_log_losses(rng):
     truth, p = (rng.random((40, 2)) < 0.5).astype(float), rng.uniform(0.05, 0.95, (40, 2))
     wanted = np.mean([log_loss(truth[:, k], p[:, k]) for k in range(2)])
-    assert LABEL_SETS.said_losses(p, truth).mean() == pytest.approx(wanted)
+    assert MULTILABEL.said_losses(p, truth).mean() == pytest.approx(wanted)
 
 
 def test_no_constant_answer_has_less_than_the_blind_loss(rng):
     for target, truth, k in truths(rng):
         blind = target.blind_loss(truth)
         shares = target.coded(truth, k).mean(axis=0)
-        if target is LABEL_SETS or target is CLASSES:
+        if target is MULTILABEL or target is CLASSIFICATION:
             found = target.said_losses(np.tile(shares, (len(truth), 1)), truth).mean()
             assert found == pytest.approx(blind)
         else:
@@ -125,4 +125,4 @@ def test_labels_are_read_by_name():
         [0, 0],
         [1, 1],
     ]
-    assert target_of("classify", []) is CLASSES
+    assert target_of("classify", []) is CLASSIFICATION

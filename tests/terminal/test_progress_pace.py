@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.terminal.progress import SOONEST_S, Pace
+from warmstart.terminal.progress import SOONEST_S, ProgressRate
 
 SPEEDS = st.floats(0.01, 1e4)
 
 
 def play(speeds, of, gap=1.0):
     """The pace after each of these speeds was kept for `gap` seconds."""
-    pace, at, step = Pace(at=0.0), 0.0, 0.0
+    pace, at, step = ProgressRate(at=0.0), 0.0, 0.0
     for speed in speeds:
         at, step = at + gap, step + speed * gap
         pace.see(at, step, of)
@@ -60,7 +60,7 @@ def test_what_lies_between_two_trainings_says_nothing_of_the_speed():
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 10**9)), max_size=30))
 def test_clocks_that_are_set_back_and_jobs_that_begin_anew_do_no_harm(seen):
-    pace = Pace(at=0.0)
+    pace = ProgressRate(at=0.0)
     for at, step in seen:
         pace.see(at, step, 10**9)
         left = pace.left(at)

@@ -15,9 +15,9 @@ from warmstart.records.summary import (
     FrozenProof,
     Readiness,
     Scores,
-    Shipped,
-    StartCounts,
+    ShippedCandidate,
     Summary,
+    TensorCounts,
     Verdict,
 )
 from warmstart.terminal import result_text as terminal_result_text
@@ -53,7 +53,9 @@ FITTED = Summary(
         sentence="Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI −2 to +2) "
         "against the linear probe.",
     ),
-    shipped=Shipped(strategy="head", why="a linear output, all 18 layers frozen: your choice"),
+    shipped=ShippedCandidate(
+        strategy="head", why="a linear output, all 18 layers frozen: your choice"
+    ),
     readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
     estimate=ESTIMATE,
     linear_probe=ESTIMATE,
@@ -62,7 +64,7 @@ FITTED = Summary(
     data=DataCounts(
         train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, label_issues=0
     ),
-    start=StartCounts(name="lite0", sha256="00", parameters=4_652_008),
+    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=198, buffers=34, identical=True),
     guards=(),
     findings=(Finding(kind="unreadable", sentence="3 images could not be read."),),
@@ -75,7 +77,7 @@ SIGNAL = Evidence(
 NOTHING = replace(
     FITTED,
     verdict=Verdict(kind="no-signal", sentence="No signal found in 180.", evidence=(SIGNAL,)),
-    shipped=Shipped(strategy="none", why="no signal was found"),
+    shipped=ShippedCandidate(strategy="none", why="no signal was found"),
     readiness=Readiness(
         level="not-ready", reasons=("no signal: the labels cannot be told from shuffled ones",)
     ),

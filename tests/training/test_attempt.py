@@ -16,10 +16,10 @@ from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.network.ledger import take_digests
 from warmstart.training import attempt as training_attempt
-from warmstart.training.attempt import Attempt
+from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.augmentations import draw_batches
 from warmstart.training.lesson import SCALES
-from warmstart.training.validation import CANDIDATES, LOOKS, Route, held_scores
+from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
 
 HELD = np.arange(0, 36, 5)
 LIVE = ("training.cut=0", "training.views=2")
@@ -116,7 +116,7 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, lo
         *LIVE,
     )
     plan = planned(scene, "last:1", settings, lr=0.01)
-    made = lesson(scene, plan, route=Route(look=look, share=share))
+    made = lesson(scene, plan, route=TrainingEnd(look=look, share=share))
     taught, events = learnt(made)
     model, moving, start, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
     assert len([e for e in events if e.kind == "step"]) == 2 * look
@@ -355,7 +355,7 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(scene, monkeypatch)
     """Where no further loss would tell."""
     made = lesson(scene, planned(scene, "last:1", FEW), HELD, scale=SCALES[2])
     monkeypatch.setattr(
-        training_attempt.Looks, "finish", lambda looks: looks._found.update(x=np.nan)
+        training_attempt.ValidationScores, "finish", lambda looks: looks._found.update(x=np.nan)
     )
     taught, events = learnt(made)
     assert (kinds(taught), taught.has_failed) == (["diverged"], True)
@@ -396,21 +396,21 @@ def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(scene):
 
 
 def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scene):
-    made = lesson(scene, planned(scene, "full", LONG), route=Route(look=1))
-    attempt = Attempt(replace(made, until=0.0), 1.0, ())
+    made = lesson(scene, planned(scene, "full", LONG), route=TrainingEnd(look=1))
+    attempt = TrainingAttempt(replace(made, until=0.0), 1.0, ())
     events = []
     follow(attempt.run(), events.append)
     assert [e.kind for e in events] == ["step", "note"]
     assert events[-1].values["text"] == "after 1 of 4 updates: the minutes were over"
     events.clear()
-    follow(Attempt(replace(made, until=float("inf")), 1.0, ()).run(), events.append)
+    follow(TrainingAttempt(replace(made, until=float("inf")), 1.0, ()).run(), events.append)
     assert [e.kind for e in events] == ["step"] * 4
 
 
 def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(scene):
     """Shares of a way that was not gone to its end are what the last weights say."""
     made = lesson(scene, planned(scene, "last:1", FEW), HELD)
-    attempt = Attempt(made, 1.0, ())
+    attempt = TrainingAttempt(made, 1.0, ())
     attempt.looks.look(1, 5)  # the first look alone: no end was reached
     found = attempt.looks.scores()
     assert found.shape == (len(CANDIDATES), len(HELD), 3)

@@ -19,7 +19,7 @@ from tiny import bytes_of, fit, lines, network
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.features.engine import EngineError
-from warmstart.network.cut import Prefix
+from warmstart.network.cut import FrozenPrefix
 from warmstart.network.feature_layers import taps
 from warmstart.training import cached_activations
 from warmstart.training.cached_activations import store_views
@@ -64,7 +64,7 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(scene, stra
     assert cut == plan.training.cut.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = tuple(source.columns)
     assert wanted
-    prefix = Prefix(scene.look.network, cut, wanted)
+    prefix = FrozenPrefix(scene.look.network, cut, wanted)
     rows = np.array([0, 17, 35, 3, 17])
     for view in range(5):
         numbers = np.full(5, view)
@@ -159,7 +159,7 @@ def test_more_views_are_added_to_those_that_there_are(scene, monkeypatch):
     )
     drain(
         cached_activations._pass(
-            work_of(scene, views=3), "torch", Prefix(scene.look.network, 1, ())
+            work_of(scene, views=3), "torch", FrozenPrefix(scene.look.network, 1, ())
         )
     )
     assert set(kept) == {3}

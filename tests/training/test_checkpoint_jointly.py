@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from warmstart.distributed import World
+from warmstart.distributed import ProcessGroup
 from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
 from warmstart.training.checkpoint import INDEX, Checkpoints, Jointly, Saved, write_jointly
@@ -79,7 +79,7 @@ def test_a_damaged_one_is_not_read_and_the_one_before_is(tmp_path, damage):
 
 
 def test_a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
-    class Apart(World):
+    class Apart(ProcessGroup):
         """A process whose other one writes where it cannot see."""
 
         def gathered(self, value):

@@ -12,18 +12,22 @@ from warmstart.planning.build import build
 from warmstart.planning.facts import NetworkFacts, Wishes
 from warmstart.planning.feature_layers import profiles
 from warmstart.records.data import DataRecord, Example
-from warmstart.records.network import NetworkRecord, PartRecord, Tap
+from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 from warmstart.training.dataset import arrange, as_tuple, draw_rows, groups_among, heads, pose
 
 PARTS = tuple(
-    PartRecord(name=str(n), parameters=1, shape_in=(4,), shape_out=(4,), macs=1, layout="NC")
+    BlockRecord(name=str(n), parameters=1, shape_in=(4,), shape_out=(4,), macs=1, layout="NC")
     for n in range(3)
 )
 NETWORK = NetworkRecord(
     parts=PARTS, head_parameters=1, cut="traced", neck_width=4, neck_is_average=True
 )
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 
 
 def example(number, label, split="train", sha=None, group=None):

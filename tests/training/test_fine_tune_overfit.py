@@ -7,7 +7,7 @@ import pytest
 
 from warmstart.records.summary import GuardNote
 from warmstart.training.fine_tune import watch_overfit
-from warmstart.training.validation import CANDIDATES, END, LOOKS, Chosen
+from warmstart.training.validation import CANDIDATES, END, LOOKS, ChosenEnd
 
 N = 60
 
@@ -20,7 +20,7 @@ def chosen(means, candidate, held=N, noise=0.0):
     for number in range(len(CANDIDATES)):
         mean = means[min(number, LOOKS - 1)]
         losses[number, :held] = (mean + spread + noise * rng.normal(size=N))[:held]
-    return Chosen(candidate, np.zeros((N, 2)), losses)
+    return ChosenEnd(candidate, np.zeros((N, 2)), losses)
 
 
 RISING = (0.9, 0.4, 0.5, 0.6, 0.7)
@@ -63,5 +63,5 @@ def test_rows_of_one_block_are_one_witness():
     one = chosen(RISING, 1)
     shaken = one.losses.copy()
     shaken[4] += np.repeat([1.5, -1.4], N // 2)  # two groups that disagree at the end
-    found = Chosen(1, one.scores, shaken)
+    found = ChosenEnd(1, one.scores, shaken)
     assert watch_overfit(found, np.repeat([0, 1], N // 2), 100) is None

@@ -14,13 +14,13 @@ from lessons import differing, lesson, planned, state
 from tiny import fit, network
 from warmstart.events import drain, follow
 from warmstart.network import lora
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
-from warmstart.training.forgetting import TIE, Memory, blend, keep_memory, outputs
+from warmstart.training.forgetting import TIE, BaseModelAnswers, blend, keep_memory, outputs
 from warmstart.training.guards import Alarm
-from warmstart.training.validation import CANDIDATES, END, LOOKS, Chosen, Route
+from warmstart.training.validation import CANDIDATES, END, LOOKS, ChosenEnd, TrainingEnd
 
 N = 36
 SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1}
@@ -53,7 +53,7 @@ def tuned(scene, strategy="full", by=1.0, settings=("training.passes=32", "train
 
 
 def memory(scene, made):
-    return Memory(scene, made.room, np.arange(N), 20)
+    return BaseModelAnswers(scene, made.room, np.arange(N), 20)
 
 
 def chosen(losses=None, candidate=END):
@@ -61,7 +61,7 @@ def chosen(losses=None, candidate=END):
     found = np.full((len(CANDIDATES), N), 0.5)
     for number, values in (losses or {}).items():
         found[number] = values
-    return Chosen(candidate, np.zeros((N, 3)), found)
+    return ChosenEnd(candidate, np.zeros((N, 3)), found)
 
 
 def scores():
@@ -85,7 +85,7 @@ def by_hand(scene, module, number):
     tap = next(t for t in offered if t.pool != "grid2")
     images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        return Tapped(under(scene, module), [tap])(images)[0].numpy()
+        return FeatureExtractor(under(scene, module), [tap])(images)[0].numpy()
 
 
 def under(scene, module):
@@ -123,7 +123,7 @@ def _original(scene, module):
     tap = taps(scene.look.network.record)[-1]
     images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        seen = Tapped(under(scene, module), [tap])(images)[0]
+        seen = FeatureExtractor(under(scene, module), [tap])(images)[0]
     return outputs(scene.look.network, seen.numpy())
 
 
@@ -175,7 +175,7 @@ def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, sha
     begin, end = state(made.make().model), state(outfit.model)
     weigh = alarm_above(limit)
     weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
-    monkeypatch.setattr(Memory, "weigh", weigh)
+    monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
     notes, found, events = kept(scene, made, outfit, chosen())
     for name, tensor in state(outfit.model).items():
         torch.testing.assert_close(
@@ -194,7 +194,7 @@ def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(scene, monkey
     begin, end = state(made.make().model), state(outfit.model)  # three quarters of the way
     weigh = alarm_above(0.7)
     weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
-    monkeypatch.setattr(Memory, "weigh", weigh)
+    monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
     _, found, _ = kept(scene, made, outfit, chosen(candidate=SHARE[0.75]))
     assert found.candidate == SHARE[0.5]
     line = torch.lerp(begin["trunk.first.weight"], end["trunk.first.weight"], 0.5 / 0.75)
@@ -206,7 +206,7 @@ def test_low_rank_updates_go_part_of_the_way_back_too(scene, monkeypatch):
     made, outfit = tuned(scene, "full+lora", by=1.0)
     begin, end = network().second.weight, outfit.network.trunk.second.weight.detach().clone()
     answers = iter([Alarm("forgetting", 20, "much is lost"), None])
-    monkeypatch.setattr(Memory, "weigh", lambda *_: next(answers))
+    monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: next(answers))
     kept(scene, made, outfit, chosen())
     assert (end - begin).abs().max() > 0.1
     torch.testing.assert_close(
@@ -220,7 +220,9 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     made, outfit = tuned(scene, by=1.0)
     end = state(outfit.model)
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(Memory, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost"))
+    monkeypatch.setattr(
+        BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
+    )
     gaps = {number: rng.normal(0.0, 0.1, N) for number in SHARE.values()}
     losses = {number: 0.5 + gap for number, gap in gaps.items()}
     tried = []
@@ -246,17 +248,19 @@ def test_a_training_that_ended_early_goes_no_way_back(scene, monkeypatch):
     """Shares of a shorter way were not looked at."""
     made, outfit = tuned(scene, by=1.0)
     end = state(outfit.model)
-    monkeypatch.setattr(Memory, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost"))
+    monkeypatch.setattr(
+        BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
+    )
     notes, found, _ = kept(scene, made, outfit, chosen(candidate=1))
     assert notes[0].action == "kept: training ended early already, as held-out examples said"
-    assert found.route == Route(look=2)
+    assert found.route == TrainingEnd(look=2)
     assert LOOKS > 2
     assert differing(state(outfit.model), end) == []
 
 
 def test_without_an_alarm_nothing_is_made_or_told(scene, monkeypatch):
     made, outfit = tuned(scene, by=1.0)
-    monkeypatch.setattr(Memory, "weigh", lambda *_: None)
+    monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
     assert drain(keep_memory(memory(scene, made), outfit, None, ended, scores())) == ((), ended)

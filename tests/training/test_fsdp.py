@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from warmstart.distributed import World
+from warmstart.distributed import ProcessGroup
 from warmstart.errors import PlanError
 from warmstart.training import distributed
 from warmstart.training.fsdp import Sharded
@@ -48,7 +48,7 @@ def test_a_torch_that_cannot_write_together_is_named(monkeypatch, word):
 @pytest.mark.parametrize("word", ["fsdp", "pipeline"])
 def test_processes_that_share_weights_need_a_gpu_each(monkeypatch, word):
     chosen = SimpleNamespace(pairs=False, parallel=word, precision="float32", device="cuda")
-    monkeypatch.setattr(distributed, "here", lambda: World(0, 2, 2))
+    monkeypatch.setattr(distributed, "here", lambda: ProcessGroup(0, 2, 2))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     says = (
         f"^--parallel {word} takes a GPU for each process, and 2 processes share 1; start at most 1"

@@ -13,8 +13,8 @@ import lessons
 from lessons import changed, differing, four, lesson, planned, state
 from warmstart.events import follow
 from warmstart.network.ledger import take_digests
-from warmstart.training.attempt import Attempt
-from warmstart.training.validation import CANDIDATES, LOOKS, Route, held_scores
+from warmstart.training.attempt import TrainingAttempt
+from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
 
 SHORT = ("training.passes=64", "training.batch=8")
 HELD = np.arange(0, 36, 5)
@@ -53,7 +53,7 @@ def names(scene):
 def test_parts_join_from_the_top_and_each_moves_once_it_has(scene, n_stages):
     """As many groups as are asked for."""
     plan = planned(scene, "full+gradual", SHORT)
-    made = lesson(scene, plan, route=Route(n_stages=n_stages))
+    made = lesson(scene, plan, route=TrainingEnd(n_stages=n_stages))
     taught, outfit, marks = learnt(made)
     parts = names(scene)
     assert len(parts) == 4
@@ -64,7 +64,7 @@ def test_parts_join_from_the_top_and_each_moves_once_it_has(scene, n_stages):
 
 def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(scene):
     plan = planned(scene, "full+gradual", SHORT)
-    made = lesson(scene, plan, route=Route(n_stages=0))
+    made = lesson(scene, plan, route=TrainingEnd(n_stages=0))
     taught, outfit, marks = learnt(made)
     assert (taught.n_stages, taught.guards, marks) == (0, (), [])
     assert differing(state(outfit.model), state(made.make().model)) == []
@@ -73,7 +73,7 @@ def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(scene):
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(scene):
     plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
     found = []
-    follow(lesson(scene, plan, route=Route(n_stages=2)).learn(), found.append)
+    follow(lesson(scene, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
     factors = [e.values["factor"] for e in found]
     assert factors[:5] == factors[5:] == [1.0, 1.0, 0.853553, 0.5, 0.146447]
@@ -82,7 +82,7 @@ def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(scene):
 def test_an_early_look_ends_in_the_middle_of_a_stage(scene):
     plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
     found = []
-    follow(lesson(scene, plan, route=Route(look=3)).learn(), found.append)
+    follow(lesson(scene, plan, route=TrainingEnd(look=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third
 
 
@@ -91,7 +91,7 @@ def test_an_early_look_ends_in_the_middle_of_a_stage(scene):
 
 def judged(made):
     """An attempt, and the rows that judge it."""
-    attempt = Attempt(made, 1.0, ())
+    attempt = TrainingAttempt(made, 1.0, ())
     return attempt, attempt.joining._judged_on
 
 
@@ -103,7 +103,7 @@ def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(scene):
     assert 4 <= len(apart) <= 8
     blocks = made.room.blocks
     assert not set(blocks[fit]) & set(blocks[apart])
-    for strategy, route in (("full", None), ("full+gradual", Route())):
+    for strategy, route in (("full", None), ("full+gradual", TrainingEnd())):
         other = lesson(scene, planned(scene, strategy, SHORT), HELD, route=route)
         assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()
 

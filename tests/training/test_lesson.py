@@ -15,7 +15,7 @@ from warmstart.events import follow
 from warmstart.training import checkpoint
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.lesson import SCALES
-from warmstart.training.validation import Route
+from warmstart.training.validation import TrainingEnd
 
 HELD = np.arange(0, 36, 5)
 STEPS = ("training.passes=80", "training.batch=8")  # ten updates
@@ -31,7 +31,7 @@ CASES = {
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
 }
-ROUTES = {"held": (HELD, None), "early": (HELD[:0], Route(look=4, share=0.5))}
+ROUTES = {"held": (HELD, None), "early": (HELD[:0], TrainingEnd(look=4, share=0.5))}
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_training_that_was_finished_is_not_repeated(made, tmp_path, way):
 
 
 def test_a_training_that_was_given_up_stays_so(made, tmp_path):
-    one = replace(made("full", HELD[:0], Route()), scale=SCALES[0])
+    one = replace(made("full", HELD[:0], TrainingEnd()), scale=SCALES[0])
     dead = replace(one, make=lambda: _deaf(one.make()))
     for _ in range(2):
         taught = follow(going_on(dead, tmp_path / "kept").learn(), lambda e: None)
@@ -163,7 +163,7 @@ def test_the_state_of_another_training_is_not_taken_up(made, tmp_path):
 
 def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
     pytest.importorskip("peft")
-    one = made("lora", HELD[:0], Route())
+    one = made("lora", HELD[:0], TrainingEnd())
     taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     again = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     names = {f"trunk.{name}" for name in network().state_dict() if not name.startswith("out.")}

@@ -5,12 +5,16 @@ import pytest
 
 from warmstart.events import drain
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import families, fit_head
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 WIDTHS = (4, 6, 9)
 
 
@@ -27,7 +31,7 @@ def make(n=90, classes=3, seed=0, signal=1.5):
 def problem_of(labels, n_folds=5, groups=None):
     groups = groups or tuple(np.array([i]) for i in range(len(labels)))
     folds = tuple(np.sort(np.concatenate(groups[k::n_folds])) for k in range(n_folds))
-    return Problem(labels, int(labels.max()) + 1, groups, folds)
+    return SelectionProblem(labels, int(labels.max()) + 1, groups, folds)
 
 
 def candidates(features, names, penalties=(0.01, 0.1, 1.0), kernel=True):
@@ -101,11 +105,11 @@ def test_every_row_is_held_out_once_and_by_its_block():
 def test_a_hold_out_is_scored_but_not_chosen_on():
     features, labels = make()
     groups = tuple(np.array([i]) for i in range(90))
-    problem = Problem(labels, 3, groups, (np.arange(60, 90),))
+    problem = SelectionProblem(labels, 3, groups, (np.arange(60, 90),))
     one = drain(fit_head(candidates(features, ["last", "equal"]), problem, choose_in=0))
     changed = labels.copy()
     changed[60:] = np.random.default_rng(1).permutation(changed[60:])
-    other = Problem(changed, 3, groups, (np.arange(60, 90),))
+    other = SelectionProblem(changed, 3, groups, (np.arange(60, 90),))
     two = drain(fit_head(candidates(features, ["last", "equal"]), other, choose_in=0))
     assert (one.name, one.penalty) == (two.name, two.penalty)
     np.testing.assert_allclose(one.probabilities[60:], two.probabilities[60:], rtol=1e-6)

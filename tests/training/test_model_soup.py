@@ -17,7 +17,7 @@ from tiny import fit
 from warmstart.errors import PlanError
 from warmstart.events import Event, drain, follow
 from warmstart.training import model_soup
-from warmstart.training.lesson import Lesson
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.outfit import moving_of
 
 QUICK = {"training.passes": 96, "training.batch": 8, "training.folds": 1}
@@ -75,7 +75,7 @@ def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
     """The second is turned around and yet as right as the first: what lies between is not."""
     make, _ = made(scene)
     first = weights(drain(make(3, 1.0).learn()).outfit)
-    learn, loss = Lesson.learn, model_soup._loss
+    learn, loss = TrainingTask.learn, model_soup._loss
 
     def turned(self):
         taught = yield from learn(self)
@@ -90,7 +90,7 @@ def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
         is_alone = any(all(torch.equal(now[n], k * t) for n, t in first.items()) for k in (1, -3))
         return 0.01 if is_alone else loss(lesson, outfit, rows)
 
-    monkeypatch.setattr(Lesson, "learn", turned)
+    monkeypatch.setattr(TrainingTask, "learn", turned)
     monkeypatch.setattr(model_soup, "_loss", told)
     said = []
     taught = follow(model_soup.stirred(make, range(3, 5), 1.0), said.append)
@@ -101,13 +101,13 @@ def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
 def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(scene, monkeypatch):
     make, _ = made(scene)
     alone = weights(drain(make(3, 1.0).learn()).outfit)
-    learn = Lesson.learn
+    learn = TrainingTask.learn
 
     def failing(self):
         taught = yield from learn(self)
         return taught if self.number == 3 else replace(taught, outfit=None)
 
-    monkeypatch.setattr(Lesson, "learn", failing)
+    monkeypatch.setattr(TrainingTask, "learn", failing)
     taught = drain(model_soup.stirred(make, range(3, 6), 1.0))
     for name, tensor in weights(taught.outfit).items():
         torch.testing.assert_close(tensor, alone[name])

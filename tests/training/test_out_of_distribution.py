@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.training import out_of_distribution
 from warmstart.training.out_of_distribution import (
     fit_neighbours,
@@ -11,7 +11,7 @@ from warmstart.training.out_of_distribution import (
     to_nearest_other,
 )
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="neck"))
+TAPS = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck"))
 
 
 def make(n=200, seed=0):

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from networks import KINDS, cut_once, inputs_for
 
 from plans import plan_for, said, with_part
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network import freeze, lora
-from warmstart.network.feature_layers import Tapped, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
 from warmstart.network.ledger import take_digests, violations
 from warmstart.planning.facts import NetworkFacts
 from warmstart.solve.calibration import Calibration
@@ -39,7 +39,7 @@ def seen(network, name, wanted):
     """Each tap of some images, as a reader, and the images."""
     inputs = inputs_for(name, N)
     with torch.inference_mode():
-        found = Tapped(network, wanted)(inputs)
+        found = FeatureExtractor(network, wanted)(inputs)
     return lambda tap: found[list(wanted).index(tap)].numpy(), inputs
 
 
@@ -282,7 +282,7 @@ def test_a_part_that_cannot_be_given_its_action_is_named():
     )
     read, _ = seen(network, "tied", taps(network.record))
     head = fitted(network, read, taps(network.record))
-    with pytest.raises(StartError, match=r"no layers can be added behind it; tune it instead"):
+    with pytest.raises(ModelError, match=r"no layers can be added behind it; tune it instead"):
         outfit(odd, plan, head, read, 0)
 
 

@@ -12,15 +12,15 @@ from lessons import FEW, lesson, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
 from warmstart.training import score
-from warmstart.training.output import PENALTY, Refit, calibrated, joined_outputs, may_refit
+from warmstart.training.output import PENALTY, RefitHead, calibrated, joined_outputs, may_refit
 from warmstart.training.score import head_scores
 from warmstart.training.validation import (
     CANDIDATES,
     END,
     REFIT,
     REFITTED,
-    Chosen,
-    Route,
+    ChosenEnd,
+    TrainingEnd,
     choose,
     held_scores,
 )
@@ -78,8 +78,8 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
 def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
     plan, made, outfit = trained
     head = score.fit_on(scene, plan, made.rows)
-    again = Refit(scene, plan, made.room.source)
-    chosen = Chosen(REFIT, np.empty(0), np.empty(0))
+    again = RefitHead(scene, plan, made.room.source)
+    chosen = ChosenEnd(REFIT, np.empty(0), np.empty(0))
     warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
     output, reader = again.end(outfit, head, chosen, warmths)
     examples = scene.examples(HELD)
@@ -95,13 +95,13 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trained):
     plan, made, outfit = trained
     head = score.fit_on(scene, plan, made.rows)
-    again = Refit(scene, plan, made.room.source)
+    again = RefitHead(scene, plan, made.room.source)
     keep = np.setdiff1d(made.rows, HELD)
     plain = again.held_scores(outfit, head, keep, HELD)
     labels = scene.arranged.labels.copy()
     labels[HELD] = (labels[HELD] + 1) % 3
     wrong = replace(scene, arranged=replace(scene.arranged, labels=labels))
-    other = Refit(wrong, plan, made.room.source).held_scores(outfit, head, keep, HELD)
+    other = RefitHead(wrong, plan, made.room.source).held_scores(outfit, head, keep, HELD)
     np.testing.assert_array_equal(plain, other)
 
 
@@ -120,7 +120,7 @@ def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(sc
     outfit = made.make()
     assert may_refit(outfit) == may
     head = score.fit_on(scene, plan, made.rows)
-    found = Refit(scene, plan, made.room.source).held_scores(outfit, head, made.rows, HELD)
+    found = RefitHead(scene, plan, made.room.source).held_scores(outfit, head, made.rows, HELD)
     assert np.isfinite(found).all() == may
     assert found.shape == (len(HELD), 3)
 
@@ -139,5 +139,5 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained)
 
 def test_ends_with_another_output_come_after_all_others():
     assert len(CANDIDATES) == REFIT
-    routes = [Chosen(REFIT + n, np.empty(0), np.empty(0)).route for n in range(len(REFITTED))]
-    assert routes == [CANDIDATES[END], Route(share=0.5), Route(share=0.25)]
+    routes = [ChosenEnd(REFIT + n, np.empty(0), np.empty(0)).route for n in range(len(REFITTED))]
+    assert routes == [CANDIDATES[END], TrainingEnd(share=0.5), TrainingEnd(share=0.25)]

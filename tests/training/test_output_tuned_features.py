@@ -14,9 +14,9 @@ from tiny import PREP
 from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.modalities.preprocessing import load_image
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.training import output
-from warmstart.training.output import SecondLook
+from warmstart.training.output import TunedFeatures
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def looked(scene, strategy, settings=FEW):
             asked.append((rows.tolist(), set(numbers.tolist())))
             return made.room.source.batch(rows, numbers, wanted)
 
-    look = SecondLook(
+    look = TunedFeatures(
         outfit.network, outfit.taps, Counting(), scene.arranged.learn, scene.collection, PREP
     )
     return outfit, look, asked
@@ -52,7 +52,7 @@ def looked(scene, strategy, settings=FEW):
 
 def slow(scene, outfit, examples):
     """Each tap by the network itself, an image at a time."""
-    tapped = Tapped(outfit.network, outfit.taps).eval()
+    tapped = FeatureExtractor(outfit.network, outfit.taps).eval()
     pixels = [load_image(scene.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]

@@ -6,13 +6,17 @@ from scipy.optimize import nnls
 
 from warmstart.events import drain
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import apply_scaling, fit_scaling, mixed_kernels
 from warmstart.training.linear_probe import families, fit_head
 from warmstart.training.prior import SUFFIX, PriorRidge, prior_of
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 WIDTHS = (4, 6, 9)
 OLD = ("ant", "bee", "cat", "dog")
 
@@ -42,7 +46,7 @@ def older(classes=("cat", "ant", "cow"), taps=TAPS[1:], seed=9, signal=1.5, name
 def problem_of(labels, n_folds=5, groups=None):
     groups = groups or tuple(np.array([i]) for i in range(len(labels)))
     folds = tuple(np.sort(np.concatenate(groups[k::n_folds])) for k in range(n_folds))
-    return Problem(labels, int(labels.max()) + 1, groups, folds)
+    return SelectionProblem(labels, int(labels.max()) + 1, groups, folds)
 
 
 def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.training import selection
 
 
@@ -127,7 +127,7 @@ def test_how_often_labels_are_among_the_others_does_not_rank_rows():
     scores = truth + 1.5 * rng.normal(size=truth.shape)
     plain = Calibration(1.0, np.zeros(6))
     p, _ = selection.cross_calibrated(
-        scores, truth, np.arange(100) % 2, np.arange(100), plain, LABEL_SETS
+        scores, truth, np.arange(100) % 2, np.arange(100), plain, MULTILABEL
     )
-    before, after = (LABEL_SETS.credits(said, truth).mean() for said in (scores, p))
+    before, after = (MULTILABEL.credits(said, truth).mean() for said in (scores, p))
     assert after > before - 0.02

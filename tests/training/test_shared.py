@@ -14,9 +14,9 @@ import lessons
 from tiny import PREP
 from warmstart.modalities.preprocessing import load_image
 from warmstart.planning.schedule import Schedule
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.training.augmentations import Views, draw_batches, view_of
-from warmstart.training.shared import StoredSource, view_numbers
+from warmstart.training.shared import CachedBatches, view_numbers
 
 PLAIN = Schedule(
     optimizer="adamw",
@@ -121,8 +121,11 @@ def stored(broken=()):
 
     shelves = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
     contents = tuple(str(n) for n in range(20))
-    columns = {Tap(part=1, pool="avg"): slice(4, 5), Tap(part=2, pool="grid2"): slice(5, 7)}
-    return StoredSource(shelves, contents, 2, (2, 1, 2), columns, again), passed
+    columns = {
+        FeatureLayer(part=1, pool="avg"): slice(4, 5),
+        FeatureLayer(part=2, pool="grid2"): slice(5, 7),
+    }
+    return CachedBatches(shelves, contents, 2, (2, 1, 2), columns, again), passed
 
 
 @given(
@@ -132,7 +135,11 @@ def stored(broken=()):
 def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, broken):
     source, passed = stored(frozenset(str(n) for n in broken))
     rows, numbers = (np.array(column) for column in zip(*asked, strict=True))
-    taps = [Tap(part=2, pool="grid2"), Tap(part=2, pool="neck"), Tap(part=3, pool="avg")]
+    taps = [
+        FeatureLayer(part=2, pool="grid2"),
+        FeatureLayer(part=2, pool="neck"),
+        FeatureLayer(part=3, pool="avg"),
+    ]
     main, grid = source.batch(rows, numbers, taps)
     assert (main.dtype, main.shape[1:]) == (torch.float32, (2, 1, 2))
     base = torch.tensor([100.0 * view + row for row, view in asked])
@@ -145,7 +152,7 @@ def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, br
 
 def test_taps_come_in_the_order_that_the_head_has_them():
     source, _ = stored()
-    taps = [Tap(part=2, pool="grid2"), Tap(part=1, pool="avg")]
+    taps = [FeatureLayer(part=2, pool="grid2"), FeatureLayer(part=1, pool="avg")]
     main, *found = source.batch(np.array([4]), np.array([0]), taps)
     assert [t.tolist() for t in found] == [[[4.625, 4.75]], [[4.5]]]
     assert main.is_contiguous(memory_format=torch.channels_last)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration
-from warmstart.tasks.classify import CLASSES
-from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.regress import Regression
 from warmstart.training.selection import cross_calibrated, cross_parts
 from warmstart.training.ship import HEAD, RESTORED, SHARES, TUNED, at_full_size, decide
 
 K = 4
-NUMBERS = Numbers()
+NUMBERS = Regression()
 
 
 def _said(labels, right, rng, sure=4.0, k=K):
@@ -55,10 +55,12 @@ def _answers(target, rng, n=12, k=3):
     if target is NUMBERS:
         return rng.normal(size=(n, 1))
     p = rng.uniform(0.05, 0.95, size=(n, k))
-    return p / p.sum(axis=1, keepdims=True) if target is CLASSES else p
+    return p / p.sum(axis=1, keepdims=True) if target is CLASSIFICATION else p
 
 
-targets = pytest.mark.parametrize("target", [CLASSES, LABEL_SETS, NUMBERS], ids=lambda t: t.task)
+targets = pytest.mark.parametrize(
+    "target", [CLASSIFICATION, MULTILABEL, NUMBERS], ids=lambda t: t.task
+)
 
 
 @targets
@@ -93,7 +95,7 @@ def test_an_ensemble_has_its_share_of_the_fine_tuned_scores(target):
 def test_odds_are_raised_by_a_root_of_what_larger_folds_raise_the_linear_probes_by():
     """0.75 is odds of 3; larger folds took the linear probe's from 1 to 16, of which 16 ** 1/4."""
     probe, fewer, tuned = (np.array([[x, 1 - x]]) for x in (16 / 17, 0.5, 0.75))
-    p = CLASSES.answers(at_full_size(probe, fewer, tuned), Calibration(1.0, np.zeros(2)))
+    p = CLASSIFICATION.answers(at_full_size(probe, fewer, tuned), Calibration(1.0, np.zeros(2)))
     assert p[0, 0] == pytest.approx(6 / 7)
 
 
@@ -139,7 +141,7 @@ def test_what_was_not_kept_is_the_best_of_what_was_tried():
     assert found.kind == HEAD
     tried = np.stack([_slow(share, *case) for share in SHARES[1:]])
     assert (np.abs(tried - found.tuned).max(axis=2).min(axis=0) < 1e-5).all()
-    losses = [CLASSES.said_losses(one, labels).mean() for one in (*tried, found.tuned)]
+    losses = [CLASSIFICATION.said_losses(one, labels).mean() for one in (*tried, found.tuned)]
     assert losses[-1] < np.mean(losses[:-1])
     gap = _right(found.tuned, labels) - _right(case[0], labels)
     assert found.ahead == pytest.approx(gap)
@@ -321,7 +323,7 @@ def test_numbers_and_sets_of_labels_are_chosen_among_in_the_same_way(seed, how):
     some = rng.random((n, 3)) < 0.4
     some[:2] = [[True, False, True], [False, True, False]]
     sets = [np.clip(0.3 + 0.4 * some + 0.2 * rng.normal(size=(n, 3)), 0.05, 0.95) for _ in range(3)]
-    for target, labels, said in ((NUMBERS, truth, three), (LABEL_SETS, some.astype(int), sets)):
+    for target, labels, said in ((NUMBERS, truth, three), (MULTILABEL, some.astype(int), sets)):
         found = decide(*said, labels, fold, np.arange(n), target, **how)
         credits = target.credits(found.tuned, labels).mean()
         before = target.credits(said[0], labels).mean()

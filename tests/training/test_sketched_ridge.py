@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training import sketched_ridge
 from warmstart.training.head_families import KernelRidge
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 from warmstart.training.sketched_ridge import SketchedRidge, stretches
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 WIDTHS = (4, 6, 9)
 N, CLASSES = 120, 3
 
@@ -56,7 +60,7 @@ def problem_of(labels, sizes):
     groups = [np.sort(order[a:b]) for a, b in pairwise(ends)]
     groups += [np.array([row]) for row in np.sort(order[ends[-1] :])]
     folds = tuple(np.sort(np.concatenate(groups[k::5])) for k in range(5))
-    return Problem(labels, CLASSES, tuple(groups), folds)
+    return SelectionProblem(labels, CLASSES, tuple(groups), folds)
 
 
 def same(one, other, atol):

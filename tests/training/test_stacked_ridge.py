@@ -5,14 +5,18 @@ import pytest
 
 from warmstart.events import drain
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.regress import Regression
 from warmstart.training.linear_probe import families, fit_head
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 
-TAPS = (Tap(part=1, pool="avg"), Tap(part=2, pool="avg"), Tap(part=3, pool="neck"))
+TAPS = (
+    FeatureLayer(part=1, pool="avg"),
+    FeatureLayer(part=2, pool="avg"),
+    FeatureLayer(part=3, pool="neck"),
+)
 NAMES = ("last", "late", "early", "stack")
 
 
@@ -25,7 +29,7 @@ def made(features, names=NAMES):
 def posed(truth, target):
     groups = tuple(np.array([row]) for row in range(len(truth)))
     folds = tuple(np.sort(np.concatenate(groups[part::5])) for part in range(5))
-    return Problem(truth, target.n_outputs(truth), groups, folds, target)
+    return SelectionProblem(truth, target.n_outputs(truth), groups, folds, target)
 
 
 def numbers(n=80, seed=0, signal=1.0):
@@ -45,31 +49,32 @@ def said(fit, features):
 
 def test_it_is_about_as_good_as_the_best_of_its_members_and_linear():
     features, truth = numbers(signal=2.0)
-    problem, heads = posed(truth, Numbers()), made(features)
+    problem, heads = posed(truth, Regression()), made(features)
     losses = {
         name: min(trial.losses.mean() for trial in family.trials(problem)[-1])
         for name, family in heads.items()
     }
     assert losses["stack"] < min(losses.values()) + 0.02
     fit = drain(fit_head({"stack": heads["stack"]}, problem))
-    assert Numbers().credits(fit.probabilities, truth).mean() > 0.7
-    assert Numbers().credits(said(fit, features), truth).mean() > 0.7
+    assert Regression().credits(fit.probabilities, truth).mean() > 0.7
+    assert Regression().credits(said(fit, features), truth).mean() > 0.7
 
 
 def test_rows_held_out_have_no_say_in_what_is_said_of_them():
     features, truth = numbers()
-    problem = posed(truth, Numbers())
+    problem = posed(truth, Regression())
     told = truth.copy()
     told[problem.folds[0]] += 5
     first, other = (
-        made(features)["stack"].trials(posed(one, Numbers()))[0][0].outside for one in (truth, told)
+        made(features)["stack"].trials(posed(one, Regression()))[0][0].outside
+        for one in (truth, told)
     )
     np.testing.assert_allclose(first, other, atol=1e-8)
 
 
 def test_it_is_the_weighted_sum_of_its_members():
     features, truth = numbers()
-    problem = posed(truth, Numbers())
+    problem = posed(truth, Regression())
     heads = made(features)
     stack = heads["stack"]
     fit = stack.refit(problem, 0.0)
@@ -93,9 +98,9 @@ def test_noise_is_worth_nothing(task):
     found = []
     for seed in range(6):
         features, truth = numbers(seed=seed, signal=0.0)
-        target = Numbers()
+        target = Regression()
         if task == "labels":
-            target, rng = LABEL_SETS, np.random.default_rng(seed)
+            target, rng = MULTILABEL, np.random.default_rng(seed)
             truth = (rng.random((len(truth), 3)) < 0.4).astype(float)
         fit = drain(fit_head(made(features), posed(truth, target)))
         found.append(target.credits(fit.probabilities, truth).mean() - target.blind_score(truth))

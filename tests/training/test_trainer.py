@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from warmstart.training.checkpoint import Checkpoints, Saved
 from warmstart.training.data_parallel import is_out_of_memory
-from warmstart.training.trainer import PULL, Course, Trainer
+from warmstart.training.trainer import PULL, Trainer, UpdateRule
 
 RATE, DECAY = 0.02, 0.1
 property_of = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,7 +68,7 @@ def factor(step):
 
 def trainer(network, run=None, **course):
     course = {"optimizer": "adamw", "weight_decay": DECAY, "seed": 3, **course}
-    made = Trainer(run or network, moving(network), Course(**course))
+    made = Trainer(run or network, moving(network), UpdateRule(**course))
     made.begin(groups(network))
     return made
 
@@ -279,7 +279,9 @@ def test_a_group_that_nothing_reaches_stays_as_it_is():
     network = Net()
     network.spare = nn.Linear(2, 2)
     before = state(network)
-    made = Trainer(network, moving(network), Course(optimizer="adamw", weight_decay=0.0, l2_sp=1.0))
+    made = Trainer(
+        network, moving(network), UpdateRule(optimizer="adamw", weight_decay=0.0, l2_sp=1.0)
+    )
     made.begin([*groups(network), {"params": [*network.spare.parameters()], "lr": RATE}])
     train(made, data(2))
     assert torch.equal(network.spare.weight, before["spare.weight"])
@@ -398,7 +400,7 @@ def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
 
     def run(stop):
         network = Net()
-        made = Trainer(network, moving(network), Course(optimizer=name, weight_decay=0.0))
+        made = Trainer(network, moving(network), UpdateRule(optimizer=name, weight_decay=0.0))
         made.begin(groups(network)[2:])
         train(made, data(2))
         made.begin(groups(network))
@@ -409,7 +411,7 @@ def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
     _, half = run(3)
     saved = kept(tmp_path, half, 3)
     network = Net()
-    again = Trainer(network, moving(network), Course(optimizer=name, weight_decay=0.0))
+    again = Trainer(network, moving(network), UpdateRule(optimizer=name, weight_decay=0.0))
     again.begin(groups(network))
     again.restore(saved.tensors, saved.facts["trainer"])
     train(again, data(4)[3:], 3)

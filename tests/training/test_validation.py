@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
 from warmstart.training.selection import LEAST, PARTS, cross_parts
-from warmstart.training.validation import CANDIDATES, END, LOOKS, SHARES, WORST, Route, choose
+from warmstart.training.validation import CANDIDATES, END, LOOKS, SHARES, WORST, TrainingEnd, choose
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)
@@ -43,10 +43,10 @@ def slow_losses(scores, labels):
 @property_of
 @given(n_steps=st.integers(1, 5000))
 def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
-    steps = [Route(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
     assert steps == sorted(steps)
     assert steps[0] >= 1
-    assert steps[-1] == n_steps == Route().n_steps(n_steps)
+    assert steps[-1] == n_steps == TrainingEnd().n_steps(n_steps)
     if n_steps >= LOOKS:
         assert len(set(steps)) == LOOKS
 
@@ -56,7 +56,7 @@ def test_candidates_are_the_looks_then_the_shares_of_the_whole_way():
     assert {c.share for c in CANDIDATES[:LOOKS]} == {1.0}
     assert tuple(c.share for c in CANDIDATES[LOOKS:]) == SHARES
     assert {c.look for c in CANDIDATES[LOOKS:]} == {LOOKS}
-    assert CANDIDATES[END] == Route()
+    assert CANDIDATES[END] == TrainingEnd()
 
 
 # ---- the choice ----------------------------------------------------------------------------

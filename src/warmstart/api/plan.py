@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from warmstart.errors import PlanError
-from warmstart.network.freeze import Hold, groups
+from warmstart.network.freeze import FrozenBlocks, groups
 from warmstart.network.structure import OUTPUT, Sections, sections, sections_for
 from warmstart.planning import rules
 from warmstart.planning.actions import body_actions
@@ -17,7 +17,7 @@ from warmstart.planning.learning_rates import (
     NEW,
     OPTIMIZERS,
     WEIGHT_DECAY,
-    Spread,
+    LearningRateSpread,
     base_rate,
     layer_decay,
     most_new,
@@ -27,10 +27,10 @@ from warmstart.planning.learning_rates import (
 from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
 from warmstart.records.plan import (
     Action,
+    BlockPlan,
     Choice,
     HeadPlan,
     InputPlan,
-    PartPlan,
     Plain,
     Plan,
     TrainingPlan,
@@ -60,7 +60,7 @@ def freeze(network: nn.Module, plan: Plan) -> Frozen:
     return Frozen(network, plan, sections_for(network, plan))
 
 
-class Frozen(Hold):
+class Frozen(FrozenBlocks):
     """A network frozen as a plan says; `remove` puts its modes and gradient flags back."""
 
     def __init__(self, network: nn.Module, plan: Plan, sections: Sections) -> None:
@@ -122,7 +122,7 @@ def plan(
     has no closed form in somebody's loop, so it is trained at ten times the rate.
 
     Raises: PlanError for a strategy, rate or optimizer that cannot be followed, or an output
-    of another size; StartError for a module without tensors.
+    of another size; ModelError for a module without tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
     >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").parts]
@@ -214,19 +214,19 @@ def _why(lr: float, is_head: bool) -> str:
     return f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
 
 
-def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[PartPlan, ...]:
+def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
     """Every part with its action and rate; the output last."""
     body = body_actions(asked, found.names)
     rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
     is_typed = rate is not None and rate.source == "user"
-    spread = Spread(
+    spread = LearningRateSpread(
         base=_number(rate),
         decay=_number(training.layer_decay),
         most=math.inf if is_typed else most_new(optimizer),
     )
     *rates, last = part_rates([*body, "added"], spread)
     rows = [
-        PartPlan(name=name, action=_user(action), rate=rate)
+        BlockPlan(name=name, action=_user(action), rate=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)
     ]
     new = Choice(
@@ -236,7 +236,7 @@ def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[Pa
     )
     action: Action = "tuned"
     why = "trained step by step: in your own loop it has no closed form"
-    return (*rows, PartPlan(name=OUTPUT, action=_rule(action, why), rate=new))
+    return (*rows, BlockPlan(name=OUTPUT, action=_rule(action, why), rate=new))
 
 
 def _no_head() -> HeadPlan:

@@ -35,14 +35,14 @@ from warmstart.run.base_model import choose_start
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.training import fine_tune
-from warmstart.training.attempt import Attempt
+from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Scene, set_scene
+from warmstart.training.dataset import TrainingDataset, set_scene
 from warmstart.training.guards import Alarm
-from warmstart.training.lesson import Lesson
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.outfit import outfit
 from warmstart.training.score import fit_on
-from warmstart.training.shared import Room
+from warmstart.training.shared import TrainingContext
 from warmstart.training.validation import END
 
 SCALES = (1 / 3, 1.0, 3.0)
@@ -181,13 +181,13 @@ def _nothing_moves(strategy: str) -> UsageError:
     )
 
 
-def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
+def _try_all(scene: TrainingDataset, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
     torch.set_num_threads(threads_for(scene.look.network.record))
     arranged = scene.arranged
     held = fine_tune.held_out(scene, 1)[0]
     keep = np.setdiff1d(np.arange(len(arranged.learn)), held)
     yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
-    room = Room(
+    room = TrainingContext(
         source=(yield from fine_tune.open_source(scene, plan)),
         labels=arranged.labels,
         blocks=arranged.blocks(),
@@ -197,7 +197,7 @@ def _try_all(scene: Scene, plan: Plan, rate: float, n_steps: int) -> Steps[RateP
     )
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     # The same number for all: the same batches in the same order.
-    lesson = Lesson(
+    lesson = TrainingTask(
         make=lambda: outfit(scene.look.network, plan, head, read, scene.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
         room=room,
@@ -223,9 +223,9 @@ class _Tried:
     alarm: Alarm | None
 
 
-def _try(lesson: Lesson, scale: float, number: int) -> Steps[_Tried]:
+def _try(lesson: TrainingTask, scale: float, number: int) -> Steps[_Tried]:
     """One short training, whose events count on from those of the ones before."""
-    attempt, n_steps = Attempt(lesson, scale, ()), lesson.schedule.n_steps
+    attempt, n_steps = TrainingAttempt(lesson, scale, ()), lesson.schedule.n_steps
     steps = attempt.run()
     try:
         while True:
@@ -256,7 +256,7 @@ def _losses(scores: Array, labels: Rows) -> Array:
     return losses
 
 
-def _judged(found: Sequence[_Tried], rate: float, lesson: Lesson) -> RateProbe:
+def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateProbe:
     """Each rate beside the best, by the same rows."""
     blocks = lesson.room.blocks[lesson.held]
     alive = [one.losses for one in found if one.losses is not None]

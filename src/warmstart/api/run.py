@@ -205,7 +205,7 @@ def fit(
     shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
     sees every event. A script that `torchrun` starts in several processes shares the work among
     them: all are handed the same run, which the first writes and tells of.
-    Raises: DataError, StartError, PlanError, UsageError, RunFolderError; TrainingError if the
+    Raises: DataError, ModelError, PlanError, UsageError, RunFolderError; TrainingError if the
     work fails.
     """
     from warmstart.request import Request, typed_settings
@@ -268,7 +268,7 @@ def resume(
 
     Raises: RunFolderError where there is no such run, or it failed, is at work elsewhere, or
     began with other versions; UsageError for objects that are missing; DataError or
-    StartError where data or start have changed; TrainingError if the work fails.
+    ModelError where data or start have changed; TrainingError if the work fails.
     """
     if not isinstance(run, (str, Path)):
         raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
@@ -329,7 +329,7 @@ def _shown(
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     """Load a finished run for predicting; `network` only for a start of one's own.
 
-    Raises: RunFolderError if there is no model, StartError if it cannot be rebuilt.
+    Raises: RunFolderError if there is no model, ModelError if it cannot be rebuilt.
     """
     from warmstart.run.predictor import load as load_predictor
 

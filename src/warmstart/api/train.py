@@ -80,11 +80,11 @@ def train(
     course = schedule(plan)
     if seed is not None:
         course = replace(course, seed=seed)
-    return _Job(network, plan, sections_for(network, plan), course, loss).events(data)
+    return _OwnTraining(network, plan, sections_for(network, plan), course, loss).events(data)
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _OwnTraining:
     network: nn.Module
     plan: Plan
     sections: Sections

@@ -23,7 +23,7 @@ from warmstart.data.dataset import Columns, Listing, joined, some, under, unread
 from warmstart.data.near_duplicates import Pair, are_scenes, compared, find_twins, scenes
 from warmstart.data.sources import Source, list_source
 from warmstart.data.splits import blocks
-from warmstart.errors import DataError, StartError, missing
+from warmstart.errors import DataError, ModelError, missing
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.metrics import scores
 from warmstart.evaluation.reliability import reliability
@@ -40,8 +40,8 @@ from warmstart.network.hub_folder import PREFIX
 from warmstart.network.onnx_file import SUFFIX, open_onnx
 from warmstart.network.trained_elsewhere import (
     Array,
-    Feeding,
-    Outside,
+    ExternalClassifier,
+    InputHandling,
     is_published,
     open_file,
     open_named,
@@ -49,7 +49,7 @@ from warmstart.network.trained_elsewhere import (
 from warmstart.network.weights import SUFFIXES
 from warmstart.nouns import IMAGES, count, is_are
 from warmstart.planning import rules
-from warmstart.records.comparison import Guess, Judged, TrainGap
+from warmstart.records.comparison import AuditedModel, Guess, TrainGap
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.run_folder import read_json
@@ -152,7 +152,7 @@ _NOTHING = np.empty(0, np.uint8)  # instead of pixels where an image is only loo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class InferenceResult:
     """The images that could be read, and what the model says of those that it was shown.
 
     Shapes: glances (n, glance.WIDTH); asked (m,) numbers the examples that were shown, scores
@@ -169,8 +169,8 @@ class Seen:
 
 
 def question(
-    listing: Listing, model: Outside, shown: Collection[str], kept: Collection[str]
-) -> Steps[Seen]:
+    listing: Listing, model: ExternalClassifier, shown: Collection[str], kept: Collection[str]
+) -> Steps[InferenceResult]:
     """Decode every image once, and show the model those whose ids are in `shown`.
 
     `kept` are ids of shown images whose pixels are wanted again. Decoding runs in threads
@@ -205,7 +205,7 @@ def question(
     if not answers.rows:
         raise DataError(f"{listing.wording.source}: none of its images can be read; replace them")
     yield Event(stage="look", kind="end", step=len(todo), of=len(todo))
-    return Seen(
+    return InferenceResult(
         examples=tuple(examples),
         glances=np.stack([desk.glances[e.id] for e in examples]),
         asked=np.array(answers.rows, dtype=np.intp),
@@ -238,7 +238,7 @@ class _Desk:
 class _Answers:
     """Gathers images into batches, and what the model says of them."""
 
-    def __init__(self, model: Outside, kept: frozenset[str]) -> None:
+    def __init__(self, model: ExternalClassifier, kept: frozenset[str]) -> None:
         self._model, self._kept = model, kept
         self._batch: list[Pixels] = []
         self.rows: list[int] = []
@@ -264,7 +264,7 @@ class _Answers:
             self._batch = []
 
 
-def look_alikes(seen: Seen) -> tuple[tuple[str, str], ...]:
+def look_alikes(seen: InferenceResult) -> tuple[tuple[str, str], ...]:
     """Near copies among all that could be read: pairs of ids. Exact copies are no news here."""
     first: dict[str, int] = {}
     for row, example in enumerate(seen.examples):
@@ -343,10 +343,12 @@ class _Lot:
         return scores(p, self.labels, self.blocks)
 
 
-def settle_names(model: Outside, given: Path | None, classes: Sequence[str], data: str) -> Names:
+def settle_names(
+    model: ExternalClassifier, given: Path | None, classes: Sequence[str], data: str
+) -> Names:
     """What the outputs are called: by a file, by the model itself, or as the data's classes.
 
-    Raises: StartError where nothing tells, or as many names are told as outputs are not there.
+    Raises: ModelError where nothing tells, or as many names are told as outputs are not there.
     """
     if given is not None:
         names = Names(read_names(given), f"from {given}")
@@ -357,12 +359,12 @@ def settle_names(model: Outside, given: Path | None, classes: Sequence[str], dat
     elif model.outputs == len(classes):
         return Names(tuple(classes), _ASSUMED, is_assumed=True)
     else:
-        raise StartError(
+        raise ModelError(
             f"{model.name} has {model.outputs:,} outputs, {data} has {count(len(classes), 'class')}"
             ", and nothing names the outputs; add --labels FILE, one name a line in their order."
         )
     if len(names.outputs) != model.outputs:
-        raise StartError(
+        raise ModelError(
             f"{model.name} has {model.outputs:,} outputs, and {len(names.outputs):,} names come "
             f"{names.source}; give --labels FILE with one name for each, in their order."
         )
@@ -370,12 +372,12 @@ def settle_names(model: Outside, given: Path | None, classes: Sequence[str], dat
 
 
 def judge_model(
-    listing: Listing, model: Outside, labels: Path | None, seed: int = 0
-) -> Steps[Judged]:
+    listing: Listing, model: ExternalClassifier, labels: Path | None, seed: int = 0
+) -> Steps[AuditedModel]:
     """Show a model labelled images, and say what it is worth on them and why to beware.
 
     Rows of split "test" are judged on; all others are what it may have learnt from.
-    Raises: StartError or DataError where its outputs or the images cannot be used.
+    Raises: ModelError or DataError where its outputs or the images cannot be used.
     """
     classes = tuple(sorted({row.label for row in listing.rows}))
     names = settle_names(model, labels, classes, listing.wording.source)
@@ -401,8 +403,12 @@ def judge_model(
 
 
 def _judged(
-    listing: Listing, model: Outside, names: Names, seen: Seen, rng: np.random.Generator
-) -> Judged:
+    listing: Listing,
+    model: ExternalClassifier,
+    names: Names,
+    seen: InferenceResult,
+    rng: np.random.Generator,
+) -> AuditedModel:
     found = overlap(seen.examples, look_alikes(seen), model.learnt)
     test = _lot(seen, names, found, "test")
     leaks = np.array([example.id in found.leaked for example in test.examples])
@@ -411,7 +417,7 @@ def _judged(
     strangers = [r for r in listing.rows if r.split == "test" and r.label not in names.outputs]
     present = {example.label for example in test.examples}
     n_train = sum(example.split != "test" for example in seen.examples)
-    return Judged(
+    return AuditedModel(
         model=model.name,
         title=model.title,
         data=listing.title,
@@ -438,7 +444,7 @@ def _judged(
     )
 
 
-def _lot(seen: Seen, names: Names, found: Overlap, split: str) -> _Lot:
+def _lot(seen: InferenceResult, names: Names, found: Overlap, split: str) -> _Lot:
     number = {name: index for index, name in enumerate(names.outputs)}
     rows = [k for k, row in enumerate(seen.asked) if seen.examples[row].split == split]
     examples = tuple(seen.examples[seen.asked[k]] for k in rows)
@@ -488,7 +494,7 @@ def _train(lot: _Lot, unseen: Scores, of: int) -> TrainGap | None:
     )
 
 
-def _problems(listing: Listing, seen: Seen) -> tuple[Finding, ...]:
+def _problems(listing: Listing, seen: InferenceResult) -> tuple[Finding, ...]:
     """What the listing passed over, and what could not be read."""
     n = len(seen.unreadable)
     sentence = f"{count(n, 'image')} could not be read and left out of all figures."
@@ -496,7 +502,7 @@ def _problems(listing: Listing, seen: Seen) -> tuple[Finding, ...]:
 
 
 def _fed_in(
-    model: Outside, seen: Seen, test: _Lot, rng: np.random.Generator
+    model: ExternalClassifier, seen: InferenceResult, test: _Lot, rng: np.random.Generator
 ) -> tuple[Finding, ...]:
     """Whether another usual preprocessing is better, on the images kept, in random order."""
     rows = [row for row, example in enumerate(test.examples) if example.id in seen.kept]
@@ -555,19 +561,19 @@ def judge(
     train: Any = None,
     label: str | None = None,
     group: str | None = None,
-    feeding: Feeding | None = None,
-) -> Steps[Judged]:
+    feeding: InputHandling | None = None,
+) -> Steps[AuditedModel]:
     """Show a finished model labelled images; nothing is trained or written.
 
     `model` is a file of weights (with `arch`), an ONNX file, a folder in the format of the
     Hugging Face hub, a run folder, or the name of a start. `labels` is a file that names its
     outputs in their order, `train` the images that it was trained on, to look for leaks.
-    Raises: StartError, RunFolderError or DataError where one of them cannot be used.
+    Raises: ModelError, RunFolderError or DataError where one of them cannot be used.
     """
     _check_there(model, arch)
     listing = list_given(data, label=label, group=group, train=train)
     yield Event(stage="look", kind="begin")
-    opened = open_model(model, arch, feeding or Feeding())
+    opened = open_model(model, arch, feeding or InputHandling())
     return (yield from judge_model(listing, opened, labels))
 
 
@@ -575,17 +581,17 @@ def _check_there(name: str, arch: str | None) -> None:
     """Before images are read: is the file there, and of a kind that holds weights?"""
     path = Path(name)
     if path.suffix in (*SUFFIXES, SUFFIX) and not path.exists():
-        raise StartError(missing(path, name, "name a file of weights, a run folder or a start."))
+        raise ModelError(missing(path, name, "name a file of weights, a run folder or a start."))
     is_other = path.is_file() and path.suffix not in (*SUFFIXES, SUFFIX)
     if is_other and arch is None and not is_hub_folder(path.parent):
         known = f"{', '.join(SUFFIXES)} or {SUFFIX}"
-        raise StartError(f"{name} is no file of weights; name one that ends in {known}.")
+        raise ModelError(f"{name} is no file of weights; name one that ends in {known}.")
 
 
-def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
+def open_model(name: str, arch: str | None, feeding: InputHandling) -> ExternalClassifier:
     """A finished model by its name, of whatever kind it is.
 
-    Raises: StartError or RunFolderError if it cannot be opened, or a design is named for one
+    Raises: ModelError or RunFolderError if it cannot be opened, or a design is named for one
     that knows its own.
     """
     path = Path(name)
@@ -604,7 +610,7 @@ def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
     if path.is_dir():
         return open_folder(path, feeding) if is_hub_folder(path) else _open_run(path, feeding)
     if not is_published(name):
-        raise StartError(
+        raise ModelError(
             f"{name} does not exist; name a file of weights, an ONNX file, a run folder or a start."
         )
     return open_named(name, feeding)
@@ -612,17 +618,17 @@ def open_model(name: str, arch: str | None, feeding: Feeding) -> Outside:
 
 def _check_alone(name: str, arch: str | None) -> None:
     if arch is not None:
-        raise StartError(f"--arch {arch}: {name} knows its own design; leave --arch away.")
+        raise ModelError(f"--arch {arch}: {name} knows its own design; leave --arch away.")
 
 
-def _open_run(run: Path, feeding: Feeding) -> Outside:
+def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
     """A run: its calibrated output, and the images that it learnt from."""
     predictor = load(run)
     record, model = predictor.bundle.record, predictor.model
     if feeding.is_said:
-        raise StartError(f"{run} says itself how images are fed in; leave those options away.")
+        raise ModelError(f"{run} says itself how images are fed in; leave those options away.")
     if record.task != "classify":
-        raise StartError(
+        raise ModelError(
             f"{run} does not name one class an image, which is what audit judges; use "
             f"`warmstart evaluate {run} DATA`."
         )
@@ -633,7 +639,7 @@ def _open_run(run: Path, feeding: Feeding) -> Outside:
             return model.head(taps).float().numpy(), taps[-1].flatten(1).float().numpy()
 
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
-    return Outside(
+    return ExternalClassifier(
         name=str(run),
         title=f"{os.path.normpath(run)} (a run), {n_numbers / 1e6:.1f} M parameters",
         answer=answer,

@@ -12,7 +12,7 @@ from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_g
 from warmstart.features.batches import normalised
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import Pixels
-from warmstart.network.trained_elsewhere import Array, Outside
+from warmstart.network.trained_elsewhere import Array, ExternalClassifier
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.stats.paired import mean_interval
@@ -29,7 +29,10 @@ class Habit:
 
 
 def try_habits(
-    model: Outside, pixels: Sequence[Pixels], labels: NDArray[np.int64], blocks: NDArray[np.int64]
+    model: ExternalClassifier,
+    pixels: Sequence[Pixels],
+    labels: NDArray[np.int64],
+    blocks: NDArray[np.int64],
 ) -> Finding | None:
     """A finding where the model is clearly more often right under another usual habit.
 
@@ -76,7 +79,7 @@ def _for(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _hits(
-    model: Outside, pixels: Sequence[Pixels], labels: NDArray[np.int64], habit: Habit
+    model: ExternalClassifier, pixels: Sequence[Pixels], labels: NDArray[np.int64], habit: Habit
 ) -> Array:
     """1 where the model is right, else 0. Shapes: pixels (n) of (H, W, C), labels (n,)."""
     found = []

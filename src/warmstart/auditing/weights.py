@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from warmstart.errors import StartError, UsageError
+from warmstart.errors import ModelError, UsageError
 from warmstart.network.hub_base import is_hub_folder
 from warmstart.network.hub_folder import read_folder
 from warmstart.network.model_folder import read_bundle
@@ -32,7 +32,7 @@ def audit(model: str, base: str) -> Audit:
     """Compare two sets of weights by name, without building the networks.
 
     Each is a file of weights, a run folder, or the name of a start. Nothing is written.
-    Raises: UsageError if both are the same; StartError or RunFolderError if one of them
+    Raises: UsageError if both are the same; ModelError or RunFolderError if one of them
     cannot be read.
     """
     where = _place_of(model)
@@ -66,7 +66,7 @@ def _place_of(name: str) -> Path | None:
 def read_tensors(name: str) -> Weights:
     """The tensors behind a name: of a run folder, of a file, or of a start by its name.
 
-    Raises: StartError or RunFolderError if there are none.
+    Raises: ModelError or RunFolderError if there are none.
     """
     path = Path(name)
     if is_hub_folder(path):
@@ -76,7 +76,7 @@ def read_tensors(name: str) -> Weights:
     if path.suffix in SUFFIXES or path.is_file():
         return read_weights(path)
     if os.sep in name:
-        raise StartError(f"{name} does not exist; name a file of weights, a run folder or a start.")
+        raise ModelError(f"{name} does not exist; name a file of weights, a run folder or a start.")
     from warmstart.network.load import load  # a library of architectures, only where needed
 
     return load(name).module.state_dict()

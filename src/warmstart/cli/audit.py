@@ -15,7 +15,7 @@ from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.formatting import count, interval, percent, printable
 from warmstart.formatting import sentence as as_sentence
-from warmstart.records.comparison import ClassScore, Judged
+from warmstart.records.comparison import AuditedModel, ClassScore
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
@@ -24,13 +24,13 @@ from warmstart.records.summary import Scores
 from warmstart.terminal.text import WIDTH, column
 
 if TYPE_CHECKING:
-    from warmstart.network.trained_elsewhere import Feeding
+    from warmstart.network.trained_elsewhere import InputHandling
 
 
 _ON_IMAGES = ("--arch", "--labels", "--train", "--label", "--group", "--size", "--mean", "--std")
 
 
-def audited(call: Call) -> tuple[Audit | None, Judged | None]:
+def audited(call: Call) -> tuple[Audit | None, AuditedModel | None]:
     """What moved against --base, and what the model is worth on DATA; one may be None.
 
     Raises: UsageError where there is neither, or an option belongs to the one that is missing.
@@ -54,7 +54,7 @@ def audited(call: Call) -> tuple[Audit | None, Judged | None]:
     return moved, _judge(call, model, data[0], feeding) if feeding else None
 
 
-def _judge(call: Call, model: str, data: str, feeding: Feeding) -> Judged:
+def _judge(call: Call, model: str, data: str, feeding: InputHandling) -> AuditedModel:
     values = call.values
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
@@ -76,8 +76,8 @@ def _judge(call: Call, model: str, data: str, feeding: Feeding) -> Judged:
         )
 
 
-def _feeding(call: Call) -> Feeding:
-    from warmstart.network.trained_elsewhere import Feeding
+def _feeding(call: Call) -> InputHandling:
+    from warmstart.network.trained_elsewhere import InputHandling as Feeding
 
     values = call.values
     std = numbers("--std", values["--std"]) if "--std" in values else ()
@@ -279,7 +279,7 @@ _NARROW = 0.05  # what more images are counted for
 _T = 1.96
 
 
-def judged_text(found: Judged) -> str:
+def judged_text(found: AuditedModel) -> str:
     """Model, accuracy, whether it is as sure as it is right, leaks, findings, classes."""
     blocks = [
         [*_model(found), *_names(found)],
@@ -290,7 +290,7 @@ def judged_text(found: Judged) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _model(found: Judged) -> list[str]:
+def _model(found: AuditedModel) -> list[str]:
     return [
         column("Model", f"{found.title}, {found.outputs:,} outputs"),
         column(
@@ -318,7 +318,7 @@ def _shape(prep: Preprocessing) -> str:
     return f"{sides}, {how}; mean {values[0]}, spread {values[1]}"
 
 
-def _names(found: Judged) -> list[str]:
+def _names(found: AuditedModel) -> list[str]:
     text = [f"outputs named {found.labels_from}"]
     if found.is_assumed:
         text = [f"order of the outputs {found.labels_from}; if that is wrong, give --labels FILE"]
@@ -347,7 +347,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _accuracy(found: Judged) -> list[str]:
+def _accuracy(found: AuditedModel) -> list[str]:
     test = found.without_leaks or found.test
     text = [_share(test)]
     if found.without_leaks:
@@ -371,7 +371,7 @@ def _share(test: Scores) -> str:
     return interval(test.accuracy, test.low, test.high, test.n)
 
 
-def _wide(found: Judged) -> list[str]:
+def _wide(found: AuditedModel) -> list[str]:
     """Said plainly where the images are too few to tell."""
     best = found.without_leaks or found.test
     half = (best.high - best.low) / 2
@@ -384,7 +384,7 @@ def _wide(found: Judged) -> list[str]:
     ]
 
 
-def _gap(found: Judged) -> list[str]:
+def _gap(found: AuditedModel) -> list[str]:
     train = found.train
     if train is None:
         return []
@@ -398,7 +398,7 @@ def _gap(found: Judged) -> list[str]:
     return [text + "."]
 
 
-def _sure(found: Judged) -> list[str]:
+def _sure(found: AuditedModel) -> list[str]:
     trust = found.calibration
     text = [trust.sentence, f"Calibration error (ECE) {trust.ece:.3f}"]
     if trust.temperature is not None and trust.ece_after is not None:
@@ -409,7 +409,7 @@ def _sure(found: Judged) -> list[str]:
     return [text[0], text[1] + "."]
 
 
-def _leaks(found: Judged) -> str:
+def _leaks(found: AuditedModel) -> str:
     leaks = [finding for finding in found.findings if finding.kind == "leak"]
     if leaks:
         return "\n".join(map(_finding, leaks))

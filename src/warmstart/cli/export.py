@@ -50,7 +50,8 @@ def export(call: Call) -> int:
     run = Path(call.places[0])
     with watcher(call) as watch:
         watch.show(Event(stage="deliver", kind="begin"))
-        from warmstart.exporting.export import Wanted, steps
+        from warmstart.exporting.export import ExportOptions as Wanted
+        from warmstart.exporting.export import steps
         from warmstart.exporting.formats import check_asked
 
         is_int8, with_pixels = "--int8" in switches, "--pixels" in switches

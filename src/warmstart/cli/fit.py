@@ -20,7 +20,7 @@ from warmstart.events import Event, follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning.forecast import given_up
-from warmstart.planning.words import Run, runs
+from warmstart.planning.words import BlockRange, runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import WIDTH, column
 
@@ -75,11 +75,11 @@ def _layers(found: DryRun) -> str:
     return "\n".join(lines)
 
 
-def _rates(run: Run) -> str:
+def _rates(run: BlockRange) -> str:
     return run.rates.removeprefix("at ") or "–"
 
 
-def _names(run: Run) -> str:
+def _names(run: BlockRange) -> str:
     first, last = run.names[0], run.names[-1]
     text = first if first == last else f"{first} … {last}"
     return text if len(text) <= NAME_WIDTH else text[: NAME_WIDTH - 1] + "…"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from warmstart.cli.parse import Call
 from warmstart.cli.request import request_of
 from warmstart.cli.stop import stoppable
-from warmstart.distributed import World, here
-from warmstart.errors import UsageError, WarmstartError, WorldError
+from warmstart.distributed import ProcessGroup, here
+from warmstart.errors import ProcessError, UsageError, WarmstartError
 from warmstart.events import Event, follow
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
@@ -88,7 +88,7 @@ def find_image(*folders: str | None) -> str | None:
 INTERRUPTED = 130
 
 
-def check_processes(call: Call, world: World) -> None:
+def check_processes(call: Call, world: ProcessGroup) -> None:
     """Raises: UsageError where --parallel asks for other processes than there are."""
     from warmstart.planning.machine import KIND, is_way, n_stages
 
@@ -134,10 +134,10 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
         if error.exit_code != 1:
             return error.exit_code
         cause = error.__cause__ or error
-        if not isinstance(cause, WorldError):
+        if not isinstance(cause, ProcessError):
             raise
         world = here()  # it may be the first that is gone, and cannot say so
-        raise WorldError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
+        raise ProcessError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
     return 0
 
 

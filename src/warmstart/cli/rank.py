@@ -12,7 +12,7 @@ from warmstart.cli.request import names_in
 from warmstart.events import Event, follow
 from warmstart.formatting import duration, interval, percent, percents, printable
 from warmstart.nouns import nouns_of
-from warmstart.records.comparison import RankedStart, Ranking
+from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
 from warmstart.terminal.text import WIDTH, column
@@ -44,7 +44,7 @@ def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
     return "\n\n".join([table, told, _advice(ranking, words)])
 
 
-def _row(start: RankedStart, best: set[str], ranking: Ranking) -> tuple[str, ...]:
+def _row(start: RankedModel, best: set[str], ranking: Ranking) -> tuple[str, ...]:
     return (
         printable(start.name),
         interval(start.value, start.low, start.high, ranking.n),
@@ -54,7 +54,7 @@ def _row(start: RankedStart, best: set[str], ranking: Ranking) -> tuple[str, ...
     )
 
 
-def _mark(start: RankedStart, best: set[str], ranking: Ranking) -> str:
+def _mark(start: RankedModel, best: set[str], ranking: Ranking) -> str:
     if start is ranking.starts[0]:
         return "best" if len(ranking.starts) > 1 else ""
     if start.name in best:
@@ -89,7 +89,7 @@ def _meaning(ranking: Ranking) -> str:
     return column("Meaning", text)
 
 
-def _best(ranking: Ranking) -> list[RankedStart]:
+def _best(ranking: Ranking) -> list[RankedModel]:
     """The best start and those that tie with it."""
     first = ranking.starts[0].name
     group = next((tie for tie in ranking.ties if tie[0] == first), (first,))

@@ -22,7 +22,8 @@ def studio(call: Call) -> int:
     """Serve until a signal comes; returns 0 then. Raises: ServeError, DataError, RunFolderError."""
     from warmstart.request import DEFAULT_START
     from warmstart.run.fit import fit
-    from warmstart.studio.studio import Opening, opened
+    from warmstart.studio.studio import StudioOptions as Opening
+    from warmstart.studio.studio import opened
     from warmstart.studio.studio import studio as steps
 
     values = call.values

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
-from warmstart.data.parsing import Pictures, Stored, Table, text_of
+from warmstart.data.parsing import Pictures, Table, TableImages, text_of
 from warmstart.data.place import MAX_FILE_BYTES, special
 from warmstart.errors import DataError, install_command
 from warmstart.machine import check_room, reading_limit, size_of_cells
@@ -192,7 +192,7 @@ class _Contents:
     schema: Any
     n_rows: int
     column: Callable[[str], Any]
-    images: Callable[[str], Stored]
+    images: Callable[[str], TableImages]
     names: Names
 
 
@@ -360,7 +360,7 @@ def _table(contents: _Contents, shown: str, kind: str) -> Table:
         names = contents.names.get(name)
         return cells if names is None else _named(cells, names, name, shown)
 
-    def pictures() -> Stored:
+    def pictures() -> TableImages:
         with _readable(shown, kind):
             stored = contents.images(str(image))
             _whole(contents, stored.inside)
@@ -452,7 +452,7 @@ def _named(
     return named
 
 
-def _stored(column: Any, pages: Pages) -> Stored:
+def _stored(column: Any, pages: Pages) -> TableImages:
     """The images of a column of bytes, or of structs {bytes, path}, as they lie in `pages`."""
     payloads, paths = cells_of(column)
 
@@ -462,10 +462,10 @@ def _stored(column: Any, pages: Pages) -> Stored:
         return payload
 
     named = [None] * len(column) if paths is None else paths.to_pylist()
-    return Stored(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
+    return TableImages(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
 
 
-def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> Stored:
+def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> TableImages:
     """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
     groups = RowGroups(
         opened=opened,
@@ -479,7 +479,7 @@ def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> Stored:
         pages = Pages()
         with opened() as file:
             return _stored(_spool(file, name, shown, n_bytes, pages), pages)
-    return Stored(paths=groups.paths, inside=groups.inside, load=groups.load)
+    return TableImages(paths=groups.paths, inside=groups.inside, load=groups.load)
 
 
 def _check_plausible(n_unpacked: int, n_packed: int, shown: str) -> None:

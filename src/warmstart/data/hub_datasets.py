@@ -17,7 +17,7 @@ from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
 from warmstart.data.dataset import Columns, Listing, Wording, joined, some, under
-from warmstart.data.image_tables import Files, list_table
+from warmstart.data.image_tables import ReferencedFiles, list_table
 from warmstart.data.parsing import SPLIT_VALUES
 from warmstart.data.place import Place, counted
 from warmstart.errors import DataError
@@ -58,7 +58,7 @@ def list_saved(place: Place, columns: Columns) -> Listing:
     )
 
 
-def files_of(place: Place, below: str = "") -> Files:
+def files_of(place: Place, below: str = "") -> ReferencedFiles:
     """The files of a place as a table below `below` names them; none outside the place.
 
     >>> place = Place(name="d", shown="d", files=("a/1.png",), folders=("a",), load=lambda _: b"")
@@ -75,7 +75,7 @@ def files_of(place: Place, below: str = "") -> Files:
                 name = posixpath.normpath(PurePosixPath(path).relative_to(root.as_posix()))
         return partial(place.load, name) if name in known else None
 
-    return Files(
+    return ReferencedFiles(
         exists=lambda path: below + path in known,
         load=lambda path: place.load(below + path),
         inside=inside,

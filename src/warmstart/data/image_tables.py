@@ -29,7 +29,7 @@ GONE = "is not there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
+class ReferencedFiles:
     """What the paths of a table are looked up in; they are relative to the table.
 
     `inside` gives what reads a path, if that does not lead out of the folder. `links` holds the
@@ -49,7 +49,9 @@ class _Images:
     lost: Mapping[int, str] = field(default_factory=dict)  # rows without one, with the reason
 
 
-def list_table(table: Table, *, shown: str, name: str, files: Files, columns: Columns) -> Listing:
+def list_table(
+    table: Table, *, shown: str, name: str, files: ReferencedFiles, columns: Columns
+) -> Listing:
     """List the rows of a table.
 
     A row's id is its path as written; images that lie in the table itself have the path they
@@ -108,7 +110,7 @@ def _roles(table: Table, columns: Columns, shown: str) -> Roles:
     return Roles(path=path, label=label, group=group or None, split=split)
 
 
-def _images(table: Table, roles: Roles, shown: str, files: Files) -> _Images:
+def _images(table: Table, roles: Roles, shown: str, files: ReferencedFiles) -> _Images:
     if table.pictures:
         return _embedded(table.pictures, table, shown, files)
     return _named(table, roles.path, shown, files)
@@ -130,7 +132,7 @@ def _rows(
 # ---- where the images are ---------------------------------------------------------------------
 
 
-def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
+def _named(table: Table, column: str, shown: str, files: ReferencedFiles) -> _Images:
     """Images by path; a few that are not there are left out."""
     ids = [(cell or "").strip() for cell in table.texts(column)]
     lost = {row: why for row, id in enumerate(ids) if (why := _why_lost(id, files))}
@@ -152,7 +154,7 @@ def _named(table: Table, column: str, shown: str, files: Files) -> _Images:
     return _Images(ids, lambda id: files.load(_relative(id)), lost)
 
 
-def _why_lost(id: str, files: Files) -> str:
+def _why_lost(id: str, files: ReferencedFiles) -> str:
     """Why the file of a row cannot be had; "" where it can."""
     if not id:
         return "has no path"
@@ -165,7 +167,7 @@ def _why_lost(id: str, files: Files) -> str:
     return files.links.get(_relative(id), GONE)
 
 
-def _embedded(pictures: Pictures, table: Table, shown: str, files: Files) -> _Images:
+def _embedded(pictures: Pictures, table: Table, shown: str, files: ReferencedFiles) -> _Images:
     """Images whose bytes lie in the table; those that are named only must lie beside it."""
     stored, n = pictures.open(), len(table.lines)
     beside: dict[int, Callable[[], bytes]] = {}

@@ -47,7 +47,7 @@ SPLITS: dict[str, Split] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SplitFolder:
     """One folder of class folders; `path` is "" for the place itself."""
 
     path: str
@@ -60,7 +60,7 @@ class Part:
         return file[len(self.path) + 1 :] if file.startswith(self.path + "/") else None
 
 
-def find_parts(shown: str, tops: Sequence[str]) -> list[Part]:
+def find_parts(shown: str, tops: Sequence[str]) -> list[SplitFolder]:
     """The parts among the top folders, the training part first; the place itself if none is one.
 
     Raises: DataError if there is a part but none to train on, or a folder beside the parts.
@@ -68,9 +68,9 @@ def find_parts(shown: str, tops: Sequence[str]) -> list[Part]:
     >>> [part.split for part in find_parts("photos", ["test", "train"])]
     ['train', 'test']
     >>> find_parts("photos", ["bus", "car", "train"])
-    [Part(path='', split='train')]
+    [SplitFolder(path='', split='train')]
     """
-    known = [Part(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
+    known = [SplitFolder(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
     splits = {part.split for part in known}
     others = [top for top in tops if top.casefold() not in SPLITS]
     if len(splits) > 1 and "train" in splits and others:
@@ -79,7 +79,7 @@ def find_parts(shown: str, tops: Sequence[str]) -> list[Part]:
             f"{some(top + '/' for top in others)}, which is no part; move it elsewhere"
         )
     if others or not known:  # "train" may also be a class, beside "bus" and "car"
-        return [Part("", "train")]
+        return [SplitFolder("", "train")]
     if "train" not in splits:
         raise DataError(
             f"{shown}/ holds {' and '.join(part.path + '/' for part in known)} but no train/; "
@@ -365,7 +365,7 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
     )
 
 
-def _rows(part: Part, images: Sequence[str]) -> tuple[list[Row], list[str]]:
+def _rows(part: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[str]]:
     """The labelled images of a part, and those that lie beside its class folders."""
     rows, strays = [], []
     for image in images:
@@ -380,7 +380,7 @@ def _rows(part: Part, images: Sequence[str]) -> tuple[list[Row], list[str]]:
     return rows, strays
 
 
-def _empty_folders(place: Place, train: Part, ids: set[str]) -> tuple[Finding, ...]:
+def _empty_folders(place: Place, train: SplitFolder, ids: set[str]) -> tuple[Finding, ...]:
     """Class folders without a usable image, as a finding.
 
     Raises: DataError where they would have been the second class.
@@ -406,7 +406,7 @@ def _empty_folders(place: Place, train: Part, ids: set[str]) -> tuple[Finding, .
     return unreadable(empty, sentence)
 
 
-def _wording(shown: str, train: Part) -> Wording:
+def _wording(shown: str, train: SplitFolder) -> Wording:
     root = f"{shown}/{train.path}" if train.path else shown
     return Wording(
         source=f"{root}/",
@@ -448,7 +448,7 @@ def _no_image(place: Place, noun: str) -> str:
     )
 
 
-def _no_class(shown: str, part: Part, strays: Sequence[str]) -> str:
+def _no_class(shown: str, part: SplitFolder, strays: Sequence[str]) -> str:
     where = f"{shown}/{part.path}" if part.path else f"{shown}/"
     return (
         f"{where} holds {count(len(strays), noun_of(strays))} but no class folders; "

@@ -559,7 +559,7 @@ class HasPictures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class NearDuplicate:
     """Two rows, first < second, that show one picture; similarity at most 1."""
 
     first: int
@@ -593,7 +593,7 @@ class _Pairs:
 
 def find_twins(
     glances: HasPictures, features: Vectors | None = None, alike: float = ALIKE
-) -> tuple[Twin, ...]:
+) -> tuple[NearDuplicate, ...]:
     """Pairs of near copies, ordered by row: those of at least `alike`.
 
     Shapes: features (n, w), the same n rows, from `comparable` or `compared`. Pairs are not
@@ -611,7 +611,7 @@ def find_twins(
     pairs = pairs.keep(pairs.likeness >= alike)
     pairs = pairs.keep(_tint_gap(glances.colour, pairs) <= TINT)
     return tuple(
-        Twin(int(min(i, j)), int(max(i, j)), round(float(likeness), 4), bool(mirrored))
+        NearDuplicate(int(min(i, j)), int(max(i, j)), round(float(likeness), 4), bool(mirrored))
         for i, j, likeness, mirrored in zip(
             pairs.first, pairs.second, pairs.likeness, pairs.mirrored, strict=True
         )

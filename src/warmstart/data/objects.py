@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from warmstart.data.arrays import payload_of_picture
 from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording
-from warmstart.data.image_tables import Files, list_table
+from warmstart.data.image_tables import ReferencedFiles, list_table
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.errors import DataError
@@ -50,7 +50,7 @@ class Subset(Protocol):
     indices: Sequence[int]
 
 
-def list_frame(frame: Frame, files: Files, columns: Columns) -> Listing:
+def list_frame(frame: Frame, files: ReferencedFiles, columns: Columns) -> Listing:
     """List a DataFrame with a column of paths and one of labels, as a table on disk.
 
     Paths are relative to the working directory.

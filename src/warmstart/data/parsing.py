@@ -23,7 +23,7 @@ BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class TableImages:
     """Encoded images that lie in a table itself.
 
     `paths` holds what a row says of its file, if anything; `inside` is true where the row has
@@ -40,7 +40,7 @@ class Pictures:
     """The column that holds the images themselves, and how to get at them."""
 
     column: str
-    open: Callable[[], Stored]
+    open: Callable[[], TableImages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, Listing, Row, Wording
-from warmstart.data.image_tables import Files, list_table
+from warmstart.data.image_tables import ReferencedFiles, list_table
 from warmstart.data.layouts import list_place
 from warmstart.data.objects import (
     Frame,
@@ -239,7 +239,7 @@ def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
     )
 
 
-def _files_beside(folder: Path) -> Files:
+def _files_beside(folder: Path) -> ReferencedFiles:
     """What a table on disk may name: any path. Images of its own may not be paths outside."""
 
     def inside(name: str) -> Callable[[], bytes] | None:
@@ -247,7 +247,7 @@ def _files_beside(folder: Path) -> Files:
         is_inside = path.is_file() and path.resolve().is_relative_to(folder.resolve())
         return partial(read_file, path) if is_inside else None
 
-    return Files(
+    return ReferencedFiles(
         exists=lambda name: os.path.isfile(folder / name),
         load=lambda name: read_file(folder / name),
         inside=inside,

@@ -45,8 +45,8 @@ VERSION = 1  # raise it when the same picture gives another row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """The figures of n files alone. Shapes: all (n,), as in `Glances`."""
+class FileFigures:
+    """The figures of n files alone. Shapes: all (n,), as in `Thumbnails`."""
 
     width: NDArray[np.int64]
     height: NDArray[np.int64]
@@ -60,7 +60,7 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glances:
+class Thumbnails:
     """n pictures at a glance.
 
     Shapes: grey (n, 64, 64) and colour (n, 16, 16, 3) uint8, the whole picture squashed;
@@ -80,13 +80,13 @@ class Glances:
     is_colour: NDArray[np.bool_]
     format: NDArray[np.str_]
 
-    def of(self, rows: NDArray[np.intp]) -> Glances:
+    def of(self, rows: NDArray[np.intp]) -> Thumbnails:
         """The glances of some rows."""
-        return Glances(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Thumbnails(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def files(self) -> Files:
+    def files(self) -> FileFigures:
         """The figures of the files alone."""
-        return Files(**{f.name: getattr(self, f.name) for f in fields(Files)})
+        return FileFigures(**{f.name: getattr(self, f.name) for f in fields(FileFigures)})
 
 
 def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
@@ -122,10 +122,10 @@ def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     return row.reshape(1).view(np.uint8)
 
 
-def unpack(rows: NDArray[np.uint8]) -> Glances:
+def unpack(rows: NDArray[np.uint8]) -> Thumbnails:
     """Rows of `glance` as arrays. Shapes: rows (n, WIDTH)."""
     table = np.ascontiguousarray(rows).view(_ROW)[:, 0]
-    return Glances(
+    return Thumbnails(
         grey=table["grey"],
         colour=table["colour"],
         border=table["border"],
@@ -137,10 +137,10 @@ def unpack(rows: NDArray[np.uint8]) -> Glances:
     )
 
 
-def joined(parts: Sequence[Files]) -> Files:
+def joined(parts: Sequence[FileFigures]) -> FileFigures:
     """Figures of several lots of files, at least one, as those of one."""
-    return Files(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Files)}
+    return FileFigures(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(FileFigures)}
     )
 
 
@@ -188,7 +188,7 @@ def _border(image: Image.Image) -> NDArray[np.uint8]:
     return np.rint(described).astype(np.uint8)
 
 
-def plain_features(glances: Glances) -> dict[str, NDArray[np.float32]]:
+def plain_features(glances: Thumbnails) -> dict[str, NDArray[np.float32]]:
     """What can be known without a network: small pixels, colours, edge directions.
 
     Shapes: pixels (n, 768); colours (n, 64), the square roots of a 4 x 4 x 4 histogram;

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from warmstart.data.archive import TAR_ERRORS, checked_member, why_damaged, why_not_read
 from warmstart.data.dataset import Columns, Listing, Row, Wording, unreadable
-from warmstart.data.layouts import SPLITS, Part, find_parts
+from warmstart.data.layouts import SPLITS, SplitFolder, find_parts
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
 from warmstart.errors import DataError
 from warmstart.nouns import count
@@ -95,7 +95,7 @@ class _Sample:
     group: str | None = None
 
 
-def find_shards(root: Path) -> dict[Part, list[Path]]:
+def find_shards(root: Path) -> dict[SplitFolder, list[Path]]:
     """The shards of a folder that holds nothing else to learn from, by part; {} for any other.
 
     Raises: DataError where there is a part of shards but none to train on.
@@ -105,7 +105,7 @@ def find_shards(root: Path) -> dict[Part, list[Path]]:
     if any(path.is_file() and suffix(path.name) in MEDIA_SUFFIXES for path in inside):
         return {}
     if own := [path for path in inside if path.is_file() and suffix(path.name) == _SUFFIX]:
-        return {} if tops else {Part("", "train"): own}
+        return {} if tops else {SplitFolder("", "train"): own}
     if not tops or any(path.name.casefold() not in SPLITS for path in tops):
         return {}
     found = {p.name: [s for s in sorted(p.glob(f"*{_SUFFIX}")) if s.is_file()] for p in tops}
@@ -136,7 +136,7 @@ def is_shard(path: Path) -> bool:
 
 def list_shard(path: Path, shown: str, columns: Columns) -> Listing:
     """The examples of one shard that was named alone. Raises: as `list_shards`."""
-    return _list({Part("", "train"): [path]}, path.stem, shown, columns, whole="")
+    return _list({SplitFolder("", "train"): [path]}, path.stem, shown, columns, whole="")
 
 
 def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
@@ -151,7 +151,12 @@ def list_shards(root: Path, shown: str, columns: Columns) -> Listing | None:
 
 
 def _list(
-    parts: Mapping[Part, Sequence[Path]], name: str, shown: str, columns: Columns, *, whole: str
+    parts: Mapping[SplitFolder, Sequence[Path]],
+    name: str,
+    shown: str,
+    columns: Columns,
+    *,
+    whole: str,
 ) -> Listing:
     """`whole` is "/" where the shards lie in a folder that `shown` names, "" for one alone."""
     members = _Members()

@@ -25,7 +25,7 @@ Link = tuple[int, int]  # two rows that depend on each other
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RunAnswer:
     """What a run said of an example that it had not learnt from."""
 
     id: str
@@ -45,7 +45,7 @@ class HeldOut:
     """A run's data, and all that it said of examples held out."""
 
     data: DataRecord
-    said: tuple[Said, ...]
+    said: tuple[RunAnswer, ...]
 
     @property
     def seen_before(self) -> frozenset[str]:
@@ -53,11 +53,11 @@ class HeldOut:
         leaks = (problem for problem in self.data.problems if problem.kind == "leak")
         return frozenset(id for leak in leaks for id in leak.items)
 
-    def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, Said]:
+    def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, RunAnswer]:
         """What was said, by content and label rather than by name."""
         content = {example.id: example.sha256 for example in self.data.examples}
         times: dict[tuple[str, str], int] = {}
-        found: dict[Key, Said] = {}
+        found: dict[Key, RunAnswer] = {}
         for said in sorted(self.said, key=lambda said: said.id):
             if said.id not in without and said.id in content:
                 pair = (content[said.id], said.target)
@@ -96,7 +96,7 @@ def common(runs: Sequence[HeldOut]) -> Common:
     whole = [run.by_key() for run in runs]
     clean = [run.by_key(without=run.seen_before) for run in runs]
     keys = _shared(clean, _tested) if _same_tests(whole) else []
-    rows_of: Callable[[Mapping[Key, Said]], set[Key]] = _tested if keys else _all
+    rows_of: Callable[[Mapping[Key, RunAnswer]], set[Key]] = _tested if keys else _all
     keys = keys or _shared(clean, _all)
     shape = (len(runs), len(keys))
     is_test = np.array([[s[k].is_test for k in keys] for s in clean], dtype=bool).reshape(shape)
@@ -112,28 +112,28 @@ def common(runs: Sequence[HeldOut]) -> Common:
     )
 
 
-def _all(said: Mapping[Key, Said]) -> set[Key]:
+def _all(said: Mapping[Key, RunAnswer]) -> set[Key]:
     return set(said)
 
 
-def _tested(said: Mapping[Key, Said]) -> set[Key]:
+def _tested(said: Mapping[Key, RunAnswer]) -> set[Key]:
     return {key for key, one in said.items() if one.is_test}
 
 
-def _same_tests(runs: Sequence[Mapping[Key, Said]]) -> bool:
+def _same_tests(runs: Sequence[Mapping[Key, RunAnswer]]) -> bool:
     """Whether all have the same images in their test parts, whatever they are called."""
     tests = [frozenset(key[0] for key in _tested(said)) for said in runs]
     return len(set(tests)) == 1 and bool(tests[0])
 
 
 def _shared(
-    runs: Iterable[Mapping[Key, Said]], rows_of: Callable[[Mapping[Key, Said]], set[Key]]
+    runs: Iterable[Mapping[Key, RunAnswer]], rows_of: Callable[[Mapping[Key, RunAnswer]], set[Key]]
 ) -> list[Key]:
     return sorted(set.intersection(*(rows_of(said) for said in runs)))
 
 
 def _links(
-    runs: Sequence[HeldOut], said: Sequence[Mapping[Key, Said]], keys: Sequence[Key]
+    runs: Sequence[HeldOut], said: Sequence[Mapping[Key, RunAnswer]], keys: Sequence[Key]
 ) -> tuple[Link, ...]:
     """Copies of one content, near copies and groups, as pairs of rows."""
     found: set[Link] = set()
@@ -241,7 +241,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Convergence:
     """The updates made in all trainings, and what was seen on the way, in order."""
 
     updates: int
@@ -250,7 +250,8 @@ class Course:
     def near_end(self) -> Point | None:
         """The first point at 95 % of the value of the last; None where nothing was seen.
 
-        >>> course = Course(40, (Point(0, 0.2, 5.0), Point(10, 0.78, 7.0), Point(20, 0.8, 9.0)))
+        >>> points = (Point(0, 0.2, 5.0), Point(10, 0.78, 7.0), Point(20, 0.8, 9.0))
+        >>> course = Convergence(40, points)
         >>> course.near_end().updates
         10
         """
@@ -260,7 +261,7 @@ class Course:
         return next(point for point in self.points if point.value >= enough)
 
 
-def course_of(events: Iterable[Event], fitted: float | None) -> Course:
+def course_of(events: Iterable[Event], fitted: float | None) -> Convergence:
     """What the events of a run tell of its trainings.
 
     `fitted`: seconds until the output was fitted that training began from; None where it began
@@ -274,7 +275,7 @@ def course_of(events: Iterable[Event], fitted: float | None) -> Course:
     known = [head for head in before if head is not None]
     if points and known and fitted is not None:
         points.insert(0, Point(0, sum(known) / len(known), fitted))
-    return Course(len(log.made), tuple(points))
+    return Convergence(len(log.made), tuple(points))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from warmstart.records.answer import CalibrationRecord
 from warmstart.records.data import Example, Task
 from warmstart.records.summary import Estimate, Prediction, TestScores
 from warmstart.stats.intervals import Blocks, Values
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target, Truth
 
 Answers = NDArray[np.float64]
 
 
-class Certainty(Protocol):
+class AnswerCertainty(Protocol):
     """What left-out rows promise of answers to come."""
 
     def record(
@@ -44,7 +44,7 @@ class Measure(Protocol):
         """The score with its 95 % interval, from what each row adds to it. Shapes: (n,)."""
         ...
 
-    def certainty(self, answers: Answers, truth: Truth, blocks: Blocks) -> Certainty:
+    def certainty(self, answers: Answers, truth: Truth, blocks: Blocks) -> AnswerCertainty:
         """From rows that were left out. Shapes: answers (n, K)."""
         ...
 
@@ -72,7 +72,7 @@ class Measure(Protocol):
 
 
 def _numbers(target: Target) -> NumberMeasure:
-    return NumberMeasure(target if isinstance(target, Numbers) else Numbers())
+    return NumberMeasure(target if isinstance(target, Regression) else Regression())
 
 
 _MEASURES: dict[Task, Callable[[Target], Measure]] = {

@@ -16,7 +16,7 @@ from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, Lab
 from warmstart.stats.average_precision import precisions
 from warmstart.stats.intervals import Blocks, Values, effective_size
 from warmstart.stats.selective import promise, sure_threshold
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- From which probability on a label is named: what gives the best F1 on rows left out.
 #
@@ -134,7 +134,7 @@ class LabelMeasure:
         names: Sequence[str] = (),
     ) -> LabelScores:
         """All metrics; the thresholds come from other rows."""
-        claim = self.estimate(LABEL_SETS.credits(answers, truth), blocks, "holdout")
+        claim = self.estimate(MULTILABEL.credits(answers, truth), blocks, "holdout")
         named, has = answers >= certainty.thresholds, truth > 0
         seen = has.any(axis=0) | named.any(axis=0)
         f1 = f1_of(named, has)
@@ -146,7 +146,7 @@ class LabelMeasure:
             macro_f1=float(f1[seen].mean()) if seen.any() else 0.0,
             micro_f1=float(f1_of(named.reshape(-1, 1), has.reshape(-1, 1))[0]),
             exact=float((named == has).all(axis=1).mean()),
-            log_loss=float(LABEL_SETS.said_losses(answers, truth).mean()),
+            log_loss=float(MULTILABEL.said_losses(answers, truth).mean()),
             ece=calibration_error(answers, truth),
             labels=per_label(answers, truth, names, certainty.thresholds) if names else (),
         )

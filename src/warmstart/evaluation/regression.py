@@ -22,7 +22,7 @@ from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, NumberPrediction, NumberScores
 from warmstart.stats.intervals import Blocks, Values
 from warmstart.stats.selective import PROMISED, margin
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class NumberCertainty:
 class NumberMeasure:
     """Of regression; answers and truth are standardised as `target` says."""
 
-    target: Numbers
+    target: Regression
 
     def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
         """R²."""

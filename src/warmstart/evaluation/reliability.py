@@ -6,7 +6,7 @@ import numpy as np
 
 from warmstart.evaluation.metrics import Labels, Probabilities, expected_calibration_error, log_loss
 from warmstart.nouns import IMAGES, Nouns
-from warmstart.records.comparison import Certainty, CertaintyBin, Reliability
+from warmstart.records.comparison import Confidence, ConfidenceBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import Blocks, proportion
@@ -54,7 +54,7 @@ def reliability(
     )
 
 
-def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IMAGES) -> Certainty:
+def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IMAGES) -> Confidence:
     """How often answers are right, by how sure they are: bins of about as many answers each.
 
     Shapes: confidence, right (0 or 1) and blocks (n,), n >= 1.
@@ -70,11 +70,11 @@ def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IM
         accuracy, low, high = proportion(right[rows], blocks[rows])
         mean = round(float(confidence[rows].mean()), 6)
         bins.append(
-            CertaintyBin(confidence=mean, accuracy=accuracy, low=low, high=high, n=len(rows))
+            ConfidenceBin(confidence=mean, accuracy=accuracy, low=low, high=high, n=len(rows))
         )
     _, low, high = mean_interval(confidence - right, blocks)
     words = _sentence(float(confidence.mean()), float(right.mean()), low, high, nouns)
-    return Certainty(sentence=words, bins=tuple(bins))
+    return Confidence(sentence=words, bins=tuple(bins))
 
 
 def _is_enough(blocks: Blocks) -> bool:

@@ -28,8 +28,8 @@ from warmstart.planning import fine_tuning, rules
 from warmstart.planning.verdict import (
     START,
     Basis,
-    Facts,
     Outcome,
+    VerdictFacts,
     has_signal,
     hides,
     leaves_little,
@@ -41,36 +41,36 @@ from warmstart.planning.verdict import (
 from warmstart.planning.words import in_words
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import (
-    Beside,
+    Baseline,
     Estimate,
     Evidence,
     FineTuningGain,
     Inspection,
-    Shipped,
+    ShippedCandidate,
     Verdict,
 )
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks, wilson
 from warmstart.stats.paired import mean_interval
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words, signal_text, signed_points
-from warmstart.training.dataset import Arranged, Sample, Scene, draw
-from warmstart.training.fine_tune import Worked
+from warmstart.training.dataset import LabelledRows, Sample, TrainingDataset, draw
+from warmstart.training.fine_tune import FineTuned
 from warmstart.training.score import Measured
 
 # ---- Where in the network the useful features lie.
 
 
 def depth(
-    taps: Mapping[Tap, Features],
+    taps: Mapping[FeatureLayer, Features],
     kernels: Sequence[Array],
     labels: Truth,
     groups: Sequence[Rows],
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
 ) -> Evidence:
     """Leave-one-out accuracy by part, and what listening to all depths gains over the last.
 
@@ -128,7 +128,7 @@ NO_CURVE = Evidence(
 )
 
 
-def check(scene: Scene) -> Steps[Inspection]:
+def check(scene: TrainingDataset) -> Steps[Inspection]:
     """Gather the evidence that this budget allows."""
     yield Event(stage="check", kind="begin")
     # Few rows are all drawn, whatever the most: then one sample serves every test.
@@ -162,7 +162,7 @@ def check(scene: Scene) -> Steps[Inspection]:
     )
 
 
-def _signal(scene: Scene, sample: Sample) -> Evidence:
+def _signal(scene: TrainingDataset, sample: Sample) -> Evidence:
     rng = np.random.default_rng([scene.seed, 2])
     times = rules.permutations(scene.budget)
     target = scene.arranged.target
@@ -174,13 +174,13 @@ def _signal(scene: Scene, sample: Sample) -> Evidence:
     return with_plain(found, plain, *rows, scene.arranged.nouns) if plain else found
 
 
-def _depth(scene: Scene, sample: Sample) -> Evidence:
+def _depth(scene: TrainingDataset, sample: Sample) -> Evidence:
     by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
     single = {tap: sample.vectors[tap] for tap in by_part.values()}
     return depth(single, sample.kernels, sample.labels, sample.groups, scene.arranged.target)
 
 
-def _appetite(scene: Scene, sample: Sample) -> Evidence:
+def _appetite(scene: TrainingDataset, sample: Sample) -> Evidence:
     kernel, target = sample.kernels[-1], scene.arranged.target
     n_classes = target.n_outputs(sample.labels)
     head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
@@ -188,7 +188,7 @@ def _appetite(scene: Scene, sample: Sample) -> Evidence:
     return appetite(kernel, head, sample.labels, sample.groups, scene.arranged.n_train, rng)
 
 
-def _closely(scene: Scene) -> Steps[list[Evidence]]:
+def _closely(scene: TrainingDataset) -> Steps[list[Evidence]]:
     """Evidence for which the network is run again; none of one that has learnt nothing.
 
     What networks without knowledge reach is not measured of one that is streamed: each of them
@@ -206,7 +206,7 @@ def _closely(scene: Scene) -> Steps[list[Evidence]]:
         return [*found, try_preprocessing(opened)]
 
 
-def tries_tail(scene: Scene, verdict: Verdict) -> bool:
+def tries_tail(scene: TrainingDataset, verdict: Verdict) -> bool:
     """Whether upper layers are trained beside a head, where the depth is ours to choose.
 
     Without a signal there is nothing to train for; nor where next to nothing is left to gain,
@@ -240,7 +240,7 @@ def judge(
     low = wilson(max(right, 0.0), test.n, test.n - 1, confidence=0.8)[0]
     if probe is not None:
         right, low = probe.value, probe.low
-    facts = Facts(
+    facts = VerdictFacts(
         p=float(test.details["p"]),
         mde=float(test.details["mde"]),
         n=test.n,
@@ -262,7 +262,7 @@ def judge(
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
 
 
-def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
+def _with_scratch(facts: VerdictFacts, found: Evidence | None) -> VerdictFacts:
     """The same with what is known of networks that were trained from nothing, where some were."""
     if found is None or found.value is None:
         return facts
@@ -271,7 +271,7 @@ def _with_scratch(facts: Facts, found: Evidence | None) -> Facts:
 
 
 def concluded(
-    scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
+    scene: TrainingDataset, inspection: Inspection, worked: FineTuned, measured: Measured
 ) -> tuple[Inspection, Verdict]:
     """The evidence and the verdict after the work: what was done, and what it brought.
 
@@ -308,7 +308,7 @@ def concluded(
     return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
 
 
-def unseen_sentence(beside: Sequence[Beside], n: int) -> str:
+def unseen_sentence(beside: Sequence[Baseline], n: int) -> str:
     """That another method learns what the linear probe does not see."""
     best = max((one for one in beside if one.is_better), key=lambda one: one.estimate.value)
     return (
@@ -323,7 +323,7 @@ def _is_doubtful(inspection: Inspection) -> bool:
     return not has_signal(float(test.details["p"]))
 
 
-def _agreed(one: Evidence, measured: Measured, arranged: Arranged) -> Evidence:
+def _agreed(one: Evidence, measured: Measured, arranged: LabelledRows) -> Evidence:
     """The same evidence with the linear probe's estimate in the place of a cheaper figure."""
     target, probe = arranged.target, measured.linear_probe
     if one.name == "tail_gain":
@@ -337,7 +337,7 @@ def _agreed(one: Evidence, measured: Measured, arranged: Arranged) -> Evidence:
     return one
 
 
-def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcome:
+def outcome_of(worked: FineTuned, measured: Measured, arranged: LabelledRows) -> Outcome:
     """What the run did, for the verdict to tell."""
     plan = worked.plan
     is_user = plan.strategy.source == "user" and plan.is_trained
@@ -351,7 +351,7 @@ def outcome_of(worked: Worked, measured: Measured, arranged: Arranged) -> Outcom
     )
 
 
-def _given_up(worked: Worked) -> str:
+def _given_up(worked: FineTuned) -> str:
     """Which training was given up, and why; nothing where none was."""
     if not worked.given_up:
         return ""
@@ -376,13 +376,13 @@ def gain_record(found: Evidence | None) -> FineTuningGain | None:
     )
 
 
-def ships(inspection: Inspection, worked: Worked) -> bool:
+def ships(inspection: Inspection, worked: FineTuned) -> bool:
     """Whether a model is shipped: not without a signal, unless the user set a strategy."""
     is_chosen = worked.plan.strategy.source == "user" or bool(worked.given_up)
     return is_chosen or not (judge(inspection).kind == "no-signal" or hides(inspection.evidence))
 
 
-def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
+def choose_shipped(verdict: Verdict, worked: FineTuned) -> ShippedCandidate:
     """What stands in model/: nothing where no signal was found, unless the user set a strategy.
 
     A training that the user chose and that was given up leaves the output alone.
@@ -392,10 +392,10 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     if verdict.kind == "no-signal" and not is_chosen:
         is_seen = any(one.is_better for one in worked.beside)
         found = "the linear probe finds no signal" if is_seen else "no signal was found"
-        return Shipped(strategy="none", why=f"{found}, so no model would be honest")
+        return ShippedCandidate(strategy="none", why=f"{found}, so no model would be honest")
     if hides(verdict.evidence) and not is_chosen:
         why = "the base model's features tell nothing apart; try --strategy scratch"
-        return Shipped(strategy="none", why=why)
+        return ShippedCandidate(strategy="none", why=why)
     heads = {
         "class-mean": "nearest class means on the last features",
         "logistic": "logistic regression on the last features",
@@ -404,7 +404,7 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     }
     word, strategy = "your choice" if is_chosen else "the better in cross-validation", plan.strategy
     if plan.is_trained:
-        return Shipped(
+        return ShippedCandidate(
             strategy=worked.shipped or str(strategy.value),
             why=f"{in_words(plan)}; {worked.why or word}",
         )
@@ -420,4 +420,4 @@ def choose_shipped(verdict: Verdict, worked: Worked) -> Shipped:
     n_parts = len(plan.parts) - 1
     layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"
     name = str(strategy.value) if plan.training.rate is not None else "head"
-    return Shipped(strategy=name, why=f"{what}, {layers}: {why}")
+    return ShippedCandidate(strategy=name, why=f"{what}, {layers}: {why}")

@@ -22,7 +22,7 @@ from warmstart.features.machine import threads_for
 from warmstart.modalities.preprocessing import encode
 from warmstart.modalities.text import word_counts
 from warmstart.network.batch_norm_statistics import NormSeen, norm_statistics
-from warmstart.network.feature_layers import Tapped
+from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.shuffled import control_features, halved, layer_scales, pass_images
 from warmstart.planning import rules
 from warmstart.records.data import Example
@@ -32,12 +32,12 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.permutation import spread_order
 from warmstart.tasks.task import Truth
-from warmstart.training.dataset import Scene, groups_among, labels_among
+from warmstart.training.dataset import TrainingDataset, groups_among, labels_among
 
 # ---- What can be known of examples without any network: kernels of plain pixels or words.
 
 
-def plain_kernels(scene: Scene, rows: Rows) -> list[Array]:
+def plain_kernels(scene: TrainingDataset, rows: Rows) -> list[Array]:
     """Kernels of plain pixels: each kind alone, and all together. Of texts: of plain words.
 
     Shapes: rows (m,), each kernel (m, m). None of what is neither glanced at nor read.
@@ -67,13 +67,13 @@ class Probe:
     with the classes in proportion.
     """
 
-    scene: Scene
+    scene: TrainingDataset
     images: Pixels
     rows: Rows
 
-    def tapped(self) -> Tapped:
+    def tapped(self) -> FeatureExtractor:
         """The network up to the taps of the pair."""
-        return Tapped(self.scene.look.network, self.scene.taps)
+        return FeatureExtractor(self.scene.look.network, self.scene.taps)
 
     def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
@@ -96,7 +96,7 @@ class Probe:
         return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
 
 
-def open_probe(scene: Scene) -> Callable[[int], Probe]:
+def open_probe(scene: TrainingDataset) -> Callable[[int], Probe]:
     """A function that decodes the first m images of one fixed order."""
     n = scene.arranged.n_train
     rng = np.random.default_rng([scene.seed, 3])
@@ -228,7 +228,7 @@ def _with(prep: Preprocessing, moments: preprocessing.Moments) -> Preprocessing:
     return replace(prep, mean=moments[0], std=moments[1])
 
 
-def _fed(probe: Probe, tapped: Tapped, images: Pixels, name: str | None) -> list[Array]:
+def _fed(probe: Probe, tapped: FeatureExtractor, images: Pixels, name: str | None) -> list[Array]:
     """Kernels of the network where the images are fed in another way, or as now (None)."""
     prep = probe.scene.prep
     if name == preprocessing.SWAPPED:

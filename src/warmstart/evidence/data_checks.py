@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.near_duplicates import Twin
+from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.data.splits import folds
-from warmstart.data.thumbnails import Files
+from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.distribution_shift import drift
 from warmstart.evidence.label_issues import (
     ceiling,
@@ -37,7 +37,7 @@ from warmstart.evidence.spurious import (
     telling_of_numbers,
     telling_of_sets,
 )
-from warmstart.features.extraction import Album, Look, load_same
+from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_same
 from warmstart.modalities.preprocessing import encode
 from warmstart.planning import rules
 from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Task, Why
@@ -46,11 +46,11 @@ from warmstart.records.run_folder import write_csv
 from warmstart.records.summary import Evidence, Inspection
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Truth
 from warmstart.training.dataset import (
-    Arranged,
-    Scene,
+    LabelledRows,
+    TrainingDataset,
     draw_rows,
     groups_among,
     kernels_of,
@@ -79,7 +79,7 @@ class OutOfFold:
     Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out.
     """
 
-    arranged: Arranged
+    arranged: LabelledRows
     names: tuple[str, ...]
     truth: Truth
     answers: Array
@@ -117,14 +117,14 @@ class TaskChecks(Protocol):
         """Those that the answers contradict; `excuse` is why they may not be counted."""
         ...
 
-    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
         """Figures of files that give labels away."""
         ...
 
     def border(
         self, out_of_fold: OutOfFold, rows: Rows, border: NDArray[np.uint8]
     ) -> Finding | None:
-        """Edges of some rows that do. Shapes: border (m, 2, 4, 16, 4) of `Glances`."""
+        """Edges of some rows that do. Shapes: border (m, 2, 4, 16, 4) of `Thumbnails`."""
         ...
 
     def columns(
@@ -146,7 +146,7 @@ class ClassChecks:
             ceiling=ceiling(found, _pairs(out_of_fold.arranged, ids), out_of_fold.truth, nouns),
         )
 
-    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
         """By class."""
         rng = np.random.default_rng([out_of_fold.seed, 7])
         return cues(files, out_of_fold.truth, out_of_fold.names, rng, kind)
@@ -180,7 +180,7 @@ class SetChecks:
         issues = of_sets(found, out_of_fold.ids, out_of_fold.truth, names, out_of_fold.most, nouns)
         return CheckedLabels(issues=issues)
 
-    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
         """By label."""
         rng = np.random.default_rng([out_of_fold.seed, 7])
         return cues_of_sets(files, out_of_fold.truth, out_of_fold.names, rng, kind)
@@ -207,7 +207,7 @@ class NumberChecks:
         """Numbers further off than the model's own errors explain."""
         target, ids = out_of_fold.arranged.target, out_of_fold.ids
         said = out_of_fold.answers[:, 0]
-        natural = target.natural(said) if isinstance(target, Numbers) else said
+        natural = target.natural(said) if isinstance(target, Regression) else said
         labels = [example.label for example in out_of_fold.arranged.learn[: len(ids)]]
         found = judge_numbers(said, out_of_fold.truth, out_of_fold.blocks, excuse)
         nouns = out_of_fold.arranged.nouns
@@ -215,7 +215,7 @@ class NumberChecks:
             issues=of_numbers(found, ids, labels, natural, out_of_fold.most, nouns)
         )
 
-    def files(self, out_of_fold: OutOfFold, files: Files, kind: Kind) -> tuple[Finding, ...]:
+    def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
         """By the variance that they explain."""
         rng = np.random.default_rng([out_of_fold.seed, 7])
         return cues_of_numbers(files, out_of_fold.truth, rng, kind)
@@ -240,7 +240,7 @@ CHECKS: dict[Task, TaskChecks] = {
 }
 
 
-def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:
+def _pairs(arranged: LabelledRows, ids: Sequence[str]) -> list[NearDuplicate]:
     """Copies and near copies as rows of the training part."""
     place = {id: row for row, id in enumerate(ids)}
     inside = [(a, b) for a, b in arranged.twins if a in place and b in place]
@@ -249,7 +249,7 @@ def _pairs(arranged: Arranged, ids: Sequence[str]) -> list[Twin]:
         other = first.setdefault(example.sha256, example.id)
         if other != example.id:
             inside.append((other, example.id))
-    return [Twin(place[a], place[b], 1.0, False) for a, b in inside]
+    return [NearDuplicate(place[a], place[b], 1.0, False) for a, b in inside]
 
 
 MOSTLY = 0.9  # of the training rows that have to be answered out of fold
@@ -268,7 +268,7 @@ class DataChecks:
     off_topic: OffTopic | None
 
 
-def check_data(scene: Scene, is_signal: bool) -> DataChecks:
+def check_data(scene: TrainingDataset, is_signal: bool) -> DataChecks:
     """Look for what is wrong with the training part, and whether the test part is like it.
 
     `is_signal`: whether the labels can be learnt at all. No label of the hold-out or the test
@@ -300,7 +300,7 @@ def check_data(scene: Scene, is_signal: bool) -> DataChecks:
 
 
 def with_labels_of(
-    scene: Scene, inspection: Inspection, answers: Array, is_signal: bool
+    scene: TrainingDataset, inspection: Inspection, answers: Array, is_signal: bool
 ) -> Inspection:
     """The same inspection with label issues by the out-of-fold answers of what ships.
 
@@ -333,7 +333,7 @@ def with_labels_of(
     )
 
 
-def _excuse(scene: Scene, shift: Finding | None, is_signal: bool) -> Why | None:
+def _excuse(scene: TrainingDataset, shift: Finding | None, is_signal: bool) -> Why | None:
     """Why label issues may not be counted, whatever the labels look like."""
     if scene.collection.record.kind == "table":
         return "outcome"
@@ -342,7 +342,7 @@ def _excuse(scene: Scene, shift: Finding | None, is_signal: bool) -> Why | None:
     return "distribution-shift" if shift is not None else None
 
 
-def _off_topic(scene: Scene, examples: Sequence[Example]) -> OffTopic | None:
+def _off_topic(scene: TrainingDataset, examples: Sequence[Example]) -> OffTopic | None:
     """Images alone: how often other kinds raise a false alarm was not measured."""
     if scene.collection.record.kind != "image":
         return None
@@ -353,7 +353,7 @@ def _off_topic(scene: Scene, examples: Sequence[Example]) -> OffTopic | None:
 
 
 def _of_inputs(
-    scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]
+    scene: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
 ) -> list[Finding | None]:
     """What pictures give away, and sounds: their borders, sizes, files; of a table a column."""
     kind = scene.collection.record.kind
@@ -361,12 +361,14 @@ def _of_inputs(
         return [_telling(scene, out_of_fold, examples)]
     if kind not in ("image", "audio"):
         return []
-    album = Album(scene.look, examples)
+    album = StoredThumbnails(scene.look, examples)
     found = CHECKS[scene.collection.record.task].files(out_of_fold, album.files, kind)
     return [_shortcut(album, scene, out_of_fold), *found]
 
 
-def _telling(scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]) -> Finding | None:
+def _telling(
+    scene: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
+) -> Finding | None:
     """One column that gives the label away."""
     inputs = scene.prep
     if not isinstance(inputs, TableInputs):
@@ -385,7 +387,7 @@ def _telling(scene: Scene, out_of_fold: OutOfFold, examples: Sequence[Example]) 
     return CHECKS[scene.collection.record.task].columns(out_of_fold, columns, held)
 
 
-def left_out_probabilities(scene: Scene) -> Array:
+def left_out_probabilities(scene: TrainingDataset) -> Array:
     """Calibrated answers to every training row without its block. Shapes: (n, K).
 
     Where rows are many, parts of them are judged apart, each by the rest of its part.
@@ -406,13 +408,15 @@ def left_out_probabilities(scene: Scene) -> Array:
     return found
 
 
-def _kernels(scene: Scene, rows: Rows) -> Iterable[Array]:
+def _kernels(scene: TrainingDataset, rows: Rows) -> Iterable[Array]:
     """Of the pair."""
     read = scene.look.reader(scene.examples(rows))
     return kernels_of(scene.pair(), read, len(rows)).values()
 
 
-def _shortcut(album: Album, scene: Scene, out_of_fold: OutOfFold) -> Finding | None:
+def _shortcut(
+    album: StoredThumbnails, scene: TrainingDataset, out_of_fold: OutOfFold
+) -> Finding | None:
     """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
     record = scene.collection.record
     if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
@@ -421,7 +425,7 @@ def _shortcut(album: Album, scene: Scene, out_of_fold: OutOfFold) -> Finding | N
     return CHECKS[record.task].border(out_of_fold, rows, album.of(rows).border)
 
 
-def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
+def _drift(scene: TrainingDataset, examples: Sequence[Example]) -> Finding | None:
     look, test = scene.look, scene.arranged.test
     if not test:
         return None
@@ -433,7 +437,7 @@ def _drift(scene: Scene, examples: Sequence[Example]) -> Finding | None:
 class _Last:
     """The last tap of some examples, of which a few rows are asked for."""
 
-    look: Look
+    look: ExtractedFeatures
     examples: Sequence[Example]
 
     def __len__(self) -> int:

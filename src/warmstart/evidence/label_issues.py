@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
-from warmstart.data.near_duplicates import Twin
+from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
 from warmstart.records.summary import Evidence
@@ -59,7 +59,7 @@ _SURE, _TINY = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
+class LabelNoise:
     """The share of labels that are wrong, with its 95 % interval, and what honest labels follow.
 
     `rate` is the mean over both ideas of where wrong labels go, the interval holds those of both;
@@ -187,7 +187,7 @@ def block_weights(blocks: Labels) -> tuple[Array, int]:
     return 1.0 / sizes[index], len(sizes)
 
 
-def _forbids(noise: Noise | None, error: float) -> Why | None:
+def _forbids(noise: LabelNoise | None, error: float) -> Why | None:
     """Why no number may be stated, as far as the fit tells."""
     if noise is None:
         return "too-few"
@@ -205,7 +205,7 @@ def _known(top: Labels, labels: Labels, weights: Array, k: int) -> NDArray[np.bo
     return found
 
 
-def _chance_wrong(p: Array, labels: Labels, noise: Noise) -> Array:
+def _chance_wrong(p: Array, labels: Labels, noise: LabelNoise) -> Array:
     """How likely each label is to be wrong, by Bayes. Shapes: (n, K), (n,) to (n,)."""
     own = _sharpened(p, noise.power)[np.arange(len(p)), labels]
     wrong = noise.plain * (1 - own) / max(p.shape[1] - 1, 1)
@@ -213,7 +213,7 @@ def _chance_wrong(p: Array, labels: Labels, noise: Noise) -> Array:
     return found
 
 
-def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> Noise:
+def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> LabelNoise:
     """Fit the share of wrong labels over a grid of rates. Shapes: (n, K), (n,), (n,), no NaN."""
     p, labels, weights = _drawn(probabilities, labels, weights)
     k = p.shape[1]
@@ -221,7 +221,7 @@ def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> Noise:
     first = last = _fit(p, labels, weights, anywhere)
     for _ in range(_ROUNDS if k > 2 else 0):
         last = _fit(p, labels, weights, _destinations(p, labels, weights, last))
-    return Noise(
+    return LabelNoise(
         rate=(first.rate + last.rate) / 2,
         low=min(first.low, last.low),
         high=max(first.high, last.high),
@@ -681,7 +681,7 @@ def of_numbers(
 
 
 def ceiling(
-    found: JudgedLabels, twins: Iterable[Twin], labels: Labels, nouns: Nouns = IMAGES
+    found: JudgedLabels, twins: Iterable[NearDuplicate], labels: Labels, nouns: Nouns = IMAGES
 ) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 

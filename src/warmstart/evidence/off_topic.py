@@ -36,7 +36,7 @@ _CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class OffTopicScore:
     """How odd each row is, in standard deviations of the log distance, and from when on too odd.
 
     Shapes: scores, is_off (n,). `threshold` is None, and no row is off, where blocks are too few.
@@ -47,7 +47,7 @@ class Odd:
     is_off: NDArray[np.bool_]
 
 
-def find_off_topic(features: Drawable, blocks: Labels) -> Odd:
+def find_off_topic(features: Drawable, blocks: Labels) -> OffTopicScore:
     """Score every row by its distance to the nearest of other blocks. Shapes: (n, d), (n,).
 
     >>> rng = np.random.default_rng(0)
@@ -59,16 +59,16 @@ def find_off_topic(features: Drawable, blocks: Labels) -> Odd:
     n, none = len(features), np.zeros(len(features), dtype=bool)
     first = np.unique(blocks, return_index=True)[1]
     if len(first) <= NEAREST:
-        return Odd(np.zeros(n), None, none)
+        return OffTopicScore(np.zeros(n), None, none)
     logs = np.log(np.maximum(_distances(features, blocks), _CLOSE))
     usual = logs[first]  # a block is one example
     middle, high = np.quantile(usual, [0.5, 0.9])
     width = (high - middle) / norm.isf(0.1)
     scores = (logs - middle) / max(float(width), _CLOSE)
     if len(first) < LEAST or width <= _CLOSE:
-        return Odd(scores, None, none)
+        return OffTopicScore(scores, None, none)
     threshold = float(norm.isf(ALARMS / len(first)))
-    return Odd(scores, threshold, scores > threshold)
+    return OffTopicScore(scores, threshold, scores > threshold)
 
 
 def _distances(features: Drawable, blocks: Labels) -> Array:
@@ -100,7 +100,11 @@ def _placed(features: Drawable, rows: Rows) -> Iterator[tuple[Rows, Features]]:
 
 
 def off_topic(
-    found: Odd, blocks: Labels, ids: Sequence[str], labels: Sequence[str], nouns: Nouns = IMAGES
+    found: OffTopicScore,
+    blocks: Labels,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    nouns: Nouns = IMAGES,
 ) -> OffTopic:
     """The record: every off-topic example, and the farthest others. Shapes: blocks (n,)."""
     order = np.argsort(-found.scores, kind="stable")

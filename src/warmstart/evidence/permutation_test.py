@@ -12,7 +12,7 @@ from warmstart.records.summary import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.permutation import SignalTest, signal_test
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import signal_text
 
@@ -27,7 +27,7 @@ def signal(
     groups: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
 ) -> Evidence:
     """Permutation test over the last tap's and the mean kernel.
 
@@ -66,7 +66,7 @@ def with_plain(
     groups: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
     """The same evidence, with what the same rows tell without any network.
@@ -102,7 +102,7 @@ def _permuted(
     )
 
 
-def detectable(test: SignalTest, n_effective: float, target: Target = CLASSES) -> float:
+def detectable(test: SignalTest, n_effective: float, target: Target = CLASSIFICATION) -> float:
     """Smallest effect on accuracy that would have been found with 80 % power.
 
     q99(null) - mean(null) + 0.84 standard errors of the accuracy (RECIPE §4);

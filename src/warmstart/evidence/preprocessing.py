@@ -18,7 +18,7 @@ from warmstart.records.data import Finding
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks, standard_error
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words, points
 
@@ -61,7 +61,7 @@ def preprocessing(
     labels: Truth,
     groups: Sequence[Rows],
     nearer: Sequence[str] = (),
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
     """Accuracy that the best other habit gains over the present one, by paired differences.

@@ -10,7 +10,7 @@ import numpy as np
 from warmstart.solve import ridge
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Dual, Rows
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 
 PENALTIES = (0.1, 1.0)
@@ -28,7 +28,7 @@ class LeftOut:
     dual: Dual
     scores: Array
     calibration: Calibration
-    target: Target = CLASSES
+    target: Target = CLASSIFICATION
 
     def hits(self, labels: Truth) -> Array:
         """1 where the row is named right, else 0; what each row adds to the score elsewhere.
@@ -47,7 +47,7 @@ def best_left_out(
     labels: Truth,
     groups: Sequence[Rows],
     n_classes: int,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
 ) -> LeftOut:
     """Ridge on each kernel at each penalty; the pair of least log-loss is kept.
 
@@ -69,7 +69,7 @@ def best_probabilities(
     labels: Truth,
     groups: Sequence[Rows],
     n_classes: int,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
 ) -> Array:
     """What the head that `best_left_out` finds says of each row; its inverse is let go.
 

@@ -46,7 +46,7 @@ def shortcut(
 ) -> Finding | None:
     """A finding over borders that name the class, else None.
 
-    Shapes: border (n, 2, 4, 16, 4) of `Glances`; labels (n,) in 0..K-1, K = len(classes);
+    Shapes: border (n, 2, 4, 16, 4) of `Thumbnails`; labels (n,) in 0..K-1, K = len(classes);
     groups partition the rows. `network_accuracy` is that of whole pictures, left out.
     """
     edges = steady_edges(border, labels, len(classes))
@@ -336,7 +336,7 @@ class HasFiles(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class FileCue:
     """One figure of each file. Shapes: values (n,); `say` puts a typical value in words."""
 
     values: Values
@@ -394,12 +394,12 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     return gain
 
 
-def kinds_of(glances: HasFiles, kind: Kind) -> dict[str, list[Cue]]:
+def kinds_of(glances: HasFiles, kind: Kind) -> dict[str, list[FileCue]]:
     """The figures by kind; of a kind only the most telling one is reported."""
     return _kinds_of_clips(glances) if kind == "audio" else _kinds(glances)
 
 
-def _kinds(glances: HasFiles) -> dict[str, list[Cue]]:
+def _kinds(glances: HasFiles) -> dict[str, list[FileCue]]:
     """Of pictures."""
     width, height = glances.width.astype(float), glances.height.astype(float)
     pixels, formats = width * height, np.unique(glances.format, return_inverse=True)
@@ -407,45 +407,47 @@ def _kinds(glances: HasFiles) -> dict[str, list[Cue]]:
     step = float(height.max()) + 1
     return {
         "size": [
-            Cue(
+            FileCue(
                 width * step + height,
                 lambda v: f"{v // step:.0f} x {v % step:.0f} px",
                 is_exact=True,
             ),
-            Cue(width, lambda v: f"{v:,.0f} px wide"),
-            Cue(height, lambda v: f"{v:,.0f} px high"),
-            Cue(width / height, lambda v: f"{v:.2f} times as wide as high"),
-            Cue(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
+            FileCue(width, lambda v: f"{v:,.0f} px wide"),
+            FileCue(height, lambda v: f"{v:,.0f} px high"),
+            FileCue(width / height, lambda v: f"{v:.2f} times as wide as high"),
+            FileCue(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
         ],
         "colour": [
-            Cue(
+            FileCue(
                 glances.is_colour.astype(float),
                 lambda v: "in colour" if v else "grey",
                 is_exact=True,
             )
         ],
         "file format": [
-            Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+            FileCue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [Cue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
+        "file size": [FileCue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
     }
 
 
-def _kinds_of_clips(glances: HasFiles) -> dict[str, list[Cue]]:
+def _kinds_of_clips(glances: HasFiles) -> dict[str, list[FileCue]]:
     """The same of sounds, whose width is their length in ms, whose height their sample rate."""
     formats = np.unique(glances.format, return_inverse=True)
     seconds = glances.width / 1000
     return {
-        "length": [Cue(seconds, lambda v: f"{v:.2g} s")],
-        "sample rate": [Cue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)],
-        "file format": [
-            Cue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+        "length": [FileCue(seconds, lambda v: f"{v:.2g} s")],
+        "sample rate": [
+            FileCue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)
         ],
-        "file size": [Cue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
+        "file format": [
+            FileCue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+        ],
+        "file size": [FileCue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
     }
 
 
-def codes_of(cue: Cue) -> Codes:
+def codes_of(cue: FileCue) -> Codes:
     """Equal values, or eighths of the range by rank where amounts differ in many ways."""
     distinct, codes = np.unique(cue.values, return_inverse=True)
     if cue.is_exact or len(distinct) <= _BINS:
@@ -455,7 +457,7 @@ def codes_of(cue: Cue) -> Codes:
 
 
 def chance(
-    cue: Cue, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
+    cue: FileCue, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
 ) -> float:
     """How often shuffled labels are told as well by any class: a permutation p-value."""
     codes = codes_of(cue)
@@ -478,7 +480,7 @@ _ADVICE = (
 
 
 def _finding(
-    name: str, cue: Cue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
+    name: str, cue: FileCue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
 ) -> Finding:
     items = tuple(usual_in(classes[number], cue, labels == number) for number in which)
     more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
@@ -489,7 +491,9 @@ def _finding(
     )
 
 
-def usual_in(name: str, cue: Cue, inside: NDArray[np.bool_], outside: str = "other classes") -> str:
+def usual_in(
+    name: str, cue: FileCue, inside: NDArray[np.bool_], outside: str = "other classes"
+) -> str:
     """What is usual in the class, and elsewhere."""
     here, elsewhere = cue.values[inside], cue.values[~inside]
     if not cue.is_exact:
@@ -546,7 +550,7 @@ def cues_of_sets(
 
 
 def _told(
-    tried: Sequence[Cue], inside: NDArray[np.bool_], name: str, rng: np.random.Generator
+    tried: Sequence[FileCue], inside: NDArray[np.bool_], name: str, rng: np.random.Generator
 ) -> list[str]:
     """What the most telling figure says of one label; nothing where it says little."""
     labels = inside.astype(np.int64)

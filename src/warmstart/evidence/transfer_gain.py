@@ -18,7 +18,7 @@ from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import signed_points
 
@@ -43,7 +43,7 @@ def knowledge(
     controls: Controls,
     labels: Truth,
     groups: Sequence[Rows],
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
     """Accuracy of the trained network minus that of the better control.

@@ -19,7 +19,7 @@ from warmstart.modalities import text as modalities_text
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs
 from warmstart.records.summary import Evidence
-from warmstart.training.dataset import Scene
+from warmstart.training.dataset import TrainingDataset
 
 Counts = NDArray[np.int64]
 UNKNOWN = 0.05  # share of unknown tokens from which on it is said, v0
@@ -152,7 +152,7 @@ MOST = 2000  # texts that are counted; of more the first ones, for the figures a
 SPECIAL = 2  # tokens at the beginning and the end that stand for no text
 
 
-def read_texts(scene: Scene, inputs: TextInputs) -> tuple[Evidence, tuple[Finding, ...]]:
+def read_texts(scene: TrainingDataset, inputs: TextInputs) -> tuple[Evidence, tuple[Finding, ...]]:
     """The evidence `distance` of texts, and findings over their language and length.
 
     No label and no test text is looked at.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from warmstart.errors import ExportError, UsageError
 from warmstart.events import Event, Steps, follow
 from warmstart.exporting import clean_process, formats
-from warmstart.exporting.formats import LINEAR, Source, check_asked
-from warmstart.exporting.onnx import Served, scaled
+from warmstart.exporting.formats import LINEAR, ExportSource, check_asked
+from warmstart.exporting.onnx import ExportedNetwork, scaled
 from warmstart.exporting.predict_script import MODEL, NAME, predict_script
 from warmstart.exporting.quantize import run as answered
 from warmstart.exporting.quantize import session, shrink
@@ -35,7 +35,7 @@ from warmstart.network.surgery import WarmModel
 from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import open_plan
 from warmstart.records.data import DataRecord
-from warmstart.records.export import Agreement, Exported, ExportFormat, Shrunk, Twin
+from warmstart.records.export import Agreement, Exported, ExportFormat, Quantized, SingleLayerHead
 from warmstart.records.inputs import Inputs, Preprocessing, TextInputs
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json, sync_folder, write_bytes, write_json
@@ -134,7 +134,7 @@ RECORD = "export.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ExportOptions:
     """What is asked of an export. `data` and `test`: the run's images, where they have moved."""
 
     to: ExportFormat
@@ -154,10 +154,10 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _ExportJob:
     run: Path
-    wanted: Wanted
-    source: Source
+    wanted: ExportOptions
+    source: ExportSource
     images: Reopened
     title: str
 
@@ -174,7 +174,7 @@ class _Job:
         return pixels if self.wanted.with_pixels else scaled(pixels, self.prep)
 
 
-def write_export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
+def write_export(run: Path, source: ExportSource, wanted: ExportOptions) -> Steps[Delivered]:
     """Write one export of a run, complete and checked, or nothing.
 
     Raises: UsageError where its place is in use; ExportError where a library is missing, the
@@ -193,7 +193,7 @@ def write_export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
     record = read_json(run / "data.json", DataRecord)
     images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
     title = f"{run.resolve().name}, {TITLES[wanted.to]}"
-    job = _Job(run, wanted, source, images, title)
+    job = _ExportJob(run, wanted, source, images, title)
     yield Event(stage="deliver", kind="begin")
     source, twin = yield from _holdable(job, source)
     with beside(place) as folder:
@@ -205,7 +205,9 @@ def write_export(run: Path, source: Source, wanted: Wanted) -> Steps[Delivered]:
     return Delivered(place, exported)
 
 
-def _holdable(job: _Job, source: Source) -> Steps[tuple[Source, Twin | None]]:
+def _holdable(
+    job: _ExportJob, source: ExportSource
+) -> Steps[tuple[ExportSource, SingleLayerHead | None]]:
     """The model, or its last-tap twin where the format holds no other head."""
     if job.wanted.to not in LINEAR or is_plain(source.model):
         return source, None
@@ -215,10 +217,10 @@ def _holdable(job: _Job, source: Source) -> Steps[tuple[Source, Twin | None]]:
         has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
     )
     model, twin = yield from make_twin(source.model, job.images, known, job.feed)
-    return Source(model, source.record, source.network), twin
+    return ExportSource(model, source.record, source.network), twin
 
 
-def _write(job: _Job, source: Source, folder: Path) -> Steps[Shrunk | None]:
+def _write(job: _ExportJob, source: ExportSource, folder: Path) -> Steps[Quantized | None]:
     """Everything that predict.py needs, and the script itself."""
     served = source.served()
     script = predict_script(job.wanted.to, job.prep, served.input_name, source.record.task)
@@ -237,7 +239,7 @@ def _write(job: _Job, source: Source, folder: Path) -> Steps[Shrunk | None]:
     return shrunk
 
 
-def _check_graph(job: _Job, source: Source, graph: bytes) -> None:
+def _check_graph(job: _ExportJob, source: ExportSource, graph: bytes) -> None:
     """The graph in 32 bits must be the model, before anything is taken off it."""
     pixels, _ = _looked_at(job)
     found = answered(session(graph, n_threads()), job.graph_inputs(pixels))
@@ -250,7 +252,9 @@ def _check_graph(job: _Job, source: Source, graph: bytes) -> None:
         )
 
 
-def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> Agreement:
+def _agreed(
+    job: _ExportJob, source: ExportSource, folder: Path, shrunk: Quantized | None
+) -> Agreement:
     """What the export says in a process without warmstart, against the model."""
     real, which = _looked_at(job)
     n = len(real)
@@ -274,26 +278,26 @@ def _agreed(job: _Job, source: Source, folder: Path, shrunk: Shrunk | None) -> A
     return clean_process.compare(found, expected, which, job.prep, tolerance=None, task=task, n=n)
 
 
-def _looked_at(job: _Job) -> tuple[Pixels, Literal["run", "noise"]]:
+def _looked_at(job: _ExportJob) -> tuple[Pixels, Literal["run", "noise"]]:
     found = job.images.some(job.images.record.examples, CHECKED)
     if found is None:
         return noise(job.prep, CHECKED), "noise"
     return found, "run"
 
 
-def _logits(job: _Job, model: WarmModel, pixels: Pixels) -> NDArray[np.float32]:
+def _logits(job: _ExportJob, model: WarmModel, pixels: Pixels) -> NDArray[np.float32]:
     with torch.inference_mode():
         found: NDArray[np.float32] = model(job.feed(pixels)).float().numpy()
     return found
 
 
 def _record(
-    job: _Job,
-    source: Source,
+    job: _ExportJob,
+    source: ExportSource,
     folder: Path,
     agreement: Agreement,
-    twin: Twin | None,
-    shrunk: Shrunk | None,
+    twin: SingleLayerHead | None,
+    shrunk: Quantized | None,
 ) -> Exported:
     k = len(source.record.classes)
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
@@ -318,7 +322,7 @@ def _record(
     )
 
 
-def _taken(served: Served, with_pixels: bool) -> str:
+def _taken(served: ExportedNetwork, with_pixels: bool) -> str:
     """What the export is given, in words."""
     inputs = served.preprocessing
     if isinstance(inputs, TextInputs):
@@ -335,7 +339,7 @@ def _taken(served: Served, with_pixels: bool) -> str:
     return f"images {shape} float32, scaled and normalised as preprocess.json says"
 
 
-def _describe(job: _Job, source: Source, folder: Path, exported: Exported) -> None:
+def _describe(job: _ExportJob, source: ExportSource, folder: Path, exported: Exported) -> None:
     """The card and the record of the export."""
     record = source.record
     facts = ReadmeFacts(
@@ -375,7 +379,7 @@ def export(
     model, ExportError if the export cannot be made or does not agree; then nothing is left.
     """
     path, own = _opened(run, network)
-    wanted = Wanted(
+    wanted = ExportOptions(
         to=check_asked(to, int8, pixels),
         out=Path(out) if out is not None else None,
         is_int8=int8,
@@ -386,12 +390,12 @@ def export(
     return follow(steps(path, wanted, own), on_event or (lambda event: None)).exported
 
 
-def steps(run: Path, wanted: Wanted, network: nn.Module | None = None) -> Steps[Delivered]:
+def steps(run: Path, wanted: ExportOptions, network: nn.Module | None = None) -> Steps[Delivered]:
     """The same with its events; the folder comes back too. Raises: as `export`."""
     predictor = load(run, network)
     # Exporters write strides down: in channels_last every graph would begin with a transpose.
     model = cast(Any, predictor.model).to(memory_format=torch.contiguous_format)
-    source = Source(model, predictor.bundle.record, network, wanted.with_pixels)
+    source = ExportSource(model, predictor.bundle.record, network, wanted.with_pixels)
     return (yield from write_export(run, source, wanted))
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from warmstart.errors import ExportError, UsageError, install_command
 from warmstart.exporting import onnx
-from warmstart.exporting.onnx import Served, first_line, serve, silent
+from warmstart.exporting.onnx import ExportedNetwork, first_line, serve, silent
 from warmstart.exporting.predict_script import MODEL
 from warmstart.network.single_layer_head import as_native, as_timm, is_native
 from warmstart.network.surgery import WarmModel
@@ -35,7 +35,7 @@ WRAPPED = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class HubDescription:
     """A network of timm: its design, and what `create_model` must be told beside it."""
 
     design: str
@@ -44,12 +44,12 @@ class Described:
     options: Mapping[str, object]
 
 
-def write_timm(module: nn.Module, folder: Path, told: Described) -> None:
+def write_timm(module: nn.Module, folder: Path, told: HubDescription) -> None:
     """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads."""
     _save(module, folder, timm_folder(module, told))
 
 
-def write_wrapped(module: nn.Module, folder: Path, told: Described) -> None:
+def write_wrapped(module: nn.Module, folder: Path, told: HubDescription) -> None:
     """The same for `AutoModelForImageClassification`: transformers loads timm's networks."""
     _save(module, folder, timm_folder(module, told) | WRAPPED)
 
@@ -61,7 +61,7 @@ def _save(module: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     write_json(folder / "config.json", config)
 
 
-def timm_folder(module: nn.Module, told: Described) -> dict[str, Any]:
+def timm_folder(module: nn.Module, told: HubDescription) -> dict[str, Any]:
     """config.json of timm's format for the hub."""
     own: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     kept = {name: own[name] for name in _KEPT if own.get(name) is not None}
@@ -167,7 +167,7 @@ def write_ir(graph: bytes, path: Path, metadata: Mapping[str, str]) -> None:
 # ---- torch.export: the network as one program, without any code of ours.
 
 
-def to_program(served: Served) -> Any:
+def to_program(served: ExportedNetwork) -> Any:
     """The network as an exported program, any batch size and length of text.
 
     Raises: ExportError where its forward depends on the values that it is given, or on how many.
@@ -208,7 +208,7 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExportSource:
     """What is exported: a model, its record, and the user's own network where there is one."""
 
     model: WarmModel
@@ -221,7 +221,7 @@ class Source:
         """How images are fed in, of a format that is made for them."""
         return pictures(self.record.preprocessing)
 
-    def served(self) -> Served:
+    def served(self) -> ExportedNetwork:
         """The network with named outputs, in plain memory order."""
         return serve(self.model, self.record.preprocessing, self.with_pixels, self.record.task)
 
@@ -268,7 +268,7 @@ def library_versions(to: ExportFormat) -> dict[str, str]:
     return found
 
 
-def check_possible(to: ExportFormat, source: Source) -> None:
+def check_possible(to: ExportFormat, source: ExportSource) -> None:
     """Refuse at once what a format cannot hold. Raises: ExportError with the alternatives."""
     arch, task = source.record.arch, source.record.task
     if to in LINEAR and task != "classify":
@@ -292,12 +292,12 @@ def check_possible(to: ExportFormat, source: Source) -> None:
         )
 
 
-def write_model(to: ExportFormat, folder: Path, source: Source, title: str) -> None:
+def write_model(to: ExportFormat, folder: Path, source: ExportSource, title: str) -> None:
     """Write the network. Raises: ExportError where the format cannot hold it."""
     _WRITERS[to](folder, source, title)
 
 
-def onnx_graph(source: Source, title: str) -> bytes:
+def onnx_graph(source: ExportSource, title: str) -> bytes:
     """The network as ONNX. Raises: ExportError where it branches on the values of an image."""
     served = source.served()
 
@@ -313,7 +313,7 @@ def onnx_graph(source: Source, title: str) -> bytes:
     return onnx.to_onnx(served, metadata(source, served, title), judge)
 
 
-def metadata(source: Source, served: Served, title: str) -> dict[str, str]:
+def metadata(source: ExportSource, served: ExportedNetwork, title: str) -> dict[str, str]:
     """What the file says of itself."""
     return onnx.metadata_of(served, source.record.classes, title)
 
@@ -323,28 +323,28 @@ def _is_whole(model: WarmModel) -> bool:
     return any("" in step.modules for step in model.scan.steps.parts)
 
 
-def _write_onnx(folder: Path, source: Source, title: str) -> None:
+def _write_onnx(folder: Path, source: ExportSource, title: str) -> None:
     write_bytes(folder / MODEL["onnx"], onnx_graph(source, title))
 
 
-def _write_torch(folder: Path, source: Source, title: str) -> None:
+def _write_torch(folder: Path, source: ExportSource, title: str) -> None:
     served = source.served()
     told = metadata(source, served, title)
     save_program(to_program(served), folder / MODEL["torch"], told)
 
 
-def _write_openvino(folder: Path, source: Source, title: str) -> None:
+def _write_openvino(folder: Path, source: ExportSource, title: str) -> None:
     told = metadata(source, source.served(), title)
     write_ir(onnx_graph(source, title), folder / MODEL["openvino"], told)
 
 
-def _write_timm(folder: Path, source: Source, title: str) -> None:
+def _write_timm(folder: Path, source: ExportSource, title: str) -> None:
     record = source.record
     module, options = as_timm(source.model, record.arch, source.prep)
     write_timm(module, folder, _hub(source, options))
 
 
-def _write_transformers(folder: Path, source: Source, title: str) -> None:
+def _write_transformers(folder: Path, source: ExportSource, title: str) -> None:
     record, network = source.record, source.network
     if network is not None and is_native(network):
         own = as_native(source.model, network, source.prep)
@@ -354,9 +354,9 @@ def _write_transformers(folder: Path, source: Source, title: str) -> None:
     write_wrapped(module, folder, _hub(source, options))
 
 
-def _hub(source: Source, options: dict[str, object]) -> Described:
+def _hub(source: ExportSource, options: dict[str, object]) -> HubDescription:
     record = source.record
-    return Described(
+    return HubDescription(
         design=record.arch.partition(":")[2],
         labels=record.classes,
         prep=source.prep,
@@ -364,7 +364,7 @@ def _hub(source: Source, options: dict[str, object]) -> Described:
     )
 
 
-_WRITERS: dict[ExportFormat, Callable[[Path, Source, str], None]] = {
+_WRITERS: dict[ExportFormat, Callable[[Path, ExportSource, str], None]] = {
     "onnx": _write_onnx,
     "torch": _write_torch,
     "openvino": _write_openvino,

@@ -39,7 +39,7 @@ _NAMES: dict[Kind, str] = {
 }
 
 
-class Served(nn.Module):
+class ExportedNetwork(nn.Module):
     """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each.
 
     Of a model of numbers to values (B, 1) alone; of rows, tensors and clips from these as they are.
@@ -84,7 +84,7 @@ class Served(nn.Module):
         return torch.randn(n, *shape, generator=drawn)
 
 
-class ServedPixels(Served):
+class ExportedPixels(ExportedNetwork):
     """The same from uint8 images of the prepared size, (B, H, W, C): scaling is inside."""
 
     def __init__(
@@ -109,7 +109,7 @@ class ServedPixels(Served):
         return torch.randint(0, 256, shape, generator=drawn, dtype=torch.uint8)
 
 
-class ServedTokens(Served):
+class ExportedTokens(ExportedNetwork):
     """The same from the tokens of texts, (B, L) int64, filled up with the number of no token."""
 
     def __init__(self, model: nn.Module, inputs: TextInputs, task: Task = "classify") -> None:
@@ -130,7 +130,7 @@ class ServedTokens(Served):
 
 def serve(
     model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
-) -> Served:
+) -> ExportedNetwork:
     """The network with named outputs; `with_pixels` takes uint8 images (B, H, W, C).
 
     >>> prep = Preprocessing(size=(2, 2), resize=2, mean=(0.5,), std=(0.5,))
@@ -140,10 +140,10 @@ def serve(
     [(5, 3), (5, 3)]
     """
     if with_pixels:
-        return ServedPixels(model, pictures(preprocessing), task)
+        return ExportedPixels(model, pictures(preprocessing), task)
     if isinstance(preprocessing, TextInputs):
-        return ServedTokens(model, preprocessing, task)
-    return Served(model, preprocessing, task)
+        return ExportedTokens(model, preprocessing, task)
+    return ExportedNetwork(model, preprocessing, task)
 
 
 def scaled(pixels: NDArray[Any], prep: Inputs) -> NDArray[Any]:
@@ -164,7 +164,7 @@ OPSET = 17
 
 
 def to_onnx(
-    served: Served, metadata: Mapping[str, str], doubt: Callable[[], object] = lambda: None
+    served: ExportedNetwork, metadata: Mapping[str, str], doubt: Callable[[], object] = lambda: None
 ) -> bytes:
     """The network as ONNX, dynamic in the batch, with `metadata` inside.
 
@@ -210,7 +210,7 @@ MEANT: dict[Task, str] = {
 }
 
 
-def metadata_of(served: Served, labels: tuple[str, ...], name: str) -> dict[str, str]:
+def metadata_of(served: ExportedNetwork, labels: tuple[str, ...], name: str) -> dict[str, str]:
     """What the graph says of itself: class names, preprocessing, how outputs are meant."""
     prep = served.preprocessing
     told = {

@@ -22,11 +22,11 @@ from warmstart.exporting.onnx import first_line
 from warmstart.features.machine import n_threads
 from warmstart.nouns import nouns_of
 from warmstart.records.data import DataRecord, Example, Task
-from warmstart.records.export import Gap, Shrunk
+from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.stats.paired import Difference, difference, hits_difference
 from warmstart.tasks.registry import target_of
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.regress import Regression
 from warmstart.training.validation import spread
 
 Inputs = NDArray[np.generic]
@@ -153,7 +153,7 @@ Said = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class GraphPair:
     """Scores of the first form and of the second, and the second less the first.
 
     `same`: share of answers that are the same in both; None for numbers. `metric`: the score,
@@ -167,28 +167,28 @@ class Both:
     metric: str | None
 
 
-def judge_both(said: Said, there: Sequence[Example], record: DataRecord) -> Both:
+def judge_both(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
     """Shapes: said (2, n, K), logits of both forms, or numbers (2, n, 1); n examples."""
     return _JUDGES[record.task](said, there, record)
 
 
-def _classes(said: Said, there: Sequence[Example], record: DataRecord) -> Both:
+def _classes(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
     number = {label: index for index, label in enumerate(record.classes)}
     labels = np.array([number[example.label] for example in there])
     named = said.argmax(axis=2)
     hits = (named == labels).astype(float)
     gap = hits_difference(hits[1], hits[0], blocks(there, record.twins))
     same = float((named[0] == named[1]).mean())
-    return Both(float(hits[0].mean()), float(hits[1].mean()), gap, same, None)
+    return GraphPair(float(hits[0].mean()), float(hits[1].mean()), gap, same, None)
 
 
-def _others(said: Said, there: Sequence[Example], record: DataRecord) -> Both:
+def _others(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
     """By what each image adds to the mean average precision, or to R²."""
     learnt = [example.label for example in record.examples if example.split != "test"]
     target = target_of(record.task, learnt)
     truth = target.read([example.label for example in there], record.classes)
     same: float | None = None
-    if isinstance(target, Numbers):
+    if isinstance(target, Regression):
         answers = (said - target.mean) / target.spread
     else:
         answers, same = (
@@ -197,10 +197,10 @@ def _others(said: Said, there: Sequence[Example], record: DataRecord) -> Both:
         )
     before, after = (target.credits(one.astype(np.float64), truth) for one in answers)
     gap = difference(after, before, blocks(there, record.twins), np.random.default_rng(0))
-    return Both(float(before.mean()), float(after.mean()), gap, same, target.metric)
+    return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
 
 
-_JUDGES: dict[Task, Callable[[Said, Sequence[Example], DataRecord], Both]] = {
+_JUDGES: dict[Task, Callable[[Said, Sequence[Example], DataRecord], GraphPair]] = {
     "classify": _classes,
     "multilabel": _others,
     "regress": _others,
@@ -220,7 +220,7 @@ Feed = Callable[[Pixels], Inputs]  # prepared images to what the graph takes
 
 def shrink(
     graph: bytes, images: Reopened, feed: Feed, input_name: str
-) -> Steps[tuple[bytes, Shrunk]]:
+) -> Steps[tuple[bytes, Quantized]]:
     """The graph in 8 bits, and what that costs and brings.
 
     Raises: ExportError if the images that it takes are not there.
@@ -243,7 +243,7 @@ def shrink(
 
 def _measured(
     graph: bytes, small: bytes, images: Reopened, feed: Feed, calibrated: int
-) -> Steps[Shrunk]:
+) -> Steps[Quantized]:
     threads = n_threads()
     before, after = session(graph, threads), session(small, threads)
     which, examples = _held_out(images)
@@ -269,7 +269,7 @@ def _measured(
     seconds_before, seconds = seconds_each(before, after, one, ROUNDS)
     found = Gap(value=gap.value, low=gap.low, high=gap.high, n=len(there))
     too_much = is_too_much(found)
-    return Shrunk(
+    return Quantized(
         images=which,
         accuracy=judged.after,
         accuracy_before=judged.before,

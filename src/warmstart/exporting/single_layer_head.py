@@ -24,12 +24,12 @@ from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
 from warmstart.network.single_layer_head import last_tap, on_neck
-from warmstart.network.surgery import TapHead, WarmModel
+from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.nouns import nouns_of
 from warmstart.records.data import Example
-from warmstart.records.export import Gap, Twin
+from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import pictures
-from warmstart.records.network import Ledger, Tap
+from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.summary import Estimate
 from warmstart.run.reopened import Pixels, Reopened
@@ -60,13 +60,13 @@ class Known:
 
 def make_twin(
     model: WarmModel, images: Reopened, known: Known, feed: Feed
-) -> Steps[tuple[WarmModel, Twin]]:
+) -> Steps[tuple[WarmModel, SingleLayerHead]]:
     """The model with a head on its last tap alone, and what that is worth.
 
     Raises: ExportError if the training images are not there any more.
     """
     blank = torch.zeros(1, 1)
-    probe = on_neck(model, pictures(images.prep), TapHead(blank, blank[0]))
+    probe = on_neck(model, pictures(images.prep), MultiLayerHead(blank, blank[0]))
     learn = images.of("train", "holdout")
     there, features = yield from _features(probe, learn, images, feed)
     record = replace(images.record, examples=(*there, *images.of("test")))
@@ -85,9 +85,9 @@ def make_twin(
     return twin, told
 
 
-def as_module(head: HeadFit) -> TapHead:
+def as_module(head: HeadFit) -> MultiLayerHead:
     """A fitted head as the last layer of a network."""
-    return TapHead(
+    return MultiLayerHead(
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
         head.calibration.temperature,
@@ -146,14 +146,16 @@ def _features(
     return there, np.concatenate(found)
 
 
-def _fitted(arranged: dataset.Arranged, plan: Plan, tap: Tap, features: Features) -> Steps[HeadFit]:
+def _fitted(
+    arranged: dataset.LabelledRows, plan: Plan, tap: FeatureLayer, features: Features
+) -> Steps[HeadFit]:
     """A closed-form head on one tap, chosen and estimated as the run's own is."""
     names = [str(name).removesuffix("+prior") for name in dataset.as_tuple(plan.head.candidates)]
     on_last = tuple(name for name in ON_LAST if name in names) or ("last",)
     chosen = Choice(value=on_last, because="heads of the last tap", source="rule")
     plan = replace(plan, head=replace(plan.head, candidates=chosen))
 
-    def read(_: Tap) -> Features:
+    def read(_: FeatureLayer) -> Features:
         return features
 
     heads = dataset.heads(plan, {"last": {tap: 1.0}}, read, len(features), None)
@@ -165,11 +167,11 @@ def _measured(
     twin: WarmModel,
     model: WarmModel,
     head: HeadFit,
-    arranged: dataset.Arranged,
+    arranged: dataset.LabelledRows,
     images: Reopened,
     known: Known,
     feed: Feed,
-) -> Steps[Twin]:
+) -> Steps[SingleLayerHead]:
     if not known.has_learnt:
         return _out_of_fold(head, arranged, known.right)
     many = arranged.nouns.many
@@ -178,11 +180,13 @@ def _measured(
             f"no honest figure: its layers learnt from the same {many}, and the run has no test "
             f"part. Measure it with `warmstart audit` on {many} of your own"
         )
-        return Twin(head=head.name, estimate=None, original=None, gap=None, why=why)
+        return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
     return (yield from _on_test(twin, model, head, arranged, images, feed))
 
 
-def _out_of_fold(head: HeadFit, arranged: dataset.Arranged, right: Mapping[str, bool]) -> Twin:
+def _out_of_fold(
+    head: HeadFit, arranged: dataset.LabelledRows, right: Mapping[str, bool]
+) -> SingleLayerHead:
     """On rows that both heads were fitted without."""
     both = [row for row, e in enumerate(arranged.learn) if head.fold[row] >= 0 and e.id in right]
     own = (head.probabilities[both].argmax(axis=1) == arranged.labels[both]).astype(float)
@@ -191,17 +195,19 @@ def _out_of_fold(head: HeadFit, arranged: dataset.Arranged, right: Mapping[str, 
     found = _compared(own, model, arranged.blocks()[both], "holdout" if is_held else "nested-cv")
     apart = f"out of fold: each {one} by heads that had not seen it"
     how = "on your hold-out" if is_held else apart
-    return Twin(head=head.name, why=how, estimate=found[0], original=found[1], gap=found[2])
+    return SingleLayerHead(
+        head=head.name, why=how, estimate=found[0], original=found[1], gap=found[2]
+    )
 
 
 def _on_test(
     twin: WarmModel,
     model: WarmModel,
     head: HeadFit,
-    arranged: dataset.Arranged,
+    arranged: dataset.LabelledRows,
     images: Reopened,
     feed: Feed,
-) -> Steps[Twin]:
+) -> Steps[SingleLayerHead]:
     """On the run's test part: layers that were trained had seen every other image."""
     own: list[float] = []
     before: list[float] = []
@@ -217,10 +223,12 @@ def _on_test(
     many = arranged.nouns.many
     if not there:
         why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
-        return Twin(head=head.name, estimate=None, original=None, gap=None, why=why)
+        return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
     found = _compared(np.array(own), np.array(before), blocks(there, arranged.twins), "holdout")
     why = f"on the run's test part; its layers had seen all other {many}"
-    return Twin(head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2])
+    return SingleLayerHead(
+        head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]
+    )
 
 
 def _compared(

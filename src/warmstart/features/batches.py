@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.dataset import Collection
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError, ModelError
 from warmstart.modalities import text as modalities_text
 from warmstart.modalities.text import near_copies, normal_of
 from warmstart.network.inputs import InputWish
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.records.data import Example
 from warmstart.records.inputs import (
     WINDOWS,
@@ -194,15 +194,17 @@ _TAKES = {"image": ("image",), "audio": ("image", "audio"), "text": ("text",), "
 _CURES = {"text": "such as minilm", "table": "such as a run that learnt from one"}
 
 
-def fitted(start: Start, collection: Collection, wish: InputWish | None) -> Start:
+def fitted(
+    start: PretrainedModel, collection: Collection, wish: InputWish | None
+) -> PretrainedModel:
     """A start for texts or clips, as long as these need; another start as it is.
 
-    Raises: StartError where the start takes another kind of data.
+    Raises: ModelError where the start takes another kind of data.
     """
     record, inputs, kind = start.record, start.record.preprocessing, collection.record.kind
     if inputs.kind not in _TAKES[kind]:
         taken, held = ("clip" if one == "audio" else one for one in (inputs.kind, kind))
-        raise StartError(
+        raise ModelError(
             f"{record.name} takes {taken}s, {collection.record.name} holds {held}s; choose a "
             f"start for {held}s, {_CURES.get(kind, 'such as lite0')}."
         )

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.errors import StartError, UsageError
-from warmstart.features.cache_key import FeatureKey, ShelfKey
-from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, Shelf, exclusive, is_in_use, remove
+from warmstart.errors import ModelError, UsageError
+from warmstart.features.cache_key import CacheFileKey, FeatureKey
+from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, CacheFile, exclusive, is_in_use, remove
 from warmstart.records.data import Example
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 _UNREADABLE = "unreadable.jsonl"
@@ -30,7 +30,7 @@ _INSTEAD = ".instead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreInfo:
+class CacheInfo:
     """What `warmstart cache info` shows."""
 
     path: str
@@ -40,18 +40,19 @@ class StoreInfo:
     limit_bytes: int
 
 
-class Store:
+class FeatureCache:
     """A folder of shelves, at most `limit_bytes` large.
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from warmstart.records import Preprocessing, Tap
+    >>> from warmstart.records.inputs import Preprocessing
+    >>> from warmstart.records.network import FeatureLayer
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
     >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
-    ...     taps=(Tap(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    ...     taps=(FeatureLayer(part=1, pool="avg"),), preprocessing=prep, engine="torch",
     ...     engine_version="2.8", threads=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Store(Path(folder)).shelf(key) as shelf:
+    ...     with FeatureCache(Path(folder)).shelf(key) as shelf:
     ...         shelf.append(["0a" * 32], [np.ones((1, 3), np.float32)])
     ...         shelf.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
     ...         shelf.read(["0a" * 32], "1.avg")
@@ -78,7 +79,7 @@ class Store:
                 "set WARMSTART_CACHE to a folder that can."
             ) from error
 
-    def shelf(self, key: ShelfKey) -> Shelf:
+    def shelf(self, key: CacheFileKey) -> CacheFile:
         """Open the shelf of this key, empty if there is none; close it, or use `with`.
 
         For as long as it is open it is not evicted.
@@ -87,14 +88,14 @@ class Store:
         def make_room(n_bytes: int) -> None:
             self._evict(n_bytes, keep=key.digest)
 
-        return Shelf(self.root, key, make_room)
+        return CacheFile(self.root, key, make_room)
 
-    def info(self) -> StoreInfo:
+    def info(self) -> CacheInfo:
         """Count what is kept."""
         with exclusive(self._lock):
             shelves = list(self._shelves())
             sizes = [_size(base.with_name(base.name + ".index")) for base in shelves]
-            return StoreInfo(
+            return CacheInfo(
                 path=str(self.root),
                 shelves=len(shelves),
                 rows=sum(size // ENTRY_BYTES for size in sizes),
@@ -230,14 +231,14 @@ WHOLE = 3  # one part in so many of a row is wanted: then reading it whole is qu
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTaps:
+class StoredFeatures:
     """A function from tap to the features of some examples; see `solve.chunks`.
 
-    Raises: StartError, whatever is asked for, where a feature is not a finite number;
+    Raises: ModelError, whatever is asked for, where a feature is not a finite number;
     KeyError for an example that is not in the store.
     """
 
-    shelf: Shelf
+    shelf: CacheFile
     examples: tuple[Example, ...]
     origin: tuple[Example, ...] = ()  # those that these were chosen from, for the error
 
@@ -246,18 +247,18 @@ class StoredTaps:
         """What the rows are: where they are stored, and of which examples."""
         return (self.shelf.key.digest, *(example.sha256 for example in self.examples))
 
-    def __call__(self, tap: Tap) -> Floats:
+    def __call__(self, tap: FeatureLayer) -> Floats:
         """All of one tap. Shapes: (n, d)."""
         values: Floats = self.shelf.read([e.sha256 for e in self.examples], tap.name)
         self._check({tap: values})
         return values
 
-    def some(self, rows: NDArray[np.intp]) -> StoredTaps:
+    def some(self, rows: NDArray[np.intp]) -> StoredFeatures:
         """The same of chosen rows, in this order."""
         chosen = tuple(self.examples[row] for row in rows)
         return replace(self, examples=chosen, origin=self.origin or self.examples)
 
-    def chunks(self, taps: Sequence[Tap]) -> Iterator[Mapping[Tap, Floats]]:
+    def chunks(self, taps: Sequence[FeatureLayer]) -> Iterator[Mapping[FeatureLayer, Floats]]:
         """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
         widths = self.shelf.widths
         wanted = sum(widths[tap.name] for tap in taps)
@@ -274,19 +275,19 @@ class StoredTaps:
             self._check(found)
             yield found
 
-    def _check(self, found: Mapping[Tap, Floats]) -> None:
+    def _check(self, found: Mapping[FeatureLayer, Floats]) -> None:
         for tap, values in found.items():
             if not np.isfinite(values).all():
                 raise self._not_numbers(tap)
 
-    def _not_numbers(self, tap: Tap) -> StartError:
+    def _not_numbers(self, tap: FeatureLayer) -> ModelError:
         examples = self.origin or self.examples
         lost = [
             example
             for example in examples
             if not np.isfinite(self.shelf.read([example.sha256], tap.name)).all()
         ]
-        return StartError(
+        return ModelError(
             f"the start gives values that are not numbers for {len(lost):,} of "
             f"{len(examples):,} images (first: {lost[0].id}, at part {tap.part}); check its "
             "preprocessing, or choose another start."

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 EngineName = Literal["torch", "traced", "onnxruntime", "openvino"]
 ENGINE_TITLES: dict[EngineName, str] = {
@@ -89,7 +89,7 @@ def _is_installed(name: EngineName) -> bool:
     return True
 
 
-class Named(Protocol):
+class NamedColumn(Protocol):
     """A column of a row: a tap."""
 
     @property
@@ -98,11 +98,11 @@ class Named(Protocol):
         ...
 
 
-class ShelfKey(Protocol):
+class CacheFileKey(Protocol):
     """What a shelf's rows depend on: `FeatureKey`, or another that has these."""
 
     @property
-    def taps(self) -> Sequence[Named]:
+    def taps(self) -> Sequence[NamedColumn]:
         """The columns of a row, in order."""
         ...
 
@@ -131,10 +131,10 @@ class FeatureKey:
     encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing),
     `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
 
-    >>> from warmstart.records import Preprocessing
+    >>> from warmstart.records.inputs import Preprocessing
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
     >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
-    ...     taps=(Tap(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    ...     taps=(FeatureLayer(part=1, pool="avg"),), preprocessing=prep, engine="torch",
     ...     engine_version="2.8", threads=2, cpu="x86_64")
     >>> len(key.digest), key.digest == key.digest
     (64, True)
@@ -143,7 +143,7 @@ class FeatureKey:
     network: str
     arch: str
     parts: tuple[str, ...]
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     preprocessing: Inputs
     decoder: str
     engine: EngineName
@@ -175,12 +175,12 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GlanceKey:
+class ThumbnailKey:
     """What the glances at images depend on: the decoder, and what a glance notes.
 
     `draft` is the short side in px that large JPEGs were decoded for.
 
-    >>> GlanceKey(decoder="pillow 11", draft=256, version=1).taps[0].name
+    >>> ThumbnailKey(decoder="pillow 11", draft=256, version=1).taps[0].name
     'glance'
     """
 
@@ -201,7 +201,7 @@ class GlanceKey:
         return _digest(self.plain)
 
 
-def _plain(key: FeatureKey | GlanceKey) -> dict[str, Any]:
+def _plain(key: FeatureKey | ThumbnailKey) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(asdict(key)))
     if (prep := plain.get("preprocessing")) is not None and prep.get("sound", 0) is None:
         del prep["sound"]  # rows of pictures keep the keys that they had before there were sounds
@@ -229,7 +229,7 @@ class ActivationKey:
 
     look: FeatureKey
     cut: int
-    wanted: tuple[Tap, ...]
+    wanted: tuple[FeatureLayer, ...]
     dtype: str
 
     @property

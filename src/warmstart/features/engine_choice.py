@@ -14,7 +14,7 @@ from warmstart.errors import PlanError, install_command
 from warmstart.events import Steps
 from warmstart.features import engine_speeds
 from warmstart.features.batches import noise
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import (
     BATCH,
     ENGINE_TITLES,
@@ -27,16 +27,16 @@ from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
-from warmstart.network.feature_layers import Tapped, taps
+from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.network.finished_run import cut_start
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning import rules
-from warmstart.planning.rules import Pace
+from warmstart.planning.rules import EngineSpeed
 from warmstart.planning.strategy import nearest
 from warmstart.records.inputs import Inputs, Preprocessing, kind_of
-from warmstart.records.network import NetworkRecord, Tap
+from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 
 SETTING = "training.engine"
@@ -64,13 +64,13 @@ def check_name(name: str, asked: str) -> EngineName:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class EngineSurvey:
     """What a look will need: the network cut, and what the store lacks under each engine."""
 
     network: Network
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     prep: Inputs
-    store: Store
+    store: FeatureCache
     decoder: str
     n: int  # images, one a content, whether they can be read or not
     readable: tuple[str, ...]  # content hashes that are not known to be damaged
@@ -79,7 +79,7 @@ class Survey:
     stream: str = ""  # the number format between parts, where the network is streamed
 
     @property
-    def work(self) -> engine_speeds.Work:
+    def work(self) -> engine_speeds.EngineWork:
         """What an engine's speed depends on here."""
         return work_of(self.network.record, self.prep, len(self.taps))
 
@@ -95,7 +95,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenEngine:
     """The engine of a look, the key of its rows, and itself, where it has been made."""
 
     choice: Choice
@@ -103,18 +103,18 @@ class Chosen:
     engine: Engine | None = None
 
 
-def survey(collection: Collection, start: Start) -> Survey:
+def survey(collection: Collection, start: PretrainedModel) -> EngineSurvey:
     """Cut the network and ask the store what it has of these images."""
     network = cut_start(start)
     wanted, prep = taps(network.record), start.record.preprocessing
-    store, decoder = Store(default_root()), decoder_name(prep)
+    store, decoder = FeatureCache(default_root()), decoder_name(prep)
     known = store.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
     runs: tuple[EngineName, ...] = ("torch",) if start.stream else _engines(prep)
     asked = {name: _key(start, network, wanted, decoder, name) for name in runs}
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
-    return Survey(
+    return EngineSurvey(
         network=network,
         taps=wanted,
         prep=prep,
@@ -133,9 +133,9 @@ def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
     return installed_engines() if isinstance(inputs, Preprocessing) else ("torch",)
 
 
-def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> engine_speeds.Work:
+def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> engine_speeds.EngineWork:
     """What an engine's speed depends on, for a network and its images on this machine."""
-    return engine_speeds.Work(
+    return engine_speeds.EngineWork(
         macs=sum(part.macs for part in record.parts),
         parameters=sum(part.parameters for part in record.parts),
         taps=n_taps,
@@ -144,12 +144,12 @@ def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> engine_speeds.W
     )
 
 
-def kept_paces(root: Path, work: engine_speeds.Work) -> dict[str, Pace]:
+def kept_paces(root: Path, work: engine_speeds.EngineWork) -> dict[str, EngineSpeed]:
     """The paces that were measured on this machine, from the cache folder."""
-    return {name: Pace(*timing) for name, timing in engine_speeds.read(root, work).items()}
+    return {name: EngineSpeed(*timing) for name, timing in engine_speeds.read(root, work).items()}
 
 
-def open_engine(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
+def open_engine(seen: EngineSurvey, asked: Choice | None = None) -> Steps[ChosenEngine]:
     """Choose an engine, and make it where something is missing; one that fails is left out.
 
     None is made of a network that is streamed: its parts are run one by one.
@@ -169,7 +169,7 @@ def open_engine(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
             seen, asked = (yield from _refuse(seen, chosen.key.engine, error)), None
 
 
-def choose(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
+def choose(seen: EngineSurvey, asked: Choice | None = None) -> Steps[ChosenEngine]:
     """Choose an engine, after measuring where that pays; it may have been made for that.
 
     Raises: PlanError where the user's own engine is not there, or cannot run this network.
@@ -177,7 +177,7 @@ def choose(seen: Survey, asked: Choice | None = None) -> Steps[Chosen]:
     return (yield from _choose(seen, asked))[1]
 
 
-def _choose(seen: Survey, asked: Choice | None) -> Steps[tuple[Survey, Chosen]]:
+def _choose(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
     kept = kept_paces(seen.store.root, seen.work)
     made: dict[str, Engine] = {}
     if asked is None and not seen.stream:
@@ -191,7 +191,7 @@ def _choose(seen: Survey, asked: Choice | None) -> Steps[tuple[Survey, Chosen]]:
             raise PlanError(f"{SETTING} {name}: {why}; choose {', '.join(seen.keys)}.")
         choice, name = ruled, cast(EngineName, ruled.value)
         yield events.note("look", "Engine", f"{why}; {ENGINE_TITLES[name]} is used instead")
-    return seen, Chosen(choice, seen.keys[name], made.get(name))
+    return seen, ChosenEngine(choice, seen.keys[name], made.get(name))
 
 
 def _as_asked(asked: Choice, fastest: str) -> Choice:
@@ -201,7 +201,9 @@ def _as_asked(asked: Choice, fastest: str) -> Choice:
     return asked
 
 
-def _measure(seen: Survey, kept: dict[str, Pace]) -> Steps[tuple[Survey, dict[str, Engine]]]:
+def _measure(
+    seen: EngineSurvey, kept: dict[str, EngineSpeed]
+) -> Steps[tuple[EngineSurvey, dict[str, Engine]]]:
     """Measure what is worth it; `kept` grows. Returns the engines that were made for it."""
     made: dict[str, Engine] = {}
     while (name := rules.engine_to_measure(seen.counts, kept, seen.work.macs)) is not None:
@@ -213,11 +215,11 @@ def _measure(seen: Survey, kept: dict[str, Pace]) -> Steps[tuple[Survey, dict[st
         except EngineError as error:
             seen = yield from _refuse(seen, engine, error)
             continue
-        kept[name] = Pace(*engine_speeds.keep(seen.store.root, seen.work, engine, timing))
+        kept[name] = EngineSpeed(*engine_speeds.keep(seen.store.root, seen.work, engine, timing))
     return seen, made
 
 
-def _refuse(seen: Survey, name: EngineName, error: EngineError) -> Steps[Survey]:
+def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[EngineSurvey]:
     """Leave an engine out, now and in later looks with this network; say which one is next."""
     seen.store.redirect(seen.keys[name], seen.keys["torch"])
     keys = {other: key for other, key in seen.keys.items() if other != name}
@@ -228,15 +230,15 @@ def _refuse(seen: Survey, name: EngineName, error: EngineError) -> Steps[Survey]
     return seen
 
 
-def _make(seen: Survey, name: EngineName) -> Engine:
+def _make(seen: EngineSurvey, name: EngineName) -> Engine:
     threads = threads_for(seen.network.record)
-    return make_engine(name, Tapped(seen.network, seen.taps), seen.prep, threads)
+    return make_engine(name, FeatureExtractor(seen.network, seen.taps), seen.prep, threads)
 
 
 # ---- the choice in words -----------------------------------------------------------------
 
 
-def _ruled(seen: Survey, kept: Mapping[str, Pace]) -> Choice:
+def _ruled(seen: EngineSurvey, kept: Mapping[str, EngineSpeed]) -> Choice:
     """What the rule says, in words that are the same when a stopped look goes on."""
     found, counts = rules.paces(kept, seen.work.macs), seen.counts
     value, fastest = rules.choose_engine(counts, found), _fastest(seen, kept)
@@ -258,7 +260,7 @@ def _ruled(seen: Survey, kept: Mapping[str, Pace]) -> Choice:
     )
 
 
-def _fastest(seen: Survey, kept: Mapping[str, Pace]) -> str:
+def _fastest(seen: EngineSurvey, kept: Mapping[str, EngineSpeed]) -> str:
     """The engine that would be chosen if nothing were in the store."""
     everything = dict.fromkeys(seen.counts, seen.n)
     return rules.choose_engine(everything, rules.paces(kept, seen.work.macs))
@@ -281,7 +283,11 @@ def _s(seconds: float) -> str:
 
 
 def _key(
-    start: Start, network: Network, wanted: tuple[Tap, ...], decoder: str, engine: EngineName
+    start: PretrainedModel,
+    network: Network,
+    wanted: tuple[FeatureLayer, ...],
+    decoder: str,
+    engine: EngineName,
 ) -> FeatureKey:
     record = start.record
     return FeatureKey(
@@ -303,6 +309,6 @@ def version_between(engine: EngineName, stream: str) -> str:
     return engine_version(engine) + rounded
 
 
-def _missing(store: Store, key: FeatureKey, hashes: Sequence[str]) -> list[str]:
+def _missing(store: FeatureCache, key: FeatureKey, hashes: Sequence[str]) -> list[str]:
     with store.shelf(key) as shelf:
         return shelf.missing(hashes)

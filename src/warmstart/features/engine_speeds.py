@@ -41,7 +41,7 @@ class Timing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class EngineWork:
     """What an engine's speed depends on beside itself: the network's size, the machine.
 
     `size` is (height, width, channels) of an image in px, or the shape of another encoded example.
@@ -69,14 +69,14 @@ def measure(make: Callable[[], Engine], images: Pixels) -> tuple[Engine, Timing]
     return engine, Timing(setup, len(images) / max(min(passes), 1e-9))
 
 
-def read(root: Path, work: Work) -> dict[EngineName, Timing]:
+def read(root: Path, work: EngineWork) -> dict[EngineName, Timing]:
     """What is known of the engines installed here, in the versions installed here."""
     lines = _lines(root)
     found = {name: _find(lines, _about(work, name)) for name in installed_engines()}
     return {name: timing for name, timing in found.items() if timing is not None}
 
 
-def keep(root: Path, work: Work, name: EngineName, timing: Timing) -> Timing:
+def keep(root: Path, work: EngineWork, name: EngineName, timing: Timing) -> Timing:
     """Keep a measurement; returns what is kept, which is another's where that was first.
 
     Where the file cannot be written nothing is kept: no reason to stop a run.
@@ -98,7 +98,7 @@ def clear(root: Path) -> None:
         (root / FILE).unlink(missing_ok=True)
 
 
-def _about(work: Work, name: EngineName) -> dict[str, Any]:
+def _about(work: EngineWork, name: EngineName) -> dict[str, Any]:
     """The members of a line by which it is found, as JSON gives them back."""
     plain = {"engine": name, "version": engine_version(name), **asdict(work)}
     about: dict[str, Any] = json.loads(json.dumps(plain))

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
-from warmstart.features.cache import Store, StoredTaps
-from warmstart.features.cache_key import BATCH, GlanceKey
+from warmstart.features.cache import FeatureCache, StoredFeatures
+from warmstart.features.cache_key import BATCH, ThumbnailKey
 from warmstart.features.engine import Pixels
-from warmstart.features.shelf import Shelf
+from warmstart.features.shelf import CacheFile
 from warmstart.records.data import Example
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
 class Vanished(DataError):
@@ -41,28 +41,28 @@ FLUSH_BYTES = 16_000_000  # or until they are as many: a fast machine computes G
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
+class ExtractedRows:
     """What a look gave. Rows are read from the store's file.
 
     `passed` and `decoded` count the images of this look alone; `unreadable` maps example
     ids to reasons.
     """
 
-    shelf: Shelf
+    shelf: CacheFile
     unreadable: Mapping[str, str]
     passed: int
     decoded: int
 
-    def read(self, examples: Sequence[Example], tap: Tap) -> Floats:
+    def read(self, examples: Sequence[Example], tap: FeatureLayer) -> Floats:
         """One tap's features, in the order of the examples. Shapes: (n, d) float32.
 
         Raises: KeyError for an example that could not be read.
         """
         return self.shelf.read([example.sha256 for example in examples], tap.name)
 
-    def reader(self, examples: Sequence[Example]) -> StoredTaps:
+    def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """From tap to the features of these examples, all at once or a few at a time."""
-        return StoredTaps(self.shelf, tuple(examples))
+        return StoredFeatures(self.shelf, tuple(examples))
 
 
 class Prefetch:
@@ -125,21 +125,21 @@ class _Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ExampleSource:
     """Where rows come from and go to. `todo`: what to pass, one example per content.
 
     `engine` is None where nothing is left to pass: then none was made.
     """
 
-    shelf: Shelf
-    store: Store
+    shelf: CacheFile
+    store: FeatureCache
     decoder: str
     todo: Sequence[Example]
     decode: Decode
     engine: Engine | None
 
 
-def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
+def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[ExtractedRows]:
     """Decode and pass what is to do, keep its rows, return a view of all examples.
 
     An interrupted look keeps what it has computed.
@@ -166,12 +166,14 @@ def extract(examples: Sequence[Example], source: Source) -> Steps[Features]:
         "unreadable": len(lost),
     }
     yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
-    return Features(
+    return ExtractedRows(
         shelf=source.shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded
     )
 
 
-def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progress) -> Steps[None]:
+def _pass_all(
+    prefetch: Prefetch, engine: Engine, shelf: CacheFile, progress: _Progress
+) -> Steps[None]:
     hashes: list[str] = []
     batch: list[Pixels] = []
     computed = _Computed(shelf)
@@ -204,7 +206,7 @@ def _pass_all(prefetch: Prefetch, engine: Engine, shelf: Shelf, progress: _Progr
 class _Computed:
     """Rows that wait to be appended."""
 
-    shelf: Shelf
+    shelf: CacheFile
     hashes: list[str] = field(default_factory=list)
     batches: list[list[Floats]] = field(default_factory=list)
     since: float = field(default_factory=time.perf_counter)
@@ -235,19 +237,20 @@ Notes = NDArray[np.uint8]
 _FLUSH = 512  # glances kept in memory before they are written
 
 
-class GlanceBook:
+class ThumbnailWriter:
     """Glances by content hash; `put` may be called from several threads.
 
     >>> import tempfile
     >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     book = GlanceBook(Store(Path(folder)), GlanceKey(decoder="pillow", draft=8, version=1))
+    ...     key = ThumbnailKey(decoder="pillow", draft=8, version=1)
+    ...     book = ThumbnailWriter(FeatureCache(Path(folder)), key)
     ...     book.put("0a" * 32, np.arange(3, dtype=np.uint8))
     ...     book.read(["0a" * 32])
     array([[0, 1, 2]], dtype=uint8)
     """
 
-    def __init__(self, store: Store, key: GlanceKey) -> None:
+    def __init__(self, store: FeatureCache, key: ThumbnailKey) -> None:
         """Open the shelf of this kind of glance."""
         self._shelf = store.shelf(key)
         self._lock = threading.Lock()

@@ -13,26 +13,26 @@ from numpy.typing import NDArray
 
 from warmstart.data import thumbnails
 from warmstart.data.dataset import Collection
-from warmstart.data.thumbnails import Files, Glances, joined
+from warmstart.data.thumbnails import FileFigures, Thumbnails, joined
 from warmstart.distributed import here
-from warmstart.errors import DataError, UsageError, WorldError
+from warmstart.errors import DataError, ProcessError, UsageError
 from warmstart.events import Steps
 from warmstart.features.batches import in_order
-from warmstart.features.cache import StoredTaps
-from warmstart.features.cache_key import EngineName, GlanceKey, main_key
+from warmstart.features.cache import StoredFeatures
+from warmstart.features.cache_key import EngineName, ThumbnailKey, main_key
 from warmstart.features.engine import Pixels
-from warmstart.features.engine_choice import Chosen, Survey, open_engine, survey
+from warmstart.features.engine_choice import ChosenEngine, EngineSurvey, open_engine, survey
 from warmstart.features.extract import (
-    Features,
-    GlanceBook,
+    ExampleSource,
+    ExtractedRows,
     Prefetch,
-    Source,
+    ThumbnailWriter,
     Vanished,
     extract,
     first_of_each,
 )
 from warmstart.features.machine import freed_memory_kept, n_threads
-from warmstart.features.offload import Kept, extract_streamed, links
+from warmstart.features.offload import KeptRows, extract_streamed, links
 from warmstart.machine import default_root
 from warmstart.modalities.audio import as_wanted, decode_sound
 from warmstart.modalities.preprocessing import (
@@ -43,48 +43,48 @@ from warmstart.modalities.preprocessing import (
     open_image,
     prepare,
 )
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
 
 TRIES = 3  # passes over what is missing before the disk is blamed
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ExtractedFeatures:
     """What one look gave, and how it was taken."""
 
     network: Network
-    taps: tuple[Tap, ...]
-    features: Features
-    book: GlanceBook
+    taps: tuple[FeatureLayer, ...]
+    features: ExtractedRows
+    book: ThumbnailWriter
     unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
     engine: Choice
     threads: int
     glanced: bool = True  # False for what cannot be drawn: rows and texts
 
-    def glances(self, examples: Sequence[Example]) -> Glances:
+    def glances(self, examples: Sequence[Example]) -> Thumbnails:
         """These examples at a glance."""
         return thumbnails.unpack(self.book.read([example.sha256 for example in examples]))
 
-    def reader(self, examples: Sequence[Example]) -> StoredTaps:
+    def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """A function from tap to the features of these examples, (n, d).
 
-        Raises (the function): StartError where a feature is not a finite number.
+        Raises (the function): ModelError where a feature is not a finite number.
         """
         return self.features.reader(examples)
 
 
 def take_look(
     collection: Collection,
-    start: Start,
+    start: PretrainedModel,
     asked: Choice | None = None,
     tell: Callable[[Choice], None] = lambda choice: None,
     kept: int = 0,
-) -> Steps[Look]:
+) -> Steps[ExtractedFeatures]:
     """Cut the network, choose the engine, pass what is missing.
 
     `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
@@ -105,7 +105,7 @@ def take_look(
     )
 
 
-def _lost(look: Look, examples: Sequence[Example]) -> list[str]:
+def _lost(look: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
     """The contents whose rows, passed or stored before, are damaged or gone."""
     rest = [e.sha256 for e in examples if e.id not in look.unreadable]
     return look.features.shelf.missing(rest) or (look.book.missing(rest) if look.glanced else [])
@@ -113,23 +113,23 @@ def _lost(look: Look, examples: Sequence[Example]) -> list[str]:
 
 def _take(
     collection: Collection,
-    start: Start,
+    start: PretrainedModel,
     asked: Choice | None,
     tell: Callable[[Choice], None],
     kept: int,
-) -> Steps[Look]:
+) -> Steps[ExtractedFeatures]:
     prep, seen = start.record.preprocessing, survey(collection, start)
     examples = collection.record.examples
     chosen, todo = yield from _open(seen, asked)
     tell(chosen.choice)
     is_seen = isinstance(prep, (Preprocessing, WaveInputs))  # only what can be drawn is glanced at
     draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
-    glance_key = GlanceKey(decoder=seen.decoder, draft=draft, version=thumbnails.VERSION)
-    book = GlanceBook(seen.store, glance_key)
+    glance_key = ThumbnailKey(decoder=seen.decoder, draft=draft, version=thumbnails.VERSION)
+    book = ThumbnailWriter(seen.store, glance_key)
     decode_one = _decoder(
         collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
     )
-    source = Source(
+    source = ExampleSource(
         shelf=seen.store.shelf(chosen.key),
         store=seen.store,
         decoder=seen.decoder,
@@ -140,7 +140,7 @@ def _take(
     try:
         if start.stream:
             parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
-            beside = Kept(kept, seen.store.shelf(main_key(chosen.key, kept))) if kept else None
+            beside = KeptRows(kept, seen.store.shelf(main_key(chosen.key, kept))) if kept else None
             features = yield from extract_streamed(examples, source, parts, start.stream, beside)
         else:
             features = yield from extract(examples, source)
@@ -151,7 +151,7 @@ def _take(
         gone = _glance_rest(rest, book, decode_one)
     finally:
         book.flush()
-    return Look(
+    return ExtractedFeatures(
         network=seen.network,
         taps=seen.taps,
         features=features,
@@ -163,7 +163,7 @@ def _take(
     )
 
 
-def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[str]]]:
+def _open(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[ChosenEngine, Sequence[str]]]:
     """The engine, and the contents that this process is to pass.
 
     Of several processes the first decides: what one finds missing later, another may be
@@ -180,8 +180,8 @@ def _open(seen: Survey, asked: Choice | None) -> Steps[tuple[Chosen, Sequence[st
     return chosen, world.share(missing)
 
 
-def _together(features: Features, examples: Sequence[Example]) -> Features:
-    """What all processes found. Raises: WorldError where they do not keep it in one place."""
+def _together(features: ExtractedRows, examples: Sequence[Example]) -> ExtractedRows:
+    """What all processes found. Raises: ProcessError where they do not keep it in one place."""
     world = here()
     if world.size == 1:
         return features
@@ -189,7 +189,7 @@ def _together(features: Features, examples: Sequence[Example]) -> Features:
     unreadable = {id: why for lost, _, _ in found for id, why in lost.items()}
     features.shelf.refresh()
     if features.shelf.absent(e.sha256 for e in examples if e.id not in unreadable):
-        raise WorldError(
+        raise ProcessError(
             "the processes of this job do not find each other's features; set WARMSTART_CACHE to "
             "a folder that all of them share"
         )
@@ -213,7 +213,7 @@ def load_same(collection: Collection, example: Example) -> bytes:
 
 
 def _decoder(
-    collection: Collection, prep: Inputs, book: GlanceBook, wants_glance: set[str]
+    collection: Collection, prep: Inputs, book: ThumbnailWriter, wants_glance: set[str]
 ) -> Callable[[Example], Pixels]:
     """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
 
@@ -235,7 +235,7 @@ def _decoder(
 
 
 def _glance_rest(
-    examples: Sequence[Example], book: GlanceBook, decode_one: Callable[[Example], Pixels]
+    examples: Sequence[Example], book: ThumbnailWriter, decode_one: Callable[[Example], Pixels]
 ) -> dict[str, str]:
     """Glance at images whose features are stored but that no one has glanced at."""
     lost = here().gathered(book.missing(e.sha256 for e in examples))[0]
@@ -259,13 +259,13 @@ KEPT = 2000  # examples, at most, whose glances are kept in memory; a glance tak
 _ROWS = 500  # read at a time
 
 
-class Album:
-    """What `Glances` holds, of examples that may be too many for memory.
+class StoredThumbnails:
+    """What `Thumbnails` holds, of examples that may be too many for memory.
 
     `grey` and `colour` are asked for some rows at a time: `album.grey[rows]`.
     """
 
-    def __init__(self, look: Look, examples: Sequence[Example]) -> None:
+    def __init__(self, look: ExtractedFeatures, examples: Sequence[Example]) -> None:
         self._look, self._examples = look, examples
         self._all = look.glances(examples) if len(examples) <= KEPT else None
         self.grey, self.colour = _Column(self, "grey"), _Column(self, "colour")
@@ -273,14 +273,14 @@ class Album:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def of(self, rows: NDArray[np.intp]) -> Glances:
+    def of(self, rows: NDArray[np.intp]) -> Thumbnails:
         """The glances of some rows, in memory."""
         if self._all is not None:
             return self._all.of(rows)
         return self._look.glances([self._examples[row] for row in rows])
 
     @cached_property
-    def files(self) -> Files:
+    def files(self) -> FileFigures:
         """The figures of all files."""
         if self._all is not None:
             return self._all.files()
@@ -292,7 +292,7 @@ class Album:
 class _Column:
     """One array of the glances, by rows."""
 
-    album: Album
+    album: StoredThumbnails
     name: str
 
     def __len__(self) -> int:

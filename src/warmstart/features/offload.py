@@ -28,18 +28,18 @@ from warmstart.distributed import here
 from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, Stage, Steps
 from warmstart.features.batches import to_tensor
-from warmstart.features.cache import Store
-from warmstart.features.cache_key import BATCH, ShelfKey
+from warmstart.features.cache import FeatureCache
+from warmstart.features.cache_key import BATCH, CacheFileKey
 from warmstart.features.engine import Engine, Pixels, arranged
-from warmstart.features.extract import Features, Prefetch, Source, Vanished
-from warmstart.features.shelf import Shelf, exclusive, is_in_use
+from warmstart.features.extract import ExampleSource, ExtractedRows, Prefetch, Vanished
+from warmstart.features.shelf import CacheFile, exclusive, is_in_use
 from warmstart.network.fast_linear import quick_linear
 from warmstart.network.feature_layers import plan_scan
 from warmstart.network.partition import Network
-from warmstart.network.segments import Step
+from warmstart.network.segments import SegmentStep
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import PartRecord, Tap
+from warmstart.records.network import BlockRecord, FeatureLayer
 from warmstart.records.run_folder import read_json, write_json
 
 Values = NDArray[Any]
@@ -52,7 +52,7 @@ KEPT_S = 7 * 24 * 3600  # a belt that nobody went on with for so long is thrown 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class OffloadedBlock:
     """One part: its name, its multiply-adds an image, and how it is brought into memory."""
 
     name: str
@@ -72,7 +72,7 @@ class Done:
 
 
 @dataclass(kw_only=True)
-class Belt:
+class BlockQueue:
     """Links over some images. `dtype`: how what lies between them is kept on disk.
 
     `keeps_last`: whether what the last link gives is wanted, not its taps alone. `kept`: an
@@ -80,7 +80,7 @@ class Belt:
     """
 
     folder: Path
-    links: Sequence[Link]
+    links: Sequence[OffloadedBlock]
     dtype: str
     keeps_last: bool = False
     kept: int = 0
@@ -208,7 +208,7 @@ class Belt:
 class _Speed:
     """Images a second, a part of the work counting as a part of an image."""
 
-    belt: Belt
+    belt: BlockQueue
     n: int
     done: int = 0
     began: float = field(default_factory=time.perf_counter)
@@ -270,31 +270,35 @@ def clear_belts(root: Path, older_s: float = 0.0) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptRows:
     """What link number `link` gives is wanted later, and stays on this shelf."""
 
     link: int
-    shelf: Shelf
+    shelf: CacheFile
 
 
 def belt_of(
-    store: Store, key: ShelfKey, contents: Iterable[str], links: Sequence[Link], dtype: str
-) -> Belt:
+    store: FeatureCache,
+    key: CacheFileKey,
+    contents: Iterable[str],
+    links: Sequence[OffloadedBlock],
+    dtype: str,
+) -> BlockQueue:
     """The belt of these links over some contents: an interrupted one is found again."""
     told = hashlib.sha256(f"{key.digest} {dtype} {here()}".encode())
     for content in contents:
         told.update(content.encode())
     folder = store.root / BELTS / told.hexdigest()[:32]
-    return Belt(folder=folder, links=links, dtype=dtype)
+    return BlockQueue(folder=folder, links=links, dtype=dtype)
 
 
 def extract_streamed(
     examples: Sequence[Example],
-    source: Source,
-    links: Sequence[Link],
+    source: ExampleSource,
+    links: Sequence[OffloadedBlock],
     dtype: str,
-    kept: Kept | None = None,
-) -> Steps[Features]:
+    kept: KeptRows | None = None,
+) -> Steps[ExtractedRows]:
     """The same as `extract`, part by part over all that is to do: the first decodes it once.
 
     What one of the parts gives may be `kept` beside the taps. Interrupted, it goes on after the
@@ -329,13 +333,15 @@ def extract_streamed(
         "unreadable": len(lost),
     }
     yield Event(stage="look", kind="end", step=len(todo), of=len(todo), values=counts)
-    return Features(shelf=source.shelf, unreadable=lost, passed=gate.passed, decoded=gate.decoded)
+    return ExtractedRows(
+        shelf=source.shelf, unreadable=lost, passed=gate.passed, decoded=gate.decoded
+    )
 
 
 class _Gate:
     """Decodes what goes onto the belt, in batches; notes what cannot be read."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ExampleSource) -> None:
         self._source = source
         self.passed = self.decoded = 0
         self.unreadable: dict[str, str] = {}  # sha256 to reason
@@ -374,7 +380,7 @@ class _Gate:
 # ---- One part of a cut network by itself: what it calls is in memory, and nothing else.
 
 
-class Lone(nn.Module):
+class SingleBlock(nn.Module):
     """Part `number` on copies of the layers that it calls: its input to its output and its taps.
 
     `wanted` are the taps to take; those of other parts are left out. The neck belongs to the
@@ -382,7 +388,7 @@ class Lone(nn.Module):
     themselves.
     """
 
-    def __init__(self, network: Network, number: int, wanted: Sequence[Tap]) -> None:
+    def __init__(self, network: Network, number: int, wanted: Sequence[FeatureLayer]) -> None:
         super().__init__()
         own = [tap for tap in wanted if tap.part == number]
         self.taps = tuple(own)
@@ -407,11 +413,11 @@ class Lone(nn.Module):
         return (main, *(found[tap].float() for tap in self.taps))
 
 
-def excerpt(trunk: nn.Module, steps: Sequence[Step]) -> nn.Module:
+def excerpt(trunk: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
     """A module with copies of what some steps look up in `trunk`, under the same names.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    >>> step = Step("1", lambda network, x: network[1](x), ("1",), ())
+    >>> step = SegmentStep("1", lambda network, x: network[1](x), ("1",), ())
     >>> [name for name, _ in excerpt(net, [step]).named_parameters()]
     ['1.weight', '1.bias']
     """
@@ -443,10 +449,12 @@ def _owner(made: nn.Module, name: str) -> tuple[nn.Module, str]:
 # ---- A network larger than memory: when it is streamed from its file, and how a part is run.
 
 
-def links(network: Network, taps: Sequence[Tap], upto: int, prep: Inputs) -> tuple[Link, ...]:
+def links(
+    network: Network, taps: Sequence[FeatureLayer], upto: int, prep: Inputs
+) -> tuple[OffloadedBlock, ...]:
     """Parts 1 to `upto` as links of a belt, with the taps that are taken on the way."""
     return tuple(
-        Link(
+        OffloadedBlock(
             name=part.name,
             cost=part.macs,
             open=partial(_open, network, number, taps, prep),
@@ -455,7 +463,7 @@ def links(network: Network, taps: Sequence[Tap], upto: int, prep: Inputs) -> tup
     )
 
 
-def one_by_one(parts: Sequence[Link]) -> Engine:
+def one_by_one(parts: Sequence[OffloadedBlock]) -> Engine:
     """An engine that brings one part after the other into memory for every batch.
 
     Gives the last part's output, (n, width), and the taps of all.
@@ -473,11 +481,11 @@ def one_by_one(parts: Sequence[Link]) -> Engine:
 
 
 def _open(
-    network: Network, number: int, taps: Sequence[Tap], prep: Inputs
+    network: Network, number: int, taps: Sequence[FeatureLayer], prep: Inputs
 ) -> Callable[[Values], tuple[Floats, list[Floats]]]:
     parts = network.record.parts
     before = None if number == 1 else parts[number - 2]
-    return _Pass(Lone(network, number, taps), before, parts[number - 1], prep)
+    return _Pass(SingleBlock(network, number, taps), before, parts[number - 1], prep)
 
 
 @dataclass
@@ -485,8 +493,8 @@ class _Pass:
     """A part on rows: what the part before it gave, or images."""
 
     lone: torch.nn.Module
-    before: PartRecord | None
-    part: PartRecord
+    before: BlockRecord | None
+    part: BlockRecord
     prep: Inputs
     _is_ready: bool = field(default=False)
 
@@ -500,7 +508,7 @@ class _Pass:
         return as_rows(main, self.part), [tap.numpy() for tap in taps]
 
 
-def as_rows(main: Tensor, part: PartRecord) -> Floats:
+def as_rows(main: Tensor, part: BlockRecord) -> Floats:
     """What a part gave, (b, …), one row an image; maps in the order they have in memory."""
     if part.layout == "NCHW":
         main = main.permute(0, 2, 3, 1)
@@ -508,7 +516,7 @@ def as_rows(main: Tensor, part: PartRecord) -> Floats:
     return rows
 
 
-def as_state(rows: Values, part: PartRecord) -> Tensor:
+def as_state(rows: Values, part: BlockRecord) -> Tensor:
     """The same back: (b, width) to (b, …), maps channels_last."""
     values = torch.from_numpy(np.require(rows, requirements="W"))
     if part.layout != "NCHW":

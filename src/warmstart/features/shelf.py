@@ -35,7 +35,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.features.cache_key import ShelfKey
+from warmstart.features.cache_key import CacheFileKey
 
 # ---- File locks: one writer at a time in a cache folder, and a sign that a file is in use.
 
@@ -105,12 +105,12 @@ _BLANK, _GONE, _UNREAD, _SOUND = 0, 1, 2, 3  # blank: a row that never had a con
 Rows = NDArray[np.int64]
 
 
-class Places:
+class RowIndex:
     """Row numbers by content, each row's crc, and whether the row has been compared with it.
 
     Of several rows of one content the newest counts.
 
-    >>> places = Places()
+    >>> places = RowIndex()
     >>> places.add(["0a" * 32, "0b" * 32], [7, 9], is_sound=False)
     >>> places.find(["0b" * 32, "0c" * 32]).tolist()
     [1, -1]
@@ -304,10 +304,10 @@ SUFFIXES = (".json", ".rows", ".index")
 Files = tuple[FileIO, FileIO]  # rows, index
 
 
-class Shelf:
+class CacheFile:
     """The rows of one look. Not for several threads at once; several processes are fine."""
 
-    def __init__(self, folder: Path, key: ShelfKey, make_room: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, key: CacheFileKey, make_room: Callable[[int], None]) -> None:
         """Open a shelf; `make_room(n_bytes)` is called, with the lock held, before growth."""
         self.key = key
         self._dtype = np.dtype(key.dtype)
@@ -381,8 +381,8 @@ class Shelf:
             files = self._files or self._create(widths)
             if widths != self._widths:
                 raise ValueError(f"{self._base.name}: widths {widths}, stored {self._widths}")
-            # Whoever computed these found no sound row, maybe through another `Shelf`: what this
-            # one takes to be there is compared with its crc again before the new row is dropped.
+            # Whoever computed these found no sound row, maybe through another `CacheFile`: what
+            # this one takes to be there is compared with its crc before the new row is dropped.
             there = self._places.find(hashes)
             self._places.doubt(there[there != NOWHERE])
             missing = set(self.missing(hashes))
@@ -433,7 +433,7 @@ class Shelf:
     def _forget(self) -> None:
         self.close()
         self._widths: dict[str, int] = {}
-        self._places = Places()
+        self._places = RowIndex()
         self._seen: tuple[int, int] | None = None  # size of the rows' file, and its last change
 
     def _fill(self, rows: Rows, out: Values, column: int = 0) -> list[int]:

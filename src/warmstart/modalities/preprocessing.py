@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from warmstart.errors import DataError, StartError
+from warmstart.errors import DataError, ModelError
 from warmstart.modalities import text
 from warmstart.modalities.audio import (
     LONGEST_S,
@@ -153,7 +153,7 @@ def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels
     `image` is what `open_image` gives. Images too small for the crop are enlarged until it
     fits. Bands are resized one by one, bilinearly; alpha as the colours are.
     Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size.
-    Raises: StartError if the network wants another number of channels.
+    Raises: ModelError if the network wants another number of channels.
 
     >>> small = Preprocessing(size=(2, 3), resize=4, mean=(0.5,), std=(0.5,))
     >>> prepare(Image.new("L", (10, 10), 7), small)[..., 0].tolist()
@@ -166,7 +166,7 @@ def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels
         # Not at once: Pillow would weigh the colours by alpha.
         return _stacked(image.split(), preprocessing, _FILTERS[preprocessing.interpolation])
     if preprocessing.channels not in (1, 3):
-        raise StartError(
+        raise ModelError(
             f"the start wants {preprocessing.channels} channels, images have 1 or 3; "
             "choose another start"
         )

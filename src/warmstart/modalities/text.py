@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.errors import DataError, StartError, install_command
+from warmstart.errors import DataError, ModelError, install_command
 from warmstart.records.inputs import TextInputs
 
 WIDTH = 2048  # places of a bag of words
@@ -139,7 +139,7 @@ _kept: dict[str, str] = {}
 def keep(payload: str) -> str:
     """Keep the text of a tokenizer.json; returns its digest.
 
-    Raises: StartError if it is no JSON object.
+    Raises: ModelError if it is no JSON object.
 
     >>> text_of(keep('{"model": {}}'))
     '{"model": {}}'
@@ -149,16 +149,16 @@ def keep(payload: str) -> str:
     except ValueError:
         is_object = False
     if not is_object:
-        raise StartError("tokenizer.json is damaged (it is no JSON object); copy it again.")
+        raise ModelError("tokenizer.json is damaged (it is no JSON object); copy it again.")
     digest = hashlib.sha256(payload.encode()).hexdigest()
     _kept[digest] = payload
     return digest
 
 
 def text_of(digest: str) -> str:
-    """The tokenizer.json under a digest. Raises: StartError where nobody has kept it."""
+    """The tokenizer.json under a digest. Raises: ModelError where nobody has kept it."""
     if digest not in _kept:
-        raise StartError(
+        raise ModelError(
             f"the tokenizer {digest[:12]} is not at hand; load the start or the run that it "
             "belongs to first."
         )
@@ -168,19 +168,19 @@ def text_of(digest: str) -> str:
 def open_tokenizer(payload: str, length: int | None = None) -> Any:
     """A tokenizer that pads nothing and keeps at most `length` tokens (None: all).
 
-    Raises: StartError if the package is missing, or the file is none of its kind.
+    Raises: ModelError if the package is missing, or the file is none of its kind.
     """
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise StartError(
+        raise ModelError(
             f"texts need the package tokenizers; run `{install_command('text')}`."
         ) from None
     try:
         tokenizer: Any = Tokenizer.from_str(payload)
     except Exception as error:  # the package raises bare exceptions
         reason = str(error).partition("\n")[0][:160]
-        raise StartError(f"tokenizer.json is damaged ({reason}); copy it again.") from error
+        raise ModelError(f"tokenizer.json is damaged ({reason}); copy it again.") from error
     tokenizer.no_padding()
     if length is None:
         tokenizer.no_truncation()
@@ -198,7 +198,7 @@ def token_numbers(text: str, inputs: TextInputs) -> NDArray[np.int32]:
     """The tokens of a text, filled up with `pad`. Shapes: (length,) int32. Thread-safe.
 
     A long text goes on in further windows, each with the special tokens around it.
-    Raises: StartError where the tokenizer is not at hand.
+    Raises: ModelError where the tokenizer is not at hand.
     """
     first = _opened(inputs.tokenizer, inputs.window).encode(text)
     row = np.full((inputs.n_windows, inputs.window), inputs.pad, np.int32)
@@ -210,7 +210,7 @@ def token_numbers(text: str, inputs: TextInputs) -> NDArray[np.int32]:
 def windows_for(n_tokens: int, inputs: TextInputs) -> int:
     """Windows of `inputs.most` places that a text takes whose `all_tokens` are so many.
 
-    Raises: StartError where the tokenizer is not at hand.
+    Raises: ModelError where the tokenizer is not at hand.
     """
     special: int = _opened(inputs.tokenizer, None).num_special_tokens_to_add(False)
     return max(-(-(n_tokens - special) // (inputs.most - special)), 1)
@@ -219,7 +219,7 @@ def windows_for(n_tokens: int, inputs: TextInputs) -> int:
 def is_cut(n_tokens: int, inputs: TextInputs) -> bool:
     """Whether the end of a text whose `all_tokens` are so many is not read.
 
-    Raises: StartError where the tokenizer is not at hand.
+    Raises: ModelError where the tokenizer is not at hand.
     """
     if inputs.length <= inputs.most:
         return n_tokens > inputs.length

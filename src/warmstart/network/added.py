@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
-from warmstart.network.partition import Network, Part
-from warmstart.network.segments import Run, Step
+from warmstart.errors import ModelError
+from warmstart.network.partition import Block, Network
+from warmstart.network.segments import Run, SegmentStep
 from warmstart.network.trace import shallow_copy
-from warmstart.records.network import Layout, PartRecord, Tap
+from warmstart.records.network import BlockRecord, FeatureLayer, Layout
 
 NAME = "added"  # of the submodule; the next ones are added_2, …
 _LEAST_HIDDEN = 8
@@ -60,13 +60,13 @@ class AddedBlock(nn.Module):
 
 
 def make_block(
-    record: PartRecord, generator: torch.Generator, hidden: int | None = None
+    record: BlockRecord, generator: torch.Generator, hidden: int | None = None
 ) -> AddedBlock:
     """A block that fits behind a part; a quarter of its channels hidden, but at least 8.
 
-    Raises: StartError where the part's output has no axis of channels.
+    Raises: ModelError where the part's output has no axis of channels.
 
-    >>> part = PartRecord(
+    >>> part = BlockRecord(
     ...     name="p", parameters=0, shape_in=(3,), shape_out=(64, 7, 7), macs=0, layout="NCHW"
     ... )
     >>> block = make_block(part, torch.Generator().manual_seed(0))
@@ -84,20 +84,20 @@ def graft(network: Network, blocks: Sequence[AddedBlock]) -> Network:
     The new trunk is a shallow copy: it shares all tensors, and holds the blocks as
     submodules `added`, `added_2`, … Each is one more part ("added", "added#2", …).
 
-    Raises: StartError where a block does not fit the last part's output.
+    Raises: ModelError where a block does not fit the last part's output.
     """
-    trunk, steps, records = shallow_copy(network.trunk), list[Step](), list[PartRecord]()
+    trunk, steps, records = shallow_copy(network.trunk), list[SegmentStep](), list[BlockRecord]()
     owners, last = dict(network.owners), network.record.parts[-1]
     for block in blocks:
         if (block.channels, block.layout) != (_channels(last), last.layout):
-            raise StartError(
+            raise ModelError(
                 f"a block for {block.channels} channels ({block.layout}) does not fit the output "
                 f"{last.shape_out} ({last.layout}) of {last.name}; make it with make_block."
             )
         name = _free(NAME, "_", {*vars(trunk), *dir(type(trunk)), *_held(trunk)})
         part = _free(NAME, "#", {*(p.name for p in network.parts), *(step.name for step in steps)})
         trunk.add_module(name, block.train(trunk.training))
-        steps.append(Step(part, _runner(name), (name,), ()))
+        steps.append(SegmentStep(part, _runner(name), (name,), ()))
         owners |= {f"{name}.{tensor}": part for tensor in block.state_dict()}
         records.append(_record(block, part, last))
     names = [step.modules[0] for step in steps]
@@ -113,10 +113,13 @@ def graft(network: Network, blocks: Sequence[AddedBlock]) -> Network:
     )
 
 
-def shift_taps(taps: Iterable[Tap], n_before: int, n_added: int) -> tuple[Tap, ...]:
+def shift_taps(
+    taps: Iterable[FeatureLayer], n_before: int, n_added: int
+) -> tuple[FeatureLayer, ...]:
     """Taps of a network with `n_before` parts, after `n_added` blocks: the last part's move up.
 
-    >>> [t.name for t in shift_taps([Tap(part=2, pool="avg"), Tap(part=9, pool="neck")], 9, 1)]
+    >>> two = [FeatureLayer(part=2, pool="avg"), FeatureLayer(part=9, pool="neck")]
+    >>> [t.name for t in shift_taps(two, 9, 1)]
     ['2.avg', '10.neck']
     """
     return tuple(
@@ -124,18 +127,18 @@ def shift_taps(taps: Iterable[Tap], n_before: int, n_added: int) -> tuple[Tap, .
     )
 
 
-def _channels(record: PartRecord) -> int:
+def _channels(record: BlockRecord) -> int:
     if record.layout in ("other", "NCL", "NCDHW"):
-        raise StartError(
+        raise ModelError(
             f"{record.name} gives {record.shape_out} an image, which has no axis of channels: no "
             "layers can be added behind it; tune it instead (--strategy last:1)."
         )
     return record.shape_out[0] if record.layout == "NCHW" else record.shape_out[-1]
 
 
-def _record(block: AddedBlock, name: str, last: PartRecord) -> PartRecord:
+def _record(block: AddedBlock, name: str, last: BlockRecord) -> BlockRecord:
     positions = math.prod(last.shape_out) // block.channels
-    return PartRecord(
+    return BlockRecord(
         name=name,
         parameters=sum(p.numel() for p in block.parameters()),
         shape_in=last.shape_out,
@@ -145,8 +148,8 @@ def _record(block: AddedBlock, name: str, last: PartRecord) -> PartRecord:
     )
 
 
-def _part(trunk: nn.Module, step: Step, owners: dict[str, str]) -> Part:
-    return Part(trunk, step, [name for name, owner in owners.items() if owner == step.name])
+def _part(trunk: nn.Module, step: SegmentStep, owners: dict[str, str]) -> Block:
+    return Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
 
 
 def _free(name: str, mark: str, taken: set[str]) -> str:
@@ -170,7 +173,7 @@ def _runner(name: str) -> Run:
     return run
 
 
-def _bare(network: Network, step: Step, names: Sequence[str]) -> Step:
+def _bare(network: Network, step: SegmentStep, names: Sequence[str]) -> SegmentStep:
     """A step that runs the network in one piece must not meet the blocks inside it.
 
     They are no part of its forward, but a container would call every module that it holds.

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Family
 
@@ -27,14 +27,14 @@ _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 def split_arch(arch: str) -> tuple[str, str]:
     """Split `timm:resnet18` into library and name, and make sure that the library has it.
 
-    Raises: StartError with the nearest known names.
+    Raises: ModelError with the nearest known names.
 
     >>> split_arch("timm:resnet18")
     ('timm', 'resnet18')
     """
     library, _, name = arch.partition(":")
     if library not in ("timm", "torchvision") or not name:
-        raise StartError(
+        raise ModelError(
             f"architecture {arch!r} is not known; write timm:NAME or torchvision:NAME."
         )
     if library == "timm":
@@ -46,7 +46,7 @@ def split_arch(arch: str) -> tuple[str, str]:
     if not known:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {', '.join(f'{library}:{n}' for n in near)}?" if near else ""
-        raise StartError(
+        raise ModelError(
             f"{library} has no network {name!r}; "
             + (hint or f"see `{library}` for the names it knows.")
         )
@@ -63,7 +63,7 @@ def build(
     `size` (height, width in px) matters only to networks made for one input size.
     The global random state is left as it was.
 
-    Raises: StartError for an unknown architecture, TypeError where the size cannot be chosen.
+    Raises: ModelError for an unknown architecture, TypeError where the size cannot be chosen.
 
     >>> build("timm:resnet18", {"fc.weight": torch.zeros(7, 512)}).num_classes
     7
@@ -78,7 +78,7 @@ def build(
 def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, int]) -> nn.Module:
     """Build a timm network and load published weights through timm's own converters.
 
-    Raises: StartError if they do not fit, or if a tensor was left at its random start.
+    Raises: ModelError if they do not fit, or if a tensor was left at its random start.
     """
     _, name = split_arch(arch)
     options = size_option(arch, size)
@@ -89,7 +89,7 @@ def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, 
         )
     except (RuntimeError, KeyError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{arch}: the weights do not fit ({reason}); delete and fetch again."
         ) from error
     cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
@@ -243,7 +243,7 @@ def _check_touched(arch: str, loaded: nn.Module, blank: nn.Module) -> None:
     for name, parameter in loaded.named_parameters():
         is_random = parameter.ndim > 1 and bool((before[name] != before[name].flatten()[0]).any())
         if is_random and parameter.requires_grad and torch.equal(parameter, before[name]):
-            raise StartError(
+            raise ModelError(
                 f"{arch}: {name} is not in the published weights and would stay random; "
                 "choose another start."
             )

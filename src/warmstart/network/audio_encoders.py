@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.encoder import Encoder, built, design, refused, settings_of
-from warmstart.network.segments import Run, Step, Steps
+from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, WaveInputs
 
 # ---- What all encoders of sounds share: clips come in as samples, a vector each goes out.
@@ -33,19 +33,19 @@ class ClipEncoder(Encoder):
         self.encoder = encoder
 
     def window_of(self, inputs: Inputs) -> int:
-        """Samples of a clip, which passes as a whole. Raises: StartError for no samples."""
+        """Samples of a clip, which passes as a whole. Raises: ModelError for no samples."""
         if not isinstance(inputs, WaveInputs):
             raise refused("clips", inputs)
         return inputs.shape[0]
 
     @abstractmethod
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Its parts; `window`: samples of a clip."""
 
 
-def too_short(samples: int) -> StartError:
+def too_short(samples: int) -> ModelError:
     """What is raised where so few samples make not a single frame."""
-    return StartError(
+    return ModelError(
         f"clips of {samples:,} samples are too short for this encoder's convolutions; raise "
         "input.seconds."
     )
@@ -53,14 +53,14 @@ def too_short(samples: int) -> StartError:
 
 def layers_of(
     name: str, n: int, given: Callable[[nn.Module, Tensor], dict[str, Any]], shared: str = ""
-) -> list[Step]:
+) -> list[SegmentStep]:
     """Steps "layer.1" and so on for the modules `name`.0 and so on.
 
     `given`: what a layer is told besides its input; `shared`: a module that all of them read.
     """
     also = (shared,) if shared else ()
     return [
-        Step(f"layer.{k + 1}", _layer(f"{name}.{k}", given), (f"{name}.{k}", *also), ())
+        SegmentStep(f"layer.{k + 1}", _layer(f"{name}.{k}", given), (f"{name}.{k}", *also), ())
         for k in range(n)
     ]
 
@@ -73,9 +73,9 @@ def _layer(name: str, given: Callable[[nn.Module, Tensor], dict[str, Any]]) -> R
     return run
 
 
-def ended(parts: list[Step], neck: Step) -> Steps:
+def ended(parts: list[SegmentStep], neck: SegmentStep) -> SegmentSteps:
     """Parts and what makes a vector of the last one's frames; nothing comes after that."""
-    return Steps(tuple(parts), neck, None, Step("finish", lambda _, x: x, (), ()))
+    return SegmentSteps(tuple(parts), neck, None, SegmentStep("finish", lambda _, x: x, (), ()))
 
 
 # ---- Log-mel frames as the feature extractors of transformers make them: in torch, no weights.
@@ -218,18 +218,18 @@ class AstNetwork(ClipEncoder):
         self.length = int(config.max_length)
         self.mean, self.spread = mean, spread
 
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Patches and their places, then layer after layer. `window`: samples of a clip.
 
-        Raises: StartError where these are too few for a single frame.
+        Raises: ModelError where these are too few for a single frame.
         """
         if self.frames.frames_of(window) < 1:
             raise too_short(window)
         name = "layers" if hasattr(self.encoder, "layers") else "encoder.layer"  # by version
         n = sum(1 for _ in self.encoder.get_submodule(name).children())
-        parts = [Step("patches", _patches, ("encoder.embeddings",), ())]
+        parts = [SegmentStep("patches", _patches, ("encoder.embeddings",), ())]
         parts += layers_of(f"encoder.{name}", n, _nothing)
-        return ended(parts, Step("neck", _tokens, ("encoder.layernorm",), ()))
+        return ended(parts, SegmentStep("neck", _tokens, ("encoder.layernorm",), ()))
 
 
 def _patches(network: nn.Module, samples: Tensor) -> Tensor:
@@ -258,15 +258,15 @@ class WhisperNetwork(ClipEncoder):
         self.frames = whisper(rate, config.num_mel_bins, width, hop)
         self.samples = 2 * int(config.max_source_positions) * hop  # of the length it learnt from
 
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Frames and their places, then layer after layer; a short clip is filled up."""
         layers: Any = self.encoder.layers
         read = ("encoder.conv1", "encoder.conv2", "encoder.embed_positions")
-        parts = [Step("frames", _placed, read, ())]
+        parts = [SegmentStep("frames", _placed, read, ())]
         told = signature(layers[0].forward).parameters
         masks = dict.fromkeys({"attention_mask", "layer_head_mask"} & set(told))  # by version
         parts += layers_of("encoder.layers", len(layers), lambda _, __: masks)
-        return ended(parts, Step("neck", _mean, ("encoder.layer_norm",), ()))
+        return ended(parts, SegmentStep("neck", _mean, ("encoder.layer_norm",), ()))
 
 
 def _placed(network: nn.Module, samples: Tensor) -> Tensor:
@@ -310,10 +310,10 @@ WAVEFORM_KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeec
 class WaveNetwork(ClipEncoder):
     """wav2vec 2.0, or one of its kin."""
 
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Frames, their places, then layer after layer. `window`: samples of a clip.
 
-        Raises: StartError where these are too few for a single frame.
+        Raises: ModelError where these are too few for a single frame.
         """
         inner: Any = self.encoder.encoder
         _check_frames(window, inner.config)
@@ -322,17 +322,18 @@ class WaveNetwork(ClipEncoder):
         is_last = bool(getattr(inner.config, "do_stable_layer_norm", False))  # normed at the end
         read = (*places, *([] if is_last else norm))
         parts = [
-            Step("frames", _frames, ("encoder.feature_extractor",), ()),
-            Step("positions", _positions(not is_last), read, ()),
+            SegmentStep("frames", _frames, ("encoder.feature_extractor",), ()),
+            SegmentStep("positions", _positions(not is_last), read, ()),
             *_layers(inner),
         ]
         return ended(
-            parts, Step("neck", _mean_of_samples(is_last), tuple(norm if is_last else ()), ())
+            parts,
+            SegmentStep("neck", _mean_of_samples(is_last), tuple(norm if is_last else ()), ()),
         )
 
 
 def _check_frames(samples: int, config: Any) -> None:
-    """Raises: StartError where the convolutions make no frame of so few samples."""
+    """Raises: ModelError where the convolutions make no frame of so few samples."""
     n = samples
     for width, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         n = (n - width) // stride + 1
@@ -358,7 +359,7 @@ def _positions(is_normed: bool) -> Run:
     return run
 
 
-def _layers(inner: Any) -> list[Step]:
+def _layers(inner: Any) -> list[SegmentStep]:
     name, n = "encoder.encoder.layers", len(inner.layers)
     if inner.config.model_type != "wavlm":
         return layers_of(name, n, lambda _, __: {})
@@ -468,7 +469,7 @@ def wave_arch(config: Told, feeding: Told | None = None) -> str:
 def build_wave(arch: str) -> ClipEncoder:
     """The network that `wave_arch` named, with random weights; the global random state stays.
 
-    Raises: StartError if transformers is missing, or the design is none that it can build.
+    Raises: ModelError if transformers is missing, or the design is none that it can build.
     """
     kind, told = settings_of(arch, PREFIX, AUDIO_KINDS)
     listening = AUDIO_ENCODERS[kind]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 
 BESIDE = "labels.json"
 
@@ -16,22 +16,22 @@ BESIDE = "labels.json"
 def read_names(path: Path) -> tuple[str, ...]:
     """Names from a file: a JSON list, a JSON object of numbers and names, or one name a line.
 
-    Raises: StartError if there is no such file, or it does not name outputs once each.
+    Raises: ModelError if there is no such file, or it does not name outputs once each.
     """
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
         reason = "does not exist" if not path.exists() else f"cannot be read ({error.strerror})"
-        raise StartError(f"{path} {reason}; name a file with one class name a line.") from error
+        raise ModelError(f"{path} {reason}; name a file with one class name a line.") from error
     except UnicodeDecodeError as error:
-        raise StartError(f"{path} is no text; name a file with one class name a line.") from error
+        raise ModelError(f"{path} is no text; name a file with one class name a line.") from error
     return unique(parse_names(text), str(path))
 
 
 def names_beside(path: Path) -> tuple[str, ...]:
     """Names from labels.json in the folder of a file of weights; none where there is none.
 
-    Raises: StartError if it is there and does not name outputs once each.
+    Raises: ModelError if it is there and does not name outputs once each.
     """
     beside = path.parent / BESIDE
     return read_names(beside) if beside.is_file() else ()
@@ -40,19 +40,19 @@ def names_beside(path: Path) -> tuple[str, ...]:
 def unique(names: Sequence[str], where: str) -> tuple[str, ...]:
     """The names, each of them once.
 
-    Raises: StartError naming one that stands there twice, or if there are none.
+    Raises: ModelError naming one that stands there twice, or if there are none.
 
     >>> unique(["cat", "dog"], "labels.txt")
     ('cat', 'dog')
     """
     if not names:
-        raise StartError(
+        raise ModelError(
             f"{where} names no classes; write one name a line, in the order of the outputs."
         )
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise StartError(f"{where} has {name!r} twice; the names of two outputs must differ.")
+            raise ModelError(f"{where} has {name!r} twice; the names of two outputs must differ.")
         seen.add(name)
     return tuple(names)
 

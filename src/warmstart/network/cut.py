@@ -17,30 +17,30 @@ from torch.utils.checkpoint import checkpoint
 
 from warmstart.errors import PlanError
 from warmstart.network.fast_linear import quick_linear
-from warmstart.network.feature_layers import Scan, plan_scan
+from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.partition import Network
-from warmstart.network.segments import Run, Step
+from warmstart.network.segments import Run, SegmentStep
 from warmstart.network.surgery import WarmModel
 from warmstart.network.text_encoders import alike
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
-def stored_taps(taps: Sequence[Tap], cut: int) -> tuple[Tap, ...]:
+def stored_taps(taps: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
     """The taps whose values a stored prefix holds: the necks come after all parts.
 
-    >>> stored_taps([Tap(part=2, pool="avg"), Tap(part=3, pool="neck")], 3)
-    (Tap(part=2, pool='avg', of=''),)
+    >>> stored_taps([FeatureLayer(part=2, pool="avg"), FeatureLayer(part=3, pool="neck")], 3)
+    (FeatureLayer(part=2, pool='avg', of=''),)
     """
     return tuple(tap for tap in taps if tap.part <= cut and tap.pool != "neck")
 
 
-class Prefix(nn.Module):
+class FrozenPrefix(nn.Module):
     """Parts 1..cut: inputs (B, C, H, W) to what part `cut` gives, (B, …), and (B, d) a tap.
 
     Raises: PlanError where the network has no such part.
     """
 
-    def __init__(self, network: Network, cut: int, taps: Sequence[Tap]) -> None:
+    def __init__(self, network: Network, cut: int, taps: Sequence[FeatureLayer]) -> None:
         super().__init__()
         if not 1 <= cut <= len(network.parts):
             raise PlanError(
@@ -49,7 +49,7 @@ class Prefix(nn.Module):
         self.trunk = network.trunk
         self.cut = cut
         self.wanted = tuple(taps)
-        last = Tap(part=len(network.parts), pool="neck")
+        last = FeatureLayer(part=len(network.parts), pool="neck")
         self.scan = plan_scan(network, self.wanted or (last,))
         self.eval()
 
@@ -59,7 +59,7 @@ class Prefix(nn.Module):
         return (main, *(found[tap].float() for tap in self.wanted))
 
 
-class Tail(nn.Module):
+class UnfrozenBlocks(nn.Module):
     """What is trained above a cut: (what part `cut` gives, its taps) to logits (B, K).
 
     With `cut` 0 it is the whole model, on normalised inputs (B, C, H, W). The model is a child,
@@ -97,13 +97,13 @@ class Tail(nn.Module):
         return torch.cat(found)[order]
 
 
-def _recomputing(scan: Scan) -> Scan:
+def _recomputing(scan: LayerOrder) -> LayerOrder:
     """The same scan, each part of which keeps its input and output alone."""
     parts = [replace(step, run=_again(step)) for step in scan.steps.parts]
     return replace(scan, steps=replace(scan.steps, parts=tuple(parts)))
 
 
-def _again(step: Step) -> Run:
+def _again(step: SegmentStep) -> Run:
     def apart(trunk: nn.Module, value: Tensor) -> Tensor:
         with quick_linear(value):  # again where it is computed again
             return step.run(trunk, value.clone())  # a part may work in place on what it is given
@@ -117,7 +117,7 @@ def _again(step: Step) -> Run:
     return wrapped
 
 
-def _gathers(trunk: nn.Module, step: Step) -> bool:
+def _gathers(trunk: nn.Module, step: SegmentStep) -> bool:
     """Whether a part takes the statistics of each batch, as BatchNorm does while it trains."""
     return any(
         module.training and any(name.startswith("running_") for name in module._buffers)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from warmstart.errors import StartError, install_command
-from warmstart.network.segments import Steps
+from warmstart.errors import ModelError, install_command
+from warmstart.network.segments import SegmentSteps
 from warmstart.nouns import nouns_of
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Layout
@@ -52,15 +52,15 @@ def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> st
 def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The kind that `design` named, and its settings.
 
-    Raises: StartError where the line is none of its, or of another kind than `kinds`.
+    Raises: ModelError where the line is none of its, or of another kind than `kinds`.
     """
     kind, brace, rest = arch.removeprefix(prefix).partition("{")
     try:
         told = dict(json.loads(brace + rest or "{}"))
     except ValueError as error:
-        raise StartError(f"{arch} is no design of an encoder ({error}).") from error
+        raise ModelError(f"{arch} is no design of an encoder ({error}).") from error
     if kind not in kinds:
-        raise StartError(f"{kind!r} is no encoder that is read here; there are {', '.join(kinds)}.")
+        raise ModelError(f"{kind!r} is no encoder that is read here; there are {', '.join(kinds)}.")
     return kind, told
 
 
@@ -70,7 +70,7 @@ def built(
     """The configuration and the encoder with random weights; the global random state stays.
 
     Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
-    Raises: StartError if transformers is missing, or the design is none that it can build.
+    Raises: ModelError if transformers is missing, or the design is none that it can build.
     """
     config = _config(kind, told)
     config._attn_implementation = "eager"  # rounds alike for every length of the filling
@@ -116,26 +116,26 @@ def _config(kind: str, told: Mapping[str, Any]) -> Any:
         raise _unbuilt(error) from error
 
 
-def _unbuilt(error: Exception) -> StartError:
+def _unbuilt(error: Exception) -> ModelError:
     reason = str(error).strip().partition("\n")[0][:160]
-    return StartError(f"the encoder cannot be built ({reason}); copy config.json again.")
+    return ModelError(f"the encoder cannot be built ({reason}); copy config.json again.")
 
 
 def load_transformers() -> Any:
-    """The library. Raises: StartError saying what to install."""
+    """The library. Raises: ModelError saying what to install."""
     try:
         import transformers
     except ImportError:
-        raise StartError(
+        raise ModelError(
             f"encoders of texts and sounds need transformers; run `{install_command('text')}`."
         ) from None
     return transformers
 
 
-def refused(taken: str, inputs: Inputs) -> StartError:
+def refused(taken: str, inputs: Inputs) -> ModelError:
     """What is raised for inputs of another kind than those that are `taken`."""
     given = nouns_of(inputs.kind).many
-    return StartError(f"the network takes {taken}, and its inputs are {given}.")
+    return ModelError(f"the network takes {taken}, and its inputs are {given}.")
 
 
 class Encoder(nn.Module):
@@ -145,13 +145,13 @@ class Encoder(nn.Module):
 
     @abstractmethod
     def window_of(self, inputs: Inputs) -> int:
-        """How much of a row passes at a time. Raises: StartError for inputs of another kind."""
+        """How much of a row passes at a time. Raises: ModelError for inputs of another kind."""
 
     @abstractmethod
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Its parts in order, for rows of which so much passes at a time.
 
-        Raises: StartError where that is too little for any output.
+        Raises: ModelError where that is too little for any output.
         """
 
     def forward(self, inputs: Tensor) -> Tensor:

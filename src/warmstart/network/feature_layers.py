@@ -7,49 +7,59 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.fast_linear import quick_linear
 from warmstart.network.measure import pool_average, pool_grid2
-from warmstart.network.partition import Beside, Network
-from warmstart.network.segments import Steps
+from warmstart.network.partition import EnsembleBranch, Network
+from warmstart.network.segments import SegmentSteps
 from warmstart.network.text_encoders import first_token
-from warmstart.records.network import CHANNELS_FIRST, NetworkRecord, PartRecord, Pool, Tap
+from warmstart.records.network import CHANNELS_FIRST, BlockRecord, FeatureLayer, NetworkRecord, Pool
 
 _GRID_FROM_PX = 7  # smaller maps have no room for four quarters
 
 
-def taps(record: NetworkRecord) -> tuple[Tap, ...]:
+def taps(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
     """All taps that a network offers, from its input to its head.
 
     `avg` of each part, `grid2` of maps from 7×7 on, `first` of rows of tokens, and last the
     `neck`, which stands for the last part's `avg` where the two are equal.
 
-    >>> from warmstart.network import load, parts
+    >>> from warmstart.network import load, partition
     >>> start = load.load("lite0")
-    >>> offered = taps(parts.cut(start.module, start.record.preprocessing).record)
+    >>> offered = taps(partition.cut(start.module, start.record.preprocessing).record)
     >>> [tap.name for tap in (*offered[:2], *offered[-2:])]
     ['1.avg', '1.grid2', '18.grid2', '18.neck']
     """
     last = len(record.parts)
-    found = [Tap(part=n, pool="avg") for n, part in enumerate(record.parts, 1) if _is_pooled(part)]
-    found += [Tap(part=n, pool="grid2") for n, part in enumerate(record.parts, 1) if _is_map(part)]
+    found = [
+        FeatureLayer(part=n, pool="avg")
+        for n, part in enumerate(record.parts, 1)
+        if _is_pooled(part)
+    ]
+    found += [
+        FeatureLayer(part=n, pool="grid2")
+        for n, part in enumerate(record.parts, 1)
+        if _is_map(part)
+    ]
     rows = [n for n, part in enumerate(record.parts, 1) if part.layout == "tokens"]
-    found += [Tap(part=n, pool="first") for n in rows[1:]]  # before any layer it is one constant
+    found += [
+        FeatureLayer(part=n, pool="first") for n in rows[1:]
+    ]  # before any layer it is one constant
     if record.neck_is_average:
-        found.remove(Tap(part=last, pool="avg"))
+        found.remove(FeatureLayer(part=last, pool="avg"))
     ordered = sorted(found, key=lambda tap: (tap.part, tap.pool))
-    return (*ordered, Tap(part=last, pool="neck"))
+    return (*ordered, FeatureLayer(part=last, pool="neck"))
 
 
-def tap_width(record: NetworkRecord, tap: Tap) -> int:
+def tap_width(record: NetworkRecord, tap: FeatureLayer) -> int:
     """Length of a tap's feature vector.
 
-    Raises: StartError if the network has no such tap.
+    Raises: ModelError if the network has no such tap.
     """
     tap = replace(tap, of="")
-    is_twin = record.neck_is_average and tap == Tap(part=len(record.parts), pool="avg")
+    is_twin = record.neck_is_average and tap == FeatureLayer(part=len(record.parts), pool="avg")
     if tap not in taps(record) and not is_twin:
-        raise StartError(
+        raise ModelError(
             f"the network has no tap {tap.name}; its taps are "
             f"{', '.join(t.name for t in taps(record))}."
         )
@@ -62,33 +72,33 @@ def tap_width(record: NetworkRecord, tap: Tap) -> int:
     return channels * (4 if tap.pool == "grid2" else 1)
 
 
-def _is_pooled(part: PartRecord) -> bool:
+def _is_pooled(part: BlockRecord) -> bool:
     return part.layout != "other"
 
 
-def _is_map(part: PartRecord) -> bool:
+def _is_map(part: BlockRecord) -> bool:
     return min(_sides(part), default=0) >= _GRID_FROM_PX
 
 
-def _sides(part: PartRecord) -> tuple[int, ...]:
+def _sides(part: BlockRecord) -> tuple[int, ...]:
     return {"NCHW": part.shape_out[1:], "NHWC": part.shape_out[:2]}.get(part.layout, ())
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """The order of work behind `Tapped` and the warm model: steps, and taps after each."""
+class LayerOrder:
+    """Steps of `FeatureExtractor` and of the warm model, and the layers read after each."""
 
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     widths: tuple[int, ...]  # of each tap's features
-    steps: Steps
-    parts: tuple[PartRecord, ...]  # whose shapes and layouts say how to pool
-    beside: Beside | None = None
+    steps: SegmentSteps
+    parts: tuple[BlockRecord, ...]  # whose shapes and layouts say how to pool
+    beside: EnsembleBranch | None = None
 
     def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `trunk`."""
         if self.beside is None:
             return self.onward(trunk, 0, inputs, {})
-        cut, found = self.beside.cut, dict[Tap, Tensor]()
+        cut, found = self.beside.cut, dict[FeatureLayer, Tensor]()
         main = self._walk(trunk, range(1, cut + 1), inputs, found, "")
         other = main.clone()  # layers may work in place
         self._finish(trunk, cut, main, found, "")
@@ -96,7 +106,7 @@ class Scan:
         return tuple(found[tap].float() for tap in self.taps)
 
     def onward(
-        self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[Tap, Tensor]
+        self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[FeatureLayer, Tensor]
     ) -> tuple[Tensor, ...]:
         """The same from what part `cut` gave, (B, …), and the taps taken up to there."""
         found = dict(before)
@@ -104,21 +114,26 @@ class Scan:
         return tuple(found[tap].float() for tap in self.taps)
 
     def between(
-        self, trunk: nn.Module, numbers: range, main: Tensor, before: Mapping[Tap, Tensor]
-    ) -> tuple[Tensor, dict[Tap, Tensor]]:
+        self, trunk: nn.Module, numbers: range, main: Tensor, before: Mapping[FeatureLayer, Tensor]
+    ) -> tuple[Tensor, dict[FeatureLayer, Tensor]]:
         """Run some parts on what the part before them gave; all taps taken up to their end."""
         found = dict(before)
         main = self._walk(trunk, numbers, main, found, "")
         return main, found
 
-    def taken(self, number: int, main: Tensor, of: str = "") -> dict[Tap, Tensor]:
+    def taken(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
         part = self.parts[number - 1]
         here = [tap for tap in self.taps if tap.part == number and tap.pool != "neck"]
         return {tap: _pooled(main, tap.pool, part) for tap in here if tap.of == of}
 
     def _walk(
-        self, trunk: nn.Module, numbers: range, main: Tensor, found: dict[Tap, Tensor], of: str
+        self,
+        trunk: nn.Module,
+        numbers: range,
+        main: Tensor,
+        found: dict[FeatureLayer, Tensor],
+        of: str,
     ) -> Tensor:
         """Run some parts; what they give lies in `found`. Returns what the last one gave."""
         with quick_linear(main):
@@ -128,7 +143,7 @@ class Scan:
         return main
 
     def _finish(
-        self, trunk: nn.Module, cut: int, main: Tensor, found: dict[Tap, Tensor], of: str
+        self, trunk: nn.Module, cut: int, main: Tensor, found: dict[FeatureLayer, Tensor], of: str
     ) -> None:
         """The same from part `cut` up to the last one that is tapped, and the neck."""
         own = [tap for tap in self.taps if tap.of == of]
@@ -139,14 +154,14 @@ class Scan:
                 found[tap] = self.steps.neck.run(trunk, main)
 
 
-def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
+def plan_scan(network: Network, wanted: Sequence[FeatureLayer]) -> LayerOrder:
     """Settle how `wanted` taps are taken.
 
-    Raises: StartError if there is none, or the network lacks one of them.
+    Raises: ModelError if there is none, or the network lacks one of them.
     """
     if not wanted:
-        raise StartError("no taps were named; name at least one, such as the last part's neck.")
-    return Scan(
+        raise ModelError("no taps were named; name at least one, such as the last part's neck.")
+    return LayerOrder(
         taps=tuple(wanted),
         widths=tuple(tap_width(network.record, tap) for tap in wanted),
         steps=network.steps,
@@ -155,7 +170,7 @@ def plan_scan(network: Network, wanted: Sequence[Tap]) -> Scan:
     )
 
 
-def _pooled(main: Tensor, pool: Pool, part: PartRecord) -> Tensor:
+def _pooled(main: Tensor, pool: Pool, part: BlockRecord) -> Tensor:
     if pool == "first":
         return first_token(main)
     if pool == "grid2":
@@ -163,14 +178,14 @@ def _pooled(main: Tensor, pool: Pool, part: PartRecord) -> Tensor:
     return pool_average(main, part.layout)
 
 
-class Scanned(nn.Module):
+class LayerReader(nn.Module):
     """A trunk as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap of a scan.
 
     Runs the parts up to the deepest tap. Holds the trunk itself, so that it is moved, put
     into channels_last, traced and exported like any module.
     """
 
-    def __init__(self, trunk: nn.Module, scan: Scan) -> None:
+    def __init__(self, trunk: nn.Module, scan: LayerOrder) -> None:
         super().__init__()
         self.trunk = trunk
         self.scan = scan
@@ -186,8 +201,8 @@ class Scanned(nn.Module):
         return self.scan.run(self.trunk, inputs)
 
 
-class Tapped(Scanned):
+class FeatureExtractor(LayerReader):
     """A frozen network, looked at through the taps that are wanted."""
 
-    def __init__(self, network: Network, wanted: Sequence[Tap]) -> None:
+    def __init__(self, network: Network, wanted: Sequence[FeatureLayer]) -> None:
         super().__init__(network.trunk, plan_scan(network, wanted))

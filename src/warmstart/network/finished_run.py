@@ -14,16 +14,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.added import AddedBlock, graft
 from warmstart.network.ensemble import NAME
-from warmstart.network.feature_layers import Scan, plan_scan
+from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.inputs import InputWish, change_inputs
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network, cut
-from warmstart.network.surgery import TapHead, WarmModel, fresh, rebuild
+from warmstart.network.surgery import MultiLayerHead, WarmModel, fresh, rebuild
 from warmstart.network.tensors import tensor_digest
-from warmstart.records.network import StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.refit_cache import at_hand
 
 TRUNK = "trunk."
@@ -32,23 +32,23 @@ HEAD = "head"  # under this name the run's head stands in the ledger of a run th
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RevivedStart(Start):
+class FinishedRunModel(PretrainedModel):
     """A start that was a run: `head` answers from `taps`; `added` are blocks of earlier runs.
 
     `module` has a drawn classifier that nothing may read, and not the blocks: cut it with
     `cut_start`.
     """
 
-    head: TapHead
-    taps: tuple[Tap, ...]
+    head: MultiLayerHead
+    taps: tuple[FeatureLayer, ...]
     added: tuple[AddedBlock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RevivedNetwork(Network):
+class FinishedRunNetwork(Network):
     """A cut network whose classifier is a run's head, which may listen to many depths."""
 
-    scan: Scan = field(kw_only=True)
+    scan: LayerOrder = field(kw_only=True)
 
     @property
     def answers_from_neck(self) -> bool:
@@ -65,17 +65,17 @@ class RevivedNetwork(Network):
     def logits(self, inputs: Tensor) -> Tensor:
         """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
         if self.classifier is None:
-            raise StartError("this network has lost the head of its run; load the run again.")
+            raise ModelError("this network has lost the head of its run; load the run again.")
         logits: Tensor = self.classifier(self.scan.run(self.trunk, inputs))
         return logits
 
 
 def revive(
-    record: StartRecord,
+    record: BaseModelRecord,
     tensors: Mapping[str, Tensor],
-    taps: Sequence[Tap],
+    taps: Sequence[FeatureLayer],
     beside: int | None = None,
-) -> RevivedStart:
+) -> FinishedRunModel:
     """Build a run's network again from the tensors in its model.safetensors, strictly.
 
     `record` describes the start; its digest and its numbers of parameters and classes are
@@ -83,7 +83,7 @@ def revive(
     the same in an image. Where the start's own layers stand `beside` tuned ones, the tuned
     ones are taken, and their share of the head: the others are what the run began from.
 
-    Raises: StartError if the design is unknown, or a tensor is missing, extra, of another
+    Raises: ModelError if the design is unknown, or a tensor is missing, extra, of another
     shape, or not finite.
     """
     own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
@@ -95,7 +95,7 @@ def revive(
     state = module.state_dict()
     module.load_state_dict({**state, **{name: t for name, t in trunk.items() if name in state}})
     head, taps = _own_head(model)
-    return RevivedStart(
+    return FinishedRunModel(
         module=module.eval().requires_grad_(False),
         record=replace(
             record,
@@ -109,17 +109,17 @@ def revive(
     )
 
 
-def _own_head(model: WarmModel) -> tuple[TapHead, tuple[Tap, ...]]:
+def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...]]:
     """The head on the taps of the network itself, without those of layers beside it."""
     head, scan = model.head, model.scan
     pairs = zip(scan.taps, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
     own = {tap: weight for tap, weight in pairs if not tap.of}
     weight = torch.cat([*own.values()], dim=1)
-    return TapHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
+    return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
 
-def change(start: RevivedStart, wish: InputWish) -> RevivedStart:
-    """The same start for other inputs. Raises: StartError if it cannot be done."""
+def change(start: FinishedRunModel, wish: InputWish) -> FinishedRunModel:
+    """The same start for other inputs. Raises: ModelError if it cannot be done."""
     before = _size(start.module)
     module, record, changes = change_inputs(start.module, start.record, wish)
     if not changes and record.preprocessing == start.record.preprocessing:
@@ -143,22 +143,22 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def cut_start(start: Start) -> Network:
+def cut_start(start: PretrainedModel) -> Network:
     """Cut a start into parts. Of a run: with the blocks that it added, and its own head.
 
-    Raises: StartError if the network does not take the inputs that its record names.
+    Raises: ModelError if the network does not take the inputs that its record names.
 
     >>> from warmstart.network.load import load
     >>> len(cut_start(load("lite0")).parts)
     18
     """
-    if not isinstance(start, RevivedStart):
+    if not isinstance(start, FinishedRunModel):
         return _cut_once(start)
     network = cut(start.module, start.record.preprocessing)
     return _with_head(graft(network, start.added) if start.added else network, start)
 
 
-def _cut_once(start: Start) -> Network:
+def _cut_once(start: PretrainedModel) -> Network:
     """The cut of the same weights for the same inputs is kept, where something is."""
     record, kept = start.record, at_hand()
     if kept is None:
@@ -168,7 +168,7 @@ def _cut_once(start: Start) -> Network:
     return kept.get(key, n_bytes, lambda: cut(start.module, record.preprocessing))
 
 
-def _with_head(network: Network, start: RevivedStart) -> RevivedNetwork:
+def _with_head(network: Network, start: FinishedRunModel) -> FinishedRunNetwork:
     """The run's head in place of the drawn classifier, under a name that is free."""
     # By what the trunk holds, not by the owner's name: a part may be called "head" as well.
     trunk = network.trunk.state_dict()
@@ -177,7 +177,7 @@ def _with_head(network: Network, start: RevivedStart) -> RevivedNetwork:
     name = HEAD
     while any(f"{name}.{tensor}" in kept for tensor in own):
         name = f"run_{name}"
-    return RevivedNetwork(
+    return FinishedRunNetwork(
         trunk=network.trunk,
         parts=network.parts,
         neck=network.neck,

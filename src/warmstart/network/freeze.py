@@ -123,7 +123,9 @@ def groups(
     return list(made.values())
 
 
-def hold(model: nn.Module, actions: Mapping[str, Action], owners: Mapping[str, str]) -> Hold:
+def hold(
+    model: nn.Module, actions: Mapping[str, Action], owners: Mapping[str, str]
+) -> FrozenBlocks:
     """Apply the actions and keep what is frozen at rest until `remove`, or the end of `with`.
 
     Raises: PlanError as `apply`.
@@ -135,10 +137,10 @@ def hold(model: nn.Module, actions: Mapping[str, Action], owners: Mapping[str, s
     >>> net[0].num_batches_tracked.item(), net[0].weight.requires_grad
     (0, True)
     """
-    return Hold(model, actions, owners)
+    return FrozenBlocks(model, actions, owners)
 
 
-class Hold:
+class FrozenBlocks:
     """What `hold` did to a model, and how it is undone."""
 
     def __init__(
@@ -171,7 +173,7 @@ class Hold:
             module.training = mode
         self._hooks, self._flags, self._modes = [], [], []
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> FrozenBlocks:
         return self
 
     def __exit__(

@@ -12,11 +12,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from warmstart.errors import StartError, install_command
+from warmstart.errors import ModelError, install_command
 from warmstart.network.architectures import IMAGENET, classifier_name, for_channels
 from warmstart.network.class_names import from_mapping, names_beside, parse_names, unique
 from warmstart.network.hub_folder import CONFIG, from_processor, open_timm, read_folder, settings
-from warmstart.network.trained_elsewhere import Feeding, Outside, from_module, said_by
+from warmstart.network.trained_elsewhere import (
+    ExternalClassifier,
+    InputHandling,
+    from_module,
+    said_by,
+)
 from warmstart.network.weights import check_finite, read_weights
 from warmstart.records.inputs import Preprocessing
 
@@ -32,10 +37,10 @@ def is_hub_folder(path: Path) -> bool:
     return not {"architecture", "model_type"}.isdisjoint(settings(path / CONFIG))
 
 
-def open_folder(folder: Path, feeding: Feeding) -> Outside:
+def open_folder(folder: Path, feeding: InputHandling) -> ExternalClassifier:
     """A classifier from a folder that transformers, or timm for the hub, wrote.
 
-    Raises: StartError if the folder is damaged, incomplete, or of another kind of model.
+    Raises: ModelError if the folder is damaged, incomplete, or of another kind of model.
     """
     config = settings(folder / CONFIG)
     if "architecture" in config:
@@ -43,17 +48,17 @@ def open_folder(folder: Path, feeding: Feeding) -> Outside:
     return _transformers(folder, folder, read_folder(folder), feeding)
 
 
-def open_with(path: Path, name: str, feeding: Feeding) -> Outside:
+def open_with(path: Path, name: str, feeding: InputHandling) -> ExternalClassifier:
     """A file of weights for the design `transformers:NAME`: a folder, or a name in the cache.
 
-    Raises: StartError if the design is not on this machine, or the weights do not fit it.
+    Raises: ModelError if the design is not on this machine, or the weights do not fit it.
     """
     weights = read_weights(path)
     check_finite(weights, path.name)
     return _transformers(path, Path(name), weights, feeding)
 
 
-def _timm(folder: Path, config: Mapping[str, Any], feeding: Feeding) -> Outside:
+def _timm(folder: Path, config: Mapping[str, Any], feeding: InputHandling) -> ExternalClassifier:
     module, arch, usual = open_timm(folder, feeding.size)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
     found = from_module(module, str(folder), title, feeding.over(usual), said_by(feeding, CONFIG))
@@ -64,8 +69,8 @@ def _timm(folder: Path, config: Mapping[str, Any], feeding: Feeding) -> Outside:
 
 
 def _transformers(
-    where: Path, design: Path, weights: Mapping[str, Tensor], feeding: Feeding
-) -> Outside:
+    where: Path, design: Path, weights: Mapping[str, Tensor], feeding: InputHandling
+) -> ExternalClassifier:
     with _silenced():
         config = _config(str(design))
         module = _filled(where, config, weights)
@@ -85,13 +90,13 @@ def _config(name: str) -> Any:
     try:
         from transformers import AutoConfig
     except ImportError as error:
-        raise StartError(
+        raise ModelError(
             f"models of transformers need that package; run `{install_command('text')}`."
         ) from error
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise StartError(
+        raise ModelError(
             f"transformers:{name} is not on this machine, or its config.json is not one that "
             "transformers knows; name the folder that holds config.json."
         ) from error
@@ -107,7 +112,7 @@ def _filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Modul
         with torch.device("meta"):
             blank: Any = classifiers.from_config(config)
     except (ValueError, TypeError, AttributeError, ImportError) as error:
-        raise StartError(
+        raise ModelError(
             f"{where}: transformers has no image classifier of type {config.model_type!r}; "
             "name a model that was made for images."
         ) from error
@@ -129,7 +134,7 @@ def _filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Modul
     ):
         for name in sorted(info[f"{kind}_keys"], key=str)[:1]:
             shown = name if isinstance(name, str) else name[0]
-            raise StartError(f"{where}: {shown} {what}; check --arch, or copy the folder again.")
+            raise ModelError(f"{where}: {shown} {what}; check --arch, or copy the folder again.")
     return module
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import (
     IMAGENET,
     build,
@@ -35,15 +35,15 @@ _MOST = {"_layers": 1_000, "hidden_size": 100_000, "intermediate_size": 1_000_00
 def settings(path: Path) -> Mapping[str, Any]:
     """A file of settings.
 
-    Raises: StartError where it is damaged, or names sizes that no network has: those would be
+    Raises: ModelError where it is damaged, or names sizes that no network has: those would be
     allocated before the weights could be compared with them.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise StartError(f"{path} is damaged ({error}); copy the folder again.") from error
+        raise ModelError(f"{path} is damaged ({error}); copy the folder again.") from error
     if not isinstance(found, dict):
-        raise StartError(f"{path} holds no settings; copy the folder again.")
+        raise ModelError(f"{path} holds no settings; copy the folder again.")
     _check_sizes(path, found)
     return found
 
@@ -55,7 +55,7 @@ def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
         most = next((most for end, most in _MOST.items() if name.endswith(end)), None)
         is_size = isinstance(value, int) and not isinstance(value, bool)
         if most is not None and is_size and not 1 <= value <= most:
-            raise StartError(
+            raise ModelError(
                 f"{path} says {name} {value:,}, which no network has (1 to {most:,}); copy the "
                 "folder again."
             )
@@ -64,18 +64,18 @@ def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """All weights of such a folder, in one file or several.
 
-    Raises: StartError if a file is missing or damaged.
+    Raises: ModelError if a file is missing or damaged.
     """
     index = folder / "model.safetensors.index.json"
     names = [name for name in _FILES if (folder / name).is_file()][:1]
     if index.is_file():
         names = sorted(set(settings(index).get("weight_map", {}).values()))
     if not names:
-        raise StartError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
+        raise ModelError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
     weights: dict[str, Tensor] = {}
     for name in names:
         if Path(name).name != name:
-            raise StartError(f"{index} names {name!r}, outside the folder; copy the folder again.")
+            raise ModelError(f"{index} names {name!r}, outside the folder; copy the folder again.")
         weights |= read_weights(folder / name)
     check_finite(weights, str(folder))
     return weights
@@ -90,7 +90,7 @@ def is_timm_folder(name: str) -> bool:
     folder = timm_folder_of(name)
     try:
         return (folder / CONFIG).is_file() and "architecture" in settings(folder / CONFIG)
-    except StartError:
+    except ModelError:
         return False
 
 
@@ -105,7 +105,7 @@ def open_timm(
     """The network of a folder that timm wrote, its design, and what it wants of its inputs.
 
     `size`: height and width in px that it is to be built for, where not as the folder says.
-    Raises: StartError if the folder is damaged, incomplete, or names no design of timm.
+    Raises: ModelError if the folder is damaged, incomplete, or names no design of timm.
     """
     config, weights = settings(folder / CONFIG), read_folder(folder)
     arch = f"timm:{config['architecture']}"
@@ -113,7 +113,7 @@ def open_timm(
     try:
         usual = preprocessing_from(config.get("pretrained_cfg") or config)
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise StartError(
+        raise ModelError(
             f"{folder / CONFIG} is damaged ({error}); copy the folder again."
         ) from error
     module = build(arch, weights, size or usual.size)
@@ -198,7 +198,7 @@ def kind_of(folder: Path) -> str:
 
 
 def settings_in(folder: Path, name: str) -> dict[str, Any]:
-    """What a file of settings holds. Raises: StartError where it is damaged."""
+    """What a file of settings holds. Raises: ModelError where it is damaged."""
     return dict(settings(folder / name))
 
 
@@ -208,11 +208,11 @@ def fill(
     """Put a folder's weights into an encoder, whatever stands before their names.
 
     `heads`: beginnings of names of output layers, for which the encoder has no place; `renamed`:
-    what parts of names are called today. Raises: StartError if a file or a tensor is missing.
+    what parts of names are called today. Raises: ModelError if a file or a tensor is missing.
     """
     file = next((folder / f for f in _WEIGHTS if (folder / f).is_file()), None)
     if file is None:
-        raise StartError(f"{folder} has no {' or '.join(_WEIGHTS)}; copy the folder again.")
+        raise ModelError(f"{folder} has no {' or '.join(_WEIGHTS)}; copy the folder again.")
     weights = _own(read_weights(file), encoder.state_dict(), heads, renamed)
     check_finite(weights, file.name)
     check_match(encoder.state_dict(), weights, file.name, "copy the folder again")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from warmstart.network.audio_encoders import ended, layers_of
 from warmstart.network.encoder import Encoder, built, design, refused, settings_of
-from warmstart.network.segments import Step, Steps
+from warmstart.network.segments import SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, Preprocessing
 
 PREFIX = "vision:"
@@ -109,12 +109,12 @@ class VisionNetwork(Encoder):
         self.own_size = size
 
     def window_of(self, inputs: Inputs) -> int:
-        """An image passes as a whole. Raises: StartError for inputs that are none."""
+        """An image passes as a whole. Raises: ModelError for inputs that are none."""
         if not isinstance(inputs, Preprocessing):
             raise refused("images", inputs)
         return inputs.channels
 
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Patches, then layer after layer."""
         told = IMAGE_ENCODERS[self.kind]
         layers = self.encoder.get_submodule(told.layers)
@@ -122,14 +122,14 @@ class VisionNetwork(Encoder):
         behind = tuple(f"encoder.{name}" for name in told.behind)
         return ended(
             [
-                Step("patches", _patches, before, ()),
+                SegmentStep("patches", _patches, before, ()),
                 *layers_of(
                     f"encoder.{told.layers}",
                     len(list(layers.children())),
                     lambda _, __: {"attention_mask": None},
                 ),
             ],
-            Step("neck", _vector, behind, ()),
+            SegmentStep("neck", _vector, behind, ()),
         )
 
 
@@ -161,7 +161,7 @@ def vision_arch(config: Told) -> str:
 def build_vision(arch: str) -> VisionNetwork:
     """The network that `vision_arch` named, with random weights; the global random state stays.
 
-    Raises: StartError if transformers is missing, or the design is none that it can build.
+    Raises: ModelError if transformers is missing, or the design is none that it can build.
     """
     kind, told = settings_of(arch, PREFIX, IMAGE_KINDS)
     config, encoder = built(kind, told, **IMAGE_ENCODERS[kind].options)

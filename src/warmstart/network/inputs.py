@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.position_embeddings import resize
 from warmstart.network.segments import as_tensor, is_same, probe
-from warmstart.network.stem import REFUSALS, Stem, find_stems, set_kernel
+from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
-from warmstart.records.network import Change, StartRecord
+from warmstart.records.network import BaseModelRecord, InputChange
 
 # ---- A network for three channels takes one, four or thirteen.
 #
@@ -43,14 +43,14 @@ class Channels:
 
 def rechannel(
     module: nn.Module, preprocessing: Preprocessing, wanted: Channels
-) -> tuple[Preprocessing, tuple[Change, ...]]:
+) -> tuple[Preprocessing, tuple[InputChange, ...]]:
     """Give a network another number of input channels, in place.
 
     One channel: the kernels are summed (see above). More than three: red, green and blue keep
     their kernels, and the new channels begin at zero if the first layer is tuned; if it is
     frozen it would never see them, and they get the mean kernel, all scaled by 3 / channels.
     Returns: the preprocessing that the network wants now, and the tensors that were changed.
-    Raises: StartError if the first layer, or the network behind it, does not allow it.
+    Raises: ModelError if the first layer, or the network behind it, does not allow it.
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
@@ -77,14 +77,14 @@ def rechannel(
 def _check(kind: str, old: int, wanted: Channels) -> None:
     n, rgb = wanted.number, wanted.rgb
     if not 1 <= n <= BANDS:
-        raise StartError(f"{n} channels are not taken; give images of 1 to {BANDS} bands.")
+        raise ModelError(f"{n} channels are not taken; give images of 1 to {BANDS} bands.")
     if n >= 3 and (len(set(rgb)) != 3 or not all(0 <= place < n for place in rgb)):
-        raise StartError(
+        raise ModelError(
             f"red, green and blue at {', '.join(map(str, rgb))} are not three positions "
             f"among {n} bands; they are counted from 0."
         )
     if old not in (1, 3, n):
-        raise StartError(
+        raise ModelError(
             f"{kind} takes {old} channels, the images have {n}; only a network for 1 or 3 "
             "channels can be given others."
         )
@@ -105,7 +105,7 @@ def _average(values: Sequence[float]) -> float:
     return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
-def _grey(prep: Preprocessing, stems: Sequence[Stem]) -> Preprocessing:
+def _grey(prep: Preprocessing, stems: Sequence[FirstLayer]) -> Preprocessing:
     """The grey channel's mean, with which padding means nearly what it did, and its spread.
 
     Least squares over all kernel entries: Σ_c k_c (m - m_c) / s_c as near to zero as can be.
@@ -135,8 +135,8 @@ def _shift(conv: nn.Conv2d, old: Preprocessing, grey: Preprocessing) -> Tensor:
 
 
 def _replace(
-    module: nn.Module, stem: Stem, old: Preprocessing, new: Preprocessing, wanted: Channels
-) -> Change:
+    module: nn.Module, stem: FirstLayer, old: Preprocessing, new: Preprocessing, wanted: Channels
+) -> InputChange:
     before = stem.conv.weight.detach()
     n = new.channels
     if n == 1:
@@ -174,7 +174,7 @@ def _seen(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
     return kernel * scale, f"{because}, all scaled by {before.shape[1]}/{n}"
 
 
-def _place(module: nn.Module, stem: Stem, shift: Tensor, inputs: Tensor) -> Change:
+def _place(module: nn.Module, stem: FirstLayer, shift: Tensor, inputs: Tensor) -> InputChange:
     """Put a constant (O,) behind the kernel: into its bias, the BatchNorm after it, or a new bias.
 
     The BatchNorm is taken only where the outputs stay what they are with a new bias: the
@@ -196,7 +196,7 @@ def _place(module: nn.Module, stem: Stem, shift: Tensor, inputs: Tensor) -> Chan
             return _changed(f"{stem.norm[0]}.running_mean", before, mean, because)
         conv.bias = bias
         mean.copy_(before)
-    return Change(
+    return InputChange(
         tensor=f"{stem.name}.bias",
         fate="new",
         shape_before=None,
@@ -206,8 +206,8 @@ def _place(module: nn.Module, stem: Stem, shift: Tensor, inputs: Tensor) -> Chan
     )
 
 
-def _changed(name: str, before: Tensor, after: Tensor, because: str) -> Change:
-    return Change(
+def _changed(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
+    return InputChange(
         tensor=name,
         fate="reshaped",
         shape_before=tuple(before.shape),
@@ -220,14 +220,14 @@ def _changed(name: str, before: Tensor, after: Tensor, because: str) -> Change:
 def forward(module: nn.Module, inputs: Tensor) -> Tensor:
     """Outputs (B, …) for inputs (B, C, H, W), to see that a changed network runs.
 
-    Raises: StartError naming what it does not take.
+    Raises: ModelError naming what it does not take.
     """
     try:
         with torch.no_grad():
             return as_tensor(module(inputs.clone()))  # a network may work in place
     except REFUSALS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{type(module).__name__} cannot be made to take inputs of {inputs.shape[1]} channels "
             f"({reason[:160]}); choose another start."
         ) from error
@@ -247,7 +247,7 @@ class InputWish:
     will be trained; `told`: parts of which the user said so by name, and what they said;
     `is_partial`: take over from a file what fits; `held`: channels that the images have, 1
     and 3 being pictures; `sound`: how clips become pictures; `stream`: let weights stay in
-    their file, see `Start`.
+    their file, see `PretrainedModel`.
     """
 
     size: int | None = None
@@ -269,13 +269,13 @@ class InputWish:
 
 
 def change_inputs(
-    module: nn.Module, record: StartRecord, wish: InputWish
-) -> tuple[nn.Module, StartRecord, tuple[Change, ...]]:
+    module: nn.Module, record: BaseModelRecord, wish: InputWish
+) -> tuple[nn.Module, BaseModelRecord, tuple[InputChange, ...]]:
     """Change a network for other inputs; `module` may be changed in place, or come back as it is.
 
     Size comes first, since it may need the network to be built anew. The record that comes back
     says what the changed network wants, and its digest is that of the changed tensors.
-    Raises: StartError if it cannot be done, or if the images are pictures and the network is
+    Raises: ModelError if it cannot be done, or if the images are pictures and the network is
     one for bands.
     """
     if isinstance(record.preprocessing, TextInputs):
@@ -286,7 +286,7 @@ def change_inputs(
     prep, sized = record.preprocessing, module
     if wish.is_usual:
         return module, record, ()
-    changes: tuple[Change, ...] = ()
+    changes: tuple[InputChange, ...] = ()
     if wish.size is not None:
         resized = resize(module, record.arch, prep, wish.size)
         sized, prep, changes = resized.module, resized.preprocessing, resized.changes
@@ -297,7 +297,7 @@ def change_inputs(
     )
     prep, reshaped = rechannel(sized, prep, channels)
     if wish.ranges and len(wish.ranges) != prep.channels:
-        raise StartError(
+        raise ModelError(
             f"ranges are given for {len(wish.ranges)} bands, the network takes {prep.channels}; "
             "give one for each, or leave them away."
         )
@@ -310,16 +310,16 @@ def change_inputs(
     return sized, described, (*changes, *reshaped)
 
 
-def _shortened(record: StartRecord, inputs: TextInputs, wish: InputWish) -> StartRecord:
+def _shortened(record: BaseModelRecord, inputs: TextInputs, wish: InputWish) -> BaseModelRecord:
     """As many tokens of a text as were wished for, or so many whole windows of them.
 
-    Raises: StartError for too many.
+    Raises: ModelError for too many.
     """
     if wish.size is None:
         return record
     n_windows = -(-wish.size // inputs.most)
     if n_windows > WINDOWS:
-        raise StartError(
+        raise ModelError(
             f"{record.name} reads {WINDOWS} windows of {inputs.most} tokens of a text at most, not "
             f"{wish.size:,}; ask for fewer."
         )
@@ -334,13 +334,13 @@ def _drawn(prep: Preprocessing, sound: Sound | None) -> Preprocessing:
     return replace(prep, sound=sound, squash=True, resize=max(prep.size))
 
 
-def _check_held(module: nn.Module, record: StartRecord, wish: InputWish) -> None:
+def _check_held(module: nn.Module, record: BaseModelRecord, wish: InputWish) -> None:
     """A network for bands cannot be shown pictures; one for pictures is given more channels."""
     if wish.held not in PICTURE:
         return
     prep = pictures(record.preprocessing)
     if prep.sound is not None and wish.sound is None:
-        raise StartError(
+        raise ModelError(
             f"{record.name} learnt from sounds, the data holds images; choose a start for "
             "pictures, such as lite0."
         )
@@ -348,7 +348,7 @@ def _check_held(module: nn.Module, record: StartRecord, wish: InputWish) -> None
     if wanted == prep.channels and wanted in SHOWABLE:
         wanted = _taken(module, prep)
     if wanted not in SHOWABLE:
-        raise StartError(
+        raise ModelError(
             f"{record.name} takes {wanted} bands, the images have {wish.held}; choose a start "
             "for pictures, such as lite0, or give images of as many bands."
         )
@@ -361,7 +361,7 @@ def _taken(module: nn.Module, prep: Preprocessing) -> int:
         return prep.channels
     try:
         forward(module, probe(prep)[:2])
-    except StartError:
+    except ModelError:
         return first.in_channels
     return prep.channels
 

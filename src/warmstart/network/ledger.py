@@ -14,7 +14,7 @@ from warmstart.network.lora import base_tensors, has_updates
 from warmstart.network.partition import Network
 from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import digest, unique_tensors
-from warmstart.records.network import Change, Fate, Ledger, LedgerRow
+from warmstart.records.network import Fate, InputChange, Ledger, LedgerRow
 from warmstart.records.plan import Action
 from warmstart.records.summary import FrozenProof
 
@@ -36,9 +36,9 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
 
     Blocks that were added count; low-rank updates do not.
 
-    >>> from warmstart.network import load, parts
+    >>> from warmstart.network import load, partition
     >>> start = load.load("lite0")
-    >>> network = parts.cut(start.module, start.record.preprocessing)
+    >>> network = partition.cut(start.module, start.record.preprocessing)
     >>> tensors_of(network).keys() == start.module.state_dict().keys()
     True
     """
@@ -60,7 +60,7 @@ def write_ledger(
     model: WarmModel,
     *,
     actions: Mapping[str, Action] | None = None,
-    changes: Sequence[Change] = (),
+    changes: Sequence[InputChange] = (),
 ) -> Ledger:
     """One row per tensor of both networks, by comparing bytes with `before`.
 
@@ -73,21 +73,21 @@ def write_ledger(
     with `before` add up to the start by `numel_before`. Only in the old network: `dropped`;
     only in the model: `new`. Low-rank updates must be merged.
 
-    >>> from warmstart.network import edit, load, parts
-    >>> from warmstart.records import Tap
+    >>> from warmstart.network import load, partition, surgery
+    >>> from warmstart.records.network import FeatureLayer
     >>> import torch
     >>> start = load.load("lite0")
-    >>> network = parts.cut(start.module, start.record.preprocessing)
+    >>> network = partition.cut(start.module, start.record.preprocessing)
     >>> taken = take_digests(network)
     >>> head = torch.zeros(2, 1280), torch.zeros(2)
-    >>> model = edit.assemble(network, [Tap(part=18, pool="neck")], *head)
+    >>> model = surgery.assemble(network, [FeatureLayer(part=18, pool="neck")], *head)
     >>> ledger = write_ledger(taken, network, model)
     >>> sorted({row.fate for row in ledger.rows})
     ['dropped', 'kept', 'new']
     """
     made = {change.tensor: change for change in changes if change.fate != "dropped"}
     gone = tuple(change for change in changes if change.fate == "dropped")
-    clerk = _Clerk(before, network, actions, made, gone)
+    clerk = _LedgerBuilder(before, network, actions, made, gone)
     return Ledger(rows=(*clerk.old_rows(model), *clerk.lost_rows(), *clerk.new_rows(model)))
 
 
@@ -170,14 +170,14 @@ def _tensors(rows: Sequence[LedgerRow]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Clerk:
+class _LedgerBuilder:
     """Writes the rows; `before` names the tensors of the old network."""
 
     before: Mapping[str, str]
     network: Network
     actions: Mapping[str, Action] | None
-    changes: Mapping[str, Change]  # tensors that surgery made
-    gone: Sequence[Change]  # tensors that it took away; one of the same name may be made
+    changes: Mapping[str, InputChange]  # tensors that surgery made
+    gone: Sequence[InputChange]  # tensors that it took away; one of the same name may be made
 
     def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that the network had when training began."""

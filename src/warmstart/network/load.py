@@ -13,7 +13,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from warmstart.errors import StartError, install_command
+from warmstart.errors import ModelError, install_command
 from warmstart.network import hub
 from warmstart.network.architectures import (
     IMAGENET,
@@ -50,7 +50,7 @@ from warmstart.network.weights import (
     read_weights,
 )
 from warmstart.records.inputs import Inputs, Preprocessing
-from warmstart.records.network import Change, StartRecord
+from warmstart.records.network import BaseModelRecord, InputChange
 
 # ---- An architecture filled with the tensors of a file: in memory, or as windows on the file.
 
@@ -60,10 +60,10 @@ _CURE = "check --arch, or take over what fits with --set start.partial=true"
 
 def filled(
     arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputWish
-) -> tuple[nn.Module, Mapping[str, Tensor], tuple[Change, ...]]:
+) -> tuple[nn.Module, Mapping[str, Tensor], tuple[InputChange, ...]]:
     """Build `arch` and fill it with a file's weights: strictly, or with what fits.
 
-    Raises: StartError if they do not fit, are not finite, or cannot be streamed as wished.
+    Raises: ModelError if they do not fit, are not finite, or cannot be streamed as wished.
     """
     size = preprocessing.size if preprocessing else None
     if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
@@ -83,7 +83,7 @@ def filled(
 def _streamed(
     arch: str, path: Path, size: tuple[int, int] | None
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Built without memory for its parameters, which stay in the file. Raises: StartError."""
+    """Built without memory for its parameters, which stay in the file. Raises: ModelError."""
     weights = map_weights(path)
     check_finite(weights, path.name)
     with _empty()(include_buffers=False):  # buffers that no file holds are made as they are
@@ -98,7 +98,7 @@ def _empty() -> Any:
     try:
         from accelerate import init_empty_weights
     except ImportError as error:
-        raise StartError(
+        raise ModelError(
             "a network is streamed from its file with accelerate; run "
             f"`{install_command('scale')}`, or use --set training.stream=false."
         ) from error
@@ -106,7 +106,7 @@ def _empty() -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class PretrainedModel:
     """A pretrained network, ready to be cut: eval mode, nothing requires a gradient.
 
     `changes`: the tensors that surgery at the input made, before anything is trained.
@@ -116,14 +116,14 @@ class Start:
     """
 
     module: nn.Module
-    record: StartRecord
-    changes: tuple[Change, ...] = ()
+    record: BaseModelRecord
+    changes: tuple[InputChange, ...] = ()
     drawn: frozenset[str] = frozenset()
-    unchanged: StartRecord | None = None
+    unchanged: BaseModelRecord | None = None
     stream: str = ""
 
     @property
-    def origin(self) -> StartRecord:
+    def origin(self) -> BaseModelRecord:
         """The start as it came: its digest and parameters before surgery."""
         return self.record if self.unchanged is None else self.unchanged
 
@@ -139,7 +139,7 @@ def load(
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     inputs: InputWish | None = None,
-) -> Start:
+) -> PretrainedModel:
     """Load a pretrained network, strictly: each tensor is checked, none stays random.
 
     `start` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
@@ -148,7 +148,7 @@ def load(
     `preprocessing` replaces what the start itself says about its inputs; `inputs` changes the
     network for other ones, and the record then says what the changed network wants.
 
-    Raises: StartError if the start is unknown, cannot be fetched, is damaged or does not fit,
+    Raises: ModelError if the start is unknown, cannot be fetched, is damaged or does not fit,
     or cannot be changed as wished.
 
     >>> start = load("lite0")
@@ -175,7 +175,7 @@ def _load(
     arch: str | None,
     preprocessing: Preprocessing | None,
     inputs: InputWish,
-) -> Start:
+) -> PretrainedModel:
     if isinstance(start, nn.Module):
         return _from_module(start, preprocessing, inputs)
     name = str(start)
@@ -183,29 +183,29 @@ def _load(
         return _from_package(name, preprocessing)
     if is_wave_start(name):
         module, record = load_wave(name)
-        return Start(module=module, record=record)
+        return PretrainedModel(module=module, record=record)
     if is_vision_start(name):
         module, record = load_vision(name, preprocessing)
-        return Start(module=module, record=record)
+        return PretrainedModel(module=module, record=record)
     if is_timm_folder(name):
         return _from_timm_folder(name, preprocessing)
     if is_text_start(name):
         module, record = load_text(name)
-        return Start(module=module, record=record)
+        return PretrainedModel(module=module, record=record)
     if name.startswith("timm:"):
         return _from_timm(name, preprocessing)
     if name.startswith("torchvision:"):
         return _from_torchvision(name, preprocessing)
     if Path(name).suffix in SUFFIXES:
         return _from_file(Path(name), arch, preprocessing, inputs)
-    raise StartError(_unknown(name))
+    raise ModelError(_unknown(name))
 
 
-def _from_package(name: str, preprocessing: Preprocessing | None) -> Start:
+def _from_package(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     shipped = SHIPPED[name]
     path = shipped_file(shipped)
     if hashlib.sha256(path.read_bytes()).hexdigest() != shipped.sha256:
-        raise StartError(
+        raise ModelError(
             f"{path.name} of {shipped.package} is not the file that was published; "
             f"run `pip install --force-reinstall {shipped.package}`."
         )
@@ -222,16 +222,16 @@ def _from_package(name: str, preprocessing: Preprocessing | None) -> Start:
     )
 
 
-def _from_timm(name: str, preprocessing: Preprocessing | None) -> Start:
+def _from_timm(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     _, network = split_arch(name)
     config = published_config(network)
     if not config:
-        raise StartError(
+        raise ModelError(
             f"{name} has no published weights; pass a file with --start FILE --arch {name}."
         )
     path = hub.find_published(config) or hub.download_published(config)
     if path is None:
-        raise StartError(_unreachable(name))
+        raise ModelError(_unreachable(name))
     weights = read_weights(path)
     check_finite(weights, path.name)
     chosen = preprocessing or preprocessing_of(name)
@@ -239,7 +239,7 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> Start:
     return _start(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
 
 
-def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> Start:
+def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     folder = timm_folder_of(name)
     module, arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
@@ -248,14 +248,14 @@ def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> Start:
     )
 
 
-def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
+def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     _, network = split_arch(name)
     import torchvision.models
 
     url: str = torchvision.models.get_model_weights(network).DEFAULT.url
     path = hub.find_url(url) or hub.download_url(url)
     if path is None:
-        raise StartError(_unreachable(name))
+        raise ModelError(_unreachable(name))
     module, _, _ = filled(name, path, preprocessing, InputWish())
     return _start(
         module,
@@ -269,9 +269,9 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Start:
 
 def _from_file(
     path: Path, arch: str | None, preprocessing: Preprocessing | None, inputs: InputWish
-) -> Start:
+) -> PretrainedModel:
     if arch is None:
-        raise StartError(
+        raise ModelError(
             f"{path.name} holds weights but not the network they belong to; "
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
@@ -299,12 +299,12 @@ def _from_file(
 
 def _from_module(
     module: nn.Module, preprocessing: Preprocessing | None, inputs: InputWish
-) -> Start:
+) -> PretrainedModel:
     kind = type(module).__name__
     try:
         own = copy.deepcopy(module)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise StartError(
+        raise ModelError(
             f"{kind} cannot be copied ({error}); pass a module whose tensors are "
             "parameters and buffers."
         ) from error
@@ -331,9 +331,9 @@ def _start(
     title: str,
     arch: str,
     source: str,
-) -> Start:
+) -> PretrainedModel:
     module.eval().requires_grad_(False)
-    record = StartRecord(
+    record = BaseModelRecord(
         name=name,
         title=title,
         arch=arch,
@@ -343,7 +343,7 @@ def _start(
         classes=_n_outputs(module),
         preprocessing=preprocessing,
     )
-    return Start(module=module, record=record)
+    return PretrainedModel(module=module, record=record)
 
 
 def _n_outputs(module: nn.Module) -> int:

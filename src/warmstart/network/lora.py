@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from warmstart.errors import PlanError, install_command
 from warmstart.network.partition import Network
-from warmstart.network.segments import Step, is_weighty
+from warmstart.network.segments import SegmentStep, is_weighty
 from warmstart.network.tensors import all_tensors, place
 from warmstart.network.trace import evaluating
-from warmstart.records.network import PartRecord
+from warmstart.records.network import BlockRecord
 
 _ADAPTER = "default"
 _SCALE = 2  # what an update is multiplied by
@@ -67,9 +67,9 @@ def inject(
 def bare_parts(network: Network) -> frozenset[str]:
     """Names of the parts that have no layer for low-rank updates.
 
-    >>> from warmstart.network import load, parts
+    >>> from warmstart.network import load, partition
     >>> start = load.load("lite0")
-    >>> sorted(bare_parts(parts.cut(start.module, start.record.preprocessing)))
+    >>> sorted(bare_parts(partition.cut(start.module, start.record.preprocessing)))
     ['conv_stem']
     """
     bare = set()
@@ -206,7 +206,9 @@ def _is_plain(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
 
 
-def _called(trunk: nn.Module, step: Step, part: PartRecord, names: Sequence[str]) -> list[str]:
+def _called(
+    trunk: nn.Module, step: SegmentStep, part: BlockRecord, names: Sequence[str]
+) -> list[str]:
     """Those of the named layers that a part calls, seen by running it on noise.
 
     The others' weights are read by code of the network's own, which an update cannot reach.

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.encoder import Encoder
-from warmstart.network.segments import Step, Steps, is_same
+from warmstart.network.segments import SegmentStep, SegmentSteps, is_same
 from warmstart.network.tensors import place, unique_tensors
 from warmstart.network.text_encoders import mean_of_tokens
-from warmstart.records.network import Layout, NetworkRecord, PartRecord
+from warmstart.records.network import BlockRecord, Layout, NetworkRecord
 
 
-def find_owners(trunk: nn.Module, steps: Steps, classifier: nn.Module | None) -> dict[str, str]:
+def find_owners(
+    trunk: nn.Module, steps: SegmentSteps, classifier: nn.Module | None
+) -> dict[str, str]:
     """Give each tensor of the original network, tied ones once, exactly one owner.
 
     The first part that reads it; else "neck"; "head" for what only the classifier has;
@@ -36,7 +38,7 @@ def find_owners(trunk: nn.Module, steps: Steps, classifier: nn.Module | None) ->
     return owners
 
 
-def _tensors(trunk: nn.Module, step: Step) -> list[Tensor]:
+def _tensors(trunk: nn.Module, step: SegmentStep) -> list[Tensor]:
     called = [
         t for n in step.modules for t in trunk.get_submodule(n).state_dict(keep_vars=True).values()
     ]
@@ -46,7 +48,7 @@ def _tensors(trunk: nn.Module, step: Step) -> list[Tensor]:
 
 def measure(
     trunk: nn.Module,
-    steps: Steps,
+    steps: SegmentSteps,
     classifier: nn.Module | None,
     owners: Mapping[str, str],
     inputs: Tensor,
@@ -60,7 +62,7 @@ def measure(
             flops, shape = counter.get_total_flops(), tuple(value.shape[1:])
             value = step.run(trunk, value)
             parts.append(
-                PartRecord(
+                BlockRecord(
                     name=step.name,
                     parameters=sizes.get(step.name, 0),
                     shape_in=shape,
@@ -81,7 +83,7 @@ def measure(
     )
 
 
-def _layout(trunk: nn.Module, step: Step, value: Tensor, inputs: Tensor) -> Layout:
+def _layout(trunk: nn.Module, step: SegmentStep, value: Tensor, inputs: Tensor) -> Layout:
     if isinstance(trunk, Encoder):
         return trunk.layout
     if value.ndim == 3 and _convolves(trunk, step, nn.Conv1d):
@@ -91,7 +93,7 @@ def _layout(trunk: nn.Module, step: Step, value: Tensor, inputs: Tensor) -> Layo
     return find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:]))
 
 
-def _convolves(trunk: nn.Module, step: Step, kind: type[nn.Module]) -> bool:
+def _convolves(trunk: nn.Module, step: SegmentStep, kind: type[nn.Module]) -> bool:
     """Whether a step holds convolutions over one axis, or three: channels come first then."""
     called = (module for name in step.modules for module in trunk.get_submodule(name).modules())
     return any(isinstance(module, kind) for module in called)
@@ -133,7 +135,7 @@ def _has_proportions(plane: tuple[int, ...], size: tuple[int, ...]) -> bool:
 def pool_average(main: Tensor, layout: Layout) -> Tensor:
     """Mean over positions: (B, …) to (B, C).
 
-    Raises: StartError for a layout that has no such mean.
+    Raises: ModelError for a layout that has no such mean.
 
     >>> pool_average(torch.ones(2, 3, 4, 4), "NCHW").shape
     torch.Size([2, 3])
@@ -150,7 +152,7 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
         "NCDHW": (2, 3, 4),
     }.get(layout)
     if axes is None:
-        raise StartError(f"outputs of layout {layout!r} have no average; use the neck.")
+        raise ModelError(f"outputs of layout {layout!r} have no average; use the neck.")
     return main.mean(axes)
 
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from warmstart.errors import RunFolderError, StartError, no_folder
+from warmstart.errors import ModelError, RunFolderError, no_folder
 from warmstart.modalities import text
 from warmstart.network.weight_file import chunks
 from warmstart.records.answer import (
@@ -124,7 +124,7 @@ def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
     path = folder / TOKENIZER
     try:
         digest = text.keep(_read(path, lambda file: file.read_text("utf-8")))
-    except StartError as error:
+    except ModelError as error:
         raise _damaged(path, str(error)) from error
     if digest != inputs.tokenizer:
         raise _damaged(path, "it is not the tokenizer that the model was made with")

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
 from warmstart.network.class_names import names_beside, parse_names, unique
 from warmstart.network.segments import probe
 from warmstart.network.trained_elsewhere import (
     Answer,
     Array,
-    Feeding,
-    Outside,
+    ExternalClassifier,
+    InputHandling,
     check_outputs,
     said_by,
 )
@@ -51,29 +51,29 @@ class _Input:
     is_last: bool  # channels come last
 
 
-def open_onnx(path: Path, feeding: Feeding, threads: int = 1) -> Outside:
+def open_onnx(path: Path, feeding: InputHandling, threads: int = 1) -> ExternalClassifier:
     """A classifier from an ONNX file.
 
     Images are fed in as the metadata and the options say, else with ImageNet's mean and
-    spread. Raises: StartError if there is no such file, it cannot be run, or is no classifier
+    spread. Raises: ModelError if there is no such file, it cannot be run, or is no classifier
     of images.
     """
     if not path.is_file():
-        raise StartError(f"{path} does not exist; check the path of the model.")
+        raise ModelError(f"{path} does not exist; check the path of the model.")
     session = _session(path, threads)
     told: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     entry = _image_input(session, path.name)
     usual, source = _usual(entry, told)
     prep = feeding.over(usual)
     if entry.size is not None and prep.size != entry.size:
-        raise StartError(
+        raise ModelError(
             f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; "
             "leave --size away."
         )
     number, scores = _scores_output(session, entry, prep, path.name)
     check_outputs(path.name, scores.shape[1])
     labels, where = _labels(path, told)
-    return Outside(
+    return ExternalClassifier(
         name=str(path),
         title=f"{path.name} (ONNX)",
         answer=_answer(session, entry, number, _are_probabilities(scores)),
@@ -96,7 +96,7 @@ def _session(path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{path.name} cannot be run by ONNX Runtime ({reason[:120]}); export it again."
         ) from error
 
@@ -108,7 +108,7 @@ def _image_input(session: Any, name: str) -> _Input:
     kind = _KINDS.get(inputs[0].type) if len(inputs) == 1 else None
     sides = [side if isinstance(side, int) and side > 0 else None for side in shape]
     if kind is None or len(sides) != 4:
-        raise StartError(
+        raise ModelError(
             f"{name} does not take one batch of images (N, C, H, W); audit reads classifiers of "
             "images."
         )
@@ -116,7 +116,7 @@ def _image_input(session: Any, name: str) -> _Input:
     batch, first, second, third = sides
     channels, height, width = (third, first, second) if is_last else (first, second, third)
     if channels not in (None, *_CHANNELS):
-        raise StartError(f"{name} takes {channels} channels; pictures have 1, 3 or 4.")
+        raise ModelError(f"{name} takes {channels} channels; pictures have 1, 3 or 4.")
     size = None if height is None or width is None else (height, width)
     return _Input(inputs[0].name, kind, batch, channels or 3, size, is_last)
 
@@ -167,7 +167,7 @@ def _scores_output(
         found = _run(session, entry, probe(prep))
     except Exception as error:  # as above
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px ({reason[:120]}); "
             "give its own with --size."
         ) from error
@@ -175,7 +175,7 @@ def _scores_output(
         is_a_row_each = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
         if is_a_row_each and values.size == 3 * values.shape[1]:
             return number, values.reshape(3, -1).astype(np.float32)
-    raise StartError(f"{name} has no output of one score a class; audit reads classifiers.")
+    raise ModelError(f"{name} has no output of one score a class; audit reads classifiers.")
 
 
 def _are_probabilities(scores: NDArray[np.generic]) -> bool:

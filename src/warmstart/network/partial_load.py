@@ -7,23 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import classifier_name
 from warmstart.network.tensors import STATISTICS, digest, place, unique_tensors
-from warmstart.records.network import Change
+from warmstart.records.network import InputChange
 
 _NAMED = 3  # layers named in a sentence
 HARDLY = 0.5  # share below which a start is hardly warm
 
 
-def take_over(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> tuple[Change, ...]:
+def take_over(
+    module: nn.Module, weights: Mapping[str, Tensor], where: str
+) -> tuple[InputChange, ...]:
     """Copy the tensors whose name and shape fit into a network, in place; `where` names the file.
 
     The network's other tensors stay at the random start that it was built with. Names may
     stand behind one prefix (`encoder.layer1.0.weight`). The old classifier does not count: a
     new one is fitted anyway.
     Returns: what is new in the network, and what is left over of the file.
-    Raises: StartError if nothing fits.
+    Raises: ModelError if nothing fits.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 3), nn.Linear(3, 1))
     >>> import torch
@@ -36,7 +38,7 @@ def take_over(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> t
     head = _head(module)
     fits = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
     if not any(not n.startswith(head) for n in fits):
-        raise StartError(
+        raise ModelError(
             f"{where}: no tensor fits {type(module).__name__} by name and shape; check --arch."
         )
     filled = {place(own[name]) for name in fits}
@@ -76,11 +78,11 @@ def _ends(name: str) -> Iterable[str]:
     return (".".join(words[n:]) for n in range(len(words)))
 
 
-def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> Change:
+def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> InputChange:
     because = f"{where} does not hold it"
     if found is not None:
         because = f"{where} holds it in another shape, {tuple(found.shape)}"
-    return Change(
+    return InputChange(
         tensor=name,
         fate="new",
         shape_before=None,
@@ -90,8 +92,8 @@ def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> Change:
     )
 
 
-def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> Change:
-    return Change(
+def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> InputChange:
+    return InputChange(
         tensor=name,
         fate="dropped",
         shape_before=tuple(tensor.shape),
@@ -101,13 +103,13 @@ def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> Change:
     )
 
 
-def carried(start_changes: Sequence[Change], module: nn.Module) -> float:
+def carried(start_changes: Sequence[InputChange], module: nn.Module) -> float:
     """The share of a network's parameters, its classifier apart, that come from the start.
 
     Tensors that were reshaped count as carried over.
 
     >>> net = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1), nn.Linear(1, 9))
-    >>> new = Change(tensor="1.bias", fate="new", shape_before=None, shape_after=(1,),
+    >>> new = InputChange(tensor="1.bias", fate="new", shape_before=None, shape_after=(1,),
     ...     before=None, because="it is not in the file")
     >>> carried((new,), net)
     0.8
@@ -119,10 +121,10 @@ def carried(start_changes: Sequence[Change], module: nn.Module) -> float:
     return 1 - new / total if total else 1.0
 
 
-def surgery_sentence(changes: Sequence[Change], share: float) -> str:
+def surgery_sentence(changes: Sequence[InputChange], share: float) -> str:
     """What surgery at the input did, in plain words; `share` is what `carried` gave.
 
-    >>> lost = Change(tensor="out.weight", fate="new", shape_before=None, shape_after=(30, 20),
+    >>> lost = InputChange(tensor="out.weight", fate="new", shape_before=None, shape_after=(30, 20),
     ...     before=None, because="it is not in the file")
     >>> surgery_sentence((lost,), 0.4)
     '1 layer, 600 of 1,000 parameters do not carry over: out. This is hardly a warm start.'
@@ -146,14 +148,14 @@ def surgery_sentence(changes: Sequence[Change], share: float) -> str:
     return " ".join(parts)
 
 
-def _reshaped(changes: Sequence[Change]) -> Iterable[str]:
+def _reshaped(changes: Sequence[InputChange]) -> Iterable[str]:
     """One sentence for each reason."""
     for because in dict.fromkeys(c.because for c in changes):
         alike = [c for c in changes if c.because == because]
         yield f"{_layers(alike)} reshaped ({_names(alike)}): {because}."
 
 
-def _size(changes: Sequence[Change]) -> int:
+def _size(changes: Sequence[InputChange]) -> int:
     """Parameters among tensors that came or went, in numbers."""
     total = 0
     for change in changes:
@@ -165,17 +167,17 @@ def _size(changes: Sequence[Change]) -> int:
     return total
 
 
-def _grouped(changes: Sequence[Change]) -> list[str]:
+def _grouped(changes: Sequence[InputChange]) -> list[str]:
     """The layers that tensors belong to, each once."""
     return list(dict.fromkeys(c.tensor.rpartition(".")[0] or c.tensor for c in changes))
 
 
-def _layers(changes: Sequence[Change]) -> str:
+def _layers(changes: Sequence[InputChange]) -> str:
     n = len(_grouped(changes))
     return f"{n:,} layer{'' if n == 1 else 's'}"
 
 
-def _names(changes: Sequence[Change]) -> str:
+def _names(changes: Sequence[InputChange]) -> str:
     names = _grouped(changes)
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 

@@ -14,11 +14,19 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import find_family
 from warmstart.network.encoder import Encoder
 from warmstart.network.measure import find_owners, measure
-from warmstart.network.segments import Step, Steps, find_classifier, is_same, probe, segment, whole
+from warmstart.network.segments import (
+    SegmentStep,
+    SegmentSteps,
+    find_classifier,
+    is_same,
+    probe,
+    segment,
+    whole,
+)
 from warmstart.network.trace import (
     Recorder,
     Trace,
@@ -34,21 +42,21 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class EnsembleBranch:
     """Layers of the start beside tuned ones: a submodule of the trunk, fed by part `cut`."""
 
     name: str
     cut: int
 
 
-class Part(nn.Module):
+class Block(nn.Module):
     """One link of a cut network: a state in, a state out; `main` is the tensor that is tapped.
 
     Its children are the network's own modules, so `train()`, `eval()` and `parameters()`
     reach the originals.
     """
 
-    def __init__(self, network: nn.Module, step: Step, tensors: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, step: SegmentStep, tensors: Sequence[str]) -> None:
         super().__init__()
         self.name = step.name
         self.tensors = tuple(tensors)  # names in the network's state dict; each has one owner
@@ -68,13 +76,15 @@ class Network:
     """A cut network. `trunk` is the original without its classifier; all tensors are shared."""
 
     trunk: nn.Module
-    parts: tuple[Part, ...]
-    neck: Part  # from the last state to the (B, F) vector that the classifier sees
+    parts: tuple[Block, ...]
+    neck: Block  # from the last state to the (B, F) vector that the classifier sees
     classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
     owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
-    steps: Steps
+    steps: SegmentSteps
     record: NetworkRecord
-    beside: Beside | None = None  # the start's own upper layers, where they stand beside tuned ones
+    beside: EnsembleBranch | None = (
+        None  # the start's own upper layers, where they stand beside tuned ones
+    )
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the classifier sees: inputs (B, C, H, W) to (B, F)."""
@@ -98,7 +108,7 @@ class Network:
         return self.steps.finish.run(self.trunk, self.classifier(vector))
 
 
-def run_all(steps: Sequence[Step], trunk: nn.Module, value: Tensor) -> Tensor:
+def run_all(steps: Sequence[SegmentStep], trunk: nn.Module, value: Tensor) -> Tensor:
     """Run steps one after another on the modules of `trunk`."""
     for step in steps:
         value = step.run(trunk, value)
@@ -111,7 +121,7 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     The composition is compared with the network's own outputs before it is returned. The
     module's modes, gradients flags and tensors stay as they are.
 
-    Raises: StartError if the network does not take inputs of that size.
+    Raises: ModelError if the network does not take inputs of that size.
 
     >>> from warmstart.network.load import load
     >>> start = load("lite0")
@@ -163,20 +173,20 @@ def _cut_whole(
             network = _network(module, whole(classifier), inputs[:2], "whole")
             if is_same(network.logits(inputs.clone()), outputs):
                 return network
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, StartError):
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, ModelError):
             pass  # it cannot run without its classifier: its outputs are the features
     return _network(module, whole(None), inputs[:2], "whole")
 
 
 def _network(
-    module: nn.Module, steps: Steps, inputs: Tensor, how: Literal["traced", "whole"]
+    module: nn.Module, steps: SegmentSteps, inputs: Tensor, how: Literal["traced", "whole"]
 ) -> Network:
     """Put the pieces together; `inputs` (B, C, H, W) is what shapes and costs are measured on."""
     trunk = without(module, steps.classifier)
     classifier = module.get_submodule(steps.classifier) if steps.classifier else None
     owners = find_owners(trunk, steps, classifier)
     made = [
-        Part(trunk, step, [name for name, owner in owners.items() if owner == step.name])
+        Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
         for step in (*steps.parts, steps.neck)
     ]
     return Network(

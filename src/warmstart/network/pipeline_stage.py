@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze
-from warmstart.network.cut import Tail
-from warmstart.network.segments import Step
+from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import place
 
 NEAR = 1.1  # times the least time of an update, within which cuts count as equally quick
 
 
-class Piece(nn.Module):
+class PipelineStage(nn.Module):
     """Some parts of a tail, first to last; the last piece ends with the head.
 
     It takes what the tail takes, or what the piece before gave: main (b, …), then a (b, d) for
@@ -29,7 +29,7 @@ class Piece(nn.Module):
     another process and be answered with a gradient: dense, and with gradients on.
     """
 
-    def __init__(self, tail: Tail, numbers: range, is_last: bool) -> None:
+    def __init__(self, tail: UnfrozenBlocks, numbers: range, is_last: bool) -> None:
         super().__init__()
         self._tail = (tail,)  # no child: torch would ask for tensors that other processes hold
         self.numbers, self.is_last = numbers, is_last
@@ -100,7 +100,7 @@ def _linked(made: Tensor, given: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def _learning(tail: Tail, numbers: range) -> Iterator[nn.Parameter]:
+def _learning(tail: UnfrozenBlocks, numbers: range) -> Iterator[nn.Parameter]:
     """The parameters of some parts, whether they move or not."""
     for step in (tail.scan.steps.parts[number - 1] for number in numbers):
         for name in step.modules:
@@ -185,7 +185,7 @@ def _cut(sums: Sequence[Sequence[float]], n: int, *most: float) -> list[int] | N
     return begins
 
 
-def together(tail: Tail) -> tuple[tuple[str, ...], ...]:
+def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
     """For each part, the modules that only its run calls, by their names in the tail.
 
     What they hold is read nowhere else, so that it need be there while they run alone. Tensors
@@ -215,7 +215,9 @@ def together(tail: Tail) -> tuple[tuple[str, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-def keepers(tail: Tail, owners: Mapping[str, str], pieces: Sequence[range]) -> dict[str, int]:
+def keepers(
+    tail: UnfrozenBlocks, owners: Mapping[str, str], pieces: Sequence[range]
+) -> dict[str, int]:
     """Which piece keeps each tensor of the tail's model, by name. Pieces: part numbers, from 1.
 
     What belongs to no part (neck, output) is the last one's; what lies below the cut, which no
@@ -242,7 +244,7 @@ def keepers(tail: Tail, owners: Mapping[str, str], pieces: Sequence[range]) -> d
     return found
 
 
-def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, Step]]) -> None:
+def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, SegmentStep]]) -> None:
     for piece, part in run:
         for module in part.modules:
             begun = f"trunk.{module}."

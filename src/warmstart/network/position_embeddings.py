@@ -23,14 +23,14 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import build, size_option
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.segments import find_classifier, probe
 from warmstart.network.stem import REFUSALS, refit
 from warmstart.network.tensors import digest, unique_tensors
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Change
+from warmstart.records.network import InputChange
 
 LEAST, MOST = 16, 1024  # px of a side that are taken
 _LEAST_PATCH = 8  # px from which a first layer without overlap counts as cutting patches
@@ -43,14 +43,14 @@ class Resized:
 
     module: nn.Module
     preprocessing: Preprocessing
-    changes: tuple[Change, ...] = ()
+    changes: tuple[InputChange, ...] = ()
 
 
 def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int) -> Resized:
     """The network for squares of `size` px; the share that the crop keeps stays the same.
 
     `module` is left as it is; it comes back where it takes that size without a change.
-    Raises: StartError for a size that no network is tried with, and naming the nearest sizes
+    Raises: ModelError for a size that no network is tried with, and naming the nearest sizes
     that this one takes, where it does not take the size.
 
     >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
@@ -62,7 +62,7 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
         return Resized(module, preprocessing)
     name = type(module).__name__ if arch.startswith("module:") else arch
     if not LEAST <= size <= MOST:  # not tried: thousands of px take gigabytes
-        raise StartError(
+        raise ModelError(
             f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are taken."
         )
     found = _attempt(module, arch, preprocessing, size)
@@ -77,7 +77,7 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     near = " and ".join(str(n) for n in works)
     which = "nearest size" if len(works) == 1 else "nearest sizes"
     cure = f"the {which} that it takes: {near}" if works else f"it takes {own} px only"
-    raise StartError(f"{name} cannot take images of {size} px ({found}); {cure}.")
+    raise ModelError(f"{name} cannot take images of {size} px ({found}); {cure}.")
 
 
 def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocessing:
@@ -136,7 +136,7 @@ def _resampled(
 ) -> dict[str, Tensor]:
     """A state for `new`: old tensors where they fit, resampled ones where the library can.
 
-    Raises: StartError naming a tensor that depends on the size in a way of its own.
+    Raises: ModelError naming a tensor that depends on the size in a way of its own.
     """
     own = new.state_dict()
     wanted = [n for n, t in own.items() if n in old and old[n].shape != t.shape]
@@ -147,7 +147,7 @@ def _resampled(
         if found is None or found.shape != own[name].shape:
             found = _table(name, old[name], own[name].shape)
         if found is None or found.shape != own[name].shape:
-            raise StartError(f"{name} has a value for each position and cannot be resampled")
+            raise ModelError(f"{name} has a value for each position and cannot be resampled")
         state[name] = found
     return state
 
@@ -186,10 +186,10 @@ def _by_library(
     return convert(dict(old), new) if convert is not None else {}
 
 
-def _changes(old: nn.Module, new: nn.Module) -> tuple[Change, ...]:
+def _changes(old: nn.Module, new: nn.Module) -> tuple[InputChange, ...]:
     before, after = unique_tensors(old), unique_tensors(new)
     return tuple(
-        Change(
+        InputChange(
             tensor=name,
             fate="reshaped",
             shape_before=tuple(before[name].shape),
@@ -232,7 +232,7 @@ def _is_torchvision_vit(module: nn.Module) -> bool:
 
 def _set_vit(module: Any, size: tuple[int, int]) -> None:
     if size[0] != size[1] or size[0] % module.patch_size:
-        raise StartError(f"its patches are {module.patch_size} px wide")
+        raise ModelError(f"its patches are {module.patch_size} px wide")
     state = _by_library(module.state_dict(), module, size)
     table = state["encoder.pos_embedding"].clone()
     module.encoder.pos_embedding = nn.Parameter(table, requires_grad=False)

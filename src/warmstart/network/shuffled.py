@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from warmstart.network.feature_layers import Tapped
+from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.tensors import in_channels_last
 from warmstart.network.text_encoders import alike, is_text
 
@@ -60,7 +60,7 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
 
 
 def control_features(
-    tapped: Tapped,
+    tapped: FeatureExtractor,
     images: Pixels,
     normalise: Normalise,
     rng: np.random.Generator,
@@ -78,7 +78,7 @@ def control_features(
     return pass_images(twin, images, normalise)
 
 
-def halved(tapped: Tapped, images: Pixels, normalise: Normalise) -> Pixels:
+def halved(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
     """The images at half their size, where the network takes that; a quarter of the work.
 
     On seven image sets shuffled EfficientNet-Lite0s did as well at 112 px as at 224 px (mean
@@ -99,7 +99,9 @@ def halved(tapped: Tapped, images: Pixels, normalise: Normalise) -> Pixels:
     return small if [tap.shape[1] for tap in found] == list(tapped.widths) else images
 
 
-def layer_scales(tapped: Tapped, images: Pixels, normalise: Normalise) -> tuple[float, ...]:
+def layer_scales(
+    tapped: FeatureExtractor, images: Pixels, normalise: Normalise
+) -> tuple[float, ...]:
     """Root mean square of each weight layer's output on these images (n, H, W, C).
 
     Empty where the network has BatchNorm, which sets its scales itself.

@@ -13,16 +13,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import ExportError, StartError
+from warmstart.errors import ExportError, ModelError
 from warmstart.network.added import AddedBlock
 from warmstart.network.architectures import build, size_option
 from warmstart.network.ensemble import NAME as BESIDE
-from warmstart.network.feature_layers import Scan
+from warmstart.network.feature_layers import LayerOrder
 from warmstart.network.position_embeddings import refit_size
 from warmstart.network.stem import refit
-from warmstart.network.surgery import TapHead, WarmModel
+from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
 def is_plain(model: WarmModel) -> bool:
@@ -31,12 +31,12 @@ def is_plain(model: WarmModel) -> bool:
     return len(taps) == 1 and taps[0] == last_tap(model)
 
 
-def last_tap(model: WarmModel) -> Tap:
+def last_tap(model: WarmModel) -> FeatureLayer:
     """What the original network's own output layer sees."""
-    return Tap(part=len(model.scan.parts), pool="neck")
+    return FeatureLayer(part=len(model.scan.parts), pool="neck")
 
 
-def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> Scan:
+def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
     """How the last tap of the model's own layers is taken, those beside them left alone."""
     tap = last_tap(model)
     scan = replace(model.scan, taps=(tap,), widths=(0,), beside=None)
@@ -46,7 +46,7 @@ def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> Scan:
     return replace(scan, widths=(width,))
 
 
-def on_neck(model: WarmModel, preprocessing: Preprocessing, head: TapHead) -> WarmModel:
+def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
     """The same trunk with a head on its last tap."""
     return WarmModel(model.trunk, neck_scan(model, preprocessing), head).eval()
 
@@ -101,10 +101,10 @@ def is_native(network: nn.Module | None) -> bool:
     return "transformers.modeling_utils.PreTrainedModel" in kinds
 
 
-def linear(head: TapHead) -> tuple[Tensor, Tensor]:
+def linear(head: MultiLayerHead) -> tuple[Tensor, Tensor]:
     """A head with its calibration as one matrix and bias: (K, D) and (K,).
 
-    >>> head = TapHead(torch.ones(1, 2), torch.ones(1), 3.0, torch.tensor([0.5]))
+    >>> head = MultiLayerHead(torch.ones(1, 2), torch.ones(1), 3.0, torch.tensor([0.5]))
     >>> [found.tolist() for found in linear(head)]
     [[[3.0, 3.0]], [3.5]]
     """
@@ -147,7 +147,7 @@ def _fill(
     filled = {**state, f"{classifier}.weight": rows, f"{classifier}.bias": bias}
     try:
         module.load_state_dict(filled)
-    except (RuntimeError, StartError) as error:
+    except (RuntimeError, ModelError) as error:
         lines = str(error).strip().splitlines()
         raise ExportError(
             f"the run's tensors do not fit {title} ({lines[-1].strip()[:120].rstrip(' .')}); "

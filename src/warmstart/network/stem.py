@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.segments import is_same
 
 # What a network, its library or the user's own code raises at inputs that it was not made for.
@@ -25,13 +25,13 @@ REFUSALS = (
     AttributeError,
     KeyError,
     ZeroDivisionError,
-    StartError,
+    ModelError,
 )
 _COUNTS = ("in_chans", "in_channels", "num_channels")  # what libraries call the number
 
 
 @dataclass(frozen=True, slots=True)
-class Stem:
+class FirstLayer:
     """A convolution that meets the input, and the BatchNorm that alone is seen to follow it."""
 
     name: str
@@ -47,23 +47,23 @@ class _Call:
     output: Any
 
 
-def find_stems(module: nn.Module, inputs: Tensor) -> tuple[Stem, ...]:
+def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
     """The convolutions that see the input (B, C, H, W) itself: one, or parallel branches.
 
-    Raises: StartError if the first layer is none that can be given other channels.
+    Raises: ModelError if the first layer is none that can be given other channels.
 
     >>> find_stems(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))[0].name
     '0'
     """
     calls = _watch(module, inputs)
     if not calls:
-        raise StartError(f"{type(module).__name__} has no layer whose channels could be changed.")
+        raise ModelError(f"{type(module).__name__} has no layer whose channels could be changed.")
     met = calls[0].inputs
     first = [call for call in calls if met is not None and call.inputs is met] or calls[:1]
     for call in first:
         _check_stem(type(module).__name__, call, inputs)
     return tuple(
-        Stem(call.name, call.layer, _follower(call, calls))
+        FirstLayer(call.name, call.layer, _follower(call, calls))
         for call in first
         if isinstance(call.layer, nn.Conv2d)
     )
@@ -91,7 +91,7 @@ def _watch(module: nn.Module, inputs: Tensor) -> list[_Call]:
             module(inputs.clone())
     except REFUSALS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartError(
+        raise ModelError(
             f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels as it is "
             f"({reason[:160]}); pass the preprocessing that it was trained with."
         ) from error
@@ -113,18 +113,18 @@ def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
     cure = "choose a start whose first layer is a plain Conv2d"
     layer, channels = call.layer, inputs.shape[1]
     if not isinstance(layer, nn.Conv2d):
-        raise StartError(
+        raise ModelError(
             f"{where} is a {type(layer).__name__}; the number of channels can be changed at a "
             f"convolution only; {cure}."
         )
     if layer.in_channels != channels:
-        raise StartError(
+        raise ModelError(
             f"{where} sees {layer.in_channels} channels made of the input's {channels}; {cure}."
         )
     if layer.groups != 1:
-        raise StartError(f"{where} is a convolution in {layer.groups} groups; {cure}.")
+        raise ModelError(f"{where} is a convolution in {layer.groups} groups; {cure}.")
     if not _is_plain(layer, inputs):
-        raise StartError(
+        raise ModelError(
             f"{where} is a {type(layer).__name__}, which works on its kernels before it uses "
             f"them; {cure}."
         )

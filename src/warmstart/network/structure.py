@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import PlanError, StartError
+from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import IMAGENET, config_of, find_family, preprocessing_from
 from warmstart.network.partition import Network, cut
 from warmstart.network.tensors import place, unique_tensors
@@ -209,7 +209,7 @@ def sections(
     holds one. Without it the size is what the network's own configuration says, else 3×224×224.
     A network that does not take such inputs is parted by how it is built.
 
-    Raises: StartError if the module has no tensors.
+    Raises: ModelError if the module has no tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
     >>> found = sections(net, inputs=torch.zeros(1, 4))
@@ -217,7 +217,7 @@ def sections(
     (('0', '2'), 'output', 2)
     """
     if not unique_tensors(module):
-        raise StartError(f"{type(module).__name__} has no tensors; there is nothing to train.")
+        raise ModelError(f"{type(module).__name__} has no tensors; there is nothing to train.")
     prep = preprocessing or _preprocessing(module, inputs)
     found = _followed(module, prep) if prep is not None else None
     if found is None or len(found.names) == 1:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import PlanError, StartError
+from warmstart.errors import ModelError, PlanError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.audio_encoders import build_wave
 from warmstart.network.ensemble import put_beside
-from warmstart.network.feature_layers import Scan, plan_scan
+from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.image_encoders import build_vision
 from warmstart.network.partition import Network, cut
@@ -27,10 +27,10 @@ from warmstart.network.text_encoders import build_text
 from warmstart.network.weight_file import Mapped
 from warmstart.network.weights import check_finite, check_match
 from warmstart.records.inputs import Inputs, Preprocessing, TableInputs, WaveInputs
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
 
-class TapHead(nn.Module):
+class MultiLayerHead(nn.Module):
     """The linear head on concatenated taps, with its calibration:
 
     logits = temperature · (W · concat(taps) + b) + class_bias
@@ -65,7 +65,7 @@ class WarmModel(nn.Module):
     State dict: `trunk.<original name>` for all tensors but the old classifier's, and `head.*`.
     """
 
-    def __init__(self, trunk: nn.Module, scan: Scan, head: TapHead) -> None:
+    def __init__(self, trunk: nn.Module, scan: LayerOrder, head: MultiLayerHead) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
@@ -83,7 +83,7 @@ class WarmModel(nn.Module):
 
 def assemble(
     network: Network,
-    taps: Sequence[Tap],
+    taps: Sequence[FeatureLayer],
     weight: Tensor,
     bias: Tensor,
     temperature: float | Tensor = 1.0,
@@ -94,30 +94,31 @@ def assemble(
     What is to be trained is thawed after that, by `freeze.apply`.
 
     Shapes: weight (K, D) with D the sum of the taps' widths, bias and class_bias (K,).
-    Raises: StartError if the head does not fit the taps.
+    Raises: ModelError if the head does not fit the taps.
 
     >>> from warmstart.network.load import load
     >>> start = load("lite0")
     >>> network = cut(start.module, start.record.preprocessing)
-    >>> model = assemble(network, [Tap(part=18, pool="neck")], torch.zeros(3, 1280), torch.zeros(3))
+    >>> neck = FeatureLayer(part=18, pool="neck")
+    >>> model = assemble(network, [neck], torch.zeros(3, 1280), torch.zeros(3))
     >>> model(torch.zeros(1, 3, 224, 224)).shape
     torch.Size([1, 3])
     """
     scan = plan_scan(network, taps)
     n_classes, width = weight.shape
     if width != sum(scan.widths) or bias.shape != (n_classes,):
-        raise StartError(
+        raise ModelError(
             f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit taps "
             f"of widths {scan.widths}; fit the head on these taps."
         )
     trunk = network.trunk.requires_grad_(False)
-    return WarmModel(trunk, scan, TapHead(weight, bias, temperature, class_bias)).eval()
+    return WarmModel(trunk, scan, MultiLayerHead(weight, bias, temperature, class_bias)).eval()
 
 
 def rebuild(
     arch: str,
     state: Mapping[str, Tensor],
-    taps: Sequence[Tap],
+    taps: Sequence[FeatureLayer],
     n_classes: int,
     preprocessing: Inputs,
     network: nn.Module | None = None,
@@ -130,14 +131,14 @@ def rebuild(
     `added` gives the hidden width of each block that was added behind the last part, `beside`
     the part above which the start's own layers stand beside tuned ones.
 
-    Raises: StartError if the architecture is unknown or a tensor is missing, extra, of
+    Raises: ModelError if the architecture is unknown or a tensor is missing, extra, of
     another shape, or not finite.
     """
     where = "model.safetensors"
     head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
     width = head["head.weight"].shape[-1] if "head.weight" in head else 0
     if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
-        raise StartError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
+        raise ModelError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
     blank = torch.zeros(n_classes, width)
     again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
     last, drawn = again.record.parts[-1], torch.Generator().manual_seed(0)
@@ -154,12 +155,12 @@ def rebuild(
 
 
 def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    """Raises: StartError where whole numbers stand for fractions, or classes would be turned."""
+    """Raises: ModelError where whole numbers stand for fractions, or classes would be turned."""
     for name, tensor in expected.items():
         if tensor.is_floating_point() != state[name].is_floating_point():
-            raise StartError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
+            raise ModelError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
     if float(state["head.temperature"]) <= 0:
-        raise StartError(f"{where}: head.temperature is not above 0; restore the run.")
+        raise ModelError(f"{where}: head.temperature is not above 0; restore the run.")
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
@@ -167,7 +168,7 @@ def unique_state(model: nn.Module) -> dict[str, Tensor]:
 
     What stays in a file stays there.
 
-    >>> list(unique_state(TapHead(torch.zeros(2, 3), torch.zeros(2))))
+    >>> list(unique_state(MultiLayerHead(torch.zeros(2, 3), torch.zeros(2))))
     ['weight', 'bias', 'temperature', 'class_bias']
     """
     tensors = unique_tensors(model)
@@ -192,7 +193,7 @@ def _fresh(
             refit(own, trunk, preprocessing.channels)
         return own.eval().requires_grad_(False)
     if arch.startswith("module:"):
-        raise StartError(
+        raise ModelError(
             f"this model was made from your own {arch.partition(':')[2]}; "
             "pass an instance of it as `network`."
         )
@@ -202,7 +203,7 @@ def _fresh(
 def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
     """A design for such inputs, shaped as its tensors `trunk` are, with values yet to be replaced.
 
-    Raises: StartError for an unknown design.
+    Raises: ModelError for an unknown design.
     """
     if isinstance(inputs, TableInputs):
         return build_table(trunk).eval().requires_grad_(False)

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.tensors import tensor_digest, unique_tensors
 from warmstart.records.inputs import TableInputs
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 
 ARCH = "tabular:resnet"
 WIDTH, BLOCKS, DROPOUT = 64, 2, 0.2
 MIX, BIAS, SPREAD, SHIFT = "mix.weight", "mix.bias", "columns", "offsets"
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + what two layers make of it: (B, W) to (B, W)."""
 
     def __init__(self, width: int) -> None:
@@ -52,7 +52,7 @@ class TableNet(nn.Module):
         self.register_buffer("columns", torch.zeros(n_slots, n_bins))
         self.register_buffer("offsets", torch.zeros(n_bins))
         self.mix = nn.Linear(n_slots + n_bins, WIDTH)
-        self.blocks = nn.Sequential(*(Block(WIDTH) for _ in range(n_blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(WIDTH) for _ in range(n_blocks)))
         self.norm = nn.LayerNorm(WIDTH)
         self.output = nn.Linear(WIDTH, n_classes)
 
@@ -67,7 +67,7 @@ class TableNet(nn.Module):
 def draw(inputs: TableInputs, n_classes: int, seed: int) -> TableNet:
     """A network for these columns that has learnt nothing; the random state stays as it is.
 
-    >>> from warmstart.records import ColumnRecord
+    >>> from warmstart.records.inputs import ColumnRecord
     >>> age = ColumnRecord(name="age", kind="number", knots=(-1.0, 1.0))
     >>> draw(TableInputs(columns=(age,)), 3, 0)(torch.zeros(5, 1)).shape
     torch.Size([5, 3])
@@ -93,21 +93,21 @@ def set_spans(module: TableNet, inputs: TableInputs) -> None:
 def build_table(weights: Mapping[str, Tensor] | None) -> TableNet:
     """The design in the shapes that `weights` have; the random state stays as it is.
 
-    Raises: StartError where they hold no such network.
+    Raises: ModelError where they hold no such network.
     """
     held = weights or {}
     spread = held.get(SPREAD)
     if spread is None or spread.ndim != 2:
-        raise StartError(f"{SPREAD} is missing among the weights of a table's network; restore it.")
+        raise ModelError(f"{SPREAD} is missing among the weights of a table's network; restore it.")
     n_blocks = len({name.split(".")[1] for name in held if name.startswith("blocks.")})
     n_classes = len(held.get("output.bias", (0, 0)))
     with torch.random.fork_rng([]):
         return TableNet(spread.shape[0], spread.shape[1], n_classes, n_blocks)
 
 
-def describe(module: TableNet, inputs: TableInputs, classes: int) -> StartRecord:
+def describe(module: TableNet, inputs: TableInputs, classes: int) -> BaseModelRecord:
     """What the run says of a network that has learnt nothing."""
-    return StartRecord(
+    return BaseModelRecord(
         name="scratch",
         title="a network for tables that has learnt nothing",
         arch=ARCH,

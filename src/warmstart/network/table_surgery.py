@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from warmstart.errors import StartError
-from warmstart.network.finished_run import RevivedStart
-from warmstart.network.surgery import TapHead
+from warmstart.errors import ModelError
+from warmstart.network.finished_run import FinishedRunModel
+from warmstart.network.surgery import MultiLayerHead
 from warmstart.network.table_network import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records.inputs import ColumnRecord, TableInputs
-from warmstart.records.network import Change
+from warmstart.records.network import InputChange
 
 NAMED = 3  # columns that a sentence names
 
@@ -30,13 +30,13 @@ def matched(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
     here, whatever the unit, the instrument or the place (Li et al. 2016, "Revisiting Batch
     Normalization For Practical Domain Adaptation", §3). Categories keep their slots; new ones
     are added.
-    Raises: StartError where no column has the name of one that the start knows.
+    Raises: ModelError where no column has the name of one that the start knows.
     """
     known = {column.name: column for column in old.columns}
     shared = [c for c in fresh.columns if c.name in known and known[c.name].kind == c.kind]
     if not shared:
         has, wants = (_some([c.name for c in one.columns], 5) for one in (fresh, old))
-        raise StartError(
+        raise ModelError(
             f"{name} has learnt from other columns ({wants}) than the data has ({has}); rename "
             "those that mean the same, or leave --start away."
         )
@@ -52,13 +52,13 @@ def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
     return replace(old, mean=new.mean, std=new.std, has_missing=has_missing)
 
 
-def change_columns(start: RevivedStart, inputs: TableInputs) -> RevivedStart:
+def change_columns(start: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
     """A run for tables as the start for other columns: its network, and its head where that
     listens to the columns themselves. Columns that are dropped stand at their mean for good.
     """
     old = start.record.preprocessing
     if not isinstance(old, TableInputs) or not isinstance(start.module, TableNet):
-        raise StartError(f"{start.record.name} takes {old.kind}s, not rows of a table.")
+        raise ModelError(f"{start.record.name} takes {old.kind}s, not rows of a table.")
     wanted = matched(old, inputs, start.record.name)
     module, changes = recolumn(start.module, old, wanted)
     if not changes and wanted == old:
@@ -83,7 +83,7 @@ def change_columns(start: RevivedStart, inputs: TableInputs) -> RevivedStart:
     )
 
 
-def _new_head(start: RevivedStart, old: TableInputs, new: TableInputs) -> TapHead:
+def _new_head(start: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
     """The run's head, its weights for the columns themselves put where these stand now."""
     names = _inputs(old)
     widths = [len(names) if tap.part == 1 else WIDTH for tap in start.taps]
@@ -93,13 +93,13 @@ def _new_head(start: RevivedStart, old: TableInputs, new: TableInputs) -> TapHea
             bias = bias + weights[place] @ _at_mean(old, new)
             weights[place] = _columns_of(weights[place], names, _inputs(new))
     head = start.head
-    made = TapHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
+    made = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
     return made.requires_grad_(False)
 
 
 def recolumn(
     module: TableNet, old: TableInputs, new: TableInputs
-) -> tuple[TableNet, tuple[Change, ...]]:
+) -> tuple[TableNet, tuple[InputChange, ...]]:
     """A copy of a network that takes the columns of `new`; what is not shared begins at zero.
 
     Returns: the network, and the tensors that were changed; the others are the old ones.
@@ -165,8 +165,8 @@ def _some(names: Iterable[str], most: int = NAMED) -> str:
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
-def _change(name: str, before: Tensor, after: Tensor, because: str) -> Change:
-    return Change(
+def _change(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
+    return InputChange(
         tensor=name,
         fate="reshaped",
         shape_before=tuple(before.shape),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.network.encoder import Encoder, built, design, refused, settings_of
-from warmstart.network.segments import Run, Step, Steps
+from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, TextInputs
 
 PREFIX = "text:"
@@ -42,26 +42,28 @@ class TextNetwork(Encoder):
         self.pad = pad
 
     def window_of(self, inputs: Inputs) -> int:
-        """Tokens that pass at a time. Raises: StartError where there are no tokens."""
+        """Tokens that pass at a time. Raises: ModelError where there are no tokens."""
         if not isinstance(inputs, TextInputs):
             raise refused("texts", inputs)
         return inputs.window
 
-    def steps(self, window: int) -> Steps:
+    def steps(self, window: int) -> SegmentSteps:
         """Embeddings, then layer after layer; the parts of such a network need no trace.
 
         `window`: tokens that pass at a time.
         """
         blocks, shared = _blocks(self.encoder)
-        first = Step("embeddings", _apart(_embed, window), ("encoder.embeddings",), ())
+        first = SegmentStep("embeddings", _apart(_embed, window), ("encoder.embeddings",), ())
         also = (f"encoder.{shared}",) if shared else ()  # it belongs to the first that reads it
         names = [f"encoder.{blocks}.{n}" for n in range(_count(self.encoder, blocks))]
         layers = [
-            Step(f"layer.{n}", _apart(_run_layer(name), window), (name, *also), ())
+            SegmentStep(f"layer.{n}", _apart(_run_layer(name), window), (name, *also), ())
             for n, name in enumerate(names, start=1)
         ]
-        neck = Step("neck", _pool(window), (), ())
-        return Steps((first, *layers), neck, None, Step("finish", lambda _, x: x, (), ()))
+        neck = SegmentStep("neck", _pool(window), (), ())
+        return SegmentSteps(
+            (first, *layers), neck, None, SegmentStep("finish", lambda _, x: x, (), ())
+        )
 
 
 def _count(encoder: nn.Module, blocks: str) -> int:
@@ -191,7 +193,7 @@ def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
     """The network that `arch_of` named, with random weights; the global random state stays.
 
     Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
-    Raises: StartError if transformers is missing, or the design is none that it can build.
+    Raises: ModelError if transformers is missing, or the design is none that it can build.
     """
     kind, told = settings_of(arch, PREFIX, TEXT_KINDS)
     pooling = str(told.pop(_OUR_OWN, "mean"))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.architectures import build, for_channels, preprocessing_of, split_arch
 from warmstart.network.class_names import names_beside
 from warmstart.network.load import load
@@ -27,7 +27,7 @@ IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Outside:
+class ExternalClassifier:
     """A finished classifier and what it says of itself.
 
     `answer` takes normalised images (B, C, H, W) and gives scores (B, K), which are logits or
@@ -49,7 +49,7 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeding:
+class InputHandling:
     """How images are to be fed in, where that is not as the model says; None, empty: as it says.
 
     `size` is (height, width) in px; mean and std are of values 0..1, one for all channels or
@@ -68,10 +68,10 @@ class Feeding:
     def over(self, usual: Preprocessing) -> Preprocessing:
         """The usual way with what was said; the margin around the crop keeps its share.
 
-        Raises: StartError where mean or std do not fit the channels.
+        Raises: ModelError where mean or std do not fit the channels.
 
         >>> from warmstart.network.architectures import IMAGENET
-        >>> found = Feeding(size=(112, 112), mean=(0.5,)).over(IMAGENET)
+        >>> found = InputHandling(size=(112, 112), mean=(0.5,)).over(IMAGENET)
         >>> found.resize, found.mean
         (128, (0.5, 0.5, 0.5))
         """
@@ -88,17 +88,17 @@ class Feeding:
 
 def _each(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple[float, ...]:
     if len(values) not in (0, 1, usual.channels):
-        raise StartError(
+        raise ModelError(
             f"{option} has {len(values)} numbers, the model takes {usual.channels} channels; "
             "give one number, or one for each."
         )
     return values * usual.channels if len(values) == 1 else values
 
 
-def open_named(name: str, feeding: Feeding) -> Outside:
+def open_named(name: str, feeding: InputHandling) -> ExternalClassifier:
     """A published classifier by the name of its start: lite0, timm:NAME, torchvision:NAME.
 
-    Raises: StartError as `load`.
+    Raises: ModelError as `load`.
     """
     size = feeding.size
     found = load(name)
@@ -116,13 +116,13 @@ def open_named(name: str, feeding: Feeding) -> Outside:
     return replace(outside, is_imagenet=outside.outputs == IMAGENET_CLASSES)
 
 
-def open_file(path: Path, arch: str | None, feeding: Feeding) -> Outside:
+def open_file(path: Path, arch: str | None, feeding: InputHandling) -> ExternalClassifier:
     """Weights from a file, in a network of that design with as many classes as they have.
 
-    Raises: StartError if the design is missing or unknown, or the weights do not fit it.
+    Raises: ModelError if the design is missing or unknown, or the weights do not fit it.
     """
     if arch is None:
-        raise StartError(
+        raise ModelError(
             f"{path.name} holds weights but not the network they belong to; add --arch "
             "timm:NAME, torchvision:NAME or transformers:FOLDER."
         )
@@ -143,10 +143,10 @@ def open_file(path: Path, arch: str | None, feeding: Feeding) -> Outside:
 
 def from_module(
     module: nn.Module, name: str, title: str, preprocessing: Preprocessing, fed_as: str
-) -> Outside:
+) -> ExternalClassifier:
     """Any module in eval mode as a finished classifier; it is changed to channels_last order.
 
-    Raises: StartError if it cannot take such images, or gives one number for each.
+    Raises: ModelError if it cannot take such images, or gives one number for each.
     """
     module.eval().requires_grad_(False)
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def from_module(
         return scores.numpy(), vectors.numpy()
 
     n_numbers = sum(parameter.numel() for parameter in module.parameters())
-    return Outside(
+    return ExternalClassifier(
         name=name,
         title=f"{title}, {n_numbers / 1e6:.1f} M parameters",
         answer=answer,
@@ -178,18 +178,19 @@ def from_module(
 
 
 def check_outputs(title: str, n_outputs: int) -> None:
-    """Refuse what is no classifier with an output a class. Raises: StartError."""
+    """Refuse what is no classifier with an output a class. Raises: ModelError."""
     if n_outputs < 2:
-        raise StartError(
+        raise ModelError(
             f"{title} gives one number an image; a classifier with one output a class can be "
             "audited on images."
         )
 
 
-def said_by(feeding: Feeding, source: str) -> str:
+def said_by(feeding: InputHandling, source: str) -> str:
     """Whose preprocessing it is, for people.
 
-    >>> said_by(Feeding(), "timm:resnet18"), said_by(Feeding(mean=(0.5,)), "timm:resnet18")
+    >>> usual, own = InputHandling(), InputHandling(mean=(0.5,))
+    >>> said_by(usual, "timm:resnet18"), said_by(own, "timm:resnet18")
     ('timm:resnet18', 'timm:resnet18, and your options')
     """
     return f"{source}, and your options" if feeding.is_said else source

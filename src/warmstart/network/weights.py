@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.network.weight_file import Mapped, map_file, release
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -28,19 +28,19 @@ def read_weights(path: Path) -> Weights:
     Common wrappers ({"state_dict": …}, {"model": …}) and prefixes ("module." of data
     parallel training) are taken off.
 
-    Raises: StartError if the file is missing, damaged, holds code, or holds no weights.
+    Raises: ModelError if the file is missing, damaged, holds code, or holds no weights.
     """
     if not path.is_file():
-        raise StartError(f"{path} does not exist; check the path of the weights.")
+        raise ModelError(f"{path} does not exist; check the path of the weights.")
     if path.suffix not in SUFFIXES:
-        raise StartError(f"{path.name}: weights are read from {', '.join(SUFFIXES)} only.")
+        raise ModelError(f"{path.name}: weights are read from {', '.join(SUFFIXES)} only.")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     weights = _unwrap(found)
     if not isinstance(weights, Mapping) or not weights:
-        raise StartError(f"{path.name} holds no weights; save `model.state_dict()` into it.")
+        raise ModelError(f"{path.name} holds no weights; save `model.state_dict()` into it.")
     for name, value in weights.items():
         if not isinstance(value, Tensor):
-            raise StartError(
+            raise ModelError(
                 f"{path.name}: {name!r} is a {type(value).__name__}, not a tensor; "
                 "save `model.state_dict()` alone."
             )
@@ -50,11 +50,11 @@ def read_weights(path: Path) -> Weights:
 def map_weights(path: Path) -> Weights:
     """The same, with large tensors as windows on the file: nothing is read before it is used.
 
-    Raises: StartError if it is no .safetensors file, is damaged, or holds other numbers than
+    Raises: ModelError if it is no .safetensors file, is damaged, or holds other numbers than
     float32.
     """
     if path.suffix != ".safetensors" or not path.is_file():
-        raise StartError(
+        raise ModelError(
             f"{path.name}: only a .safetensors file can be streamed; save the weights as one, or "
             "use --set training.stream=false."
         )
@@ -64,7 +64,7 @@ def map_weights(path: Path) -> Weights:
         raise _damaged(path, error) from error
     other = next((n for n, t in found.items() if isinstance(t, Mapped) and not _is_full(t)), None)
     if other is not None:
-        raise StartError(
+        raise ModelError(
             f"{path.name}: {other} is {str(found[other].dtype).removeprefix('torch.')}, and what "
             "is streamed is used as it stands; save the weights as float32."
         )
@@ -88,16 +88,16 @@ def _read_pickle(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         text = str(error)
         if any(word in text for word in ("Unsupported", "TorchScript", "blocked")):
-            raise StartError(
+            raise ModelError(
                 f"{path.name} holds code, not only weights; it was not opened. "
                 "Save `model.state_dict()` with safetensors."
             ) from error
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> StartError:
+def _damaged(path: Path, error: Exception) -> ModelError:
     reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return StartError(
+    return ModelError(
         f"{path.name} is damaged or cut short ({reason[0][:120]}); copy or download it again."
     )
 
@@ -124,38 +124,38 @@ def check_match(
 ) -> None:
     """Compare names and shapes; `where` names the file in the message, `cure` ends it.
 
-    Raises: StartError at the first tensor that is missing, extra or of another shape.
+    Raises: ModelError at the first tensor that is missing, extra or of another shape.
 
     >>> check_match({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, "best.pt")
     Traceback (most recent call last):
-    warmstart.errors.StartError: best.pt: w has shape (3,), the network needs (2,); check --arch.
+    warmstart.errors.ModelError: best.pt: w has shape (3,), the network needs (2,); check --arch.
     """
     for name, tensor in expected.items():
         if name not in found:
-            raise StartError(f"{where}: {name} is missing; {cure}.")
+            raise ModelError(f"{where}: {name} is missing; {cure}.")
         if found[name].shape != tensor.shape:
-            raise StartError(
+            raise ModelError(
                 f"{where}: {name} has shape {tuple(found[name].shape)}, "
                 f"the network needs {tuple(tensor.shape)}; {cure}."
             )
     for name in found:
         if name not in expected:
-            raise StartError(f"{where}: {name} is not in the network; {cure}.")
+            raise ModelError(f"{where}: {name} is not in the network; {cure}.")
 
 
 def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
     """Refuse NaN and infinity.
 
-    Raises: StartError naming the first tensor that holds one.
+    Raises: ModelError naming the first tensor that holds one.
 
     >>> check_finite({"w": torch.tensor([float("nan")])}, "best.pt")
     Traceback (most recent call last):
-    warmstart.errors.StartError: best.pt: w holds NaN or infinity; use an earlier checkpoint.
+    warmstart.errors.ModelError: best.pt: w holds NaN or infinity; use an earlier checkpoint.
     """
     for name, tensor in weights.items():
         # A sum that is finite holds neither; where it is not, it may only have run over.
         if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-            raise StartError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint.")
+            raise ModelError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint.")
         release(tensor)
 
 
@@ -164,19 +164,19 @@ def by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where:
 
     For weights of the same architecture published under other names.
 
-    Raises: StartError at the first tensor whose shape differs, or when the counts differ.
+    Raises: ModelError at the first tensor whose shape differs, or when the counts differ.
 
     >>> list(by_order({"a": torch.zeros(2)}, {"x": torch.ones(2)}, "lite0"))
     ['a']
     """
     for (name, tensor), (other, value) in zip(expected.items(), found.items(), strict=False):
         if tensor.shape != value.shape:
-            raise StartError(
+            raise ModelError(
                 f"{where}: {other} has shape {tuple(value.shape)}, "
                 f"{name} needs {tuple(tensor.shape)}; install the package again."
             )
     if len(expected) != len(found):
-        raise StartError(
+        raise ModelError(
             f"{where}: {len(found)} tensors, the network has {len(expected)}; "
             "install the package again."
         )

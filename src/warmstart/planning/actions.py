@@ -8,7 +8,7 @@ from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.learning_rates import Spread, part_rates
+from warmstart.planning.learning_rates import LearningRateSpread, part_rates
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
@@ -20,7 +20,7 @@ from warmstart.planning.strategy import (
     word_of,
 )
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Action, Choice, PartPlan, Plan
+from warmstart.records.plan import Action, BlockPlan, Choice, Plan
 from warmstart.records.summary import VerdictKind
 
 NEW = frozenset[Action]({"fresh", "added"})  # parts that begin without the start's weights
@@ -37,13 +37,13 @@ _LOST = "starts at random: its weights did not carry over from the start"
 def parts(
     strategy: Strategy,
     network: NetworkRecord,
-    spread: Spread | None,
+    spread: LearningRateSpread | None,
     *,
     fresh: frozenset[str] = frozenset(),
     touched: frozenset[str] = frozenset(),
     bare: frozenset[str] = frozenset(),
     rule: Strategy | None = None,
-) -> tuple[PartPlan, ...]:
+) -> tuple[BlockPlan, ...]:
     """Every part with its action and rate: 1..P, what is added, the output.
 
     `strategy` is resolved; `spread` is None where nothing is trained step by step. `fresh`
@@ -83,7 +83,7 @@ def parts(
     actions = [cast(Action, choice.value) for _, choice in rows]
     rates = part_rates(actions, spread) if spread else [None] * len(rows)
     return tuple(
-        PartPlan(name=name, action=choice, rate=rate)
+        BlockPlan(name=name, action=choice, rate=rate)
         for (name, choice), rate in zip(rows, rates, strict=True)
     )
 

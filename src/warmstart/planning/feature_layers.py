@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 
-Profile = dict[Tap, float]
+Profile = dict[FeatureLayer, float]
 Shape = Callable[[np.ndarray], np.ndarray]
 
 # Shapes over relative depth 0 (first part) .. 1 (last part). Constants v0; measured on
@@ -30,14 +30,14 @@ _GRID_SHAPES: dict[str, Shape] = {
 }
 
 
-def profiles(taps: Sequence[Tap]) -> dict[str, Profile]:
+def profiles(taps: Sequence[FeatureLayer]) -> dict[str, Profile]:
     """Weights per tap, each summing to 1, simplest first.
 
     `last` is what the original head saw. The others exist where there is more than one
     depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` mixes the two;
     `first-late` and `mean-and-first` where each layer gives something for a text's first token.
 
-    >>> two = (Tap(part=1, pool="avg"), Tap(part=2, pool="neck"))
+    >>> two = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck"))
     >>> list(profiles(two))
     ['last', 'late', 'equal', 'middle', 'early']
     """
@@ -70,7 +70,7 @@ def for_trained(names: Collection[str]) -> str:
     return next(name for name in ("grid-late", "late", "last") if name in names)
 
 
-def _weigh(taps: Sequence[Tap], shape: Shape) -> Profile:
+def _weigh(taps: Sequence[FeatureLayer], shape: Shape) -> Profile:
     parts = np.array([tap.part for tap in taps], dtype=float)
     depth = (parts - parts[0]) / max(parts[-1] - parts[0], 1.0)
     weights = shape(depth)

@@ -15,7 +15,7 @@ from warmstart.planning.learning_rates import (
     DECAY_PARTS,
     OPTIMIZERS,
     WEIGHT_DECAY,
-    Spread,
+    LearningRateSpread,
     base_rate,
     choose_optimizer,
     layer_decay,
@@ -212,7 +212,7 @@ def at_once(batch: int) -> Choice:
     return _rule(batch, "a whole step at once, unless memory runs out")
 
 
-def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
+def spread_of(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
     """What the rates of the parts follow from. Raises: PlanError where that is missing."""
     if training.rate is None or training.layer_decay is None:
         raise PlanError(
@@ -220,7 +220,7 @@ def spread_of(training: TrainingPlan, strategy: Strategy) -> Spread:
             "plan with --dry-run to compare."
         )
     optimizer = str(training.optimizer.value) if training.optimizer else ""
-    return Spread(
+    return LearningRateSpread(
         base=training.rate.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",

@@ -34,7 +34,7 @@ DECAY_PARTS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class LearningRateSpread:
     """What all rates follow from: that of the uppermost part, its fall towards the input.
 
     `most`: the highest rate that the rule gives to layers that begin at random.
@@ -48,8 +48,8 @@ class Spread:
     def above(self, times: float) -> float:
         """What rates of new layers are over the base, `times` at most.
 
-        >>> Spread(base=3e-5, decay=1.0, most=0.003).above(10), Spread(base=1e-3, decay=1.0,
-        ... most=0.003).above(10)
+        >>> low = LearningRateSpread(base=3e-5, decay=1.0, most=0.003)
+        >>> low.above(10), LearningRateSpread(base=1e-3, decay=1.0, most=0.003).above(10)
         (10, 3.0)
         """
         return max(min(times, rounded(self.most / self.base)), 1.0)
@@ -144,14 +144,15 @@ def part_rate(base: float, height: int, decay: float) -> float:
     return rounded(base * decay**height)
 
 
-def part_rates(actions: Sequence[Action], spread: Spread) -> list[Choice | None]:
+def part_rates(actions: Sequence[Action], spread: LearningRateSpread) -> list[Choice | None]:
     """The rate of every part by the rule, input to output; None where nothing moves.
 
     `actions` are those of the parts, of what is added, and of the output, in this order.
     Where no part moves the output is fitted in closed form, and all are None. Beside layers
     that start at random the output cannot be fitted first: then it is as new as they are.
 
-    >>> rates = part_rates(["frozen", "tuned", "tuned", "replaced"], Spread(base=0.01, decay=0.5))
+    >>> spread = LearningRateSpread(base=0.01, decay=0.5)
+    >>> rates = part_rates(["frozen", "tuned", "tuned", "replaced"], spread)
     >>> [rate and rate.value for rate in rates]
     [None, 0.005, 0.01, 0.01]
     """
@@ -174,7 +175,7 @@ def rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
 
 
-def _rate(action: Action, height: int, spread: Spread, is_blank: bool) -> Choice | None:
+def _rate(action: Action, height: int, spread: LearningRateSpread, is_blank: bool) -> Choice | None:
     base, shown, new = spread.base, f"{spread.base:g}", spread.above(NEW)
     if action == "frozen":
         return None

@@ -139,7 +139,7 @@ def candidates(
     return names + profile_names + (("stack",) if is_stacked else ())
 
 
-class Pace(NamedTuple):
+class EngineSpeed(NamedTuple):
     """How fast an engine is with one network on one machine."""
 
     setup: float  # seconds until it runs
@@ -148,10 +148,10 @@ class Pace(NamedTuple):
 
 # EfficientNet-Lite0 at 224 px, two cores, from processor seconds (bench/results/engines.json).
 USUAL = {
-    "torch": Pace(0.2, 100.0),
-    "traced": Pace(1.5, 110.0),
-    "onnxruntime": Pace(1.7, 140.0),
-    "openvino": Pace(1.9, 160.0),
+    "torch": EngineSpeed(0.2, 100.0),
+    "traced": EngineSpeed(1.5, 110.0),
+    "onnxruntime": EngineSpeed(1.7, 140.0),
+    "openvino": EngineSpeed(1.9, 160.0),
 }
 USUAL_MACS = 384e6  # multiply-adds that this network takes
 LEAST_WORK = 0.02  # of that, below which an image does not get any faster
@@ -161,34 +161,36 @@ SHORT = 3.0  # seconds of a look below which a better engine would hardly be not
 HOPE = 1.5  # times its usual speed, at which an engine that was not measured may still win
 
 
-def paces(kept: Mapping[str, Pace], macs: int) -> dict[str, Pace]:
+def paces(kept: Mapping[str, EngineSpeed], macs: int) -> dict[str, EngineSpeed]:
     """Every engine's pace: as measured (`kept`), else as usual for so many multiply-adds.
 
     Where some were measured, the machine is taken to be faster or slower by as much with
     the others.
 
     >>> paces({}, 384_000_000)["torch"], paces({}, 768_000_000)["torch"]
-    (Pace(setup=0.2, speed=100.0), Pace(setup=0.2, speed=50.0))
-    >>> paces({"onnxruntime": Pace(1.0, 70.0)}, 384_000_000)["torch"]
-    Pace(setup=0.2, speed=50.0)
+    (EngineSpeed(setup=0.2, speed=100.0), EngineSpeed(setup=0.2, speed=50.0))
+    >>> paces({"onnxruntime": EngineSpeed(1.0, 70.0)}, 384_000_000)["torch"]
+    EngineSpeed(setup=0.2, speed=50.0)
     """
     work = max(macs / USUAL_MACS, LEAST_WORK)
     ratios = [math.log(pace.speed * work / USUAL[name].speed) for name, pace in kept.items()]
     faster = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
-    usual = {name: Pace(pace.setup, pace.speed / work * faster) for name, pace in USUAL.items()}
+    usual = {
+        name: EngineSpeed(pace.setup, pace.speed / work * faster) for name, pace in USUAL.items()
+    }
     return usual | dict(kept)
 
 
-def engine_seconds(pace: Pace, n_missing: int) -> float:
+def engine_seconds(pace: EngineSpeed, n_missing: int) -> float:
     """Forecast of passing so many images. Nothing missing costs nothing: no engine is built.
 
-    >>> engine_seconds(Pace(0.5, 75.0), 0), engine_seconds(Pace(0.5, 75.0), 750)
+    >>> engine_seconds(EngineSpeed(0.5, 75.0), 0), engine_seconds(EngineSpeed(0.5, 75.0), 750)
     (0.0, 10.5)
     """
     return pace.setup + n_missing / pace.speed if n_missing else 0.0
 
 
-def choose_engine(missing: Mapping[str, int], found: Mapping[str, Pace]) -> str:
+def choose_engine(missing: Mapping[str, int], found: Mapping[str, EngineSpeed]) -> str:
     """The engine with the least work left; `missing` counts images not in its store.
 
     Asking each engine's store keeps a data set that grew on the engine it began with.
@@ -205,7 +207,7 @@ def choose_engine(missing: Mapping[str, int], found: Mapping[str, Pace]) -> str:
 
 
 def engine_to_measure(
-    missing: Mapping[str, int], kept: Mapping[str, Pace], macs: int
+    missing: Mapping[str, int], kept: Mapping[str, EngineSpeed], macs: int
 ) -> str | None:
     """The engine to measure before an engine is chosen; None where it would not pay.
 
@@ -216,7 +218,7 @@ def engine_to_measure(
     >>> few, many = ({"torch": n, "onnxruntime": n} for n in (200, 2000))
     >>> engine_to_measure(few, {}, 384_000_000), engine_to_measure(many, {}, 384_000_000)
     (None, 'onnxruntime')
-    >>> engine_to_measure(many, {"onnxruntime": Pace(1.3, 150.0)}, 384_000_000)
+    >>> engine_to_measure(many, {"onnxruntime": EngineSpeed(1.3, 150.0)}, 384_000_000)
     'torch'
     """
     found = paces(kept, macs)
@@ -229,7 +231,9 @@ def engine_to_measure(
         return best if spent <= TENTH * look else None
     cost = {name: pace.setup + MEASURED / pace.speed for name, pace in found.items()}
     hoped = {
-        name: engine_seconds(Pace(found[name].setup, HOPE * found[name].speed), missing[name])
+        name: engine_seconds(
+            EngineSpeed(found[name].setup, HOPE * found[name].speed), missing[name]
+        )
         for name in missing
         if name != best
     }

@@ -16,13 +16,13 @@ from warmstart.planning.fine_tuning import at_once, averaging, spread_of
 from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
-    Spread,
+    LearningRateSpread,
     converted,
     part_rates,
 )
 from warmstart.planning.machine import in_turn, n_stages
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.plan import Action, Choice, PartPlan, Plain, Plan
+from warmstart.records.plan import Action, BlockPlan, Choice, Plain, Plan
 
 # ---- What --set may set: paths into a plan, and the values that their texts stand for.
 
@@ -237,16 +237,16 @@ def respread(plan: Plan, places: Iterable[int]) -> Plan:
     return replace(plan, parts=tuple(parts))
 
 
-def _is_mine(part: PartPlan, rate: Choice | None) -> bool:
+def _is_mine(part: BlockPlan, rate: Choice | None) -> bool:
     """Whether the rate is the user's; a part that moves no more has none to keep."""
     return rate is not None and part.rate is not None and part.rate.source == "user"
 
 
-def _spread(plan: Plan) -> Spread:
+def _spread(plan: Plan) -> LearningRateSpread:
     return spread_of(plan.training, strategy_of(plan))
 
 
-def _actions(parts: Sequence[PartPlan]) -> list[Action]:
+def _actions(parts: Sequence[BlockPlan]) -> list[Action]:
     return [cast(Action, part.action.value) for part in parts]
 
 
@@ -358,7 +358,7 @@ def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     )
 
 
-def _check_action(part: PartPlan, setting: str, action: str) -> None:
+def _check_action(part: BlockPlan, setting: str, action: str) -> None:
     if part.name == OUTPUT and part.action.value == "replaced":
         raise PlanError(f"--set {setting}: the output is always replaced; its rate can be set.")
     if part.action.value == "added":

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from warmstart.nouns import IMAGES, Nouns
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain, VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words, change_text, points
 
@@ -48,7 +48,7 @@ BLANK = Basis(
 )
 
 
-def basis_of(start: StartRecord | None, nouns: Nouns = IMAGES) -> Basis:
+def basis_of(start: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
     """The words for a start; of a network of the user's own nobody knows what it has learnt.
 
     >>> basis_of(None).given
@@ -70,7 +70,7 @@ LITTLE = 0.02  # of mistakes: tuning deeper cannot bring more, and would hardly 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class VerdictLimits:
     """Constants of the table, shares of accuracy, held against outcomes by `bench run calibrate`.
 
     `blind`: 100 examples of two classes could miss an effect of 24 to 26 points, 66 one of 30.
@@ -80,11 +80,11 @@ class Limits:
     fair: float = 0.10  # knowledge worth less than this, at most, makes scratch fair
 
 
-LIMITS = Limits()
+LIMITS = VerdictLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class VerdictFacts:
     """What the table looks at; None where a test was not run."""
 
     p: float
@@ -127,18 +127,18 @@ def hides(evidence: Iterable[Evidence]) -> bool:
     return is_hidden(float(found.get("p", 0.0)), float(found.get("plain_p", 1.0)))
 
 
-def verdict_kind(facts: Facts, limits: Limits = LIMITS) -> VerdictKind:
+def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> VerdictKind:
     """First match of the table.
 
-    >>> verdict_kind(Facts(p=0.5, mde=0.4)), verdict_kind(Facts(p=0.5, mde=0.1))
+    >>> verdict_kind(VerdictFacts(p=0.5, mde=0.4)), verdict_kind(VerdictFacts(p=0.5, mde=0.1))
     ('unclear', 'no-signal')
-    >>> verdict_kind(Facts(p=0.5, mde=0.4, plain_p=0.001))
+    >>> verdict_kind(VerdictFacts(p=0.5, mde=0.4, plain_p=0.001))
     'scratch-fair'
-    >>> verdict_kind(Facts(p=0.5, mde=0.1, n=39))
+    >>> verdict_kind(VerdictFacts(p=0.5, mde=0.1, n=39))
     'unclear'
-    >>> verdict_kind(Facts(p=0.001, mde=0.1))
+    >>> verdict_kind(VerdictFacts(p=0.001, mde=0.1))
     'unclear'
-    >>> verdict_kind(Facts(p=0.001, mde=0.1, accuracy=0.99))
+    >>> verdict_kind(VerdictFacts(p=0.001, mde=0.1, accuracy=0.99))
     'head'
     """
     if is_hidden(facts.p, facts.plain_p):
@@ -165,7 +165,7 @@ def leaves_little(accuracy: float) -> bool:
     return accuracy >= 1 - LITTLE
 
 
-def _reaches(facts: Facts) -> bool:
+def _reaches(facts: VerdictFacts) -> bool:
     """Whether, with 90 % certainty, scratch with twice the examples misses a point at most."""
     gap = facts.scratch_gap
     return gap is not None and gap - 1.28 * facts.scratch_error > -NEAR
@@ -173,7 +173,7 @@ def _reaches(facts: Facts) -> bool:
 
 def sentence(
     kind: VerdictKind,
-    facts: Facts,
+    facts: VerdictFacts,
     n: int,
     accuracy: float,
     words: Words = CLASS_WORDS,
@@ -208,7 +208,7 @@ _BETTER = (
 )
 
 
-def _against(facts: Facts, advice: str, fact: str) -> str:
+def _against(facts: VerdictFacts, advice: str, fact: str) -> str:
     """Why not to fine-tune; only the reason where what was fine-tuned ships all the same."""
     if facts.ships_trained:
         return fact[0].upper() + fact[1:]
@@ -294,7 +294,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}" if is_close else f"{100 * share:.0f}"
 
 
-def _scratch_fair(facts: Facts, words: Words, basis: Basis) -> str:
+def _scratch_fair(facts: VerdictFacts, words: Words, basis: Basis) -> str:
     if _reaches(facts):
         return (
             "Training from scratch is as good: with twice the examples the same architecture "
@@ -309,7 +309,7 @@ def _scratch_fair(facts: Facts, words: Words, basis: Basis) -> str:
     return f"{_against(facts, f'its {worth}', worth)}. {_BETTER.format(basis.nouns.picture)}"
 
 
-def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
+def _without_signal(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
     if kind == "no-signal":
         return (
             f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
@@ -331,7 +331,7 @@ def _without_signal(kind: VerdictKind, facts: Facts, n: int) -> str:
     )
 
 
-def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
+def _unclear(facts: VerdictFacts, accuracy: float, words: Words, basis: Basis) -> str:
     right = f"linear probe: {words.about.format(_percent(accuracy))}"
     untried = "" if facts.is_tuned else _untried(facts, basis)
     if facts.knowledge is None:
@@ -347,14 +347,14 @@ def _unclear(facts: Facts, accuracy: float, words: Words, basis: Basis) -> str:
     )
 
 
-def _untried(facts: Facts, basis: Basis) -> str:
+def _untried(facts: VerdictFacts, basis: Basis) -> str:
     """That fine-tuning was not compared."""
     if facts.knowledge is None:
         return f" {basis.training} was not tried: {basis.untried}."
     return f" {basis.training} was not tried."
 
 
-def _range(facts: Facts) -> str:
+def _range(facts: VerdictFacts) -> str:
     """The 90 % interval of the knowledge."""
     return _interval(facts.knowledge or 0.0, facts.knowledge_error)
 

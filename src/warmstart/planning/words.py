@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from warmstart.records.data import Task
-from warmstart.records.plan import Choice, PartPlan, Plain, Plan
+from warmstart.records.plan import BlockPlan, Choice, Plain, Plan
 
 _WORDS = {
     "frozen": "frozen",
@@ -18,7 +18,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BlockRange:
     """Neighbouring parts with the same action; numbers count from the input, from 1.
 
     `low` and `high` are their learning rates, None where nothing moves.
@@ -45,9 +45,9 @@ class Run:
         return f"at {high}" if low == high else f"at {low} to {high}"
 
 
-def runs(plan: Plan) -> Iterator[Run]:
+def runs(plan: Plan) -> Iterator[BlockRange]:
     """The parts of a plan but its output, neighbours of one action together."""
-    group: list[PartPlan] = []
+    group: list[BlockPlan] = []
     body = [part for part in plan.parts if part.name != "output"]
     for number, part in enumerate(body, 1):
         group.append(part)
@@ -57,7 +57,7 @@ def runs(plan: Plan) -> Iterator[Run]:
             names = tuple(p.name for p in group)
             low, high = (min(rates), max(rates)) if rates else (None, None)
             first = number - len(group) + 1
-            yield Run(first, number, names, str(part.action.value), low, high)
+            yield BlockRange(first, number, names, str(part.action.value), low, high)
             group = []
 
 
@@ -101,14 +101,14 @@ def in_words(plan: Plan) -> str:
     return lead + " · ".join(texts) if texts else ""
 
 
-def _words_of(run: Run) -> str:
+def _words_of(run: BlockRange) -> str:
     if run.action == "added":
         count = run.last - run.first + 1
         return f"{count} layer block{'s' if count > 1 else ''} added {run.rates}"
     return f"{run.layers} {_words(run)}"
 
 
-def _words(run: Run) -> str:
+def _words(run: BlockRange) -> str:
     return f"{_WORDS[run.action]} {run.rates}".strip()
 
 

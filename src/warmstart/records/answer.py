@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind
-from warmstart.records.network import Recipe, Tap
+from warmstart.records.network import FeatureLayer, Recipe
 from warmstart.records.run_folder import ABSENT
 
 
@@ -20,7 +20,7 @@ class ModelRecord:
     start_sha256: str
     head: str  # which of the plan's candidates was chosen
     penalty: float
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     classes: tuple[str, ...]
     preprocessing: Inputs
     strategy: str = "head"
@@ -31,7 +31,7 @@ class ModelRecord:
     format: int = 1
 
     @property
-    def own_taps(self) -> tuple[Tap, ...]:
+    def own_taps(self) -> tuple[FeatureLayer, ...]:
         """Where pictures are compared: without the layers that stand beside tuned ones."""
         return tuple(tap for tap in self.taps if not tap.of)
 

@@ -93,7 +93,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankedStart:
+class RankedModel:
     """One start after one look: how right a new output on it is, and what that cost.
 
     `value` is the accuracy on examples not seen, with its 95 % interval; `difference` is
@@ -120,7 +120,7 @@ class RankedStart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailedStart:
+class FailedModel:
     """A start that could not be looked at, and why."""
 
     name: str
@@ -136,14 +136,14 @@ class Ranking:
     least work among the best and those that tie with it.
     """
 
-    starts: tuple[RankedStart, ...]
+    starts: tuple[RankedModel, ...]
     ties: tuple[tuple[str, ...], ...]
     take: str
     because: str  # why that one
     n: int
     guess: float  # share of the largest class: right without looking
     method: str  # of the estimates: "nested-cv" or "holdout"
-    failed: tuple[FailedStart, ...] = ()
+    failed: tuple[FailedModel, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     left_out: tuple[str, ...] = ()  # on this computer, but beyond what is looked at unasked
@@ -209,7 +209,7 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertaintyBin:
+class ConfidenceBin:
     """Answers that are about as sure: how sure, and how often right, with its interval."""
 
     confidence: float
@@ -220,11 +220,11 @@ class CertaintyBin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certainty:
+class Confidence:
     """Whether answers are right as often as they are sure, in words and by how sure they are."""
 
     sentence: str
-    bins: tuple[CertaintyBin, ...]
+    bins: tuple[ConfidenceBin, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class AuditedModel:
     """A finished model on labelled images of which it knows the classes.
 
     `test` is of all of them, `without_leaks` of those that are no training images, nor near

@@ -35,7 +35,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twin:
+class SingleLayerHead:
     """A head refitted on the last tap, for a format that holds no other.
 
     `estimate` is the twin's own, `original` the model's on the same images; both are None
@@ -50,7 +50,7 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shrunk:
+class Quantized:
     """What 8-bit numbers cost and bring, measured on images of the run.
 
     `images`: those that nothing was learnt from; "train" where the run has no others.
@@ -83,8 +83,8 @@ class Exported:
     files: dict[str, int]  # bytes by name
     agreement: Agreement
     libraries: dict[str, str]  # versions it was made and checked with
-    twin: Twin | None = None
-    shrunk: Shrunk | None = None
+    twin: SingleLayerHead | None = None
+    shrunk: Quantized | None = None
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     task: Task | None = field(default=None, metadata=ABSENT)  # None: it names classes
     format: int = 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from warmstart.errors import StartError
+from warmstart.errors import ModelError
 from warmstart.records.run_folder import ABSENT
 
 # ---- Columns of a table as a network takes them (data.json, model/preprocess.json).
@@ -264,14 +264,14 @@ def kind_of(inputs: Inputs | None) -> Kind:
 def pictures(inputs: Inputs) -> Preprocessing:
     """The description of pictures, where the question makes sense for them alone.
 
-    Raises: StartError where the network takes something else.
+    Raises: ModelError where the network takes something else.
 
     >>> pictures(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).channels
     1
     """
     if not isinstance(inputs, Preprocessing):
         taken = _MANY.get(inputs.kind, f"{inputs.kind}s")
-        raise StartError(
+        raise ModelError(
             f"the network takes {taken}, and this is done for images alone; leave it away."
         )
     return inputs

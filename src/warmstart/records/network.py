@@ -27,7 +27,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class InputChange:
     """One tensor that surgery at the input made, before anything was trained."""
 
     tensor: str
@@ -39,7 +39,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartRecord:
+class BaseModelRecord:
     """The pretrained network a run begins from."""
 
     name: str  # as the user would type it: "lite0", "timm:resnet18", "module:Net"
@@ -58,7 +58,7 @@ class StartRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartRecord:
+class BlockRecord:
     """One link of the cut network; shapes without the batch axis."""
 
     name: str
@@ -73,7 +73,7 @@ class PartRecord:
 class NetworkRecord:
     """network.json: the ordered parts 1..P, and the original head apart."""
 
-    parts: tuple[PartRecord, ...]
+    parts: tuple[BlockRecord, ...]
     head_parameters: int
     cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
     neck_width: int  # length of the vector that the original head sees
@@ -82,7 +82,7 @@ class NetworkRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tap:
+class FeatureLayer:
     """Where features are taken: after part `part` (1..P), pooled by `pool`.
 
     `neck` (only for the last part) is what the original head's linear layer sees. `of` says

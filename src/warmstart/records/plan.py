@@ -45,7 +45,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartPlan:
+class BlockPlan:
     """What happens to one part, and at which learning rate (None where nothing moves)."""
 
     name: str
@@ -145,7 +145,7 @@ class Plan:
 
     start: Choice
     strategy: Choice
-    parts: tuple[PartPlan, ...]
+    parts: tuple[BlockPlan, ...]
     head: HeadPlan
     training: TrainingPlan
     arch: Choice | None = None  # of a start that is a file of weights

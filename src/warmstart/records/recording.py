@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from warmstart.errors import RunFolderError, TrainingError, WarmstartError, WorldError
+from warmstart.errors import ProcessError, RunFolderError, TrainingError, WarmstartError
 from warmstart.events import Event, Steps
 from warmstart.machine import default_root
 from warmstart.records.run_folder import RunFolder
@@ -165,7 +165,7 @@ def _lack(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | N
             return f"the disk is full ({error.filename or _fullest(folder)})", "Make room"
         if isinstance(error, MemoryError):
             return "there is not enough memory", "Close other programs"
-        if isinstance(error, WorldError):
+        if isinstance(error, ProcessError):
             return str(error), "Start the processes again"
         error = error.__cause__
     return None

@@ -34,8 +34,8 @@ _hints = functools.cache(typing.get_type_hints)  # slower than all the rest of r
 def to_plain(value: Any) -> Any:
     """Turn a record into dicts, lists and scalars; a field that is `ABSENT` and None is left out.
 
-    >>> from warmstart.records import Tap
-    >>> to_plain(Tap(part=3, pool="avg"))
+    >>> from warmstart.records.network import FeatureLayer
+    >>> to_plain(FeatureLayer(part=3, pool="avg"))
     {'part': 3, 'pool': 'avg', 'of': ''}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -65,9 +65,9 @@ def from_plain(kind: type[R], value: Any) -> R:
 
     Raises: KeyError for a missing key, TypeError or ValueError for a value of another kind.
 
-    >>> from warmstart.records import Tap
-    >>> from_plain(Tap, {"part": 3, "pool": "avg"})
-    Tap(part=3, pool='avg', of='')
+    >>> from warmstart.records.network import FeatureLayer
+    >>> from_plain(FeatureLayer, {"part": 3, "pool": "avg"})
+    FeatureLayer(part=3, pool='avg', of='')
     """
     if dataclasses.is_dataclass(kind):
         hints = _hints(kind)

@@ -185,7 +185,7 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shipped:
+class ShippedCandidate:
     """What stands in model/, and why. `none`: nothing was shipped."""
 
     strategy: str
@@ -208,7 +208,7 @@ class DataCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartCounts:
+class TensorCounts:
     """The start as the summary names it."""
 
     name: str
@@ -226,7 +226,7 @@ class FrozenProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class Baseline:
     """Another method on the same rows and folds; `difference`: its accuracy less the model's."""
 
     name: str
@@ -259,21 +259,21 @@ class Summary:
 
     task: Task
     verdict: Verdict
-    shipped: Shipped
+    shipped: ShippedCandidate
     readiness: Readiness
     estimate: Estimate | None
     linear_probe: Estimate | None
     fine_tuning_gain: FineTuningGain | None
     test: TestScores | None
     data: DataCounts
-    start: StartCounts
+    start: TensorCounts
     frozen: FrozenProof
     guards: tuple[GuardNote, ...]
     findings: tuple[Finding, ...]
     seconds: dict[str, float]
     peak_rss_mb: float
     own_head: Estimate | None = None
-    beside: tuple[Beside, ...] = ()  # other methods on the same rows; for tables
+    beside: tuple[Baseline, ...] = ()  # other methods on the same rows; for tables
     format: int = 1
 
 

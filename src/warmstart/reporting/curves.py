@@ -31,7 +31,7 @@ OF_ALL = {"per_second": "speed/images_per_second", "memory_mb": "memory/peak_mb"
 FINAL = "final"  # the last training on all rows; those before it are numbered
 
 
-class Reader:
+class CurveReader:
     """Reads events in their order; remembers how many trainings there are.
 
     `rate`: that of the uppermost tuned part at its peak, where it is known.
@@ -47,7 +47,7 @@ class Reader:
         """The points that an event adds, all at its step; none where it adds none.
 
         >>> event = Event(stage="tune", kind="step", step=3, values={"loss": 0.5, "lesson": 1})
-        >>> Reader().read(event)
+        >>> CurveReader().read(event)
         {'fold1/loss': 0.5}
         """
         self._remember(event)

@@ -9,7 +9,7 @@ from warmstart.formatting import percent, sentence
 from warmstart.nouns import Nouns
 from warmstart.records.data import Finding, Task, split_labels
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts
+from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing
 from warmstart.reporting.next_steps import label_issues
 from warmstart.reporting.pictures import off_topic, problem_examples, questionable, shots
@@ -27,7 +27,7 @@ _PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pi
 _WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "duplicate": "a copy"}
 
 
-def data_section(facts: Facts) -> str:
+def data_section(facts: ReportFacts) -> str:
     """Sizes, classes, what was found wrong, labels that the images contradict."""
     return html.section(
         "data",
@@ -41,7 +41,7 @@ def data_section(facts: Facts) -> str:
     )
 
 
-def _counts(facts: Facts) -> str:
+def _counts(facts: ReportFacts) -> str:
     data = facts.summary.data
     one, many = facts.nouns.one, facts.nouns.many
     rows = [
@@ -57,7 +57,7 @@ def _counts(facts: Facts) -> str:
     return html.figures((f"{n:,}", single if n == 1 else more) for n, single, more in rows if n)
 
 
-def _classes(facts: Facts) -> str:
+def _classes(facts: ReportFacts) -> str:
     """How many images each class or label has to learn from; of numbers, where they lie."""
     if facts.data is None:
         return ""
@@ -115,7 +115,7 @@ _SIZES: dict[Task, Callable[[Sequence[str], Nouns], str]] = {
 }
 
 
-def _findings(facts: Facts) -> str:
+def _findings(facts: ReportFacts) -> str:
     found = facts.summary.findings
     if not found:
         return html.paragraph("Nothing wrong was found in the data.")
@@ -132,19 +132,19 @@ def _finding(finding: Finding) -> str:
     return text + html.fold("Which ones", html.items(rows, "plain"))
 
 
-def _problems(facts: Facts) -> str:
+def _problems(facts: ReportFacts) -> str:
     found = [(id, _WHAT[kind]) for id, kind in problem_examples(facts)]
     return html.heading("The examples that were named") + shots(facts, found) if found else ""
 
 
-def _off_topic(facts: Facts) -> str:
+def _off_topic(facts: ReportFacts) -> str:
     shown = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
     text = "off_topic.csv lists these, and those that come next, with their scores."
     title = html.heading(f"Off-topic {facts.nouns.many}")
     return title + html.paragraph(text) + shots(facts, shown) if shown else ""
 
 
-def _questionable(facts: Facts) -> str:
+def _questionable(facts: ReportFacts) -> str:
     """Label issues, or the labels that the model contradicts most, and what is said of them."""
     found, listed = label_issues(facts), questionable(facts)
     if found is None or not listed:

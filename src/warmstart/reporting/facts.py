@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from warmstart.events import Event
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.comparison import Certainty, ClassScore
+from warmstart.records.comparison import ClassScore, Confidence
 from warmstart.records.data import DataRecord
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
@@ -17,7 +17,7 @@ from warmstart.records.summary import Evidence, Inspection, LabelScore, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class HeldOutAnswer:
     """What was said of one example that was held out; `own` is the probability of its label."""
 
     id: str
@@ -63,7 +63,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ReportFacts:
     """What stands in a run folder; what an older one lacks is None or empty.
 
     `place` is the folder as commands name it, `title` the start as a person would say it,
@@ -81,13 +81,13 @@ class Facts:
     plan: Plan | None = None
     ledger: Ledger | None = None
     calibration: CalibrationRecord | None = None
-    said: tuple[Said, ...] = ()
+    said: tuple[HeldOutAnswer, ...] = ()
     events: tuple[Event, ...] = ()
     classes: tuple[ClassScore, ...] = ()
     label_scores: tuple[LabelScore, ...] = ()  # of several labels
     numbers: tuple[tuple[float, float], ...] = ()  # true and said, of examples held out
     tested: tuple[ClassScore, ...] = ()
-    certainty: Certainty | None = None
+    certainty: Confidence | None = None
     layers: tuple[Stretch, ...] = ()
     in_words: str = ""  # what was planned for the layers
     fates: tuple[str, ...] = ()  # what became of the weights, a line for each fate
@@ -116,7 +116,7 @@ class Facts:
         return is_trained and self.summary.shipped.strategy in ("head", "none")
 
     @property
-    def held(self) -> tuple[Said, ...]:
+    def held(self) -> tuple[HeldOutAnswer, ...]:
         """What was said of examples to learn from while they were held out."""
         return tuple(said for said in self.said if said.split == "oof")
 

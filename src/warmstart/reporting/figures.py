@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warmstart.records.comparison import CertaintyBin
+from warmstart.records.comparison import ConfidenceBin
 from warmstart.reporting.html import at, digits, fixed, fluid, label, short, tag
 
 # ---- Curves over a number: what a training did, what more examples would bring.
@@ -201,7 +201,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class BarPiece:
     """One piece of a whole."""
 
     words: str
@@ -223,7 +223,7 @@ def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
     return fluid("".join(body), name=name, title=title, about=about, height=height)
 
 
-def stacked(pieces: Sequence[Piece], *, name: str, title: str, about: str) -> str:
+def stacked(pieces: Sequence[BarPiece], *, name: str, title: str, about: str) -> str:
     """Pieces of a whole in one bar; the legend stands beside it in the page."""
     body, x = [], 0.0
     for piece in pieces:
@@ -297,7 +297,7 @@ def _level(share: float, top: float, unit: str) -> str:
 _TICKS = ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %"))
 
 
-def diagram(bins: Sequence[CertaintyBin], *, name: str, title: str, about: str) -> str:
+def diagram(bins: Sequence[ConfidenceBin], *, name: str, title: str, about: str) -> str:
     """Dots with intervals; on the slope the model is as sure as it is right.
 
     The more images stand behind a dot, the larger it is.
@@ -316,7 +316,7 @@ def diagram(bins: Sequence[CertaintyBin], *, name: str, title: str, about: str) 
     return chart(frame, (), slope + dots, name=name, title=title, about=about)
 
 
-def _dot(frame: Axes, one: CertaintyBin, most: int) -> str:
+def _dot(frame: Axes, one: ConfidenceBin, most: int) -> str:
     x, y = frame.x.at(one.confidence), frame.y.at(one.accuracy)
     low, high = frame.y.at(one.low), frame.y.at(one.high)
     whisker = tag("line", x1=x, x2=x, y1=low, y2=high, class_="range thin")
@@ -332,7 +332,7 @@ TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class MeasuredShare:
     """A share that was measured, with its interval; drawn above the line."""
 
     words: str
@@ -351,7 +351,7 @@ class Mark:
 
 
 def on_a_line(
-    measures: Sequence[Measure], marks: Sequence[Mark], *, name: str, title: str, about: str
+    measures: Sequence[MeasuredShare], marks: Sequence[Mark], *, name: str, title: str, about: str
 ) -> str:
     """Measures above a line of 0 to 100 %, marks below it, each label in a row of its own."""
     axis = LINE_ROW * len(measures) + 18
@@ -392,7 +392,7 @@ def _tick(share: float, axis: float) -> str:
     return line + label(at(share), axis + 18, words, "soft small", anchor)
 
 
-def _measure(measure: Measure, axis: float, row: float) -> str:
+def _measure(measure: MeasuredShare, axis: float, row: float) -> str:
     x = at(measure.value)
     line = tag("line", x1=x, x2=x, y1=row + 4, y2=axis, class_="lead")
     class_ = "range" if measure.is_main else "range thin"

@@ -9,10 +9,10 @@ from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.records.data import Task
 from warmstart.records.summary import Level
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts
-from warmstart.reporting.figures import Mark, Measure, on_a_line
+from warmstart.reporting.facts import ReportFacts
+from warmstart.reporting.figures import Mark, MeasuredShare, on_a_line
 from warmstart.reporting.html import short
-from warmstart.reporting.next_steps import Step, leaks_much, next_steps
+from warmstart.reporting.next_steps import NextStep, leaks_much, next_steps
 from warmstart.reporting.pictures import shots
 from warmstart.reporting.verdict import against_shuffled
 from warmstart.tasks.words import score_of
@@ -21,11 +21,11 @@ from warmstart.tasks.words import score_of
 
 
 def screen(
-    facts: Facts,
+    facts: ReportFacts,
     sizes: str,
     picture: str,
     use: Sequence[str],
-    steps: Sequence[Step],
+    steps: Sequence[NextStep],
 ) -> str:
     """Readiness, sizes, verdict, picture, whether one would use it, what to do next.
 
@@ -46,7 +46,7 @@ def screen(
     )
 
 
-def probe_marks(facts: Facts) -> list[Mark]:
+def probe_marks(facts: ReportFacts) -> list[Mark]:
     """The linear probe on the line of the score, where something else ships."""
     probe = facts.summary.linear_probe
     if probe is None or facts.summary.shipped.strategy in ("head", "none"):
@@ -55,7 +55,7 @@ def probe_marks(facts: Facts) -> list[Mark]:
     return [Mark(f"linear probe {percent(probe.value, probe.n)}", place)]
 
 
-def use_text(facts: Facts) -> str:
+def use_text(facts: ReportFacts) -> str:
     """Whether one would use it, in a word; the reasons stand in the line above everything."""
     words: dict[Level, str] = {
         "ready": "Yes.",
@@ -65,7 +65,7 @@ def use_text(facts: Facts) -> str:
     return words[facts.summary.readiness.level]
 
 
-def _card(facts: Facts, number: int, step: Step) -> str:
+def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
     """One step with its command and pictures."""
     return (
         f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
@@ -97,7 +97,7 @@ _GIVEN: dict[Task, str] = {
 }
 
 
-def warnings(facts: Facts) -> list[str]:
+def warnings(facts: ReportFacts) -> list[str]:
     """A sentence for each kind of finding."""
     kinds = {finding.kind for finding in facts.summary.findings}
     kinds -= set() if leaks_much(facts) else {"leak"}
@@ -110,18 +110,18 @@ def warnings(facts: Facts) -> list[str]:
 FEW = 0.05  # wrong among the confident answers, up to which they may be taken as they are
 
 
-def first_screen(facts: Facts) -> str:
+def first_screen(facts: ReportFacts) -> str:
     """Readiness, the accuracy as a picture, whether one would use it, the next steps."""
     return screen(facts, _sizes(facts), _picture(facts), would_use(facts), next_steps(facts))
 
 
-def _sizes(facts: Facts) -> str:
+def _sizes(facts: ReportFacts) -> str:
     data = facts.summary.data
     words = f"{facts.nouns.count(data.train)} to learn from, {data.classes} classes"
     return words + (f", {facts.nouns.count(data.test, 'test')}" if data.test else "")
 
 
-def _picture(facts: Facts) -> str:
+def _picture(facts: ReportFacts) -> str:
     """The accuracy on a line, beside what comes without learning."""
     shuffled = against_shuffled(facts, "accuracy")
     if facts.summary.verdict.kind == "no-signal" and shuffled is not None:
@@ -131,12 +131,12 @@ def _picture(facts: Facts) -> str:
     if test is not None:
         shown = interval(score_of(test), test.low, test.high, test.n)
         words = f"{shown} on the test set"
-        measures.append(Measure(words, score_of(test), test.low, test.high, is_main=False))
+        measures.append(MeasuredShare(words, score_of(test), test.low, test.high, is_main=False))
         told.append(words)
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
         words = f"{shown} right"
-        measures.append(Measure(words, estimate.value, estimate.low, estimate.high))
+        measures.append(MeasuredShare(words, estimate.value, estimate.low, estimate.high))
         told.append(words)
     marks = [*_marks(facts), *probe_marks(facts)]
     if not measures:
@@ -151,7 +151,7 @@ def _shown(picture: str, caption: str) -> str:
     return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
 
 
-def _marks(facts: Facts) -> list[Mark]:
+def _marks(facts: ReportFacts) -> list[Mark]:
     if facts.guess is None:
         return []
     signal = facts.evidence("signal")
@@ -160,7 +160,7 @@ def _marks(facts: Facts) -> list[Mark]:
     return [Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share)]
 
 
-def _caption(facts: Facts) -> str:
+def _caption(facts: ReportFacts) -> str:
     estimate = facts.summary.estimate
     if estimate is None:
         return "Measured on the test set."
@@ -171,7 +171,7 @@ def _caption(facts: Facts) -> str:
     return f"{unseen}; the bar shows where the truth lies with 95 % certainty."
 
 
-def would_use(facts: Facts) -> list[str]:
+def would_use(facts: ReportFacts) -> list[str]:
     """Whether one would use it, in sentences for someone who never trained a network."""
     if not facts.ships:
         return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
@@ -179,7 +179,7 @@ def would_use(facts: Facts) -> list[str]:
     return [text for text in found if text]
 
 
-def _of_100(facts: Facts) -> str:
+def _of_100(facts: ReportFacts) -> str:
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is None:
         return ""
@@ -197,7 +197,7 @@ def _of_100(facts: Facts) -> str:
     return text + "."
 
 
-def confident_text(facts: Facts) -> str:
+def confident_text(facts: ReportFacts) -> str:
     """Which answers it is confident in, and what is promised for those."""
     calibration, held = facts.calibration, facts.held
     if calibration is None or not held:

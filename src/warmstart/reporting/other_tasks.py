@@ -6,15 +6,15 @@ from warmstart.formatting import interval
 from warmstart.records.answer import NumberCalibration
 from warmstart.records.summary import Estimate, LabelScore
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts
-from warmstart.reporting.figures import Measure, on_a_line, scatter
+from warmstart.reporting.facts import ReportFacts
+from warmstart.reporting.figures import MeasuredShare, on_a_line, scatter
 from warmstart.reporting.first_screen import probe_marks, screen, use_text, warnings
-from warmstart.reporting.next_steps import Step, has_issues, labels_step, repair_step, use_step
+from warmstart.reporting.next_steps import NextStep, has_issues, labels_step, repair_step, use_step
 from warmstart.reporting.proof import ledger_figure
 from warmstart.tasks.words import TASK_WORDS, further, test_estimate
 
 
-def first_screen(facts: Facts) -> str:
+def first_screen(facts: ReportFacts) -> str:
     """Readiness, the score as a picture, how it may be used."""
     data = facts.summary.data
     words = TASK_WORDS[facts.summary.task].output.format(data.classes)
@@ -22,7 +22,7 @@ def first_screen(facts: Facts) -> str:
     return screen(facts, sizes, _picture(facts), would_use(facts), next_steps(facts))
 
 
-def answers_section(facts: Facts) -> str:
+def answers_section(facts: ReportFacts) -> str:
     """Each label with its figures, or numbers said against true ones."""
     return html.section(
         "answers",
@@ -33,7 +33,7 @@ def answers_section(facts: Facts) -> str:
     )
 
 
-def _claims(facts: Facts) -> list[tuple[Estimate, str]]:
+def _claims(facts: ReportFacts) -> list[tuple[Estimate, str]]:
     found = []
     if facts.summary.test is not None:
         found.append((test_estimate(facts.summary.test), "on the test set"))
@@ -42,13 +42,13 @@ def _claims(facts: Facts) -> list[tuple[Estimate, str]]:
     return found
 
 
-def _picture(facts: Facts) -> str:
+def _picture(facts: ReportFacts) -> str:
     measures, told = [], []
     for claim, where in _claims(facts):
         words = f"{interval(claim.value, claim.low, claim.high, claim.n)} {where}"
         value, low, high = (min(max(x, 0.0), 1.0) for x in (claim.value, claim.low, claim.high))
         is_main = claim is facts.summary.estimate
-        measures.append(Measure(words, value, low, high, is_main=is_main))
+        measures.append(MeasuredShare(words, value, low, high, is_main=is_main))
         told.append(words)
     if not measures:
         return ""
@@ -59,14 +59,14 @@ def _picture(facts: Facts) -> str:
     return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
 
 
-def would_use(facts: Facts) -> list[str]:
+def would_use(facts: ReportFacts) -> list[str]:
     """How far its answers can be used."""
     if not facts.ships:
         return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
     return [use_text(facts), _how_far(facts), *warnings(facts)]
 
 
-def _how_far(facts: Facts) -> str:
+def _how_far(facts: ReportFacts) -> str:
     calibration = facts.calibration
     if not isinstance(calibration, NumberCalibration):
         return (
@@ -82,29 +82,31 @@ def _how_far(facts: Facts) -> str:
     )
 
 
-def next_steps(facts: Facts) -> tuple[Step, ...]:
+def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """The labels to look at, more images, use: three at most, the most urgent first."""
     labels, appetite, repair = labels_step(facts), facts.evidence("appetite"), repair_step(facts)
     more = (
-        None if appetite is None else Step(title=f"More {facts.nouns.many}", text=appetite.meaning)
+        None
+        if appetite is None
+        else NextStep(title=f"More {facts.nouns.many}", text=appetite.meaning)
     )
     use = use_step(facts)
     ordered = (labels, more, use) if has_issues(facts) or not facts.ships else (more, labels, use)
     return tuple(step for step in (repair, *ordered) if step is not None)[:3]
 
 
-def weights_section(facts: Facts) -> str:
+def weights_section(facts: ReportFacts) -> str:
     """That the frozen weights are what they were."""
     return html.section("proof", "Proof: what became of the weights", ledger_figure(facts))
 
 
-def _test(facts: Facts) -> str:
+def _test(facts: ReportFacts) -> str:
     test = facts.summary.test
     text = "Each example was answered by a model that had not seen it."
     return html.paragraph(text if test is None else f"{text} On the test set: {further(test)}")
 
 
-def _labels(facts: Facts) -> str:
+def _labels(facts: ReportFacts) -> str:
     if not facts.label_scores:
         return ""
     head = (
@@ -137,7 +139,7 @@ def _label(score: LabelScore) -> tuple[str, ...]:
     )
 
 
-def _numbers(facts: Facts) -> str:
+def _numbers(facts: ReportFacts) -> str:
     if not facts.numbers:
         return ""
     calibration = facts.calibration

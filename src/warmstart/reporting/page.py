@@ -8,7 +8,7 @@ from warmstart.formatting import duration, interval, size
 from warmstart.records.data import Task
 from warmstart.reporting import html, other_tasks
 from warmstart.reporting.data import data_section
-from warmstart.reporting.facts import Facts
+from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen
 from warmstart.reporting.plan import plan_section, start_section
@@ -20,7 +20,7 @@ from warmstart.tasks.words import signed_points
 # ---- Beside: what another method gives on the same rows and folds.
 
 
-def beside_section(facts: Facts) -> str:
+def beside_section(facts: ReportFacts) -> str:
     """The model and each other method, with how far they are apart; for tables."""
     told = facts.summary.beside
     if not told:
@@ -33,7 +33,7 @@ def beside_section(facts: Facts) -> str:
     )
 
 
-def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:
+def _rows(facts: ReportFacts) -> Iterator[tuple[str, str, str]]:
     own, told = facts.summary.estimate, facts.summary.beside
     if told and own is not None and facts.ships:
         yield "this model", html.escaped(interval(own.value, own.low, own.high, own.n)), ""
@@ -63,7 +63,7 @@ STAGES = {
 }
 
 
-def cost_section(facts: Facts) -> str:
+def cost_section(facts: ReportFacts) -> str:
     """Seconds by stage, memory, the command, and what else the result depends on."""
     summary = facts.summary
     total = summary.seconds.get("total", 0.0)
@@ -80,7 +80,7 @@ def cost_section(facts: Facts) -> str:
     )
 
 
-def _stages(facts: Facts, total: float) -> str:
+def _stages(facts: ReportFacts, total: float) -> str:
     seconds = facts.summary.seconds
     told = {key: words.format(one=facts.nouns.one) for key, words in STAGES.items()}
     spent = [(words, seconds[key]) for key, words in told.items() if seconds.get(key, 0) >= SHOWN]
@@ -93,7 +93,7 @@ def _stages(facts: Facts, total: float) -> str:
     return html.figure(title, lying(bars, name="seconds", title=title, about=about))
 
 
-def _again(facts: Facts) -> str:
+def _again(facts: ReportFacts) -> str:
     repeat = facts.repeat
     if not repeat.command and not repeat.rows:
         return ""
@@ -231,7 +231,7 @@ details::details-content{content-visibility:visible;block-size:auto;height:auto}
 """
 
 
-Section = Callable[[Facts], str]
+Section = Callable[[ReportFacts], str]
 
 # Nothing may be loaded, run, framed or sent: only the style above and pictures inside the page.
 POLICY = (
@@ -271,7 +271,7 @@ PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
 TITLES = {"start": "Base model", "beside": "Other methods"}  # where the id is not the title
 
 
-def page(facts: Facts) -> str:
+def page(facts: ReportFacts) -> str:
     """The text of report.html. The same facts give the same text; no clock is in it."""
     first, sections = PAGES[facts.summary.task]
     made = {name: make(facts) for name, make in sections.items()}
@@ -293,7 +293,7 @@ def page(facts: Facts) -> str:
     )
 
 
-def _footer(facts: Facts) -> str:
+def _footer(facts: ReportFacts) -> str:
     return html.paragraph(
         f"Written by warmstart from the files in {facts.place}; everything here stands there as "
         "numbers, too: summary.json, inspection.json, plan.toml, predictions.jsonl, "

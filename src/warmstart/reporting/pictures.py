@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from warmstart.records.data import LabelIssue, OffTopicExample
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts, Said
+from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.next_steps import label_issues, next_steps
 
 MOST = 40  # pictures on one page
@@ -14,7 +14,7 @@ WORST, ISSUES, OFF_TOPIC, PROBLEMS = 12, 12, 6, 6
 PROBLEM_KINDS = ("conflict", "leak", "duplicate")
 
 
-def wanted(facts: Facts) -> tuple[str, ...]:
+def wanted(facts: ReportFacts) -> tuple[str, ...]:
     """Ids of the examples that the page shows, in its order, each once, at most 40."""
     ids = [id for step in next_steps(facts) for id, _ in step.shown]
     ids += [one.id for one in questionable(facts)]
@@ -24,25 +24,25 @@ def wanted(facts: Facts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))[:MOST]
 
 
-def worst(facts: Facts) -> tuple[Said, ...]:
+def worst(facts: ReportFacts) -> tuple[HeldOutAnswer, ...]:
     """The mistakes of which the model was surest, among examples held out."""
     wrong = [said for said in facts.held if not said.is_right]
     return tuple(sorted(wrong, key=lambda said: (-said.probability, said.id))[:WORST])
 
 
-def questionable(facts: Facts) -> tuple[LabelIssue, ...]:
+def questionable(facts: ReportFacts) -> tuple[LabelIssue, ...]:
     """Label issues; where there are none, the labels that the model contradicts most."""
     found = label_issues(facts)
     return () if found is None else (found.issues or found.ranked)[:ISSUES]
 
 
-def off_topic(facts: Facts) -> tuple[OffTopicExample, ...]:
+def off_topic(facts: ReportFacts) -> tuple[OffTopicExample, ...]:
     """Examples that are unlike those of every class."""
     found = facts.inspection.off_topic if facts.inspection is not None else None
     return () if found is None else found.found[:OFF_TOPIC]
 
 
-def problem_examples(facts: Facts) -> tuple[tuple[str, str], ...]:
+def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
     """Examples that a finding names, with the kind of it, as far as the data list them."""
     known = {e.id for e in facts.data.examples} if facts.data is not None else set()
     found = []
@@ -53,7 +53,7 @@ def problem_examples(facts: Facts) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def shots(facts: Facts, shown: Sequence[tuple[str, str]]) -> str:
+def shots(facts: ReportFacts, shown: Sequence[tuple[str, str]]) -> str:
     """Pictures with what is said of each and where it lies; a gap where there is no picture."""
     rows = []
     for id, words in shown:

@@ -8,8 +8,8 @@ from dataclasses import fields
 from warmstart.formatting import percent, sentence
 from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts
-from warmstart.reporting.figures import Bar, Piece, lying, stacked, standing
+from warmstart.reporting.facts import ReportFacts
+from warmstart.reporting.figures import Bar, BarPiece, lying, stacked, standing
 from warmstart.tasks.words import TASK_WORDS
 
 CLASSES = {
@@ -31,7 +31,7 @@ WORDS = {
 _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
 
-def plan_section(facts: Facts) -> str:
+def plan_section(facts: ReportFacts) -> str:
     """The layers as a strip, their table, and all other choices."""
     if facts.plan is None:
         return ""
@@ -53,7 +53,7 @@ def plan_section(facts: Facts) -> str:
     )
 
 
-def _not_kept(facts: Facts) -> str:
+def _not_kept(facts: ReportFacts) -> str:
     """That layers were trained and are not in the model, where that is so; else nothing."""
     if facts.plan is None or not facts.is_thrown_away or not facts.ships:
         return ""
@@ -64,20 +64,20 @@ def _not_kept(facts: Facts) -> str:
     )
 
 
-def _strip(facts: Facts) -> str:
+def _strip(facts: ReportFacts) -> str:
     """Each layer from the image to the output, and what was done with it in what ships."""
     if not facts.layers:
         return ""
     total = sum(one.n for one in facts.layers) + 1
     pieces = [
-        Piece(
+        BarPiece(
             f"{one.layers}: {WORDS.get(one.action, one.action)}",
             one.n / total,
             CLASSES.get(one.action, "new"),
         )
         for one in facts.layers
     ]
-    pieces.append(Piece("head: new", 1 / total, "new"))
+    pieces.append(BarPiece("head: new", 1 / total, "new"))
     title = f"The layers, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     used = dict.fromkeys((*(CLASSES.get(one.action, "new") for one in facts.layers), "new"))
@@ -86,7 +86,7 @@ def _strip(facts: Facts) -> str:
     return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
 
 
-def _layers(facts: Facts) -> str:
+def _layers(facts: ReportFacts) -> str:
     rows = [
         (
             html.escaped(one.layers),
@@ -175,7 +175,7 @@ def _shown(value: object) -> str:
 # ---- Start: what it began from, and where in it the useful knowledge lies.
 
 
-def start_section(facts: Facts) -> str:
+def start_section(facts: ReportFacts) -> str:
     """The pretrained network, what it knows of these images, and in which layer."""
     start = facts.summary.start
     parts = len(facts.network.parts) if facts.network is not None else 0
@@ -194,7 +194,7 @@ def start_section(facts: Facts) -> str:
     )
 
 
-def _knowledge(facts: Facts) -> str:
+def _knowledge(facts: ReportFacts) -> str:
     """The pretrained network against the same one with shuffled weights, and plain pixels."""
     found = facts.evidence("knowledge")
     if found is None:
@@ -215,7 +215,7 @@ def _knowledge(facts: Facts) -> str:
     return html.figure(title, picture, found.meaning)
 
 
-def _depth(facts: Facts) -> str:
+def _depth(facts: ReportFacts) -> str:
     """How well each layer alone does the task."""
     found = facts.evidence("depth")
     if found is None:

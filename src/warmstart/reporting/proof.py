@@ -11,8 +11,8 @@ from warmstart.records.comparison import ClassScore
 from warmstart.records.network import Ledger
 from warmstart.records.summary import Scores
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts, Said
-from warmstart.reporting.figures import Bar, Piece, diagram, interval_bar, lying, stacked
+from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
+from warmstart.reporting.figures import Bar, BarPiece, diagram, interval_bar, lying, stacked
 from warmstart.reporting.html import fixed, label, short, svg_escaped, tag
 from warmstart.reporting.pictures import shots, worst
 from warmstart.tasks.words import percent as percent_of
@@ -27,7 +27,7 @@ PALEST, DARKEST = 0.1, 0.48  # opacity: figures stay legible on it, in light and
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ConfusionTable:
     """Counts by (true class, answer); `rows` and `columns` give the order and the names."""
 
     rows: Sequence[str]
@@ -35,7 +35,7 @@ class Table:
     counts: Mapping[tuple[str, str], int]
 
 
-def matrix(table: Table, *, name: str, title: str, about: str) -> str:
+def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """Cells with their counts; the shade is the share of a class's own images."""
     longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
     room = 10 + _LETTER * min(longest, _LETTERS)
@@ -53,7 +53,7 @@ def matrix(table: Table, *, name: str, title: str, about: str) -> str:
     return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
 
 
-def small_matrix(table: Table, *, name: str, title: str, about: str) -> str:
+def small_matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """The same for many classes: no counts, no empty cells; what a cell means shows on it."""
     width = SMALL_NAMES + SMALL_CELL * len(table.columns) + 4
     height = SMALL_NAMES + SMALL_CELL * len(table.rows) + 4
@@ -79,11 +79,11 @@ def small_matrix(table: Table, *, name: str, title: str, about: str) -> str:
     return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
 
 
-def _total(table: Table, row: str) -> int:
+def _total(table: ConfusionTable, row: str) -> int:
     return max(sum(n for (target, _), n in table.counts.items() if target == row), 1)
 
 
-def _names(table: Table, cell: float, room: float, class_: str) -> str:
+def _names(table: ConfusionTable, cell: float, room: float, class_: str) -> str:
     body = []
     for i, row in enumerate(table.rows):
         y = room + cell * (i + 0.5) + 3
@@ -126,7 +126,7 @@ MAPPED = 250  # classes up to which the small map is drawn
 OTHERS = "all others"
 
 
-def confusion(facts: Facts) -> str:
+def confusion(facts: ReportFacts) -> str:
     """What is taken for what; of many classes those that are mixed up most."""
     counts = Counter((said.target, said.label) for said in facts.held)
     if not counts:
@@ -138,7 +138,7 @@ def confusion(facts: Facts) -> str:
         rows = tuple(sorted(_most_mistaken(facts.held)))
         columns, counts = (*rows, OTHERS), _folded(counts, rows)
         title = f"What is taken for what: the {len(rows)} classes with the most mistakes"
-    table = Table(rows, columns, counts)
+    table = ConfusionTable(rows, columns, counts)
     right = sum(said.is_right for said in facts.held)
     about = f"{right:,} of {facts.nouns.count(len(facts.held))} are right; {_words_of(facts.held)}"
     picture = matrix(table, name="confusion", title=title, about=about)
@@ -146,11 +146,11 @@ def confusion(facts: Facts) -> str:
     return html.figure(title, picture, caption, wide=True)
 
 
-def _order(held: Sequence[Said]) -> tuple[str, ...]:
+def _order(held: Sequence[HeldOutAnswer]) -> tuple[str, ...]:
     return tuple(sorted({said.target for said in held} | {said.label for said in held}))
 
 
-def _most_mistaken(held: Sequence[Said]) -> list[str]:
+def _most_mistaken(held: Sequence[HeldOutAnswer]) -> list[str]:
     wrong = Counter(said.target for said in held if not said.is_right)
     return [name for name, _ in sorted(wrong.items(), key=lambda p: (-p[1], p[0]))][:PART]
 
@@ -164,20 +164,20 @@ def _folded(counts: Counter[tuple[str, str]], rows: Sequence[str]) -> Counter[tu
     return found
 
 
-def mixed_up(held: Sequence[Said]) -> list[tuple[tuple[str, str], int]]:
+def mixed_up(held: Sequence[HeldOutAnswer]) -> list[tuple[tuple[str, str], int]]:
     """Pairs (class, what it was taken for) with how often, the commonest first."""
     pairs = Counter((said.target, said.label) for said in held if not said.is_right)
     return sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _words_of(held: Sequence[Said]) -> str:
+def _words_of(held: Sequence[HeldOutAnswer]) -> str:
     pairs = mixed_up(held)[:3]
     if not pairs:
         return "none is taken for another class."
     return "; ".join(f"{a} taken for {b} {n} times" for (a, b), n in pairs) + "."
 
 
-def commonest(facts: Facts) -> str:
+def commonest(facts: ReportFacts) -> str:
     """The pairs of classes that are mixed up most, as bars; nothing where none is."""
     pairs = mixed_up(facts.held)
     if not pairs:
@@ -194,12 +194,12 @@ def commonest(facts: Facts) -> str:
     return html.figure(title, picture, caption or "True class → answer.")
 
 
-def small_map(facts: Facts) -> str:
+def small_map(facts: ReportFacts) -> str:
     """All classes at once, where they are too many for a table of figures."""
     names = _order(facts.held)
     if not WHOLE < len(names) <= MAPPED:
         return ""
-    table = Table(names, names, Counter((said.target, said.label) for said in facts.held))
+    table = ConfusionTable(names, names, Counter((said.target, said.label) for said in facts.held))
     title = f"All {len(names)} classes at once"
     picture = small_matrix(table, name="map", title=title, about=_words_of(facts.held))
     caption = "Rows are classes, columns answers, both in the order of the alphabet."
@@ -219,7 +219,7 @@ NOT_LAYERS = ("head", "added", "unused")  # parts that are new in every model, o
 TRAINED = ("trained", "merged")  # fates of weights that steps of a training have moved
 
 
-def proof_section(facts: Facts) -> str:
+def proof_section(facts: ReportFacts) -> str:
     """Numbers, confusion, classes, worst mistakes, certainty, weights, forgetting."""
     if not facts.ships:
         return ""
@@ -237,7 +237,7 @@ def proof_section(facts: Facts) -> str:
     )
 
 
-def _numbers(facts: Facts) -> str:
+def _numbers(facts: ReportFacts) -> str:
     estimate, test = facts.summary.estimate, facts.summary.test
     rows = []
     if estimate is not None:
@@ -262,7 +262,7 @@ def _numbers(facts: Facts) -> str:
 # ---- classes, mistakes, certainty --------------------------------------------------------
 
 
-def _classes(facts: Facts) -> str:
+def _classes(facts: ReportFacts) -> str:
     """One row a class: how many are found, with the interval, and how far its name holds."""
     if not facts.classes:
         return ""
@@ -316,7 +316,7 @@ def _tested(score: ClassScore | None) -> str:
     return html.escaped(f"{interval(score.recall, score.low, score.high, score.n)}, of {score.n:,}")
 
 
-def _worst(facts: Facts) -> str:
+def _worst(facts: ReportFacts) -> str:
     found = worst(facts)
     if not found:
         return html.paragraph("It made no mistake on examples held out.") if facts.held else ""
@@ -328,7 +328,7 @@ def _worst(facts: Facts) -> str:
     return html.heading("Its worst mistakes, the surest first") + shots(facts, shown)
 
 
-def _certainty(facts: Facts) -> str:
+def _certainty(facts: ReportFacts) -> str:
     found = facts.certainty
     if found is None:
         return ""
@@ -341,7 +341,7 @@ def _certainty(facts: Facts) -> str:
     return html.side_by_side(html.figure(title, picture, caption), _promise(facts))
 
 
-def _promise(facts: Facts) -> str:
+def _promise(facts: ReportFacts) -> str:
     """What “sure” and “unlike anything” mean in its answers."""
     calibration, held = facts.calibration, facts.held
     if calibration is None or not held:
@@ -369,7 +369,7 @@ def _promise(facts: Facts) -> str:
 # ---- weights -----------------------------------------------------------------------------
 
 
-def ledger_figure(facts: Facts) -> str:
+def ledger_figure(facts: ReportFacts) -> str:
     """What became of every tensor of the start, and what is new."""
     if facts.ledger is None:
         return ""
@@ -396,20 +396,20 @@ def ledger_figure(facts: Facts) -> str:
     )
 
 
-def _fates(ledger: Ledger) -> list[Piece]:
+def _fates(ledger: Ledger) -> list[BarPiece]:
     sizes: Counter[str] = Counter()
     for row in ledger.rows:
         if row.fate in FATES:
             sizes[row.fate] += row.numel
     total = max(sizes.total(), 1)
     return [
-        Piece(f"{FATES[fate][1]}: {sizes[fate]:,} numbers", sizes[fate] / total, FATES[fate][0])
+        BarPiece(f"{FATES[fate][1]}: {sizes[fate]:,} numbers", sizes[fate] / total, FATES[fate][0])
         for fate in FATES
         if sizes[fate]
     ]
 
 
-def _forgetting(facts: Facts) -> str:
+def _forgetting(facts: ReportFacts) -> str:
     """Whether fine-tuning undid what the base model knew, where what ships was fine-tuned."""
     seen = [note for note in facts.summary.guards if note.kind == "forgetting"]
     told = [

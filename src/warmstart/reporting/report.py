@@ -35,7 +35,7 @@ from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_alone
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
-from warmstart.records.comparison import Certainty, ClassScore
+from warmstart.records.comparison import ClassScore, Confidence
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import Ledger, NetworkRecord
@@ -43,12 +43,12 @@ from warmstart.records.plan import Plan
 from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import read_json, write_bytes
 from warmstart.records.summary import Inspection, LabelScore, Summary
-from warmstart.reporting.facts import Facts, Repeat, Said, Stretch
+from warmstart.reporting.facts import HeldOutAnswer, Repeat, ReportFacts, Stretch
 from warmstart.reporting.page import page
 from warmstart.reporting.pictures import wanted
 from warmstart.request import NAME as request_NAME
 from warmstart.request import OBJECT, Request, RequestFile, columns_of, decoded, read_request
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- What a finished run of several labels, or of a number, has said, read for the report.
 
@@ -78,7 +78,7 @@ def read_label_scores(
     lines, names = [*_held(path)], data.classes
     if not lines:
         return ()
-    truth = LABEL_SETS.read([told["target"] for told in lines], names)
+    truth = MULTILABEL.read([told["target"] for told in lines], names)
     answers = np.array([[told["scores"][name] for name in names] for told in lines])
     own = calibration.thresholds if isinstance(calibration, LabelCalibration) else ()
     thresholds = np.array(own) if own else np.full(len(names), 0.5)
@@ -219,7 +219,7 @@ def read_plan_if_there(path: Path) -> Plan | None:
     return read_plan(path.read_text("utf-8"), str(path)) if path.is_file() else None
 
 
-def read_said(path: Path, record: DataRecord | None) -> tuple[Said, ...]:
+def read_said(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, ...]:
     """What was said of examples held out; of each only what the report needs is kept.
 
     Examples that the record does not list are passed over.
@@ -239,13 +239,13 @@ def read_said(path: Path, record: DataRecord | None) -> tuple[Said, ...]:
     return tuple(one for one in found if one.id in ids and {one.label, one.target} <= names)
 
 
-def _said(path: Path) -> Iterator[Said]:
+def _said(path: Path) -> Iterator[HeldOutAnswer]:
     known: dict[str, str] = {}  # one text for all that say the same
     with path.open(encoding="utf-8") as file:
         for line in file:
             told = json.loads(line)
             scores = told["scores"]
-            yield Said(
+            yield HeldOutAnswer(
                 id=told["id"],
                 split=known.setdefault(told["split"], told["split"]),
                 target=known.setdefault(told["target"], told["target"]),
@@ -272,7 +272,7 @@ def first_folder(path: Path) -> str | None:
     return next((str(folder) for folder in told if folder is not None), None)
 
 
-def scored(said: Sequence[Said], record: DataRecord) -> tuple[ClassScore, ...]:
+def scored(said: Sequence[HeldOutAnswer], record: DataRecord) -> tuple[ClassScore, ...]:
     """Class by class, copies and groups counted as one where it comes to intervals."""
     if not said:
         return ()
@@ -282,7 +282,7 @@ def scored(said: Sequence[Said], record: DataRecord) -> tuple[ClassScore, ...]:
     return per_class(predicted, labels, _blocks(said, record), record.classes)
 
 
-def weighed(said: Sequence[Said], record: DataRecord) -> Certainty | None:
+def weighed(said: Sequence[HeldOutAnswer], record: DataRecord) -> Confidence | None:
     """Whether answers are right as often as they are sure."""
     if not said:
         return None
@@ -291,7 +291,9 @@ def weighed(said: Sequence[Said], record: DataRecord) -> Certainty | None:
     return certainty(sure, right, _blocks(said, record), nouns_of(record.kind))
 
 
-def _blocks(said: Sequence[Said], record: DataRecord) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _blocks(
+    said: Sequence[HeldOutAnswer], record: DataRecord
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     found = {example.id: example for example in record.examples}
     return blocks([found[one.id] for one in said], record.twins)
 
@@ -389,7 +391,7 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     return path
 
 
-def _shown(run: Path, facts: Facts, data: DataRecord, load: Load) -> Facts:
+def _shown(run: Path, facts: ReportFacts, data: DataRecord, load: Load) -> ReportFacts:
     """With pictures of the examples that the page names, or excerpts of texts."""
     if data.kind == "text":
         return replace(facts, excerpts=excerpts(wanted(facts), data, load))
@@ -398,7 +400,7 @@ def _shown(run: Path, facts: Facts, data: DataRecord, load: Load) -> Facts:
     return replace(facts, thumbs=thumbnails(wanted(facts), data, load, prep))
 
 
-def read_facts(run: Path, data: DataRecord | None = None) -> Facts:
+def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     """All that the report tells, without pictures. Raises: as `write_report`."""
     summary = read_json(run / "summary.json", Summary)
     place = first_folder(run) or run.name
@@ -414,7 +416,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> Facts:
     calibration = read_calibration(run)
     held = [one for one in said if one.split == "oof"]
     tested = [one for one in said if one.split == "test"]
-    return Facts(
+    return ReportFacts(
         place=place,
         title=title_of(summary.start.name),
         summary=summary,

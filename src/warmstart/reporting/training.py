@@ -9,8 +9,8 @@ from warmstart.events import Event
 from warmstart.formatting import percent, percents, sentence
 from warmstart.nouns import Nouns
 from warmstart.reporting import html
-from warmstart.reporting.curves import Axis, Reader
-from warmstart.reporting.facts import Facts
+from warmstart.reporting.curves import Axis, CurveReader
+from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Curve, Point, axes, chart, steps_to, thinned, upright
 from warmstart.tasks.words import TASK_WORDS, change_text
 
@@ -20,7 +20,7 @@ DRAWN = 48  # points of a loss: each the mean of some batches, for single ones j
 
 
 @dataclass(slots=True)
-class Course:
+class TrainingCurve:
     """What the events of a training tell: points by curve, and what guards saw, at which step."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -36,9 +36,9 @@ class Course:
         return found
 
 
-def course(events: Sequence[Event]) -> Course:
+def course(events: Sequence[Event]) -> TrainingCurve:
     """Read the curves of a run from its events."""
-    reader, axis, found = Reader(), Axis(), Course()
+    reader, axis, found = CurveReader(), Axis(), TrainingCurve()
     for event in events:
         values = reader.read(event)
         if not values:
@@ -57,7 +57,7 @@ def course(events: Sequence[Event]) -> Course:
     return found
 
 
-def training_section(facts: Facts) -> str:
+def training_section(facts: ReportFacts) -> str:
     """The curves of loss and accuracy, and the guards."""
     found = course(facts.events)
     return html.section(
@@ -71,7 +71,7 @@ def training_section(facts: Facts) -> str:
     )
 
 
-def _before(facts: Facts) -> str:
+def _before(facts: ReportFacts) -> str:
     """The linear probe on the same folds, and what fine-tuning changed."""
     probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
     if probe is None or gain is None:
@@ -85,7 +85,7 @@ def _before(facts: Facts) -> str:
     )
 
 
-def _tried(facts: Facts, found: Course) -> str:
+def _tried(facts: ReportFacts, found: TrainingCurve) -> str:
     """Whose curves these are, where what was trained is not in the model."""
     if not found.points or not facts.is_thrown_away:
         return ""
@@ -95,7 +95,7 @@ def _tried(facts: Facts, found: Course) -> str:
     )
 
 
-def _nothing(facts: Facts, found: Course) -> str:
+def _nothing(facts: ReportFacts, found: TrainingCurve) -> str:
     if found.points:
         return ""
     head = facts.summary.seconds.get("head", 0.0)
@@ -106,7 +106,7 @@ def _nothing(facts: Facts, found: Course) -> str:
     )
 
 
-def _losses(found: Course, nouns: Nouns) -> str:
+def _losses(found: TrainingCurve, nouns: Nouns) -> str:
     curves = found.of("loss")
     if not curves:
         return ""
@@ -127,7 +127,7 @@ def _losses(found: Course, nouns: Nouns) -> str:
     )
 
 
-def _accuracies(facts: Facts, found: Course) -> str:
+def _accuracies(facts: ReportFacts, found: TrainingCurve) -> str:
     curves, base = found.of("val_accuracy"), found.of("head_accuracy")
     epochs = found.of("epoch")
     if not curves or not epochs:
@@ -181,7 +181,7 @@ def _holds_out(group: str) -> bool:
 
 
 def _figure(
-    found: Course,
+    found: TrainingCurve,
     drawn: Sequence[tuple[str, str, list[Point]]],
     top: float,
     title: str,
@@ -215,7 +215,7 @@ def _figure(
     return html.figure(title, picture + (html.legend(legend) if legend else ""), caption)
 
 
-def _guards(facts: Facts, found: Course) -> str:
+def _guards(facts: ReportFacts, found: TrainingCurve) -> str:
     """What the guards saw, as the events tell it, else as the summary does.
 
     Nothing of a network that was tried and not kept.

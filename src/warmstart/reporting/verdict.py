@@ -8,8 +8,8 @@ from warmstart.formatting import percent, percents, sentence
 from warmstart.nouns import Nouns
 from warmstart.records.summary import Evidence
 from warmstart.reporting import html
-from warmstart.reporting.facts import Facts
-from warmstart.reporting.figures import Curve, Measure, Point, axes, band, chart, on_a_line
+from warmstart.reporting.facts import ReportFacts
+from warmstart.reporting.figures import Curve, MeasuredShare, Point, axes, band, chart, on_a_line
 from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.words import EVIDENCE_NAMES, signed_points
 
@@ -24,7 +24,7 @@ POINTS = (
 _POINTS_IN_CURVE = 24
 
 
-def verdict_section(facts: Facts) -> str:
+def verdict_section(facts: ReportFacts) -> str:
     """The verdict's evidence: two pictures, then the table of all of it."""
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
     signal = against_shuffled(facts, "signal")
@@ -38,7 +38,7 @@ def verdict_section(facts: Facts) -> str:
     )
 
 
-def against_shuffled(facts: Facts, name: str) -> tuple[str, str, str] | None:
+def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | None:
     """The right labels against shuffled ones: heading, picture, caption, where measured."""
     found = facts.evidence("signal")
     if found is None or found.value is None or found.low is None or found.high is None:
@@ -46,10 +46,10 @@ def against_shuffled(facts: Facts, name: str) -> tuple[str, str, str] | None:
     mean = facts.detail("signal", "null_mean")
     middle = (found.low + found.high) / 2 if mean is None else mean
     low, high = percents(found.low, found.high, n=found.n)
-    right = Measure(
+    right = MeasuredShare(
         f"{percent(found.value, found.n)} with your labels", found.value, found.value, found.value
     )
-    shuffled = Measure(
+    shuffled = MeasuredShare(
         f"{low} to {high} % with shuffled labels", middle, found.low, found.high, is_main=False
     )
     title = "Your labels against the same labels shuffled"
@@ -61,7 +61,7 @@ def against_shuffled(facts: Facts, name: str) -> tuple[str, str, str] | None:
     return title, picture, f"{found.meaning}{chance}{how if chance else ''}"
 
 
-def _curve(facts: Facts) -> str:
+def _curve(facts: ReportFacts) -> str:
     """The learning curve, carried on to twice as many images."""
     found = facts.evidence("appetite")
     scale, rate = facts.detail("appetite", "scale"), facts.detail("appetite", "rate")

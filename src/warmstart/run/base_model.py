@@ -23,24 +23,24 @@ from warmstart.data.near_duplicates import with_twins
 from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
-from warmstart.errors import RunFolderError, StartError
+from warmstart.errors import ModelError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Event, Steps, drain
 from warmstart.features.batches import fitted
-from warmstart.features.extract import Features
-from warmstart.features.extraction import Look, take_look
+from warmstart.features.extract import ExtractedRows
+from warmstart.features.extraction import ExtractedFeatures, take_look
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputWish
-from warmstart.network.load import Start, load
-from warmstart.network.registry import DEFAULTS, Listing, available
+from warmstart.network.load import PretrainedModel, load
+from warmstart.network.registry import DEFAULTS, ModelListing, available
 from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import nouns_of
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import profiles
-from warmstart.records.comparison import FailedStart, RankedStart, Ranking
+from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs
-from warmstart.records.network import NetworkRecord, StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 from warmstart.records.recording import Clock
 from warmstart.records.summary import Estimate
@@ -51,7 +51,7 @@ from warmstart.run.cleaning import near_copies, settle
 from warmstart.run.inputs import check_waves, input_wish, settle_stream
 from warmstart.stats.paired import Difference, stand
 from warmstart.training import dataset
-from warmstart.training.dataset import Arranged
+from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
 from warmstart.training.prior import Inherited
 from warmstart.training.score import estimate
@@ -60,15 +60,15 @@ from warmstart.training.score import estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class ExtractedModel:
     """What stays of a start after its look: the network itself is released."""
 
     name: str
     arch: str | None
-    start: StartRecord
+    start: BaseModelRecord
     network: NetworkRecord
-    taps: tuple[Tap, ...]
-    features: Features
+    taps: tuple[FeatureLayer, ...]
+    features: ExtractedRows
     unreadable: Mapping[str, str]  # example ids, with the reason
     twins: tuple[tuple[str, str], ...]  # near copies, by id
     engine: Choice
@@ -78,17 +78,17 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredModel:
     """A start and its head. Shapes: hits (n,) of 0 and 1 over the rows held out."""
 
-    looked: Looked
+    looked: ExtractedModel
     estimate: Estimate
     hits: NDArray[np.float64]
     head: str
     seconds: float
 
 
-def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
+def ranking(judged: Sequence[ScoredModel], arranged: LabelledRows, seed: int) -> Ranking:
     """Order, ties, and the start to take. All starts were judged on the same rows."""
     n = len(judged[0].hits)
     held = slice(len(arranged.learn) - n, None)  # a hold-out stands last; folds hold out all
@@ -119,14 +119,14 @@ def ranking(judged: Sequence[Judged], arranged: Arranged, seed: int) -> Ranking:
     )
 
 
-def _work(looked: Looked) -> tuple[int, int]:
+def _work(looked: ExtractedModel) -> tuple[int, int]:
     return sum(part.macs for part in looked.network.parts), looked.start.parameters
 
 
-def _record(judged: Judged, gap: Difference) -> RankedStart:
+def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
     looked, claim = judged.looked, judged.estimate
     macs, parameters = _work(looked)
-    return RankedStart(
+    return RankedModel(
         name=looked.name,
         title=looked.start.title,
         arch=looked.arch,
@@ -146,11 +146,11 @@ def _record(judged: Judged, gap: Difference) -> RankedStart:
 
 
 def _because(
-    take: RankedStart,
-    best: Sequence[RankedStart],
-    starts: Sequence[RankedStart],
+    take: RankedModel,
+    best: Sequence[RankedModel],
+    starts: Sequence[RankedModel],
     n: int,
-    arranged: Arranged,
+    arranged: LabelledRows,
 ) -> str:
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
@@ -169,7 +169,7 @@ def _because(
     return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
 
 
-def _tied(other: RankedStart, take: RankedStart) -> str:
+def _tied(other: RankedModel, take: RankedModel) -> str:
     ratio = other.macs / max(take.macs, 1)
     return f"{other.name} ({100 * other.value:.0f} %, {ratio:.1f} times the work)"
 
@@ -185,10 +185,10 @@ def _list(items: Sequence[str]) -> str:
 SCRATCH = "scratch"  # the start for tables where none is named: a network that knows nothing
 
 
-def table_start(start: Any, collection: Collection, seed: int) -> Start:
+def table_start(start: Any, collection: Collection, seed: int) -> PretrainedModel:
     """The network for these columns: drawn anew, or a run's, its columns kept by name.
 
-    Raises: StartError for a start that takes something else, RunFolderError for a run that is
+    Raises: ModelError for a start that takes something else, RunFolderError for a run that is
     none.
     """
     record = collection.record
@@ -196,20 +196,20 @@ def table_start(start: Any, collection: Collection, seed: int) -> Start:
     if start == SCRATCH:
         n_outputs = max(len(record.classes), 1)  # of an output that is never used
         module = draw(inputs, n_outputs, seed)
-        return Start(module=module, record=describe(module, inputs, n_outputs))
+        return PretrainedModel(module=module, record=describe(module, inputs, n_outputs))
     if not lineage.is_run(start):
         shown = start if isinstance(start, str) else type(start).__name__
-        raise StartError(
+        raise ModelError(
             f"{shown} takes no rows of a table; name a run that learnt from one (--start "
             "runs/NAME), or leave --start away: then a network is trained from nothing."
         )
     return change_columns(lineage.start_from_run(Path(start)), inputs)
 
 
-def tensor_start(start: Any, collection: Collection) -> Start:
-    """The user's own network, which is given the tensors as they are. Raises: StartError."""
+def tensor_start(start: Any, collection: Collection) -> PretrainedModel:
+    """The user's own network, which is given the tensors as they are. Raises: ModelError."""
     if not isinstance(start, nn.Module):
-        raise StartError(
+        raise ModelError(
             f"{collection.wording.source} holds tensors, which a network of your own takes: give "
             "it with start=network."
         )
@@ -223,10 +223,10 @@ LARGE = 100_000_000  # parameters above which --start auto leaves a network alon
 
 def choose_start(
     asked: Request, collection: Collection, clock: Clock
-) -> Steps[tuple[Request, Start]]:
+) -> Steps[tuple[Request, PretrainedModel]]:
     """Load the start; under `--start auto` the one that a ranking of those on disk says to take.
 
-    The request that comes back names it, with the reason. Raises: StartError if the start
+    The request that comes back names it, with the reason. Raises: ModelError if the start
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
     that is none, or shipped no model.
     """
@@ -234,7 +234,7 @@ def choose_start(
     kind = collection.record.kind
     if kind == "table":
         if asked.arch is not None:
-            raise StartError(
+            raise ModelError(
                 f"--arch {asked.arch}: rows of a table are learnt by a network of warmstart's own; "
                 "leave it away."
             )
@@ -292,10 +292,10 @@ def open_start(
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     inputs: InputWish | None = None,
-) -> Start:
+) -> PretrainedModel:
     """Load a start of any kind: a run's folder, or what `network.load` takes.
 
-    Raises: StartError if it cannot be loaded or changed for such inputs, RunFolderError for
+    Raises: ModelError if it cannot be loaded or changed for such inputs, RunFolderError for
     a run that is none.
     """
     if lineage.is_run(start):
@@ -304,7 +304,7 @@ def open_start(
     return load(start, arch=arch, preprocessing=preprocessing, inputs=inputs)
 
 
-def _as_before(run: Start, inputs: InputWish) -> InputWish:
+def _as_before(run: PretrainedModel, inputs: InputWish) -> InputWish:
     """A run that learnt from such bands keeps the ranges that it scaled them by.
 
     One that learnt from sounds keeps how it drew them.
@@ -332,7 +332,7 @@ def on_disk(
     return names, tuple(start.name for start in found if start.name not in names)
 
 
-def _parameters(listing: Listing) -> int:
+def _parameters(listing: ModelListing) -> int:
     """As listed, or as many as 32-bit weights fill that file."""
     return listing.parameters or Path(listing.where).stat().st_size // 4
 
@@ -361,25 +361,25 @@ def rank(
 
     The test part is not looked at. Images that some start could not read count for none.
     A start that fails is listed and the others go on.
-    Raises: StartError (the first) if all fail, DataError if too little can be read.
+    Raises: ModelError (the first) if all fail, DataError if too little can be read.
     """
     examples = tuple(e for e in collection.record.examples if e.split != "test")
     seen = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
     yield _forecast(len(names), len(examples), collection.record.kind)
-    looked: list[Looked] = []
-    failed: list[FailedStart] = []  # texts: an error kept would keep the network it came from
+    looked: list[ExtractedModel] = []
+    failed: list[FailedModel] = []  # texts: an error kept would keep the network it came from
     for name in names:
         try:
             looked.append((yield from _look(name, seen, looked, inputs)))
-        except (StartError, RunFolderError) as error:
-            failed.append(FailedStart(name=name, error=str(error)))
+        except (ModelError, RunFolderError) as error:
+            failed.append(FailedModel(name=name, error=str(error)))
             yield events.note("read", "Failed", f"{name}: {error}")
     if not looked:
-        raise StartError(failed[0].error)
+        raise ModelError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
     arranged = dataset.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
-    judged: list[Judged] = []
+    judged: list[ScoredModel] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
         for one in looked:
@@ -397,8 +397,8 @@ def _forecast(n_starts: int, n_images: int, kind: Kind) -> Event:
 
 
 def _look(
-    name: str, collection: Collection, before: Sequence[Looked], inputs: InputWish | None
-) -> Steps[Looked]:
+    name: str, collection: Collection, before: Sequence[ExtractedModel], inputs: InputWish | None
+) -> Steps[ExtractedModel]:
     """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
     start = fitted(open_start(file, arch, inputs=inputs), collection, inputs)
@@ -410,7 +410,7 @@ def _look(
     for tap in look.taps:
         read(tap)
     inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-    return Looked(
+    return ExtractedModel(
         name=name,
         arch=arch,
         start=start.record,
@@ -426,7 +426,7 @@ def _look(
     )
 
 
-def _timed(steps: Steps[Look]) -> Steps[tuple[Look, float | None]]:
+def _timed(steps: Steps[ExtractedFeatures]) -> Steps[tuple[ExtractedFeatures, float | None]]:
     """A look, and the images a second that its last event told; None where none was passed."""
     speed = None
     with closing(steps):
@@ -439,7 +439,7 @@ def _timed(steps: Steps[Look]) -> Steps[tuple[Look, float | None]]:
             yield event
 
 
-def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
+def _judge(one: ExtractedModel, arranged: LabelledRows, seed: int) -> ScoredModel:
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
     asked = Request(data=None, start=one.name, budget="fast", seed=seed)
@@ -453,7 +453,7 @@ def _judge(one: Looked, arranged: Arranged, seed: int) -> Judged:
     held = fit.fold >= 0
     hits = arranged.target.credits(fit.probabilities[held], arranged.labels[held])
     seconds = one.seconds + time.perf_counter() - began
-    return Judged(one, estimate(fit, arranged), hits, fit.name, seconds)
+    return ScoredModel(one, estimate(fit, arranged), hits, fit.name, seconds)
 
 
 # ---- `warmstart rank DATA`: which pretrained network suits this data, one look each.
@@ -474,7 +474,7 @@ def rank_base_models(
     `starts` are names as --start takes them, or FILE@timm:NAME for a file of weights;
     without any, what lies on this computer (at most 6, the smallest).
     Raises: UsageError for a seed that is none, DataError if the data cannot be used,
-    StartError if no start can.
+    ModelError if no start can.
     """
     request.check(Request(data=data, seed=seed))
     collection = yield from read(data, label=label, group=group, task=task, strict=strict)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from warmstart.features import engine_speeds
-from warmstart.features.cache import Store, StoreInfo
+from warmstart.features.cache import CacheInfo, FeatureCache
 from warmstart.features.offload import clear_belts
 from warmstart.machine import default_root
 
 
-def info() -> StoreInfo:
+def info() -> CacheInfo:
     """What is kept, where, and how large it may grow."""
-    return Store(default_root()).info()
+    return FeatureCache(default_root()).info()
 
 
-def clear() -> StoreInfo:
+def clear() -> CacheInfo:
     """Remove all that no running job uses; returns what was there before."""
-    store = Store(default_root())
+    store = FeatureCache(default_root())
     before = store.info()
     store.clear()
     clear_belts(store.root)

@@ -15,7 +15,7 @@ from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance
 from warmstart.planning.schedule import head_alone
 from warmstart.records.data import Example
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence
 from warmstart.solve.kernels import Features
@@ -25,8 +25,8 @@ from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import change_text, points
 from warmstart.training.boosting import beside
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.dataset import Arranged, Reader, ReadTap, Scene
-from warmstart.training.fine_tune import Worked, tune
+from warmstart.training.dataset import LabelledRows, Reader, ReadTap, TrainingDataset
+from warmstart.training.fine_tune import FineTuned, tune
 from warmstart.training.linear_probe import HeadFit, calibrated_by
 from warmstart.training.output import by_tap
 from warmstart.training.score import Measured, estimate, score_test
@@ -37,7 +37,7 @@ LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choic
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class CandidatePair:
     """A reader of the taps of tuned layers, and of the start's own beside them."""
 
     tuned: Reader
@@ -47,20 +47,20 @@ class Both:
         """From examples to the reader of their taps, (n, d_t) each."""
         tuned, start = self.tuned(examples), self.start(examples)
 
-        def read(tap: Tap) -> Features:
+        def read(tap: FeatureLayer) -> Features:
             return start(replace(tap, of="")) if tap.of else tuned(tap)
 
         return read
 
 
 def tune_and_weigh(
-    scene: Scene,
+    scene: TrainingDataset,
     plan: Plan,
     head: HeadFit,
     digests: Mapping[str, str],
     checkpoints: Checkpoints,
     allowance: Allowance,
-) -> Steps[Worked]:
+) -> Steps[FineTuned]:
     """Train as the plan says, then choose what is shipped. Raises: as `tune` does."""
     with freed_memory_kept():
         worked = yield from tune(scene, plan, head, digests, checkpoints, allowance)
@@ -68,7 +68,7 @@ def tune_and_weigh(
     return replace(weighed, beside=(yield from beside(scene, weighed)))
 
 
-def measure(worked: Worked, arranged: Arranged, head: HeadFit, is_shipped: bool) -> Measured:
+def measure(worked: FineTuned, arranged: LabelledRows, head: HeadFit, is_shipped: bool) -> Measured:
     """The estimate of what ships, that of the linear probe on the same rows, and the test set.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
@@ -97,7 +97,7 @@ def on_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     )
 
 
-def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Worked]:
+def weigh(scene: TrainingDataset, plan: Plan, head: HeadFit, worked: FineTuned) -> Steps[FineTuned]:
     """What is shipped, by rows that were held out; a depth that the user set ships as it is.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
@@ -113,7 +113,9 @@ def weigh(scene: Scene, plan: Plan, head: HeadFit, worked: Worked) -> Steps[Work
     return found
 
 
-def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
+def _carried_out(
+    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+) -> FineTuned:
     kind = decision.kind
     if kind == HEAD:
         return _head(scene, head, worked, decision)
@@ -122,7 +124,7 @@ def _carried_out(scene: Scene, head: HeadFit, worked: Worked, decision: Decision
     return _blended(scene, head, worked, decision)
 
 
-def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
+def _tuned(scene: TrainingDataset, worked: FineTuned, decision: Decision) -> FineTuned:
     """The fine-tuned network, calibrated as its predictions at full size are."""
     fitted = worked.head
     made = replace(
@@ -141,7 +143,9 @@ def _tuned(scene: Scene, worked: Worked, decision: Decision) -> Worked:
     return replace(worked, head=made, why=why)
 
 
-def _head(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
+def _head(
+    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+) -> FineTuned:
     """The network as it came: training is reported, and nothing of it is kept."""
     why = f"{_tried(str(worked.plan.strategy.value))} and is no better on held-out examples"
     return replace(
@@ -167,7 +171,9 @@ def _network(strategy: str) -> str:
     return "the network from scratch" if strategy.startswith("scratch") else strategy
 
 
-def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) -> Worked:
+def _blended(
+    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+) -> FineTuned:
     """Both in one network: the head listens to the tuned layers and to the start's own."""
     option = decision.option
     cut, share = frozen_prefix(worked.plan), option.share
@@ -201,7 +207,7 @@ def _blended(scene: Scene, head: HeadFit, worked: Worked, decision: Decision) ->
         worked,
         network=network,
         head=made,
-        reader=Both(worked.reader, scene.look.reader),
+        reader=CandidatePair(worked.reader, scene.look.reader),
         shipped=BLEND,
         why=why,
     )
@@ -211,7 +217,7 @@ def _bias(head: HeadFit) -> Array:
     return head.calibration.temperature * head.bias.astype(np.float64) + head.calibration.bias
 
 
-def fine_tuning_gain(probe: Array, tuned: Array, arranged: Arranged, fold: Rows) -> Evidence:
+def fine_tuning_gain(probe: Array, tuned: Array, arranged: LabelledRows, fold: Rows) -> Evidence:
     """What fine-tuning brought over the linear probe, on rows that neither had learnt from.
 
     Shapes: probe, tuned (n, K) out-of-fold answers by the same folds; fold (n,), -1 for rows that

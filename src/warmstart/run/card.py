@@ -12,7 +12,7 @@ from warmstart.nouns import nouns_of
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import pictures
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Summary
 from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, further, percent, score_of
 
@@ -80,7 +80,7 @@ def can_be_plain(model: ModelRecord) -> bool:
 LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
 NAMED = 6  # classes of a start that are named
 
-Hook = tuple[str, str, str, str]  # whose layers (as `Tap.of`), module, pooling, layout
+Hook = tuple[str, str, str, str]  # whose layers (as `FeatureLayer.of`), module, pooling, layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class CardFacts:
     name: str
     summary: Summary
     data: DataRecord
-    start: StartRecord
+    start: BaseModelRecord
     model: ModelRecord | None
     hooks: tuple[Hook, ...] | None
     ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
@@ -155,7 +155,7 @@ def _lead(facts: CardFacts) -> str:
     )
 
 
-def lineage(start: StartRecord, ancestors: Sequence[str]) -> str:
+def lineage(start: BaseModelRecord, ancestors: Sequence[str]) -> str:
     """What a run that was the start was made from itself, as one sentence; else nothing.
 
     >>> from types import SimpleNamespace as Record

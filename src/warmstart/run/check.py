@@ -12,7 +12,7 @@ from warmstart.events import Steps
 from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.extraction import take_look
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock, recorded
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Checked
@@ -26,7 +26,7 @@ from warmstart.training.dataset import set_scene
 def check(asked: Request) -> Steps[Checked]:
     """Read, look and check. With --out or --fix a folder is written, none of it a model.
 
-    Raises: DataError, StartError, UsageError or RunFolderError as `fit` does.
+    Raises: DataError, ModelError, UsageError or RunFolderError as `fit` does.
     """
     clock = Clock()
     request.check(asked)
@@ -41,7 +41,11 @@ def check(asked: Request) -> Steps[Checked]:
 
 
 def _work(
-    asked: Request, folder: RunFolder | None, collection: Collection, start: Start, clock: Clock
+    asked: Request,
+    folder: RunFolder | None,
+    collection: Collection,
+    start: PretrainedModel,
+    clock: Clock,
 ) -> Steps[Checked]:
     look = yield from take_look(collection, start)
     clock.lap("look")

@@ -13,7 +13,7 @@ from warmstart.data.labels import check_known, check_left, labelling_of
 from warmstart.data.near_duplicates import (
     ALIKE,
     ALIKE_SOUNDS,
-    Twin,
+    NearDuplicate,
     agreeing,
     comparable,
     find_twins,
@@ -23,7 +23,7 @@ from warmstart.data.near_duplicates import (
 from warmstart.errors import DataError, RunFolderError
 from warmstart.features.batches import text_copies
 from warmstart.features.extract import first_of_each
-from warmstart.features.extraction import Album, Look, load_same
+from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_same
 from warmstart.modalities.audio import ONE_RECORDING, likeness
 from warmstart.nouns import IMAGES, Nouns, count, is_are, nouns_of
 from warmstart.planning import rules
@@ -226,7 +226,9 @@ def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
 COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
 
 
-def settled(collection: Collection, look: Look, fix_into: Path | None = None) -> Collection:
+def settled(
+    collection: Collection, look: ExtractedFeatures, fix_into: Path | None = None
+) -> Collection:
     """Unreadable images left out; copies, near copies, conflicts and leaks noted.
 
     With `fix_into` (--fix) those are left out too, and clean.csv is written there.
@@ -241,7 +243,7 @@ def settled(collection: Collection, look: Look, fix_into: Path | None = None) ->
     return repaired(noted, reasons) if reasons else noted
 
 
-def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ...]:
+def near_copies(collection: Collection, look: ExtractedFeatures) -> tuple[tuple[str, str], ...]:
     """Near copies among all parts: pairs of ids. Exact copies are no news here."""
     examples = collection.record.examples
     if collection.record.kind in ("table", "tensor"):
@@ -249,14 +251,14 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
     if collection.record.kind == "text":
         return text_copies(collection)
     shown = first_of_each(examples, [e.sha256 for e in examples])  # one example a content
-    large = np.flatnonzero(Album(look, shown).files.short_side() >= rules.LEAST_SIDE)
+    large = np.flatnonzero(StoredThumbnails(look, shown).files.short_side() >= rules.LEAST_SIDE)
     shown = [shown[row] for row in large]
     if len(shown) < 2:
         return ()
     features = comparable(look.reader(shown), look.taps[-1], len(shown))
     is_heard = collection.record.kind == "audio"
     alike = ALIKE_SOUNDS if is_heard else ALIKE
-    found = find_twins(Album(look, shown), features, alike)
+    found = find_twins(StoredThumbnails(look, shown), features, alike)
     if is_heard:
         found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
     places = {row for twin in found for row in (twin.first, twin.second)}
@@ -272,7 +274,7 @@ def near_copies(collection: Collection, look: Look) -> tuple[tuple[str, str], ..
     )
 
 
-def _is_echo(collection: Collection, shown: Sequence[Example], twin: Twin) -> bool:
+def _is_echo(collection: Collection, shown: Sequence[Example], twin: NearDuplicate) -> bool:
     """Whether two clips that look alike are one recording; False where one can be had no more."""
     try:
         pair = [load_same(collection, shown[row]) for row in (twin.first, twin.second)]

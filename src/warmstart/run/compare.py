@@ -16,7 +16,7 @@ from warmstart.data.splits import blocks
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.evaluation.compare import (
     HeldOut,
-    Said,
+    RunAnswer,
     accuracies,
     common,
     course_of,
@@ -33,7 +33,7 @@ from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.solve.calibration import log_losses_of
 from warmstart.stats.intervals import Blocks
-from warmstart.tasks.multilabel import LABEL_SETS
+from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- What each example held out adds to a run's score, from its line in predictions.jsonl.
 
@@ -52,9 +52,9 @@ def _numbers(data: DataRecord) -> Credit:
 
 def _label_sets(data: DataRecord) -> Credit:
     def credit(told: Mapping[str, Any]) -> float:
-        truth = LABEL_SETS.read([told["target"]], data.classes)
+        truth = MULTILABEL.read([told["target"]], data.classes)
         said = np.array([[told["scores"][name] for name in data.classes]])
-        return 1 - float(log_losses_of(LABEL_SETS.scores_of(said), truth)[0]) / math.log(2)
+        return 1 - float(log_losses_of(MULTILABEL.scores_of(said), truth)[0]) / math.log(2)
 
     return credit
 
@@ -178,14 +178,14 @@ def _check_finished(path: Path) -> None:
     )
 
 
-def _said(path: Path, credit: Credit) -> Iterator[Said]:
+def _said(path: Path, credit: Credit) -> Iterator[RunAnswer]:
     """The lines of predictions.jsonl. Raises: RunFolderError if there are none to be read."""
     file = path / "predictions.jsonl"
     try:
         with open(file, encoding="utf-8") as lines:
             for line in lines:
                 told = json.loads(line)
-                yield Said(
+                yield RunAnswer(
                     told["id"],
                     told["split"] == "test",
                     told["target"],

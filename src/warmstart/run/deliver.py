@@ -16,7 +16,7 @@ from warmstart.events import Event, Steps
 from warmstart.evidence.check import gain_record
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.batches import to_tensor
-from warmstart.features.extraction import Look
+from warmstart.features.extraction import ExtractedFeatures
 from warmstart.machine import peak_rss_mb
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
@@ -31,9 +31,9 @@ from warmstart.records.summary import (
     FrozenProof,
     Inspection,
     Readiness,
-    Shipped,
-    StartCounts,
+    ShippedCandidate,
     Summary,
+    TensorCounts,
     Verdict,
 )
 from warmstart.reporting.report import write_report
@@ -41,8 +41,8 @@ from warmstart.run import lineage, model_files, notes
 from warmstart.run.card import CardFacts, card
 from warmstart.run.model_files import Origin
 from warmstart.tasks.words import test_estimate
-from warmstart.training.dataset import Arranged
-from warmstart.training.fine_tune import Worked
+from warmstart.training.dataset import LabelledRows
+from warmstart.training.fine_tune import FineTuned
 from warmstart.training.score import Measured, confident, predictions
 
 
@@ -62,15 +62,15 @@ class Results:
     """Everything the earlier stages found, for writing down."""
 
     origin: Origin
-    look: Look
+    look: ExtractedFeatures
     record: DataRecord
-    arranged: Arranged
+    arranged: LabelledRows
     inspection: Inspection
     verdict: Verdict
     plan: Plan
-    worked: Worked
+    worked: FineTuned
     measured: Measured
-    shipped: Shipped
+    shipped: ShippedCandidate
 
 
 def deliver(
@@ -194,7 +194,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         data=model_files.count_data(
             results.arranged, results.record.problems, results.inspection, kind
         ),
-        start=StartCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
+        start=TensorCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
         guards=results.worked.guards,
         findings=findings,

@@ -8,7 +8,7 @@ from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.events import Steps
 from warmstart.evidence import check
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock
 from warmstart.request import Request
 from warmstart.run import cleaning, forecast, lineage, notes
@@ -27,7 +27,7 @@ from warmstart.training.dataset import set_scene
 def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
     """Do the whole job into a new run folder, or what is left of it into an `unfinished` one.
 
-    Raises: DataError, StartError, UsageError or RunFolderError before any folder is made;
+    Raises: DataError, ModelError, UsageError or RunFolderError before any folder is made;
     TrainingError, or what went wrong, after it (the folder then says FAILED or INTERRUPTED).
     """
     clock = Clock()
@@ -45,7 +45,7 @@ def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]
 
 
 def _work(
-    asked: Request, journal: Journal, collection: Collection, start: Start, clock: Clock
+    asked: Request, journal: Journal, collection: Collection, start: PretrainedModel, clock: Clock
 ) -> Steps[Finished]:
     yield from journal.begin(asked, collection, start, clock)
     look = yield from journal.look(asked, collection, start)

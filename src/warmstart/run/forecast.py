@@ -24,13 +24,13 @@ from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
 from warmstart.features.engine_choice import kept_paces, work_of
-from warmstart.features.extraction import Look, load_same
+from warmstart.features.extraction import ExtractedFeatures, load_same
 from warmstart.features.machine import freed_memory_kept, n_threads
 from warmstart.features.offload import links
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.cut import stored_taps
-from warmstart.network.feature_layers import Tapped, tap_width
+from warmstart.network.feature_layers import FeatureExtractor, tap_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
@@ -38,26 +38,26 @@ from warmstart.planning.cached_activations import BYTES, with_store
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.forecast import Allowance, Load, Speeds, forecast, hurries, within
 from warmstart.planning.machine import DATA, kind_of
-from warmstart.planning.rules import USUAL, Pace, paces
+from warmstart.planning.rules import USUAL, EngineSpeed, paces
 from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import NetworkRecord, Tap
+from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Forecast, Plan
 from warmstart.records.recording import Clock
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.solve.ridge import Rows, inverse
-from warmstart.training.attempt import Attempt
+from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.augmentations import view_of
 from warmstart.training.cached_activations import views_of_plan
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Arranged, Scene
-from warmstart.training.lesson import Lesson
+from warmstart.training.dataset import LabelledRows, TrainingDataset
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import HeadFit, blank
 from warmstart.training.outfit import outfit
-from warmstart.training.shared import Room
-from warmstart.training.validation import Route
+from warmstart.training.shared import TrainingContext
+from warmstart.training.validation import TrainingEnd
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
 DECODED = 16  # images decoded
@@ -69,9 +69,9 @@ class Bench:
     """What is measured on: the network, its taps, the images to learn from and to test on."""
 
     network: Network
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     collection: Collection
-    arranged: Arranged
+    arranged: LabelledRows
     prep: Inputs
 
 
@@ -172,10 +172,10 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     )
 
 
-def _pace(bench: Bench, plan: Plan, forward: float) -> Pace:
+def _pace(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The pace of the look's engine: as it was measured, else as usual beside torch's."""
     work = work_of(bench.network.record, bench.prep, len(bench.taps))
-    torch_now = {"torch": Pace(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
+    torch_now = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
     found = paces(torch_now, work.macs) | kept_paces(default_root(), work) | torch_now
     return found[str(plan.training.engine.value)]
 
@@ -202,7 +202,9 @@ def passing(bench: Bench) -> float:
     """Seconds an image, passing the whole network."""
     if is_mapped(bench.network.trunk):
         return _passing_streamed(bench)
-    engine = make_engine("torch", Tapped(bench.network, bench.taps), bench.prep, n_threads())
+    engine = make_engine(
+        "torch", FeatureExtractor(bench.network, bench.taps), bench.prep, n_threads()
+    )
     noise = make_noise(bench.prep, BATCH)
     return _timed(lambda: engine(noise), 3) / BATCH
 
@@ -253,23 +255,23 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     At a rate of nothing: no rate that the user set, however high, can end it.
     """
     rows = np.arange(chosen.batch)
-    room = Room(
+    room = TrainingContext(
         source=_Noise(bench, chosen.cut),
         labels=rows % bench.arranged.n_classes,
         blocks=rows,
         before=take_digests(bench.network),
         checkpoints=NoCheckpoints(),
     )
-    lesson = Lesson(
+    lesson = TrainingTask(
         make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
         schedule=chosen,
         room=room,
         rows=rows,
         held=rows[:0],
         number=0,
-        route=Route(),
+        route=TrainingEnd(),
     )
-    ends = [event.t for event in Attempt(lesson, 0.0, ()).run()]
+    ends = [event.t for event in TrainingAttempt(lesson, 0.0, ()).run()]
     return float(np.min(np.diff(ends)))
 
 
@@ -281,7 +283,7 @@ class _Noise:
     cut: int
 
     def batch(
-        self, rows: Rows, numbers: NDArray[np.int64], taps: Sequence[Tap]
+        self, rows: Rows, numbers: NDArray[np.int64], taps: Sequence[FeatureLayer]
     ) -> tuple[torch.Tensor, ...]:
         """Images, or what the frozen parts might give."""
         prep, record = self.bench.prep, self.bench.network.record
@@ -304,7 +306,7 @@ def _blank(bench: Bench) -> HeadFit:
     return blank(bench.taps, width, arranged.n_classes, len(arranged.learn))
 
 
-def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
+def _unread(bench: Bench) -> Callable[[FeatureLayer], np.ndarray]:
     rng = np.random.default_rng(0)
     return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
 
@@ -315,7 +317,7 @@ def _unread(bench: Bench) -> Callable[[Tap], np.ndarray]:
 DELIVERY = 3.0  # seconds for what comes after training, beside passing images
 
 
-def hurried(asked: Request, look: Look, n: int) -> Steps[Request]:
+def hurried(asked: Request, look: ExtractedFeatures, n: int) -> Steps[Request]:
     """The request with `--budget fast`, where the minutes are too few for a close look.
 
     A budget that was typed stays.
@@ -335,7 +337,7 @@ def quicker(asked: Request, network: NetworkRecord, n: int) -> Request:
 
 
 def make_plan(
-    asked: Request, scene: Scene, facts: NetworkFacts, names: Sequence[str], clock: Clock
+    asked: Request, scene: TrainingDataset, facts: NetworkFacts, names: Sequence[str], clock: Clock
 ) -> Plan:
     """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
     plan = run_plan.make_plan(asked, scene.arranged.facts(), facts, names, scene.look.engine)
@@ -361,7 +363,7 @@ def cut(
     return settled(within(plan, 60 * minutes, lambda other: foreseen(settled(other)).total))
 
 
-def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:
+def allow(asked: Request, scene: TrainingDataset, plan: Plan, clock: Clock) -> Allowance:
     """The time for training: what is left, without what comes after it."""
     if asked.minutes is None or not plan.is_trained:
         return Allowance()
@@ -372,6 +374,6 @@ def allow(asked: Request, scene: Scene, plan: Plan, clock: Clock) -> Allowance:
     return Allowance(time.perf_counter() + left)
 
 
-def _bench(scene: Scene) -> Bench:
+def _bench(scene: TrainingDataset) -> Bench:
     look = scene.look
     return Bench(look.network, look.taps, scene.collection, scene.arranged, scene.prep)

@@ -14,14 +14,14 @@ from warmstart.features.machine import freed_memory_kept
 from warmstart.network.feature_layers import taps
 from warmstart.network.finished_run import cut_start
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.planning import fine_tuning
 from warmstart.planning.schedule import schedule
 from warmstart.planning.verdict import has_signal
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence, Inspection, Verdict
 from warmstart.request import Request
@@ -37,13 +37,13 @@ from warmstart.stats.permutation import spread_order
 from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import views_of_plan
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import Arranged, Scene, members
-from warmstart.training.fine_tune import Worked, held_out
-from warmstart.training.lesson import Lesson
+from warmstart.training.dataset import LabelledRows, TrainingDataset, members
+from warmstart.training.fine_tune import FineTuned, held_out
+from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import HeadFit, blank
-from warmstart.training.outfit import Outfit, outfit
+from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import Measured
-from warmstart.training.shared import LiveSource, Room
+from warmstart.training.shared import LiveBatches, TrainingContext
 from warmstart.training.validation import CANDIDATES, choose
 
 # ---- Would the same design, trained from nothing, reach this start with twice the examples?
@@ -172,7 +172,11 @@ FOLDS = 3
 
 
 def concluded(
-    asked: Request, scene: Scene, inspection: Inspection, worked: Worked, measured: Measured
+    asked: Request,
+    scene: TrainingDataset,
+    inspection: Inspection,
+    worked: FineTuned,
+    measured: Measured,
 ) -> Steps[tuple[Inspection, Verdict]]:
     """The evidence with what training brought, and the verdict.
 
@@ -195,9 +199,9 @@ def _is_wanted(asked: Request, inspection: Inspection) -> bool:
 class _Nothing:
     """Networks of the start's design, about to be trained from nothing on prepared images."""
 
-    scene: Scene
+    scene: TrainingDataset
     network: Network
-    room: Room
+    room: TrainingContext
     plans: tuple[Plan, ...]  # one for each of SHARES
     said: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
@@ -238,13 +242,13 @@ class _Nothing:
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
-    def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> Lesson:
+    def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> TrainingTask:
         plan, seed = self.plans[number], self.scene.seed
 
-        def make() -> Outfit:
+        def make() -> TrainableNetwork:
             return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
 
-        return Lesson(
+        return TrainingTask(
             make=make,
             schedule=schedule(plan),
             room=self.room,
@@ -254,7 +258,7 @@ class _Nothing:
         )
 
 
-def measure(asked: Request, scene: Scene, worked: Worked) -> Steps[Evidence]:
+def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[Evidence]:
     """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
 
     Three folds each then, and the curve is carried on.
@@ -318,7 +322,7 @@ def _sizes(n: int) -> list[int]:
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 
-def _small_start(asked: Request, scene: Scene) -> Start:
+def _small_start(asked: Request, scene: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
     wish = input_wish(asked, scene.collection)
     if isinstance(scene.prep, Preprocessing):
@@ -327,7 +331,9 @@ def _small_start(asked: Request, scene: Scene) -> Start:
     return open_start(asked.start, asked.arch, asked.preprocessing, wish)
 
 
-def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _Nothing:
+def _nothing(
+    asked: Request, scene: TrainingDataset, small: PretrainedModel, network: Network
+) -> _Nothing:
     arranged, prep = scene.arranged, small.record.preprocessing
     size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
     kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
@@ -347,14 +353,14 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
         for n in _sizes(len(arranged.learn))
     )
     chosen = schedule(plans[0])
-    source = LiveSource(
+    source = LiveBatches(
         pixels=read_pixels(scene.collection, arranged.learn, prep),
         contents=tuple(example.sha256 for example in arranged.learn),
         views=views_of_plan(chosen),
         seed=chosen.seed,
         prep=prep,
     )
-    room = Room(
+    room = TrainingContext(
         source=source,
         labels=arranged.labels,
         blocks=arranged.blocks(),
@@ -366,7 +372,7 @@ def _nothing(asked: Request, scene: Scene, small: Start, network: Network) -> _N
     return _Nothing(scene, network, room, plans)
 
 
-def _warm(worked: Worked, arranged: Arranged) -> Array:
+def _warm(worked: FineTuned, arranged: LabelledRows) -> Array:
     """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
     head, held = worked.head, worked.head.fold >= 0
     found = np.full(len(arranged.labels), np.nan)
@@ -374,12 +380,12 @@ def _warm(worked: Worked, arranged: Arranged) -> Array:
     return found
 
 
-def _blank(network: Network, scene: Scene) -> HeadFit:
+def _blank(network: Network, scene: TrainingDataset) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
     last = taps(network.record)[-1]
     return blank((last,), 0, scene.arranged.n_classes, len(scene.arranged.learn))
 
 
-def _none(tap: Tap) -> Features:
+def _none(tap: FeatureLayer) -> Features:
     """Nothing is read: no head was fitted."""
     return np.empty((0, 0), np.float32)

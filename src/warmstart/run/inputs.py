@@ -20,7 +20,7 @@ from warmstart.planning.check import SOUND_LIMITS
 from warmstart.planning.settings import PATHS, parse_settings, typed
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Sound, WaveInputs
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 from warmstart.records.plan import Choice, Plan
 from warmstart.request import Request
 
@@ -53,7 +53,7 @@ def check_unheard(asked: Request) -> None:
             )
 
 
-def check_waves(asked: Request, start: StartRecord) -> None:
+def check_waves(asked: Request, start: BaseModelRecord) -> None:
     """A start that takes samples has its own rate, and draws nothing.
 
     Raises: PlanError for a setting that it has no use for.

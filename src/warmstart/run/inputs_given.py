@@ -37,7 +37,7 @@ from warmstart.records.inputs import (
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedInput:
     """An example that has no file of its own: its name in answers, the bytes that stand for it."""
 
     name: str
@@ -58,7 +58,7 @@ def opened(inputs: Any, wanted: Inputs) -> Sequence[Any]:
     return found
 
 
-def _rows(inputs: Any, wanted: TableInputs) -> Iterator[Named]:
+def _rows(inputs: Any, wanted: TableInputs) -> Iterator[NamedInput]:
     if isinstance(inputs, Frame) and not isinstance(inputs, Mapping):
         yield from _of_table(frame_table(inputs), "the DataFrame", wanted)
         return
@@ -66,7 +66,7 @@ def _rows(inputs: Any, wanted: TableInputs) -> Iterator[Named]:
         if isinstance(item, (str, Path)):
             yield from _of_table(open_table(Path(item).expanduser(), str(item)), str(item), wanted)
         elif isinstance(item, Mapping):
-            yield Named(f"#{place}", pack({str(k): text_of(v) or "" for k, v in item.items()}))
+            yield NamedInput(f"#{place}", pack({str(k): text_of(v) or "" for k, v in item.items()}))
         else:
             raise DataError(
                 f"#{place} is of type {type(item).__name__}; give tables by their path, a "
@@ -74,7 +74,7 @@ def _rows(inputs: Any, wanted: TableInputs) -> Iterator[Named]:
             )
 
 
-def _of_table(table: Table, shown: str, wanted: TableInputs) -> Iterator[Named]:
+def _of_table(table: Table, shown: str, wanted: TableInputs) -> Iterator[NamedInput]:
     lost = [column.name for column in wanted.columns if column.name not in table.columns]
     if lost:
         raise DataError(
@@ -82,15 +82,15 @@ def _of_table(table: Table, shown: str, wanted: TableInputs) -> Iterator[Named]:
             f"takes; it has: {some(table.columns, 20)}. Add it, empty where it is not known"
         )
     for id, payload in row_payloads(table, (), shown).items():
-        yield Named(f"{shown} {id}", payload)
+        yield NamedInput(f"{shown} {id}", payload)
 
 
-def _tensor(item: Any, name: str) -> Named:
+def _tensor(item: Any, name: str) -> NamedInput:
     """A tensor, or a pair of one and its class, as a data set gives it."""
     values = item[0] if isinstance(item, tuple) and len(item) == 2 else item
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, as_values(values, name), allow_pickle=False)
-    return Named(name, buffer.getvalue())
+    return NamedInput(name, buffer.getvalue())
 
 
 # ---- Texts that a finished model is to name: typed, in files, or in the rows of a table.
@@ -100,19 +100,19 @@ LONGEST_PATH = 255  # signs: what is longer is a text, not the name of a file
 
 
 @dataclass(frozen=True, slots=True)
-class GivenText:
+class InputText:
     """A text and what it is called in an answer."""
 
     name: str
     text: str
 
 
-def find_texts(given: Sequence[str], column: str | None = None) -> list[str | GivenText]:
+def find_texts(given: Sequence[str], column: str | None = None) -> list[str | InputText]:
     """Texts as typed or the files that hold them; tables stand for their rows, folders for files.
 
     Raises: DataError if a folder holds no text, or a table no column of them.
     """
-    found: list[str | GivenText] = []
+    found: list[str | InputText] = []
     for item in given:
         if not is_path(item):
             found.append(item)
@@ -137,16 +137,16 @@ def _in_folder(folder: str) -> list[str]:
     return [str(path) for path in files]
 
 
-def _in_table(shown: str, column: str | None) -> Iterator[GivenText]:
+def _in_table(shown: str, column: str | None) -> Iterator[InputText]:
     is_parquet = suffix(shown) == ".parquet"
     table = parse_parquet(shown, shown) if is_parquet else parse(_read(Path(shown)), shown)
     name = text_column(table, Columns(text=column, kind="text"), shown)
     return _texts_rows(table, str(name), shown)
 
 
-def _texts_rows(table: Table, column: str, shown: str) -> Iterator[GivenText]:
+def _texts_rows(table: Table, column: str, shown: str) -> Iterator[InputText]:
     for row, cell in enumerate(table.texts(column)):
-        yield GivenText(f"{shown}:{table.lines[row]}", cell or "")
+        yield InputText(f"{shown}:{table.lines[row]}", cell or "")
 
 
 def text_payload(item: Any, name: str) -> bytes:
@@ -154,7 +154,7 @@ def text_payload(item: Any, name: str) -> bytes:
 
     Raises: DataError if it is no text, or a file that cannot be read.
     """
-    if isinstance(item, GivenText):
+    if isinstance(item, InputText):
         return payload_of(item.text)
     if isinstance(item, Path) or (isinstance(item, str) and is_path(item)):
         return _read(Path(item))
@@ -176,7 +176,7 @@ def _read(path: Path) -> bytes:
 
 Items = Sequence[Any]
 PICTURE_CHANNELS = (1, 3, 4)  # grey, colour, colour with alpha: a network for pictures takes all
-SINGLE = (str, bytes, Path, Image.Image, Mapping, GivenText)
+SINGLE = (str, bytes, Path, Image.Image, Mapping, InputText)
 
 
 def items_of(inputs: Any, wanted: Inputs) -> tuple[Items, bool]:

@@ -26,14 +26,14 @@ import warmstart
 from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
-from warmstart.errors import DataError, RunFolderError, StartError
+from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
-from warmstart.features.extraction import Look, take_look
+from warmstart.features.extraction import ExtractedFeatures, take_look
 from warmstart.features.machine import n_processors, n_threads, threads_kept
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.plan import Choice, Plan
@@ -50,7 +50,7 @@ from warmstart.records.summary import Inspection
 from warmstart.request import Request, as_plain, write_request
 from warmstart.run import plan
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.dataset import Scene
+from warmstart.training.dataset import TrainingDataset
 
 # ---- What of a computer and its packages changes results: noted, and the same again on resume.
 
@@ -181,7 +181,7 @@ class Journal:
         return (yield from recorded(steps, self.folder, self.log))
 
     def begin(
-        self, asked: Request, collection: Collection, start: Start, clock: Clock
+        self, asked: Request, collection: Collection, start: PretrainedModel, clock: Clock
     ) -> Steps[None]:
         """Write down what the run was asked and what it read; tell where it works."""
         if self.earlier is None:
@@ -194,7 +194,9 @@ class Journal:
         (self.path / FOLDER).mkdir(exist_ok=True)
         write_json(self.path / FOLDER / READ, collection.record)
 
-    def look(self, asked: Request, collection: Collection, start: Start) -> Steps[Look]:
+    def look(
+        self, asked: Request, collection: Collection, start: PretrainedModel
+    ) -> Steps[ExtractedFeatures]:
         """The look, under the engine that it was begun with: another rounds differently.
 
         Which one that is stands in the journal before the first image is passed.
@@ -208,7 +210,7 @@ class Journal:
         """Write data.json: the data that the run works on."""
         write_json(self.path / "data.json", record)
 
-    def inspect(self, scene: Scene) -> Steps[Inspection]:
+    def inspect(self, scene: TrainingDataset) -> Steps[Inspection]:
         """The evidence for the verdict: gathered, or as it was."""
         path = self.path / "inspection.json"
         key = self._key("inspection", _digest(self.path / "data.json"))
@@ -250,12 +252,15 @@ class Journal:
 
 
 def open_journal(
-    asked: Request, collection: Collection, start: Start, unfinished: Unfinished | None = None
+    asked: Request,
+    collection: Collection,
+    start: PretrainedModel,
+    unfinished: Unfinished | None = None,
 ) -> Journal:
     """The journal of a new run, in a new folder, or of one that goes on.
 
     Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
-    StartError where the data or the start are not what they were.
+    ModelError where the data or the start are not what they were.
     """
     about = _about(asked, start)
     if unfinished is None:
@@ -263,7 +268,7 @@ def open_journal(
         return Journal(folder, open_log(folder), about, {})
     folder = unfinished.folder
     if start.record.sha256 != unfinished.start:
-        raise StartError(
+        raise ModelError(
             f"the weights of {start.record.name} are not those that {folder.path} began with; "
             f"put them back, {NEW_RUN}"
         )
@@ -307,7 +312,7 @@ def _difference(old: Example | None, new: Example | None) -> str:
     return "has changed" if new.sha256 != old.sha256 else "has another label, group or part"
 
 
-def _about(asked: Request, start: Start) -> str:
+def _about(asked: Request, start: PretrainedModel) -> str:
     """What stages depend on, apart from each other, the data and the processors' names."""
     now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
     plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}

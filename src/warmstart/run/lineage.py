@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart import events
-from warmstart.errors import RunFolderError, StartError
+from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Steps
-from warmstart.features.extraction import Look
+from warmstart.features.extraction import ExtractedFeatures
 from warmstart.network.architectures import published_config
 from warmstart.network.encoder_bases import is_text_start, is_vision_start, is_wave_start
 from warmstart.network.feature_layers import tap_width, taps
-from warmstart.network.finished_run import RevivedStart, revive
+from warmstart.network.finished_run import FinishedRunModel, revive
 from warmstart.network.hub_folder import is_timm_folder
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Arrays, Bundle, read_bundle
 from warmstart.network.registry import SHIPPED
 from warmstart.network.weights import SUFFIXES
@@ -28,7 +28,7 @@ from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning import rules
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing
-from warmstart.records.network import NetworkRecord, StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.run_folder import read_json
 from warmstart.solve.kernels import chunks
 from warmstart.training.out_of_distribution import Neighbours, to_nearest_other, unpack
@@ -52,7 +52,7 @@ TYPICAL = 1000  # stored points, at most, that say how far apart images lie
 NEAR = 0.4
 LOW = 0.05
 
-Read = Callable[[Sequence[Example]], Callable[[Tap], NDArray[np.float32]]]
+Read = Callable[[Sequence[Example]], Callable[[FeatureLayer], NDArray[np.float32]]]
 
 
 def number(sha256: str) -> int:
@@ -65,7 +65,7 @@ def number(sha256: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class TrainingPast:
     """What a run has learnt from: numbers of content hashes, and points.
 
     `is_whole`: whether nothing is missing in `learnt`. `points` are of the examples that the
@@ -75,7 +75,7 @@ class Past:
     learnt: frozenset[int]
     is_whole: bool
     points: Neighbours
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
 
     @property
     def kept(self) -> frozenset[int] | None:
@@ -117,17 +117,17 @@ def limit_of(points: NDArray[np.float32]) -> float:
     return NEAR * float(np.quantile(to_nearest_other(points, rows), LOW))
 
 
-def past_of(bundle: Bundle, names: Sequence[str]) -> Past:
+def past_of(bundle: Bundle, names: Sequence[str]) -> TrainingPast:
     """What a run keeps of its past; an older one kept nothing, and its folders are asked.
 
     `names`: the runs that it came from and itself, as folders.
     """
     kept, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
     if kept is not None:
-        return Past(frozenset(int(n) for n in kept), True, points, bundle.record.own_taps)
+        return TrainingPast(frozenset(int(n) for n in kept), True, points, bundle.record.own_taps)
     found = [_from_folder(Path(name)) for name in names]
     known = frozenset[int]().union(*(numbers for numbers in found if numbers is not None))
-    return Past(known, None not in found, points, bundle.record.own_taps)
+    return TrainingPast(known, None not in found, points, bundle.record.own_taps)
 
 
 def _from_folder(run: Path) -> frozenset[int] | None:
@@ -152,10 +152,10 @@ NEARLY = "the same or nearly the same {}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunStart(RevivedStart):
+class RunBaseModel(FinishedRunModel):
     """A run as a start, with what it has learnt from."""
 
-    past: Past
+    past: TrainingPast
 
 
 def is_run(start: Any) -> bool:
@@ -177,18 +177,18 @@ def is_run(start: Any) -> bool:
 
 def start_from_run(
     run: Path, arch: str | None = None, preprocessing: Preprocessing | None = None
-) -> RunStart:
+) -> RunBaseModel:
     """A run's network, head and history; `preprocessing` replaces the run's own.
 
-    Raises: RunFolderError if it is no run folder, shipped no model, or is damaged; StartError
+    Raises: RunFolderError if it is no run folder, shipped no model, or is damaged; ModelError
     for a design of the user's own, or one named beside it.
     """
     if arch is not None:
-        raise StartError(f"--arch {arch}: {run} knows its own design; leave --arch away.")
+        raise ModelError(f"--arch {arch}: {run} knows its own design; leave --arch away.")
     bundle = read_bundle(run)
     record = bundle.record
     if record.arch.startswith("module:"):
-        raise StartError(
+        raise ModelError(
             f"{run} began from your own network ({record.arch.partition(':')[2]}); "
             "in Python pass that network as start."
         )
@@ -198,7 +198,9 @@ def start_from_run(
     try:
         revived = revive(described, bundle.tensors, record.taps, record.beside)
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
-        return RunStart(**{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past)
+        return RunBaseModel(
+            **{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past
+        )
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         why = str(error).partition("\n")[0].partition("; ")[0]
         raise RunFolderError(
@@ -206,11 +208,11 @@ def start_from_run(
         ) from error
 
 
-def _described(run: Path, bundle: Bundle) -> StartRecord:
+def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
     record, name = bundle.record, own_name(run)
     design = next((s.title for s in SHIPPED.values() if s.arch == record.arch), None)
     design = design.partition(" (")[0] if design else record.arch.partition(":")[2]
-    return StartRecord(
+    return BaseModelRecord(
         name=name,
         title=f"{run.resolve().name} ({design}, {len(record.classes)} classes)",
         arch=record.arch,
@@ -231,7 +233,7 @@ def own_name(run: Path) -> str:
     return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
 
 
-def ancestors(start: StartRecord) -> tuple[str, ...]:
+def ancestors(start: BaseModelRecord) -> tuple[str, ...]:
     """Titles of what a start was made from, the oldest first; a run goes by its name.
 
     >>> from types import SimpleNamespace as Record
@@ -241,7 +243,7 @@ def ancestors(start: StartRecord) -> tuple[str, ...]:
     return tuple(SHIPPED[n].title if n in SHIPPED else n for n in start.lineage[:-1])
 
 
-def base_model(start: StartRecord) -> str | None:
+def base_model(start: BaseModelRecord) -> str | None:
     """Where the oldest of a start's ancestors is published, as the hub names it.
 
     >>> from types import SimpleNamespace as Record
@@ -265,7 +267,10 @@ def published(start: str) -> str | None:
 
 
 def inherit(
-    start: Start, network: NetworkRecord, data: DataRecord, look: Look | None = None
+    start: PretrainedModel,
+    network: NetworkRecord,
+    data: DataRecord,
+    look: ExtractedFeatures | None = None,
 ) -> Steps[Inherited]:
     """The prior for classes of the same name, where it is knowledge from other images.
 
@@ -274,7 +279,7 @@ def inherit(
     and that is reported, as it is where the test part holds them. With a `look` at them,
     near copies of such images count as they do; without, the same bytes alone.
     """
-    if not isinstance(start, RunStart):
+    if not isinstance(start, RunBaseModel):
         return NOTHING
     record, prior = start.record, _prior(start, network, data)
     if prior is None and record.recipe is None:  # the layers are those of a network that saw none
@@ -295,7 +300,7 @@ def inherit(
     return Inherited(prior, leak)
 
 
-def _seen(past: Past, data: DataRecord, look: Look | None) -> dict[str, bool]:
+def _seen(past: TrainingPast, data: DataRecord, look: ExtractedFeatures | None) -> dict[str, bool]:
     """Ids of examples that a run learnt from, and whether as the very same bytes."""
     seen = {example.id: True for example in data.examples if past.holds(example)}
     if look is not None and set(past.taps) <= set(look.taps):
@@ -304,7 +309,7 @@ def _seen(past: Past, data: DataRecord, look: Look | None) -> dict[str, bool]:
     return seen
 
 
-def _why_not(start: RunStart, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
+def _why_not(start: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
     """Why the old output is no knowledge from other images; None where it is."""
     learn = [example.id for example in data.examples if example.split != "test"]
     n, name = sum(id in seen for id in learn), start.record.name
@@ -321,7 +326,7 @@ def _nearly(nouns: Nouns) -> str:
     return f" ({NEARLY.format(nouns.picture)})"
 
 
-def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Prior | None:
+def _prior(start: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
     if data.task != "classify":  # older outputs are drawn towards by class
         return None
     n_learn = sum(example.split != "test" for example in data.examples)
@@ -336,7 +341,7 @@ def _prior(start: RevivedStart, network: NetworkRecord, data: DataRecord) -> Pri
     return prior_of(start.taps, widths, head, start.record.labels, data.classes)
 
 
-def _leak(start: StartRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
+def _leak(start: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
     found = [example for example in data.examples if example.id in seen]
     tested, test = (sum(e.split == "test" for e in part) for part in (found, data.examples))
     parts = [

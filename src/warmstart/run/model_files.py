@@ -16,7 +16,7 @@ from warmstart.errors import TrainingError
 from warmstart.network.added import AddedBlock
 from warmstart.network.ensemble import NAME
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, write_bundle
 from warmstart.network.partial_load import carried, surgery_sentence
 from warmstart.network.partition import Network
@@ -24,16 +24,16 @@ from warmstart.network.surgery import WarmModel, assemble, unique_state
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Finding
 from warmstart.records.inputs import Kind
-from warmstart.records.network import Change, Recipe, StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer, InputChange, Recipe
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import DataCounts, Inspection
 from warmstart.run.card import Hook
-from warmstart.run.lineage import RunStart, memory
-from warmstart.tasks.classify import CLASSES
+from warmstart.run.lineage import RunBaseModel, memory
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
-from warmstart.training.dataset import Arranged, ReadTap
-from warmstart.training.fine_tune import Worked
+from warmstart.training.dataset import LabelledRows, ReadTap
+from warmstart.training.fine_tune import FineTuned
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.out_of_distribution import fit_neighbours
 from warmstart.training.score import calibration_record, delivered, head_scores
@@ -52,19 +52,19 @@ class Origin:
     `came` is the start as it came, before surgery.
     """
 
-    start: StartRecord
-    came: StartRecord
+    start: BaseModelRecord
+    came: BaseModelRecord
     network: Network
     digests: Mapping[str, str]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[InputChange, ...] = ()
     surgery: str = ""  # the same in words
     learnt: frozenset[int] | None = frozenset()
 
 
-def origin_of(start: Start, network: Network) -> Origin:
+def origin_of(start: PretrainedModel, network: Network) -> Origin:
     """The start as a run begins from it: take this before anything is trained."""
     digests = take_digests(network)
-    learnt = start.past.kept if isinstance(start, RunStart) else frozenset()
+    learnt = start.past.kept if isinstance(start, RunBaseModel) else frozenset()
     return Origin(
         start=start.record,
         came=start.origin,
@@ -76,14 +76,14 @@ def origin_of(start: Start, network: Network) -> Origin:
     )
 
 
-def surgery_of(start: Start) -> str:
+def surgery_of(start: PretrainedModel) -> str:
     """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
     if not start.changes:
         return ""
     return surgery_sentence(start.changes, carried(start.changes, start.module))
 
 
-def build_model(network: Network, head: HeadFit, target: Target = CLASSES) -> WarmModel:
+def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION) -> WarmModel:
     """The trunk and the head as one network."""
     calibration = delivered(head, target)
     return assemble(
@@ -120,7 +120,7 @@ def check_model(
     return gap
 
 
-def describe(origin: Origin, worked: Worked, record: DataRecord) -> ModelRecord:
+def describe(origin: Origin, worked: FineTuned, record: DataRecord) -> ModelRecord:
     """model/config.json: what rebuilds the network, and how its layers were trained."""
     start, head, plan = origin.start, worked.head, worked.plan
     return ModelRecord(
@@ -172,7 +172,7 @@ def write_model(
     described: ModelRecord,
     model: WarmModel,
     head: HeadFit,
-    arranged: Arranged,
+    arranged: LabelledRows,
     read: ReadTap,
     before: frozenset[int] | None = frozenset(),
 ) -> None:
@@ -202,7 +202,7 @@ def write_model(
     )
 
 
-def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
+def hooks(network: Network, taps: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
     """Per tap whose module to hook, the pooling and the layout; None if a tap has no module."""
     found = []
     for tap in taps:
@@ -215,7 +215,7 @@ def hooks(network: Network, taps: Sequence[Tap]) -> tuple[Hook, ...] | None:
 
 
 def count_data(
-    arranged: Arranged,
+    arranged: LabelledRows,
     findings: Sequence[Finding],
     inspection: Inspection,
     kind: Kind,

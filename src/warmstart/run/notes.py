@@ -10,7 +10,7 @@ from warmstart.nouns import count, nouns_of
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import in_words, output_words
 from warmstart.records.data import DataRecord
-from warmstart.records.network import StartRecord
+from warmstart.records.network import BaseModelRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Verdict
 
@@ -30,7 +30,7 @@ def data(collection: Collection) -> Event:
     return note("read", "Data", text)
 
 
-def start(record: StartRecord, surgery: str = "") -> Event:
+def start(record: BaseModelRecord, surgery: str = "") -> Event:
     """The pretrained network, and what was changed in it to fit the inputs."""
     text = f"{record.title}, {record.parameters / 1e6:.1f} M parameters"
     return note("read", "Start", f"{text}\n{surgery}" if surgery else text)

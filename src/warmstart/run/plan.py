@@ -17,7 +17,7 @@ from warmstart.machine import free_memory
 from warmstart.network.feature_layers import taps
 from warmstart.network.finished_run import cut_start
 from warmstart.network.ledger import tensors_of
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.lora import bare_parts
 from warmstart.network.partition import Network
 from warmstart.planning import rules
@@ -140,7 +140,7 @@ def make_plan(
     return made
 
 
-def kept_part(asked: Request, start: Start, n: int) -> int:
+def kept_part(asked: Request, start: PretrainedModel, n: int) -> int:
     """The part of a streamed network whose output a look keeps; 0 for none.
 
     Where the layers begin that were typed to be trained; else those of `last:1`, which may be
@@ -171,7 +171,7 @@ def _untrained(asked: Request) -> Request:
     return replace(asked, lr=None, settings=kept)
 
 
-def rehearse(asked: Request, collection: Collection, start: Start) -> None:
+def rehearse(asked: Request, collection: Collection, start: PretrainedModel) -> None:
     """Make the plan once before any folder is made or any image is passed, where one was typed.
 
     What only the run can know, the verdict and the engine, does not matter to what is refused.
@@ -191,7 +191,7 @@ def rehearse(asked: Request, collection: Collection, start: Start) -> None:
 
 def network_facts(
     asked: Request,
-    start: Start,
+    start: PretrainedModel,
     network: Network,
     verdict: Verdict | None,
     is_tried: bool = False,

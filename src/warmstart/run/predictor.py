@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from warmstart.data.arrays import channels_last, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
 from warmstart.data.place import read_file
-from warmstart.errors import DataError, RunFolderError, StartError
+from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.evaluation.active_learning import doubt
 from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores
@@ -27,7 +27,7 @@ from warmstart.features.batches import noise, passes, to_tensor
 from warmstart.features.engine import fused
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.preprocessing import encode
-from warmstart.network.feature_layers import Scanned
+from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
 from warmstart.network.tensors import in_channels_last
@@ -43,8 +43,8 @@ from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, kind_of, pictures
 from warmstart.records.summary import TestScores
 from warmstart.run.inputs_given import (
-    GivenText,
-    Named,
+    InputText,
+    NamedInput,
     find_files,
     find_texts,
     items_of,
@@ -53,9 +53,9 @@ from warmstart.run.inputs_given import (
 )
 from warmstart.solve.kernels import Features
 from warmstart.stats.intervals import Blocks, Values
-from warmstart.tasks.classify import CLASSES
-from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.regress import Regression
 from warmstart.training.out_of_distribution import Neighbours, unpack
 
 # ---- From what a finished network gives to answers, task by task.
@@ -65,7 +65,7 @@ Answers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AnswerPlace:
     """Which input is answered, and how it lies among what was learnt from."""
 
     path: str
@@ -80,7 +80,7 @@ class Replies(Protocol):
         """What the network's outputs (n, K) say: probabilities, or values (n, 1)."""
         ...
 
-    def answer(self, place: Place, said: Answers) -> Answer:
+    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """One input. Shapes: said (K,)."""
         ...
 
@@ -113,7 +113,7 @@ class ClassReplies:
         found: Answers = outputs.softmax(dim=1).numpy()
         return found
 
-    def answer(self, place: Place, said: Answers) -> Answer:
+    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """The likeliest class."""
         calibration, names = self.bundle.calibration, self.bundle.record.classes
         best = int(said.argmax())
@@ -134,7 +134,7 @@ class ClassReplies:
 
     def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
         """Accuracy and the like."""
-        return scores(said, CLASSES.read(labels, self.bundle.record.classes), blocks)
+        return scores(said, CLASSIFICATION.read(labels, self.bundle.record.classes), blocks)
 
     def doubt(self, said: NDArray[np.floating]) -> Values:
         """By the gap between the two likeliest classes."""
@@ -153,7 +153,7 @@ class LabelReplies:
         found: Answers = outputs.sigmoid().numpy()
         return found
 
-    def answer(self, place: Place, said: Answers) -> Answer:
+    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """The labels from their thresholds on."""
         names, thresholds = self.bundle.record.classes, np.array(self.calibration.thresholds)
         certain, least = float(confidence(said[None], thresholds)[0]), self.calibration.sure_from
@@ -178,8 +178,8 @@ class LabelReplies:
         """Mean average precision and the like."""
         own, names = self.calibration, self.bundle.record.classes
         certainty = LabelCertainty(np.array(own.thresholds), own.sure_from, own.promised_error)
-        truth = LABEL_SETS.read(labels, names)
-        return measure_of(LABEL_SETS).scores(said, truth, blocks, certainty, names)
+        truth = MULTILABEL.read(labels, names)
+        return measure_of(MULTILABEL).scores(said, truth, blocks, certainty, names)
 
     def doubt(self, said: NDArray[np.floating]) -> Values:
         """Of the label that is nearest to being one or the other."""
@@ -194,16 +194,16 @@ class NumberReplies:
     calibration: NumberCalibration
 
     @property
-    def target(self) -> Numbers:
+    def target(self) -> Regression:
         """The scale that was learnt: the finished calibration leads from it to the user's unit."""
-        return Numbers(self.calibration.class_bias[0], self.calibration.temperature)
+        return Regression(self.calibration.class_bias[0], self.calibration.temperature)
 
     def answers(self, outputs: Tensor) -> Answers:
         """Values, as they are."""
         found: Answers = outputs.numpy()
         return found
 
-    def answer(self, place: Place, said: Answers) -> Answer:
+    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """The value with its interval."""
         value, half = float(said[0]), self.calibration.half_width
         return NumberAnswer(
@@ -380,7 +380,7 @@ class Predictor:
         strange, rows = self._placed(joined)
         replies, ids = self.replies, self.bundle.ids
         return [
-            replies.answer(Place(name, bool(unknown), tuple(ids[i] for i in near)), one)
+            replies.answer(AnswerPlace(name, bool(unknown), tuple(ids[i] for i in near)), one)
             for name, one, unknown, near in zip(names, said, strange, rows, strict=True)
         ]
 
@@ -429,14 +429,14 @@ def as_seen(pixels: Pixels, prep: Inputs) -> Image.Image:
 
 
 def _name_of(item: Any, index: int) -> str:
-    if isinstance(item, (GivenText, Named)):
+    if isinstance(item, (InputText, NamedInput)):
         return item.name
     return str(item) if isinstance(item, (str, Path)) else f"#{index}"
 
 
 def _payload(item: Any, name: str) -> bytes:
     """A path, picture or array as encoded bytes, so that one decoder treats all alike."""
-    if isinstance(item, Named):
+    if isinstance(item, NamedInput):
         return item.payload
     if isinstance(item, (str, Path)):
         if not str(item):
@@ -476,7 +476,7 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
     """Load a finished run for predicting.
 
     `network` is an instance of the user's own module where the run began from one.
-    Raises: RunFolderError if there is no model or it is damaged, StartError if `network` is
+    Raises: RunFolderError if there is no model or it is damaged, ModelError if `network` is
     missing or another one.
     """
     return open_bundle(read_bundle(Path(run)), str(Path(run) / "model"), network)
@@ -491,8 +491,8 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     try:
         with torch.inference_mode():
             logits = model(tried)
-        fast = fused(Scanned(model.trunk, model.scan), tried)
-    except (RuntimeError, ValueError, TypeError, IndexError, StartError) as error:
+        fast = fused(LayerReader(model.trunk, model.scan), tried)
+    except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
         raise _apart(where, str(error)) from error
     own = zip(bundle.record.taps, model.scan.widths, strict=True)
     n_features = sum(width for tap, width in own if not tap.of)
@@ -525,7 +525,7 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
             record.beside,
         )
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
-        if is_own and isinstance(error, StartError):
+        if is_own and isinstance(error, ModelError):
             raise
         raise _apart(where, str(error)) from error
 

@@ -33,7 +33,7 @@ def resume(run: Path, fit: Fit, objects: Mapping[str, Any] | None = None) -> Ste
     start, preprocessing), by name. A run that is done is handed back as it is.
     Raises: RunFolderError for a folder that holds no such run, is at work already, has failed,
     or began with other versions or more processors; UsageError for objects that are missing;
-    DataError or StartError where data or start are not what they were; else as `fit`.
+    DataError or ModelError where data or start are not what they were; else as `fit`.
     """
     place = _checked(run)
     if (place / "DONE").exists():

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from warmstart.data.sources import list_source
 from warmstart.errors import (
+    ModelError,
     PlanError,
     RunFolderError,
-    StartError,
     TrainingError,
     UsageError,
     WarmstartError,
@@ -52,7 +52,7 @@ def compare_strategies(
             path = yield from _run(replace(asked, strategy=strategy), name, fit)
             made.append(open_run(strategy, path))
             yield note("deliver", "Run", str(path))
-        except (PlanError, StartError, TrainingError, RunFolderError) as error:
+        except (PlanError, ModelError, TrainingError, RunFolderError) as error:
             failed.append(FailedRun(name=strategy, error=str(error)))
             kinds.append(type(error))
             yield note("read", "Failed", f"{strategy}: {error}")

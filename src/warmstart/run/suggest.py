@@ -23,7 +23,7 @@ from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import read_json, write_csv
 from warmstart.records.summary import Evidence, Inspection
 from warmstart.run.inputs_given import find_files
-from warmstart.run.predictor import BATCH, Place, Predictor, load
+from warmstart.run.predictor import BATCH, AnswerPlace, Predictor, load
 from warmstart.stats.learning_curve import PowerLaw
 
 COUNT = 20
@@ -159,7 +159,9 @@ def _suggestion(seen: _Batch, row: int, predictor: Predictor) -> Suggestion:
     p, labels = seen.probabilities[row], predictor.labels
     if predictor.task != "classify":
         why = "unlike what it knows" if seen.is_strange[row] else "stands for others like it"
-        said = predictor.replies.answer(Place(seen.paths[row], False, ()), p.astype(np.float64))
+        said = predictor.replies.answer(
+            AnswerPlace(seen.paths[row], False, ()), p.astype(np.float64)
+        )
         named = said.labels if isinstance(said, LabelAnswer) else (said.label or "",)
         return Suggestion(
             path=seen.paths[row],

@@ -23,8 +23,8 @@ from warmstart.records.summary import Summary
 from warmstart.reporting.curves import (
     Axis,
     Choices,
+    CurveReader,
     Curves,
-    Reader,
     choices_in,
     numbers_of,
     results_of,
@@ -88,7 +88,7 @@ class _Board:
         self.waiting = names
         self.trackers: dict[str, _Tracker] = {}
         self.folder: Path | None = None
-        self.reader = Reader()
+        self.reader = CurveReader()
         self.axis = Axis()
         self.now = Event(stage="read", kind="begin")
         self.notes: list[Event] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warmstart.errors import UsageError
-from warmstart.serving.http import Metrics, Problem, as_response
+from warmstart.serving.http import HttpProblem, Metrics, as_response
 
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 LONGEST, LAST_PORT = 300, 65535
@@ -55,22 +55,22 @@ class Access:
     open_paths: frozenset[str] = OPEN
     is_strict: bool = False  # whether a page of another port of this computer is a stranger too
 
-    def refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
+    def refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> HttpProblem | None:
         """Why a request is refused; None where it may pass."""
         found = dict(headers)
         hosts, origins = _all(headers, b"host"), _all(headers, b"origin")
         if len(hosts) > 1:
-            return Problem(400, f"the request names {len(hosts)} hosts")
+            return HttpProblem(400, f"the request names {len(hosts)} hosts")
         host = host_name(hosts[0]) if hosts else None
         if host is None:
-            return Problem(400, "the request names no host")
+            return HttpProblem(400, "the request names no host")
         if not self._is_ours(host):
-            return Problem(421, _elsewhere(host))
+            return HttpProblem(421, _elsewhere(host))
         if len(origins) > 1 or (origins and not self._may_ask(origins[0], host, hosts[0])):
-            return Problem(403, "pages of other hosts may not ask here")
+            return HttpProblem(403, "pages of other hosts may not ask here")
         if self.token is not None and path not in self.open_paths and not self._is_known(found):
             headers_out = {"WWW-Authenticate": 'Bearer realm="warmstart"'}
-            return Problem(
+            return HttpProblem(
                 401, "a token is needed: send Authorization: Bearer TOKEN", headers=headers_out
             )
         return None

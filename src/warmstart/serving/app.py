@@ -25,8 +25,8 @@ from warmstart.serving.access import Access, Gate
 from warmstart.serving.batching import Batcher
 from warmstart.serving.http import (
     MEDIA_TYPE,
+    HttpProblem,
     Metrics,
-    Problem,
     answer_all_errors,
     outcome_of,
     retry,
@@ -44,20 +44,20 @@ from warmstart.serving.inputs import (
     rows_in,
     texts_in,
 )
-from warmstart.serving.model import Limits, Picture, Served, Unread
+from warmstart.serving.model import ServedModel, ServedPicture, ServerLimits, Unread
 from warmstart.serving.wording import heat_words, own_keys, words
 
 # ---- POST /predict and POST /explain: body in, images decoded in a pool, network in its thread.
 
 
 Done = TypeVar("Done")
-SENT: dict[Kind, tuple[Takes, Callable[[str, bytes, Limits], list[Sent]]]] = {
+SENT: dict[Kind, tuple[Takes, Callable[[str, bytes, ServerLimits], list[Sent]]]] = {
     "image": (IMAGES, images_in),
     "audio": (CLIPS, clips_in),
     "text": (TEXTS, texts_in),
     "table": (ROWS, rows_in),
 }
-Batches = Batcher[Picture, Answer]
+Batches = Batcher[ServedPicture, Answer]
 
 
 class Answering:
@@ -65,8 +65,8 @@ class Answering:
 
     def __init__(
         self,
-        served: Served,
-        limits: Limits,
+        served: ServedModel,
+        limits: ServerLimits,
         batcher: Batches,
         pool: ThreadPoolExecutor,
         metrics: Metrics,
@@ -85,7 +85,7 @@ class Answering:
             sent = await self._images(request, body)
             with self._batcher.room(len(sent)):
                 read = await self._decoded(sent)
-                pictures = [one for one in read if isinstance(one, Picture)]
+                pictures = [one for one in read if isinstance(one, ServedPicture)]
                 answers = iter(await self._batcher.ask(pictures))
         found = [
             self._unread(one) if isinstance(one, Unread) else self._named(one, next(answers))
@@ -99,10 +99,10 @@ class Answering:
             sent = await self._images(request, body)
             if len(sent) != 1:
                 told = f"{self._nouns.count(len(sent))} were sent; one at a time is explained"
-                raise Problem(422, told)
+                raise HttpProblem(422, told)
             explain = self._served.explain
             if explain is None:
-                raise Problem(422, self._served.no_heat)
+                raise HttpProblem(422, self._served.no_heat)
             with self._batcher.room(1):
                 (picture,) = await self._decoded(sent)
                 if isinstance(picture, Unread):  # then `_decoded` has raised
@@ -125,7 +125,7 @@ class Answering:
         kind = request.headers.get("content-type", "")
         return await self._beside(lambda: self._sent_in(kind, body, self._limits))
 
-    async def _decoded(self, sent: Sequence[Sent]) -> list[Picture | Unread]:
+    async def _decoded(self, sent: Sequence[Sent]) -> list[ServedPicture | Unread]:
         """Raises: Problem 413 or 422 where not one of them could be read."""
         decode = self._served.decode
         works = [partial(decode, one.payload, one.name) for one in sent]
@@ -141,7 +141,7 @@ class Answering:
         """Work that must not hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _named(self, picture: Picture, answer: Answer) -> dict[str, Any]:
+    def _named(self, picture: ServedPicture, answer: Answer) -> dict[str, Any]:
         self._metrics.saw_image(outcome_of(answer))
         return {
             **own_keys(answer),
@@ -177,13 +177,13 @@ class Answering:
             "error": one.why,
         }
 
-    def _refused(self, lost: Sequence[Unread]) -> Problem:
+    def _refused(self, lost: Sequence[Unread]) -> HttpProblem:
         status = 413 if all(one.is_too_large for one in lost) else 422
         if len(lost) == 1:
-            return Problem(status, lost[0].why)
+            return HttpProblem(status, lost[0].why)
         many = [{"name": one.name, "error": one.why} for one in lost]
         detail = f"none of {self._nouns.count(len(lost))} could be read"
-        return Problem(status, detail, images=many)
+        return HttpProblem(status, detail, images=many)
 
 
 # ---- The page's files: read once, served by fixed names, never by a path from a request.
@@ -230,7 +230,7 @@ class Near(BaseModel):
     label: str
 
 
-class Named(BaseModel):
+class LabelledAnswer(BaseModel):
     """One image answered, or `error` where it could not be read."""
 
     name: str
@@ -251,7 +251,7 @@ class Named(BaseModel):
 class Answers(BaseModel):
     """One answer an image, in the order in which they were sent."""
 
-    answers: list[Named]
+    answers: list[LabelledAnswer]
 
 
 class HeatMap(BaseModel):
@@ -388,7 +388,7 @@ class Telling:
     """Routes without a body."""
 
     def __init__(
-        self, served: Served, batcher: Batches, answering: Answering, metrics: Metrics
+        self, served: ServedModel, batcher: Batches, answering: Answering, metrics: Metrics
     ) -> None:
         self._served = served
         self._batcher = batcher
@@ -425,7 +425,9 @@ class Telling:
         """A small JPEG of a training image, if it still is what the model learnt from."""
         found = await self._answering.thumbnail(index)
         if found is None:
-            raise Problem(404, "there is no such training image, or it is no longer what it was")
+            raise HttpProblem(
+                404, "there is no such training image, or it is no longer what it was"
+            )
         kept = {"Cache-Control": "private, max-age=86400"}
         return Response(found, media_type="image/jpeg", headers=kept)
 
@@ -436,9 +438,9 @@ ABOUT = (
 )
 
 
-def make_app(served: Served, access: Access, limits: Limits | None = None) -> Gate:
+def make_app(served: ServedModel, access: Access, limits: ServerLimits | None = None) -> Gate:
     """An ASGI application for one model. It begins to answer once its lifespan has begun."""
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     metrics = Metrics()
     batcher: Batches = Batcher(served.answer, limits, metrics.saw_batch)
     metrics.watch_queue(lambda: batcher.inside)
@@ -505,7 +507,7 @@ def _adder(app: FastAPI, access: Access) -> Callable[..., None]:
 
 
 def _add_answers(
-    add: Callable[..., None], answering: Answering, kind: Kind, limits: Limits
+    add: Callable[..., None], answering: Answering, kind: Kind, limits: ServerLimits
 ) -> None:
     nouns, most = nouns_of(kind), limits.rows if kind == "table" else limits.images
     add(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from warmstart.serving.http import retry
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         work: Callable[[Sequence[Item]], Sequence[Result]],
-        limits: Limits,
+        limits: ServerLimits,
         seen: Callable[[int, float], None],
     ) -> None:
         self._work = work

@@ -109,7 +109,7 @@ def outcome_of(answer: Answer) -> str:
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(ServeError):
+class HttpProblem(ServeError):
     """A request that is refused: its HTTP status, why, and what the caller may do."""
 
     def __init__(
@@ -126,19 +126,19 @@ class Problem(ServeError):
         self.images = tuple(images)
 
 
-def retry(detail: str, seconds: int) -> Problem:
+def retry(detail: str, seconds: int) -> HttpProblem:
     """A refusal for now: 503 with Retry-After.
 
     >>> retry("too much at once", 3).headers
     {'Retry-After': '3'}
     """
-    return Problem(503, detail, headers={"Retry-After": str(seconds)})
+    return HttpProblem(503, detail, headers={"Retry-After": str(seconds)})
 
 
-def as_response(problem: Problem) -> JSONResponse:
+def as_response(problem: HttpProblem) -> JSONResponse:
     """The response that tells of a problem.
 
-    >>> as_response(Problem(404, "no such page")).body
+    >>> as_response(HttpProblem(404, "no such page")).body
     b'{"type":"about:blank","title":"Not Found","status":404,"detail":"no such page"}'
     """
     content: dict[str, Any] = {
@@ -154,31 +154,31 @@ def as_response(problem: Problem) -> JSONResponse:
 
 def answer_all_errors(app: FastAPI) -> None:
     """Let every error of an app be a problem, those of the framework and of ours alike."""
-    app.add_exception_handler(Problem, _ours)
+    app.add_exception_handler(HttpProblem, _ours)
     app.add_exception_handler(HTTPException, _of_the_framework)
     app.add_exception_handler(RequestValidationError, _of_a_parameter)
     app.add_exception_handler(Exception, _unforeseen)
 
 
 def _ours(request: Request, error: Exception) -> JSONResponse:
-    return as_response(error if isinstance(error, Problem) else Problem(500, _BUG))
+    return as_response(error if isinstance(error, HttpProblem) else HttpProblem(500, _BUG))
 
 
 def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
-        return as_response(Problem(500, _BUG))
+        return as_response(HttpProblem(500, _BUG))
     detail = _SAID.get(error.status_code, str(error.detail))
-    return as_response(Problem(error.status_code, detail, headers=error.headers))
+    return as_response(HttpProblem(error.status_code, detail, headers=error.headers))
 
 
 def _of_a_parameter(request: Request, error: Exception) -> JSONResponse:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     said = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in found)
-    return as_response(Problem(422, said or "a parameter cannot be used"))
+    return as_response(HttpProblem(422, said or "a parameter cannot be used"))
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return as_response(Problem(500, _BUG))
+    return as_response(HttpProblem(500, _BUG))
 
 
 _BUG = "this is a bug in warmstart; the server's log says more"

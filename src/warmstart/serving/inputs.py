@@ -22,8 +22,8 @@ from starlette.requests import ClientDisconnect
 
 from warmstart.nouns import nouns_of
 from warmstart.records.inputs import Kind
-from warmstart.serving.http import Problem, retry
-from warmstart.serving.model import Limits
+from warmstart.serving.http import HttpProblem, retry
+from warmstart.serving.model import ServerLimits
 
 Shape = TypeVar("Shape", bound=BaseModel)
 Element = TypeVar("Element")
@@ -51,7 +51,7 @@ class Takes:
         kind, options = parse_options_header(content_type)
         group = kind.partition(b"/")[0] + b"/"
         if kind not in self.kinds and group not in self.kinds:
-            raise Problem(415, self.ways)
+            raise HttpProblem(415, self.ways)
         return kind, options
 
 
@@ -85,23 +85,25 @@ class SentImages(BaseModel):
     images: list[str] = []
 
 
-def images_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+def images_in(content_type: str, body: bytes, limits: ServerLimits) -> list[Sent]:
     """The images of a body, in order; at least one.
 
     Raises: Problem 400, 413, 415 or 422.
 
-    >>> images_in("image/png", b"bytes", Limits())
+    >>> images_in("image/png", b"bytes", ServerLimits())
     [Sent(name='image', payload=b'bytes')]
     """
     return _sent(content_type, body, limits, "image", IMAGES)
 
 
-def clips_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+def clips_in(content_type: str, body: bytes, limits: ServerLimits) -> list[Sent]:
     """The same of clips of sound. Raises: as `images_in`."""
     return _sent(content_type, body, limits, "audio", CLIPS)
 
 
-def _sent(content_type: str, body: bytes, limits: Limits, of: Kind, takes: Takes) -> list[Sent]:
+def _sent(
+    content_type: str, body: bytes, limits: ServerLimits, of: Kind, takes: Takes
+) -> list[Sent]:
     kind, options = takes.kind_of(content_type)
     noun = nouns_of(of).one
     if kind == b"multipart/form-data":
@@ -111,11 +113,11 @@ def _sent(content_type: str, body: bytes, limits: Limits, of: Kind, takes: Takes
     else:
         found = [Sent(noun, body)] if body else []
     if not found:
-        raise Problem(400, f"no {noun} was sent; {takes.ways}")
+        raise HttpProblem(400, f"no {noun} was sent; {takes.ways}")
     return found
 
 
-def _in_json(body: bytes, limits: Limits) -> list[Sent]:
+def _in_json(body: bytes, limits: ServerLimits) -> list[Sent]:
     # Base64 holds no comma. Millions of tiny values would be read for half a minute, all others
     # waiting, only to be refused: counting them takes milliseconds.
     if body.count(b",") > 2 * limits.images + SPARE:
@@ -134,7 +136,7 @@ def read_json(shape: type[Shape], body: bytes) -> Shape:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:NAME]
-        raise Problem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
+        raise HttpProblem(422, f"{where}: {first['msg']}".removeprefix(": ")) from None
 
 
 def one_or_many(name: str, one: Element | None, many: list[Element]) -> list[Element]:
@@ -144,7 +146,7 @@ def one_or_many(name: str, one: Element | None, many: list[Element]) -> list[Ele
     (['a'], ['b', 'c'])
     """
     if one is not None and many:
-        raise Problem(422, f"send {name} or {name}s, not both")
+        raise HttpProblem(422, f"send {name} or {name}s, not both")
     return many if one is None else [one]
 
 
@@ -153,13 +155,13 @@ def _decoded(text: str, number: int) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Problem(422, f"image {number} is not base64") from None
+        raise HttpProblem(422, f"image {number} is not base64") from None
 
 
-def files_in(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
+def files_in(boundary: bytes, body: bytes, limits: ServerLimits) -> list[Sent]:
     """The files of a form, in order. Raises: Problem 400 or 413."""
     if not boundary:
-        raise Problem(400, "the form has no boundary")
+        raise HttpProblem(400, "the form has no boundary")
     form = _Form(limits)
     try:
         parser = MultipartParser(  # which refuses a boundary that is too long
@@ -177,9 +179,9 @@ def files_in(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
         parser.write(body)
         parser.finalize()
     except FormParserError:
-        raise Problem(400, "the form cannot be read") from None
+        raise HttpProblem(400, "the form cannot be read") from None
     if not form.is_whole:
-        raise Problem(400, "the form breaks off")
+        raise HttpProblem(400, "the form breaks off")
     return form.found
 
 
@@ -187,7 +189,7 @@ def files_in(boundary: bytes, body: bytes, limits: Limits) -> list[Sent]:
 class _Form:
     """What the parser of a form tells of, piece by piece."""
 
-    limits: Limits
+    limits: ServerLimits
     found: list[Sent] = field(default_factory=list)
     is_whole: bool = False
     _others: int = 0
@@ -227,8 +229,8 @@ class _Form:
         self.is_whole = True
 
 
-def _too_many(limits: Limits) -> Problem:
-    return Problem(413, f"more than {limits.images} files in one request; send them in several")
+def _too_many(limits: ServerLimits) -> HttpProblem:
+    return HttpProblem(413, f"more than {limits.images} files in one request; send them in several")
 
 
 def shown_name(name: bytes) -> str:
@@ -260,14 +262,14 @@ class SentRows(BaseModel):
     rows: list[Cells] = []
 
 
-def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+def rows_in(content_type: str, body: bytes, limits: ServerLimits) -> list[Sent]:
     """The rows of a body, in order; at least one. Each is JSON: {column: text}.
 
     Raises: Problem 400, 413, 415 or 422.
 
-    >>> rows_in("application/json", b'{"row": {"age": 62, "dose": null}}', Limits())
+    >>> rows_in("application/json", b'{"row": {"age": 62, "dose": null}}', ServerLimits())
     [Sent(name='#0', payload=b'{"age": "62", "dose": ""}')]
-    >>> [one.payload for one in rows_in("text/csv", b"age;site\\n62;north\\n", Limits())]
+    >>> [one.payload for one in rows_in("text/csv", b"age;site\\n62;north\\n", ServerLimits())]
     [b'{"age": "62", "site": "north"}']
     """
     kind, options = ROWS.kind_of(content_type)
@@ -279,9 +281,9 @@ def rows_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
         files = files_in(options.get(b"boundary", b""), body, limits)
         found = [row for file in files for row in _in_csv(file.payload, f"{file.name} ")]
     if not found:
-        raise Problem(400, f"no row was sent; {ROWS.ways}")
+        raise HttpProblem(400, f"no row was sent; {ROWS.ways}")
     if len(found) > limits.rows:
-        raise Problem(413, f"more than {limits.rows} rows in one request; send them in several")
+        raise HttpProblem(413, f"more than {limits.rows} rows in one request; send them in several")
     return found
 
 
@@ -295,17 +297,19 @@ def _in_csv(payload: bytes, name: str) -> list[Sent]:
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Problem(422, f"{name}is no table: it is not UTF-8") from None
+        raise HttpProblem(422, f"{name}is no table: it is not UTF-8") from None
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows = list(reader)
     except csv.Error as error:
-        raise Problem(422, f"{name}is no table: {error}") from None
+        raise HttpProblem(422, f"{name}is no table: {error}") from None
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise Problem(422, f"{name}line {number} has another number of cells than the header")
+            raise HttpProblem(
+                422, f"{name}line {number} has another number of cells than the header"
+            )
     return [_sent_rows(f"{name}line {number}", row.items()) for number, row in enumerate(rows, 2)]
 
 
@@ -335,14 +339,14 @@ class TextList(RootModel[list[str]]):
     """A bare list of texts."""
 
 
-def texts_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
+def texts_in(content_type: str, body: bytes, limits: ServerLimits) -> list[Sent]:
     """The texts of a body, in order; at least one.
 
     Raises: Problem 400, 413, 415 or 422.
 
-    >>> texts_in("application/json", b'{"text": "hi"}', Limits())
+    >>> texts_in("application/json", b'{"text": "hi"}', ServerLimits())
     [Sent(name='#0', payload=b'hi')]
-    >>> [one.name for one in texts_in("application/json", b'["a", "b"]', Limits())]
+    >>> [one.name for one in texts_in("application/json", b'["a", "b"]', ServerLimits())]
     ['#0', '#1']
     """
     kind, options = TEXTS.kind_of(content_type)
@@ -353,18 +357,20 @@ def texts_in(content_type: str, body: bytes, limits: Limits) -> list[Sent]:
     else:
         found = [Sent("text", body)] if body else []
     if not found:
-        raise Problem(400, f"no text was sent; {TEXTS.ways}")
+        raise HttpProblem(400, f"no text was sent; {TEXTS.ways}")
     return found
 
 
-def _texts_in_json(body: bytes, limits: Limits) -> list[Sent]:
+def _texts_in_json(body: bytes, limits: ServerLimits) -> list[Sent]:
     if body.lstrip()[:1] == b"[":
         texts = read_json(TextList, body).root
     else:
         asked = read_json(SentTexts, body)
         texts = one_or_many("text", asked.text, asked.texts)
     if len(texts) > limits.images:
-        raise Problem(413, f"more than {limits.images} texts in one request; send them in several")
+        raise HttpProblem(
+            413, f"more than {limits.images} texts in one request; send them in several"
+        )
     return [Sent(f"#{n}", text.encode("utf-8", "replace")) for n, text in enumerate(texts)]
 
 
@@ -374,7 +380,7 @@ def _texts_in_json(body: bytes, limits: Limits) -> list[Sent]:
 class Intake:
     """Reads bodies and knows how many bytes of them are held."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._held = 0
 
@@ -400,9 +406,9 @@ class Intake:
             async with asyncio.timeout(self._limits.body_s):
                 return await self._read(request, taken)
         except TimeoutError:
-            raise Problem(408, f"no whole body came in {self._limits.body_s:g} s") from None
+            raise HttpProblem(408, f"no whole body came in {self._limits.body_s:g} s") from None
         except ClientDisconnect:
-            raise Problem(400, "the body breaks off") from None
+            raise HttpProblem(400, "the body breaks off") from None
 
     def check_length(self, request: Request) -> None:
         """Refuse by the head alone. Raises: Problem 400, 413."""
@@ -425,9 +431,9 @@ class Intake:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _too_large(self) -> Problem:
+    def _too_large(self) -> HttpProblem:
         most = self._limits.body_bytes / 1e6
-        return Problem(413, f"the body is larger than {most:.0f} MB; send less at once")
+        return HttpProblem(413, f"the body is larger than {most:.0f} MB; send less at once")
 
 
 def length_of(told: str) -> int:
@@ -437,11 +443,11 @@ def length_of(told: str) -> int:
     (12, True)
     """
     if not (told.isascii() and told.isdigit()):
-        raise Problem(400, "Content-Length is no number")
+        raise HttpProblem(400, "Content-Length is no number")
     return int(told[:30])  # Python reads no number of thousands of digits; this is large enough
 
 
 def check_unpacked(encoding: str | None) -> None:
     """Raises: Problem 415 for a body that is packed: unpacking has no bound."""
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise Problem(415, "send the body as it is, without Content-Encoding")
+        raise HttpProblem(415, "send the body as it is, without Content-Encoding")

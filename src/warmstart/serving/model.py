@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class ServedPicture:
     """One image as the network takes it.
 
     `pixels` (H, W, C) uint8. `box` is the region of the original that they show: left, top,
@@ -53,12 +53,13 @@ class Heat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedModel:
     """A model as the server knows it.
 
     `decode` turns encoded bytes and a name into a picture, or a text into its tokens; it is called
     from several threads and never raises on bad bytes. `answer` and `explain` are called from one
-    thread alone, with at most `Limits.batch` of these; `no_heat` says why there is no `explain`.
+    thread alone, with at most `ServerLimits.batch` of these; `no_heat` says why there is no
+    `explain`.
     `number` is the position of a training example, by its id, `kin` its label by position,
     `thumbnail` a small JPEG of it, None where it is gone.
     """
@@ -66,9 +67,9 @@ class Served:
     title: str
     labels: tuple[str, ...]
     metadata: Mapping[str, Any]
-    decode: Callable[[bytes, str], Picture | Unread]
-    answer: Callable[[Sequence[Picture]], Sequence[Answer]]
-    explain: Callable[[Picture], Heat] | None
+    decode: Callable[[bytes, str], ServedPicture | Unread]
+    answer: Callable[[Sequence[ServedPicture]], Sequence[Answer]]
+    explain: Callable[[ServedPicture], Heat] | None
     number: Callable[[str], int | None]
     kin: Callable[[int], str]
     thumbnail: Callable[[int], bytes | None]
@@ -77,7 +78,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """How much a server takes on; beyond it a request is refused, not half done.
 
     Seconds end in `_s`. `queue` counts images that are inside: being decoded, waiting, in work.

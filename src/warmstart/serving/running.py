@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from warmstart.errors import ServeError
 from warmstart.serving.access import Gate
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 
 # ---- Connections that come to nothing are closed: too slow a head, too many, bodies nobody reads.
 
@@ -25,7 +25,7 @@ from warmstart.serving.model import Limits
 LINGER_S = 2.0  # time to read a refusal before the rest of a body is cut off
 
 
-def patient(limits: Limits) -> type[H11Protocol]:
+def patient(limits: ServerLimits) -> type[H11Protocol]:
     """uvicorn's protocol with bounds of its own: it waits for the head of a request for ever."""
 
     class Patient(H11Protocol):
@@ -126,7 +126,7 @@ def run(server: Server, taken: socket.socket) -> None:
 
 
 def make_server(
-    app: Gate, limits: Limits, ready: Callable[[], None], stopping: Callable[[], None]
+    app: Gate, limits: ServerLimits, ready: Callable[[], None], stopping: Callable[[], None]
 ) -> Server:
     """A server of an app. `ready` is called when the first request can come, `stopping` at the
     first signal."""

@@ -35,7 +35,7 @@ from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Summary
 from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
-from warmstart.serving.model import Heat, Limits, Picture, Served, Unread
+from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, Unread
 from warmstart.tasks.words import in_words
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def serve(
     asked: Serving,
     ready: Callable[[str], None],
     stopping: Callable[[], None],
-    limits: Limits | None = None,
+    limits: ServerLimits | None = None,
 ) -> None:
     """Load a run's model and answer for it until a signal comes.
 
@@ -178,7 +178,7 @@ def serve(
     from warmstart.serving import running
 
     check_token(asked.token)
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     taken = running.bind(asked.host, asked.port)
     try:
         app = application(run, asked, limits)
@@ -189,7 +189,7 @@ def serve(
         taken.close()
 
 
-def application(run: Path, asked: Serving, limits: Limits) -> Gate:
+def application(run: Path, asked: Serving, limits: ServerLimits) -> Gate:
     """The ASGI application of a run's model. Raises: RunFolderError without one, UsageError."""
     from warmstart.serving.access import access_for
     from warmstart.serving.app import make_app
@@ -225,12 +225,12 @@ def check_token(token: str | None) -> None:
         raise ServeError("the token begins or ends with a space; leave it away.")
 
 
-def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
+def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> ServedModel:
     """A model's work as the functions that a server calls."""
     record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
     gallery = Gallery(run, record, predictor.bundle.record.preprocessing)
     work = _WORK[predictor.kind](predictor)
-    return Served(
+    return ServedModel(
         kind=predictor.heard,
         title=record.name,
         labels=predictor.labels,
@@ -252,33 +252,35 @@ def serve_model(run: Path, predictor: Predictor, limits: Limits) -> Served:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _PredictorWork:
     """What differs by the kind of input: reading it, and showing what in it mattered."""
 
-    decode: Callable[[bytes, str], Picture | Unread]
-    explain: Callable[[Picture], Heat] | None
+    decode: Callable[[bytes, str], ServedPicture | Unread]
+    explain: Callable[[ServedPicture], Heat] | None
     no_heat: str = ""
 
 
-def _of_pictures(predictor: Predictor) -> _Work:
+def _of_pictures(predictor: Predictor) -> _PredictorWork:
     prep = pictures(predictor.bundle.record.preprocessing)
 
-    def decode(payload: bytes, name: str) -> Picture | Unread:
+    def decode(payload: bytes, name: str) -> ServedPicture | Unread:
         return read_picture(payload, name, prep)
 
     if predictor.task == "regress":
-        return _Work(decode, None, "this model answers a number, and only labels are explained")
+        return _PredictorWork(
+            decode, None, "this model answers a number, and only labels are explained"
+        )
     cells = cells_for(measure_pace(predictor))
-    return _Work(decode, lambda picture: find_heat(predictor, picture.pixels, cells))
+    return _PredictorWork(decode, lambda picture: find_heat(predictor, picture.pixels, cells))
 
 
-def _of_others(predictor: Predictor) -> _Work:
+def _of_others(predictor: Predictor) -> _PredictorWork:
     inputs = predictor.bundle.record.preprocessing
     why = f"what mattered is shown of pictures, and this model takes {nouns_of(inputs.kind).many}"
-    return _Work(lambda payload, name: read_other(payload, name, inputs), None, why)
+    return _PredictorWork(lambda payload, name: read_other(payload, name, inputs), None, why)
 
 
-_WORK: dict[Kind, Callable[[Predictor], _Work]] = {
+_WORK: dict[Kind, Callable[[Predictor], _PredictorWork]] = {
     "image": _of_pictures,
     "text": _of_others,
     "table": _of_others,
@@ -286,22 +288,22 @@ _WORK: dict[Kind, Callable[[Predictor], _Work]] = {
 }
 
 
-def read_other(payload: bytes, name: str, inputs: Inputs) -> Picture | Unread:
+def read_other(payload: bytes, name: str, inputs: Inputs) -> ServedPicture | Unread:
     """A text, a row in JSON or a clip as the network takes it; or why it cannot be read."""
     try:
-        return Picture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
+        return ServedPicture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
     except DataError as error:
         return Unread(name, str(error))
 
 
-def read_picture(payload: bytes, name: str, prep: Preprocessing) -> Picture | Unread:
+def read_picture(payload: bytes, name: str, prep: Preprocessing) -> ServedPicture | Unread:
     """Encoded bytes as the network takes them, or why they cannot be read."""
     try:
         opened = open_image(payload, name, prep)
         width, height = _size(opened)
         left, top, right, bottom = crop_box((width, height), prep)
         box = (left / width, top / height, right / width, bottom / height)
-        return Picture(name, prepare(opened, prep), box)
+        return ServedPicture(name, prepare(opened, prep), box)
     except TooLarge as error:
         return Unread(name, str(error), is_too_large=True)
     except DataError as error:
@@ -313,7 +315,7 @@ def _size(opened: Image.Image | Pixels) -> tuple[int, int]:
     return opened.size if isinstance(opened, Image.Image) else (opened.shape[1], opened.shape[0])
 
 
-def _answers(predictor: Predictor, pictures: Sequence[Picture]) -> list[Answer]:
+def _answers(predictor: Predictor, pictures: Sequence[ServedPicture]) -> list[Answer]:
     return predictor.answer([one.name for one in pictures], [one.pixels for one in pictures])
 
 
@@ -392,10 +394,10 @@ def _shown(start: str) -> str:
     return f"{kind}:{Path(name).name}" if is_place else start
 
 
-def taken_on(limits: Limits) -> dict[str, int]:
+def taken_on(limits: ServerLimits) -> dict[str, int]:
     """What GET /metadata says of how much may be sent.
 
-    >>> taken_on(Limits())["images"]
+    >>> taken_on(ServerLimits())["images"]
     32
     """
     return {"body_bytes": limits.body_bytes, "images": limits.images, "pixels": MAX_PIXELS}

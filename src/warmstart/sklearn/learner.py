@@ -18,7 +18,7 @@ from warmstart.data.dataset import Asked, Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import Steps, drain
-from warmstart.features.cache import Store, StoredTaps
+from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
 from warmstart.features.extraction import take_look
 from warmstart.features.machine import threads_for
@@ -26,7 +26,7 @@ from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
 from warmstart.network.feature_layers import taps
 from warmstart.network.inputs import InputWish
-from warmstart.network.load import Start
+from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.planning.feature_layers import profiles
 from warmstart.planning.plan_file import read_plan
@@ -45,7 +45,7 @@ from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, make_sketch
 from warmstart.solve.ridge import Array
 from warmstart.solve.weighted_ridge import evened
-from warmstart.training.dataset import Arranged, arrange, as_tuple, profile_of
+from warmstart.training.dataset import LabelledRows, arrange, as_tuple, profile_of
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import Weighed, fit_linear
 
@@ -117,11 +117,11 @@ def learn(
     if not learnt.is_kept:
         return learnt, answerer(learnt, asked.start)
     collection = replace(drain(request.read_data(asked)), record=record)
-    start = Opening(asked, input_wish(asked, collection), plan)
+    start = ReopenedModel(asked, input_wish(asked, collection), plan)
     if weights is not None:
         read = rows_of(learnt, collection, start)
         learnt = _reweighed(learnt, read, arranged, by_row, asked.seed)
-    return learnt, Stored(learnt, start)
+    return learnt, StoredAnswers(learnt, start)
 
 
 def answerer(learnt: Learnt, network: Any) -> Answerer:
@@ -160,14 +160,14 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredAnswers:
     """Answers from what the feature store keeps: an image is passed once, whoever asks.
 
     For a model whose network is the start as it came.
     """
 
     learnt: Learnt
-    start: Opening
+    start: ReopenedModel
 
     def logits(self, images: Any) -> Array:
         """Shapes: (n, K)."""
@@ -183,30 +183,30 @@ class Stored:
         return ordered
 
 
-class Opening:
+class ReopenedModel:
     """The start that a run began from, opened again when some image has to be passed."""
 
     def __init__(self, asked: Request, wish: InputWish, plan: Plan) -> None:
         name = plan.start.value if asked.start_is_auto else asked.start
         self._asked = name, asked.arch, asked.preprocessing, wish
-        self._found: Start | None = None
+        self._found: PretrainedModel | None = None
 
-    def open(self) -> Start:
-        """The start, prepared for the same inputs. Raises: StartError if it is gone."""
+    def open(self) -> PretrainedModel:
+        """The start, prepared for the same inputs. Raises: ModelError if it is gone."""
         if self._found is None:
             self._found = open_start(*self._asked)
         return self._found
 
 
-def rows_of(learnt: Learnt, collection: Collection, start: Opening) -> StoredTaps:
+def rows_of(learnt: Learnt, collection: Collection, start: ReopenedModel) -> StoredFeatures:
     """The features of a collection's examples: from the store, after passing what it lacks.
 
     Raises: DataError naming an image that cannot be read.
     """
     examples = collection.record.examples
-    shelf = Store(default_root()).shelf(_key(learnt))
+    shelf = FeatureCache(default_root()).shelf(_key(learnt))
     if not shelf.missing([example.sha256 for example in examples]):
-        return StoredTaps(shelf, tuple(examples))
+        return StoredFeatures(shelf, tuple(examples))
     look = drain(take_look(collection, start.open(), learnt.plan.training.engine))
     for reason in look.unreadable.values():
         raise DataError(f"{reason}; leave it out of X")
@@ -253,7 +253,7 @@ def _gather(images: Any, record: ModelRecord) -> Collection:
     return collection
 
 
-def _by_row(images: Any, arranged: Arranged, weights: Array | None, kind: str) -> Array:
+def _by_row(images: Any, arranged: LabelledRows, weights: Array | None, kind: str) -> Array:
     """The weight of each row that is learnt from; 1 without any. Shapes: (n,).
 
     They add up to the number of different contents: only ratios count, and an image that is given
@@ -271,7 +271,7 @@ def _by_row(images: Any, arranged: Arranged, weights: Array | None, kind: str) -
 
 
 def _reweighed(
-    learnt: Learnt, stored: StoredTaps, arranged: Arranged, weights: Array, seed: int
+    learnt: Learnt, stored: StoredFeatures, arranged: LabelledRows, weights: Array, seed: int
 ) -> Learnt:
     """The same with the output fitted to weighted rows, by ridge on the depths that were chosen."""
     bundle = learnt.bundle

@@ -95,7 +95,7 @@ _RANK = 1e-12  # axes below this share of the largest carry rounding only
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class FeatureSpread:
     """Weighted rows in the axes of their scatter.
 
     Shapes: rows (n, r) centred; values (r,); axes (d, r); mean (d,); weights (n,).
@@ -139,7 +139,7 @@ def _moments(features: Array, weights: Array) -> tuple[Array, Array]:
     return offset, np.sqrt(share @ (features - offset) ** 2)
 
 
-def spread_out(features: Array, weights: Array) -> Spread:
+def spread_out(features: Array, weights: Array) -> FeatureSpread:
     """Centre the rows and find their axes. Shapes: features (n, d), weights (n,).
 
     >>> spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0])).values.round(9).tolist()
@@ -155,10 +155,10 @@ def spread_out(features: Array, weights: Array) -> Spread:
         is_alive = values > _RANK * values[-1]
         values = values[is_alive]
         axes = heavy.T @ (sides[:, is_alive] / np.sqrt(values))
-    return Spread(centred @ axes, np.maximum(values, 0.0), axes, mean, weights)
+    return FeatureSpread(centred @ axes, np.maximum(values, 0.0), axes, mean, weights)
 
 
-def solve(spread: Spread, targets: Array, penalty: float) -> tuple[Array, Array]:
+def solve(spread: FeatureSpread, targets: Array, penalty: float) -> tuple[Array, Array]:
     """Weights and intercept for predictions x W + b. Shapes: targets (n, K); W (d, K), b (K,).
 
     >>> rows = spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0]))
@@ -172,7 +172,7 @@ def solve(spread: Spread, targets: Array, penalty: float) -> tuple[Array, Array]
 
 
 def left_out(
-    spread: Spread, targets: Array, penalty: float, groups: Sequence[Rows] | None = None
+    spread: FeatureSpread, targets: Array, penalty: float, groups: Sequence[Rows] | None = None
 ) -> Array:
     """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
 
@@ -195,7 +195,7 @@ def left_out(
     return predictions
 
 
-def _coefficients(spread: Spread, targets: Array, penalty: float) -> tuple[Array, Array]:
+def _coefficients(spread: FeatureSpread, targets: Array, penalty: float) -> tuple[Array, Array]:
     """Coefficients in the axes (r, K), and the weighted mean of the targets (K,)."""
     centre = spread.average(targets)
     right = (spread.rows * spread.weights[:, None]).T @ (targets - centre)

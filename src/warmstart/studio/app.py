@@ -24,7 +24,7 @@ from warmstart.nouns import NOUNS
 from warmstart.records.data import Split
 from warmstart.serving.access import LOCAL, Access, Gate
 from warmstart.serving.app import add_pages
-from warmstart.serving.http import Problem, answer_all_errors, as_response
+from warmstart.serving.http import HttpProblem, answer_all_errors, as_response
 from warmstart.serving.inputs import (
     IMAGES,
     Intake,
@@ -34,12 +34,12 @@ from warmstart.serving.inputs import (
     images_in,
     length_of,
 )
-from warmstart.serving.model import Limits
+from warmstart.serving.model import ServerLimits
 from warmstart.studio import board as studio_board
-from warmstart.studio.board import Board, Change, labelled
+from warmstart.studio.board import Board, BoardChange, labelled
 from warmstart.studio.project import Arrived, Delta, Project
 from warmstart.studio.sorting import SORTINGS
-from warmstart.studio.work import Hub, Order, Seen, Told, Tools
+from warmstart.studio.work import Hub, Order, ProgressSeen, Told, Tools
 
 # ---- What each route of a studio does: pictures, changes, learning, results.
 
@@ -60,7 +60,7 @@ class Adding:
     """Takes pictures in. `see` decodes one; it is called from several threads."""
 
     project: Project
-    see: Callable[[bytes, str], Seen | str]
+    see: Callable[[bytes, str], ProgressSeen | str]
     pool: ThreadPoolExecutor
 
     async def take(
@@ -76,7 +76,7 @@ class Adding:
     def _kept(
         self,
         sent: Sequence[Sent],
-        seen: Sequence[Seen | str],
+        seen: Sequence[ProgressSeen | str],
         label: str,
         part: Split,
         batch: str,
@@ -102,7 +102,7 @@ class Adding:
     def _put(self, ids: Sequence[str], label: str, batch: str) -> Delta:
         return self.project.change(lambda board: replace(labelled(board, ids, label), batch=batch))
 
-    def _keep(self, one: Sent, found: Seen, part: Split, folder: str) -> str:
+    def _keep(self, one: Sent, found: ProgressSeen, part: Split, folder: str) -> str:
         arrived = Arrived(
             name=one.name,
             payload=one.payload,
@@ -149,7 +149,7 @@ MOST_IDS = 100_000
 Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=MOST_IDS)]
 
 
-class Labelling(BaseModel):
+class LabelRequest(BaseModel):
     """Pictures and the class they get; null takes them off the board.
 
     `on`: where a picture may have several labels, this one is given to them, or taken away.
@@ -168,7 +168,7 @@ class Keeping(BaseModel):
     ids: Ids
 
 
-class Classes(BaseModel):
+class ClassNames(BaseModel):
     """One of: a class to add, to rename (old, new), to remove."""
 
     model_config = ConfigDict(extra="forbid")
@@ -203,7 +203,7 @@ class Studio:
         self._project = project
         self._tools = tools
         self._hub = hub
-        self._limits = Limits(images=33)
+        self._limits = ServerLimits(images=33)
         self._intake = Intake(self._limits)
         self._many = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="see")
         self._one = ThreadPoolExecutor(1, thread_name_prefix="ask")
@@ -255,24 +255,24 @@ class Studio:
     def _small(self, id: str) -> bytes:
         picture = self._project.pictures.get(id)
         if picture is None:
-            raise Problem(404, "there is no such picture")
+            raise HttpProblem(404, "there is no such picture")
         place = self._project.small(id)
         if not place.exists():
             try:
                 payload = self._project.place_of(id).read_bytes()
                 made = self._tools.small(payload, picture.name)
             except (DataError, OSError):
-                raise Problem(404, f"{picture.name} cannot be read any more") from None
+                raise HttpProblem(404, f"{picture.name} cannot be read any more") from None
             self._project.keep_small(id, made)
         return place.read_bytes()
 
     def picture(self, id: str) -> FileResponse:
         """A picture as it was given."""
         if id not in self._project.pictures:
-            raise Problem(404, "there is no such picture")
+            raise HttpProblem(404, "there is no such picture")
         place = self._project.place_of(id)
         if not place.is_file():
-            raise Problem(404, f"{self._project.pictures[id].name} is gone from the folder")
+            raise HttpProblem(404, f"{self._project.pictures[id].name} is gone from the folder")
         return FileResponse(place, headers=KEPT)
 
     # ---- changing --------------------------------------------------------------------------
@@ -299,11 +299,11 @@ class Studio:
     def _checked(self, label: str) -> str:
         return SORTINGS[self._project.task].checked(label)
 
-    def label(self, asked: Labelling) -> dict[str, int]:
+    def label(self, asked: LabelRequest) -> dict[str, int]:
         """Give pictures a class, or take them off."""
         strangers = [id for id in asked.ids if id not in self._project.pictures]
         if strangers:
-            raise Problem(422, f"there is no picture {strangers[0][:40]}")
+            raise HttpProblem(422, f"there is no picture {strangers[0][:40]}")
         return self._told(self._project.change(partial(_labelled, asked)))
 
     def keep(self, asked: Keeping) -> dict[str, int]:
@@ -312,7 +312,7 @@ class Studio:
             self._project.change(lambda board: studio_board.looked_at(board, asked.ids))
         )
 
-    def classes(self, asked: Classes) -> dict[str, int]:
+    def classes(self, asked: ClassNames) -> dict[str, int]:
         """Add, rename or remove a class."""
         return self._told(self._project.change(partial(_of_classes, asked)))
 
@@ -326,7 +326,7 @@ class Studio:
 
     def _told(self, delta: Delta | None) -> dict[str, int]:
         if delta is None:
-            raise Problem(409, "there is nothing to take back, or to do again")
+            raise HttpProblem(409, "there is nothing to take back, or to do again")
         self._hub.tell_board(delta)
         return {"version": delta.version}
 
@@ -342,7 +342,7 @@ class Studio:
 
         def find() -> dict[str, Any]:
             if mine != self._forecasts:
-                raise Problem(409, "another forecast was asked for meanwhile")
+                raise HttpProblem(409, "another forecast was asked for meanwhile")
             self._check_learnable()
             return self._tools.forecast(self._order(asked, *self._project.draft_table()))
 
@@ -352,7 +352,7 @@ class Studio:
         """Begin to learn."""
         self._check_learnable()
         if self._tools.working().state in AT_WORK:
-            raise Problem(409, "it is learning already; stop it first, or wait for its end")
+            raise HttpProblem(409, "it is learning already; stop it first, or wait for its end")
         number, table = self._project.write_table()
         self._tools.fit(self._order(asked, number, table))
         return JSONResponse({"number": number}, 202)
@@ -369,7 +369,7 @@ class Studio:
     def _check_learnable(self) -> None:
         why = studio_board.learnable(self._project.board, self._project.pictures)
         if why:
-            raise Problem(422, why)
+            raise HttpProblem(422, why)
 
     def stop(self) -> dict[str, str]:
         """End what is at work; it can be gone on with."""
@@ -391,13 +391,13 @@ class Studio:
     def _finished(self) -> int:
         number = self._newest()
         if number is None:
-            raise Problem(404, "nothing was learnt yet")
+            raise HttpProblem(404, "nothing was learnt yet")
         return number
 
     def _model(self) -> int:
         number = self._newest(with_model=True)
         if number is None:
-            raise Problem(409, "there is no model yet; let it learn first")
+            raise HttpProblem(409, "there is no model yet; let it learn first")
         return number
 
     async def answer(self, request: Request) -> Any:
@@ -412,7 +412,7 @@ class Studio:
     async def take(self, name: str) -> FileResponse:
         """A file to take home."""
         if name not in TAKEN:
-            raise Problem(404, f"there is no {name[:40]}; there are {', '.join(TAKEN)}")
+            raise HttpProblem(404, f"there is no {name[:40]}; there are {', '.join(TAKEN)}")
         numbers = {"labels.csv": lambda: 0, "report.html": self._finished}
         number = numbers.get(name, self._model)()
         path = await self._apart(self._many, lambda: self._tools.take(number, name))
@@ -433,14 +433,14 @@ class Studio:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-def _labelled(asked: Labelling, board: Board) -> Change:
+def _labelled(asked: LabelRequest, board: Board) -> BoardChange:
     """Raises: UsageError for a label that is none, or is given where there is one alone."""
     if asked.on is None or asked.label is None:
         return studio_board.labelled(board, asked.ids, asked.label)
     return studio_board.marked(board, asked.ids, asked.label, asked.on)
 
 
-def _of_classes(asked: Classes, board: Board) -> Change:
+def _of_classes(asked: ClassNames, board: Board) -> BoardChange:
     """Raises: UsageError where nothing, or what is not possible, was asked for."""
     if asked.add is not None:
         return studio_board.with_class(board, asked.add)
@@ -473,7 +473,7 @@ class Bounded:
         try:
             if scope["type"] == "http" and scope["path"] not in self._free:
                 _check(Headers(scope=scope))
-        except Problem as problem:
+        except HttpProblem as problem:
             await as_response(problem)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -487,9 +487,9 @@ def _check(headers: Mapping[str, str]) -> None:
     JSON.kind_of(headers.get("content-type", ""))
     check_unpacked(headers.get("content-encoding"))
     if is_chunked or length is None:
-        raise Problem(411, "send Content-Length")
+        raise HttpProblem(411, "send Content-Length")
     if length_of(length) > MOST:
-        raise Problem(413, f"the body is larger than {MOST / 1e6:.0f} MB")
+        raise HttpProblem(413, f"the body is larger than {MOST / 1e6:.0f} MB")
 
 
 # ---- What opens a studio.
@@ -603,5 +603,5 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ValidationError):
-        return as_response(Problem(422, error.errors()[0]["msg"]))
-    return as_response(Problem(422, str(error)))
+        return as_response(HttpProblem(422, error.errors()[0]["msg"]))
+    return as_response(HttpProblem(422, str(error)))

@@ -13,7 +13,7 @@ Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class BoardPicture:
     """One picture that the studio holds, on the board or not.
 
     `file` is what the studio's own copy is called; `source` the user's file, as it was given:
@@ -46,7 +46,7 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class BoardChange:
     """One step, in words, and what it changes: (before, after) of labels, classes, kept labels.
 
     A picture that is not on the board has the label None. Changes of one `batch`, such as the
@@ -66,7 +66,7 @@ class Change:
         return not self.labels and not self.kept and self.classes is None
 
 
-def applied(board: Board, change: Change) -> Board:
+def applied(board: Board, change: BoardChange) -> Board:
     """The board after a change.
 
     >>> board = Board(("cat",), {"a": "cat"})
@@ -90,7 +90,7 @@ def _after(labels: Labels, changed: Mapping[str, tuple[str | None, str | None]])
     return found
 
 
-def reversed_(change: Change) -> Change:
+def reversed_(change: BoardChange) -> BoardChange:
     """What takes a change back.
 
     >>> board = Board(("cat",), {"a": "cat"})
@@ -107,7 +107,7 @@ def reversed_(change: Change) -> Change:
     return replace(change, labels=labels, kept=kept, classes=classes, renamed=renamed)
 
 
-def joined(first: Change, second: Change) -> Change:
+def joined(first: BoardChange, second: BoardChange) -> BoardChange:
     """Two additions of one batch as one.
 
     >>> board = Board()
@@ -134,7 +134,7 @@ def joined(first: Change, second: Change) -> Change:
 # ---- what people do ------------------------------------------------------------------------
 
 
-def labelled(board: Board, ids: Iterable[str], label: str | None) -> Change:
+def labelled(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
     """Give pictures a class, or take them off the board (None); what has it already stays.
 
     A class that is not there yet is made.
@@ -151,10 +151,12 @@ def labelled(board: Board, ids: Iterable[str], label: str | None) -> Change:
     verb = "took" if label is None else "added" if are_new else moved
     end = "off the board" if label is None else f"to {shown(label)}"
     classes = _grown(board, () if label is None else sorting.names(label))
-    return Change(what=f"{verb} {_pictures(len(labels))} {end}", labels=labels, classes=classes)
+    return BoardChange(
+        what=f"{verb} {_pictures(len(labels))} {end}", labels=labels, classes=classes
+    )
 
 
-def marked(board: Board, ids: Iterable[str], name: str, is_on: bool) -> Change:
+def marked(board: Board, ids: Iterable[str], name: str, is_on: bool) -> BoardChange:
     """Give pictures one label more, or take it from them; the others stay.
 
     Raises: UsageError where a picture has one class, or a number.
@@ -176,7 +178,7 @@ def marked(board: Board, ids: Iterable[str], name: str, is_on: bool) -> Change:
     what = f"gave {_pictures(len(found))} the label {name}"
     if not is_on:
         what = f"took the label {name} from {_pictures(len(found))}"
-    return Change(what=what, labels=found, classes=_grown(board, (name,) if is_on else ()))
+    return BoardChange(what=what, labels=found, classes=_grown(board, (name,) if is_on else ()))
 
 
 def shown(label: str) -> str:
@@ -194,18 +196,18 @@ def _grown(board: Board, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[s
     return (board.classes, (*board.classes, *new)) if new else None
 
 
-def filled(board: Board, labels: Labels) -> Change:
+def filled(board: Board, labels: Labels) -> BoardChange:
     """Put many pictures on the board at once, each with its class."""
     sorting = SORTINGS[board.task]
     labels = {id: sorting.checked(label) for id, label in labels.items()}
-    return Change(
+    return BoardChange(
         what=f"added {_pictures(len(labels))}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
         classes=_grown(board, (n for label in labels.values() for n in sorting.names(label))),
     )
 
 
-def looked_at(board: Board, ids: Iterable[str]) -> Change:
+def looked_at(board: Board, ids: Iterable[str]) -> BoardChange:
     """Note that the labels of these pictures are right.
 
     >>> looked_at(Board(("cat",), {"a": "cat"}), ["a"]).kept
@@ -214,24 +216,26 @@ def looked_at(board: Board, ids: Iterable[str]) -> Change:
     now = {id: (board.kept.get(id), board.labels.get(id)) for id in ids}
     kept = {id: pair for id, pair in now.items() if pair[1] is not None and pair[0] != pair[1]}
     n = len(kept)
-    return Change(what=f"kept the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept)
+    return BoardChange(
+        what=f"kept the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept
+    )
 
 
-def with_class(board: Board, name: str) -> Change:
+def with_class(board: Board, name: str) -> BoardChange:
     """A new, empty class. Raises: UsageError where there is one of that name."""
     name = _own_name(board, name)
     _check_new(board, name)
-    return Change(
+    return BoardChange(
         what=f"added the {_noun(board)} {name}", classes=(board.classes, (*board.classes, name))
     )
 
 
-def renamed(board: Board, old: str, new: str) -> Change:
+def renamed(board: Board, old: str, new: str) -> BoardChange:
     """Another name for a class. Raises: UsageError where there is none, or one of the new name."""
     new = _own_name(board, new)
     _check_known(board, old)
     if new == old:
-        return Change(what="changed nothing")
+        return BoardChange(what="changed nothing")
     _check_new(board, new)
     sorting = SORTINGS[board.task]
 
@@ -239,7 +243,7 @@ def renamed(board: Board, old: str, new: str) -> Change:
         now = {id: (label, sorting.renamed(label, old, new)) for id, label in labels.items()}
         return {id: pair for id, pair in now.items() if pair[0] != pair[1]}
 
-    return Change(
+    return BoardChange(
         what=f"renamed {old} to {new}",
         labels=changed(board.labels),
         kept=changed(board.kept),
@@ -248,7 +252,7 @@ def renamed(board: Board, old: str, new: str) -> Change:
     )
 
 
-def without_class(board: Board, name: str) -> Change:
+def without_class(board: Board, name: str) -> BoardChange:
     """A class taken away with its pictures. Raises: UsageError where there is none.
 
     One of several labels is taken from its pictures, and these stay.
@@ -257,14 +261,14 @@ def without_class(board: Board, name: str) -> Change:
     sorting = SORTINGS[board.task]
     own = {id: label for id, label in board.labels.items() if name in sorting.names(label)}
     left = tuple(one for one in board.classes if one != name)
-    return Change(
+    return BoardChange(
         what=f"removed the {_noun(board)} {name}" + (f" with {_pictures(len(own))}" if own else ""),
         labels={id: (label, sorting.without(label, name)) for id, label in own.items()},
         classes=(board.classes, left),
     )
 
 
-def learnable(board: Board, pictures: Mapping[str, Picture]) -> str:
+def learnable(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
     """Why nothing can be learnt from a board yet; nothing where something can."""
     order = {name: place for place, name in enumerate(board.classes)}
     labels = [label for id, label in board.labels.items() if pictures[id].part != "test"]

@@ -12,7 +12,7 @@ from typing import Any
 from warmstart.errors import UsageError, WarmstartError
 from warmstart.events import Event, Steps
 from warmstart.refit_cache import Remembered, remembering
-from warmstart.reporting.curves import Reader
+from warmstart.reporting.curves import CurveReader
 from warmstart.studio.work import FoldCurve, State, Working
 from warmstart.terminal.progress import Stage, title_of
 
@@ -29,7 +29,7 @@ class Teller:
         self.now = Working(state="working", number=number, budget=budget, stage="Read")
         self._stage: Stage | None = None
         self._told = 0.0
-        self._reader = Reader()
+        self._reader = CurveReader()
 
     def see(self, event: Event) -> bool:
         """Take in an event; whether there is something to tell at once."""

@@ -17,9 +17,9 @@ from warmstart.events import Event, Steps
 from warmstart.modalities.audio import is_sound
 from warmstart.modalities.preprocessing import picture_of
 from warmstart.run.reopened import SIDE, small_jpeg
-from warmstart.studio.board import Picture, filled
+from warmstart.studio.board import BoardPicture, filled
 from warmstart.studio.project import Arrived, Project
-from warmstart.studio.work import Seen
+from warmstart.studio.work import ProgressSeen
 
 KINDS_SHOWN = ("image", "audio")
 AT_ONCE = 200  # pictures between two lines of progress
@@ -34,14 +34,14 @@ KINDS = {
 }
 
 
-def see(payload: bytes, name: str) -> Seen | str:
+def see(payload: bytes, name: str) -> ProgressSeen | str:
     """A picture that can be read, or why it cannot."""
     try:
         image = picture_of(payload, name, SIDE)
     except DataError as error:
         return str(error)
     width, height = image.size
-    return Seen(width, height, suffix_of(payload, name), small_jpeg(image))
+    return ProgressSeen(width, height, suffix_of(payload, name), small_jpeg(image))
 
 
 def small(payload: bytes, name: str) -> bytes:
@@ -100,9 +100,9 @@ def take_in(
     return n_lost
 
 
-def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[Picture]:
+def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[BoardPicture]:
     """The pictures of what has arrived: those that are there already, each once, or new ones."""
-    found: list[Picture | None] = []
+    found: list[BoardPicture | None] = []
     for one in arrived:
         there = next((known for known in project.known(one.payload) if known.id in free), None)
         if there is not None:

@@ -34,7 +34,15 @@ from warmstart.records.run_folder import (
     write_bytes,
     write_json,
 )
-from warmstart.studio.board import Board, Change, Picture, applied, joined, learnable, reversed_
+from warmstart.studio.board import (
+    Board,
+    BoardChange,
+    BoardPicture,
+    applied,
+    joined,
+    learnable,
+    reversed_,
+)
 from warmstart.studio.sorting import SORTINGS
 
 # ---- The table of a board, and the pictures behind the examples of its runs.
@@ -44,12 +52,14 @@ GROUP, LABEL, DROP = "group", "label", "drop"
 COLUMNS = ("path", LABEL, "split", GROUP)
 
 
-def table_of(board: Board, pictures: Mapping[str, Picture], called: str = LABEL) -> str:
+def table_of(board: Board, pictures: Mapping[str, BoardPicture], called: str = LABEL) -> str:
     """Path, label and part of each picture on the board, and its group where some have one.
 
     `called`: the column of the labels.
 
-    >>> one = Picture(id="a", name="x", file="a.jpg", sha256="", width=1, height=1, part="holdout")
+    >>> one = BoardPicture(
+    ...     id="a", name="x", file="a.jpg", sha256="", width=1, height=1, part="holdout"
+    ... )
     >>> table_of(Board(("cat",), {"a": "cat"}), {"a": one})
     'path,label,split\\npictures/a.jpg,cat,val\\n'
     """
@@ -64,12 +74,12 @@ def table_of(board: Board, pictures: Mapping[str, Picture], called: str = LABEL)
     return text.getvalue()
 
 
-def corrections_of(board: Board, pictures: Mapping[str, Picture], off: Collection[str]) -> str:
+def corrections_of(board: Board, pictures: Mapping[str, BoardPicture], off: Collection[str]) -> str:
     """Label and part of the user's files by their paths; those of `off` are to be dropped.
 
     An empty label drops, too: where a class is called "drop", that word is its name.
 
-    >>> one = Picture(id="a", name="x.jpg", file="a.jpg", sha256="", width=1, height=1,
+    >>> one = BoardPicture(id="a", name="x.jpg", file="a.jpg", sha256="", width=1, height=1,
     ...               source="cat/x.jpg")
     >>> from dataclasses import replace
     >>> two = replace(one, id="b", source="cat/y.jpg")
@@ -157,8 +167,8 @@ class History:
 
     board: Board = field(default_factory=Board)
     version: int = 0
-    done: list[Change] = field(default_factory=list)
-    undone: list[Change] = field(default_factory=list)
+    done: list[BoardChange] = field(default_factory=list)
+    undone: list[BoardChange] = field(default_factory=list)
     renames: list[tuple[int, str, str]] = field(default_factory=list)  # version, before, after
     begun: dict[int, int] = field(default_factory=dict)  # version by the number of a run
 
@@ -172,14 +182,14 @@ class History:
         """What would be done again."""
         return self.undone[-1].what if self.undone else None
 
-    def follow(self, line: Line) -> Change:
+    def follow(self, line: Line) -> BoardChange:
         """Do what a line says; the change that came of it.
 
         Raises: ValueError, KeyError or TypeError for a line that says nothing possible.
         """
         if "run" in line:
             self.begun[int(line["run"])] = self.version
-            return Change(what="")
+            return BoardChange(what="")
         change = self._change(line)
         self.board = applied(self.board, change)
         self.version += 1
@@ -187,7 +197,7 @@ class History:
             self.renames.append((self.version, *change.renamed))
         return change
 
-    def _change(self, line: Line) -> Change:
+    def _change(self, line: Line) -> BoardChange:
         if line.get("undo"):
             if not self.done:
                 raise ValueError("there is nothing to take back")
@@ -223,14 +233,14 @@ class History:
         return label
 
 
-def read_change(line: Line) -> Change:
+def read_change(line: Line) -> BoardChange:
     """A change as it was written down."""
     labels, kept = (
         {id: (pair[0], pair[1]) for id, pair in line.get(name, {}).items()}
         for name in ("labels", "kept")
     )
     classes, renamed = line.get("classes"), line.get("renamed")
-    return Change(
+    return BoardChange(
         what=line["what"],
         labels=labels,
         kept=kept,
@@ -321,7 +331,7 @@ class Delta:
     labels: Mapping[str, str | None]
     kept: Mapping[str, str | None]
     classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[BoardPicture, ...]
     undo: str | None
     redo: str | None
     problem: str
@@ -333,7 +343,7 @@ class Project:
 
     path: Path
     about: About
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, BoardPicture] = field(default_factory=dict)
     history: History = field(default_factory=History)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _held: Any = None
@@ -392,7 +402,7 @@ class Project:
     def _read(self) -> None:
         for number, line in read_lines(self.path / PICTURES):
             try:
-                self._know(from_plain(Picture, line))
+                self._know(from_plain(BoardPicture, line))
             except (KeyError, TypeError, ValueError) as error:
                 raise damaged(self.path / PICTURES, number, error) from None
         for number, line in read_lines(self.path / CHANGES):
@@ -407,14 +417,14 @@ class Project:
                 f"{PICTURES} does not list; put that file back."
             )
 
-    def _know(self, picture: Picture) -> None:
+    def _know(self, picture: BoardPicture) -> None:
         if picture.id not in self.pictures:
             self._contents.setdefault(picture.sha256, []).append(picture.id)
         self.pictures[picture.id] = picture
 
     # ---- changing --------------------------------------------------------------------------
 
-    def change(self, make: Callable[[Board], Change]) -> Delta:
+    def change(self, make: Callable[[Board], BoardChange]) -> Delta:
         """Make a change of the board as it is now, keep it, tell what it changed."""
         with self.lock:
             change = make(self.board)
@@ -434,7 +444,7 @@ class Project:
         append(self.path / CHANGES, [line])
         return self._delta(self.history.follow(line))
 
-    def _delta(self, change: Change) -> Delta:
+    def _delta(self, change: BoardChange) -> Delta:
         labels, kept = (
             {id: after for id, (_, after) in one.items()} for one in (change.labels, change.kept)
         )
@@ -453,12 +463,12 @@ class Project:
 
     # ---- pictures --------------------------------------------------------------------------
 
-    def known(self, payload: bytes) -> list[Picture]:
+    def known(self, payload: bytes) -> list[BoardPicture]:
         """The pictures of these very bytes, those on the board first."""
         ids = self._contents.get(sha256(payload).hexdigest(), [])
         return [self.pictures[id] for id in sorted(ids, key=lambda id: id not in self.board.labels)]
 
-    def keep(self, arrived: Iterable[Arrived], is_copy: bool = False) -> list[Picture]:
+    def keep(self, arrived: Iterable[Arrived], is_copy: bool = False) -> list[BoardPicture]:
         """Write pictures into the folder, and a line for each; they are not on the board yet.
 
         `is_copy`: what was given stays where it is, so that nothing is forced to disk here.
@@ -471,7 +481,7 @@ class Project:
                 self._know(picture)
             return kept
 
-    def _kept(self, one: Arrived, is_copy: bool, taken: set[str]) -> Picture:
+    def _kept(self, one: Arrived, is_copy: bool, taken: set[str]) -> BoardPicture:
         digest = sha256(one.payload).hexdigest()
         id, number = digest[:24], 1
         while id in self.pictures or id in taken:  # the same bytes twice, in a data set
@@ -483,7 +493,7 @@ class Project:
             place.write_bytes(one.payload)
         else:
             write_bytes(place, one.payload)
-        return Picture(
+        return BoardPicture(
             id=id,
             name=one.name,
             file=place.name,

@@ -19,7 +19,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Scores, TestScores
 from warmstart.reporting import other_tasks
-from warmstart.reporting.facts import Facts
+from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.first_screen import would_use
 from warmstart.reporting.next_steps import next_steps
 from warmstart.reporting.report import read_facts, read_plan_if_there, read_said, repeat_of
@@ -41,7 +41,9 @@ MOST = 400  # points of the picture of said against true numbers
 _SHARE = 0.1  # of the numbers, those furthest off, where no interval is promised
 
 
-def told(project: Project, number: int, earlier: int | None, facts: Facts, now: NameOf) -> Told:
+def told(
+    project: Project, number: int, earlier: int | None, facts: ReportFacts, now: NameOf
+) -> Told:
     """What is not said as it is of classes; `earlier` is the run to compare with."""
     run = project.run(number)
     lines = [*_held(run)]
@@ -84,7 +86,7 @@ def _share(test: TestScores) -> Told:
     }
 
 
-def _half(facts: Facts) -> float | None:
+def _half(facts: ReportFacts) -> float | None:
     calibration = facts.calibration
     return calibration.half_width if isinstance(calibration, NumberCalibration) else None
 
@@ -98,7 +100,7 @@ def _held(run: Path) -> Iterator[Line]:
                 yield line
 
 
-def _wrong_sets(lines: list[Line], facts: Facts, now: NameOf) -> Told:
+def _wrong_sets(lines: list[Line], facts: ReportFacts, now: NameOf) -> Told:
     """Pictures of which not every label is named rightly, the furthest off first."""
     found = {}
     for line in lines:
@@ -115,7 +117,7 @@ def _wrong_sets(lines: list[Line], facts: Facts, now: NameOf) -> Told:
     return found
 
 
-def _wrong_numbers(lines: list[Line], facts: Facts, now: NameOf) -> Told:
+def _wrong_numbers(lines: list[Line], facts: ReportFacts, now: NameOf) -> Told:
     """Numbers outside of the interval that was said, or those furthest off."""
     off = np.array([abs(float(line["value"]) - float(line["target"])) for line in lines])
     half = _half(facts)
@@ -132,14 +134,14 @@ def _wrong_numbers(lines: list[Line], facts: Facts, now: NameOf) -> Told:
     }
 
 
-_WRONG: dict[Task, Callable[[list[Line], Facts, NameOf], Told]] = {
+_WRONG: dict[Task, Callable[[list[Line], ReportFacts, NameOf], Told]] = {
     "multilabel": _wrong_sets,
     "regress": _wrong_numbers,
 }
 
 
 def _compared(
-    project: Project, number: int, earlier: int, facts: Facts, lines: list[Line]
+    project: Project, number: int, earlier: int, facts: ReportFacts, lines: list[Line]
 ) -> Told | None:
     """This run against the one before, on pictures that both held out under the same label."""
     if facts.data is None:
@@ -222,7 +224,7 @@ def result_of(project: Project, number: int) -> Told:
     return {**found, **_of_classes(project, number, facts, now)}
 
 
-def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
+def _of_classes(project: Project, number: int, facts: ReportFacts, now: Name) -> Told:
     """What is said of classes alone."""
     test = facts.summary.test
     return {
@@ -240,13 +242,13 @@ def _of_classes(project: Project, number: int, facts: Facts, now: Name) -> Told:
     }
 
 
-def _labels_of(facts: Facts, now: Name) -> dict[str, str]:
+def _labels_of(facts: ReportFacts, now: Name) -> dict[str, str]:
     """The pictures that a run was given, each with its label."""
     examples = facts.data.examples if facts.data is not None else ()
     return {id_of(one.id): now(one.label) for one in examples}
 
 
-def compared(project: Project, number: int, facts: Facts) -> Told | None:
+def compared(project: Project, number: int, facts: ReportFacts) -> Told | None:
     """This run against the one before that learnt in the same way, by the labels of this one.
 
     On pictures that both held out; copies and groups count as one.
@@ -269,7 +271,7 @@ def compared(project: Project, number: int, facts: Facts) -> Told | None:
     return {"number": earlier, **_difference(np.array(hits, dtype=float), groups)}
 
 
-def _before(project: Project, number: int, facts: Facts) -> int | None:
+def _before(project: Project, number: int, facts: ReportFacts) -> int | None:
     """The newest finished run before this one with the same budget and strategy."""
     mine = (facts.repeat.budget, _strategy(facts.plan))
     for earlier in reversed([n for n in project.numbers() if n < number]):
@@ -302,7 +304,7 @@ def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
     return {"kind": kind, "words": f"{kind} by {points}"}
 
 
-def _suspects(facts: Facts, now: Name) -> list[Told]:
+def _suspects(facts: ReportFacts, now: Name) -> list[Told]:
     found = facts.inspection.label_issues if facts.inspection is not None else None
     return [
         {

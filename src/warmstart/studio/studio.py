@@ -30,7 +30,7 @@ UNNAMED = "untitled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class StudioOptions:
     """What a studio is opened with, and where it listens."""
 
     data: str | None = None
@@ -44,7 +44,7 @@ class Opening:
 
 def studio(
     project: Project,
-    asked: Opening,
+    asked: StudioOptions,
     fit: Fit,
     ready: Callable[[str], None],
     stopping: Callable[[], None],
@@ -55,7 +55,7 @@ def studio(
     Raises: ServeError where the server cannot start.
     """
     from warmstart.serving import running
-    from warmstart.serving.model import Limits
+    from warmstart.serving.model import ServerLimits as Limits
 
     taken = running.bind("127.0.0.1", asked.port)
     try:
@@ -74,7 +74,7 @@ def studio(
         project.close()
 
 
-def opened(asked: Opening, see: Callable[[Event], None]) -> tuple[Project, int | None]:
+def opened(asked: StudioOptions, see: Callable[[Event], None]) -> tuple[Project, int | None]:
     """The project, its data taken in where it is new; how many files could not be read.
 
     None for the latter where nothing was taken in.

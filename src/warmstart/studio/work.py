@@ -16,7 +16,7 @@ Told = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProgressSeen:
     """A picture that can be read: its size, how a file of its kind ends, and a small JPEG."""
 
     width: int
@@ -77,7 +77,7 @@ class Tools:
     `answer` of one picture; `take` makes a file to take home.
     """
 
-    see: Callable[[bytes, str], Seen | str]
+    see: Callable[[bytes, str], ProgressSeen | str]
     small: Callable[[bytes, str], bytes]
     working: Callable[[], Working]
     fit: Callable[[Order], None]

@@ -37,7 +37,7 @@ def entropy(class_shares: Sequence[float]) -> float:
     return sum(-share * math.log(share) for share in shares)
 
 
-class Classes:
+class Classification:
     """The target of classification. Truth: class numbers (n,) in 0..K-1."""
 
     task: Task = "classify"
@@ -95,7 +95,7 @@ class Classes:
     def credits(self, answers: Array, truth: Truth) -> Array:
         """1 where the row is named right, else 0.
 
-        >>> Classes().credits(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])).tolist()
+        >>> Classification().credits(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])).tolist()
         [1.0, 0.0]
         """
         right: Array = (answers.argmax(axis=1) == truth).astype(float)
@@ -124,7 +124,7 @@ class Classes:
     def among(self, truth: Truth) -> Truth:
         """Numbered anew where a class is missing.
 
-        >>> Classes().among(np.array([4, 2, 4])).tolist()
+        >>> Classification().among(np.array([4, 2, 4])).tolist()
         [1, 0, 1]
         """
         numbers: Labels = np.unique(truth, return_inverse=True)[1]
@@ -143,4 +143,4 @@ class Classes:
         return class_statistics(operators, draws)
 
 
-CLASSES = Classes()
+CLASSIFICATION = Classification()

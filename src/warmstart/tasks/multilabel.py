@@ -17,7 +17,7 @@ from warmstart.tasks.words import LABEL_WORDS
 _LEAST = 1e-12
 
 
-class LabelSets:
+class Multilabel:
     """The target of multi-label classification. Truth: 0 and 1, (n, K)."""
 
     task: Task = "multilabel"
@@ -28,7 +28,7 @@ class LabelSets:
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
         """0 and 1 for each label.
 
-        >>> LabelSets().read(["b", "a|b", ""], ["a", "b"]).tolist()
+        >>> Multilabel().read(["b", "a|b", ""], ["a", "b"]).tolist()
         [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
         """
         number = {name: index for index, name in enumerate(names)}
@@ -54,7 +54,7 @@ class LabelSets:
         """A slope and a shift for all labels.
 
         >>> truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
-        >>> found = LabelSets().recalibrate(4 * truth - 2, truth)
+        >>> found = Multilabel().recalibrate(4 * truth - 2, truth)
         >>> found.slopes is None and bool(found.bias[0] == found.bias[1])
         True
         """
@@ -107,7 +107,7 @@ class LabelSets:
     def strata(self, truth: Truth) -> Labels:
         """The rarest label of each row; K for one without any.
 
-        >>> LabelSets().strata(np.array([[1, 1], [0, 1], [0, 0]])).tolist()
+        >>> Multilabel().strata(np.array([[1, 1], [0, 1], [0, 0]])).tolist()
         [0, 1, 2]
         """
         counts = np.where(truth > 0, truth.sum(axis=0), np.inf)
@@ -148,4 +148,4 @@ class LabelSets:
         return best, found
 
 
-LABEL_SETS = LabelSets()
+MULTILABEL = Multilabel()

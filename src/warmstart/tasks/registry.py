@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from warmstart.records.data import Task
-from warmstart.tasks.classify import CLASSES
-from warmstart.tasks.multilabel import LABEL_SETS
-from warmstart.tasks.regress import Numbers
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target
 
 _MAKERS: dict[Task, Callable[[Sequence[str]], Target]] = {
-    "classify": lambda labels: CLASSES,
-    "multilabel": lambda labels: LABEL_SETS,
-    "regress": lambda labels: Numbers.of(np.array([float(label) for label in labels])),
+    "classify": lambda labels: CLASSIFICATION,
+    "multilabel": lambda labels: MULTILABEL,
+    "regress": lambda labels: Regression.of(np.array([float(label) for label in labels])),
 }
 
 
@@ -23,6 +23,6 @@ def target_of(task: Task, learnt: Sequence[str]) -> Target:
     """The target of a task; `learnt` are the labels of what is learnt from, as records hold them.
 
     >>> target_of("regress", ["1", "3"])
-    Numbers(mean=2.0, spread=1.0)
+    Regression(mean=2.0, spread=1.0)
     """
     return _MAKERS[task](learnt)

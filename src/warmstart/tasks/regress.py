@@ -28,7 +28,7 @@ def as_text(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class Regression:
     """The target of regression. Truth: (value - mean) / spread of what was learnt from, (n,).
 
     So losses are shares of the variance, whatever the unit; `natural` gives values again.
@@ -43,18 +43,18 @@ class Numbers:
     words: ClassVar[Words] = NUMBER_WORDS
 
     @classmethod
-    def of(cls, values: Array) -> Numbers:
+    def of(cls, values: Array) -> Regression:
         """The target that was learnt from these. Shapes: values (n,), not all equal.
 
-        >>> Numbers.of(np.array([1.0, 3.0]))
-        Numbers(mean=2.0, spread=1.0)
+        >>> Regression.of(np.array([1.0, 3.0]))
+        Regression(mean=2.0, spread=1.0)
         """
         return cls(float(values.mean()), float(values.std()))
 
     def natural(self, answers: Array) -> Array:
         """Values in the user's unit. Shapes: any, kept.
 
-        >>> Numbers(mean=10.0, spread=2.0).natural(np.array([1.0])).tolist()
+        >>> Regression(mean=10.0, spread=2.0).natural(np.array([1.0])).tolist()
         [12.0]
         """
         found: Array = self.mean + self.spread * answers
@@ -98,7 +98,7 @@ class Numbers:
     def delivered(self, calibration: Calibration) -> Calibration:
         """Into the user's unit.
 
-        >>> Numbers(mean=10.0, spread=2.0).delivered(Calibration(1.0, np.zeros(1))).bias.tolist()
+        >>> Regression(mean=10.0, spread=2.0).delivered(Calibration(1.0, np.zeros(1))).bias.tolist()
         [10.0]
         """
         bias = self.natural(calibration.bias)
@@ -115,7 +115,7 @@ class Numbers:
     def credits(self, answers: Array, truth: Truth) -> Array:
         """1 - squared error / variance of these rows; the mean is R².
 
-        >>> Numbers().credits(np.array([[1.0], [0.0]]), np.array([1.0, -1.0])).tolist()
+        >>> Regression().credits(np.array([[1.0], [0.0]]), np.array([1.0, -1.0])).tolist()
         [1.0, 0.0]
         """
         found: Array = 1 - self.said_losses(answers, truth) / max(float(truth.var()), _LEAST)
@@ -137,7 +137,8 @@ class Numbers:
     def strata(self, truth: Truth) -> Labels:
         """The same.
 
-        >>> Numbers().strata(np.array([5.0, 1.0, 4.0, 2.0, 3.0, 0.0, 9.0, 8.0, 7.0, 6.0])).tolist()
+        >>> values = np.array([5.0, 1.0, 4.0, 2.0, 3.0, 0.0, 9.0, 8.0, 7.0, 6.0])
+        >>> Regression().strata(values).tolist()
         [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]
         """
         bins = int(np.clip(len(truth) // LEAST_A_BIN, 1, BINS))

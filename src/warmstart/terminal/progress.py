@@ -26,7 +26,7 @@ SOONEST_S = 1.0  # seconds of counting before the end is guessed
 
 
 @dataclass(slots=True)
-class Pace:
+class ProgressRate:
     """The recent speed of something that counts, and the time at which it will be done.
 
     Speed is steps over seconds, both fading with age; the end that follows from it is
@@ -62,7 +62,7 @@ class Pace:
     def left(self, now: float) -> float | None:
         """Seconds until it is done; None as long as that cannot be told.
 
-        >>> pace = Pace(at=0.0)
+        >>> pace = ProgressRate(at=0.0)
         >>> pace.see(2.0, step=100, of=300)
         >>> pace.left(2.0), pace.left(3.5)
         (4.0, 2.5)
@@ -114,14 +114,14 @@ class Stage:
     folds: int | None = None  # of the trainings, the first ones, that hold rows out
     epoch: float | None = None  # of the training at work
     looks: dict[int, tuple[float, float | None]] = field(default_factory=dict)  # by training
-    pace: Pace = field(init=False)
+    pace: ProgressRate = field(init=False)
     _losses: float = 0.0  # the older the less they count, and the sum of what they count
     _weight: float = 0.0
     _pauses: float = 0.0  # seconds an image at each update, and how many updates told them
     _n_pauses: int = 0
 
     def __post_init__(self) -> None:
-        self.pace = Pace(self.began)
+        self.pace = ProgressRate(self.began)
 
     @property
     def key(self) -> tuple[str, str]:

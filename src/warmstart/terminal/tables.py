@@ -14,8 +14,8 @@ from warmstart.tasks.words import further, test_estimate
 from warmstart.terminal.text import WIDTH, column
 
 if TYPE_CHECKING:
-    from warmstart.features.cache import StoreInfo
-    from warmstart.network.registry import Listing
+    from warmstart.features.cache import CacheInfo
+    from warmstart.network.registry import ModelListing
 
 
 BATCH = 32  # answers whose columns are aligned together: what one look at the network gives
@@ -99,7 +99,7 @@ def scores_text(scores: TestScores, kind: str = "image") -> str:
     )
 
 
-def starts_text(starts: Sequence[Listing], word: str = "") -> str:
+def starts_text(starts: Sequence[ModelListing], word: str = "") -> str:
     """What a run can begin from here without a download; `word` is what was searched for."""
     if not starts:
         return (
@@ -117,7 +117,7 @@ def starts_text(starts: Sequence[Listing], word: str = "") -> str:
     return "\n".join([*lines, "", "Begin from one of them: warmstart fit DATA --start NAME"])
 
 
-def cache_text(info: StoreInfo) -> str:
+def cache_text(info: CacheInfo) -> str:
     """What the cache holds, and how large it may grow."""
     held = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
     images = f"features of {count(info.rows, 'image')}, {count(info.shelves, 'set')}"
@@ -130,7 +130,7 @@ def cache_text(info: StoreInfo) -> str:
     )
 
 
-def cleared_text(info: StoreInfo) -> str:
+def cleared_text(info: CacheInfo) -> str:
     """What was removed from the cache.
 
     >>> from types import SimpleNamespace as Info

@@ -16,7 +16,7 @@ from warmstart.features.batches import ahead
 from warmstart.machine import peak_rss_mb
 from warmstart.network import freeze
 from warmstart.network.conv_bn_fusion import folded
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.tensors import in_channels_last
 from warmstart.planning.actions import NEW
 from warmstart.planning.schedule import Schedule, stage_actions
@@ -29,30 +29,30 @@ from warmstart.training.distributed import tell_way, way_of
 from warmstart.training.gradual_unfreezing import Joining
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import BatchLoss, pairs_loss, summed_loss, warm_cosine
-from warmstart.training.outfit import Outfit, moving_of
+from warmstart.training.outfit import TrainableNetwork, moving_of
 from warmstart.training.shared import Inputs, view_numbers
-from warmstart.training.trainer import LAG, Course, Trainer
-from warmstart.training.validation import Looks, Route, renew_statistics, spread
+from warmstart.training.trainer import LAG, Trainer, UpdateRule
+from warmstart.training.validation import TrainingEnd, ValidationScores, renew_statistics, spread
 
 if TYPE_CHECKING:
-    from warmstart.training.lesson import Lesson
+    from warmstart.training.lesson import TrainingTask
 
 
 COMPARED = 64  # rows on which it is seen whether answers moved at all
 
 
-class Attempt:
+class TrainingAttempt:
     """A training from its start to its end, or to an alarm.
 
     `guards` tells of earlier attempts, for the checkpoints. `is_idle`: training moved nothing.
     """
 
-    def __init__(self, lesson: Lesson, scale: float, guards: tuple[GuardNote, ...]) -> None:
+    def __init__(self, lesson: TrainingTask, scale: float, guards: tuple[GuardNote, ...]) -> None:
         self.lesson, self.scale, self.guards = lesson, scale, guards
         self.outfit, schedule = lesson.make(), lesson.schedule
         self.outfit.model.to(schedule.device)
         in_channels_last(self.outfit.model)
-        tail = Tail(self.outfit.model, schedule.cut, schedule.recompute)
+        tail = UnfrozenBlocks(self.outfit.model, schedule.cut, schedule.recompute)
         self.way = way_of(self.outfit, tail, schedule, self._few())
         self.moving = moving_of(self.outfit)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
@@ -68,11 +68,11 @@ class Attempt:
             ),
         )
         says = not schedule.pairs  # else the output is left behind
-        self.looks = Looks(lesson.room, lesson.held, self.outfit, self.trainer, says)
+        self.looks = ValidationScores(lesson.room, lesson.held, self.outfit, self.trainer, says)
         self.stages = stage_actions(schedule, self.outfit.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
         self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
-        self._route = lesson.route or Route()
+        self._route = lesson.route or TrainingEnd()
         last = self._steps_of(len(self.stages[: self._route.n_stages]) - 1, schedule.n_steps).stop
         self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
         self.is_idle = False
@@ -232,7 +232,7 @@ class Attempt:
             return Alarm(kind="diverged", step=n_steps, sentence=what)
         if not self.joining.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
-        is_whole = self._route == Route(n_stages=self._route.n_stages)
+        is_whole = self._route == TrainingEnd(n_stages=self._route.n_stages)
         is_judged = is_whole and self.looks.says
         loss = self.looks.loss(ended, some) if is_judged else None
         of_classes = self.lesson.room.target.tells_classes
@@ -282,13 +282,13 @@ class _Clock:
         return round(self._batch / max(self._seconds, 1e-9), 1)
 
 
-def _loss(lesson: Lesson) -> BatchLoss:
+def _loss(lesson: TrainingTask) -> BatchLoss:
     chosen = lesson.schedule
     return pairs_loss(chosen.temperature) if chosen.pairs else summed_loss(lesson.room.target)
 
 
-def _course(chosen: Schedule) -> Course:
-    return Course(
+def _course(chosen: Schedule) -> UpdateRule:
+    return UpdateRule(
         optimizer=chosen.optimizer,
         weight_decay=chosen.weight_decay,
         average=chosen.average,
@@ -301,7 +301,7 @@ def _course(chosen: Schedule) -> Course:
     )
 
 
-def _watch(lesson: Lesson, outfit: Outfit) -> Watch:
+def _watch(lesson: TrainingTask, outfit: TrainableNetwork) -> Watch:
     room = lesson.room
     return Watch(
         n_steps=lesson.schedule.n_steps,

@@ -14,13 +14,13 @@ from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.events import Event, Steps, note
 from warmstart.features.extraction import load_same
 from warmstart.modalities.preprocessing import encode
-from warmstart.records.summary import Beside
+from warmstart.records.summary import Baseline
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import points
-from warmstart.training.dataset import Scene
-from warmstart.training.fine_tune import Worked
+from warmstart.training.dataset import TrainingDataset
+from warmstart.training.fine_tune import FineTuned
 
 ROUNDS = (10, 30, 100)  # trees a class, to choose from
 RATE, DEPTH = 0.1, 3
@@ -140,7 +140,7 @@ def _model(n: int, seed: int) -> Any:
 INNER = 2  # parts of a fold's rows, each of which chooses once
 
 
-def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
+def beside(scene: TrainingDataset, worked: FineTuned) -> Steps[tuple[Baseline, ...]]:
     """What boosting gives on each row without it, against what the run has made; for tables.
 
     The folds are those by which what is shipped was judged.
@@ -169,7 +169,7 @@ def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
     theirs[held] = found.probabilities[held].argmax(axis=1) == arranged.labels[held]
     both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
     gap = hits_difference(theirs[both], ours[both], blocks[both])
-    told = Beside(
+    told = Baseline(
         name=found.name,
         estimate=estimate,
         difference=gap.value,
@@ -183,7 +183,7 @@ def beside(scene: Scene, worked: Worked) -> Steps[tuple[Beside, ...]]:
     return (told,)
 
 
-def encoded(scene: Scene) -> Array:
+def encoded(scene: TrainingDataset) -> Array:
     """The learning rows as the network is given them. Shapes: (n, F)."""
     examples = scene.arranged.learn
     return np.stack([encode(load_same(scene.collection, e), e.id, scene.prep) for e in examples])
@@ -193,7 +193,7 @@ def _within(blocks: Rows) -> list[Rows]:
     return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
 
 
-def _hits(worked: Worked, labels: Rows) -> Array:
+def _hits(worked: FineTuned, labels: Rows) -> Array:
     """Whether what is shipped answers each row rightly, (n,); NaN if it was never held out."""
     held = worked.head.fold >= 0
     found = np.full(len(labels), np.nan)

@@ -17,7 +17,7 @@ from warmstart.distributed import here
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
 from warmstart.features.batches import ahead, in_order
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import (
     BATCH,
     MAIN,
@@ -31,42 +31,42 @@ from warmstart.features.engine_choice import version_between
 from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import n_threads
-from warmstart.features.offload import Chunk, Link, belt_of, links, one_by_one
-from warmstart.features.shelf import Shelf
+from warmstart.features.offload import Chunk, OffloadedBlock, belt_of, links, one_by_one
+from warmstart.features.shelf import CacheFile
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode
-from warmstart.network.cut import Prefix, stored_taps
+from warmstart.network.cut import FrozenPrefix, stored_taps
 from warmstart.network.feature_layers import tap_width
 from warmstart.planning.feature_layers import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import Example
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.training import dataset
 from warmstart.training.augmentations import Views, view_of
-from warmstart.training.dataset import Scene
-from warmstart.training.shared import StoredSource
+from warmstart.training.dataset import TrainingDataset
+from warmstart.training.shared import CachedBatches
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _PassWork:
     """What is to be passed: the scene, the plan's numbers, one shelf a view."""
 
-    scene: Scene
+    scene: TrainingDataset
     chosen: Schedule
     views: Views
-    shelves: tuple[Shelf, ...]
+    shelves: tuple[CacheFile, ...]
     missing: tuple[frozenset[str], ...]  # by view number
 
-    def only(self, number: int, content: str) -> _Work:
+    def only(self, number: int, content: str) -> _PassWork:
         """The same for one view of one image."""
         none = [frozenset[str]()] * len(self.shelves)
         none[number] = frozenset({content})
         return replace(self, missing=tuple(none))
 
-    def just(self, number: int) -> _Work:
+    def just(self, number: int) -> _PassWork:
         """The same for one view of all images."""
         lost = [m if n == number else frozenset[str]() for n, m in enumerate(self.missing)]
         return replace(self, missing=tuple(lost))
@@ -110,7 +110,7 @@ def views_of_plan(chosen: Schedule) -> Views:
     )
 
 
-def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
+def store_views(scene: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
     """Run the frozen parts for every view that the store lacks.
 
     Shelves stay open, and are not evicted, for as long as the source lives.
@@ -118,7 +118,7 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     """
     chosen, network = schedule(plan), scene.look.network
     wanted = _wanted(scene, plan, chosen.cut)
-    store, engine = Store(default_root()), str(plan.training.engine.value)
+    store, engine = FeatureCache(default_root()), str(plan.training.engine.value)
     stream = str(plan.training.stream.value) if plan.training.stream else ""
     keys = [
         ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
@@ -128,8 +128,8 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
     hashes = [example.sha256 for example in scene.arranged.learn]
     lost = here().gathered(tuple(frozenset(shelf.missing(hashes)) for shelf in shelves))[0]
     missing = _share(lost, scene)
-    work = _Work(scene, chosen, views_of_plan(chosen), shelves, missing)
-    prefix = Prefix(network, chosen.cut, wanted)
+    work = _PassWork(scene, chosen, views_of_plan(chosen), shelves, missing)
+    prefix = FrozenPrefix(network, chosen.cut, wanted)
     parts = links(network, wanted, chosen.cut, scene.prep) if stream else ()
     if stream:
         _take_over(work, wanted)
@@ -149,19 +149,19 @@ def store_views(scene: Scene, plan: Plan) -> Steps[StoredSource]:
         work, partial(one_by_one, parts) if stream else partial(_made, work, engine, prefix)
     )
     is_ragged = network.record.parts[chosen.cut - 1].layout == "tokens"
-    return StoredSource(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
+    return CachedBatches(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
 
 
-def _absent(shelf: Shelf, wanted: frozenset[str]) -> frozenset[str]:
+def _absent(shelf: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
     return frozenset(shelf.absent(wanted))
 
 
-def _take_over(work: _Work, wanted: Sequence[Tap]) -> None:
+def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
     """The plain view of a network that is streamed, of images whose look kept the output."""
     features, lost = work.scene.look.features.shelf, work.missing[0]
     if not isinstance(features.key, FeatureKey):
         return
-    with Store(default_root()).shelf(main_key(features.key, work.chosen.cut)) as kept:
+    with FeatureCache(default_root()).shelf(main_key(features.key, work.chosen.cut)) as kept:
         todo = first_of_each(work.scene.arranged.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
@@ -169,14 +169,16 @@ def _take_over(work: _Work, wanted: Sequence[Tap]) -> None:
             _keep(work, 0, contents, [kept.read(contents, MAIN), *taps])
 
 
-def _share(missing: tuple[frozenset[str], ...], scene: Scene) -> tuple[frozenset[str], ...]:
+def _share(
+    missing: tuple[frozenset[str], ...], scene: TrainingDataset
+) -> tuple[frozenset[str], ...]:
     """What of the missing views, by number, this process is to make: all views of an image."""
     todo = first_of_each(scene.arranged.learn, [*frozenset[str]().union(*missing)])
     own = frozenset(example.sha256 for example in here().share(todo))
     return tuple(lost & own for lost in missing)
 
 
-def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
+def _wanted(scene: TrainingDataset, plan: Plan, cut: int) -> tuple[FeatureLayer, ...]:
     """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
     names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
     heads = (*dataset.profiles_of(names), for_trained(scene.profiles))
@@ -186,7 +188,9 @@ def _wanted(scene: Scene, plan: Plan, cut: int) -> tuple[Tap, ...]:
     return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
 
 
-def _bases(scene: Scene, chosen: Schedule, engine: str, stream: str) -> Iterator[FeatureKey]:
+def _bases(
+    scene: TrainingDataset, chosen: Schedule, engine: str, stream: str
+) -> Iterator[FeatureKey]:
     """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
     start, name = scene.start, cast(EngineName, engine)
     if start is None:
@@ -209,7 +213,7 @@ def _bases(scene: Scene, chosen: Schedule, engine: str, stream: str) -> Iterator
         )
 
 
-def _pass(work: _Work, engine: str, prefix: Prefix) -> Steps[None]:
+def _pass(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Steps[None]:
     todo = work.todo
     begin: dict[str, float | int | str] = {"title": "Views", "missing": len(todo)}
     yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
@@ -228,7 +232,7 @@ def _pass(work: _Work, engine: str, prefix: Prefix) -> Steps[None]:
         yield Event(stage="tune", kind="step", step=done, of=len(todo), values=values)
 
 
-def _open(engine: str, prefix: Prefix, work: _Work) -> Steps[Engine]:
+def _open(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Steps[Engine]:
     """The plan's engine for the frozen parts, or torch where it cannot run them."""
     try:
         return _make(engine, prefix, work)
@@ -237,17 +241,17 @@ def _open(engine: str, prefix: Prefix, work: _Work) -> Steps[Engine]:
         return _make("torch", prefix, work)
 
 
-def _make(engine: str, prefix: Prefix, work: _Work) -> Engine:
+def _make(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Engine:
     return make_engine(cast(EngineName, engine), prefix, work.scene.prep, n_threads())
 
 
-def _made(work: _Work, engine: str, prefix: Prefix) -> Engine:
+def _made(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Engine:
     return drain(_open(engine, prefix, work))
 
 
-def _carry(work: _Work, parts: Sequence[Link], stream: str) -> Steps[None]:
+def _carry(work: _PassWork, parts: Sequence[OffloadedBlock], stream: str) -> Steps[None]:
     """The same of a network that is streamed: part by part, one view after the other."""
-    store, learn = Store(default_root()), work.scene.arranged.learn
+    store, learn = FeatureCache(default_root()), work.scene.arranged.learn
     for number, lost in enumerate(work.missing):
         todo = first_of_each(learn, [*lost])
         if not todo:
@@ -265,7 +269,7 @@ def _carry(work: _Work, parts: Sequence[Link], stream: str) -> Steps[None]:
             belt.clear()
 
 
-def _fed(work: _Work, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:
+def _fed(work: _PassWork, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:
     """One view of some images, in batches."""
     chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
     for chunk, made in zip(chunks, ahead(work.views_of, chunks, workers=1), strict=True):
@@ -275,7 +279,7 @@ def _fed(work: _Work, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:
 class _Again:
     """Passes images again of which a stored row was damaged since training began."""
 
-    def __init__(self, work: _Work, make: Callable[[], Engine]) -> None:
+    def __init__(self, work: _PassWork, make: Callable[[], Engine]) -> None:
         self._work, self._make = work, make
         self._run: Engine | None = None
         self._lock = threading.Lock()  # rows are asked for by several threads
@@ -290,7 +294,7 @@ class _Again:
 
 
 def _keep(
-    work: _Work, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
+    work: _PassWork, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
 ) -> None:
     flat, store = [values.reshape(len(contents), -1) for values in made], work.chosen.store
     most = float(np.max([np.abs(values).max(initial=0.0) for values in flat]))  # NaN, if any is

@@ -48,7 +48,7 @@ def write_jointly(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, 
 
     Every process has to ask, with the tensors that it keeps; a DTensor says which rows of it.
     `told` stands in the table of contents. `path` is the first process's word.
-    Raises: WorldError where a process is gone; RunFolderError where what another one wrote is
+    Raises: ProcessError where a process is gone; RunFolderError where what another one wrote is
     not seen by the first; OSError, a full disk among them, which the others meet as a process
     that is gone.
     """

@@ -1,7 +1,7 @@
 """A step of training over several processes: its rows shared by torch's own wrapper.
 
-`Rows` is one of three ways. `training.sharded` shares the weights as well; `training.pipeline`
-shares the parts of the network instead.
+`DataParallel` is one of three ways. `training.fsdp` shares the weights as well, and
+`training.pipeline` the parts of the network instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from warmstart.distributed import World, here
+from warmstart.distributed import ProcessGroup, here
 from warmstart.training.loop import BatchLoss
 
 Inputs = tuple[Tensor, ...]
@@ -25,7 +25,7 @@ _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepWork:
     """What a batch is worked through with.
 
     `loss` is summed over rows. `micro_batch`: examples at once. `scale` of a loss before its
@@ -46,7 +46,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ShardingReport:
     """What sharing the weights came to, over all updates.
 
     `largest`: the share of the parameters that one process held at most. `idle`: the share of
@@ -63,7 +63,7 @@ class Way(Protocol):
     """How several processes train one network."""
 
     @property
-    def world(self) -> World:
+    def world(self) -> ProcessGroup:
         """Between which processes rows are shared at this moment."""
         ...
 
@@ -85,7 +85,7 @@ class Way(Protocol):
         """No more updates for now: every process holds the whole network."""
         ...
 
-    def gradients(self, inputs: Inputs, labels: Tensor, work: Work) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """Those of a batch; its mean loss, or one that is not a number, with no gradients then.
 
         Every process is given the whole batch, and finds the gradients of what it keeps.
@@ -119,12 +119,12 @@ class Way(Protocol):
         """What all processes have to do alike, as the first one says."""
         ...
 
-    def told(self) -> Told | None:
+    def told(self) -> ShardingReport | None:
         """What sharing came to; None where each holds everything. Every process has to ask."""
         ...
 
 
-class Rows:
+class DataParallel:
     """Each process works through its share of every batch, and gradients are averaged.
 
     All of them hold the same weights: each made them in the same way. Alone, it is plain
@@ -143,7 +143,7 @@ class Rows:
         self._plain, self._wrapped = plain or network, network
 
     @property
-    def world(self) -> World:
+    def world(self) -> ProcessGroup:
         """All processes."""
         return here()
 
@@ -168,7 +168,7 @@ class Rows:
     def end(self) -> None:
         """All of them hold the whole network anyway."""
 
-    def gradients(self, inputs: Inputs, labels: Tensor, work: Work) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """In pieces, whose gradients add up."""
         total, n = 0.0, len(labels)
         for start in range(0, n, work.micro_batch):
@@ -207,7 +207,7 @@ class Rows:
         """Nothing that they do alone is heard by the others."""
         return value
 
-    def told(self) -> Told | None:
+    def told(self) -> ShardingReport | None:
         """Each holds everything."""
         return None
 

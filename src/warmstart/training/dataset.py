@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from warmstart.data.dataset import Collection
 from warmstart.data.splits import blocks, folds
 from warmstart.errors import DataError
-from warmstart.features.cache import StoredTaps
-from warmstart.features.extraction import Look
+from warmstart.features.cache import StoredFeatures
+from warmstart.features.extraction import ExtractedFeatures
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts
@@ -21,32 +21,32 @@ from warmstart.planning.rules import Budget
 from warmstart.planning.verdict import Basis, basis_of
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Inputs, Kind
-from warmstart.records.network import StartRecord, Tap
+from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.records.plan import Choice, ColumnPlan, Plain, Plan
 from warmstart.refit_cache import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_blocks
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.head_families import Family
 from warmstart.training.linear_probe import families
 from warmstart.training.prior import NOTHING, SUFFIX, Inherited, Prior
-from warmstart.training.selection import Problem, groups_within
+from warmstart.training.selection import SelectionProblem, groups_within
 from warmstart.training.stacked_ridge import STACK
 
 # ---- Examples to rows: who learns, who is scored, who depends on whom.
 
 
-ReadTap = Callable[[Tap], Features]
+ReadTap = Callable[[FeatureLayer], Features]
 Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
 
 LEAST_BLOCKS = 10  # blocks that a draw for the evidence should hold, on average
 
 
 @dataclass(frozen=True, slots=True)
-class Arranged:
+class LabelledRows:
     """The examples a head learns from, in rows, and the test part beside them.
 
     Shapes: labels (n,) over `learn`; test_labels (m,) over `test`; blocks number dependent
@@ -62,7 +62,7 @@ class Arranged:
     holdout: int
     n_classes: int
     twins: tuple[tuple[str, str], ...] = ()
-    target: Target = CLASSES
+    target: Target = CLASSIFICATION
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
     kind: Kind = "image"
@@ -105,7 +105,7 @@ class Arranged:
         return number_blocks(self.groups)
 
 
-def arrange(record: DataRecord) -> Arranged:
+def arrange(record: DataRecord) -> LabelledRows:
     """Sort examples into learning rows (hold-out last) and test rows, and find their blocks.
 
     Blocks are found in the training part and in the hold-out apart: what crosses between
@@ -122,7 +122,7 @@ def arrange(record: DataRecord) -> Arranged:
     target = target_of(record.task, [example.label for example in learn])
     nouns = nouns_of(record.kind)
     _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3, nouns)
-    return Arranged(
+    return LabelledRows(
         learn=learn,
         test=tuple(parts["test"]),
         labels=target.read([e.label for e in learn], record.classes),
@@ -149,7 +149,7 @@ def _check_blocks(found: int, needed: int, nouns: Nouns) -> None:
         )
 
 
-def pose(arranged: Arranged, plan: Plan) -> Problem:
+def pose(arranged: LabelledRows, plan: Plan) -> SelectionProblem:
     """The learning problem with its outer folds; a hold-out is the only fold."""
     n, seed, n_folds = len(arranged.learn), plan.training.seed.value, plan.head.outer_folds.value
     if arranged.holdout:
@@ -158,16 +158,20 @@ def pose(arranged: Arranged, plan: Plan) -> Problem:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
         fold = folds(arranged.folding, arranged.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    return Problem(arranged.labels, arranged.n_classes, arranged.groups, outer, arranged.target)
+    return SelectionProblem(
+        arranged.labels, arranged.n_classes, arranged.groups, outer, arranged.target
+    )
 
 
-def pose_on(arranged: Arranged, keep: Rows) -> Problem:
+def pose_on(arranged: LabelledRows, keep: Rows) -> SelectionProblem:
     """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
     groups = groups_within(arranged.groups, keep, len(arranged.learn))
-    return Problem(arranged.labels[keep], arranged.n_classes, tuple(groups), (), arranged.target)
+    return SelectionProblem(
+        arranged.labels[keep], arranged.n_classes, tuple(groups), (), arranged.target
+    )
 
 
-def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
+def draw_rows(arranged: LabelledRows, most: int, seed: int) -> Rows:
     """Training rows to measure on: all, or a stratified draw of whole blocks, about `most`.
 
     Where blocks are too few to draw from, some rows of every block are drawn.
@@ -194,12 +198,12 @@ def draw_rows(arranged: Arranged, most: int, seed: int) -> Rows:
     return max(draws, key=lambda rows: len(np.unique(arranged.blocks()[rows])))
 
 
-def labels_among(rows: Rows, arranged: Arranged) -> Truth:
+def labels_among(rows: Rows, arranged: LabelledRows) -> Truth:
     """The labels of chosen rows, numbered anew where a class is missing. Shapes: (m,)."""
     return arranged.target.among(arranged.labels[rows])
 
 
-def groups_among(rows: Rows, arranged: Arranged) -> list[Rows]:
+def groups_among(rows: Rows, arranged: LabelledRows) -> list[Rows]:
     """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
     return members(arranged.blocks()[rows])
 
@@ -258,7 +262,7 @@ def kernels_of(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[
         return found
 
     kept = at_hand()
-    if kept is None or not isinstance(read, StoredTaps):
+    if kept is None or not isinstance(read, StoredFeatures):
         return make()
     shares = tuple((name, tuple(shape.items())) for name, shape in wanted.items())
     return kept.get(("kernels", read.key, shares), 8 * n * n * len(wanted), make)
@@ -284,17 +288,17 @@ def as_tuple(choice: Choice) -> tuple[Plain, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class TrainingDataset:
     """Settled data, the look at it, and how closely to check it."""
 
     collection: Collection
-    look: Look
-    arranged: Arranged
+    look: ExtractedFeatures
+    arranged: LabelledRows
     prep: Inputs
     profiles: dict[str, Profile]
     budget: Budget
     seed: int
-    start: StartRecord | None = None  # None: not known
+    start: BaseModelRecord | None = None  # None: not known
     prior: Prior | None = None  # the head of a run, where classes have the same name
 
     def pair(self) -> dict[str, Profile]:
@@ -308,7 +312,7 @@ class Scene:
         return basis_of(self.start, self.arranged.nouns)
 
     @property
-    def taps(self) -> tuple[Tap, ...]:
+    def taps(self) -> tuple[FeatureLayer, ...]:
         """The taps of the pair: one vector a part, or the last alone."""
         return tuple([*self.pair().values()][-1])
 
@@ -316,7 +320,7 @@ class Scene:
         """The examples of some learning rows."""
         return [self.arranged.learn[row] for row in rows]
 
-    def vectors(self, rows: Rows) -> dict[Tap, Features]:
+    def vectors(self, rows: Rows) -> dict[FeatureLayer, Features]:
         """The taps of the pair for some learning rows, from the store. Shapes: each (m, d_t)."""
         read = self.look.reader(self.examples(rows))
         return {tap: read(tap) for tap in self.taps}
@@ -333,20 +337,20 @@ class Sample:
     rows: Rows
     labels: Truth
     groups: list[Rows]
-    vectors: dict[Tap, Features]
+    vectors: dict[FeatureLayer, Features]
     kernels: list[Array]
 
 
 def set_scene(
     collection: Collection,
-    look: Look,
-    start: StartRecord,
+    look: ExtractedFeatures,
+    start: BaseModelRecord,
     budget: Budget,
     seed: int,
     inherited: Inherited = NOTHING,
-) -> Scene:
+) -> TrainingDataset:
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
-    return Scene(
+    return TrainingDataset(
         collection=inherited.told(collection),
         look=look,
         arranged=arrange(collection.record),
@@ -359,7 +363,7 @@ def set_scene(
     )
 
 
-def draw(scene: Scene, most: int) -> Sample:
+def draw(scene: TrainingDataset, most: int) -> Sample:
     """About `most` training rows; a hold-out and a test part are not looked at."""
     rows = draw_rows(scene.arranged, most, scene.seed)
     vectors = scene.vectors(rows)

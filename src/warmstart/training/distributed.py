@@ -15,14 +15,14 @@ from torch import Tensor
 from warmstart.distributed import here
 from warmstart.errors import PlanError
 from warmstart.events import Steps, note
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.freeze import action_of
-from warmstart.network.pipeline_stage import Cost, Piece, balanced, keepers, together
+from warmstart.network.pipeline_stage import Cost, PipelineStage, balanced, keepers, together
 from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
-from warmstart.training.data_parallel import Inputs, Rows, Way
-from warmstart.training.outfit import Outfit
+from warmstart.training.data_parallel import DataParallel, Inputs, Way
+from warmstart.training.outfit import TrainableNetwork
 
 TOGETHER = "torch.distributed.checkpoint.hf_storage"  # what several processes write with
 TIMES = 3  # passes through each part, of which the quickest counts
@@ -30,7 +30,7 @@ HELD = frozenset[Action]({"frozen"})
 DOWN, OWN = 1.0, 1.0  # passes that gradients take: down through a part, and for its own weights
 
 
-def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
+def way_of(outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs) -> Way:
     """As the plan says; alone, it is plain training.
 
     `some` are inputs of the tail, on which parts are timed.
@@ -47,7 +47,7 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
     if chosen.parallel == DATA or world.size == 1:
         seen: Any = tail.vectors if chosen.pairs else tail
         run: Any = torch.compile(seen) if chosen.compile else seen
-        return Rows(run, chosen.device, plain=tail)
+        return DataParallel(run, chosen.device, plain=tail)
     if find_spec(TOGETHER) is None:
         raise PlanError(
             f"--parallel {chosen.parallel} writes checkpoints together, which torch does from 2.8 "
@@ -67,23 +67,25 @@ def way_of(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
     return _SHARING[chosen.parallel](outfit, tail, chosen, some)
 
 
-def _pipeline(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
+def _pipeline(
+    outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+) -> Way:
     from warmstart.training.pipeline import Pipeline
 
     world, device = here(), chosen.device
     pieces = world.same(_cut(outfit, tail, chosen, tuple(value.to(device) for value in some)))
     kept = keepers(tail, outfit.owners, pieces)
-    own = Piece(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
+    own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     return Pipeline(tail, own, outfit.model.state_dict(keep_vars=True), kept, device)
 
 
-def _sharded(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> Way:
+def _sharded(outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs) -> Way:
     from warmstart.training.fsdp import Sharded
 
     return Sharded(tail, together(tail), outfit.model.state_dict(keep_vars=True), chosen.device)
 
 
-_SHARING: dict[str, Callable[[Outfit, Tail, Schedule, Inputs], Way]] = {
+_SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Way]] = {
     FSDP: _sharded,
     PIPELINE: _pipeline,
 }
@@ -110,7 +112,9 @@ def tell_way(way: Way) -> Steps[None]:
     yield replace(said, values={**said.values, **values})
 
 
-def _cut(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> tuple[range, ...]:
+def _cut(
+    outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+) -> tuple[range, ...]:
     """Parts of each piece, numbered from 1. The first keeps what lies below, the last the head."""
     numbers = range(tail.cut + 1, max(tap.part for tap in tail.scan.taps) + 1)
     size = chosen.micro_batch or chosen.batch
@@ -129,7 +133,11 @@ def _cut(outfit: Outfit, tail: Tail, chosen: Schedule, some: Inputs) -> tuple[ra
 
 @torch.inference_mode()
 def _costs(
-    outfit: Outfit, tail: Tail, chosen: Schedule, numbers: Sequence[int], main: Tensor
+    outfit: TrainableNetwork,
+    tail: UnfrozenBlocks,
+    chosen: Schedule,
+    numbers: Sequence[int],
+    main: Tensor,
 ) -> list[tuple[float, float]]:
     """Seconds of each part in an update, forwards and backwards."""
     outfit.model.eval()

@@ -20,35 +20,44 @@ from warmstart.planning.rules import HELD_ONCE
 from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
 from warmstart.planning.words import gave_up
 from warmstart.records.plan import Action, Plan
-from warmstart.records.summary import Beside, Estimate, Evidence, GuardNote
+from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import store_views, views_of_plan
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.dataset import Reader, Scene
-from warmstart.training.forgetting import ROWS, Memory, keep_memory
+from warmstart.training.dataset import Reader, TrainingDataset
+from warmstart.training.forgetting import ROWS, BaseModelAnswers, keep_memory
 from warmstart.training.guards import overfit
-from warmstart.training.lesson import SCALES, Lesson
+from warmstart.training.lesson import SCALES, TrainingTask
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.model_soup import stirred
-from warmstart.training.outfit import Outfit, outfit
-from warmstart.training.output import Refit, Warmths, calibrated, joined_outputs
+from warmstart.training.outfit import TrainableNetwork, outfit
+from warmstart.training.output import RefitHead, Warmths, calibrated, joined_outputs
 from warmstart.training.score import as_it_came, fit_on, head_probabilities
 from warmstart.training.selection import cross_calibrated
-from warmstart.training.shared import LiveSource, Room, Source
+from warmstart.training.shared import BatchSource, LiveBatches, TrainingContext
 from warmstart.training.ship import HEAD, Decision, decide
-from warmstart.training.validation import END, LOOKS, REFIT, REFITTED, Chosen, Route, choose, spread
+from warmstart.training.validation import (
+    END,
+    LOOKS,
+    REFIT,
+    REFITTED,
+    ChosenEnd,
+    TrainingEnd,
+    choose,
+    spread,
+)
 
 # ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
 
 
-def watch_overfit(chosen: Chosen, blocks: NDArray[np.int64], n_steps: int) -> GuardNote | None:
+def watch_overfit(chosen: ChosenEnd, blocks: NDArray[np.int64], n_steps: int) -> GuardNote | None:
     """A note where the loss of held-out rows rose look by look, by more than chance.
 
     Shapes: blocks (n,).
     """
-    steps = [Route(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
     held = np.isfinite(chosen.losses[END])
     looks = [losses[held] for losses in chosen.losses[:LOOKS]]
     if not held.any():
@@ -68,7 +77,7 @@ EARLIEST = 2  # folds after which fine-tuning that does not pay is stopped
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
+class FineTuned:
     """The network that came out, its head, and a reader of its taps.
 
     `plan` is the plan as it was carried out: parts that did not join, and all of them where
@@ -97,7 +106,7 @@ class Worked:
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[Baseline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ class _Ended:
     joined: int
     scores: Array
     warmths: tuple[Warmths, ...]
-    chosen: Chosen
+    chosen: ChosenEnd
 
 
 @dataclass(slots=True)
@@ -128,13 +137,13 @@ class _HeldOut:
 
 
 def tune(
-    scene: Scene,
+    scene: TrainingDataset,
     plan: Plan,
     head: HeadFit,
     digests: Mapping[str, str],
     checkpoints: Checkpoints | None = None,
     allowance: Allowance = NO_LIMIT,
-) -> Steps[Worked]:
+) -> Steps[FineTuned]:
     """Train what the plan says; the network as it was looked at where it trains nothing.
 
     `digests` are those of the start's tensors, taken before the run touched any.
@@ -147,7 +156,7 @@ def tune(
     if not plan.is_trained:
         read = scene.look.reader(scene.arranged.learn)
         came = as_it_came(scene.prior, scene.arranged, read)
-        return Worked(
+        return FineTuned(
             scene.look.network,
             head,
             scene.look.reader,
@@ -155,7 +164,7 @@ def tune(
             own_head=came,
             given_up=gave_way(plan),
         )
-    job = _Job(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
+    job = _TrainingJob(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
     folds_held = held_out(scene, schedule(plan).folds)
     steps = _steps(scene, plan, folds_held)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
@@ -163,7 +172,7 @@ def tune(
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)
-    room = Room(
+    room = TrainingContext(
         source=source,
         labels=scene.arranged.labels,
         blocks=scene.arranged.blocks(),
@@ -179,14 +188,14 @@ def tune(
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    scene: Scene
+class _TrainingJob:
+    scene: TrainingDataset
     plan: Plan
     head: HeadFit
     checkpoints: Checkpoints
     allowance: Allowance
 
-    def without(self, room: Room, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
+    def without(self, room: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
         """One training for each fold, on all rows but those; what they say of them."""
         n, scene = len(room.labels), self.scene
         shape = (n, scene.arranged.n_classes)
@@ -217,7 +226,7 @@ class _Job:
                 break
         return found
 
-    def ended(self, room: Room, held: _HeldOut) -> _Ended:
+    def ended(self, room: TrainingContext, held: _HeldOut) -> _Ended:
         """Where the trainings should have ended, by rows that they held out."""
         joined = int(np.median(held.joined))
         # Where no layer joined, the fitted output is as good as another one on the same layers.
@@ -235,7 +244,7 @@ class _Job:
         )
         return _Ended(joined, scores, warmths, chosen)
 
-    def decision(self, room: Room, held: _HeldOut, chosen: Chosen) -> Decision:
+    def decision(self, room: TrainingContext, held: _HeldOut, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of trainings that had not seen these rows."""
         head, plan, target = self.head, self.plan, room.target
         rows = held.fold >= 0
@@ -263,7 +272,7 @@ class _Job:
             is_set=plan.strategy.source == "user",
         )
 
-    def is_futile(self, room: Room, held: _HeldOut) -> bool:
+    def is_futile(self, room: TrainingContext, held: _HeldOut) -> bool:
         """Whether the folds so far leave no hope that fine-tuning ships.
 
         Nothing that ships depends on it but the time: where it is stopped, the linear probe ships,
@@ -274,7 +283,7 @@ class _Job:
         found = self.decision(room, held, self.ended(room, held).chosen)
         return found.kind == HEAD and found.ahead <= 0
 
-    def finish(self, room: Room, ended: _Ended, held: _HeldOut) -> Steps[Worked]:
+    def finish(self, room: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
         """The training on all rows, where it ships; the head that came out, what it is worth."""
         scene, plan, head = self.scene, self.plan, self.head
         joined, scores, warmths, chosen = ended.joined, ended.scores, ended.warmths, ended.chosen
@@ -282,7 +291,7 @@ class _Job:
         decision = self.decision(room, held, chosen)
         if decision.kind == HEAD:
             yield Event(stage="tune", kind="end", values={"joined": joined})
-            return Worked(
+            return FineTuned(
                 network=scene.look.network,
                 head=head,
                 reader=scene.look.reader,
@@ -299,7 +308,7 @@ class _Job:
         everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).soup
         none = everything[:0]
 
-        def of_all(number: int, scale: float) -> Lesson:
+        def of_all(number: int, scale: float) -> TrainingTask:
             return self._lesson(room, head, everything, none, number, route, scale)
 
         taught = yield from stirred(of_all, range(first, len(room.steps)), held.scale)
@@ -307,18 +316,18 @@ class _Job:
         if taught.outfit is None:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(scene, plan, head, held)
-        memory = Memory(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
+        memory = BaseModelAnswers(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
         make = of_all(first, taught.scale).make
         kept = keep_memory(memory, taught.outfit, make, chosen, scores)
         told, end = yield from kept
         guards += told
         if end is not chosen:  # the network that ships is another one
             chosen, decision = end, self.decision(room, held, end)
-        again = Refit(scene, plan, room.source)
+        again = RefitHead(scene, plan, room.source)
         output, reader = again.end(taught.outfit, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
-        return Worked(
+        return FineTuned(
             network=taught.outfit.network,
             head=tuned,
             reader=reader,
@@ -332,28 +341,28 @@ class _Job:
 
     def _lesson(
         self,
-        room: Room,
+        room: TrainingContext,
         head: HeadFit,
         keep: Rows,
         held: Rows,
         number: int,
-        route: Route | None,
+        route: TrainingEnd | None,
         scale: float,
-    ) -> Lesson:
+    ) -> TrainingTask:
         """One training of fresh copies of the start on some rows, each passed as often."""
         scene, plan = self.scene, self.plan
         read = scene.look.reader(scene.examples(keep))
         steps = room.steps
 
-        def make() -> Outfit:
+        def make() -> TrainableNetwork:
             return outfit(scene.look.network, plan, head, read, scene.seed)
 
-        again = Refit(scene, plan, room.source)
+        again = RefitHead(scene, plan, room.source)
 
-        def refit(trained: Outfit) -> Array:
+        def refit(trained: TrainableNetwork) -> Array:
             return again.held_scores(trained, head, keep, held)
 
-        return Lesson(
+        return TrainingTask(
             make=make,
             schedule=of_rows(schedule(plan), len(held), len(room.labels)),
             room=room,
@@ -367,19 +376,19 @@ class _Job:
         )
 
 
-def _steps(scene: Scene, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
+def _steps(scene: TrainingDataset, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
     """Updates of each training, in proportion to what it learns from; the last learn from all."""
     n, chosen = len(scene.arranged.learn), schedule(plan)
     steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
     return (*steps, *[chosen.n_steps] * chosen.soup)
 
 
-def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
+def open_source(scene: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
     """Stored outputs of the frozen parts, or images for the whole network."""
     chosen, learn = schedule(plan), scene.arranged.learn
     if chosen.cut:
         return (yield from store_views(scene, plan))
-    return LiveSource(
+    return LiveBatches(
         pixels=read_pixels(scene.collection, learn, scene.prep),
         contents=tuple(example.sha256 for example in learn),
         views=views_of_plan(chosen),
@@ -388,11 +397,11 @@ def open_source(scene: Scene, plan: Plan) -> Steps[Source]:
     )
 
 
-def _head_alone(scene: Scene, plan: Plan, head: HeadFit, held: _HeldOut) -> Worked:
+def _head_alone(scene: TrainingDataset, plan: Plan, head: HeadFit, held: _HeldOut) -> FineTuned:
     """What is left where training was given up: the network as it came, its fitted head."""
     why = gave_up(plan, held.guards[-1].kind, held.failed)
     read = scene.look.reader(scene.arranged.learn)
-    return Worked(
+    return FineTuned(
         network=scene.look.network,
         head=head,
         reader=scene.look.reader,
@@ -417,7 +426,7 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
         yield note("tune", "Joined", text)
 
 
-def held_out(scene: Scene, n_folds: int) -> list[Rows]:
+def held_out(scene: TrainingDataset, n_folds: int) -> list[Rows]:
     """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
     arranged, n = scene.arranged, len(scene.arranged.learn)
     if arranged.holdout:

@@ -15,18 +15,18 @@ from warmstart.network.feature_layers import plan_scan
 from warmstart.network.feature_layers import taps as offered
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import Mapped
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import GuardNote
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
-from warmstart.training.dataset import Scene
+from warmstart.training.dataset import TrainingDataset
 from warmstart.training.guards import Alarm, forgetting
-from warmstart.training.outfit import Outfit
+from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.output import run_from
-from warmstart.training.shared import Room
-from warmstart.training.validation import CANDIDATES, LOOKS, PASS, SHARES, Chosen
+from warmstart.training.shared import TrainingContext
+from warmstart.training.validation import CANDIDATES, LOOKS, PASS, SHARES, ChosenEnd
 
 ROWS = 200  # examples on which it is measured
 TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
@@ -36,15 +36,15 @@ _EARLY = "kept: training ended early already, as held-out examples said"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class BaseModelAnswers:
     """What the start gives for some rows, at every layer that is tuned."""
 
-    scene: Scene
-    room: Room
+    scene: TrainingDataset
+    room: TrainingContext
     rows: Rows
     step: int
 
-    def weigh(self, outfit: Outfit) -> Alarm | None:
+    def weigh(self, outfit: TrainableNetwork) -> Alarm | None:
         """An alarm where tuned layers do not tell these rows apart as the start's did."""
         wanted = self._taps(outfit)
         if not wanted:
@@ -64,7 +64,7 @@ class Memory:
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
-    def _taps(self, outfit: Outfit) -> tuple[Tap, ...]:
+    def _taps(self, outfit: TrainableNetwork) -> tuple[FeatureLayer, ...]:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
         record = self.scene.look.network.record
         tuned = {
@@ -74,7 +74,9 @@ class Memory:
         }
         return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
 
-    def _after(self, outfit: Outfit, wanted: tuple[Tap, ...]) -> dict[Tap, Features]:
+    def _after(
+        self, outfit: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
+    ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
         scan, source = plan_scan(self.scene.look.network, wanted), self.room.source
         made = []
@@ -92,8 +94,12 @@ def outputs(network: Network, vectors: Features) -> Features:
 
 
 def keep_memory(
-    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], chosen: Chosen, scores: Array
-) -> Steps[tuple[tuple[GuardNote, ...], Chosen]]:
+    memory: BaseModelAnswers,
+    outfit: TrainableNetwork,
+    make: Callable[[], TrainableNetwork],
+    chosen: ChosenEnd,
+    scores: Array,
+) -> Steps[tuple[tuple[GuardNote, ...], ChosenEnd]]:
     """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
 
     `make` gives the outfit before training; `outfit` is changed in place. Returns what is told
@@ -118,7 +124,11 @@ def keep_memory(
 
 
 def _go_back(
-    memory: Memory, outfit: Outfit, make: Callable[[], Outfit], ends: Sequence[int], gone: float
+    memory: BaseModelAnswers,
+    outfit: TrainableNetwork,
+    make: Callable[[], TrainableNetwork],
+    ends: Sequence[int],
+    gone: float,
 ) -> int | None:
     """The first of these ends at which nothing is forgotten; None, and as it was, if none is.
 
@@ -139,7 +149,7 @@ def _go_back(
     return None
 
 
-def _shares(chosen: Chosen, blocks: Rows) -> list[int]:
+def _shares(chosen: ChosenEnd, blocks: Rows) -> list[int]:
     """Candidates nearer to the start that are as good on held-out rows, the nearest end first.
 
     Only where training goes all of the way: shares of shorter ways were not looked at.
@@ -158,7 +168,9 @@ def _shares(chosen: Chosen, blocks: Rows) -> list[int]:
 
 
 @torch.no_grad()
-def blend(outfit: Outfit, begun: Outfit, ended: dict[str, Tensor], share: float) -> None:
+def blend(
+    outfit: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
+) -> None:
     """Put weights `share` of the way from those at the beginning to those at the end."""
     start = begun.model.state_dict()
     state = outfit.model.state_dict()

@@ -18,12 +18,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from warmstart.distributed import ALONE, World, exchanging, here
+from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
 from warmstart.errors import PlanError
-from warmstart.training.data_parallel import Inputs, Rows, Told, Work, gathers
+from warmstart.training.data_parallel import DataParallel, Inputs, ShardingReport, StepWork, gathers
 
 
-class Sharded(Rows):
+class Sharded(DataParallel):
     """A way of training: see `parallel.Way`.
 
     `network` maps inputs to logits; `groups` names modules in it that run, and are put together,
@@ -60,7 +60,7 @@ class Sharded(Rows):
         self._largest = 0.0
 
     @property
-    def world(self) -> World:
+    def world(self) -> ProcessGroup:
         """Rows to look at are shared by `run` while nobody holds the whole network."""
         return ALONE if self._twin is not None else here()
 
@@ -96,7 +96,7 @@ class Sharded(Rows):
         self._twin, self._pairs, self._wrapped = None, [], self._module
 
     @exchanging()
-    def gradients(self, inputs: Inputs, labels: Tensor, work: Work) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """As rows are shared; each process is left with its share of the mean gradient."""
         self._as_it_is()
         for _, share, _ in self._pairs:
@@ -152,9 +152,9 @@ class Sharded(Rows):
         """As the first process says."""
         return here().same(value)
 
-    def told(self) -> Told:
+    def told(self) -> ShardingReport:
         """The largest share of the weights that one process held."""
-        return Told(max(here().gathered(self._largest)))
+        return ShardingReport(max(here().gathered(self._largest)))
 
     def _as_it_is(self) -> None:
         """The twin trains, rests and remembers as the network does."""

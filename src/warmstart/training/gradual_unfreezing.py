@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warmstart.data.splits import folds
 from warmstart.solve.ridge import Rows
-from warmstart.training.validation import Looks
+from warmstart.training.validation import ValidationScores
 
 VALIDATION = 5  # one block in five judges whether the next group of parts joins
 
@@ -21,7 +21,7 @@ class Joining:
     `fit` are the rows that are learnt from.
     """
 
-    def __init__(self, looks: Looks, rows: Rows, seed: int, is_judged: bool) -> None:
+    def __init__(self, looks: ValidationScores, rows: Rows, seed: int, is_judged: bool) -> None:
         self.looks = looks
         self.fit, self._judged_on = rows, rows[:0]
         if is_judged:

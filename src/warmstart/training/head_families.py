@@ -13,15 +13,15 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import eigh
 
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve import nearest_mean, ridge
 from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
 from warmstart.solve.logistic import Linear, logistic_path
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.selection import Problem, Trial, Trials, groups_within, judge
+from warmstart.training.selection import SelectionProblem, Trial, Trials, groups_within, judge
 
-ReadTap = Callable[[Tap], Features]
-Profile = Mapping[Tap, float]
+ReadTap = Callable[[FeatureLayer], Features]
+Profile = Mapping[FeatureLayer, float]
 
 LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
 _RANK = 1e-7  # kernel axes below this share of the largest carry rounding only
@@ -36,25 +36,25 @@ class Refit:
     """
 
     scores: Array
-    weights: dict[Tap, Array]
+    weights: dict[FeatureLayer, Array]
     bias: Array
 
 
 class Family(Protocol):
     """One way to make a head."""
 
-    def trials(self, problem: Problem) -> Iterable[list[Trial]]:
+    def trials(self, problem: SelectionProblem) -> Iterable[list[Trial]]:
         """Judge every penalty, weakest first, in every training set."""
         ...
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows."""
         ...
 
 
 def over_taps(
     coefficients: Array, profile: Profile, read: ReadTap
-) -> tuple[dict[Tap, Array], Array]:
+) -> tuple[dict[FeatureLayer, Array], Array]:
     """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
     weights, shift = {}, np.zeros(coefficients.shape[1])
     for tap, share in profile.items():
@@ -75,7 +75,9 @@ class KernelRidge:
     read: ReadTap
     penalties: Sequence[float]
 
-    def left_out(self, problem: Problem, penalty: float) -> Iterator[tuple[Rows, Array, Array]]:
+    def left_out(
+        self, problem: SelectionProblem, penalty: float
+    ) -> Iterator[tuple[Rows, Array, Array]]:
         """In every training set the rows kept, their left-out scores, those of rows held out.
 
         One inverse serves every fold. Shapes: (m,), (m, K), (n - m, K).
@@ -87,7 +89,7 @@ class KernelRidge:
             else:
                 yield keep, ridge.left_out(dual, problem.groups), dual.targets[:0]
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: SelectionProblem) -> Trials:
         """Judge every penalty in every training set."""
         trials: Trials = [[] for _ in problem.training_sets()]
         for penalty in self.penalties:
@@ -95,7 +97,7 @@ class KernelRidge:
                 trials[number].append(judge(problem, keep, penalty, inside, outside))
         return trials
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows."""
         dual = ridge.fit(self.kernel, problem.targets, penalty)
         weights, shift = over_taps(dual.coefficients, self.profile, self.read)
@@ -111,7 +113,7 @@ class ClassMean:
     profile: Profile
     read: ReadTap
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: SelectionProblem) -> Trials:
         """Judge it in every training set."""
         trials: Trials = []
         for keep, fold in problem.training_sets():
@@ -123,7 +125,7 @@ class ClassMean:
             trials.append([judge(problem, keep, 0.0, inside, outside)])
         return trials
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows; `penalty` has no meaning here."""
         coefficients, bias = nearest_mean.class_mean_weights(
             self.kernel, problem.labels, problem.n_classes
@@ -151,7 +153,7 @@ class Logistic:
     def _left_out(
         self,
         coordinates: Array,
-        problem: Problem,
+        problem: SelectionProblem,
         number: int,
         keep: Rows,
         penalties: Sequence[float],
@@ -165,7 +167,7 @@ class Logistic:
             scores[:, part] = np.stack([fit.scores(coordinates[part]) for fit in fits])
         return scores
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: SelectionProblem) -> Trials:
         """Judge every penalty in every training set."""
         axes, size = self._axes()
         coordinates, trials = axes * size, []
@@ -180,7 +182,7 @@ class Logistic:
             )
         return trials
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows."""
         axes, size = self._axes()
         coordinates, everything = axes * size, np.arange(len(self.kernel))
@@ -194,6 +196,6 @@ class Logistic:
 
 
 def _path(
-    coordinates: Array, problem: Problem, rows: Rows, penalties: Sequence[float]
+    coordinates: Array, problem: SelectionProblem, rows: Rows, penalties: Sequence[float]
 ) -> list[Linear]:
     return logistic_path(coordinates[rows], problem.labels[rows], problem.n_classes, penalties)

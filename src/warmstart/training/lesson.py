@@ -14,17 +14,24 @@ from warmstart.network import ledger, lora
 from warmstart.planning.schedule import Schedule
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.attempt import Attempt
+from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import Saved
-from warmstart.training.outfit import Outfit
-from warmstart.training.shared import Room
-from warmstart.training.validation import CANDIDATES, PASS, REFITTED, Route, held_scores, no_scores
+from warmstart.training.outfit import TrainableNetwork
+from warmstart.training.shared import TrainingContext
+from warmstart.training.validation import (
+    CANDIDATES,
+    PASS,
+    REFITTED,
+    TrainingEnd,
+    held_scores,
+    no_scores,
+)
 
 SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainedNetwork:
     """A trained network, and what was seen on the way.
 
     `outfit` is None where no rate worked, and where a training that held rows out had been
@@ -33,7 +40,7 @@ class Taught:
     `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
     """
 
-    outfit: Outfit | None
+    outfit: TrainableNetwork | None
     n_stages: int
     scores: Array
     scale: float
@@ -42,7 +49,7 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingTask:
     """One training: how its outfit is made, its rows, and its place among all trainings.
 
     `held`: rows that it must not learn from and that are looked at on the way. `route`: how
@@ -50,18 +57,18 @@ class Lesson:
     `refit`: from a trained outfit to what an output fitted anew says of rows held out, (m, K).
     """
 
-    make: Callable[[], Outfit]
+    make: Callable[[], TrainableNetwork]
     schedule: Schedule
-    room: Room
+    room: TrainingContext
     rows: Rows
     held: Rows
     number: int
-    route: Route | None = None
+    route: TrainingEnd | None = None
     scale: float = 1.0
-    refit: Callable[[Outfit], Array] | None = None
+    refit: Callable[[TrainableNetwork], Array] | None = None
     until: float | None = None  # of time.perf_counter: when it has to end
 
-    def learn(self) -> Steps[Taught]:
+    def learn(self) -> Steps[TrainedNetwork]:
         """Train a fresh outfit; prove that what is frozen stayed as it was.
 
         A training that is stuck or has diverged begins anew at a third of its rates, twice.
@@ -77,7 +84,7 @@ class Lesson:
         notes = [GuardNote(**fields) for fields in saved.facts["guards"]] if saved else []
         begin = float(saved.facts["scale"]) if saved else self.scale
         for scale in [s for s in SCALES if s <= begin]:
-            attempt = Attempt(self, scale, tuple(notes))
+            attempt = TrainingAttempt(self, scale, tuple(notes))
             alarm = yield from attempt.run(saved)
             saved = None
             if alarm is None:
@@ -89,7 +96,7 @@ class Lesson:
             if is_last:
                 break
         scores = no_scores(attempt.outfit, self.held)
-        failed = Taught(None, 0, scores, scale, tuple(notes), has_failed=True)
+        failed = TrainedNetwork(None, 0, scores, scale, tuple(notes), has_failed=True)
         self._keep(failed)
         return failed
 
@@ -113,7 +120,7 @@ class Lesson:
         """Whether its network is shipped: nothing is held out."""
         return not len(self.held)
 
-    def _taught(self, attempt: Attempt, notes: list[GuardNote]) -> Taught:
+    def _taught(self, attempt: TrainingAttempt, notes: list[GuardNote]) -> TrainedNetwork:
         outfit, scores = attempt.outfit, attempt.looks.scores()
         attempt.settle()
         outfit.model.cpu()
@@ -124,12 +131,14 @@ class Lesson:
             )
         if self.refit is not None:
             scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
-        taught = Taught(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
+        taught = TrainedNetwork(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
         self._keep(taught, attempt)
         lora.merge(outfit.network.trunk)
         return taught
 
-    def _refitted(self, attempt: Attempt, refit: Callable[[Outfit], Array]) -> Array:
+    def _refitted(
+        self, attempt: TrainingAttempt, refit: Callable[[TrainableNetwork], Array]
+    ) -> Array:
         """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K).
 
         After few updates there is but one end: NaN for the others.
@@ -141,7 +150,7 @@ class Lesson:
         nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))
         return np.stack([*found, *nothing])
 
-    def _keep(self, taught: Taught, attempt: Attempt | None = None) -> None:
+    def _keep(self, taught: TrainedNetwork, attempt: TrainingAttempt | None = None) -> None:
         tensors = {"scores": torch.from_numpy(taught.scores)}
         if self.is_last and attempt is not None:
             moving = attempt.moving.items()  # by now every process holds all of it
@@ -154,11 +163,11 @@ class Lesson:
         }
         self.room.checkpoints.keep(self.name, Saved(tensors, facts))
 
-    def _again(self, kept: Saved) -> Taught:
+    def _again(self, kept: Saved) -> TrainedNetwork:
         """A training that was finished before an interruption."""
         facts, scores = kept.facts, kept.tensors["scores"].numpy()
         guards = tuple(GuardNote(**fields) for fields in facts["guards"])
-        taught = Taught(
+        taught = TrainedNetwork(
             None,
             int(facts["n_stages"]),
             scores,
@@ -168,14 +177,14 @@ class Lesson:
         )
         if taught.has_failed or not self.is_last:
             return taught
-        attempt = Attempt(self, taught.scale, guards)
+        attempt = TrainingAttempt(self, taught.scale, guards)
         attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
         attempt.outfit.model.cpu()
         self._prove(attempt.outfit)
         lora.merge(attempt.outfit.network.trunk)
         return replace(taught, outfit=attempt.outfit)
 
-    def _prove(self, outfit: Outfit) -> None:
+    def _prove(self, outfit: TrainableNetwork) -> None:
         moved = ledger.violations(self.room.before, outfit.network, outfit.actions)
         if moved:
             raise TrainingError(

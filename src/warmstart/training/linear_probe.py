@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.events import Event, Steps
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array
 from warmstart.training.head_families import (
@@ -21,7 +21,7 @@ from warmstart.training.head_families import (
     ReadTap,
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
-from warmstart.training.selection import Problem, Trial, choose_head, choose_penalty
+from warmstart.training.selection import SelectionProblem, Trial, choose_head, choose_penalty
 from warmstart.training.sketched_ridge import SketchedRidge
 from warmstart.training.stacked_ridge import STACK, Stacked
 
@@ -37,7 +37,7 @@ class HeadFit:
 
     name: str
     penalty: float
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     calibration: Calibration
@@ -50,10 +50,10 @@ class HeadFit:
         return self.calibration.temperature or 1.0
 
 
-def blank(taps: tuple[Tap, ...], width: int, n_classes: int, n: int) -> HeadFit:
+def blank(taps: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
     """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
 
-    >>> blank((Tap(part=1, pool="avg"),), 4, 3, 10).weight.shape
+    >>> blank((FeatureLayer(part=1, pool="avg"),), 4, 3, 10).weight.shape
     (3, 4)
     """
     return HeadFit(
@@ -122,7 +122,7 @@ def families(
 
 
 def fit_head(
-    candidates: Mapping[str, Family], problem: Problem, choose_in: int | None = None
+    candidates: Mapping[str, Family], problem: SelectionProblem, choose_in: int | None = None
 ) -> Steps[HeadFit]:
     """Try every candidate (simplest first), choose, estimate and refit.
 
@@ -154,7 +154,7 @@ def fit_head(
     return calibrated_by(fitted, calibration)
 
 
-def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Trial]:
+def _best_penalties(trials: Iterable[list[Trial]], problem: SelectionProblem) -> list[Trial]:
     """One trial a training set: of many heads and rows, all would fill the memory."""
     blocks = problem.blocks()
     pairs = zip(trials, problem.training_sets(), strict=True)
@@ -162,7 +162,7 @@ def _best_penalties(trials: Iterable[list[Trial]], problem: Problem) -> list[Tri
 
 
 def _out_of_fold(
-    trials: Mapping[str, Sequence[Trial]], problem: Problem
+    trials: Mapping[str, Sequence[Trial]], problem: SelectionProblem
 ) -> tuple[Array, NDArray[np.int64]]:
     """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
     n = len(problem.labels)

@@ -237,8 +237,8 @@ def summed_loss(target: Target) -> BatchLoss:
     """The loss of a task, summed over rows.
 
     >>> import torch
-    >>> from warmstart.tasks.regress import Numbers
-    >>> summed_loss(Numbers())(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).item()
+    >>> from warmstart.tasks.regress import Regression
+    >>> summed_loss(Regression())(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).item()
     4.0
     """
     return _LOSSES[target.task]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
-from warmstart.training.lesson import Lesson, Taught
+from warmstart.training.lesson import TrainedNetwork, TrainingTask
 from warmstart.training.loop import mean_loss
-from warmstart.training.outfit import Outfit, moving_of
+from warmstart.training.outfit import TrainableNetwork, moving_of
 from warmstart.training.validation import held_scores, spread
 
 ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
@@ -27,7 +27,9 @@ BARRIER = 0.05  # of the loss of blind answers: a mean worse by more lies on a r
 Weights = dict[str, Tensor]
 
 
-def stirred(make: Callable[[int, float], Lesson], numbers: range, scale: float) -> Steps[Taught]:
+def stirred(
+    make: Callable[[int, float], TrainingTask], numbers: range, scale: float
+) -> Steps[TrainedNetwork]:
     """Train once for each number; what comes out has the mean of all their weights.
 
     `make` gives a training of that number that begins at a scale of its rates. A mean that answers
@@ -63,7 +65,7 @@ def stirred(make: Callable[[int, float], Lesson], numbers: range, scale: float) 
     return taught
 
 
-def _weights(outfit: Outfit) -> Weights:
+def _weights(outfit: TrainableNetwork) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in moving_of(outfit).items()}
 
 
@@ -72,13 +74,13 @@ def _moved(mean: Weights, other: Weights, share: float) -> Weights:
     return {name: torch.lerp(tensor, other[name], share) for name, tensor in mean.items()}
 
 
-def _put(outfit: Outfit, weights: Mapping[str, Tensor]) -> None:
+def _put(outfit: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in moving_of(outfit).items():
             tensor.copy_(weights[name])
 
 
-def _loss(lesson: Lesson, outfit: Outfit, rows: Rows) -> float:
+def _loss(lesson: TrainingTask, outfit: TrainableNetwork, rows: Rows) -> float:
     """Mean loss of learnt rows, not calibrated."""
     scores = torch.from_numpy(held_scores(outfit, lesson.room, rows))
     return mean_loss(lesson.room.target, scores, lesson.room.targets(rows))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import (
     Features,
     Read,
@@ -120,7 +120,7 @@ def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64],
 
 
 def fit_neighbours(
-    read: Read[Tap], taps: Sequence[Tap], groups: Sequence[Rows], seed: int
+    read: Read[FeatureLayer], taps: Sequence[FeatureLayer], groups: Sequence[Rows], seed: int
 ) -> tuple[Neighbours, float, int]:
     """Place the training examples; the distance beyond which an input is unknown; k.
 
@@ -155,7 +155,7 @@ def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:
 
 
 def _place(
-    read: Read[Tap], scalings: Mapping[Tap, Scaling], sketch: Sketch, n: int
+    read: Read[FeatureLayer], scalings: Mapping[FeatureLayer, Scaling], sketch: Sketch, n: int
 ) -> NDArray[np.float16]:
     """Half precision is kept on disk: distances must be those of what will be read back."""
     placed, at = np.empty((n, sketch.width), np.float16), 0

@@ -20,10 +20,10 @@ from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
-from warmstart.network.surgery import TapHead, WarmModel, assemble
+from warmstart.network.surgery import MultiLayerHead, WarmModel, assemble
 from warmstart.network.weight_file import Mapped
 from warmstart.planning.actions import NEW
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.kernels import fit_scalings
 from warmstart.training.dataset import ReadTap
@@ -32,7 +32,7 @@ from warmstart.training.loop import ScaledHead
 
 
 @dataclass(frozen=True, slots=True)
-class Outfit:
+class TrainableNetwork:
     """A network about to be trained. `model` runs on the trunk of `network`, which is a copy.
 
     `owners` names the part behind each tensor of the model, `actions` and `rates` what the
@@ -41,13 +41,15 @@ class Outfit:
 
     network: Network
     model: WarmModel
-    taps: tuple[Tap, ...]
+    taps: tuple[FeatureLayer, ...]
     owners: dict[str, str]
     actions: dict[str, Action]
     rates: dict[str, float]
 
 
-def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int) -> Outfit:
+def outfit(
+    network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
+) -> TrainableNetwork:
     """Copy the network, add and renew what the plan says, and put the fitted head on.
 
     Of a network that is streamed, what stays frozen is not copied.
@@ -74,11 +76,11 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     if n_added and not renewed:
         wanted = added.shift_taps(wanted, len(network.parts), n_added)
     model = assemble(twin, wanted, *scaled.plain())
-    model.head = cast(TapHead, scaled)  # the same in and out, while it is trained
+    model.head = cast(MultiLayerHead, scaled)  # the same in and out, while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
     if low_rank and plan.training.rank is not None:
         lora.inject(twin, low_rank, int(plan.training.rank.number), rng)
-    return Outfit(
+    return TrainableNetwork(
         network=twin,
         model=model,
         taps=wanted,
@@ -88,7 +90,7 @@ def outfit(network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
     )
 
 
-def moving_of(outfit: Outfit) -> dict[str, Tensor]:
+def moving_of(outfit: TrainableNetwork) -> dict[str, Tensor]:
     """Every tensor that training may change: parameters that move, statistics of new parts."""
     model, owners, actions = outfit.model, outfit.owners, outfit.actions
     groups = freeze.groups(model, actions, owners, outfit.rates)
@@ -141,7 +143,7 @@ def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> He
     return replace(head, taps=(*head.taps, last), weight=weight)
 
 
-def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[Tap, ...]]:
+def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
     """The fitted head, its calibration folded in, in the scale it was fitted in."""
     by_tap = fit_scalings(read, head.taps)
     found = [by_tap[tap] for tap in head.taps]
@@ -155,7 +157,7 @@ def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[Tap, ...]]:
     return ScaledHead(*tensors), head.taps
 
 
-def _blank(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[Tap, ...]]:
+def _blank(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
     """A head of zeros on what the last part gives."""
     last = taps(network.record)[-1]
     width = tap_width(network.record, last)

@@ -21,34 +21,34 @@ from torch import Tensor
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.features.batches import to_tensor
-from warmstart.features.cache import Store, StoredTaps
+from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import BATCH, Column, ScratchKey
 from warmstart.network.cut import stored_taps
-from warmstart.network.feature_layers import Scan, plan_scan, tap_width
+from warmstart.network.feature_layers import LayerOrder, plan_scan, tap_width
 from warmstart.network.partition import Network
 from warmstart.planning.feature_layers import for_trained
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import NetworkRecord, Tap
+from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.augmentations import prepared, roomy_folder
-from warmstart.training.dataset import ReadTap, Scene, heads_of, pose_on
+from warmstart.training.dataset import ReadTap, TrainingDataset, heads_of, pose_on
 from warmstart.training.linear_probe import HeadFit, calibrated_by
 from warmstart.training.loop import ScaledHead
-from warmstart.training.outfit import Outfit
+from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
-from warmstart.training.shared import Source
-from warmstart.training.validation import REFIT, REFITTED, Chosen
+from warmstart.training.shared import BatchSource
+from warmstart.training.validation import REFIT, REFITTED, ChosenEnd
 
 # ---- A second look: the taps of a network that was trained here.
 
 
-class SecondLook:
+class TunedFeatures:
     """A reader of a trained network's taps: images are passed when first asked for.
 
     What was learnt from is passed from where training took it; other images are decoded. Rows
@@ -58,8 +58,8 @@ class SecondLook:
     def __init__(
         self,
         network: Network,
-        taps: Sequence[Tap],
-        source: Source,
+        taps: Sequence[FeatureLayer],
+        source: BatchSource,
         learn: Sequence[Example],
         collection: Collection,
         prep: Inputs,
@@ -73,7 +73,7 @@ class SecondLook:
             prefix="warmstart-", dir=roomy_folder(width * (len(learn) + 1))
         )
         key = ScratchKey(taps=tuple(Column(name=tap.name) for tap in taps))
-        self._shelf = Store(Path(self._folder.name)).shelf(key)
+        self._shelf = FeatureCache(Path(self._folder.name)).shelf(key)
 
     def __call__(self, examples: Sequence[Example]) -> ReadTap:
         """From examples to the reader of their taps, (n, d_t) each."""
@@ -82,7 +82,7 @@ class SecondLook:
         todo = list({e.sha256: e for e in examples if e.sha256 in lost}.values())
         for contents, rows in self._made(todo):
             self._shelf.append(contents, rows)
-        return StoredTaps(self._shelf, tuple(examples))
+        return StoredFeatures(self._shelf, tuple(examples))
 
     def _made(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
         """Contents and their taps, a batch at a time; several processes pass a share each."""
@@ -129,7 +129,7 @@ def _rounds(todo: Sequence[Example]) -> Iterator[Sequence[Example]]:
 
 
 def run_from(
-    network: Network, scan: Scan, cut: int, inputs: tuple[Tensor, ...]
+    network: Network, scan: LayerOrder, cut: int, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
     taken = dict(zip(stored_taps(scan.taps, cut), inputs[1:], strict=True))
@@ -147,23 +147,23 @@ Warmths = tuple[float, float]  # of the trained output, of the fitted one
 
 
 @dataclass(frozen=True, slots=True)
-class Refit:
+class RefitHead:
     """Fits outputs on networks that were trained from one scene and plan."""
 
-    scene: Scene
+    scene: TrainingDataset
     plan: Plan
-    source: Source
+    source: BatchSource
 
     @property
-    def _taps(self) -> tuple[Tap, ...]:
+    def _taps(self) -> tuple[FeatureLayer, ...]:
         return tuple(self.scene.profiles[self._profile])
 
     @property
     def _profile(self) -> str:
         return for_trained(self.scene.profiles)
 
-    def _look(self, outfit: Outfit, taps: Sequence[Tap]) -> SecondLook:
-        return SecondLook(
+    def _look(self, outfit: TrainableNetwork, taps: Sequence[FeatureLayer]) -> TunedFeatures:
+        return TunedFeatures(
             outfit.network,
             taps,
             self.source,
@@ -172,7 +172,7 @@ class Refit:
             self.scene.prep,
         )
 
-    def held_scores(self, outfit: Outfit, head: HeadFit, keep: Rows, held: Rows) -> Array:
+    def held_scores(self, outfit: TrainableNetwork, head: HeadFit, keep: Rows, held: Rows) -> Array:
         """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
 
         In the scale of `head`, the one that training began with.
@@ -184,8 +184,8 @@ class Refit:
         return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
 
     def end(
-        self, outfit: Outfit, head: HeadFit, chosen: Chosen, warmths: Sequence[Warmths]
-    ) -> tuple[HeadFit, SecondLook]:
+        self, outfit: TrainableNetwork, head: HeadFit, chosen: ChosenEnd, warmths: Sequence[Warmths]
+    ) -> tuple[HeadFit, TunedFeatures]:
         """The output that was chosen, in the place of `head`, and a reader of what it listens to.
 
         Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
@@ -216,7 +216,7 @@ class Refit:
         )
 
 
-def may_refit(outfit: Outfit) -> bool:
+def may_refit(outfit: TrainableNetwork) -> bool:
     """Whether the parts are those that the profiles were made for, and have learnt something.
 
     Layers that were added or began at random have an output of their own.
@@ -225,7 +225,7 @@ def may_refit(outfit: Outfit) -> bool:
 
 
 def joined_outputs(
-    scores: Array, labels: Truth, target: Target = CLASSES, *, is_alone: bool = False
+    scores: Array, labels: Truth, target: Target = CLASSIFICATION, *, is_alone: bool = False
 ) -> tuple[Array, tuple[Warmths, ...]]:
     """Each end with an output fitted anew in the mean with the trained one, at its temperature.
 
@@ -249,7 +249,7 @@ def joined_outputs(
     return found, tuple(warmths)
 
 
-def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:
+def by_tap(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     """Columns of a head's weights. Shapes: (K, d_t) each."""
     ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
     return dict(zip(head.taps, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
@@ -257,7 +257,7 @@ def by_tap(head: HeadFit, record: NetworkRecord) -> dict[Tap, Array]:
 
 def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> HeadFit:
     """One head that says what the mean of several says, each made so much warmer."""
-    columns: dict[Tap, Array] = {}
+    columns: dict[FeatureLayer, Array] = {}
     for head, warmth in zip(heads, warmths, strict=True):
         for tap, weight in by_tap(head, record).items():
             columns[tap] = columns.get(tap, 0.0) + warmth * weight / len(heads)
@@ -271,7 +271,12 @@ def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> 
 
 
 def calibrated(
-    head: HeadFit, scores: Array, labels: Truth, fold: Rows, blocks: Rows, target: Target = CLASSES
+    head: HeadFit,
+    scores: Array,
+    labels: Truth,
+    fold: Rows,
+    blocks: Rows,
+    target: Target = CLASSIFICATION,
 ) -> HeadFit:
     """A trained head calibrated on held-out rows, each by other parts of them.
 
@@ -283,7 +288,7 @@ def calibrated(
     return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
 
 
-def _trained(outfit: Outfit, head: HeadFit) -> HeadFit:
+def _trained(outfit: TrainableNetwork, head: HeadFit) -> HeadFit:
     """The trained output in the form that closed-form heads have.
 
     Divided by the temperature that it began with, its scores lie between 0 and 1 again; the

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.distributed import ALONE, World, exchanging, here
-from warmstart.training.data_parallel import Inputs, Told, Work, gathers
+from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
+from warmstart.training.data_parallel import Inputs, ShardingReport, StepWork, gathers
 
 Shapes = tuple[Any, ...]
 
@@ -51,7 +51,7 @@ class Pipeline:
         self.n_parts = 1  # of the latest batch
 
     @property
-    def world(self) -> World:
+    def world(self) -> ProcessGroup:
         """Rows are shared only while everybody holds the whole network."""
         return ALONE if self._is_parted else here()
 
@@ -90,10 +90,10 @@ class Pipeline:
                 dist.broadcast(flat, src=self._keepers[name])
 
     @exchanging()
-    def gradients(self, inputs: Inputs, labels: Tensor, work: Work) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """Forward through all pieces and back, micro-batch by micro-batch.
 
-        Raises: WorldError where another process is gone.
+        Raises: ProcessError where another process is gone.
         """
         n = len(labels)
         self.n_parts = min(m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch)
@@ -143,7 +143,7 @@ class Pipeline:
         """As the first process says."""
         return here().same(value)
 
-    def told(self) -> Told:
+    def told(self) -> ShardingReport:
         """What they held, and how long they waited."""
         world = here()
         busy, wall, *held = world.summed(
@@ -155,7 +155,9 @@ class Pipeline:
                 ]
             )
         )
-        return Told(max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_parts)
+        return ShardingReport(
+            max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_parts
+        )
 
     def _held(self) -> float:
         """Parameters of the own piece."""
@@ -171,7 +173,7 @@ class Pipeline:
         return inputs if here().is_first else ()
 
     def _schedule(
-        self, inputs: Inputs, n_parts: int, work: Work | None, n: int
+        self, inputs: Inputs, n_parts: int, work: StepWork | None, n: int
     ) -> tuple[_Stage, ScheduleGPipe]:
         """Made once for inputs of a shape: stages agree on what they send with the first batch."""
         key = (*(tuple(value.shape) for value in inputs), n_parts, work is None)
@@ -183,10 +185,12 @@ class Pipeline:
                 if self.keeps(name) and not isinstance(tensor, nn.Parameter)
             ]
             form = nullcontext if work is None else work.autocast
-            stage = _Stage(_Tried(self._piece, buffers, form), world.rank, world.size, self._device)
+            stage = _Stage(
+                _TriedSplit(self._piece, buffers, form), world.rank, world.size, self._device
+            )
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
-                return cast(Work, work).loss(logits.float(), labels) / n
+                return cast(StepWork, work).loss(logits.float(), labels) / n
 
             schedule = ScheduleGPipe(
                 stage, n_parts, loss_fn=None if work is None else loss, scale_grads=False
@@ -195,7 +199,7 @@ class Pipeline:
         return self._stages[key]
 
 
-class _Tried(nn.Module):
+class _TriedSplit(nn.Module):
     """A piece, which torch runs once to see what shapes it gives, before anything is learnt.
 
     `form`: the number format that it works in.
@@ -236,7 +240,7 @@ class _Stage(PipelineStage):
     def forward_one_chunk(self, *args: Any, **kwargs: Any) -> Any:
         """One micro-batch through the piece."""
         began = time.perf_counter()
-        tried = cast(_Tried, self.submod)
+        tried = cast(_TriedSplit, self.submod)
         tried.is_real = True
         made = super().forward_one_chunk(*args, **kwargs)
         tried.is_real = False

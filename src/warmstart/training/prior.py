@@ -19,11 +19,11 @@ import numpy as np
 
 from warmstart.data.dataset import Collection
 from warmstart.records.data import Finding
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve import ridge_with_prior
 from warmstart.solve.ridge import Array
 from warmstart.training.head_families import Profile, ReadTap, Refit, over_taps
-from warmstart.training.selection import Problem, Trials, judge
+from warmstart.training.selection import SelectionProblem, Trials, judge
 
 SUFFIX = "+prior"  # of a profile's name: the same profile, begun from an older head
 
@@ -37,7 +37,7 @@ class Prior:
     tells which classes it knows, (K,).
     """
 
-    weights: dict[Tap, Array]
+    weights: dict[FeatureLayer, Array]
     bias: Array
     known: tuple[bool, ...]
 
@@ -50,7 +50,7 @@ class Prior:
 
 
 def prior_of(
-    taps: Sequence[Tap],
+    taps: Sequence[FeatureLayer],
     widths: Sequence[int],
     head: tuple[Array, Array],
     names: Sequence[str],
@@ -61,7 +61,7 @@ def prior_of(
     Shapes: head is weight (K', D) with D the sum of the taps' `widths`, and bias (K',), in
     the order of `names`.
 
-    >>> tap = Tap(part=1, pool="neck")
+    >>> tap = FeatureLayer(part=1, pool="neck")
     >>> head = np.array([[1.0], [2.0]]), np.array([0.1, 0.2])
     >>> prior_of([tap], [1], head, ["cat", "dog"], ["ant", "dog"]).bias.tolist()
     [0.0, 0.2]
@@ -95,7 +95,7 @@ class PriorRidge:
     penalties: Sequence[float]
     prior: Prior
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: SelectionProblem) -> Trials:
         """One inverse a penalty serves every fold."""
         sets, known = list(problem.training_sets()), self.prior.scores(self.read)
         trials: Trials = [[] for _ in sets]
@@ -109,7 +109,7 @@ class PriorRidge:
                 trials[number].append(judge(problem, keep, penalty, inside, outside))
         return trials
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows; the weights stand over the older head's taps and the profile's."""
         known = self.prior.scores(self.read)
         fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)

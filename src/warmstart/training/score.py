@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from warmstart.data.splits import blocks
 from warmstart.evaluation.classes import ClassCertainty
-from warmstart.evaluation.measure import Certainty, measure_of
+from warmstart.evaluation.measure import AnswerCertainty, measure_of
 from warmstart.evaluation.metrics import Method, accuracy_estimate
 from warmstart.evaluation.readiness import Confident
 from warmstart.events import Steps, drain
@@ -20,17 +20,17 @@ from warmstart.records.summary import Estimate, Evidence, Prediction, TestScores
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.kernels import chunks
 from warmstart.solve.ridge import Rows
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
 from warmstart.training import dataset
-from warmstart.training.dataset import Arranged, ReadTap, Scene
+from warmstart.training.dataset import LabelledRows, ReadTap, TrainingDataset
 from warmstart.training.linear_probe import HeadFit, fit_head
 from warmstart.training.prior import Prior
 
 # ---- The plan's head on the stored features: chosen and fitted on all learning rows, or on some.
 
 
-def fit_all(scene: Scene, plan: Plan) -> Steps[HeadFit]:
+def fit_all(scene: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
     """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
     arranged = scene.arranged
     read = scene.look.reader(arranged.learn)
@@ -39,7 +39,7 @@ def fit_all(scene: Scene, plan: Plan) -> Steps[HeadFit]:
     return (yield from fit_head(heads, problem, 0 if arranged.holdout else None))
 
 
-def fit_on(scene: Scene, plan: Plan, keep: Rows) -> HeadFit:
+def fit_on(scene: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
     read = scene.look.reader(scene.examples(keep))
     heads = dataset.heads(plan, scene.profiles, read, len(keep), scene.prior)
@@ -66,7 +66,9 @@ class Measured:
     test_probabilities: Probabilities | None = None
 
 
-def head_probabilities(head: HeadFit, read: ReadTap, target: Target = CLASSES) -> Probabilities:
+def head_probabilities(
+    head: HeadFit, read: ReadTap, target: Target = CLASSIFICATION
+) -> Probabilities:
     """Calibrated probabilities from stored taps, or what else the target answers with.
 
     Shapes: read gives (m, d_t); returns (m, K).
@@ -87,7 +89,7 @@ def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def estimate(head: HeadFit, arranged: Arranged, method: Method | None = None) -> Estimate:
+def estimate(head: HeadFit, arranged: LabelledRows, method: Method | None = None) -> Estimate:
     """The score on the rows that some fold held out, with its interval.
 
     `method` where it is that of another estimate, with which this one is compared.
@@ -99,7 +101,7 @@ def estimate(head: HeadFit, arranged: Arranged, method: Method | None = None) ->
 
 
 def score_test(
-    head: HeadFit, arranged: Arranged, read: ReadTap
+    head: HeadFit, arranged: LabelledRows, read: ReadTap
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
     answers, measure = head_probabilities(head, read, arranged.target), measure_of(arranged.target)
@@ -108,7 +110,7 @@ def score_test(
     return measure.scores(answers, arranged.test_labels, found, certainty, arranged.names), answers
 
 
-def confident(head: HeadFit, arranged: Arranged) -> Confident | None:
+def confident(head: HeadFit, arranged: LabelledRows) -> Confident | None:
     """Answers out of fold that are called confident: their share, and how many are right."""
     certainty = _certainty(head, arranged)
     least = certainty.sure_from if isinstance(certainty, ClassCertainty) else None
@@ -123,14 +125,14 @@ def confident(head: HeadFit, arranged: Arranged) -> Confident | None:
     return Confident(share=float(chosen.mean()), right=right)
 
 
-def _certainty(head: HeadFit, arranged: Arranged) -> Certainty:
+def _certainty(head: HeadFit, arranged: LabelledRows) -> AnswerCertainty:
     held = head.fold >= 0
     return measure_of(arranged.target).certainty(
         head.probabilities[held], arranged.labels[held], arranged.blocks()[held]
     )
 
 
-def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estimate | None:
+def as_it_came(prior: Prior | None, arranged: LabelledRows, read: ReadTap) -> Estimate | None:
     """What a run's own output, made of equally named classes, is worth before anything is learnt.
 
     None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
@@ -141,7 +143,7 @@ def as_it_came(prior: Prior | None, arranged: Arranged, read: ReadTap) -> Estima
 
 
 def calibration_record(
-    head: HeadFit, arranged: Arranged, unknown_from: float, nearest: int
+    head: HeadFit, arranged: LabelledRows, unknown_from: float, nearest: int
 ) -> CalibrationRecord:
     """When an answer is sure, promised on rows held out; and when an input is unknown."""
     calibration = delivered(head, arranged.target)
@@ -159,7 +161,7 @@ def delivered(head: HeadFit, target: Target) -> Calibration:
 
 
 def predictions(
-    head: HeadFit, arranged: Arranged, classes: Sequence[str], measured: Measured
+    head: HeadFit, arranged: LabelledRows, classes: Sequence[str], measured: Measured
 ) -> Iterator[Prediction]:
     """One line for every row held out by a fold, then for every test row."""
     measure, certainty = measure_of(arranged.target), _certainty(head, arranged)

@@ -13,7 +13,7 @@ import numpy as np
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import Blocks, number_blocks, standard_error
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 
 # ---- Calibration of scores that were held out, so that no row is calibrated by itself.
@@ -42,7 +42,7 @@ def cross_calibrated(
     fold: Labels,
     blocks: Labels,
     before: Calibration,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
 ) -> tuple[Array, Calibration]:
     """Probabilities of held-out rows, each calibrated on other parts, and the calibration of all.
 
@@ -81,7 +81,7 @@ def cross_calibrated(
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SelectionProblem:
     """Labelled rows, what depends on what, and which rows each outer fold holds out.
 
     Shapes: labels (n,) in 0..n_classes-1, or what `target` takes for the truth; groups
@@ -92,7 +92,7 @@ class Problem:
     n_classes: int
     groups: tuple[Rows, ...]
     folds: tuple[Rows, ...]
-    target: Target = CLASSES
+    target: Target = CLASSIFICATION
 
     @property
     def targets(self) -> Array:
@@ -132,7 +132,9 @@ class Trial:
 Trials = list[list[Trial]]  # [training set][penalty, weakest first]
 
 
-def judge(problem: Problem, keep: Rows, penalty: float, inside: Array, outside: Array) -> Trial:
+def judge(
+    problem: SelectionProblem, keep: Rows, penalty: float, inside: Array, outside: Array
+) -> Trial:
     """Calibrate the left-out scores of the kept rows and take their losses.
 
     Shapes: keep (m,), inside (m, K), outside (n - m, K).

@@ -16,9 +16,9 @@ from warmstart.network.cut import stored_taps
 from warmstart.network.text_encoders import longest
 from warmstart.planning.schedule import Schedule
 from warmstart.records.inputs import Inputs as Described
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.ridge import Rows
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.augmentations import PixelFile, Views, view_of
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
@@ -27,7 +27,7 @@ Inputs = tuple[Tensor, ...]
 Numbers = NDArray[np.int64]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Inputs of the tail: what it maps to logits, for chosen rows."""
 
     @property
@@ -35,7 +35,7 @@ class Source(Protocol):
         """How many parts have been run already."""
         ...
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
         """View number `numbers` of each row, (b,); 0 is the image as it is.
 
         `taps` are those that the head listens to. Shapes: main (b, …), then one (b, d) for
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSource:
+class LiveBatches:
     """The whole network is run: inputs are images, (b, C, H, W), or what `to_tensor` makes."""
 
     pixels: PixelFile
@@ -55,7 +55,7 @@ class LiveSource:
     prep: Described
     cut: int = 0
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
         """Made when asked for."""
         images = self.pixels.rows(rows)
         for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
@@ -74,7 +74,7 @@ class Fetch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSource:
+class CachedBatches:
     """The frozen parts have been run: inputs are what they gave, once for each view.
 
     `shelves` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
@@ -85,11 +85,11 @@ class StoredSource:
     contents: tuple[str, ...]
     cut: int
     shape: tuple[int, ...]
-    columns: dict[Tap, slice]
+    columns: dict[FeatureLayer, slice]
     again: Callable[[int, str], NDArray[np.floating]]
     is_ragged: bool = False  # rows of tokens, filled up: cut to the longest of a batch
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[Tap]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
         """Read from disk; what is damaged there is made again."""
         found: NDArray[np.floating] | None = None
         for number in np.unique(numbers):
@@ -122,22 +122,22 @@ class StoredSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class TrainingContext:
     """Shapes: labels and blocks (n,) over the learning rows."""
 
-    source: Source
+    source: BatchSource
     labels: Truth
     blocks: NDArray[np.int64]
     before: Mapping[str, str]  # digests of the start's tensors
     checkpoints: Checkpoints | NoCheckpoints
     steps: tuple[int, ...] = ()  # updates of each training, where there are several
-    target: Target = CLASSES
+    target: Target = CLASSIFICATION
 
     def targets(self, rows: Rows) -> Tensor:
         """Class numbers (b,), or what else the loss takes for the truth."""
         return torch.from_numpy(self.labels[rows])
 
-    def plain(self, rows: Rows, taps: Sequence[Tap]) -> Inputs:
+    def plain(self, rows: Rows, taps: Sequence[FeatureLayer]) -> Inputs:
         """Inputs of images as they are."""
         return self.source.batch(rows, np.zeros(len(rows), np.int64), taps)
 

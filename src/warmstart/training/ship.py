@@ -22,7 +22,7 @@ import numpy as np
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import standard_error
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.selection import cross_calibrated, cross_parts
 
@@ -37,7 +37,7 @@ _NONE = 1e-6  # nats: below it two options are the same but for rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class Candidate:
     """One of `SHARES`, as it answers rows held out.
 
     Shapes: probabilities (n, K), calibrated on other folds, NaN for rows never held out.
@@ -61,7 +61,7 @@ class Decision:
     that of the linear probe.
     """
 
-    option: Option
+    option: Candidate
     probabilities: Array
     tuned: Array
     ahead: float
@@ -73,7 +73,7 @@ class Decision:
 
 
 def at_full_size(
-    probe: Array, before: Array, tuned: Array, target: Target = CLASSES, share: float = 1.0
+    probe: Array, before: Array, tuned: Array, target: Target = CLASSIFICATION, share: float = 1.0
 ) -> Array:
     """Scores of an ensemble whose fine-tuned part learnt from more examples than its folds had.
 
@@ -98,7 +98,7 @@ def decide(
     labels: Truth,
     fold: Labels,
     blocks: Labels,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
     *,
     is_apart: bool = False,
     is_paired: bool = False,
@@ -178,11 +178,11 @@ def _option(
     fold: Labels,
     blocks: Labels,
     target: Target,
-) -> Option:
+) -> Candidate:
     """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
     plain = Calibration(1.0, np.zeros(head.shape[1]))
     mean = share * tuned + (1 - share) * head
-    return Option(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
+    return Candidate(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
 
 
 def _more_right(hits: Array, blocks: Labels) -> int:

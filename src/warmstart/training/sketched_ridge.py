@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.distributed import here
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve import primal_ridge
 from warmstart.solve.kernels import (
     Features,
@@ -22,7 +22,7 @@ from warmstart.solve.kernels import (
 )
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.head_families import Profile, ReadTap, Refit
-from warmstart.training.selection import Problem, Trial, groups_within, judge
+from warmstart.training.selection import SelectionProblem, Trial, groups_within, judge
 
 SKETCH_WIDTH = 2048  # features kept in the primal form
 STRETCH = 512  # rows in memory at a time, but for a larger block
@@ -37,7 +37,7 @@ class Embedding:
     """
 
     read: ReadTap
-    scalings: Mapping[Tap, Scaling]
+    scalings: Mapping[FeatureLayer, Scaling]
     sketch: Sketch
 
     def rows(self, rows: Rows) -> Features:
@@ -52,7 +52,7 @@ class Embedding:
             wide = [apply_scaling(chunk[tap], self.scalings[tap]) for tap in taps]
             yield self.sketch.apply(np.concatenate(wide, axis=1))
 
-    def over_taps(self, weights: Array) -> tuple[dict[Tap, Array], Array]:
+    def over_taps(self, weights: Array) -> tuple[dict[FeatureLayer, Array], Array]:
         """Weights (width, K) as weights over taps, and what the centring adds to the bias."""
         wide = self.sketch.sign[:, None] * weights[self.sketch.target]
         by_tap, shift, start = {}, np.zeros(weights.shape[1]), 0
@@ -83,7 +83,7 @@ class SketchedRidge:
         sketch = make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
         return Embedding(self.read, scalings, sketch)
 
-    def trials(self, problem: Problem) -> Iterator[list[Trial]]:
+    def trials(self, problem: SelectionProblem) -> Iterator[list[Trial]]:
         """One eigendecomposition a training set serves every penalty."""
         made = self.embedding()
         whole = _add_up(made, problem, np.arange(len(problem.labels)))
@@ -91,7 +91,7 @@ class SketchedRidge:
             one = _TrainingSet(made, problem, keep, whole.minus(_add_up(made, problem, fold)))
             yield one.trials(self.penalties, fold)
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows and undo the sketch."""
         made, everything = self.embedding(), np.arange(len(problem.labels))
         one = _TrainingSet(made, problem, everything, _add_up(made, problem, everything))
@@ -100,7 +100,7 @@ class SketchedRidge:
         return Refit(scores.astype(float), by_tap, bias + shift)
 
 
-def _add_up(made: Embedding, problem: Problem, rows: Rows) -> primal_ridge.Sums:
+def _add_up(made: Embedding, problem: SelectionProblem, rows: Rows) -> primal_ridge.Sums:
     """Sums over some rows; of several processes each adds up its share."""
     world = here()
     rows = np.array_split(rows, world.size)[world.rank]
@@ -121,7 +121,7 @@ class _TrainingSet:
     """Rows that are learnt from, with their sums, which the fit uses up."""
 
     made: Embedding
-    problem: Problem
+    problem: SelectionProblem
     keep: Rows
     sums: primal_ridge.Sums
 

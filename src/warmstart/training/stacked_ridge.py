@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from warmstart.records.network import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.head_families import KernelRidge, Refit
-from warmstart.training.selection import Problem, Trials, cross_parts, judge
+from warmstart.training.selection import SelectionProblem, Trials, cross_parts, judge
 
 STACK = "stack"  # its name among candidates
 
@@ -41,7 +41,7 @@ class Stacked:
 
     members: Mapping[str, KernelRidge]
 
-    def trials(self, problem: Problem) -> Trials:
+    def trials(self, problem: SelectionProblem) -> Trials:
         """Judge the sum in every training set; weights for a part of the rows come from others."""
         found: Trials = []
         for told in zip(*(_told(one, problem) for one in self.members.values()), strict=True):
@@ -51,11 +51,11 @@ class Stacked:
             found.append([judge(problem, keep, 0.0, inside, outside)])
         return found
 
-    def refit(self, problem: Problem, penalty: float) -> Refit:
+    def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows; each member has a penalty of its own."""
         told = [_told(one, problem)[-1] for one in self.members.values()]
         weights, scores = _weighed(told, problem)
-        columns: dict[Tap, Array] = {}
+        columns: dict[FeatureLayer, Array] = {}
         bias = np.zeros(problem.n_classes)
         for weight, one, member in zip(weights, told, self.members.values(), strict=True):
             if not weight:
@@ -67,7 +67,7 @@ class Stacked:
         return Refit(scores, columns, bias)
 
 
-def _told(member: KernelRidge, problem: Problem) -> list[_Told]:
+def _told(member: KernelRidge, problem: SelectionProblem) -> list[_Told]:
     """In every training set, the last of which holds all rows."""
     best: list[_Told] = []
     for penalty in member.penalties:
@@ -81,7 +81,7 @@ def _told(member: KernelRidge, problem: Problem) -> list[_Told]:
     return best
 
 
-def _weighed(told: Sequence[_Told], problem: Problem) -> tuple[Array, Array]:
+def _weighed(told: Sequence[_Told], problem: SelectionProblem) -> tuple[Array, Array]:
     """Weights by all kept rows, and their scores with weights by other parts of them.
 
     Shapes: returns (members,), (m, K).

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.distributed import gone, here, is_about_others
-from warmstart.training.data_parallel import Inputs, Rows, Way, Work, is_out_of_memory
+from warmstart.training.data_parallel import DataParallel, Inputs, StepWork, Way, is_out_of_memory
 from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
 Groups = Sequence[Mapping[str, Any]]
@@ -25,7 +25,7 @@ PULL = 0.1  # of the way back at most: all of it would hide that a rate is far t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class UpdateRule:
     """How updates are made.
 
     `average`: decay of the moving average of the weights, 0: none; after n updates it is at most
@@ -59,13 +59,13 @@ class Trainer:
         self,
         network: Callable[..., Tensor],
         moving: Mapping[str, Tensor],
-        course: Course,
+        course: UpdateRule,
         loss: BatchLoss = class_loss,
         way: Way | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
         self.course, self.loss, self._renew = course, loss, renew
-        self.way: Way = way or Rows(network, course.device)
+        self.way: Way = way or DataParallel(network, course.device)
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
@@ -128,7 +128,7 @@ class Trainer:
         """Those of a batch; its mean loss. None are left where that is not a number."""
         optimizer.zero_grad(set_to_none=True)
         course = self.course
-        work = Work(
+        work = StepWork(
             self.loss,
             self.micro_batch,
             self._scaler.scale,

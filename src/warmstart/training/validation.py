@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from warmstart.network.batch_norm_statistics import relearning
-from warmstart.network.cut import Tail
+from warmstart.network.cut import UnfrozenBlocks
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.classify import CLASSES
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.data_parallel import Rows as RowWay
+from warmstart.training.data_parallel import DataParallel as RowWay
 from warmstart.training.data_parallel import Way
 from warmstart.training.loop import mean_loss
-from warmstart.training.outfit import Outfit
+from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.selection import LEAST, cross_parts
-from warmstart.training.shared import Room
+from warmstart.training.shared import TrainingContext
 from warmstart.training.trainer import Trainer
 
 # ---- Where a training might have ended: looks on the way, and shares of the way from the start.
@@ -36,7 +36,7 @@ WORST = 27.6  # nats, the most that a row's loss counts: one in 10^12; of what i
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class TrainingEnd:
     """How far a training goes: up to a look (1..LOOKS), then a share of the way from its start.
 
     `n_stages`: groups of parts that join, None where all do.
@@ -49,15 +49,15 @@ class Route:
     def n_steps(self, n_steps: int) -> int:
         """Updates up to the look, of all that a plan makes.
 
-        >>> [Route(look=k).n_steps(7) for k in (1, 3, 5)]
+        >>> [TrainingEnd(look=k).n_steps(7) for k in (1, 3, 5)]
         [1, 4, 7]
         """
         return max(self.look * n_steps // LOOKS, 1)
 
 
-CANDIDATES: tuple[Route, ...] = (
-    *(Route(look=look) for look in range(1, LOOKS + 1)),
-    *(Route(share=share) for share in SHARES),
+CANDIDATES: tuple[TrainingEnd, ...] = (
+    *(TrainingEnd(look=look) for look in range(1, LOOKS + 1)),
+    *(TrainingEnd(share=share) for share in SHARES),
 )
 END = LOOKS - 1  # the candidate that is all of the way
 REFIT = len(CANDIDATES)  # from here on: some of these ends, then an output in closed form
@@ -65,7 +65,7 @@ REFITTED = (END, *(LOOKS + SHARES.index(share) for share in (0.5, 0.25)))
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenEnd:
     """The end that is taken, and what held-out rows then say.
 
     Shapes: scores (n, K), each part's from the end chosen on the others; losses (C, n),
@@ -77,7 +77,7 @@ class Chosen:
     losses: Array
 
     @property
-    def route(self) -> Route:
+    def route(self) -> TrainingEnd:
         """The candidate as a route."""
         number = REFITTED[self.candidate - REFIT] if self.is_refitted else self.candidate
         return CANDIDATES[number]
@@ -94,9 +94,9 @@ def choose(
     fold: Labels,
     blocks: Labels,
     plain: Calibration,
-    target: Target = CLASSES,
+    target: Target = CLASSIFICATION,
     usual: int = END,
-) -> Chosen:
+) -> ChosenEnd:
     """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
 
     Then it is the `usual` one, as where no other is better. Five parts of them, blocks whole,
@@ -122,7 +122,7 @@ def choose(
     losses = np.full(scores.shape[:2], np.nan)
     losses[:, held] = [_apart(one, truth, part, plain, target) for one in said]
     if len(held) < LEAST:
-        return Chosen(usual, scores[usual], losses)
+        return ChosenEnd(usual, scores[usual], losses)
     found = np.full(scores.shape[1:], np.nan)
     for number in np.unique(part):
         inside, others = part == number, part != number
@@ -132,7 +132,7 @@ def choose(
             tried = [_calibrated(one[others], truth[others], target) for one in said]
             best = _best(np.stack(tried), usual)
         found[held[inside]] = said[best, inside]
-    return Chosen(_best(losses[:, held], usual), found, losses)
+    return ChosenEnd(_best(losses[:, held], usual), found, losses)
 
 
 def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, target: Target) -> Array:
@@ -167,7 +167,7 @@ RENEWED = 256  # images, at most, from which new norms take their statistics
 _BEFORE = "look.before"
 
 
-class Looks:
+class ValidationScores:
     """Scores of the rows that a training holds out: before it, on the way, at its ends.
 
     `before` is what the plain head says, (m, K); None where nothing is held out. `says`: whether
@@ -175,7 +175,12 @@ class Looks:
     """
 
     def __init__(
-        self, room: Room, held: Rows, outfit: Outfit, trainer: Trainer, says: bool = True
+        self,
+        room: TrainingContext,
+        held: Rows,
+        outfit: TrainableNetwork,
+        trainer: Trainer,
+        says: bool = True,
     ) -> None:
         self.room, self.held, self.outfit, self.trainer = room, held, outfit, trainer
         self.says, self._watched = says, held if says else held[:0]
@@ -189,7 +194,7 @@ class Looks:
 
     def look(self, done: int, n_steps: int) -> dict[str, float]:
         """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
-        due = [k for k in range(1, LOOKS + 1) if Route(look=k).n_steps(n_steps) == done]
+        due = [k for k in range(1, LOOKS + 1) if TrainingEnd(look=k).n_steps(n_steps) == done]
         if not due or not len(self._watched):
             return {}
         scores = self.shown(1.0, self.held)
@@ -213,7 +218,7 @@ class Looks:
     def forget(self, done: int, n_steps: int) -> None:
         """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
         for k in range(1, LOOKS + 1):
-            if Route(look=k).n_steps(n_steps) > done:
+            if TrainingEnd(look=k).n_steps(n_steps) > done:
                 self._found.pop(f"{k}", None)
 
     def finish(self) -> None:
@@ -260,7 +265,9 @@ class Looks:
         self._found = kept
 
 
-def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) -> Array:
+def held_scores(
+    outfit: TrainableNetwork, room: TrainingContext, rows: Rows, way: Way | None = None
+) -> Array:
     """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
 
     Several processes pass a share each where all of them hold the whole network, and all have
@@ -268,7 +275,7 @@ def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) 
     """
     outfit.model.eval()
     bias = outfit.model.head.bias
-    by = way or RowWay(Tail(outfit.model, room.source.cut), bias.device.type)
+    by = way or RowWay(UnfrozenBlocks(outfit.model, room.source.cut), bias.device.type)
     own = np.array_split(rows, by.world.size)[by.world.rank]
     found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
@@ -280,7 +287,9 @@ def held_scores(outfit: Outfit, room: Room, rows: Rows, way: Way | None = None) 
 
 
 @torch.no_grad()
-def renew_statistics(looks: Looks, moving: Iterable[Tensor], rows: Rows, seed: int) -> None:
+def renew_statistics(
+    looks: ValidationScores, moving: Iterable[Tensor], rows: Rows, seed: int
+) -> None:
     """Pass some rows, as they are and mixed, for what new BatchNorm layers remember of them.
 
     `moving`: what training changes, in whatever process that is kept: they all pass the rows.
@@ -303,6 +312,6 @@ def spread(rows: Rows, most: int) -> Rows:
     return rows[np.arange(n) * len(rows) // max(n, 1)]
 
 
-def no_scores(outfit: Outfit, held: Rows) -> Array:
+def no_scores(outfit: TrainableNetwork, held: Rows) -> Array:
     """Where nothing was held out, or nothing came of it: (C, m, K) of NaN."""
     return np.full((len(CANDIDATES), len(held), len(outfit.model.head.bias)), np.nan)

@@ -23,7 +23,7 @@ from warmstart.solve.calibration import (
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.weighted_ridge import (
     Bends,
-    Spread,
+    FeatureSpread,
     anchors_of,
     bends,
     left_out,
@@ -92,7 +92,7 @@ def fit_linear(rows: Weighed, penalties: Sequence[float]) -> LinearFit:
 
 
 def _chosen(
-    rows: Weighed, spread: Spread, targets: Array, penalties: Sequence[float]
+    rows: Weighed, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
     tried = [left_out(spread, targets, penalty, rows.groups) for penalty in penalties]
