@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
