@@ -66,7 +66,7 @@ def fit_rows(
     block_of = np.empty(n, dtype=np.int64)
     for number, members in enumerate(blocks):
         block_of[members] = number
-    fold = folds(labels, block_of, rules.outer_folds(len(blocks)), rng)
+    fold = folds(labels, block_of, rules.outer_folds(len(blocks), len(labels)), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     return _fit(pool, rows, SelectionProblem(labels, k, blocks, outer))
 

@@ -48,7 +48,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
     }
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert have == packed
-    assert {"warmstart/py.typed", "warmstart/delivery/page/index.html"} <= packed
+    assert {"warmstart/py.typed", "warmstart/serving/page/index.html"} <= packed
 
 
 def test_the_command_the_licence_and_the_extras(wheel):

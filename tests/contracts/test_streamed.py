@@ -185,17 +185,17 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
     request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
     size = Path(asked["start"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
-        monkeypatch.setattr(offload, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(inputs, "free_memory", lambda free=free: free)
         found = inputs.settle_stream(request)
         assert (found is not None) == streams
-    monkeypatch.setattr(offload, "free_memory", lambda: 2 * size)
+    monkeypatch.setattr(inputs, "free_memory", lambda: 2 * size)
     assert "4 times" in inputs.settle_stream(request).because
     assert inputs.settle_stream(Request(data=asked["data"])) is None
 
 
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
-    monkeypatch.setattr(offload, "free_memory", lambda: 1)
+    monkeypatch.setattr(inputs, "free_memory", lambda: 1)
     request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
     assert inputs.settle_stream(request) is not None
     half = {n: t.half() for n, t in load_file(asked["start"]).items()}
@@ -233,7 +233,7 @@ from pathlib import Path
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import InputWish, load
 from warmstart.network.finished_run import cut_start
-from warmstart.records import Preprocessing
+from warmstart.records.inputs import Preprocessing
 import accelerate
 
 def peak():  # of this process alone: what getrusage says begins at its parent's

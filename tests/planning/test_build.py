@@ -280,7 +280,7 @@ def test_wishes_need_no_more_than_they_did():
 
 
 def test_planning_never_loads_torch():
-    names = "build planfile strategy rates actions tuning overlay settings check paths"
+    names = "build plan_file strategy learning_rates actions fine_tuning settings check"
     imports = "".join(f"import warmstart.planning.{name};" for name in names.split())
     code = f"import sys;{imports}sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
