@@ -35,11 +35,11 @@ from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.stats.paired import mean_interval
 from warmstart.training import fine_tune
-from warmstart.training.augmentations import read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import blank
+from warmstart.training.live import read_pixels
 from warmstart.training.outfit import outfit
 from warmstart.training.shared import TrainingContext
 

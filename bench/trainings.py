@@ -36,11 +36,11 @@ from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
 from warmstart.training.attempt import TrainingAttempt
-from warmstart.training.augmentations import read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, set_scene
 from warmstart.training.guards import Alarm, Watch
 from warmstart.training.lesson import TrainingTask
+from warmstart.training.live import read_pixels
 from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext

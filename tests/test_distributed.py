@@ -44,15 +44,15 @@ JOB = """
 import sys
 import numpy as np
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.records import Tap
+from warmstart.records.network import FeatureLayer
 from warmstart.training.sketched_ridge import SketchedRidge
-from warmstart.training.selection import Problem
+from warmstart.training.selection import SelectionProblem
 from warmstart.distributed import here, joined
 rng = np.random.default_rng(0)
-n, tap = 300, Tap(part=1, pool="avg")
+n, tap = 300, FeatureLayer(part=1, pool="avg")
 X, y = rng.normal(size=(n, 40)).astype(np.float32), rng.integers(0, 3, n)
 folds = tuple(np.flatnonzero(np.arange(n) % 5 == k) for k in range(5))
-problem = Problem(y, 3, tuple(np.array([k]) for k in range(n)), folds)
+problem = SelectionProblem(y, 3, tuple(np.array([k]) for k in range(n)), folds)
 head = SketchedRidge({tap: 1.0}, lambda tap: X, [0.1, 1.0], 0)
 alone = head.refit(problem, 1.0)
 trials = [[t.outside for t in found] for found in head.trials(problem)]
@@ -118,20 +118,20 @@ from pathlib import Path
 import numpy as np
 from warmstart.errors import ProcessError
 from warmstart.features.cache_key import ScratchKey
-from warmstart.features.extract import Features
+from warmstart.features.extract import ExtractedRows
 from warmstart.features.cache_key import Column
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 from warmstart.features.extraction import _together
-from warmstart.records import Example
+from warmstart.records.data import Example
 from warmstart.distributed import joined
 ids = ["0a" * 32, "0b" * 32]
 examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
 with joined() as world, tempfile.TemporaryDirectory() as own:
     place = world.same(own)
     for root in (place, own):
-        shelf = Store(Path(root)).shelf(ScratchKey(taps=(Column(name="1.avg"),)))
+        shelf = FeatureCache(Path(root)).shelf(ScratchKey(taps=(Column(name="1.avg"),)))
         shelf.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
-        mine = Features(shelf=shelf, unreadable={}, passed=1, decoded=1)
+        mine = ExtractedRows(shelf=shelf, unreadable={}, passed=1, decoded=1)
         try:
             print(_together(mine, examples).decoded)
         except ProcessError as error:

@@ -93,20 +93,12 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 # Modules that speak of images alone: layouts of image data, audits, exports in formats of images,
 # views, the studio. All others take their noun.
 OF_IMAGES_ALONE = {
-    "inspection": {"cues.py", "cues_beyond.py", "shortcut.py"},
-    "planning": {"build.py", "limits.py", "settings.py", "tuning.py"},
-    "joints": {
-        "exporting.py",
-        "formats.py",
-        "habits.py",
-        "inputs.py",
-        "shrink.py",
-        "sounds.py",
-        "stored.py",
-        "witness.py",
-    },
-    "show": {"judged.py", "result.py"},
-    "delivery/report": {"style.py"},
+    "evidence": {"spurious.py"},
+    "planning": {"build.py", "check.py", "fine_tuning.py", "settings.py"},
+    "training": {"cached_activations.py"},
+    "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
+    "terminal": {"result_text.py"},
+    "reporting": {"page.py"},
     "evaluation": set(),
     "tasks": set(),
 }

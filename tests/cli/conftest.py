@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from warmstart import run as warmstart_run
+from warmstart.cli import cache as cli_cache
 from warmstart.data import place as data_place
 from warmstart.events import Event
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
@@ -221,6 +221,6 @@ def work(monkeypatch):
     place("warmstart.run.base_model", rank_base_models=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", starts=standing_in.starts)
-    cache = place("warmstart.run.cache", info=lambda: INFO, clear=lambda: INFO)
-    monkeypatch.setattr(warmstart_run, "cache", cache, raising=False)
+    for name in ("kept", "clear"):
+        monkeypatch.setattr(cli_cache, name, lambda: INFO)
     return standing_in

@@ -191,7 +191,7 @@ MANY = [hashlib.sha256(i.to_bytes(2, "big")).hexdigest() for i in range(120)]
 WRITER = """
 import sys, time; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from test_store import KEY, MANY, Store, rows_of
+from test_cache import KEY, MANY, FeatureCache, rows_of
 root = Path(sys.argv[1])
 order = MANY if sys.argv[3] == "up" else MANY[::-1]
 with Store(root).shelf(KEY) as shelf:

@@ -314,13 +314,13 @@ def test_nothing_is_made_where_nothing_is_missing(pictures, monkeypatch):
 
 
 def test_clearing_the_cache_forgets_the_speeds(pictures):
-    from warmstart.run import cache
+    from warmstart.cli import cache
 
     seen = surveyed(pictures)
     engine_speeds.keep(seen.store.root, seen.work, "torch", Timing(0.1, 75.0))
-    assert cache.info().bytes == sum(
+    assert cache.kept().bytes == sum(
         p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
     )
     cache.clear()
     assert engine_speeds.read(seen.store.root, seen.work) == {}
-    assert cache.info().bytes == 0
+    assert cache.kept().bytes == 0

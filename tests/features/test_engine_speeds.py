@@ -172,7 +172,7 @@ def test_it_is_no_shelf_and_is_not_evicted(root):
 WRITER = """
 import sys; from pathlib import Path; from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
-from test_calibration import WORK, Timing, calibration
+from test_engine_speeds import WORK, Timing, engine_speeds
 own = 1.0 + int(sys.argv[3])
 for threads in range(1, 31):
     kept = calibration.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",

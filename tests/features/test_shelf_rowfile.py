@@ -101,7 +101,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from warmstart.features.cache_key import Column
-from warmstart.features.cache import Store
+from warmstart.features.cache import FeatureCache
 
 class Key:
     taps, dtype, digest, plain = (Column(name="small"), Column(name="main")), "float32", "k", {}
@@ -111,7 +111,7 @@ def peak_mb():  # ru_maxrss would begin at that of the process which started thi
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
 
 names, rng = [f"{i:064x}" for i in range(400)], np.random.default_rng(0)
-with Store(Path(sys.argv[1])).shelf(Key()) as shelf:
+with FeatureCache(Path(sys.argv[1])).shelf(Key()) as shelf:
 """
 WRITE = """
     main = np.full((400, 40_000), np.arange(400, dtype=np.float32)[:, None])  # 64 MB

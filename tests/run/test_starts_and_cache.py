@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tiny import fit
+from warmstart.cli import cache
 from warmstart.errors import UsageError
 from warmstart.network.registry import starts
-from warmstart.run import cache
 
 
 def test_the_default_start_is_listed_and_lies_on_disk():
@@ -22,16 +22,16 @@ def test_the_default_start_is_listed_and_lies_on_disk():
 
 
 def test_the_cache_grows_with_what_was_passed_and_is_emptied(pictures, tmp_path):
-    assert (cache.info().rows, cache.info().shelves) == (0, 0)
+    assert (cache.kept().rows, cache.kept().shelves) == (0, 0)
     fit(pictures, out=tmp_path / "a")
-    kept = cache.info()
+    kept = cache.kept()
     assert (kept.rows, kept.shelves) == (2 * 36, 2)  # features, and a glance at each
     assert kept.path == os.environ["WARMSTART_CACHE"]
     on_disk = sum(path.stat().st_size for path in Path(kept.path).rglob("*") if path.is_file())
     assert kept.bytes == on_disk
     assert kept.bytes <= kept.limit_bytes
     assert cache.clear() == kept
-    assert (cache.info().rows, cache.info().bytes) == (0, 0)
+    assert (cache.kept().rows, cache.kept().bytes) == (0, 0)
 
 
 def test_a_run_does_not_need_the_cache_once_it_is_finished(pictures, tmp_path):
@@ -44,6 +44,6 @@ def test_a_run_does_not_need_the_cache_once_it_is_finished(pictures, tmp_path):
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, pictures):
     (tmp_path / "file").touch()
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "file" / "cache"))
-    for work in (cache.info, cache.clear, lambda: fit(pictures, out=tmp_path / "a")):
+    for work in (cache.kept, cache.clear, lambda: fit(pictures, out=tmp_path / "a")):
         with pytest.raises(UsageError, match="set WARMSTART_CACHE to a folder that can"):
             work()

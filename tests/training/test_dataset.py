@@ -129,7 +129,7 @@ def test_folds_are_whole_blocks_and_hold_out_every_row_once():
     for fold in problem.folds:
         for block in arranged.groups:
             assert set(block) <= set(fold) or not set(block) & set(fold)
-    assert len(problem.folds) == 10
+    assert len(problem.folds) == 5
 
 
 def test_folds_follow_the_seed_and_nothing_else():

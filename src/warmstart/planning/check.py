@@ -356,7 +356,8 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
     if int(str(folds)) > facts.n_blocks:
         raise PlanError(
             f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_blocks} "
-            f"independent sets; --set head.outer_folds={rules.outer_folds(facts.n_blocks, facts.n)}."
+            "independent sets; --set head.outer_folds="
+            f"{rules.outer_folds(facts.n_blocks, facts.n)}."
         )
     if not facts.holdout and folds == 1:
         raise PlanError(

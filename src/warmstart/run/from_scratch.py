@@ -34,13 +34,13 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
-from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import views_of_plan
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset, members
 from warmstart.training.fine_tune import FineTuned, held_out
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import HeadFit, blank
+from warmstart.training.live import read_pixels
 from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import Measured
 from warmstart.training.shared import LiveBatches, TrainingContext

@@ -23,7 +23,6 @@ from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.augmentations import read_pixels
 from warmstart.training.cached_activations import store_views, views_of_plan
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset
@@ -31,6 +30,7 @@ from warmstart.training.forgetting import ROWS, BaseModelAnswers, keep_memory
 from warmstart.training.guards import overfit
 from warmstart.training.lesson import SCALES, TrainingTask
 from warmstart.training.linear_probe import HeadFit
+from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import stirred
 from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.output import RefitHead, Warmths, calibrated, joined_outputs

@@ -35,9 +35,9 @@ from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.augmentations import prepared, roomy_folder
 from warmstart.training.dataset import ReadTap, TrainingDataset, heads_of, pose_on
 from warmstart.training.linear_probe import HeadFit, calibrated_by
+from warmstart.training.live import prepared, roomy_folder
 from warmstart.training.loop import ScaledHead
 from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.score import head_scores

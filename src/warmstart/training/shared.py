@@ -20,8 +20,9 @@ from warmstart.records.network import FeatureLayer
 from warmstart.solve.ridge import Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.augmentations import PixelFile, Views, view_of
+from warmstart.training.augmentations import Views, view_of
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
+from warmstart.training.live import PixelFile
 
 Inputs = tuple[Tensor, ...]
 Numbers = NDArray[np.int64]

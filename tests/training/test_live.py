@@ -20,8 +20,8 @@ from looking import scene_of
 from tiny import PREP
 from warmstart.errors import DataError
 from warmstart.modalities.preprocessing import load_image
-from warmstart.training import augmentations
-from warmstart.training.augmentations import PixelFile, read_pixels
+from warmstart.training import live
+from warmstart.training.live import PixelFile, read_pixels
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def scene(pictures):
 @pytest.fixture
 def spill(monkeypatch, tmp_path):
     """A folder for temporary files; every image goes there."""
-    monkeypatch.setattr(augmentations, "IN_MEMORY", 1000)
+    monkeypatch.setattr(live, "IN_MEMORY", 1000)
     folder = tmp_path / "spill"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(augmentations, "_is_in_memory", lambda folder: False)
+    monkeypatch.setattr(live, "_is_in_memory", lambda folder: False)
     return folder
 
 
@@ -44,9 +44,9 @@ def noise(n, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, 16, 12, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("limit", [augmentations.IN_MEMORY, 1000])
+@pytest.mark.parametrize("limit", [live.IN_MEMORY, 1000])
 def test_pixels_are_the_prepared_pictures_row_by_row(scene, pictures, monkeypatch, limit):
-    monkeypatch.setattr(augmentations, "IN_MEMORY", limit)
+    monkeypatch.setattr(live, "IN_MEMORY", limit)
     examples = scene.arranged.learn[::-1]
     found = read_pixels(scene.collection, examples, PREP)
     assert (len(found), found.shape) == (36, (36, 32, 32, 3))
@@ -60,7 +60,7 @@ def test_pixels_are_the_prepared_pictures_row_by_row(scene, pictures, monkeypatc
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.integers(0, 19), max_size=30), is_small=st.booleans())
 def test_rows_come_as_they_are_asked_for(rows, is_small, monkeypatch):
-    monkeypatch.setattr(augmentations, "IN_MEMORY", 1_000_000 if is_small else 1000)
+    monkeypatch.setattr(live, "IN_MEMORY", 1_000_000 if is_small else 1000)
     images, rows = noise(20), np.array(rows, np.int64)
     file = PixelFile(images, images.shape)
     found = file.rows(rows)
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_images():
     """Written and read from end to end in a process of its own: 400 MB pass, none stay."""
     code = """
 import resource, numpy as np
-from warmstart.training.augmentations import PixelFile
+from warmstart.training.live import PixelFile
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 image = np.ones((224, 224, 3), np.uint8)
 before = peak()
@@ -140,25 +140,25 @@ def test_a_file_that_may_not_grow_names_the_folder(spill, monkeypatch, reserves)
 def test_the_folder_is_one_with_room_and_on_a_disk_where_there_is_one(spill, monkeypatch, tmp_path):
     cache = tmp_path / "cache"
     monkeypatch.setenv("WARMSTART_CACHE", str(cache))
-    assert augmentations.roomy_folder(1000) == spill  # there is no cache folder yet
+    assert live.roomy_folder(1000) == spill  # there is no cache folder yet
     cache.mkdir()
-    assert augmentations.roomy_folder(1000) == spill
-    monkeypatch.setattr(augmentations, "_is_in_memory", lambda folder: folder == spill)
-    assert augmentations.roomy_folder(1000) == cache
-    monkeypatch.setattr(augmentations, "_free", lambda folder: 500 if folder == cache else 2000)
-    assert augmentations.roomy_folder(1000) == spill
-    monkeypatch.setattr(augmentations, "_is_in_memory", lambda folder: False)
-    monkeypatch.setattr(augmentations, "_free", lambda folder: 500 if folder == spill else 2000)
-    assert augmentations.roomy_folder(1000) == cache
-    monkeypatch.setattr(augmentations, "_is_in_memory", lambda folder: folder == cache)
-    assert augmentations.roomy_folder(1000) == cache  # better there than nowhere
-    assert augmentations.roomy_folder(3000) == spill  # none has room: it is the first that says so
+    assert live.roomy_folder(1000) == spill
+    monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == spill)
+    assert live.roomy_folder(1000) == cache
+    monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == cache else 2000)
+    assert live.roomy_folder(1000) == spill
+    monkeypatch.setattr(live, "_is_in_memory", lambda folder: False)
+    monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == spill else 2000)
+    assert live.roomy_folder(1000) == cache
+    monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == cache)
+    assert live.roomy_folder(1000) == cache  # better there than nowhere
+    assert live.roomy_folder(3000) == spill  # none has room: it is the first that says so
 
 
 def test_what_lies_in_memory_is_told_from_what_lies_on_a_disk(tmp_path):
-    assert augmentations._is_in_memory(Path("/dev/shm")) == os.path.ismount("/dev/shm")
-    assert not augmentations._is_in_memory(Path("/proc"))
-    assert augmentations._free(tmp_path / "nowhere") == 0
+    assert live._is_in_memory(Path("/dev/shm")) == os.path.ismount("/dev/shm")
+    assert not live._is_in_memory(Path("/proc"))
+    assert live._free(tmp_path / "nowhere") == 0
 
 
 def test_an_image_that_changed_since_it_was_read_is_an_error(scene, pictures):
