@@ -258,7 +258,7 @@ def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...], kind
             source="rule",
             because="your hold-out is the only fold"
             if facts.holdout
-            else "10 up to 500 independent examples, 5 above",
+            else "10 up to 500 independent examples, 5 above and for few groups",
         ),
         permutations=Choice(
             value=rules.permutations(budget), source="rule", because=f"--budget {budget}"
