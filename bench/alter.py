@@ -18,7 +18,7 @@ from bench.pools import Labels, Pool
 from warmstart.data.read import read
 from warmstart.data.thumbnails import Thumbnails
 from warmstart.events import drain
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 
 Alter = Callable[[Image.Image, np.random.Generator], bytes]
@@ -46,7 +46,7 @@ class Seen:
 def see(folder: Path) -> Seen:
     """Read a folder and look at it."""
     collection = drain(read(folder))
-    look = drain(take_look(collection, load("lite0")))
+    look = drain(extract_features(collection, load("lite0")))
     examples, classes = collection.record.examples, collection.record.classes
     labels = np.array([classes.index(e.label) for e in examples])
     return Seen(

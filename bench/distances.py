@@ -9,10 +9,10 @@ from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.evidence.controls import measure_distance, open_probe
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.training.dataset import set_scene
+from warmstart.training.dataset import training_dataset
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -25,8 +25,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     start, found = load(given.start), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
-        look = drain(take_look(collection, start))
-        scene = set_scene(collection, look, start.record, "balanced", 0)
+        look = drain(extract_features(collection, start))
+        scene = training_dataset(collection, look, start.record, "balanced", 0)
         seen = measure_distance(open_probe(scene)(rules.DISTANCE_IMAGES))
         found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)

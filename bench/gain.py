@@ -126,17 +126,17 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
     kind, head = trial.chosen, trial.worked.head
     if given.arrays is not None and trial.worked.before is not None:
         given.arrays.mkdir(parents=True, exist_ok=True)
-        arranged = trial.scene.arranged
+        labelled = trial.scene.labelled
         np.savez_compressed(
             given.arrays / f"{folder.name}-{n}-{draw}.npz",
             probe=trial.head.probabilities,
             before=trial.worked.before,
             tuned=head.probabilities,
-            labels=arranged.labels,
+            labels=labelled.labels,
             fold=head.fold,
-            blocks=arranged.blocks(),
+            blocks=labelled.blocks(),
             tested=trial.tested,
-            test_labels=arranged.test_labels,
+            test_labels=labelled.test_labels,
         )
     gain, right = claim.gain, trial.hits.mean(axis=1)
     best = trial.deeper

@@ -17,12 +17,12 @@ from warmstart.events import drain
 from warmstart.evidence.controls import open_probe, try_preprocessing
 from warmstart.evidence.preprocessing import SWAPPED, USUAL, warning
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel, load
 from warmstart.records.inputs import pictures
 from warmstart.run import cleaning
 from warmstart.stats.paired import mean_interval
-from warmstart.training.dataset import draw, set_scene
+from warmstart.training.dataset import draw, training_dataset
 
 SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
 COSTLY = 0.03  # accuracy from which a wrong habit is held to cost something
@@ -90,9 +90,9 @@ def _wrong() -> dict[str, PretrainedModel]:
 def _hits(given: Namespace, name: str, start: PretrainedModel) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
-    look = drain(take_look(collection, start))
+    look = drain(extract_features(collection, start))
     settled = cleaning.settled(collection, look)
-    scene = set_scene(settled, look, start.record, "balanced", 0)
-    sample = draw(scene, scene.arranged.n_train)
-    head = best_left_out(sample.kernels, sample.labels, sample.groups, scene.arranged.n_classes)
+    scene = training_dataset(settled, look, start.record, "balanced", 0)
+    sample = draw(scene, scene.labelled.n_train)
+    head = best_left_out(sample.kernels, sample.labels, sample.groups, scene.labelled.n_classes)
     return head.hits(sample.labels), try_preprocessing(open_probe(scene))

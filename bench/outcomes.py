@@ -40,8 +40,8 @@ from warmstart.training.dataset import TrainingDataset
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import blank
 from warmstart.training.live import read_pixels
-from warmstart.training.outfit import outfit
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import trainable
 
 KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
@@ -111,15 +111,15 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         trial = try_tail(asked, scene, start)
         verdict = judged(trial, inspection)
         hits = {"head": trial.hits[0], "deeper": trial.hits[trial.deeper]}
-        labels = scene.arranged.test_labels
-        usual = int(np.bincount(scene.arranged.labels).argmax())
+        labels = scene.labelled.test_labels
+        usual = int(np.bincount(scene.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
         scratch = _scratch(asked, scene, start)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
         "cell": asdict(cell),
         "verdict": verdict.kind,
-        "n": len(scene.arranged.learn),
+        "n": len(scene.labelled.learn),
         "n_test": len(labels),
         "evidence": _evidence(verdict.evidence),
         "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
@@ -147,40 +147,40 @@ def _scratch(
 
     None where training was given up.
     """
-    arranged, network = scene.arranged, cut_start(start)
+    labelled, network = scene.labelled, cut_start(start)
     wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
         wanted,
-        arranged.facts(),
+        labelled.facts(),
         run_plan.network_facts(wanted, start, network, None),
         tuple(scene.profiles),
         scene.look.engine,
     )
     room = TrainingContext(
         source=drain(fine_tune.open_source(scene, plan)),
-        labels=arranged.labels,
-        blocks=arranged.blocks(),
-        target=arranged.target,
+        labels=labelled.labels,
+        blocks=labelled.blocks(),
+        target=labelled.target,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
-    head = blank(taps(network.record)[-1:], 0, arranged.n_classes, len(arranged.learn))
+    head = blank(taps(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
     lesson = TrainingTask(
-        make=lambda: outfit(network, plan, head, _nothing_read, asked.seed),
+        make=lambda: trainable(network, plan, head, _nothing_read, asked.seed),
         schedule=schedule(plan),
         room=room,
-        rows=np.arange(len(arranged.learn)),
+        rows=np.arange(len(labelled.learn)),
         held=np.arange(0),
         number=0,
     )
-    made = drain(lesson.learn()).outfit
+    made = drain(lesson.learn()).trainable
     if made is None:
         return None
-    pixels = read_pixels(scene.collection, arranged.test, scene.prep)
+    pixels = read_pixels(scene.collection, labelled.test, scene.prep)
     chunks = np.split(np.arange(len(pixels)), range(CHUNK, len(pixels), CHUNK))
     with torch.inference_mode():
         said = [made.model(to_tensor(pixels.rows(c), scene.prep)).argmax(1) for c in chunks]
-    return (torch.cat(said).numpy() == arranged.test_labels).astype(float)
+    return (torch.cat(said).numpy() == labelled.test_labels).astype(float)
 
 
 def _nothing_read(tap: FeatureLayer) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
@@ -35,7 +35,7 @@ class Pool:
 def look(given: Namespace, name: str, split: str | None = None, start: str = "lite0") -> Pool:
     """The features of a set (of one of its parts), from the store where they are there."""
     collection = drain(read(sets.root(given) / name))
-    seen = drain(take_look(collection, load(start)))
+    seen = drain(extract_features(collection, load(start)))
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])

@@ -59,7 +59,7 @@ def _row(folder: Path, given: Namespace) -> dict[str, Any]:
     truth = mean_interval(trial.hits[kind], trial.test_blocks)
     return {
         "set": folder.name,
-        "n": len(scene.arranged.learn),
+        "n": len(scene.labelled.learn),
         "accuracy": [round(float(a), 4) for a in accuracy],
         "chosen": SHARES[kind],
         "chosen_accuracy": round(float(accuracy[kind]), 4),

@@ -85,7 +85,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     before = trial.worked.before
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])
-    own = head[held, scene.arranged.labels[held]]
+    own = head[held, scene.labelled.labels[held]]
     losses = np.nanmean(seen[0].losses, axis=1)
     return {
         "set": folder.name,

@@ -24,7 +24,7 @@ from warmstart.data.read import read
 from warmstart.data.splits import folds
 from warmstart.events import drain
 from warmstart.evidence.permutation_test import signal
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
 from warmstart.planning.feature_layers import profiles
@@ -112,7 +112,7 @@ def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Poo
     given = Namespace(data=root, train=n_train, test=n_test)
     images, labels = (paired if task == "multilabel" else turned)(given, name)
     collection = drain(read((images, labels), task=task))
-    seen, examples = drain(take_look(collection, load("lite0"))), collection.record.examples
+    seen, examples = drain(extract_features(collection, load("lite0"))), collection.record.examples
     texts = [example.label for example in examples]
     target = target_of(task, texts)
     truth = target.read(texts, collection.record.classes)

@@ -19,7 +19,7 @@ from warmstart.data.near_duplicates import with_twins
 from warmstart.data.splits import folds
 from warmstart.events import drain
 from warmstart.features.batches import normalised
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
@@ -37,13 +37,13 @@ from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import TrainingDataset, set_scene
+from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.guards import Alarm, Watch
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.live import read_pixels
-from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import LOOKS, held_scores
 
 MOST = 100  # images of a draw
@@ -147,10 +147,10 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         asked = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
         collection = drain(read_data(asked))
         asked, start = drain(choose_start(asked, collection, Clock()))
-        look = drain(take_look(collection, start))
+        look = drain(extract_features(collection, start))
         plain = settle(collection, look.unreadable)
-        scene = set_scene(with_twins(plain, ()), look, start.record, "fast", seed)
-        learn = scene.arranged.learn
+        scene = training_dataset(with_twins(plain, ()), look, start.record, "fast", seed)
+        learn = scene.labelled.learn
         pixels = read_pixels(scene.collection, learn, scene.prep)
         images = normalised(pixels.rows(np.arange(len(learn))), pictures(scene.prep))
         for ask in asks:
@@ -182,8 +182,8 @@ def _train(
     asked: Request, scene: TrainingDataset, start: PretrainedModel, images: Tensor, ask: Ask
 ) -> Trained:
     plan = _plan(asked, scene, start, ask)
-    course, arranged, network = schedule(plan), scene.arranged, scene.look.network
-    labels, blocks = arranged.labels, arranged.blocks()
+    course, labelled, network = schedule(plan), scene.labelled, scene.look.network
+    labels, blocks = labelled.labels, labelled.blocks()
     part = folds(labels, blocks, HELD, np.random.default_rng([ask.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
@@ -196,7 +196,7 @@ def _train(
     )
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     lesson = TrainingTask(
-        make=lambda: outfit(network, plan, head, read, ask.seed),
+        make=lambda: trainable(network, plan, head, read, ask.seed),
         schedule=course,
         room=room,
         rows=keep,
@@ -204,20 +204,20 @@ def _train(
         number=0,
     )
     attempt = TrainingAttempt(lesson, 1.0, ())
-    is_fresh = "fresh" in attempt.outfit.actions.values()
+    is_fresh = "fresh" in attempt.trainable.actions.values()
     counts = np.bincount(labels[keep]).tolist()
     found = Trained(ask, course.n_steps, course.warm_up, counts, not is_fresh)
     attempt._watch = _Recorder(found)
     if ask.is_blind:
-        attempt.outfit.model.head.register_forward_pre_hook(_blinded)
-    before, seen = attempt.looks.say(held), _see(attempt.outfit, images)
+        attempt.trainable.model.head.register_forward_pre_hook(_blinded)
+    before, seen = attempt.looks.say(held), _see(attempt.trainable, images)
     alarm = drain(attempt.run())
     if alarm is not None:
         found.ended = alarm.sentence
         return found
     _measure(found, attempt, before, labels[held])
     found.blocks = blocks[held].tolist()
-    now = _see(attempt.outfit, images)
+    now = _see(attempt.trainable, images)
     found.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
     found.agreement = agreement(seen.output, now.output) if found.cka else None
     return found
@@ -236,7 +236,7 @@ def _plan(asked: Request, scene: TrainingDataset, start: PretrainedModel, ask: A
         wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
         facts = run_plan.network_facts(wanted, start, scene.look.network, None)
         names = tuple(scene.profiles)
-        return run_plan.make_plan(wanted, scene.arranged.facts(), facts, names, scene.look.engine)
+        return run_plan.make_plan(wanted, scene.labelled.facts(), facts, names, scene.look.engine)
 
     plain = made(None)
     if ask.factor == 1 or plain.training.rate is None:
@@ -253,9 +253,9 @@ def _measure(
     found.n_joined = attempt.joining.joined
     attempt.settle()
     lesson = attempt.lesson
-    own = held_scores(attempt.outfit, lesson.room, lesson.rows)
+    own = held_scores(attempt.trainable, lesson.room, lesson.rows)
     found.end_loss = float(_log_losses(own, lesson.room.labels[lesson.rows]).mean())
-    after = held_scores(attempt.outfit, lesson.room, lesson.held)
+    after = held_scores(attempt.trainable, lesson.room, lesson.held)
     for when, scores in (("before", before), ("after", after)):
         found.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
         found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())

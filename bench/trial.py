@@ -10,7 +10,7 @@ from warmstart import request
 from warmstart.data.splits import blocks
 from warmstart.events import drain
 from warmstart.evidence import check
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import head_alone
 from warmstart.records.recording import Clock
@@ -24,7 +24,7 @@ from warmstart.run.candidates import measure as claims
 from warmstart.run.model_files import origin_of
 from warmstart.training import score
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import TrainingDataset, set_scene
+from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.fine_tune import NO_LIMIT, FineTuned, tune
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.score import Measured, head_probabilities
@@ -57,17 +57,17 @@ class Trial:
     @property
     def test_blocks(self) -> np.ndarray:
         """Which test images belong together. Shapes: (n_test,)."""
-        arranged = self.scene.arranged
-        return blocks(arranged.test, arranged.twins)
+        labelled = self.scene.labelled
+        return blocks(labelled.test, labelled.twins)
 
 
 def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
     """Read, look, settle: as far as `fit` goes before any evidence."""
     collection = drain(request.read_data(asked))
     asked, start = drain(choose_start(asked, collection, Clock()))
-    look = drain(take_look(collection, start))
+    look = drain(extract_features(collection, start))
     collection = cleaning.settled(collection, look, None)
-    return set_scene(collection, look, start.record, asked.budget, asked.seed), start
+    return training_dataset(collection, look, start.record, asked.budget, asked.seed), start
 
 
 def try_tail(asked: Request, scene: TrainingDataset, start: PretrainedModel) -> Trial:
@@ -75,7 +75,7 @@ def try_tail(asked: Request, scene: TrainingDataset, start: PretrainedModel) -> 
     facts = run_plan.network_facts(asked, start, scene.look.network, None, is_tried=True)
     plan = run_plan.make_plan(
         run_plan.settle(asked),
-        scene.arranged.facts(),
+        scene.labelled.facts(),
         facts,
         tuple(scene.profiles),
         scene.look.engine,
@@ -84,40 +84,40 @@ def try_tail(asked: Request, scene: TrainingDataset, start: PretrainedModel) -> 
     digests = origin_of(start, scene.look.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
     worked = drain(tune(scene, own, head, digests, NoCheckpoints(), NO_LIMIT))
-    arranged = scene.arranged
+    labelled = scene.labelled
     said = [
-        head_probabilities(head, scene.look.reader(arranged.test)),
-        head_probabilities(worked.head, worked.reader(arranged.test)),
+        head_probabilities(head, scene.look.reader(labelled.test)),
+        head_probabilities(worked.head, worked.reader(labelled.test)),
     ]
     logs = [np.log(np.maximum(p, LEAST)) for p in said]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
-    hits = np.array([one.argmax(axis=1) == arranged.test_labels for one in mixed], dtype=float)
+    hits = np.array([one.argmax(axis=1) == labelled.test_labels for one in mixed], dtype=float)
     decision = None
     if worked.before is not None:
         decision = decide(
             on_rows_of(head, worked.head).probabilities,
             worked.before,
             worked.head.probabilities,
-            arranged.labels,
+            labelled.labels,
             worked.head.fold,
-            arranged.blocks(),
-            arranged.target,
+            labelled.blocks(),
+            labelled.target,
         )
     return Trial(scene, head, worked, decision, hits, np.stack(said))
 
 
 def measured(trial: Trial) -> Measured:
     """What a run would claim of its choice: the estimate, and the fine-tuning gain."""
-    decision, arranged = trial.decision, trial.scene.arranged
+    decision, labelled = trial.decision, trial.scene.labelled
     if decision is None:
-        return claims(replace(trial.worked, head=trial.head), arranged, trial.head, False)
+        return claims(replace(trial.worked, head=trial.head), labelled, trial.head, False)
     probe = on_rows_of(trial.head, trial.worked.head).probabilities
     fold = trial.worked.head.fold
-    gain = fine_tuning_gain(probe, decision.tuned, arranged, fold)
+    gain = fine_tuning_gain(probe, decision.tuned, labelled, fold)
     shipped = replace(trial.worked.head, probabilities=decision.probabilities)
     if trial.chosen == HEAD:
         shipped = trial.head
-    return claims(replace(trial.worked, head=shipped, gain=gain), arranged, trial.head, False)
+    return claims(replace(trial.worked, head=shipped, gain=gain), labelled, trial.head, False)
 
 
 def judged(trial: Trial, inspection: Inspection) -> Verdict:

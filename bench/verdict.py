@@ -19,7 +19,7 @@ from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.evidence.permutation_test import signal
 from warmstart.features.batches import normalised
-from warmstart.features.extraction import ExtractedFeatures, take_look
+from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.shuffled import CHUNK, shuffled
@@ -30,7 +30,7 @@ from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.summary import Verdict
 from warmstart.run import cleaning
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.training.dataset import set_scene
+from warmstart.training.dataset import training_dataset
 
 NEAR = ("ants_bees", "cats_dogs", "clothing", "pacs_photo", "vehicles", "car_brands", "cat_breeds")
 FEW = (20, 30, 39, 60)
@@ -50,7 +50,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     start = load("lite0")
     for name in given.sets:
         collection = drain(read(sets.root(given) / name))
-        look = drain(take_look(collection, start))
+        look = drain(extract_features(collection, start))
         settled = cleaning.settled(collection, look)
         found.append(_row(name, "true labels", 0, _judge(settled, look, start)))
         for seed in range(given.draws):
@@ -58,7 +58,7 @@ def measure(given: Namespace) -> dict[str, Any]:
             found.append(_row(name, "random labels", seed, _judge(random, look, start, seed)))
         for seed in range(given.shuffles):
             blank = without_knowledge(collection, start, seed)
-            seen = drain(take_look(collection, blank))
+            seen = drain(extract_features(collection, blank))
             found.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
         found += [_few(given, name, n, seed) for n in FEW for seed in range(given.few)]
         print(*found[-1 - len(FEW) * given.few - given.shuffles - given.draws :][:14], sep="\n")
@@ -68,7 +68,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _judge(
     collection: Collection, look: ExtractedFeatures, start: PretrainedModel, seed: int = 0
 ) -> Verdict:
-    scene = set_scene(collection, look, start.record, "balanced", seed)
+    scene = training_dataset(collection, look, start.record, "balanced", seed)
     return check.judge(drain(check.check(scene)))
 
 

@@ -23,8 +23,8 @@ from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.lesson import TrainingTask
-from warmstart.training.outfit import outfit
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import trainable
 
 PLAIN = ("training.crop=1", "training.flip=false", "training.colour=0")
 FEW = ("training.passes=32", "training.batch=8")
@@ -69,7 +69,7 @@ def scene(data, module=network, **options):
 def planned(scene, strategy, settings=(), lr=None, **wishes):
     """The plan of a run on a scene."""
     facts = NetworkFacts(record=scene.look.network.record, preprocessing=scene.prep)
-    data = scene.arranged.facts()
+    data = scene.labelled.facts()
     made = plan_for(strategy, data, facts, lr=lr, raw=True, **wishes)
     return with_store(apply_settings(made, settings), facts, data)
 
@@ -78,8 +78,8 @@ def room(scene, plan, checkpoints=None):
     """What trainings share."""
     return TrainingContext(
         source=drain(fine_tune.open_source(scene, plan)),
-        labels=scene.arranged.labels,
-        blocks=scene.arranged.blocks(),
+        labels=scene.labelled.labels,
+        blocks=scene.labelled.blocks(),
         before=take_digests(scene.look.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )
@@ -87,14 +87,14 @@ def room(scene, plan, checkpoints=None):
 
 def lesson(scene, plan, held=(), checkpoints=None, **options):
     """A training on all rows but those held out."""
-    rows = np.arange(len(scene.arranged.learn))
+    rows = np.arange(len(scene.labelled.learn))
     held = np.asarray(held, np.int64)
     keep = np.setdiff1d(rows, held)
     head = score.fit_on(scene, plan, keep)
     read = scene.look.reader(scene.examples(keep))
     options = {"number": 1, **options}
     return TrainingTask(
-        make=lambda: outfit(scene.look.network, plan, head, read, 0),
+        make=lambda: trainable(scene.look.network, plan, head, read, 0),
         schedule=schedule(plan),
         room=room(scene, plan, checkpoints),
         rows=keep,
@@ -114,10 +114,10 @@ def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
-def changed(lesson, outfit):
+def changed(lesson, trainable):
     """Parts of which some tensor is not what it was in the start."""
-    now, before = take_digests(outfit.network), lesson.room.before
-    return {outfit.network.owners[name] for name in before if now[name] != before[name]}
+    now, before = take_digests(trainable.network), lesson.room.before
+    return {trainable.network.owners[name] for name in before if now[name] != before[name]}
 
 
 def with_room(lesson, **changes):

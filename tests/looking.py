@@ -3,7 +3,7 @@
 from tiny import PREP, network
 from warmstart.data.read import read
 from warmstart.events import drain, follow
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning.feature_layers import profiles
 from warmstart.run.cleaning import settled
@@ -19,7 +19,9 @@ def look_at(collection, module="convolutions", prep=PREP, engine=None):
     """The look, and what it said."""
     module = network(module) if isinstance(module, str) else module
     events = []
-    look = follow(take_look(collection, load(module, preprocessing=prep), engine), events.append)
+    look = follow(
+        extract_features(collection, load(module, preprocessing=prep), engine), events.append
+    )
     return look, [event.values["text"] for event in events if event.kind == "note"]
 
 
@@ -32,7 +34,7 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
     return TrainingDataset(
         collection=collection,
         look=look,
-        arranged=arrange(collection.record),
+        labelled=arrange(collection.record),
         prep=prep,
         profiles=profiles(look.taps),
         budget=budget,

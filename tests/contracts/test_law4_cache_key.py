@@ -64,21 +64,21 @@ def test_every_member_is_changed_here():
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     store = FeatureCache(tmp_path_factory.mktemp("law4"))
-    with store.shelf(KEY) as shelf:
-        shelf.append([EXAMPLE], [np.ones((1, 2), np.float32)] * 2)
+    with store.cache_file(KEY) as cache_file:
+        cache_file.append([EXAMPLE], [np.ones((1, 2), np.float32)] * 2)
     return store
 
 
 def test_the_same_key_hits(store):
-    with store.shelf(dataclasses.replace(KEY)) as shelf:
-        assert shelf.missing([EXAMPLE]) == []
+    with store.cache_file(dataclasses.replace(KEY)) as cache_file:
+        assert cache_file.missing([EXAMPLE]) == []
 
 
 @pytest.mark.parametrize("where", CHANGES)
 def test_a_changed_member_misses(store, where):
     assert CHANGES[where].digest != KEY.digest
-    with store.shelf(CHANGES[where]) as shelf:
-        assert shelf.missing([EXAMPLE]) == [EXAMPLE]
+    with store.cache_file(CHANGES[where]) as cache_file:
+        assert cache_file.missing([EXAMPLE]) == [EXAMPLE]
 
 
 def test_a_key_of_pictures_says_nothing_of_sounds():

@@ -178,10 +178,10 @@ def gain_of(value, low, high):
 
 def scene_of():
     """As much of a scene as the verdict after the work looks at."""
-    arranged = arranged_of()
+    labelled = arranged_of()
     record = SimpleNamespace(task="classify", classes=NAMES, kind="image")
     return SimpleNamespace(
-        arranged=arranged, basis=START, collection=SimpleNamespace(record=record), seed=0
+        labelled=labelled, basis=START, collection=SimpleNamespace(record=record), seed=0
     )
 
 
@@ -322,11 +322,11 @@ def test_scores_of_a_few_rows_at_a_time_are_those_of_all(head):
 
 
 def test_the_estimate_counts_held_out_rows_only(head):
-    arranged = arranged_of()
+    labelled = arranged_of()
     head.fold[:10] = -1
     head.probabilities[:10] = np.nan
-    claimed = score.estimate(head, arranged)
-    hits = head.probabilities[10:].argmax(axis=1) == arranged.labels[10:]
+    claimed = score.estimate(head, labelled)
+    hits = head.probabilities[10:].argmax(axis=1) == labelled.labels[10:]
     assert (claimed.n, claimed.value) == (20, pytest.approx(hits.mean()))
 
 
@@ -345,10 +345,10 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
 
 
 def test_lines_follow_the_rows(head):
-    arranged = arranged_of()
+    labelled = arranged_of()
     worked = worked_of(head, lambda examples: features_of(6))
-    measured = candidates.measure(worked, arranged, head, is_shipped=True)
-    found = list(score.predictions(head, arranged, NAMES, measured))
+    measured = candidates.measure(worked, labelled, head, is_shipped=True)
+    found = list(score.predictions(head, labelled, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6
     assert [line.fold for line in found[:30]] == [i % 5 for i in range(30)]
@@ -356,11 +356,11 @@ def test_lines_follow_the_rows(head):
 
 
 def test_sure_keeps_its_promise_on_the_rows_it_was_made_from(head):
-    arranged = arranged_of()
-    labels = arranged.labels
+    labelled = arranged_of()
+    labels = labelled.labels
     head.probabilities[:] = 0.02
     head.probabilities[np.arange(30), labels] = 0.96
-    record = score.calibration_record(head, arranged, 3.0, 5)
+    record = score.calibration_record(head, labelled, 3.0, 5)
     assert record.temperature == 1.7
     assert record.class_bias == (0.1, -0.1, 0.0)
     p = head.probabilities.max(axis=1)
@@ -488,16 +488,16 @@ def test_the_environment_names_what_computed(finished):
 
 
 def test_confident_answers_are_counted_from_where_the_model_is_confident(head):
-    arranged = arranged_of(n=300, n_test=0)
+    labelled = arranged_of(n=300, n_test=0)
     rng = np.random.default_rng(0)
     right = np.arange(300) % 20 != 0
     p = np.full((300, 3), 0.05)
-    named = np.where(right, arranged.labels, (arranged.labels + 1) % 3)
+    named = np.where(right, labelled.labels, (labelled.labels + 1) % 3)
     p[np.arange(300), named] = np.where(right, 0.9, 0.5) - 0.01 * rng.random(300)
     p /= p.sum(axis=1, keepdims=True)
     many = replace(head, probabilities=p, fold=np.arange(300) % 5)
-    found = score.confident(many, arranged)
-    least = score.calibration_record(many, arranged, 3.0, 5).sure_from
+    found = score.confident(many, labelled)
+    least = score.calibration_record(many, labelled, 3.0, 5).sure_from
     assert least is not None
     chosen = p.max(axis=1) >= least
     assert found.share == pytest.approx(chosen.mean())

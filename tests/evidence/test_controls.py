@@ -47,11 +47,11 @@ def test_images_are_those_of_the_rows_in_one_order(pictures):
     np.testing.assert_array_equal(few.images, all_of_them.images[:10])
     np.testing.assert_array_equal(few.images, again.images)
     for row, image in zip(all_of_them.rows, all_of_them.images, strict=True):
-        example = all_of_them.scene.arranged.learn[row]
+        example = all_of_them.scene.labelled.learn[row]
         payload = (pictures / example.id).read_bytes()
         np.testing.assert_array_equal(image, load_image(payload, example.id, PREP))
     labels = all_of_them.labels()
-    assert [all_of_them.scene.arranged.labels[row] for row in all_of_them.rows] == labels.tolist()
+    assert [all_of_them.scene.labelled.labels[row] for row in all_of_them.rows] == labels.tolist()
     assert set(few.labels()) == {0, 1, 2}
 
 
@@ -63,7 +63,7 @@ def test_another_seed_draws_others(pictures):
 def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     scene = scene_of(pictures)
     probe = probes(scene)(20)
-    examples = [scene.arranged.learn[row] for row in probe.rows]
+    examples = [scene.labelled.learn[row] for row in probe.rows]
     read = scene.look.reader(examples)
     truth = mixed_kernels([(tap, read(tap)) for tap in probe.scene.taps], scene.pair())
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
@@ -80,7 +80,7 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % 3) for n, f in enumerate(files)])
     scene = scene_of(source, "layers", label="label", group="person")
-    assert [len(rows) for rows in scene.arranged.groups] == [40, 40, 40]
+    assert [len(rows) for rows in scene.labelled.groups] == [40, 40, 40]
     groups = probes(scene)(20).groups()
     assert len(groups) == 3
     assert sorted(np.concatenate(groups)) == list(range(20))
@@ -93,9 +93,9 @@ def test_neither_hold_out_nor_test_is_looked_at(tmp_path):
     for number, part in enumerate(("train", "val", "test")):
         fill(root / part, dict.fromkeys(COUNTS, 6), seed=number)
     scene = scene_of(root)
-    assert (len(scene.arranged.learn), scene.arranged.holdout) == (36, 18)
+    assert (len(scene.labelled.learn), scene.labelled.holdout) == (36, 18)
     probe = probes(scene)(99)
-    assert {scene.arranged.learn[row].split for row in probe.rows} == {"train"}
+    assert {scene.labelled.learn[row].split for row in probe.rows} == {"train"}
     assert len(probe.rows) == 18
 
 

@@ -69,18 +69,18 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
     source = table(pictures, [(f, f.parent, n // 2) for n, f in enumerate(files)])
     scene = scene_of(source, label="label", group="person")
-    arranged = scene.arranged
-    assert {len(rows) for rows in arranged.groups} == {2}
-    read = scene.look.reader(arranged.learn)
+    labelled = scene.labelled
+    assert {len(rows) for rows in labelled.groups} == {2}
+    read = scene.look.reader(labelled.learn)
     pair = scene.pair()
     taps = {tap for profile in pair.values() for tap in profile}
     kernels = mixed_kernels([(tap, read(tap)) for tap in scene.look.taps if tap in taps], pair)
     tried = []
     for kernel in kernels.values():
         for penalty in PENALTIES:
-            scores = left_out(kernel, np.eye(3)[arranged.labels], penalty, arranged.groups)
-            calibration = fit_temperature(scores, arranged.labels)
-            loss = log_losses(scores, arranged.labels, calibration).mean()
+            scores = left_out(kernel, np.eye(3)[labelled.labels], penalty, labelled.groups)
+            calibration = fit_temperature(scores, labelled.labels)
+            loss = log_losses(scores, labelled.labels, calibration).mean()
             tried.append((loss, np.exp(log_probabilities(scores, calibration))))
     best = min(tried, key=lambda pair: pair[0])[1]
     np.testing.assert_allclose(probabilities_of(scene), best, atol=1e-6)
@@ -162,7 +162,7 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
     with Image.open(root / "blue" / "000.png") as picture:
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
     scene = scene_of(root)
-    assert scene.arranged.twins == (("blue/000.png", "red/mirrored.png"),)
+    assert scene.labelled.twins == (("blue/000.png", "red/mirrored.png"),)
     assert checked(scene).ceiling.details["conflicts"] == 1
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.errors import UsageError
-from warmstart.features import shelf as features_shelf
+from warmstart.features import cache_file as features_shelf
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import FeatureKey
 from warmstart.machine import default_root
@@ -48,60 +48,62 @@ def rows_of(names):
 
 
 def fill(root, names=NAMES, key=KEY, limit_bytes=1 << 20):
-    with FeatureCache(root, limit_bytes).shelf(key) as shelf:
-        shelf.append(names, rows_of(names))
+    with FeatureCache(root, limit_bytes).cache_file(key) as cache_file:
+        cache_file.append(names, rows_of(names))
 
 
-def check_all_present_are_right(shelf, names=NAMES):
+def check_all_present_are_right(cache_file, names=NAMES):
     """Compare every row that the shelf claims to have; return how many those are."""
-    missing = set(shelf.missing(names))
+    missing = set(cache_file.missing(names))
     present = [name for name in names if name not in missing]
     if present:
         for tap, expected in zip(KEY.taps, rows_of(present), strict=True):
-            np.testing.assert_array_equal(shelf.read(present, tap.name), expected)
+            np.testing.assert_array_equal(cache_file.read(present, tap.name), expected)
     return len(present)
 
 
 def test_rows_come_back_in_the_asked_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        assert shelf.widths == {"1.avg": 3, "2.neck": 5}
-        np.testing.assert_array_equal(shelf.read(asked, "2.neck"), rows_of(asked)[1])
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        assert cache_file.widths == {"1.avg": 3, "2.neck": 5}
+        np.testing.assert_array_equal(cache_file.read(asked, "2.neck"), rows_of(asked)[1])
 
 
 def test_missing_names_each_once_in_order(tmp_path):
     fill(tmp_path, NAMES[:4])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         asked = [NAMES[9], NAMES[2], NAMES[5], NAMES[9]]
-        assert shelf.missing(asked) == [NAMES[9], NAMES[5]]
+        assert cache_file.missing(asked) == [NAMES[9], NAMES[5]]
 
 
 def test_a_missing_row_and_an_unknown_tap_are_key_errors(tmp_path):
     fill(tmp_path, NAMES[:1])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         with pytest.raises(KeyError, match=NAMES[1]):
-            shelf.read(NAMES[:2], "1.avg")
+            cache_file.read(NAMES[:2], "1.avg")
         with pytest.raises(KeyError, match=r"9\.avg"):
-            shelf.read(NAMES[:1], "9.avg")
+            cache_file.read(NAMES[:1], "9.avg")
 
 
 def test_an_example_is_written_once(tmp_path):
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         twice = [NAMES[0], NAMES[0]]
-        shelf.append(twice, rows_of(twice))
-        shelf.append(NAMES[:1], rows_of(NAMES[:1]))
+        cache_file.append(twice, rows_of(twice))
+        cache_file.append(NAMES[:1], rows_of(NAMES[:1]))
     assert FeatureCache(tmp_path).info().rows == 1
 
 
 def test_shapes_that_do_not_fit_are_refused(tmp_path):
     fill(tmp_path, NAMES[:2])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         with pytest.raises(ValueError, match="widths"):
-            shelf.append(NAMES[2:3], [np.zeros((1, 4), np.float32), np.zeros((1, 5), np.float32)])
+            cache_file.append(
+                NAMES[2:3], [np.zeros((1, 4), np.float32), np.zeros((1, 5), np.float32)]
+            )
         with pytest.raises(ValueError, match="1 examples, taps of"):
-            shelf.append(NAMES[2:3], rows_of(NAMES[2:4]))
-        assert check_all_present_are_right(shelf) == 2
+            cache_file.append(NAMES[2:3], rows_of(NAMES[2:4]))
+        assert check_all_present_are_right(cache_file) == 2
 
 
 @settings(max_examples=60)
@@ -112,11 +114,11 @@ def test_files_torn_at_any_byte_lose_rows_but_never_lie(suffix, share):
         fill(root)
         path = root / (KEY.digest + suffix)
         os.truncate(path, int(share * path.stat().st_size))
-        with FeatureCache(root).shelf(KEY) as shelf:
-            check_all_present_are_right(shelf)
+        with FeatureCache(root).cache_file(KEY) as cache_file:
+            check_all_present_are_right(cache_file)
         fill(root)  # and the shelf can be completed
-        with FeatureCache(root).shelf(KEY) as shelf:
-            assert check_all_present_are_right(shelf) == len(NAMES)
+        with FeatureCache(root).cache_file(KEY) as cache_file:
+            assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
 @settings(max_examples=60)
@@ -129,12 +131,12 @@ def test_a_flipped_bit_costs_one_row_and_never_lies(suffix, at, bit):
         content = bytearray(path.read_bytes())
         content[int(at * len(content))] ^= 1 << bit
         path.write_bytes(content)
-        with FeatureCache(root).shelf(KEY) as shelf:
-            assert check_all_present_are_right(shelf) == len(NAMES) - 1
-            shelf.append(NAMES, rows_of(NAMES))  # only the bad one is written again
-            assert check_all_present_are_right(shelf) == len(NAMES)
-        with FeatureCache(root).shelf(KEY) as shelf:
-            assert check_all_present_are_right(shelf) == len(NAMES)
+        with FeatureCache(root).cache_file(KEY) as cache_file:
+            assert check_all_present_are_right(cache_file) == len(NAMES) - 1
+            cache_file.append(NAMES, rows_of(NAMES))  # only the bad one is written again
+            assert check_all_present_are_right(cache_file) == len(NAMES)
+        with FeatureCache(root).cache_file(KEY) as cache_file:
+            assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
 @settings(max_examples=25)
@@ -146,18 +148,18 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
         with open(root / (KEY.digest + suffix), "ab") as file:
             file.write(junk)
         fill(root)
-        with FeatureCache(root).shelf(KEY) as shelf:
-            assert check_all_present_are_right(shelf) == len(NAMES)
+        with FeatureCache(root).cache_file(KEY) as cache_file:
+            assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"taps": 3, "key": {}}', '{"taps": {}}'])
 def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
     fill(tmp_path)
     (tmp_path / (KEY.digest + ".json")).write_text(text)
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        assert shelf.missing(NAMES) == NAMES
-        shelf.append(NAMES, rows_of(NAMES))
-        assert check_all_present_are_right(shelf) == len(NAMES)
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        assert cache_file.missing(NAMES) == NAMES
+        cache_file.append(NAMES, rows_of(NAMES))
+        assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
 def test_the_description_is_readable(tmp_path):
@@ -176,15 +178,15 @@ def test_a_full_disk_leaves_the_shelf_as_it_was(tmp_path, monkeypatch, n_written
         file.write(block[:n_written])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         monkeypatch.setattr(features_shelf, "_write_all", full)
         with pytest.raises(OSError, match="No space left"):
-            shelf.append(NAMES, rows_of(NAMES))
+            cache_file.append(NAMES, rows_of(NAMES))
         assert {p.name: p.stat().st_size for p in tmp_path.iterdir()} == sizes
         monkeypatch.undo()
-        assert check_all_present_are_right(shelf) == 5
-        shelf.append(NAMES, rows_of(NAMES))
-        assert check_all_present_are_right(shelf) == len(NAMES)
+        assert check_all_present_are_right(cache_file) == 5
+        cache_file.append(NAMES, rows_of(NAMES))
+        assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
 MANY = [hashlib.sha256(i.to_bytes(2, "big")).hexdigest() for i in range(120)]
@@ -208,13 +210,16 @@ def test_two_processes_append_to_one_shelf(tmp_path):
     commands = [[sys.executable, "-c", WRITER, str(tmp_path), here, way] for way in ("up", "down")]
     writers = [subprocess.Popen(command) for command in commands]
     assert [writer.wait() for writer in writers] == [0, 0]
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        assert check_all_present_are_right(shelf, MANY) == len(MANY)
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        assert check_all_present_are_right(cache_file, MANY) == len(MANY)
     assert FeatureCache(tmp_path).info().rows == len(MANY)  # each example once, whoever came first
 
 
 def test_an_open_shelf_sees_what_another_appends(tmp_path):
-    with FeatureCache(tmp_path).shelf(KEY) as one, FeatureCache(tmp_path).shelf(KEY) as two:
+    with (
+        FeatureCache(tmp_path).cache_file(KEY) as one,
+        FeatureCache(tmp_path).cache_file(KEY) as two,
+    ):
         one.append(NAMES[:3], rows_of(NAMES[:3]))
         two.append(NAMES[2:6], rows_of(NAMES[2:6]))
         one.append(NAMES[5:], rows_of(NAMES[5:]))
@@ -229,18 +234,18 @@ def whole(names):
 def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        np.testing.assert_array_equal(shelf.fetch(asked), whole(asked))
-        assert shelf.fetch([]).shape == (0, sum(WIDTHS))
-        assert shelf.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        np.testing.assert_array_equal(cache_file.fetch(asked), whole(asked))
+        assert cache_file.fetch([]).shape == (0, sum(WIDTHS))
+        assert cache_file.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
 
 
 def test_fetch_names_what_is_not_there(tmp_path):
     fill(tmp_path, NAMES[:3])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        assert shelf.absent([NAMES[5], NAMES[1], NAMES[4], NAMES[5]]) == [NAMES[5], NAMES[4]]
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        assert cache_file.absent([NAMES[5], NAMES[1], NAMES[4], NAMES[5]]) == [NAMES[5], NAMES[4]]
         with pytest.raises(KeyError, match=NAMES[5]):
-            shelf.fetch([NAMES[1], NAMES[5], NAMES[4]])
+            cache_file.fetch([NAMES[1], NAMES[5], NAMES[4]])
 
 
 def flip(root, name, key=KEY):
@@ -254,50 +259,50 @@ def flip(root, name, key=KEY):
 def test_a_damaged_row_is_found_when_it_is_fetched_and_can_be_written_again(tmp_path):
     fill(tmp_path)
     flip(tmp_path, NAMES[4])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        assert shelf.absent(NAMES) == []  # no row was read
-        np.testing.assert_array_equal(shelf.fetch(NAMES[:4]), whole(NAMES[:4]))
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        assert cache_file.absent(NAMES) == []  # no row was read
+        np.testing.assert_array_equal(cache_file.fetch(NAMES[:4]), whole(NAMES[:4]))
         with pytest.raises(KeyError, match=NAMES[4]):
-            shelf.fetch(NAMES[2:7])
-        assert shelf.absent(NAMES) == shelf.missing(NAMES) == [NAMES[4]]
-        shelf.append(NAMES, rows_of(NAMES))
-        np.testing.assert_array_equal(shelf.fetch(NAMES), whole(NAMES))
-        np.testing.assert_array_equal(shelf.read(NAMES, "2.neck"), rows_of(NAMES)[1])
+            cache_file.fetch(NAMES[2:7])
+        assert cache_file.absent(NAMES) == cache_file.missing(NAMES) == [NAMES[4]]
+        cache_file.append(NAMES, rows_of(NAMES))
+        np.testing.assert_array_equal(cache_file.fetch(NAMES), whole(NAMES))
+        np.testing.assert_array_equal(cache_file.read(NAMES, "2.neck"), rows_of(NAMES)[1])
 
 
 def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeypatch):
     fill(tmp_path)
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         compared = []
         crc32 = features_shelf.zlib.crc32
         monkeypatch.setattr(
             features_shelf.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
         )
         for asked in (NAMES[:5], NAMES[3:8], NAMES[:8]):
-            shelf.fetch(asked)
-        shelf.read(NAMES[:8], "1.avg")
+            cache_file.fetch(asked)
+        cache_file.read(NAMES[:8], "1.avg")
         assert len(compared) == 8
 
 
 @pytest.mark.parametrize("kept", [0, 100, 320])
 def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, kept):
     fill(tmp_path)
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        shelf.missing(NAMES)  # all sound
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        cache_file.missing(NAMES)  # all sound
         os.truncate(tmp_path / (KEY.digest + ".rows"), kept)
         n = kept // (4 * sum(WIDTHS))
-        np.testing.assert_array_equal(shelf.fetch(NAMES[:n]), whole(NAMES[:n]))
-        for ask in (shelf.fetch, lambda names: shelf.read(names, "2.neck")):
+        np.testing.assert_array_equal(cache_file.fetch(NAMES[:n]), whole(NAMES[:n]))
+        for ask in (cache_file.fetch, lambda names: cache_file.read(names, "2.neck")):
             with pytest.raises(KeyError, match=NAMES[n]):
                 ask(NAMES[: n + 1])
-        assert shelf.missing(NAMES[: n + 1]) == [NAMES[n]]
+        assert cache_file.missing(NAMES[: n + 1]) == [NAMES[n]]
 
 
 def test_rows_are_fetched_by_several_threads_at_once(tmp_path):
     fill(tmp_path, MANY)
-    with FeatureCache(tmp_path).shelf(KEY) as shelf, ThreadPoolExecutor(4) as pool:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file, ThreadPoolExecutor(4) as pool:
         draws = [np.random.default_rng(seed).permutation(MANY)[:32].tolist() for seed in range(40)]
-        for asked, found in zip(draws, pool.map(shelf.fetch, draws), strict=True):
+        for asked, found in zip(draws, pool.map(cache_file.fetch, draws), strict=True):
             np.testing.assert_array_equal(found, whole(asked))
 
 
@@ -305,18 +310,18 @@ def test_rows_are_fetched_while_another_process_appends(tmp_path):
     here = str(Path(__file__).parent)
     (tmp_path / "down").touch()  # the writer does not wait for a second one
     fill(tmp_path, MANY[:5])
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), here, "up"])
         while writer.poll() is None:
-            np.testing.assert_array_equal(shelf.fetch(MANY[:5]), whole(MANY[:5]))
-        shelf.append(MANY[:1], rows_of(MANY[:1]))  # learns what the other one wrote
-        np.testing.assert_array_equal(shelf.fetch(MANY), whole(MANY))
+            np.testing.assert_array_equal(cache_file.fetch(MANY[:5]), whole(MANY[:5]))
+        cache_file.append(MANY[:1], rows_of(MANY[:1]))  # learns what the other one wrote
+        np.testing.assert_array_equal(cache_file.fetch(MANY), whole(MANY))
 
 
 def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
-    with FeatureCache(tmp_path).shelf(first) as used:
+    with FeatureCache(tmp_path).cache_file(first) as used:
         fill(tmp_path, key=second, limit_bytes=1)
         FeatureCache(tmp_path).clear()
         np.testing.assert_array_equal(used.fetch(NAMES), whole(NAMES))
@@ -326,19 +331,19 @@ def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_clea
 def test_rows_of_any_type_are_kept(tmp_path, dtype):
     key = replace(KEY, dtype=dtype)
     values = [(50 * part).astype(dtype) for part in map(np.abs, rows_of(NAMES))]
-    with FeatureCache(tmp_path).shelf(key) as shelf:
-        shelf.append(NAMES, [part.astype(np.float64) for part in values])
-    with FeatureCache(tmp_path).shelf(key) as shelf:
-        found = shelf.fetch(NAMES)
+    with FeatureCache(tmp_path).cache_file(key) as cache_file:
+        cache_file.append(NAMES, [part.astype(np.float64) for part in values])
+    with FeatureCache(tmp_path).cache_file(key) as cache_file:
+        found = cache_file.fetch(NAMES)
         assert found.dtype == np.dtype(dtype)
         np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
 
 
 def test_a_shelf_that_was_closed_has_nothing_to_fetch(tmp_path):
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        shelf.append(NAMES, rows_of(NAMES))
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        cache_file.append(NAMES, rows_of(NAMES))
     with pytest.raises(KeyError, match=NAMES[0]):
-        shelf.fetch(NAMES[:1])
+        cache_file.fetch(NAMES[:1])
 
 
 def keys(n):
@@ -366,14 +371,14 @@ def test_the_least_recently_used_shelf_is_evicted(tmp_path):
 def test_opening_a_shelf_counts_as_use(tmp_path):
     fill(tmp_path)
     age(tmp_path, KEY, 1_000)
-    with FeatureCache(tmp_path).shelf(KEY):
+    with FeatureCache(tmp_path).cache_file(KEY):
         assert (tmp_path / (KEY.digest + ".json")).stat().st_mtime > 1_000
 
 
 def test_a_shelf_in_use_is_never_evicted_nor_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
-    with FeatureCache(tmp_path).shelf(first) as used:
+    with FeatureCache(tmp_path).cache_file(first) as used:
         fill(tmp_path, key=second, limit_bytes=1)
         FeatureCache(tmp_path).clear()
         assert check_all_present_are_right(used) == len(NAMES)

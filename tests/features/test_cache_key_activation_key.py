@@ -76,21 +76,21 @@ def test_all_keys_are_apart_from_each_other_and_from_the_look():
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     store = FeatureCache(tmp_path_factory.mktemp("activations"))
-    with store.shelf(KEY) as shelf:
-        shelf.append([EXAMPLE], [np.ones((1, 5), np.float32)] * 3)
+    with store.cache_file(KEY) as cache_file:
+        cache_file.append([EXAMPLE], [np.ones((1, 5), np.float32)] * 3)
     return store
 
 
 def test_the_same_key_hits(store):
-    with store.shelf(dataclasses.replace(KEY)) as shelf:
-        assert shelf.missing([EXAMPLE]) == []
-        assert list(shelf.columns) == [MAIN, "1.avg", "2.avg"]
+    with store.cache_file(dataclasses.replace(KEY)) as cache_file:
+        assert cache_file.missing([EXAMPLE]) == []
+        assert list(cache_file.columns) == [MAIN, "1.avg", "2.avg"]
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_a_changed_member_misses(store, name):
-    with store.shelf(KEYS[name]) as shelf:
-        assert shelf.missing([EXAMPLE]) == [EXAMPLE]
+    with store.cache_file(KEYS[name]) as cache_file:
+        assert cache_file.missing([EXAMPLE]) == [EXAMPLE]
 
 
 def test_rows_of_one_run_alone_are_told_by_their_columns():

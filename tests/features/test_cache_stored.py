@@ -42,8 +42,8 @@ def table(seed=0):
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    with FeatureCache(tmp_path).shelf(KEY) as opened:
+def cache_file(tmp_path):
+    with FeatureCache(tmp_path).cache_file(KEY) as opened:
         opened.append([e.sha256 for e in examples()], table())
         yield opened
 
@@ -55,10 +55,10 @@ def joined(reader, taps):
 
 @pytest.mark.parametrize("taps", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])
 @pytest.mark.parametrize("n_bytes", [1, 100, 10**6])
-def test_chunks_are_all_rows_in_order(shelf, monkeypatch, taps, n_bytes):
+def test_chunks_are_all_rows_in_order(cache_file, monkeypatch, taps, n_bytes):
     monkeypatch.setattr(cache, "CHUNK_BYTES", n_bytes)
     monkeypatch.setattr(cache, "CHUNK_ROWS", 11)
-    reader = StoredFeatures(shelf, examples())
+    reader = StoredFeatures(cache_file, examples())
     found, parts = joined(reader, taps)
     for tap in taps:
         np.testing.assert_array_equal(found[tap], table()[KEY.taps.index(tap)])
@@ -67,32 +67,32 @@ def test_chunks_are_all_rows_in_order(shelf, monkeypatch, taps, n_bytes):
     assert isinstance(reader, Chunked)
 
 
-def test_some_rows_in_their_order(shelf):
-    reader = StoredFeatures(shelf, examples()).some(np.array([7, 2, 7])).some(np.array([1, 0]))
+def test_some_rows_in_their_order(cache_file):
+    reader = StoredFeatures(cache_file, examples()).some(np.array([7, 2, 7])).some(np.array([1, 0]))
     np.testing.assert_array_equal(reader(LARGE), table()[1][[2, 7]])
     np.testing.assert_array_equal(joined(reader, [LARGE])[0][LARGE], table()[1][[2, 7]])
 
 
-def test_of_no_examples_there_are_no_rows(shelf):
-    found, _ = joined(StoredFeatures(shelf, ()), [SMALL, LARGE])
+def test_of_no_examples_there_are_no_rows(cache_file):
+    found, _ = joined(StoredFeatures(cache_file, ()), [SMALL, LARGE])
     assert [values.shape for values in found.values()] == [(0, 3), (0, 5)]
 
 
-def test_an_example_that_is_not_there_is_a_key_error(shelf):
+def test_an_example_that_is_not_there_is_a_key_error(cache_file):
     stranger = Example(id="x", label="a", split="train", sha256="0" * 64)
     with pytest.raises(KeyError, match="0" * 64):
-        StoredFeatures(shelf, (stranger,))(SMALL)
+        StoredFeatures(cache_file, (stranger,))(SMALL)
     with pytest.raises(KeyError, match="0" * 64):
-        joined(StoredFeatures(shelf, (*examples(), stranger)), [LARGE])
+        joined(StoredFeatures(cache_file, (*examples(), stranger)), [LARGE])
 
 
 def test_values_that_are_no_numbers_are_counted_over_all_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_ROWS", 4)
     values = table()
     values[1][[5, 20], 2] = np.nan, np.inf
-    with FeatureCache(tmp_path).shelf(KEY) as shelf:
-        shelf.append([e.sha256 for e in examples()], values)
-        reader = StoredFeatures(shelf, examples())
+    with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
+        cache_file.append([e.sha256 for e in examples()], values)
+        reader = StoredFeatures(cache_file, examples())
         reader(SMALL)
         said = r"not numbers for 2 of 30 images \(first: 5.png, at part 2\)"
         for ask in (

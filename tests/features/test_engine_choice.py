@@ -19,7 +19,7 @@ from warmstart.features.cache_key import BATCH, EngineName, installed_engines
 from warmstart.features.engine import EngineError
 from warmstart.features.engine_choice import check_name, choose, open_engine, survey
 from warmstart.features.engine_speeds import Timing
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.network.load import load
@@ -148,7 +148,7 @@ def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, m
     measured = truly(monkeypatch, onnxruntime=(0.1, 350.0))
     collection = collect(pictures)
     first = drain(choose(survey(collection, start())))
-    steps = take_look(collection, start())
+    steps = extract_features(collection, start())
     passed = next(event for event in steps if event.kind == "step")
     assert 0 < passed.step < 76
     steps.close()
@@ -214,7 +214,7 @@ def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
 def test_the_engine_that_was_asked_for_is_taken_and_the_rules_word_is_kept(pictures, name):
     look, said = look_at(collect(pictures), engine=user(name))
     assert (look.engine.value, look.engine.source, look.engine.rule) == (name, "user", "torch")
-    assert look.features.shelf.key.engine == name
+    assert look.features.cache_file.key.engine == name
     assert said == []
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.events import drain
+from warmstart.features import cache_file as features_shelf
 from warmstart.features import extract as features_extract
-from warmstart.features import shelf as features_shelf
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, FeatureKey
 from warmstart.features.extract import (
@@ -91,13 +91,13 @@ def steps_of(root, examples, worker):
     """The look as the flow takes it: ask the shelf, decode ahead, extract."""
     store = FeatureCache(root)
     known = store.quarantined(DECODER)
-    shelf = store.shelf(KEY)
+    cache_file = store.cache_file(KEY)
     readable = [one.sha256 for one in examples if one.sha256 not in known]
-    todo = first_of_each(examples, shelf.missing(readable))
+    todo = first_of_each(examples, cache_file.missing(readable))
     return extract(
         examples,
         ExampleSource(
-            shelf=shelf,
+            cache_file=cache_file,
             store=store,
             decoder=DECODER,
             todo=todo,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from warmstart.features import extract, shelf
+from warmstart.features import cache_file, extract
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import ThumbnailKey
 from warmstart.features.extract import ThumbnailWriter
@@ -80,7 +80,7 @@ def test_a_killed_process_loses_the_last_few_alone(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.read(NAMES[:20]), [glance(name) for name in NAMES[:20]])
 
 
-@pytest.mark.parametrize("suffix", shelf.SUFFIXES)
+@pytest.mark.parametrize("suffix", cache_file.SUFFIXES)
 def test_a_torn_file_is_made_again(tmp_path, suffix):
     filled(tmp_path)
     (path,) = tmp_path.glob(f"{KEY.digest}{suffix}")
@@ -123,7 +123,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch
 
     book.put(NAMES[2], glance(NAMES[2]))
     with monkeypatch.context() as patch:
-        patch.setattr(shelf, "_write_all", full)
+        patch.setattr(cache_file, "_write_all", full)
         with pytest.raises(OSError, match="No space"):
             book.flush()
     assert book_at(tmp_path).missing(NAMES[:3]) == [NAMES[2]]

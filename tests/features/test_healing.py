@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.features.test_cache import KEY, NAMES, rows_of
 
 from warmstart.features.cache import FeatureCache
-from warmstart.features.shelf import CacheFile
+from warmstart.features.cache_file import CacheFile
 
 KINDS = ["flip", "zeros", "noise", "truncation", "longer", "folder", "gone", "empty"]
 damages = st.lists(
@@ -57,10 +57,10 @@ def damage(path: Path, kind: str, share: float, length: int, seed: int) -> None:
     os.utime(path, ns=(later, later))
 
 
-def check_whole(shelf: CacheFile) -> None:
+def check_whole(cache_file: CacheFile) -> None:
     for tap, expected in zip(KEY.taps, rows_of(NAMES), strict=True):
-        np.testing.assert_array_equal(shelf.read(NAMES, tap.name), expected)
-    np.testing.assert_array_equal(shelf.fetch(NAMES), np.concatenate(rows_of(NAMES), axis=1))
+        np.testing.assert_array_equal(cache_file.read(NAMES, tap.name), expected)
+    np.testing.assert_array_equal(cache_file.fetch(NAMES), np.concatenate(rows_of(NAMES), axis=1))
 
 
 @settings(max_examples=200, deadline=None)
@@ -69,24 +69,24 @@ def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
     """Who finds what is missing is another `CacheFile` than who appends, as in `check`."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = FeatureCache(Path(folder))
-        with store.shelf(KEY) as shelf:
-            shelf.append(NAMES, rows_of(NAMES))
-        before = stack.enter_context(store.shelf(KEY))
+        with store.cache_file(KEY) as cache_file:
+            cache_file.append(NAMES, rows_of(NAMES))
+        before = stack.enter_context(store.cache_file(KEY))
         if has_read:
             check_whole(before)
         for suffix, *how in hurt:
             damage(Path(folder) / (KEY.digest + suffix), *how)
-        after = stack.enter_context(store.shelf(KEY))
-        for shelf in {"before": [before], "after": [after], "both": [before, after]}[writer]:
-            with store.shelf(KEY) as finder:
+        after = stack.enter_context(store.cache_file(KEY))
+        for cache_file in {"before": [before], "after": [after], "both": [before, after]}[writer]:
+            with store.cache_file(KEY) as finder:
                 missing = finder.missing(NAMES)
-            shelf.append(missing, rows_of(missing))
-            check_whole(shelf)
-        for shelf in (before, after):
-            missing = shelf.missing(NAMES)
-            shelf.append(missing, rows_of(missing))
-            check_whole(shelf)
-        with store.shelf(KEY) as later:
+            cache_file.append(missing, rows_of(missing))
+            check_whole(cache_file)
+        for cache_file in (before, after):
+            missing = cache_file.missing(NAMES)
+            cache_file.append(missing, rows_of(missing))
+            check_whole(cache_file)
+        with store.cache_file(KEY) as later:
             assert not later.missing(NAMES)
             check_whole(later)
 
@@ -94,10 +94,10 @@ def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
 @pytest.mark.parametrize("suffix", [".rows", ".index"])
 def test_a_damaged_row_is_written_again_by_a_shelf_that_did_not_find_it(tmp_path, suffix):
     store = FeatureCache(tmp_path)
-    with store.shelf(KEY) as shelf:
-        shelf.append(NAMES, rows_of(NAMES))
+    with store.cache_file(KEY) as cache_file:
+        cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "flip", 0.5, 1, 3)
-    with store.shelf(KEY) as finder, store.shelf(KEY) as writer:
+    with store.cache_file(KEY) as finder, store.cache_file(KEY) as writer:
         (missing,) = finder.missing(NAMES)
         writer.append([missing], rows_of([missing]))
         check_whole(writer)
@@ -105,20 +105,20 @@ def test_a_damaged_row_is_written_again_by_a_shelf_that_did_not_find_it(tmp_path
 
 def test_only_the_damaged_rows_are_missing(tmp_path):
     store = FeatureCache(tmp_path)
-    with store.shelf(KEY) as shelf:
-        shelf.append(NAMES, rows_of(NAMES))
+    with store.cache_file(KEY) as cache_file:
+        cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + ".json"), "flip", 0.9, 1, 3)
-    with store.shelf(KEY) as shelf:
-        missing = shelf.missing(NAMES)
-        shelf.append(missing, rows_of(missing))
+    with store.cache_file(KEY) as cache_file:
+        missing = cache_file.missing(NAMES)
+        cache_file.append(missing, rows_of(missing))
     assert store.info().rows == len(NAMES)  # the rows beside a damaged description were kept
 
 
 @pytest.mark.parametrize("suffix", [".json", ".rows", ".index"])
 def test_folders_in_the_place_of_files_are_counted_cleared_and_evicted(tmp_path, suffix):
     store = FeatureCache(tmp_path)
-    with store.shelf(KEY) as shelf:
-        shelf.append(NAMES, rows_of(NAMES))
+    with store.cache_file(KEY) as cache_file:
+        cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "folder", 0, 1, 0)
     assert store.info().shelves == 1
     store.clear()

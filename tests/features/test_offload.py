@@ -29,7 +29,7 @@ def add_one(seen, name, rows):
     return values, [values[:, :2] * 10] if name != "b" else []
 
 
-def belt(folder, seen, names=("a", "b", "c"), **options):
+def block_queue(folder, seen, names=("a", "b", "c"), **options):
     links = [
         OffloadedBlock(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n))
         for name in names
@@ -41,7 +41,7 @@ def belt(folder, seen, names=("a", "b", "c"), **options):
 
 
 def test_rows_go_through_every_link_in_order(tmp_path):
-    made = belt(tmp_path, seen := [], keeps_last=True)
+    made = block_queue(tmp_path, seen := [], keeps_last=True)
     drain(made.run(len(CONTENTS), feed))
     assert seen == ["a", "a", "b", "b", "c", "c"]
     contents, rows = zip(*made.rows(), strict=True)
@@ -63,13 +63,13 @@ def test_rows_go_through_every_link_in_order(tmp_path):
 
 
 def test_a_part_that_is_done_is_not_done_again(tmp_path):
-    made = belt(tmp_path, seen := [])
+    made = block_queue(tmp_path, seen := [])
     work = made.run(len(CONTENTS), feed)
     for _ in range(3):  # two batches of the first part, one of the second
         event = next(work)
     assert event.values["part"] == 2
     work.close()
-    again = belt(tmp_path, seen := [])
+    again = block_queue(tmp_path, seen := [])
     assert again.done.parts == 1
     drain(again.run(len(CONTENTS), feed))
     assert seen == ["b", "b", "c", "c"]
@@ -78,25 +78,25 @@ def test_a_part_that_is_done_is_not_done_again(tmp_path):
 
 def test_what_one_link_gives_stays_beside_the_taps(tmp_path):
     """Also where a later process goes on; one that wants what has gone begins anew."""
-    made = belt(tmp_path, [], kept=1)
+    made = block_queue(tmp_path, [], kept=1)
     work = made.run(len(CONTENTS), feed)
     for _ in range(5):  # two batches of the first and second part, one of the third
         next(work)
     work.close()
-    made = belt(tmp_path, seen := [], kept=1)
+    made = block_queue(tmp_path, seen := [], kept=1)
     assert made.done.parts == 2
     drain(made.run(len(CONTENTS), feed))
     assert seen == ["c", "c"]
     contents, rows = zip(*made.kept_rows(), strict=True)
     assert [c for some in contents for c in some] == CONTENTS
     assert np.array_equal(np.concatenate(rows)[:, 0], np.arange(len(CONTENTS)) + 1.0)
-    assert belt(tmp_path, [], kept=1).done.parts == 3
-    assert belt(tmp_path, [], kept=2).done.parts == 0
+    assert block_queue(tmp_path, [], kept=1).done.parts == 3
+    assert block_queue(tmp_path, [], kept=2).done.parts == 0
 
 
 @pytest.mark.parametrize("harm", ["another set", "a file cut short", "a file gone", "no JSON"])
 def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
-    made = belt(tmp_path, [], ("a", "b"))
+    made = block_queue(tmp_path, [], ("a", "b"))
     work = made.run(len(CONTENTS), feed)
     for _ in range(3):
         next(work)
@@ -112,7 +112,7 @@ def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-1])
-    assert belt(tmp_path, [], ("a", "b")).done.parts == 0
+    assert block_queue(tmp_path, [], ("a", "b")).done.parts == 0
 
 
 def test_half_precision_that_cannot_hold_a_value_says_which_part(tmp_path):
@@ -130,7 +130,7 @@ def test_half_precision_that_cannot_hold_a_value_says_which_part(tmp_path):
 
 
 def test_what_was_left_is_thrown_away_unless_it_is_at_work(tmp_path):
-    made = belt(tmp_path, [], ("a", "b"))
+    made = block_queue(tmp_path, [], ("a", "b"))
     drain(made.run(len(CONTENTS), feed))
     assert clear_belts(tmp_path, older_s=3600) == 0
     with made.held():

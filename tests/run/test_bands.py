@@ -23,14 +23,14 @@ from warmstart.evidence.controls import (
 )
 from warmstart.evidence.preprocessing import warning
 from warmstart.features.batches import normalised
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.feature_layers import FeatureExtractor, taps
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.training.dataset import set_scene
+from warmstart.training.dataset import training_dataset
 
 
 def wish_for(collection, **options):
@@ -59,7 +59,7 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     collection = collect(fill_bands(tmp_path / "fields", write=write, suffix=suffix, n=10))
     wish = wish_for(collection, rgb=(3, 2, 1), is_tuned=is_tuned)
     start = load(network(), preprocessing=PREP, inputs=wish)
-    look = drain(take_look(collection, start))
+    look = drain(extract_features(collection, start))
     assert not look.unreadable
     tap, slow = by_hand(collection, start)
     np.testing.assert_allclose(
@@ -67,7 +67,7 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     )
     seen = look.glances(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
-    scene = set_scene(collection, look, start.record, "balanced", 0)
+    scene = training_dataset(collection, look, start.record, "balanced", 0)
     probe = open_probe(scene)
     assert probe(6).images.shape == (6, 32, 32, 13)
     assert measure_distance(probe(6)).n > 0
@@ -84,13 +84,13 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
             picture.convert("RGBA").save(path)
     collection = collect(pictures)
     start = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
-    look = drain(take_look(collection, start))
+    look = drain(extract_features(collection, start))
     assert not look.unreadable
     tap, slow = by_hand(collection, start)
     np.testing.assert_allclose(
         look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
     )
-    scene = set_scene(collection, look, start.record, "balanced", 0)
+    scene = training_dataset(collection, look, start.record, "balanced", 0)
     probe = open_probe(scene)
     assert probe(6).images.shape == (6, 32, 32, channels)
     assert try_preprocessing(probe).value is None
@@ -119,16 +119,18 @@ def test_a_file_of_another_number_of_bands_is_left_out_and_named(tmp_path):
     wish = wish_for(collection)
     (root / "crop0" / "002.npy").write_bytes(npy(np.zeros((9, 9, 12), np.int16)))
     collection = collect(root)
-    look = drain(take_look(collection, load(network(), preprocessing=PREP, inputs=wish)))
+    look = drain(extract_features(collection, load(network(), preprocessing=PREP, inputs=wish)))
     assert look.unreadable == {"crop0/002.npy": "crop0/002.npy has 12 bands; the network takes 13"}
 
 
 def test_what_was_no_picture_is_read_again_as_bands(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=4))
-    look = drain(take_look(collection, load(network(), preprocessing=PREP)))
+    look = drain(extract_features(collection, load(network(), preprocessing=PREP)))
     assert len(look.unreadable) == 8
     look = drain(
-        take_look(collection, load(network(), preprocessing=PREP, inputs=wish_for(collection)))
+        extract_features(
+            collection, load(network(), preprocessing=PREP, inputs=wish_for(collection))
+        )
     )
     assert not look.unreadable
 
@@ -138,7 +140,9 @@ def test_other_ranges_are_another_look(tmp_path):
     wish = wish_for(collection)
     wider = replace(wish, ranges=tuple((low, high + 500) for low, high in wish.ranges))
     for inputs, passed in ((wish, 8), (wish, 0), (wider, 8)):
-        look = drain(take_look(collection, load(network(), preprocessing=PREP, inputs=inputs)))
+        look = drain(
+            extract_features(collection, load(network(), preprocessing=PREP, inputs=inputs))
+        )
         assert look.features.passed == passed
 
 
@@ -148,8 +152,8 @@ def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
     assert wish.channels == 3
     start = load(network(), preprocessing=PREP, inputs=wish)
     assert start.changes == ()
-    look = drain(take_look(collection, start))
-    scene = set_scene(collection, look, start.record, "balanced", 0)
+    look = drain(extract_features(collection, start))
+    scene = training_dataset(collection, look, start.record, "balanced", 0)
     assert try_preprocessing(open_probe(scene)).value is None
 
 

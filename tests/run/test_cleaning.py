@@ -78,9 +78,9 @@ def test_near_copies_in_training_are_one_block_and_a_duplicate(photos):
     mirror("a", 0, photos / "train/a/turned.png")
     mirror("b", 1, photos / "train/b/turned.png")
     whole = settle(photos)
-    arranged = arrange(whole.record)
-    ids = [example.id for example in arranged.learn]
-    blocks = {frozenset(ids[row] for row in rows) for rows in arranged.groups if len(rows) > 1}
+    labelled = arrange(whole.record)
+    ids = [example.id for example in labelled.learn]
+    blocks = {frozenset(ids[row] for row in rows) for rows in labelled.groups if len(rows) > 1}
     assert blocks == {
         frozenset({"train/a/0.png", "train/a/small.jpg", "train/a/turned.png"}),
         frozenset({"train/b/1.png", "train/b/turned.png"}),
@@ -88,7 +88,7 @@ def test_near_copies_in_training_are_one_block_and_a_duplicate(photos):
     assert findings(whole) == {
         "duplicate": ("train/a/small.jpg", "train/a/turned.png", "train/b/turned.png")
     }
-    assert len(groups_among(np.arange(len(ids)), arranged)) == 2 * PER_CLASS
+    assert len(groups_among(np.arange(len(ids)), labelled)) == 2 * PER_CLASS
 
 
 def test_near_copies_with_two_labels_are_a_conflict(photos):

@@ -574,11 +574,11 @@ def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_in_the_look_is_an_interruption(pictures, tmp_path, monkeypatch):
-    def full(shelf, hashes, taps):
+    def full(cache_file, hashes, taps):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("warmstart.features.shelf.CacheFile.append", full)
+        patch.setattr("warmstart.features.cache_file.CacheFile.append", full)
         with pytest.raises(TrainingError, match="the disk is full"):
             fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "INTERRUPTED").exists()

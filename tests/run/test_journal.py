@@ -213,13 +213,13 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
     choice = Choice(value="onnxruntime", because="2 s, torch 4 s", source="measured", rule="torch")
     asked = []
 
-    def take_look(collection, start, engine, tell, kept):
+    def extract_features(collection, start, engine, tell, kept):
         asked.append(engine)
         tell(choice if engine is None else engine)
         yield from ()
         return engine
 
-    monkeypatch.setattr("warmstart.run.journal.take_look", take_look)
+    monkeypatch.setattr("warmstart.run.journal.take_look", extract_features)
     monkeypatch.setattr("warmstart.run.plan.engine_of", lambda asked: None)
     monkeypatch.setattr("warmstart.run.plan.kept_part", lambda asked, start, n: 0)
     empty = SimpleNamespace(record=SimpleNamespace(examples=()))

@@ -20,7 +20,7 @@ from warmstart.cli.main import main
 from warmstart.data.read import read
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import drain
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.finished_run import cut_start
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -425,7 +425,7 @@ def saved_again(source, target, quality=97):
 def looked(start, data):
     """What a run passes on where its look is at hand."""
     collection = drain(read(data))
-    look = drain(take_look(collection, start))
+    look = drain(extract_features(collection, start))
     return drain(inherit(start, look.network.record, collection.record, look))
 
 

@@ -101,8 +101,8 @@ def test_a_training_is_the_loop_that_one_would_write(scene):
     made = lesson(scene, plan, HELD)
     taught, _ = learnt(made)
     hand, *_ = by_hand(made, 10, lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9))
-    close(state(taught.outfit.model), state(hand))
-    assert changed(made, taught.outfit) == {taught.outfit.network.parts[-1].name}
+    close(state(taught.trainable.model), state(hand))
+    assert changed(made, taught.trainable) == {taught.trainable.network.parts[-1].name}
 
 
 @pytest.mark.parametrize(("look", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
@@ -123,7 +123,7 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, lo
     with torch.no_grad():
         for parameter, home, end in zip(moving, start, mean, strict=True):
             parameter.copy_(home + share * (end - home))
-    close(state(taught.outfit.model), state(model))
+    close(state(taught.trainable.model), state(model))
 
 
 def test_scores_of_looks_are_those_of_the_weights_then(scene):
@@ -135,10 +135,10 @@ def test_scores_of_looks_are_those_of_the_weights_then(scene):
     assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
     told = [e.values for e in events if "val" in e.values]
     assert len(told) == LOOKS
-    labels = scene.arranged.labels[HELD]
+    labels = scene.labelled.labels[HELD]
     for candidate, route in enumerate(CANDIDATES):
         ended, _ = learnt(replace(whole, held=HELD[:0], route=route))
-        found = held_scores(ended.outfit, whole.room, HELD)
+        found = held_scores(ended.trainable, whole.room, HELD)
         np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
         if candidate < LOOKS:
             values = told[candidate]
@@ -156,10 +156,10 @@ def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, 
     torch.manual_seed(11)
     before = torch.get_rng_state()
     made = lesson(scene, plan)
-    one, again = (state(learnt(made)[0].outfit.model) for _ in range(2))
+    one, again = (state(learnt(made)[0].trainable.model) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert differing(one, again) == []
-    other = state(learnt(replace(made, number=2))[0].outfit.model)
+    other = state(learnt(replace(made, number=2))[0].trainable.model)
     assert differing(one, other)
 
 
@@ -170,7 +170,7 @@ def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
         state(
             learnt(lesson(scene, planned(scene, strategy, (*FEW, f"training.workers={n}"))))[
                 0
-            ].outfit.model
+            ].trainable.model
         )
         for n in (1, workers)
     )
@@ -180,14 +180,14 @@ def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
 @pytest.mark.parametrize("setting", ["training.recompute=true", "training.micro_batch=3"])
 def test_ways_to_save_memory_come_to_the_same(scene, setting):
     plans = [planned(scene, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
-    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
+    one, other = (state(learnt(lesson(scene, plan))[0].trainable.model) for plan in plans)
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-4)
 
 
 def test_recomputation_leaves_new_statistics_as_they_are(scene):
     one, other = (
-        state(learnt(lesson(scene, planned(scene, "scratch", (*LONGER, *more))))[0].outfit.model)
+        state(learnt(lesson(scene, planned(scene, "scratch", (*LONGER, *more))))[0].trainable.model)
         for more in ((), ("training.recompute=true",))
     )
     assert differing(one, other) == []
@@ -205,8 +205,8 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(scene, mo
 
     taught, _ = learnt(replace(made, make=slow))
     assert not kinds(taught)
-    trunk = taught.outfit.model.trunk
-    (images,) = made.room.plain(made.rows, taught.outfit.taps)
+    trunk = taught.trainable.model.trunk
+    (images,) = made.room.plain(made.rows, taught.trainable.taps)
     with torch.no_grad():
         seen = trunk.first(images)
     torch.testing.assert_close(trunk.norm.running_mean, seen.mean(dim=(0, 2, 3)))
@@ -217,7 +217,7 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(scene, mo
 def test_half_precision_products_come_close(scene):
     half = ("training.precision=bfloat16",)
     plans = [planned(scene, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
-    one, other = (state(learnt(lesson(scene, plan))[0].outfit.model) for plan in plans)
+    one, other = (state(learnt(lesson(scene, plan))[0].trainable.model) for plan in plans)
     assert differing(one, other)
     for name in one:
         assert other[name].dtype == one[name].dtype
@@ -249,14 +249,14 @@ def test_steps_are_counted_through_all_trainings(scene):
 
 def test_scores_do_not_depend_on_how_many_are_asked_for(scene):
     made = lesson(scene, planned(scene, "full", FEW))
-    outfit = made.make()
-    outfit.model.train()
-    whole = held_scores(outfit, made.room, made.rows)
+    trainable = made.make()
+    trainable.model.train()
+    whole = held_scores(trainable, made.room, made.rows)
     assert (whole.shape, whole.dtype) == ((36, 3), np.float64)
-    assert not outfit.model.training
-    few = held_scores(outfit, made.room, made.rows[30:])
+    assert not trainable.model.training
+    few = held_scores(trainable, made.room, made.rows[30:])
     np.testing.assert_allclose(whole[30:], few, rtol=1e-4, atol=1e-5)
-    assert held_scores(outfit, made.room, made.rows[:0]).shape == (0, 3)
+    assert held_scores(trainable, made.room, made.rows[:0]).shape == (0, 3)
 
 
 # ---- what is frozen ------------------------------------------------------------------------
@@ -302,14 +302,14 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(scene):
     assert max(factors[-20:]) == pytest.approx(1 / 9, abs=1e-6)
     again, _ = learnt(replace(made, scale=taught.scale))  # and the next one begins there
     assert again.guards == ()
-    assert differing(state(again.outfit.model), state(taught.outfit.model)) == []
+    assert differing(state(again.trainable.model), state(taught.trainable.model)) == []
 
 
 def test_a_rate_at_which_nothing_works_is_given_up_after_three(scene):
     taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=10.0), HELD))
     assert kinds(taught) == ["diverged"] * 3
     assert taught.guards[-1].action == "training was given up"
-    assert (taught.has_failed, taught.outfit, taught.scale) == (True, None, SCALES[2])
+    assert (taught.has_failed, taught.trainable, taught.scale) == (True, None, SCALES[2])
     assert np.isnan(taught.scores).all()
     assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
     assert sum(e.kind == "guard" for e in events) == 3
@@ -383,7 +383,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene):
     assert note == {"title": "Stopped", "text": "after 1 of 20 updates: the minutes were over"}
     assert (kinds(taught), taught.has_failed, taught.n_stages) == ([], False, 1)
     # What it looked at later is what it ended with; the estimate is of this very network.
-    found = held_scores(taught.outfit, made.room, HELD)
+    found = held_scores(taught.trainable, made.room, HELD)
     for candidate in range(LOOKS):
         np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
     assert not np.allclose(whole.scores[LOOKS - 1], found)

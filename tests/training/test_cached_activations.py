@@ -90,7 +90,7 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(scene, 
     for plan in plans:
         made = lessons.lesson(scene, plan, held=np.arange(0, 36, 5))
         taught = drain(made.learn())
-        found.append((lessons.state(taught.outfit.model), taught.scores))
+        found.append((lessons.state(taught.trainable.model), taught.scores))
     for name, tensor in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
@@ -203,7 +203,7 @@ def test_images_with_the_same_bytes_are_passed_once(pictures):
     source, events = views_of(scene, lessons.planned(scene, "last:1"))
     assert passed(events) == 36
     (main,) = everything(source, 39, 3, ())
-    same = [e.sha256 == scene.arranged.learn[0].sha256 for e in scene.arranged.learn]
+    same = [e.sha256 == scene.labelled.learn[0].sha256 for e in scene.labelled.learn]
     assert sum(same) == 4
     assert (main[:, same] == main[:, :1]).all()
 

@@ -52,11 +52,11 @@ def record(examples):
     )
 
 
-def plan_of(arranged, budget="fast", seed=0):
+def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
     wishes = Wishes(start="lite0", strategy="auto", budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
-    return build(wishes, arranged.facts(), network, tuple(profiles(TAPS)), engine)
+    return build(wishes, labelled.facts(), network, tuple(profiles(TAPS)), engine)
 
 
 splits = st.sampled_from(["train", "holdout", "test"])
@@ -74,18 +74,18 @@ def test_rows_keep_their_examples_labels_and_blocks(rows):
         for n, (label, split, sha, group) in enumerate(rows)
     ]
     everything = base + more
-    arranged = arrange(record(everything))
+    labelled = arrange(record(everything))
     train = [e for e in everything if e.split == "train"]
     held = [e for e in everything if e.split == "holdout"]
-    assert arranged.learn == (*train, *held)
-    assert arranged.test == tuple(e for e in everything if e.split == "test")
-    assert arranged.holdout == len(held)
-    assert [("a", "b", "c")[n] for n in arranged.labels] == [e.label for e in arranged.learn]
-    assert [("a", "b", "c")[n] for n in arranged.test_labels] == [e.label for e in arranged.test]
-    numbers = arranged.blocks()
-    assert sorted(np.concatenate(arranged.groups)) == list(range(len(arranged.learn)))
-    for i, one in enumerate(arranged.learn):
-        for j, other in enumerate(arranged.learn):
+    assert labelled.learn == (*train, *held)
+    assert labelled.test == tuple(e for e in everything if e.split == "test")
+    assert labelled.holdout == len(held)
+    assert [("a", "b", "c")[n] for n in labelled.labels] == [e.label for e in labelled.learn]
+    assert [("a", "b", "c")[n] for n in labelled.test_labels] == [e.label for e in labelled.test]
+    numbers = labelled.blocks()
+    assert sorted(np.concatenate(labelled.groups)) == list(range(len(labelled.learn)))
+    for i, one in enumerate(labelled.learn):
+        for j, other in enumerate(labelled.learn):
             linked = one.sha256 == other.sha256 or (one.group and one.group == other.group)
             if linked and one.split == other.split:
                 assert numbers[i] == numbers[j]
@@ -123,20 +123,20 @@ def test_there_must_be_blocks_to_hold_out_and_to_choose_by(groups, holdout, pass
 
 def test_folds_are_whole_blocks_and_hold_out_every_row_once():
     examples = [example(n, "abc"[n % 3], group=f"g{n % 20}") for n in range(60)]
-    arranged = arrange(record(examples))
-    problem = pose(arranged, plan_of(arranged))
+    labelled = arrange(record(examples))
+    problem = pose(labelled, plan_of(labelled))
     assert sorted(np.concatenate(problem.folds)) == list(range(60))
     for fold in problem.folds:
-        for block in arranged.groups:
+        for block in labelled.groups:
             assert set(block) <= set(fold) or not set(block) & set(fold)
     assert len(problem.folds) == 5
 
 
 def test_folds_follow_the_seed_and_nothing_else():
-    arranged = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
+    labelled = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
 
     def folds(seed):
-        return [fold.tolist() for fold in pose(arranged, plan_of(arranged, seed=seed)).folds]
+        return [fold.tolist() for fold in pose(labelled, plan_of(labelled, seed=seed)).folds]
 
     assert folds(1) == folds(1)
     assert folds(1) != folds(2)
@@ -145,8 +145,8 @@ def test_folds_follow_the_seed_and_nothing_else():
 def test_a_part_set_apart_is_the_only_fold():
     examples = [example(n, "ab"[n % 2]) for n in range(10)]
     examples += [example(n, "ab"[n % 2], "holdout") for n in range(6)]
-    arranged = arrange(record(examples))
-    (fold,) = pose(arranged, plan_of(arranged)).folds
+    labelled = arrange(record(examples))
+    (fold,) = pose(labelled, plan_of(labelled)).folds
     assert fold.tolist() == list(range(10, 16))
 
 
@@ -154,17 +154,17 @@ def test_a_part_set_apart_is_the_only_fold():
 def test_the_evidence_looks_at_a_stratified_draw_of_whole_blocks(most):
     examples = [example(n, "ab"[n % 4 == 0], group=f"g{n // 2}") for n in range(2400)]
     examples += [example(n, "ab"[n % 2], "holdout") for n in range(300)]
-    arranged = arrange(record(examples))
-    drawn = draw_rows(arranged, most, seed=3)
+    labelled = arrange(record(examples))
+    drawn = draw_rows(labelled, most, seed=3)
     assert most * 0.8 <= len(drawn) <= most + 1
     assert drawn.max() < 2400  # never what was set apart
-    blocks = arranged.blocks()
+    blocks = labelled.blocks()
     assert {b for b in blocks if b in set(blocks[drawn])} == set(blocks[drawn])
     assert sum(np.isin(blocks[:2400], blocks[drawn])) == len(drawn)
-    assert arranged.labels[drawn].mean() == pytest.approx(arranged.labels[:2400].mean(), abs=0.02)
-    again = draw_rows(arranged, most, seed=3)
+    assert labelled.labels[drawn].mean() == pytest.approx(labelled.labels[:2400].mean(), abs=0.02)
+    again = draw_rows(labelled, most, seed=3)
     assert drawn.tolist() == again.tolist()
-    groups = groups_among(drawn, arranged)
+    groups = groups_among(drawn, labelled)
     assert sorted(np.concatenate(groups)) == list(range(len(drawn)))
     for group in groups:
         assert len(set(blocks[drawn[group]])) == 1
@@ -174,10 +174,10 @@ def test_the_evidence_looks_at_a_stratified_draw_of_whole_blocks(most):
 def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
     groups = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
     examples = [example(n, "ab"[n % 2], group=group) for n, group in enumerate(groups)]
-    arranged = arrange(record(examples))
-    drawn = draw_rows(arranged, 500, seed=0)
+    labelled = arrange(record(examples))
+    drawn = draw_rows(labelled, 500, seed=0)
     assert 400 <= len(drawn) <= 500
-    found = groups_among(drawn, arranged)
+    found = groups_among(drawn, labelled)
     assert len(found) >= min(3, sum(size > 1 for size in sizes) + 1)
     assert sorted(np.concatenate(found)) == list(range(len(drawn)))
     for group in found:
@@ -185,13 +185,13 @@ def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
 
 
 def test_few_rows_are_all_looked_at():
-    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(40)]))
-    assert draw_rows(arranged, 500, 0).tolist() == list(range(40))
+    labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(40)]))
+    assert draw_rows(labelled, 500, 0).tolist() == list(range(40))
 
 
 def test_heads_are_those_of_the_plan_in_its_order():
-    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(8)]))
-    plan = plan_of(arranged, "balanced")
+    labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(8)]))
+    plan = plan_of(labelled, "balanced")
     rng = np.random.default_rng(0)
     features = {tap: rng.normal(size=(8, 4)).astype(np.float32) for tap in TAPS}
     made = heads(plan, profiles(TAPS), features.__getitem__, 8)
@@ -200,8 +200,8 @@ def test_heads_are_those_of_the_plan_in_its_order():
 
 
 def test_no_kernel_is_made_where_rows_are_many():
-    arranged = arrange(record([example(n, "ab"[n % 2]) for n in range(2001)]))
-    plan = plan_of(arranged)
+    labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(2001)]))
+    plan = plan_of(labelled)
 
     def never(tap):
         raise AssertionError("features were read before a head asked for them")
@@ -213,9 +213,9 @@ def test_no_kernel_is_made_where_rows_are_many():
 def test_of_many_classes_some_are_drawn_with_all_their_rows():
     names = [f"c{n:03}" for n in range(300)]
     examples = [example(5 * c + k, names[c]) for c in range(300) for k in range(5)]
-    arranged = arrange(record(examples))
-    drawn = draw_rows(arranged, 400, seed=0)
-    sizes = np.bincount(arranged.labels[drawn])
+    labelled = arrange(record(examples))
+    drawn = draw_rows(labelled, 400, seed=0)
+    sizes = np.bincount(labelled.labels[drawn])
     assert len(drawn) <= 500
     assert set(sizes[sizes > 0]) <= {4, 5}
     assert (sizes > 0).sum() >= 80

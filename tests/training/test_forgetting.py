@@ -40,16 +40,16 @@ def scene(scenes):
 def tuned(scene, strategy="full", by=1.0, settings=("training.passes=32", "training.batch=8")):
     """A lesson, and its outfit with every weight that moves moved far away."""
     made = lesson(scene, planned(scene, strategy, settings))
-    outfit = made.make()
+    trainable = made.make()
     rng = torch.Generator().manual_seed(1)
-    moving = {name for name, action in outfit.actions.items() if action not in ("frozen",)}
+    moving = {name for name, action in trainable.actions.items() if action not in ("frozen",)}
     with torch.no_grad():
-        for name, parameter in outfit.model.named_parameters():
-            owner = outfit.owners.get(name, outfit.owners.get(name.replace("trunk.", "", 1)))
+        for name, parameter in trainable.model.named_parameters():
+            owner = trainable.owners.get(name, trainable.owners.get(name.replace("trunk.", "", 1)))
             if owner in moving or "lora" in name:
                 parameter += by * torch.randn(parameter.shape, generator=rng)
-    lora.merge(outfit.network.trunk)
-    return made, outfit
+    lora.merge(trainable.network.trunk)
+    return made, trainable
 
 
 def memory(scene, made):
@@ -68,10 +68,10 @@ def scores():
     return np.arange(len(CANDIDATES))[:, None, None] + np.zeros((len(CANDIDATES), N, 3))
 
 
-def kept(scene, made, outfit, ended):
+def kept(scene, made, trainable, ended):
     """What was done: notes, the end that is taken, events."""
     events = []
-    steps = keep_memory(memory(scene, made), outfit, made.make, ended, scores())
+    steps = keep_memory(memory(scene, made), trainable, made.make, ended, scores())
     notes, found = follow(steps, events.append)
     return notes, found, events
 
@@ -97,23 +97,27 @@ def under(scene, module):
 def test_layers_that_no_longer_tell_images_apart_are_counted(scene, strategy):
     if "lora" in strategy:
         pytest.importorskip("peft")
-    made, outfit = tuned(scene, strategy, by=3.0)
+    made, trainable = tuned(scene, strategy, by=3.0)
     names = [part.name for part in scene.look.network.parts]
-    moved = [n for n, name in enumerate(names, 1) if outfit.actions[name] in ("tuned", "low-rank")]
+    moved = [
+        n for n, name in enumerate(names, 1) if trainable.actions[name] in ("tuned", "low-rank")
+    ]
     slow = {
-        names[n - 1]: cka(by_hand(scene, scene.look.network, n), by_hand(scene, outfit.network, n))
+        names[n - 1]: cka(
+            by_hand(scene, scene.look.network, n), by_hand(scene, trainable.network, n)
+        )
         for n in moved
     }
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forgetting, "forgetting", lambda *told: found.append(told))
-        memory(scene, made).weigh(outfit)
+        memory(scene, made).weigh(trainable)
     ((likeness, said, step),) = found
     assert likeness.keys() == slow.keys()
     for name in slow:
         assert likeness[name] == pytest.approx(slow[name], abs=1e-3)
     assert step == 20
-    before, now = (_original(scene, n) for n in (scene.look.network, outfit.network))
+    before, now = (_original(scene, n) for n in (scene.look.network, trainable.network))
     assert said == pytest.approx(agreement(before, now))
     assert said < 1 or strategy != "full"
 
@@ -135,10 +139,10 @@ def test_a_network_that_is_as_it_was_has_forgotten_nothing(scene):
 
 
 def test_stored_and_live_sources_weigh_the_same(scene):
-    stored, outfit = tuned(scene, "last:1", by=3.0)
+    stored, trainable = tuned(scene, "last:1", by=3.0)
     live = lessons.with_room(stored, source=lessons.room(scene, planned(scene, "full")).source)
     assert (stored.room.source.cut, live.room.source.cut) == (1, 0)
-    one, other = (memory(scene, made).weigh(outfit) for made in (stored, live))
+    one, other = (memory(scene, made).weigh(trainable) for made in (stored, live))
     assert one == other
 
 
@@ -146,11 +150,11 @@ def test_stored_and_live_sources_weigh_the_same(scene):
 
 
 def test_the_way_is_a_straight_line_for_all_that_are_numbers(scene):
-    made, outfit = tuned(scene, by=1.0)
+    made, trainable = tuned(scene, by=1.0)
     begun = made.make()
-    begin, end = state(begun.model), state(outfit.model)
-    blend(outfit, begun, end, 0.25)
-    for name, tensor in state(outfit.model).items():
+    begin, end = state(begun.model), state(trainable.model)
+    blend(trainable, begun, end, 0.25)
+    for name, tensor in state(trainable.model).items():
         if tensor.is_floating_point():
             line = torch.lerp(begin[name], end[name], 0.25)
             assert torch.equal(tensor, line), name
@@ -161,9 +165,9 @@ def test_the_way_is_a_straight_line_for_all_that_are_numbers(scene):
 def alarm_above(share):
     """A guard that raises an alarm beyond a share of the way, told by one weight."""
 
-    def weigh(memory, outfit):
+    def weigh(memory, trainable):
         begin = network().first.weight
-        way = (outfit.network.trunk.first.weight - begin).abs().max() / weigh.whole
+        way = (trainable.network.trunk.first.weight - begin).abs().max() / weigh.whole
         return Alarm("forgetting", 20, "much is lost") if way > share + 1e-4 else None
 
     return weigh
@@ -171,13 +175,13 @@ def alarm_above(share):
 
 @pytest.mark.parametrize(("limit", "share"), [(0.75, 0.75), (0.6, 0.5), (0.3, 0.25)])
 def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, share):
-    made, outfit = tuned(scene, by=1.0)
-    begin, end = state(made.make().model), state(outfit.model)
+    made, trainable = tuned(scene, by=1.0)
+    begin, end = state(made.make().model), state(trainable.model)
     weigh = alarm_above(limit)
-    weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
+    weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
-    notes, found, events = kept(scene, made, outfit, chosen())
-    for name, tensor in state(outfit.model).items():
+    notes, found, events = kept(scene, made, trainable, chosen())
+    for name, tensor in state(trainable.model).items():
         torch.testing.assert_close(
             tensor, torch.lerp(begin[name].float(), end[name].float(), share).to(tensor.dtype)
         )
@@ -190,35 +194,35 @@ def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, sha
 
 
 def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(scene, monkeypatch):
-    made, outfit = tuned(scene, by=1.0)
-    begin, end = state(made.make().model), state(outfit.model)  # three quarters of the way
+    made, trainable = tuned(scene, by=1.0)
+    begin, end = state(made.make().model), state(trainable.model)  # three quarters of the way
     weigh = alarm_above(0.7)
-    weigh.whole = (outfit.network.trunk.first.weight - network().first.weight).abs().max()
+    weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
-    _, found, _ = kept(scene, made, outfit, chosen(candidate=SHARE[0.75]))
+    _, found, _ = kept(scene, made, trainable, chosen(candidate=SHARE[0.75]))
     assert found.candidate == SHARE[0.5]
     line = torch.lerp(begin["trunk.first.weight"], end["trunk.first.weight"], 0.5 / 0.75)
-    torch.testing.assert_close(outfit.model.trunk.first.weight.detach(), line)
+    torch.testing.assert_close(trainable.model.trunk.first.weight.detach(), line)
 
 
 def test_low_rank_updates_go_part_of_the_way_back_too(scene, monkeypatch):
     pytest.importorskip("peft")
-    made, outfit = tuned(scene, "full+lora", by=1.0)
-    begin, end = network().second.weight, outfit.network.trunk.second.weight.detach().clone()
+    made, trainable = tuned(scene, "full+lora", by=1.0)
+    begin, end = network().second.weight, trainable.network.trunk.second.weight.detach().clone()
     answers = iter([Alarm("forgetting", 20, "much is lost"), None])
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: next(answers))
-    kept(scene, made, outfit, chosen())
+    kept(scene, made, trainable, chosen())
     assert (end - begin).abs().max() > 0.1
     torch.testing.assert_close(
-        outfit.network.trunk.second.weight.detach(), torch.lerp(begin, end, 0.75)
+        trainable.network.trunk.second.weight.detach(), torch.lerp(begin, end, 0.75)
     )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     """A loss that is larger by more than a quarter of its standard error is minded."""
-    made, outfit = tuned(scene, by=1.0)
-    end = state(outfit.model)
+    made, trainable = tuned(scene, by=1.0)
+    end = state(trainable.model)
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(
         BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
@@ -227,7 +231,7 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     losses = {number: 0.5 + gap for number, gap in gaps.items()}
     tried = []
     monkeypatch.setattr(forgetting, "blend", lambda *told: tried.append(told[3]))
-    notes, found, _ = kept(scene, made, outfit, chosen(losses))
+    notes, found, _ = kept(scene, made, trainable, chosen(losses))
     ties = [
         CANDIDATES[number].share
         for number, gap in gaps.items()
@@ -241,29 +245,29 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     )
     assert notes[0].action == expected
     assert found.candidate == END
-    assert differing(state(outfit.model), end) == []
+    assert differing(state(trainable.model), end) == []
 
 
 def test_a_training_that_ended_early_goes_no_way_back(scene, monkeypatch):
     """Shares of a shorter way were not looked at."""
-    made, outfit = tuned(scene, by=1.0)
-    end = state(outfit.model)
+    made, trainable = tuned(scene, by=1.0)
+    end = state(trainable.model)
     monkeypatch.setattr(
         BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
     )
-    notes, found, _ = kept(scene, made, outfit, chosen(candidate=1))
+    notes, found, _ = kept(scene, made, trainable, chosen(candidate=1))
     assert notes[0].action == "kept: training ended early already, as held-out examples said"
     assert found.route == TrainingEnd(look=2)
     assert LOOKS > 2
-    assert differing(state(outfit.model), end) == []
+    assert differing(state(trainable.model), end) == []
 
 
 def test_without_an_alarm_nothing_is_made_or_told(scene, monkeypatch):
-    made, outfit = tuned(scene, by=1.0)
+    made, trainable = tuned(scene, by=1.0)
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
-    assert drain(keep_memory(memory(scene, made), outfit, None, ended, scores())) == ((), ended)
+    assert drain(keep_memory(memory(scene, made), trainable, None, ended, scores())) == ((), ended)
 
 
 # ---- in a run ------------------------------------------------------------------------------

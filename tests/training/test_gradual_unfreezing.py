@@ -54,20 +54,20 @@ def test_parts_join_from_the_top_and_each_moves_once_it_has(scene, n_stages):
     """As many groups as are asked for."""
     plan = planned(scene, "full+gradual", SHORT)
     made = lesson(scene, plan, route=TrainingEnd(n_stages=n_stages))
-    taught, outfit, marks = learnt(made)
+    taught, trainable, marks = learnt(made)
     parts = names(scene)
     assert len(parts) == 4
     assert marks == [set(parts[3 - k :]) for k in range(n_stages)]
-    assert changed(made, outfit) == marks[-1]
+    assert changed(made, trainable) == marks[-1]
     assert taught.n_stages == n_stages
 
 
 def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(scene):
     plan = planned(scene, "full+gradual", SHORT)
     made = lesson(scene, plan, route=TrainingEnd(n_stages=0))
-    taught, outfit, marks = learnt(made)
+    taught, trainable, marks = learnt(made)
     assert (taught.n_stages, taught.guards, marks) == (0, (), [])
-    assert differing(state(outfit.model), state(made.make().model)) == []
+    assert differing(state(trainable.model), state(made.make().model)) == []
 
 
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(scene):
@@ -111,14 +111,14 @@ def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(scene):
 def test_groups_join_while_the_judges_say_that_it_helps(scene):
     plan = planned(scene, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
     made = lesson(scene, plan)
-    taught, outfit, _ = learnt(made)
+    taught, trainable, _ = learnt(made)
     assert 1 <= taught.n_stages <= 4
-    assert changed(made, outfit) == set(names(scene)[4 - taught.n_stages :])
+    assert changed(made, trainable) == set(names(scene)[4 - taught.n_stages :])
     _, apart = judged(made)
     labels = made.room.targets(apart)
     now, before = (
         float(cross_entropy(torch.from_numpy(held_scores(o, made.room, apart)), labels))
-        for o in (outfit, made.make())
+        for o in (trainable, made.make())
     )
     assert now < before
 
@@ -127,12 +127,12 @@ def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(scene):
     """So high a rate ruins the first stage: nothing of it may stay, in any part."""
     plan = planned(scene, "full+gradual", (*SHORT, "training.average=0.9"), lr=0.02)
     made = lesson(scene, plan, HELD)
-    taught, outfit, marks = learnt(made)
+    taught, trainable, marks = learnt(made)
     assert marks  # it did move, meanwhile
     assert (taught.n_stages, taught.guards, taught.has_failed) == (0, (), False)
-    assert changed(made, outfit) == set()
+    assert changed(made, trainable) == set()
     begun = made.make()
-    assert differing(state(outfit.model), state(begun.model)) == []
+    assert differing(state(trainable.model), state(begun.model)) == []
     expected = held_scores(begun, made.room, HELD)
     for scores in taught.scores:
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
@@ -166,9 +166,9 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(scene, monkeypatch, ye
         "warmstart.training.gradual_unfreezing.Joining.joins",
         lambda joining, number: Judges(yes)(joining, number),
     )
-    taught, outfit, _ = learnt(made)
+    taught, trainable, _ = learnt(made)
     assert taught.n_stages == yes
-    ended = held_scores(outfit, made.room, HELD)
+    ended = held_scores(trainable, made.room, HELD)
     for candidate, route in enumerate(CANDIDATES[:LOOKS]):
         if route.n_steps(20) >= 5 * yes:  # a stage has five steps
             np.testing.assert_allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)

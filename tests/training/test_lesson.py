@@ -105,7 +105,7 @@ def test_closed_after_any_event_and_gone_on_with(made, tmp_path, case, way):
         again, told = going_on(one, folder), []
         taught = follow(again.learn(), told.append)
         assert outcome(taught) == outcome(whole), n
-        assert differing(state(taught.outfit.model), state(whole.outfit.model)) == [], n
+        assert differing(state(taught.trainable.model), state(whole.trainable.model)) == [], n
         steps = [e.step for e in told if e.kind == "step"]
         assert len(steps) < sum(e.kind == "step" for e in events)  # it did not begin anew
         assert again.room.checkpoints.load() is None  # what is done leaves no way to it
@@ -119,7 +119,7 @@ def test_interrupted_again_and_again(made, tmp_path):
         assert close_after(going_on(one, tmp_path / "kept").learn(), 1)
     taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     assert outcome(taught) == outcome(whole)
-    assert differing(state(taught.outfit.model), state(whole.outfit.model)) == []
+    assert differing(state(taught.trainable.model), state(whole.trainable.model)) == []
 
 
 @pytest.mark.parametrize("way", ROUTES)
@@ -132,9 +132,9 @@ def test_a_training_that_was_finished_is_not_repeated(made, tmp_path, way):
     assert told == []
     assert outcome(again) == outcome(first)
     if way == "held":  # its scores are all that is needed of it
-        assert again.outfit is None
+        assert again.trainable is None
     else:
-        assert differing(state(again.outfit.model), state(first.outfit.model)) == []
+        assert differing(state(again.trainable.model), state(first.trainable.model)) == []
 
 
 def test_a_training_that_was_given_up_stays_so(made, tmp_path):
@@ -142,13 +142,13 @@ def test_a_training_that_was_given_up_stays_so(made, tmp_path):
     dead = replace(one, make=lambda: _deaf(one.make()))
     for _ in range(2):
         taught = follow(going_on(dead, tmp_path / "kept").learn(), lambda e: None)
-        assert (taught.has_failed, taught.outfit) == (True, None)
+        assert (taught.has_failed, taught.trainable) == (True, None)
         assert [note.kind for note in taught.guards] == ["stuck"]
 
 
-def _deaf(outfit):
+def _deaf(trainable):
     """The outfit with rates at which nothing moves."""
-    return replace(outfit, rates=dict.fromkeys(outfit.rates, 1e-12))
+    return replace(trainable, rates=dict.fromkeys(trainable.rates, 1e-12))
 
 
 def test_the_state_of_another_training_is_not_taken_up(made, tmp_path):
@@ -158,7 +158,7 @@ def test_the_state_of_another_training_is_not_taken_up(made, tmp_path):
     whole, taught = (
         follow(made.learn(), lambda e: None) for made in (other, going_on(other, tmp_path / "kept"))
     )
-    assert differing(state(taught.outfit.model), state(whole.outfit.model)) == []
+    assert differing(state(taught.trainable.model), state(whole.trainable.model)) == []
 
 
 def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
@@ -167,8 +167,8 @@ def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
     taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     again = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     names = {f"trunk.{name}" for name in network().state_dict() if not name.startswith("out.")}
-    for outfit in (taught.outfit, again.outfit):
-        assert names <= outfit.model.state_dict().keys()
-        assert not [name for name in outfit.model.state_dict() if "lora" in name]
-    assert differing(state(taught.outfit.model), state(again.outfit.model)) == []
-    assert not torch.equal(taught.outfit.network.trunk.second.weight, network().second.weight)
+    for trainable in (taught.trainable, again.trainable):
+        assert names <= trainable.model.state_dict().keys()
+        assert not [name for name in trainable.model.state_dict() if "lora" in name]
+    assert differing(state(taught.trainable.model), state(again.trainable.model)) == []
+    assert not torch.equal(taught.trainable.network.trunk.second.weight, network().second.weight)

@@ -18,7 +18,7 @@ from warmstart.errors import PlanError
 from warmstart.events import Event, drain, follow
 from warmstart.training import model_soup
 from warmstart.training.lesson import TrainingTask
-from warmstart.training.outfit import moving_of
+from warmstart.training.trainable import moving_of
 
 QUICK = {"training.passes": 96, "training.batch": 8, "training.folds": 1}
 
@@ -42,18 +42,18 @@ def made(scene, **options):
     return make, given
 
 
-def weights(outfit):
-    return {name: tensor.detach().clone() for name, tensor in moving_of(outfit).items()}
+def weights(trainable):
+    return {name: tensor.detach().clone() for name, tensor in moving_of(trainable).items()}
 
 
 def test_what_comes_out_has_the_mean_of_all_weights(scene):
     make, given = made(scene)
-    apart = [weights(drain(make(number, 1.0).learn()).outfit) for number in (3, 4, 5)]
+    apart = [weights(drain(make(number, 1.0).learn()).trainable) for number in (3, 4, 5)]
     given.clear()
     said = []
     taught = follow(model_soup.stirred(make, range(3, 6), 1.0), said.append)
     assert given == [(3, 1.0), (4, 1.0), (5, 1.0)]
-    for name, tensor in weights(taught.outfit).items():
+    for name, tensor in weights(taught.trainable).items():
         parts = torch.stack([one[name].double() for one in apart])
         torch.testing.assert_close(tensor.double(), parts.mean(0), rtol=1e-5, atol=1e-6)
         assert tensor.numel() < 8 or parts.std(0).max() > 0
@@ -64,52 +64,52 @@ def test_what_comes_out_has_the_mean_of_all_weights(scene):
 
 def test_one_training_is_that_training(scene):
     make, _ = made(scene)
-    alone = weights(drain(make(3, 1.0).learn()).outfit)
+    alone = weights(drain(make(3, 1.0).learn()).trainable)
     said = []
     taught = follow(model_soup.stirred(make, range(3, 4), 1.0), said.append)
-    assert all(torch.equal(alone[n], t) for n, t in weights(taught.outfit).items())
+    assert all(torch.equal(alone[n], t) for n, t in weights(taught.trainable).items())
     assert not [e for e in said if e.kind == "note"]
 
 
 def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
     """The second is turned around and yet as right as the first: what lies between is not."""
     make, _ = made(scene)
-    first = weights(drain(make(3, 1.0).learn()).outfit)
+    first = weights(drain(make(3, 1.0).learn()).trainable)
     learn, loss = TrainingTask.learn, model_soup._loss
 
     def turned(self):
         taught = yield from learn(self)
         if self.number > 3:
             with torch.no_grad():
-                for name, tensor in moving_of(taught.outfit).items():
+                for name, tensor in moving_of(taught.trainable).items():
                     tensor.copy_(-3 * first[name])
         return taught
 
-    def told(lesson, outfit, rows):
-        now = weights(outfit)
+    def told(lesson, trainable, rows):
+        now = weights(trainable)
         is_alone = any(all(torch.equal(now[n], k * t) for n, t in first.items()) for k in (1, -3))
-        return 0.01 if is_alone else loss(lesson, outfit, rows)
+        return 0.01 if is_alone else loss(lesson, trainable, rows)
 
     monkeypatch.setattr(TrainingTask, "learn", turned)
     monkeypatch.setattr(model_soup, "_loss", told)
     said = []
     taught = follow(model_soup.stirred(make, range(3, 5), 1.0), said.append)
-    assert all(torch.equal(first[n], t) for n, t in weights(taught.outfit).items())
+    assert all(torch.equal(first[n], t) for n, t in weights(taught.trainable).items())
     assert "the first is kept" in next(e.values["text"] for e in said if e.kind == "note")
 
 
 def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(scene, monkeypatch):
     make, _ = made(scene)
-    alone = weights(drain(make(3, 1.0).learn()).outfit)
+    alone = weights(drain(make(3, 1.0).learn()).trainable)
     learn = TrainingTask.learn
 
     def failing(self):
         taught = yield from learn(self)
-        return taught if self.number == 3 else replace(taught, outfit=None)
+        return taught if self.number == 3 else replace(taught, trainable=None)
 
     monkeypatch.setattr(TrainingTask, "learn", failing)
     taught = drain(model_soup.stirred(make, range(3, 6), 1.0))
-    for name, tensor in weights(taught.outfit).items():
+    for name, tensor in weights(taught.trainable).items():
         torch.testing.assert_close(tensor, alone[name])
 
 

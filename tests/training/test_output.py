@@ -39,7 +39,7 @@ def trained(scene):
     """A training of the uppermost part on all rows: its plan, lesson, outfit."""
     plan = planned(scene, "last:1", FEW)
     made = lesson(scene, plan)
-    return plan, made, drain(made.learn()).outfit
+    return plan, made, drain(made.learn()).trainable
 
 
 def scores(n=40, k=3, seed=0):
@@ -76,32 +76,32 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
 
 
 def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
-    plan, made, outfit = trained
+    plan, made, trainable = trained
     head = score.fit_on(scene, plan, made.rows)
     again = RefitHead(scene, plan, made.room.source)
     chosen = ChosenEnd(REFIT, np.empty(0), np.empty(0))
     warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
-    output, reader = again.end(outfit, head, chosen, warmths)
+    output, reader = again.end(trainable, head, chosen, warmths)
     examples = scene.examples(HELD)
-    own = held_scores(outfit, made.room, HELD)
-    other = again.held_scores(outfit, head, made.rows, HELD)
+    own = held_scores(trainable, made.room, HELD)
+    other = again.held_scores(trainable, head, made.rows, HELD)
     said = head.warmth * head_scores(output, reader(examples))
     np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
     assert output.penalty == PENALTY
-    alone, _ = again.end(outfit, head, replace(chosen, candidate=END), warmths)
-    assert alone.taps == outfit.taps
+    alone, _ = again.end(trainable, head, replace(chosen, candidate=END), warmths)
+    assert alone.taps == trainable.taps
 
 
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trained):
-    plan, made, outfit = trained
+    plan, made, trainable = trained
     head = score.fit_on(scene, plan, made.rows)
     again = RefitHead(scene, plan, made.room.source)
     keep = np.setdiff1d(made.rows, HELD)
-    plain = again.held_scores(outfit, head, keep, HELD)
-    labels = scene.arranged.labels.copy()
+    plain = again.held_scores(trainable, head, keep, HELD)
+    labels = scene.labelled.labels.copy()
     labels[HELD] = (labels[HELD] + 1) % 3
-    wrong = replace(scene, arranged=replace(scene.arranged, labels=labels))
-    other = RefitHead(wrong, plan, made.room.source).held_scores(outfit, head, keep, HELD)
+    wrong = replace(scene, labelled=replace(scene.labelled, labels=labels))
+    other = RefitHead(wrong, plan, made.room.source).held_scores(trainable, head, keep, HELD)
     np.testing.assert_array_equal(plain, other)
 
 
@@ -117,10 +117,10 @@ def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trai
 def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(scene, strategy, may):
     plan = planned(scene, strategy, FEW)
     made = lesson(scene, plan, HELD)
-    outfit = made.make()
-    assert may_refit(outfit) == may
+    trainable = made.make()
+    assert may_refit(trainable) == may
     head = score.fit_on(scene, plan, made.rows)
-    found = RefitHead(scene, plan, made.room.source).held_scores(outfit, head, made.rows, HELD)
+    found = RefitHead(scene, plan, made.room.source).held_scores(trainable, head, made.rows, HELD)
     assert np.isfinite(found).all() == may
     assert found.shape == (len(HELD), 3)
 
@@ -129,7 +129,7 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained)
     plan, made, _ = trained
     head = score.fit_on(scene, plan, made.rows)
     n = len(made.rows)
-    labels, fold = scene.arranged.labels, np.arange(n) % 2
+    labels, fold = scene.labelled.labels, np.arange(n) % 2
     said = head.warmth * np.eye(3)[labels]
     found = calibrated(head, said, labels, fold, np.arange(n))
     assert found.calibration.temperature == fit_temperature(np.eye(3)[labels], labels).temperature

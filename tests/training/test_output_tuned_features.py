@@ -34,7 +34,7 @@ FEW = ("training.passes=32", "training.batch=8", "head.candidates=equal")
 def looked(scene, strategy, settings=FEW):
     """A trained network, its taps, a second look at it, how often its source was asked."""
     made = lesson(scene, planned(scene, strategy, settings, lr=0.01))
-    outfit = drain(made.learn()).outfit
+    trainable = drain(made.learn()).trainable
     asked = []
 
     class Counting:
@@ -45,28 +45,28 @@ def looked(scene, strategy, settings=FEW):
             return made.room.source.batch(rows, numbers, wanted)
 
     look = TunedFeatures(
-        outfit.network, outfit.taps, Counting(), scene.arranged.learn, scene.collection, PREP
+        trainable.network, trainable.taps, Counting(), scene.labelled.learn, scene.collection, PREP
     )
-    return outfit, look, asked
+    return trainable, look, asked
 
 
-def slow(scene, outfit, examples):
+def slow(scene, trainable, examples):
     """Each tap by the network itself, an image at a time."""
-    tapped = FeatureExtractor(outfit.network, outfit.taps).eval()
+    tapped = FeatureExtractor(trainable.network, trainable.taps).eval()
     pixels = [load_image(scene.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]
-    return {tap: np.concatenate([row[i] for row in rows]) for i, tap in enumerate(outfit.taps)}
+    return {tap: np.concatenate([row[i] for row in rows]) for i, tap in enumerate(trainable.taps)}
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
 def test_taps_are_those_of_a_plain_pass(scene, strategy):
     settings = FEW if strategy != "scratch" else ("training.passes=160", "training.batch=8")
-    outfit, look, asked = looked(scene, strategy, settings)
-    learn, test = scene.arranged.learn, scene.arranged.test
+    trainable, look, asked = looked(scene, strategy, settings)
+    learn, test = scene.labelled.learn, scene.labelled.test
     examples = [*learn[5:9], *test, *learn[30:], learn[5]]
     read = look(examples)
-    for tap, expected in slow(scene, outfit, examples).items():
+    for tap, expected in slow(scene, trainable, examples).items():
         found = read(tap)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -86,7 +86,7 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
         return real(collection, examples, prep)
 
     monkeypatch.setattr(output, "prepared", prepared)
-    learn, test = scene.arranged.learn, scene.arranged.test
+    learn, test = scene.labelled.learn, scene.labelled.test
     assert not asked
     tap = look._scan.taps[0]
     first = look(learn[:20])(tap)
@@ -102,7 +102,7 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
 
 def test_rows_of_copies_are_alike(scene):
     _, look, _ = looked(scene, "last:1")
-    learn, test = scene.arranged.learn, scene.arranged.test
+    learn, test = scene.labelled.learn, scene.labelled.test
     same = {e.sha256 for e in (*learn, *test) if e.id.endswith(("copy.png", "known.png"))}
     copies = [e for e in (*learn, *test) if e.sha256 in same]
     assert len(copies) == 3
@@ -114,7 +114,7 @@ def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_pa
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(output, "roomy_folder", lambda n_bytes: tmp_path / "here")
     _, look, _ = looked(scene, "last:1")
-    look(scene.arranged.learn)
+    look(scene.labelled.learn)
     (folder,) = (tmp_path / "here").iterdir()
     assert [*folder.glob("*.rows")]
     del look
@@ -123,18 +123,18 @@ def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_pa
 
 
 def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(scene):
-    outfit, look, _ = looked(scene, "full")
-    tap = outfit.taps[-1]
-    learn = scene.arranged.learn
+    trainable, look, _ = looked(scene, "full")
+    tap = trainable.taps[-1]
+    learn = scene.labelled.learn
     before = scene.look.reader(learn)(tap)
     assert np.abs(look(learn)(tap) - before).max() > 0.01
     assert tap in taps(scene.look.network.record)
 
 
 def test_the_network_rests_while_it_is_looked_at(scene):
-    outfit, look, _ = looked(scene, "full")
-    tap, learn = outfit.taps[-1], scene.arranged.learn
-    outfit.network.trunk.train()
+    trainable, look, _ = looked(scene, "full")
+    tap, learn = trainable.taps[-1], scene.labelled.learn
+    trainable.network.trunk.train()
     np.testing.assert_allclose(
-        look(learn[:3])(tap), slow(scene, outfit, learn[:3])[tap], rtol=1e-4, atol=1e-4
+        look(learn[:3])(tap), slow(scene, trainable, learn[:3])[tap], rtol=1e-4, atol=1e-4
     )

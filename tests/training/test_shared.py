@@ -77,7 +77,7 @@ def test_live_inputs_are_views_of_the_prepared_pictures(scene, pictures):
     (found,) = source.batch(rows, numbers, ())
     assert found.is_contiguous(memory_format=torch.channels_last)
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-        example = scene.arranged.learn[row]
+        example = scene.labelled.learn[row]
         image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
         seen = view_of(image, example.sha256, int(number), Views(0.4, True, 0.3), 5)
         slow = (torch.from_numpy(seen).double() / 255 - 0.5) / 0.5
@@ -90,7 +90,7 @@ def test_live_inputs_are_views_of_the_prepared_pictures(scene, pictures):
 def test_the_targets_are_the_labels_of_the_rows(scene):
     room = lessons.room(scene, lessons.planned(scene, "full"))
     rows = np.array([35, 0, 17, 0])
-    assert room.targets(rows).tolist() == scene.arranged.labels[rows].tolist()
+    assert room.targets(rows).tolist() == scene.labelled.labels[rows].tolist()
     (plain,) = room.plain(rows, ())
     assert torch.equal(plain, room.source.batch(rows, np.zeros(4, int), ())[0])
 

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from warmstart import request
 from warmstart.errors import UsageError
 from warmstart.events import Event, Steps, follow
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.network.ledger import take_digests
 from warmstart.planning.schedule import schedule
@@ -37,12 +37,12 @@ from warmstart.stats.intervals import standard_error
 from warmstart.training import fine_tune
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import TrainingDataset, set_scene
+from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.guards import Alarm
 from warmstart.training.lesson import TrainingTask
-from warmstart.training.outfit import outfit
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import trainable
 from warmstart.training.validation import END
 
 SCALES = (1 / 3, 1.0, 3.0)
@@ -161,14 +161,16 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
     asked, start = yield from choose_start(asked, collection, clock)
     yield notes.start(start.record)
     run_plan.rehearse(asked, collection, start)
-    look = yield from take_look(collection, start, run_plan.engine_of(asked))
+    look = yield from extract_features(collection, start, run_plan.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):
         collection = cleaning.settled(collection, look)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        scene = training_dataset(
+            collection, look, start.record, asked.budget, asked.seed, inherited
+        )
         facts = run_plan.network_facts(asked, start, look.network, None)
         names = inherited.names(tuple(scene.profiles))
-        plan = run_plan.make_plan(asked, scene.arranged.facts(), facts, names, look.engine)
+        plan = run_plan.make_plan(asked, scene.labelled.facts(), facts, names, look.engine)
         if not plan.is_trained or plan.training.rate is None:
             raise _nothing_moves(asked.strategy)
         return (yield from _try_all(scene, plan, plan.training.rate.number, n_steps))
@@ -183,14 +185,14 @@ def _nothing_moves(strategy: str) -> UsageError:
 
 def _try_all(scene: TrainingDataset, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
     torch.set_num_threads(threads_for(scene.look.network.record))
-    arranged = scene.arranged
+    labelled = scene.labelled
     held = fine_tune.held_out(scene, 1)[0]
-    keep = np.setdiff1d(np.arange(len(arranged.learn)), held)
+    keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
     room = TrainingContext(
         source=(yield from fine_tune.open_source(scene, plan)),
-        labels=arranged.labels,
-        blocks=arranged.blocks(),
+        labels=labelled.labels,
+        blocks=labelled.blocks(),
         before=take_digests(scene.look.network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
@@ -198,7 +200,7 @@ def _try_all(scene: TrainingDataset, plan: Plan, rate: float, n_steps: int) -> S
     head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
     # The same number for all: the same batches in the same order.
     lesson = TrainingTask(
-        make=lambda: outfit(scene.look.network, plan, head, read, scene.seed),
+        make=lambda: trainable(scene.look.network, plan, head, read, scene.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
         room=room,
         rows=keep,

@@ -133,7 +133,7 @@ def check(scene: TrainingDataset) -> Steps[Inspection]:
     yield Event(stage="check", kind="begin")
     # Few rows are all drawn, whatever the most: then one sample serves every test.
     sample_of = cache(lambda most: draw(scene, most))
-    n = scene.arranged.n_train
+    n = scene.labelled.n_train
     sample = sample_of(min(rules.evidence_rows(scene.budget), n))
     evidence = [_signal(scene, sample)]
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
@@ -151,7 +151,7 @@ def check(scene: TrainingDataset) -> Steps[Inspection]:
     found = check_data(scene, has_signal(float(evidence[0].details["p"])))
     evidence += [found.ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
-    words, nouns = scene.arranged.target.words, scene.arranged.nouns
+    words, nouns = scene.labelled.target.words, scene.labelled.nouns
     warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
     return Inspection(
@@ -165,27 +165,27 @@ def check(scene: TrainingDataset) -> Steps[Inspection]:
 def _signal(scene: TrainingDataset, sample: Sample) -> Evidence:
     rng = np.random.default_rng([scene.seed, 2])
     times = rules.permutations(scene.budget)
-    target = scene.arranged.target
+    target = scene.labelled.target
     rows = sample.labels, sample.groups, times, rng, target
     found = signal(sample.kernels, *rows)
     if has_signal(float(found.details["p"])):
         return found
     plain = plain_kernels(scene, sample.rows)
-    return with_plain(found, plain, *rows, scene.arranged.nouns) if plain else found
+    return with_plain(found, plain, *rows, scene.labelled.nouns) if plain else found
 
 
 def _depth(scene: TrainingDataset, sample: Sample) -> Evidence:
     by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
     single = {tap: sample.vectors[tap] for tap in by_part.values()}
-    return depth(single, sample.kernels, sample.labels, sample.groups, scene.arranged.target)
+    return depth(single, sample.kernels, sample.labels, sample.groups, scene.labelled.target)
 
 
 def _appetite(scene: TrainingDataset, sample: Sample) -> Evidence:
-    kernel, target = sample.kernels[-1], scene.arranged.target
+    kernel, target = sample.kernels[-1], scene.labelled.target
     n_classes = target.n_outputs(sample.labels)
     head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
     rng = np.random.default_rng([scene.seed, 6])
-    return appetite(kernel, head, sample.labels, sample.groups, scene.arranged.n_train, rng)
+    return appetite(kernel, head, sample.labels, sample.groups, scene.labelled.n_train, rng)
 
 
 def _closely(scene: TrainingDataset) -> Steps[list[Evidence]]:
@@ -199,7 +199,7 @@ def _closely(scene: TrainingDataset) -> Steps[list[Evidence]]:
     with freed_memory_kept():
         opened, found = open_probe(scene), list[Evidence]()
         if not is_mapped(scene.look.network.trunk):
-            found.append((yield from weigh_knowledge(opened, scene.arranged.n_classes, scene.seed)))
+            found.append((yield from weigh_knowledge(opened, scene.labelled.n_classes, scene.seed)))
         if not isinstance(scene.prep, TextInputs):  # how texts are read is told without a pass
             found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
         yield Event(stage="check", kind="step", step=len(found))
@@ -213,7 +213,7 @@ def tries_tail(scene: TrainingDataset, verdict: Verdict) -> bool:
     unless the budget is for that.
     """
     tests = {evidence.name: evidence for evidence in verdict.evidence}
-    facts, record = scene.arranged.facts(), scene.look.network.record
+    facts, record = scene.labelled.facts(), scene.look.network.record
     signal = tests["signal"]
     is_open = scene.budget == "thorough" or not leaves_little(signal.value or 0.0)
     is_signal = has_signal(float(signal.details["p"]))
@@ -280,17 +280,17 @@ def concluded(
     Where another method is better beyond noise, the verdict says
     so.
     """
-    arranged, basis = scene.arranged, scene.basis
-    target, probe = arranged.target, measured.linear_probe
+    labelled, basis = scene.labelled, scene.basis
+    target, probe = labelled.target, measured.linear_probe
     signal = next(one for one in inspection.evidence if one.name == "signal")
     inspection = with_labels_of(
         scene, inspection, worked.head.probabilities, has_signal(float(signal.details["p"]))
     )
     inspection = replace(
         inspection,
-        evidence=tuple(_agreed(one, measured, arranged) for one in inspection.evidence),
+        evidence=tuple(_agreed(one, measured, labelled) for one in inspection.evidence),
     )
-    outcome = outcome_of(worked, measured, arranged)
+    outcome = outcome_of(worked, measured, labelled)
     is_compared, is_tried = outcome.gain is not None, bool(outcome.gain or outcome.given_up)
     verdict = judge(
         inspection, is_tried, target.words, basis, probe, is_compared and outcome.is_fine_tuned
@@ -323,21 +323,21 @@ def _is_doubtful(inspection: Inspection) -> bool:
     return not has_signal(float(test.details["p"]))
 
 
-def _agreed(one: Evidence, measured: Measured, arranged: LabelledRows) -> Evidence:
+def _agreed(one: Evidence, measured: Measured, labelled: LabelledRows) -> Evidence:
     """The same evidence with the linear probe's estimate in the place of a cheaper figure."""
-    target, probe = arranged.target, measured.linear_probe
+    target, probe = labelled.target, measured.linear_probe
     if one.name == "tail_gain":
         return measured.gain or one
     if one.name == "appetite":
-        n_learnt = arranged.n_train if arranged.holdout else measured.n_learnt
-        return anchored(one, probe, n_learnt, arranged.n_train, arranged.n_classes, target)
+        n_learnt = labelled.n_train if labelled.holdout else measured.n_learnt
+        return anchored(one, probe, n_learnt, labelled.n_train, labelled.n_classes, target)
     if one.name == "signal" and has_signal(float(one.details["p"])) and one.low is not None:
         meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
         return replace(one, value=probe.value, meaning=meaning)
     return one
 
 
-def outcome_of(worked: FineTuned, measured: Measured, arranged: LabelledRows) -> Outcome:
+def outcome_of(worked: FineTuned, measured: Measured, labelled: LabelledRows) -> Outcome:
     """What the run did, for the verdict to tell."""
     plan = worked.plan
     is_user = plan.strategy.source == "user" and plan.is_trained
@@ -346,7 +346,7 @@ def outcome_of(worked: FineTuned, measured: Measured, arranged: LabelledRows) ->
         gain=gain_record(measured.gain),
         is_fine_tuned=plan.is_trained and not worked.given_up,
         chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
-        blind=arranged.target.blind_score(arranged.labels[worked.head.fold >= 0]),
+        blind=labelled.target.blind_score(labelled.labels[worked.head.fold >= 0]),
         given_up=_given_up(worked),
     )
 

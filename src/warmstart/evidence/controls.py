@@ -77,11 +77,11 @@ class Probe:
 
     def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
-        return labels_among(self.rows, self.scene.arranged)
+        return labels_among(self.rows, self.scene.labelled)
 
     def groups(self) -> list[Rows]:
         """Blocks among the images."""
-        return groups_among(self.rows, self.scene.arranged)
+        return groups_among(self.rows, self.scene.labelled)
 
     def stored(self) -> list[Array]:
         """Kernels of the trained network, from the store."""
@@ -98,11 +98,11 @@ class Probe:
 
 def open_probe(scene: TrainingDataset) -> Callable[[int], Probe]:
     """A function that decodes the first m images of one fixed order."""
-    n = scene.arranged.n_train
+    n = scene.labelled.n_train
     rng = np.random.default_rng([scene.seed, 3])
     # Row by row: a few whole blocks may be one, and then none is left to judge by.
     singles = [np.array([row]) for row in range(n)]
-    order, _ = spread_order(scene.arranged.strata[:n], singles, rng)
+    order, _ = spread_order(scene.labelled.strata[:n], singles, rng)
     # A look from the store has not set them.
     torch.set_num_threads(threads_for(scene.look.network.record))
     decoded: list[Pixels] = []
@@ -150,8 +150,8 @@ def _knowledge(
         kernels.append(probe.scene.kernels(taps))
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
-    arranged = probe.scene.arranged
-    return knowledge(controls, probe.labels(), probe.groups(), arranged.target, arranged.nouns)
+    labelled = probe.scene.labelled
+    return knowledge(controls, probe.labels(), probe.groups(), labelled.target, labelled.nouns)
 
 
 def measure_distance(probe: Probe) -> Evidence:
@@ -180,9 +180,9 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
     images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.scene.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
-    labels, groups, arranged = probe.labels(), probe.groups(), probe.scene.arranged
+    labels, groups, labelled = probe.labels(), probe.groups(), probe.scene.labelled
     return preprocessing.preprocessing(
-        present, others, labels, groups, nearer, arranged.target, arranged.nouns
+        present, others, labels, groups, nearer, labelled.target, labelled.nouns
     )
 
 

@@ -79,7 +79,7 @@ class OutOfFold:
     Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out.
     """
 
-    arranged: LabelledRows
+    labelled: LabelledRows
     names: tuple[str, ...]
     truth: Truth
     answers: Array
@@ -88,12 +88,12 @@ class OutOfFold:
     @property
     def ids(self) -> list[str]:
         """Of the rows."""
-        return [example.id for example in self.arranged.learn[: len(self.truth)]]
+        return [example.id for example in self.labelled.learn[: len(self.truth)]]
 
     @property
     def blocks(self) -> NDArray[np.int64]:
         """Which rows are near copies or of one group. Shapes: (n,)."""
-        return self.arranged.blocks()[: len(self.truth)]
+        return self.labelled.blocks()[: len(self.truth)]
 
     @property
     def most(self) -> int:
@@ -139,11 +139,11 @@ class ClassChecks:
 
     def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """And the share of labels that no model can agree with."""
-        ids, nouns = out_of_fold.ids, out_of_fold.arranged.nouns
+        ids, nouns = out_of_fold.ids, out_of_fold.labelled.nouns
         found = judge_labels(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
         return CheckedLabels(
             issues=of_classes(found, ids, out_of_fold.names, out_of_fold.most, nouns),
-            ceiling=ceiling(found, _pairs(out_of_fold.arranged, ids), out_of_fold.truth, nouns),
+            ceiling=ceiling(found, _pairs(out_of_fold.labelled, ids), out_of_fold.truth, nouns),
         )
 
     def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
@@ -158,9 +158,9 @@ class ClassChecks:
         is_judged = np.isfinite(out_of_fold.answers[:, 0])
         said, truth = out_of_fold.answers[is_judged], out_of_fold.truth[is_judged]
         right = float((said.argmax(axis=1) == truth).mean())
-        arranged = out_of_fold.arranged
-        names = [out_of_fold.names[number] for number in np.unique(arranged.labels[rows])]
-        labels, groups = labels_among(rows, arranged), groups_among(rows, arranged)
+        labelled = out_of_fold.labelled
+        names = [out_of_fold.names[number] for number in np.unique(labelled.labels[rows])]
+        labels, groups = labels_among(rows, labelled), groups_among(rows, labelled)
         return shortcut(border, labels, names, groups, right)
 
     def columns(
@@ -176,7 +176,7 @@ class SetChecks:
     def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Which label of which example."""
         found = judge_sets(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
-        names, nouns = out_of_fold.names, out_of_fold.arranged.nouns
+        names, nouns = out_of_fold.names, out_of_fold.labelled.nouns
         issues = of_sets(found, out_of_fold.ids, out_of_fold.truth, names, out_of_fold.most, nouns)
         return CheckedLabels(issues=issues)
 
@@ -205,12 +205,12 @@ class NumberChecks:
 
     def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Numbers further off than the model's own errors explain."""
-        target, ids = out_of_fold.arranged.target, out_of_fold.ids
+        target, ids = out_of_fold.labelled.target, out_of_fold.ids
         said = out_of_fold.answers[:, 0]
         natural = target.natural(said) if isinstance(target, Regression) else said
-        labels = [example.label for example in out_of_fold.arranged.learn[: len(ids)]]
+        labels = [example.label for example in out_of_fold.labelled.learn[: len(ids)]]
         found = judge_numbers(said, out_of_fold.truth, out_of_fold.blocks, excuse)
-        nouns = out_of_fold.arranged.nouns
+        nouns = out_of_fold.labelled.nouns
         return CheckedLabels(
             issues=of_numbers(found, ids, labels, natural, out_of_fold.most, nouns)
         )
@@ -240,12 +240,12 @@ CHECKS: dict[Task, TaskChecks] = {
 }
 
 
-def _pairs(arranged: LabelledRows, ids: Sequence[str]) -> list[NearDuplicate]:
+def _pairs(labelled: LabelledRows, ids: Sequence[str]) -> list[NearDuplicate]:
     """Copies and near copies as rows of the training part."""
     place = {id: row for row, id in enumerate(ids)}
-    inside = [(a, b) for a, b in arranged.twins if a in place and b in place]
+    inside = [(a, b) for a, b in labelled.twins if a in place and b in place]
     first: dict[str, str] = {}
-    for example in arranged.learn[: len(ids)]:  # and the same bytes under two labels
+    for example in labelled.learn[: len(ids)]:  # and the same bytes under two labels
         other = first.setdefault(example.sha256, example.id)
         if other != example.id:
             inside.append((other, example.id))
@@ -274,12 +274,12 @@ def check_data(scene: TrainingDataset, is_signal: bool) -> DataChecks:
     `is_signal`: whether the labels can be learnt at all. No label of the hold-out or the test
     part is looked at.
     """
-    arranged, record = scene.arranged, scene.collection.record
-    examples = arranged.learn[: arranged.n_train]
+    labelled, record = scene.labelled, scene.collection.record
+    examples = labelled.learn[: labelled.n_train]
     out_of_fold = OutOfFold(
-        arranged=arranged,
+        labelled=labelled,
         names=record.classes,
-        truth=arranged.labels[: arranged.n_train],
+        truth=labelled.labels[: labelled.n_train],
         answers=left_out_probabilities(scene),
         seed=scene.seed,
     )
@@ -307,14 +307,14 @@ def with_labels_of(
     Where those are of few training rows (a hold-out of the user's own), it stays as it is. Shapes:
     answers (n, K) for the learning rows, NaN for rows that no fold held out.
     """
-    arranged, record = scene.arranged, scene.collection.record
-    own = answers[: arranged.n_train]
+    labelled, record = scene.labelled, scene.collection.record
+    own = answers[: labelled.n_train]
     if np.isfinite(own).all(axis=1).mean() < MOSTLY:
         return inspection
     out_of_fold = OutOfFold(
-        arranged=arranged,
+        labelled=labelled,
         names=record.classes,
-        truth=arranged.labels[: arranged.n_train],
+        truth=labelled.labels[: labelled.n_train],
         answers=own,
         seed=scene.seed,
     )
@@ -346,10 +346,10 @@ def _off_topic(scene: TrainingDataset, examples: Sequence[Example]) -> OffTopic 
     """Images alone: how often other kinds raise a false alarm was not measured."""
     if scene.collection.record.kind != "image":
         return None
-    blocks = scene.arranged.blocks()[: len(examples)]
+    blocks = scene.labelled.blocks()[: len(examples)]
     found = find_off_topic(_Last(scene.look, examples), blocks)
     ids, labels = [e.id for e in examples], [e.label for e in examples]
-    return off_topic(found, blocks, ids, labels, scene.arranged.nouns)
+    return off_topic(found, blocks, ids, labels, scene.labelled.nouns)
 
 
 def _of_inputs(
@@ -377,8 +377,8 @@ def _telling(
     ends = np.cumsum([len(column.slots) for column in inputs.columns])
     parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
     part = folds(
-        scene.arranged.folding[: len(examples)],
-        scene.arranged.blocks()[: len(examples)],
+        scene.labelled.folding[: len(examples)],
+        scene.labelled.blocks()[: len(examples)],
         FOLDS,
         np.random.default_rng([scene.seed, 17]),
     )
@@ -392,19 +392,19 @@ def left_out_probabilities(scene: TrainingDataset) -> Array:
 
     Where rows are many, parts of them are judged apart, each by the rest of its part.
     """
-    arranged, n = scene.arranged, scene.arranged.n_train
+    labelled, n = scene.labelled, scene.labelled.n_train
     parts = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([scene.seed, 8])
-    blocks = arranged.blocks()[:n]
-    part = folds(arranged.folding[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
-    found = np.full((n, arranged.n_classes), np.nan)  # a part of one block is judged by nothing
+    blocks = labelled.blocks()[:n]
+    part = folds(labelled.folding[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
+    found = np.full((n, labelled.n_classes), np.nan)  # a part of one block is judged by nothing
     for number in range(int(part.max()) + 1):
         rows = np.flatnonzero(part == number)
-        groups = groups_among(rows, arranged)
+        groups = groups_among(rows, labelled)
         if len(groups) < 2:
             continue
-        labels, k = arranged.labels[rows], arranged.n_classes
-        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k, arranged.target)
+        labels, k = labelled.labels[rows], labelled.n_classes
+        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k, labelled.target)
     return found
 
 
@@ -421,16 +421,16 @@ def _shortcut(
     record = scene.collection.record
     if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
-    rows = draw_rows(scene.arranged, rules.BORDER_ROWS, scene.seed)
+    rows = draw_rows(scene.labelled, rules.BORDER_ROWS, scene.seed)
     return CHECKS[record.task].border(out_of_fold, rows, album.of(rows).border)
 
 
 def _drift(scene: TrainingDataset, examples: Sequence[Example]) -> Finding | None:
-    look, test = scene.look, scene.arranged.test
+    look, test = scene.look, scene.labelled.test
     if not test:
         return None
     rng = np.random.default_rng([scene.seed, 9])
-    return drift(_Last(look, examples), _Last(look, test), rng, scene.arranged.nouns)
+    return drift(_Last(look, examples), _Last(look, test), rng, scene.labelled.nouns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,8 +157,8 @@ def read_texts(scene: TrainingDataset, inputs: TextInputs) -> tuple[Evidence, tu
 
     No label and no test text is looked at.
     """
-    arranged = scene.arranged
-    examples = arranged.learn[: arranged.n_train][:MOST]
+    labelled = scene.labelled
+    examples = labelled.learn[: labelled.n_train][:MOST]
     rows: list[tuple[int, int, int, int]] = []
     long: dict[bool, list[str]] = {True: [], False: []}
     for id, text in texts_of(scene.collection, examples):

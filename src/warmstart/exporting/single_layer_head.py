@@ -71,15 +71,15 @@ def make_twin(
     there, features = yield from _features(probe, learn, images, feed)
     record = replace(images.record, examples=(*there, *images.of("test")))
     try:
-        arranged = dataset.arrange(record)
+        labelled = dataset.arrange(record)
     except DataError as error:
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
-        head = yield from _fitted(arranged, known.plan, last_tap(model), features)
+        head = yield from _fitted(labelled, known.plan, last_tap(model), features)
     twin = on_neck(model, pictures(images.prep), as_module(head))
-    told = yield from _measured(twin, model, head, arranged, images, known, feed)
+    told = yield from _measured(twin, model, head, labelled, images, known, feed)
     if len(there) < len(learn):
-        many = arranged.nouns.count(len(learn), "training")
+        many = labelled.nouns.count(len(learn), "training")
         lost = f"{len(learn) - len(there):,} of {many} were not there"
         told = replace(told, why=f"{told.why}; {lost}")
     return twin, told
@@ -147,7 +147,7 @@ def _features(
 
 
 def _fitted(
-    arranged: dataset.LabelledRows, plan: Plan, tap: FeatureLayer, features: Features
+    labelled: dataset.LabelledRows, plan: Plan, tap: FeatureLayer, features: Features
 ) -> Steps[HeadFit]:
     """A closed-form head on one tap, chosen and estimated as the run's own is."""
     names = [str(name).removesuffix("+prior") for name in dataset.as_tuple(plan.head.candidates)]
@@ -159,40 +159,40 @@ def _fitted(
         return features
 
     heads = dataset.heads(plan, {"last": {tap: 1.0}}, read, len(features), None)
-    problem = dataset.pose(arranged, plan)
-    return (yield from fit_head(heads, problem, 0 if arranged.holdout else None))
+    problem = dataset.pose(labelled, plan)
+    return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
 def _measured(
     twin: WarmModel,
     model: WarmModel,
     head: HeadFit,
-    arranged: dataset.LabelledRows,
+    labelled: dataset.LabelledRows,
     images: Reopened,
     known: Known,
     feed: Feed,
 ) -> Steps[SingleLayerHead]:
     if not known.has_learnt:
-        return _out_of_fold(head, arranged, known.right)
-    many = arranged.nouns.many
-    if not arranged.test:
+        return _out_of_fold(head, labelled, known.right)
+    many = labelled.nouns.many
+    if not labelled.test:
         why = (
             f"no honest figure: its layers learnt from the same {many}, and the run has no test "
             f"part. Measure it with `warmstart audit` on {many} of your own"
         )
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    return (yield from _on_test(twin, model, head, arranged, images, feed))
+    return (yield from _on_test(twin, model, head, labelled, images, feed))
 
 
 def _out_of_fold(
-    head: HeadFit, arranged: dataset.LabelledRows, right: Mapping[str, bool]
+    head: HeadFit, labelled: dataset.LabelledRows, right: Mapping[str, bool]
 ) -> SingleLayerHead:
     """On rows that both heads were fitted without."""
-    both = [row for row, e in enumerate(arranged.learn) if head.fold[row] >= 0 and e.id in right]
-    own = (head.probabilities[both].argmax(axis=1) == arranged.labels[both]).astype(float)
-    model = np.array([right[arranged.learn[row].id] for row in both], dtype=float)
-    is_held, one = bool(arranged.holdout), arranged.nouns.one
-    found = _compared(own, model, arranged.blocks()[both], "holdout" if is_held else "nested-cv")
+    both = [row for row, e in enumerate(labelled.learn) if head.fold[row] >= 0 and e.id in right]
+    own = (head.probabilities[both].argmax(axis=1) == labelled.labels[both]).astype(float)
+    model = np.array([right[labelled.learn[row].id] for row in both], dtype=float)
+    is_held, one = bool(labelled.holdout), labelled.nouns.one
+    found = _compared(own, model, labelled.blocks()[both], "holdout" if is_held else "nested-cv")
     apart = f"out of fold: each {one} by heads that had not seen it"
     how = "on your hold-out" if is_held else apart
     return SingleLayerHead(
@@ -204,7 +204,7 @@ def _on_test(
     twin: WarmModel,
     model: WarmModel,
     head: HeadFit,
-    arranged: dataset.LabelledRows,
+    labelled: dataset.LabelledRows,
     images: Reopened,
     feed: Feed,
 ) -> Steps[SingleLayerHead]:
@@ -213,18 +213,18 @@ def _on_test(
     before: list[float] = []
     there: list[Example] = []
     number = {label: index for index, label in enumerate(images.record.classes)}
-    for examples, pixels in images.batches(arranged.test):
+    for examples, pixels in images.batches(labelled.test):
         inputs, labels = feed(pixels), np.array([number[e.label] for e in examples])
         with torch.inference_mode():
             own += (twin(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
             before += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
         there += examples
-        yield Event(stage="evaluate", kind="step", step=len(there), of=len(arranged.test))
-    many = arranged.nouns.many
+        yield Event(stage="evaluate", kind="step", step=len(there), of=len(labelled.test))
+    many = labelled.nouns.many
     if not there:
         why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(np.array(own), np.array(before), blocks(there, arranged.twins), "holdout")
+    found = _compared(np.array(own), np.array(before), blocks(there, labelled.twins), "holdout")
     why = f"on the run's test part; its layers had seen all other {many}"
     return SingleLayerHead(
         head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]

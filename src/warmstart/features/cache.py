@@ -19,8 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import ModelError, UsageError
+from warmstart.features.cache_file import (
+    ENTRY_BYTES,
+    SUFFIXES,
+    CacheFile,
+    exclusive,
+    is_in_use,
+    remove,
+)
 from warmstart.features.cache_key import CacheFileKey, FeatureKey
-from warmstart.features.shelf import ENTRY_BYTES, SUFFIXES, CacheFile, exclusive, is_in_use, remove
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
 
@@ -52,10 +59,10 @@ class FeatureCache:
     ...     taps=(FeatureLayer(part=1, pool="avg"),), preprocessing=prep, engine="torch",
     ...     engine_version="2.8", threads=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with FeatureCache(Path(folder)).shelf(key) as shelf:
-    ...         shelf.append(["0a" * 32], [np.ones((1, 3), np.float32)])
-    ...         shelf.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
-    ...         shelf.read(["0a" * 32], "1.avg")
+    ...     with FeatureCache(Path(folder)).cache_file(key) as cache_file:
+    ...         cache_file.append(["0a" * 32], [np.ones((1, 3), np.float32)])
+    ...         cache_file.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
+    ...         cache_file.read(["0a" * 32], "1.avg")
     True
     array([[1., 1., 1.]], dtype=float32)
     """
@@ -79,7 +86,7 @@ class FeatureCache:
                 "set WARMSTART_CACHE to a folder that can."
             ) from error
 
-    def shelf(self, key: CacheFileKey) -> CacheFile:
+    def cache_file(self, key: CacheFileKey) -> CacheFile:
         """Open the shelf of this key, empty if there is none; close it, or use `with`.
 
         For as long as it is open it is not evicted.
@@ -238,18 +245,18 @@ class StoredFeatures:
     KeyError for an example that is not in the store.
     """
 
-    shelf: CacheFile
+    cache_file: CacheFile
     examples: tuple[Example, ...]
     origin: tuple[Example, ...] = ()  # those that these were chosen from, for the error
 
     @property
     def key(self) -> tuple[str, ...]:
         """What the rows are: where they are stored, and of which examples."""
-        return (self.shelf.key.digest, *(example.sha256 for example in self.examples))
+        return (self.cache_file.key.digest, *(example.sha256 for example in self.examples))
 
     def __call__(self, tap: FeatureLayer) -> Floats:
         """All of one tap. Shapes: (n, d)."""
-        values: Floats = self.shelf.read([e.sha256 for e in self.examples], tap.name)
+        values: Floats = self.cache_file.read([e.sha256 for e in self.examples], tap.name)
         self._check({tap: values})
         return values
 
@@ -260,7 +267,7 @@ class StoredFeatures:
 
     def chunks(self, taps: Sequence[FeatureLayer]) -> Iterator[Mapping[FeatureLayer, Floats]]:
         """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
-        widths = self.shelf.widths
+        widths = self.cache_file.widths
         wanted = sum(widths[tap.name] for tap in taps)
         is_whole = WHOLE * wanted > sum(widths.values())
         n_bytes = 4 * (sum(widths.values()) if is_whole else wanted)
@@ -268,10 +275,10 @@ class StoredFeatures:
         for at in range(0, max(len(self.examples), 1), count):
             hashes = [example.sha256 for example in self.examples[at : at + count]]
             if is_whole:
-                row, columns = self.shelf.fetch(hashes), self.shelf.columns
+                row, columns = self.cache_file.fetch(hashes), self.cache_file.columns
                 found = {tap: row[:, columns[tap.name]] for tap in taps}
             else:
-                found = {tap: self.shelf.read(hashes, tap.name) for tap in taps}
+                found = {tap: self.cache_file.read(hashes, tap.name) for tap in taps}
             self._check(found)
             yield found
 
@@ -285,7 +292,7 @@ class StoredFeatures:
         lost = [
             example
             for example in examples
-            if not np.isfinite(self.shelf.read([example.sha256], tap.name)).all()
+            if not np.isfinite(self.cache_file.read([example.sha256], tap.name)).all()
         ]
         return ModelError(
             f"the start gives values that are not numbers for {len(lost):,} of "

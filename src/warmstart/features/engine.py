@@ -102,10 +102,10 @@ def _arrays(taps: tuple[Tensor, ...]) -> Rows:
 
 
 def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
-    return arranged(module, to_tensor(noise(preprocessing, 2), preprocessing))
+    return labelled(module, to_tensor(noise(preprocessing, 2), preprocessing))
 
 
-def arranged(module: nn.Module, probe: Tensor) -> nn.Module:
+def labelled(module: nn.Module, probe: Tensor) -> nn.Module:
     """A module as the engine runs it, tried on a probe: fused, its kernels in channels_last."""
     module = fused(module, probe)
     if any(p.ndim == 5 for p in module.parameters()):  # kernels over volumes have no such order

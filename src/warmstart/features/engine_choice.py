@@ -310,5 +310,5 @@ def version_between(engine: EngineName, stream: str) -> str:
 
 
 def _missing(store: FeatureCache, key: FeatureKey, hashes: Sequence[str]) -> list[str]:
-    with store.shelf(key) as shelf:
-        return shelf.missing(hashes)
+    with store.cache_file(key) as cache_file:
+        return cache_file.missing(hashes)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.features.cache_file import exclusive
 from warmstart.features.cache_key import EngineName, cpu_name, engine_version, installed_engines
-from warmstart.features.shelf import exclusive
 from warmstart.records.run_folder import write_bytes
 
 Pixels = NDArray[np.uint8]

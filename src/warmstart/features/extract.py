@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.features.cache import FeatureCache, StoredFeatures
+from warmstart.features.cache_file import CacheFile
 from warmstart.features.cache_key import BATCH, ThumbnailKey
 from warmstart.features.engine import Pixels
-from warmstart.features.shelf import CacheFile
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
 
@@ -48,7 +48,7 @@ class ExtractedRows:
     ids to reasons.
     """
 
-    shelf: CacheFile
+    cache_file: CacheFile
     unreadable: Mapping[str, str]
     passed: int
     decoded: int
@@ -58,11 +58,11 @@ class ExtractedRows:
 
         Raises: KeyError for an example that could not be read.
         """
-        return self.shelf.read([example.sha256 for example in examples], tap.name)
+        return self.cache_file.read([example.sha256 for example in examples], tap.name)
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """From tap to the features of these examples, all at once or a few at a time."""
-        return StoredFeatures(self.shelf, tuple(examples))
+        return StoredFeatures(self.cache_file, tuple(examples))
 
 
 class Prefetch:
@@ -131,7 +131,7 @@ class ExampleSource:
     `engine` is None where nothing is left to pass: then none was made.
     """
 
-    shelf: CacheFile
+    cache_file: CacheFile
     store: FeatureCache
     decoder: str
     todo: Sequence[Example]
@@ -153,7 +153,7 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
     if source.engine is not None:
         prefetch = Prefetch(source.todo, source.decode)
         try:
-            yield from _pass_all(prefetch, source.engine, source.shelf, progress)
+            yield from _pass_all(prefetch, source.engine, source.cache_file, progress)
         finally:
             prefetch.close()
             for sha256, reason in progress.unreadable.items():
@@ -167,16 +167,19 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
     }
     yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
     return ExtractedRows(
-        shelf=source.shelf, unreadable=lost, passed=progress.passed, decoded=progress.decoded
+        cache_file=source.cache_file,
+        unreadable=lost,
+        passed=progress.passed,
+        decoded=progress.decoded,
     )
 
 
 def _pass_all(
-    prefetch: Prefetch, engine: Engine, shelf: CacheFile, progress: _Progress
+    prefetch: Prefetch, engine: Engine, cache_file: CacheFile, progress: _Progress
 ) -> Steps[None]:
     hashes: list[str] = []
     batch: list[Pixels] = []
-    computed = _Computed(shelf)
+    computed = _Computed(cache_file)
     try:
         for example, pixels in prefetch:
             progress.decoded += 1
@@ -206,7 +209,7 @@ def _pass_all(
 class _Computed:
     """Rows that wait to be appended."""
 
-    shelf: CacheFile
+    cache_file: CacheFile
     hashes: list[str] = field(default_factory=list)
     batches: list[list[Floats]] = field(default_factory=list)
     since: float = field(default_factory=time.perf_counter)
@@ -224,7 +227,9 @@ class _Computed:
         hashes, batches = self.hashes, self.batches
         self.hashes, self.batches = [], []
         if batches:
-            self.shelf.append(hashes, [np.concatenate(rows) for rows in zip(*batches, strict=True)])
+            self.cache_file.append(
+                hashes, [np.concatenate(rows) for rows in zip(*batches, strict=True)]
+            )
         self.since = time.perf_counter()
 
 
@@ -252,7 +257,7 @@ class ThumbnailWriter:
 
     def __init__(self, store: FeatureCache, key: ThumbnailKey) -> None:
         """Open the shelf of this kind of glance."""
-        self._shelf = store.shelf(key)
+        self._shelf = store.cache_file(key)
         self._lock = threading.Lock()
         self._fresh: dict[str, Notes] = {}
 

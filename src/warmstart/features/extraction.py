@@ -78,7 +78,7 @@ class ExtractedFeatures:
         return self.features.reader(examples)
 
 
-def take_look(
+def extract_features(
     collection: Collection,
     start: PretrainedModel,
     asked: Choice | None = None,
@@ -108,7 +108,9 @@ def take_look(
 def _lost(look: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
     """The contents whose rows, passed or stored before, are damaged or gone."""
     rest = [e.sha256 for e in examples if e.id not in look.unreadable]
-    return look.features.shelf.missing(rest) or (look.book.missing(rest) if look.glanced else [])
+    return look.features.cache_file.missing(rest) or (
+        look.book.missing(rest) if look.glanced else []
+    )
 
 
 def _take(
@@ -130,7 +132,7 @@ def _take(
         collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
     )
     source = ExampleSource(
-        shelf=seen.store.shelf(chosen.key),
+        cache_file=seen.store.cache_file(chosen.key),
         store=seen.store,
         decoder=seen.decoder,
         todo=in_order(first_of_each(examples, todo), collection, prep),
@@ -140,7 +142,9 @@ def _take(
     try:
         if start.stream:
             parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
-            beside = KeptRows(kept, seen.store.shelf(main_key(chosen.key, kept))) if kept else None
+            beside = (
+                KeptRows(kept, seen.store.cache_file(main_key(chosen.key, kept))) if kept else None
+            )
             features = yield from extract_streamed(examples, source, parts, start.stream, beside)
         else:
             features = yield from extract(examples, source)
@@ -187,8 +191,8 @@ def _together(features: ExtractedRows, examples: Sequence[Example]) -> Extracted
         return features
     found = world.gathered((dict(features.unreadable), features.passed, features.decoded))
     unreadable = {id: why for lost, _, _ in found for id, why in lost.items()}
-    features.shelf.refresh()
-    if features.shelf.absent(e.sha256 for e in examples if e.id not in unreadable):
+    features.cache_file.refresh()
+    if features.cache_file.absent(e.sha256 for e in examples if e.id not in unreadable):
         raise ProcessError(
             "the processes of this job do not find each other's features; set WARMSTART_CACHE to "
             "a folder that all of them share"

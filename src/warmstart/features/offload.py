@@ -29,10 +29,10 @@ from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, Stage, Steps
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache import FeatureCache
+from warmstart.features.cache_file import CacheFile, exclusive, is_in_use
 from warmstart.features.cache_key import BATCH, CacheFileKey
-from warmstart.features.engine import Engine, Pixels, arranged
+from warmstart.features.engine import Engine, Pixels, labelled
 from warmstart.features.extract import ExampleSource, ExtractedRows, Prefetch, Vanished
-from warmstart.features.shelf import CacheFile, exclusive, is_in_use
 from warmstart.network.fast_linear import quick_linear
 from warmstart.network.feature_layers import plan_scan
 from warmstart.network.partition import Network
@@ -208,7 +208,7 @@ class BlockQueue:
 class _Speed:
     """Images a second, a part of the work counting as a part of an image."""
 
-    belt: BlockQueue
+    block_queue: BlockQueue
     n: int
     done: int = 0
     began: float = field(default_factory=time.perf_counter)
@@ -216,13 +216,13 @@ class _Speed:
 
     def event(self, number: int, passed: int) -> Event:
         """After so many images have passed link `number`."""
-        costs = [max(link.cost, 1) for link in self.belt.links]
+        costs = [max(link.cost, 1) for link in self.block_queue.links]
         share = (sum(costs[: number - 1]) + costs[number - 1] * passed / self.n) / sum(costs)
         begun = self.first = share if self.first is None else self.first
         seconds = max(time.perf_counter() - self.began, 1e-9)
         speed = (share - begun) * self.n / seconds
         return Event(
-            stage=self.belt.stage,
+            stage=self.block_queue.stage,
             kind="step",
             step=int(share * self.n),
             of=self.n,
@@ -266,7 +266,7 @@ def clear_belts(root: Path, older_s: float = 0.0) -> int:
     return freed
 
 
-# ---- A look at a network that is larger than memory: see `belt`.
+# ---- A look at a network that is larger than memory: see `block_queue`.
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class KeptRows:
     """What link number `link` gives is wanted later, and stays on this shelf."""
 
     link: int
-    shelf: CacheFile
+    cache_file: CacheFile
 
 
 def belt_of(
@@ -311,20 +311,22 @@ def extract_streamed(
     yield Event(stage="look", kind="begin", of=len(todo), values=begin)
     gate = _Gate(source)
     if todo:
-        made = belt_of(source.store, source.shelf.key, (e.sha256 for e in examples), links, dtype)
-        belt = replace(made, kept=kept.link if kept is not None else 0)
-        with belt.held():
-            belt.open([e.sha256 for e in todo])
+        made = belt_of(
+            source.store, source.cache_file.key, (e.sha256 for e in examples), links, dtype
+        )
+        block_queue = replace(made, kept=kept.link if kept is not None else 0)
+        with block_queue.held():
+            block_queue.open([e.sha256 for e in todo])
             try:
-                yield from belt.run(len(todo), gate.feed)
+                yield from block_queue.run(len(todo), gate.feed)
             finally:
                 gate.quarantine()
             if kept is not None:
-                for contents, given in belt.kept_rows():
-                    kept.shelf.append(contents, [given])
-            for contents, rows in belt.rows():
-                source.shelf.append(contents, rows)
-            belt.clear()
+                for contents, given in block_queue.kept_rows():
+                    kept.cache_file.append(contents, [given])
+            for contents, rows in block_queue.rows():
+                source.cache_file.append(contents, rows)
+            block_queue.clear()
     reasons = known | gate.unreadable | gate.vanished
     lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
     counts: dict[str, float | int | str] = {
@@ -334,7 +336,7 @@ def extract_streamed(
     }
     yield Event(stage="look", kind="end", step=len(todo), of=len(todo), values=counts)
     return ExtractedRows(
-        shelf=source.shelf, unreadable=lost, passed=gate.passed, decoded=gate.decoded
+        cache_file=source.cache_file, unreadable=lost, passed=gate.passed, decoded=gate.decoded
     )
 
 
@@ -502,7 +504,7 @@ class _Pass:
         """Rows (b, width), or images (b, H, W, C), to what the part gives and its taps."""
         inputs = to_tensor(rows, self.prep) if self.before is None else as_state(rows, self.before)
         if not self._is_ready:
-            self.lone, self._is_ready = arranged(self.lone, inputs[:2]), True
+            self.lone, self._is_ready = labelled(self.lone, inputs[:2]), True
         with torch.inference_mode():
             main, *taps = self.lone(inputs)
         return as_rows(main, self.part), [tap.numpy() for tap in taps]

@@ -28,7 +28,7 @@ from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Event, Steps, drain
 from warmstart.features.batches import fitted
 from warmstart.features.extract import ExtractedRows
-from warmstart.features.extraction import ExtractedFeatures, take_look
+from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import PretrainedModel, load
@@ -88,17 +88,17 @@ class ScoredModel:
     seconds: float
 
 
-def ranking(judged: Sequence[ScoredModel], arranged: LabelledRows, seed: int) -> Ranking:
+def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) -> Ranking:
     """Order, ties, and the start to take. All starts were judged on the same rows."""
     n = len(judged[0].hits)
-    held = slice(len(arranged.learn) - n, None)  # a hold-out stands last; folds hold out all
+    held = slice(len(labelled.learn) - n, None)  # a hold-out stands last; folds hold out all
     light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
     rng = np.random.default_rng([seed, 3])
     standing = stand(
         np.stack([one.hits for one in light]),
-        arranged.blocks()[held],
+        labelled.blocks()[held],
         rng,
-        inflation=1.0 if arranged.holdout else MODEL_VARIANCE,
+        inflation=1.0 if labelled.holdout else MODEL_VARIANCE,
     )
     starts = {
         index: _record(light[index], gap)
@@ -106,15 +106,15 @@ def ranking(judged: Sequence[ScoredModel], arranged: LabelledRows, seed: int) ->
     }
     groups = [[starts[index] for index in group] for group in standing.groups]
     take = min(groups[0], key=lambda start: (start.macs, start.parameters))
-    labels = arranged.labels[held]
+    labels = labelled.labels[held]
     return Ranking(
         starts=tuple(starts.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
         take=take.name,
-        because=_because(take, groups[0], list(starts.values()), n, arranged),
+        because=_because(take, groups[0], list(starts.values()), n, labelled),
         n=n,
-        guess=arranged.target.blind_score(labels),
-        task=None if arranged.target.task == "classify" else arranged.target.task,
+        guess=labelled.target.blind_score(labels),
+        task=None if labelled.target.task == "classify" else labelled.target.task,
         method=judged[0].estimate.method,
     )
 
@@ -150,11 +150,11 @@ def _because(
     best: Sequence[RankedModel],
     starts: Sequence[RankedModel],
     n: int,
-    arranged: LabelledRows,
+    labelled: LabelledRows,
 ) -> str:
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
-    text = arranged.target.words.ranked.format(shown=shown, n=arranged.nouns.count(n))
+    text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
     others = [start for start in best if start is not take]
     if others:
         verb = "ties" if len(others) == 1 else "tie"
@@ -378,14 +378,14 @@ def rank(
     if not looked:
         raise ModelError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
-    arranged = dataset.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
+    labelled = dataset.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
     judged: list[ScoredModel] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
         for one in looked:
-            judged.append(_judge(one, arranged, seed))
+            judged.append(_judge(one, labelled, seed))
             yield Event(stage="head", kind="step", step=len(judged), of=len(looked))
-    found = ranking(judged, arranged, seed)
+    found = ranking(judged, labelled, seed)
     return replace(found, failed=tuple(failed), left_out=tuple(left_out))
 
 
@@ -404,7 +404,7 @@ def _look(
     start = fitted(open_start(file, arch, inputs=inputs), collection, inputs)
     yield notes.start(start.record)
     began = time.perf_counter()
-    look, per_second = yield from _timed(take_look(collection, start))
+    look, per_second = yield from _timed(extract_features(collection, start))
     examples = [e for e in collection.record.examples if e.id not in look.unreadable]
     read = look.reader(examples)
     for tap in look.taps:
@@ -439,21 +439,21 @@ def _timed(steps: Steps[ExtractedFeatures]) -> Steps[tuple[ExtractedFeatures, fl
             yield event
 
 
-def _judge(one: ExtractedModel, arranged: LabelledRows, seed: int) -> ScoredModel:
+def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredModel:
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
     asked = Request(data=None, start=one.name, budget="fast", seed=seed)
     shapes = profiles(one.taps)
     facts = NetworkFacts(record=one.network)
     names = one.inherited.names(tuple(shapes))
-    plan = run_plan.make_plan(asked, arranged.facts(), facts, names, one.engine)
-    read = partial(one.features.read, arranged.learn)
-    heads = dataset.heads(plan, shapes, read, len(arranged.learn), one.inherited.prior)
-    fit = drain(fit_head(heads, dataset.pose(arranged, plan), 0 if arranged.holdout else None))
+    plan = run_plan.make_plan(asked, labelled.facts(), facts, names, one.engine)
+    read = partial(one.features.read, labelled.learn)
+    heads = dataset.heads(plan, shapes, read, len(labelled.learn), one.inherited.prior)
+    fit = drain(fit_head(heads, dataset.pose(labelled, plan), 0 if labelled.holdout else None))
     held = fit.fold >= 0
-    hits = arranged.target.credits(fit.probabilities[held], arranged.labels[held])
+    hits = labelled.target.credits(fit.probabilities[held], labelled.labels[held])
     seconds = one.seconds + time.perf_counter() - began
-    return ScoredModel(one, estimate(fit, arranged), hits, fit.name, seconds)
+    return ScoredModel(one, estimate(fit, labelled), hits, fit.name, seconds)
 
 
 # ---- `warmstart rank DATA`: which pretrained network suits this data, one look each.

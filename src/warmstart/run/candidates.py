@@ -68,22 +68,22 @@ def tune_and_weigh(
     return replace(weighed, beside=(yield from beside(scene, weighed)))
 
 
-def measure(worked: FineTuned, arranged: LabelledRows, head: HeadFit, is_shipped: bool) -> Measured:
+def measure(worked: FineTuned, labelled: LabelledRows, head: HeadFit, is_shipped: bool) -> Measured:
     """The estimate of what ships, that of the linear probe on the same rows, and the test set.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
     n_folds = max(len(np.unique(head.fold[head.fold >= 0])), 2)
-    claimed = estimate(worked.head, arranged)
+    claimed = estimate(worked.head, labelled)
     found = Measured(
         estimate=claimed,
-        linear_probe=estimate(on_rows_of(head, worked.head), arranged, claimed.method),
+        linear_probe=estimate(on_rows_of(head, worked.head), labelled, claimed.method),
         gain=worked.gain,
-        n_learnt=max(round((1 - 1 / n_folds) * len(arranged.learn)), 1),
+        n_learnt=max(round((1 - 1 / n_folds) * len(labelled.learn)), 1),
     )
-    if not arranged.test or not is_shipped:
+    if not labelled.test or not is_shipped:
         return found
-    tested, probabilities = score_test(worked.head, arranged, worked.reader(arranged.test))
+    tested, probabilities = score_test(worked.head, labelled, worked.reader(labelled.test))
     return replace(found, test=tested, test_probabilities=probabilities)
 
 
@@ -107,7 +107,7 @@ def weigh(scene: TrainingDataset, plan: Plan, head: HeadFit, worked: FineTuned) 
         return worked
     probe = np.where((fold >= 0)[:, None], head.probabilities, np.nan)
     found = _carried_out(scene, head, worked, decision)
-    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, scene.arranged, fold))
+    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, scene.labelled, fold))
     if plan.strategy.source != "user":
         yield note("tune", "Compared", found.why)
     return found
@@ -136,7 +136,7 @@ def _tuned(scene: TrainingDataset, worked: FineTuned, decision: Decision) -> Fin
     made = calibrated_by(made, decision.option.calibration)
     if worked.plan.strategy.source == "user":
         return replace(worked, head=made)
-    words, gain = scene.arranged.target.words, points(decision.ahead)
+    words, gain = scene.labelled.target.words, points(decision.ahead)
     why = f"{words.than.format(gain)} than the linear probe on held-out examples"
     if decision.ahead < LITTLE:
         why = f"on held-out examples {words.tie}"
@@ -195,7 +195,7 @@ def _blended(
         probabilities=decision.probabilities,
     )
     made = calibrated_by(made, option.calibration)
-    words = scene.arranged.target.words
+    words = scene.labelled.target.words
     why = (
         f"on held-out examples an ensemble of {_network(str(worked.plan.strategy.value))} and the "
         f"linear probe ({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best "
@@ -217,16 +217,16 @@ def _bias(head: HeadFit) -> Array:
     return head.calibration.temperature * head.bias.astype(np.float64) + head.calibration.bias
 
 
-def fine_tuning_gain(probe: Array, tuned: Array, arranged: LabelledRows, fold: Rows) -> Evidence:
+def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: Rows) -> Evidence:
     """What fine-tuning brought over the linear probe, on rows that neither had learnt from.
 
     Shapes: probe, tuned (n, K) out-of-fold answers by the same folds; fold (n,), -1 for rows that
     none held out.
     """
-    held, target = fold >= 0, arranged.target
-    truth, blocks = arranged.labels[held], arranged.blocks()[held]
+    held, target = fold >= 0, labelled.target
+    truth, blocks = labelled.labels[held], labelled.blocks()[held]
     before, after = (target.credits(one[held], truth) for one in (probe, tuned))
-    is_once = arranged.holdout or fold.max() < 1  # one fold: as a hold-out
+    is_once = labelled.holdout or fold.max() < 1  # one fold: as a hold-out
     inflation = 1.0 if is_once else MODEL_VARIANCE
     gap = hits_difference(after, before, blocks, inflation)
     loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)

@@ -11,7 +11,7 @@ from warmstart.data.dataset import Collection
 from warmstart.events import Steps
 from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock, recorded
 from warmstart.records.run_folder import RunFolder, write_json
@@ -20,7 +20,7 @@ from warmstart.request import Request
 from warmstart.run import cleaning, lineage, notes
 from warmstart.run.base_model import choose_start
 from warmstart.run.model_files import count_data
-from warmstart.training.dataset import set_scene
+from warmstart.training.dataset import training_dataset
 
 
 def check(asked: Request) -> Steps[Checked]:
@@ -47,13 +47,15 @@ def _work(
     start: PretrainedModel,
     clock: Clock,
 ) -> Steps[Checked]:
-    look = yield from take_look(collection, start)
+    look = yield from extract_features(collection, start)
     clock.lap("look")
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = cleaning.settled(collection, look, fix_into)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
+        scene = training_dataset(
+            collection, look, start.record, asked.budget, asked.seed, inherited
+        )
         collection = scene.collection
         inspection = yield from evidence_check.check(scene)
     clock.lap("check")
@@ -66,9 +68,9 @@ def _work(
     record = collection.record
     return Checked(
         verdict=evidence_check.judge(
-            inspection, words=scene.arranged.target.words, basis=scene.basis
+            inspection, words=scene.labelled.target.words, basis=scene.basis
         ),
-        data=count_data(scene.arranged, found, inspection, record.kind),
+        data=count_data(scene.labelled, found, inspection, record.kind),
         findings=found,
         label_issues=issues,
         off_topic=inspection.off_topic,

@@ -64,7 +64,7 @@ class Results:
     origin: Origin
     look: ExtractedFeatures
     record: DataRecord
-    arranged: LabelledRows
+    labelled: LabelledRows
     inspection: Inspection
     verdict: Verdict
     plan: Plan
@@ -128,7 +128,7 @@ def _card_facts(
         choices=tuple(own_choices(plan)),
         surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
         is_confident=results.record.task != "classify"
-        or confident(worked.head, results.arranged) is not None,
+        or confident(worked.head, results.labelled) is not None,
     )
 
 
@@ -139,7 +139,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
     write_json(path / "network.json", results.worked.network.record)
     head, classes = results.worked.head, results.record.classes
-    lines = predictions(head, results.arranged, classes, results.measured)
+    lines = predictions(head, results.labelled, classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
     model_files.write_environment(folder, results.look.threads)
 
@@ -147,18 +147,18 @@ def _write_records(folder: RunFolder, results: Results) -> None:
 def _write_model(
     folder: RunFolder, results: Results, collection: Collection
 ) -> tuple[ModelRecord, Ledger]:
-    origin, arranged, worked = results.origin, results.arranged, results.worked
-    model = model_files.build_model(worked.network, worked.head, arranged.target)
-    sample = arranged.learn[:CHECKED]
+    origin, labelled, worked = results.origin, results.labelled, results.worked
+    model = model_files.build_model(worked.network, worked.head, labelled.target)
+    sample = labelled.learn[:CHECKED]
     prep = origin.start.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
     inputs = to_tensor(np.stack(pixels), prep)
     kept = worked.plan.training.store
     store = "float32" if kept is None else str(kept.value)
     model_files.check_model(model, worked.head, inputs, worked.reader(sample), store)
-    read = worked.reader(arranged.learn)
+    read = worked.reader(labelled.learn)
     described = model_files.describe(origin, worked, results.record)
-    model_files.write_model(folder, described, model, worked.head, arranged, read, origin.learnt)
+    model_files.write_model(folder, described, model, worked.head, labelled, read, origin.learnt)
     ledger = write_ledger(
         origin.digests, origin.network, model, actions=worked.actions, changes=origin.changes
     )
@@ -192,7 +192,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         fine_tuning_gain=gain_record(measured.gain),
         test=results.measured.test,
         data=model_files.count_data(
-            results.arranged, results.record.problems, results.inspection, kind
+            results.labelled, results.record.problems, results.inspection, kind
         ),
         start=TensorCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
@@ -207,14 +207,14 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
 
 def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     """Whether what ships can be used, from what was measured of it."""
-    arranged, measured, verdict = results.arranged, results.measured, results.verdict
-    target, test = arranged.target, measured.test
+    labelled, measured, verdict = results.labelled, results.measured, results.verdict
+    target, test = labelled.target, measured.test
     held = results.worked.head.fold >= 0  # the same rows as the estimate's
-    share = target.blind_score(arranged.labels[held])
+    share = target.blind_score(labelled.labels[held])
     name = target.words.blindly
     if results.record.task == "classify":
-        largest = int(np.bincount(arranged.strata[held]).argmax())
-        name = f"always answering “{arranged.names[largest]}”"
+        largest = int(np.bincount(labelled.strata[held]).argmax())
+        name = f"always answering “{labelled.names[largest]}”"
     why_not = ""
     if verdict.kind == "no-signal":
         why_not = "no signal: the labels cannot be told from shuffled ones"
@@ -229,8 +229,8 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
             test=test_estimate(test) if test is not None else None,
             blind=(share, name),
             findings=findings,
-            confident=confident(results.worked.head, arranged),
+            confident=confident(results.worked.head, labelled),
             why_not=why_not,
-            many=arranged.nouns.many,
+            many=labelled.nouns.many,
         )
     )

@@ -45,17 +45,17 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     yield notes.start(start.record)
     seen = engine_choice.survey(collection, start)
     inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
-    arranged = arrange(collection.record)
+    labelled = arrange(collection.record)
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engine_choice.choose(seen, run_plan.engine_of(asked))
-    facts, record = arranged.facts(), seen.network.record
+    facts, record = labelled.facts(), seen.network.record
     asked = forecast.quicker(asked, record, len(collection.record.examples))
     is_tried = run_plan.may_try_tail(asked, record, facts)
     known = run_plan.network_facts(asked, start, seen.network, None, is_tried)
     names = inherited.names(tuple(profiles(seen.taps)))
     plan = run_plan.make_plan(asked, facts, known, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
-        bench = Bench(seen.network, seen.taps, collection, arranged, start.record.preprocessing)
+        bench = Bench(seen.network, seen.taps, collection, labelled, start.record.preprocessing)
         is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
         foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
         if asked.minutes is not None and plan.is_trained:
@@ -66,8 +66,8 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     return DryRun(
         data=collection.record.name,
         title=start.record.title,
-        n=len(arranged.learn),
-        n_test=len(arranged.test),
+        n=len(labelled.learn),
+        n_test=len(labelled.test),
         classes=collection.record.classes,
         plan=plan,
         forecast=foreseen(plan),

@@ -21,7 +21,7 @@ from warmstart.run.journal import Journal, Unfinished, open_journal
 from warmstart.run.model_files import origin_of, surgery_of
 from warmstart.run.track import tracked
 from warmstart.training import score
-from warmstart.training.dataset import set_scene
+from warmstart.training.dataset import training_dataset
 
 
 def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
@@ -55,11 +55,13 @@ def _work(
         collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
         asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
-        scene = set_scene(collection, look, start.record, asked.budget, asked.seed, inherited)
-        record, arranged = scene.collection.record, scene.arranged
+        scene = training_dataset(
+            collection, look, start.record, asked.budget, asked.seed, inherited
+        )
+        record, labelled = scene.collection.record, scene.labelled
         journal.settle(record)
         inspection = yield from journal.inspect(scene)
-        verdict = check.judge(inspection, words=arranged.target.words, basis=scene.basis)
+        verdict = check.judge(inspection, words=labelled.target.words, basis=scene.basis)
         yield notes.evidence(verdict)
         clock.lap("check")
         depth = verdict, check.tries_tail(scene, verdict)
@@ -73,7 +75,7 @@ def _work(
         allowed, kept = forecast.allow(asked, scene, plan, clock), journal.checkpoints
         worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
         clock.lap("tune")
-        measured = measure(worked, arranged, head, check.ships(inspection, worked))
+        measured = measure(worked, labelled, head, check.ships(inspection, worked))
         clock.lap("evaluate")
         inspection, verdict = yield from concluded(asked, scene, inspection, worked, measured)
         clock.lap("tune")
@@ -82,7 +84,7 @@ def _work(
             origin=origin,
             look=look,
             record=record,
-            arranged=arranged,
+            labelled=labelled,
             inspection=inspection,
             verdict=verdict,
             plan=plan,

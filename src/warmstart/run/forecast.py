@@ -55,8 +55,8 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import HeadFit, blank
-from warmstart.training.outfit import outfit
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import trainable
 from warmstart.training.validation import TrainingEnd
 
 STEPS = 4  # training steps that are measured; the first pays for what comes but once
@@ -71,7 +71,7 @@ class Bench:
     network: Network
     taps: tuple[FeatureLayer, ...]
     collection: Collection
-    arranged: LabelledRows
+    labelled: LabelledRows
     prep: Inputs
 
 
@@ -84,15 +84,15 @@ def outlook(
     `elapsed` seconds have gone so far.
     Raises: PlanError where the plan cannot be followed, TrainingError where a step fails.
     """
-    arranged, network, prep = bench.arranged, bench.network, bench.prep
+    labelled, network, prep = bench.labelled, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
     parameters = sum(p.numel() for p in network.trunk.parameters())
     load = Load(
-        n=len(arranged.learn),
-        n_test=len(arranged.test),
+        n=len(labelled.learn),
+        n_test=len(labelled.test),
         n_missing=n_missing,
-        n_classes=arranged.n_classes,
-        holdout=arranged.holdout,
+        n_classes=labelled.n_classes,
+        holdout=labelled.holdout,
         width=sum(tap_width(network.record, tap) for tap in bench.taps),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * parameters,
@@ -118,7 +118,7 @@ def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     if stream is None:
         return {}
     widest = max(math.prod(part.shape_out) for part in parts)
-    n = len(bench.arranged.learn) + len(bench.arranged.test)
+    n = len(bench.labelled.learn) + len(bench.labelled.test)
     between = n * BYTES[str(stream.value)]
     kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
     return {
@@ -150,7 +150,7 @@ def tail_share(network: Network, plan: Plan) -> float:
 def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     """How fast this machine decodes, passes, inverts and trains."""
     torch.set_num_threads(n_threads())
-    decode = _decoding(bench.collection, bench.arranged.learn[:DECODED], bench.prep)
+    decode = _decoding(bench.collection, bench.labelled.learn[:DECODED], bench.prep)
     with freed_memory_kept():  # as in the run
         forward = passing(bench)
     passed_mb = peak_rss_mb()  # what a pass needs for a moment counts too
@@ -257,13 +257,13 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     rows = np.arange(chosen.batch)
     room = TrainingContext(
         source=_Noise(bench, chosen.cut),
-        labels=rows % bench.arranged.n_classes,
+        labels=rows % bench.labelled.n_classes,
         blocks=rows,
         before=take_digests(bench.network),
         checkpoints=NoCheckpoints(),
     )
     lesson = TrainingTask(
-        make=lambda: outfit(bench.network, plan, _blank(bench), _unread(bench), 0),
+        make=lambda: trainable(bench.network, plan, _blank(bench), _unread(bench), 0),
         schedule=chosen,
         room=room,
         rows=rows,
@@ -302,8 +302,8 @@ class _Noise:
 
 def _blank(bench: Bench) -> HeadFit:
     """A head of zeros on all taps: it costs what the widest costs."""
-    arranged, width = bench.arranged, sum(tap_width(bench.network.record, t) for t in bench.taps)
-    return blank(bench.taps, width, arranged.n_classes, len(arranged.learn))
+    labelled, width = bench.labelled, sum(tap_width(bench.network.record, t) for t in bench.taps)
+    return blank(bench.taps, width, labelled.n_classes, len(labelled.learn))
 
 
 def _unread(bench: Bench) -> Callable[[FeatureLayer], np.ndarray]:
@@ -340,12 +340,12 @@ def make_plan(
     asked: Request, scene: TrainingDataset, facts: NetworkFacts, names: Sequence[str], clock: Clock
 ) -> Plan:
     """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
-    plan = run_plan.make_plan(asked, scene.arranged.facts(), facts, names, scene.look.engine)
+    plan = run_plan.make_plan(asked, scene.labelled.facts(), facts, names, scene.look.engine)
     if asked.minutes is None or not plan.is_trained:
         return plan
     elapsed = asked.elapsed + clock.table()["total"]
     foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
-    return cut(plan, asked.minutes, foreseen, facts, scene.arranged.facts())
+    return cut(plan, asked.minutes, foreseen, facts, scene.labelled.facts())
 
 
 def cut(
@@ -367,8 +367,8 @@ def allow(asked: Request, scene: TrainingDataset, plan: Plan, clock: Clock) -> A
     """The time for training: what is left, without what comes after it."""
     if asked.minutes is None or not plan.is_trained:
         return Allowance()
-    arranged, bench = scene.arranged, _bench(scene)
-    images = len(arranged.test) + tail_share(bench.network, plan) * len(arranged.learn)
+    labelled, bench = scene.labelled, _bench(scene)
+    images = len(labelled.test) + tail_share(bench.network, plan) * len(labelled.learn)
     after = DELIVERY + passing(bench) * images
     left = 60 * asked.minutes - asked.elapsed - clock.table()["total"] - after
     return Allowance(time.perf_counter() + left)
@@ -376,4 +376,4 @@ def allow(asked: Request, scene: TrainingDataset, plan: Plan, clock: Clock) -> A
 
 def _bench(scene: TrainingDataset) -> Bench:
     look = scene.look
-    return Bench(look.network, look.taps, scene.collection, scene.arranged, scene.prep)
+    return Bench(look.network, look.taps, scene.collection, scene.labelled, scene.prep)

@@ -41,9 +41,9 @@ from warmstart.training.fine_tune import FineTuned, held_out
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.linear_probe import HeadFit, blank
 from warmstart.training.live import read_pixels
-from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.score import Measured
 from warmstart.training.shared import LiveBatches, TrainingContext
+from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import CANDIDATES, choose
 
 # ---- Would the same design, trained from nothing, reach this start with twice the examples?
@@ -211,8 +211,8 @@ class _Nothing:
         And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
         0 is said of rows in none of them.
         """
-        room, arranged = self.room, self.scene.arranged
-        n, k = len(room.labels), arranged.n_classes
+        room, labelled = self.room, self.scene.labelled
+        n, k = len(room.labels), labelled.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
         learnt = []
         for place, held in folds.items():
@@ -246,7 +246,7 @@ class _Nothing:
         plan, seed = self.plans[number], self.scene.seed
 
         def make() -> TrainableNetwork:
-            return outfit(self.network, plan, _blank(self.network, self.scene), _none, seed)
+            return trainable(self.network, plan, _blank(self.network, self.scene), _none, seed)
 
         return TrainingTask(
             make=make,
@@ -263,27 +263,27 @@ def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[
 
     Three folds each then, and the curve is carried on.
     """
-    arranged, n = scene.arranged, len(scene.arranged.learn)
+    labelled, n = scene.labelled, len(scene.labelled.learn)
     small = _small_start(asked, scene)
     network = cut_start(small)
-    if arranged.facts().n_blocks < fine_tuning.LEAST_BLOCKS:
+    if labelled.facts().n_blocks < fine_tuning.LEAST_BLOCKS:
         return not_measured(n, "too few independent examples")
     if why := _too_long(asked, network, fine_tuning.passes(_sizes(n)[0])):
         return not_measured(n, why)
     yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
     told: dict[str, float | int | str] = {
         "trainings": FOLDS * len(SHARES),
-        "unit": arranged.nouns.many,
+        "unit": labelled.nouns.many,
         BESIDE: "scratch",
     }
     yield Event(stage="tune", kind="begin", values=told)
     folds = held_out(scene, FOLDS)
     nothing = _nothing(asked, scene, small, network)
-    warm, blocks = _warm(worked, arranged), arranged.blocks()
+    warm, blocks = _warm(worked, labelled), labelled.blocks()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
-    found = behind(size, hits[rows], warm[rows], blocks[rows], side, arranged.nouns)
+    found = behind(size, hits[rows], warm[rows], blocks[rows], side, labelled.nouns)
     if found is None:
         if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.passes, _sizes(n)))):
             found = not_measured(n, why)
@@ -292,7 +292,7 @@ def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[
             rows = _both(folds, warm)
             rng = np.random.default_rng([scene.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
-            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, arranged.nouns)
+            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, labelled.nouns)
     yield Event(stage="tune", kind="end")
     return found
 
@@ -334,7 +334,7 @@ def _small_start(asked: Request, scene: TrainingDataset) -> PretrainedModel:
 def _nothing(
     asked: Request, scene: TrainingDataset, small: PretrainedModel, network: Network
 ) -> _Nothing:
-    arranged, prep = scene.arranged, small.record.preprocessing
+    labelled, prep = scene.labelled, small.record.preprocessing
     size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
     kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
     wanted = replace(
@@ -348,23 +348,23 @@ def _nothing(
     facts = run_plan.network_facts(wanted, small, network, None)
     plans = tuple(
         run_plan.make_plan(
-            wanted, replace(arranged.facts(), n=n), facts, tuple(scene.profiles), scene.look.engine
+            wanted, replace(labelled.facts(), n=n), facts, tuple(scene.profiles), scene.look.engine
         )
-        for n in _sizes(len(arranged.learn))
+        for n in _sizes(len(labelled.learn))
     )
     chosen = schedule(plans[0])
     source = LiveBatches(
-        pixels=read_pixels(scene.collection, arranged.learn, prep),
-        contents=tuple(example.sha256 for example in arranged.learn),
+        pixels=read_pixels(scene.collection, labelled.learn, prep),
+        contents=tuple(example.sha256 for example in labelled.learn),
         views=views_of_plan(chosen),
         seed=chosen.seed,
         prep=prep,
     )
     room = TrainingContext(
         source=source,
-        labels=arranged.labels,
-        blocks=arranged.blocks(),
-        target=arranged.target,
+        labels=labelled.labels,
+        blocks=labelled.blocks(),
+        target=labelled.target,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
@@ -372,18 +372,18 @@ def _nothing(
     return _Nothing(scene, network, room, plans)
 
 
-def _warm(worked: FineTuned, arranged: LabelledRows) -> Array:
+def _warm(worked: FineTuned, labelled: LabelledRows) -> Array:
     """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
     head, held = worked.head, worked.head.fold >= 0
-    found = np.full(len(arranged.labels), np.nan)
-    found[held] = arranged.target.credits(head.probabilities[held], arranged.labels[held])
+    found = np.full(len(labelled.labels), np.nan)
+    found[held] = labelled.target.credits(head.probabilities[held], labelled.labels[held])
     return found
 
 
 def _blank(network: Network, scene: TrainingDataset) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
     last = taps(network.record)[-1]
-    return blank((last,), 0, scene.arranged.n_classes, len(scene.arranged.learn))
+    return blank((last,), 0, scene.labelled.n_classes, len(scene.labelled.learn))
 
 
 def _none(tap: FeatureLayer) -> Features:

@@ -31,7 +31,7 @@ from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
-from warmstart.features.extraction import ExtractedFeatures, take_look
+from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.features.machine import n_processors, n_threads, threads_kept
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
@@ -204,7 +204,7 @@ class Journal:
         kept = self.notes.get("engine")
         engine = plan.engine_of(asked) if kept is None else from_plain(Choice, kept)
         kept = plan.kept_part(asked, start, len(collection.record.examples))
-        return (yield from take_look(collection, start, engine, self._keep_engine, kept))
+        return (yield from extract_features(collection, start, engine, self._keep_engine, kept))
 
     def settle(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""

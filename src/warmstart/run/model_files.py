@@ -172,7 +172,7 @@ def write_model(
     described: ModelRecord,
     model: WarmModel,
     head: HeadFit,
-    arranged: LabelledRows,
+    labelled: LabelledRows,
     read: ReadTap,
     before: frozenset[int] | None = frozenset(),
 ) -> None:
@@ -181,23 +181,23 @@ def write_model(
     `before`: what the start had learnt from, as `Origin.learnt`.
     """
     own = described.own_taps
-    neighbours, unknown_from, nearest = fit_neighbours(read, own, arranged.groups, seed=0)
+    neighbours, unknown_from, nearest = fit_neighbours(read, own, labelled.groups, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16, copy=False),
         "target": neighbours.sketch.target.astype(np.int32),
         "sign": neighbours.sketch.sign.astype(np.int8),
         "offset": neighbours.offset,
         "scale": neighbours.scale,
-        **memory(before, arranged.learn),
+        **memory(before, labelled.learn),
     }
     write_bundle(
         folder.path / "model",
         Bundle(
             unique_state(model),
             described,
-            calibration_record(head, arranged, unknown_from, nearest),
+            calibration_record(head, labelled, unknown_from, nearest),
             arrays,
-            [example.id for example in arranged.learn],
+            [example.id for example in labelled.learn],
         ),
     )
 
@@ -215,7 +215,7 @@ def hooks(network: Network, taps: Sequence[FeatureLayer]) -> tuple[Hook, ...] | 
 
 
 def count_data(
-    arranged: LabelledRows,
+    labelled: LabelledRows,
     findings: Sequence[Finding],
     inspection: Inspection,
     kind: Kind,
@@ -226,9 +226,9 @@ def count_data(
         if finding.kind in sizes:
             sizes[finding.kind] += len(finding.items)
     return DataCounts(
-        train=len(arranged.learn),
-        test=len(arranged.test),
-        classes=arranged.n_classes,
+        train=len(labelled.learn),
+        test=len(labelled.test),
+        classes=labelled.n_classes,
         unreadable=sizes["unreadable"],
         duplicates=sizes["duplicate"],
         leaks=sizes["leak"],

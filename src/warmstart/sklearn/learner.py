@@ -20,7 +20,7 @@ from warmstart.errors import DataError
 from warmstart.events import Steps, drain
 from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
-from warmstart.features.extraction import take_look
+from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
@@ -103,9 +103,9 @@ def learn(
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
         network = read_json(folder / "network.json", NetworkRecord)
-    arranged = arrange(record)
-    by_row = _by_row(asked.data[0], arranged, weights, record.kind)
-    counts = np.bincount(arranged.labels, by_row)[_order(names, record.classes)]
+    labelled = arrange(record)
+    by_row = _by_row(asked.data[0], labelled, weights, record.kind)
+    counts = np.bincount(labelled.labels, by_row)[_order(names, record.classes)]
     learnt = Learnt(
         names=tuple(names),
         summary=found.summary,
@@ -120,7 +120,7 @@ def learn(
     start = ReopenedModel(asked, input_wish(asked, collection), plan)
     if weights is not None:
         read = rows_of(learnt, collection, start)
-        learnt = _reweighed(learnt, read, arranged, by_row, asked.seed)
+        learnt = _reweighed(learnt, read, labelled, by_row, asked.seed)
     return learnt, StoredAnswers(learnt, start)
 
 
@@ -204,10 +204,10 @@ def rows_of(learnt: Learnt, collection: Collection, start: ReopenedModel) -> Sto
     Raises: DataError naming an image that cannot be read.
     """
     examples = collection.record.examples
-    shelf = FeatureCache(default_root()).shelf(_key(learnt))
-    if not shelf.missing([example.sha256 for example in examples]):
-        return StoredFeatures(shelf, tuple(examples))
-    look = drain(take_look(collection, start.open(), learnt.plan.training.engine))
+    cache_file = FeatureCache(default_root()).cache_file(_key(learnt))
+    if not cache_file.missing([example.sha256 for example in examples]):
+        return StoredFeatures(cache_file, tuple(examples))
+    look = drain(extract_features(collection, start.open(), learnt.plan.training.engine))
     for reason in look.unreadable.values():
         raise DataError(f"{reason}; leave it out of X")
     return look.reader(examples)
@@ -253,32 +253,32 @@ def _gather(images: Any, record: ModelRecord) -> Collection:
     return collection
 
 
-def _by_row(images: Any, arranged: LabelledRows, weights: Array | None, kind: str) -> Array:
+def _by_row(images: Any, labelled: LabelledRows, weights: Array | None, kind: str) -> Array:
     """The weight of each row that is learnt from; 1 without any. Shapes: (n,).
 
     They add up to the number of different contents: only ratios count, and an image that is given
     twice is one of twice the weight.
     """
     if weights is None:
-        return np.ones(len(arranged.learn))
+        return np.ones(len(labelled.learn))
     is_paths = not isinstance(images, np.ndarray) and kind == "image"
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
-    found: Array = np.array([by_id[example.id] for example in arranged.learn])
-    n_contents = len({example.sha256 for example in arranged.learn})
+    found: Array = np.array([by_id[example.id] for example in labelled.learn])
+    n_contents = len({example.sha256 for example in labelled.learn})
     scaled: Array = found * (n_contents / found.sum())
     return scaled
 
 
 def _reweighed(
-    learnt: Learnt, stored: StoredFeatures, arranged: LabelledRows, weights: Array, seed: int
+    learnt: Learnt, stored: StoredFeatures, labelled: LabelledRows, weights: Array, seed: int
 ) -> Learnt:
     """The same with the output fitted to weighted rows, by ridge on the depths that were chosen."""
     bundle = learnt.bundle
     if bundle is None:
         return learnt
     profile = profiles(taps(learnt.network))[profile_of(bundle.record.head)]
-    read = replace(stored, examples=arranged.learn)
+    read = replace(stored, examples=labelled.learn)
     scalings = {tap: evened(read(tap).astype(np.float64), weights) for tap in profile}
     parts = [np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in profile.items()]
     wide: Features = np.concatenate(parts, axis=1)
@@ -286,10 +286,10 @@ def _reweighed(
     sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
     rows = Weighed(
         sketch.apply(wide).astype(np.float64),
-        arranged.labels,
-        arranged.n_classes,
+        labelled.labels,
+        labelled.n_classes,
         weights,
-        arranged.groups,
+        labelled.groups,
     )
     penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
     fit = fit_linear(rows, penalties)

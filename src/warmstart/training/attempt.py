@@ -29,8 +29,8 @@ from warmstart.training.distributed import tell_way, way_of
 from warmstart.training.gradual_unfreezing import Joining
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
 from warmstart.training.loop import BatchLoss, pairs_loss, summed_loss, warm_cosine
-from warmstart.training.outfit import TrainableNetwork, moving_of
 from warmstart.training.shared import Inputs, view_numbers
+from warmstart.training.trainable import TrainableNetwork, moving_of
 from warmstart.training.trainer import LAG, Trainer, UpdateRule
 from warmstart.training.validation import TrainingEnd, ValidationScores, renew_statistics, spread
 
@@ -49,12 +49,12 @@ class TrainingAttempt:
 
     def __init__(self, lesson: TrainingTask, scale: float, guards: tuple[GuardNote, ...]) -> None:
         self.lesson, self.scale, self.guards = lesson, scale, guards
-        self.outfit, schedule = lesson.make(), lesson.schedule
-        self.outfit.model.to(schedule.device)
-        in_channels_last(self.outfit.model)
-        tail = UnfrozenBlocks(self.outfit.model, schedule.cut, schedule.recompute)
-        self.way = way_of(self.outfit, tail, schedule, self._few())
-        self.moving = moving_of(self.outfit)
+        self.trainable, schedule = lesson.make(), lesson.schedule
+        self.trainable.model.to(schedule.device)
+        in_channels_last(self.trainable.model)
+        tail = UnfrozenBlocks(self.trainable.model, schedule.cut, schedule.recompute)
+        self.way = way_of(self.trainable, tail, schedule, self._few())
+        self.moving = moving_of(self.trainable)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
         loss = _loss(lesson)
         self.trainer = Trainer(
@@ -68,8 +68,8 @@ class TrainingAttempt:
             ),
         )
         says = not schedule.pairs  # else the output is left behind
-        self.looks = ValidationScores(lesson.room, lesson.held, self.outfit, self.trainer, says)
-        self.stages = stage_actions(schedule, self.outfit.actions)
+        self.looks = ValidationScores(lesson.room, lesson.held, self.trainable, self.trainer, says)
+        self.stages = stage_actions(schedule, self.trainable.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
         self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
         self._route = lesson.route or TrainingEnd()
@@ -77,7 +77,7 @@ class TrainingAttempt:
         self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
         self.is_idle = False
         self._stopped = 0  # after so many updates, where the time was over before they were
-        self._watch = _watch(lesson, self.outfit)
+        self._watch = _watch(lesson, self.trainable)
         self._clock = _Clock(schedule.batch)
 
     def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
@@ -120,9 +120,9 @@ class TrainingAttempt:
     def _stage(
         self, number: int, actions: Mapping[str, Action], steps: range, saved: Saved | None
     ) -> Steps[Alarm | None]:
-        model, begin = self.outfit.model, steps.start
+        model, begin = self.trainable.model, steps.start
         with (
-            freeze.hold(model, actions, self.outfit.owners) as held,
+            freeze.hold(model, actions, self.trainable.owners) as held,
             folded(model, held.resting if self.way.is_near else (), self._probe),
         ):
             self.trainer.begin(self._groups(actions))
@@ -152,13 +152,13 @@ class TrainingAttempt:
 
     def _probe(self) -> Tensor:
         """Outputs for two images, in eval mode."""
-        self.outfit.model.eval()
+        self.trainable.model.eval()
         device = self.lesson.schedule.device
         return self.way.run(*(value.to(device) for value in self._few()))
 
     def _few(self) -> Inputs:
         """Two images as they are."""
-        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.outfit.taps)
+        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.trainable.taps)
 
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
@@ -171,7 +171,9 @@ class TrainingAttempt:
         return f"after {self._stopped:,} of {self._goal:,} updates: the minutes were over"
 
     def _groups(self, actions: Mapping[str, Action]) -> list[dict[str, Any]]:
-        found = freeze.groups(self.outfit.model, actions, self.outfit.owners, self.outfit.rates)
+        found = freeze.groups(
+            self.trainable.model, actions, self.trainable.owners, self.trainable.rates
+        )
         for group in found:
             group["lr"] *= self.scale
             group["is_anchored"] = freeze.action_of(actions, group["part"]) not in NEW
@@ -195,7 +197,7 @@ class TrainingAttempt:
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
             places, visits = rows[one[0]], view_numbers(one[1], chosen)
-            return room.source.batch(places, visits, self.outfit.taps), room.targets(places)
+            return room.source.batch(places, visits, self.trainable.taps), room.targets(places)
 
         for inputs, labels in ahead(make, drawn, chosen.workers):
             yield tuple(value.to(chosen.device) for value in inputs), labels.to(chosen.device)
@@ -301,12 +303,12 @@ def _course(chosen: Schedule) -> UpdateRule:
     )
 
 
-def _watch(lesson: TrainingTask, outfit: TrainableNetwork) -> Watch:
+def _watch(lesson: TrainingTask, trainable: TrainableNetwork) -> Watch:
     room = lesson.room
     return Watch(
         n_steps=lesson.schedule.n_steps,
         warm_up=lesson.schedule.warm_up,
         # Pairs are compared with each other: blind answers have no loss there.
         blind=0.0 if lesson.schedule.pairs else room.target.blind_loss(room.labels[lesson.rows]),
-        begins_fitted="fresh" not in outfit.actions.values(),
+        begins_fitted="fresh" not in trainable.actions.values(),
     )

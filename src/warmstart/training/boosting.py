@@ -145,28 +145,28 @@ def beside(scene: TrainingDataset, worked: FineTuned) -> Steps[tuple[Baseline, .
 
     The folds are those by which what is shipped was judged.
     """
-    arranged, record = scene.arranged, scene.collection.record
+    labelled, record = scene.labelled, scene.collection.record
     if record.kind != "table" or record.task != "classify":
         return ()
-    rows, blocks, fold = encoded(scene), arranged.blocks(), worked.head.fold
+    rows, blocks, fold = encoded(scene), labelled.blocks(), worked.head.fold
     outer = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
 
     def inner(keep: Rows) -> list[Rows]:
         rng = np.random.default_rng([scene.seed, 16])
         own = number_blocks(_within(blocks[keep]))
-        part = folds(arranged.labels[keep], own, INNER, rng)
+        part = folds(labelled.labels[keep], own, INNER, rng)
         return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
 
     yield Event(stage="tune", kind="begin", of=len(outer), values={"title": "Boosting"})
-    found = yield from boost(rows, arranged.labels, arranged.n_classes, outer, inner, scene.seed)
+    found = yield from boost(rows, labelled.labels, labelled.n_classes, outer, inner, scene.seed)
     held = np.flatnonzero(found.fold >= 0)
-    method: Literal["holdout", "nested-cv"] = "holdout" if arranged.holdout else "nested-cv"
+    method: Literal["holdout", "nested-cv"] = "holdout" if labelled.holdout else "nested-cv"
     estimate = accuracy_estimate(
-        found.probabilities[held], arranged.labels[held], blocks[held], method
+        found.probabilities[held], labelled.labels[held], blocks[held], method
     )
-    ours = _hits(worked, arranged.labels)
+    ours = _hits(worked, labelled.labels)
     theirs = np.full(len(ours), np.nan)
-    theirs[held] = found.probabilities[held].argmax(axis=1) == arranged.labels[held]
+    theirs[held] = found.probabilities[held].argmax(axis=1) == labelled.labels[held]
     both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
     gap = hits_difference(theirs[both], ours[both], blocks[both])
     told = Baseline(
@@ -185,7 +185,7 @@ def beside(scene: TrainingDataset, worked: FineTuned) -> Steps[tuple[Baseline, .
 
 def encoded(scene: TrainingDataset) -> Array:
     """The learning rows as the network is given them. Shapes: (n, F)."""
-    examples = scene.arranged.learn
+    examples = scene.labelled.learn
     return np.stack([encode(load_same(scene.collection, e), e.id, scene.prep) for e in examples])
 
 

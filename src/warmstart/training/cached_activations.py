@@ -18,6 +18,7 @@ from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain
 from warmstart.features.batches import ahead, in_order
 from warmstart.features.cache import FeatureCache
+from warmstart.features.cache_file import CacheFile
 from warmstart.features.cache_key import (
     BATCH,
     MAIN,
@@ -32,7 +33,6 @@ from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import n_threads
 from warmstart.features.offload import Chunk, OffloadedBlock, belt_of, links, one_by_one
-from warmstart.features.shelf import CacheFile
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode
 from warmstart.network.cut import FrozenPrefix, stored_taps
@@ -76,7 +76,7 @@ class _PassWork:
         """Images of which some view is missing, one a content."""
         lost = frozenset[str]().union(*self.missing)
         scene = self.scene
-        return in_order(first_of_each(scene.arranged.learn, [*lost]), scene.collection, scene.prep)
+        return in_order(first_of_each(scene.labelled.learn, [*lost]), scene.collection, scene.prep)
 
     def views_of(self, examples: Sequence[Example]) -> list[Pixels]:
         """The missing views of some images, one array a view: decoded once."""
@@ -124,9 +124,11 @@ def store_views(scene: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
         ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
         for base in _bases(scene, chosen, engine, stream)
     ]
-    shelves = tuple(store.shelf(key) for key in keys)
-    hashes = [example.sha256 for example in scene.arranged.learn]
-    lost = here().gathered(tuple(frozenset(shelf.missing(hashes)) for shelf in shelves))[0]
+    shelves = tuple(store.cache_file(key) for key in keys)
+    hashes = [example.sha256 for example in scene.labelled.learn]
+    lost = here().gathered(tuple(frozenset(cache_file.missing(hashes)) for cache_file in shelves))[
+        0
+    ]
     missing = _share(lost, scene)
     work = _PassWork(scene, chosen, views_of_plan(chosen), shelves, missing)
     prefix = FrozenPrefix(network, chosen.cut, wanted)
@@ -138,8 +140,8 @@ def store_views(scene: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
         yield from _carry(work, parts, stream) if stream else _pass(work, engine, prefix)
     if here().size > 1 and any(lost):
         here().gathered(None)  # all have come to the end of their share
-        for shelf in shelves:
-            shelf.refresh()
+        for cache_file in shelves:
+            cache_file.refresh()
     shape = network.record.parts[chosen.cut - 1].shape_out
     ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
     columns = {
@@ -152,17 +154,17 @@ def store_views(scene: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
     return CachedBatches(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
 
 
-def _absent(shelf: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
-    return frozenset(shelf.absent(wanted))
+def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
+    return frozenset(cache_file.absent(wanted))
 
 
 def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
     """The plain view of a network that is streamed, of images whose look kept the output."""
-    features, lost = work.scene.look.features.shelf, work.missing[0]
+    features, lost = work.scene.look.features.cache_file, work.missing[0]
     if not isinstance(features.key, FeatureKey):
         return
-    with FeatureCache(default_root()).shelf(main_key(features.key, work.chosen.cut)) as kept:
-        todo = first_of_each(work.scene.arranged.learn, [*lost - {*kept.missing(lost)}])
+    with FeatureCache(default_root()).cache_file(main_key(features.key, work.chosen.cut)) as kept:
+        todo = first_of_each(work.scene.labelled.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
             taps = [features.read(contents, tap.name) for tap in wanted]
@@ -173,7 +175,7 @@ def _share(
     missing: tuple[frozenset[str], ...], scene: TrainingDataset
 ) -> tuple[frozenset[str], ...]:
     """What of the missing views, by number, this process is to make: all views of an image."""
-    todo = first_of_each(scene.arranged.learn, [*frozenset[str]().union(*missing)])
+    todo = first_of_each(scene.labelled.learn, [*frozenset[str]().union(*missing)])
     own = frozenset(example.sha256 for example in here().share(todo))
     return tuple(lost & own for lost in missing)
 
@@ -251,22 +253,22 @@ def _made(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Engine:
 
 def _carry(work: _PassWork, parts: Sequence[OffloadedBlock], stream: str) -> Steps[None]:
     """The same of a network that is streamed: part by part, one view after the other."""
-    store, learn = FeatureCache(default_root()), work.scene.arranged.learn
+    store, learn = FeatureCache(default_root()), work.scene.labelled.learn
     for number, lost in enumerate(work.missing):
         todo = first_of_each(learn, [*lost])
         if not todo:
             continue
         begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
         yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
-        shelf, alone = work.shelves[number], work.just(number)
-        made = belt_of(store, shelf.key, (e.sha256 for e in learn), parts, stream)
-        belt = replace(made, keeps_last=True, stage="tune")
-        with belt.held():
-            belt.open([e.sha256 for e in todo])
-            yield from belt.run(len(todo), partial(_fed, alone, number, todo))
-            for contents, rows in belt.rows():
+        cache_file, alone = work.shelves[number], work.just(number)
+        made = belt_of(store, cache_file.key, (e.sha256 for e in learn), parts, stream)
+        block_queue = replace(made, keeps_last=True, stage="tune")
+        with block_queue.held():
+            block_queue.open([e.sha256 for e in todo])
+            yield from block_queue.run(len(todo), partial(_fed, alone, number, todo))
+            for contents, rows in block_queue.rows():
                 _keep(work, number, contents, rows)
-            belt.clear()
+            block_queue.clear()
 
 
 def _fed(work: _PassWork, number: int, todo: Sequence[Example]) -> Iterator[Chunk]:

@@ -149,63 +149,63 @@ def _check_blocks(found: int, needed: int, nouns: Nouns) -> None:
         )
 
 
-def pose(arranged: LabelledRows, plan: Plan) -> SelectionProblem:
+def pose(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
     """The learning problem with its outer folds; a hold-out is the only fold."""
-    n, seed, n_folds = len(arranged.learn), plan.training.seed.value, plan.head.outer_folds.value
-    if arranged.holdout:
-        outer: tuple[Rows, ...] = (np.arange(n - arranged.holdout, n),)
+    n, seed, n_folds = len(labelled.learn), plan.training.seed.value, plan.head.outer_folds.value
+    if labelled.holdout:
+        outer: tuple[Rows, ...] = (np.arange(n - labelled.holdout, n),)
     else:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(arranged.folding, arranged.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
+        fold = folds(labelled.folding, labelled.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     return SelectionProblem(
-        arranged.labels, arranged.n_classes, arranged.groups, outer, arranged.target
+        labelled.labels, labelled.n_classes, labelled.groups, outer, labelled.target
     )
 
 
-def pose_on(arranged: LabelledRows, keep: Rows) -> SelectionProblem:
+def pose_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
     """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
-    groups = groups_within(arranged.groups, keep, len(arranged.learn))
+    groups = groups_within(labelled.groups, keep, len(labelled.learn))
     return SelectionProblem(
-        arranged.labels[keep], arranged.n_classes, tuple(groups), (), arranged.target
+        labelled.labels[keep], labelled.n_classes, tuple(groups), (), labelled.target
     )
 
 
-def draw_rows(arranged: LabelledRows, most: int, seed: int) -> Rows:
+def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
     """Training rows to measure on: all, or a stratified draw of whole blocks, about `most`.
 
     Where blocks are too few to draw from, some rows of every block are drawn.
     """
-    n = arranged.n_train
+    n = labelled.n_train
     rng = np.random.default_rng([seed, 1])
     pool = np.arange(n)
-    if n > most and rules.LEAST_A_CLASS * arranged.n_classes > most:
+    if n > most and rules.LEAST_A_CLASS * labelled.n_classes > most:
         # A row or two of each class tell nothing: some classes, with all their rows.
-        size = n // arranged.n_classes
+        size = n // labelled.n_classes
         a_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
         count = max(most // max(a_class, 1), 2)
-        chosen = rng.choice(arranged.n_classes, size=min(count, arranged.n_classes), replace=False)
-        pool = np.flatnonzero(np.isin(arranged.strata[:n], chosen))
+        chosen = rng.choice(labelled.n_classes, size=min(count, labelled.n_classes), replace=False)
+        pool = np.flatnonzero(np.isin(labelled.strata[:n], chosen))
     parts = -(-len(pool) // most)
     if parts < 2:
         return pool
-    blocks, labels = arranged.blocks()[pool], arranged.folding[pool]
+    blocks, labels = labelled.blocks()[pool], labelled.folding[pool]
     if len(np.unique(blocks)) >= LEAST_BLOCKS * parts:
         drawn: Rows = pool[folds(labels, blocks, parts, rng) == 0]
         return drawn
     draw = folds(labels, np.arange(len(pool)), parts, rng)
     draws = [pool[draw == part] for part in range(parts)]
-    return max(draws, key=lambda rows: len(np.unique(arranged.blocks()[rows])))
+    return max(draws, key=lambda rows: len(np.unique(labelled.blocks()[rows])))
 
 
-def labels_among(rows: Rows, arranged: LabelledRows) -> Truth:
+def labels_among(rows: Rows, labelled: LabelledRows) -> Truth:
     """The labels of chosen rows, numbered anew where a class is missing. Shapes: (m,)."""
-    return arranged.target.among(arranged.labels[rows])
+    return labelled.target.among(labelled.labels[rows])
 
 
-def groups_among(rows: Rows, arranged: LabelledRows) -> list[Rows]:
+def groups_among(rows: Rows, labelled: LabelledRows) -> list[Rows]:
     """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
-    return members(arranged.blocks()[rows])
+    return members(labelled.blocks()[rows])
 
 
 def members(blocks: NDArray[np.int64]) -> list[Rows]:
@@ -293,7 +293,7 @@ class TrainingDataset:
 
     collection: Collection
     look: ExtractedFeatures
-    arranged: LabelledRows
+    labelled: LabelledRows
     prep: Inputs
     profiles: dict[str, Profile]
     budget: Budget
@@ -309,7 +309,7 @@ class TrainingDataset:
     @property
     def basis(self) -> Basis:
         """What the verdict calls that which labels are learnt from."""
-        return basis_of(self.start, self.arranged.nouns)
+        return basis_of(self.start, self.labelled.nouns)
 
     @property
     def taps(self) -> tuple[FeatureLayer, ...]:
@@ -318,7 +318,7 @@ class TrainingDataset:
 
     def examples(self, rows: Rows) -> list[Example]:
         """The examples of some learning rows."""
-        return [self.arranged.learn[row] for row in rows]
+        return [self.labelled.learn[row] for row in rows]
 
     def vectors(self, rows: Rows) -> dict[FeatureLayer, Features]:
         """The taps of the pair for some learning rows, from the store. Shapes: each (m, d_t)."""
@@ -341,7 +341,7 @@ class Sample:
     kernels: list[Array]
 
 
-def set_scene(
+def training_dataset(
     collection: Collection,
     look: ExtractedFeatures,
     start: BaseModelRecord,
@@ -353,7 +353,7 @@ def set_scene(
     return TrainingDataset(
         collection=inherited.told(collection),
         look=look,
-        arranged=arrange(collection.record),
+        labelled=arrange(collection.record),
         prep=start.preprocessing,
         profiles=profiles(look.taps),
         budget=budget,
@@ -365,12 +365,12 @@ def set_scene(
 
 def draw(scene: TrainingDataset, most: int) -> Sample:
     """About `most` training rows; a hold-out and a test part are not looked at."""
-    rows = draw_rows(scene.arranged, most, scene.seed)
+    rows = draw_rows(scene.labelled, most, scene.seed)
     vectors = scene.vectors(rows)
     return Sample(
         rows=rows,
-        labels=labels_among(rows, scene.arranged),
-        groups=groups_among(rows, scene.arranged),
+        labels=labels_among(rows, scene.labelled),
+        groups=groups_among(rows, scene.labelled),
         vectors=vectors,
         kernels=scene.kernels([*vectors.values()]),
     )

@@ -22,7 +22,7 @@ from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
 from warmstart.training.data_parallel import DataParallel, Inputs, Way
-from warmstart.training.outfit import TrainableNetwork
+from warmstart.training.trainable import TrainableNetwork
 
 TOGETHER = "torch.distributed.checkpoint.hf_storage"  # what several processes write with
 TIMES = 3  # passes through each part, of which the quickest counts
@@ -30,7 +30,9 @@ HELD = frozenset[Action]({"frozen"})
 DOWN, OWN = 1.0, 1.0  # passes that gradients take: down through a part, and for its own weights
 
 
-def way_of(outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs) -> Way:
+def way_of(
+    trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+) -> Way:
     """As the plan says; alone, it is plain training.
 
     `some` are inputs of the tail, on which parts are timed.
@@ -64,25 +66,27 @@ def way_of(outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, som
             f"--parallel {chosen.parallel} takes a GPU for each process, and {world.local} "
             f"processes share {n_gpus}; start at most {n_gpus} a machine, or use --device cpu."
         )
-    return _SHARING[chosen.parallel](outfit, tail, chosen, some)
+    return _SHARING[chosen.parallel](trainable, tail, chosen, some)
 
 
 def _pipeline(
-    outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+    trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
 ) -> Way:
     from warmstart.training.pipeline import Pipeline
 
     world, device = here(), chosen.device
-    pieces = world.same(_cut(outfit, tail, chosen, tuple(value.to(device) for value in some)))
-    kept = keepers(tail, outfit.owners, pieces)
+    pieces = world.same(_cut(trainable, tail, chosen, tuple(value.to(device) for value in some)))
+    kept = keepers(tail, trainable.owners, pieces)
     own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
-    return Pipeline(tail, own, outfit.model.state_dict(keep_vars=True), kept, device)
+    return Pipeline(tail, own, trainable.model.state_dict(keep_vars=True), kept, device)
 
 
-def _sharded(outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs) -> Way:
+def _sharded(
+    trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+) -> Way:
     from warmstart.training.fsdp import Sharded
 
-    return Sharded(tail, together(tail), outfit.model.state_dict(keep_vars=True), chosen.device)
+    return Sharded(tail, together(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
 
 
 _SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Way]] = {
@@ -113,15 +117,15 @@ def tell_way(way: Way) -> Steps[None]:
 
 
 def _cut(
-    outfit: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
+    trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
 ) -> tuple[range, ...]:
     """Parts of each piece, numbered from 1. The first keeps what lies below, the last the head."""
     numbers = range(tail.cut + 1, max(tap.part for tap in tail.scan.taps) + 1)
     size = chosen.micro_batch or chosen.batch
     main = some[0].repeat(-(-size // len(some[0])), *[1] * (some[0].ndim - 1))[:size]
-    costs = _costs(outfit, tail, chosen, numbers, main)
-    sizes = [part.parameters for part in outfit.network.record.parts]
-    whole = sum(parameter.numel() for parameter in outfit.model.parameters())
+    costs = _costs(trainable, tail, chosen, numbers, main)
+    sizes = [part.parameters for part in trainable.network.record.parts]
+    whole = sum(parameter.numel() for parameter in trainable.model.parameters())
     kept = [float(sizes[number - 1]) for number in numbers]
     kept[0] += sum(sizes[: tail.cut])
     kept[-1] += max(whole - sum(kept), 0.0)
@@ -133,19 +137,19 @@ def _cut(
 
 @torch.inference_mode()
 def _costs(
-    outfit: TrainableNetwork,
+    trainable: TrainableNetwork,
     tail: UnfrozenBlocks,
     chosen: Schedule,
     numbers: Sequence[int],
     main: Tensor,
 ) -> list[tuple[float, float]]:
     """Seconds of each part in an update, forwards and backwards."""
-    outfit.model.eval()
+    trainable.model.eval()
     found, is_below = [], False
     for number in numbers:
         step = tail.scan.steps.parts[number - 1]
-        seconds, made = _timed(partial(step.run, outfit.model.trunk), main)
-        moves = action_of(outfit.actions, step.name) not in HELD
+        seconds, made = _timed(partial(step.run, trainable.model.trunk), main)
+        moves = action_of(trainable.actions, step.name) not in HELD
         passed = DOWN * is_below + OWN * moves
         again = 1.0 if chosen.recompute and passed else 0.0
         found.append((seconds, seconds * (passed + again)))

@@ -32,12 +32,12 @@ from warmstart.training.lesson import SCALES, TrainingTask
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import stirred
-from warmstart.training.outfit import TrainableNetwork, outfit
 from warmstart.training.output import RefitHead, Warmths, calibrated, joined_outputs
 from warmstart.training.score import as_it_came, fit_on, head_probabilities
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import BatchSource, LiveBatches, TrainingContext
 from warmstart.training.ship import HEAD, Decision, decide
+from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import (
     END,
     LOOKS,
@@ -154,8 +154,8 @@ def tune(
     Raises: TrainingError if a frozen tensor changed.
     """
     if not plan.is_trained:
-        read = scene.look.reader(scene.arranged.learn)
-        came = as_it_came(scene.prior, scene.arranged, read)
+        read = scene.look.reader(scene.labelled.learn)
+        came = as_it_came(scene.prior, scene.labelled, read)
         return FineTuned(
             scene.look.network,
             head,
@@ -168,15 +168,15 @@ def tune(
     folds_held = held_out(scene, schedule(plan).folds)
     steps = _steps(scene, plan, folds_held)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
-    values["unit"] = scene.arranged.nouns.many
+    values["unit"] = scene.labelled.nouns.many
     yield Event(stage="tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(scene.look.network.record))
     source = yield from open_source(scene, plan)
     room = TrainingContext(
         source=source,
-        labels=scene.arranged.labels,
-        blocks=scene.arranged.blocks(),
-        target=scene.arranged.target,
+        labels=scene.labelled.labels,
+        blocks=scene.labelled.blocks(),
+        target=scene.labelled.target,
         before=digests,
         checkpoints=job.checkpoints,
         steps=steps,
@@ -198,7 +198,7 @@ class _TrainingJob:
     def without(self, room: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
         """One training for each fold, on all rows but those; what they say of them."""
         n, scene = len(room.labels), self.scene
-        shape = (n, scene.arranged.n_classes)
+        shape = (n, scene.labelled.n_classes)
         found = _HeldOut(
             np.full((REFIT + len(REFITTED), *shape), np.nan),
             np.full(shape, np.nan),
@@ -313,26 +313,26 @@ class _TrainingJob:
 
         taught = yield from stirred(of_all, range(first, len(room.steps)), held.scale)
         guards += taught.guards
-        if taught.outfit is None:
+        if taught.trainable is None:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(scene, plan, head, held)
         memory = BaseModelAnswers(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
         make = of_all(first, taught.scale).make
-        kept = keep_memory(memory, taught.outfit, make, chosen, scores)
+        kept = keep_memory(memory, taught.trainable, make, chosen, scores)
         told, end = yield from kept
         guards += told
         if end is not chosen:  # the network that ships is another one
             chosen, decision = end, self.decision(room, held, end)
         again = RefitHead(scene, plan, room.source)
-        output, reader = again.end(taught.outfit, head, chosen, warmths)
+        output, reader = again.end(taught.trainable, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
         return FineTuned(
-            network=taught.outfit.network,
+            network=taught.trainable.network,
             head=tuned,
             reader=reader,
             plan=carried_out(plan, joined),
-            actions=taught.outfit.actions,
+            actions=taught.trainable.actions,
             guards=tuple(guards),
             before=held.before,
             decision=decision,
@@ -355,7 +355,7 @@ class _TrainingJob:
         steps = room.steps
 
         def make() -> TrainableNetwork:
-            return outfit(scene.look.network, plan, head, read, scene.seed)
+            return trainable(scene.look.network, plan, head, read, scene.seed)
 
         again = RefitHead(scene, plan, room.source)
 
@@ -378,14 +378,14 @@ class _TrainingJob:
 
 def _steps(scene: TrainingDataset, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
     """Updates of each training, in proportion to what it learns from; the last learn from all."""
-    n, chosen = len(scene.arranged.learn), schedule(plan)
+    n, chosen = len(scene.labelled.learn), schedule(plan)
     steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
     return (*steps, *[chosen.n_steps] * chosen.soup)
 
 
 def open_source(scene: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
     """Stored outputs of the frozen parts, or images for the whole network."""
-    chosen, learn = schedule(plan), scene.arranged.learn
+    chosen, learn = schedule(plan), scene.labelled.learn
     if chosen.cut:
         return (yield from store_views(scene, plan))
     return LiveBatches(
@@ -400,13 +400,13 @@ def open_source(scene: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
 def _head_alone(scene: TrainingDataset, plan: Plan, head: HeadFit, held: _HeldOut) -> FineTuned:
     """What is left where training was given up: the network as it came, its fitted head."""
     why = gave_up(plan, held.guards[-1].kind, held.failed)
-    read = scene.look.reader(scene.arranged.learn)
+    read = scene.look.reader(scene.labelled.learn)
     return FineTuned(
         network=scene.look.network,
         head=head,
         reader=scene.look.reader,
         plan=given_up(plan, why),
-        own_head=as_it_came(scene.prior, scene.arranged, read),
+        own_head=as_it_came(scene.prior, scene.labelled, read),
         guards=tuple(held.guards),
         given_up=why,
     )
@@ -428,11 +428,11 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
 
 def held_out(scene: TrainingDataset, n_folds: int) -> list[Rows]:
     """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
-    arranged, n = scene.arranged, len(scene.arranged.learn)
-    if arranged.holdout:
-        return [np.arange(n - arranged.holdout, n)]
+    labelled, n = scene.labelled, len(scene.labelled.learn)
+    if labelled.holdout:
+        return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([scene.seed, 7])
-    part = folds(arranged.folding, arranged.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
+    part = folds(labelled.folding, labelled.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
     return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
 
 

@@ -23,9 +23,9 @@ from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.guards import Alarm, forgetting
-from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.output import run_from
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import CANDIDATES, LOOKS, PASS, SHARES, ChosenEnd
 
 ROWS = 200  # examples on which it is measured
@@ -44,14 +44,14 @@ class BaseModelAnswers:
     rows: Rows
     step: int
 
-    def weigh(self, outfit: TrainableNetwork) -> Alarm | None:
+    def weigh(self, trainable: TrainableNetwork) -> Alarm | None:
         """An alarm where tuned layers do not tell these rows apart as the start's did."""
-        wanted = self._taps(outfit)
+        wanted = self._taps(trainable)
         if not wanted:
             return None
         examples = self.scene.examples(self.rows)
         read, start = self.scene.look.reader(examples), self.scene.look.network
-        after = self._after(outfit, wanted)
+        after = self._after(trainable, wanted)
         likeness = {
             start.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
             for tap in wanted
@@ -64,25 +64,25 @@ class BaseModelAnswers:
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
-    def _taps(self, outfit: TrainableNetwork) -> tuple[FeatureLayer, ...]:
+    def _taps(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
         record = self.scene.look.network.record
         tuned = {
             number
             for number, part in enumerate(record.parts, 1)
-            if outfit.actions[part.name] in ("tuned", "low-rank")
+            if trainable.actions[part.name] in ("tuned", "low-rank")
         }
         return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
 
     def _after(
-        self, outfit: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
+        self, trainable: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
     ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
         scan, source = plan_scan(self.scene.look.network, wanted), self.room.source
         made = []
         for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
             plain = self.room.plain(self.rows[first : first + PASS], wanted)
-            made.append(run_from(outfit.network, scan, source.cut, plain))
+            made.append(run_from(trainable.network, scan, source.cut, plain))
         joined = [torch.cat(rows).numpy() for rows in zip(*made, strict=True)]
         return dict(zip(wanted, joined, strict=True))
 
@@ -95,23 +95,23 @@ def outputs(network: Network, vectors: Features) -> Features:
 
 def keep_memory(
     memory: BaseModelAnswers,
-    outfit: TrainableNetwork,
+    trainable: TrainableNetwork,
     make: Callable[[], TrainableNetwork],
     chosen: ChosenEnd,
     scores: Array,
 ) -> Steps[tuple[tuple[GuardNote, ...], ChosenEnd]]:
     """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
 
-    `make` gives the outfit before training; `outfit` is changed in place. Returns what is told
+    `make` gives the outfit before training; `trainable` is changed in place. Returns what is told
     of it, and the end that is taken then.
     Shapes: scores (C, n, K) of each candidate end.
     """
-    alarm = memory.weigh(outfit)
+    alarm = memory.weigh(trainable)
     if alarm is None:
         return (), chosen
     action = _KEPT
     if shares := _shares(chosen, memory.room.blocks):
-        found = _go_back(memory, outfit, make, shares, chosen.route.share)
+        found = _go_back(memory, trainable, make, shares, chosen.route.share)
         action = _AS_MUCH
         if found is not None:
             share = CANDIDATES[found].share
@@ -125,27 +125,27 @@ def keep_memory(
 
 def _go_back(
     memory: BaseModelAnswers,
-    outfit: TrainableNetwork,
+    trainable: TrainableNetwork,
     make: Callable[[], TrainableNetwork],
     ends: Sequence[int],
     gone: float,
 ) -> int | None:
     """The first of these ends at which nothing is forgotten; None, and as it was, if none is.
 
-    `gone`: the share of the way that lies behind `outfit`.
+    `gone`: the share of the way that lies behind `trainable`.
     """
     begun = make()
     lora.merge(begun.network.trunk)  # tensors are called as in the trained one
     ended = {
         n: t.detach().clone()
-        for n, t in outfit.model.state_dict(keep_vars=True).items()
+        for n, t in trainable.model.state_dict(keep_vars=True).items()
         if not isinstance(t, Mapped)  # frozen, and still in its file
     }
     for number in ends:
-        blend(outfit, begun, ended, CANDIDATES[number].share / gone)
-        if memory.weigh(outfit) is None:
+        blend(trainable, begun, ended, CANDIDATES[number].share / gone)
+        if memory.weigh(trainable) is None:
             return number
-    outfit.model.load_state_dict(ended, strict=False)
+    trainable.model.load_state_dict(ended, strict=False)
     return None
 
 
@@ -169,11 +169,11 @@ def _shares(chosen: ChosenEnd, blocks: Rows) -> list[int]:
 
 @torch.no_grad()
 def blend(
-    outfit: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
+    trainable: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
 ) -> None:
     """Put weights `share` of the way from those at the beginning to those at the end."""
     start = begun.model.state_dict()
-    state = outfit.model.state_dict()
+    state = trainable.model.state_dict()
     for name, tensor in ended.items():
         if tensor.is_floating_point() and name in start and start[name].shape == tensor.shape:
             state[name].copy_(torch.lerp(start[name], tensor, share))

@@ -16,8 +16,8 @@ from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import Saved
-from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import (
     CANDIDATES,
     PASS,
@@ -34,13 +34,13 @@ SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
 class TrainedNetwork:
     """A trained network, and what was seen on the way.
 
-    `outfit` is None where no rate worked, and where a training that held rows out had been
+    `trainable` is None where no rate worked, and where a training that held rows out had been
     finished before an interruption. `scores` holds what each candidate says of the rows
     held out, (C, m, K), last those with an output fitted anew, where that was asked for.
     `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
     """
 
-    outfit: TrainableNetwork | None
+    trainable: TrainableNetwork | None
     n_stages: int
     scores: Array
     scale: float
@@ -95,7 +95,7 @@ class TrainingTask:
             yield guard(alarm.kind, f"{alarm.sentence}; {done}")
             if is_last:
                 break
-        scores = no_scores(attempt.outfit, self.held)
+        scores = no_scores(attempt.trainable, self.held)
         failed = TrainedNetwork(None, 0, scores, scale, tuple(notes), has_failed=True)
         self._keep(failed)
         return failed
@@ -121,19 +121,21 @@ class TrainingTask:
         return not len(self.held)
 
     def _taught(self, attempt: TrainingAttempt, notes: list[GuardNote]) -> TrainedNetwork:
-        outfit, scores = attempt.outfit, attempt.looks.scores()
+        trainable, scores = attempt.trainable, attempt.looks.scores()
         attempt.settle()
-        outfit.model.cpu()
-        self._prove(outfit)
-        if not np.isfinite(held_scores(outfit, self.room, self.rows[:PASS])).all():
+        trainable.model.cpu()
+        self._prove(trainable)
+        if not np.isfinite(held_scores(trainable, self.room, self.rows[:PASS])).all():
             raise TrainingError(
                 "the trained network's answers are not numbers; use --strategy head."
             )
         if self.refit is not None:
             scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
-        taught = TrainedNetwork(outfit, attempt.joining.joined, scores, attempt.scale, tuple(notes))
+        taught = TrainedNetwork(
+            trainable, attempt.joining.joined, scores, attempt.scale, tuple(notes)
+        )
         self._keep(taught, attempt)
-        lora.merge(outfit.network.trunk)
+        lora.merge(trainable.network.trunk)
         return taught
 
     def _refitted(
@@ -146,7 +148,7 @@ class TrainingTask:
         found = []
         for number in REFITTED[:1] if self.schedule.pairs else REFITTED:
             with attempt.trainer.shown(CANDIDATES[number].share):
-                found.append(refit(attempt.outfit))
+                found.append(refit(attempt.trainable))
         nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))
         return np.stack([*found, *nothing])
 
@@ -179,13 +181,13 @@ class TrainingTask:
             return taught
         attempt = TrainingAttempt(self, taught.scale, guards)
         attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
-        attempt.outfit.model.cpu()
-        self._prove(attempt.outfit)
-        lora.merge(attempt.outfit.network.trunk)
-        return replace(taught, outfit=attempt.outfit)
+        attempt.trainable.model.cpu()
+        self._prove(attempt.trainable)
+        lora.merge(attempt.trainable.network.trunk)
+        return replace(taught, trainable=attempt.trainable)
 
-    def _prove(self, outfit: TrainableNetwork) -> None:
-        moved = ledger.violations(self.room.before, outfit.network, outfit.actions)
+    def _prove(self, trainable: TrainableNetwork) -> None:
+        moved = ledger.violations(self.room.before, trainable.network, trainable.actions)
         if moved:
             raise TrainingError(
                 f"{len(moved)} frozen tensors changed while training (first: {moved[0]}); nothing "

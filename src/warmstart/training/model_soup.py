@@ -18,7 +18,7 @@ from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
 from warmstart.training.lesson import TrainedNetwork, TrainingTask
 from warmstart.training.loop import mean_loss
-from warmstart.training.outfit import TrainableNetwork, moving_of
+from warmstart.training.trainable import TrainableNetwork, moving_of
 from warmstart.training.validation import held_scores, spread
 
 ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
@@ -37,27 +37,27 @@ def stirred(
     """
     lesson = make(numbers[0], scale)
     taught = yield from lesson.learn()
-    outfit = taught.outfit
-    if len(numbers) == 1 or outfit is None:
+    trainable = taught.trainable
+    if len(numbers) == 1 or trainable is None:
         return taught
     rows = spread(lesson.rows, ROWS)
-    first = _weights(outfit)
-    mean, losses = first, [_loss(lesson, outfit, rows)]
+    first = _weights(trainable)
+    mean, losses = first, [_loss(lesson, trainable, rows)]
     for count, number in enumerate(numbers[1:], start=2):
         again = yield from make(number, taught.scale).learn()
         taught = replace(taught, guards=(*taught.guards, *again.guards))
-        if again.outfit is None:
+        if again.trainable is None:
             break  # its guards tell why; what was learnt before stands
-        losses.append(_loss(lesson, again.outfit, rows))
-        mean = _moved(mean, _weights(again.outfit), 1 / count)
+        losses.append(_loss(lesson, again.trainable, rows))
+        mean = _moved(mean, _weights(again.trainable), 1 / count)
         del again  # a whole network
     if len(losses) == 1:
         return taught
-    _put(outfit, mean)
-    height = _loss(lesson, outfit, rows) - float(np.mean(losses))
+    _put(trainable, mean)
+    height = _loss(lesson, trainable, rows) - float(np.mean(losses))
     target = lesson.room.target
     if height > BARRIER * target.blind_loss(lesson.room.labels[lesson.rows]):
-        _put(outfit, first)
+        _put(trainable, first)
         text = f"the mean of {len(losses)} trainings answers worse than each; the first is kept"
         yield note("tune", "Mean", text)
     else:
@@ -65,8 +65,8 @@ def stirred(
     return taught
 
 
-def _weights(outfit: TrainableNetwork) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in moving_of(outfit).items()}
+def _weights(trainable: TrainableNetwork) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in moving_of(trainable).items()}
 
 
 def _moved(mean: Weights, other: Weights, share: float) -> Weights:
@@ -74,13 +74,13 @@ def _moved(mean: Weights, other: Weights, share: float) -> Weights:
     return {name: torch.lerp(tensor, other[name], share) for name, tensor in mean.items()}
 
 
-def _put(outfit: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
+def _put(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, tensor in moving_of(outfit).items():
+        for name, tensor in moving_of(trainable).items():
             tensor.copy_(weights[name])
 
 
-def _loss(lesson: TrainingTask, outfit: TrainableNetwork, rows: Rows) -> float:
+def _loss(lesson: TrainingTask, trainable: TrainableNetwork, rows: Rows) -> float:
     """Mean loss of learnt rows, not calibrated."""
-    scores = torch.from_numpy(held_scores(outfit, lesson.room, rows))
+    scores = torch.from_numpy(held_scores(trainable, lesson.room, rows))
     return mean_loss(lesson.room.target, scores, lesson.room.targets(rows))

@@ -39,10 +39,10 @@ from warmstart.training.dataset import ReadTap, TrainingDataset, heads_of, pose_
 from warmstart.training.linear_probe import HeadFit, calibrated_by
 from warmstart.training.live import prepared, roomy_folder
 from warmstart.training.loop import ScaledHead
-from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import BatchSource
+from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import REFIT, REFITTED, ChosenEnd
 
 # ---- A second look: the taps of a network that was trained here.
@@ -73,7 +73,7 @@ class TunedFeatures:
             prefix="warmstart-", dir=roomy_folder(width * (len(learn) + 1))
         )
         key = ScratchKey(taps=tuple(Column(name=tap.name) for tap in taps))
-        self._shelf = FeatureCache(Path(self._folder.name)).shelf(key)
+        self._shelf = FeatureCache(Path(self._folder.name)).cache_file(key)
 
     def __call__(self, examples: Sequence[Example]) -> ReadTap:
         """From examples to the reader of their taps, (n, d_t) each."""
@@ -162,50 +162,56 @@ class RefitHead:
     def _profile(self) -> str:
         return for_trained(self.scene.profiles)
 
-    def _look(self, outfit: TrainableNetwork, taps: Sequence[FeatureLayer]) -> TunedFeatures:
+    def _look(self, trainable: TrainableNetwork, taps: Sequence[FeatureLayer]) -> TunedFeatures:
         return TunedFeatures(
-            outfit.network,
+            trainable.network,
             taps,
             self.source,
-            self.scene.arranged.learn,
+            self.scene.labelled.learn,
             self.scene.collection,
             self.scene.prep,
         )
 
-    def held_scores(self, outfit: TrainableNetwork, head: HeadFit, keep: Rows, held: Rows) -> Array:
+    def held_scores(
+        self, trainable: TrainableNetwork, head: HeadFit, keep: Rows, held: Rows
+    ) -> Array:
         """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
 
         In the scale of `head`, the one that training began with.
         """
-        if not may_refit(outfit):
+        if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
-        look = self._look(outfit, self._taps)
+        look = self._look(trainable, self._taps)
         fitted = self._fit(look(self.scene.examples(keep)), head, keep)
         return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
 
     def end(
-        self, outfit: TrainableNetwork, head: HeadFit, chosen: ChosenEnd, warmths: Sequence[Warmths]
+        self,
+        trainable: TrainableNetwork,
+        head: HeadFit,
+        chosen: ChosenEnd,
+        warmths: Sequence[Warmths],
     ) -> tuple[HeadFit, TunedFeatures]:
         """The output that was chosen, in the place of `head`, and a reader of what it listens to.
 
         Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
         `REFITTED`.
         """
-        trained, learn = _trained(outfit, head), self.scene.arranged.learn
+        trained, learn = _trained(trainable, head), self.scene.labelled.learn
         if not chosen.is_refitted:
-            return trained, self._look(outfit, outfit.taps)
+            return trained, self._look(trainable, trainable.taps)
         warmth = warmths[chosen.candidate - REFIT]
-        look = self._look(outfit, [*dict.fromkeys((*outfit.taps, *self._taps))])
+        look = self._look(trainable, [*dict.fromkeys((*trainable.taps, *self._taps))])
         fitted = self._fit(look(learn), head, np.arange(len(learn)))
         if not warmth[0]:
             return fitted, look
-        return _mean((trained, fitted), warmth, outfit.network.record), look
+        return _mean((trained, fitted), warmth, trainable.network.record), look
 
     def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
         scene, name, seed = self.scene, self._profile, int(self.plan.training.seed.number)
         family = heads_of((name,), (PENALTY,), scene.profiles, read, len(rows), seed)[name]
-        found = family.refit(pose_on(scene.arranged, rows), PENALTY)
+        found = family.refit(pose_on(scene.labelled, rows), PENALTY)
         return replace(
             head,
             name=name,
@@ -216,12 +222,12 @@ class RefitHead:
         )
 
 
-def may_refit(outfit: TrainableNetwork) -> bool:
+def may_refit(trainable: TrainableNetwork) -> bool:
     """Whether the parts are those that the profiles were made for, and have learnt something.
 
     Layers that were added or began at random have an output of their own.
     """
-    return set(outfit.actions.values()) <= MOVED
+    return set(trainable.actions.values()) <= MOVED
 
 
 def joined_outputs(
@@ -288,18 +294,18 @@ def calibrated(
     return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
 
 
-def _trained(outfit: TrainableNetwork, head: HeadFit) -> HeadFit:
+def _trained(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
     """The trained output in the form that closed-form heads have.
 
     Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
     class bias of the fitted head stands in its bias already.
     """
-    weight, bias = cast(ScaledHead, outfit.model.head).plain()
-    is_fresh = "fresh" in outfit.actions.values()
+    weight, bias = cast(ScaledHead, trainable.model.head).plain()
+    is_fresh = "fresh" in trainable.actions.values()
     return replace(
         head,
         name="linear" if is_fresh else head.name,
-        taps=outfit.taps,
+        taps=trainable.taps,
         weight=(weight / head.warmth).float().numpy(),
         bias=(bias / head.warmth).float().numpy(),
     )

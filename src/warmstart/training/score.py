@@ -32,18 +32,18 @@ from warmstart.training.prior import Prior
 
 def fit_all(scene: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
     """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
-    arranged = scene.arranged
-    read = scene.look.reader(arranged.learn)
-    heads = dataset.heads(plan, scene.profiles, read, len(arranged.learn), scene.prior)
-    problem = dataset.pose(arranged, plan)
-    return (yield from fit_head(heads, problem, 0 if arranged.holdout else None))
+    labelled = scene.labelled
+    read = scene.look.reader(labelled.learn)
+    heads = dataset.heads(plan, scene.profiles, read, len(labelled.learn), scene.prior)
+    problem = dataset.pose(labelled, plan)
+    return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
 def fit_on(scene: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
     read = scene.look.reader(scene.examples(keep))
     heads = dataset.heads(plan, scene.profiles, read, len(keep), scene.prior)
-    return drain(fit_head(heads, dataset.pose_on(scene.arranged, keep)))
+    return drain(fit_head(heads, dataset.pose_on(scene.labelled, keep)))
 
 
 Probabilities = NDArray[np.float64]
@@ -89,35 +89,35 @@ def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def estimate(head: HeadFit, arranged: LabelledRows, method: Method | None = None) -> Estimate:
+def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None) -> Estimate:
     """The score on the rows that some fold held out, with its interval.
 
     `method` where it is that of another estimate, with which this one is compared.
     """
     held = head.fold >= 0
     method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
-    credits = arranged.target.credits(head.probabilities[held], arranged.labels[held])
-    return measure_of(arranged.target).estimate(credits, arranged.blocks()[held], method)
+    credits = labelled.target.credits(head.probabilities[held], labelled.labels[held])
+    return measure_of(labelled.target).estimate(credits, labelled.blocks()[held], method)
 
 
 def score_test(
-    head: HeadFit, arranged: LabelledRows, read: ReadTap
+    head: HeadFit, labelled: LabelledRows, read: ReadTap
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
-    answers, measure = head_probabilities(head, read, arranged.target), measure_of(arranged.target)
-    found = blocks(arranged.test, arranged.twins)
-    certainty = _certainty(head, arranged)
-    return measure.scores(answers, arranged.test_labels, found, certainty, arranged.names), answers
+    answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
+    found = blocks(labelled.test, labelled.twins)
+    certainty = _certainty(head, labelled)
+    return measure.scores(answers, labelled.test_labels, found, certainty, labelled.names), answers
 
 
-def confident(head: HeadFit, arranged: LabelledRows) -> Confident | None:
+def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
     """Answers out of fold that are called confident: their share, and how many are right."""
-    certainty = _certainty(head, arranged)
+    certainty = _certainty(head, labelled)
     least = certainty.sure_from if isinstance(certainty, ClassCertainty) else None
     if least is None:
         return None
     held = head.fold >= 0
-    answers, truth = head.probabilities[held], arranged.labels[held]
+    answers, truth = head.probabilities[held], labelled.labels[held]
     chosen = answers.max(axis=1) >= least
     if not chosen.any():
         return None
@@ -125,29 +125,29 @@ def confident(head: HeadFit, arranged: LabelledRows) -> Confident | None:
     return Confident(share=float(chosen.mean()), right=right)
 
 
-def _certainty(head: HeadFit, arranged: LabelledRows) -> AnswerCertainty:
+def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
     held = head.fold >= 0
-    return measure_of(arranged.target).certainty(
-        head.probabilities[held], arranged.labels[held], arranged.blocks()[held]
+    return measure_of(labelled.target).certainty(
+        head.probabilities[held], labelled.labels[held], labelled.blocks()[held]
     )
 
 
-def as_it_came(prior: Prior | None, arranged: LabelledRows, read: ReadTap) -> Estimate | None:
+def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadTap) -> Estimate | None:
     """What a run's own output, made of equally named classes, is worth before anything is learnt.
 
     None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
     """
     if prior is None or not all(prior.known):
         return None
-    return accuracy_estimate(prior.scores(read), arranged.labels, arranged.blocks(), "holdout")
+    return accuracy_estimate(prior.scores(read), labelled.labels, labelled.blocks(), "holdout")
 
 
 def calibration_record(
-    head: HeadFit, arranged: LabelledRows, unknown_from: float, nearest: int
+    head: HeadFit, labelled: LabelledRows, unknown_from: float, nearest: int
 ) -> CalibrationRecord:
     """When an answer is sure, promised on rows held out; and when an input is unknown."""
-    calibration = delivered(head, arranged.target)
-    return _certainty(head, arranged).record(
+    calibration = delivered(head, labelled.target)
+    return _certainty(head, labelled).record(
         temperature=calibration.temperature,
         class_bias=tuple(float(b) for b in calibration.bias),
         unknown_from=unknown_from,
@@ -161,14 +161,14 @@ def delivered(head: HeadFit, target: Target) -> Calibration:
 
 
 def predictions(
-    head: HeadFit, arranged: LabelledRows, classes: Sequence[str], measured: Measured
+    head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: Measured
 ) -> Iterator[Prediction]:
     """One line for every row held out by a fold, then for every test row."""
-    measure, certainty = measure_of(arranged.target), _certainty(head, arranged)
-    rows = zip(arranged.learn, head.fold, head.probabilities, strict=True)
+    measure, certainty = measure_of(labelled.target), _certainty(head, labelled)
+    rows = zip(labelled.learn, head.fold, head.probabilities, strict=True)
     for example, fold, p in rows:
         if fold >= 0:
             yield measure.line(example, int(fold), p, classes, certainty)
     if measured.test_probabilities is not None:
-        for example, p in zip(arranged.test, measured.test_probabilities, strict=True):
+        for example, p in zip(labelled.test, measured.test_probabilities, strict=True):
             yield measure.line(example, None, p, classes, certainty)

@@ -67,7 +67,7 @@ class LiveBatches:
 
 
 class Fetch(Protocol):
-    """A shelf of stored rows: see `features.shelf`."""
+    """A shelf of stored rows: see `features.cache_file`."""
 
     def fetch(self, hashes: Sequence[str]) -> NDArray[np.floating]:
         """Rows by content, (b, width). Raises: KeyError for one that is not there, or damaged."""

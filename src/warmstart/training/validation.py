@@ -18,9 +18,9 @@ from warmstart.tasks.task import Target, Truth
 from warmstart.training.data_parallel import DataParallel as RowWay
 from warmstart.training.data_parallel import Way
 from warmstart.training.loop import mean_loss
-from warmstart.training.outfit import TrainableNetwork
 from warmstart.training.selection import LEAST, cross_parts
 from warmstart.training.shared import TrainingContext
+from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.trainer import Trainer
 
 # ---- Where a training might have ended: looks on the way, and shares of the way from the start.
@@ -178,11 +178,11 @@ class ValidationScores:
         self,
         room: TrainingContext,
         held: Rows,
-        outfit: TrainableNetwork,
+        trainable: TrainableNetwork,
         trainer: Trainer,
         says: bool = True,
     ) -> None:
-        self.room, self.held, self.outfit, self.trainer = room, held, outfit, trainer
+        self.room, self.held, self.trainable, self.trainer = room, held, trainable, trainer
         self.says, self._watched = says, held if says else held[:0]
         self.before: Array | None = None
         self._found: dict[str, Array] = {}
@@ -237,7 +237,7 @@ class ValidationScores:
         Where training ended early, later looks say what the last one did.
         """
         if not self._found:
-            return no_scores(self.outfit, self.held)
+            return no_scores(self.trainable, self.held)
         looked = [self._found.get(f"{k}") for k in range(1, LOOKS + 1)]
         last = self.shown(1.0, self.held) if looked[-1] is None else looked[-1]
         found = [last if scores is None else scores for scores in looked]
@@ -250,7 +250,7 @@ class ValidationScores:
 
     def say(self, rows: Rows) -> Array:
         """Scores of some rows with the weights as they stand, (m, K)."""
-        return held_scores(self.outfit, self.room, rows, self.trainer.way)
+        return held_scores(self.trainable, self.room, rows, self.trainer.way)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -266,21 +266,21 @@ class ValidationScores:
 
 
 def held_scores(
-    outfit: TrainableNetwork, room: TrainingContext, rows: Rows, way: Way | None = None
+    trainable: TrainableNetwork, room: TrainingContext, rows: Rows, way: Way | None = None
 ) -> Array:
     """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
 
     Several processes pass a share each where all of them hold the whole network, and all have
     all of them.
     """
-    outfit.model.eval()
-    bias = outfit.model.head.bias
-    by = way or RowWay(UnfrozenBlocks(outfit.model, room.source.cut), bias.device.type)
+    trainable.model.eval()
+    bias = trainable.model.head.bias
+    by = way or RowWay(UnfrozenBlocks(trainable.model, room.source.cut), bias.device.type)
     own = np.array_split(rows, by.world.size)[by.world.rank]
     found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(own), PASS):
-            inputs = room.plain(own[start : start + PASS], outfit.taps)
+            inputs = room.plain(own[start : start + PASS], trainable.taps)
             found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
     return np.concatenate(by.world.gathered(scores))
@@ -294,12 +294,12 @@ def renew_statistics(
 
     `moving`: what training changes, in whatever process that is kept: they all pass the rows.
     """
-    outfit, way = looks.outfit, looks.trainer.way
+    trainable, way = looks.trainable, looks.trainer.way
     chosen = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
-    with relearning(outfit.model, [*moving]) as is_wanted:
-        device = outfit.model.head.bias.device
+    with relearning(trainable.model, [*moving]) as is_wanted:
+        device = trainable.model.head.bias.device
         for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
-            way.run(*(value.to(device) for value in looks.room.plain(some, outfit.taps)))
+            way.run(*(value.to(device) for value in looks.room.plain(some, trainable.taps)))
 
 
 def spread(rows: Rows, most: int) -> Rows:
@@ -312,6 +312,6 @@ def spread(rows: Rows, most: int) -> Rows:
     return rows[np.arange(n) * len(rows) // max(n, 1)]
 
 
-def no_scores(outfit: TrainableNetwork, held: Rows) -> Array:
+def no_scores(trainable: TrainableNetwork, held: Rows) -> Array:
     """Where nothing was held out, or nothing came of it: (C, m, K) of NaN."""
-    return np.full((len(CANDIDATES), len(held), len(outfit.model.head.bias)), np.nan)
+    return np.full((len(CANDIDATES), len(held), len(trainable.model.head.bias)), np.nan)

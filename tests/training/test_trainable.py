@@ -23,7 +23,7 @@ from warmstart.network.ledger import take_digests, violations
 from warmstart.planning.facts import NetworkFacts
 from warmstart.solve.calibration import Calibration
 from warmstart.training.linear_probe import HeadFit
-from warmstart.training.outfit import outfit
+from warmstart.training.trainable import trainable
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "convnext_atto", "eva02_tiny")
 WORDS = ("head+add", "last:1", "last:1+add", "full", "full+gradual", "full+add", "full+lora")
@@ -75,7 +75,7 @@ def ready(name, strategy, wanted=None):
     wanted = wanted or taps(network.record)
     read, inputs = seen(network, name, wanted)
     head = fitted(network, read, wanted)
-    return network, outfit(network, plan, head, read, 0), answers(head, read), inputs
+    return network, trainable(network, plan, head, read, 0), answers(head, read), inputs
 
 
 def say(model, inputs):
@@ -116,7 +116,7 @@ def heard(name, strategy, wanted):
     network, plan = planned(name, strategy)
     read, inputs = seen(network, name, taps(network.record))
     head = fitted(network, read, wanted)
-    return outfit(network, plan, head, read, 0), answers(head, read), inputs
+    return trainable(network, plan, head, read, 0), answers(head, read), inputs
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
@@ -197,7 +197,7 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
     before = take_digests(marked)
     _, plan = planned(name, "scratch")
     read, inputs = seen(marked, name, taps(marked.record))
-    made = outfit(marked, plan, fitted(marked, read, taps(marked.record)), read, 0)
+    made = trainable(marked, plan, fitted(marked, read, taps(marked.record)), read, 0)
     assert not say(made.model, inputs).any()
     now = take_digests(made.network)
     parameters = {n for n, _ in marked.trunk.named_parameters()}
@@ -212,7 +212,7 @@ def test_scratch_follows_from_the_seed():
     network, plan = planned("residual", "scratch")
     read, _ = seen(network, "residual", taps(network.record))
     head = fitted(network, read, taps(network.record))
-    one, again, other = (outfit(network, plan, head, read, seed) for seed in (0, 0, 1))
+    one, again, other = (trainable(network, plan, head, read, seed) for seed in (0, 0, 1))
     assert take_digests(one.network) == take_digests(again.network)
     assert take_digests(one.network) != take_digests(other.network)
 
@@ -222,7 +222,7 @@ def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
     name = plan.parts[3].name
     plan = with_part(plan, 3, action=said("fresh"))
     read, inputs = seen(network, "residual", taps(network.record))
-    made = outfit(network, plan, fitted(network, read, taps(network.record)), read, 0)
+    made = trainable(network, plan, fitted(network, read, taps(network.record)), read, 0)
     assert not say(made.model, inputs).any()
     before, now = take_digests(network), take_digests(made.network)
     changed = {network.owners[tensor] for tensor in before if before[tensor] != now[tensor]}
@@ -234,7 +234,7 @@ def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
 def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
     network, plan = planned(name, strategy)
     read, _ = seen(network, name, taps(network.record))
-    made = outfit(network, plan, fitted(network, read, taps(network.record)), read, 0)
+    made = trainable(network, plan, fitted(network, read, taps(network.record)), read, 0)
     parts = freeze.tensor_parts(made.model, made.owners)
     assert parts.keys() >= dict(made.model.named_parameters()).keys()
     assert {freeze.action_of(made.actions, part) for part in parts.values()}
@@ -270,7 +270,7 @@ def test_taps_that_never_vary_get_no_say_and_break_nothing():
         return np.full_like(read(tap), 2.5) if tap == wanted[0] else read(tap)
 
     head = fitted(network, flat, wanted)
-    made = outfit(network, plan, head, flat, 0)
+    made = trainable(network, plan, head, flat, 0)
     np.testing.assert_allclose(say(made.model, inputs), answers(head, flat), rtol=1e-4, atol=1e-4)
 
 
@@ -283,7 +283,7 @@ def test_a_part_that_cannot_be_given_its_action_is_named():
     read, _ = seen(network, "tied", taps(network.record))
     head = fitted(network, read, taps(network.record))
     with pytest.raises(ModelError, match=r"no layers can be added behind it; tune it instead"):
-        outfit(odd, plan, head, read, 0)
+        trainable(odd, plan, head, read, 0)
 
 
 def test_the_kinds_cover_what_networks_are_made_of():

@@ -47,7 +47,7 @@ class TrainableNetwork:
     rates: dict[str, float]
 
 
-def outfit(
+def trainable(
     network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
 ) -> TrainableNetwork:
     """Copy the network, add and renew what the plan says, and put the fitted head on.
@@ -90,10 +90,10 @@ def outfit(
     )
 
 
-def moving_of(outfit: TrainableNetwork) -> dict[str, Tensor]:
+def moving_of(trainable: TrainableNetwork) -> dict[str, Tensor]:
     """Every tensor that training may change: parameters that move, statistics of new parts."""
-    model, owners, actions = outfit.model, outfit.owners, outfit.actions
-    groups = freeze.groups(model, actions, owners, outfit.rates)
+    model, owners, actions = trainable.model, trainable.owners, trainable.actions
+    groups = freeze.groups(model, actions, owners, trainable.rates)
     moving = {id(parameter) for group in groups for parameter in group["params"]}
     parts = freeze.tensor_parts(model, owners)
 
