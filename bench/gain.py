@@ -76,7 +76,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Bias and coverage of what is stated, over all cells and over those that ship fine-tuned."""
     shipped = [row for row in rows if row["shipped"] > 0]
-    found: dict[str, Any] = {"cells": len(rows), "fine-tuned ships": len(shipped)}
+    found: dict[str, Any] = {}
     for name, some in (("all", rows), ("fine-tuned ships", shipped)):
         if not some:
             continue
@@ -85,6 +85,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         inside = [row["gain_low"] <= row["realised"] <= row["gain_high"] for row in some]
         held = [row["low"] <= row["truth"] <= row["high"] for row in some]
         found[name] = {
+            "cells": len(some),
             "stated gain": _points(np.mean([row["gain"] for row in some])),
             "realised gain": _points(np.mean([row["realised"] for row in some])),
             "stated minus realised": _interval(gap),

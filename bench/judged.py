@@ -178,18 +178,24 @@ def gain() -> str:
     """The stated fine-tuning gain and estimate, against what all other images of a set say."""
     said = results.read("gain")["summary"]
     lines = []
-    for name in ("all", "fine-tuned ships"):
+    names = {
+        "all": "all",
+        "fine-tuned ships": "fine-tuned ships",
+        "share set on all other sets": "all, constant set on all other sets",
+    }
+    for name, title in names.items():
         found = said.get(name)
         if found is not None:
             lines.append(
                 [
-                    name,
-                    said["cells"] if name == "all" else said[name],
+                    title,
+                    found["cells"],
                     f"{found['stated gain']:+.1f}",
                     f"{found['realised gain']:+.1f}",
                     found["stated minus realised"],
                     percent(float(found["its interval holds the realised"])),
                     found["estimate minus truth"],
+                    found["less that of the linear probe"],
                     percent(float(found["its interval holds the truth"])),
                 ]
             )
@@ -201,6 +207,7 @@ def gain() -> str:
         "stated − realised",
         "its interval holds it",
         "estimate − truth",
+        "less the linear probe's",
         "its interval holds it",
     ]
     return f"{table(heads, lines)}\n\nPoints of accuracy, mean ± standard error {source('gain')}."
