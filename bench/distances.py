@@ -26,8 +26,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
         look = drain(extract_features(collection, start))
-        scene = training_dataset(collection, look, start.record, "balanced", 0)
-        seen = measure_distance(open_probe(scene)(rules.DISTANCE_IMAGES))
+        training_data = training_dataset(collection, look, start.record, "balanced", 0)
+        seen = measure_distance(open_probe(training_data)(rules.DISTANCE_IMAGES))
         found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)
     values = sorted(round(float(row["distance"]), 3) for row in found)

@@ -121,17 +121,17 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         asked = Request(
             data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={given.side}",)
         )
-        scene, start = set_up(asked)
-        trial = try_tail(asked, scene, start)
+        training_data, start = set_up(asked)
+        trial = try_tail(asked, training_data, start)
         claim = measured(trial)
-    kind, head = trial.chosen, trial.worked.head
-    if given.arrays is not None and trial.worked.before is not None:
+    kind, head = trial.chosen, trial.fine_tuned.head
+    if given.arrays is not None and trial.fine_tuned.before is not None:
         given.arrays.mkdir(parents=True, exist_ok=True)
-        labelled = trial.scene.labelled
+        labelled = trial.training_data.labelled
         np.savez_compressed(
             given.arrays / f"{folder.name}-{n}-{draw}.npz",
             probe=trial.head.probabilities,
-            before=trial.worked.before,
+            before=trial.fine_tuned.before,
             tuned=head.probabilities,
             labels=labelled.labels,
             fold=head.fold,
@@ -159,7 +159,7 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         "linear_probe": _share(claim.linear_probe.value),
         "linear_truth": _share(right[HEAD]),
         "n_test": len(trial.hits[0]),
-        "guards": [g.kind for g in trial.worked.guards],
+        "guards": [g.kind for g in trial.fine_tuned.guards],
         "seconds": round(time.perf_counter() - began, 1),
     }
 

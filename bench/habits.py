@@ -92,7 +92,9 @@ def _hits(given: Namespace, name: str, start: PretrainedModel) -> tuple[np.ndarr
     collection = drain(read(sets.root(given) / name / "train"))
     look = drain(extract_features(collection, start))
     settled = cleaning.settled(collection, look)
-    scene = training_dataset(settled, look, start.record, "balanced", 0)
-    sample = draw(scene, scene.labelled.n_train)
-    head = best_left_out(sample.kernels, sample.labels, sample.groups, scene.labelled.n_classes)
-    return head.hits(sample.labels), try_preprocessing(open_probe(scene))
+    training_data = training_dataset(settled, look, start.record, "balanced", 0)
+    sample = draw(training_data, training_data.labelled.n_train)
+    head = best_left_out(
+        sample.kernels, sample.labels, sample.groups, training_data.labelled.n_classes
+    )
+    return head.hits(sample.labels), try_preprocessing(open_probe(training_data))

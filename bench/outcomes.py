@@ -106,20 +106,20 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
             asked = replace(
                 asked, start=blank.module, preprocessing=pictures(blank.record.preprocessing)
             )
-        scene, start = set_up(asked)
-        inspection = drain(check.check(scene))
-        trial = try_tail(asked, scene, start)
+        training_data, start = set_up(asked)
+        inspection = drain(check.check(training_data))
+        trial = try_tail(asked, training_data, start)
         verdict = judged(trial, inspection)
         hits = {"head": trial.hits[0], "deeper": trial.hits[trial.deeper]}
-        labels = scene.labelled.test_labels
-        usual = int(np.bincount(scene.labelled.labels).argmax())
+        labels = training_data.labelled.test_labels
+        usual = int(np.bincount(training_data.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
-        scratch = _scratch(asked, scene, start)
+        scratch = _scratch(asked, training_data, start)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
         "cell": asdict(cell),
         "verdict": verdict.kind,
-        "n": len(scene.labelled.learn),
+        "n": len(training_data.labelled.learn),
         "n_test": len(labels),
         "evidence": _evidence(verdict.evidence),
         "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
@@ -141,23 +141,23 @@ def _shuffle(data: Path, rng: np.random.Generator) -> None:
 
 
 def _scratch(
-    asked: Request, scene: TrainingDataset, start: PretrainedModel
+    asked: Request, training_data: TrainingDataset, start: PretrainedModel
 ) -> NDArray[np.float64] | None:
     """Whether a network trained from nothing on all images answers each test image rightly.
 
     None where training was given up.
     """
-    labelled, network = scene.labelled, cut_start(start)
+    labelled, network = training_data.labelled, cut_start(start)
     wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
         wanted,
         labelled.facts(),
         run_plan.network_facts(wanted, start, network, None),
-        tuple(scene.profiles),
-        scene.look.engine,
+        tuple(training_data.profiles),
+        training_data.look.engine,
     )
     room = TrainingContext(
-        source=drain(fine_tune.open_source(scene, plan)),
+        source=drain(fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         blocks=labelled.blocks(),
         target=labelled.target,
@@ -176,10 +176,10 @@ def _scratch(
     made = drain(lesson.learn()).trainable
     if made is None:
         return None
-    pixels = read_pixels(scene.collection, labelled.test, scene.prep)
+    pixels = read_pixels(training_data.collection, labelled.test, training_data.prep)
     chunks = np.split(np.arange(len(pixels)), range(CHUNK, len(pixels), CHUNK))
     with torch.inference_mode():
-        said = [made.model(to_tensor(pixels.rows(c), scene.prep)).argmax(1) for c in chunks]
+        said = [made.model(to_tensor(pixels.rows(c), training_data.prep)).argmax(1) for c in chunks]
     return (torch.cat(said).numpy() == labelled.test_labels).astype(float)
 
 

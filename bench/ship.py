@@ -51,15 +51,15 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _row(folder: Path, given: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     asked = Request(data=folder, budget=given.budget, seed=given.seed, settings=tuple(given.set))
-    scene, start = set_up(asked)
-    trial = try_tail(asked, scene, start)
+    training_data, start = set_up(asked)
+    trial = try_tail(asked, training_data, start)
     found, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
     claim = measured(trial).estimate
     estimate = claim.value, claim.low, claim.high
     truth = mean_interval(trial.hits[kind], trial.test_blocks)
     return {
         "set": folder.name,
-        "n": len(scene.labelled.learn),
+        "n": len(training_data.labelled.learn),
         "accuracy": [round(float(a), 4) for a in accuracy],
         "chosen": SHARES[kind],
         "chosen_accuracy": round(float(accuracy[kind]), 4),
@@ -67,6 +67,6 @@ def _row(folder: Path, given: Namespace) -> dict[str, Any]:
         "estimate": [round(v, 4) for v in estimate],
         "holds": bool(truth[1] <= estimate[2] and estimate[1] <= truth[2]),
         "seconds": round(time.perf_counter() - began, 1),
-        "guards": [g.kind for g in trial.worked.guards],
+        "guards": [g.kind for g in trial.fine_tuned.guards],
         "correct": "".join(str(int(hit)) for hit in trial.hits[kind]),
     }

@@ -72,7 +72,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         given=frozenset({"strategy", "budget"}),
         settings=(f"training.rate={rate}", f"training.passes={times * n}"),
     )
-    scene, start = set_up(asked)
+    training_data, start = set_up(asked)
     seen: list[ChosenEnd] = []
     choose, began = fine_tune.choose, time.perf_counter()
 
@@ -81,11 +81,11 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         return seen[-1]
 
     with patch.object(fine_tune, "choose", kept):
-        trial = try_tail(asked, scene, start)
-    before = trial.worked.before
+        trial = try_tail(asked, training_data, start)
+    before = trial.fine_tuned.before
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])
-    own = head[held, scene.labelled.labels[held]]
+    own = head[held, training_data.labelled.labels[held]]
     losses = np.nanmean(seen[0].losses, axis=1)
     return {
         "set": folder.name,
@@ -97,6 +97,6 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         "trained_loss": round(float(losses[END]), 4),
         "joined_loss": round(float(losses[REFIT]), 4) if len(losses) > REFIT else None,
         "candidate": seen[0].candidate,
-        "guards": [g.kind for g in trial.worked.guards],
+        "guards": [g.kind for g in trial.fine_tuned.guards],
         "seconds": round(time.perf_counter() - began, 1),
     }

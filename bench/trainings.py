@@ -149,12 +149,12 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         asked, start = drain(choose_start(asked, collection, Clock()))
         look = drain(extract_features(collection, start))
         plain = settle(collection, look.unreadable)
-        scene = training_dataset(with_twins(plain, ()), look, start.record, "fast", seed)
-        learn = scene.labelled.learn
-        pixels = read_pixels(scene.collection, learn, scene.prep)
-        images = normalised(pixels.rows(np.arange(len(learn))), pictures(scene.prep))
+        training_data = training_dataset(with_twins(plain, ()), look, start.record, "fast", seed)
+        learn = training_data.labelled.learn
+        pixels = read_pixels(training_data.collection, learn, training_data.prep)
+        images = normalised(pixels.rows(np.arange(len(learn))), pictures(training_data.prep))
         for ask in asks:
-            yield _train(asked, scene, start, images, ask)
+            yield _train(asked, training_data, start, images, ask)
 
 
 def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
@@ -179,22 +179,25 @@ def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
 
 
 def _train(
-    asked: Request, scene: TrainingDataset, start: PretrainedModel, images: Tensor, ask: Ask
+    asked: Request, training_data: TrainingDataset, start: PretrainedModel, images: Tensor, ask: Ask
 ) -> Trained:
-    plan = _plan(asked, scene, start, ask)
-    course, labelled, network = schedule(plan), scene.labelled, scene.look.network
+    plan = _plan(asked, training_data, start, ask)
+    course, labelled, network = schedule(plan), training_data.labelled, training_data.look.network
     labels, blocks = labelled.labels, labelled.blocks()
     part = folds(labels, blocks, HELD, np.random.default_rng([ask.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = TrainingContext(
-        source=drain(fine_tune.open_source(scene, plan)),
+        source=drain(fine_tune.open_source(training_data, plan)),
         labels=labels,
         blocks=blocks,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
-    head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
+    head, read = (
+        fit_on(training_data, plan, keep),
+        training_data.look.reader(training_data.examples(keep)),
+    )
     lesson = TrainingTask(
         make=lambda: trainable(network, plan, head, read, ask.seed),
         schedule=course,
@@ -228,15 +231,17 @@ def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Ten
     return ([0 * tap for tap in arguments[0]],)
 
 
-def _plan(asked: Request, scene: TrainingDataset, start: PretrainedModel, ask: Ask) -> Plan:
+def _plan(asked: Request, training_data: TrainingDataset, start: PretrainedModel, ask: Ask) -> Plan:
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
         passes = () if ask.passes is None else (f"training.passes={ask.passes}",)
         wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
-        facts = run_plan.network_facts(wanted, start, scene.look.network, None)
-        names = tuple(scene.profiles)
-        return run_plan.make_plan(wanted, scene.labelled.facts(), facts, names, scene.look.engine)
+        facts = run_plan.network_facts(wanted, start, training_data.look.network, None)
+        names = tuple(training_data.profiles)
+        return run_plan.make_plan(
+            wanted, training_data.labelled.facts(), facts, names, training_data.look.engine
+        )
 
     plain = made(None)
     if ask.factor == 1 or plain.training.rate is None:

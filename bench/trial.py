@@ -35,11 +35,11 @@ LEAST = 1e-12
 
 @dataclass(frozen=True)
 class Trial:
-    """What came out of one set. `worked` is that of the tuned layers, whatever would ship."""
+    """What came out of one set. `fine_tuned` is that of the tuned layers, whatever would ship."""
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     head: HeadFit
-    worked: FineTuned
+    fine_tuned: FineTuned
     decision: Decision | None  # None where the training was given up
     hits: np.ndarray  # (shares, n_test)
     tested: np.ndarray  # (2, n_test, K), answers of linear probe and fine-tuned network
@@ -57,7 +57,7 @@ class Trial:
     @property
     def test_blocks(self) -> np.ndarray:
         """Which test images belong together. Shapes: (n_test,)."""
-        labelled = self.scene.labelled
+        labelled = self.training_data.labelled
         return blocks(labelled.test, labelled.twins)
 
 
@@ -70,63 +70,63 @@ def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
     return training_dataset(collection, look, start.record, asked.budget, asked.seed), start
 
 
-def try_tail(asked: Request, scene: TrainingDataset, start: PretrainedModel) -> Trial:
+def try_tail(asked: Request, training_data: TrainingDataset, start: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
-    facts = run_plan.network_facts(asked, start, scene.look.network, None, is_tried=True)
+    facts = run_plan.network_facts(asked, start, training_data.look.network, None, is_tried=True)
     plan = run_plan.make_plan(
         run_plan.settle(asked),
-        scene.labelled.facts(),
+        training_data.labelled.facts(),
         facts,
-        tuple(scene.profiles),
-        scene.look.engine,
+        tuple(training_data.profiles),
+        training_data.look.engine,
     )
-    head = drain(score.fit_all(scene, plan))
-    digests = origin_of(start, scene.look.network).digests
+    head = drain(score.fit_all(training_data, plan))
+    digests = origin_of(start, training_data.look.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
-    worked = drain(tune(scene, own, head, digests, NoCheckpoints(), NO_LIMIT))
-    labelled = scene.labelled
+    fine_tuned = drain(tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
+    labelled = training_data.labelled
     said = [
-        head_probabilities(head, scene.look.reader(labelled.test)),
-        head_probabilities(worked.head, worked.reader(labelled.test)),
+        head_probabilities(head, training_data.look.reader(labelled.test)),
+        head_probabilities(fine_tuned.head, fine_tuned.reader(labelled.test)),
     ]
     logs = [np.log(np.maximum(p, LEAST)) for p in said]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == labelled.test_labels for one in mixed], dtype=float)
     decision = None
-    if worked.before is not None:
+    if fine_tuned.before is not None:
         decision = decide(
-            on_rows_of(head, worked.head).probabilities,
-            worked.before,
-            worked.head.probabilities,
+            on_rows_of(head, fine_tuned.head).probabilities,
+            fine_tuned.before,
+            fine_tuned.head.probabilities,
             labelled.labels,
-            worked.head.fold,
+            fine_tuned.head.fold,
             labelled.blocks(),
             labelled.target,
         )
-    return Trial(scene, head, worked, decision, hits, np.stack(said))
+    return Trial(training_data, head, fine_tuned, decision, hits, np.stack(said))
 
 
 def measured(trial: Trial) -> Measured:
     """What a run would claim of its choice: the estimate, and the fine-tuning gain."""
-    decision, labelled = trial.decision, trial.scene.labelled
+    decision, labelled = trial.decision, trial.training_data.labelled
     if decision is None:
-        return claims(replace(trial.worked, head=trial.head), labelled, trial.head, False)
-    probe = on_rows_of(trial.head, trial.worked.head).probabilities
-    fold = trial.worked.head.fold
+        return claims(replace(trial.fine_tuned, head=trial.head), labelled, trial.head, False)
+    probe = on_rows_of(trial.head, trial.fine_tuned.head).probabilities
+    fold = trial.fine_tuned.head.fold
     gain = fine_tuning_gain(probe, decision.tuned, labelled, fold)
-    shipped = replace(trial.worked.head, probabilities=decision.probabilities)
+    shipped = replace(trial.fine_tuned.head, probabilities=decision.probabilities)
     if trial.chosen == HEAD:
         shipped = trial.head
-    return claims(replace(trial.worked, head=shipped, gain=gain), labelled, trial.head, False)
+    return claims(replace(trial.fine_tuned, head=shipped, gain=gain), labelled, trial.head, False)
 
 
 def judged(trial: Trial, inspection: Inspection) -> Verdict:
     """The verdict of `fit`: with the measured gain, where it would have trained at all."""
     verdict = check.judge(inspection)
-    if not check.tries_tail(trial.scene, verdict) or trial.decision is None:
+    if not check.tries_tail(trial.training_data, verdict) or trial.decision is None:
         return verdict
-    plan = trial.worked.plan
+    plan = trial.fine_tuned.plan
     if trial.chosen == HEAD:
         plan = head_alone(plan, "the linear probe ships")
-    worked = replace(trial.worked, plan=plan)
-    return check.concluded(trial.scene, inspection, worked, measured(trial))[1]
+    fine_tuned = replace(trial.fine_tuned, plan=plan)
+    return check.concluded(trial.training_data, inspection, fine_tuned, measured(trial))[1]

@@ -68,8 +68,8 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _judge(
     collection: Collection, look: ExtractedFeatures, start: PretrainedModel, seed: int = 0
 ) -> Verdict:
-    scene = training_dataset(collection, look, start.record, "balanced", seed)
-    return check.judge(drain(check.check(scene)))
+    training_data = training_dataset(collection, look, start.record, "balanced", seed)
+    return check.judge(drain(check.check(training_data)))
 
 
 def _row(name: str, what: str, draw: int, verdict: Verdict) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def tiff(values, *, photometric=1, extra=0, big=False):
     return start + table + struct.pack(f"<{place}", 0) + long + values.astype(kind).tobytes()
 
 
-def scene(label, seed, bands=13, side=40):
+def training_data(label, seed, bands=13, side=40):
     """Reflectances of one class, int16: (side, side, bands); classes differ in bands 8 to 10."""
     rng = np.random.default_rng(seed)
     values = rng.normal(1500, 300, (side, side, bands))
@@ -83,6 +83,6 @@ def fill_bands(root, *, classes=2, n=6, write=npy, suffix=".npy", seed=0, bands=
         folder = root / f"crop{label}"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(n):
-            values = scene(label, [seed, label, number], bands)
+            values = training_data(label, [seed, label, number], bands)
             (folder / f"{number:03}{suffix}").write_bytes(write(values))
     return root

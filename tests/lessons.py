@@ -61,42 +61,42 @@ def drawn(factory, name):
         yield fill(root / "pictures", {"blue": 12, "green": 12, "red": 12})
 
 
-def scene(data, module=network, **options):
+def training_data(data, module=network, **options):
     """Settled data and a look at it through a network."""
     return scene_of(data, module(), budget="fast", **options)
 
 
-def planned(scene, strategy, settings=(), lr=None, **wishes):
+def planned(training_data, strategy, settings=(), lr=None, **wishes):
     """The plan of a run on a scene."""
-    facts = NetworkFacts(record=scene.look.network.record, preprocessing=scene.prep)
-    data = scene.labelled.facts()
+    facts = NetworkFacts(record=training_data.look.network.record, preprocessing=training_data.prep)
+    data = training_data.labelled.facts()
     made = plan_for(strategy, data, facts, lr=lr, raw=True, **wishes)
     return with_store(apply_settings(made, settings), facts, data)
 
 
-def room(scene, plan, checkpoints=None):
+def room(training_data, plan, checkpoints=None):
     """What trainings share."""
     return TrainingContext(
-        source=drain(fine_tune.open_source(scene, plan)),
-        labels=scene.labelled.labels,
-        blocks=scene.labelled.blocks(),
-        before=take_digests(scene.look.network),
+        source=drain(fine_tune.open_source(training_data, plan)),
+        labels=training_data.labelled.labels,
+        blocks=training_data.labelled.blocks(),
+        before=take_digests(training_data.look.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )
 
 
-def lesson(scene, plan, held=(), checkpoints=None, **options):
+def lesson(training_data, plan, held=(), checkpoints=None, **options):
     """A training on all rows but those held out."""
-    rows = np.arange(len(scene.labelled.learn))
+    rows = np.arange(len(training_data.labelled.learn))
     held = np.asarray(held, np.int64)
     keep = np.setdiff1d(rows, held)
-    head = score.fit_on(scene, plan, keep)
-    read = scene.look.reader(scene.examples(keep))
+    head = score.fit_on(training_data, plan, keep)
+    read = training_data.look.reader(training_data.examples(keep))
     options = {"number": 1, **options}
     return TrainingTask(
-        make=lambda: trainable(scene.look.network, plan, head, read, 0),
+        make=lambda: trainable(training_data.look.network, plan, head, read, 0),
         schedule=schedule(plan),
-        room=room(scene, plan, checkpoints),
+        room=room(training_data, plan, checkpoints),
         rows=keep,
         held=held,
         **options,

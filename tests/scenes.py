@@ -7,7 +7,7 @@ from warmstart.data.arrays import encode
 from warmstart.data.thumbnails import glance, unpack
 
 
-def scene(seed, width=160, height=120):
+def training_data(seed, width=160, height=120):
     """Coloured noise over a range of scales: every seed gives details of its own."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))

@@ -69,7 +69,7 @@ def drain(steps: Steps[Result]) -> Result:
 
 
 def note(stage: Stage, title: str, text: str) -> Event:
-    """One line for people; `show` wraps it.
+    """One line for people; `terminal` wraps it.
 
     >>> note("read", "Data", "500 images").values["title"]
     'Data'

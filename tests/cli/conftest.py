@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from warmstart.cli import cache as cli_cache
+from warmstart.cli import cache
 from warmstart.data import place as data_place
 from warmstart.events import Event
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
@@ -222,5 +222,5 @@ def work(monkeypatch):
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", starts=standing_in.starts)
     for name in ("kept", "clear"):
-        monkeypatch.setattr(cli_cache, name, lambda: INFO)
+        monkeypatch.setattr(cache, name, lambda: INFO)
     return standing_in

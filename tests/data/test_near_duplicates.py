@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from scenes import glances, scene
+from scenes import glances, training_data
 from warmstart.data import near_duplicates
 from warmstart.data.near_duplicates import NearDuplicate, comparable, compared, find_twins
 
@@ -55,7 +55,7 @@ ALTERATIONS = {
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [scene(seed) for seed in range(N)]
+    return [training_data(seed) for seed in range(N)]
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)

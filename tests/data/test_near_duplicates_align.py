@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenes import glances, scene
+from scenes import glances, training_data
 from warmstart.data.near_duplicates import STARTS, correlate, details, register, warp
 
 STILL = np.array([[1, 0, 1, 0]], np.float32)
 
 
 def grey(seed=0):
-    return glances([scene(seed)]).grey
+    return glances([training_data(seed)]).grey
 
 
 def test_the_pose_at_rest_changes_nothing():

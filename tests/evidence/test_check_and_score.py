@@ -134,8 +134,8 @@ def test_the_verdict_weighs_what_the_start_knows(known, kind):
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
     assert not plan.is_trained
-    worked = FineTuned(SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan)
-    shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), worked)
+    fine_tuned = FineTuned(SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan)
+    shipped = check.choose_shipped(Verdict(kind=kind, sentence="."), fine_tuned)
     is_none = kind == "no-signal" and strategy == "auto"
     assert shipped.strategy == ("none" if is_none else "head")
     assert ("your choice" in shipped.why) == (strategy != "auto")
@@ -146,11 +146,11 @@ def test_no_head_ships_on_what_tells_nothing_apart_though_plain_pixels_do(strate
     hidden = replace(
         inspection(0.3, 0.1).evidence[0], details=SIGNAL | {"p": 0.3, "plain_p": 0.001}
     )
-    worked = FineTuned(
+    fine_tuned = FineTuned(
         SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan_for(strategy)
     )
     verdict = Verdict(kind="scratch-fair", sentence=".", evidence=(hidden,))
-    shipped = check.choose_shipped(verdict, worked)
+    shipped = check.choose_shipped(verdict, fine_tuned)
     assert shipped.strategy == ("none" if strategy == "auto" else "head")
     assert strategy == "head" or "tell nothing apart; try --strategy scratch" in shipped.why
 
@@ -201,7 +201,7 @@ def after(
     if strategy == "auto":
         plan = replace(plan, strategy=replace(plan.strategy, source="rule"))
     plan = alone(plan, given_up) if given_up else plan
-    worked = FineTuned(
+    fine_tuned = FineTuned(
         SimpleNamespace(),
         answering(answers),
         SimpleNamespace(),
@@ -212,7 +212,7 @@ def after(
     )
     value = probe + (gain.value if gain else 0.0)
     measured = score.Measured(claim(value), claim(probe), gain, 27)
-    return check.concluded(scene_of(), found, worked, measured)
+    return check.concluded(scene_of(), found, fine_tuned, measured)
 
 
 def test_the_signal_is_told_with_the_linear_probes_own_estimate():
@@ -338,16 +338,16 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
     def never(examples):
         raise AssertionError("the test part was looked at")
 
-    worked = worked_of(head, never)
-    measured = candidates.measure(worked, arranged_of(), head, is_shipped=False)
+    fine_tuned = worked_of(head, never)
+    measured = candidates.measure(fine_tuned, arranged_of(), head, is_shipped=False)
     assert (measured.test, measured.test_probabilities) == (None, None)
-    assert candidates.measure(worked, arranged_of(n_test=0), head, is_shipped=True).test is None
+    assert candidates.measure(fine_tuned, arranged_of(n_test=0), head, is_shipped=True).test is None
 
 
 def test_lines_follow_the_rows(head):
     labelled = arranged_of()
-    worked = worked_of(head, lambda examples: features_of(6))
-    measured = candidates.measure(worked, labelled, head, is_shipped=True)
+    fine_tuned = worked_of(head, lambda examples: features_of(6))
+    measured = candidates.measure(fine_tuned, labelled, head, is_shipped=True)
     found = list(score.predictions(head, labelled, NAMES, measured))
     assert [line.id for line in found] == [str(i) for i in range(36)]
     assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6

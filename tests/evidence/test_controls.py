@@ -32,8 +32,8 @@ from warmstart.solve.kernels import mixed_kernels
 COUNTS = {"blue": 12, "green": 12, "red": 12}
 
 
-def probes(scene, seed=0):
-    return open_probe(replace(scene, seed=seed))
+def probes(training_data, seed=0):
+    return open_probe(replace(training_data, seed=seed))
 
 
 # ---- a few images --------------------------------------------------------------------------
@@ -47,28 +47,32 @@ def test_images_are_those_of_the_rows_in_one_order(pictures):
     np.testing.assert_array_equal(few.images, all_of_them.images[:10])
     np.testing.assert_array_equal(few.images, again.images)
     for row, image in zip(all_of_them.rows, all_of_them.images, strict=True):
-        example = all_of_them.scene.labelled.learn[row]
+        example = all_of_them.training_data.labelled.learn[row]
         payload = (pictures / example.id).read_bytes()
         np.testing.assert_array_equal(image, load_image(payload, example.id, PREP))
     labels = all_of_them.labels()
-    assert [all_of_them.scene.labelled.labels[row] for row in all_of_them.rows] == labels.tolist()
+    assert [
+        all_of_them.training_data.labelled.labels[row] for row in all_of_them.rows
+    ] == labels.tolist()
     assert set(few.labels()) == {0, 1, 2}
 
 
 def test_another_seed_draws_others(pictures):
-    scene = scene_of(pictures)
-    assert probes(scene, 0)(10).rows.tolist() != probes(scene, 1)(10).rows.tolist()
+    training_data = scene_of(pictures)
+    assert probes(training_data, 0)(10).rows.tolist() != probes(training_data, 1)(10).rows.tolist()
 
 
 def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
-    scene = scene_of(pictures)
-    probe = probes(scene)(20)
-    examples = [scene.labelled.learn[row] for row in probe.rows]
-    read = scene.look.reader(examples)
-    truth = mixed_kernels([(tap, read(tap)) for tap in probe.scene.taps], scene.pair())
+    training_data = scene_of(pictures)
+    probe = probes(training_data)(20)
+    examples = [training_data.labelled.learn[row] for row in probe.rows]
+    read = training_data.look.reader(examples)
+    truth = mixed_kernels(
+        [(tap, read(tap)) for tap in probe.training_data.taps], training_data.pair()
+    )
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    kinds = plain_features(scene.look.glances(examples))
+    kinds = plain_features(training_data.look.glances(examples))
     plain = probe.plain()
     assert len(plain) == len(kinds) + 1
     np.testing.assert_allclose(plain[-1], np.mean(plain[:-1], axis=0))
@@ -79,12 +83,12 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     root = fill(tmp_path / "photos", dict.fromkeys(("blue", "red"), 60))
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % 3) for n, f in enumerate(files)])
-    scene = scene_of(source, "layers", label="label", group="person")
-    assert [len(rows) for rows in scene.labelled.groups] == [40, 40, 40]
-    groups = probes(scene)(20).groups()
+    training_data = scene_of(source, "layers", label="label", group="person")
+    assert [len(rows) for rows in training_data.labelled.groups] == [40, 40, 40]
+    groups = probes(training_data)(20).groups()
     assert len(groups) == 3
     assert sorted(np.concatenate(groups)) == list(range(20))
-    found = drain(weigh_knowledge(probes(scene), 2, seed=0))
+    found = drain(weigh_knowledge(probes(training_data), 2, seed=0))
     assert np.isfinite([found.value, found.low, found.high, found.details["error"]]).all()
 
 
@@ -92,10 +96,10 @@ def test_neither_hold_out_nor_test_is_looked_at(tmp_path):
     root = tmp_path / "photos"
     for number, part in enumerate(("train", "val", "test")):
         fill(root / part, dict.fromkeys(COUNTS, 6), seed=number)
-    scene = scene_of(root)
-    assert (len(scene.labelled.learn), scene.labelled.holdout) == (36, 18)
-    probe = probes(scene)(99)
-    assert {scene.labelled.learn[row].split for row in probe.rows} == {"train"}
+    training_data = scene_of(root)
+    assert (len(training_data.labelled.learn), training_data.labelled.holdout) == (36, 18)
+    probe = probes(training_data)(99)
+    assert {training_data.labelled.learn[row].split for row in probe.rows} == {"train"}
     assert len(probe.rows) == 18
 
 
@@ -104,16 +108,16 @@ def test_neither_hold_out_nor_test_is_looked_at(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_random_weights_knows_nothing(kind, pictures):
-    scene = scene_of(pictures, kind)
-    module = scene.look.network.trunk
+    training_data = scene_of(pictures, kind)
+    module = training_data.look.network.trunk
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    found = drain(weigh_knowledge(probes(scene), 3, seed=0))
+    found = drain(weigh_knowledge(probes(training_data), 3, seed=0))
     assert (found.name, found.n) == ("knowledge", 36)
     assert found.value - 1.64 * found.details["error"] <= 0
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    again = drain(weigh_knowledge(probes(scene), 3, seed=0))
+    again = drain(weigh_knowledge(probes(training_data), 3, seed=0))
     assert found == again
 
 
@@ -149,8 +153,8 @@ def test_many_classes_take_more_images(pictures, monkeypatch):
 
 
 def test_the_distance_is_that_of_the_first_layers_here(pictures):
-    scene = scene_of(pictures)
-    probe = probes(scene)(24)
+    training_data = scene_of(pictures)
+    probe = probes(training_data)(24)
     found = measure_distance(probe)
     assert (found.name, found.n) == ("distance", 24)
     assert found.low <= found.value <= found.high
@@ -189,8 +193,8 @@ def settled_on(images, prep):
 def dim(tmp_path):
     """Three hues, and pictures of them as pixels: (36, 32, 32, 3)."""
     root = fill(tmp_path / "photos", COUNTS)
-    scene = scene_of(root)
-    return root, probes(scene)(99).images
+    training_data = scene_of(root)
+    return root, probes(training_data)(99).images
 
 
 def fed_by(mean, std):

@@ -28,12 +28,12 @@ from warmstart.solve.calibration import fit_temperature, log_losses, log_probabi
 from warmstart.solve.kernels import mixed_kernels
 
 
-def checked(scene, seed=0, is_signal=True):
-    return check_data(replace(scene, seed=seed), is_signal)
+def checked(training_data, seed=0, is_signal=True):
+    return check_data(replace(training_data, seed=seed), is_signal)
 
 
-def probabilities_of(scene, seed=0):
-    return left_out_probabilities(replace(scene, seed=seed))
+def probabilities_of(training_data, seed=0):
+    return left_out_probabilities(replace(training_data, seed=seed))
 
 
 CLASSES = ("blue", "green", "red")
@@ -68,13 +68,15 @@ def misfiled(tmp_path):
 def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
     source = table(pictures, [(f, f.parent, n // 2) for n, f in enumerate(files)])
-    scene = scene_of(source, label="label", group="person")
-    labelled = scene.labelled
+    training_data = scene_of(source, label="label", group="person")
+    labelled = training_data.labelled
     assert {len(rows) for rows in labelled.groups} == {2}
-    read = scene.look.reader(labelled.learn)
-    pair = scene.pair()
+    read = training_data.look.reader(labelled.learn)
+    pair = training_data.pair()
     taps = {tap for profile in pair.values() for tap in profile}
-    kernels = mixed_kernels([(tap, read(tap)) for tap in scene.look.taps if tap in taps], pair)
+    kernels = mixed_kernels(
+        [(tap, read(tap)) for tap in training_data.look.taps if tap in taps], pair
+    )
     tried = []
     for kernel in kernels.values():
         for penalty in PENALTIES:
@@ -83,17 +85,17 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
             loss = log_losses(scores, labelled.labels, calibration).mean()
             tried.append((loss, np.exp(log_probabilities(scores, calibration))))
     best = min(tried, key=lambda pair: pair[0])[1]
-    np.testing.assert_allclose(probabilities_of(scene), best, atol=1e-6)
+    np.testing.assert_allclose(probabilities_of(training_data), best, atol=1e-6)
 
 
 def test_many_rows_are_judged_in_parts_of_whole_blocks(misfiled, monkeypatch):
     root, _ = misfiled
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % 50) for n, f in enumerate(files)])
-    scene = scene_of(source, label="label", group="person")
-    whole = probabilities_of(scene)
+    training_data = scene_of(source, label="label", group="person")
+    whole = probabilities_of(training_data)
     monkeypatch.setattr(rules, "DUAL_LIMIT", 110)
-    parts = probabilities_of(scene)
+    parts = probabilities_of(training_data)
     for found in (whole, parts):
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found.sum(axis=1), 1.0)
@@ -161,9 +163,9 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
     root = fill(tmp_path / "photos", {"blue": 12, "green": 12, "red": 12})
     with Image.open(root / "blue" / "000.png") as picture:
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
-    scene = scene_of(root)
-    assert scene.labelled.twins == (("blue/000.png", "red/mirrored.png"),)
-    assert checked(scene).ceiling.details["conflicts"] == 1
+    training_data = scene_of(root)
+    assert training_data.labelled.twins == (("blue/000.png", "red/mirrored.png"),)
+    assert checked(training_data).ceiling.details["conflicts"] == 1
 
 
 def test_hold_out_and_test_labels_are_not_looked_at(tmp_path):
@@ -236,14 +238,14 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
         for row in rows:
             is_wrong = row["path"] in names
             writer.writerow({**row, "label": row["suggested"] if is_wrong else row["label"]})
-    scene = scene_of(root, relabel=corrected)
-    labels = {e.id: e.label for e in scene.collection.record.examples}
+    training_data = scene_of(root, relabel=corrected)
+    labels = {e.id: e.label for e in training_data.collection.record.examples}
     edited = {row["path"]: row["suggested"] for row in rows if row["path"] in names}
     assert len(edited) >= 10
     assert {id: labels[id] for id in edited} == edited
     rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
     assert {id: labels[id] for id in rest} == rest
-    assert checked(scene).ceiling.value > first.ceiling.value
+    assert checked(training_data).ceiling.value > first.ceiling.value
 
 
 def test_of_several_labels_the_list_says_which_is_meant(tmp_path):

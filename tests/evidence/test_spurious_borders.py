@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from scenes import glances, scene
+from scenes import glances, training_data
 from warmstart.evidence.spurious import border_accuracy, shortcut, steady_edges
 
 COLOURS = ["red", "green", "blue"]
@@ -14,7 +14,7 @@ CLASSES = ["ant", "bee", "fly"]
 
 @pytest.fixture(scope="module")
 def clean():
-    return [scene(seed, 128, 96) for seed in range(N)]
+    return [training_data(seed, 128, 96) for seed in range(N)]
 
 
 def framed(image, colour, sides="trbl"):

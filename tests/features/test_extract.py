@@ -9,7 +9,7 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.events import drain
-from warmstart.features import cache_file as features_shelf
+from warmstart.features import cache_file as features_cache_file
 from warmstart.features import extract as features_extract
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, FeatureKey
@@ -197,7 +197,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
     def full(file, block):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features_shelf, "_write_all", full)
+    monkeypatch.setattr(features_cache_file, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
         look(tmp_path, EXAMPLES, Worker())
     monkeypatch.undo()
@@ -270,9 +270,9 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
 def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
     monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
     monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
-    appended, plain = [], features_shelf.CacheFile.append
+    appended, plain = [], features_cache_file.CacheFile.append
     monkeypatch.setattr(
-        features_shelf.CacheFile,
+        features_cache_file.CacheFile,
         "append",
         lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
     )

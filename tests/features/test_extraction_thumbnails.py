@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from looking import collect, look_at
-from scenes import scene
+from scenes import training_data
 from warmstart.features import extraction
 from warmstart.features.extraction import StoredThumbnails
 from warmstart.run.cleaning import near_copies
@@ -18,8 +18,8 @@ def seen(tmp_path_factory):
     for number in range(N):
         path = root / "ab"[number % 2] / f"{number:02}.png"
         path.parent.mkdir(exist_ok=True)
-        scene(number, width=90 + 5 * number).save(path)
-    scene(3, width=105).resize((150, 170)).save(root / "b" / "again.jpg")
+        training_data(number, width=90 + 5 * number).save(path)
+    training_data(3, width=105).resize((150, 170)).save(root / "b" / "again.jpg")
     collection = collect(root)
     return collection, look_at(collection)[0]
 

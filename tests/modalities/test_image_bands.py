@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from banded import fill_bands, npy, scene, tiff
+from banded import fill_bands, npy, tiff, training_data
 from warmstart.data.read import read
 from warmstart.data.thumbnails import glance, unpack
 from warmstart.errors import DataError
@@ -62,7 +62,7 @@ def source(files, splits=None):
 
 # ---- reading ------------------------------------------------------------------------------
 
-BANDED = scene(0, 1)
+BANDED = training_data(0, 1)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4", "f8", "?"])
@@ -176,8 +176,8 @@ def test_a_few_files_spread_over_all_are_looked_at():
 
 
 def test_ranges_are_percentiles_of_each_band():
-    files = {str(n): npy(scene(n % 2, n)) for n in range(6)}
-    values = np.concatenate([scene(n % 2, n).reshape(-1, 13) for n in range(6)])
+    files = {str(n): npy(training_data(n % 2, n)) for n in range(6)}
+    values = np.concatenate([training_data(n % 2, n).reshape(-1, 13) for n in range(6)])
     found = np.array(band_ranges(*source(files)))
     slow = np.percentile(values.astype(float), (1, 99), axis=0).T
     np.testing.assert_allclose(found[:-1], slow[:-1])  # 40 x 40 px: no pixel was left out
@@ -185,7 +185,7 @@ def test_ranges_are_percentiles_of_each_band():
 
 
 def test_only_training_files_count_and_labels_do_not():
-    files = {str(n): npy(scene(0, n)) for n in range(4)}
+    files = {str(n): npy(training_data(0, n)) for n in range(4)}
     loud = {f"loud{n}": npy(np.full((9, 9, 13), 30_000, np.int16)) for n in range(3)}
     splits = {"loud0": "test", "loud1": "holdout", "loud2": "test"}
     load, examples = source(files | loud, splits)
@@ -240,7 +240,7 @@ def test_ranges_that_cannot_be_had(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "f4", "f8", "i4"])
 def test_scaling_is_the_plain_formula(dtype):
-    values = scene(1, 3).astype(dtype)
+    values = training_data(1, 3).astype(dtype)
     ranges = tuple((float(low), float(low) + 900.0) for low in range(900, 2200, 100))
     low, high = np.array(ranges).T
     slow = np.rint(255 * np.clip((values.astype(float) - low) / (high - low), 0, 1))
@@ -403,7 +403,7 @@ def test_folders_of_bands_are_read(tmp_path, write, suffix):
 
 
 def test_arrays_of_bands_keep_their_values():
-    values = np.stack([scene(n % 2, n) for n in range(6)])
+    values = np.stack([training_data(n % 2, n) for n in range(6)])
     collection = drain(read((values, ["a", "b"] * 3)))
     examples = collection.record.examples
     assert count_bands(collection.load, examples) == 13

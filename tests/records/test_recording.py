@@ -25,7 +25,7 @@ from warmstart.records.recording import (
     open_log,
     opening,
     recorded,
-    worked,
+    seconds_worked,
 )
 from warmstart.records.run_folder import MARKERS, RunFolder
 from warmstart.reporting.curves import CurveReader
@@ -245,7 +245,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
     ]
     path = tmp_path / "progress.jsonl"
     path.write_text("no event\n" + "".join(json.dumps(asdict(e)) + "\n" for e in told) + "{}\n")
-    seconds = worked(path)
+    seconds = seconds_worked(path)
     assert {stage: s for stage, s in seconds.items() if s} == {
         "read": 4.5,
         "look": 5.0,

@@ -11,7 +11,7 @@ from PIL import Image
 
 import warmstart
 from banded import fill_bands, npy, tiff
-from banded import scene as scene_of
+from banded import training_data as scene_of
 from looking import collect
 from tiny import PREP, fit, network
 from warmstart.events import drain
@@ -67,8 +67,8 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     )
     seen = look.glances(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
-    scene = training_dataset(collection, look, start.record, "balanced", 0)
-    probe = open_probe(scene)
+    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, 13)
     assert measure_distance(probe(6)).n > 0
     found = try_preprocessing(probe)
@@ -90,8 +90,8 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
     np.testing.assert_allclose(
         look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
     )
-    scene = training_dataset(collection, look, start.record, "balanced", 0)
-    probe = open_probe(scene)
+    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, channels)
     assert try_preprocessing(probe).value is None
     assert measure_distance(probe(6)).n > 0
@@ -153,8 +153,8 @@ def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
     start = load(network(), preprocessing=PREP, inputs=wish)
     assert start.changes == ()
     look = drain(extract_features(collection, start))
-    scene = training_dataset(collection, look, start.record, "balanced", 0)
-    assert try_preprocessing(open_probe(scene)).value is None
+    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    assert try_preprocessing(open_probe(training_data)).value is None
 
 
 def test_a_run_on_bands_answers_for_files_and_arrays(tmp_path):

@@ -11,7 +11,7 @@ from PIL import ImageOps
 
 import warmstart
 from looking import collect, look_at
-from scenes import scene
+from scenes import training_data
 from tiny import bytes_of, fit, network
 from warmstart.errors import DataError
 from warmstart.planning.rules import LEAST_SIDE
@@ -26,7 +26,7 @@ def fill(root, labels="ab", per_class=PER_CLASS, seed=0):
     for label in labels:
         (root / label).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
-            picture = scene(seed + 100 * "abc".index(label) + number)
+            picture = training_data(seed + 100 * "abc".index(label) + number)
             picture.save(root / label / f"{number}.png")
     return root
 
@@ -40,7 +40,7 @@ def photos(tmp_path):
 
 
 def original(label, number, seed=0):
-    return scene(seed + 100 * "abc".index(label) + number)
+    return training_data(seed + 100 * "abc".index(label) + number)
 
 
 def reencode(label, number, to):
@@ -122,7 +122,7 @@ def test_of_tiny_pictures_nothing_is_said(tmp_path):
         for number in range(4):
             path = tmp_path / "photos" / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            scene(0).resize((LEAST_SIDE - 1, LEAST_SIDE)).rotate(number).save(path)
+            training_data(0).resize((LEAST_SIDE - 1, LEAST_SIDE)).rotate(number).save(path)
     assert settle(tmp_path / "photos").record.twins == ()
 
 

@@ -142,8 +142,8 @@ def test_a_plan_is_made_once_for_the_same_evidence(tmp_path):
 def test_evidence_is_gathered_once_for_the_same_data(tmp_path, monkeypatch):
     gathered = []
 
-    def check(scene):
-        gathered.append(scene)
+    def check(training_data):
+        gathered.append(training_data)
         yield from ()
         return Inspection(evidence=(), label_issues=issues())
 

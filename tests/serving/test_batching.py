@@ -12,7 +12,7 @@ from warmstart.serving.http import HttpProblem
 from warmstart.serving.model import ServerLimits
 
 
-def run(scene, work, limits=None):
+def run(training_data, work, limits=None):
     """Play a scene with a batcher at work; returns what it returned and the sizes of passes."""
     sizes = []
 
@@ -20,7 +20,7 @@ def run(scene, work, limits=None):
         batcher = Batcher(work, limits or ServerLimits(), lambda n, seconds: sizes.append(n))
         at_work = asyncio.create_task(batcher.run())
         try:
-            return await scene(batcher)
+            return await training_data(batcher)
         finally:
             at_work.cancel()
             batcher.close()
@@ -33,35 +33,35 @@ def doubled(items):
 
 
 def test_answers_come_back_in_order_to_whom_asked():
-    async def scene(batcher):
+    async def training_data(batcher):
         return await asyncio.gather(*(batcher.ask([n, n + 100]) for n in range(50)))
 
-    found, sizes = run(scene, doubled, ServerLimits(batch=8))
+    found, sizes = run(training_data, doubled, ServerLimits(batch=8))
     assert found == [[2 * n, 2 * n + 200] for n in range(50)]
     assert sum(sizes) == 100
     assert max(sizes) == 8
 
 
 def test_what_comes_together_passes_together():
-    async def scene(batcher):
+    async def training_data(batcher):
         return await asyncio.gather(*(batcher.ask([n]) for n in range(20)))
 
-    _, sizes = run(scene, doubled, ServerLimits(batch=32, gather_s=0.05))
+    _, sizes = run(training_data, doubled, ServerLimits(batch=32, gather_s=0.05))
     assert sizes == [20]
 
 
 def test_all_passes_are_made_by_one_thread():
-    async def scene(batcher):
+    async def training_data(batcher):
         return await asyncio.gather(*(batcher.ask([n]) for n in range(60)), batcher.alone(ident))
 
     ident = threading.get_ident
-    found, _ = run(scene, lambda items: [ident() for _ in items], ServerLimits(batch=4))
+    found, _ = run(training_data, lambda items: [ident() for _ in items], ServerLimits(batch=4))
     assert len({*(one[0] for one in found[:-1]), found[-1]}) == 1
     assert found[-1] != ident()
 
 
 def test_there_is_room_for_so_many_and_no_more():
-    async def scene(batcher):
+    async def training_data(batcher):
         with batcher.room(3):
             assert batcher.inside == 3
             assert not batcher.is_full
@@ -72,13 +72,13 @@ def test_there_is_room_for_so_many_and_no_more():
         assert batcher.inside == 0
         return told.value
 
-    problem, _ = run(scene, doubled, ServerLimits(queue=4))
+    problem, _ = run(training_data, doubled, ServerLimits(queue=4))
     assert problem.status == 503
     assert int(problem.headers["Retry-After"]) >= 1
 
 
 def test_a_pass_that_fails_fails_its_own_images_alone():
-    async def scene(batcher):
+    async def training_data(batcher):
         with pytest.raises(MemoryError):
             await batcher.ask([0])
         return await batcher.ask([4])
@@ -88,7 +88,7 @@ def test_a_pass_that_fails_fails_its_own_images_alone():
             raise MemoryError
         return doubled(items)
 
-    assert run(scene, work)[0] == [8]
+    assert run(training_data, work)[0] == [8]
 
 
 def test_who_has_gone_is_not_answered():
@@ -98,13 +98,13 @@ def test_who_has_gone_is_not_answered():
         passed.extend(items)
         return doubled(items)
 
-    async def scene(batcher):
+    async def training_data(batcher):
         gone = asyncio.create_task(batcher.ask([1]))
         await asyncio.sleep(0)
         gone.cancel()
         return await batcher.ask([2])
 
-    assert run(scene, work, ServerLimits(gather_s=0.05))[0] == [4]
+    assert run(training_data, work, ServerLimits(gather_s=0.05))[0] == [4]
     assert passed == [2]
 
 
@@ -115,7 +115,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         gate.wait(20)
         return doubled(items)
 
-    async def scene(batcher):
+    async def training_data(batcher):
         with pytest.raises(HttpProblem) as told:
             await batcher.ask([1])
         with pytest.raises(HttpProblem):
@@ -125,13 +125,13 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         assert await batcher.ask([3]) == [6]
         return told.value.status, stuck, batcher.is_stuck
 
-    assert run(scene, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
+    assert run(training_data, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
 
 
 def test_few_explanations_at_a_time():
     gate = threading.Event()
 
-    async def scene(batcher):
+    async def training_data(batcher):
         two = [asyncio.create_task(batcher.alone(lambda: gate.wait(20))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(HttpProblem) as told:
@@ -140,4 +140,4 @@ def test_few_explanations_at_a_time():
         await asyncio.gather(*two)
         return told.value.status, await batcher.alone(lambda: 7)
 
-    assert run(scene, doubled, ServerLimits(explaining=2))[0] == (503, 7)
+    assert run(training_data, doubled, ServerLimits(explaining=2))[0] == (503, 7)

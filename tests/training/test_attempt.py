@@ -28,9 +28,9 @@ SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.average
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def training_data(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "attempt") as data:
-        yield lessons.scene(data)
+        yield lessons.training_data(data)
 
 
 def learnt(made):
@@ -94,11 +94,11 @@ def close(ours, theirs):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_training_is_the_loop_that_one_would_write(scene):
+def test_a_training_is_the_loop_that_one_would_write(training_data):
     """SGD on what `last:1` lets move, statistics at rest, vectors without decay."""
     settings = ("training.passes=120", "training.batch=12", "training.l2_sp=0", *SGD, *LIVE)
-    plan = planned(scene, "last:1", settings, lr=0.01)
-    made = lesson(scene, plan, HELD)
+    plan = planned(training_data, "last:1", settings, lr=0.01)
+    made = lesson(training_data, plan, HELD)
     taught, _ = learnt(made)
     hand, *_ = by_hand(made, 10, lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9))
     close(state(taught.trainable.model), state(hand))
@@ -106,7 +106,7 @@ def test_a_training_is_the_loop_that_one_would_write(scene):
 
 
 @pytest.mark.parametrize(("look", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
-def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, look, share):
+def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_data, look, share):
     """Averaged, and drawn back to the start."""
     settings = (
         "training.passes=80",
@@ -115,8 +115,8 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, lo
         "training.l2_sp=2",
         *LIVE,
     )
-    plan = planned(scene, "last:1", settings, lr=0.01)
-    made = lesson(scene, plan, route=TrainingEnd(look=look, share=share))
+    plan = planned(training_data, "last:1", settings, lr=0.01)
+    made = lesson(training_data, plan, route=TrainingEnd(look=look, share=share))
     taught, events = learnt(made)
     model, moving, start, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
     assert len([e for e in events if e.kind == "step"]) == 2 * look
@@ -126,16 +126,16 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(scene, lo
     close(state(taught.trainable.model), state(model))
 
 
-def test_scores_of_looks_are_those_of_the_weights_then(scene):
+def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     """Every candidate that a training looked at is where a training of that route ends."""
     settings = ("training.passes=80", "training.batch=8", *LIVE)
-    plan = planned(scene, "full", settings, lr=0.005)
-    whole = lesson(scene, plan, HELD)
+    plan = planned(training_data, "full", settings, lr=0.005)
+    whole = lesson(training_data, plan, HELD)
     taught, events = learnt(whole)
     assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
     told = [e.values for e in events if "val" in e.values]
     assert len(told) == LOOKS
-    labels = scene.labelled.labels[HELD]
+    labels = training_data.labelled.labels[HELD]
     for candidate, route in enumerate(CANDIDATES):
         ended, _ = learnt(replace(whole, held=HELD[:0], route=route))
         found = held_scores(ended.trainable, whole.room, HELD)
@@ -151,11 +151,11 @@ def test_scores_of_looks_are_those_of_the_weights_then(scene):
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "scratch", "full+gradual"])
-def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, strategy):
-    plan = planned(scene, strategy, LONGER if strategy == "scratch" else FEW)
+def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(training_data, strategy):
+    plan = planned(training_data, strategy, LONGER if strategy == "scratch" else FEW)
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    made = lesson(scene, plan)
+    made = lesson(training_data, plan)
     one, again = (state(learnt(made)[0].trainable.model) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert differing(one, again) == []
@@ -165,12 +165,14 @@ def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(scene, 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full"])
 @pytest.mark.parametrize("workers", [0, 3])
-def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
+def test_threads_that_prepare_images_change_nothing(training_data, strategy, workers):
     one, other = (
         state(
-            learnt(lesson(scene, planned(scene, strategy, (*FEW, f"training.workers={n}"))))[
-                0
-            ].trainable.model
+            learnt(
+                lesson(
+                    training_data, planned(training_data, strategy, (*FEW, f"training.workers={n}"))
+                )
+            )[0].trainable.model
         )
         for n in (1, workers)
     )
@@ -178,25 +180,29 @@ def test_threads_that_prepare_images_change_nothing(scene, strategy, workers):
 
 
 @pytest.mark.parametrize("setting", ["training.recompute=true", "training.micro_batch=3"])
-def test_ways_to_save_memory_come_to_the_same(scene, setting):
-    plans = [planned(scene, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
-    one, other = (state(learnt(lesson(scene, plan))[0].trainable.model) for plan in plans)
+def test_ways_to_save_memory_come_to_the_same(training_data, setting):
+    plans = [planned(training_data, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
+    one, other = (state(learnt(lesson(training_data, plan))[0].trainable.model) for plan in plans)
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-4)
 
 
-def test_recomputation_leaves_new_statistics_as_they_are(scene):
+def test_recomputation_leaves_new_statistics_as_they_are(training_data):
     one, other = (
-        state(learnt(lesson(scene, planned(scene, "scratch", (*LONGER, *more))))[0].trainable.model)
+        state(
+            learnt(lesson(training_data, planned(training_data, "scratch", (*LONGER, *more))))[
+                0
+            ].trainable.model
+        )
         for more in ((), ("training.recompute=true",))
     )
     assert differing(one, other) == []
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.001, None])
-def test_new_layers_remember_what_the_final_weights_make_of_the_images(scene, momentum):
+def test_new_layers_remember_what_the_final_weights_make_of_the_images(training_data, momentum):
     """Few updates with a small momentum left the 0 and 1 of the beginning, and "stuck" was said."""
-    made = lesson(scene, planned(scene, "scratch", LONGER))
+    made = lesson(training_data, planned(training_data, "scratch", LONGER))
 
     def slow():
         begun = made.make()
@@ -214,30 +220,34 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(scene, mo
     assert trunk.norm.momentum == momentum
 
 
-def test_half_precision_products_come_close(scene):
+def test_half_precision_products_come_close(training_data):
     half = ("training.precision=bfloat16",)
-    plans = [planned(scene, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
-    one, other = (state(learnt(lesson(scene, plan))[0].trainable.model) for plan in plans)
+    plans = [planned(training_data, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
+    one, other = (state(learnt(lesson(training_data, plan))[0].trainable.model) for plan in plans)
     assert differing(one, other)
     for name in one:
         assert other[name].dtype == one[name].dtype
         torch.testing.assert_close(other[name], one[name], rtol=0.02, atol=2e-3)
 
 
-def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(scene, monkeypatch):
+def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(
+    training_data, monkeypatch
+):
     calls = []
 
     def compiled(tail):
         return lambda *inputs: calls.append(1) or tail(*inputs)
 
     monkeypatch.setattr(torch, "compile", compiled)
-    plan = planned(scene, "last:1", (*FEW, "training.compile=true"))
-    learnt(lesson(scene, plan, HELD))
+    plan = planned(training_data, "last:1", (*FEW, "training.compile=true"))
+    learnt(lesson(training_data, plan, HELD))
     assert len(calls) == 4  # looks are taken without it
 
 
-def test_steps_are_counted_through_all_trainings(scene):
-    made = lessons.with_room(lesson(scene, planned(scene, "last:1", FEW)), steps=(4, 4, 4))
+def test_steps_are_counted_through_all_trainings(training_data):
+    made = lessons.with_room(
+        lesson(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
+    )
     _, found = learnt(made)
     assert {(event.stage, event.kind) for event in found} == {("tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
@@ -247,8 +257,8 @@ def test_steps_are_counted_through_all_trainings(scene):
     assert all(event.values["per_second"] > 0 for event in found)
 
 
-def test_scores_do_not_depend_on_how_many_are_asked_for(scene):
-    made = lesson(scene, planned(scene, "full", FEW))
+def test_scores_do_not_depend_on_how_many_are_asked_for(training_data):
+    made = lesson(training_data, planned(training_data, "full", FEW))
     trainable = made.make()
     trainable.model.train()
     whole = held_scores(trainable, made.room, made.rows)
@@ -262,8 +272,8 @@ def test_scores_do_not_depend_on_how_many_are_asked_for(scene):
 # ---- what is frozen ------------------------------------------------------------------------
 
 
-def test_what_was_frozen_and_moved_ships_nothing(scene):
-    made, outfits = lesson(scene, planned(scene, "last:1", FEW)), []
+def test_what_was_frozen_and_moved_ships_nothing(training_data):
+    made, outfits = lesson(training_data, planned(training_data, "last:1", FEW)), []
     steps = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1]).learn()
     next(steps)
     with torch.no_grad():  # a buffer, which no optimizer holds
@@ -273,10 +283,10 @@ def test_what_was_frozen_and_moved_ships_nothing(scene):
         drain(steps)
 
 
-def test_the_start_is_not_touched(scene):
-    before = take_digests(scene.look.network)
-    learnt(lesson(scene, planned(scene, "full", FEW, lr=0.01)))
-    assert take_digests(scene.look.network) == before
+def test_the_start_is_not_touched(training_data):
+    before = take_digests(training_data.look.network)
+    learnt(lesson(training_data, planned(training_data, "full", FEW, lr=0.01)))
+    assert take_digests(training_data.look.network) == before
 
 
 # ---- guards --------------------------------------------------------------------------------
@@ -284,9 +294,9 @@ def test_the_start_is_not_touched(scene):
 LONG = ("training.passes=160", "training.batch=8", "training.cut=0")
 
 
-def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(scene):
-    plan = planned(scene, "full", LONG, lr=0.3)
-    made = lesson(scene, plan, HELD)
+def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_data):
+    plan = planned(training_data, "full", LONG, lr=0.3)
+    made = lesson(training_data, plan, HELD)
     taught, events = learnt(made)
     assert kinds(taught) == ["diverged", "diverged"]
     assert {note.action for note in taught.guards} == {
@@ -305,8 +315,10 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(scene):
     assert differing(state(again.trainable.model), state(taught.trainable.model)) == []
 
 
-def test_a_rate_at_which_nothing_works_is_given_up_after_three(scene):
-    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=10.0), HELD))
+def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
+    taught, events = learnt(
+        lesson(training_data, planned(training_data, "full", LONG, lr=10.0), HELD)
+    )
     assert kinds(taught) == ["diverged"] * 3
     assert taught.guards[-1].action == "training was given up"
     assert (taught.has_failed, taught.trainable, taught.scale) == (True, None, SCALES[2])
@@ -315,16 +327,20 @@ def test_a_rate_at_which_nothing_works_is_given_up_after_three(scene):
     assert sum(e.kind == "guard" for e in events) == 3
 
 
-def test_a_rate_at_which_nothing_moves_is_given_up_at_once(scene):
-    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=1e-9), HELD))
+def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
+    taught, events = learnt(
+        lesson(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD)
+    )
     assert (kinds(taught), taught.has_failed) == (["stuck"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
     assert told.endswith("from what they were; training was given up")
 
 
-def test_a_loss_that_is_no_number_is_seen_at_once(scene):
-    taught, events = learnt(lesson(scene, planned(scene, "full", LONG, lr=1e30), HELD))
+def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
+    taught, events = learnt(
+        lesson(training_data, planned(training_data, "full", LONG, lr=1e30), HELD)
+    )
     assert kinds(taught) == ["diverged"] * 3
     assert {note.step for note in taught.guards} == {2}
     assert "the loss was nan at update 2 of 20" in next(
@@ -333,9 +349,9 @@ def test_a_loss_that_is_no_number_is_seen_at_once(scene):
 
 
 @pytest.mark.parametrize("when", [4, 20])
-def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, when):
+def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training_data, when):
     """Also by what is told of it: no line of progress holds what is no number."""
-    made, outfits = lesson(scene, planned(scene, "full", LONG), HELD), []
+    made, outfits = lesson(training_data, planned(training_data, "full", LONG), HELD), []
     spied = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1])
     made_last = replace(spied, scale=SCALES[2])
 
@@ -351,9 +367,9 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(scene, w
     assert taught.guards[0].step == when
 
 
-def test_answers_that_are_ruined_at_the_end_are_a_divergence(scene, monkeypatch):
+def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monkeypatch):
     """Where no further loss would tell."""
-    made = lesson(scene, planned(scene, "last:1", FEW), HELD, scale=SCALES[2])
+    made = lesson(training_data, planned(training_data, "last:1", FEW), HELD, scale=SCALES[2])
     monkeypatch.setattr(
         training_attempt.ValidationScores, "finish", lambda looks: looks._found.update(x=np.nan)
     )
@@ -363,8 +379,8 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(scene, monkeypatch)
     assert told == "the network's answers are not numbers any more; training was given up"
 
 
-def test_a_network_that_was_spoilt_after_training_is_not_shipped(scene, monkeypatch):
-    made = lesson(scene, planned(scene, "last:1", FEW))
+def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, monkeypatch):
+    made = lesson(training_data, planned(training_data, "last:1", FEW))
     monkeypatch.setattr("warmstart.training.lesson.held_scores", lambda *a: np.full((2, 3), np.nan))
     with pytest.raises(TrainingError, match="answers are not numbers; use --strategy head"):
         learnt(made)
@@ -373,8 +389,8 @@ def test_a_network_that_was_spoilt_after_training_is_not_shipped(scene, monkeypa
 # ---- time ----------------------------------------------------------------------------------
 
 
-def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene):
-    made = lesson(scene, planned(scene, "full", LONG), HELD)
+def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
+    made = lesson(training_data, planned(training_data, "full", LONG), HELD)
     whole, _ = learnt(made)
     taught, events = learnt(replace(made, until=time.perf_counter() - 1.0))
     steps = [e for e in events if e.kind == "step"]
@@ -389,14 +405,14 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(scene):
     assert not np.allclose(whole.scores[LOOKS - 1], found)
 
 
-def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(scene):
-    plan = planned(scene, "full", ("training.passes=16000", *LONG[1:]), lr=1e-6)
-    taught, _ = learnt(lesson(scene, plan, HELD, until=time.perf_counter() - 1.0))
+def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(training_data):
+    plan = planned(training_data, "full", ("training.passes=16000", *LONG[1:]), lr=1e-6)
+    taught, _ = learnt(lesson(training_data, plan, HELD, until=time.perf_counter() - 1.0))
     assert taught.guards == ()
 
 
-def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scene):
-    made = lesson(scene, planned(scene, "full", LONG), route=TrainingEnd(look=1))
+def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(training_data):
+    made = lesson(training_data, planned(training_data, "full", LONG), route=TrainingEnd(look=1))
     attempt = TrainingAttempt(replace(made, until=0.0), 1.0, ())
     events = []
     follow(attempt.run(), events.append)
@@ -407,9 +423,9 @@ def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(scen
     assert [e.kind for e in events] == ["step"] * 4
 
 
-def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(scene):
+def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(training_data):
     """Shares of a way that was not gone to its end are what the last weights say."""
-    made = lesson(scene, planned(scene, "last:1", FEW), HELD)
+    made = lesson(training_data, planned(training_data, "last:1", FEW), HELD)
     attempt = TrainingAttempt(made, 1.0, ())
     attempt.looks.look(1, 5)  # the first look alone: no end was reached
     found = attempt.looks.scores()

@@ -28,14 +28,14 @@ SETTINGS = {"training.passes": 96, "training.batch": 8}
 
 
 @pytest.fixture
-def scene(pictures):
-    return lessons.scene(pictures)
+def training_data(pictures):
+    return lessons.training_data(pictures)
 
 
-def views_of(scene, plan):
+def views_of(training_data, plan):
     """What is stored, and what was told meanwhile."""
     events = []
-    return follow(store_views(scene, plan), events.append), events
+    return follow(store_views(training_data, plan), events.append), events
 
 
 def passed(events):
@@ -55,16 +55,16 @@ def everything(source, n, views, wanted):
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
-def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(scene, strategy):
-    plan = lessons.planned(scene, strategy, ("training.colour=0.2",), seed=4)
-    source, _ = views_of(scene, plan)
-    live = lessons.planned(scene, "full", ("training.colour=0.2",), seed=4)
-    images = lessons.room(scene, live).source
+def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_data, strategy):
+    plan = lessons.planned(training_data, strategy, ("training.colour=0.2",), seed=4)
+    source, _ = views_of(training_data, plan)
+    live = lessons.planned(training_data, "full", ("training.colour=0.2",), seed=4)
+    images = lessons.room(training_data, live).source
     cut = source.cut
     assert cut == plan.training.cut.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = tuple(source.columns)
     assert wanted
-    prefix = FrozenPrefix(scene.look.network, cut, wanted)
+    prefix = FrozenPrefix(training_data.look.network, cut, wanted)
     rows = np.array([0, 17, 35, 3, 17])
     for view in range(5):
         numbers = np.full(5, view)
@@ -78,17 +78,17 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(scene, stra
 
 
 @pytest.mark.parametrize("head", ["last", "equal"])
-def test_a_training_on_stored_views_is_the_training_on_the_whole_network(scene, head):
+def test_a_training_on_stored_views_is_the_training_on_the_whole_network(training_data, head):
     """Law 3 over a whole training: the same views, the same updates."""
     settings = ("training.passes=96", "training.batch=8", f"head.candidates={head}")
     plans = [
-        lessons.planned(scene, "last:1", (*settings, *more))
+        lessons.planned(training_data, "last:1", (*settings, *more))
         for more in (("training.views=4",), ("training.cut=0", "training.views=4"))
     ]
     assert [plan.training.cut.value for plan in plans] == [1, 0]
     found = []
     for plan in plans:
-        made = lessons.lesson(scene, plan, held=np.arange(0, 36, 5))
+        made = lessons.lesson(training_data, plan, held=np.arange(0, 36, 5))
         taught = drain(made.learn())
         found.append((lessons.state(taught.trainable.model), taught.scores))
     for name, tensor in found[0][0].items():
@@ -125,12 +125,12 @@ def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, t
 # ---- once ----------------------------------------------------------------------------------
 
 
-def test_a_second_run_passes_nothing(scene):
-    plan = lessons.planned(scene, "last:1")
-    first, events = views_of(scene, plan)
+def test_a_second_run_passes_nothing(training_data):
+    plan = lessons.planned(training_data, "last:1")
+    first, events = views_of(training_data, plan)
     assert passed(events) == 36
     assert [e.step for e in events if e.kind == "step"] == [32, 36]
-    second, events = views_of(scene, plan)
+    second, events = views_of(training_data, plan)
     assert events == []
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (first, second)), strict=True):
         assert torch.equal(ours, theirs)
@@ -145,52 +145,54 @@ def test_a_second_run_passes_nothing(scene):
         "training.store=float16",
     ],
 )
-def test_views_that_are_made_otherwise_are_other_views(scene, change):
-    views_of(scene, lessons.planned(scene, "last:1"))
-    _, events = views_of(scene, lessons.planned(scene, "last:1", (change,)))
+def test_views_that_are_made_otherwise_are_other_views(training_data, change):
+    views_of(training_data, lessons.planned(training_data, "last:1"))
+    _, events = views_of(training_data, lessons.planned(training_data, "last:1", (change,)))
     assert passed(events) == 36
 
 
-def test_more_views_are_added_to_those_that_there_are(scene, monkeypatch):
-    views_of(scene, lessons.planned(scene, "last:1", ("training.views=2",)))
+def test_more_views_are_added_to_those_that_there_are(training_data, monkeypatch):
+    views_of(training_data, lessons.planned(training_data, "last:1", ("training.views=2",)))
     kept = []
     monkeypatch.setattr(
         cached_activations, "_keep", lambda work, number, contents, made: kept.append(number)
     )
     drain(
         cached_activations._pass(
-            work_of(scene, views=3), "torch", FrozenPrefix(scene.look.network, 1, ())
+            work_of(training_data, views=3),
+            "torch",
+            FrozenPrefix(training_data.look.network, 1, ()),
         )
     )
     assert set(kept) == {3}
 
 
-def work_of(scene, views):
+def work_of(training_data, views):
     """What a plan with so many views would pass."""
     made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cached_activations, "_pass", lambda work, *_: made.append(work) or iter(()))
-        plan = lessons.planned(scene, "last:1", (f"training.views={views}",))
-        drain(store_views(scene, plan))
+        plan = lessons.planned(training_data, "last:1", (f"training.views={views}",))
+        drain(store_views(training_data, plan))
     return made[0]
 
 
-def test_where_nothing_varies_the_images_are_passed_once_as_they_are(scene):
-    plan = lessons.planned(scene, "last:1", (*lessons.PLAIN, "training.views=4"))
-    source, _ = views_of(scene, plan)
+def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_data):
+    plan = lessons.planned(training_data, "last:1", (*lessons.PLAIN, "training.views=4"))
+    source, _ = views_of(training_data, plan)
     assert len(source.shelves) == 1
 
 
-def test_an_interrupted_pass_goes_on_where_it_was(scene, tmp_path):
-    plan = lessons.planned(scene, "last:1")
-    steps = store_views(scene, plan)
+def test_an_interrupted_pass_goes_on_where_it_was(training_data, tmp_path):
+    plan = lessons.planned(training_data, "last:1")
+    steps = store_views(training_data, plan)
     while next(steps).kind != "step":
         pass
     steps.close()
-    source, events = views_of(scene, plan)
+    source, events = views_of(training_data, plan)
     assert passed(events) == 4  # 32 of 36 had been passed
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    whole, _ = views_of(scene, plan)
+    whole, _ = views_of(training_data, plan)
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -199,11 +201,13 @@ def test_images_with_the_same_bytes_are_passed_once(pictures):
     payload = (pictures / "blue" / "000.png").read_bytes()
     for number in range(3):
         (pictures / "blue" / f"copy-{number}.png").write_bytes(payload)
-    scene = lessons.scene(pictures)
-    source, events = views_of(scene, lessons.planned(scene, "last:1"))
+    training_data = lessons.training_data(pictures)
+    source, events = views_of(training_data, lessons.planned(training_data, "last:1"))
     assert passed(events) == 36
     (main,) = everything(source, 39, 3, ())
-    same = [e.sha256 == scene.labelled.learn[0].sha256 for e in scene.labelled.learn]
+    same = [
+        e.sha256 == training_data.labelled.learn[0].sha256 for e in training_data.labelled.learn
+    ]
     assert sum(same) == 4
     assert (main[:, same] == main[:, :1]).all()
 
@@ -217,9 +221,9 @@ def rows_files(tmp_path):
     return [p for p in files if '"activations"' in p.with_suffix(".json").read_text()]
 
 
-def test_a_row_that_was_damaged_on_disk_is_passed_again(scene, tmp_path):
-    plan = lessons.planned(scene, "last:1")
-    first, _ = views_of(scene, plan)
+def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path):
+    plan = lessons.planned(training_data, "last:1")
+    first, _ = views_of(training_data, plan)
     before = everything(first, 36, 5, ())
     files = rows_files(tmp_path)
     assert len(files) == 5
@@ -229,16 +233,18 @@ def test_a_row_that_was_damaged_on_disk_is_passed_again(scene, tmp_path):
         byte = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 0x40]))
-    again, events = views_of(scene, plan)
+    again, events = views_of(training_data, plan)
     assert passed(events) == 1
     for ours, theirs in zip(before, everything(again, 36, 5, ()), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_rows_that_are_lost_while_training_goes_on_are_made_again(scene, tmp_path, monkeypatch):
-    plan = lessons.planned(scene, "last:1")
-    source, _ = views_of(scene, plan)
-    wanted = taps(scene.look.network.record)[:1]
+def test_rows_that_are_lost_while_training_goes_on_are_made_again(
+    training_data, tmp_path, monkeypatch
+):
+    plan = lessons.planned(training_data, "last:1")
+    source, _ = views_of(training_data, plan)
+    wanted = taps(training_data.look.network.record)[:1]
     before = everything(source, 36, 5, wanted)
     for path in rows_files(tmp_path):
         with path.open("r+b") as file:
@@ -279,10 +285,12 @@ def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
 # ---- formats and engines -------------------------------------------------------------------
 
 
-def test_half_precision_halves_the_files_and_comes_close(scene, tmp_path):
-    whole, _ = views_of(scene, lessons.planned(scene, "last:1"))
+def test_half_precision_halves_the_files_and_comes_close(training_data, tmp_path):
+    whole, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
     full = sum(p.stat().st_size for p in rows_files(tmp_path))
-    source, _ = views_of(scene, lessons.planned(scene, "last:1", ("training.store=float16",)))
+    source, _ = views_of(
+        training_data, lessons.planned(training_data, "last:1", ("training.store=float16",))
+    )
     assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
         assert ours.dtype == torch.float32
@@ -305,17 +313,17 @@ def louder(by):
 
 
 def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
-    scene = lessons.scene(pictures, louder(1e6))
-    half = lessons.planned(scene, "last:1", ("training.store=float16",))
+    training_data = lessons.training_data(pictures, louder(1e6))
+    half = lessons.planned(training_data, "last:1", ("training.store=float16",))
     says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.store="
     with pytest.raises(TrainingError, match=says):
-        views_of(scene, half)
+        views_of(training_data, half)
     assert rows_files(tmp_path) == []
-    source, _ = views_of(scene, lessons.planned(scene, "last:1"))
+    source, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
     assert source.batch(np.arange(3), np.ones(3, int), ())[0].abs().max() > 1e5
 
 
-def test_views_of_which_the_frozen_layers_give_no_number_are_refused(scene, monkeypatch):
+def test_views_of_which_the_frozen_layers_give_no_number_are_refused(training_data, monkeypatch):
     real = cached_activations.make_engine
 
     def make(*arguments):
@@ -325,23 +333,23 @@ def test_views_of_which_the_frozen_layers_give_no_number_are_refused(scene, monk
     monkeypatch.setattr(cached_activations, "make_engine", make)
     says = r"give nan for view 0 of some images; use milder views \(--set training.crop=0.8\), or"
     with pytest.raises(TrainingError, match=says):
-        views_of(scene, lessons.planned(scene, "last:1"))
+        views_of(training_data, lessons.planned(training_data, "last:1"))
 
 
 @pytest.mark.parametrize("engine", ["traced", "onnxruntime", "openvino"])
-def test_the_engine_of_the_plan_passes_the_views(scene, engine):
+def test_the_engine_of_the_plan_passes_the_views(training_data, engine):
     pytest.importorskip("openvino") if engine == "openvino" else None
-    usual, _ = views_of(scene, lessons.planned(scene, "last:1"))
-    plan = lessons.planned(scene, "last:1")
+    usual, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
+    plan = lessons.planned(training_data, "last:1")
     other = lessons.with_engine(plan, engine)
-    source, events = views_of(scene, other)
+    source, events = views_of(training_data, other)
     assert passed(events) == 36
     assert not [e for e in events if e.kind == "note"]
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, usual)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(scene, monkeypatch):
+def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data, monkeypatch):
     real = cached_activations.make_engine
 
     def make(name, *arguments):
@@ -350,8 +358,8 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(scene, monkeyp
         return real(name, *arguments)
 
     monkeypatch.setattr(cached_activations, "make_engine", make)
-    plan = lessons.with_engine(lessons.planned(scene, "last:1"), "onnxruntime")
-    source, events = views_of(scene, plan)
+    plan = lessons.with_engine(lessons.planned(training_data, "last:1"), "onnxruntime")
+    source, events = views_of(training_data, plan)
     (note,) = [e for e in events if e.kind == "note"]
     assert note.values == {
         "title": "Engine",
@@ -360,9 +368,13 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(scene, monkeyp
     assert len(source.batch(np.arange(4), np.ones(4, int), ())[0]) == 4
 
 
-def test_a_scene_without_its_start_has_no_key(scene):
+def test_a_scene_without_its_start_has_no_key(training_data):
     with pytest.raises(ValueError, match="need the record of their start"):
-        drain(store_views(replace(scene, start=None), lessons.planned(scene, "last:1")))
+        drain(
+            store_views(
+                replace(training_data, start=None), lessons.planned(training_data, "last:1")
+            )
+        )
 
 
 # ---- other inputs --------------------------------------------------------------------------

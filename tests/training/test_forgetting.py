@@ -29,17 +29,19 @@ SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "forgetting") as data:
-        yield {module: lessons.scene(data, module) for module in (network, lessons.four)}
+        yield {module: lessons.training_data(data, module) for module in (network, lessons.four)}
 
 
 @pytest.fixture
-def scene(scenes):
+def training_data(scenes):
     return scenes[network]
 
 
-def tuned(scene, strategy="full", by=1.0, settings=("training.passes=32", "training.batch=8")):
+def tuned(
+    training_data, strategy="full", by=1.0, settings=("training.passes=32", "training.batch=8")
+):
     """A lesson, and its outfit with every weight that moves moved far away."""
-    made = lesson(scene, planned(scene, strategy, settings))
+    made = lesson(training_data, planned(training_data, strategy, settings))
     trainable = made.make()
     rng = torch.Generator().manual_seed(1)
     moving = {name for name, action in trainable.actions.items() if action not in ("frozen",)}
@@ -52,8 +54,8 @@ def tuned(scene, strategy="full", by=1.0, settings=("training.passes=32", "train
     return made, trainable
 
 
-def memory(scene, made):
-    return BaseModelAnswers(scene, made.room, np.arange(N), 20)
+def memory(training_data, made):
+    return BaseModelAnswers(training_data, made.room, np.arange(N), 20)
 
 
 def chosen(losses=None, candidate=END):
@@ -68,10 +70,10 @@ def scores():
     return np.arange(len(CANDIDATES))[:, None, None] + np.zeros((len(CANDIDATES), N, 3))
 
 
-def kept(scene, made, trainable, ended):
+def kept(training_data, made, trainable, ended):
     """What was done: notes, the end that is taken, events."""
     events = []
-    steps = keep_memory(memory(scene, made), trainable, made.make, ended, scores())
+    steps = keep_memory(memory(training_data, made), trainable, made.make, ended, scores())
     notes, found = follow(steps, events.append)
     return notes, found, events
 
@@ -79,78 +81,85 @@ def kept(scene, made, trainable, ended):
 # ---- weighing ------------------------------------------------------------------------------
 
 
-def by_hand(scene, module, number):
+def by_hand(training_data, module, number):
     """Features of part `number`, averaged over places, of a network of its own."""
-    offered = [t for t in taps(scene.look.network.record) if t.part == number]
+    offered = [t for t in taps(training_data.look.network.record) if t.part == number]
     tap = next(t for t in offered if t.pool != "grid2")
-    images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
+    images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        return FeatureExtractor(under(scene, module), [tap])(images)[0].numpy()
+        return FeatureExtractor(under(training_data, module), [tap])(images)[0].numpy()
 
 
-def under(scene, module):
+def under(training_data, module):
     """The order of work of the start, on the modules of another: blocks were added above."""
-    return replace(scene.look.network, trunk=module.trunk)
+    return replace(training_data.look.network, trunk=module.trunk)
 
 
 @pytest.mark.parametrize("strategy", ["full", "last:1", "full+lora", "last:1+add"])
-def test_layers_that_no_longer_tell_images_apart_are_counted(scene, strategy):
+def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, strategy):
     if "lora" in strategy:
         pytest.importorskip("peft")
-    made, trainable = tuned(scene, strategy, by=3.0)
-    names = [part.name for part in scene.look.network.parts]
+    made, trainable = tuned(training_data, strategy, by=3.0)
+    names = [part.name for part in training_data.look.network.parts]
     moved = [
         n for n, name in enumerate(names, 1) if trainable.actions[name] in ("tuned", "low-rank")
     ]
     slow = {
         names[n - 1]: cka(
-            by_hand(scene, scene.look.network, n), by_hand(scene, trainable.network, n)
+            by_hand(training_data, training_data.look.network, n),
+            by_hand(training_data, trainable.network, n),
         )
         for n in moved
     }
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forgetting, "forgetting", lambda *told: found.append(told))
-        memory(scene, made).weigh(trainable)
+        memory(training_data, made).weigh(trainable)
     ((likeness, said, step),) = found
     assert likeness.keys() == slow.keys()
     for name in slow:
         assert likeness[name] == pytest.approx(slow[name], abs=1e-3)
     assert step == 20
-    before, now = (_original(scene, n) for n in (scene.look.network, trainable.network))
+    before, now = (
+        _original(training_data, n) for n in (training_data.look.network, trainable.network)
+    )
     assert said == pytest.approx(agreement(before, now))
     assert said < 1 or strategy != "full"
 
 
-def _original(scene, module):
+def _original(training_data, module):
     """What the start's own output says after the body of a network."""
-    tap = taps(scene.look.network.record)[-1]
-    images = lessons.room(scene, planned(scene, "full")).plain(np.arange(N), ())[0]
+    tap = taps(training_data.look.network.record)[-1]
+    images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        seen = FeatureExtractor(under(scene, module), [tap])(images)[0]
-    return outputs(scene.look.network, seen.numpy())
+        seen = FeatureExtractor(under(training_data, module), [tap])(images)[0]
+    return outputs(training_data.look.network, seen.numpy())
 
 
-def test_a_network_that_is_as_it_was_has_forgotten_nothing(scene):
-    made = lesson(scene, planned(scene, "full"))
-    assert memory(scene, made).weigh(made.make()) is None
-    frozen = lesson(scene, planned(scene, "head+add"))
-    assert memory(scene, frozen).weigh(frozen.make()) is None  # nothing of the start was tuned
+def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
+    made = lesson(training_data, planned(training_data, "full"))
+    assert memory(training_data, made).weigh(made.make()) is None
+    frozen = lesson(training_data, planned(training_data, "head+add"))
+    assert (
+        memory(training_data, frozen).weigh(frozen.make()) is None
+    )  # nothing of the start was tuned
 
 
-def test_stored_and_live_sources_weigh_the_same(scene):
-    stored, trainable = tuned(scene, "last:1", by=3.0)
-    live = lessons.with_room(stored, source=lessons.room(scene, planned(scene, "full")).source)
+def test_stored_and_live_sources_weigh_the_same(training_data):
+    stored, trainable = tuned(training_data, "last:1", by=3.0)
+    live = lessons.with_room(
+        stored, source=lessons.room(training_data, planned(training_data, "full")).source
+    )
     assert (stored.room.source.cut, live.room.source.cut) == (1, 0)
-    one, other = (memory(scene, made).weigh(trainable) for made in (stored, live))
+    one, other = (memory(training_data, made).weigh(trainable) for made in (stored, live))
     assert one == other
 
 
 # ---- part of the way back ------------------------------------------------------------------
 
 
-def test_the_way_is_a_straight_line_for_all_that_are_numbers(scene):
-    made, trainable = tuned(scene, by=1.0)
+def test_the_way_is_a_straight_line_for_all_that_are_numbers(training_data):
+    made, trainable = tuned(training_data, by=1.0)
     begun = made.make()
     begin, end = state(begun.model), state(trainable.model)
     blend(trainable, begun, end, 0.25)
@@ -174,13 +183,13 @@ def alarm_above(share):
 
 
 @pytest.mark.parametrize(("limit", "share"), [(0.75, 0.75), (0.6, 0.5), (0.3, 0.25)])
-def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, share):
-    made, trainable = tuned(scene, by=1.0)
+def test_where_it_costs_nothing_less_is_forgotten(training_data, monkeypatch, limit, share):
+    made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)
     weigh = alarm_above(limit)
     weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
-    notes, found, events = kept(scene, made, trainable, chosen())
+    notes, found, events = kept(training_data, made, trainable, chosen())
     for name, tensor in state(trainable.model).items():
         torch.testing.assert_close(
             tensor, torch.lerp(begin[name].float(), end[name].float(), share).to(tensor.dtype)
@@ -193,25 +202,25 @@ def test_where_it_costs_nothing_less_is_forgotten(scene, monkeypatch, limit, sha
     assert (found.scores == SHARE[share]).all()
 
 
-def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(scene, monkeypatch):
-    made, trainable = tuned(scene, by=1.0)
+def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(training_data, monkeypatch):
+    made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)  # three quarters of the way
     weigh = alarm_above(0.7)
     weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
-    _, found, _ = kept(scene, made, trainable, chosen(candidate=SHARE[0.75]))
+    _, found, _ = kept(training_data, made, trainable, chosen(candidate=SHARE[0.75]))
     assert found.candidate == SHARE[0.5]
     line = torch.lerp(begin["trunk.first.weight"], end["trunk.first.weight"], 0.5 / 0.75)
     torch.testing.assert_close(trainable.model.trunk.first.weight.detach(), line)
 
 
-def test_low_rank_updates_go_part_of_the_way_back_too(scene, monkeypatch):
+def test_low_rank_updates_go_part_of_the_way_back_too(training_data, monkeypatch):
     pytest.importorskip("peft")
-    made, trainable = tuned(scene, "full+lora", by=1.0)
+    made, trainable = tuned(training_data, "full+lora", by=1.0)
     begin, end = network().second.weight, trainable.network.trunk.second.weight.detach().clone()
     answers = iter([Alarm("forgetting", 20, "much is lost"), None])
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: next(answers))
-    kept(scene, made, trainable, chosen())
+    kept(training_data, made, trainable, chosen())
     assert (end - begin).abs().max() > 0.1
     torch.testing.assert_close(
         trainable.network.trunk.second.weight.detach(), torch.lerp(begin, end, 0.75)
@@ -219,9 +228,9 @@ def test_low_rank_updates_go_part_of_the_way_back_too(scene, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
+def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     """A loss that is larger by more than a quarter of its standard error is minded."""
-    made, trainable = tuned(scene, by=1.0)
+    made, trainable = tuned(training_data, by=1.0)
     end = state(trainable.model)
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(
@@ -231,7 +240,7 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     losses = {number: 0.5 + gap for number, gap in gaps.items()}
     tried = []
     monkeypatch.setattr(forgetting, "blend", lambda *told: tried.append(told[3]))
-    notes, found, _ = kept(scene, made, trainable, chosen(losses))
+    notes, found, _ = kept(training_data, made, trainable, chosen(losses))
     ties = [
         CANDIDATES[number].share
         for number, gap in gaps.items()
@@ -248,26 +257,29 @@ def test_held_out_rows_must_not_mind(scene, monkeypatch, seed):
     assert differing(state(trainable.model), end) == []
 
 
-def test_a_training_that_ended_early_goes_no_way_back(scene, monkeypatch):
+def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch):
     """Shares of a shorter way were not looked at."""
-    made, trainable = tuned(scene, by=1.0)
+    made, trainable = tuned(training_data, by=1.0)
     end = state(trainable.model)
     monkeypatch.setattr(
         BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
     )
-    notes, found, _ = kept(scene, made, trainable, chosen(candidate=1))
+    notes, found, _ = kept(training_data, made, trainable, chosen(candidate=1))
     assert notes[0].action == "kept: training ended early already, as held-out examples said"
     assert found.route == TrainingEnd(look=2)
     assert LOOKS > 2
     assert differing(state(trainable.model), end) == []
 
 
-def test_without_an_alarm_nothing_is_made_or_told(scene, monkeypatch):
-    made, trainable = tuned(scene, by=1.0)
+def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
+    made, trainable = tuned(training_data, by=1.0)
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
-    assert drain(keep_memory(memory(scene, made), trainable, None, ended, scores())) == ((), ended)
+    assert drain(keep_memory(memory(training_data, made), trainable, None, ended, scores())) == (
+        (),
+        ended,
+    )
 
 
 # ---- in a run ------------------------------------------------------------------------------

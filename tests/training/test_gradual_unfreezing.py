@@ -21,9 +21,9 @@ HELD = np.arange(0, 36, 5)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def training_data(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "joining") as data:
-        yield lessons.scene(data, four)
+        yield lessons.training_data(data, four)
 
 
 def learnt(made):
@@ -42,47 +42,47 @@ def learnt(made):
     return follow(steps, mark), outfits[-1], marks
 
 
-def names(scene):
-    return [part.name for part in scene.look.network.parts]
+def names(training_data):
+    return [part.name for part in training_data.look.network.parts]
 
 
 # ---- without judges ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_stages", [1, 2, 4])
-def test_parts_join_from_the_top_and_each_moves_once_it_has(scene, n_stages):
+def test_parts_join_from_the_top_and_each_moves_once_it_has(training_data, n_stages):
     """As many groups as are asked for."""
-    plan = planned(scene, "full+gradual", SHORT)
-    made = lesson(scene, plan, route=TrainingEnd(n_stages=n_stages))
+    plan = planned(training_data, "full+gradual", SHORT)
+    made = lesson(training_data, plan, route=TrainingEnd(n_stages=n_stages))
     taught, trainable, marks = learnt(made)
-    parts = names(scene)
+    parts = names(training_data)
     assert len(parts) == 4
     assert marks == [set(parts[3 - k :]) for k in range(n_stages)]
     assert changed(made, trainable) == marks[-1]
     assert taught.n_stages == n_stages
 
 
-def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(scene):
-    plan = planned(scene, "full+gradual", SHORT)
-    made = lesson(scene, plan, route=TrainingEnd(n_stages=0))
+def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training_data):
+    plan = planned(training_data, "full+gradual", SHORT)
+    made = lesson(training_data, plan, route=TrainingEnd(n_stages=0))
     taught, trainable, marks = learnt(made)
     assert (taught.n_stages, taught.guards, marks) == (0, (), [])
     assert differing(state(trainable.model), state(made.make().model)) == []
 
 
-def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(scene):
-    plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
+def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_data):
+    plan = planned(training_data, "full+gradual", ("training.passes=160", "training.batch=8"))
     found = []
-    follow(lesson(scene, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
+    follow(lesson(training_data, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
     factors = [e.values["factor"] for e in found]
     assert factors[:5] == factors[5:] == [1.0, 1.0, 0.853553, 0.5, 0.146447]
 
 
-def test_an_early_look_ends_in_the_middle_of_a_stage(scene):
-    plan = planned(scene, "full+gradual", ("training.passes=160", "training.batch=8"))
+def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
+    plan = planned(training_data, "full+gradual", ("training.passes=160", "training.batch=8"))
     found = []
-    follow(lesson(scene, plan, route=TrainingEnd(look=3)).learn(), found.append)
+    follow(lesson(training_data, plan, route=TrainingEnd(look=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third
 
 
@@ -95,8 +95,8 @@ def judged(made):
     return attempt, attempt.joining._judged_on
 
 
-def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(scene):
-    made = lesson(scene, planned(scene, "full+gradual", SHORT), HELD)
+def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(training_data):
+    made = lesson(training_data, planned(training_data, "full+gradual", SHORT), HELD)
     attempt, apart = judged(made)
     fit = attempt.joining.fit
     assert sorted([*fit, *apart]) == made.rows.tolist()
@@ -104,16 +104,16 @@ def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(scene):
     blocks = made.room.blocks
     assert not set(blocks[fit]) & set(blocks[apart])
     for strategy, route in (("full", None), ("full+gradual", TrainingEnd())):
-        other = lesson(scene, planned(scene, strategy, SHORT), HELD, route=route)
+        other = lesson(training_data, planned(training_data, strategy, SHORT), HELD, route=route)
         assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()
 
 
-def test_groups_join_while_the_judges_say_that_it_helps(scene):
-    plan = planned(scene, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
-    made = lesson(scene, plan)
+def test_groups_join_while_the_judges_say_that_it_helps(training_data):
+    plan = planned(training_data, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
+    made = lesson(training_data, plan)
     taught, trainable, _ = learnt(made)
     assert 1 <= taught.n_stages <= 4
-    assert changed(made, trainable) == set(names(scene)[4 - taught.n_stages :])
+    assert changed(made, trainable) == set(names(training_data)[4 - taught.n_stages :])
     _, apart = judged(made)
     labels = made.room.targets(apart)
     now, before = (
@@ -123,10 +123,10 @@ def test_groups_join_while_the_judges_say_that_it_helps(scene):
     assert now < before
 
 
-def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(scene):
+def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(training_data):
     """So high a rate ruins the first stage: nothing of it may stay, in any part."""
-    plan = planned(scene, "full+gradual", (*SHORT, "training.average=0.9"), lr=0.02)
-    made = lesson(scene, plan, HELD)
+    plan = planned(training_data, "full+gradual", (*SHORT, "training.average=0.9"), lr=0.02)
+    made = lesson(training_data, plan, HELD)
     taught, trainable, marks = learnt(made)
     assert marks  # it did move, meanwhile
     assert (taught.n_stages, taught.guards, taught.has_failed) == (0, (), False)
@@ -157,11 +157,11 @@ class Judges:
 
 
 @pytest.mark.parametrize("yes", [1, 2, 3])
-def test_what_a_group_that_did_not_join_said_is_forgotten(scene, monkeypatch, yes):
+def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeypatch, yes):
     """Every candidate is where a training of that route, with the groups that joined, ends."""
     settings = ("training.passes=160", "training.batch=8", "training.views=2")
-    plan = planned(scene, "full+gradual", settings, lr=0.002)
-    made = lesson(scene, plan, HELD)
+    plan = planned(training_data, "full+gradual", settings, lr=0.002)
+    made = lesson(training_data, plan, HELD)
     monkeypatch.setattr(
         "warmstart.training.gradual_unfreezing.Joining.joins",
         lambda joining, number: Judges(yes)(joining, number),

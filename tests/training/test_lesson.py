@@ -45,7 +45,7 @@ def _always_due(monkeypatch):
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "lesson") as data:
-        yield {module: lessons.scene(data, module) for module in (network, four)}
+        yield {module: lessons.training_data(data, module) for module in (network, four)}
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def made(scenes, tmp_path):
             pytest.importorskip("peft")
         strategy, settings, module, lr = CASES[case]
         given = {setting.partition("=")[0]: setting for setting in (*STEPS, *settings)}
-        scene = scenes[module]
-        plan = planned(scene, strategy, tuple(given.values()), lr=lr)
-        return lesson(scene, plan, held, route=route)
+        training_data = scenes[module]
+        plan = planned(training_data, strategy, tuple(given.values()), lr=lr)
+        return lesson(training_data, plan, held, route=route)
 
     return make
 

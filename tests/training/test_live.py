@@ -25,7 +25,7 @@ from warmstart.training.live import PixelFile, read_pixels
 
 
 @pytest.fixture
-def scene(pictures):
+def training_data(pictures):
     return scene_of(pictures, budget="fast")
 
 
@@ -45,10 +45,10 @@ def noise(n, seed=0):
 
 
 @pytest.mark.parametrize("limit", [live.IN_MEMORY, 1000])
-def test_pixels_are_the_prepared_pictures_row_by_row(scene, pictures, monkeypatch, limit):
+def test_pixels_are_the_prepared_pictures_row_by_row(training_data, pictures, monkeypatch, limit):
     monkeypatch.setattr(live, "IN_MEMORY", limit)
-    examples = scene.labelled.learn[::-1]
-    found = read_pixels(scene.collection, examples, PREP)
+    examples = training_data.labelled.learn[::-1]
+    found = read_pixels(training_data.collection, examples, PREP)
     assert (len(found), found.shape) == (36, (36, 32, 32, 3))
     whole = found.rows(np.arange(36))
     assert (whole.shape, whole.dtype) == ((36, 32, 32, 3), np.uint8)
@@ -161,10 +161,10 @@ def test_what_lies_in_memory_is_told_from_what_lies_on_a_disk(tmp_path):
     assert live._free(tmp_path / "nowhere") == 0
 
 
-def test_an_image_that_changed_since_it_was_read_is_an_error(scene, pictures):
+def test_an_image_that_changed_since_it_was_read_is_an_error(training_data, pictures):
     (pictures / "red" / "003.png").write_bytes(b"other bytes")
     with pytest.raises(DataError, match=r"red/003.png changed while the run was going on"):
-        read_pixels(scene.collection, scene.labelled.learn, PREP)
+        read_pixels(training_data.collection, training_data.labelled.learn, PREP)
     (pictures / "red" / "003.png").unlink()
     with pytest.raises(DataError, match=r"red/003.png can no longer be read"):
-        read_pixels(scene.collection, scene.labelled.learn, PREP)
+        read_pixels(training_data.collection, training_data.labelled.learn, PREP)

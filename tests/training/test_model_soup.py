@@ -24,15 +24,15 @@ QUICK = {"training.passes": 96, "training.batch": 8, "training.folds": 1}
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def training_data(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "soup") as data:
-        yield lessons.scene(data)
+        yield lessons.training_data(data)
 
 
-def made(scene, **options):
+def made(training_data, **options):
     """A maker of lessons, as `stirred` takes it; the lessons that it made."""
-    plan = lessons.planned(scene, "full", (*lessons.FEW,))
-    whole = lessons.lesson(scene, plan, **options)
+    plan = lessons.planned(training_data, "full", (*lessons.FEW,))
+    whole = lessons.lesson(training_data, plan, **options)
     given = []
 
     def make(number, scale):
@@ -46,8 +46,8 @@ def weights(trainable):
     return {name: tensor.detach().clone() for name, tensor in moving_of(trainable).items()}
 
 
-def test_what_comes_out_has_the_mean_of_all_weights(scene):
-    make, given = made(scene)
+def test_what_comes_out_has_the_mean_of_all_weights(training_data):
+    make, given = made(training_data)
     apart = [weights(drain(make(number, 1.0).learn()).trainable) for number in (3, 4, 5)]
     given.clear()
     said = []
@@ -62,8 +62,8 @@ def test_what_comes_out_has_the_mean_of_all_weights(scene):
     ]
 
 
-def test_one_training_is_that_training(scene):
-    make, _ = made(scene)
+def test_one_training_is_that_training(training_data):
+    make, _ = made(training_data)
     alone = weights(drain(make(3, 1.0).learn()).trainable)
     said = []
     taught = follow(model_soup.stirred(make, range(3, 4), 1.0), said.append)
@@ -71,9 +71,9 @@ def test_one_training_is_that_training(scene):
     assert not [e for e in said if e.kind == "note"]
 
 
-def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
+def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch):
     """The second is turned around and yet as right as the first: what lies between is not."""
-    make, _ = made(scene)
+    make, _ = made(training_data)
     first = weights(drain(make(3, 1.0).learn()).trainable)
     learn, loss = TrainingTask.learn, model_soup._loss
 
@@ -98,8 +98,8 @@ def test_a_mean_that_answers_worse_than_each_is_left(scene, monkeypatch):
     assert "the first is kept" in next(e.values["text"] for e in said if e.kind == "note")
 
 
-def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(scene, monkeypatch):
-    make, _ = made(scene)
+def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(training_data, monkeypatch):
+    make, _ = made(training_data)
     alone = weights(drain(make(3, 1.0).learn()).trainable)
     learn = TrainingTask.learn
 

@@ -29,16 +29,16 @@ HELD = np.arange(0, 36, 5)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def training_data(tmp_path_factory):
     with lessons.drawn(tmp_path_factory, "output") as data:
-        yield lessons.scene(data)
+        yield lessons.training_data(data)
 
 
 @pytest.fixture(scope="module")
-def trained(scene):
+def trained(training_data):
     """A training of the uppermost part on all rows: its plan, lesson, outfit."""
-    plan = planned(scene, "last:1", FEW)
-    made = lesson(scene, plan)
+    plan = planned(training_data, "last:1", FEW)
+    made = lesson(training_data, plan)
     return plan, made, drain(made.learn()).trainable
 
 
@@ -75,14 +75,14 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
     assert choose(found, labels, fold, np.arange(40), plain).candidate < REFIT
 
 
-def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
+def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, trained):
     plan, made, trainable = trained
-    head = score.fit_on(scene, plan, made.rows)
-    again = RefitHead(scene, plan, made.room.source)
+    head = score.fit_on(training_data, plan, made.rows)
+    again = RefitHead(training_data, plan, made.room.source)
     chosen = ChosenEnd(REFIT, np.empty(0), np.empty(0))
     warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
     output, reader = again.end(trainable, head, chosen, warmths)
-    examples = scene.examples(HELD)
+    examples = training_data.examples(HELD)
     own = held_scores(trainable, made.room, HELD)
     other = again.held_scores(trainable, head, made.rows, HELD)
     said = head.warmth * head_scores(output, reader(examples))
@@ -92,15 +92,15 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(scene, trained):
     assert alone.taps == trainable.taps
 
 
-def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trained):
+def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(training_data, trained):
     plan, made, trainable = trained
-    head = score.fit_on(scene, plan, made.rows)
-    again = RefitHead(scene, plan, made.room.source)
+    head = score.fit_on(training_data, plan, made.rows)
+    again = RefitHead(training_data, plan, made.room.source)
     keep = np.setdiff1d(made.rows, HELD)
     plain = again.held_scores(trainable, head, keep, HELD)
-    labels = scene.labelled.labels.copy()
+    labels = training_data.labelled.labels.copy()
     labels[HELD] = (labels[HELD] + 1) % 3
-    wrong = replace(scene, labelled=replace(scene.labelled, labels=labels))
+    wrong = replace(training_data, labelled=replace(training_data.labelled, labels=labels))
     other = RefitHead(wrong, plan, made.room.source).held_scores(trainable, head, keep, HELD)
     np.testing.assert_array_equal(plain, other)
 
@@ -114,22 +114,26 @@ def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(scene, trai
         ("scratch", False),
     ],
 )
-def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(scene, strategy, may):
-    plan = planned(scene, strategy, FEW)
-    made = lesson(scene, plan, HELD)
+def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(
+    training_data, strategy, may
+):
+    plan = planned(training_data, strategy, FEW)
+    made = lesson(training_data, plan, HELD)
     trainable = made.make()
     assert may_refit(trainable) == may
-    head = score.fit_on(scene, plan, made.rows)
-    found = RefitHead(scene, plan, made.room.source).held_scores(trainable, head, made.rows, HELD)
+    head = score.fit_on(training_data, plan, made.rows)
+    found = RefitHead(training_data, plan, made.room.source).held_scores(
+        trainable, head, made.rows, HELD
+    )
     assert np.isfinite(found).all() == may
     assert found.shape == (len(HELD), 3)
 
 
-def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(scene, trained):
+def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, trained):
     plan, made, _ = trained
-    head = score.fit_on(scene, plan, made.rows)
+    head = score.fit_on(training_data, plan, made.rows)
     n = len(made.rows)
-    labels, fold = scene.labelled.labels, np.arange(n) % 2
+    labels, fold = training_data.labelled.labels, np.arange(n) % 2
     said = head.warmth * np.eye(3)[labels]
     found = calibrated(head, said, labels, fold, np.arange(n))
     assert found.calibration.temperature == fit_temperature(np.eye(3)[labels], labels).temperature

@@ -20,20 +20,20 @@ from warmstart.training.output import TunedFeatures
 
 
 @pytest.fixture
-def scene(split_pictures):
+def training_data(split_pictures):
     """36 pictures to learn from, among them a copy; 15 for the test, one with the same bytes."""
     payload = (split_pictures / "train" / "red" / "000.png").read_bytes()
     (split_pictures / "train" / "red" / "copy.png").write_bytes(payload)
     (split_pictures / "test" / "red" / "known.png").write_bytes(payload)
-    return lessons.scene(split_pictures)
+    return lessons.training_data(split_pictures)
 
 
 FEW = ("training.passes=32", "training.batch=8", "head.candidates=equal")
 
 
-def looked(scene, strategy, settings=FEW):
+def looked(training_data, strategy, settings=FEW):
     """A trained network, its taps, a second look at it, how often its source was asked."""
-    made = lesson(scene, planned(scene, strategy, settings, lr=0.01))
+    made = lesson(training_data, planned(training_data, strategy, settings, lr=0.01))
     trainable = drain(made.learn()).trainable
     asked = []
 
@@ -45,28 +45,33 @@ def looked(scene, strategy, settings=FEW):
             return made.room.source.batch(rows, numbers, wanted)
 
     look = TunedFeatures(
-        trainable.network, trainable.taps, Counting(), scene.labelled.learn, scene.collection, PREP
+        trainable.network,
+        trainable.taps,
+        Counting(),
+        training_data.labelled.learn,
+        training_data.collection,
+        PREP,
     )
     return trainable, look, asked
 
 
-def slow(scene, trainable, examples):
+def slow(training_data, trainable, examples):
     """Each tap by the network itself, an image at a time."""
     tapped = FeatureExtractor(trainable.network, trainable.taps).eval()
-    pixels = [load_image(scene.collection.load(e.id), e.id, PREP) for e in examples]
+    pixels = [load_image(training_data.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]
     return {tap: np.concatenate([row[i] for row in rows]) for i, tap in enumerate(trainable.taps)}
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
-def test_taps_are_those_of_a_plain_pass(scene, strategy):
+def test_taps_are_those_of_a_plain_pass(training_data, strategy):
     settings = FEW if strategy != "scratch" else ("training.passes=160", "training.batch=8")
-    trainable, look, asked = looked(scene, strategy, settings)
-    learn, test = scene.labelled.learn, scene.labelled.test
+    trainable, look, asked = looked(training_data, strategy, settings)
+    learn, test = training_data.labelled.learn, training_data.labelled.test
     examples = [*learn[5:9], *test, *learn[30:], learn[5]]
     read = look(examples)
-    for tap, expected in slow(scene, trainable, examples).items():
+    for tap, expected in slow(training_data, trainable, examples).items():
         found = read(tap)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -75,9 +80,9 @@ def test_taps_are_those_of_a_plain_pass(scene, strategy):
 
 @pytest.mark.parametrize("strategy", ["last:1", "full"])
 def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
-    scene, monkeypatch, strategy
+    training_data, monkeypatch, strategy
 ):
-    _, look, asked = looked(scene, strategy)
+    _, look, asked = looked(training_data, strategy)
     decoded = []
     real = output.prepared
 
@@ -86,7 +91,7 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
         return real(collection, examples, prep)
 
     monkeypatch.setattr(output, "prepared", prepared)
-    learn, test = scene.labelled.learn, scene.labelled.test
+    learn, test = training_data.labelled.learn, training_data.labelled.test
     assert not asked
     tap = look._scan.taps[0]
     first = look(learn[:20])(tap)
@@ -100,9 +105,9 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
     assert len(decoded) == len(test) - 1
 
 
-def test_rows_of_copies_are_alike(scene):
-    _, look, _ = looked(scene, "last:1")
-    learn, test = scene.labelled.learn, scene.labelled.test
+def test_rows_of_copies_are_alike(training_data):
+    _, look, _ = looked(training_data, "last:1")
+    learn, test = training_data.labelled.learn, training_data.labelled.test
     same = {e.sha256 for e in (*learn, *test) if e.id.endswith(("copy.png", "known.png"))}
     copies = [e for e in (*learn, *test) if e.sha256 in same]
     assert len(copies) == 3
@@ -110,11 +115,11 @@ def test_rows_of_copies_are_alike(scene):
     assert (rows == rows[0]).all()
 
 
-def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_path):
+def test_rows_lie_in_a_folder_that_goes_with_the_look(training_data, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(output, "roomy_folder", lambda n_bytes: tmp_path / "here")
-    _, look, _ = looked(scene, "last:1")
-    look(scene.labelled.learn)
+    _, look, _ = looked(training_data, "last:1")
+    look(training_data.labelled.learn)
     (folder,) = (tmp_path / "here").iterdir()
     assert [*folder.glob("*.rows")]
     del look
@@ -122,19 +127,19 @@ def test_rows_lie_in_a_folder_that_goes_with_the_look(scene, monkeypatch, tmp_pa
     assert not [*(tmp_path / "here").iterdir()]
 
 
-def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(scene):
-    trainable, look, _ = looked(scene, "full")
+def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(training_data):
+    trainable, look, _ = looked(training_data, "full")
     tap = trainable.taps[-1]
-    learn = scene.labelled.learn
-    before = scene.look.reader(learn)(tap)
+    learn = training_data.labelled.learn
+    before = training_data.look.reader(learn)(tap)
     assert np.abs(look(learn)(tap) - before).max() > 0.01
-    assert tap in taps(scene.look.network.record)
+    assert tap in taps(training_data.look.network.record)
 
 
-def test_the_network_rests_while_it_is_looked_at(scene):
-    trainable, look, _ = looked(scene, "full")
-    tap, learn = trainable.taps[-1], scene.labelled.learn
+def test_the_network_rests_while_it_is_looked_at(training_data):
+    trainable, look, _ = looked(training_data, "full")
+    tap, learn = trainable.taps[-1], training_data.labelled.learn
     trainable.network.trunk.train()
     np.testing.assert_allclose(
-        look(learn[:3])(tap), slow(scene, trainable, learn[:3])[tap], rtol=1e-4, atol=1e-4
+        look(learn[:3])(tap), slow(training_data, trainable, learn[:3])[tap], rtol=1e-4, atol=1e-4
     )

@@ -65,19 +65,21 @@ def test_where_nothing_varies_it_is_the_image_itself(views):
 
 
 @pytest.fixture
-def scene(pictures):
-    return lessons.scene(pictures)
+def training_data(pictures):
+    return lessons.training_data(pictures)
 
 
-def test_live_inputs_are_views_of_the_prepared_pictures(scene, pictures):
-    plan = lessons.planned(scene, "full", ("training.crop=0.4", "training.colour=0.3"), seed=5)
-    source = lessons.room(scene, plan).source
+def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures):
+    plan = lessons.planned(
+        training_data, "full", ("training.crop=0.4", "training.colour=0.3"), seed=5
+    )
+    source = lessons.room(training_data, plan).source
     assert source.cut == 0
     rows, numbers = np.array([3, 30, 3, 0]), np.array([0, 1, 7, 2])
     (found,) = source.batch(rows, numbers, ())
     assert found.is_contiguous(memory_format=torch.channels_last)
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-        example = scene.labelled.learn[row]
+        example = training_data.labelled.learn[row]
         image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
         seen = view_of(image, example.sha256, int(number), Views(0.4, True, 0.3), 5)
         slow = (torch.from_numpy(seen).double() / 255 - 0.5) / 0.5
@@ -87,10 +89,10 @@ def test_live_inputs_are_views_of_the_prepared_pictures(scene, pictures):
     assert torch.equal(source.batch(rows, numbers, ())[0], found)  # pixels were not written to
 
 
-def test_the_targets_are_the_labels_of_the_rows(scene):
-    room = lessons.room(scene, lessons.planned(scene, "full"))
+def test_the_targets_are_the_labels_of_the_rows(training_data):
+    room = lessons.room(training_data, lessons.planned(training_data, "full"))
     rows = np.array([35, 0, 17, 0])
-    assert room.targets(rows).tolist() == scene.labelled.labels[rows].tolist()
+    assert room.targets(rows).tolist() == training_data.labelled.labels[rows].tolist()
     (plain,) = room.plain(rows, ())
     assert torch.equal(plain, room.source.batch(rows, np.zeros(4, int), ())[0])
 

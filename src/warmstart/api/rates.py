@@ -165,15 +165,15 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
     with threadpool_limits(limits=1, user_api="blas"):
         collection = cleaning.settled(collection, look)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-        scene = training_dataset(
+        training_data = training_dataset(
             collection, look, start.record, asked.budget, asked.seed, inherited
         )
         facts = run_plan.network_facts(asked, start, look.network, None)
-        names = inherited.names(tuple(scene.profiles))
-        plan = run_plan.make_plan(asked, scene.labelled.facts(), facts, names, look.engine)
+        names = inherited.names(tuple(training_data.profiles))
+        plan = run_plan.make_plan(asked, training_data.labelled.facts(), facts, names, look.engine)
         if not plan.is_trained or plan.training.rate is None:
             raise _nothing_moves(asked.strategy)
-        return (yield from _try_all(scene, plan, plan.training.rate.number, n_steps))
+        return (yield from _try_all(training_data, plan, plan.training.rate.number, n_steps))
 
 
 def _nothing_moves(strategy: str) -> UsageError:
@@ -183,24 +183,29 @@ def _nothing_moves(strategy: str) -> UsageError:
     )
 
 
-def _try_all(scene: TrainingDataset, plan: Plan, rate: float, n_steps: int) -> Steps[RateProbe]:
-    torch.set_num_threads(threads_for(scene.look.network.record))
-    labelled = scene.labelled
-    held = fine_tune.held_out(scene, 1)[0]
+def _try_all(
+    training_data: TrainingDataset, plan: Plan, rate: float, n_steps: int
+) -> Steps[RateProbe]:
+    torch.set_num_threads(threads_for(training_data.look.network.record))
+    labelled = training_data.labelled
+    held = fine_tune.held_out(training_data, 1)[0]
     keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
     room = TrainingContext(
-        source=(yield from fine_tune.open_source(scene, plan)),
+        source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         blocks=labelled.blocks(),
-        before=take_digests(scene.look.network),
+        before=take_digests(training_data.look.network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
     )
-    head, read = fit_on(scene, plan, keep), scene.look.reader(scene.examples(keep))
+    head, read = (
+        fit_on(training_data, plan, keep),
+        training_data.look.reader(training_data.examples(keep)),
+    )
     # The same number for all: the same batches in the same order.
     lesson = TrainingTask(
-        make=lambda: trainable(scene.look.network, plan, head, read, scene.seed),
+        make=lambda: trainable(training_data.look.network, plan, head, read, training_data.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
         room=room,
         rows=keep,

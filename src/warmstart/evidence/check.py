@@ -128,30 +128,30 @@ NO_CURVE = Evidence(
 )
 
 
-def check(scene: TrainingDataset) -> Steps[Inspection]:
+def check(training_data: TrainingDataset) -> Steps[Inspection]:
     """Gather the evidence that this budget allows."""
     yield Event(stage="check", kind="begin")
     # Few rows are all drawn, whatever the most: then one sample serves every test.
-    sample_of = cache(lambda most: draw(scene, most))
-    n = scene.labelled.n_train
-    sample = sample_of(min(rules.evidence_rows(scene.budget), n))
-    evidence = [_signal(scene, sample)]
+    sample_of = cache(lambda most: draw(training_data, most))
+    n = training_data.labelled.n_train
+    sample = sample_of(min(rules.evidence_rows(training_data.budget), n))
+    evidence = [_signal(training_data, sample)]
     yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
-        evidence.append(_depth(scene, sample_of(min(rules.DEPTH_ROWS, n))))
+        evidence.append(_depth(training_data, sample_of(min(rules.DEPTH_ROWS, n))))
     is_signal = has_signal(float(evidence[0].details["p"]))
-    rows = min(rules.appetite_rows(scene.budget), n)
-    evidence.append(_appetite(scene, sample_of(rows)) if is_signal else NO_CURVE)
-    if rules.looks_closely(scene.budget) and is_signal:
-        evidence += yield from _closely(scene)
+    rows = min(rules.appetite_rows(training_data.budget), n)
+    evidence.append(_appetite(training_data, sample_of(rows)) if is_signal else NO_CURVE)
+    if rules.looks_closely(training_data.budget) and is_signal:
+        evidence += yield from _closely(training_data)
     said: tuple[Finding, ...] = ()
-    if isinstance(scene.prep, TextInputs):
-        read, said = read_texts(scene, scene.prep)
+    if isinstance(training_data.prep, TextInputs):
+        read, said = read_texts(training_data, training_data.prep)
         evidence.append(read)
-    found = check_data(scene, has_signal(float(evidence[0].details["p"])))
+    found = check_data(training_data, has_signal(float(evidence[0].details["p"])))
     evidence += [found.ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
-    words, nouns = scene.labelled.target.words, scene.labelled.nouns
+    words, nouns = training_data.labelled.target.words, training_data.labelled.nouns
     warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
     yield Event(stage="check", kind="end", step=len(evidence))
     return Inspection(
@@ -162,62 +162,72 @@ def check(scene: TrainingDataset) -> Steps[Inspection]:
     )
 
 
-def _signal(scene: TrainingDataset, sample: Sample) -> Evidence:
-    rng = np.random.default_rng([scene.seed, 2])
-    times = rules.permutations(scene.budget)
-    target = scene.labelled.target
+def _signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
+    rng = np.random.default_rng([training_data.seed, 2])
+    times = rules.permutations(training_data.budget)
+    target = training_data.labelled.target
     rows = sample.labels, sample.groups, times, rng, target
     found = signal(sample.kernels, *rows)
     if has_signal(float(found.details["p"])):
         return found
-    plain = plain_kernels(scene, sample.rows)
-    return with_plain(found, plain, *rows, scene.labelled.nouns) if plain else found
+    plain = plain_kernels(training_data, sample.rows)
+    return with_plain(found, plain, *rows, training_data.labelled.nouns) if plain else found
 
 
-def _depth(scene: TrainingDataset, sample: Sample) -> Evidence:
+def _depth(training_data: TrainingDataset, sample: Sample) -> Evidence:
     by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
     single = {tap: sample.vectors[tap] for tap in by_part.values()}
-    return depth(single, sample.kernels, sample.labels, sample.groups, scene.labelled.target)
+    return depth(
+        single, sample.kernels, sample.labels, sample.groups, training_data.labelled.target
+    )
 
 
-def _appetite(scene: TrainingDataset, sample: Sample) -> Evidence:
-    kernel, target = sample.kernels[-1], scene.labelled.target
+def _appetite(training_data: TrainingDataset, sample: Sample) -> Evidence:
+    kernel, target = sample.kernels[-1], training_data.labelled.target
     n_classes = target.n_outputs(sample.labels)
     head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
-    rng = np.random.default_rng([scene.seed, 6])
-    return appetite(kernel, head, sample.labels, sample.groups, scene.labelled.n_train, rng)
+    rng = np.random.default_rng([training_data.seed, 6])
+    return appetite(kernel, head, sample.labels, sample.groups, training_data.labelled.n_train, rng)
 
 
-def _closely(scene: TrainingDataset) -> Steps[list[Evidence]]:
+def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
     """Evidence for which the network is run again; none of one that has learnt nothing.
 
     What networks without knowledge reach is not measured of one that is streamed: each of them
     would be a copy in memory.
     """
-    if scene.start is not None and scene.start.is_drawn:
+    if training_data.start is not None and training_data.start.is_drawn:
         return []
     with freed_memory_kept():
-        opened, found = open_probe(scene), list[Evidence]()
-        if not is_mapped(scene.look.network.trunk):
-            found.append((yield from weigh_knowledge(opened, scene.labelled.n_classes, scene.seed)))
-        if not isinstance(scene.prep, TextInputs):  # how texts are read is told without a pass
+        opened, found = open_probe(training_data), list[Evidence]()
+        if not is_mapped(training_data.look.network.trunk):
+            found.append(
+                (
+                    yield from weigh_knowledge(
+                        opened, training_data.labelled.n_classes, training_data.seed
+                    )
+                )
+            )
+        if not isinstance(
+            training_data.prep, TextInputs
+        ):  # how texts are read is told without a pass
             found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
         yield Event(stage="check", kind="step", step=len(found))
         return [*found, try_preprocessing(opened)]
 
 
-def tries_tail(scene: TrainingDataset, verdict: Verdict) -> bool:
+def tries_tail(training_data: TrainingDataset, verdict: Verdict) -> bool:
     """Whether upper layers are trained beside a head, where the depth is ours to choose.
 
     Without a signal there is nothing to train for; nor where next to nothing is left to gain,
     unless the budget is for that.
     """
     tests = {evidence.name: evidence for evidence in verdict.evidence}
-    facts, record = scene.labelled.facts(), scene.look.network.record
+    facts, record = training_data.labelled.facts(), training_data.look.network.record
     signal = tests["signal"]
-    is_open = scene.budget == "thorough" or not leaves_little(signal.value or 0.0)
+    is_open = training_data.budget == "thorough" or not leaves_little(signal.value or 0.0)
     is_signal = has_signal(float(signal.details["p"]))
-    return is_signal and is_open and fine_tuning.tries_tail(record, facts, scene.budget)
+    return is_signal and is_open and fine_tuning.tries_tail(record, facts, training_data.budget)
 
 
 def judge(
@@ -271,7 +281,10 @@ def _with_scratch(facts: VerdictFacts, found: Evidence | None) -> VerdictFacts:
 
 
 def concluded(
-    scene: TrainingDataset, inspection: Inspection, worked: FineTuned, measured: Measured
+    training_data: TrainingDataset,
+    inspection: Inspection,
+    fine_tuned: FineTuned,
+    measured: Measured,
 ) -> tuple[Inspection, Verdict]:
     """The evidence and the verdict after the work: what was done, and what it brought.
 
@@ -280,17 +293,20 @@ def concluded(
     Where another method is better beyond noise, the verdict says
     so.
     """
-    labelled, basis = scene.labelled, scene.basis
+    labelled, basis = training_data.labelled, training_data.basis
     target, probe = labelled.target, measured.linear_probe
     signal = next(one for one in inspection.evidence if one.name == "signal")
     inspection = with_labels_of(
-        scene, inspection, worked.head.probabilities, has_signal(float(signal.details["p"]))
+        training_data,
+        inspection,
+        fine_tuned.head.probabilities,
+        has_signal(float(signal.details["p"])),
     )
     inspection = replace(
         inspection,
         evidence=tuple(_agreed(one, measured, labelled) for one in inspection.evidence),
     )
-    outcome = outcome_of(worked, measured, labelled)
+    outcome = outcome_of(fine_tuned, measured, labelled)
     is_compared, is_tried = outcome.gain is not None, bool(outcome.gain or outcome.given_up)
     verdict = judge(
         inspection, is_tried, target.words, basis, probe, is_compared and outcome.is_fine_tuned
@@ -301,9 +317,9 @@ def concluded(
         text = f"{done} {text}"
     elif done:
         text = f"{text} {done}"
-    better = [one.sentence for one in worked.beside if one.is_better]
+    better = [one.sentence for one in fine_tuned.beside if one.is_better]
     if verdict.kind == "no-signal" and better and not done:
-        text, better = unseen_sentence(worked.beside, measured.estimate.n), []
+        text, better = unseen_sentence(fine_tuned.beside, measured.estimate.n), []
     kind = outcome_kind(outcome, verdict.kind)
     return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
 
@@ -337,26 +353,26 @@ def _agreed(one: Evidence, measured: Measured, labelled: LabelledRows) -> Eviden
     return one
 
 
-def outcome_of(worked: FineTuned, measured: Measured, labelled: LabelledRows) -> Outcome:
+def outcome_of(fine_tuned: FineTuned, measured: Measured, labelled: LabelledRows) -> Outcome:
     """What the run did, for the verdict to tell."""
-    plan = worked.plan
+    plan = fine_tuned.plan
     is_user = plan.strategy.source == "user" and plan.is_trained
     return Outcome(
         estimate=measured.estimate,
         gain=gain_record(measured.gain),
-        is_fine_tuned=plan.is_trained and not worked.given_up,
-        chosen=str(plan.strategy.value) if is_user and not worked.given_up else "",
-        blind=labelled.target.blind_score(labelled.labels[worked.head.fold >= 0]),
-        given_up=_given_up(worked),
+        is_fine_tuned=plan.is_trained and not fine_tuned.given_up,
+        chosen=str(plan.strategy.value) if is_user and not fine_tuned.given_up else "",
+        blind=labelled.target.blind_score(labelled.labels[fine_tuned.head.fold >= 0]),
+        given_up=_given_up(fine_tuned),
     )
 
 
-def _given_up(worked: FineTuned) -> str:
+def _given_up(fine_tuned: FineTuned) -> str:
     """Which training was given up, and why; nothing where none was."""
-    if not worked.given_up:
+    if not fine_tuned.given_up:
         return ""
-    strategy = worked.plan.strategy
-    return f"{strategy.rule or strategy.value} was given up: {worked.given_up}"
+    strategy = fine_tuned.plan.strategy
+    return f"{strategy.rule or strategy.value} was given up: {fine_tuned.given_up}"
 
 
 def gain_record(found: Evidence | None) -> FineTuningGain | None:
@@ -376,21 +392,21 @@ def gain_record(found: Evidence | None) -> FineTuningGain | None:
     )
 
 
-def ships(inspection: Inspection, worked: FineTuned) -> bool:
+def ships(inspection: Inspection, fine_tuned: FineTuned) -> bool:
     """Whether a model is shipped: not without a signal, unless the user set a strategy."""
-    is_chosen = worked.plan.strategy.source == "user" or bool(worked.given_up)
+    is_chosen = fine_tuned.plan.strategy.source == "user" or bool(fine_tuned.given_up)
     return is_chosen or not (judge(inspection).kind == "no-signal" or hides(inspection.evidence))
 
 
-def choose_shipped(verdict: Verdict, worked: FineTuned) -> ShippedCandidate:
+def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     """What stands in model/: nothing where no signal was found, unless the user set a strategy.
 
     A training that the user chose and that was given up leaves the output alone.
     """
-    plan, head, given_up = worked.plan, worked.head.name, worked.given_up
+    plan, head, given_up = fine_tuned.plan, fine_tuned.head.name, fine_tuned.given_up
     is_chosen = plan.strategy.source == "user" or bool(given_up)
     if verdict.kind == "no-signal" and not is_chosen:
-        is_seen = any(one.is_better for one in worked.beside)
+        is_seen = any(one.is_better for one in fine_tuned.beside)
         found = "the linear probe finds no signal" if is_seen else "no signal was found"
         return ShippedCandidate(strategy="none", why=f"{found}, so no model would be honest")
     if hides(verdict.evidence) and not is_chosen:
@@ -405,14 +421,14 @@ def choose_shipped(verdict: Verdict, worked: FineTuned) -> ShippedCandidate:
     word, strategy = "your choice" if is_chosen else "the better in cross-validation", plan.strategy
     if plan.is_trained:
         return ShippedCandidate(
-            strategy=worked.shipped or str(strategy.value),
-            why=f"{in_words(plan)}; {worked.why or word}",
+            strategy=fine_tuned.shipped or str(strategy.value),
+            why=f"{in_words(plan)}; {fine_tuned.why or word}",
         )
     profile, _, older = head.partition("+")
     what = heads.get(profile, f"a multi-layer linear probe ({profile})")
     what += ", begun from the base model's head for classes with the same name" if older else ""
     why = "your choice" if is_chosen else "the best of those tried in cross-validation"
-    why += f"; {worked.why}" if worked.why else ""
+    why += f"; {fine_tuned.why}" if fine_tuned.why else ""
     if given_up:
         why = f"{strategy.rule} was given up, {given_up}"
     elif plan.training.rate is not None:

@@ -37,18 +37,18 @@ from warmstart.training.dataset import TrainingDataset, groups_among, labels_amo
 # ---- What can be known of examples without any network: kernels of plain pixels or words.
 
 
-def plain_kernels(scene: TrainingDataset, rows: Rows) -> list[Array]:
+def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
     """Kernels of plain pixels: each kind alone, and all together. Of texts: of plain words.
 
     Shapes: rows (m,), each kernel (m, m). None of what is neither glanced at nor read.
     """
-    examples = scene.examples(rows)
-    if scene.collection.record.kind == "text":
-        words = word_counts([text for _, text in texts_of(scene.collection, examples)])
+    examples = training_data.examples(rows)
+    if training_data.collection.record.kind == "text":
+        words = word_counts([text for _, text in texts_of(training_data.collection, examples)])
         return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
-    if not isinstance(scene.prep, (Preprocessing, WaveInputs)):
+    if not isinstance(training_data.prep, (Preprocessing, WaveInputs)):
         return []
-    kinds = plain_features(scene.look.glances(examples))
+    kinds = plain_features(training_data.look.glances(examples))
     shapes = {name: {name: 1.0} for name in kinds}
     shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
     return [*mixed_kernels(kinds.items(), shapes).values()]
@@ -67,54 +67,54 @@ class Probe:
     with the classes in proportion.
     """
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     images: Pixels
     rows: Rows
 
     def tapped(self) -> FeatureExtractor:
         """The network up to the taps of the pair."""
-        return FeatureExtractor(self.scene.look.network, self.scene.taps)
+        return FeatureExtractor(self.training_data.look.network, self.training_data.taps)
 
     def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
-        return labels_among(self.rows, self.scene.labelled)
+        return labels_among(self.rows, self.training_data.labelled)
 
     def groups(self) -> list[Rows]:
         """Blocks among the images."""
-        return groups_among(self.rows, self.scene.labelled)
+        return groups_among(self.rows, self.training_data.labelled)
 
     def stored(self) -> list[Array]:
         """Kernels of the trained network, from the store."""
-        return self.scene.kernels([*self.scene.vectors(self.rows).values()])
+        return self.training_data.kernels([*self.training_data.vectors(self.rows).values()])
 
     def plain(self) -> list[Array]:
         """Kernels of what a control without any network is given."""
-        known = plain_kernels(self.scene, self.rows)
+        known = plain_kernels(self.training_data, self.rows)
         if known:
             return known
         flat = self.images.reshape(len(self.images), -1).astype(np.float32)
         return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
 
 
-def open_probe(scene: TrainingDataset) -> Callable[[int], Probe]:
+def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     """A function that decodes the first m images of one fixed order."""
-    n = scene.labelled.n_train
-    rng = np.random.default_rng([scene.seed, 3])
+    n = training_data.labelled.n_train
+    rng = np.random.default_rng([training_data.seed, 3])
     # Row by row: a few whole blocks may be one, and then none is left to judge by.
     singles = [np.array([row]) for row in range(n)]
-    order, _ = spread_order(scene.labelled.strata[:n], singles, rng)
+    order, _ = spread_order(training_data.labelled.strata[:n], singles, rng)
     # A look from the store has not set them.
-    torch.set_num_threads(threads_for(scene.look.network.record))
+    torch.set_num_threads(threads_for(training_data.look.network.record))
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
-        return encode(load_same(scene.collection, example), example.id, scene.prep)
+        return encode(load_same(training_data.collection, example), example.id, training_data.prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]
-        with ThreadPoolExecutor(scene.look.threads) as pool:
-            decoded.extend(pool.map(decode, scene.examples(rows[len(decoded) :])))
-        return Probe(scene=scene, images=np.stack(decoded[: len(rows)]), rows=rows)
+        with ThreadPoolExecutor(training_data.look.threads) as pool:
+            decoded.extend(pool.map(decode, training_data.examples(rows[len(decoded) :])))
+        return Probe(training_data=training_data, images=np.stack(decoded[: len(rows)]), rows=rows)
 
     return probe
 
@@ -126,7 +126,7 @@ def weigh_knowledge(
     (few, least), (many, most) = rules.KNOWLEDGE_STAGES
     enough, kernels = min(5 * n_classes, rules.KNOWLEDGE_MOST), list[list[Array]]()
     first = open_images(max(few, enough))
-    normalise = partial(to_tensor, inputs=first.scene.prep)
+    normalise = partial(to_tensor, inputs=first.training_data.prep)
     scales = layer_scales(first.tapped(), first.images[: rules.SCALE_IMAGES], normalise)
     found = yield from _knowledge(first, least, seed, kernels, scales)
     if is_clear(found):
@@ -142,25 +142,29 @@ def _knowledge(
 ) -> Steps[Evidence]:
     """`kernels` are those of the first shuffles, where there are some; the others are added."""
     tapped = probe.tapped()
-    normalise = partial(to_tensor, inputs=probe.scene.prep)
+    normalise = partial(to_tensor, inputs=probe.training_data.prep)
     images = halved(tapped, probe.images, normalise)
     for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])
         taps = control_features(tapped, images, normalise, rng, scales)
-        kernels.append(probe.scene.kernels(taps))
+        kernels.append(probe.training_data.kernels(taps))
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
-    labelled = probe.scene.labelled
+    labelled = probe.training_data.labelled
     return knowledge(controls, probe.labels(), probe.groups(), labelled.target, labelled.nouns)
 
 
 def measure_distance(probe: Probe) -> Evidence:
     """BatchNorm's old statistics against these images, in early and middle parts."""
-    scene = probe.scene
-    parts = max(1, round(DISTANCE_DEPTH * len(scene.look.network.parts)))
-    layers = norm_statistics(scene.look.network, to_tensor(probe.images, scene.prep), parts)
-    name = scene.start.name if scene.start else ""  # of the reference sets measured with it
-    return distance(layers, parts, np.random.default_rng([scene.seed, 5]), name)
+    training_data = probe.training_data
+    parts = max(1, round(DISTANCE_DEPTH * len(training_data.look.network.parts)))
+    layers = norm_statistics(
+        training_data.look.network, to_tensor(probe.images, training_data.prep), parts
+    )
+    name = (
+        training_data.start.name if training_data.start else ""
+    )  # of the reference sets measured with it
+    return distance(layers, parts, np.random.default_rng([training_data.seed, 5]), name)
 
 
 def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
@@ -177,10 +181,10 @@ def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
 def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -> Evidence:
     """All ways alike on images of half the size: a quarter of the work, the same colours."""
     tapped = probe.tapped()
-    images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.scene.prep))
+    images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.training_data.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
-    labels, groups, labelled = probe.labels(), probe.groups(), probe.scene.labelled
+    labels, groups, labelled = probe.labels(), probe.groups(), probe.training_data.labelled
     return preprocessing.preprocessing(
         present, others, labels, groups, nearer, labelled.target, labelled.nouns
     )
@@ -192,7 +196,7 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Exchanged channels are always tried; normalisations where BatchNorm's statistics do not
     speak against them, or where there are none.
     """
-    prep = probe.scene.prep
+    prep = probe.training_data.prep
     if not isinstance(prep, Preprocessing):
         return (), ()
     names: tuple[str, ...] = (
@@ -217,7 +221,7 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _first_parts(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
     few = probe.images[: rules.FIRST_PARTS_IMAGES]
-    return norm_statistics(probe.scene.look.network, to_tensor(few, prep), FIRST_PARTS)
+    return norm_statistics(probe.training_data.look.network, to_tensor(few, prep), FIRST_PARTS)
 
 
 def _is_present(prep: Preprocessing, moments: preprocessing.Moments) -> bool:
@@ -230,10 +234,10 @@ def _with(prep: Preprocessing, moments: preprocessing.Moments) -> Preprocessing:
 
 def _fed(probe: Probe, tapped: FeatureExtractor, images: Pixels, name: str | None) -> list[Array]:
     """Kernels of the network where the images are fed in another way, or as now (None)."""
-    prep = probe.scene.prep
+    prep = probe.training_data.prep
     if name == preprocessing.SWAPPED:
         images = np.ascontiguousarray(images[..., ::-1])
     elif name is not None:
         prep = _with(pictures(prep), preprocessing.USUAL[name])
     found = pass_images(tapped, images, partial(to_tensor, inputs=prep))
-    return probe.scene.kernels(found)
+    return probe.training_data.kernels(found)

@@ -268,27 +268,27 @@ class DataChecks:
     off_topic: OffTopic | None
 
 
-def check_data(scene: TrainingDataset, is_signal: bool) -> DataChecks:
+def check_data(training_data: TrainingDataset, is_signal: bool) -> DataChecks:
     """Look for what is wrong with the training part, and whether the test part is like it.
 
     `is_signal`: whether the labels can be learnt at all. No label of the hold-out or the test
     part is looked at.
     """
-    labelled, record = scene.labelled, scene.collection.record
+    labelled, record = training_data.labelled, training_data.collection.record
     examples = labelled.learn[: labelled.n_train]
     out_of_fold = OutOfFold(
         labelled=labelled,
         names=record.classes,
         truth=labelled.labels[: labelled.n_train],
-        answers=left_out_probabilities(scene),
-        seed=scene.seed,
+        answers=left_out_probabilities(training_data),
+        seed=training_data.seed,
     )
-    shift, odd = _drift(scene, examples), _off_topic(scene, examples)
-    labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
+    shift, odd = _drift(training_data, examples), _off_topic(training_data, examples)
+    labels = CHECKS[record.task].labels(out_of_fold, _excuse(training_data, shift, is_signal))
     found = [
         label_finding(labels.issues),
         off_topic_finding(odd),
-        *_of_inputs(scene, out_of_fold, examples),
+        *_of_inputs(training_data, out_of_fold, examples),
         shift,
     ]
     return DataChecks(
@@ -300,14 +300,14 @@ def check_data(scene: TrainingDataset, is_signal: bool) -> DataChecks:
 
 
 def with_labels_of(
-    scene: TrainingDataset, inspection: Inspection, answers: Array, is_signal: bool
+    training_data: TrainingDataset, inspection: Inspection, answers: Array, is_signal: bool
 ) -> Inspection:
     """The same inspection with label issues by the out-of-fold answers of what ships.
 
     Where those are of few training rows (a hold-out of the user's own), it stays as it is. Shapes:
     answers (n, K) for the learning rows, NaN for rows that no fold held out.
     """
-    labelled, record = scene.labelled, scene.collection.record
+    labelled, record = training_data.labelled, training_data.collection.record
     own = answers[: labelled.n_train]
     if np.isfinite(own).all(axis=1).mean() < MOSTLY:
         return inspection
@@ -316,10 +316,10 @@ def with_labels_of(
         names=record.classes,
         truth=labelled.labels[: labelled.n_train],
         answers=own,
-        seed=scene.seed,
+        seed=training_data.seed,
     )
     shift = next((one for one in inspection.findings if one.kind == "drift"), None)
-    labels = CHECKS[record.task].labels(out_of_fold, _excuse(scene, shift, is_signal))
+    labels = CHECKS[record.task].labels(out_of_fold, _excuse(training_data, shift, is_signal))
     finding = label_finding(labels.issues)
     others = tuple(one for one in inspection.findings if one.kind != "label-issue")
     evidence = tuple(
@@ -333,68 +333,70 @@ def with_labels_of(
     )
 
 
-def _excuse(scene: TrainingDataset, shift: Finding | None, is_signal: bool) -> Why | None:
+def _excuse(training_data: TrainingDataset, shift: Finding | None, is_signal: bool) -> Why | None:
     """Why label issues may not be counted, whatever the labels look like."""
-    if scene.collection.record.kind == "table":
+    if training_data.collection.record.kind == "table":
         return "outcome"
     if not is_signal:
         return "no-signal"
     return "distribution-shift" if shift is not None else None
 
 
-def _off_topic(scene: TrainingDataset, examples: Sequence[Example]) -> OffTopic | None:
+def _off_topic(training_data: TrainingDataset, examples: Sequence[Example]) -> OffTopic | None:
     """Images alone: how often other kinds raise a false alarm was not measured."""
-    if scene.collection.record.kind != "image":
+    if training_data.collection.record.kind != "image":
         return None
-    blocks = scene.labelled.blocks()[: len(examples)]
-    found = find_off_topic(_Last(scene.look, examples), blocks)
+    blocks = training_data.labelled.blocks()[: len(examples)]
+    found = find_off_topic(_Last(training_data.look, examples), blocks)
     ids, labels = [e.id for e in examples], [e.label for e in examples]
-    return off_topic(found, blocks, ids, labels, scene.labelled.nouns)
+    return off_topic(found, blocks, ids, labels, training_data.labelled.nouns)
 
 
 def _of_inputs(
-    scene: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
+    training_data: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
 ) -> list[Finding | None]:
     """What pictures give away, and sounds: their borders, sizes, files; of a table a column."""
-    kind = scene.collection.record.kind
+    kind = training_data.collection.record.kind
     if kind == "table":
-        return [_telling(scene, out_of_fold, examples)]
+        return [_telling(training_data, out_of_fold, examples)]
     if kind not in ("image", "audio"):
         return []
-    album = StoredThumbnails(scene.look, examples)
-    found = CHECKS[scene.collection.record.task].files(out_of_fold, album.files, kind)
-    return [_shortcut(album, scene, out_of_fold), *found]
+    album = StoredThumbnails(training_data.look, examples)
+    found = CHECKS[training_data.collection.record.task].files(out_of_fold, album.files, kind)
+    return [_shortcut(album, training_data, out_of_fold), *found]
 
 
 def _telling(
-    scene: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
+    training_data: TrainingDataset, out_of_fold: OutOfFold, examples: Sequence[Example]
 ) -> Finding | None:
     """One column that gives the label away."""
-    inputs = scene.prep
+    inputs = training_data.prep
     if not isinstance(inputs, TableInputs):
         return None
-    rows = np.stack([encode(load_same(scene.collection, e), e.id, inputs) for e in examples])
+    rows = np.stack(
+        [encode(load_same(training_data.collection, e), e.id, inputs) for e in examples]
+    )
     ends = np.cumsum([len(column.slots) for column in inputs.columns])
     parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
     part = folds(
-        scene.labelled.folding[: len(examples)],
-        scene.labelled.blocks()[: len(examples)],
+        training_data.labelled.folding[: len(examples)],
+        training_data.labelled.blocks()[: len(examples)],
         FOLDS,
-        np.random.default_rng([scene.seed, 17]),
+        np.random.default_rng([training_data.seed, 17]),
     )
     held = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
     columns = {column.name: values for column, values in parted}
-    return CHECKS[scene.collection.record.task].columns(out_of_fold, columns, held)
+    return CHECKS[training_data.collection.record.task].columns(out_of_fold, columns, held)
 
 
-def left_out_probabilities(scene: TrainingDataset) -> Array:
+def left_out_probabilities(training_data: TrainingDataset) -> Array:
     """Calibrated answers to every training row without its block. Shapes: (n, K).
 
     Where rows are many, parts of them are judged apart, each by the rest of its part.
     """
-    labelled, n = scene.labelled, scene.labelled.n_train
+    labelled, n = training_data.labelled, training_data.labelled.n_train
     parts = -(-n // rules.DUAL_LIMIT)
-    rng = np.random.default_rng([scene.seed, 8])
+    rng = np.random.default_rng([training_data.seed, 8])
     blocks = labelled.blocks()[:n]
     part = folds(labelled.folding[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
     found = np.full((n, labelled.n_classes), np.nan)  # a part of one block is judged by nothing
@@ -404,33 +406,35 @@ def left_out_probabilities(scene: TrainingDataset) -> Array:
         if len(groups) < 2:
             continue
         labels, k = labelled.labels[rows], labelled.n_classes
-        found[rows] = best_probabilities(_kernels(scene, rows), labels, groups, k, labelled.target)
+        found[rows] = best_probabilities(
+            _kernels(training_data, rows), labels, groups, k, labelled.target
+        )
     return found
 
 
-def _kernels(scene: TrainingDataset, rows: Rows) -> Iterable[Array]:
+def _kernels(training_data: TrainingDataset, rows: Rows) -> Iterable[Array]:
     """Of the pair."""
-    read = scene.look.reader(scene.examples(rows))
-    return kernels_of(scene.pair(), read, len(rows)).values()
+    read = training_data.look.reader(training_data.examples(rows))
+    return kernels_of(training_data.pair(), read, len(rows)).values()
 
 
 def _shortcut(
-    album: StoredThumbnails, scene: TrainingDataset, out_of_fold: OutOfFold
+    album: StoredThumbnails, training_data: TrainingDataset, out_of_fold: OutOfFold
 ) -> Finding | None:
     """Nothing is said of small pictures, nor of sounds: their border is part of the subject."""
-    record = scene.collection.record
+    record = training_data.collection.record
     if record.kind == "audio" or np.median(album.files.short_side()) < rules.LEAST_SIDE:
         return None
-    rows = draw_rows(scene.labelled, rules.BORDER_ROWS, scene.seed)
+    rows = draw_rows(training_data.labelled, rules.BORDER_ROWS, training_data.seed)
     return CHECKS[record.task].border(out_of_fold, rows, album.of(rows).border)
 
 
-def _drift(scene: TrainingDataset, examples: Sequence[Example]) -> Finding | None:
-    look, test = scene.look, scene.labelled.test
+def _drift(training_data: TrainingDataset, examples: Sequence[Example]) -> Finding | None:
+    look, test = training_data.look, training_data.labelled.test
     if not test:
         return None
-    rng = np.random.default_rng([scene.seed, 9])
-    return drift(_Last(look, examples), _Last(look, test), rng, scene.labelled.nouns)
+    rng = np.random.default_rng([training_data.seed, 9])
+    return drift(_Last(look, examples), _Last(look, test), rng, training_data.labelled.nouns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,16 +152,18 @@ MOST = 2000  # texts that are counted; of more the first ones, for the figures a
 SPECIAL = 2  # tokens at the beginning and the end that stand for no text
 
 
-def read_texts(scene: TrainingDataset, inputs: TextInputs) -> tuple[Evidence, tuple[Finding, ...]]:
+def read_texts(
+    training_data: TrainingDataset, inputs: TextInputs
+) -> tuple[Evidence, tuple[Finding, ...]]:
     """The evidence `distance` of texts, and findings over their language and length.
 
     No label and no test text is looked at.
     """
-    labelled = scene.labelled
+    labelled = training_data.labelled
     examples = labelled.learn[: labelled.n_train][:MOST]
     rows: list[tuple[int, int, int, int]] = []
     long: dict[bool, list[str]] = {True: [], False: []}
-    for id, text in texts_of(scene.collection, examples):
+    for id, text in texts_of(training_data.collection, examples):
         found = modalities_text.all_tokens(text, inputs.tokenizer)
         n_unknown = sum(token == inputs.unknown for token in found)
         rows.append((max(len(found) - SPECIAL, 0), n_unknown, len(text), _n_dense(text)))
@@ -169,7 +171,7 @@ def read_texts(scene: TrainingDataset, inputs: TextInputs) -> tuple[Evidence, tu
             long[modalities_text.is_cut(len(found), inputs)].append(id)
     columns = np.array(rows, np.int64).reshape(len(rows), 4).T
     read = Read(tokens=columns[0], unknown=columns[1], signs=columns[2], dense=columns[3])
-    found_out = reading(read, np.random.default_rng([scene.seed, 11]))
+    found_out = reading(read, np.random.default_rng([training_data.seed, 11]))
     told = (
         *language(found_out),
         *in_windows(long[False], len(rows), inputs.window),

@@ -24,7 +24,7 @@ from warmstart.records.inputs import (
     pictures,
 )
 
-# ---- Lines of predict.py that draw a clip of sound without warmstart, as `data.mel` does.
+# ---- Lines of predict.py that draw a clip of sound without warmstart, as `modalities.audio` does.
 
 
 NEEDS = "scipy, soundfile"
@@ -112,8 +112,8 @@ def text_script(told: Mapping[str, str]) -> str:
 # ---- predict.py of a model whose inputs are numbers: rows of a table, tensors, samples of a clip.
 #
 # `prepare` gives one example as the network wants it, from a row {column: cell} as
-# `data.cells.encode_row` does, from a .npy file, or from a clip as `data.waves` does; `answer`
-# takes a batch of them.
+# `modalities.table.encode_row` does, from a .npy file, or from a clip as `modalities.audio` does;
+# `answer` takes a batch of them.
 
 
 _VALUES_SCRIPT = Template('''\

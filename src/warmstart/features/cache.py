@@ -239,7 +239,7 @@ WHOLE = 3  # one part in so many of a row is wanted: then reading it whole is qu
 
 @dataclass(frozen=True, slots=True)
 class StoredFeatures:
-    """A function from tap to the features of some examples; see `solve.chunks`.
+    """A function from tap to the features of some examples; see `solve.kernels`.
 
     Raises: ModelError, whatever is asked for, where a feature is not a finite number;
     KeyError for an example that is not in the store.

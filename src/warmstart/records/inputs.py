@@ -3,9 +3,10 @@
 The seam between kinds of data. A start's record carries one of these descriptions, and each
 question that depends on the kind is answered in one place, by which description it is:
 
-    bytes of an example -> encoded example       data.encode.encode, decoder_name for cache keys
-    batch of encoded examples -> input tensor    features.feeding.to_tensor, noise
-    an example for people to look at             joints.thumbnails
+    bytes of an example -> encoded example       modalities.preprocessing.encode, and
+                                                 decoder_name for cache keys
+    batch of encoded examples -> input tensor    features.batches.to_tensor, noise
+    an example for people to look at             reporting.report
 
 Every description has `kind`; `shape` and `dtype` of an encoded example, as NumPy has them; and
 `blank`, which fills an example that stands for none. Code that only makes sense for pictures

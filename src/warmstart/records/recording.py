@@ -94,7 +94,7 @@ def earlier_events(path: Path) -> list[Event]:
     return events
 
 
-def worked(path: Path) -> dict[str, float]:
+def seconds_worked(path: Path) -> dict[str, float]:
     """Seconds by stage that a log tells of. Time in which nobody worked is not counted.
 
     Each process begins its part of the log with a note that says what it had worked before

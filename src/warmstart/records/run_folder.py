@@ -123,7 +123,7 @@ def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
 # ---- Fields that came later: where they are None, files and keys are what they were without them.
 
 
-ABSENT = {"absent": True}  # metadata of such a field; `codec.to_plain` leaves it out
+ABSENT = {"absent": True}  # metadata of such a field; `to_plain` leaves it out
 
 
 R = TypeVar("R")

@@ -54,7 +54,7 @@ class CandidatePair:
 
 
 def tune_and_weigh(
-    scene: TrainingDataset,
+    training_data: TrainingDataset,
     plan: Plan,
     head: HeadFit,
     digests: Mapping[str, str],
@@ -63,27 +63,29 @@ def tune_and_weigh(
 ) -> Steps[FineTuned]:
     """Train as the plan says, then choose what is shipped. Raises: as `tune` does."""
     with freed_memory_kept():
-        worked = yield from tune(scene, plan, head, digests, checkpoints, allowance)
-    weighed = yield from weigh(scene, plan, head, worked)
-    return replace(weighed, beside=(yield from beside(scene, weighed)))
+        fine_tuned = yield from tune(training_data, plan, head, digests, checkpoints, allowance)
+    weighed = yield from weigh(training_data, plan, head, fine_tuned)
+    return replace(weighed, beside=(yield from beside(training_data, weighed)))
 
 
-def measure(worked: FineTuned, labelled: LabelledRows, head: HeadFit, is_shipped: bool) -> Measured:
+def measure(
+    fine_tuned: FineTuned, labelled: LabelledRows, head: HeadFit, is_shipped: bool
+) -> Measured:
     """The estimate of what ships, that of the linear probe on the same rows, and the test set.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
     n_folds = max(len(np.unique(head.fold[head.fold >= 0])), 2)
-    claimed = estimate(worked.head, labelled)
+    claimed = estimate(fine_tuned.head, labelled)
     found = Measured(
         estimate=claimed,
-        linear_probe=estimate(on_rows_of(head, worked.head), labelled, claimed.method),
-        gain=worked.gain,
+        linear_probe=estimate(on_rows_of(head, fine_tuned.head), labelled, claimed.method),
+        gain=fine_tuned.gain,
         n_learnt=max(round((1 - 1 / n_folds) * len(labelled.learn)), 1),
     )
     if not labelled.test or not is_shipped:
         return found
-    tested, probabilities = score_test(worked.head, labelled, worked.reader(labelled.test))
+    tested, probabilities = score_test(fine_tuned.head, labelled, fine_tuned.reader(labelled.test))
     return replace(found, test=tested, test_probabilities=probabilities)
 
 
@@ -97,36 +99,40 @@ def on_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     )
 
 
-def weigh(scene: TrainingDataset, plan: Plan, head: HeadFit, worked: FineTuned) -> Steps[FineTuned]:
+def weigh(
+    training_data: TrainingDataset, plan: Plan, head: HeadFit, fine_tuned: FineTuned
+) -> Steps[FineTuned]:
     """What is shipped, by rows that were held out; a depth that the user set ships as it is.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
-    decision, fold = worked.decision, worked.held
+    decision, fold = fine_tuned.decision, fine_tuned.held
     if decision is None or fold is None:
-        return worked
+        return fine_tuned
     probe = np.where((fold >= 0)[:, None], head.probabilities, np.nan)
-    found = _carried_out(scene, head, worked, decision)
-    found = replace(found, gain=fine_tuning_gain(probe, decision.tuned, scene.labelled, fold))
+    found = _carried_out(training_data, head, fine_tuned, decision)
+    found = replace(
+        found, gain=fine_tuning_gain(probe, decision.tuned, training_data.labelled, fold)
+    )
     if plan.strategy.source != "user":
         yield note("tune", "Compared", found.why)
     return found
 
 
 def _carried_out(
-    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+    training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
     kind = decision.kind
     if kind == HEAD:
-        return _head(scene, head, worked, decision)
+        return _head(training_data, head, fine_tuned, decision)
     if kind == TUNED:
-        return _tuned(scene, worked, decision)
-    return _blended(scene, head, worked, decision)
+        return _tuned(training_data, fine_tuned, decision)
+    return _blended(training_data, head, fine_tuned, decision)
 
 
-def _tuned(scene: TrainingDataset, worked: FineTuned, decision: Decision) -> FineTuned:
+def _tuned(training_data: TrainingDataset, fine_tuned: FineTuned, decision: Decision) -> FineTuned:
     """The fine-tuned network, calibrated as its predictions at full size are."""
-    fitted = worked.head
+    fitted = fine_tuned.head
     made = replace(
         fitted,
         weight=(fitted.calibration.temperature * fitted.weight).astype(np.float32),
@@ -134,26 +140,26 @@ def _tuned(scene: TrainingDataset, worked: FineTuned, decision: Decision) -> Fin
         probabilities=decision.probabilities,
     )
     made = calibrated_by(made, decision.option.calibration)
-    if worked.plan.strategy.source == "user":
-        return replace(worked, head=made)
-    words, gain = scene.labelled.target.words, points(decision.ahead)
+    if fine_tuned.plan.strategy.source == "user":
+        return replace(fine_tuned, head=made)
+    words, gain = training_data.labelled.target.words, points(decision.ahead)
     why = f"{words.than.format(gain)} than the linear probe on held-out examples"
     if decision.ahead < LITTLE:
         why = f"on held-out examples {words.tie}"
-    return replace(worked, head=made, why=why)
+    return replace(fine_tuned, head=made, why=why)
 
 
 def _head(
-    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+    training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
     """The network as it came: training is reported, and nothing of it is kept."""
-    why = f"{_tried(str(worked.plan.strategy.value))} and is no better on held-out examples"
+    why = f"{_tried(str(fine_tuned.plan.strategy.value))} and is no better on held-out examples"
     return replace(
-        worked,
-        network=scene.look.network,
+        fine_tuned,
+        network=training_data.look.network,
         head=head,
-        reader=scene.look.reader,
-        plan=head_alone(worked.plan, why),
+        reader=training_data.look.reader,
+        plan=head_alone(fine_tuned.plan, why),
         actions=None,
         guards=(),
         shipped="head",
@@ -172,42 +178,42 @@ def _network(strategy: str) -> str:
 
 
 def _blended(
-    scene: TrainingDataset, head: HeadFit, worked: FineTuned, decision: Decision
+    training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
     """Both in one network: the head listens to the tuned layers and to the start's own."""
     option = decision.option
-    cut, share = frozen_prefix(worked.plan), option.share
-    network = put_beside(worked.network, scene.look.network.trunk, cut)
-    record = scene.look.network.record
-    tuned = share * worked.head.calibration.temperature
+    cut, share = frozen_prefix(fine_tuned.plan), option.share
+    network = put_beside(fine_tuned.network, training_data.look.network.trunk, cut)
+    record = training_data.look.network.record
+    tuned = share * fine_tuned.head.calibration.temperature
     own = (1 - share) * head.calibration.temperature
-    columns = {tap: tuned * weight for tap, weight in by_tap(worked.head, record).items()}
+    columns = {tap: tuned * weight for tap, weight in by_tap(fine_tuned.head, record).items()}
     for tap, weight in by_tap(head, record).items():
         place = tap if tap.part <= cut else replace(tap, of="start")
         columns[place] = columns.get(place, 0.0) + own * weight
-    bias = share * _bias(worked.head) + (1 - share) * _bias(head)
+    bias = share * _bias(fine_tuned.head) + (1 - share) * _bias(head)
     made = replace(
-        worked.head,
-        name=f"{head.name}+{worked.plan.strategy.value}",
+        fine_tuned.head,
+        name=f"{head.name}+{fine_tuned.plan.strategy.value}",
         taps=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
         bias=bias.astype(np.float32),
         probabilities=decision.probabilities,
     )
     made = calibrated_by(made, option.calibration)
-    words = scene.labelled.target.words
+    words = training_data.labelled.target.words
     why = (
-        f"on held-out examples an ensemble of {_network(str(worked.plan.strategy.value))} and the "
-        f"linear probe ({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best "
+        f"on held-out examples an ensemble of {_network(str(fine_tuned.plan.strategy.value))} and "
+        f"the linear probe ({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best "
         f"{words.answers}"
     )
     if decision.ahead < LITTLE:
         why += f", if hardly {words.hardly}"
     return replace(
-        worked,
+        fine_tuned,
         network=network,
         head=made,
-        reader=CandidatePair(worked.reader, scene.look.reader),
+        reader=CandidatePair(fine_tuned.reader, training_data.look.reader),
         shipped=BLEND,
         why=why,
     )

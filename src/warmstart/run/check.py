@@ -53,11 +53,11 @@ def _work(
         fix_into = folder.path if asked.fix and folder else None
         collection = cleaning.settled(collection, look, fix_into)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
-        scene = training_dataset(
+        training_data = training_dataset(
             collection, look, start.record, asked.budget, asked.seed, inherited
         )
-        collection = scene.collection
-        inspection = yield from evidence_check.check(scene)
+        collection = training_data.collection
+        inspection = yield from evidence_check.check(training_data)
     clock.lap("check")
     found = (*collection.record.problems, *inspection.findings)
     issues = inspection.label_issues
@@ -68,9 +68,9 @@ def _work(
     record = collection.record
     return Checked(
         verdict=evidence_check.judge(
-            inspection, words=scene.labelled.target.words, basis=scene.basis
+            inspection, words=training_data.labelled.target.words, basis=training_data.basis
         ),
-        data=count_data(scene.labelled, found, inspection, record.kind),
+        data=count_data(training_data.labelled, found, inspection, record.kind),
         findings=found,
         label_issues=issues,
         off_topic=inspection.off_topic,

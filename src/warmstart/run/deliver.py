@@ -68,7 +68,7 @@ class Results:
     inspection: Inspection
     verdict: Verdict
     plan: Plan
-    worked: FineTuned
+    fine_tuned: FineTuned
     measured: Measured
     shipped: ShippedCandidate
 
@@ -83,7 +83,7 @@ def deliver(
     lines: tuple[str, ...] = ()
     if results.shipped.strategy != "none":
         described, ledger = _write_model(folder, results, collection)
-        proof = _prove(ledger, results.worked.plan)
+        proof = _prove(ledger, results.fine_tuned.plan)
         lines = summary_lines(ledger)
         yield notes.proof(lines)
     clock.lap("deliver")
@@ -113,22 +113,22 @@ def _card_facts(
     weights: tuple[str, ...],
 ) -> CardFacts:
     """What the card tells beside the summary."""
-    origin, worked, plan = results.origin, results.worked, results.plan
+    origin, fine_tuned, plan = results.origin, results.fine_tuned, results.plan
     return CardFacts(
         name=folder.path.name,
         summary=summary,
         data=results.record,
         start=origin.start,
         model=described,
-        hooks=model_files.hooks(worked.network, worked.head.taps),
+        hooks=model_files.hooks(fine_tuned.network, fine_tuned.head.taps),
         ancestors=lineage.ancestors(origin.start),
         base_model=lineage.base_model(origin.start),
-        layers=in_words(worked.plan),
+        layers=in_words(fine_tuned.plan),
         weights=weights,
         choices=tuple(own_choices(plan)),
         surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
         is_confident=results.record.task != "classify"
-        or confident(worked.head, results.labelled) is not None,
+        or confident(fine_tuned.head, results.labelled) is not None,
     )
 
 
@@ -137,8 +137,8 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     write_json(path / "inspection.json", results.inspection)
     # By the predictions of what ships; those that the checks wrote were the linear probe's.
     write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
-    write_json(path / "network.json", results.worked.network.record)
-    head, classes = results.worked.head, results.record.classes
+    write_json(path / "network.json", results.fine_tuned.network.record)
+    head, classes = results.fine_tuned.head, results.record.classes
     lines = predictions(head, results.labelled, classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
     model_files.write_environment(folder, results.look.threads)
@@ -147,20 +147,22 @@ def _write_records(folder: RunFolder, results: Results) -> None:
 def _write_model(
     folder: RunFolder, results: Results, collection: Collection
 ) -> tuple[ModelRecord, Ledger]:
-    origin, labelled, worked = results.origin, results.labelled, results.worked
-    model = model_files.build_model(worked.network, worked.head, labelled.target)
+    origin, labelled, fine_tuned = results.origin, results.labelled, results.fine_tuned
+    model = model_files.build_model(fine_tuned.network, fine_tuned.head, labelled.target)
     sample = labelled.learn[:CHECKED]
     prep = origin.start.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
     inputs = to_tensor(np.stack(pixels), prep)
-    kept = worked.plan.training.store
+    kept = fine_tuned.plan.training.store
     store = "float32" if kept is None else str(kept.value)
-    model_files.check_model(model, worked.head, inputs, worked.reader(sample), store)
-    read = worked.reader(labelled.learn)
-    described = model_files.describe(origin, worked, results.record)
-    model_files.write_model(folder, described, model, worked.head, labelled, read, origin.learnt)
+    model_files.check_model(model, fine_tuned.head, inputs, fine_tuned.reader(sample), store)
+    read = fine_tuned.reader(labelled.learn)
+    described = model_files.describe(origin, fine_tuned, results.record)
+    model_files.write_model(
+        folder, described, model, fine_tuned.head, labelled, read, origin.learnt
+    )
     ledger = write_ledger(
-        origin.digests, origin.network, model, actions=worked.actions, changes=origin.changes
+        origin.digests, origin.network, model, actions=fine_tuned.actions, changes=origin.changes
     )
     write_json(folder.path / "weights_ledger.json", ledger)
     return described, ledger
@@ -196,12 +198,12 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         ),
         start=TensorCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
         frozen=proof,
-        guards=results.worked.guards,
+        guards=results.fine_tuned.guards,
         findings=findings,
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
-        own_head=results.worked.own_head,
-        beside=results.worked.beside,
+        own_head=results.fine_tuned.own_head,
+        beside=results.fine_tuned.beside,
     )
 
 
@@ -209,7 +211,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     """Whether what ships can be used, from what was measured of it."""
     labelled, measured, verdict = results.labelled, results.measured, results.verdict
     target, test = labelled.target, measured.test
-    held = results.worked.head.fold >= 0  # the same rows as the estimate's
+    held = results.fine_tuned.head.fold >= 0  # the same rows as the estimate's
     share = target.blind_score(labelled.labels[held])
     name = target.words.blindly
     if results.record.task == "classify":
@@ -218,7 +220,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     why_not = ""
     if verdict.kind == "no-signal":
         why_not = "no signal: the labels cannot be told from shuffled ones"
-        if better := [one.name for one in results.worked.beside if one.is_better]:
+        if better := [one.name for one in results.fine_tuned.beside if one.is_better]:
             why_not = f"the linear probe finds no signal, where {better[0]} does"
     elif results.shipped.strategy == "none":
         why_not = results.shipped.why
@@ -229,7 +231,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
             test=test_estimate(test) if test is not None else None,
             blind=(share, name),
             findings=findings,
-            confident=confident(results.worked.head, labelled),
+            confident=confident(results.fine_tuned.head, labelled),
             why_not=why_not,
             many=labelled.nouns.many,
         )

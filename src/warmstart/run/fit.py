@@ -55,31 +55,35 @@ def _work(
         collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
         asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
-        scene = training_dataset(
+        training_data = training_dataset(
             collection, look, start.record, asked.budget, asked.seed, inherited
         )
-        record, labelled = scene.collection.record, scene.labelled
+        record, labelled = training_data.collection.record, training_data.labelled
         journal.settle(record)
-        inspection = yield from journal.inspect(scene)
-        verdict = check.judge(inspection, words=labelled.target.words, basis=scene.basis)
+        inspection = yield from journal.inspect(training_data)
+        verdict = check.judge(inspection, words=labelled.target.words, basis=training_data.basis)
         yield notes.evidence(verdict)
         clock.lap("check")
-        depth = verdict, check.tries_tail(scene, verdict)
+        depth = verdict, check.tries_tail(training_data, verdict)
         facts = run_plan.network_facts(asked, start, look.network, *depth)
-        names = inherited.names(tuple(scene.profiles))
-        plan = journal.plan(lambda: forecast.make_plan(asked, scene, facts, names, clock))
+        names = inherited.names(tuple(training_data.profiles))
+        plan = journal.plan(lambda: forecast.make_plan(asked, training_data, facts, names, clock))
         yield notes.plan(plan, record)
         clock.lap("plan")
-        head = yield from score.fit_all(scene, plan)
+        head = yield from score.fit_all(training_data, plan)
         clock.lap("head")
-        allowed, kept = forecast.allow(asked, scene, plan, clock), journal.checkpoints
-        worked = yield from tune_and_weigh(scene, plan, head, origin.digests, kept, allowed)
+        allowed, kept = forecast.allow(asked, training_data, plan, clock), journal.checkpoints
+        fine_tuned = yield from tune_and_weigh(
+            training_data, plan, head, origin.digests, kept, allowed
+        )
         clock.lap("tune")
-        measured = measure(worked, labelled, head, check.ships(inspection, worked))
+        measured = measure(fine_tuned, labelled, head, check.ships(inspection, fine_tuned))
         clock.lap("evaluate")
-        inspection, verdict = yield from concluded(asked, scene, inspection, worked, measured)
+        inspection, verdict = yield from concluded(
+            asked, training_data, inspection, fine_tuned, measured
+        )
         clock.lap("tune")
-        shipped = check.choose_shipped(verdict, worked)
+        shipped = check.choose_shipped(verdict, fine_tuned)
         results = Results(
             origin=origin,
             look=look,
@@ -88,7 +92,7 @@ def _work(
             inspection=inspection,
             verdict=verdict,
             plan=plan,
-            worked=worked,
+            fine_tuned=fine_tuned,
             measured=measured,
             shipped=shipped,
         )

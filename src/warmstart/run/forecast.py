@@ -337,15 +337,21 @@ def quicker(asked: Request, network: NetworkRecord, n: int) -> Request:
 
 
 def make_plan(
-    asked: Request, scene: TrainingDataset, facts: NetworkFacts, names: Sequence[str], clock: Clock
+    asked: Request,
+    training_data: TrainingDataset,
+    facts: NetworkFacts,
+    names: Sequence[str],
+    clock: Clock,
 ) -> Plan:
     """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
-    plan = run_plan.make_plan(asked, scene.labelled.facts(), facts, names, scene.look.engine)
+    plan = run_plan.make_plan(
+        asked, training_data.labelled.facts(), facts, names, training_data.look.engine
+    )
     if asked.minutes is None or not plan.is_trained:
         return plan
     elapsed = asked.elapsed + clock.table()["total"]
-    foreseen = outlook(_bench(scene), plan, 0, False, elapsed)
-    return cut(plan, asked.minutes, foreseen, facts, scene.labelled.facts())
+    foreseen = outlook(_bench(training_data), plan, 0, False, elapsed)
+    return cut(plan, asked.minutes, foreseen, facts, training_data.labelled.facts())
 
 
 def cut(
@@ -363,17 +369,23 @@ def cut(
     return settled(within(plan, 60 * minutes, lambda other: foreseen(settled(other)).total))
 
 
-def allow(asked: Request, scene: TrainingDataset, plan: Plan, clock: Clock) -> Allowance:
+def allow(asked: Request, training_data: TrainingDataset, plan: Plan, clock: Clock) -> Allowance:
     """The time for training: what is left, without what comes after it."""
     if asked.minutes is None or not plan.is_trained:
         return Allowance()
-    labelled, bench = scene.labelled, _bench(scene)
+    labelled, bench = training_data.labelled, _bench(training_data)
     images = len(labelled.test) + tail_share(bench.network, plan) * len(labelled.learn)
     after = DELIVERY + passing(bench) * images
     left = 60 * asked.minutes - asked.elapsed - clock.table()["total"] - after
     return Allowance(time.perf_counter() + left)
 
 
-def _bench(scene: TrainingDataset) -> Bench:
-    look = scene.look
-    return Bench(look.network, look.taps, scene.collection, scene.labelled, scene.prep)
+def _bench(training_data: TrainingDataset) -> Bench:
+    look = training_data.look
+    return Bench(
+        look.network,
+        look.taps,
+        training_data.collection,
+        training_data.labelled,
+        training_data.prep,
+    )

@@ -173,9 +173,9 @@ FOLDS = 3
 
 def concluded(
     asked: Request,
-    scene: TrainingDataset,
+    training_data: TrainingDataset,
     inspection: Inspection,
-    worked: FineTuned,
+    fine_tuned: FineTuned,
     measured: Measured,
 ) -> Steps[tuple[Inspection, Verdict]]:
     """The evidence with what training brought, and the verdict.
@@ -184,9 +184,9 @@ def concluded(
     """
     if _is_wanted(asked, inspection):
         with freed_memory_kept():
-            found = yield from measure(asked, scene, worked)
+            found = yield from measure(asked, training_data, fine_tuned)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(scene, inspection, worked, measured)
+    return check.concluded(training_data, inspection, fine_tuned, measured)
 
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
@@ -199,7 +199,7 @@ def _is_wanted(asked: Request, inspection: Inspection) -> bool:
 class _Nothing:
     """Networks of the start's design, about to be trained from nothing on prepared images."""
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     network: Network
     room: TrainingContext
     plans: tuple[Plan, ...]  # one for each of SHARES
@@ -211,7 +211,7 @@ class _Nothing:
         And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
         0 is said of rows in none of them.
         """
-        room, labelled = self.room, self.scene.labelled
+        room, labelled = self.room, self.training_data.labelled
         n, k = len(room.labels), labelled.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
         learnt = []
@@ -235,7 +235,7 @@ class _Nothing:
 
     def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
-        rng = np.random.default_rng([self.scene.seed, 14, place])
+        rng = np.random.default_rng([self.training_data.seed, 14, place])
         own = np.unique(self.room.blocks[rows], return_inverse=True)[1]
         strata = self.room.target.strata(self.room.labels[rows])
         order, ends = spread_order(strata, members(own), rng)
@@ -243,10 +243,12 @@ class _Nothing:
         return np.sort(rows[order[:stop]])
 
     def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> TrainingTask:
-        plan, seed = self.plans[number], self.scene.seed
+        plan, seed = self.plans[number], self.training_data.seed
 
         def make() -> TrainableNetwork:
-            return trainable(self.network, plan, _blank(self.network, self.scene), _none, seed)
+            return trainable(
+                self.network, plan, _blank(self.network, self.training_data), _none, seed
+            )
 
         return TrainingTask(
             make=make,
@@ -258,13 +260,15 @@ class _Nothing:
         )
 
 
-def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[Evidence]:
+def measure(
+    asked: Request, training_data: TrainingDataset, fine_tuned: FineTuned
+) -> Steps[Evidence]:
     """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
 
     Three folds each then, and the curve is carried on.
     """
-    labelled, n = scene.labelled, len(scene.labelled.learn)
-    small = _small_start(asked, scene)
+    labelled, n = training_data.labelled, len(training_data.labelled.learn)
+    small = _small_start(asked, training_data)
     network = cut_start(small)
     if labelled.facts().n_blocks < fine_tuning.LEAST_BLOCKS:
         return not_measured(n, "too few independent examples")
@@ -277,9 +281,9 @@ def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[
         BESIDE: "scratch",
     }
     yield Event(stage="tune", kind="begin", values=told)
-    folds = held_out(scene, FOLDS)
-    nothing = _nothing(asked, scene, small, network)
-    warm, blocks = _warm(worked, labelled), labelled.blocks()
+    folds = held_out(training_data, FOLDS)
+    nothing = _nothing(asked, training_data, small, network)
+    warm, blocks = _warm(fine_tuned, labelled), labelled.blocks()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
@@ -290,7 +294,7 @@ def measure(asked: Request, scene: TrainingDataset, worked: FineTuned) -> Steps[
         else:
             curve = yield from _curve(nothing, folds)
             rows = _both(folds, warm)
-            rng = np.random.default_rng([scene.seed, 15])
+            rng = np.random.default_rng([training_data.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
             found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, labelled.nouns)
     yield Event(stage="tune", kind="end")
@@ -322,20 +326,20 @@ def _sizes(n: int) -> list[int]:
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 
-def _small_start(asked: Request, scene: TrainingDataset) -> PretrainedModel:
+def _small_start(asked: Request, training_data: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
-    wish = input_wish(asked, scene.collection)
-    if isinstance(scene.prep, Preprocessing):
-        side = min(*scene.prep.size, SIDE)
-        wish = replace(wish, size=None if side == scene.prep.size[0] else side)
+    wish = input_wish(asked, training_data.collection)
+    if isinstance(training_data.prep, Preprocessing):
+        side = min(*training_data.prep.size, SIDE)
+        wish = replace(wish, size=None if side == training_data.prep.size[0] else side)
     return open_start(asked.start, asked.arch, asked.preprocessing, wish)
 
 
 def _nothing(
-    asked: Request, scene: TrainingDataset, small: PretrainedModel, network: Network
+    asked: Request, training_data: TrainingDataset, small: PretrainedModel, network: Network
 ) -> _Nothing:
-    labelled, prep = scene.labelled, small.record.preprocessing
-    size = () if prep == scene.prep else (f"{SIZE}={prep.shape[0]}",)
+    labelled, prep = training_data.labelled, small.record.preprocessing
+    size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
     kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
     wanted = replace(
         asked,
@@ -348,13 +352,17 @@ def _nothing(
     facts = run_plan.network_facts(wanted, small, network, None)
     plans = tuple(
         run_plan.make_plan(
-            wanted, replace(labelled.facts(), n=n), facts, tuple(scene.profiles), scene.look.engine
+            wanted,
+            replace(labelled.facts(), n=n),
+            facts,
+            tuple(training_data.profiles),
+            training_data.look.engine,
         )
         for n in _sizes(len(labelled.learn))
     )
     chosen = schedule(plans[0])
     source = LiveBatches(
-        pixels=read_pixels(scene.collection, labelled.learn, prep),
+        pixels=read_pixels(training_data.collection, labelled.learn, prep),
         contents=tuple(example.sha256 for example in labelled.learn),
         views=views_of_plan(chosen),
         seed=chosen.seed,
@@ -369,21 +377,21 @@ def _nothing(
         checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )
-    return _Nothing(scene, network, room, plans)
+    return _Nothing(training_data, network, room, plans)
 
 
-def _warm(worked: FineTuned, labelled: LabelledRows) -> Array:
+def _warm(fine_tuned: FineTuned, labelled: LabelledRows) -> Array:
     """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
-    head, held = worked.head, worked.head.fold >= 0
+    head, held = fine_tuned.head, fine_tuned.head.fold >= 0
     found = np.full(len(labelled.labels), np.nan)
     found[held] = labelled.target.credits(head.probabilities[held], labelled.labels[held])
     return found
 
 
-def _blank(network: Network, scene: TrainingDataset) -> HeadFit:
+def _blank(network: Network, training_data: TrainingDataset) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
     last = taps(network.record)[-1]
-    return blank((last,), 0, scene.labelled.n_classes, len(scene.labelled.learn))
+    return blank((last,), 0, training_data.labelled.n_classes, len(training_data.labelled.learn))
 
 
 def _none(tap: FeatureLayer) -> Features:

@@ -37,7 +37,7 @@ from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.plan import Choice, Plan
-from warmstart.records.recording import LOG, Clock, open_log, opening, recorded, worked
+from warmstart.records.recording import LOG, Clock, open_log, opening, recorded, seconds_worked
 from warmstart.records.run_folder import (
     RunFolder,
     from_plain,
@@ -210,12 +210,12 @@ class Journal:
         """Write data.json: the data that the run works on."""
         write_json(self.path / "data.json", record)
 
-    def inspect(self, scene: TrainingDataset) -> Steps[Inspection]:
+    def inspect(self, training_data: TrainingDataset) -> Steps[Inspection]:
         """The evidence for the verdict: gathered, or as it was."""
         path = self.path / "inspection.json"
         key = self._key("inspection", _digest(self.path / "data.json"))
         if self.notes.get("inspection") != [key, _digest(path)]:
-            found = yield from check.check(scene)
+            found = yield from check.check(training_data)
             write_json(path, found)
             self._note(inspection=[key, _digest(path)])
         inspection = read_json(path, Inspection)
@@ -281,7 +281,7 @@ def open_journal(
             f"{folder.path / PLAN} was changed or removed after its run had begun; put it back, or "
             "give what you want to a new run: warmstart fit DATA --plan FILE"
         )
-    earlier = worked(folder.path / LOG)
+    earlier = seconds_worked(folder.path / LOG)
     folder.unmark()
     return Journal(folder, unfinished.log, about, notes, earlier, unfinished.remark)
 

@@ -120,9 +120,9 @@ def check_model(
     return gap
 
 
-def describe(origin: Origin, worked: FineTuned, record: DataRecord) -> ModelRecord:
+def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> ModelRecord:
     """model/config.json: what rebuilds the network, and how its layers were trained."""
-    start, head, plan = origin.start, worked.head, worked.plan
+    start, head, plan = origin.start, fine_tuned.head, fine_tuned.plan
     return ModelRecord(
         task=record.task,
         arch=start.arch,
@@ -133,11 +133,11 @@ def describe(origin: Origin, worked: FineTuned, record: DataRecord) -> ModelReco
         taps=head.taps,
         classes=record.classes,
         preprocessing=start.preprocessing,
-        strategy=worked.shipped or str(plan.strategy.value),
+        strategy=fine_tuned.shipped or str(plan.strategy.value),
         recipe=_recipe(plan, start.recipe),
         lineage=start.lineage or (start.name,),
-        added=_hidden_widths(worked.network),
-        beside=worked.network.beside.cut if worked.network.beside else None,
+        added=_hidden_widths(fine_tuned.network),
+        beside=fine_tuned.network.beside.cut if fine_tuned.network.beside else None,
     )
 
 

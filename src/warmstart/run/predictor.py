@@ -247,7 +247,7 @@ def replies_of(bundle: Bundle) -> Replies:
 
 BATCH = 32
 # Images in one pass of the network, a thread. Of more, tensors grow so large that the C library
-# maps them anew at every layer (joints/memory): EfficientNet-Lite0 on two cores answers 97 a
+# maps them anew at every layer (features/machine.py): EfficientNet-Lite0 on two cores answers 97 a
 # second in passes of 8, and 58 of 32.
 AT_ONCE = 4
 Pixels = NDArray[Any]  # an encoded example, or a batch of them
@@ -309,9 +309,9 @@ class Predictor:
         Of many, one that cannot be read gives an answer with `error` and no label. Raises:
         DataError where a single input cannot be read, or a folder or table holds none.
 
-        >>> run.predict("new.jpg").label  # doctest: +SKIP
+        >>> run.predictor("new.jpg").label  # doctest: +SKIP
         'cat'
-        >>> [answer.label for answer in run.predict(["a.jpg", "b.jpg"])]  # doctest: +SKIP
+        >>> [answer.label for answer in run.predictor(["a.jpg", "b.jpg"])]  # doctest: +SKIP
         ['cat', 'dog']
         """
         items, is_one = items_of(inputs, self.bundle.record.preprocessing)

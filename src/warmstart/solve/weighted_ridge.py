@@ -33,7 +33,7 @@ from warmstart.solve.ridge import Array, Rows
 # k(x, z) = exp(-mean_j |x_j - z_j| / width) for standardised columns. With K = U L U' among the
 # anchors, phi(x) = k(x, anchors) U L^-1/2 has phi(x) . phi(z) = k(x, z) wherever one of the two is
 # an anchor. So a ridge on phi is kernel ridge, and weights of rows, rows left out and intercept are
-# those of any other ridge (`solve.weighted`). Where rows are many, some of them are anchors:
+# those of any other ridge (`solve.weighted_ridge`). Where rows are many, some of them are anchors:
 # Williams & Seeger 2001, "Using the Nyström Method to Speed Up Kernel Machines".
 
 

@@ -1,4 +1,4 @@
-"""Lines and columns as people read them, at most 80 columns wide; numbers from delivery."""
+"""Lines and columns as people read them, at most 80 columns wide; numbers by `formatting`."""
 
 from __future__ import annotations
 

@@ -140,31 +140,33 @@ def _model(n: int, seed: int) -> Any:
 INNER = 2  # parts of a fold's rows, each of which chooses once
 
 
-def beside(scene: TrainingDataset, worked: FineTuned) -> Steps[tuple[Baseline, ...]]:
+def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple[Baseline, ...]]:
     """What boosting gives on each row without it, against what the run has made; for tables.
 
     The folds are those by which what is shipped was judged.
     """
-    labelled, record = scene.labelled, scene.collection.record
+    labelled, record = training_data.labelled, training_data.collection.record
     if record.kind != "table" or record.task != "classify":
         return ()
-    rows, blocks, fold = encoded(scene), labelled.blocks(), worked.head.fold
+    rows, blocks, fold = encoded(training_data), labelled.blocks(), fine_tuned.head.fold
     outer = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
 
     def inner(keep: Rows) -> list[Rows]:
-        rng = np.random.default_rng([scene.seed, 16])
+        rng = np.random.default_rng([training_data.seed, 16])
         own = number_blocks(_within(blocks[keep]))
         part = folds(labelled.labels[keep], own, INNER, rng)
         return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
 
     yield Event(stage="tune", kind="begin", of=len(outer), values={"title": "Boosting"})
-    found = yield from boost(rows, labelled.labels, labelled.n_classes, outer, inner, scene.seed)
+    found = yield from boost(
+        rows, labelled.labels, labelled.n_classes, outer, inner, training_data.seed
+    )
     held = np.flatnonzero(found.fold >= 0)
     method: Literal["holdout", "nested-cv"] = "holdout" if labelled.holdout else "nested-cv"
     estimate = accuracy_estimate(
         found.probabilities[held], labelled.labels[held], blocks[held], method
     )
-    ours = _hits(worked, labelled.labels)
+    ours = _hits(fine_tuned, labelled.labels)
     theirs = np.full(len(ours), np.nan)
     theirs[held] = found.probabilities[held].argmax(axis=1) == labelled.labels[held]
     both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
@@ -183,21 +185,23 @@ def beside(scene: TrainingDataset, worked: FineTuned) -> Steps[tuple[Baseline, .
     return (told,)
 
 
-def encoded(scene: TrainingDataset) -> Array:
+def encoded(training_data: TrainingDataset) -> Array:
     """The learning rows as the network is given them. Shapes: (n, F)."""
-    examples = scene.labelled.learn
-    return np.stack([encode(load_same(scene.collection, e), e.id, scene.prep) for e in examples])
+    examples = training_data.labelled.learn
+    return np.stack(
+        [encode(load_same(training_data.collection, e), e.id, training_data.prep) for e in examples]
+    )
 
 
 def _within(blocks: Rows) -> list[Rows]:
     return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
 
 
-def _hits(worked: FineTuned, labels: Rows) -> Array:
+def _hits(fine_tuned: FineTuned, labels: Rows) -> Array:
     """Whether what is shipped answers each row rightly, (n,); NaN if it was never held out."""
-    held = worked.head.fold >= 0
+    held = fine_tuned.head.fold >= 0
     found = np.full(len(labels), np.nan)
-    found[held] = worked.head.probabilities[held].argmax(axis=1) == labels[held]
+    found[held] = fine_tuned.head.probabilities[held].argmax(axis=1) == labels[held]
     return found
 
 

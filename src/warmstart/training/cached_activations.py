@@ -54,7 +54,7 @@ Pixels = NDArray[np.uint8]
 class _PassWork:
     """What is to be passed: the scene, the plan's numbers, one shelf a view."""
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     chosen: Schedule
     views: Views
     shelves: tuple[CacheFile, ...]
@@ -75,14 +75,18 @@ class _PassWork:
     def todo(self) -> list[Example]:
         """Images of which some view is missing, one a content."""
         lost = frozenset[str]().union(*self.missing)
-        scene = self.scene
-        return in_order(first_of_each(scene.labelled.learn, [*lost]), scene.collection, scene.prep)
+        training_data = self.training_data
+        return in_order(
+            first_of_each(training_data.labelled.learn, [*lost]),
+            training_data.collection,
+            training_data.prep,
+        )
 
     def views_of(self, examples: Sequence[Example]) -> list[Pixels]:
         """The missing views of some images, one array a view: decoded once."""
-        scene = self.scene
+        training_data = self.training_data
         images = [
-            encode(load_same(scene.collection, example), example.id, scene.prep)
+            encode(load_same(training_data.collection, example), example.id, training_data.prep)
             for example in examples
         ]
         pairs = [*zip(examples, images, strict=True)]
@@ -110,29 +114,29 @@ def views_of_plan(chosen: Schedule) -> Views:
     )
 
 
-def store_views(scene: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
+def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
     """Run the frozen parts for every view that the store lacks.
 
     Shelves stay open, and are not evicted, for as long as the source lives.
     Raises: TrainingError where half precision cannot hold an output.
     """
-    chosen, network = schedule(plan), scene.look.network
-    wanted = _wanted(scene, plan, chosen.cut)
+    chosen, network = schedule(plan), training_data.look.network
+    wanted = _wanted(training_data, plan, chosen.cut)
     store, engine = FeatureCache(default_root()), str(plan.training.engine.value)
     stream = str(plan.training.stream.value) if plan.training.stream else ""
     keys = [
         ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
-        for base in _bases(scene, chosen, engine, stream)
+        for base in _bases(training_data, chosen, engine, stream)
     ]
     shelves = tuple(store.cache_file(key) for key in keys)
-    hashes = [example.sha256 for example in scene.labelled.learn]
+    hashes = [example.sha256 for example in training_data.labelled.learn]
     lost = here().gathered(tuple(frozenset(cache_file.missing(hashes)) for cache_file in shelves))[
         0
     ]
-    missing = _share(lost, scene)
-    work = _PassWork(scene, chosen, views_of_plan(chosen), shelves, missing)
+    missing = _share(lost, training_data)
+    work = _PassWork(training_data, chosen, views_of_plan(chosen), shelves, missing)
     prefix = FrozenPrefix(network, chosen.cut, wanted)
-    parts = links(network, wanted, chosen.cut, scene.prep) if stream else ()
+    parts = links(network, wanted, chosen.cut, training_data.prep) if stream else ()
     if stream:
         _take_over(work, wanted)
         work = replace(work, missing=tuple(map(_absent, shelves, missing)))
@@ -160,11 +164,11 @@ def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
 
 def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
     """The plain view of a network that is streamed, of images whose look kept the output."""
-    features, lost = work.scene.look.features.cache_file, work.missing[0]
+    features, lost = work.training_data.look.features.cache_file, work.missing[0]
     if not isinstance(features.key, FeatureKey):
         return
     with FeatureCache(default_root()).cache_file(main_key(features.key, work.chosen.cut)) as kept:
-        todo = first_of_each(work.scene.labelled.learn, [*lost - {*kept.missing(lost)}])
+        todo = first_of_each(work.training_data.labelled.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
             taps = [features.read(contents, tap.name) for tap in wanted]
@@ -172,38 +176,38 @@ def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
 
 
 def _share(
-    missing: tuple[frozenset[str], ...], scene: TrainingDataset
+    missing: tuple[frozenset[str], ...], training_data: TrainingDataset
 ) -> tuple[frozenset[str], ...]:
     """What of the missing views, by number, this process is to make: all views of an image."""
-    todo = first_of_each(scene.labelled.learn, [*frozenset[str]().union(*missing)])
+    todo = first_of_each(training_data.labelled.learn, [*frozenset[str]().union(*missing)])
     own = frozenset(example.sha256 for example in here().share(todo))
     return tuple(lost & own for lost in missing)
 
 
-def _wanted(scene: TrainingDataset, plan: Plan, cut: int) -> tuple[FeatureLayer, ...]:
+def _wanted(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple[FeatureLayer, ...]:
     """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
     names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
-    heads = (*dataset.profiles_of(names), for_trained(scene.profiles))
-    taps = {tap for name in heads for tap in scene.profiles[name]}
-    if scene.prior is not None:
-        taps |= set(scene.prior.weights)
+    heads = (*dataset.profiles_of(names), for_trained(training_data.profiles))
+    taps = {tap for name in heads for tap in training_data.profiles[name]}
+    if training_data.prior is not None:
+        taps |= set(training_data.prior.weights)
     return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
 
 
 def _bases(
-    scene: TrainingDataset, chosen: Schedule, engine: str, stream: str
+    training_data: TrainingDataset, chosen: Schedule, engine: str, stream: str
 ) -> Iterator[FeatureKey]:
     """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
-    start, name = scene.start, cast(EngineName, engine)
+    start, name = training_data.start, cast(EngineName, engine)
     if start is None:
         raise ValueError("stored activations need the record of their start")
     plain = FeatureKey(
         network=start.sha256,
         arch=start.arch,
-        parts=tuple(part.name for part in scene.look.network.record.parts),
+        parts=tuple(part.name for part in training_data.look.network.record.parts),
         taps=(),
-        preprocessing=scene.prep,
-        decoder=decoder_name(scene.prep),
+        preprocessing=training_data.prep,
+        decoder=decoder_name(training_data.prep),
         engine=name,
         engine_version=version_between(name, stream),
         threads=n_threads(),
@@ -244,7 +248,7 @@ def _open(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Steps[Engine]:
 
 
 def _make(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Engine:
-    return make_engine(cast(EngineName, engine), prefix, work.scene.prep, n_threads())
+    return make_engine(cast(EngineName, engine), prefix, work.training_data.prep, n_threads())
 
 
 def _made(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Engine:
@@ -253,7 +257,7 @@ def _made(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Engine:
 
 def _carry(work: _PassWork, parts: Sequence[OffloadedBlock], stream: str) -> Steps[None]:
     """The same of a network that is streamed: part by part, one view after the other."""
-    store, learn = FeatureCache(default_root()), work.scene.labelled.learn
+    store, learn = FeatureCache(default_root()), work.training_data.labelled.learn
     for number, lost in enumerate(work.missing):
         todo = first_of_each(learn, [*lost])
         if not todo:

@@ -4,7 +4,7 @@ A folder of safetensors files: `last` and `previous` of the piece of work at han
 file for each piece that is finished. Each is written beside its name, forced to disk and
 renamed; each carries the digest of all that is in it, so that a damaged one is noticed and
 the one before it taken. Where processes share the weights, folders that they write together
-(`training.jointly`) stand in place of the first two.
+(`training.checkpoint`) stand in place of the first two.
 """
 
 from __future__ import annotations

@@ -363,14 +363,14 @@ def training_dataset(
     )
 
 
-def draw(scene: TrainingDataset, most: int) -> Sample:
+def draw(training_data: TrainingDataset, most: int) -> Sample:
     """About `most` training rows; a hold-out and a test part are not looked at."""
-    rows = draw_rows(scene.labelled, most, scene.seed)
-    vectors = scene.vectors(rows)
+    rows = draw_rows(training_data.labelled, most, training_data.seed)
+    vectors = training_data.vectors(rows)
     return Sample(
         rows=rows,
-        labels=labels_among(rows, scene.labelled),
-        groups=groups_among(rows, scene.labelled),
+        labels=labels_among(rows, training_data.labelled),
+        groups=groups_among(rows, training_data.labelled),
         vectors=vectors,
-        kernels=scene.kernels([*vectors.values()]),
+        kernels=training_data.kernels([*vectors.values()]),
     )

@@ -137,7 +137,7 @@ class _HeldOut:
 
 
 def tune(
-    scene: TrainingDataset,
+    training_data: TrainingDataset,
     plan: Plan,
     head: HeadFit,
     digests: Mapping[str, str],
@@ -154,42 +154,42 @@ def tune(
     Raises: TrainingError if a frozen tensor changed.
     """
     if not plan.is_trained:
-        read = scene.look.reader(scene.labelled.learn)
-        came = as_it_came(scene.prior, scene.labelled, read)
+        read = training_data.look.reader(training_data.labelled.learn)
+        came = as_it_came(training_data.prior, training_data.labelled, read)
         return FineTuned(
-            scene.look.network,
+            training_data.look.network,
             head,
-            scene.look.reader,
+            training_data.look.reader,
             plan,
             own_head=came,
             given_up=gave_way(plan),
         )
-    job = _TrainingJob(scene, plan, head, checkpoints or NoCheckpoints(), allowance)
-    folds_held = held_out(scene, schedule(plan).folds)
-    steps = _steps(scene, plan, folds_held)
+    job = _TrainingJob(training_data, plan, head, checkpoints or NoCheckpoints(), allowance)
+    folds_held = held_out(training_data, schedule(plan).folds)
+    steps = _steps(training_data, plan, folds_held)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
-    values["unit"] = scene.labelled.nouns.many
+    values["unit"] = training_data.labelled.nouns.many
     yield Event(stage="tune", kind="begin", values=values)
-    torch.set_num_threads(threads_for(scene.look.network.record))
-    source = yield from open_source(scene, plan)
+    torch.set_num_threads(threads_for(training_data.look.network.record))
+    source = yield from open_source(training_data, plan)
     room = TrainingContext(
         source=source,
-        labels=scene.labelled.labels,
-        blocks=scene.labelled.blocks(),
-        target=scene.labelled.target,
+        labels=training_data.labelled.labels,
+        blocks=training_data.labelled.blocks(),
+        target=training_data.labelled.target,
         before=digests,
         checkpoints=job.checkpoints,
         steps=steps,
     )
     held = yield from job.without(room, folds_held)
     if held.failed:
-        return _head_alone(scene, plan, head, held)
+        return _head_alone(training_data, plan, head, held)
     return (yield from job.finish(room, job.ended(room, held), held))
 
 
 @dataclass(frozen=True, slots=True)
 class _TrainingJob:
-    scene: TrainingDataset
+    training_data: TrainingDataset
     plan: Plan
     head: HeadFit
     checkpoints: Checkpoints
@@ -197,8 +197,8 @@ class _TrainingJob:
 
     def without(self, room: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
         """One training for each fold, on all rows but those; what they say of them."""
-        n, scene = len(room.labels), self.scene
-        shape = (n, scene.labelled.n_classes)
+        n, training_data = len(room.labels), self.training_data
+        shape = (n, training_data.labelled.n_classes)
         found = _HeldOut(
             np.full((REFIT + len(REFITTED), *shape), np.nan),
             np.full(shape, np.nan),
@@ -206,9 +206,9 @@ class _TrainingJob:
         )
         for number, held in enumerate(folds_held):
             keep = np.setdiff1d(np.arange(n), held)
-            fitted = fit_on(scene, self.plan, keep)
+            fitted = fit_on(training_data, self.plan, keep)
             found.before[held] = head_probabilities(
-                fitted, scene.look.reader(scene.examples(held)), room.target
+                fitted, training_data.look.reader(training_data.examples(held)), room.target
             )
             lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
             taught = yield from lesson.learn()
@@ -257,7 +257,7 @@ class _TrainingJob:
             target,
         )[0]
         actions = {str(part.action.value) for part in plan.parts}
-        network = self.scene.look.network
+        network = self.training_data.look.network
         return decide(
             np.where(rows[:, None], head.probabilities, np.nan),
             held.before,
@@ -285,16 +285,16 @@ class _TrainingJob:
 
     def finish(self, room: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
         """The training on all rows, where it ships; the head that came out, what it is worth."""
-        scene, plan, head = self.scene, self.plan, self.head
+        training_data, plan, head = self.training_data, self.plan, self.head
         joined, scores, warmths, chosen = ended.joined, ended.scores, ended.warmths, ended.chosen
         yield from _tell_joined(plan, joined)
         decision = self.decision(room, held, chosen)
         if decision.kind == HEAD:
             yield Event(stage="tune", kind="end", values={"joined": joined})
             return FineTuned(
-                network=scene.look.network,
+                network=training_data.look.network,
                 head=head,
-                reader=scene.look.reader,
+                reader=training_data.look.reader,
                 plan=carried_out(plan, joined),
                 decision=decision,
                 held=held.fold,
@@ -315,15 +315,17 @@ class _TrainingJob:
         guards += taught.guards
         if taught.trainable is None:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
-            return _head_alone(scene, plan, head, held)
-        memory = BaseModelAnswers(scene, room, spread(everything, ROWS), schedule(plan).n_steps)
+            return _head_alone(training_data, plan, head, held)
+        memory = BaseModelAnswers(
+            training_data, room, spread(everything, ROWS), schedule(plan).n_steps
+        )
         make = of_all(first, taught.scale).make
         kept = keep_memory(memory, taught.trainable, make, chosen, scores)
         told, end = yield from kept
         guards += told
         if end is not chosen:  # the network that ships is another one
             chosen, decision = end, self.decision(room, held, end)
-        again = RefitHead(scene, plan, room.source)
+        again = RefitHead(training_data, plan, room.source)
         output, reader = again.end(taught.trainable, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
@@ -350,14 +352,14 @@ class _TrainingJob:
         scale: float,
     ) -> TrainingTask:
         """One training of fresh copies of the start on some rows, each passed as often."""
-        scene, plan = self.scene, self.plan
-        read = scene.look.reader(scene.examples(keep))
+        training_data, plan = self.training_data, self.plan
+        read = training_data.look.reader(training_data.examples(keep))
         steps = room.steps
 
         def make() -> TrainableNetwork:
-            return trainable(scene.look.network, plan, head, read, scene.seed)
+            return trainable(training_data.look.network, plan, head, read, training_data.seed)
 
-        again = RefitHead(scene, plan, room.source)
+        again = RefitHead(training_data, plan, room.source)
 
         def refit(trained: TrainableNetwork) -> Array:
             return again.held_scores(trained, head, keep, held)
@@ -376,37 +378,41 @@ class _TrainingJob:
         )
 
 
-def _steps(scene: TrainingDataset, plan: Plan, folds_held: Sequence[Rows]) -> tuple[int, ...]:
+def _steps(
+    training_data: TrainingDataset, plan: Plan, folds_held: Sequence[Rows]
+) -> tuple[int, ...]:
     """Updates of each training, in proportion to what it learns from; the last learn from all."""
-    n, chosen = len(scene.labelled.learn), schedule(plan)
+    n, chosen = len(training_data.labelled.learn), schedule(plan)
     steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
     return (*steps, *[chosen.n_steps] * chosen.soup)
 
 
-def open_source(scene: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
+def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
     """Stored outputs of the frozen parts, or images for the whole network."""
-    chosen, learn = schedule(plan), scene.labelled.learn
+    chosen, learn = schedule(plan), training_data.labelled.learn
     if chosen.cut:
-        return (yield from store_views(scene, plan))
+        return (yield from store_views(training_data, plan))
     return LiveBatches(
-        pixels=read_pixels(scene.collection, learn, scene.prep),
+        pixels=read_pixels(training_data.collection, learn, training_data.prep),
         contents=tuple(example.sha256 for example in learn),
         views=views_of_plan(chosen),
         seed=chosen.seed,
-        prep=scene.prep,
+        prep=training_data.prep,
     )
 
 
-def _head_alone(scene: TrainingDataset, plan: Plan, head: HeadFit, held: _HeldOut) -> FineTuned:
+def _head_alone(
+    training_data: TrainingDataset, plan: Plan, head: HeadFit, held: _HeldOut
+) -> FineTuned:
     """What is left where training was given up: the network as it came, its fitted head."""
     why = gave_up(plan, held.guards[-1].kind, held.failed)
-    read = scene.look.reader(scene.labelled.learn)
+    read = training_data.look.reader(training_data.labelled.learn)
     return FineTuned(
-        network=scene.look.network,
+        network=training_data.look.network,
         head=head,
-        reader=scene.look.reader,
+        reader=training_data.look.reader,
         plan=given_up(plan, why),
-        own_head=as_it_came(scene.prior, scene.labelled, read),
+        own_head=as_it_came(training_data.prior, training_data.labelled, read),
         guards=tuple(held.guards),
         given_up=why,
     )
@@ -426,12 +432,12 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
         yield note("tune", "Joined", text)
 
 
-def held_out(scene: TrainingDataset, n_folds: int) -> list[Rows]:
+def held_out(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
-    labelled, n = scene.labelled, len(scene.labelled.learn)
+    labelled, n = training_data.labelled, len(training_data.labelled.learn)
     if labelled.holdout:
         return [np.arange(n - labelled.holdout, n)]
-    rng = np.random.default_rng([scene.seed, 7])
+    rng = np.random.default_rng([training_data.seed, 7])
     part = folds(labelled.folding, labelled.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
     return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
 

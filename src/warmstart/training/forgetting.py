@@ -39,7 +39,7 @@ _EARLY = "kept: training ended early already, as held-out examples said"
 class BaseModelAnswers:
     """What the start gives for some rows, at every layer that is tuned."""
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     room: TrainingContext
     rows: Rows
     step: int
@@ -49,8 +49,8 @@ class BaseModelAnswers:
         wanted = self._taps(trainable)
         if not wanted:
             return None
-        examples = self.scene.examples(self.rows)
-        read, start = self.scene.look.reader(examples), self.scene.look.network
+        examples = self.training_data.examples(self.rows)
+        read, start = self.training_data.look.reader(examples), self.training_data.look.network
         after = self._after(trainable, wanted)
         likeness = {
             start.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
@@ -66,7 +66,7 @@ class BaseModelAnswers:
 
     def _taps(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
-        record = self.scene.look.network.record
+        record = self.training_data.look.network.record
         tuned = {
             number
             for number, part in enumerate(record.parts, 1)
@@ -78,7 +78,7 @@ class BaseModelAnswers:
         self, trainable: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
     ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
-        scan, source = plan_scan(self.scene.look.network, wanted), self.room.source
+        scan, source = plan_scan(self.training_data.look.network, wanted), self.room.source
         made = []
         for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
             plain = self.room.plain(self.rows[first : first + PASS], wanted)

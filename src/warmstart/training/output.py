@@ -150,26 +150,26 @@ Warmths = tuple[float, float]  # of the trained output, of the fitted one
 class RefitHead:
     """Fits outputs on networks that were trained from one scene and plan."""
 
-    scene: TrainingDataset
+    training_data: TrainingDataset
     plan: Plan
     source: BatchSource
 
     @property
     def _taps(self) -> tuple[FeatureLayer, ...]:
-        return tuple(self.scene.profiles[self._profile])
+        return tuple(self.training_data.profiles[self._profile])
 
     @property
     def _profile(self) -> str:
-        return for_trained(self.scene.profiles)
+        return for_trained(self.training_data.profiles)
 
     def _look(self, trainable: TrainableNetwork, taps: Sequence[FeatureLayer]) -> TunedFeatures:
         return TunedFeatures(
             trainable.network,
             taps,
             self.source,
-            self.scene.labelled.learn,
-            self.scene.collection,
-            self.scene.prep,
+            self.training_data.labelled.learn,
+            self.training_data.collection,
+            self.training_data.prep,
         )
 
     def held_scores(
@@ -182,8 +182,8 @@ class RefitHead:
         if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
         look = self._look(trainable, self._taps)
-        fitted = self._fit(look(self.scene.examples(keep)), head, keep)
-        return head.warmth * head_scores(fitted, look(self.scene.examples(held)))
+        fitted = self._fit(look(self.training_data.examples(keep)), head, keep)
+        return head.warmth * head_scores(fitted, look(self.training_data.examples(held)))
 
     def end(
         self,
@@ -197,7 +197,7 @@ class RefitHead:
         Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
         `REFITTED`.
         """
-        trained, learn = _trained(trainable, head), self.scene.labelled.learn
+        trained, learn = _trained(trainable, head), self.training_data.labelled.learn
         if not chosen.is_refitted:
             return trained, self._look(trainable, trainable.taps)
         warmth = warmths[chosen.candidate - REFIT]
@@ -209,9 +209,13 @@ class RefitHead:
 
     def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
-        scene, name, seed = self.scene, self._profile, int(self.plan.training.seed.number)
-        family = heads_of((name,), (PENALTY,), scene.profiles, read, len(rows), seed)[name]
-        found = family.refit(pose_on(scene.labelled, rows), PENALTY)
+        training_data, name, seed = (
+            self.training_data,
+            self._profile,
+            int(self.plan.training.seed.number),
+        )
+        family = heads_of((name,), (PENALTY,), training_data.profiles, read, len(rows), seed)[name]
+        found = family.refit(pose_on(training_data.labelled, rows), PENALTY)
         return replace(
             head,
             name=name,

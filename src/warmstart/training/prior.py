@@ -86,7 +86,7 @@ class PriorRidge:
     """Ridge on a mixed kernel, drawn towards a multiple of an older head; kernel (n, n).
 
     The multiple is fitted with everything else, inside each training set and for each row
-    without its block: `solve.prior`.
+    without its block: `solve.ridge_with_prior`.
     """
 
     kernel: Array

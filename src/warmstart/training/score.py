@@ -30,20 +30,22 @@ from warmstart.training.prior import Prior
 # ---- The plan's head on the stored features: chosen and fitted on all learning rows, or on some.
 
 
-def fit_all(scene: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
+def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
     """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
-    labelled = scene.labelled
-    read = scene.look.reader(labelled.learn)
-    heads = dataset.heads(plan, scene.profiles, read, len(labelled.learn), scene.prior)
+    labelled = training_data.labelled
+    read = training_data.look.reader(labelled.learn)
+    heads = dataset.heads(
+        plan, training_data.profiles, read, len(labelled.learn), training_data.prior
+    )
     problem = dataset.pose(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
-def fit_on(scene: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
+def fit_on(training_data: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
-    read = scene.look.reader(scene.examples(keep))
-    heads = dataset.heads(plan, scene.profiles, read, len(keep), scene.prior)
-    return drain(fit_head(heads, dataset.pose_on(scene.labelled, keep)))
+    read = training_data.look.reader(training_data.examples(keep))
+    heads = dataset.heads(plan, training_data.profiles, read, len(keep), training_data.prior)
+    return drain(fit_head(heads, dataset.pose_on(training_data.labelled, keep)))
 
 
 Probabilities = NDArray[np.float64]
