@@ -21,7 +21,6 @@ import warmstart
 from drawing import fill
 from warmstart.cli.main import main
 from warmstart.errors import ModelError, PlanError
-from warmstart.features import offload
 from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
 from warmstart.run import inputs
@@ -205,7 +204,7 @@ def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, m
     assert inputs.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
     partial = replace(request, settings=("start.partial=true",))
     assert inputs.settle_stream(partial) is None
-    monkeypatch.setattr(offload, "HELPER", "no_such_package")
+    monkeypatch.setattr(inputs, "HELPER", "no_such_package")
     assert inputs.settle_stream(request) is None
     with pytest.raises(PlanError, match=r"start\.partial do not go together"):
         inputs.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))

@@ -136,7 +136,7 @@ class Run:
     def predict(self, inputs: Any) -> Answer | list[Answer]:
         """Answer for one image (a path, a PIL image, an array), or for each of many.
 
-        One in, one answer out: `run.predictor("new.jpg").label`. A list, a folder or a stack of
+        One in, one answer out: `run.predict("new.jpg").label`. A list, a folder or a stack of
         arrays gives a list. See `Predictor.predict`.
         Raises: DataError where a single input cannot be read.
         """

@@ -92,7 +92,7 @@ BESIDE = {"adamw": 6, "sgd": 5}
 
 
 def n_stages(value: object) -> int:
-    """Stages of the pipeline that a value of training.data_parallel asks for; 0: none.
+    """Stages of the pipeline that a value of training.parallel asks for; 0: none.
 
     >>> n_stages("pipeline:4"), n_stages("data"), n_stages("pipeline:x")
     (4, 0, 0)
@@ -102,7 +102,7 @@ def n_stages(value: object) -> int:
 
 
 def is_way(value: object) -> bool:
-    """Whether training.data_parallel may be so.
+    """Whether training.parallel may be so.
 
     >>> is_way("pipeline:2"), is_way("fsdp"), is_way("pipeline")
     (True, True, False)
