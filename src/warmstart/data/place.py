@@ -41,27 +41,65 @@ def look_for(text: str) -> None:
         raise DataError(missing(path, str(Path(text))))
 
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".npy",
-))
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".npy",
+    )
+)
 TEXT_SUFFIXES = frozenset((".txt",))
-SOUND_SUFFIXES = frozenset((
-    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc",
-))
+SOUND_SUFFIXES = frozenset(
+    (
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+    )
+)
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".parquet"))
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | SOUND_SUFFIXES
 # All that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
 READ_SUFFIXES = MEDIA_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 # Pictures, but of kinds that are not read: never passed over in silence.
-FOREIGN_SUFFIXES = frozenset((
-    ".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng",
-    ".jp2", ".jxl", ".eps", ".ico",
-))
+FOREIGN_SUFFIXES = frozenset(
+    (
+        ".heic",
+        ".heif",
+        ".avif",
+        ".svg",
+        ".psd",
+        ".raw",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".dng",
+        ".jp2",
+        ".jxl",
+        ".eps",
+        ".ico",
+    )
+)
 DRAWN_SUFFIXES = frozenset((".svg", ".eps"))  # of these, drawings: no photograph is lost with them
-# fmt: on
 MAX_FILE_BYTES = 512 * 2**20
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
