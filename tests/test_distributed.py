@@ -129,9 +129,9 @@ examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
 with joined() as world, tempfile.TemporaryDirectory() as own:
     place = world.same(own)
     for root in (place, own):
-        shelf = FeatureCache(Path(root)).shelf(ScratchKey(taps=(Column(name="1.avg"),)))
-        shelf.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
-        mine = ExtractedRows(shelf=shelf, unreadable={}, passed=1, decoded=1)
+        cache_file = FeatureCache(Path(root)).cache_file(ScratchKey(taps=(Column(name="1.avg"),)))
+        cache_file.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
+        mine = ExtractedRows(cache_file=cache_file, unreadable={}, passed=1, decoded=1)
         try:
             print(_together(mine, examples).decoded)
         except ProcessError as error:

@@ -196,12 +196,12 @@ from pathlib import Path
 from test_cache import KEY, MANY, FeatureCache, rows_of
 root = Path(sys.argv[1])
 order = MANY if sys.argv[3] == "up" else MANY[::-1]
-with Store(root).shelf(KEY) as shelf:
+with FeatureCache(root).cache_file(KEY) as cache_file:
     (root / sys.argv[3]).touch()
     while not ((root / "up").exists() and (root / "down").exists()):
         time.sleep(0.001)  # both begin at once
     for name in order:
-        shelf.append([name], rows_of([name]))
+        cache_file.append([name], rows_of([name]))
 """
 
 

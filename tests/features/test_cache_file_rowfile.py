@@ -111,21 +111,21 @@ def peak_mb():  # ru_maxrss would begin at that of the process which started thi
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
 
 names, rng = [f"{i:064x}" for i in range(400)], np.random.default_rng(0)
-with FeatureCache(Path(sys.argv[1])).shelf(Key()) as shelf:
+with FeatureCache(Path(sys.argv[1])).cache_file(Key()) as cache_file:
 """
 WRITE = """
     main = np.full((400, 40_000), np.arange(400, dtype=np.float32)[:, None])  # 64 MB
     before = peak_mb()
-    shelf.append(names, [main[:, :4], main])
+    cache_file.append(names, [main[:, :4], main])
     assert peak_mb() - before < 25, peak_mb() - before
 """
 READ = """
     before = peak_mb()
-    assert shelf.missing(names) == []
-    assert (shelf.read(names, "small") == np.arange(400)[:, None]).all()
+    assert cache_file.missing(names) == []
+    assert (cache_file.read(names, "small") == np.arange(400)[:, None]).all()
     for _ in range(40):
         rows = rng.integers(400, size=16)  # 2.5 MB
-        assert (shelf.fetch([names[row] for row in rows]) == rows[:, None]).all()
+        assert (cache_file.fetch([names[row] for row in rows]) == rows[:, None]).all()
     assert peak_mb() - before < 25, peak_mb() - before
 """
 

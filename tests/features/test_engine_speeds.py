@@ -175,7 +175,7 @@ sys.path.insert(0, sys.argv[2])
 from test_engine_speeds import WORK, Timing, engine_speeds
 own = 1.0 + int(sys.argv[3])
 for threads in range(1, 31):
-    kept = calibration.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
+    kept = engine_speeds.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
                             Timing(own, own))
     print(kept.setup_s)
 """
