@@ -304,7 +304,7 @@ def test_groups_are_never_split_between_folds(pictures):
         folds.setdefault(group[line["id"]], set()).add(line["fold"])
     assert len(folds) == 9
     assert all(len(numbers) == 1 for numbers in folds.values())
-    assert run.plan.head.outer_folds.value == 9
+    assert run.plan.head.outer_folds.value == 5
 
 
 def test_copies_are_one_block_and_counted(pictures):

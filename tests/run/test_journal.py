@@ -219,7 +219,7 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
         yield from ()
         return engine
 
-    monkeypatch.setattr("warmstart.run.journal.take_look", extract_features)
+    monkeypatch.setattr("warmstart.run.journal.extract_features", extract_features)
     monkeypatch.setattr("warmstart.run.plan.engine_of", lambda asked: None)
     monkeypatch.setattr("warmstart.run.plan.kept_part", lambda asked, start, n: 0)
     empty = SimpleNamespace(record=SimpleNamespace(examples=()))

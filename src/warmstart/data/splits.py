@@ -214,7 +214,7 @@ def folds(
     is one example, the counts of a class differ by at most 1 between folds. With fewer blocks
     than `n_folds` there are as many folds as blocks; no fold is empty. A class that lies in one
     block only is absent from training when its own fold is held out.
-    Where rows have several labels, each of those is kept in proportion: see `stratify.py`.
+    Where rows have several labels, each of those is kept in proportion.
     Shapes: labels (N,) of any sortable kind, or (N, K) of 0 and 1, blocks (N,) int; returns
     (N,) int64 in 0..F-1.
     Raises: DataError if there are fewer than 2 blocks, UsageError if n_folds < 2.

@@ -1,6 +1,6 @@
 """The feature store: shelves of rows in one folder, with a size limit.
 
-A shelf belongs to one `FeatureKey` (see `key.py`), so a row is found again only where
+A shelf belongs to one `FeatureKey` (see `cache_key.py`), so a row is found again only where
 everything that it depends on is the same. The store also remembers which examples cannot
 be decoded, and which networks an engine cannot run. Free of torch.
 

@@ -1,4 +1,4 @@
-"""Frozen is frozen: no gradient, no weight decay, and no statistic that moves.
+"""Frozen is frozen: no gradient, no weight decay, and no BatchNorm statistic that moves.
 
 What a module may do follows from the parts that own its tensors, so that it holds for any
 network: (module, actions, owners) is all that is needed.

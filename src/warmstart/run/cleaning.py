@@ -1,4 +1,6 @@
-"""What is wrong with the data, as far as it changes who learns and who is scored."""
+"""Data cleaning: unreadable files, duplicates, conflicting labels, and data leakage between
+training and test set.
+"""
 
 from __future__ import annotations
 

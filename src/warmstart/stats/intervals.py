@@ -1,4 +1,4 @@
-"""Intervals for proportions and means of dependent examples.
+"""Confidence intervals (95 %) for proportions and means of dependent examples.
 
 Examples in one block (views, duplicates, one group) are not independent: the interval
 of n of them is that of n_eff <= n independent ones.

@@ -1,6 +1,7 @@
 """What can go wrong while a network trains, seen early: four guards that raise an alarm.
 
-A guard says what it saw, never what to do: that is the caller's.
+Stuck, diverged, overfit, forgetting. Early stopping is told by them; the epoch that is kept is
+chosen in `training.validation`. A guard says what it saw, never what to do: that is the caller's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What held-out rows say while a training goes on, and at each of its candidate ends."""
+"""Validation scores while a training goes on, and which epoch is kept (early stopping)."""
 
 from __future__ import annotations
 
