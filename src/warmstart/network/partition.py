@@ -126,7 +126,7 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     >>> from warmstart.network.load import load
     >>> start = load("lite0")
     >>> network = cut(start.module, start.record.preprocessing)
-    >>> len(network.partition), network.partition[1].name
+    >>> len(network.parts), network.parts[1].name
     (18, 'blocks.0.0')
     """
     with evaluating(module):
