@@ -58,7 +58,7 @@ DRAWN = """\
 """
 
 
-# ---- predict.py of a model of texts: tokens as `tokens.token_numbers` makes them.
+# ---- predict.py of a model of texts: tokens as `modalities.text.token_numbers` makes them.
 
 
 _TEXT_SCRIPT = Template('''\

@@ -149,9 +149,6 @@ def _quiet() -> Iterator[None]:
 # ---- Two forms of one model on the same labelled images, by the score of its task.
 
 
-Said = NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True)
 class GraphPair:
     """Scores of the first form and of the second, and the second less the first.
@@ -167,12 +164,12 @@ class GraphPair:
     metric: str | None
 
 
-def judge_both(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
+def judge_both(said: Floats, there: Sequence[Example], record: DataRecord) -> GraphPair:
     """Shapes: said (2, n, K), logits of both forms, or numbers (2, n, 1); n examples."""
     return _JUDGES[record.task](said, there, record)
 
 
-def _classes(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
+def _classes(said: Floats, there: Sequence[Example], record: DataRecord) -> GraphPair:
     number = {label: index for index, label in enumerate(record.classes)}
     labels = np.array([number[example.label] for example in there])
     named = said.argmax(axis=2)
@@ -182,7 +179,7 @@ def _classes(said: Said, there: Sequence[Example], record: DataRecord) -> GraphP
     return GraphPair(float(hits[0].mean()), float(hits[1].mean()), gap, same, None)
 
 
-def _others(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPair:
+def _others(said: Floats, there: Sequence[Example], record: DataRecord) -> GraphPair:
     """By what each image adds to the mean average precision, or to R²."""
     learnt = [example.label for example in record.examples if example.split != "test"]
     target = target_of(record.task, learnt)
@@ -200,7 +197,7 @@ def _others(said: Said, there: Sequence[Example], record: DataRecord) -> GraphPa
     return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
 
 
-_JUDGES: dict[Task, Callable[[Said, Sequence[Example], DataRecord], GraphPair]] = {
+_JUDGES: dict[Task, Callable[[Floats, Sequence[Example], DataRecord], GraphPair]] = {
     "classify": _classes,
     "multilabel": _others,
     "regress": _others,

@@ -25,11 +25,11 @@ from warmstart.features.cache_file import (
     CacheFile,
     exclusive,
     is_in_use,
-    remove,
 )
 from warmstart.features.cache_key import CacheFileKey, FeatureKey
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
+from warmstart.records.run_folder import remove
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 _UNREADABLE = "unreadable.jsonl"

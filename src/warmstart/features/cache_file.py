@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 import zlib
@@ -36,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.features.cache_key import CacheFileKey
+from warmstart.records.run_folder import remove
 
 # ---- File locks: one writer at a time in a cache folder, and a sign that a file is in use.
 
@@ -564,16 +564,7 @@ class CacheFile:
             for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)
             raise
-            self._seen = _state(files[0])
         self._places.add([*fresh], crcs, is_sound=True)
-
-
-def remove(path: Path) -> None:
-    """Remove a file of the cache, or what stands in its place."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:

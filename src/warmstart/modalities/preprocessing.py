@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +28,6 @@ from warmstart.modalities.audio import (
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.image import decode, decode_alpha, decode_bands, on_white, scale_bands
 from warmstart.modalities.table import encode_row
-from warmstart.modalities.tensor import decode_tensor
 from warmstart.modalities.text import decode_text
 from warmstart.nouns import count
 from warmstart.records.inputs import (
@@ -264,3 +264,14 @@ def decoder_name(inputs: Inputs) -> str:
     if isinstance(inputs, WaveInputs):
         return decoder_of_waves()
     return image_decoder_name(inputs)
+
+
+def decode_tensor(payload: bytes, name: str, inputs: TensorInputs) -> NDArray[Any]:
+    """One example as it was listed. Raises: DataError where it is of another shape or type."""
+    values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
+    if values.shape != inputs.shape or str(values.dtype) != inputs.dtype:
+        raise DataError(
+            f"{name} is {values.dtype} of shape {values.shape}; the network takes {inputs.dtype} "
+            f"of {inputs.shape}"
+        )
+    return values

@@ -18,8 +18,8 @@ from warmstart.network.audio_encoders import (
 )
 from warmstart.network.audio_encoders import AUDIO_KINDS as WAVE_KINDS
 from warmstart.network.hub_folder import (
-    ENCODER_CONFIG,
-    ENCODER_PREFIX,
+    CONFIG,
+    PREFIX,
     fill,
     folder_of,
     from_processor,
@@ -63,7 +63,7 @@ def is_text_start(name: str) -> bool:
     if name in SHIPPED_TEXT:
         return True
     folder = folder_of(name)
-    return folder is not None and (name.startswith(ENCODER_PREFIX) or kind_of(folder) in TEXT_KINDS)
+    return folder is not None and (name.startswith(PREFIX) or kind_of(folder) in TEXT_KINDS)
 
 
 def load_text(name: str) -> tuple[Any, BaseModelRecord]:
@@ -79,7 +79,7 @@ def load_text(name: str) -> tuple[Any, BaseModelRecord]:
     place = folder_of(name)
     if place is None:
         raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    label = name.removeprefix(ENCODER_PREFIX)
+    label = name.removeprefix(PREFIX)
     return _open(place, name, Path(label).name, str(place))
 
 
@@ -93,7 +93,7 @@ def _check_published(shipped: PackagedTextModel, folder: Path) -> None:
 
 
 def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, BaseModelRecord]:
-    config = settings_in(folder, ENCODER_CONFIG)
+    config = settings_in(folder, CONFIG)
     if str(config.get("model_type")) not in TEXT_KINDS:
         raise ModelError(
             f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
@@ -118,10 +118,10 @@ def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, BaseMo
 
 def _pooling(folder: Path) -> str:
     """As sentence-transformers notes it beside the encoder; without a note the mean."""
-    path = folder / "1_Pooling" / ENCODER_CONFIG
+    path = folder / "1_Pooling" / CONFIG
     if not path.is_file():
         return "mean"
-    told = settings_in(path.parent, ENCODER_CONFIG)
+    told = settings_in(path.parent, CONFIG)
     return "first" if told.get("pooling_mode_cls_token") else "mean"
 
 
@@ -205,13 +205,13 @@ def load_vision(name: str, preprocessing: Preprocessing | None) -> tuple[Any, Ba
     folder = folder_of(name)
     if folder is None:
         raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    config = _own(settings_in(folder, ENCODER_CONFIG))
+    config = _own(settings_in(folder, CONFIG))
     network = build_vision(arch := vision_arch(config))
     fill(network.encoder, folder, _IMAGE_HEADS, IMAGE_ENCODERS[network.kind].renamed)
     network.eval().requires_grad_(False)
     return network, BaseModelRecord(
         name=name,
-        title=Path(name.removeprefix(ENCODER_PREFIX)).name,
+        title=Path(name.removeprefix(PREFIX)).name,
         arch=arch,
         source=str(folder),
         classes=0,
@@ -304,7 +304,7 @@ def load_wave(name: str) -> tuple[Any, BaseModelRecord]:
     folder = folder_of(name)
     if folder is None:
         raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    config, feeding = settings_in(folder, ENCODER_CONFIG), _feeding(folder)
+    config, feeding = settings_in(folder, CONFIG), _feeding(folder)
     kind = str(config["model_type"])
     inputs = _wave_inputs(kind, feeding)
     arch = wave_arch(config, feeding)
@@ -313,7 +313,7 @@ def load_wave(name: str) -> tuple[Any, BaseModelRecord]:
     network.eval().requires_grad_(False)
     return network, BaseModelRecord(
         name=name,
-        title=Path(name.removeprefix(ENCODER_PREFIX)).name,
+        title=Path(name.removeprefix(PREFIX)).name,
         arch=arch,
         source=str(folder),
         classes=0,

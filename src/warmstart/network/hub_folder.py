@@ -171,19 +171,15 @@ def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
 # ---- Folders in which transformers keeps an encoder: on disk, or a snapshot in its cache.
 
 
-ENCODER_PREFIX, ENCODER_CONFIG = "transformers:", "config.json"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-
-
 def folder_of(name: str) -> Path | None:
     """The folder of a name, or None where nothing of that name is on this machine."""
-    place = Path(name.removeprefix(ENCODER_PREFIX)).expanduser()
-    if (place / ENCODER_CONFIG).is_file():
+    place = Path(name.removeprefix(PREFIX)).expanduser()
+    if (place / CONFIG).is_file():
         return place
-    if not name.startswith(ENCODER_PREFIX) or os.path.isabs(place) or len(place.parts) > 2:
+    if not name.startswith(PREFIX) or os.path.isabs(place) or len(place.parts) > 2:
         return None
     try:
-        found = try_to_load_from_cache(name.removeprefix(ENCODER_PREFIX), ENCODER_CONFIG)
+        found = try_to_load_from_cache(name.removeprefix(PREFIX), CONFIG)
     except ValueError:  # no name that the hub knows
         return None
     return Path(found).parent if isinstance(found, str) else None
@@ -192,7 +188,7 @@ def folder_of(name: str) -> Path | None:
 def kind_of(folder: Path) -> str:
     """The `model_type` of a folder; nothing where its config.json cannot be read."""
     try:
-        return str(json.loads((folder / ENCODER_CONFIG).read_text("utf-8")).get("model_type", ""))
+        return str(json.loads((folder / CONFIG).read_text("utf-8")).get("model_type", ""))
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
@@ -210,9 +206,9 @@ def fill(
     `heads`: beginnings of names of output layers, for which the encoder has no place; `renamed`:
     what parts of names are called today. Raises: ModelError if a file or a tensor is missing.
     """
-    file = next((folder / f for f in _WEIGHTS if (folder / f).is_file()), None)
+    file = next((folder / f for f in _FILES if (folder / f).is_file()), None)
     if file is None:
-        raise ModelError(f"{folder} has no {' or '.join(_WEIGHTS)}; copy the folder again.")
+        raise ModelError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
     weights = _own(read_weights(file), encoder.state_dict(), heads, renamed)
     check_finite(weights, file.name)
     check_match(encoder.state_dict(), weights, file.name, "copy the folder again")

@@ -362,3 +362,11 @@ def _unwritable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
         f"{path} cannot be written ({error.strerror}); choose another folder with --out."
     )
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder, or a link; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

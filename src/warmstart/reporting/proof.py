@@ -17,7 +17,7 @@ from warmstart.reporting.html import fixed, label, short, svg_escaped, tag
 from warmstart.reporting.pictures import shots, worst
 from warmstart.tasks.words import percent as percent_of
 
-# ---- What is taken for what: a square of classes, darker where more images are.
+# ---- The square of a confusion matrix: darker where more images are.
 
 
 CELL = 30.0

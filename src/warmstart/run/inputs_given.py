@@ -139,7 +139,7 @@ def _in_folder(folder: str) -> list[str]:
 
 def _in_table(shown: str, column: str | None) -> Iterator[InputText]:
     is_parquet = suffix(shown) == ".parquet"
-    table = parse_parquet(shown, shown) if is_parquet else parse(_read(Path(shown)), shown)
+    table = parse_parquet(shown, shown) if is_parquet else parse(read_path(Path(shown)), shown)
     name = text_column(table, Columns(text=column, kind="text"), shown)
     return _texts_rows(table, str(name), shown)
 
@@ -157,7 +157,7 @@ def text_payload(item: Any, name: str) -> bytes:
     if isinstance(item, InputText):
         return payload_of(item.text)
     if isinstance(item, Path) or (isinstance(item, str) and is_path(item)):
-        return _read(Path(item))
+        return read_path(Path(item))
     if isinstance(item, str):
         return payload_of(item)
     raise DataError(
@@ -165,7 +165,8 @@ def text_payload(item: Any, name: str) -> bytes:
     )
 
 
-def _read(path: Path) -> bytes:
+def read_path(path: Path) -> bytes:
+    """The bytes of a file that a user named. Raises: DataError, which names it."""
     if path.is_dir():
         raise DataError(f"{path} is a folder")
     try:

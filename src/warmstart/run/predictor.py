@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from warmstart.data.arrays import channels_last, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
-from warmstart.data.place import read_file
 from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.evaluation.active_learning import doubt
 from warmstart.evaluation.measure import measure_of
@@ -49,6 +48,7 @@ from warmstart.run.inputs_given import (
     find_texts,
     items_of,
     opened,
+    read_path,
     text_payload,
 )
 from warmstart.solve.kernels import Features
@@ -441,7 +441,7 @@ def _payload(item: Any, name: str) -> bytes:
     if isinstance(item, (str, Path)):
         if not str(item):
             raise DataError("the path of an image is empty; name the file")
-        return _read_file(Path(item))
+        return read_path(Path(item))
     if isinstance(item, Image.Image):
         return _encode_picture(item, name)
     try:
@@ -454,15 +454,6 @@ def _payload(item: Any, name: str) -> bytes:
             "(H, W[, C]) or a list of these"
         )
     return encode_array(channels_last(pixels[None])[0])
-
-
-def _read_file(path: Path) -> bytes:
-    if path.is_dir():
-        raise DataError(f"{path} is a folder")
-    try:
-        return read_file(path)
-    except DataError as error:
-        raise DataError(f"{path} {error}") from error
 
 
 def _encode_picture(picture: Image.Image, name: str) -> bytes:

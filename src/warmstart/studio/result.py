@@ -35,7 +35,7 @@ from warmstart.tasks.words import TASK_WORDS, further, test_estimate
 # ---- What the studio's page shows of runs of several labels, and of numbers.
 
 
-NameOf = Callable[[str], str]
+NameOf = Callable[[str], str]  # from what a run calls a class to what it is called now
 Line = Mapping[str, Any]
 MOST = 400  # points of the picture of said against true numbers
 _SHARE = 0.1  # of the numbers, those furthest off, where no interval is promised
@@ -168,9 +168,6 @@ def _compared(
     return {"number": earlier, "kind": kind, "words": words}
 
 
-Name = Callable[[str], str]  # from what a run calls a class to what it is called now
-
-
 def result_of(project: Project, number: int) -> Told:
     """A finished run in words and numbers; classes are called as they are now.
 
@@ -224,7 +221,7 @@ def result_of(project: Project, number: int) -> Told:
     return {**found, **_of_classes(project, number, facts, now)}
 
 
-def _of_classes(project: Project, number: int, facts: ReportFacts, now: Name) -> Told:
+def _of_classes(project: Project, number: int, facts: ReportFacts, now: NameOf) -> Told:
     """What is said of classes alone."""
     test = facts.summary.test
     return {
@@ -242,7 +239,7 @@ def _of_classes(project: Project, number: int, facts: ReportFacts, now: Name) ->
     }
 
 
-def _labels_of(facts: ReportFacts, now: Name) -> dict[str, str]:
+def _labels_of(facts: ReportFacts, now: NameOf) -> dict[str, str]:
     """The pictures that a run was given, each with its label."""
     examples = facts.data.examples if facts.data is not None else ()
     return {id_of(one.id): now(one.label) for one in examples}
@@ -304,7 +301,7 @@ def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
     return {"kind": kind, "words": f"{kind} by {points}"}
 
 
-def _suspects(facts: ReportFacts, now: Name) -> list[Told]:
+def _suspects(facts: ReportFacts, now: NameOf) -> list[Told]:
     found = facts.inspection.label_issues if facts.inspection is not None else None
     return [
         {

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from warmstart.distributed import exchanging, here
 from warmstart.errors import RunFolderError
-from warmstart.records.run_folder import sync_folder, write_chunks, write_json
+from warmstart.records.run_folder import remove, sync_folder, write_chunks, write_json
 
 # ---- A checkpoint that several processes write together, each what it keeps.
 #
@@ -284,7 +284,7 @@ class Checkpoints:
         self._was_written(serial, began)
         if world.is_first:
             for old in self._by_age(self.path.glob(JOINT))[LATEST:]:
-                _remove(old)
+                remove(old)
 
     def load(self) -> Saved | None:
         """The newest sound state, or None: the last, else the previous.
@@ -306,7 +306,7 @@ class Checkpoints:
         self._begin()
         self._write(path, saved)
         for left in self._on_the_way():
-            _remove(left)
+            remove(left)
 
     def kept(self, name: str) -> Saved | None:
         """A finished piece of work, if it was kept and is sound.
@@ -331,7 +331,7 @@ class Checkpoints:
         """Remove all checkpoints, and the folder if it holds nothing else: the work is done."""
         for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.partial", JOINT):
             for path in self.path.glob(pattern):
-                _remove(path)
+                remove(path)
         with suppress(OSError):
             self.path.rmdir()
 
@@ -345,7 +345,7 @@ class Checkpoints:
             self._damaged |= set(self.path.glob(f"*{SUFFIX}.partial"))
             self._serial = max(files.values(), default=0)
         while self._damaged:
-            _remove(self._damaged.pop())
+            remove(self._damaged.pop())
 
     def _write(self, path: Path, saved: Saved) -> None:
         began, serial = self._clock(), (self._serial or 0) + 1
@@ -444,11 +444,3 @@ class NoCheckpoints(Checkpoints):
 
     def clear(self) -> None:
         """There is nothing to remove."""
-
-
-def _remove(path: Path) -> None:
-    """A file, a folder, or another process's view of one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

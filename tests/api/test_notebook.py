@@ -4,7 +4,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from warmstart.api.run import run_html
+from warmstart.api.notebook import run_html
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records.summary import ShippedCandidate, Verdict
 from warmstart.terminal.result_text import estimate_text
