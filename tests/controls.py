@@ -88,6 +88,15 @@ def controls(page):
     return list(kinds.values())
 
 
+def _control(page, name, value):
+    """The first control whose `name` (kind or text) is `value`; a slow page is waited for."""
+    for _ in range(PATIENCE // 150):
+        for one in controls(page):
+            if one[name] == value:
+                return one
+    return None
+
+
 def press(page, seen, control):
     """Activate a control; whether that had any effect."""
     target = page.locator(CONTROLS).nth(control["index"])
@@ -127,12 +136,12 @@ def every_control(opened, first=()):
     for control in known:
         with _at(opened, first) as (page, seen):
             where = " > ".join([*first, control["text"] or control["tag"]])
-            same = [one for one in controls(page) if one["kind"] == control["kind"]]
-            if not same:
+            same = _control(page, "kind", control["kind"])
+            if same is None:
                 wrong.append(f"{where}: not there in a second fresh page")
                 continue
             pressed += 1
-            if not press(page, seen, same[0]):
+            if not press(page, seen, same):
                 wrong.append(f"{where}: does nothing")
             wrong += [f"{where}: {fault}" for fault in seen.faults]
             if page.locator("#fault").is_visible():
@@ -149,6 +158,5 @@ def every_control(opened, first=()):
 def _at(opened, first):
     with opened() as (page, seen):
         for text in first:
-            control = next(one for one in controls(page) if one["text"] == text)
-            press(page, seen, control)
+            press(page, seen, _control(page, "text", text))
         yield page, seen
