@@ -65,15 +65,15 @@ def _synthetic(name: str, draws: int, group: int) -> dict[str, Any]:
         rng = np.random.default_rng([seed, 11])
         strength = rng.uniform(0.3, 2.0)
         sizes = np.ones(N, int) if group == 1 else rng.integers(1, group + 1, size=N)
-        block_of = np.repeat(np.arange(N), sizes)[:N]
-        pool, labels = _make(rng, block_of, strength)
-        groups = [np.flatnonzero(block_of == b) for b in np.unique(block_of)]
+        group_of = np.repeat(np.arange(N), sizes)[:N]
+        pool, labels = _make(rng, group_of, strength)
+        group_rows = [np.flatnonzero(group_of == b) for b in np.unique(group_of)]
         if len(np.unique(labels)) < 3 or np.bincount(labels, minlength=3).min() < 2:
             continue
-        fit = pools.fit_rows(pool, np.arange(N), labels, rng, groups)
+        fit = pools.fit_rows(pool, np.arange(N), labels, rng, group_rows)
         fresh, truth_labels = _make(rng, np.arange(2000), strength)
         truth = float((pools.predict(fit, fresh, np.arange(2000)) == truth_labels).mean())
-        claim = accuracy_estimate(fit.probabilities, labels, block_of, "nested-cv")
+        claim = accuracy_estimate(fit.probabilities, labels, group_of, "nested-cv")
         hits.append(claim.low <= truth <= claim.high)
         widths.append(claim.high - claim.low)
         bias.append(claim.value - truth)
@@ -81,7 +81,7 @@ def _synthetic(name: str, draws: int, group: int) -> dict[str, Any]:
 
 
 def _make(
-    rng: np.random.Generator, block_of: np.ndarray, strength: float
+    rng: np.random.Generator, group_of: np.ndarray, strength: float
 ) -> tuple[Pool, np.ndarray]:
     """Rows of three classes; rows of one block share a label and half of their noise."""
     taps = [
@@ -89,14 +89,14 @@ def _make(
         FeatureLayer(part=2, pool="avg"),
         FeatureLayer(part=3, pool="neck"),
     ]
-    n_blocks = int(block_of.max()) + 1
-    labels = (np.arange(n_blocks) % 3)[rng.permutation(n_blocks)][block_of]
+    n_groups = int(group_of.max()) + 1
+    labels = (np.arange(n_groups) % 3)[rng.permutation(n_groups)][group_of]
     features = {}
     for number, tap in enumerate(taps):
         d = 20 * (number + 1)
         means = strength * np.random.default_rng(number).normal(size=(3, d)) * 0.25
-        shared = rng.normal(size=(n_blocks, d))[block_of]
-        own = rng.normal(size=(len(block_of), d))
+        shared = rng.normal(size=(n_groups, d))[group_of]
+        own = rng.normal(size=(len(group_of), d))
         features[tap] = (means[labels] + np.sqrt(0.5) * (shared + own)).astype(np.float32)
     return Pool(features, labels), labels
 

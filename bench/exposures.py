@@ -56,15 +56,15 @@ def claimed(name: str, folder: Path, seen: Seen, seed: int) -> Row:
     n, labels = len(copies.ids), copies.labels
     rest = np.setdiff1d(np.arange(len(seen.ids)), source)
     row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
-    for word, groups in (
+    for word, group_rows in (
         ("joined", _components(find_twins(copies.glances, compared(copies.neck)), n)),
         ("apart", [np.array([i]) for i in range(n)]),
     ):
-        fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), groups)
-        blocks = np.empty(n, dtype=np.int64)
-        for number, rows in enumerate(groups):
-            blocks[rows] = number
-        claim = accuracy_estimate(fit.probabilities, labels, blocks, "nested-cv")
+        fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), group_rows)
+        groups = np.empty(n, dtype=np.int64)
+        for number, rows in enumerate(group_rows):
+            groups[rows] = number
+        claim = accuracy_estimate(fit.probabilities, labels, groups, "nested-cv")
         truth = float((pools.predict(fit, seen.pool, rest) == seen.labels[rest]).mean())
         row |= {word: round(claim.value, 4), f"{word} low": round(claim.low, 4)}
         row |= {f"{word} high": round(claim.high, 4), f"truth, {word}": round(truth, 4)}

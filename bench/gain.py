@@ -135,7 +135,7 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
             tuned=head.probabilities,
             labels=labelled.labels,
             fold=head.fold,
-            blocks=labelled.blocks(),
+            groups=labelled.groups(),
             tested=trial.tested,
             test_labels=labelled.test_labels,
         )
@@ -203,8 +203,8 @@ def _gap(rows: list[dict[str, Any]], without: str) -> float:
 def _decided(old: dict[str, Any], arrays: Path) -> dict[str, Any]:
     """A cell from its kept answers."""
     kept = np.load(arrays / f"{old['set']}-{old['n']}-{old['draw']}.npz")
-    fold, labels, blocks = kept["fold"], kept["labels"], kept["blocks"]
-    decision = decide(kept["probe"], kept["before"], kept["tuned"], labels, fold, blocks)
+    fold, labels, groups = kept["fold"], kept["labels"], kept["groups"]
+    decision = decide(kept["probe"], kept["before"], kept["tuned"], labels, fold, groups)
     held = fold >= 0
     logs = np.log(np.maximum(kept["tested"], LEAST))
     right = [
@@ -216,8 +216,8 @@ def _decided(old: dict[str, Any], arrays: Path) -> dict[str, Any]:
         for answers in (kept["probe"], decision.tuned, decision.probabilities)
     ]
     kind, best = decision.kind, decision.kind or TUNED
-    apart = hits_difference(hits[1], hits[0], blocks[held], MODEL_VARIANCE)
-    probe, claim = (hits_estimate(h, blocks[held], "nested-cv") for h in (hits[0], hits[2]))
+    apart = hits_difference(hits[1], hits[0], groups[held], MODEL_VARIANCE)
+    probe, claim = (hits_estimate(h, groups[held], "nested-cv") for h in (hits[0], hits[2]))
     return old | {
         "shipped": SHARES[kind],
         "compared": SHARES[best],

@@ -149,7 +149,7 @@ def _is_overfit(trained: Trained) -> bool:
     looks = [np.array(losses) for losses in trained.looks]
     if not looks:
         return False
-    return overfit(looks, np.array(trained.blocks), range(1, len(looks) + 1))[0] is not None
+    return overfit(looks, np.array(trained.groups), range(1, len(looks) + 1))[0] is not None
 
 
 def by_chance(n_looks: int, rng: np.random.Generator) -> float:

@@ -95,6 +95,6 @@ def _hits(given: Namespace, name: str, start: PretrainedModel) -> tuple[np.ndarr
     training_data = training_dataset(settled, look, start.record, "balanced", 0)
     sample = draw(training_data, training_data.labelled.n_train)
     head = best_left_out(
-        sample.kernels, sample.labels, sample.groups, training_data.labelled.n_classes
+        sample.kernels, sample.labels, sample.group_rows, training_data.labelled.n_classes
     )
     return head.hits(sample.labels), try_preprocessing(open_probe(training_data))

@@ -159,7 +159,7 @@ def _scratch(
     room = TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
-        blocks=labelled.blocks(),
+        groups=labelled.groups(),
         target=labelled.target,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),

@@ -56,25 +56,25 @@ def fit_rows(
     rows: NDArray[np.intp],
     labels: Labels,
     rng: np.random.Generator,
-    groups: Sequence[NDArray[np.intp]] | None = None,
+    group_rows: Sequence[NDArray[np.intp]] | None = None,
 ) -> HeadFit:
     """What `fit --budget fast` does with these rows, from features on."""
     from warmstart.data.splits import folds
 
     n, k = len(rows), int(labels.max()) + 1
-    blocks = tuple(groups or (np.array([i]) for i in range(n)))
-    block_of = np.empty(n, dtype=np.int64)
-    for number, members in enumerate(blocks):
-        block_of[members] = number
-    fold = folds(labels, block_of, rules.outer_folds(len(blocks), len(labels)), rng)
+    groups = tuple(group_rows or (np.array([i]) for i in range(n)))
+    group_of = np.empty(n, dtype=np.int64)
+    for number, members in enumerate(groups):
+        group_of[members] = number
+    fold = folds(labels, group_of, rules.outer_folds(len(groups), len(labels)), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    return _fit(pool, rows, SelectionProblem(labels, k, blocks, outer))
+    return _fit(pool, rows, SelectionProblem(labels, k, groups, outer))
 
 
 def fit_shipped(pool: Pool, rows: NDArray[np.intp], labels: Labels) -> HeadFit:
     """The same head to the bit, without its estimate: several times quicker."""
-    blocks = tuple(np.array([i]) for i in range(len(rows)))
-    return _fit(pool, rows, SelectionProblem(labels, int(labels.max()) + 1, blocks, ()))
+    groups = tuple(np.array([i]) for i in range(len(rows)))
+    return _fit(pool, rows, SelectionProblem(labels, int(labels.max()) + 1, groups, ()))
 
 
 def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadFit:

@@ -74,7 +74,7 @@ def _row(draws: Sequence[Draw]) -> dict[str, Any]:
         rng = np.random.default_rng([seed, 3])
         standing = stand(d.hits, np.arange(N), rng, MODEL_VARIANCE)
         for rule, i in (
-            ("lightest that ties", min(standing.groups[0])),
+            ("lightest that ties", min(standing.ties[0])),
             ("best", standing.order[0]),
         ):
             flatters[rule].append(float(d.claims[i] - d.truth[i] - own[i]))

@@ -122,7 +122,7 @@ def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Poo
 def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     """What `fit --budget fast` does with these rows, from features on."""
     n, truth, rng = len(rows), pool.truth[rows], np.random.default_rng([seed, 17])
-    blocks = tuple(np.array([i]) for i in range(n))
+    groups = tuple(np.array([i]) for i in range(n))
     fold = folds(pool.target.folding(truth), np.arange(n), rules.outer_folds(n), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     k = pool.target.n_outputs(truth)
@@ -131,7 +131,7 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     names = rules.candidates(n, k, n, tuple(shapes), "fast", pool.target.task)
     kernels = mixed_kernels(taps.items(), shapes)
     heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
-    return drain(fit_head(heads, SelectionProblem(truth, k, blocks, outer, pool.target)))
+    return drain(fit_head(heads, SelectionProblem(truth, k, groups, outer, pool.target)))
 
 
 def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:

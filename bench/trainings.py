@@ -71,7 +71,7 @@ class Trained:
 
     `shares` counts the classes among what is learnt from. Where training broke off, `ended`
     says why, and what stands below it is missing. `looks`: log-losses of rows held out, one
-    list a look; `blocks` says which of these rows depend on each other.
+    list a look; `groups` says which of these rows depend on each other.
     """
 
     ask: Ask
@@ -87,7 +87,7 @@ class Trained:
     agreement: float | None = None
     held: dict[str, float] = field(default_factory=dict)  # log-loss and accuracy
     looks: list[list[float]] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     n_joined: int = 1  # groups of parts
 
 
@@ -183,14 +183,14 @@ def _train(
 ) -> Trained:
     plan = _plan(asked, training_data, start, ask)
     course, labelled, network = schedule(plan), training_data.labelled, training_data.look.network
-    labels, blocks = labelled.labels, labelled.blocks()
-    part = folds(labels, blocks, HELD, np.random.default_rng([ask.seed, 7]))
+    labels, groups = labelled.labels, labelled.groups()
+    part = folds(labels, groups, HELD, np.random.default_rng([ask.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     room = TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=labels,
-        blocks=blocks,
+        groups=groups,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
@@ -219,7 +219,7 @@ def _train(
         found.ended = alarm.sentence
         return found
     _measure(found, attempt, before, labels[held])
-    found.blocks = blocks[held].tolist()
+    found.groups = groups[held].tolist()
     now = _see(attempt.trainable, images)
     found.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
     found.agreement = agreement(seen.output, now.output) if found.cka else None

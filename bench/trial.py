@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from warmstart import request
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.features.extraction import extract_features
@@ -58,7 +58,7 @@ class Trial:
     def test_blocks(self) -> np.ndarray:
         """Which test images belong together. Shapes: (n_test,)."""
         labelled = self.training_data.labelled
-        return blocks(labelled.test, labelled.twins)
+        return group_numbers(labelled.test, labelled.twins)
 
 
 def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
@@ -100,7 +100,7 @@ def try_tail(asked: Request, training_data: TrainingDataset, start: PretrainedMo
             fine_tuned.head.probabilities,
             labelled.labels,
             fine_tuned.head.fold,
-            labelled.blocks(),
+            labelled.groups(),
             labelled.target,
         )
     return Trial(training_data, head, fine_tuned, decision, hits, np.stack(said))

@@ -79,7 +79,7 @@ def room(training_data, plan, checkpoints=None):
     return TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=training_data.labelled.labels,
-        blocks=training_data.labelled.blocks(),
+        groups=training_data.labelled.groups(),
         before=take_digests(training_data.look.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )

@@ -13,7 +13,7 @@ from warmstart.records.network import BlockRecord, NetworkRecord
 from warmstart.records.plan import Choice
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
-FACTS = DataFacts(n=300, n_blocks=300, n_classes=4, smallest_class=30, holdout=0)
+FACTS = DataFacts(n=300, n_groups=300, n_classes=4, smallest_class=30, holdout=0)
 PROFILES = ("last", "late")
 PREPROCESSING = Preprocessing(size=(224, 224), resize=256, mean=(0.5,) * 3, std=(0.5,) * 3)
 HEADS = ("last", "last-two", "late", "equal", "middle", "early", "grid-late", "grid-upper")
@@ -140,10 +140,10 @@ def pictures(strategy="auto", verdict=None, data=FACTS, family="convnet", **more
     return with_store(made, known, data)
 
 
-def many(n, blocks=None, classes=4, smallest=30, **more):
+def many(n, groups=None, classes=4, smallest=30, **more):
     """Facts of n examples."""
     return replace(
-        FACTS, n=n, n_blocks=blocks or n, n_classes=classes, smallest_class=smallest, **more
+        FACTS, n=n, n_groups=groups or n, n_classes=classes, smallest_class=smallest, **more
     )
 
 

@@ -16,11 +16,11 @@ def ridge(kernel, targets, penalty, learn, rest):
     return kernel[np.ix_(rest, learn)] @ solved[:n] + solved[n]
 
 
-def left_out(kernel, targets, penalty, groups):
+def left_out(kernel, targets, penalty, group_rows):
     """Scores of every row from all rows outside its group."""
     scores = np.empty(targets.shape)
     rows = np.arange(len(targets))
-    for group in groups:
+    for group in group_rows:
         scores[group] = ridge(kernel, targets, penalty, np.setdiff1d(rows, group), group)
     return scores
 

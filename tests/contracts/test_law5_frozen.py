@@ -233,22 +233,22 @@ def test_frozen_parts_of_a_language_model_stay_bit_identical(strategy):
 @st.composite
 def _networks(draw):
     """A small network of Conv, BatchNorm, Linear and LayerNorm blocks, with dropout between."""
-    blocks, width = [], 3
+    groups, width = [], 3
     for _ in range(draw(st.integers(1, 3))):
         to = draw(st.sampled_from((4, 8)))
         grouped = draw(st.booleans()) and width == to
-        block = [nn.Conv2d(width, to, 3, padding=1, groups=to if grouped else 1)]
+        block = [nn.Conv2d(width, to, 3, padding=1, group_rows=to if grouped else 1)]
         block += draw(st.lists(st.sampled_from((nn.ReLU(), nn.Dropout(0.3))), max_size=2))
         if draw(st.booleans()):
             block.insert(1, nn.BatchNorm2d(to, affine=draw(st.booleans())))
-        blocks.append(nn.Sequential(*block))
+        groups.append(nn.Sequential(*block))
         width = to
-    blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    groups += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for _ in range(draw(st.integers(0, 2))):
         norm = draw(st.sampled_from((nn.LayerNorm, nn.BatchNorm1d, nn.Identity)))
-        blocks.append(nn.Sequential(nn.Linear(width, 6), norm(6), nn.Tanh(), nn.Dropout(0.2)))
+        groups.append(nn.Sequential(nn.Linear(width, 6), norm(6), nn.Tanh(), nn.Dropout(0.2)))
         width = 6
-    return nn.Sequential(*copy.deepcopy(blocks), nn.Linear(width, 5))
+    return nn.Sequential(*copy.deepcopy(groups), nn.Linear(width, 5))
 
 
 SMALL = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)

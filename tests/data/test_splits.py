@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.data.splits import blocks, folds
+from warmstart.data.splits import folds, group_numbers
 from warmstart.errors import DataError, UsageError
 from warmstart.records.data import Example
 
@@ -38,14 +38,14 @@ def test_blocks_are_the_transitive_closure_of_same_bytes_or_same_group(pairs):
             linked[i, j] |= sha == other_sha or (group is not None and group == other_group)
     for _ in range(n):  # the slow definition: links of links, until nothing changes
         linked = linked @ linked
-    found = blocks(examples_of(pairs))
+    found = group_numbers(examples_of(pairs))
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found[:, None] == found[None, :], linked)
 
 
 @given(links)
 def test_blocks_are_numbered_by_first_appearance(pairs):
-    found = blocks(examples_of(pairs)).tolist()
+    found = group_numbers(examples_of(pairs)).tolist()
     firsts = list(dict.fromkeys(found))
     assert firsts == list(range(len(firsts)))
 
@@ -53,7 +53,7 @@ def test_blocks_are_numbered_by_first_appearance(pairs):
 def test_a_group_and_a_hash_of_the_same_name_are_not_linked():
     one = Example(id="a", label="x", split="train", sha256="s")
     other = Example(id="b", label="x", split="train", sha256="t", group="s")
-    assert blocks([one, other]).tolist() == [0, 1]
+    assert group_numbers([one, other]).tolist() == [0, 1]
 
 
 labelled_blocks = st.lists(

@@ -17,11 +17,11 @@ def test_every_label_is_spread_over_the_folds():
 
 def test_blocks_stay_whole_and_no_fold_is_empty():
     rng = np.random.default_rng(1)
-    blocks = np.repeat(np.arange(12), 5)
+    groups = np.repeat(np.arange(12), 5)
     sets = np.zeros((60, 2))
-    sets[:, 0] = blocks % 2
-    fold = folds(sets, blocks, 4, rng)
-    assert all(len(set(fold[blocks == block])) == 1 for block in range(12))
+    sets[:, 0] = groups % 2
+    fold = folds(sets, groups, 4, rng)
+    assert all(len(set(fold[groups == block])) == 1 for block in range(12))
     assert set(fold) == {0, 1, 2, 3}
     few = folds(np.zeros((3, 2)), np.arange(3), 5, rng)
     assert sorted(few) == [0, 1, 2]

@@ -68,8 +68,8 @@ def test_models_that_learnt_without_a_row_are_less_sure_than_finished_ones():
 
 def test_accuracies_are_those_of_an_estimate():
     rng = np.random.default_rng(3)
-    labels, blocks = rng.integers(0, 2, 60), np.arange(60) // 2
+    labels, groups = rng.integers(0, 2, 60), np.arange(60) // 2
     p = rng.random((60, 2))
-    whole = accuracy_estimate(p, labels, blocks, "nested-cv")
+    whole = accuracy_estimate(p, labels, groups, "nested-cv")
     hits = (p.argmax(axis=1) == labels).astype(float)[None]
-    assert accuracies(hits, blocks, MODEL_VARIANCE) == [(whole.value, whole.low, whole.high)]
+    assert accuracies(hits, groups, MODEL_VARIANCE) == [(whole.value, whole.low, whole.high)]

@@ -12,9 +12,9 @@ P = np.clip(0.3 * TRUTH + 0.6 * RNG.random((120, 4)), 0, 1)
 
 
 def test_metrics_are_those_of_scikit_learn():
-    measure, blocks = LabelMeasure(), np.arange(120)
-    certainty = measure.certainty(P, TRUTH, blocks)
-    found = measure.scores(P, TRUTH, blocks, certainty, ("a", "b", "c", "d"))
+    measure, groups = LabelMeasure(), np.arange(120)
+    certainty = measure.certainty(P, TRUTH, groups)
+    found = measure.scores(P, TRUTH, groups, certainty, ("a", "b", "c", "d"))
     named = certainty.thresholds <= P
     assert found.mAP == pytest.approx(average_precision_score(TRUTH, P))
     assert found.macro_f1 == pytest.approx(f1_score(TRUTH, named, average="macro"))
@@ -54,6 +54,6 @@ def test_the_interval_is_about_as_wide_as_a_bootstrap_says():
 
 def test_a_score_without_a_mistake_still_has_an_interval():
     clear = np.where(TRUTH > 0, 0.9, 0.1)
-    measure, blocks = LabelMeasure(), np.arange(120)
-    found = measure.scores(clear, TRUTH, blocks, measure.certainty(clear, TRUTH, blocks))
+    measure, groups = LabelMeasure(), np.arange(120)
+    found = measure.scores(clear, TRUTH, groups, measure.certainty(clear, TRUTH, groups))
     assert (found.low, found.mAP, found.high) == (1 - 3 / 120, 1, 1)

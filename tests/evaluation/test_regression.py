@@ -16,9 +16,9 @@ Z, ANSWERS = TARGET.read([str(v) for v in VALUES], ()), TARGET.read([str(v) for 
 
 
 def test_metrics_are_those_of_scikit_learn():
-    measure, blocks = NumberMeasure(TARGET), np.arange(200)
-    certainty = measure.certainty(ANSWERS[:, None], Z, blocks)
-    found = measure.scores(ANSWERS[:, None], Z, blocks, certainty)
+    measure, groups = NumberMeasure(TARGET), np.arange(200)
+    certainty = measure.certainty(ANSWERS[:, None], Z, groups)
+    found = measure.scores(ANSWERS[:, None], Z, groups, certainty)
     assert found.r2 == pytest.approx(r2_score(VALUES, SAID))
     assert found.mae == pytest.approx(mean_absolute_error(VALUES, SAID))
     assert found.rmse == pytest.approx(root_mean_squared_error(VALUES, SAID))

@@ -17,10 +17,10 @@ def drawn(n, sharpness, seed=0):
     return sharpness * logits, labels
 
 
-def found(n, sharpness, blocks=None):
+def found(n, sharpness, groups=None):
     scores, labels = drawn(n, sharpness)
-    blocks = np.arange(n) if blocks is None else blocks
-    return reliability(scores, labels, blocks, np.random.default_rng(0))
+    groups = np.arange(n) if groups is None else groups
+    return reliability(scores, labels, groups, np.random.default_rng(0))
 
 
 def test_a_model_that_knows_how_sure_to_be_is_left_alone():
@@ -42,11 +42,11 @@ def test_the_temperature_that_was_put_in_is_found(sharpness, word):
 def test_few_images_fit_no_temperature():
     result = found(LEAST - 1, 3.0)
     assert (result.temperature, result.ece_after, result.log_loss_after) == (None, None, None)
-    assert found(60, 3.0, blocks=np.arange(60) % (LEAST - 1)).temperature is None
+    assert found(60, 3.0, groups=np.arange(60) % (LEAST - 1)).temperature is None
 
 
 def test_images_that_all_belong_together_tell_nothing():
-    result = found(40, 3.0, blocks=np.zeros(40, int))
+    result = found(40, 3.0, groups=np.zeros(40, int))
     assert (result.low, result.high) == (None, None)
     assert "belong together" in result.sentence
 

@@ -84,10 +84,10 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % 3) for n, f in enumerate(files)])
     training_data = scene_of(source, "layers", label="label", group="person")
-    assert [len(rows) for rows in training_data.labelled.groups] == [40, 40, 40]
-    groups = probes(training_data)(20).groups()
-    assert len(groups) == 3
-    assert sorted(np.concatenate(groups)) == list(range(20))
+    assert [len(rows) for rows in training_data.labelled.group_rows] == [40, 40, 40]
+    group_rows = probes(training_data)(20).group_rows()
+    assert len(group_rows) == 3
+    assert sorted(np.concatenate(group_rows)) == list(range(20))
     found = drain(weigh_knowledge(probes(training_data), 2, seed=0))
     assert np.isfinite([found.value, found.low, found.high, found.details["error"]]).all()
 
@@ -125,7 +125,7 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
 def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypatch, value, stages):
     asked = []
 
-    def weigh(parts, labels, groups, target, nouns):
+    def weigh(parts, labels, group_rows, target, nouns):
         asked.append((len(labels), len(parts.shuffles)))
         return Evidence(
             name="knowledge",

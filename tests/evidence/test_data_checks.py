@@ -70,7 +70,7 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     source = table(pictures, [(f, f.parent, n // 2) for n, f in enumerate(files)])
     training_data = scene_of(source, label="label", group="person")
     labelled = training_data.labelled
-    assert {len(rows) for rows in labelled.groups} == {2}
+    assert {len(rows) for rows in labelled.group_rows} == {2}
     read = training_data.look.reader(labelled.learn)
     pair = training_data.pair()
     taps = {tap for profile in pair.values() for tap in profile}
@@ -80,7 +80,7 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     tried = []
     for kernel in kernels.values():
         for penalty in PENALTIES:
-            scores = left_out(kernel, np.eye(3)[labelled.labels], penalty, labelled.groups)
+            scores = left_out(kernel, np.eye(3)[labelled.labels], penalty, labelled.group_rows)
             calibration = fit_temperature(scores, labelled.labels)
             loss = log_losses(scores, labelled.labels, calibration).mean()
             tried.append((loss, np.exp(log_probabilities(scores, calibration))))

@@ -59,10 +59,10 @@ def test_rows_that_belong_together_leave_less_to_find():
     """As many effective rows as Kish counts: of ten large groups ten, of singles all."""
     _, kernels, labels, singles = make(None)
     labels = np.repeat(np.arange(10) % 2, 8)
-    groups = np.split(np.arange(80), 10)
+    group_rows = np.split(np.arange(80), 10)
     alone, together = (
         signal(kernels, labels, of, 199, np.random.default_rng(0)).details["mde"]
-        for of in (singles, groups)
+        for of in (singles, group_rows)
     )
     assert together > alone
 

@@ -123,11 +123,11 @@ def test_near_copies_of_one_mistake_are_one_mistake():
         np.concatenate([p, np.tile(p[sure], (233, 1))]),
         np.append(labels, copies * 0 + wrong),
     )
-    blocks = np.concatenate([np.arange(150), copies])
-    found, apart = judge_labels(p, labels, blocks), fit_noise(p, labels, np.ones(383))
+    groups = np.concatenate([np.arange(150), copies])
+    found, apart = judge_labels(p, labels, groups), fit_noise(p, labels, np.ones(383))
     assert found.count == 1
     assert found.rate.high < 0.1 < 0.4 < apart.high
-    weights = 1 / np.unique(blocks, return_counts=True)[1][blocks]
+    weights = 1 / np.unique(groups, return_counts=True)[1][groups]
     alone = np.append(np.arange(150), 150)
     one, many = fit_noise(p[alone], labels[alone], np.ones(151)), fit_noise(p, labels, weights)
     assert (one.low, one.high) == (many.low, many.high)

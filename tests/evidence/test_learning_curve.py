@@ -20,36 +20,36 @@ from warmstart.stats.permutation import spread_order
 from warmstart.tasks.classify import CLASSIFICATION
 
 
-def ask(features, labels, groups, n_all=None, seed=0):
+def ask(features, labels, group_rows, n_all=None, seed=0):
     kernel, k = kernel_of(features), int(labels.max()) + 1
-    head = best_left_out([kernel], labels, groups, k)
+    head = best_left_out([kernel], labels, group_rows, k)
     rng = np.random.default_rng(seed)
-    return appetite(kernel, head, labels, groups, n_all or len(labels), rng), kernel, head
+    return appetite(kernel, head, labels, group_rows, n_all or len(labels), rng), kernel, head
 
 
-def take(blocks, size):
+def take(groups, size):
     """Blocks are taken whole until there are `size` rows; at least one is left to judge by."""
     taken = 1
-    while len(np.concatenate(blocks[:taken])) < size and taken < len(blocks) - 1:
+    while len(np.concatenate(groups[:taken])) < size and taken < len(groups) - 1:
         taken += 1
-    return np.concatenate(blocks[:taken]), np.concatenate(blocks[taken:])
+    return np.concatenate(groups[:taken]), np.concatenate(groups[taken:])
 
 
 @pytest.mark.parametrize("block", [1, 4])
 def test_accuracies_are_those_of_heads_fitted_anew(block):
     rng = np.random.default_rng(block)
     features, labels = told_apart(rng, 60, 3, 1.0)
-    groups = np.array_split(rng.permutation(60), 60 // block)
-    found, kernel, head = ask(features, labels, groups)
+    group_rows = np.array_split(rng.permutation(60), 60 // block)
+    found, kernel, head = ask(features, labels, group_rows)
     rng = np.random.default_rng(0)
     wanted = [max(round(share * 60), 6) for share in SHARES]
     sizes, draws = np.empty((2, DRAWS, len(wanted)))
     for number in range(DRAWS):
-        rows, ends = spread_order(labels, groups, rng)
-        blocks = np.split(rows, ends[:-1])
-        assert sorted(map(tuple, blocks)) == sorted(map(tuple, groups))
+        rows, ends = spread_order(labels, group_rows, rng)
+        groups = np.split(rows, ends[:-1])
+        assert sorted(map(tuple, groups)) == sorted(map(tuple, group_rows))
         for place, size in enumerate(wanted):
-            learn, rest = take(blocks, size)
+            learn, rest = take(groups, size)
             scores = ridge(kernel, np.eye(3)[labels], head.penalty, learn, rest)
             sizes[number, place] = len(learn)
             draws[number, place] = (scores.argmax(axis=1) == labels[rest]).mean()

@@ -47,11 +47,11 @@ def test_a_class_of_few_is_no_stranger():
 def test_near_copies_and_groups_are_no_witnesses_of_each_other():
     odd = np.repeat(strangers(1), 10, axis=0) * np.linspace(1, 1.1, 10, dtype=np.float32)[:, None]
     x = np.concatenate([features(), odd])
-    blocks = np.append(np.arange(200), [200] * 10)
-    found = find_off_topic(x, blocks)
+    groups = np.append(np.arange(200), [200] * 10)
+    found = find_off_topic(x, groups)
     assert found.is_off[200:].all()
     assert not find_off_topic(x, singles(x)).is_off[200:].any()
-    record = off_topic(found, blocks, [str(i) for i in range(210)], ["a"] * 210)
+    record = off_topic(found, groups, [str(i) for i in range(210)], ["a"] * 210)
     assert (record.count, len(record.found)) == (1, 10)
     assert record.sentence.startswith("1 image looks off-topic (10 with near copies and groups)")
 
@@ -94,8 +94,8 @@ def test_examples_that_are_all_the_same_are_not_judged():
 
 def test_one_block_that_holds_nearly_all_is_not_judged_by_itself():
     x = features(80)
-    blocks = np.append(np.zeros(74, dtype=int), np.arange(1, 7))
-    assert np.isfinite(find_off_topic(x, blocks).scores).all()
+    groups = np.append(np.zeros(74, dtype=int), np.arange(1, 7))
+    assert np.isfinite(find_off_topic(x, groups).scores).all()
 
 
 def test_the_record_lists_the_farthest_and_the_finding_names_the_off_topic():

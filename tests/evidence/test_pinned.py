@@ -115,10 +115,10 @@ def of_drift():
 def of_scratch():
     rng = np.random.default_rng(6)
     right = np.array([rng.random(N) < p for p in (0.4, 0.55, 0.7)], float)
-    warm, blocks = (rng.random(N) < 0.8).astype(float), np.arange(N) // 2
+    warm, groups = (rng.random(N) < 0.8).astype(float), np.arange(N) // 2
     sizes = np.array([15.0, 30, 60])
-    found = from_scratch.scratch(sizes, right, warm, blocks, 96, rng)
-    return found, [from_scratch.behind(40, right[0], w, blocks, 96) for w in (warm, np.ones(N))]
+    found = from_scratch.scratch(sizes, right, warm, groups, 96, rng)
+    return found, [from_scratch.behind(40, right[0], w, groups, 96) for w in (warm, np.ones(N))]
 
 
 def judged(seed, flips):

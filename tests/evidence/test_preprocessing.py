@@ -16,7 +16,7 @@ from warmstart.evidence.preprocessing import (
     worth_trying,
 )
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.stats.intervals import number_blocks, standard_error
+from warmstart.stats.intervals import number_groups, standard_error
 
 
 def kernels(labels, strength, seed):
@@ -32,14 +32,14 @@ def labels_of(n=100):
 
 def test_the_best_other_way_is_compared_row_by_row():
     labels = labels_of()
-    groups = np.split(np.arange(100), 50)
+    group_rows = np.split(np.arange(100), 50)
     now, some, most = (kernels(labels, s, seed) for seed, s in enumerate((0.5, 1.0, 3.0)))
-    found = preprocessing(now, {"some": some, "most": most}, labels, groups)
-    hits = [best_left_out(x, labels, groups, 2).hits(labels) for x in (now, some, most)]
+    found = preprocessing(now, {"some": some, "most": most}, labels, group_rows)
+    hits = [best_left_out(x, labels, group_rows, 2).hits(labels) for x in (now, some, most)]
     assert found.details["best"] == "most"
     assert found.value == pytest.approx((hits[2] - hits[0]).mean())
     assert found.details["gain.some"] == pytest.approx((hits[1] - hits[0]).mean())
-    error = standard_error(hits[2] - hits[0], number_blocks(groups))
+    error = standard_error(hits[2] - hits[0], number_groups(group_rows))
     assert found.details["error"] == pytest.approx(error)
     assert found.low <= found.value <= found.high
 

@@ -9,7 +9,7 @@ from warmstart.evidence.probe_hits import PENALTIES, best_left_out, best_probabi
 from warmstart.solve.calibration import fit_temperature, log_losses
 
 
-def blocks_of(rng, n, size):
+def groups_of(rng, n, size):
     return np.array_split(rng.permutation(n), n // size)
 
 
@@ -17,10 +17,10 @@ def blocks_of(rng, n, size):
 def test_it_says_what_a_head_fitted_without_the_block_says(size):
     rng = np.random.default_rng(size)
     features, labels = told_apart(rng, 30, 3, 1.5)
-    groups = blocks_of(rng, 30, size)
+    group_rows = groups_of(rng, 30, size)
     kernels = [kernel_of(rng.normal(size=(30, 4))), kernel_of(features)]
-    head = best_left_out(kernels, labels, groups, 3)
-    slow = left_out(kernels[head.number], np.eye(3)[labels], head.penalty, groups)
+    head = best_left_out(kernels, labels, group_rows, 3)
+    slow = left_out(kernels[head.number], np.eye(3)[labels], head.penalty, group_rows)
     np.testing.assert_allclose(head.scores, slow, atol=1e-8)
     np.testing.assert_array_equal(head.hits(labels), slow.argmax(axis=1) == labels)
     logits = head.calibration.temperature * slow + head.calibration.bias
@@ -44,8 +44,8 @@ def test_the_kernel_and_penalty_of_least_log_loss_are_kept():
 
 def test_a_class_that_lies_in_one_block_cannot_be_told_without_it():
     labels = np.repeat([0, 1, 2], [4, 8, 8])
-    groups = [np.arange(4), *np.split(np.arange(4, 20), 16)]
-    head = best_left_out([kernel_of(np.eye(3)[labels])], labels, groups, 3)
+    group_rows = [np.arange(4), *np.split(np.arange(4, 20), 16)]
+    head = best_left_out([kernel_of(np.eye(3)[labels])], labels, group_rows, 3)
     assert head.hits(labels)[:4].sum() == 0
     assert head.hits(labels)[4:].all()
 
@@ -62,8 +62,8 @@ def test_probabilities_alone_are_those_of_the_best_head():
     rng = np.random.default_rng(2)
     features, labels = told_apart(rng, 30, 3, 1.0)
     kernels = [kernel_of(features[:, :1]), kernel_of(features), kernel_of(features[:, 1:])]
-    groups = blocks_of(rng, 30, 2)
+    group_rows = groups_of(rng, 30, 2)
     np.testing.assert_array_equal(
-        best_probabilities(iter(kernels), labels, groups, 3),
-        best_left_out(kernels, labels, groups, 3).probabilities(),
+        best_probabilities(iter(kernels), labels, group_rows, 3),
+        best_left_out(kernels, labels, group_rows, 3).probabilities(),
     )

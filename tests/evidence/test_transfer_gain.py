@@ -7,12 +7,12 @@ from scipy.special import stdtrit
 from refit import kernel_of, left_out, singles, told_apart
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, Controls, is_clear, knowledge
-from warmstart.stats.intervals import kish, number_blocks, standard_error
+from warmstart.stats.intervals import kish, number_groups, standard_error
 
 
-def few(groups):
+def few(group_rows):
     """How much wider few blocks make an interval of 90 %."""
-    return stdtrit(kish(number_blocks(groups)) - 1, 0.95) / 1.645
+    return stdtrit(kish(number_groups(group_rows)) - 1, 0.95) / 1.645
 
 
 def arms(rng, labels, strengths):
@@ -26,61 +26,61 @@ def arms(rng, labels, strengths):
     return found
 
 
-def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, groups=None):
+def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, group_rows=None):
     labels = rng.permutation(np.arange(n) % k)
     first, pixel, *rest = arms(rng, labels, (trained, pixels, *shuffles))
-    groups = groups or singles(n)
+    group_rows = group_rows or singles(n)
     controls = Controls(trained=first, shuffles=rest, pixels=pixel)
-    return knowledge(controls, labels, groups), controls, labels, groups
+    return knowledge(controls, labels, group_rows), controls, labels, group_rows
 
 
-def slow_hits(kernels, labels, groups):
+def slow_hits(kernels, labels, group_rows):
     """Hits of the kept head, fitted anew without each block."""
     k = int(labels.max()) + 1
-    head = best_left_out(kernels, labels, groups, k)
-    scores = left_out(kernels[head.number], np.eye(k)[labels], head.penalty, groups)
+    head = best_left_out(kernels, labels, group_rows, k)
+    scores = left_out(kernels[head.number], np.eye(k)[labels], head.penalty, group_rows)
     return (scores.argmax(axis=1) == labels).astype(float)
 
 
 def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
     rng = np.random.default_rng(0)
-    found, controls, labels, groups = ask(rng)
-    trained = slow_hits(controls.trained, labels, groups)
-    shuffles = np.array([slow_hits(kernels, labels, groups) for kernels in controls.shuffles])
+    found, controls, labels, group_rows = ask(rng)
+    trained = slow_hits(controls.trained, labels, group_rows)
+    shuffles = np.array([slow_hits(kernels, labels, group_rows) for kernels in controls.shuffles])
     assert found.details["trained"] == pytest.approx(trained.mean())
     assert found.details["shuffled"] == pytest.approx(shuffles.mean())
     assert found.value == pytest.approx(trained.mean() - shuffles.mean())
-    paired = standard_error(trained - shuffles.mean(axis=0), number_blocks(groups))
+    paired = standard_error(trained - shuffles.mean(axis=0), number_groups(group_rows))
     spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
-    assert found.details["error"] == pytest.approx(few(groups) * np.sqrt(paired**2 + spread / 3))
+    assert found.details["error"] == pytest.approx(few(group_rows) * np.sqrt(paired**2 + spread / 3))
     assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
     assert (found.n, found.details["shuffles"]) == (90, 3)
 
 
 def test_pixels_are_the_control_where_they_do_better():
     rng = np.random.default_rng(1)
-    found, controls, labels, groups = ask(rng, pixels=1.5)
-    trained, pixels = (slow_hits(x, labels, groups) for x in (controls.trained, controls.pixels))
+    found, controls, labels, group_rows = ask(rng, pixels=1.5)
+    trained, pixels = (slow_hits(x, labels, group_rows) for x in (controls.trained, controls.pixels))
     assert found.details["pixels"] > found.details["shuffled"]
     assert found.value == pytest.approx(trained.mean() - pixels.mean())
-    error = standard_error(trained - pixels, number_blocks(groups))
-    assert found.details["error"] == pytest.approx(few(groups) * error)
+    error = standard_error(trained - pixels, number_groups(group_rows))
+    assert found.details["error"] == pytest.approx(few(group_rows) * error)
 
 
 def test_one_shuffle_is_not_taken_for_certain():
     rng = np.random.default_rng(2)
-    found, controls, labels, groups = ask(rng, shuffles=(0.5,), pixels=0.0)
-    gap = slow_hits(controls.trained, labels, groups) - slow_hits(
-        controls.shuffles[0], labels, groups
+    found, controls, labels, group_rows = ask(rng, shuffles=(0.5,), pixels=0.0)
+    gap = slow_hits(controls.trained, labels, group_rows) - slow_hits(
+        controls.shuffles[0], labels, group_rows
     )
-    paired = standard_error(gap, number_blocks(groups))
-    assert found.details["error"] == pytest.approx(few(groups) * np.hypot(paired, SHUFFLE_SD))
+    paired = standard_error(gap, number_groups(group_rows))
+    assert found.details["error"] == pytest.approx(few(group_rows) * np.hypot(paired, SHUFFLE_SD))
 
 
 def test_blocks_widen_the_interval():
     errors = []
-    for groups in (None, np.split(np.arange(90), 15)):
-        found, *_ = ask(np.random.default_rng(3), groups=groups)
+    for group_rows in (None, np.split(np.arange(90), 15)):
+        found, *_ = ask(np.random.default_rng(3), group_rows=group_rows)
         errors.append(found.details["error"])
     assert errors[1] != errors[0]
 
@@ -113,7 +113,7 @@ def test_random_labels_give_no_knowledge():
 
 
 def test_images_that_all_belong_together_tell_nothing():
-    found, *_ = ask(np.random.default_rng(7), groups=[np.arange(90)])
+    found, *_ = ask(np.random.default_rng(7), group_rows=[np.arange(90)])
     assert found.value is found.low is found.high is None
     assert not is_clear(found)
 

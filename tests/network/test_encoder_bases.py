@@ -162,9 +162,9 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
     tokens_of = torch.from_numpy(
         np.stack([modalities_text.token_numbers(t, inputs) for t in rows])
     ).long()
-    groups = text_encoders.alike(start.module, tokens_of)
-    assert sorted(torch.cat([places for places, _ in groups]).tolist()) == [0, 1, 2, 3, 4]
-    assert len(groups) == 3
+    group_rows = text_encoders.alike(start.module, tokens_of)
+    assert sorted(torch.cat([places for places, _ in group_rows]).tolist()) == [0, 1, 2, 3, 4]
+    assert len(group_rows) == 3
     network = cut(start.module, inputs)
     last = taps(network.record)[-1]
     model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))

@@ -61,7 +61,7 @@ def test_every_plan_is_sound_and_round_trips(strategy, verdict):
 
 @given(
     n=st.integers(3, 40_000),
-    blocks=st.integers(3, 50),
+    groups=st.integers(3, 50),
     holdout=st.booleans(),
     budget=st.sampled_from(["fast", "balanced", "thorough"]),
     strategy=st.sampled_from(STRATEGIES),
@@ -70,11 +70,11 @@ def test_every_plan_is_sound_and_round_trips(strategy, verdict):
     length=st.integers(3, 60),
 )
 def test_no_facts_give_an_unsound_plan(
-    n, blocks, holdout, budget, strategy, family, optimizer, length
+    n, groups, holdout, budget, strategy, family, optimizer, length
 ):
     data = DataFacts(
         n=n,
-        n_blocks=min(n, blocks),
+        n_groups=min(n, groups),
         n_classes=2,
         smallest_class=1,
         holdout=n // 3 if holdout else 0,
@@ -206,7 +206,7 @@ def test_passes_and_steps_keep_within_their_bounds(n):
 @pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 5), ("thorough", 5)])
 def test_folds_follow_the_budget_and_never_outnumber_the_blocks(budget, folds):
     assert plan_for("full", budget=budget).training.folds.value == folds
-    few = replace(FACTS, n_blocks=2)
+    few = replace(FACTS, n_groups=2)
     assert plan_for("full", few, budget=budget).training.folds.value == min(folds, 2)
 
 

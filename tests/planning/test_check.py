@@ -327,7 +327,7 @@ def test_random_values_are_not_kept(action):
 
 
 def test_there_are_no_more_folds_than_independent_images():
-    few = replace(FACTS, n=60, n_blocks=6)
+    few = replace(FACTS, n=60, n_groups=6)
     check_facts(head(outer_folds=6), few, network_facts(), PROFILES)
     says = r"head.outer_folds 7, and the images form 6 independent sets; --set head.outer_folds="
     with pytest.raises(PlanError, match=says):

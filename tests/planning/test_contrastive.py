@@ -23,8 +23,8 @@ from warmstart.planning.settings import apply_settings
 from warmstart.records.inputs import TextInputs
 
 TEXTS = TextInputs(length=24, most=24, vocabulary=99, pad=0, tokenizer="0" * 64)
-FEW = replace(FACTS, n=48, n_blocks=48, n_classes=6, smallest_class=8, holdout=0)
-MANY = replace(FEW, n=600, n_blocks=600)
+FEW = replace(FACTS, n=48, n_groups=48, n_classes=6, smallest_class=8, holdout=0)
+MANY = replace(FEW, n=600, n_groups=600)
 NAMES = tuple(f"layer.{n}" for n in range(7))
 
 
@@ -49,7 +49,7 @@ def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
 
 @pytest.mark.parametrize("n", [150, 600])
 def test_more_texts_are_told_apart_in_parts_as_deep(n):
-    plan = planned(replace(FEW, n=n, n_blocks=n))
+    plan = planned(replace(FEW, n=n, n_groups=n))
     chosen = plan.training
     assert plan.strategy.value == "last:4"
     assert (chosen.pairs.value, chosen.rate.value) == (True, MANY_RATE)
@@ -76,7 +76,7 @@ def test_others_learn_by_the_output(plan):
 
 
 def test_what_the_user_sets_wins():
-    many = planned(replace(FEW, n=600, n_blocks=600), strategy="last:2", pairs=True, lr=1e-4)
+    many = planned(replace(FEW, n=600, n_groups=600), strategy="last:2", pairs=True, lr=1e-4)
     assert many.training.pairs.value is True
     assert (many.training.rate.value, many.training.rate.rule) == (1e-4, MANY_RATE)
     assert many.training.batch.value == MANY_BATCH

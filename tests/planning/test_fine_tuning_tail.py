@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.fine_tuning import LEAST_BLOCKS, tail_seconds, tries_tail
+from warmstart.planning.fine_tuning import LEAST_GROUPS, tail_seconds, tries_tail
 from warmstart.records.network import BlockRecord, NetworkRecord
 
 MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
@@ -23,10 +23,10 @@ def _record(macs=MEAN, n_parts=18):
     )
 
 
-def _facts(n=300, blocks=None, holdout=0):
+def _facts(n=300, groups=None, holdout=0):
     return DataFacts(
         n=n,
-        n_blocks=n if blocks is None else blocks,
+        n_groups=n if groups is None else groups,
         n_classes=3,
         smallest_class=9,
         holdout=holdout,
@@ -40,8 +40,8 @@ def test_fast_never_trains_and_the_others_do():
 
 
 def test_few_independent_examples_cannot_tell():
-    assert not tries_tail(_record(), _facts(300, LEAST_BLOCKS - 1), "balanced")
-    assert tries_tail(_record(), _facts(300, LEAST_BLOCKS), "balanced")
+    assert not tries_tail(_record(), _facts(300, LEAST_GROUPS - 1), "balanced")
+    assert tries_tail(_record(), _facts(300, LEAST_GROUPS), "balanced")
 
 
 @pytest.mark.parametrize("budget", ["balanced", "thorough"])

@@ -105,10 +105,10 @@ def of_families():
 def of_sizes():
     some = [many(n, smallest=s) for n, s in ((20, 5), (20, 6), (375, 30), (376, 30), (501, 40))]
     some += [many(n) for n in (100, 600, 601, 640, 1600, 2000, 2001, 20_000)]
-    some += [many(120, blocks=1, classes=4), many(119, blocks=9, classes=4)]
+    some += [many(120, groups=1, classes=4), many(119, groups=9, classes=4)]
     some += [many(116, task="regress"), many(3000, task="multilabel"), many(7, classes=1)]
     some += [many(300, holdout=60)]
-    named = {f"{f.n} {f.n_blocks} {f.task} {f.smallest_class}": f for f in some}
+    named = {f"{f.n} {f.n_groups} {f.task} {f.smallest_class}": f for f in some}
     made = {name: pictures("last:2", data=facts) for name, facts in named.items()}
     made |= {f"new {f.n}": pictures("scratch", data=f) for f in map(many, (20, 133, 134, 9000))}
     return beside(pictures("last:2"), made)
@@ -177,7 +177,7 @@ def of_tables():
         "many": tables(20_000),
         "most": tables(60_000),
         "typed": tables(300, "last:1"),
-        "blocks": tables(300, blocks=3),
+        "blocks": tables(300, groups=3),
         "held": tables(300, holdout=60),
         "auto": tables(300, "auto+add"),
         "a step": tables(1920),

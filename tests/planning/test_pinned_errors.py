@@ -219,7 +219,7 @@ def of_facts():
     """Plans that these weights, or tasks without classes, do not allow."""
     some, fresh = frozenset({"stem"}), {"fresh": frozenset({"top"})}
     known, random = network_facts(), network_facts(touched=some, bare=some, **fresh)
-    two, numbers = replace(FACTS, n=2, n_blocks=2), replace(FACTS, task="regress")
+    two, numbers = replace(FACTS, n=2, n_groups=2), replace(FACTS, task="regress")
     paired = training(pairs=True, batch=16, micro_batch=16)
     new = with_part(paired, 1, action=said("fresh"))
     tried = {
@@ -242,7 +242,7 @@ def of_facts():
 
 def of_heads_and_folds():
     known, late = network_facts(), ("last", "late", "stack")
-    held, few = replace(FACTS, holdout=60), replace(FACTS, n=60, n_blocks=6)
+    held, few = replace(FACTS, holdout=60), replace(FACTS, n=60, n_groups=6)
     numbers, many = replace(FACTS, task="regress"), replace(FACTS, n=2001)
     once, six = head(outer_folds=1), head(outer_folds=6)
     tried = {
@@ -260,7 +260,7 @@ def of_heads_and_folds():
         "seven": (head(outer_folds=7), few),
         "trained": (replace(training(folds=6), head=six.head), few),
         "trained more": (training(folds=7), few),
-        "five": (training(folds=4), replace(few, n_blocks=3)),
+        "five": (training(folds=4), replace(few, n_groups=3)),
     }
     names = (*HEADS, "late+prior")
     return {name: refusal(check_facts, *each, known, names) for name, each in tried.items()}

@@ -314,7 +314,7 @@ def heavy(macs, n_parts=5):
 
 def of_tail():
     kinds = [{}, {"holdout": 60}, {"kind": "text"}, {"kind": "text", "task": "regress"}]
-    kinds += [{"n_blocks": 1}, {"n": 40, "n_blocks": 40, "columns": ()}]
+    kinds += [{"n_groups": 1}, {"n": 40, "n_groups": 40, "columns": ()}]
     budgets = ("fast", "balanced", "thorough")
     record, found = heavy(10_000_000), []
     for more in kinds:
@@ -323,7 +323,7 @@ def of_tail():
     tried = [
         [fine_tuning.tries_tail(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
         for macs in (1000, 4_000_000, 10_000_000, 40_000_000, 150_000_000)
-        for more in ({}, {"columns": ()}, {"n_blocks": 39}, {"n_blocks": 40})
+        for more in ({}, {"columns": ()}, {"n_groups": 39}, {"n_groups": 40})
     ]
     return found, tried
 

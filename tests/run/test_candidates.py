@@ -45,7 +45,7 @@ def forced(monkeypatch):
     """Makes the rule take a share, whatever the rows say."""
 
     def force(share):
-        def best(losses, hits, blocks):
+        def best(losses, hits, groups):
             place = SHARES.index(share)
             return place if place < len(losses) else ship.TUNED  # where no ensemble may ship
 

@@ -70,7 +70,7 @@ def findings(collection):
 def test_pictures_of_their_own_are_no_copies(photos):
     record = settle(photos).record
     assert record.twins == record.problems == ()
-    assert len(arrange(record).groups) == 2 * PER_CLASS
+    assert len(arrange(record).group_rows) == 2 * PER_CLASS
 
 
 def test_near_copies_in_training_are_one_block_and_a_duplicate(photos):
@@ -80,8 +80,8 @@ def test_near_copies_in_training_are_one_block_and_a_duplicate(photos):
     whole = settle(photos)
     labelled = arrange(whole.record)
     ids = [example.id for example in labelled.learn]
-    blocks = {frozenset(ids[row] for row in rows) for rows in labelled.groups if len(rows) > 1}
-    assert blocks == {
+    groups = {frozenset(ids[row] for row in rows) for rows in labelled.group_rows if len(rows) > 1}
+    assert groups == {
         frozenset({"train/a/0.png", "train/a/small.jpg", "train/a/turned.png"}),
         frozenset({"train/b/1.png", "train/b/turned.png"}),
     }
@@ -101,7 +101,7 @@ def test_near_copies_across_the_split_are_a_leak_whatever_their_labels(photos):
     reencode("a", 1, photos / "test/b/small.jpg")
     whole = settle(photos)
     assert findings(whole) == {"leak": ("test/a/turned.png", "test/b/small.jpg")}
-    assert len(arrange(whole.record).groups) == 2 * PER_CLASS
+    assert len(arrange(whole.record).group_rows) == 2 * PER_CLASS
 
 
 def test_a_near_copy_of_one_is_a_near_copy_of_its_exact_copies(photos):

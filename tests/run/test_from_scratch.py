@@ -87,7 +87,7 @@ def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, mo
 
 def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     class Room:
-        blocks = np.repeat(np.arange(20), 3)
+        groups = np.repeat(np.arange(20), 3)
         labels = np.repeat(np.arange(2), 30)
         target = CLASSIFICATION
 
@@ -99,5 +99,5 @@ def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     draws = [set(nothing._drawn(rows, share, 0).tolist()) for share in from_scratch.SHARES]
     assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
     for drawn in draws:
-        held = {int(Room.blocks[row]) for row in drawn}
-        assert all(set(np.flatnonzero(Room.blocks == b).tolist()) <= drawn for b in held)
+        held = {int(Room.groups[row]) for row in drawn}
+        assert all(set(np.flatnonzero(Room.groups == b).tolist()) <= drawn for b in held)

@@ -15,9 +15,9 @@ def course(accuracies, warm, n=200, seed=0):
     return hits, (rng.permutation(n) < warm * n).astype(float)
 
 
-def measured(accuracies, warm, blocks=None):
+def measured(accuracies, warm, groups=None):
     hits, own = course(accuracies, warm)
-    rows = np.arange(hits.shape[1]) if blocks is None else blocks
+    rows = np.arange(hits.shape[1]) if groups is None else groups
     return scratch(SIZES, hits, own, rows, 96, np.random.default_rng(0))
 
 
@@ -44,10 +44,10 @@ def test_what_lies_between_the_two_is_held_by_the_interval():
 
 def test_blocks_make_it_less_sure():
     alone = measured([0.3, 0.4, 0.5], 0.6)
-    blocks = np.sort(np.arange(200) % 10)
+    groups = np.sort(np.arange(200) % 10)
     hits = np.stack([np.sort(one) for one in course([0.3, 0.4, 0.5], 0.6)[0]])
     own = np.sort(course([0.5], 0.6)[1])
-    together = scratch(SIZES, hits, own, blocks, 96, np.random.default_rng(0))
+    together = scratch(SIZES, hits, own, groups, 96, np.random.default_rng(0))
     assert together.details["error"] > alone.details["error"]
 
 

@@ -248,7 +248,7 @@ def test_rules_decide_what_neither_says():
     assert plain.training.passes.source == "rule"
     assert plain.training.seed.source == "rule"
     assert {part.action.source for part in plain.parts[:-1]} == {"user"}
-    more = replace(FACTS, n=4000, n_blocks=4000)
+    more = replace(FACTS, n=4000, n_groups=4000)
     assert made(more, strategy="last:2").training.passes.value > plain.training.passes.value
 
 

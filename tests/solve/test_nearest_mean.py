@@ -7,13 +7,13 @@ from warmstart.solve.nearest_mean import class_mean_weights, left_out_class_mean
 
 @settings(max_examples=40)
 @given(st.integers(4, 20), st.integers(1, 8), st.integers(2, 4), st.integers(0, 999))
-def test_left_out_class_means_equal_recomputed_means(n, d, n_blocks, seed):
+def test_left_out_class_means_equal_recomputed_means(n, d, n_groups, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(n, d)), rng.integers(3, size=n)
-    block_of = rng.integers(n_blocks, size=n)
-    blocks = [np.flatnonzero(block_of == b) for b in np.unique(block_of)]
-    fast = left_out_class_means(x @ x.T, y, 3, blocks)
-    for rows in blocks:
+    group_of = rng.integers(n_groups, size=n)
+    groups = [np.flatnonzero(group_of == b) for b in np.unique(group_of)]
+    fast = left_out_class_means(x @ x.T, y, 3, groups)
+    for rows in groups:
         keep = np.setdiff1d(np.arange(n), rows)
         for c in range(3):
             members = x[keep][y[keep] == c]

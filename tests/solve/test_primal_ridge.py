@@ -27,14 +27,14 @@ def kernel_of(features):
 @pytest.mark.parametrize("penalty", [0.05, 2.0])
 def test_primal_equals_dual_in_predictions_and_blocks(n, d, penalty):
     features, targets = make(n, d)
-    groups = [np.arange(0, 3), np.arange(3, 5), *[np.array([i]) for i in range(5, n)]]
+    group_rows = [np.arange(0, 3), np.arange(3, 5), *[np.array([i]) for i in range(5, n)]]
     dual, space = (
         ridge.fit(kernel_of(features), targets, penalty),
         primal_ridge.spectrum(summed(features, targets)),
     )
     np.testing.assert_allclose(
-        primal_ridge.left_out(space, space.rotate(features), targets, penalty, groups),
-        ridge.left_out(dual, groups),
+        primal_ridge.left_out(space, space.rotate(features), targets, penalty, group_rows),
+        ridge.left_out(dual, group_rows),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -57,8 +57,8 @@ def test_chunks_give_what_all_rows_at_once_give(cuts, penalty):
         primal_ridge.solve(whole, penalty), primal_ridge.solve(cut, penalty), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-    groups = [np.array([i]) for i in range(10)]
-    some = primal_ridge.left_out(cut, cut.rotate(features[20:30]), targets[20:30], penalty, groups)
+    group_rows = [np.array([i]) for i in range(10)]
+    some = primal_ridge.left_out(cut, cut.rotate(features[20:30]), targets[20:30], penalty, group_rows)
     singles = [np.array([i]) for i in range(50)]
     all_rows = primal_ridge.left_out(whole, whole.rotate(features), targets, penalty, singles)
     np.testing.assert_allclose(some, all_rows[20:30], rtol=1e-9, atol=1e-12)

@@ -38,35 +38,35 @@ def test_leave_one_out_equals_refitting_without_each_row(size, penalty):
 
 @settings(max_examples=40)
 @given(sizes, st.integers(2, 5))
-def test_leave_block_out_equals_refitting_without_each_block(size, n_blocks):
+def test_leave_block_out_equals_refitting_without_each_block(size, n_groups):
     features, targets = problem(*size)
-    labels = np.random.default_rng(size[2]).integers(n_blocks, size=len(targets))
-    blocks = [np.flatnonzero(labels == b) for b in np.unique(labels)]
-    if len(blocks) < 2:
+    labels = np.random.default_rng(size[2]).integers(n_groups, size=len(targets))
+    groups = [np.flatnonzero(labels == b) for b in np.unique(labels)]
+    if len(groups) < 2:
         return
     dual = ridge.fit(features @ features.T, targets, 0.2)
-    fast = ridge.left_out(dual, blocks)
-    for block in blocks:
+    fast = ridge.left_out(dual, groups)
+    for block in groups:
         slow = refitted(features, targets, block, 0.2)
         np.testing.assert_allclose(fast[block], slow, rtol=1e-6, atol=1e-7)
 
 
 @settings(max_examples=40)
 @given(sizes, st.integers(3, 6))
-def test_nested_folds_equal_fitting_the_rest_from_scratch(size, n_blocks):
+def test_nested_folds_equal_fitting_the_rest_from_scratch(size, n_groups):
     features, targets = problem(*size)
-    labels = np.random.default_rng(size[2]).integers(n_blocks, size=len(targets))
-    blocks = [np.flatnonzero(labels == b) for b in np.unique(labels)]
-    if len(blocks) < 3:
+    labels = np.random.default_rng(size[2]).integers(n_groups, size=len(targets))
+    groups = [np.flatnonzero(labels == b) for b in np.unique(labels)]
+    if len(groups) < 3:
         return
     dual = ridge.fit(features @ features.T, targets, 0.2)
-    for held_out in blocks:
-        keep, inner, outer = ridge.nested(dual, held_out, blocks)
+    for held_out in groups:
+        keep, inner, outer = ridge.nested(dual, held_out, groups)
         np.testing.assert_allclose(
             outer, refitted(features, targets, held_out, 0.2), rtol=1e-6, atol=1e-7
         )
         sub, sub_targets = features[keep], targets[keep]
-        for rows in blocks:
+        for rows in groups:
             at = np.flatnonzero(np.isin(keep, rows))
             if len(at) and rows is not held_out:
                 slow = refitted(sub, sub_targets, at, 0.2)

@@ -40,7 +40,7 @@ def problem(n, d, seed, classes=3, signal=1.0, scale=4.0):
     return features, targets, known
 
 
-def blocks_of(n, count, seed):
+def groups_of(n, count, seed):
     labels = np.random.default_rng(seed).integers(count, size=n)
     return [np.flatnonzero(labels == b) for b in np.unique(labels)]
 
@@ -66,15 +66,15 @@ def test_leave_one_out_equals_minimising_without_each_row(size, signal, penalty)
 
 @settings(max_examples=40)
 @given(sizes, signals, st.integers(2, 5))
-def test_leave_block_out_equals_minimising_without_each_block(size, signal, n_blocks):
+def test_leave_block_out_equals_minimising_without_each_block(size, signal, n_groups):
     features, targets, known = problem(*size, signal=signal)
-    blocks = blocks_of(len(targets), n_blocks, size[2])
-    if len(blocks) < 2 or len(targets) - max(map(len, blocks)) < 3:
+    groups = groups_of(len(targets), n_groups, size[2])
+    if len(groups) < 2 or len(targets) - max(map(len, groups)) < 3:
         return
     fast = ridge_with_prior.left_out(
-        ridge_with_prior.fit(features @ features.T, targets, known, 0.2), blocks
+        ridge_with_prior.fit(features @ features.T, targets, known, 0.2), groups
     )
-    for block in blocks:
+    for block in groups:
         others = np.setdiff1d(np.arange(len(targets)), block)
         slow = refitted(features, targets, known, others, block, 0.2)
         np.testing.assert_allclose(fast[block], slow, **close)
@@ -82,18 +82,18 @@ def test_leave_block_out_equals_minimising_without_each_block(size, signal, n_bl
 
 @settings(max_examples=40)
 @given(sizes, signals, st.integers(4, 6))
-def test_nested_folds_equal_minimising_on_the_rest(size, signal, n_blocks):
+def test_nested_folds_equal_minimising_on_the_rest(size, signal, n_groups):
     features, targets, known = problem(*size, signal=signal)
-    blocks = blocks_of(len(targets), n_blocks, size[2])
-    longest = sum(sorted(map(len, blocks))[-2:])
-    if len(blocks) < 3 or len(targets) - longest < 3:
+    groups = groups_of(len(targets), n_groups, size[2])
+    longest = sum(sorted(map(len, groups))[-2:])
+    if len(groups) < 3 or len(targets) - longest < 3:
         return
     anchored = ridge_with_prior.fit(features @ features.T, targets, known, 0.2)
-    for held_out in blocks:
-        keep, inner, outer = ridge_with_prior.nested(anchored, held_out, blocks)
+    for held_out in groups:
+        keep, inner, outer = ridge_with_prior.nested(anchored, held_out, groups)
         slow = refitted(features, targets, known, keep, held_out, 0.2)
         np.testing.assert_allclose(outer, slow, **close)
-        for rows in blocks:
+        for rows in groups:
             if rows is held_out:
                 continue
             learn = np.setdiff1d(keep, rows)

@@ -59,9 +59,9 @@ def test_weights_of_one_are_plain_ridge(shape):
     W, b = solve(spread_out(x, ones), y, 0.5)
     np.testing.assert_allclose(W, x.T @ dual.coefficients, atol=1e-9)
     np.testing.assert_allclose(b, solve_ridge.intercept(x @ x.T, dual, 0.5), atol=1e-9)
-    groups = [np.array([0, 3, 4]), *(np.array([row]) for row in (1, 2, *range(5, len(x))))]
+    group_rows = [np.array([0, 3, 4]), *(np.array([row]) for row in (1, 2, *range(5, len(x))))]
     np.testing.assert_allclose(
-        left_out(spread_out(x, ones), y, 0.5, groups), solve_ridge.left_out(dual, groups), atol=1e-9
+        left_out(spread_out(x, ones), y, 0.5, group_rows), solve_ridge.left_out(dual, group_rows), atol=1e-9
     )
 
 
@@ -73,24 +73,24 @@ def test_whole_weights_are_repeated_rows(shape):
     weighted, repeated = spread_out(x, weights), spread_out(x[again], ones)
     for one, other in zip(solve(weighted, y, 0.3), solve(repeated, y[again], 0.3), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
-    groups = [np.flatnonzero(again == row) for row in range(len(x))]
+    group_rows = [np.flatnonzero(again == row) for row in range(len(x))]
     alone = [np.array([row]) for row in range(len(x))]
     whole = left_out(weighted, y, 0.3)
     np.testing.assert_allclose(whole, left_out(weighted, y, 0.3, alone), atol=1e-9)
-    np.testing.assert_allclose(whole[again], left_out(repeated, y[again], 0.3, groups), atol=1e-9)
+    np.testing.assert_allclose(whole[again], left_out(repeated, y[again], 0.3, group_rows), atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_block_left_out_is_a_fit_without_it(shape):
     x, y, _ = problem(*shape)
     weights = np.random.default_rng(2).uniform(0.2, 4, len(x))
-    groups = [
+    group_rows = [
         np.array([0, 2, 5]),
         np.array([1, 3]),
         *(np.array([r]) for r in (4, *range(6, len(x)))),
     ]
-    found = left_out(spread_out(x, weights), y, 0.4, groups)
-    for rows in groups:
+    found = left_out(spread_out(x, weights), y, 0.4, group_rows)
+    for rows in group_rows:
         rest = np.setdiff1d(np.arange(len(x)), rows)
         W, b = plainly(x[rest], y[rest], weights[rest], 0.4)
         np.testing.assert_allclose(found[rows], x[rows] @ W + b, atol=1e-8)

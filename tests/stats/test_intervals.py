@@ -26,9 +26,9 @@ def test_independent_examples_count_in_full(seed):
 
 def test_copies_count_once():
     once = np.array([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 1])
-    copies, blocks = np.repeat(once, 7), np.repeat(np.arange(10), 7)
-    assert intervals.effective_size(copies, blocks) == pytest.approx(10)
-    assert intervals.proportion(copies, blocks) == pytest.approx(
+    copies, groups = np.repeat(once, 7), np.repeat(np.arange(10), 7)
+    assert intervals.effective_size(copies, groups) == pytest.approx(10)
+    assert intervals.proportion(copies, groups) == pytest.approx(
         intervals.proportion(once, np.arange(10))
     )
 
@@ -36,10 +36,10 @@ def test_copies_count_once():
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=30), st.integers(0, 99))
 def test_effective_size_lies_between_kish_and_n(sizes, seed):
-    blocks = np.repeat(np.arange(len(sizes)), sizes)
-    correct = np.random.default_rng(seed).integers(2, size=len(blocks)).astype(float)
-    size = intervals.effective_size(correct, blocks)
-    assert intervals.kish(blocks) - 1e-9 <= size <= len(blocks) + 1e-9
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    correct = np.random.default_rng(seed).integers(2, size=len(groups)).astype(float)
+    size = intervals.effective_size(correct, groups)
+    assert intervals.kish(groups) - 1e-9 <= size <= len(groups) + 1e-9
 
 
 def test_one_block_says_nothing():

@@ -30,10 +30,10 @@ def test_blocks_widen_the_interval():
 @pytest.mark.parametrize("picks", [1, 7, 100, 1000])
 def test_what_is_drawn_at_a_time_changes_nothing(monkeypatch, picks):
     a, b = np.random.default_rng(2).random((2, 45))
-    blocks = np.arange(45) // 2
-    whole = paired.difference(a, b, blocks, np.random.default_rng(3), draws=301)
+    groups = np.arange(45) // 2
+    whole = paired.difference(a, b, groups, np.random.default_rng(3), draws=301)
     monkeypatch.setattr(paired, "_PICKS", picks)
-    assert paired.difference(a, b, blocks, np.random.default_rng(3), draws=301) == whole
+    assert paired.difference(a, b, groups, np.random.default_rng(3), draws=301) == whole
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -37,13 +37,13 @@ def test_it_is_the_adjusted_interval_of_bonett_and_price(pairs):
 @given(OUTCOMES, st.integers(1, 5), st.floats(1.0, 3.0))
 def test_what_always_holds(pairs, size, inflation):
     a, b = arrays(pairs)
-    blocks = np.arange(len(a)) // size
-    found = hits_difference(a, b, blocks, inflation)
-    other = hits_difference(b, a, blocks, inflation)
+    groups = np.arange(len(a)) // size
+    found = hits_difference(a, b, groups, inflation)
+    other = hits_difference(b, a, groups, inflation)
     assert -1 <= found.low <= found.value <= found.high <= 1
     assert (found.low, found.high) == pytest.approx((-other.high, -other.low))
     assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
-    plain = hits_difference(a, b, blocks)
+    plain = hits_difference(a, b, groups)
     assert found.high - found.low >= plain.high - plain.low - 1e-12
 
 

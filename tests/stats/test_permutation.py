@@ -3,7 +3,7 @@ import pytest
 
 from warmstart.solve import kernels, ridge
 from warmstart.stats import permutation
-from warmstart.stats.permutation import PLENTY, permute_blocks, signal_test
+from warmstart.stats.permutation import PLENTY, permute_groups, signal_test
 
 
 def grid(features, penalties=(0.01, 0.1, 1.0)):
@@ -40,25 +40,25 @@ def test_copies_do_not_make_signal():
     rng = np.random.default_rng(2)
     features = np.repeat(rng.normal(size=(16, 30)), 5, axis=0) + rng.normal(size=(80, 30)) * 0.05
     labels = np.repeat(rng.permutation(np.arange(16) % 2), 5)
-    blocks = [np.arange(5 * i, 5 * i + 5) for i in range(16)]
+    groups = [np.arange(5 * i, 5 * i + 5) for i in range(16)]
     assert signal_test(grid(features), labels, singles(80), rng, 99).p <= 0.02
-    assert signal_test(grid(features), labels, blocks, rng, 99).p > 0.05
+    assert signal_test(grid(features), labels, groups, rng, 99).p > 0.05
 
 
 @pytest.mark.parametrize("sizes", [[1] * 9, [2, 2, 3, 1, 1], [4, 4]])
 def test_permutation_keeps_class_counts_and_whole_blocks(sizes):
     rng = np.random.default_rng(3)
-    blocks = np.repeat(np.arange(len(sizes)), sizes)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = np.repeat(np.arange(len(sizes)) % 2, sizes)
     for _ in range(20):
-        out = permute_blocks(labels, blocks, rng)
+        out = permute_groups(labels, groups, rng)
         assert (np.bincount(out, minlength=2) == np.bincount(labels, minlength=2)).all()
-        assert all(len(set(out[blocks == b])) == 1 for b in range(len(sizes)))
+        assert all(len(set(out[groups == b])) == 1 for b in range(len(sizes)))
 
 
 def test_mixed_blocks_are_permuted_inside():
-    labels, blocks = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
-    out = permute_blocks(labels, blocks, np.random.default_rng(0))
+    labels, groups = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    out = permute_groups(labels, groups, np.random.default_rng(0))
     assert sorted(out[:2]) == [0, 1]
     assert sorted(out[2:]) == [0, 1]
 
@@ -70,15 +70,15 @@ def test_a_few_mixed_blocks_do_not_hide_the_signal(n_mixed):
     labels = rng.permutation(np.arange(80) % 2)
     features = rng.normal(size=(80, 10))
     features[:, :3] += 2.0 * labels[:, None]
-    blocks = []
+    groups = []
     for k in range(n_mixed):
         a = np.flatnonzero(labels == 0)[k]
         b = np.flatnonzero(labels == 1)[k]
         features[b] = features[a]
-        blocks.append(np.array([a, b]))
-    taken = np.concatenate(blocks)
-    blocks += [np.array([i]) for i in range(80) if i not in taken]
-    test = signal_test(grid(features), labels, blocks, rng, 199)
+        groups.append(np.array([a, b]))
+    taken = np.concatenate(groups)
+    groups += [np.array([i]) for i in range(80) if i not in taken]
+    test = signal_test(grid(features), labels, groups, rng, 199)
     assert test.p <= 0.01
     assert test.null_accuracies.mean() < 0.6
     assert test.moved > 0.8
@@ -86,21 +86,21 @@ def test_a_few_mixed_blocks_do_not_hide_the_signal(n_mixed):
 
 def test_blocks_that_leave_nothing_to_shuffle_are_told():
     labels = np.repeat([0, 1, 0], [4, 5, 7])
-    blocks = [np.arange(4), np.arange(4, 9), np.arange(9, 16)]
+    groups = [np.arange(4), np.arange(4, 9), np.arange(9, 16)]
     features = np.random.default_rng(0).normal(size=(16, 4))
-    test = signal_test(grid(features), labels, blocks, np.random.default_rng(0), 99)
+    test = signal_test(grid(features), labels, groups, np.random.default_rng(0), 99)
     assert test.moved == 0
 
 
 def test_permutations_that_say_the_same_count_against_the_signal():
     """Three blocks of one class each: any order of them is as good, whatever rounding says."""
     labels = np.repeat([0, 1, 2], 60)
-    blocks = [np.arange(60 * i, 60 * i + 60) for i in range(3)]
+    groups = [np.arange(60 * i, 60 * i + 60) for i in range(3)]
     for seed in range(8):
         rng = np.random.default_rng(seed)
         features = rng.normal(size=(180, 24))
         features[:, :3] += 5.0 * np.eye(3)[labels]
-        test = signal_test(grid(features), labels, blocks, rng, 999)
+        test = signal_test(grid(features), labels, groups, rng, 999)
         assert test.p > 0.1
         assert test.moved == 0.0, "six orders of three blocks: nothing can be told from them"
 
@@ -133,8 +133,8 @@ def test_a_plain_signal_is_settled_early():
 
 def test_stopping_early_keeps_the_level(monkeypatch):
     """At p <= 0.01 no more than 1.5 % of 2,000 sets without signal, and p <= 0.1 stays fair."""
-    # What `permute_blocks` comes to for single rows, in a third of the time.
-    monkeypatch.setattr(permutation, "permute_blocks", lambda y, _blocks, rng: rng.permutation(y))
+    # What `permute_groups` comes to for single rows, in a third of the time.
+    monkeypatch.setattr(permutation, "permute_groups", lambda y, _groups, rng: rng.permutation(y))
     rng = np.random.default_rng(7)
     p, labels = [], np.arange(10) % 2
     for _ in range(2000):

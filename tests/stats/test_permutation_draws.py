@@ -15,21 +15,21 @@ def blocked(draw):
     classes = draw(st.lists(st.integers(0, 3), min_size=len(sizes), max_size=len(sizes)))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     rows = rng.permutation(sum(sizes))
-    groups = np.split(rows, np.cumsum(sizes)[:-1])
+    group_rows = np.split(rows, np.cumsum(sizes)[:-1])
     labels = np.empty(len(rows), dtype=np.int64)
-    for members, label in zip(groups, classes, strict=True):
+    for members, label in zip(group_rows, classes, strict=True):
         labels[members] = label
-    return labels, groups, rng
+    return labels, group_rows, rng
 
 
 @given(blocked())
 def test_every_row_once_and_every_block_in_one_piece(case):
-    labels, groups, rng = case
-    rows, ends = spread_order(labels, groups, rng)
+    labels, group_rows, rng = case
+    rows, ends = spread_order(labels, group_rows, rng)
     assert sorted(rows) == list(range(len(labels)))
     pieces = np.split(rows, ends[:-1])
     assert ends[-1] == len(labels)
-    assert sorted(map(tuple, pieces)) == sorted(map(tuple, groups))
+    assert sorted(map(tuple, pieces)) == sorted(map(tuple, group_rows))
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(0, 99))

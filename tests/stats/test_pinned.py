@@ -38,8 +38,8 @@ def of_intervals():
     uneven = np.array([0, 0, 0, 1, 1, 2])
     few = np.array([1.0, 0, 1, 1, 0, 1])
     return (
-        intervals.number_blocks(PAIRS),
-        intervals.block_sizes(uneven),
+        intervals.number_groups(PAIRS),
+        intervals.group_sizes(uneven),
         intervals.kish(uneven),
         [intervals.standard_error(numbers(), b) for b in (BLOCKS, np.zeros(N), np.arange(N))],
         [intervals.effective_size(coins(p), BLOCKS) for p in (0.1, 0.5, 1.1)],
@@ -63,11 +63,11 @@ def of_paired():
     a, b = coins(0.8), coins(0.6, 1)
     uneven = np.minimum(np.arange(N), 12)
     told = [
-        paired.difference(one, other, blocks, np.random.default_rng(2), 300)
+        paired.difference(one, other, groups, np.random.default_rng(2), 300)
         for one, other in ((a, b), (b, a), (a, a), (a, a * 0))
-        for blocks in (BLOCKS, uneven, np.zeros(N))
+        for groups in (BLOCKS, uneven, np.zeros(N))
     ]
-    means = [paired.mean_interval(a, blocks) for blocks in (BLOCKS, uneven, np.zeros(N))]
+    means = [paired.mean_interval(a, groups) for groups in (BLOCKS, uneven, np.zeros(N))]
     two = [paired.mean_interval(np.array([0.2, 0.7, 0.4]), np.array(g)) for g in ([0, 0, 1],)]
     p = [0.04, 0.01, 0.03, 0.01, 0.9, 0.5]
     return told, means, two, paired.holm(p), paired.holm([0.2]), paired.holm([])
@@ -76,9 +76,9 @@ def of_paired():
 def of_paired_hits():
     a, b = coins(0.8), coins(0.6, 1)
     found = [
-        paired.hits_difference(one, other, blocks, inflation)
+        paired.hits_difference(one, other, groups, inflation)
         for one, other in ((a, b), (b, a), (a, a), (a, 1 - a))
-        for blocks in (np.arange(N), BLOCKS, np.minimum(np.arange(N), 3))
+        for groups in (np.arange(N), BLOCKS, np.minimum(np.arange(N), 3))
         for inflation in (1.0, 2.0)
     ]
     return found, paired.hits_difference(np.ones(1), np.zeros(1), np.zeros(1, int))
@@ -120,8 +120,8 @@ def of_curve():
 
 def of_draws():
     return [
-        permutation.spread_order(LABELS, groups, np.random.default_rng(5))
-        for groups in (SINGLES, PAIRS)
+        permutation.spread_order(LABELS, group_rows, np.random.default_rng(5))
+        for group_rows in (SINGLES, PAIRS)
     ]
 
 
@@ -191,9 +191,9 @@ def of_precision():
 def of_permuted():
     """Blocks of one label and of two; of one size and of several; all in one."""
     told = []
-    for blocks in (np.arange(N), np.arange(N) % 3 + 3 * (BLOCKS % 5), BLOCKS, np.zeros(N, int)):
+    for groups in (np.arange(N), np.arange(N) % 3 + 3 * (BLOCKS % 5), BLOCKS, np.zeros(N, int)):
         rng = np.random.default_rng(16)
-        found = [permutation.permute_blocks(LABELS, blocks, rng) for _ in range(2)]
+        found = [permutation.permute_groups(LABELS, groups, rng) for _ in range(2)]
         moved = permutation.movable(LABELS, np.stack(found, axis=1))
         told.append((["".join(map(str, one)) for one in found], moved))
     return told, permutation.movable(np.zeros(4, int), np.zeros((4, 1), int))
@@ -209,7 +209,7 @@ def of_signal_test():
     """A strong signal stops early; none does, too; two blocks can hardly be permuted."""
     halves = [np.flatnonzero(LABELS == 0), np.flatnonzero(LABELS > 0)]
     told = []
-    for strength, groups, count in (
+    for strength, group_rows, count in (
         (2.0, SINGLES, 999),
         (0.0, SINGLES, 999),
         (0.5, PAIRS, 150),
@@ -217,7 +217,7 @@ def of_signal_test():
         (0.7, SINGLES, 30),
     ):
         rng = np.random.default_rng(18)
-        found = permutation.signal_test(inverses(strength), LABELS, groups, rng, count)
+        found = permutation.signal_test(inverses(strength), LABELS, group_rows, rng, count)
         null = found.null_accuracies
         told.append((found.p, found.accuracy, found.permutations, found.moved, null[:5], len(null)))
     # Settled within the first fifty, it goes on to a hundred and no further.

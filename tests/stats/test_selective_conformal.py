@@ -15,7 +15,7 @@ def test_new_errors_lie_inside_as_often_as_promised():
 
 
 def test_copies_promise_no_more_than_one_of_them():
-    blocks = np.repeat(np.arange(5), 4)
-    assert margin(np.arange(20.0), blocks) is None  # five independent errors promise nothing
+    groups = np.repeat(np.arange(5), 4)
+    assert margin(np.arange(20.0), groups) is None  # five independent errors promise nothing
     wide = margin(np.arange(80.0), np.repeat(np.arange(20), 4))
     assert wide >= margin(np.arange(80.0), np.arange(80))

@@ -241,7 +241,7 @@ def started(place, *words):
 
 def entered(url):
     """The page of a studio, its address changed for a cookie as browsers do."""
-    port, path = re.search(r":(\d+)(/.*)", url).groups()
+    port, path = re.search(r":(\d+)(/.*)", url).group_rows()
     link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
     link.request("GET", path)
     cookie = link.getresponse().getheader("set-cookie").partition(";")[0]

@@ -100,7 +100,7 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     plan = planned(training_data, "last:1", settings, lr=0.01)
     made = lesson(training_data, plan, HELD)
     taught, _ = learnt(made)
-    hand, *_ = by_hand(made, 10, lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9))
+    hand, *_ = by_hand(made, 10, lambda group_rows: torch.optim.SGD(group_rows, lr=0.0, momentum=0.9))
     close(state(taught.trainable.model), state(hand))
     assert changed(made, taught.trainable) == {taught.trainable.network.parts[-1].name}
 

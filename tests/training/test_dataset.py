@@ -82,8 +82,8 @@ def test_rows_keep_their_examples_labels_and_blocks(rows):
     assert labelled.holdout == len(held)
     assert [("a", "b", "c")[n] for n in labelled.labels] == [e.label for e in labelled.learn]
     assert [("a", "b", "c")[n] for n in labelled.test_labels] == [e.label for e in labelled.test]
-    numbers = labelled.blocks()
-    assert sorted(np.concatenate(labelled.groups)) == list(range(len(labelled.learn)))
+    numbers = labelled.groups()
+    assert sorted(np.concatenate(labelled.group_rows)) == list(range(len(labelled.learn)))
     for i, one in enumerate(labelled.learn):
         for j, other in enumerate(labelled.learn):
             linked = one.sha256 == other.sha256 or (one.group and one.group == other.group)
@@ -96,12 +96,12 @@ def test_rows_keep_their_examples_labels_and_blocks(rows):
 def test_the_facts_are_those_of_the_rows():
     examples = [example(n, "ab"[n % 3 == 0], group=f"g{n // 2}") for n in range(12)]
     facts = arrange(record(examples)).facts()
-    assert (facts.n, facts.n_blocks, facts.n_classes) == (12, 6, 2)
+    assert (facts.n, facts.n_groups, facts.n_classes) == (12, 6, 2)
     assert (facts.smallest_class, facts.holdout) == (4, 0)
 
 
 @pytest.mark.parametrize(
-    ("groups", "holdout", "passes"),
+    ("group_rows", "holdout", "passes"),
     [
         (1, False, False),
         (2, False, False),
@@ -110,14 +110,14 @@ def test_the_facts_are_those_of_the_rows():
         (2, True, True),
     ],
 )
-def test_there_must_be_blocks_to_hold_out_and_to_choose_by(groups, holdout, passes):
-    examples = [example(n, "ab"[n % 2], group=f"g{n % groups}") for n in range(12)]
+def test_there_must_be_blocks_to_hold_out_and_to_choose_by(group_rows, holdout, passes):
+    examples = [example(n, "ab"[n % 2], group=f"g{n % group_rows}") for n in range(12)]
     if holdout:
         examples += [example(n, "ab"[n % 2], "holdout") for n in range(4)]
     if passes:
         assert len(arrange(record(examples)).learn) == len(examples)
     else:
-        with pytest.raises(DataError, match=f"{groups} independent set"):
+        with pytest.raises(DataError, match=f"{group_rows} independent set"):
             arrange(record(examples))
 
 
@@ -127,7 +127,7 @@ def test_folds_are_whole_blocks_and_hold_out_every_row_once():
     problem = pose(labelled, plan_of(labelled))
     assert sorted(np.concatenate(problem.folds)) == list(range(60))
     for fold in problem.folds:
-        for block in labelled.groups:
+        for block in labelled.group_rows:
             assert set(block) <= set(fold) or not set(block) & set(fold)
     assert len(problem.folds) == 5
 
@@ -158,22 +158,22 @@ def test_the_evidence_looks_at_a_stratified_draw_of_whole_blocks(most):
     drawn = draw_rows(labelled, most, seed=3)
     assert most * 0.8 <= len(drawn) <= most + 1
     assert drawn.max() < 2400  # never what was set apart
-    blocks = labelled.blocks()
-    assert {b for b in blocks if b in set(blocks[drawn])} == set(blocks[drawn])
-    assert sum(np.isin(blocks[:2400], blocks[drawn])) == len(drawn)
+    groups = labelled.groups()
+    assert {b for b in groups if b in set(groups[drawn])} == set(groups[drawn])
+    assert sum(np.isin(groups[:2400], groups[drawn])) == len(drawn)
     assert labelled.labels[drawn].mean() == pytest.approx(labelled.labels[:2400].mean(), abs=0.02)
     again = draw_rows(labelled, most, seed=3)
     assert drawn.tolist() == again.tolist()
-    groups = groups_among(drawn, labelled)
-    assert sorted(np.concatenate(groups)) == list(range(len(drawn)))
-    for group in groups:
-        assert len(set(blocks[drawn[group]])) == 1
+    group_rows = groups_among(drawn, labelled)
+    assert sorted(np.concatenate(group_rows)) == list(range(len(drawn)))
+    for group in group_rows:
+        assert len(set(groups[drawn[group]])) == 1
 
 
 @pytest.mark.parametrize("sizes", [(600, 600, 600), (1700, 60, 40), (1798, 1, 1)])
 def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
-    groups = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
-    examples = [example(n, "ab"[n % 2], group=group) for n, group in enumerate(groups)]
+    group_rows = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
+    examples = [example(n, "ab"[n % 2], group=group) for n, group in enumerate(group_rows)]
     labelled = arrange(record(examples))
     drawn = draw_rows(labelled, 500, seed=0)
     assert 400 <= len(drawn) <= 500
@@ -181,7 +181,7 @@ def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
     assert len(found) >= min(3, sum(size > 1 for size in sizes) + 1)
     assert sorted(np.concatenate(found)) == list(range(len(drawn)))
     for group in found:
-        assert len({groups[row] for row in drawn[group]}) == 1
+        assert len({group_rows[row] for row in drawn[group]}) == 1
 
 
 def test_few_rows_are_all_looked_at():

@@ -244,7 +244,7 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     ties = [
         CANDIDATES[number].share
         for number, gap in gaps.items()
-        if gap.mean() <= TIE * standard_error(gap, made.room.blocks)
+        if gap.mean() <= TIE * standard_error(gap, made.room.groups)
     ]
     assert tried == ties
     expected = (

@@ -101,8 +101,8 @@ def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(training_data):
     fit = attempt.joining.fit
     assert sorted([*fit, *apart]) == made.rows.tolist()
     assert 4 <= len(apart) <= 8
-    blocks = made.room.blocks
-    assert not set(blocks[fit]) & set(blocks[apart])
+    groups = made.room.groups
+    assert not set(groups[fit]) & set(groups[apart])
     for strategy, route in (("full", None), ("full+gradual", TrainingEnd())):
         other = lesson(training_data, planned(training_data, strategy, SHORT), HELD, route=route)
         assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()

@@ -28,10 +28,10 @@ def make(n=90, classes=3, seed=0, signal=1.5):
     return features, labels
 
 
-def problem_of(labels, n_folds=5, groups=None):
-    groups = groups or tuple(np.array([i]) for i in range(len(labels)))
-    folds = tuple(np.sort(np.concatenate(groups[k::n_folds])) for k in range(n_folds))
-    return SelectionProblem(labels, int(labels.max()) + 1, groups, folds)
+def problem_of(labels, n_folds=5, group_rows=None):
+    group_rows = group_rows or tuple(np.array([i]) for i in range(len(labels)))
+    folds = tuple(np.sort(np.concatenate(group_rows[k::n_folds])) for k in range(n_folds))
+    return SelectionProblem(labels, int(labels.max()) + 1, group_rows, folds)
 
 
 def candidates(features, names, penalties=(0.01, 0.1, 1.0), kernel=True):
@@ -95,21 +95,21 @@ def test_primal_and_dual_heads_agree():
 
 def test_every_row_is_held_out_once_and_by_its_block():
     features, labels = make(n=60)
-    groups = tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))
-    problem = problem_of(labels, groups=groups)
+    group_rows = tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))
+    problem = problem_of(labels, group_rows=group_rows)
     fit = drain(fit_head(candidates(features, ["last", "equal"]), problem))
     assert np.isfinite(fit.probabilities).all()
-    assert all(len(set(fit.fold[rows])) == 1 for rows in groups)
+    assert all(len(set(fit.fold[rows])) == 1 for rows in group_rows)
 
 
 def test_a_hold_out_is_scored_but_not_chosen_on():
     features, labels = make()
-    groups = tuple(np.array([i]) for i in range(90))
-    problem = SelectionProblem(labels, 3, groups, (np.arange(60, 90),))
+    group_rows = tuple(np.array([i]) for i in range(90))
+    problem = SelectionProblem(labels, 3, group_rows, (np.arange(60, 90),))
     one = drain(fit_head(candidates(features, ["last", "equal"]), problem, choose_in=0))
     changed = labels.copy()
     changed[60:] = np.random.default_rng(1).permutation(changed[60:])
-    other = SelectionProblem(changed, 3, groups, (np.arange(60, 90),))
+    other = SelectionProblem(changed, 3, group_rows, (np.arange(60, 90),))
     two = drain(fit_head(candidates(features, ["last", "equal"]), other, choose_in=0))
     assert (one.name, one.penalty) == (two.name, two.penalty)
     np.testing.assert_allclose(one.probabilities[60:], two.probabilities[60:], rtol=1e-6)
@@ -133,11 +133,11 @@ def test_random_labels_are_estimated_at_chance():
 def test_a_class_inside_one_block_does_not_break_the_fit():
     features, labels = make(n=40, classes=3)
     labels = np.where(np.arange(40) < 3, 2, np.arange(40) % 2)
-    groups = (np.arange(3), *(np.array([i]) for i in range(3, 40)))
+    group_rows = (np.arange(3), *(np.array([i]) for i in range(3, 40)))
     fit = drain(
         fit_head(
             candidates(features, ["class-mean", "last", "logistic"]),
-            problem_of(labels, groups=groups),
+            problem_of(labels, group_rows=group_rows),
         )
     )
     assert np.isfinite(fit.probabilities).all()

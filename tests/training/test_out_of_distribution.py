@@ -50,8 +50,8 @@ def test_an_example_is_its_own_nearest_neighbour():
 def test_copies_do_not_shrink_what_counts_as_known():
     once = make(n=60)
     copies = as32({tap: np.repeat(x, 4, axis=0) for tap, x in once.items()})
-    blocks = [np.arange(4 * i, 4 * i + 4) for i in range(60)]
-    _, blocked, _ = fit_neighbours(copies.__getitem__, TAPS, blocks, seed=0)
+    groups = [np.arange(4 * i, 4 * i + 4) for i in range(60)]
+    _, blocked, _ = fit_neighbours(copies.__getitem__, TAPS, groups, seed=0)
     _, naive, _ = fit_neighbours(copies.__getitem__, TAPS, singles(240), seed=0)
     assert blocked > 1.05 * naive
 
@@ -80,12 +80,12 @@ class Few:
             yield {tap: self.features[tap][at : at + self.count] for tap in taps}
 
 
-def slowly(features, groups, points):
+def slowly(features, group_rows, points):
     """The limit by its definition: all pairs, sorted."""
     squares = ((points[:, None] - points[None]) ** 2).sum(axis=2, dtype=np.float64)
-    for rows in groups:
+    for rows in group_rows:
         squares[np.ix_(rows, rows)] = np.inf
-    k = min(5, len(points) - max(len(rows) for rows in groups))
+    k = min(5, len(points) - max(len(rows) for rows in group_rows))
     return np.quantile(np.sqrt(np.sort(squares, axis=1)[:, :k]).mean(axis=1), 0.99)
 
 
@@ -93,14 +93,14 @@ def slowly(features, groups, points):
 @pytest.mark.parametrize("pairs", [1, 700, 10**6])
 def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pairs):
     features = as32(make(n=90))
-    groups = [np.array([0, 7, 8]), *[np.array([i]) for i in range(90) if i not in (0, 7, 8)]]
-    whole, limit, k = fit_neighbours(features.__getitem__, TAPS, groups, seed=0)
+    group_rows = [np.array([0, 7, 8]), *[np.array([i]) for i in range(90) if i not in (0, 7, 8)]]
+    whole, limit, k = fit_neighbours(features.__getitem__, TAPS, group_rows, seed=0)
     monkeypatch.setattr(out_of_distribution, "PAIRS", pairs)
-    cut, cut_limit, cut_k = fit_neighbours(Few(features, count), TAPS, groups, seed=0)
+    cut, cut_limit, cut_k = fit_neighbours(Few(features, count), TAPS, group_rows, seed=0)
     assert (cut_limit, cut_k) == (limit, k)
     for name in ("offset", "scale", "points"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
-    slow = slowly(features, groups, whole.points.astype(np.float32))
+    slow = slowly(features, group_rows, whole.points.astype(np.float32))
     assert limit == pytest.approx(slow, rel=1e-5)
     asked = join(as32(make(n=20, seed=2)))
     for one, other in zip(cut.nearest(asked, 3), whole.nearest(asked, 3), strict=True):
@@ -152,10 +152,10 @@ def test_many_examples_are_compared_block_by_block(monkeypatch):
     """The same distances, and the same limit, as all at once."""
     rng = np.random.default_rng(3)
     features = {TAPS[0]: rng.normal(size=(90, 12)).astype(np.float32)}
-    groups = [np.array([row]) for row in range(80)] + [np.arange(80, 90)]
-    whole = fit_neighbours(features.__getitem__, TAPS[:1], groups, seed=0)
+    group_rows = [np.array([row]) for row in range(80)] + [np.arange(80, 90)]
+    whole = fit_neighbours(features.__getitem__, TAPS[:1], group_rows, seed=0)
     monkeypatch.setattr(out_of_distribution, "BLOCK", 7)
-    parted = fit_neighbours(features.__getitem__, TAPS[:1], groups, seed=0)
+    parted = fit_neighbours(features.__getitem__, TAPS[:1], group_rows, seed=0)
     assert np.array_equal(parted[0].points, whole[0].points)
     assert parted[1] == pytest.approx(whole[1], rel=1e-12)
     assert parted[2] == whole[2]

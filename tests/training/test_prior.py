@@ -43,10 +43,10 @@ def older(classes=("cat", "ant", "cow"), taps=TAPS[1:], seed=9, signal=1.5, name
     return prior_of(taps, widths, head, names, classes)
 
 
-def problem_of(labels, n_folds=5, groups=None):
-    groups = groups or tuple(np.array([i]) for i in range(len(labels)))
-    folds = tuple(np.sort(np.concatenate(groups[k::n_folds])) for k in range(n_folds))
-    return SelectionProblem(labels, int(labels.max()) + 1, groups, folds)
+def problem_of(labels, n_folds=5, group_rows=None):
+    group_rows = group_rows or tuple(np.array([i]) for i in range(len(labels)))
+    folds = tuple(np.sort(np.concatenate(group_rows[k::n_folds])) for k in range(n_folds))
+    return SelectionProblem(labels, int(labels.max()) + 1, group_rows, folds)
 
 
 def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):
@@ -78,18 +78,18 @@ def minimised(features, labels, prior, profile, penalty, learn):
 
 
 @pytest.mark.parametrize("name", ["last", "late"])
-@pytest.mark.parametrize("groups", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))])
-def test_trials_and_refit_equal_minimising_anew(name, groups):
+@pytest.mark.parametrize("group_rows", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))])
+def test_trials_and_refit_equal_minimising_anew(name, group_rows):
     """Re-centring, blocks, nested folds and weights over the union of taps, all at once."""
     features, labels = make()
-    prior, problem = older(), problem_of(labels, groups=groups)
+    prior, problem = older(), problem_of(labels, group_rows=group_rows)
     head, profile = family(features, prior, name, (0.1,)), profiles(TAPS)[name]
     everything = np.arange(len(labels))
     for (keep, fold), (trial,) in zip(problem.training_sets(), head.trials(problem), strict=True):
         slow = minimised(features, labels, prior, profile, 0.1, keep)
         np.testing.assert_allclose(trial.outside, slow[fold], atol=2e-4)
     fit = head.refit(problem, 0.1)
-    for rows in problem.groups:
+    for rows in problem.group_rows:
         learn = np.setdiff1d(everything, rows)
         slow = minimised(features, labels, prior, profile, 0.1, learn)
         np.testing.assert_allclose(fit.scores[rows], slow[rows], atol=2e-4)
@@ -193,7 +193,7 @@ def test_the_families_are_those_that_were_named():
 def test_a_class_inside_one_block_does_not_break_the_fit():
     features, _ = make(n=40)
     labels = np.where(np.arange(40) < 3, 2, np.arange(40) % 2)
-    groups = (np.arange(3), *(np.array([i]) for i in range(3, 40)))
+    group_rows = (np.arange(3), *(np.array([i]) for i in range(3, 40)))
     head = family(features, older())
-    fit = drain(fit_head({"last+prior": head}, problem_of(labels, groups=groups)))
+    fit = drain(fit_head({"last+prior": head}, problem_of(labels, group_rows=group_rows)))
     assert np.isfinite(fit.probabilities).all()

@@ -10,11 +10,11 @@ from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.training import selection
 
 
-def cross_calibrated(scores, labels, fold, blocks=None, temperature=3.0):
+def cross_calibrated(scores, labels, fold, groups=None, temperature=3.0):
     """Rows that stand alone, beside a head with a calibration of its own."""
     before = Calibration(temperature, np.zeros(scores.shape[1]))
-    blocks = np.arange(len(labels)) if blocks is None else blocks
-    return selection.cross_calibrated(scores, labels, fold, blocks, before)
+    groups = np.arange(len(labels)) if groups is None else groups
+    return selection.cross_calibrated(scores, labels, fold, groups, before)
 
 
 def held(n=60, k=3, n_folds=5, seed=0):
@@ -25,11 +25,11 @@ def held(n=60, k=3, n_folds=5, seed=0):
     return scores, labels, np.arange(n) % n_folds
 
 
-def slow(scores, labels, groups):
+def slow(scores, labels, group_rows):
     """Each row by a calibration of all rows of other groups."""
     found = np.full(scores.shape, np.nan)
     for row in range(len(labels)):
-        others = groups != groups[row]
+        others = group_rows != group_rows[row]
         fit = fit_temperature(scores[others], labels[others])
         found[row] = np.exp(log_probabilities(scores[[row]], fit))[0]
     return found
@@ -104,9 +104,9 @@ def test_few_held_out_rows_keep_the_calibration_that_the_head_had():
 
 def test_copies_of_one_picture_are_calibrated_by_the_others():
     scores, labels, _ = held(40)
-    blocks = np.arange(40) // 2
-    p, _ = cross_calibrated(scores, labels, np.zeros(40, int), blocks)
-    np.testing.assert_allclose(p, slow(scores, labels, blocks % 5), rtol=1e-9)
+    groups = np.arange(40) // 2
+    p, _ = cross_calibrated(scores, labels, np.zeros(40, int), groups)
+    np.testing.assert_allclose(p, slow(scores, labels, groups % 5), rtol=1e-9)
 
 
 def test_what_one_half_leans_to_and_the_other_away_from_is_not_carried_over():

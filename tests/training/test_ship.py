@@ -39,13 +39,13 @@ def _right(p, labels):
     return (p.argmax(axis=1) == labels).mean()
 
 
-def _slow(share, probe, before, tuned, labels, fold, blocks):
+def _slow(share, probe, before, tuned, labels, fold, groups):
     """What a share answers, calibrated on other parts."""
     if share == 0:
         return probe
     scores = at_full_size(probe, before, tuned, share=share)
     plain = Calibration(1.0, np.zeros(probe.shape[1]))
-    return cross_calibrated(scores, labels, fold, blocks, plain)[0]
+    return cross_calibrated(scores, labels, fold, groups, plain)[0]
 
 
 # ---- at full size --------------------------------------------------------------------------
@@ -122,9 +122,9 @@ def test_a_worse_fine_tuned_network_leaves_the_linear_probe():
     assert (found.probabilities == probe).all()
 
 
-def _calibrated(p, labels, fold, blocks):
+def _calibrated(p, labels, fold, groups):
     plain = Calibration(1.0, np.zeros(K))
-    return cross_calibrated(np.log(p), labels, fold, blocks, plain)[0]
+    return cross_calibrated(np.log(p), labels, fold, groups, plain)[0]
 
 
 def test_the_same_answers_leave_the_linear_probe():
@@ -170,15 +170,15 @@ def test_a_strategy_that_is_set_ships_whatever_the_rows_say(tuned):
 
 
 def test_rows_that_were_never_held_out_do_not_count():
-    probe, _, tuned, labels, fold, blocks = _case(100, 0.5, 0.9)
+    probe, _, tuned, labels, fold, groups = _case(100, 0.5, 0.9)
     fold = np.where(np.arange(100) < 60, -1, 0)
     probe[fold < 0], tuned[fold < 0] = np.nan, np.nan
-    found = decide(probe, probe, tuned, labels, fold, blocks)
+    found = decide(probe, probe, tuned, labels, fold, groups)
     assert np.isfinite(found.ahead)
     for answers in (found.probabilities, found.tuned, found.option.probabilities):
         assert np.isnan(answers[fold < 0]).all()
         assert np.isfinite(answers[fold >= 0]).all()
-    alone = decide(*(one[60:] for one in (probe, probe, tuned, labels, fold, blocks)))
+    alone = decide(*(one[60:] for one in (probe, probe, tuned, labels, fold, groups)))
     np.testing.assert_array_equal(found.probabilities[60:], alone.probabilities)
     assert (found.kind, found.ahead) == (alone.kind, alone.ahead)
 
@@ -189,22 +189,22 @@ def test_a_share_is_one_of_those_that_are_tried():
 
 @pytest.mark.parametrize("how", ["is_apart", "is_paired"])
 def test_a_network_that_did_not_begin_with_the_probes_head_is_judged_by_what_it_says(how):
-    probe, _, tuned, labels, fold, blocks = _case(300, 0.4, 0.9)
+    probe, _, tuned, labels, fold, groups = _case(300, 0.4, 0.9)
     half = _said(labels, 0.3, np.random.default_rng(3))
-    found = decide(probe, half, tuned, labels, fold, blocks, is_set=True, **{how: True})
-    other = decide(probe, probe, tuned, labels, fold, blocks, is_set=True)
+    found = decide(probe, half, tuned, labels, fold, groups, is_set=True, **{how: True})
+    other = decide(probe, probe, tuned, labels, fold, groups, is_set=True)
     np.testing.assert_allclose(found.probabilities, other.probabilities)
     assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels), abs=0.02)
 
 
 def test_layers_that_learnt_from_pairs_ship_by_how_often_they_are_right():
     """Their probabilities are surer than they are right, and no mean of both is tried."""
-    probe, _, _, labels, fold, blocks = _case(60, 0.5, 0.9)
+    probe, _, _, labels, fold, groups = _case(60, 0.5, 0.9)
     tuned = _said(labels, 0.85, np.random.default_rng(3), sure=12.0)
-    found = decide(probe, probe, tuned, labels, fold, blocks, is_paired=True)
+    found = decide(probe, probe, tuned, labels, fold, groups, is_paired=True)
     assert found.kind == TUNED
     assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels))
-    worse = decide(tuned, tuned, probe, labels, fold, blocks, is_paired=True)
+    worse = decide(tuned, tuned, probe, labels, fold, groups, is_paired=True)
     assert worse.kind == HEAD
     assert worse.ahead < 0
 

@@ -57,10 +57,10 @@ def problem_of(labels, sizes):
     """Blocks of these sizes, then singles; five folds of whole blocks."""
     ends = np.cumsum([0, *sizes])
     order = np.random.default_rng(3).permutation(N)
-    groups = [np.sort(order[a:b]) for a, b in pairwise(ends)]
-    groups += [np.array([row]) for row in np.sort(order[ends[-1] :])]
-    folds = tuple(np.sort(np.concatenate(groups[k::5])) for k in range(5))
-    return SelectionProblem(labels, CLASSES, tuple(groups), folds)
+    group_rows = [np.sort(order[a:b]) for a, b in pairwise(ends)]
+    group_rows += [np.array([row]) for row in np.sort(order[ends[-1] :])]
+    folds = tuple(np.sort(np.concatenate(group_rows[k::5])) for k in range(5))
+    return SelectionProblem(labels, CLASSES, tuple(group_rows), folds)
 
 
 def same(one, other, atol):
@@ -109,11 +109,11 @@ def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
 
 def test_stretches_hold_whole_blocks_and_every_row_once(monkeypatch):
     monkeypatch.setattr(sketched_ridge, "STRETCH", 5)
-    groups = [np.array([0, 3]), np.array([1, 2, 4]), np.array([5]), np.arange(6, 20)]
-    found = [*stretches(groups)]
+    group_rows = [np.array([0, 3]), np.array([1, 2, 4]), np.array([5]), np.arange(6, 20)]
+    found = [*stretches(group_rows)]
     assert [len(rows) for rows, _ in found] == [5, 1, 14]
     assert np.concatenate([rows for rows, _ in found]).tolist() == [0, 3, 1, 2, 4, *range(5, 20)]
     for rows, within in found:
         assert np.concatenate(within).tolist() == list(range(len(rows)))
-        assert all(any(np.array_equal(rows[w], g) for g in groups) for w in within)
+        assert all(any(np.array_equal(rows[w], g) for g in group_rows) for w in within)
     assert [*stretches([])] == []

@@ -27,9 +27,9 @@ def made(features, names=NAMES):
 
 
 def posed(truth, target):
-    groups = tuple(np.array([row]) for row in range(len(truth)))
-    folds = tuple(np.sort(np.concatenate(groups[part::5])) for part in range(5))
-    return SelectionProblem(truth, target.n_outputs(truth), groups, folds, target)
+    group_rows = tuple(np.array([row]) for row in range(len(truth)))
+    folds = tuple(np.sort(np.concatenate(group_rows[part::5])) for part in range(5))
+    return SelectionProblem(truth, target.n_outputs(truth), group_rows, folds, target)
 
 
 def numbers(n=80, seed=0, signal=1.0):

@@ -46,17 +46,17 @@ def seen(network, name, wanted):
 def fitted(network, read, wanted, seed=0):
     """A head as `fit_head` gives it: weights in the scale of the taps, with a calibration."""
     rng = np.random.default_rng(seed)
-    blocks = []
+    groups = []
     for tap in wanted:
         spread = read(tap).std(axis=0).astype(np.float64)
         alive = spread > 1e-6 * spread.max()
         scale = np.where(alive, 1 / np.where(alive, spread, 1), 0) / np.sqrt(max(alive.sum(), 1))
-        blocks.append(rng.normal(size=(K, len(spread))) * scale)
+        groups.append(rng.normal(size=(K, len(spread))) * scale)
     return HeadFit(
         name="equal",
         penalty=1.0,
         taps=tuple(wanted),
-        weight=np.concatenate(blocks, axis=1).astype(np.float32),
+        weight=np.concatenate(groups, axis=1).astype(np.float32),
         bias=rng.normal(size=K).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.3, -0.2, -0.1])),
         probabilities=np.full((N, K), 1 / K),

@@ -64,11 +64,11 @@ def test_candidates_are_the_looks_then_the_shares_of_the_whole_way():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
-    scores, labels, fold, blocks = task(seed=seed)
-    found = choose(scores, labels, fold, blocks, plain())
+    scores, labels, fold, groups = task(seed=seed)
+    found = choose(scores, labels, fold, groups, plain())
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.route == CANDIDATES[found.candidate]
-    part = cross_parts(blocks)
+    part = cross_parts(groups)
     for number in range(PARTS):
         inside = part == number
         best = slow_losses(scores[:, ~inside], labels[~inside]).argmin()
@@ -77,9 +77,9 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_are_calibrated_on_the_other_parts(seed):
-    scores, labels, fold, blocks = task(seed=seed, k=3)
-    found = choose(scores, labels, fold, blocks, plain(3)).losses
-    part = cross_parts(blocks)
+    scores, labels, fold, groups = task(seed=seed, k=3)
+    found = choose(scores, labels, fold, groups, plain(3)).losses
+    part = cross_parts(groups)
     for number in range(PARTS):
         inside = np.flatnonzero(part == number)
         for candidate, one in enumerate(scores):
@@ -92,14 +92,14 @@ def test_losses_are_calibrated_on_the_other_parts(seed):
 @given(seed=st.integers(0, 1000), folds=st.integers(1, 5), n=st.integers(24, 80))
 def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n):
     """Not even by way of the calibration under which the other parts are judged."""
-    scores, labels, fold, blocks = task(n, folds=folds, seed=seed)
-    before = choose(scores, labels, fold, blocks, plain())
-    part = cross_parts(blocks)
+    scores, labels, fold, groups = task(n, folds=folds, seed=seed)
+    before = choose(scores, labels, fold, groups, plain())
+    part = cross_parts(groups)
     number = seed % PARTS
     inside = part == number
     changed = labels.copy()
     changed[inside] = np.random.default_rng(seed).permutation(1 - labels[inside])
-    after = choose(scores, changed, fold, blocks, plain())
+    after = choose(scores, changed, fold, groups, plain())
     np.testing.assert_array_equal(before.scores[inside], after.scores[inside])
 
 
@@ -107,22 +107,22 @@ def test_their_say_in_the_others_is_real():
     """The property above would hold of a choice that looks at no label at all."""
     moved = 0
     for seed in range(20):
-        scores, labels, fold, blocks = task(seed=seed)
-        one = choose(scores, labels, fold, blocks, plain()).scores
-        two = choose(scores, 1 - labels, fold, blocks, plain()).scores
+        scores, labels, fold, groups = task(seed=seed)
+        one = choose(scores, labels, fold, groups, plain()).scores
+        two = choose(scores, 1 - labels, fold, groups, plain()).scores
         moved += not np.array_equal(one, two)
     assert moved > 10
 
 
 def test_parts_keep_blocks_whole():
     scores, labels, _, _ = task(40)
-    fold, blocks = np.where(np.arange(40) < 30, 0, -1), np.arange(40) // 3
-    found = choose(scores, labels, fold, blocks, plain())
+    fold, groups = np.where(np.arange(40) < 30, 0, -1), np.arange(40) // 3
+    found = choose(scores, labels, fold, groups, plain())
     assert np.isfinite(found.scores[:30]).all()
     assert np.isnan(found.scores[30:]).all()
     assert np.isnan(found.losses[:, 30:]).all()
     for number in range(PARTS):
-        inside = (np.unique(blocks[:30], return_inverse=True)[1] % PARTS) == number
+        inside = (np.unique(groups[:30], return_inverse=True)[1] % PARTS) == number
         best = slow_losses(scores[:, :30][:, ~inside], labels[:30][~inside]).argmin()
         np.testing.assert_array_equal(found.scores[:30][inside], scores[best, :30][inside])
 
@@ -135,10 +135,10 @@ def test_one_block_alone_cannot_choose_for_itself():
 
 @pytest.mark.parametrize("n", range(1, LEAST))
 def test_few_rows_choose_nothing(n):
-    scores, labels, fold, blocks = task(30)
+    scores, labels, fold, groups = task(30)
     fold[n:] = -1
     scores[:, n:] = np.nan
-    found = choose(scores, labels, fold, blocks, plain())
+    found = choose(scores, labels, fold, groups, plain())
     assert found.candidate == END
     np.testing.assert_array_equal(found.scores, scores[END])
     for candidate, one in enumerate(scores):
@@ -147,8 +147,8 @@ def test_few_rows_choose_nothing(n):
 
 
 def test_where_all_are_alike_training_goes_to_its_end():
-    scores, labels, fold, blocks = task()
-    found = choose(np.repeat(scores[:1], C, axis=0), labels, fold, blocks, plain())
+    scores, labels, fold, groups = task()
+    found = choose(np.repeat(scores[:1], C, axis=0), labels, fold, groups, plain())
     assert found.candidate == END
 
 
@@ -156,40 +156,40 @@ def test_where_all_are_alike_training_goes_to_its_end():
 @pytest.mark.parametrize("others", [0, 1])
 def test_what_is_no_number_is_never_taken(bad, others):
     """Even where it is the end, and where it would be the first that `argmin` meets."""
-    scores, labels, fold, blocks = task()
+    scores, labels, fold, groups = task()
     scores[2] = 9 * np.eye(2)[labels]  # the best by far
     for broken in (0, END, 2):
         spoilt = scores.copy()
         spoilt[broken, 7 if others else slice(None)] = bad
-        found = choose(spoilt, labels, fold, blocks, plain())
+        found = choose(spoilt, labels, fold, groups, plain())
         assert found.candidate == (2 if broken != 2 else found.candidate) != broken
         assert np.isfinite(found.scores).all()
         assert (found.losses[broken] == WORST).all()
 
 
 def test_where_nothing_is_a_number_it_is_the_end():
-    scores, labels, fold, blocks = task()
-    found = choose(scores * np.nan, labels, fold, blocks, plain())
+    scores, labels, fold, groups = task()
+    found = choose(scores * np.nan, labels, fold, groups, plain())
     assert found.candidate == END
 
 
 def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
-    scores, labels, fold, blocks = task()
+    scores, labels, fold, groups = task()
     sure = 1e6 * np.eye(2)[labels]
     sure[0] *= -1
     scores[0] = sure
-    found = choose(scores, labels, fold, blocks, plain())
+    found = choose(scores, labels, fold, groups, plain())
     assert found.losses.max() <= WORST
     assert round(WORST / np.log(10)) == 12
 
 
 def test_the_usual_end_is_taken_where_no_other_is_better():
-    scores, labels, fold, blocks = task(seed=0)
+    scores, labels, fold, groups = task(seed=0)
     same = np.repeat(scores[:1], len(scores), axis=0)
-    assert choose(same, labels, fold, blocks, plain(), usual=2).candidate == 2
+    assert choose(same, labels, fold, groups, plain(), usual=2).candidate == 2
     lone = np.full_like(same, np.nan)
     lone[3] = scores[0]
-    assert choose(lone, labels, fold, blocks, plain(), usual=3).candidate == 3
+    assert choose(lone, labels, fold, groups, plain(), usual=3).candidate == 3
     np.testing.assert_array_equal(
-        choose(lone, labels, fold, blocks, plain(), usual=3).scores, scores[0]
+        choose(lone, labels, fold, groups, plain(), usual=3).scores, scores[0]
     )

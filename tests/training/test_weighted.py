@@ -31,10 +31,10 @@ def test_whole_weights_are_repeated_rows_in_all_that_is_chosen():
     times = np.random.default_rng(2).integers(1, 4, 30)
     again = np.repeat(np.arange(30), times)
     alone = tuple(np.array([row]) for row in range(30))
-    blocks = tuple(np.flatnonzero(again == row) for row in range(30))
+    groups = tuple(np.flatnonzero(again == row) for row in range(30))
     one = fit_linear(Weighed(x, labels, 3, times.astype(float), alone), PENALTIES)
     ones = np.ones(len(again))
-    other = fit_linear(Weighed(x[again], labels[again], 3, ones, blocks), PENALTIES)
+    other = fit_linear(Weighed(x[again], labels[again], 3, ones, groups), PENALTIES)
     assert one.penalty == other.penalty
     for a, b in zip(one.calibrated(), other.calibrated(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)

@@ -194,7 +194,7 @@ def _try_all(
     room = TrainingContext(
         source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
-        blocks=labelled.blocks(),
+        groups=labelled.groups(),
         before=take_digests(training_data.look.network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
@@ -265,7 +265,7 @@ def _losses(scores: Array, labels: Rows) -> Array:
 
 def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateProbe:
     """Each rate beside the best, by the same rows."""
-    blocks = lesson.room.blocks[lesson.held]
+    groups = lesson.room.groups[lesson.held]
     alive = [one.losses for one in found if one.losses is not None]
     best = min(alive, key=lambda losses: float(losses.mean()), default=None)
     tried = []
@@ -279,7 +279,7 @@ def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateP
                 loss=float(one.losses.mean()),
                 accuracy=float(one.hits.mean()),
                 behind=float(gap.mean()),
-                error=standard_error(gap, blocks),
+                error=standard_error(gap, groups),
             )
         tried.append(plain)
     return RateProbe(

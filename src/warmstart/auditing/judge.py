@@ -22,7 +22,7 @@ from warmstart.data import thumbnails
 from warmstart.data.dataset import Columns, Listing, joined, some, under, unreadable
 from warmstart.data.near_duplicates import Pair, are_scenes, compared, find_twins, scenes
 from warmstart.data.sources import Source, list_source
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.metrics import scores
@@ -323,7 +323,7 @@ class _Lot:
 
     examples: tuple[Example, ...]
     labels: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    groups: NDArray[np.int64]
     scores: NDArray[np.float64]
 
     @property
@@ -335,12 +335,12 @@ class _Lot:
     def some(self, keep: NDArray[np.bool_]) -> _Lot:
         """Some of them."""
         examples = tuple(e for e, is_kept in zip(self.examples, keep, strict=True) if is_kept)
-        return _Lot(examples, self.labels[keep], self.blocks[keep], self.scores[keep])
+        return _Lot(examples, self.labels[keep], self.groups[keep], self.scores[keep])
 
     def measured(self) -> Scores:
         """All metrics."""
         p = probabilities(self.scores, Calibration(1.0, np.zeros(self.scores.shape[1])))
-        return scores(p, self.labels, self.blocks)
+        return scores(p, self.labels, self.groups)
 
 
 def settle_names(
@@ -435,8 +435,8 @@ def _judged(
         leaks_by="near copies" if n_train else "bytes" if model.learnt else "nothing",
         trained_on=n_train or len(model.learnt),
         train=_train(_lot(seen, names, found, "train"), clean.measured(), n_train),
-        classes=per_class(clean.predicted, clean.labels, clean.blocks, names.outputs),
-        calibration=reliability(clean.scores, clean.labels, clean.blocks, rng),
+        classes=per_class(clean.predicted, clean.labels, clean.groups, names.outputs),
+        calibration=reliability(clean.scores, clean.labels, clean.groups, rng),
         findings=(*_problems(listing, seen), *found.findings, *_fed_in(model, seen, test, rng)),
         unknown_classes=tuple(sorted({row.label for row in strangers})),
         unknown_images=len(strangers),
@@ -450,7 +450,7 @@ def _lot(seen: InferenceResult, names: Names, found: Overlap, split: str) -> _Lo
     examples = tuple(seen.examples[seen.asked[k]] for k in rows)
     labels = np.array([number[example.label] for example in examples], dtype=np.int64)
     return _Lot(
-        examples, labels, blocks(examples, found.twins), seen.scores[rows].astype(np.float64)
+        examples, labels, group_numbers(examples, found.twins), seen.scores[rows].astype(np.float64)
     )
 
 
@@ -460,7 +460,7 @@ def _better_order(test: _Lot) -> float | None:
     Of the labels the order is chosen by; what it gains on outputs that say nothing stays well
     below `ANOTHER_ORDER` from `LEAST_FOR_ORDER` blocks on.
     """
-    if len(np.unique(test.blocks)) < LEAST_FOR_ORDER:
+    if len(np.unique(test.groups)) < LEAST_FOR_ORDER:
         return None
     n, k = test.scores.shape
     table = np.zeros((k, k))
@@ -480,7 +480,7 @@ def _train(lot: _Lot, unseen: Scores, of: int) -> TrainGap | None:
     if not lot.examples:
         return None
     right = (lot.predicted == lot.labels).astype(float)
-    own = proportion(right, lot.blocks)
+    own = proportion(right, lot.groups)
     value, low, high = gap(own, (unseen.accuracy, unseen.low, unseen.high))
     return TrainGap(
         n=len(right),
@@ -508,7 +508,7 @@ def _fed_in(
     rows = [row for row, example in enumerate(test.examples) if example.id in seen.kept]
     rows = [int(row) for row in rng.permutation(rows)]
     pixels = [seen.kept[test.examples[row].id] for row in rows]
-    found = try_habits(model, pixels, test.labels[rows], test.blocks[rows])
+    found = try_habits(model, pixels, test.labels[rows], test.groups[rows])
     return () if found is None else (found,)
 
 

@@ -32,7 +32,7 @@ def try_habits(
     model: ExternalClassifier,
     pixels: Sequence[Pixels],
     labels: NDArray[np.int64],
-    blocks: NDArray[np.int64],
+    groups: NDArray[np.int64],
 ) -> Finding | None:
     """A finding where the model is clearly more often right under another usual habit.
 
@@ -52,7 +52,7 @@ def try_habits(
             found = _hits(model, lot, truth, habits[name]) - now
             gains[name] = np.concatenate([gains[name], found])
         gains = {name: gain for name, gain in gains.items() if gain.mean() > 0}
-    return _finding(gains, habits, blocks, tried)
+    return _finding(gains, habits, groups, tried)
 
 
 def others(present: Preprocessing, images: NDArray[np.uint8]) -> dict[str, Habit]:
@@ -92,13 +92,13 @@ def _hits(
 
 
 def _finding(
-    gains: Mapping[str, Array], habits: Mapping[str, Habit], blocks: NDArray[np.int64], tried: int
+    gains: Mapping[str, Array], habits: Mapping[str, Habit], groups: NDArray[np.int64], tried: int
 ) -> Finding | None:
     if not gains:
         return None
     best = max(gains, key=lambda name: float(gains[name].mean()))
     gain = gains[best].astype(np.float64)
-    own = np.unique(blocks[: len(gain)], return_inverse=True)[1]
+    own = np.unique(groups[: len(gain)], return_inverse=True)[1]
     sums = np.bincount(own, weights=gain)
     ups, downs = int((sums > 0).sum()), int((sums < 0).sum())
     value, low, high = mean_interval(gain, own)

@@ -281,13 +281,13 @@ _T = 1.96
 
 def judged_text(found: AuditedModel) -> str:
     """Model, accuracy, whether it is as sure as it is right, leaks, findings, classes."""
-    blocks = [
+    groups = [
         [*_model(found), *_names(found)],
         [column("Accuracy", "\n".join(_accuracy(found))), column("Sure", "\n".join(_sure(found)))],
         [column("Leaks", _leaks(found)), *_findings(found.findings)],
         _classes(found.classes, found.n_classes),
     ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n\n".join("\n".join(block) for block in groups if block)
 
 
 def _model(found: AuditedModel) -> list[str]:

@@ -23,7 +23,7 @@ ISSUES = "label_issues.csv"
 def check_text(found: Checked, words: Sequence[str]) -> str:
     """Verdict, evidence, findings, and what to type next; `words` name the data again."""
     is_silent = found.verdict.kind == "no-signal"
-    blocks = [
+    groups = [
         no_signal_text(found.verdict, found.data, found.task or "classify")
         if is_silent
         else column("Verdict", sentence(found.verdict.sentence)),
@@ -32,7 +32,7 @@ def check_text(found: Checked, words: Sequence[str]) -> str:
         *([] if found.label_issues.count else [_labels(found)]),
         "\n".join(_next(found, shlex.join(words))),
     ]
-    return "\n\n".join(blocks)
+    return "\n\n".join(groups)
 
 
 def _labels(found: Checked) -> str:

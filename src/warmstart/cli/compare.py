@@ -31,7 +31,7 @@ def comparison_text(found: Comparison) -> str:
     """The table, on what it was measured, and who is better than whom."""
     shown = [printable(run.name) for run in found.runs]
     names = dict(zip((run.name for run in found.runs), shown, strict=True))
-    blocks = [
+    groups = [
         "\n".join(_unfit(found, names)),
         "\n".join(_table(found.runs, found.n, found.metric)),
         "\n".join(_meaning(found)),
@@ -39,7 +39,7 @@ def comparison_text(found: Comparison) -> str:
         "\n".join(_worth(found, names)),
         "\n".join(_rest(found)),
     ]
-    return "\n\n".join(block for block in blocks if block)
+    return "\n\n".join(block for block in groups if block)
 
 
 def _unfit(found: Comparison, names: dict[str, str]) -> Iterator[str]:

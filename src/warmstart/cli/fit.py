@@ -39,7 +39,7 @@ def plan_text(found: DryRun, data: str) -> str:
     """The plan and its forecast, and what to type next; `data` as it was typed."""
     plan, nouns = found.plan, nouns_of(found.kind)
     learnt = f"{nouns.count(found.n)} to learn from, {len(found.classes)} classes"
-    blocks = [
+    groups = [
         column("Data", learnt + (f", {found.n_test:,} to test on" if found.n_test else "")),
         column("Start", f"{found.title}: {plan.start.because}"),
         _layers(found),
@@ -50,7 +50,7 @@ def plan_text(found: DryRun, data: str) -> str:
         column("Takes", _takes(found.forecast)),
         _next(found, printable(shlex.quote(data))),
     ]
-    return "\n".join(blocks)
+    return "\n".join(groups)
 
 
 def _layers(found: DryRun) -> str:

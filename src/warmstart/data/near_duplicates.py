@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.dataset import Collection
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.nouns import Nouns, is_are, nouns_of
 from warmstart.records.data import DataRecord, Example, Finding, Task
 from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, fit_scalings, some
@@ -139,7 +139,7 @@ def _copies(
     if not rows:
         return []
     sets: dict[int, list[Example]] = {}
-    for example, block in zip(rows, blocks(rows, inside), strict=True):
+    for example, block in zip(rows, group_numbers(rows, inside), strict=True):
         sets.setdefault(int(block), []).append(example)
     alike = agreeing(task, [e.label for e in train.values()])
     parted = [(same, alike.agree([e.label for e in same])) for same in sets.values()]

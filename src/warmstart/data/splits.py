@@ -127,14 +127,14 @@ def stratify(sets: NDArray[Any], block: Numbers, n_folds: int, rng: np.random.Ge
     >>> sorted(found[:2].tolist()), sorted(found[2:].tolist())
     ([0, 1], [0, 1])
     """
-    n_blocks, n_labels = int(block.max()) + 1, sets.shape[1]
-    held = np.zeros((n_blocks, n_labels))
+    n_groups, n_labels = int(block.max()) + 1, sets.shape[1]
+    held = np.zeros((n_groups, n_labels))
     np.add.at(held, block, sets.astype(float))
     sizes = np.bincount(block).astype(float)
     wanted = np.tile(held.sum(axis=0) / n_folds, (n_folds, 1))
     room = np.full(n_folds, sizes.sum() / n_folds)
-    found = np.full(n_blocks, -1, dtype=np.int64)
-    left = rng.permutation(n_blocks)
+    found = np.full(n_groups, -1, dtype=np.int64)
+    left = rng.permutation(n_groups)
     while len(left):
         counts = (held[left] > 0).sum(axis=0)
         label = int(np.where(counts > 0, counts, np.inf).argmin()) if counts.any() else -1
@@ -167,14 +167,14 @@ def _filled(found: Numbers, sizes: NDArray[np.float64], n_folds: int) -> Numbers
     return found
 
 
-def blocks(examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
+def group_numbers(examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
     """Number the sets of examples linked by equal bytes, an equal group or near copies.
 
     `twins` are pairs of ids; those of other examples are passed over.
     Returns: (N,) int64, connected components numbered by first appearance.
 
     >>> rows = [("a", "s1", "u1"), ("b", "s2", "u2"), ("c", "s1", "u2"), ("d", "s3", None)]
-    >>> blocks([Example(id=i, label="x", split="train", sha256=s, group=g) for i, s, g in rows])
+    >>> group_numbers([Example(id=i, label="x", split="train", sha256=s, group=g) for i, s, g in rows])
     array([0, 0, 0, 1])
     """
     root = list(range(len(examples)))
@@ -206,7 +206,7 @@ def blocks(examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()) -
 
 
 def folds(
-    labels: ArrayLike, blocks: ArrayLike, n_folds: int, rng: np.random.Generator
+    labels: ArrayLike, groups: ArrayLike, n_folds: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Assign each example to a fold: whole blocks, classes and sizes as equal as possible.
 
@@ -224,21 +224,21 @@ def folds(
     """
     if n_folds < 2:
         raise UsageError(f"{n_folds} folds cannot be compared; ask for at least 2")
-    block = np.unique(np.asarray(blocks), return_inverse=True)[1]
-    n_blocks = int(block.max(initial=-1)) + 1
-    if n_blocks < 2:
+    block = np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_groups = int(block.max(initial=-1)) + 1
+    if n_groups < 2:
         raise DataError(
             "all training examples belong together (same bytes or same group), so no part can "
             "be held out; add examples of another group, or leave --group away"
         )
-    n_folds = min(n_folds, n_blocks)
+    n_folds = min(n_folds, n_groups)
     if np.ndim(labels) == 2:
         return stratify(np.asarray(labels), block, n_folds, rng)[block]
     classes, label = np.unique(np.asarray(labels), return_inverse=True)
     held = np.zeros((n_folds, len(classes)))  # examples of each class in each fold
     total = np.zeros(n_folds)
     per_class = 1.0 / np.bincount(label)
-    fold_of_block = np.empty(n_blocks, dtype=np.int64)
+    fold_of_group = np.empty(n_groups, dtype=np.int64)
     cells = _cells(label, block, len(classes))
     for index in _order(cells, rng):
         members, sizes = cells[index]
@@ -247,8 +247,8 @@ def folds(
         fold = int(growth.argmin())
         held[fold, members] += sizes
         total[fold] += sizes.sum()
-        fold_of_block[index] = fold
-    return rng.permutation(n_folds)[fold_of_block[block]]
+        fold_of_group[index] = fold
+    return rng.permutation(n_folds)[fold_of_group[block]]
 
 
 Cell = tuple[NDArray[np.int64], NDArray[np.int64]]  # the classes in a block, and how many of each

@@ -14,7 +14,7 @@ from warmstart.records.answer import CalibrationRecord
 from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Prediction, Scores
-from warmstart.stats.intervals import Blocks, Values, effective_size, proportion
+from warmstart.stats.intervals import Groups, Values, effective_size, proportion
 from warmstart.stats.selective import promise, sure_threshold
 
 
@@ -47,16 +47,16 @@ class ClassCertainty:
 class ClassMeasure:
     """Of classification."""
 
-    def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
+    def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
         """Accuracy."""
-        return hits_estimate(credits, blocks, method)
+        return hits_estimate(credits, groups, method)
 
     def certainty(
-        self, answers: NDArray[np.float64], truth: NDArray[Any], blocks: Blocks
+        self, answers: NDArray[np.float64], truth: NDArray[Any], groups: Groups
     ) -> ClassCertainty:
         """Shapes: answers (n, K), truth (n,)."""
         correct = (answers.argmax(axis=1) == truth).astype(float)
-        n_effective = effective_size(correct, blocks)
+        n_effective = effective_size(correct, groups)
         return ClassCertainty(
             sure_from=sure_threshold(answers.max(axis=1), correct, n_effective),
             promised_error=promise(1 - float(correct.mean())),
@@ -66,12 +66,12 @@ class ClassMeasure:
         self,
         answers: NDArray[np.float64],
         truth: NDArray[Any],
-        blocks: Blocks,
+        groups: Groups,
         certainty: object,
         names: Sequence[str] = (),
     ) -> Scores:
         """All metrics."""
-        return scores(answers, truth, blocks)
+        return scores(answers, truth, groups)
 
     def line(
         self,
@@ -96,7 +96,7 @@ class ClassMeasure:
 
 
 def per_class(
-    predicted: Labels, labels: Labels, blocks: Blocks, names: Sequence[str]
+    predicted: Labels, labels: Labels, groups: Groups, names: Sequence[str]
 ) -> tuple[ClassScore, ...]:
     """Recall with its cluster-robust 95 % interval, precision, and the commonest mistake.
 
@@ -109,7 +109,7 @@ def per_class(
     """
     answers = np.bincount(predicted, minlength=len(names))
     return tuple(
-        _score(number, predicted, labels, blocks, names, int(answers[number]))
+        _score(number, predicted, labels, groups, names, int(answers[number]))
         for number in np.unique(labels)
     )
 
@@ -118,13 +118,13 @@ def _score(
     number: int,
     predicted: Labels,
     labels: Labels,
-    blocks: Blocks,
+    groups: Groups,
     names: Sequence[str],
     answers: int,
 ) -> ClassScore:
     own = labels == number
     hits = predicted[own] == number
-    recall, low, high = proportion(hits.astype(float), blocks[own])
+    recall, low, high = proportion(hits.astype(float), groups[own])
     wrong = np.bincount(predicted[own][~hits], minlength=len(names))
     taken = int(wrong.max())
     return ClassScore(

@@ -14,7 +14,7 @@ from warmstart.events import BESIDE, Event
 from warmstart.records.comparison import ComparedRows, Pair
 from warmstart.records.data import DataRecord
 from warmstart.records.summary import Estimate
-from warmstart.stats.intervals import Blocks, proportion
+from warmstart.stats.intervals import Groups, proportion
 from warmstart.stats.paired import hits_difference, holm, mean_interval
 
 # ---- Which examples several runs held out, told by their bytes, and who was right on them.
@@ -165,26 +165,26 @@ def inflation_of(rows: ComparedRows, claims: Sequence[Estimate | None]) -> float
     return 1.0 if rows == "test" or is_held else MODEL_VARIANCE
 
 
-def accuracies(hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
+def accuracies(hits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:
     """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), blocks (n,)."""
-    return [proportion(row, blocks, inflation) for row in hits]
+    return [proportion(row, groups, inflation) for row in hits]
 
 
-def means(credits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0) -> list[Accuracy]:
+def means(credits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:
     """The score of each run where rows add other values than 0 and 1 to it.
 
     Shapes: credits (M, n), blocks (n,).
     """
     found = []
     for row in credits:
-        value, low, high = mean_interval(row, blocks)
+        value, low, high = mean_interval(row, groups)
         wider = float(np.sqrt(inflation))
         found.append((value, value - wider * (value - low), value + wider * (high - value)))
     return found
 
 
 def pairs(
-    names: Sequence[str], hits: NDArray[np.float64], blocks: Blocks, inflation: float = 1.0
+    names: Sequence[str], hits: NDArray[np.float64], groups: Groups, inflation: float = 1.0
 ) -> tuple[Pair, ...]:
     """Every pair of runs, in the order of `names`.
 
@@ -197,7 +197,7 @@ def pairs(
     [('a', 'b', 'a'), ('a', 'c', 'a'), ('b', 'c', None)]
     """
     both = list(combinations(range(len(names)), 2))
-    gaps = [hits_difference(hits[a], hits[b], blocks, inflation) for a, b in both]
+    gaps = [hits_difference(hits[a], hits[b], groups, inflation) for a, b in both]
     adjusted = holm([gap.p for gap in gaps])
     return tuple(
         Pair(

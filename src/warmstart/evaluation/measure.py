@@ -15,7 +15,7 @@ from warmstart.evaluation.regression import NumberMeasure
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.data import Example, Task
 from warmstart.records.summary import Estimate, Prediction, TestScores
-from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.intervals import Groups, Values
 from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target, Truth
 
@@ -40,11 +40,11 @@ class AnswerCertainty(Protocol):
 class Measure(Protocol):
     """Measures the answers of one target."""
 
-    def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
+    def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
         """The score with its 95 % interval, from what each row adds to it. Shapes: (n,)."""
         ...
 
-    def certainty(self, answers: Answers, truth: Truth, blocks: Blocks) -> AnswerCertainty:
+    def certainty(self, answers: Answers, truth: Truth, groups: Groups) -> AnswerCertainty:
         """From rows that were left out. Shapes: answers (n, K)."""
         ...
 
@@ -52,7 +52,7 @@ class Measure(Protocol):
         self,
         answers: Answers,
         truth: Truth,
-        blocks: Blocks,
+        groups: Groups,
         certainty: Any,
         names: Sequence[str] = (),
     ) -> TestScores:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.records.summary import Estimate, Scores
-from warmstart.stats.intervals import Blocks, proportion
+from warmstart.stats.intervals import Groups, proportion
 from warmstart.stats.paired import mean_interval
 
 Probabilities = NDArray[np.float64]
@@ -29,16 +29,16 @@ _SMALLEST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not in
 
 
 def accuracy_estimate(
-    probabilities: Probabilities, labels: Labels, blocks: Blocks, method: Method
+    probabilities: Probabilities, labels: Labels, groups: Groups, method: Method
 ) -> Estimate:
     """Accuracy out of fold with its cluster-robust 95 % interval, or on a hold-out.
 
     Shapes: probabilities (n, K), labels and blocks (n,).
     """
-    return hits_estimate((probabilities.argmax(axis=1) == labels).astype(float), blocks, method)
+    return hits_estimate((probabilities.argmax(axis=1) == labels).astype(float), groups, method)
 
 
-def hits_estimate(hits: NDArray[np.float64], blocks: Blocks, method: Method) -> Estimate:
+def hits_estimate(hits: NDArray[np.float64], groups: Groups, method: Method) -> Estimate:
     """The same from how often each row was answered rightly. Shapes: (n,).
 
     Means of sums and differences of hits, -1 to 2, may vary more than hits do: their interval
@@ -52,12 +52,12 @@ def hits_estimate(hits: NDArray[np.float64], blocks: Blocks, method: Method) -> 
     n, p = len(hits), float(np.clip(hits.mean(), 0.0, 1.0))
     inflation = 1.0 if method == "holdout" else MODEL_VARIANCE
     inflation *= max(float(hits.var()) / max(p * (1 - p), _LEAST / n), 1.0)
-    value, low, high = proportion(hits, blocks, inflation)
+    value, low, high = proportion(hits, groups, inflation)
     return Estimate(metric="accuracy", value=value, low=low, high=high, n=n, method=method)
 
 
 def mean_estimate(
-    metric: str, credits: NDArray[np.float64], blocks: Blocks, method: Method
+    metric: str, credits: NDArray[np.float64], groups: Groups, method: Method
 ) -> Estimate:
     """A score that is the mean of what each row adds to it, with its 95 % interval; never above 1.
 
@@ -69,7 +69,7 @@ def mean_estimate(
     >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
     (0.85, 0.82, 0.88)
     """
-    value, low, high = mean_interval(credits, blocks)
+    value, low, high = mean_interval(credits, groups)
     wider = 1.0 if method == "holdout" else float(np.sqrt(MODEL_VARIANCE))
     least = RULE_OF_THREE / len(credits)  # a score that never varied may have been lucky
     low = value - max(wider * (value - low), least)
@@ -84,7 +84,7 @@ def mean_estimate(
     )
 
 
-def scores(probabilities: Probabilities, labels: Labels, blocks: Blocks) -> Scores:
+def scores(probabilities: Probabilities, labels: Labels, groups: Groups) -> Scores:
     """All metrics of a test part. Classes without an example there count in no class mean.
 
     Shapes: probabilities (n, K), labels and blocks (n,).
@@ -95,7 +95,7 @@ def scores(probabilities: Probabilities, labels: Labels, blocks: Blocks) -> Scor
     (0.667, 0.75, 0.667)
     """
     predicted = probabilities.argmax(axis=1)
-    value, low, high = proportion((predicted == labels).astype(float), blocks)
+    value, low, high = proportion((predicted == labels).astype(float), groups)
     return Scores(
         n=len(labels),
         accuracy=value,

@@ -14,7 +14,7 @@ from warmstart.records.answer import LabelCalibration
 from warmstart.records.data import SEPARATOR, Example
 from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, LabelScores
 from warmstart.stats.average_precision import precisions
-from warmstart.stats.intervals import Blocks, Values, effective_size
+from warmstart.stats.intervals import Groups, Values, effective_size
 from warmstart.stats.selective import promise, sure_threshold
 from warmstart.tasks.multilabel import MULTILABEL
 
@@ -110,15 +110,15 @@ def confidence(answers: Answers, thresholds: Values) -> Values:
 class LabelMeasure:
     """Of multi-label classification."""
 
-    def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
+    def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
         """Mean average precision."""
-        return mean_estimate("mAP", credits, blocks, method)
+        return mean_estimate("mAP", credits, groups, method)
 
-    def certainty(self, answers: Answers, truth: Truth, blocks: Blocks) -> LabelCertainty:
+    def certainty(self, answers: Answers, truth: Truth, groups: Groups) -> LabelCertainty:
         """Thresholds of best F1; sets are right where every label is. Shapes: (n, K) both."""
         thresholds = best_thresholds(answers, truth)
         correct = ((answers >= thresholds) == (truth > 0)).all(axis=1).astype(float)
-        n_effective = effective_size(correct, blocks)
+        n_effective = effective_size(correct, groups)
         return LabelCertainty(
             thresholds=thresholds,
             sure_from=sure_threshold(confidence(answers, thresholds), correct, n_effective),
@@ -129,12 +129,12 @@ class LabelMeasure:
         self,
         answers: Answers,
         truth: Truth,
-        blocks: Blocks,
+        groups: Groups,
         certainty: LabelCertainty,
         names: Sequence[str] = (),
     ) -> LabelScores:
         """All metrics; the thresholds come from other rows."""
-        claim = self.estimate(MULTILABEL.credits(answers, truth), blocks, "holdout")
+        claim = self.estimate(MULTILABEL.credits(answers, truth), groups, "holdout")
         named, has = answers >= certainty.thresholds, truth > 0
         seen = has.any(axis=0) | named.any(axis=0)
         f1 = f1_of(named, has)

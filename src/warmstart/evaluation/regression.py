@@ -20,7 +20,7 @@ from warmstart.evaluation.metrics import Method, mean_estimate
 from warmstart.records.answer import NumberCalibration
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, NumberPrediction, NumberScores
-from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.intervals import Groups, Values
 from warmstart.stats.selective import PROMISED, margin
 from warmstart.tasks.regress import Regression
 
@@ -57,27 +57,27 @@ class NumberMeasure:
 
     target: Regression
 
-    def estimate(self, credits: Values, blocks: Blocks, method: Method) -> Estimate:
+    def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
         """R²."""
-        return mean_estimate("r2", credits, blocks, method)
+        return mean_estimate("r2", credits, groups, method)
 
     def certainty(
-        self, answers: NDArray[np.float64], truth: NDArray[Any], blocks: Blocks
+        self, answers: NDArray[np.float64], truth: NDArray[Any], groups: Groups
     ) -> NumberCertainty:
         """Shapes: answers (n, 1), truth (n,)."""
-        found = margin(np.abs(answers[:, 0] - truth), blocks)
+        found = margin(np.abs(answers[:, 0] - truth), groups)
         return NumberCertainty(None if found is None else found * self.target.spread)
 
     def scores(
         self,
         answers: NDArray[np.float64],
         truth: NDArray[Any],
-        blocks: Blocks,
+        groups: Groups,
         certainty: NumberCertainty,
         names: Sequence[str] = (),
     ) -> NumberScores:
         """All metrics."""
-        claim = self.estimate(self.target.credits(answers, truth), blocks, "holdout")
+        claim = self.estimate(self.target.credits(answers, truth), groups, "holdout")
         off = self.target.spread * np.abs(answers[:, 0] - truth)
         half = certainty.half_width
         return NumberScores(

@@ -9,7 +9,7 @@ from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.comparison import Confidence, ConfidenceBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
-from warmstart.stats.intervals import Blocks, proportion
+from warmstart.stats.intervals import Groups, proportion
 from warmstart.stats.paired import mean_interval
 
 FOLDS = 5
@@ -20,7 +20,7 @@ LEAST_FACTOR = 0.01  # on the logits; what is fitted below says that they know n
 
 
 def reliability(
-    scores: Array, labels: Labels, blocks: Blocks, rng: np.random.Generator
+    scores: Array, labels: Labels, groups: Groups, rng: np.random.Generator
 ) -> Reliability:
     """Mean confidence against accuracy, and the temperature that would bring them together.
 
@@ -36,9 +36,9 @@ def reliability(
     """
     p = probabilities(scores, Calibration(1.0, np.zeros(scores.shape[1])))
     confidence, right = p.max(axis=1), (p.argmax(axis=1) == labels).astype(float)
-    gap, low, high = mean_interval(confidence - right, blocks)
-    factor = fit_temperature(scores, labels).temperature if _is_enough(blocks) else 0.0
-    after = _left_out(scores, labels, blocks, rng) if factor >= LEAST_FACTOR else None
+    gap, low, high = mean_interval(confidence - right, groups)
+    factor = fit_temperature(scores, labels).temperature if _is_enough(groups) else 0.0
+    after = _left_out(scores, labels, groups, rng) if factor >= LEAST_FACTOR else None
     is_known = bool(np.isfinite([low, high]).all())
     return Reliability(
         ece=expected_calibration_error(p, labels),
@@ -54,7 +54,7 @@ def reliability(
     )
 
 
-def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IMAGES) -> Confidence:
+def certainty(confidence: Array, right: Array, groups: Groups, nouns: Nouns = IMAGES) -> Confidence:
     """How often answers are right, by how sure they are: bins of about as many answers each.
 
     Shapes: confidence, right (0 or 1) and blocks (n,), n >= 1.
@@ -67,25 +67,25 @@ def certainty(confidence: Array, right: Array, blocks: Blocks, nouns: Nouns = IM
     n_bins = min(max(len(order) // LEAST_IN_BIN, 1), BINS)
     bins = []
     for rows in np.array_split(order, n_bins):
-        accuracy, low, high = proportion(right[rows], blocks[rows])
+        accuracy, low, high = proportion(right[rows], groups[rows])
         mean = round(float(confidence[rows].mean()), 6)
         bins.append(
             ConfidenceBin(confidence=mean, accuracy=accuracy, low=low, high=high, n=len(rows))
         )
-    _, low, high = mean_interval(confidence - right, blocks)
+    _, low, high = mean_interval(confidence - right, groups)
     words = _sentence(float(confidence.mean()), float(right.mean()), low, high, nouns)
     return Confidence(sentence=words, bins=tuple(bins))
 
 
-def _is_enough(blocks: Blocks) -> bool:
-    return len(np.unique(blocks)) >= LEAST
+def _is_enough(groups: Groups) -> bool:
+    return len(np.unique(groups)) >= LEAST
 
 
 def _left_out(
-    scores: Array, labels: Labels, blocks: Blocks, rng: np.random.Generator
+    scores: Array, labels: Labels, groups: Groups, rng: np.random.Generator
 ) -> Probabilities:
     """Probabilities of each row by a temperature fitted without its block. Shapes: (n, K)."""
-    numbers, index = np.unique(blocks, return_inverse=True)
+    numbers, index = np.unique(groups, return_inverse=True)
     fold = rng.permutation(np.arange(len(numbers)) % FOLDS)[index]
     found = np.empty(scores.shape)
     for number in range(FOLDS):

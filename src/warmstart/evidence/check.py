@@ -53,7 +53,7 @@ from warmstart.records.summary import (
 )
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import number_blocks, wilson
+from warmstart.stats.intervals import number_groups, wilson
 from warmstart.stats.paired import mean_interval
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
@@ -69,7 +69,7 @@ def depth(
     taps: Mapping[FeatureLayer, Features],
     kernels: Sequence[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     target: Target = CLASSIFICATION,
 ) -> Evidence:
     """Leave-one-out accuracy by part, and what listening to all depths gains over the last.
@@ -83,11 +83,11 @@ def depth(
     k = target.n_outputs(labels)
 
     def hits(kernel: Array) -> Array:
-        return best_left_out([kernel], labels, groups, k, target).hits(labels)
+        return best_left_out([kernel], labels, group_rows, k, target).hits(labels)
 
     by_part = {tap.part: hits(single[tap.name]) for tap in taps}
     last, equal = (hits(kernel) for kernel in kernels)
-    gain, low, high = mean_interval(equal - last, number_blocks(groups))
+    gain, low, high = mean_interval(equal - last, number_groups(group_rows))
     details: dict[str, float | int | str] = {
         f"part.{part}": float(right.mean()) for part, right in by_part.items()
     }
@@ -166,7 +166,7 @@ def _signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
     rng = np.random.default_rng([training_data.seed, 2])
     times = rules.permutations(training_data.budget)
     target = training_data.labelled.target
-    rows = sample.labels, sample.groups, times, rng, target
+    rows = sample.labels, sample.group_rows, times, rng, target
     found = signal(sample.kernels, *rows)
     if has_signal(float(found.details["p"])):
         return found
@@ -178,16 +178,16 @@ def _depth(training_data: TrainingDataset, sample: Sample) -> Evidence:
     by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
     single = {tap: sample.vectors[tap] for tap in by_part.values()}
     return depth(
-        single, sample.kernels, sample.labels, sample.groups, training_data.labelled.target
+        single, sample.kernels, sample.labels, sample.group_rows, training_data.labelled.target
     )
 
 
 def _appetite(training_data: TrainingDataset, sample: Sample) -> Evidence:
     kernel, target = sample.kernels[-1], training_data.labelled.target
     n_classes = target.n_outputs(sample.labels)
-    head: LeftOut = best_left_out([kernel], sample.labels, sample.groups, n_classes, target)
+    head: LeftOut = best_left_out([kernel], sample.labels, sample.group_rows, n_classes, target)
     rng = np.random.default_rng([training_data.seed, 6])
-    return appetite(kernel, head, sample.labels, sample.groups, training_data.labelled.n_train, rng)
+    return appetite(kernel, head, sample.labels, sample.group_rows, training_data.labelled.n_train, rng)
 
 
 def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:

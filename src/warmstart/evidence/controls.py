@@ -79,7 +79,7 @@ class Probe:
         """Shapes: (m,), numbered anew where a class is missing among them."""
         return labels_among(self.rows, self.training_data.labelled)
 
-    def groups(self) -> list[Rows]:
+    def group_rows(self) -> list[Rows]:
         """Blocks among the images."""
         return groups_among(self.rows, self.training_data.labelled)
 
@@ -151,7 +151,7 @@ def _knowledge(
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
     labelled = probe.training_data.labelled
-    return knowledge(controls, probe.labels(), probe.groups(), labelled.target, labelled.nouns)
+    return knowledge(controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns)
 
 
 def measure_distance(probe: Probe) -> Evidence:
@@ -184,9 +184,9 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
     images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.training_data.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
-    labels, groups, labelled = probe.labels(), probe.groups(), probe.training_data.labelled
+    labels, group_rows, labelled = probe.labels(), probe.group_rows(), probe.training_data.labelled
     return preprocessing.preprocessing(
-        present, others, labels, groups, nearer, labelled.target, labelled.nouns
+        present, others, labels, group_rows, nearer, labelled.target, labelled.nouns
     )
 
 

@@ -91,9 +91,9 @@ class OutOfFold:
         return [example.id for example in self.labelled.learn[: len(self.truth)]]
 
     @property
-    def blocks(self) -> NDArray[np.int64]:
+    def groups(self) -> NDArray[np.int64]:
         """Which rows are near copies or of one group. Shapes: (n,)."""
-        return self.labelled.blocks()[: len(self.truth)]
+        return self.labelled.groups()[: len(self.truth)]
 
     @property
     def most(self) -> int:
@@ -140,7 +140,7 @@ class ClassChecks:
     def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """And the share of labels that no model can agree with."""
         ids, nouns = out_of_fold.ids, out_of_fold.labelled.nouns
-        found = judge_labels(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
+        found = judge_labels(out_of_fold.answers, out_of_fold.truth, out_of_fold.groups, excuse)
         return CheckedLabels(
             issues=of_classes(found, ids, out_of_fold.names, out_of_fold.most, nouns),
             ceiling=ceiling(found, _pairs(out_of_fold.labelled, ids), out_of_fold.truth, nouns),
@@ -160,8 +160,8 @@ class ClassChecks:
         right = float((said.argmax(axis=1) == truth).mean())
         labelled = out_of_fold.labelled
         names = [out_of_fold.names[number] for number in np.unique(labelled.labels[rows])]
-        labels, groups = labels_among(rows, labelled), groups_among(rows, labelled)
-        return shortcut(border, labels, names, groups, right)
+        labels, group_rows = labels_among(rows, labelled), groups_among(rows, labelled)
+        return shortcut(border, labels, names, group_rows, right)
 
     def columns(
         self, out_of_fold: OutOfFold, columns: Mapping[str, Array], parts: Sequence[Rows]
@@ -175,7 +175,7 @@ class SetChecks:
 
     def labels(self, out_of_fold: OutOfFold, excuse: Why | None) -> CheckedLabels:
         """Which label of which example."""
-        found = judge_sets(out_of_fold.answers, out_of_fold.truth, out_of_fold.blocks, excuse)
+        found = judge_sets(out_of_fold.answers, out_of_fold.truth, out_of_fold.groups, excuse)
         names, nouns = out_of_fold.names, out_of_fold.labelled.nouns
         issues = of_sets(found, out_of_fold.ids, out_of_fold.truth, names, out_of_fold.most, nouns)
         return CheckedLabels(issues=issues)
@@ -209,7 +209,7 @@ class NumberChecks:
         said = out_of_fold.answers[:, 0]
         natural = target.natural(said) if isinstance(target, Regression) else said
         labels = [example.label for example in out_of_fold.labelled.learn[: len(ids)]]
-        found = judge_numbers(said, out_of_fold.truth, out_of_fold.blocks, excuse)
+        found = judge_numbers(said, out_of_fold.truth, out_of_fold.groups, excuse)
         nouns = out_of_fold.labelled.nouns
         return CheckedLabels(
             issues=of_numbers(found, ids, labels, natural, out_of_fold.most, nouns)
@@ -346,10 +346,10 @@ def _off_topic(training_data: TrainingDataset, examples: Sequence[Example]) -> O
     """Images alone: how often other kinds raise a false alarm was not measured."""
     if training_data.collection.record.kind != "image":
         return None
-    blocks = training_data.labelled.blocks()[: len(examples)]
-    found = find_off_topic(_Last(training_data.look, examples), blocks)
+    groups = training_data.labelled.groups()[: len(examples)]
+    found = find_off_topic(_Last(training_data.look, examples), groups)
     ids, labels = [e.id for e in examples], [e.label for e in examples]
-    return off_topic(found, blocks, ids, labels, training_data.labelled.nouns)
+    return off_topic(found, groups, ids, labels, training_data.labelled.nouns)
 
 
 def _of_inputs(
@@ -380,7 +380,7 @@ def _telling(
     parted = zip(inputs.columns, np.split(rows, ends[:-1], axis=1), strict=True)
     part = folds(
         training_data.labelled.folding[: len(examples)],
-        training_data.labelled.blocks()[: len(examples)],
+        training_data.labelled.groups()[: len(examples)],
         FOLDS,
         np.random.default_rng([training_data.seed, 17]),
     )
@@ -397,17 +397,17 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
     labelled, n = training_data.labelled, training_data.labelled.n_train
     parts = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([training_data.seed, 8])
-    blocks = labelled.blocks()[:n]
-    part = folds(labelled.folding[:n], blocks, parts, rng) if parts > 1 else np.zeros(n, int)
+    groups = labelled.groups()[:n]
+    part = folds(labelled.folding[:n], groups, parts, rng) if parts > 1 else np.zeros(n, int)
     found = np.full((n, labelled.n_classes), np.nan)  # a part of one block is judged by nothing
     for number in range(int(part.max()) + 1):
         rows = np.flatnonzero(part == number)
-        groups = groups_among(rows, labelled)
-        if len(groups) < 2:
+        group_rows = groups_among(rows, labelled)
+        if len(group_rows) < 2:
             continue
         labels, k = labelled.labels[rows], labelled.n_classes
         found[rows] = best_probabilities(
-            _kernels(training_data, rows), labels, groups, k, labelled.target
+            _kernels(training_data, rows), labels, group_rows, k, labelled.target
         )
     return found
 

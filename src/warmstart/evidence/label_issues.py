@@ -106,7 +106,7 @@ class JudgedLabels:
 def judge_labels(
     probabilities: Array,
     labels: Labels,
-    blocks: Labels,
+    groups: Labels,
     excuse: Why | None = None,
     likely: float = LIKELY,
 ) -> JudgedLabels:
@@ -122,10 +122,10 @@ def judge_labels(
     """
     rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     p, given = probabilities[rows], labels[rows]
-    weights, n_blocks = block_weights(blocks[rows])
+    weights, n_groups = group_weights(groups[rows])
     top, own = p.argmax(axis=1), p[np.arange(len(rows)), given]
-    error = float(weights @ (top != given) / max(n_blocks, 1))
-    is_tried = excuse is None and n_blocks >= LEAST
+    error = float(weights @ (top != given) / max(n_groups, 1))
+    is_tried = excuse is None and n_groups >= LEAST
     noise = fit_noise(p, given, weights) if is_tried else None
     why = excuse or _forbids(noise, error)
     is_issue = np.zeros(len(rows), dtype=bool)
@@ -136,7 +136,7 @@ def judge_labels(
     order = np.lexsort((own, ~is_issue))
     count = 0 if why == "not-significant" else None
     if noise is not None and why is None:
-        marks = np.stack([blocks[rows], given, top], axis=1)[is_issue]
+        marks = np.stack([groups[rows], given, top], axis=1)[is_issue]
         count = len(np.unique(marks, axis=0))
     return JudgedLabels(
         rows=rows[order],
@@ -156,7 +156,7 @@ def judge_labels(
 
 
 def judge_sets(
-    probabilities: Array, truth: NDArray[np.float64], blocks: Labels, excuse: Why | None = None
+    probabilities: Array, truth: NDArray[np.float64], groups: Labels, excuse: Why | None = None
 ) -> JudgedLabels:
     """The same of several labels an example: whether it has each is a label of two classes.
 
@@ -175,15 +175,15 @@ def judge_sets(
     return judge_labels(
         both,
         answers,
-        np.repeat(blocks, k) * k + np.tile(np.arange(k), len(truth)),
+        np.repeat(groups, k) * k + np.tile(np.arange(k), len(truth)),
         excuse,
         likely=0.8,
     )
 
 
-def block_weights(blocks: Labels) -> tuple[Array, int]:
+def group_weights(groups: Labels) -> tuple[Array, int]:
     """One over the size of each row's block, and how many blocks there are."""
-    _, index, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return 1.0 / sizes[index], len(sizes)
 
 
@@ -540,7 +540,7 @@ class JudgedNumbers:
 
 
 def judge_numbers(
-    answers: Array, truth: Array, blocks: Labels, excuse: Why | None = None
+    answers: Array, truth: Array, groups: Labels, excuse: Why | None = None
 ) -> JudgedNumbers:
     """Rank rows by how much left-out answers contradict their numbers.
 
@@ -556,10 +556,10 @@ def judge_numbers(
     """
     rows = np.flatnonzero(np.isfinite(answers))
     error = answers[rows] - truth[rows]
-    weights, n_blocks = block_weights(blocks[rows])
+    weights, n_groups = group_weights(groups[rows])
     score = np.exp(-np.abs(error) / max(_usual(error), _SLIGHT))
     rate, wrong = None, np.zeros(len(rows))
-    is_small = n_blocks < LEAST or np.abs(error).max(initial=0.0) <= _SLIGHT
+    is_small = n_groups < LEAST or np.abs(error).max(initial=0.0) <= _SLIGHT
     why: Why | None = excuse or ("too-few" if is_small else None)
     if why is None:
         middle = truth[rows] - np.median(truth[rows])
@@ -568,7 +568,7 @@ def judge_numbers(
     if why is None and not is_issue.any():
         why, rate = "rate-unclear", None
     order = np.lexsort((-np.abs(error), ~is_issue))
-    count = len(np.unique(blocks[rows][is_issue])) if why is None else None
+    count = len(np.unique(groups[rows][is_issue])) if why is None else None
     return JudgedNumbers(
         rows=rows[order],
         score=score[order],

@@ -26,7 +26,7 @@ def appetite(
     kernel: Array,
     head: LeftOut,
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     n_all: int,
     rng: np.random.Generator,
 ) -> Evidence:
@@ -40,7 +40,7 @@ def appetite(
     if n < LEAST_ROWS or n_all > MOST_BEYOND * n:
         reason = "too few examples" if n < LEAST_ROWS else "far more examples than were measured"
         return _evidence(None, None, None, n, f"Not measured: {reason}.", {})
-    orders = [spread_order(head.target.strata(labels), groups, rng) for _ in range(DRAWS)]
+    orders = [spread_order(head.target.strata(labels), group_rows, rng) for _ in range(DRAWS)]
     wanted = [max(round(share * n), 2 * k) for share in SHARES]
     stops = np.array([[_stop(ends, size) for size in wanted] for _, ends in orders])
     sizes = stops.mean(axis=0)

@@ -47,7 +47,7 @@ class OffTopicScore:
     is_off: NDArray[np.bool_]
 
 
-def find_off_topic(features: Drawable, blocks: Labels) -> OffTopicScore:
+def find_off_topic(features: Drawable, groups: Labels) -> OffTopicScore:
     """Score every row by its distance to the nearest of other blocks. Shapes: (n, d), (n,).
 
     >>> rng = np.random.default_rng(0)
@@ -57,10 +57,10 @@ def find_off_topic(features: Drawable, blocks: Labels) -> OffTopicScore:
     [7]
     """
     n, none = len(features), np.zeros(len(features), dtype=bool)
-    first = np.unique(blocks, return_index=True)[1]
+    first = np.unique(groups, return_index=True)[1]
     if len(first) <= NEAREST:
         return OffTopicScore(np.zeros(n), None, none)
-    logs = np.log(np.maximum(_distances(features, blocks), _CLOSE))
+    logs = np.log(np.maximum(_distances(features, groups), _CLOSE))
     usual = logs[first]  # a block is one example
     middle, high = np.quantile(usual, [0.5, 0.9])
     width = (high - middle) / norm.isf(0.1)
@@ -71,7 +71,7 @@ def find_off_topic(features: Drawable, blocks: Labels) -> OffTopicScore:
     return OffTopicScore(scores, threshold, scores > threshold)
 
 
-def _distances(features: Drawable, blocks: Labels) -> Array:
+def _distances(features: Drawable, groups: Labels) -> Array:
     """Mean distance of each row to the nearest of other blocks. Shapes: returns (n,)."""
     n = len(features)
     others = np.arange(n)
@@ -81,7 +81,7 @@ def _distances(features: Drawable, blocks: Labels) -> Array:
     found = np.empty(n)
     for rows, points in _placed(features, np.arange(n)):
         squares = 2 - 2 * (points @ known.T).astype(np.float64)
-        squares[blocks[rows][:, None] == blocks[others]] = np.inf
+        squares[groups[rows][:, None] == groups[others]] = np.inf
         nearest = np.partition(squares, NEAREST - 1, axis=1)[:, :NEAREST]
         lengths = np.sqrt(np.maximum(nearest, 0.0))
         found[rows] = np.where(np.isfinite(lengths), lengths, np.nan).mean(axis=1)
@@ -101,7 +101,7 @@ def _placed(features: Drawable, rows: Rows) -> Iterator[tuple[Rows, Features]]:
 
 def off_topic(
     found: OffTopicScore,
-    blocks: Labels,
+    groups: Labels,
     ids: Sequence[str],
     labels: Sequence[str],
     nouns: Nouns = IMAGES,
@@ -118,7 +118,7 @@ def off_topic(
         )
         for row in order[: max(n_off, LISTED)]
     )
-    count = None if found.threshold is None else len(np.unique(blocks[found.is_off]))
+    count = None if found.threshold is None else len(np.unique(groups[found.is_off]))
     threshold = None if found.threshold is None else round(found.threshold, 2)
     told = _said(count, n_off, nouns)
     return OffTopic(count=count, threshold=threshold, sentence=told, ranked=ranked)

@@ -24,7 +24,7 @@ POWER = 0.84  # standard normal quantile of 80 %
 def signal(
     kernels: Sequence[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
     target: Target = CLASSIFICATION,
@@ -34,9 +34,9 @@ def signal(
     Shapes: each kernel (n, n), labels (n,), groups partition the rows. The value is the
     leave-one-out accuracy, low and high what shuffled labels reach (2.5 to 97.5 %).
     """
-    test = _permuted(kernels, labels, groups, permutations, rng, target)
+    test = _permuted(kernels, labels, group_rows, permutations, rng, target)
     low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
-    sizes = np.array([len(rows) for rows in groups], dtype=float)
+    sizes = np.array([len(rows) for rows in group_rows], dtype=float)
     # Blocks that leave next to nothing to permute leave next to nothing to find.
     is_bound = test.moved < LEAST_MOVED
     effect = (
@@ -63,7 +63,7 @@ def with_plain(
     found: Evidence,
     kernels: Sequence[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
     target: Target = CLASSIFICATION,
@@ -74,7 +74,7 @@ def with_plain(
     A start that knows nothing hides labels that plain pixels tell. Shapes as of `signal`; the
     details gain `plain`, a score, and `plain_p`.
     """
-    test = _permuted(kernels, labels, groups, permutations, rng, target)
+    test = _permuted(kernels, labels, group_rows, permutations, rng, target)
     beside = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
     return replace(
         found,
@@ -86,7 +86,7 @@ def with_plain(
 def _permuted(
     kernels: Sequence[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     permutations: int,
     rng: np.random.Generator,
     target: Target,
@@ -95,7 +95,7 @@ def _permuted(
     return signal_test(
         inverses,
         target.identities(labels),
-        groups,
+        group_rows,
         rng,
         permutations,
         lambda operators, draws: target.statistics(operators, draws, labels),

@@ -17,7 +17,7 @@ from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.data import Finding
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import number_blocks, standard_error
+from warmstart.stats.intervals import number_groups, standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words, points
@@ -59,7 +59,7 @@ def preprocessing(
     present: Sequence[Array],
     others: Mapping[str, Sequence[Array]],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     nearer: Sequence[str] = (),
     target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
@@ -69,14 +69,14 @@ def preprocessing(
     Shapes: kernels (n, n), several a habit (the best is taken); labels (n,). `nearer` names
     the habits under which the first layers come nearer to the old data's statistics.
     """
-    k, blocks = target.n_outputs(labels), number_blocks(groups)
+    k, groups = target.n_outputs(labels), number_groups(group_rows)
     n = len(labels)
-    now = best_left_out(present, labels, groups, k, target).hits(labels)
+    now = best_left_out(present, labels, group_rows, k, target).hits(labels)
     gains = {
-        name: best_left_out(x, labels, groups, k, target).hits(labels) - now
+        name: best_left_out(x, labels, group_rows, k, target).hits(labels) - now
         for name, x in others.items()
     }
-    if not gains or len(groups) < 2:
+    if not gains or len(group_rows) < 2:
         is_alone = f"No other usual way to feed the {nouns.many} in comes nearer to the old data."
         bound = f"Not measured: the {nouns.many} looked at all belong together."
         return Evidence(
@@ -88,7 +88,7 @@ def preprocessing(
             meaning=bound if gains else is_alone,
         )
     best = max(gains, key=lambda name: float(gains[name].mean()))
-    value, error = float(gains[best].mean()), standard_error(gains[best], blocks)
+    value, error = float(gains[best].mean()), standard_error(gains[best], groups)
     details: dict[str, float | int | str] = {
         f"gain.{name}": float(g.mean()) for name, g in gains.items()
     }

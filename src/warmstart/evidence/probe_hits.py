@@ -45,7 +45,7 @@ class LeftOut:
 def best_left_out(
     kernels: Iterable[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     n_classes: int,
     target: Target = CLASSIFICATION,
 ) -> LeftOut:
@@ -57,7 +57,7 @@ def best_left_out(
     targets = target.coded(labels, n_classes)
     # One by one: each holds an inverse as large as its kernel.
     tried = (
-        _left_out(number, kernel, penalty, targets, labels, groups, target)
+        _left_out(number, kernel, penalty, targets, labels, group_rows, target)
         for number, kernel in enumerate(kernels)
         for penalty in PENALTIES
     )
@@ -67,7 +67,7 @@ def best_left_out(
 def best_probabilities(
     kernels: Iterable[Array],
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     n_classes: int,
     target: Target = CLASSIFICATION,
 ) -> Array:
@@ -79,7 +79,7 @@ def best_probabilities(
     least, found = np.inf, np.full(targets.shape, np.nan)
     for number, kernel in enumerate(kernels):
         for penalty in PENALTIES:
-            loss, head = _left_out(number, kernel, penalty, targets, labels, groups, target)
+            loss, head = _left_out(number, kernel, penalty, targets, labels, group_rows, target)
             if loss < least:
                 least, found = loss, head.probabilities()
             del head  # before the next inverse is made
@@ -92,12 +92,12 @@ def _left_out(
     penalty: float,
     targets: Array,
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     target: Target,
 ) -> tuple[float, LeftOut]:
     """The log-loss of one head, and the head."""
     dual = ridge.fit(kernel, targets, penalty)
-    scores = ridge.left_out(dual, groups)
+    scores = ridge.left_out(dual, group_rows)
     calibration = target.calibrate(scores, labels)
     loss = float(target.losses(scores, labels, calibration).mean())
     return loss, LeftOut(number, penalty, dual, scores, calibration, target)

@@ -41,7 +41,7 @@ def shortcut(
     border: NDArray[np.uint8],
     labels: Labels,
     classes: Sequence[str],
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     network_accuracy: float,
 ) -> Finding | None:
     """A finding over borders that name the class, else None.
@@ -56,9 +56,9 @@ def shortcut(
             sentence=_edge_sentence(edges, classes),
             items=tuple(f"{classes[c]}: {', '.join(sides)}" for c, sides in edges.items()),
         )
-    accuracy = border_accuracy(border, labels, groups, len(classes))
+    accuracy = border_accuracy(border, labels, group_rows, len(classes))
     guess = float(np.bincount(labels).max() / len(labels))
-    noise = 3.3 * np.sqrt(guess * (1 - guess) / len(groups))
+    noise = 3.3 * np.sqrt(guess * (1 - guess) / len(group_rows))
     if accuracy < guess + max(TELLING * (network_accuracy - guess), noise):
         return None
     return Finding(
@@ -127,7 +127,7 @@ def _is_steady(alike: NDArray[np.bool_], inside: NDArray[np.bool_], looks: int) 
 
 
 def border_accuracy(
-    border: NDArray[np.uint8], labels: Labels, groups: Sequence[Rows], n_classes: int
+    border: NDArray[np.uint8], labels: Labels, group_rows: Sequence[Rows], n_classes: int
 ) -> float:
     """Accuracy of a left-out kernel ridge that sees the borders alone; 0 where all are equal."""
     flat = border.reshape(len(border), -1).astype(np.float64) / 255
@@ -137,7 +137,7 @@ def border_accuracy(
     if width < 1e-9 or len(border) < BORDER_LEAST:
         return 0.0
     kernel: Array = np.exp(-distance / width)
-    return float(best_left_out([kernel], labels, groups, n_classes).hits(labels).mean())
+    return float(best_left_out([kernel], labels, group_rows, n_classes).hits(labels).mean())
 
 
 def _edge_sentence(

@@ -17,7 +17,7 @@ from warmstart.evidence.probe_hits import best_left_out
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import Blocks, kish, number_blocks, standard_error
+from warmstart.stats.intervals import Groups, kish, number_groups, standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import signed_points
@@ -42,7 +42,7 @@ class Controls:
 def knowledge(
     controls: Controls,
     labels: Truth,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
@@ -51,7 +51,7 @@ def knowledge(
     Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
     difference, the spread between shuffles included), the three accuracies, `shuffles`.
     """
-    if len(groups) < 2:
+    if len(group_rows) < 2:
         return Evidence(
             name="knowledge",
             value=None,
@@ -61,10 +61,10 @@ def knowledge(
             meaning=f"Not measured: the {nouns.many} looked at all belong together.",
             details={"error": 0.0},
         )
-    k, blocks = target.n_outputs(labels), number_blocks(groups)
+    k, groups = target.n_outputs(labels), number_groups(group_rows)
 
     def hits(kernels: Sequence[Array]) -> Array:
-        return best_left_out(kernels, labels, groups, k, target).hits(labels)
+        return best_left_out(kernels, labels, group_rows, k, target).hits(labels)
 
     trained, pixels = hits(controls.trained), hits(controls.pixels)
     shuffles = np.array([hits(kernels) for kernels in controls.shuffles])
@@ -72,7 +72,7 @@ def knowledge(
     is_pixels = float(pixels.mean()) > float(by_shuffle.mean())
     control = pixels if is_pixels else shuffles.mean(axis=0)
     value = float(trained.mean() - control.mean())
-    error = _error(trained - control, blocks, [] if is_pixels else by_shuffle.tolist())
+    error = _error(trained - control, groups, [] if is_pixels else by_shuffle.tolist())
     details: dict[str, float | int | str] = {
         "trained": float(trained.mean()),
         "shuffled": float(by_shuffle.mean()),
@@ -96,17 +96,17 @@ def is_clear(found: Evidence) -> bool:
     return (found.value or 0.0) - CLEAR * float(found.details["error"]) > 0
 
 
-def _error(gap: Array, blocks: Blocks, by_shuffle: Sequence[float]) -> float:
+def _error(gap: Array, groups: Groups, by_shuffle: Sequence[float]) -> float:
     """Standard error, never below one row in n, and widened by the t quantile for few blocks.
 
     Without the least value two arms that err on the same rows would be told apart exactly.
     """
-    paired = max(standard_error(gap, blocks), 1.0 / len(gap))
+    paired = max(standard_error(gap, groups), 1.0 / len(gap))
     spread = 0.0
     if by_shuffle:
         seen = float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0
         spread = max(seen, SHUFFLE_SD**2) / len(by_shuffle)
-    few = float(stdtrit(max(kish(blocks) - 1, 1.0), 0.95)) / NORMAL_95
+    few = float(stdtrit(max(kish(groups) - 1, 1.0), 0.95)) / NORMAL_95
     return few * float(np.sqrt(paired**2 + spread))
 
 

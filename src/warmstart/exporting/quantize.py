@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import ExportError
 from warmstart.events import Event, Steps
 from warmstart.exporting.onnx import first_line
@@ -174,7 +174,7 @@ def _classes(said: Floats, there: Sequence[Example], record: DataRecord) -> Grap
     labels = np.array([number[example.label] for example in there])
     named = said.argmax(axis=2)
     hits = (named == labels).astype(float)
-    gap = hits_difference(hits[1], hits[0], blocks(there, record.twins))
+    gap = hits_difference(hits[1], hits[0], group_numbers(there, record.twins))
     same = float((named[0] == named[1]).mean())
     return GraphPair(float(hits[0].mean()), float(hits[1].mean()), gap, same, None)
 
@@ -193,7 +193,7 @@ def _others(said: Floats, there: Sequence[Example], record: DataRecord) -> Graph
             float(((said[0] > 0) == (said[1] > 0)).mean()),
         )
     before, after = (target.credits(one.astype(np.float64), truth) for one in answers)
-    gap = difference(after, before, blocks(there, record.twins), np.random.default_rng(0))
+    gap = difference(after, before, group_numbers(there, record.twins), np.random.default_rng(0))
     return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
@@ -192,7 +192,7 @@ def _out_of_fold(
     own = (head.probabilities[both].argmax(axis=1) == labelled.labels[both]).astype(float)
     model = np.array([right[labelled.learn[row].id] for row in both], dtype=float)
     is_held, one = bool(labelled.holdout), labelled.nouns.one
-    found = _compared(own, model, labelled.blocks()[both], "holdout" if is_held else "nested-cv")
+    found = _compared(own, model, labelled.groups()[both], "holdout" if is_held else "nested-cv")
     apart = f"out of fold: each {one} by heads that had not seen it"
     how = "on your hold-out" if is_held else apart
     return SingleLayerHead(
@@ -224,7 +224,7 @@ def _on_test(
     if not there:
         why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(np.array(own), np.array(before), blocks(there, labelled.twins), "holdout")
+    found = _compared(np.array(own), np.array(before), group_numbers(there, labelled.twins), "holdout")
     why = f"on the run's test part; its layers had seen all other {many}"
     return SingleLayerHead(
         head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]
@@ -232,12 +232,12 @@ def _on_test(
 
 
 def _compared(
-    own: Hits, model: Hits, blocks_of: NDArray[np.int64], method: Method
+    own: Hits, model: Hits, groups_of: NDArray[np.int64], method: Method
 ) -> tuple[Estimate, Estimate, Gap]:
     """Both accuracies on the same rows, and their paired difference. Shapes: (n,)."""
-    gap = hits_difference(own, model, blocks_of, 1.0 if method == "holdout" else MODEL_VARIANCE)
+    gap = hits_difference(own, model, groups_of, 1.0 if method == "holdout" else MODEL_VARIANCE)
     return (
-        hits_estimate(own, blocks_of, method),
-        hits_estimate(model, blocks_of, method),
+        hits_estimate(own, groups_of, method),
+        hits_estimate(model, groups_of, method),
         Gap(value=gap.value, low=gap.low, high=gap.high, n=len(own)),
     )

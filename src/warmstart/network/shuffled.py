@@ -158,10 +158,10 @@ def pass_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows
 
     Texts pass with those about as long.
     """
-    groups = [np.arange(len(images))]
+    group_rows = [np.arange(len(images))]
     if is_text(trunk := getattr(module, "trunk", module)):
-        groups = [rows.numpy() for rows, _ in alike(trunk, normalise(images))]
-    chunks = [c for rows in groups for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
+        group_rows = [rows.numpy() for rows, _ in alike(trunk, normalise(images))]
+    chunks = [c for rows in group_rows for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
     with torch.inference_mode():
         found = [module(normalise(images[rows])) for rows in chunks]
     back = np.argsort(np.concatenate(chunks))

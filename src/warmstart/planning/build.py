@@ -245,7 +245,7 @@ def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...], kind
         names, penalties = robust, PENALTIES
         many = f"the depth profile that was best elsewhere: {facts.n:,} texts can choose none"
         spaced = "so few texts can choose no other"
-    folds = 1 if facts.holdout else rules.outer_folds(facts.n_blocks, facts.n)
+    folds = 1 if facts.holdout else rules.outer_folds(facts.n_groups, facts.n)
     return HeadPlan(
         candidates=Choice(
             value=names,

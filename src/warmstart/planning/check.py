@@ -348,21 +348,21 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
             f"the plan has training.folds {trained.value}, and the hold-out in your data is the "
             "only fold; leave it away, or --set training.folds=1."
         )
-    if trained is not None and int(trained.number) > facts.n_blocks:
+    if trained is not None and int(trained.number) > facts.n_groups:
         raise PlanError(
             f"the plan has training.folds {trained.value}, and the {nouns.many} form "
-            f"{facts.n_blocks} independent sets; --set training.folds={min(facts.n_blocks, 5)}."
+            f"{facts.n_groups} independent sets; --set training.folds={min(facts.n_groups, 5)}."
         )
-    if int(str(folds)) > facts.n_blocks:
+    if int(str(folds)) > facts.n_groups:
         raise PlanError(
-            f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_blocks} "
+            f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_groups} "
             "independent sets; --set head.outer_folds="
-            f"{rules.outer_folds(facts.n_blocks, facts.n)}."
+            f"{rules.outer_folds(facts.n_groups, facts.n)}."
         )
     if not facts.holdout and folds == 1:
         raise PlanError(
             "the plan has head.outer_folds 1, and your data sets no part apart; "
-            f"--set head.outer_folds={rules.outer_folds(facts.n_blocks, facts.n)}."
+            f"--set head.outer_folds={rules.outer_folds(facts.n_groups, facts.n)}."
         )
 
 

@@ -19,7 +19,7 @@ class DataFacts:
     """What a plan needs to know of the training part."""
 
     n: int
-    n_blocks: int
+    n_groups: int
     n_classes: int
     smallest_class: int
     holdout: int  # examples of a hold-out that the user gave, 0 without

@@ -33,7 +33,7 @@ from warmstart.records.plan import Choice, Plain, TrainingPlan
 # ---- Whether upper layers are trained beside a head, where nobody asked for a depth.
 
 
-LEAST_BLOCKS = 40  # independent examples below which held-out rows cannot tell the two apart
+LEAST_GROUPS = 40  # independent examples below which held-out rows cannot tell the two apart
 # Seconds on two cores, by multiply-adds: as long as people wait without having been asked.
 MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
 TABLE_SECONDS = 20.0  # for rows of a table, whatever the budget: a training takes a moment
@@ -50,7 +50,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     prefix = sum(part.macs for part in network.parts[:-count])
     tail = sum(part.macs for part in network.parts[-count:])
     views = 1 if is_paired else rules.MOST_STORED[budget] + 1
-    folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_blocks)
+    folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_groups)
     trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
     trainings += rules.SOUP - 1 if budget == "thorough" and not is_paired else 0
     learnt = pair_passes(facts.n) if is_paired else rules.passes(facts.n)
@@ -59,7 +59,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
 
 def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
     """True where it can be told whether training pays, in the time that the budget allows."""
-    is_many = facts.n_blocks >= LEAST_BLOCKS
+    is_many = facts.n_groups >= LEAST_GROUPS
     most = MOST_SECONDS[budget] if facts.columns is None else TABLE_SECONDS
     return is_many and tail_seconds(network, facts, budget) <= most
 
@@ -362,5 +362,5 @@ def _folds(wishes: Wishes, facts: DataFacts, network: NetworkFacts) -> Choice:
         return _rule(1, "your hold-out is the only fold")
     if network.is_table:
         why = "rows take a moment to learn, and more of them held out choose and judge better"
-        return _rule(min(TABLE_FOLDS, facts.n_blocks), why)
-    return _rule(rules.training_folds(wishes.budget, facts.n_blocks), f"--budget {wishes.budget}")
+        return _rule(min(TABLE_FOLDS, facts.n_groups), why)
+    return _rule(rules.training_folds(wishes.budget, facts.n_groups), f"--budget {wishes.budget}")

@@ -23,7 +23,7 @@ DEPTHS_OF_MANY = ("last", "late", "equal", "grid-late", "grid-upper")
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the kernel's mean diagonal
 
 
-def outer_folds(n_blocks: int, n: int = 0) -> int:
+def outer_folds(n_groups: int, n: int = 0) -> int:
     """Folds of the estimate: 10 up to 500 independent examples, 5 above, never more than there are.
 
     Up to 60 groups of several examples (`n` of them in all) are held out in 5 folds: with a group
@@ -33,8 +33,8 @@ def outer_folds(n_blocks: int, n: int = 0) -> int:
     >>> [outer_folds(n) for n in (4, 60, 500, 501)], outer_folds(22, 100)
     ([4, 10, 10, 5], 5)
     """
-    are_groups = n >= 1.5 * n_blocks and n_blocks <= 60
-    return min(n_blocks, 5 if are_groups or n_blocks > 500 else 10)
+    are_groups = n >= 1.5 * n_groups and n_groups <= 60
+    return min(n_groups, 5 if are_groups or n_groups > 500 else 10)
 
 
 def permutations(budget: Budget) -> int:
@@ -302,7 +302,7 @@ HELD_ONCE = 5  # one part in so many is held out where a single training makes t
 MOST_STORED: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # views of an image
 
 
-def training_folds(budget: Budget, n_blocks: int) -> int:
+def training_folds(budget: Budget, n_groups: int) -> int:
     """Folds of fine-tuning, never more than there are independent examples.
 
     Each of five learns from four fifths of the examples: what fine-tuning is worth from a half of
@@ -314,5 +314,5 @@ def training_folds(budget: Budget, n_blocks: int) -> int:
     >>> training_folds("fast", 300), training_folds("thorough", 900)
     (1, 5)
     """
-    folds = {"fast": 1, "balanced": 5 if n_blocks <= 500 else 3, "thorough": 5}[budget]
-    return min(folds, max(n_blocks, 1))
+    folds = {"fast": 1, "balanced": 5 if n_groups <= 500 else 3, "thorough": 5}[budget]
+    return min(folds, max(n_groups, 1))

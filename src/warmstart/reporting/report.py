@@ -20,7 +20,7 @@ from PIL import Image
 from warmstart.data.dataset import Load
 from warmstart.data.place import PREFIX
 from warmstart.data.read import listed
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.multilabel import per_label
@@ -295,7 +295,7 @@ def _blocks(
     said: Sequence[HeldOutAnswer], record: DataRecord
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     found = {example.id: example for example in record.examples}
-    return blocks([found[one.id] for one in said], record.twins)
+    return group_numbers([found[one.id] for one in said], record.twins)
 
 
 # ---- Examples as small pictures for the report, read through the safe decoder.

@@ -96,7 +96,7 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
     rng = np.random.default_rng([seed, 3])
     standing = stand(
         np.stack([one.hits for one in light]),
-        labelled.blocks()[held],
+        labelled.groups()[held],
         rng,
         inflation=1.0 if labelled.holdout else MODEL_VARIANCE,
     )
@@ -104,7 +104,7 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         index: _record(light[index], gap)
         for index, gap in zip(standing.order, standing.to_best, strict=True)
     }
-    groups = [[starts[index] for index in group] for group in standing.groups]
+    groups = [[starts[index] for index in group] for group in standing.ties]
     take = min(groups[0], key=lambda start: (start.macs, start.parameters))
     labels = labelled.labels[held]
     return Ranking(

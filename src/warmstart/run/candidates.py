@@ -230,13 +230,13 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
     none held out.
     """
     held, target = fold >= 0, labelled.target
-    truth, blocks = labelled.labels[held], labelled.blocks()[held]
+    truth, groups = labelled.labels[held], labelled.groups()[held]
     before, after = (target.credits(one[held], truth) for one in (probe, tuned))
     is_once = labelled.holdout or fold.max() < 1  # one fold: as a hold-out
     inflation = 1.0 if is_once else MODEL_VARIANCE
-    gap = hits_difference(after, before, blocks, inflation)
+    gap = hits_difference(after, before, groups, inflation)
     loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
-    error = float(np.sqrt(inflation)) * standard_error(loss, blocks)
+    error = float(np.sqrt(inflation)) * standard_error(loss, groups)
     return Evidence(
         name="tail_gain",
         value=gap.value,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.evaluation.compare import (
     HeldOut,
@@ -32,7 +32,7 @@ from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.solve.calibration import log_losses_of
-from warmstart.stats.intervals import Blocks
+from warmstart.stats.intervals import Groups
 from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- What each example held out adds to a run's score, from its line in predictions.jsonl.
@@ -232,9 +232,9 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
     )
 
 
-def _blocks(n: int, links: Sequence[tuple[int, int]]) -> Blocks:
+def _blocks(n: int, links: Sequence[tuple[int, int]]) -> Groups:
     rows = [Example(id=f"{i}", label="", split="test", sha256=f"{i}") for i in range(n)]
-    return blocks(rows, [(f"{a}", f"{b}") for a, b in links])
+    return group_numbers(rows, [(f"{a}", f"{b}") for a, b in links])
 
 
 def _check_classes(runs: Sequence[OpenRun]) -> None:

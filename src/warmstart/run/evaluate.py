@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart.data.dataset import Collection
 from warmstart.data.read import read_for_scoring
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.formatting import interval
@@ -68,7 +68,7 @@ def evaluate(
     for title, text in _remarks(run, kept, len(examples), strange, nouns):
         yield Event(stage="look", kind="note", values={"title": title, "text": text})
     labels = [example.label for example in kept]
-    measured = predictor.replies.measured(np.concatenate(found), labels, blocks(kept))
+    measured = predictor.replies.measured(np.concatenate(found), labels, group_numbers(kept))
     return measured
 
 

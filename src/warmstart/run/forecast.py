@@ -258,7 +258,7 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     room = TrainingContext(
         source=_Noise(bench, chosen.cut),
         labels=rows % bench.labelled.n_classes,
-        blocks=rows,
+        groups=rows,
         before=take_digests(bench.network),
         checkpoints=NoCheckpoints(),
     )

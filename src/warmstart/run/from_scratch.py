@@ -59,7 +59,7 @@ def scratch(
     sizes: Values,
     hits: Values,
     warm: Values,
-    blocks: Indices,
+    groups: Indices,
     side: int,
     rng: np.random.Generator,
     nouns: Nouns = IMAGES,
@@ -76,7 +76,7 @@ def scratch(
     to = 2 * sizes[-1]
     law = fit_power_law(sizes, hits.mean(axis=1))
     value = law.at(to) - float(warm.mean())
-    spread = float(np.std([_drawn(sizes, hits, warm, blocks, to, rng) for _ in range(BOOTS)]))
+    spread = float(np.std([_drawn(sizes, hits, warm, groups, to, rng) for _ in range(BOOTS)]))
     error = float(np.hypot(spread, FORECAST_SD / np.sqrt(sizes[-1])))
     now, later = float(hits[-1].mean()), law.at(to)
     return Evidence(
@@ -105,7 +105,7 @@ def scratch(
 
 
 def behind(
-    size: float, hits: Values, warm: Values, blocks: Indices, side: int, nouns: Nouns = IMAGES
+    size: float, hits: Values, warm: Values, groups: Indices, side: int, nouns: Nouns = IMAGES
 ) -> Evidence | None:
     """The same from one size, where it is plain: half the errors would still be too many.
 
@@ -114,12 +114,12 @@ def behind(
     of the number of examples, at most its first). None where that could reach the warm start.
     Shapes: hits, warm, blocks (n,), of one fold that was held out; `size` rows learnt from.
 
-    >>> right, nothing, blocks = np.ones(60), np.tile([0.0, 0.0, 1.0], 20), np.arange(60)
-    >>> behind(120, nothing, right, blocks, 96).value, behind(120, right, right, blocks, 96)
+    >>> right, nothing, groups = np.ones(60), np.tile([0.0, 0.0, 1.0], 20), np.arange(60)
+    >>> behind(120, nothing, right, groups, 96).value, behind(120, right, right, groups, 96)
     (-0.333..., None)
     """
     later = 1 - (1 - hits) / 2
-    value, low, high = mean_interval(later - warm, blocks)
+    value, low, high = mean_interval(later - warm, groups)
     if high >= 0:
         return None
     now, start = float(hits.mean()), float(warm.mean())
@@ -156,10 +156,10 @@ def not_measured(n: int, why: str) -> Evidence:
 
 
 def _drawn(
-    sizes: Values, hits: Values, warm: Values, blocks: Indices, to: float, rng: np.random.Generator
+    sizes: Values, hits: Values, warm: Values, groups: Indices, to: float, rng: np.random.Generator
 ) -> float:
     """The same of blocks drawn with replacement."""
-    names, place = np.unique(blocks, return_inverse=True)
+    names, place = np.unique(groups, return_inverse=True)
     weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[place]
     total = max(int(weight.sum()), 1)
     law = fit_power_law(sizes, hits @ weight / total)
@@ -220,7 +220,7 @@ class _Nothing:
             scores[:, held], fold[held] = said, place
             learnt.append(count)
         plain = Calibration(1.0, np.zeros(k))
-        said = choose(scores, room.labels, fold, room.blocks, plain, room.target).scores
+        said = choose(scores, room.labels, fold, room.groups, plain, room.target).scores
         credits = room.target.credits(np.nan_to_num(said), room.labels)
         return credits, float(np.mean(learnt))
 
@@ -236,7 +236,7 @@ class _Nothing:
     def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
         rng = np.random.default_rng([self.training_data.seed, 14, place])
-        own = np.unique(self.room.blocks[rows], return_inverse=True)[1]
+        own = np.unique(self.room.groups[rows], return_inverse=True)[1]
         strata = self.room.target.strata(self.room.labels[rows])
         order, ends = spread_order(strata, members(own), rng)
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
@@ -270,7 +270,7 @@ def measure(
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
     small = _small_start(asked, training_data)
     network = cut_start(small)
-    if labelled.facts().n_blocks < fine_tuning.LEAST_BLOCKS:
+    if labelled.facts().n_groups < fine_tuning.LEAST_GROUPS:
         return not_measured(n, "too few independent examples")
     if why := _too_long(asked, network, fine_tuning.passes(_sizes(n)[0])):
         return not_measured(n, why)
@@ -283,11 +283,11 @@ def measure(
     yield Event(stage="tune", kind="begin", values=told)
     folds = held_out(training_data, FOLDS)
     nothing = _nothing(asked, training_data, small, network)
-    warm, blocks = _warm(fine_tuned, labelled), labelled.blocks()
+    warm, groups = _warm(fine_tuned, labelled), labelled.groups()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
-    found = behind(size, hits[rows], warm[rows], blocks[rows], side, labelled.nouns)
+    found = behind(size, hits[rows], warm[rows], groups[rows], side, labelled.nouns)
     if found is None:
         if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.passes, _sizes(n)))):
             found = not_measured(n, why)
@@ -296,7 +296,7 @@ def measure(
             rows = _both(folds, warm)
             rng = np.random.default_rng([training_data.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
-            found = scratch(sizes, hits, warm[rows], blocks[rows], side, rng, labelled.nouns)
+            found = scratch(sizes, hits, warm[rows], groups[rows], side, rng, labelled.nouns)
     yield Event(stage="tune", kind="end")
     return found
 
@@ -371,7 +371,7 @@ def _nothing(
     room = TrainingContext(
         source=source,
         labels=labelled.labels,
-        blocks=labelled.blocks(),
+        groups=labelled.groups(),
         target=labelled.target,
         before=take_digests(network),
         checkpoints=NoCheckpoints(),

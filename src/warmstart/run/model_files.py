@@ -181,7 +181,7 @@ def write_model(
     `before`: what the start had learnt from, as `Origin.learnt`.
     """
     own = described.own_taps
-    neighbours, unknown_from, nearest = fit_neighbours(read, own, labelled.groups, seed=0)
+    neighbours, unknown_from, nearest = fit_neighbours(read, own, labelled.group_rows, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16, copy=False),
         "target": neighbours.sketch.target.astype(np.int32),

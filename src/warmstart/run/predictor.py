@@ -52,7 +52,7 @@ from warmstart.run.inputs_given import (
     text_payload,
 )
 from warmstart.solve.kernels import Features
-from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.intervals import Groups, Values
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
@@ -88,7 +88,7 @@ class Replies(Protocol):
         """An input that cannot be read."""
         ...
 
-    def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
+    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
         """Metrics on labelled inputs."""
         ...
 
@@ -132,9 +132,9 @@ class ClassReplies:
         """Without a label."""
         return Answer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
+    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
         """Accuracy and the like."""
-        return scores(said, CLASSIFICATION.read(labels, self.bundle.record.classes), blocks)
+        return scores(said, CLASSIFICATION.read(labels, self.bundle.record.classes), groups)
 
     def doubt(self, said: NDArray[np.floating]) -> Values:
         """By the gap between the two likeliest classes."""
@@ -174,12 +174,12 @@ class LabelReplies:
         """Without labels."""
         return LabelAnswer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
+    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
         """Mean average precision and the like."""
         own, names = self.calibration, self.bundle.record.classes
         certainty = LabelCertainty(np.array(own.thresholds), own.sure_from, own.promised_error)
         truth = MULTILABEL.read(labels, names)
-        return measure_of(MULTILABEL).scores(said, truth, blocks, certainty, names)
+        return measure_of(MULTILABEL).scores(said, truth, groups, certainty, names)
 
     def doubt(self, said: NDArray[np.floating]) -> Values:
         """Of the label that is nearest to being one or the other."""
@@ -223,12 +223,12 @@ class NumberReplies:
         """Without a value."""
         return NumberAnswer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], blocks: Blocks) -> TestScores:
+    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
         """R² and errors."""
         target = self.target
         answers, truth = (said - target.mean) / target.spread, target.read(labels, ())
         certainty = NumberCertainty(self.calibration.half_width)
-        return measure_of(target).scores(answers, truth, blocks, certainty, ())
+        return measure_of(target).scores(answers, truth, groups, certainty, ())
 
     def doubt(self, said: NDArray[np.floating]) -> Values:
         """The same for all: intervals are equally wide."""

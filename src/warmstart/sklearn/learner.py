@@ -289,7 +289,7 @@ def _reweighed(
         labelled.labels,
         labelled.n_classes,
         weights,
-        labelled.groups,
+        labelled.group_rows,
     )
     penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
     fit = fit_linear(rows, penalties)

@@ -35,7 +35,7 @@ def class_mean_weights(kernel: Array, labels: Labels, n_classes: int) -> tuple[A
 
 
 def left_out_class_means(
-    kernel: Array, labels: Labels, n_classes: int, groups: Sequence[Rows]
+    kernel: Array, labels: Labels, n_classes: int, group_rows: Sequence[Rows]
 ) -> Array:
     """Scores of every row from class means that leave its group out.
 
@@ -46,7 +46,7 @@ def left_out_class_means(
     norms = (onehot * sums).sum(axis=0)
     counts = onehot.sum(axis=0)
     scores = np.empty_like(sums)
-    for rows in groups:
+    for rows in group_rows:
         gone = onehot[rows]
         left = counts - gone.sum(axis=0)
         inner = kernel[np.ix_(rows, rows)] @ gone

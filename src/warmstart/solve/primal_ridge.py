@@ -132,7 +132,7 @@ def solve_once(sums: Sums, penalty: float) -> tuple[Array, Array]:
 
 
 def left_out(
-    space: Spectrum, rotated: Array, targets: Array, penalty: float, groups: Sequence[Rows]
+    space: Spectrum, rotated: Array, targets: Array, penalty: float, group_rows: Sequence[Rows]
 ) -> Array:
     """Prediction of some of the rows, each from all rows outside its group.
 
@@ -144,7 +144,7 @@ def left_out(
     residuals = targets - fitted
     leverage = (rotated**2) @ shrink + 1.0 / space.n
     result = residuals / (1.0 - leverage)[:, None]
-    for rows in groups:
+    for rows in group_rows:
         if len(rows) > 1:
             z = rotated[rows]
             hat = (z * shrink) @ z.T + 1.0 / space.n

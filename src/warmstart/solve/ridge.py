@@ -123,7 +123,7 @@ def intercept(kernel: Array, dual: Dual, penalty: float) -> Array:
     return mean
 
 
-def left_out(dual: Dual, groups: Sequence[Rows]) -> Array:
+def left_out(dual: Dual, group_rows: Sequence[Rows]) -> Array:
     """Prediction of every row from all rows outside its group, exactly as if refitted.
 
     Shapes: groups partition the n rows; returns (n, K).
@@ -134,14 +134,14 @@ def left_out(dual: Dual, groups: Sequence[Rows]) -> Array:
     [7.5, 6.0, 4.5]
     """
     residuals = dual.coefficients / np.diag(dual.inverse)[:, None]
-    for rows in groups:
+    for rows in group_rows:
         if len(rows) > 1:
             block = dual.inverse[np.ix_(rows, rows)]
             residuals[rows] = solve_block(block, dual.coefficients[rows])
     return dual.targets - residuals
 
 
-def nested(dual: Dual, held_out: Rows, groups: Sequence[Rows]) -> tuple[Rows, Array, Array]:
+def nested(dual: Dual, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows, Array, Array]:
     """The regression on all rows but `held_out`, exactly: what it says inside and outside.
 
     Shapes: groups are dependent rows (numbered as in `dual`), each wholly held out or wholly
@@ -159,7 +159,7 @@ def nested(dual: Dual, held_out: Rows, groups: Sequence[Rows]) -> tuple[Rows, Ar
     residuals = coefficients / diagonal[:, None]
     place = np.full(len(dual.targets), -1)
     place[keep] = np.arange(len(keep))
-    for rows in groups:
+    for rows in group_rows:
         at = place[rows]
         if len(rows) > 1 and at[0] >= 0:
             block = dual.inverse[np.ix_(rows, rows)] - half[:, at].T @ half[:, at]

@@ -80,24 +80,24 @@ def intercept(kernel: Array, anchored: Anchored, penalty: float) -> Array:
     return result
 
 
-def left_out(anchored: Anchored, groups: Sequence[Rows]) -> Array:
+def left_out(anchored: Anchored, group_rows: Sequence[Rows]) -> Array:
     """Prediction of every row from all rows outside its group, the factor among them.
 
     Shapes: groups partition the n rows; returns (n, K).
     """
     dual = anchored.dual
-    missed = dual.targets - ridge.left_out(dual, groups)
-    return _predict(anchored, dual.targets, missed, dual.coefficients, groups)
+    missed = dual.targets - ridge.left_out(dual, group_rows)
+    return _predict(anchored, dual.targets, missed, dual.coefficients, group_rows)
 
 
-def nested(anchored: Anchored, held_out: Rows, groups: Sequence[Rows]) -> tuple[Rows, Array, Array]:
+def nested(anchored: Anchored, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows, Array, Array]:
     """The same on all rows but `held_out`: what it says inside and outside, as `ridge.nested`.
 
     Returns the kept rows (m,), their leave-group-out predictions (m, K), and the
     predictions (n - m, K) for the held-out rows.
     """
     dual = anchored.dual
-    keep, inside, outside = ridge.nested(dual, held_out, groups)
+    keep, inside, outside = ridge.nested(dual, held_out, group_rows)
     missed = dual.targets[held_out] - outside
     inner = _without(anchored, dual.coefficients[held_out], missed)
     factor = _factor(inner.with_targets, inner.with_itself, anchored)
@@ -107,21 +107,21 @@ def nested(anchored: Anchored, held_out: Rows, groups: Sequence[Rows]) -> tuple[
     coefficients = dual.coefficients[keep] - cross @ missed
     place = np.full(len(dual.targets), -1)
     place[keep] = np.arange(len(keep))
-    within = [place[rows] for rows in groups if place[rows[0]] >= 0]
+    within = [place[rows] for rows in group_rows if place[rows[0]] >= 0]
     targets = dual.targets[keep]
     return keep, _predict(inner, targets, targets - inside, coefficients, within), found
 
 
 def _predict(
-    anchored: Anchored, targets: Array, missed: Array, coefficients: Array, groups: Sequence[Rows]
+    anchored: Anchored, targets: Array, missed: Array, coefficients: Array, group_rows: Sequence[Rows]
 ) -> Array:
     """Leave-group-out predictions from the residuals of both sides. Shapes: (m, 2 K) to (m, K)."""
     y, s = np.split(missed, 2, axis=1)
     of_known = np.split(coefficients, 2, axis=1)[1]
     number = np.empty(len(targets), dtype=np.intp)
-    for index, rows in enumerate(groups):
+    for index, rows in enumerate(group_rows):
         number[rows] = index
-    gone = np.zeros((2, len(groups)))
+    gone = np.zeros((2, len(group_rows)))
     np.add.at(gone[0], number, (of_known * y).sum(axis=1))
     np.add.at(gone[1], number, (of_known * s).sum(axis=1))
     factors = _factors(anchored.with_targets - gone[0], anchored.with_itself - gone[1], anchored)

@@ -172,7 +172,7 @@ def solve(spread: FeatureSpread, targets: Array, penalty: float) -> tuple[Array,
 
 
 def left_out(
-    spread: FeatureSpread, targets: Array, penalty: float, groups: Sequence[Rows] | None = None
+    spread: FeatureSpread, targets: Array, penalty: float, group_rows: Sequence[Rows] | None = None
 ) -> Array:
     """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
 
@@ -185,7 +185,7 @@ def left_out(
     missed = targets - (spread.rows @ within + centre)
     own = spread.rows**2 @ shrink + share
     residuals = missed / np.maximum(1.0 - spread.weights * own, np.finfo(float).eps)[:, None]
-    for rows in groups or ():
+    for rows in group_rows or ():
         if len(rows) > 1:
             root = np.sqrt(spread.weights[rows])[:, None]
             z = spread.rows[rows]

@@ -37,41 +37,41 @@ def gap(one: Interval, other: Interval) -> Interval:
 
 
 Values = NDArray[np.float64]
-Blocks = NDArray[np.int64]
+Groups = NDArray[np.int64]
 
 
-def number_blocks(groups: Sequence[NDArray[np.intp]]) -> Blocks:
+def number_groups(group_rows: Sequence[NDArray[np.intp]]) -> Groups:
     """The block number of each row, from the rows of each block. Shapes: returns (n,).
 
-    >>> number_blocks([np.array([0, 2]), np.array([1])]).tolist()
+    >>> number_groups([np.array([0, 2]), np.array([1])]).tolist()
     [0, 1, 0]
     """
-    numbers = np.empty(sum(len(rows) for rows in groups), dtype=np.int64)
-    for number, rows in enumerate(groups):
+    numbers = np.empty(sum(len(rows) for rows in group_rows), dtype=np.int64)
+    for number, rows in enumerate(group_rows):
         numbers[rows] = number
     return numbers
 
 
-def block_sizes(blocks: Blocks) -> Values:
+def group_sizes(groups: Groups) -> Values:
     """Number of rows in each block. Shapes: blocks (n,) any integers; returns (G,).
 
-    >>> block_sizes(np.array([7, 7, 2])).tolist()
+    >>> group_sizes(np.array([7, 7, 2])).tolist()
     [1.0, 2.0]
     """
-    return np.unique(blocks, return_counts=True)[1].astype(float)
+    return np.unique(groups, return_counts=True)[1].astype(float)
 
 
-def kish(blocks: Blocks) -> float:
+def kish(groups: Groups) -> float:
     """Kish's effective sample size (sum m)^2 / sum m^2 of the block sizes m.
 
     >>> kish(np.array([0, 0, 1, 1]))
     2.0
     """
-    sizes = block_sizes(blocks)
+    sizes = group_sizes(groups)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def standard_error(values: Values, blocks: Blocks) -> float:
+def standard_error(values: Values, groups: Groups) -> float:
     """Cluster-robust standard error of the mean, with the factor G / (G - 1).
 
     Shapes: values (n,), blocks (n,). Infinite for a single block: nothing is known.
@@ -80,16 +80,16 @@ def standard_error(values: Values, blocks: Blocks) -> float:
     >>> standard_error(v, np.arange(4)) == float(np.std(v, ddof=1) / 2)
     True
     """
-    _, index = np.unique(blocks, return_inverse=True)
-    n_blocks = int(index.max()) + 1
-    if n_blocks < 2:
+    _, index = np.unique(groups, return_inverse=True)
+    n_groups = int(index.max()) + 1
+    if n_groups < 2:
         return float("inf")
-    sums = np.bincount(index, weights=values - values.mean(), minlength=n_blocks)
-    variance = (sums**2).sum() / len(values) ** 2 * n_blocks / (n_blocks - 1)
+    sums = np.bincount(index, weights=values - values.mean(), minlength=n_groups)
+    variance = (sums**2).sum() / len(values) ** 2 * n_groups / (n_groups - 1)
     return float(np.sqrt(variance))
 
 
-def effective_size(correct: Values, blocks: Blocks) -> float:
+def effective_size(correct: Values, groups: Groups) -> float:
     """How many independent examples these are worth for a proportion.
 
     p(1-p) over the cluster variance, kept between Kish's size and n; Kish's size where
@@ -98,8 +98,8 @@ def effective_size(correct: Values, blocks: Blocks) -> float:
     >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1]))
     2.0
     """
-    p, n, least = _share(correct), len(correct), kish(blocks)
-    error = standard_error(correct, blocks)
+    p, n, least = _share(correct), len(correct), kish(groups)
+    error = standard_error(correct, groups)
     if error == 0 or not np.isfinite(error):
         return least
     return float(np.clip(p * (1 - p) / error**2, least, n))
@@ -130,7 +130,7 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
 
 
 def proportion(
-    correct: Values, blocks: Blocks, inflation: float = 1.0
+    correct: Values, groups: Groups, inflation: float = 1.0
 ) -> tuple[float, float, float]:
     """Share of correct rows with its 95 % interval: (value, low, high).
 
@@ -142,6 +142,6 @@ def proportion(
     (1.0, 0.93, 1.0)
     """
     value = _share(correct)
-    size = effective_size(correct, blocks) / inflation
-    low, high = wilson(value, size, kish(blocks) - 1)
+    size = effective_size(correct, groups) / inflation
+    low, high = wilson(value, size, kish(groups) - 1)
     return value, low, high

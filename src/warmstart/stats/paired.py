@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from warmstart.stats.intervals import Blocks, Values, kish, standard_error
+from warmstart.stats.intervals import Groups, Values, kish, standard_error
 
 _PICKS = 1_000_000  # blocks drawn at a time
 
@@ -25,7 +25,7 @@ class Difference:
 
 
 def difference(
-    a: Values, b: Values, blocks: Blocks, rng: np.random.Generator, draws: int = 2000
+    a: Values, b: Values, groups: Groups, rng: np.random.Generator, draws: int = 2000
 ) -> Difference:
     """Paired bootstrap over blocks: percentile interval, p by the shifted distribution.
 
@@ -36,15 +36,15 @@ def difference(
     1.0
     """
     gap = a - b
-    _, index = np.unique(blocks, return_inverse=True)
-    n_blocks = int(index.max()) + 1
-    sums = np.bincount(index, weights=gap, minlength=n_blocks)
-    sizes = np.bincount(index, minlength=n_blocks)
+    _, index = np.unique(groups, return_inverse=True)
+    n_groups = int(index.max()) + 1
+    sums = np.bincount(index, weights=gap, minlength=n_groups)
+    sizes = np.bincount(index, minlength=n_groups)
     means = np.empty(draws)
-    count = max(_PICKS // n_blocks, 1)
+    count = max(_PICKS // n_groups, 1)
     for start in range(0, draws, count):
         # Drawn a few at a time: the stream of numbers is the same as for all at once.
-        picks = rng.integers(n_blocks, size=(min(count, draws - start), n_blocks))
+        picks = rng.integers(n_groups, size=(min(count, draws - start), n_groups))
         means[start : start + count] = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
     value = float(gap.mean())
     low, high = (float(q) for q in np.quantile(means, [0.025, 0.975]))
@@ -52,14 +52,14 @@ def difference(
     return Difference(value, low, high, (1 + extreme) / (draws + 1))
 
 
-def mean_interval(values: Values, blocks: Blocks) -> tuple[float, float, float]:
+def mean_interval(values: Values, groups: Groups) -> tuple[float, float, float]:
     """Mean with its 95 % t interval, cluster-robust: (value, low, high).
 
     >>> mean_interval(np.array([1.0, 1.0, 1.0]), np.arange(3))
     (1.0, 1.0, 1.0)
     """
-    value, error = float(values.mean()), standard_error(values, blocks)
-    degrees = kish(blocks) - 1
+    value, error = float(values.mean()), standard_error(values, groups)
+    degrees = kish(groups) - 1
     if degrees < 1:
         return value, float("-inf"), float("inf")
     half = float(stdtrit(degrees, 0.975)) * error
@@ -83,7 +83,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # ---- The difference of two accuracies on the same examples, where few of them differ.
 
 
-def hits_difference(a: Values, b: Values, blocks: Blocks, inflation: float = 1.0) -> Difference:
+def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0) -> Difference:
     """Accuracy of a minus that of b with its 95 % t interval, cluster-robust, and a p to match.
 
     To what was seen one example is added that only a, and one that only b has right. So two
@@ -100,7 +100,7 @@ def hits_difference(a: Values, b: Values, blocks: Blocks, inflation: float = 1.0
     """
     value = float((a - b).mean())
     gap = np.append(a - b, [1.0, -1.0])
-    apart = np.append(blocks, blocks.max() + np.array([1, 2]))
+    apart = np.append(groups, groups.max() + np.array([1, 2]))
     degrees, error = kish(apart) - 1, standard_error(gap, apart) * float(np.sqrt(inflation))
     middle, low, high = mean_interval(gap, apart)
     if degrees < 1:
@@ -117,44 +117,44 @@ def hits_difference(a: Values, b: Values, blocks: Blocks, inflation: float = 1.0
 class Standing:
     """Models from best to worst, by their row in what was compared.
 
-    `to_best[i]` is model `order[i]` minus the best. `groups` partitions the models: each
+    `to_best[i]` is model `order[i]` minus the best. `ties` partitions the models: each
     begins with its best member, the others tie with that one.
     """
 
     order: tuple[int, ...]
     to_best: tuple[Difference, ...]
-    groups: tuple[tuple[int, ...], ...]
+    ties: tuple[tuple[int, ...], ...]
 
 
 def stand(
-    hits: NDArray[np.float64], blocks: Blocks, rng: np.random.Generator, inflation: float = 1.0
+    hits: NDArray[np.float64], groups: Groups, rng: np.random.Generator, inflation: float = 1.0
 ) -> Standing:
     """Order models by their mean, equal means as given, and group those that tie.
 
     Two models tie where the 95 % interval of their paired difference holds 0. Ties do not
     carry on from pair to pair (a may tie with b, b with c, and a be better than c), so
-    groups are made from the top: the best with all that tie with it, then the best of the
+    ties are made from the top: the best with all that tie with it, then the best of the
     rest with all that tie with that one. `inflation` is the variance of what is estimated
     over that of independent draws. Shapes: hits (M, n), blocks (n,).
 
     >>> hits = np.array([[1.0, 1, 1, 0] * 9, [0.0, 0, 0, 1] * 9, [1.0, 1, 1, 1] * 9])
     >>> standing = stand(hits, np.arange(36), np.random.default_rng(0))
-    >>> standing.order, standing.groups
+    >>> standing.order, standing.ties
     ((2, 0, 1), ((2,), (0,), (1,)))
     """
 
     def minus(i: int, best: int) -> Difference:
-        return widened(difference(hits[i], hits[best], blocks, rng), inflation)
+        return widened(difference(hits[i], hits[best], groups, rng), inflation)
 
     order = [int(i) for i in np.argsort(-hits.mean(axis=1), kind="stable")]
     to_best = [minus(i, order[0]) for i in order]
-    groups, left, gaps = [], order, to_best
+    ties, left, gaps = [], order, to_best
     while left:
         ties = [gap.low <= 0 <= gap.high for gap in gaps]
-        groups.append(tuple(i for i, tied in zip(left, ties, strict=True) if tied))
+        ties.append(tuple(i for i, tied in zip(left, ties, strict=True) if tied))
         left = [i for i, tied in zip(left, ties, strict=True) if not tied]
         gaps = [minus(i, left[0]) for i in left]
-    return Standing(tuple(order), tuple(to_best), tuple(groups))
+    return Standing(tuple(order), tuple(to_best), tuple(ties))
 
 
 def widened(gap: Difference, inflation: float) -> Difference:

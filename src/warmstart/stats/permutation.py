@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import Blocks, number_blocks
+from warmstart.stats.intervals import Groups, number_groups
 
 # ---- Random draws of whole blocks that keep the classes in proportion.
 
 
 def spread_order(
-    labels: NDArray[np.int64], groups: Sequence[Rows], rng: np.random.Generator
+    labels: NDArray[np.int64], group_rows: Sequence[Rows], rng: np.random.Generator
 ) -> tuple[Rows, Rows]:
     """Rows in a random order of whole blocks, and where each block ends.
 
@@ -35,12 +35,12 @@ def spread_order(
     >>> sorted(rows.tolist()), int(ends[-1])
     ([0, 1, 2, 3], 4)
     """
-    first = np.array([labels[rows[0]] for rows in groups])
-    place = np.empty(len(groups))
+    first = np.array([labels[rows[0]] for rows in group_rows])
+    place = np.empty(len(group_rows))
     for label in np.unique(first):
         members = rng.permutation(np.flatnonzero(first == label))
         place[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
-    ordered = [groups[block] for block in np.argsort(place)]
+    ordered = [group_rows[block] for block in np.argsort(place)]
     return np.concatenate(ordered), np.cumsum([len(rows) for rows in ordered])
 
 
@@ -73,25 +73,25 @@ class SignalTest:
     moved: float  # how freely labels could be permuted, 0 to 1
 
 
-def permute_blocks(labels: Labels, blocks: Blocks, rng: np.random.Generator) -> Labels:
+def permute_groups(labels: Labels, groups: Groups, rng: np.random.Generator) -> Labels:
     """Shuffle labels among blocks of equal size; inside them where most rows lie in mixed ones.
 
     Shapes: labels (n,), blocks (n,). A block's labels travel together, in any order within
     it, so that one mixed block (a picture filed under two classes) is a block like others.
 
     >>> pairs = np.array([0, 0, 1, 1])
-    >>> out = permute_blocks(pairs, pairs, np.random.default_rng(1))
+    >>> out = permute_groups(pairs, pairs, np.random.default_rng(1))
     >>> bool(out[0] == out[1] and out[2] == out[3])
     True
     """
-    return _shuffler(labels, blocks)(rng)
+    return _shuffler(labels, groups)(rng)
 
 
-def _shuffler(labels: Labels, blocks: Blocks) -> Callable[[np.random.Generator], Labels]:
-    """`permute_blocks` for many draws: how the blocks lie is found once."""
-    _, index = np.unique(blocks, return_inverse=True)
-    n_blocks = int(index.max()) + 1
-    if n_blocks == len(labels):
+def _shuffler(labels: Labels, groups: Groups) -> Callable[[np.random.Generator], Labels]:
+    """`permute_groups` for many draws: how the blocks lie is found once."""
+    _, index = np.unique(groups, return_inverse=True)
+    n_groups = int(index.max()) + 1
+    if n_groups == len(labels):
         return lambda rng: rng.permutation(labels)
     members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
     mixed = sum(len(rows) for rows in members if len(np.unique(labels[rows])) > 1)
@@ -138,7 +138,7 @@ def movable(labels: Labels, draws: Labels) -> float:
 def signal_test(
     inverses: Sequence[Array],
     labels: Labels,
-    groups: Sequence[Rows],
+    group_rows: Sequence[Rows],
     rng: np.random.Generator,
     permutations: int,
     statistics: Statistics | None = None,
@@ -150,8 +150,8 @@ def signal_test(
     or of what other tasks number by `labels`.
     """
     statistics = statistics or class_statistics
-    operators = [_leave_out_operator(G, groups) for G in inverses]
-    shuffle = _shuffler(labels, number_blocks(groups))
+    operators = [_leave_out_operator(G, group_rows) for G in inverses]
+    shuffle = _shuffler(labels, number_groups(group_rows))
     true_t, true_accuracy = statistics(operators, labels[:, None])
     least = float(true_t[0]) - TIE * abs(float(true_t[0]))
     nulls, accuracies = np.empty(0), np.empty(0)
@@ -170,15 +170,15 @@ def signal_test(
             break
     if p is None:
         p = (1 + int((nulls >= least).sum())) / (len(nulls) + 1)
-    if len(groups) < len(labels) and same > SAME * len(nulls):
+    if len(group_rows) < len(labels) and same > SAME * len(nulls):
         moved = 0.0  # so few blocks that their orders can be counted on one hand
     return SignalTest(p, float(true_accuracy[0]), accuracies, len(nulls), moved)
 
 
-def _leave_out_operator(G: Array, groups: Sequence[Rows]) -> NDArray[np.float32]:
+def _leave_out_operator(G: Array, group_rows: Sequence[Rows]) -> NDArray[np.float32]:
     """R with R Y = leave-block-out residuals for any Y. Shapes: (n, n)."""
     operator = G / np.diag(G)[:, None]
-    for rows in groups:
+    for rows in group_rows:
         if len(rows) > 1:
             operator[rows] = np.linalg.solve(G[np.ix_(rows, rows)], G[rows])
     return operator.astype(np.float32)

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from scipy.special import betaincinv
 
-from warmstart.stats.intervals import Blocks, Values, kish
+from warmstart.stats.intervals import Groups, Values, kish
 
 # ---- How far answers may be off: a quantile of the errors of rows that were left out.
 
@@ -22,7 +22,7 @@ from warmstart.stats.intervals import Blocks, Values, kish
 PROMISED = 0.9  # share of new examples whose truth lies in the interval
 
 
-def margin(errors: Values, blocks: Blocks, promised: float = PROMISED) -> float | None:
+def margin(errors: Values, groups: Groups, promised: float = PROMISED) -> float | None:
     """The ⌈promised (n + 1)⌉-th smallest absolute error; None where n is too small for one.
 
     Dependent rows count as Kish's effective size of their blocks. Shapes: errors, blocks (n,).
@@ -31,7 +31,7 @@ def margin(errors: Values, blocks: Blocks, promised: float = PROMISED) -> float 
     >>> margin(np.arange(1.0, 20.0), np.arange(19)), margin(np.ones(8), np.arange(8))
     (18.0, None)
     """
-    n, size = len(errors), kish(blocks)
+    n, size = len(errors), kish(groups)
     share = promised * (size + 1) / size
     if share > 1:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import interval, sentence
@@ -24,7 +24,7 @@ from warmstart.reporting.first_screen import would_use
 from warmstart.reporting.next_steps import next_steps
 from warmstart.reporting.report import read_facts, read_plan_if_there, read_said, repeat_of
 from warmstart.run.compare import credit_of
-from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.intervals import Groups, Values
 from warmstart.stats.paired import difference, hits_difference
 from warmstart.studio.board import shown
 from warmstart.studio.project import Project, id_of, n_changed
@@ -157,7 +157,7 @@ def _compared(
         return None
     known = {example.id: example for example in facts.data.examples}
     a, b = (np.array([float(credit(pair[k]) or 0.0) for pair in both]) for k in (1, 0))
-    groups = blocks([known[new["id"]] for _, new in both], facts.data.twins)
+    groups = group_numbers([known[new["id"]] for _, new in both], facts.data.twins)
     gap = difference(a, b, groups, np.random.default_rng(number))
     if gap.low <= 0 <= gap.high:
         ends = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f} points".replace("-", "−")
@@ -260,7 +260,7 @@ def compared(project: Project, number: int, facts: ReportFacts) -> Told | None:
     if len(both) < 2:
         return None
     known = {example.id: example for example in facts.data.examples}
-    groups = blocks([known[new.id] for _, new in both], facts.data.twins)
+    groups = group_numbers([known[new.id] for _, new in both], facts.data.twins)
     name = project.history.name_of
     hits = [
         (name(old.label, earlier) == name(new.target, number), new.is_right) for old, new in both
@@ -288,7 +288,7 @@ def _strategy(plan: Plan | None) -> str:
     return str(plan.strategy.value)
 
 
-def _difference(hits: Values, groups: Blocks) -> Mapping[str, str]:
+def _difference(hits: Values, groups: Groups) -> Mapping[str, str]:
     """Better, worse, or neither. Shapes: hits (n, 2) of the run before and this one."""
     gap = hits_difference(hits[:, 1], hits[:, 0], groups, MODEL_VARIANCE)
     low, high = 100 * gap.low, 100 * gap.high

@@ -26,18 +26,18 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     none, and then the text tells how to fit images of one's own.
     """
     ships = summary.shipped.strategy != "none"
-    blocks = [wrap(readiness_line(summary.readiness))]
+    groups = [wrap(readiness_line(summary.readiness))]
     if summary.verdict.kind == "no-signal" and not ships and any_better(summary):
-        blocks.append(wrap(summary.verdict.sentence))  # it says which other method finds a signal
+        groups.append(wrap(summary.verdict.sentence))  # it says which other method finds a signal
     elif summary.verdict.kind == "no-signal":
-        blocks.append(no_signal_text(summary.verdict, summary.data, summary.task))
+        groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
-        blocks.append("\n".join(_accuracy(summary)))
-    blocks.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
+        groups.append("\n".join(_accuracy(summary)))
+    groups.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
     kind = summary.data.kind or "image"
     following = _next(run_path, sample_path, ships, kind, summary.task)
-    blocks.append("\n".join([*_places(run_path, ships), *following]))
-    return "\n\n".join(block for block in blocks if block)
+    groups.append("\n".join([*_places(run_path, ships), *following]))
+    return "\n\n".join(block for block in groups if block)
 
 
 def any_better(summary: Summary) -> bool:

@@ -16,7 +16,7 @@ from warmstart.features.extraction import load_same
 from warmstart.modalities.preprocessing import encode
 from warmstart.records.summary import Baseline
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import number_blocks
+from warmstart.stats.intervals import number_groups
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import points
 from warmstart.training.dataset import TrainingDataset
@@ -148,12 +148,12 @@ def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple
     labelled, record = training_data.labelled, training_data.collection.record
     if record.kind != "table" or record.task != "classify":
         return ()
-    rows, blocks, fold = encoded(training_data), labelled.blocks(), fine_tuned.head.fold
+    rows, groups, fold = encoded(training_data), labelled.groups(), fine_tuned.head.fold
     outer = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
 
     def inner(keep: Rows) -> list[Rows]:
         rng = np.random.default_rng([training_data.seed, 16])
-        own = number_blocks(_within(blocks[keep]))
+        own = number_groups(_within(groups[keep]))
         part = folds(labelled.labels[keep], own, INNER, rng)
         return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
 
@@ -164,13 +164,13 @@ def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple
     held = np.flatnonzero(found.fold >= 0)
     method: Literal["holdout", "nested-cv"] = "holdout" if labelled.holdout else "nested-cv"
     estimate = accuracy_estimate(
-        found.probabilities[held], labelled.labels[held], blocks[held], method
+        found.probabilities[held], labelled.labels[held], groups[held], method
     )
     ours = _hits(fine_tuned, labelled.labels)
     theirs = np.full(len(ours), np.nan)
     theirs[held] = found.probabilities[held].argmax(axis=1) == labelled.labels[held]
     both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
-    gap = hits_difference(theirs[both], ours[both], blocks[both])
+    gap = hits_difference(theirs[both], ours[both], groups[both])
     told = Baseline(
         name=found.name,
         estimate=estimate,
@@ -193,8 +193,8 @@ def encoded(training_data: TrainingDataset) -> Array:
     )
 
 
-def _within(blocks: Rows) -> list[Rows]:
-    return [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+def _within(groups: Rows) -> list[Rows]:
+    return [np.flatnonzero(groups == block) for block in np.unique(groups)]
 
 
 def _hits(fine_tuned: FineTuned, labels: Rows) -> Array:

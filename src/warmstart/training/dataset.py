@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.dataset import Collection
-from warmstart.data.splits import blocks, folds
+from warmstart.data.splits import folds, group_numbers
 from warmstart.errors import DataError
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.extraction import ExtractedFeatures
@@ -26,7 +26,7 @@ from warmstart.records.plan import Choice, ColumnPlan, Plain, Plan
 from warmstart.refit_cache import at_hand
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import number_blocks
+from warmstart.stats.intervals import number_groups
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
@@ -42,7 +42,7 @@ from warmstart.training.stacked_ridge import STACK
 ReadTap = Callable[[FeatureLayer], Features]
 Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
 
-LEAST_BLOCKS = 10  # blocks that a draw for the evidence should hold, on average
+LEAST_GROUPS = 10  # blocks that a draw for the evidence should hold, on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class LabelledRows:
     test: tuple[Example, ...]
     labels: Truth
     test_labels: Truth
-    groups: tuple[Rows, ...]
+    group_rows: tuple[Rows, ...]
     holdout: int
     n_classes: int
     twins: tuple[tuple[str, str], ...] = ()
@@ -81,7 +81,7 @@ class LabelledRows:
         """What a plan needs to know."""
         return DataFacts(
             n=len(self.learn),
-            n_blocks=len(self.groups),
+            n_groups=len(self.group_rows),
             n_classes=self.n_classes,
             smallest_class=int(np.bincount(self.strata, minlength=self.n_classes).min()),
             holdout=self.holdout,
@@ -100,9 +100,9 @@ class LabelledRows:
         """Learning rows that are not set apart; they come first."""
         return len(self.learn) - self.holdout
 
-    def blocks(self) -> NDArray[np.int64]:
+    def groups(self) -> NDArray[np.int64]:
         """The block number of each learning row. Shapes: (n,)."""
-        return number_blocks(self.groups)
+        return number_groups(self.group_rows)
 
 
 def arrange(record: DataRecord) -> LabelledRows:
@@ -115,19 +115,19 @@ def arrange(record: DataRecord) -> LabelledRows:
     parts = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
     train, holdout = parts["train"], parts["holdout"]
     learn = (*train, *holdout)
-    block_of = np.concatenate(
-        [blocks(train, record.twins), blocks(holdout, record.twins) + len(train)]
+    group_of = np.concatenate(
+        [group_numbers(train, record.twins), group_numbers(holdout, record.twins) + len(train)]
     )
-    groups = tuple(members(block_of))
+    group_rows = tuple(members(group_of))
     target = target_of(record.task, [example.label for example in learn])
     nouns = nouns_of(record.kind)
-    _check_blocks(len(np.unique(block_of[: len(train)])), 2 if holdout else 3, nouns)
+    _check_groups(len(np.unique(group_of[: len(train)])), 2 if holdout else 3, nouns)
     return LabelledRows(
         learn=learn,
         test=tuple(parts["test"]),
         labels=target.read([e.label for e in learn], record.classes),
         test_labels=target.read([e.label for e in parts["test"]], record.classes),
-        groups=groups,
+        group_rows=group_rows,
         holdout=len(holdout),
         n_classes=len(record.classes),
         twins=record.twins,
@@ -138,7 +138,7 @@ def arrange(record: DataRecord) -> LabelledRows:
     )
 
 
-def _check_blocks(found: int, needed: int, nouns: Nouns) -> None:
+def _check_groups(found: int, needed: int, nouns: Nouns) -> None:
     """One block is held out, one judges the choices, at least one is learnt from."""
     if found < needed:
         raise DataError(
@@ -156,18 +156,18 @@ def pose(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
         outer: tuple[Rows, ...] = (np.arange(n - labelled.holdout, n),)
     else:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(labelled.folding, labelled.blocks(), int(n_folds), rng)  # type: ignore[arg-type]
+        fold = folds(labelled.folding, labelled.groups(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     return SelectionProblem(
-        labelled.labels, labelled.n_classes, labelled.groups, outer, labelled.target
+        labelled.labels, labelled.n_classes, labelled.group_rows, outer, labelled.target
     )
 
 
 def pose_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
     """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
-    groups = groups_within(labelled.groups, keep, len(labelled.learn))
+    group_rows = groups_within(labelled.group_rows, keep, len(labelled.learn))
     return SelectionProblem(
-        labelled.labels[keep], labelled.n_classes, tuple(groups), (), labelled.target
+        labelled.labels[keep], labelled.n_classes, tuple(group_rows), (), labelled.target
     )
 
 
@@ -189,13 +189,13 @@ def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
     parts = -(-len(pool) // most)
     if parts < 2:
         return pool
-    blocks, labels = labelled.blocks()[pool], labelled.folding[pool]
-    if len(np.unique(blocks)) >= LEAST_BLOCKS * parts:
-        drawn: Rows = pool[folds(labels, blocks, parts, rng) == 0]
+    groups, labels = labelled.groups()[pool], labelled.folding[pool]
+    if len(np.unique(groups)) >= LEAST_GROUPS * parts:
+        drawn: Rows = pool[folds(labels, groups, parts, rng) == 0]
         return drawn
     draw = folds(labels, np.arange(len(pool)), parts, rng)
     draws = [pool[draw == part] for part in range(parts)]
-    return max(draws, key=lambda rows: len(np.unique(labelled.blocks()[rows])))
+    return max(draws, key=lambda rows: len(np.unique(labelled.groups()[rows])))
 
 
 def labels_among(rows: Rows, labelled: LabelledRows) -> Truth:
@@ -205,17 +205,17 @@ def labels_among(rows: Rows, labelled: LabelledRows) -> Truth:
 
 def groups_among(rows: Rows, labelled: LabelledRows) -> list[Rows]:
     """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
-    return members(labelled.blocks()[rows])
+    return members(labelled.groups()[rows])
 
 
-def members(blocks: NDArray[np.int64]) -> list[Rows]:
+def members(groups: NDArray[np.int64]) -> list[Rows]:
     """The rows of each block, in order of its number.
 
     >>> [rows.tolist() for rows in members(np.array([7, 2, 7]))]
     [[1], [0, 2]]
     """
-    counts = np.unique(blocks, return_counts=True)[1]
-    return np.split(np.argsort(blocks, kind="stable"), np.cumsum(counts)[:-1])
+    counts = np.unique(groups, return_counts=True)[1]
+    return np.split(np.argsort(groups, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def heads(
@@ -336,7 +336,7 @@ class Sample:
 
     rows: Rows
     labels: Truth
-    groups: list[Rows]
+    group_rows: list[Rows]
     vectors: dict[FeatureLayer, Features]
     kernels: list[Array]
 
@@ -370,7 +370,7 @@ def draw(training_data: TrainingDataset, most: int) -> Sample:
     return Sample(
         rows=rows,
         labels=labels_among(rows, training_data.labelled),
-        groups=groups_among(rows, training_data.labelled),
+        group_rows=groups_among(rows, training_data.labelled),
         vectors=vectors,
         kernels=training_data.kernels([*vectors.values()]),
     )

@@ -52,7 +52,7 @@ from warmstart.training.validation import (
 # ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
 
 
-def watch_overfit(chosen: ChosenEnd, blocks: NDArray[np.int64], n_steps: int) -> GuardNote | None:
+def watch_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
     """A note where the loss of held-out rows rose look by look, by more than chance.
 
     Shapes: blocks (n,).
@@ -62,7 +62,7 @@ def watch_overfit(chosen: ChosenEnd, blocks: NDArray[np.int64], n_steps: int) ->
     looks = [losses[held] for losses in chosen.losses[:LOOKS]]
     if not held.any():
         return None
-    alarm, _ = overfit(looks, blocks[held], steps)
+    alarm, _ = overfit(looks, groups[held], steps)
     if alarm is None:
         return None
     route = chosen.route
@@ -175,7 +175,7 @@ def tune(
     room = TrainingContext(
         source=source,
         labels=training_data.labelled.labels,
-        blocks=training_data.labelled.blocks(),
+        groups=training_data.labelled.groups(),
         target=training_data.labelled.target,
         before=digests,
         checkpoints=job.checkpoints,
@@ -237,7 +237,7 @@ class _TrainingJob:
             scores,
             room.labels,
             held.fold,
-            room.blocks,
+            room.groups,
             _plain(self.head),
             room.target,
             usual=REFIT if is_paired else END,
@@ -252,7 +252,7 @@ class _TrainingJob:
             chosen.scores / head.warmth,
             room.labels,
             held.fold,
-            room.blocks,
+            room.groups,
             Calibration(head.warmth, np.zeros(len(head.bias))),
             target,
         )[0]
@@ -264,7 +264,7 @@ class _TrainingJob:
             tuned,
             room.labels,
             held.fold,
-            room.blocks,
+            room.groups,
             target,
             is_apart="fresh" in actions,
             is_paired=schedule(plan).pairs,
@@ -300,7 +300,7 @@ class _TrainingJob:
                 held=held.fold,
             )
         guards = list(held.guards)
-        if seen := watch_overfit(chosen, room.blocks, schedule(plan).n_steps):
+        if seen := watch_overfit(chosen, room.groups, schedule(plan).n_steps):
             guards.append(seen)
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
@@ -327,7 +327,7 @@ class _TrainingJob:
             chosen, decision = end, self.decision(room, held, end)
         again = RefitHead(training_data, plan, room.source)
         output, reader = again.end(taught.trainable, head, chosen, warmths)
-        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.blocks, room.target)
+        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.groups, room.target)
         yield Event(stage="tune", kind="end", values={"joined": joined})
         return FineTuned(
             network=taught.trainable.network,
@@ -438,7 +438,7 @@ def held_out(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     if labelled.holdout:
         return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([training_data.seed, 7])
-    part = folds(labelled.folding, labelled.blocks(), HELD_ONCE if n_folds == 1 else n_folds, rng)
+    part = folds(labelled.folding, labelled.groups(), HELD_ONCE if n_folds == 1 else n_folds, rng)
     return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
 
 

@@ -110,7 +110,7 @@ def keep_memory(
     if alarm is None:
         return (), chosen
     action = _KEPT
-    if shares := _shares(chosen, memory.room.blocks):
+    if shares := _shares(chosen, memory.room.groups):
         found = _go_back(memory, trainable, make, shares, chosen.route.share)
         action = _AS_MUCH
         if found is not None:
@@ -149,7 +149,7 @@ def _go_back(
     return None
 
 
-def _shares(chosen: ChosenEnd, blocks: Rows) -> list[int]:
+def _shares(chosen: ChosenEnd, groups: Rows) -> list[int]:
     """Candidates nearer to the start that are as good on held-out rows, the nearest end first.
 
     Only where training goes all of the way: shares of shorter ways were not looked at.
@@ -162,7 +162,7 @@ def _shares(chosen: ChosenEnd, blocks: Rows) -> list[int]:
         if not is_nearer or chosen.route.look < LOOKS or not held.any():
             continue
         gap = (losses[number] - losses[chosen.candidate])[held]
-        if gap.mean() <= TIE * standard_error(gap, blocks[held]):
+        if gap.mean() <= TIE * standard_error(gap, groups[held]):
             found.append(number)
     return found
 

@@ -27,7 +27,7 @@ class Joining:
         if is_judged:
             room = looks.room
             rng = np.random.default_rng([seed, 8])
-            part = folds(room.target.folding(room.labels[rows]), room.blocks[rows], VALIDATION, rng)
+            part = folds(room.target.folding(room.labels[rows]), room.groups[rows], VALIDATION, rng)
             self.fit, self._judged_on = rows[part > 0], rows[part == 0]
         self.joined = 0
         self._best = float("inf")

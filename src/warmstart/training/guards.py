@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.stats.intervals import Blocks, Values
+from warmstart.stats.intervals import Groups, Values
 from warmstart.stats.paired import mean_interval
 from warmstart.tasks.classify import entropy
 
@@ -212,7 +212,7 @@ def largest_change(
 
 
 def overfit(
-    held_losses: Sequence[Values], blocks: Blocks, steps: Sequence[int]
+    held_losses: Sequence[Values], groups: Groups, steps: Sequence[int]
 ) -> tuple[Alarm | None, int]:
     """Whether held-out losses rise, and which look was the best.
 
@@ -232,7 +232,7 @@ def overfit(
     tail = means[-RISING - 1 :]
     if len(tail) <= RISING or not all(a < b for a, b in itertools.pairwise(tail)):
         return None, best
-    rise, low, _ = mean_interval(held_losses[last] - held_losses[best], blocks)
+    rise, low, _ = mean_interval(held_losses[last] - held_losses[best], groups)
     if not rise > MARGIN * (rise - low):
         return None, best
     return Alarm(

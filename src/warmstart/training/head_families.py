@@ -85,9 +85,9 @@ class KernelRidge:
         dual = ridge.fit(self.kernel, problem.targets, penalty)
         for keep, fold in problem.training_sets():
             if len(fold):
-                yield ridge.nested(dual, fold, problem.groups)
+                yield ridge.nested(dual, fold, problem.group_rows)
             else:
-                yield keep, ridge.left_out(dual, problem.groups), dual.targets[:0]
+                yield keep, ridge.left_out(dual, problem.group_rows), dual.targets[:0]
 
     def trials(self, problem: SelectionProblem) -> Trials:
         """Judge every penalty in every training set."""
@@ -102,7 +102,7 @@ class KernelRidge:
         dual = ridge.fit(self.kernel, problem.targets, penalty)
         weights, shift = over_taps(dual.coefficients, self.profile, self.read)
         bias = ridge.intercept(self.kernel, dual, penalty) + shift
-        return Refit(ridge.left_out(dual, problem.groups), weights, bias)
+        return Refit(ridge.left_out(dual, problem.group_rows), weights, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ class ClassMean:
         trials: Trials = []
         for keep, fold in problem.training_sets():
             inner, labels = self.kernel[np.ix_(keep, keep)], problem.labels[keep]
-            groups = groups_within(problem.groups, keep, len(self.kernel))
-            inside = nearest_mean.left_out_class_means(inner, labels, problem.n_classes, groups)
+            group_rows = groups_within(problem.group_rows, keep, len(self.kernel))
+            inside = nearest_mean.left_out_class_means(inner, labels, problem.n_classes, group_rows)
             weights, bias = nearest_mean.class_mean_weights(inner, labels, problem.n_classes)
             outside = self.kernel[np.ix_(fold, keep)] @ weights + bias
             trials.append([judge(problem, keep, 0.0, inside, outside)])
@@ -131,7 +131,7 @@ class ClassMean:
             self.kernel, problem.labels, problem.n_classes
         )
         scores = nearest_mean.left_out_class_means(
-            self.kernel, problem.labels, problem.n_classes, problem.groups
+            self.kernel, problem.labels, problem.n_classes, problem.group_rows
         )
         weights, shift = over_taps(coefficients, self.profile, self.read)
         return Refit(scores, weights, bias + shift)

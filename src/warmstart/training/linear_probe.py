@@ -137,7 +137,7 @@ def fit_head(
     held_out, fold = _out_of_fold(trials, problem)
     which = len(problem.folds) if choose_in is None else choose_in
     keep = list(problem.training_sets())[which][0]
-    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.blocks()[keep])
+    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.groups()[keep])
     fit = candidates[name].refit(problem, trial.penalty)
     calibration = problem.target.settle(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
@@ -156,9 +156,9 @@ def fit_head(
 
 def _best_penalties(trials: Iterable[list[Trial]], problem: SelectionProblem) -> list[Trial]:
     """One trial a training set: of many heads and rows, all would fill the memory."""
-    blocks = problem.blocks()
+    groups = problem.groups()
     pairs = zip(trials, problem.training_sets(), strict=True)
-    return [choose_penalty(each, blocks[keep]) for each, (keep, _) in pairs]
+    return [choose_penalty(each, groups[keep]) for each, (keep, _) in pairs]
 
 
 def _out_of_fold(
@@ -167,11 +167,11 @@ def _out_of_fold(
     """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
     n = len(problem.labels)
     found = np.full((n, problem.n_classes), np.nan)
-    fold_of, blocks = np.full(n, -1, dtype=np.int64), problem.blocks()
+    fold_of, groups = np.full(n, -1, dtype=np.int64), problem.groups()
     for number, (keep, fold) in enumerate(problem.training_sets()):
         if not len(fold):
             continue
-        _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, blocks[keep])
+        _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, groups[keep])
         found[fold] = problem.target.answers(trial.outside, trial.calibration)
         fold_of[fold] = number
     return found, fold_of

@@ -29,7 +29,7 @@ from warmstart.solve.kernels import (
     make_sketch,
 )
 from warmstart.solve.ridge import Rows
-from warmstart.stats.intervals import number_blocks
+from warmstart.stats.intervals import number_groups
 
 Points = NDArray[np.floating]
 
@@ -120,7 +120,7 @@ def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64],
 
 
 def fit_neighbours(
-    read: Read[FeatureLayer], taps: Sequence[FeatureLayer], groups: Sequence[Rows], seed: int
+    read: Read[FeatureLayer], taps: Sequence[FeatureLayer], group_rows: Sequence[Rows], seed: int
 ) -> tuple[Neighbours, float, int]:
     """Place the training examples; the distance beyond which an input is unknown; k.
 
@@ -129,15 +129,15 @@ def fit_neighbours(
     scalings = fit_scalings(read, taps)
     width = sum(len(scaling.offset) for scaling in scalings.values())
     sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
-    points = _place(read, scalings, sketch, sum(map(len, groups)))
-    k = max(min(NEAREST, len(points) - max(len(rows) for rows in groups)), 1)
+    points = _place(read, scalings, sketch, sum(map(len, group_rows)))
+    k = max(min(NEAREST, len(points) - max(len(rows) for rows in group_rows)), 1)
     neighbours = Neighbours(
         np.concatenate([s.offset for s in scalings.values()]).astype(np.float32),
         np.concatenate([s.scale for s in scalings.values()]).astype(np.float32),
         sketch,
         points,
     )
-    return neighbours, _usual(points, number_blocks(groups), k), k
+    return neighbours, _usual(points, number_groups(group_rows), k), k
 
 
 def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:

@@ -285,7 +285,7 @@ def calibrated(
     scores: Array,
     labels: Truth,
     fold: Rows,
-    blocks: Rows,
+    groups: Rows,
     target: Target = CLASSIFICATION,
 ) -> HeadFit:
     """A trained head calibrated on held-out rows, each by other parts of them.
@@ -294,7 +294,7 @@ def calibrated(
     blocks (n,).
     """
     plain = Calibration(head.warmth, np.zeros(len(head.bias)))
-    found = cross_calibrated(scores / head.warmth, labels, fold, blocks, plain, target)
+    found = cross_calibrated(scores / head.warmth, labels, fold, groups, plain, target)
     return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
 
 

@@ -103,9 +103,9 @@ class PriorRidge:
             fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
             for number, (keep, fold) in enumerate(sets):
                 if len(fold):
-                    keep, inside, outside = ridge_with_prior.nested(fit, fold, problem.groups)
+                    keep, inside, outside = ridge_with_prior.nested(fit, fold, problem.group_rows)
                 else:
-                    inside, outside = ridge_with_prior.left_out(fit, problem.groups), known[:0]
+                    inside, outside = ridge_with_prior.left_out(fit, problem.group_rows), known[:0]
                 trials[number].append(judge(problem, keep, penalty, inside, outside))
         return trials
 
@@ -120,7 +120,7 @@ class PriorRidge:
         )
         for tap, old in self.prior.weights.items():
             weights[tap] = weights[tap] + factor * old if tap in weights else factor * old
-        return Refit(ridge_with_prior.left_out(fit, problem.groups), weights, bias)
+        return Refit(ridge_with_prior.left_out(fit, problem.group_rows), weights, bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.splits import blocks
+from warmstart.data.splits import group_numbers
 from warmstart.evaluation.classes import ClassCertainty
 from warmstart.evaluation.measure import AnswerCertainty, measure_of
 from warmstart.evaluation.metrics import Method, accuracy_estimate
@@ -99,7 +99,7 @@ def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None
     held = head.fold >= 0
     method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
     credits = labelled.target.credits(head.probabilities[held], labelled.labels[held])
-    return measure_of(labelled.target).estimate(credits, labelled.blocks()[held], method)
+    return measure_of(labelled.target).estimate(credits, labelled.groups()[held], method)
 
 
 def score_test(
@@ -107,7 +107,7 @@ def score_test(
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
     answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
-    found = blocks(labelled.test, labelled.twins)
+    found = group_numbers(labelled.test, labelled.twins)
     certainty = _certainty(head, labelled)
     return measure.scores(answers, labelled.test_labels, found, certainty, labelled.names), answers
 
@@ -130,7 +130,7 @@ def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
 def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
     held = head.fold >= 0
     return measure_of(labelled.target).certainty(
-        head.probabilities[held], labelled.labels[held], labelled.blocks()[held]
+        head.probabilities[held], labelled.labels[held], labelled.groups()[held]
     )
 
 
@@ -141,7 +141,7 @@ def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadTap) -> Es
     """
     if prior is None or not all(prior.known):
         return None
-    return accuracy_estimate(prior.scores(read), labelled.labels, labelled.blocks(), "holdout")
+    return accuracy_estimate(prior.scores(read), labelled.labels, labelled.groups(), "holdout")
 
 
 def calibration_record(

@@ -12,7 +12,7 @@ import numpy as np
 
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import Blocks, number_blocks, standard_error
+from warmstart.stats.intervals import Groups, number_groups, standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 
@@ -23,7 +23,7 @@ LEAST = 10  # held-out rows below which the fitted head's calibration says more
 PARTS = 5
 
 
-def cross_parts(blocks: Labels) -> Labels:
+def cross_parts(groups: Labels) -> Labels:
     """Which of five parts each held-out row is in; blocks stay whole, neighbours are apart.
 
     Not the folds of the trainings: of two networks that learnt from a half each one is surer of
@@ -32,7 +32,7 @@ def cross_parts(blocks: Labels) -> Labels:
     >>> cross_parts(np.array([7, 7, 9, 12, 30, 31, 40])).tolist()
     [0, 0, 1, 2, 3, 4, 0]
     """
-    numbers: Labels = np.unique(blocks, return_inverse=True)[1]
+    numbers: Labels = np.unique(groups, return_inverse=True)[1]
     return numbers % PARTS
 
 
@@ -40,7 +40,7 @@ def cross_calibrated(
     scores: Array,
     labels: Truth,
     fold: Labels,
-    blocks: Labels,
+    groups: Labels,
     before: Calibration,
     target: Target = CLASSIFICATION,
 ) -> tuple[Array, Calibration]:
@@ -59,7 +59,7 @@ def cross_calibrated(
     (True, True)
     """
     held = np.flatnonzero(fold >= 0)
-    part = cross_parts(blocks[held])
+    part = cross_parts(groups[held])
     if len(held) < LEAST or len(np.unique(part)) < 2:
         kept = np.full(scores.shape, np.nan)
         kept[held] = target.answers(scores[held], before)
@@ -90,7 +90,7 @@ class SelectionProblem:
 
     labels: Truth
     n_classes: int
-    groups: tuple[Rows, ...]
+    group_rows: tuple[Rows, ...]
     folds: tuple[Rows, ...]
     target: Target = CLASSIFICATION
 
@@ -110,9 +110,9 @@ class SelectionProblem:
             yield np.setdiff1d(everything, fold), fold
         yield everything, everything[:0]
 
-    def blocks(self) -> Labels:
+    def groups(self) -> Labels:
         """The block number of each row. Shapes: (n,)."""
-        return number_blocks(self.groups)
+        return number_groups(self.group_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def judge(
     return Trial(penalty, losses, calibration, outside)
 
 
-def groups_within(groups: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
+def groups_within(group_rows: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
     """The groups inside `keep`, renumbered by their place in it.
 
     >>> [g.tolist() for g in groups_within([np.array([0, 2]), np.array([1])], np.array([0, 2]), 3)]
@@ -153,13 +153,13 @@ def groups_within(groups: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
     """
     place = np.full(n, -1)
     place[keep] = np.arange(len(keep))
-    return [place[rows] for rows in groups if place[rows[0]] >= 0]
+    return [place[rows] for rows in group_rows if place[rows[0]] >= 0]
 
 
 TIE = 0.25  # standard errors of the paired log-loss within which the simpler head wins
 
 
-def choose_penalty(trials: Sequence[Trial], blocks: Blocks) -> Trial:
+def choose_penalty(trials: Sequence[Trial], groups: Groups) -> Trial:
     """The strongest penalty whose log-loss is within one paired standard error of the best.
 
     Shapes: trials in order of rising penalty, blocks (m,) of the kept rows.
@@ -169,20 +169,20 @@ def choose_penalty(trials: Sequence[Trial], blocks: Blocks) -> Trial:
     chosen = best
     for trial in trials:
         gap = trial.losses - best.losses
-        if trial.penalty > best.penalty and gap.mean() <= standard_error(gap, blocks):
+        if trial.penalty > best.penalty and gap.mean() <= standard_error(gap, groups):
             chosen = trial
     return chosen
 
 
-def choose_head(trials: Mapping[str, Sequence[Trial]], blocks: Blocks) -> tuple[str, Trial]:
+def choose_head(trials: Mapping[str, Sequence[Trial]], groups: Groups) -> tuple[str, Trial]:
     """The head of least log-loss, or the simplest that ties with it.
 
     Shapes: trials by head name, simplest first, all over the same kept rows; blocks (m,).
     """
-    picked = {name: choose_penalty(each, blocks) for name, each in trials.items()}
+    picked = {name: choose_penalty(each, groups) for name, each in trials.items()}
     best = min(picked.values(), key=lambda trial: float(trial.losses.mean()))
     for name, trial in picked.items():
         gap = trial.losses - best.losses
-        if gap.mean() <= TIE * np.nan_to_num(standard_error(gap, blocks), posinf=0.0):
+        if gap.mean() <= TIE * np.nan_to_num(standard_error(gap, groups), posinf=0.0):
             return name, trial
     raise AssertionError("the best head ties with itself")

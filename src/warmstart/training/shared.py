@@ -128,7 +128,7 @@ class TrainingContext:
 
     source: BatchSource
     labels: Truth
-    blocks: NDArray[np.int64]
+    groups: NDArray[np.int64]
     before: Mapping[str, str]  # digests of the start's tensors
     checkpoints: Checkpoints | NoCheckpoints
     steps: tuple[int, ...] = ()  # updates of each training, where there are several

@@ -97,7 +97,7 @@ def decide(
     tuned: Array,
     labels: Truth,
     fold: Labels,
-    blocks: Labels,
+    groups: Labels,
     target: Target = CLASSIFICATION,
     *,
     is_apart: bool = False,
@@ -129,11 +129,11 @@ def decide(
     if not (is_apart or is_paired):
         own = at_full_size(probe, before, tuned, target)
     options = [
-        _option(share, target.scores_of(probe), own, labels, fold, blocks, target)
+        _option(share, target.scores_of(probe), own, labels, fold, groups, target)
         for share in shares
     ]
     held = np.flatnonzero(fold >= 0)
-    truth, part = labels[held], blocks[held]
+    truth, part = labels[held], groups[held]
     # The linear probe is calibrated inside its folds already: one row has one answer everywhere.
     said = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     # All options are compared after the same calibration, the linear probe's included.
@@ -176,28 +176,28 @@ def _option(
     tuned: Array,
     labels: Truth,
     fold: Labels,
-    blocks: Labels,
+    groups: Labels,
     target: Target,
 ) -> Candidate:
     """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
     plain = Calibration(1.0, np.zeros(head.shape[1]))
     mean = share * tuned + (1 - share) * head
-    return Candidate(share, *cross_calibrated(mean, labels, fold, blocks, plain, target))
+    return Candidate(share, *cross_calibrated(mean, labels, fold, groups, plain, target))
 
 
-def _more_right(hits: Array, blocks: Labels) -> int:
+def _more_right(hits: Array, groups: Labels) -> int:
     gap = hits[TUNED] - hits[HEAD]
-    return TUNED if gap.mean() > WORTH * standard_error(gap, blocks) else HEAD
+    return TUNED if gap.mean() > WORTH * standard_error(gap, groups) else HEAD
 
 
-def _best(losses: Array, hits: Array, blocks: Labels) -> int:
+def _best(losses: Array, hits: Array, groups: Labels) -> int:
     """The simplest option that no other is clearly better than, and no less right than the head."""
     means, lost = losses.mean(axis=1), hits[HEAD] - hits
-    slack = np.array([WORTH * standard_error(row, blocks) for row in lost])
+    slack = np.array([WORTH * standard_error(row, groups) for row in lost])
     allowed = np.flatnonzero(lost.mean(axis=1) <= WORSE + slack)
     best = int(allowed[means[allowed].argmin()])
     for simple in (HEAD, TUNED):
         gap = losses[simple] - losses[best]
-        if simple in allowed and gap.mean() <= _NONE + WORTH * standard_error(gap, blocks):
+        if simple in allowed and gap.mean() <= _NONE + WORTH * standard_error(gap, groups):
             return simple
     return best

@@ -145,14 +145,14 @@ class _TrainingSet:
 
         Scores lie between 0 and 1: single precision is enough, as there are many of them.
         """
-        groups = groups_within(self.problem.groups, self.keep, len(self.problem.labels))
-        large = [rows for rows in groups if len(rows) >= LARGE]
+        group_rows = groups_within(self.problem.group_rows, self.keep, len(self.problem.labels))
+        large = [rows for rows in group_rows if len(rows) >= LARGE]
         shape = len(self.keep), self.problem.n_classes
         inside = [np.empty(shape, np.float32) for _ in penalties]
         for rows in large:
             self._without(rows, penalties, inside)
         space = primal_ridge.spectrum(self.sums)
-        for rows, within in stretches([rows for rows in groups if len(rows) < LARGE]):
+        for rows, within in stretches([rows for rows in group_rows if len(rows) < LARGE]):
             rotated = space.rotate(self.made.rows(self.keep[rows]))
             targets = self.problem.targets_of(self.keep[rows])
             for scores, penalty in zip(inside, penalties, strict=True):
@@ -168,7 +168,7 @@ class _TrainingSet:
             scores[rows] = np.concatenate(found)
 
 
-def stretches(groups: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
+def stretches(group_rows: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
     """Whole groups together, up to `STRETCH` rows: the rows, and each group's places there.
 
     >>> pairs = [np.array([0, 3]), np.array([1]), np.array([2])]
@@ -177,7 +177,7 @@ def stretches(groups: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
     """
     held: list[Rows] = []
     size = 0
-    for rows in groups:
+    for rows in group_rows:
         if held and size + len(rows) > STRETCH:
             yield _together(held)
             held, size = [], 0
@@ -187,6 +187,6 @@ def stretches(groups: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
         yield _together(held)
 
 
-def _together(groups: list[Rows]) -> tuple[Rows, list[Rows]]:
-    ends = np.cumsum([len(rows) for rows in groups])
-    return np.concatenate(groups), np.split(np.arange(ends[-1]), ends[:-1])
+def _together(group_rows: list[Rows]) -> tuple[Rows, list[Rows]]:
+    ends = np.cumsum([len(rows) for rows in group_rows])
+    return np.concatenate(group_rows), np.split(np.arange(ends[-1]), ends[:-1])

@@ -88,7 +88,7 @@ def _weighed(told: Sequence[_Told], problem: SelectionProblem) -> tuple[Array, A
     """
     keep = told[0].keep
     said, targets = np.stack([one.inside for one in told]), problem.targets_of(keep)
-    part = cross_parts(problem.blocks()[keep])
+    part = cross_parts(problem.groups()[keep])
     whole, scores = _weights(said, targets), np.empty_like(targets)
     for number in np.unique(part):
         inside, others = part == number, part != number

@@ -92,7 +92,7 @@ def choose(
     scores: Array,
     labels: Truth,
     fold: Labels,
-    blocks: Labels,
+    groups: Labels,
     plain: Calibration,
     target: Target = CLASSIFICATION,
     usual: int = END,
@@ -114,7 +114,7 @@ def choose(
     2
     """
     held = np.flatnonzero(fold >= 0)
-    part = cross_parts(blocks[held])
+    part = cross_parts(groups[held])
     said, truth = scores[:, held], labels[held]
     said = np.where(
         np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan

@@ -61,7 +61,7 @@ class Weighed:
     labels: NDArray[np.int64]
     n_classes: int
     weights: Array
-    groups: tuple[Rows, ...] | None = None
+    group_rows: tuple[Rows, ...] | None = None
 
     @property
     def shares(self) -> Array:
@@ -95,7 +95,7 @@ def _chosen(
     rows: Weighed, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
-    tried = [left_out(spread, targets, penalty, rows.groups) for penalty in penalties]
+    tried = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
     losses = [_losses(scores, rows) for scores in tried]
     means = [spread.average(each[:, None]).item() for each in losses]
     best = int(np.argmin(means))
@@ -115,11 +115,11 @@ def _error(gaps: Array, rows: Weighed) -> float:
     """Standard error of the weighted mean of paired gaps, blocks whole. Shapes: gaps (n,)."""
     weights, total = rows.weights, rows.weights.sum()
     off = gaps - weights @ gaps / total
-    if rows.groups is None:
+    if rows.group_rows is None:
         n, squares = float(len(weights)), float(weights**2 @ off**2)
     else:
-        n = float(len(rows.groups))
-        squares = float(sum((weights[one] @ off[one]) ** 2 for one in rows.groups))
+        n = float(len(rows.group_rows))
+        squares = float(sum((weights[one] @ off[one]) ** 2 for one in rows.group_rows))
     return float(np.sqrt(squares / total**2 * n / (n - 1))) if n > 1 else float("inf")
 
 
