@@ -16,19 +16,19 @@ from warmstart.training.dataset import training_dataset
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--start."""
-    parser.add_argument("--start", default="lite0")
+    """--base."""
+    parser.add_argument("--base", default="lite0")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
     """The evidence `distance` on every set; its values go into evidence/domain_gap.py."""
-    start, found = load(given.start), list[dict[str, Any]]()
+    base, found = load(given.base), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
-        look = drain(extract_features(collection, start))
-        training_data = training_dataset(collection, look, start.record, "balanced", 0)
+        look = drain(extract_features(collection, base))
+        training_data = training_dataset(collection, look, base.record, "balanced", 0)
         seen = measure_distance(open_probe(training_data)(rules.DISTANCE_IMAGES))
         found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)
     values = sorted(round(float(row["distance"]), 3) for row in found)
-    return {"summary": {"start": given.start, "sorted": values}, "rows": found}
+    return {"summary": {"base": given.base, "sorted": values}, "rows": found}

@@ -51,8 +51,8 @@ print(json.dumps({"setup": setup, "setup cpu": setup_cpu, "batch": best[0], "bat
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--start, --counts, --repeats."""
-    parser.add_argument("--start", default="lite0")
+    """--base, --counts, --repeats."""
+    parser.add_argument("--base", default="lite0")
     parser.add_argument("--counts", type=int, nargs="+", default=[250, 1000, 4000])
     parser.add_argument("--repeats", type=int, default=2)
 
@@ -68,7 +68,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     busy = os.getloadavg()[0]
     for _ in range(given.repeats):
         for engine in installed_engines():
-            told.setdefault(engine, []).append(_alone(engine, given.start, counts))
+            told.setdefault(engine, []).append(_alone(engine, given.base, counts))
             print(engine, told[engine][-1], flush=True)
     rows: list[dict[str, Any]] = []
     for name, found in told.items():
@@ -97,14 +97,14 @@ def measure(given: Namespace) -> dict[str, Any]:
         for name in ("seconds", "processor s")
         for count in counts
     }
-    work = {"start": given.start, "million multiply-adds": told["torch"][0]["macs"] / 1e6}
+    work = {"base": given.base, "million multiply-adds": told["torch"][0]["macs"] / 1e6}
     if "openvino" in told:
         work["openvino"] = version("openvino")
     return {"summary": {**work, "jobs beside it": round(busy, 1), **least}, "rows": rows}
 
 
-def _alone(engine: str, start: str, counts: list[int]) -> dict[str, Any]:
-    command = [sys.executable, "-c", ALONE, engine, start, *map(str, counts)]
+def _alone(engine: str, base: str, counts: list[int]) -> dict[str, Any]:
+    command = [sys.executable, "-c", ALONE, engine, base, *map(str, counts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return told

@@ -38,8 +38,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     found = []
     for name in given.sets:
         right, _ = _hits(given, name, load("lite0"))
-        for habit, start in _wrong().items():
-            hits, seen = _hits(given, name, start)
+        for habit, base in _wrong().items():
+            hits, seen = _hits(given, name, base)
             cost, low, high = mean_interval(right - hits, np.arange(len(hits)))
             finding = warning(seen)
             found.append(
@@ -72,14 +72,14 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 def _wrong() -> dict[str, PretrainedModel]:
     """Starts whose preprocessing is not theirs, and one that wants blue before red."""
-    start = load("lite0")
-    prep = pictures(start.record.preprocessing)
+    base = load("lite0")
+    prep = pictures(base.record.preprocessing)
     made = {
         name: load("lite0", preprocessing=replace(prep, mean=mean, std=std))
         for name, (mean, std) in USUAL.items()
         if (mean, std) != (prep.mean, prep.std)
     }
-    module = copy.deepcopy(start.module)
+    module = copy.deepcopy(base.module)
     stem = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
     with torch.no_grad():
         stem.weight.copy_(stem.weight[:, [2, 1, 0]].clone())
@@ -87,12 +87,12 @@ def _wrong() -> dict[str, PretrainedModel]:
     return made
 
 
-def _hits(given: Namespace, name: str, start: PretrainedModel) -> tuple[np.ndarray, Any]:
+def _hits(given: Namespace, name: str, base: PretrainedModel) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
-    look = drain(extract_features(collection, start))
+    look = drain(extract_features(collection, base))
     settled = cleaning.settled(collection, look)
-    training_data = training_dataset(settled, look, start.record, "balanced", 0)
+    training_data = training_dataset(settled, look, base.record, "balanced", 0)
     sample = draw(training_data, training_data.labelled.n_train)
     head = best_left_out(
         sample.kernels, sample.labels, sample.group_rows, training_data.labelled.n_classes

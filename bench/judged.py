@@ -58,7 +58,7 @@ def outcomes() -> str:
     titles = {"lite0": "", "blank": ", weights shuffled", "true": "", "random": ", labels by lot"}
     lines = [
         [
-            f"{row['set']}{titles[row['start']]}{titles[row['labels']]}",
+            f"{row['set']}{titles[row['base']]}{titles[row['labels']]}",
             row["n"],
             *(percent(row[name]) for name in ("head", "deeper", "scratch")),
             f"`{row['verdict']}`",
@@ -97,8 +97,8 @@ def calibrated() -> str:
 def from_nothing() -> str:
     """What training from nothing was worth beside a start, with and without knowledge."""
     found = [row for row in rows("outcomes") if row["labels"] == "true"]
-    known = [row for row in found if row["start"] == "lite0"]
-    blank = [row for row in found if row["start"] == "blank"]
+    known = [row for row in found if row["base"] == "lite0"]
+    blank = [row for row in found if row["base"] == "blank"]
     fair = [f"{row['set']} ({row['n']})" for row in known if "scratch-fair" in row["right"]]
     behind = [max(row["head"], row["deeper"]) - row["scratch"] for row in known]
     mean = f"{100 * sum(behind) / len(behind):.1f} points behind in the mean of {len(known)} draws"

@@ -58,7 +58,7 @@ METRICS = (
     "readiness",
 )
 MOST = 60  # training images
-MOST_STARTS = 6  # resumptions of one run: it may be killed again and again
+MOST_MODELS = 6  # resumptions of one run: it may be killed again and again
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -131,11 +131,11 @@ def _killed(
     """Start, kill after a random time, resume, perhaps kill again, until it is done."""
     kills, moments = 0, []
     command = _command(data, plan, out)
-    for attempt in range(MOST_STARTS):
+    for attempt in range(MOST_MODELS):
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        wait = draw.uniform(0.1, 1.0) * seconds if attempt < MOST_STARTS - 2 else None
+        wait = draw.uniform(0.1, 1.0) * seconds if attempt < MOST_MODELS - 2 else None
         try:
             _, said = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:

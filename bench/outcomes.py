@@ -25,7 +25,7 @@ from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.features.batches import to_tensor
 from warmstart.network.feature_layers import taps
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel, load
 from warmstart.planning.schedule import schedule
@@ -56,7 +56,7 @@ class Cell:
 
     set: str
     n: int  # training images, about
-    start: str = "lite0"  # or "blank": the same, its weights shuffled
+    base: str = "lite0"  # or "blank": the same, its weights shuffled
     labels: str = "true"  # or "random"
 
 
@@ -64,7 +64,7 @@ def cells() -> Iterator[Cell]:
     """True labels, a start that knows nothing, labels by lot; then more images."""
     few = ("car_brands", "wbc_cells_site2")
     yield from (Cell(name, 100) for name in sets.ALL)
-    yield from (Cell(name, 100, start="blank") for name in sets.ALL[:9])
+    yield from (Cell(name, 100, base="blank") for name in sets.ALL[:9])
     yield from (Cell(name, 100, labels="random") for name in sets.ALL[:9])
     yield from (Cell(name, 240) for name in sets.ALL if name not in few)
 
@@ -100,21 +100,21 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         if cell.labels == "random":
             _shuffle(data, np.random.default_rng(len(cell.set)))
         asked = Request(data=data, settings=(SIDE,))
-        if cell.start == "blank":
+        if cell.base == "blank":
             known = load("lite0")
             blank = without_knowledge(drain(read_data(asked)), known, 0)
             asked = replace(
-                asked, start=blank.module, preprocessing=pictures(blank.record.preprocessing)
+                asked, base=blank.module, preprocessing=pictures(blank.record.preprocessing)
             )
-        training_data, start = set_up(asked)
+        training_data, base = set_up(asked)
         inspection = drain(check.check(training_data))
-        trial = try_tail(asked, training_data, start)
+        trial = try_tail(asked, training_data, base)
         verdict = judged(trial, inspection)
         hits = {"head": trial.hits[0], "deeper": trial.hits[trial.deeper]}
         labels = training_data.labelled.test_labels
         usual = int(np.bincount(training_data.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
-        scratch = _scratch(asked, training_data, start)
+        scratch = _scratch(asked, training_data, base)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
         "cell": asdict(cell),
@@ -141,18 +141,18 @@ def _shuffle(data: Path, rng: np.random.Generator) -> None:
 
 
 def _scratch(
-    asked: Request, training_data: TrainingDataset, start: PretrainedModel
+    asked: Request, training_data: TrainingDataset, base: PretrainedModel
 ) -> NDArray[np.float64] | None:
     """Whether a network trained from nothing on all images answers each test image rightly.
 
     None where training was given up.
     """
-    labelled, network = training_data.labelled, cut_start(start)
+    labelled, network = training_data.labelled, partition_base(base)
     wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
         wanted,
         labelled.facts(),
-        run_plan.network_facts(wanted, start, network, None),
+        run_plan.network_facts(wanted, base, network, None),
         tuple(training_data.profiles),
         training_data.look.engine,
     )
@@ -238,7 +238,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "set": cell["set"],
         "n": row["n"],
-        "start": cell["start"],
+        "base": cell["base"],
         "labels": cell["labels"],
         "verdict": row["verdict"],
         "right": sorted(right_kinds(row)),
@@ -261,7 +261,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             kind: round(float(np.mean([kind in r for r in right])), 3) for kind in KINDS
         },
         "wrong": [
-            f"{row['cell']['set']} {row['n']} {row['cell']['start']} {row['cell']['labels']}: "
+            f"{row['cell']['set']} {row['n']} {row['cell']['base']} {row['cell']['labels']}: "
             f"{t}, {'/'.join(sorted(r))}"
             for row, t, r in zip(rows, told, right, strict=True)
             if t != "unclear" and t not in r

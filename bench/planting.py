@@ -47,10 +47,10 @@ def shuffled(data: Path, number: int, draw: Draw) -> dict[str, Any]:
 
 def wrong_moments(data: Path, number: int, draw: Draw) -> dict[str, Any]:
     """A network of one's own, and somebody else's mean and spread: of 0..255, or none."""
-    start = load("lite0")
+    base = load("lite0")
     mean, std = ((0.0,) * 3, (1 / 255,) * 3) if number % 2 else ((0.0,) * 3, (1.0,) * 3)
-    prep = replace(pictures(start.record.preprocessing), mean=mean, std=std)
-    return {"start": start.module, "preprocessing": prep}
+    prep = replace(pictures(base.record.preprocessing), mean=mean, std=std)
+    return {"base": base.module, "preprocessing": prep}
 
 
 def swapped(data: Path, number: int, draw: Draw) -> dict[str, Any]:
@@ -94,20 +94,20 @@ def broken(data: Path, number: int, draw: Draw) -> dict[str, Any]:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif number % 5 == 4:
         file.write_bytes(draw.bytes(file.stat().st_size))
-    return {"start": file, "arch": "timm:tf_efficientnet_lite0"}
+    return {"base": file, "arch": "timm:tf_efficientnet_lite0"}
 
 
 def constant(data: Path, number: int, draw: Draw) -> dict[str, Any]:
     """The last convolution gives the same whatever it sees, and no gradient."""
-    start = load("lite0")
-    module: Any = copy.deepcopy(start.module)
+    base = load("lite0")
+    module: Any = copy.deepcopy(base.module)
     with torch.no_grad():
         module.conv_head.weight.zero_()
         module.bn2.weight.zero_()
         module.bn2.bias.fill_(-1.0)
     return {
-        "start": module,
-        "preprocessing": pictures(start.record.preprocessing),
+        "base": module,
+        "preprocessing": pictures(base.record.preprocessing),
         "strategy": "last:1",
     }
 

@@ -32,10 +32,10 @@ class Pool:
     labels: Labels
 
 
-def look(given: Namespace, name: str, split: str | None = None, start: str = "lite0") -> Pool:
+def look(given: Namespace, name: str, split: str | None = None, base: str = "lite0") -> Pool:
     """The features of a set (of one of its parts), from the store where they are there."""
     collection = drain(read(sets.root(given) / name))
-    seen = drain(extract_features(collection, load(start)))
+    seen = drain(extract_features(collection, load(base)))
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])

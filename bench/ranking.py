@@ -17,7 +17,7 @@ from warmstart.stats.intervals import standard_error
 from warmstart.stats.paired import stand
 
 POOLS = ("sign_digits", "textures10", "trashnet")
-STARTS = ("lite0", "lite1", "lite2")  # by rising work
+MODELS = ("lite0", "lite1", "lite2")  # by rising work
 N = 100
 
 
@@ -48,7 +48,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows = []
     for name in POOLS:
-        seen = {start: pools.look(given, name, start=start) for start in STARTS}
+        seen = {base: pools.look(given, name, base=base) for base in MODELS}
         rows.append({"pool": name, **_row([_draw(seen, seed) for seed in range(given.draws)])})
         print(rows[-1], flush=True)
     keys = ("optimism, lightest that ties", "optimism, best", "variance ratio")
@@ -79,7 +79,7 @@ def _row(draws: Sequence[Draw]) -> dict[str, Any]:
         ):
             flatters[rule].append(float(d.claims[i] - d.truth[i] - own[i]))
             regret[rule].append(float(d.truth.max() - d.truth[i]))
-    pairs = [(a, b) for a in range(len(STARTS)) for b in range(a)]
+    pairs = [(a, b) for a in range(len(MODELS)) for b in range(a)]
     errors = [
         (d.claims[a] - d.claims[b] - d.truth[a] + d.truth[b]) ** 2 for d in draws for a, b in pairs
     ]

@@ -95,7 +95,7 @@ def make_images(target: Path, n: int) -> None:
 def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[str, Any]:
     """One fit, with the forecast before it."""
     out, cache = place / f"run-{strategy}", place / "cache"
-    command = [sys.executable, "-c", CHILD, "fit", str(place / "images"), "--start", str(weights)]
+    command = [sys.executable, "-c", CHILD, "fit", str(place / "images"), "--base", str(weights)]
     command += ["--arch", f"timm:{given.network}", "--strategy", strategy]
     command += ["--budget", given.budget, "--set", f"input.size={given.size}"]
     streams = "false" if given.in_memory else "true"
@@ -125,7 +125,7 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
         "size_px": given.size,
         "streamed": not given.in_memory,
         "exit": code,
-        "parameters": summary["start"]["parameters"],
+        "parameters": summary["base"]["parameters"],
         "gmacs_an_image": round(sum(passed.values()) / 1e9, 2),
         "parts": len(passed),
         **watch.told(),

@@ -172,7 +172,7 @@ def _cell(given: Namespace, n: int, kept: Path) -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
         WRITERS[given.form](place / "data", images(root(given), n))
         command = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
-        command += ["--start", str(weights), "--arch", f"timm:{given.network}"]
+        command += ["--base", str(weights), "--arch", f"timm:{given.network}"]
         command += ["--set", f"input.size={SIDE}", "--set", "training.engine=torch"]
         command += ["--budget", "fast", "--strategy", "head", "--out", str(place / "run"), "-q"]
         env = os.environ | {"WARMSTART_CACHE": str(place / "cache")}

@@ -73,7 +73,7 @@ def _sent(given: Namespace, n: int) -> int:
         subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
         write_shards(place / "data", images(root(given), n))
         fit = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
-        fit += ["--start", str(weights), "--arch", f"timm:{given.network}", "--strategy", "head"]
+        fit += ["--base", str(weights), "--arch", f"timm:{given.network}", "--strategy", "head"]
         fit += ["--budget", "fast", "--set", "input.size=32", "--set", "training.engine=torch"]
         fit += ["--out", str(place / "run"), "-q"]
         alone = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]

@@ -64,7 +64,7 @@ def _command(given: Namespace, place: Path) -> list[str]:
     if not (place / "images").exists():
         make_images(place / "images", given.images)
     command = [sys.executable, "-c", CHILD, "fit", str(place / "images")]
-    command += ["--start", str(weights), "--arch", f"timm:{given.network}"]
+    command += ["--base", str(weights), "--arch", f"timm:{given.network}"]
     command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
     settings = [f"input.size={given.size}", "training.stream=true", "training.engine=torch"]
     if given.strategy != "head":

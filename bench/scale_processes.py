@@ -148,7 +148,7 @@ def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[st
     shutil.rmtree(run, ignore_errors=True)
     row: dict[str, Any] = {"job": job.name, "processes": job.size, "images": job.images}
     began = time.perf_counter()
-    started = _start(given, job, images, run)
+    started = _base(given, job, images, run)
     if job.dies:
         return row | {"seconds_to_end": _killed(job, run, started)}
     peaks = [_peak_mb(one) for one in started]
@@ -170,7 +170,7 @@ def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[st
     return row
 
 
-def _start(given: Namespace, job: Job, images: Path, run: Path) -> list[subprocess.Popen[bytes]]:
+def _base(given: Namespace, job: Job, images: Path, run: Path) -> list[subprocess.Popen[bytes]]:
     """One job, its processes started as a launcher does, with a cache that they share."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -178,7 +178,7 @@ def _start(given: Namespace, job: Job, images: Path, run: Path) -> list[subproce
     words = ["fit", str(images), *job.words, "--budget", given.budget, "-q"]
     if job.network:
         weights = write_weights(given.place, job.network)
-        words += ["--start", str(weights), "--arch", f"timm:{job.network}"]
+        words += ["--base", str(weights), "--arch", f"timm:{job.network}"]
     words += ["--set", "training.engine=torch", "--out", str(run / "run")]
     found = []
     for rank in range(job.size):

@@ -37,20 +37,20 @@ class Story:
         target, first = self.target, f"runs/{self.source}"
         fit = f"warmstart fit {target}"
         own = f"{COMMON} --set training.passes={self.passes}"
-        tuned = f"{fit} --start {first} --strategy last:6"
+        tuned = f"{fit} --base {first} --strategy last:6"
         few = "--strategy last:1 --set part.18.action=frozen --set part.1.action=fresh"
         known = {
             "source": f"warmstart fit {self.source} --strategy last:9 {self.learnt_by}{COMMON} "
             f"--set training.passes={self.source_passes} --out {first}",
-            "check": f"warmstart check {target} --start {first}",
+            "check": f"warmstart check {target} --base {first}",
         }
         if self.same_classes:
             known["as-is"] = f"warmstart evaluate {first} {target}/test"
         arms = {
             "warm": f"{tuned} {own}",
-            "head": f"{fit} --start {first} --strategy head {COMMON}",
+            "head": f"{fit} --base {first} --strategy head {COMMON}",
             "imagenet": f"{fit} --strategy last:6 {own}",
-            "stem": f"{fit} --start {first} {few} {own}",
+            "stem": f"{fit} --base {first} {few} {own}",
             "x10": f"{tuned} --lr {10 * self.rate:g} {own}",
             "d1000": f"{tuned} --lr {self.rate / 1000:g} {own}",
             "scratch": f"{fit} --strategy scratch {COMMON} "

@@ -53,7 +53,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """The older table's train part is learnt from nothing, all layers; then draws of the newer.
 
     On the same 100 rows, judged on all others, with `--budget fast`: `warm` is what
-    `fit --start RUN` ships, `scratch` the same network with `--strategy scratch`. Where no signal
+    `fit --base RUN` ships, `scratch` the same network with `--strategy scratch`. Where no signal
     is found and nothing would be shipped, `warm` is `--strategy full`: scratch is trained all the
     same, too. Beside them, on the same columns: scikit-learn's GradientBoostingClassifier and
     LogisticRegression as they come. Each draw is a line of results/tabular.jsonl; those that are
@@ -98,7 +98,7 @@ def _draws(
     until: float,
 ) -> Iterator[Line]:
     contenders: dict[str, dict[str, Any]] = {
-        "warm": {"start": str(first)},
+        "warm": {"base": str(first)},
         "scratch": {"strategy": "scratch"},
     }
     cells = _read(data / newer / "train.csv") + _read(data / newer / "test.csv")

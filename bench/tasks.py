@@ -207,7 +207,7 @@ def _wine(given: Namespace, name: str) -> dict[str, Any]:
     x, y = wine_table(given)
     order = np.random.default_rng(int(name.split()[-1])).permutation(len(x))
     learn, test = order[: given.train], order[given.train :]
-    own = WarmStartRegressor(start=None).fit(x[learn], y[learn]).predict(x[test])
+    own = WarmStartRegressor(base=None).fit(x[learn], y[learn]).predict(x[test])
     return _against_ridge(x, y, learn, test, own)
 
 

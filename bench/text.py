@@ -214,9 +214,9 @@ def _logistic(train: Texts, test: Texts) -> Row:
 @lru_cache(maxsize=4)
 def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
     """The mean of the last layer, of length 1. Shapes: (n, d)."""
-    start = load("minilm")
-    inputs: Any = start.record.preprocessing
-    network = cut(start.module, inputs)
+    base = load("minilm")
+    inputs: Any = base.record.preprocessing
+    network = cut(base.module, inputs)
     run = make_engine("torch", FeatureExtractor(network, taps(network.record)[-1:]), inputs, 1)
     encoded = np.stack([token_numbers(text, inputs) for text in texts])
     order = np.argsort((encoded != inputs.pad).sum(axis=1), kind="stable")

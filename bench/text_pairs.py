@@ -70,9 +70,9 @@ def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, 
     torch.set_num_threads(1)
     train, test = (read(folder / f"{part}.csv") for part in ("train", "test"))
     rows = draw(train[1], 8, seed)
-    start = load("minilm")
-    inputs: Any = start.record.preprocessing
-    network = cut(copy.deepcopy(start.module), inputs)
+    base = load("minilm")
+    inputs: Any = base.record.preprocessing
+    network = cut(copy.deepcopy(base.module), inputs)
 
     def encoded(texts: list[str]) -> Any:
         return np.stack([token_numbers(text, inputs) for text in texts])

@@ -30,7 +30,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.run.cleaning import settle
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
@@ -146,15 +146,15 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         data = _draw(folder, seed, asks[0].wrong, Path(place))
         asked = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
         collection = drain(read_data(asked))
-        asked, start = drain(choose_start(asked, collection, Clock()))
-        look = drain(extract_features(collection, start))
+        asked, base = drain(choose_base(asked, collection, Clock()))
+        look = drain(extract_features(collection, base))
         plain = settle(collection, look.unreadable)
-        training_data = training_dataset(with_twins(plain, ()), look, start.record, "fast", seed)
+        training_data = training_dataset(with_twins(plain, ()), look, base.record, "fast", seed)
         learn = training_data.labelled.learn
         pixels = read_pixels(training_data.collection, learn, training_data.prep)
         images = normalised(pixels.rows(np.arange(len(learn))), pictures(training_data.prep))
         for ask in asks:
-            yield _train(asked, training_data, start, images, ask)
+            yield _train(asked, training_data, base, images, ask)
 
 
 def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
@@ -179,9 +179,9 @@ def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
 
 
 def _train(
-    asked: Request, training_data: TrainingDataset, start: PretrainedModel, images: Tensor, ask: Ask
+    asked: Request, training_data: TrainingDataset, base: PretrainedModel, images: Tensor, ask: Ask
 ) -> Trained:
-    plan = _plan(asked, training_data, start, ask)
+    plan = _plan(asked, training_data, base, ask)
     course, labelled, network = schedule(plan), training_data.labelled, training_data.look.network
     labels, groups = labelled.labels, labelled.groups()
     part = folds(labels, groups, HELD, np.random.default_rng([ask.seed, 7]))
@@ -231,13 +231,13 @@ def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Ten
     return ([0 * tap for tap in arguments[0]],)
 
 
-def _plan(asked: Request, training_data: TrainingDataset, start: PretrainedModel, ask: Ask) -> Plan:
+def _plan(asked: Request, training_data: TrainingDataset, base: PretrainedModel, ask: Ask) -> Plan:
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
         passes = () if ask.passes is None else (f"training.passes={ask.passes}",)
         wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
-        facts = run_plan.network_facts(wanted, start, training_data.look.network, None)
+        facts = run_plan.network_facts(wanted, base, training_data.look.network, None)
         names = tuple(training_data.profiles)
         return run_plan.make_plan(
             wanted, training_data.labelled.facts(), facts, names, training_data.look.engine

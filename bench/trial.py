@@ -18,7 +18,7 @@ from warmstart.records.summary import Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import cleaning
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.run.candidates import fine_tuning_gain, on_rows_of
 from warmstart.run.candidates import measure as claims
 from warmstart.run.model_files import origin_of
@@ -64,15 +64,15 @@ class Trial:
 def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
     """Read, look, settle: as far as `fit` goes before any evidence."""
     collection = drain(request.read_data(asked))
-    asked, start = drain(choose_start(asked, collection, Clock()))
-    look = drain(extract_features(collection, start))
+    asked, base = drain(choose_base(asked, collection, Clock()))
+    look = drain(extract_features(collection, base))
     collection = cleaning.settled(collection, look, None)
-    return training_dataset(collection, look, start.record, asked.budget, asked.seed), start
+    return training_dataset(collection, look, base.record, asked.budget, asked.seed), base
 
 
-def try_tail(asked: Request, training_data: TrainingDataset, start: PretrainedModel) -> Trial:
+def try_tail(asked: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
-    facts = run_plan.network_facts(asked, start, training_data.look.network, None, is_tried=True)
+    facts = run_plan.network_facts(asked, base, training_data.look.network, None, is_tried=True)
     plan = run_plan.make_plan(
         run_plan.settle(asked),
         training_data.labelled.facts(),
@@ -81,7 +81,7 @@ def try_tail(asked: Request, training_data: TrainingDataset, start: PretrainedMo
         training_data.look.engine,
     )
     head = drain(score.fit_all(training_data, plan))
-    digests = origin_of(start, training_data.look.network).digests
+    digests = origin_of(base, training_data.look.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
     fine_tuned = drain(tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
     labelled = training_data.labelled

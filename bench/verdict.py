@@ -47,17 +47,17 @@ def add_options(parser: ArgumentParser) -> None:
 def measure(given: Namespace) -> dict[str, Any]:
     """Every set: true labels, random labels, shuffled starts, few examples."""
     found: list[dict[str, Any]] = []
-    start = load("lite0")
+    base = load("lite0")
     for name in given.sets:
         collection = drain(read(sets.root(given) / name))
-        look = drain(extract_features(collection, start))
+        look = drain(extract_features(collection, base))
         settled = cleaning.settled(collection, look)
-        found.append(_row(name, "true labels", 0, _judge(settled, look, start)))
+        found.append(_row(name, "true labels", 0, _judge(settled, look, base)))
         for seed in range(given.draws):
             random = _relabelled(settled, seed)
-            found.append(_row(name, "random labels", seed, _judge(random, look, start, seed)))
+            found.append(_row(name, "random labels", seed, _judge(random, look, base, seed)))
         for seed in range(given.shuffles):
-            blank = without_knowledge(collection, start, seed)
+            blank = without_knowledge(collection, base, seed)
             seen = drain(extract_features(collection, blank))
             found.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
         found += [_few(given, name, n, seed) for n in FEW for seed in range(given.few)]
@@ -66,9 +66,9 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _judge(
-    collection: Collection, look: ExtractedFeatures, start: PretrainedModel, seed: int = 0
+    collection: Collection, look: ExtractedFeatures, base: PretrainedModel, seed: int = 0
 ) -> Verdict:
-    training_data = training_dataset(collection, look, start.record, "balanced", seed)
+    training_data = training_dataset(collection, look, base.record, "balanced", seed)
     return check.judge(drain(check.check(training_data)))
 
 
@@ -91,10 +91,10 @@ def _relabelled(collection: Collection, seed: int) -> Collection:
     return replace(collection, record=replace(record, examples=examples))
 
 
-def without_knowledge(collection: Collection, start: PretrainedModel, seed: int) -> PretrainedModel:
+def without_knowledge(collection: Collection, base: PretrainedModel, seed: int) -> PretrainedModel:
     """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
-    blank = shuffled(start.module, np.random.default_rng([seed, 17]))
-    prep = pictures(start.record.preprocessing)
+    blank = shuffled(base.module, np.random.default_rng([seed, 17]))
+    prep = pictures(base.record.preprocessing)
     examples = [e for e in collection.record.examples if e.split == "train"][::4][: 4 * CHUNK]
     pixels = np.stack([load_image(collection.load(e.id), e.id, prep) for e in examples])
     settle_norms(blank, pixels, prep)

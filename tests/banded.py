@@ -62,10 +62,10 @@ def tiff(values, *, photometric=1, extra=0, big=False):
             at += len(data)
         else:
             table += data.ljust(size, b"\0")
-    start = (
+    header = (
         b"II+\0" + struct.pack("<HHQ", 8, 0, head) if big else b"II*\0" + struct.pack("<I", head)
     )
-    return start + table + struct.pack(f"<{place}", 0) + long + values.astype(kind).tobytes()
+    return header + table + struct.pack(f"<{place}", 0) + long + values.astype(kind).tobytes()
 
 
 def training_data(label, seed, bands=13, side=40):

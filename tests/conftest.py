@@ -84,7 +84,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return fit(
-            root / "split", start=weights(root), arch="timm:lcnet_035", out=root / "runs" / "split"
+            root / "split", base=weights(root), arch="timm:lcnet_035", out=root / "runs" / "split"
         )
 
 

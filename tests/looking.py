@@ -39,7 +39,7 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
         profiles=profiles(look.taps),
         budget=budget,
         seed=seed,
-        start=load(module, preprocessing=prep).record,
+        base=load(module, preprocessing=prep).record,
     )
 
 

@@ -41,14 +41,14 @@ def network_facts(names=NAMES, family="convnet", **facts):
     return NetworkFacts(record=network(names, family=family), **facts)
 
 
-def wish(strategy="auto", budget="balanced", seed=0, start="lite0", **more):
+def wish(strategy="auto", budget="balanced", seed=0, base="lite0", **more):
     """What a user typed; `strategy`, `lr` and `arch` count as typed where they are no default."""
     typed = {"lr": more.get("lr"), "arch": more.get("arch")}
     given = {name for name, value in typed.items() if value is not None}
     given |= {"strategy"} if strategy != "auto" else set()
     given |= set(more.pop("given", ()))
     return Wishes(
-        start=start, strategy=strategy, budget=budget, seed=seed, given=frozenset(given), **more
+        base=base, strategy=strategy, budget=budget, seed=seed, given=frozenset(given), **more
     )
 
 

@@ -112,7 +112,7 @@ def summary(**changes: object) -> Summary:
         "data": DataCounts(
             train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, label_issues=1
         ),
-        "start": TensorCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
+        "base": TensorCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
         "frozen": FrozenProof(parameters=198, buffers=34, identical=True),
         "guards": (),
         "findings": (
@@ -294,7 +294,7 @@ def plan() -> Plan:
 
     rate = Choice(value=3e-4, because="your choice (--lr)", source="user", rule=1e-4)
     return Plan(
-        start=rule("lite0"),
+        base=rule("lite0"),
         strategy=rule("last:1", "layers were worth trying"),
         parts=(
             BlockPlan(name="stem", action=rule("frozen")),

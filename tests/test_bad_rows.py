@@ -81,7 +81,7 @@ def test_clips_and_tables_and_tensors_are_no_starts_for_each_other(tmp_path):
         path.write_bytes(wav(tone(np.random.default_rng(place), 300)))
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with pytest.raises(WarmstartError) as caught:
-        warmstart.fit(tmp_path / "clips", start=network, out=tmp_path / "run")
+        warmstart.fit(tmp_path / "clips", base=network, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
 
 
@@ -100,7 +100,7 @@ def test_tensors_that_cannot_be_used_are_one_line(case, tmp_path):
     values, labels, says = BAD_TENSORS[case]
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with pytest.raises((DataError, ModelError)) as caught:
-        warmstart.fit(TensorDataset(values, labels), start=network, out=tmp_path / "run")
+        warmstart.fit(TensorDataset(values, labels), base=network, out=tmp_path / "run")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

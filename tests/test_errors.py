@@ -10,7 +10,7 @@ import pytest
 from warmstart import errors
 from warmstart.errors import install_command, requirements
 
-USED = ["starts", "data", "lora", "fast", "text", "sound", "track", "scale", "serve"]
+USED = ["models", "data", "lora", "fast", "text", "sound", "track", "scale", "serve"]
 ROOT = Path(__file__).parents[1]
 
 

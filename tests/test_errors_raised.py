@@ -111,17 +111,17 @@ COMMANDS = {
     "an unknown group": ("fit table.csv --label kind --group person", "person"),
     "a column of a folder": ("fit photos --label kind", "is no table"),
     "lost files": ("fit lost.csv --label kind", "lost.csv"),
-    "an unknown start": ("fit photos --start efficientnet-b9", "is not known"),
-    "a start without its prefix": ("fit photos --start resnet18", "timm:resnet18"),
-    "weights without a design": ("fit photos --start other.safetensors", "add --arch"),
+    "an unknown start": ("fit photos --base efficientnet-b9", "is not known"),
+    "a start without its prefix": ("fit photos --base resnet18", "timm:resnet18"),
+    "weights without a design": ("fit photos --base other.safetensors", "add --arch"),
     "weights of another design": (
-        "fit photos --start other.safetensors --arch timm:resnet18",
+        "fit photos --base other.safetensors --arch timm:resnet18",
         "other.safetensors",
     ),
-    "torn weights": ("fit photos --start torn.safetensors --arch timm:resnet18", "torn"),
-    "no such weights": ("fit photos --start no.pt --arch timm:resnet18", "does not exist"),
-    "an unknown design": ("fit photos --start other.safetensors --arch timm:nope", "nope"),
-    "weights with code": ("fit photos --start code.pt --arch timm:resnet18", "code.pt"),
+    "torn weights": ("fit photos --base torn.safetensors --arch timm:resnet18", "torn"),
+    "no such weights": ("fit photos --base no.pt --arch timm:resnet18", "does not exist"),
+    "an unknown design": ("fit photos --base other.safetensors --arch timm:nope", "nope"),
+    "weights with code": ("fit photos --base code.pt --arch timm:resnet18", "code.pt"),
     "a folder in use": ("fit photos --out used", "exists and is not empty"),
     "a finished run": ("fit photos --out finished", "exists and is not empty"),
     "a file as folder": ("fit photos --out letter.txt", "exists and is not empty"),
@@ -186,10 +186,10 @@ COMMANDS = {
     "report of nowhere": ("report nowhere", "nowhere does not exist"),
     "report of what is no run": ("report photos", "photos has no summary.json"),
     "rank without data": ("rank", "rank needs DATA"),
-    "rank of nothing": ("rank nowhere --starts lite0", "nowhere does not exist"),
-    "rank of unknown starts": ("rank photos --starts efficientnet-b9,x", "is not known"),
-    "rank of a file without its design": ("rank photos --starts other.safetensors", "add --arch"),
-    "auto beside a design": ("fit photos --start auto --arch timm:resnet18", "--start auto"),
+    "rank of nothing": ("rank nowhere --models lite0", "nowhere does not exist"),
+    "rank of unknown starts": ("rank photos --models efficientnet-b9,x", "is not known"),
+    "rank of a file without its design": ("rank photos --models other.safetensors", "add --arch"),
+    "auto beside a design": ("fit photos --base auto --arch timm:resnet18", "--base auto"),
     "cache without a word": ("cache", "cache needs"),
     "cache with a wrong word": ("cache purge", "cache purge is not one of"),
 }
@@ -237,7 +237,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(words, says, place, finished,
 
 
 def test_weights_with_code_are_called_so(place, capsys):
-    main(["fit", "photos", "--start", "code.pt", "--arch", "timm:resnet18"])
+    main(["fit", "photos", "--base", "code.pt", "--arch", "timm:resnet18"])
     assert "holds code" in capsys.readouterr().err
 
 

@@ -33,14 +33,14 @@ FIT = [
     *WARMSTART,
     "fit",
     "pictures",
-    "--start",
+    "--base",
     "start.safetensors",
     "--arch",
     tiny.ARCH,
     "--budget",
     "fast",
 ]
-SAME = {"start": "start.safetensors", "arch": tiny.ARCH, "budget": "fast"}
+SAME = {"base": "start.safetensors", "arch": tiny.ARCH, "budget": "fast"}
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[str]:
@@ -138,10 +138,10 @@ def test_two_interrupts_while_libraries_load_are_one_line(place, module):
     assert "Exception ignored" not in job.stderr
 
 
-@pytest.mark.parametrize("verb", ["check", "starts", "--help"])
+@pytest.mark.parametrize("verb", ["check", "models", "--help"])
 def test_two_interrupts_end_every_verb_so(place, verb):
     words = {"check": ["check", *FIT[4:-2]]}.get(verb, [verb])
-    module = {"check": "scipy", "starts": "warmstart.cli.dispatch"}.get(verb, "warmstart.cli.help")
+    module = {"check": "scipy", "models": "warmstart.cli.dispatch"}.get(verb, "warmstart.cli.help")
     job = pressed(place, module, [*WARMSTART, *words])
     assert (job.returncode, job.stdout) == (130, "")
     assert job.stderr.splitlines()[-1] == "Interrupted."

@@ -44,21 +44,21 @@ TOLD = (
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_no_verdict_on_other_kinds_speaks_of_images(kind):
-    starts = [
-        replace(one, nouns=nouns_of(kind)) for one in (verdict.START, verdict.OWN, verdict.BLANK)
+    models = [
+        replace(one, nouns=nouns_of(kind)) for one in (verdict.BASE, verdict.OWN, verdict.BLANK)
     ]
-    for facts, start, told in product(
-        TOLD, starts, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
+    for facts, base, told in product(
+        TOLD, models, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
     ):
-        said = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, told, start)
+        said = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, told, base)
         assert not of_images(said)
 
 
 def test_a_verdict_says_which_kind_the_start_knows():
     facts = verdict.VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
-        start = verdict.basis_of(None, nouns_of(kind))
-        said = verdict.sentence("unclear", facts, 90, 0.8, basis=start)
+        base = verdict.basis_of(None, nouns_of(kind))
+        said = verdict.sentence("unclear", facts, 90, 0.8, basis=base)
         assert f"this base model knows this kind of {noun}." in said
 
 

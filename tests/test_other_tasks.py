@@ -59,10 +59,10 @@ def runs(tmp_path_factory):
     numbers = written(root / "numbers", "light", [f"{value:.3f}" for value in light], X)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        start = {"start": weights(root), "arch": "timm:lcnet_035"}
+        base = {"base": weights(root), "arch": "timm:lcnet_035"}
         made = {
-            "multilabel": fit(sets, task="multilabel", out=root / "m", **start),
-            "regress": fit(numbers, label="light", out=root / "r", **start),
+            "multilabel": fit(sets, task="multilabel", out=root / "m", **base),
+            "regress": fit(numbers, label="light", out=root / "r", **base),
         }
     return made, {"multilabel": sets, "regress": numbers}
 
@@ -119,8 +119,8 @@ def test_the_test_part_has_no_say(runs, tmp_path):
     light[N:] = light[N:][::-1]
     table = written(tmp_path / "other", "light", [f"{value:.3f}" for value in light], X)
     first = runs[0]["regress"]
-    start = {"start": weights(first.path.parent), "arch": "timm:lcnet_035"}
-    again = fit(table, label="light", out=tmp_path / "again", **start)
+    base = {"base": weights(first.path.parent), "arch": "timm:lcnet_035"}
+    again = fit(table, label="light", out=tmp_path / "again", **base)
     own, other = (bytes_of(run.path / "model") for run in (first, again))
     assert own == other
     assert again.estimate == runs[0]["regress"].estimate
@@ -222,7 +222,7 @@ def test_a_check_speaks_of_the_task(runs):
     from warmstart.request import Request
 
     asked = Request(
-        data=runs[1]["regress"], label="light", start=network(), preprocessing=PREP, budget="fast"
+        data=runs[1]["regress"], label="light", base=network(), preprocessing=PREP, budget="fast"
     )
     found = drain(check(asked))
     assert "variance" in found.verdict.evidence[0].meaning
@@ -237,7 +237,7 @@ def test_what_is_made_for_classes_refuses_others(runs, tmp_path):
 def test_a_run_can_begin_from_one_of_another_task(runs, tmp_path):
     X, has, _ = pictures(seed=2)
     run = warmstart.fit(
-        (X, has.astype(int)), start=runs[0]["regress"].path, budget="fast", out=tmp_path / "r"
+        (X, has.astype(int)), base=runs[0]["regress"].path, budget="fast", out=tmp_path / "r"
     )
     assert run.summary.task == "multilabel"
     assert Run.open(run.path).test is None

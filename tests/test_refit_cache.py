@@ -55,8 +55,8 @@ def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
 
     def run(name, **options):
         out = tmp_path / name
-        start = str(weights(tmp_path, CONVNEXT))
-        drain(fit(Request(data=pictures, out=out, start=start, arch=CONVNEXT, **options)))
+        base = str(weights(tmp_path, CONVNEXT))
+        drain(fit(Request(data=pictures, out=out, base=base, arch=CONVNEXT, **options)))
         return {
             file.name: file.read_bytes()
             for file in sorted((out / "model").iterdir())

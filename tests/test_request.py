@@ -28,10 +28,10 @@ from warmstart.request import (
 AROUND = {"packages": {"torch": "2.9"}, "processors": 2}
 FULL = Request(
     data="photos",
-    start=Path("a.safetensors"),
+    base=Path("a.safetensors"),
     arch="timm:resnet18",
     preprocessing=PREP,
-    start_choice=Choice(value="lite0", because="so", source="measured", rule="lite1"),
+    base_choice=Choice(value="lite0", because="so", source="measured", rule="lite1"),
     strategy="last:4+lora",
     budget="thorough",
     out=Path("runs/a b"),
@@ -53,7 +53,7 @@ def test_a_request_comes_back(tmp_path, asked, monkeypatch):
     write_request(tmp_path, asked, "ab" * 32, AROUND)
     found = read_request(tmp_path)
     assert found.request == asked
-    assert (found.start, found.around, found.objects) == ("ab" * 32, AROUND, ())
+    assert (found.base, found.around, found.objects) == ("ab" * 32, AROUND, ())
     assert found.place == tmp_path
     assert json.loads((tmp_path / "request.json").read_text())["asked"].keys() == {
         f.name for f in fields(Request)
@@ -93,7 +93,7 @@ def test_a_value_comes_back_with_its_kind(value):
 OBJECTS = {
     "data": (np.zeros((4, 8, 8, 3), np.uint8), [0, 0, 1, 1]),
     "test": object(),
-    "start": network(),
+    "base": network(),
 }
 
 
@@ -101,8 +101,8 @@ def test_objects_are_named_and_must_be_given_again(tmp_path):
     asked = Request(**OBJECTS, seed=3)
     write_request(tmp_path, asked, "", AROUND)
     found = read_request(tmp_path)
-    assert found.objects == ("data", "start", "test")
-    assert found.request == replace(asked, data=None, start=None, test=None)
+    assert found.objects == ("data", "base", "test")
+    assert found.request == replace(asked, data=None, base=None, test=None)
     with pytest.raises(UsageError) as caught:
         with_objects(found, Path("runs/a"), {"data": OBJECTS["data"]})
     assert str(caught.value) == (
@@ -110,8 +110,8 @@ def test_objects_are_named_and_must_be_given_again(tmp_path):
         "with the same ones: warmstart.resume('runs/a', data=…, start=…, test=…)"
     )
     again = with_objects(found, Path("runs/a"), OBJECTS)
-    assert (again.data, again.start, again.test) == tuple(
-        OBJECTS[n] for n in ("data", "start", "test")
+    assert (again.data, again.base, again.test) == tuple(
+        OBJECTS[n] for n in ("data", "base", "test")
     )
     assert again.seed == 3
 
@@ -132,11 +132,11 @@ def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
         "{}",
         '{"format": 2}',
         '{"format": 1, "asked": 3}',
-        '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "start": "",'
+        '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "base": "",'
         ' "around": {}}',
-        '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "start": "",'
+        '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "base": "",'
         ' "around": {}}',
-        '{"format": 1, "asked": {}, "place": "/", "start": "", "around": {}}',
+        '{"format": 1, "asked": {}, "place": "/", "base": "", "around": {}}',
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, text):

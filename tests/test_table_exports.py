@@ -90,7 +90,7 @@ def test_a_network_of_ones_own_on_tensors(tmp_path, monkeypatch):
         torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(56, 3)
     )
     data = torch.utils.data.TensorDataset(signals, classes)
-    run = warmstart.fit(data, start=network, strategy="head", budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(data, base=network, strategy="head", budget="fast", out=tmp_path / "run")
     warmstart.export(run, "onnx", out=tmp_path / "onnx")
     np.save(tmp_path / "one.npy", signals[3].numpy())
     said = asked(tmp_path / "onnx", tmp_path / "one.npy").stdout

@@ -34,7 +34,7 @@ def clinic(tmp_path_factory):
 
 def test_a_table_is_learnt_from_nothing(clinic):
     run, _ = clinic
-    assert run.summary.start.name == "scratch"
+    assert run.summary.base.name == "scratch"
     assert run.summary.shipped.strategy == "scratch"
     assert run.estimate.value > 0.7
     assert run.test.accuracy > 0.7
@@ -134,7 +134,7 @@ def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
     first, path = clinic[0], other_clinic(tmp_path / "other.csv")
     run = warmstart.fit(
         path,
-        start=str(first.path),
+        base=str(first.path),
         strategy="full",
         settings=QUICK,
         budget="fast",
@@ -148,15 +148,15 @@ def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
     assert "2 columns keep their weights by name, 1 new begin at zero (pulse)" in card
     assert "1 of the start's are dropped (dose)" in card
     assert run.summary.fine_tuning_gain is not None
-    assert run.summary.start.name == str(first.path)
+    assert run.summary.base.name == str(first.path)
     assert warmstart.load(run.path).predict([path])[0].label in ("ill", "well")
 
 
 def test_a_run_from_a_run_from_a_run(clinic, tmp_path):
     path = other_clinic(tmp_path / "other.csv")
-    second = warmstart.fit(path, start=str(clinic[0].path), budget="fast", out=tmp_path / "second")
+    second = warmstart.fit(path, base=str(clinic[0].path), budget="fast", out=tmp_path / "second")
     third = warmstart.fit(
-        clinic[1], start=str(second.path), budget="fast", strategy="head", out=tmp_path / "third"
+        clinic[1], base=str(second.path), budget="fast", strategy="head", out=tmp_path / "third"
     )
     assert third.estimate.value > 0.6
     assert len(lines(third.path, "predictions.jsonl")) == 60
@@ -165,7 +165,7 @@ def test_a_run_from_a_run_from_a_run(clinic, tmp_path):
 def test_other_classes_are_no_hindrance(clinic, tmp_path):
     body = [[*row[:3], {"ill": "b", "well": "a"}[row[3]]] for row in tables.rows(40, seed=4)]
     path = tables.write(tmp_path / "letters.csv", body)
-    run = warmstart.fit(path, start=str(clinic[0].path), budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(path, base=str(clinic[0].path), budget="fast", out=tmp_path / "run")
     assert run.predictor.labels == ("a", "b")
 
 
@@ -176,14 +176,14 @@ def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
         ("speed", "label"),
     )
     with pytest.raises(ModelError, match="lite1 takes no rows of a table; name a run that"):
-        warmstart.fit(clinic[1], start="lite1")
+        warmstart.fit(clinic[1], base="lite1")
     with pytest.raises(ModelError, match=r"has learnt from other columns .* than the data has"):
-        warmstart.fit(path, start=str(clinic[0].path))
+        warmstart.fit(path, base=str(clinic[0].path))
 
 
 def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
     with pytest.raises(ModelError, match=r"takes tables, pictures holds images; choose a start"):
-        warmstart.fit(pictures, start=str(clinic[0].path))
+        warmstart.fit(pictures, base=str(clinic[0].path))
 
 
 def test_columns_are_set_by_the_user(clinic, tmp_path):

@@ -52,7 +52,7 @@ def fit(task, out, on_event=None, **options):
         task=task,
         label=COLUMNS[task],
         out=out,
-        start=tiny.network(),
+        base=tiny.network(),
         preprocessing=tiny.PREP,
         on_event=on_event,
         **options,
@@ -86,7 +86,7 @@ def test_a_training_goes_on_where_it_was_stopped(place, task):
     whole = fit(task, place / "whole" / task, **short)
     with pytest.raises(Stop):
         fit(task, place / "stopped" / task, see, **short)
-    again = warmstart.resume(place / "stopped" / task, start=tiny.network())
+    again = warmstart.resume(place / "stopped" / task, base=tiny.network())
     ours, theirs = bytes_of(again.path), bytes_of(whole.path)
     assert {n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n)} <= CLOCKED
     assert lines(again.path, "predictions.jsonl") == lines(whole.path, "predictions.jsonl")

@@ -94,7 +94,7 @@ KINDS = ("signals", "layers", "tokens", "volumes")
 def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
     net, data = made(kind)
     before = digests(net)
-    run = warmstart.fit(data, start=net, strategy="head", budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(data, base=net, strategy="head", budget="fast", out=tmp_path / "run")
     assert digests(net) == before  # the user's own module is left as it is
     assert run.estimate.value > 0.6
     parts = json.loads((run.path / "network.json").read_text())["parts"]
@@ -113,7 +113,7 @@ def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
 def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
     net, data = made(kind)
     run = warmstart.fit(
-        data, start=net, strategy=strategy, budget="fast", settings=QUICK, out=tmp_path / "run"
+        data, base=net, strategy=strategy, budget="fast", settings=QUICK, out=tmp_path / "run"
     )
     assert run.summary.frozen.identical
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
@@ -128,7 +128,7 @@ def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
     net, data = made("signals")
     options = {"strategy": "last:1", "budget": "fast", "settings": QUICK}
-    whole = warmstart.fit(data, start=net, out=tmp_path / "whole", **options)
+    whole = warmstart.fit(data, base=net, out=tmp_path / "whole", **options)
     seen = []
 
     def stop(event):
@@ -137,14 +137,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        warmstart.fit(data, start=net, out=tmp_path / "cut", on_event=stop, **options)
-    again = warmstart.resume(tmp_path / "cut", data=data, start=net)
+        warmstart.fit(data, base=net, out=tmp_path / "cut", on_event=stop, **options)
+    again = warmstart.resume(tmp_path / "cut", data=data, base=net)
     assert bytes_of(again.path / "model") == bytes_of(whole.path / "model")
 
 
 def test_the_same_tensors_are_looked_at_once(tmp_path):
     net, data = made("layers")
-    options = {"start": net, "strategy": "head", "budget": "fast"}
+    options = {"base": net, "strategy": "head", "budget": "fast"}
     warmstart.fit(data, out=tmp_path / "one", **options)
     seen = []
     warmstart.fit(data, out=tmp_path / "two", on_event=seen.append, **options)
@@ -192,7 +192,7 @@ ONE = torch.zeros(3)
 )
 def test_data_sets_that_cannot_be_used_are_refused(items, words):
     with pytest.raises(DataError, match=words) as caught:
-        warmstart.fit(Given(*items), start=layers())
+        warmstart.fit(Given(*items), base=layers())
     assert "\n" not in str(caught.value)
 
 
@@ -205,12 +205,12 @@ def test_tensors_want_a_network_of_ones_own():
 def test_a_network_that_does_not_take_them_says_so(tmp_path):
     _, data = made("signals")
     with pytest.raises(ModelError, match=r"Sequential cannot take inputs of shape \(2, 32\)"):
-        warmstart.fit(data, start=layers(), out=tmp_path / "run")
+        warmstart.fit(data, base=layers(), out=tmp_path / "run")
 
 
 def test_tensors_of_another_shape_are_not_answered(tmp_path):
     net, data = made("layers")
-    run = warmstart.fit(data, start=net, strategy="head", budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(data, base=net, strategy="head", budget="fast", out=tmp_path / "run")
     assert run.predict(data[0][0]).label == run.predict(data[0]).label  # with its class, as well
     assert len(run.predict(data.tensors[0][:1])) == 1
     (answer,) = run.predict([torch.zeros(9)])

@@ -99,7 +99,7 @@ def weights(folder: Path, arch: str = ARCH) -> Path:
 
 def fit(data: object, *, kind: str = "convolutions", **options: object) -> warmstart.Run:
     """`warmstart.fit` from a tiny network at the smallest budget."""
-    options = {"budget": "fast", "start": network(kind), "preprocessing": PREP, **options}
+    options = {"budget": "fast", "base": network(kind), "preprocessing": PREP, **options}
     return warmstart.fit(data, **options)
 
 

@@ -31,11 +31,11 @@ from warmstart.training.trackers import check_trackers
 KINDS: tuple[Asked, ...] = get_args(Asked)
 BUDGETS = ("fast", "balanced", "thorough")
 TASKS = ("auto", "classify", "multilabel", "regress")
-DEFAULT_START = "lite0"
+DEFAULT_BASE = "lite0"
 AUTO = "auto"  # the start that a ranking of those on disk chooses
 # Options that a plan answers too, and what they are where nobody typed them.
 _USUAL = {
-    "start": DEFAULT_START,
+    "base": DEFAULT_BASE,
     "arch": None,
     "strategy": "auto",
     "budget": "balanced",
@@ -49,8 +49,8 @@ class Request:
     """What the user asked for; the defaults are the product's."""
 
     data: Any
-    start: Any = DEFAULT_START
-    start_choice: Choice | None = None  # how `start` was chosen, where it was `auto`
+    base: Any = DEFAULT_BASE
+    base_choice: Choice | None = None  # how `start` was chosen, where it was `auto`
     stream: Choice | None = None  # that the start is streamed from its file, and why
     arch: str | None = None
     preprocessing: Preprocessing | None = None
@@ -88,9 +88,9 @@ class Request:
         )
 
     @property
-    def start_is_auto(self) -> bool:
+    def base_is_auto(self) -> bool:
         """Whether a ranking of what is on disk is to choose the start."""
-        return isinstance(self.start, str) and self.start == AUTO
+        return isinstance(self.base, str) and self.base == AUTO
 
 
 def columns_of(asked: Request) -> Columns:
@@ -120,11 +120,11 @@ def check(asked: Request) -> None:
         raise UsageError(f"--minutes {asked.minutes:g}: it needs a number above 0, such as 5.")
     check_device(asked.device)
     check_trackers(asked.track)
-    if asked.start_is_auto and asked.arch is not None:
+    if asked.base_is_auto and asked.arch is not None:
         raise UsageError(
-            f"--arch {asked.arch} belongs to a file of weights; leave it away with --start auto."
+            f"--arch {asked.arch} belongs to a file of weights; leave it away with --base auto."
         )
-    if asked.start_is_auto and asked.preprocessing is not None:
+    if asked.base_is_auto and asked.preprocessing is not None:
         raise UsageError(
             'preprocessing belongs to one start; leave it away with start="auto", where each '
             "start brings its own."
@@ -248,12 +248,12 @@ class RequestFile:
 
     request: Request
     place: Path
-    start: str
+    base: str
     around: Mapping[str, Any]
     objects: tuple[str, ...] = ()
 
 
-def write_request(folder: Path, asked: Request, start: str, around: Mapping[str, Any]) -> None:
+def write_request(folder: Path, asked: Request, base: str, around: Mapping[str, Any]) -> None:
     """Write request.json for a run that begins here and now.
 
     A plan that was read from a file is written out, for the file may change.
@@ -263,7 +263,7 @@ def write_request(folder: Path, asked: Request, start: str, around: Mapping[str,
         {
             "format": FORMAT,
             "place": os.getcwd(),
-            "start": start,
+            "base": base,
             "around": around,
             "asked": as_plain(asked),
         },
@@ -288,7 +288,7 @@ def read_request(run: Path) -> RequestFile:
         return RequestFile(
             request=Request(**{name: decoded(asked[name]) for name in asked if name in known}),
             place=Path(told["place"]),
-            start=told["start"],
+            base=told["base"],
             around=told["around"],
             objects=objects,
         )

@@ -20,7 +20,7 @@ def probed(*rates, before=0.9):
 def small(**options):
     """From a tiny network with random weights."""
     options = {"strategy": "last:1", "steps": 12, "settings": (*PLAIN, *FEW), **options}
-    return {"start": network(), "preprocessing": PREP, **options}
+    return {"base": network(), "preprocessing": PREP, **options}
 
 
 def test_three_rates_are_tried_from_the_same_start(pictures):

@@ -105,7 +105,7 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
         ({"lr": 0.1, "strategy": "head"}, PlanError, "nothing is trained step by step"),
         ({"seed": -1}, UsageError, "--seed -1 is not a whole number"),
         ({"seed": 1.5}, UsageError, "--seed 1.5 is not a whole number"),
-        ({"start": "resnet18"}, warmstart.ModelError, "did you mean timm:resnet18"),
+        ({"base": "resnet18"}, warmstart.ModelError, "did you mean timm:resnet18"),
         ({"data": "nowhere"}, DataError, "nowhere does not exist"),
         ({"data": 3}, DataError, "data of type int is not read"),
         ({"test": 3}, DataError, "data of type int is not read"),
@@ -142,7 +142,7 @@ def test_a_network_of_another_kind_is_refused(pictures, tmp_path):
 
 def test_a_module_left_in_training_mode_is_looked_at_in_eval_mode(pictures, tmp_path):
     module = network().train()
-    run = fit(pictures, start=module, preprocessing=PREP, out=tmp_path / "a")
+    run = fit(pictures, base=module, preprocessing=PREP, out=tmp_path / "a")
     assert module.training
     assert run.estimate == fit(pictures, out=tmp_path / "b").estimate
 

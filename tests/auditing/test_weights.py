@@ -35,7 +35,7 @@ def compare(state, base, name="model.pt"):
 
 
 def states(found):
-    return {group.name: group.state for group in found.group_rows}
+    return {group.name: group.state for group in found.groups}
 
 
 def numel(state):
@@ -49,7 +49,7 @@ def test_a_copy_is_the_same_to_the_byte(base):
     assert (found.same.tensors, found.same.numbers) == (16, numel(state_of()))
     assert {row.fate for row in found.rows} == {"frozen"}
     assert all(row.before == row.after for row in found.rows)
-    assert all(group.change == 0 for group in found.group_rows)
+    assert all(group.change == 0 for group in found.groups)
     assert found.carried == 1
 
 
@@ -58,7 +58,7 @@ def test_what_moved_is_told_with_its_relative_size(base):
     before = state["second.weight"].clone()
     state["second.weight"] *= 1.1
     found = compare(state, base)
-    (group,) = [g for g in found.group_rows if g.name == "second"]
+    (group,) = [g for g in found.groups if g.name == "second"]
     assert (group.state, group.weights, group.weights_same) == ("moved", 2, 1)
     length = torch.cat([before.flatten(), state["second.bias"]]).norm()
     change = (state["second.weight"] - before).norm() / length
@@ -83,7 +83,7 @@ def test_weights_that_stay_while_statistics_move_were_frozen_in_name_only(base):
         "again": "frozen",
         "out": "frozen",
     }
-    (group,) = [g for g in found.group_rows if g.name == "norm"]
+    (group,) = [g for g in found.groups if g.name == "norm"]
     assert (group.weights, group.weights_same) == (2, 2)
     assert (group.statistics, group.statistics_same) == (3, 0)
     assert group.change == 0
@@ -103,7 +103,7 @@ def test_a_new_output_is_another_shape_and_what_is_on_one_side_only_is_said(base
     assert states(found)["out"] == "another shape"
     assert states(found)["extra"] == "only in MODEL"
     assert (found.reshaped.tensors, found.only_model.tensors, found.only_base.tensors) == (2, 1, 1)
-    (group,) = [g for g in found.group_rows if g.name == "again"]
+    (group,) = [g for g in found.groups if g.name == "again"]
     assert (group.state, group.only_base) == ("frozen", 1)
     fates = {row.tensor: row.fate for row in found.rows}
     assert fates["extra.weight"] == "new"
@@ -139,7 +139,7 @@ def test_wrappers_around_the_names_do_not_matter(base, wrap, name):
     state["head.weight"] = torch.zeros(1)  # beside them, so that no prefix is common to all
     found = compare(state, base, name)
     assert (found.same.tensors, found.only_model.tensors, found.only_base.tensors) == (16, 1, 0)
-    assert [g.name for g in found.group_rows][:5] == ["first", "norm", "second", "again", "out"]
+    assert [g.name for g in found.groups][:5] == ["first", "norm", "second", "again", "out"]
 
 
 def test_a_prefix_stays_where_names_would_become_equal():
@@ -152,7 +152,7 @@ def test_layers_are_in_the_order_of_people_where_both_files_have_lost_theirs(tmp
     save_file(state, tmp_path / "a.safetensors")
     save_file(state, tmp_path / "b.safetensors")
     found = audit(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"))
-    assert [group.name for group in found.group_rows] == [f"blocks.{i}" for i in range(12)]
+    assert [group.name for group in found.groups] == [f"blocks.{i}" for i in range(12)]
 
 
 class Tied(nn.Module):
@@ -204,22 +204,22 @@ def test_two_designs_have_nothing_in_common(base, capsys):
 
 
 def test_a_run_is_compared_with_what_it_began_from(finished):
-    start = str(finished.plan.start.value)
-    found = audit(str(finished.path), start)
+    base = str(finished.plan.base.value)
+    found = audit(str(finished.path), base)
     assert found.moved.tensors == 0
     assert found.same.tensors == len(read_weights(finished.path / "model/model.safetensors")) - 4
     assert states(found)["head"] == "only in MODEL"
-    assert states(found)["classifier"] == "only in START"
+    assert states(found)["classifier"] == "only in BASE"
 
 
 def test_a_run_has_the_order_of_its_network(finished, own_run, tmp_path):
     """Both files are sorted by name; the run's ledger is not."""
-    group_rows = list(states(audit(str(finished.path), str(own_run))))
-    assert group_rows[0] == "conv_stem"
-    assert group_rows[-1] == "head"
+    groups = list(states(audit(str(finished.path), str(own_run))))
+    assert groups[0] == "conv_stem"
+    assert groups[-1] == "head"
     (own_run / "weights_ledger.json").unlink()
-    unlisted = audit(str(own_run), str(finished.plan.start.value))
-    assert set(states(unlisted)) == {*group_rows, "classifier"}
+    unlisted = audit(str(own_run), str(finished.plan.base.value))
+    assert set(states(unlisted)) == {*groups, "classifier"}
 
 
 def test_a_start_by_its_name_needs_no_file(tmp_path):
@@ -245,11 +245,11 @@ def test_the_record_is_printed_as_json(base, capsys):
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_change_that_has_no_size_is_none(base, value):
-    state, start = state_of(), state_of()
-    start["first.weight"][:], start["first.bias"][:] = 0.0, 0.0
+    state, base = state_of(), state_of()
+    base["first.weight"][:], base["first.bias"][:] = 0.0, 0.0
     state["first.weight"][:] = value if value else 1.0
-    torch.save(start, base)
-    (group, *_) = compare(state, base).group_rows
+    torch.save(base, base)
+    (group, *_) = compare(state, base).groups
     assert (group.state, group.change) == ("moved", None)
 
 

@@ -42,7 +42,7 @@ SUMMARY = Summary(
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
-    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
+    base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
     guards=(),
     findings=(),
@@ -66,7 +66,7 @@ SCORES = Scores(
     ece=0.03,
 )
 RANKING = Ranking(
-    starts=(
+    models=(
         RankedModel(
             name="lite0",
             title="EfficientNet-Lite0",
@@ -107,7 +107,7 @@ class Request:
     """The fields that the real one has."""
 
     data: str
-    start: str = "lite0"
+    base: str = "lite0"
     arch: str | None = None
     strategy: str = "auto"
     budget: str = "balanced"
@@ -181,8 +181,8 @@ class Work:
             raise self.error
         return SCORES
 
-    def rank(self, data, starts=(), *, label=None, group=None, task="auto", seed=0, strict=False):
-        self.asked.append((data, list(starts), label, group, seed))
+    def rank(self, data, models=(), *, label=None, group=None, task="auto", seed=0, strict=False):
+        self.asked.append((data, list(models), label, group, seed))
         yield Event(stage="look", kind="begin", of=200, t=0.0)
         if self.error is not None:
             raise self.error
@@ -195,11 +195,11 @@ class Work:
             raise self.error
         return SUGGESTIONS
 
-    def starts(self, word=""):
+    def models(self, word=""):
         self.asked.append(word)
         lite = {"name": "lite0", "title": "EfficientNet-Lite0", "parameters": 4_652_008}
         found = [Listing(**lite, size_px=224, where="lite0.pth")]
-        return tuple(start for start in found if word in start.name)
+        return tuple(base for base in found if word in base.name)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def work(monkeypatch):
     place("warmstart.run.evaluate", evaluate=standing_in.evaluate)
     place("warmstart.run.base_model", rank_base_models=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
-    place("warmstart.network.registry", starts=standing_in.starts)
+    place("warmstart.network.registry", models=standing_in.models)
     for name in ("kept", "clear"):
         monkeypatch.setattr(cache, name, lambda: INFO)
     return standing_in

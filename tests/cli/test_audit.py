@@ -24,7 +24,7 @@ def group(name, state="frozen", **given):
     return AuditGroup(name=name, state=state, **(counts | given))
 
 
-def found(*group_rows, **given):
+def found(*groups, **given):
     fields = {
         "same": Tally(tensors=250, numbers=2_100_000),
         "moved": NONE,
@@ -34,7 +34,7 @@ def found(*group_rows, **given):
         "rounded": (),
         "carried": 1.0,
     }
-    return Audit(model="tuned.pt", base="lite0", group_rows=group_rows, rows=(), **(fields | given))
+    return Audit(model="tuned.pt", base="lite0", groups=groups, rows=(), **(fields | given))
 
 
 def fits(text):
@@ -70,20 +70,20 @@ def test_what_moved_says_by_how_much():
 
 
 def test_neighbours_of_one_fate_share_a_line_where_there_are_many():
-    group_rows = [group(f"blocks.{i}") for i in range(9)]
-    group_rows += [group(f"blocks.{i}", "moved", weights_same=0, change=i / 100) for i in (9, 10, 11)]
-    group_rows += [group("head", "only in MODEL", only_model=4), group("fc", "only in START")]
-    lines = fits(audit_text(found(*group_rows))).splitlines()[-4:]
+    groups = [group(f"blocks.{i}") for i in range(9)]
+    groups += [group(f"blocks.{i}", "moved", weights_same=0, change=i / 100) for i in (9, 10, 11)]
+    groups += [group("head", "only in MODEL", only_model=4), group("fc", "only in BASE")]
+    lines = fits(audit_text(found(*groups))).splitlines()[-4:]
     assert lines[0] == "blocks.0 to blocks.8   frozen: 90 of 90 tensors the same"
     assert lines[1].endswith("moved: 18 of 30 tensors, by 9 to 11 %")
     assert lines[2].endswith("new: 4 tensors")
 
 
 def test_even_an_alternating_network_fits():
-    group_rows = [
+    groups = [
         group(f"a.very.long.name.of.a.layer.{i}", "moved" if i % 2 else "frozen") for i in range(60)
     ]
-    text = fits(audit_text(found(*group_rows, rounded=("float32 to float16",))))
+    text = fits(audit_text(found(*groups, rounded=("float32 to float16",))))
     assert text.splitlines()[-1] == "and 54 more lines; --json has them all"
     assert "float32 to float16" in text
 

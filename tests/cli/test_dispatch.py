@@ -36,12 +36,12 @@ BROKEN = Answer(
 
 def test_fit_asks_for_what_was_typed(work):
     words = (
-        "fit photos --start timm:x --arch timm:y --strategy head --budget=fast --out runs/o "
+        "fit photos --base timm:x --arch timm:y --strategy head --budget=fast --out runs/o "
         "--seed 7 --test later --label kind --group person"
     )
     assert main(words.split()) == 0
     asked = work.asked[0]
-    assert (asked.data, asked.start, asked.arch) == ("photos", "timm:x", "timm:y")
+    assert (asked.data, asked.base, asked.arch) == ("photos", "timm:x", "timm:y")
     assert (asked.strategy, asked.budget, asked.out) == ("head", "fast", Path("runs/o"))
     assert (asked.seed, asked.test, asked.label, asked.group) == (7, "later", "kind", "person")
 
@@ -49,7 +49,7 @@ def test_fit_asks_for_what_was_typed(work):
 def test_fit_leaves_the_defaults_to_the_product(work):
     assert main(["fit", "photos"]) == 0
     asked = work.asked[0]
-    assert (asked.start, asked.strategy, asked.budget, asked.out) == (
+    assert (asked.base, asked.strategy, asked.budget, asked.out) == (
         "lite0",
         "auto",
         "balanced",
@@ -95,11 +95,11 @@ def test_no_signal_exits_with_3(work, capsys, switches):
 
 
 def test_rank_asks_for_what_was_typed_and_names_the_same_data_again(work, capsys):
-    words = "rank t.csv --starts lite0,,f.pt@timm:x --label kind --group person --seed 7"
+    words = "rank t.csv --models lite0,,f.pt@timm:x --label kind --group person --seed 7"
     assert main(words.split()) == 0
     assert work.asked == [("t.csv", ["lite0", "f.pt@timm:x"], "kind", "person", 7)]
     out = capsys.readouterr().out
-    assert out.endswith("warmstart fit t.csv --label kind --group person --seed 7 --start lite0\n")
+    assert out.endswith("warmstart fit t.csv --label kind --group person --seed 7 --base lite0\n")
 
 
 def test_rank_json_holds_the_starts_and_the_ties(work, capsys):
@@ -107,7 +107,7 @@ def test_rank_json_holds_the_starts_and_the_ties(work, capsys):
     out, err = capsys.readouterr()
     printed = json.loads(out)
     keys = {"name", "value", "low", "high", "seconds", "parameters"}
-    assert keys <= printed["starts"][0].keys()
+    assert keys <= printed["models"][0].keys()
     assert printed["ties"] == []
     assert "Look" in err
     assert work.asked == [("photos", [], None, None, 0)]
@@ -277,12 +277,12 @@ def test_suggest_json_has_the_promised_keys(work, capsys):
 
 
 def test_starts(work, capsys):
-    assert main(["starts", "lite"]) == 0
+    assert main(["models", "lite"]) == 0
     assert capsys.readouterr().out.startswith("lite0  EfficientNet-Lite0")
-    assert main(["starts", "--json"]) == 0
+    assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == "lite0"
     assert work.asked == ["lite", ""]
-    assert main(["starts", "zzz", "--json"]) == 0
+    assert main(["models", "zzz", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -333,7 +333,7 @@ def test_what_is_not_shared_is_done_by_the_first_of_several_processes(work, monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, said in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
-        assert main(["starts", "--json"]) == 0
+        assert main(["models", "--json"]) == 0
         assert bool(capsys.readouterr().out) == said
     monkeypatch.setenv("RANK", "1")
     assert main(["fit", "photos", "--dry-run"]) == 0

@@ -13,7 +13,7 @@ from warmstart.cli.spec import VERBS
 # A new option is a promise to users: it enters here when it was decided, never by accident.
 FROZEN = {
     "fit": [
-        "--start",
+        "--base",
         "--arch",
         "--strategy",
         "--budget",
@@ -45,7 +45,7 @@ FROZEN = {
     ],
     "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
     "check": [
-        "--start",
+        "--base",
         "--arch",
         "--budget",
         "--test",
@@ -70,7 +70,7 @@ FROZEN = {
     "evaluate": ["--label", "--group", "--text", "--json", "--debug", "-h", "--help"],
     "compare": [
         "--strategies",
-        "--start",
+        "--base",
         "--arch",
         "--budget",
         "--minutes",
@@ -92,7 +92,7 @@ FROZEN = {
         "--help",
     ],
     "rank": [
-        "--starts",
+        "--models",
         "--label",
         "--task",
         "--group",
@@ -150,7 +150,7 @@ FROZEN = {
     ],
     "studio": [
         "--out",
-        "--start",
+        "--base",
         "--label",
         "--task",
         "--group",
@@ -162,7 +162,7 @@ FROZEN = {
         "--help",
     ],
     "report": ["--open", "--json", "--debug", "-h", "--help"],
-    "starts": ["--json", "--debug", "-h", "--help"],
+    "models": ["--json", "--debug", "-h", "--help"],
     "cache": ["--json", "--debug", "-h", "--help"],
     "completion": ["--json", "--debug", "-h", "--help"],
 }

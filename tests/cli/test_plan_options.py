@@ -47,7 +47,7 @@ def test_nothing_typed_is_nothing_given(work):
 @pytest.mark.parametrize(
     ("words", "given"),
     [
-        ("--start lite0", {"start"}),
+        ("--base lite0", {"base"}),
         ("--seed 0", {"seed"}),
         ("--budget balanced", {"budget"}),
         ("--strategy head --seed 3", {"strategy", "seed"}),

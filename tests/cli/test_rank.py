@@ -8,7 +8,7 @@ from warmstart.cli.rank import ranking_text
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 
 
-def start(name, value, difference=0.0, **values):
+def base(name, value, difference=0.0, **values):
     given = {
         "title": name,
         "arch": None,
@@ -30,10 +30,10 @@ def start(name, value, difference=0.0, **values):
 
 FILE = "models/a name.safetensors@timm:resnet18"
 RANKING = Ranking(
-    starts=(
-        start("lite1", 0.95, seconds=61.0),
-        start("lite0", 0.94, -0.01),
-        start(FILE, 0.7, -0.25, arch="timm:resnet18", cached=True, parameters=11_700_000),
+    models=(
+        base("lite1", 0.95, seconds=61.0),
+        base("lite0", 0.94, -0.01),
+        base(FILE, 0.7, -0.25, arch="timm:resnet18", cached=True, parameters=11_700_000),
     ),
     ties=(("lite1", "lite0"),),
     take="lite0",
@@ -61,21 +61,21 @@ Meaning  Accuracy on images held out in turn (244), with its 95 % interval;
 Take     lite0: right on 94 % (90 to 97) of 244 images it had not seen; lite1
          (95 %, 1.6 times the work) ties with it: the difference could be
          chance.
-Next     warmstart fit 'my photos' --start lite0"""
+Next     warmstart fit 'my photos' --base lite0"""
     )
 
 
 def test_a_file_of_weights_is_taken_with_its_design():
     text = ranking_text(replace(RANKING, take=FILE), ["photos"])
-    command = "warmstart fit photos --start 'models/a name.safetensors' --arch timm:resnet18"
+    command = "warmstart fit photos --base 'models/a name.safetensors' --arch timm:resnet18"
     assert text.splitlines()[-1] == f"Next     {command}"
 
 
 def test_what_failed_what_was_left_out_and_other_ties_are_told():
-    rows = tuple(start(f"n{i}", 0.9 - i / 10, -i / 10) for i in range(4))
+    rows = tuple(base(f"n{i}", 0.9 - i / 10, -i / 10) for i in range(4))
     ranking = replace(
         RANKING,
-        starts=rows,
+        models=rows,
         ties=(("n1", "n2", "n3"),),
         take="n0",
         left_out=("n8", "n9"),
@@ -86,7 +86,7 @@ def test_what_failed_what_was_left_out_and_other_ties_are_told():
     assert "n1     80 % (76 to 83)  4.1 s    4.7 M  worse by 10 (8 to 12)\n" in text
     assert "Ties     n1, n2 and n3 tie with each other.\n" in text
     assert "Failed   n7: start 'n7' is not known.\n" in text
-    assert "Left out n8, n9; name them in --starts.\n" in text
+    assert "Left out n8, n9; name them in --models.\n" in text
     assert "Accuracy on the part you held out (244)" in text
     assert "ties with the best" not in text
 
@@ -100,19 +100,19 @@ def test_starts_that_know_nothing_are_called_so():
 
 
 def test_many_images_and_long_names_stay_within_80_columns():
-    long = start("f" * 120 + "@timm:x", 0.8123, -0.1234, arch="timm:x", seconds=3900.0)
-    many = replace(RANKING, starts=(*RANKING.starts, long), n=123_456)
+    long = base("f" * 120 + "@timm:x", 0.8123, -0.1234, arch="timm:x", seconds=3900.0)
+    many = replace(RANKING, models=(*RANKING.models, long), n=123_456)
     assert max(map(len, ranking_text(many, ["photos"]).splitlines())) <= 80
 
 
 def test_one_start_is_no_best():
-    alone = replace(RANKING, starts=RANKING.starts[1:2], ties=())
+    alone = replace(RANKING, models=RANKING.models[1:2], ties=())
     first = ranking_text(alone, ["photos"]).splitlines()[1]
     assert first == "lite0  94 % (90 to 97)  4.1 s    4.7 M"
 
 
 def test_a_name_cannot_steer_the_terminal():
-    rows = (start("a\x1b[2J", 0.9),)
-    text = ranking_text(replace(RANKING, starts=rows, ties=(), take="a\x1b[2J"), ["p\x07"])
+    rows = (base("a\x1b[2J", 0.9),)
+    text = ranking_text(replace(RANKING, models=rows, ties=(), take="a\x1b[2J"), ["p\x07"])
     assert "\x1b" not in text
     assert "\x07" not in text

@@ -49,7 +49,7 @@ MISUSES = {
     "cache burn": "cache burn is not one of info, clear.",
     "rank": "rank needs DATA, the labelled images. Usage: warmstart rank DATA [options]",
     # values
-    "rank photos --starts ,": "--starts needs a value: --starts A,B,...",
+    "rank photos --models ,": "--models needs a value: --models A,B,...",
     "fit photos --budget quick": "--budget quick is not one of fast, balanced, thorough.",
     "fit photos --budget balance": "--budget balance is not one of fast, balanced, thorough. "
     "Did you mean balanced?",
@@ -64,9 +64,9 @@ MISUSES = {
     "fit photos --strategy": "--strategy needs a value: --strategy S",
     "fit photos --json=yes": "--json is a switch and takes no value.",
     # options by another name
-    "fit photos --model resnet18": "unknown option --model. Here it is --start.",
-    "fit photos --model_name_or_path x": "unknown option --model_name_or_path. Here it is --start.",
-    "fit photos --backbone=x": "unknown option --backbone. Here it is --start.",
+    "fit photos --model resnet18": "unknown option --model. Here it is --base.",
+    "fit photos --model_name_or_path x": "unknown option --model_name_or_path. Here it is --base.",
+    "fit photos --backbone=x": "unknown option --backbone. Here it is --base.",
     "fit photos --output_dir x": "unknown option --output_dir. Here it is --out.",
     "fit photos --project x": "unknown option --project. Here it is --out.",
     "fit photos -o x": "unknown option -o. Here it is --out.",
@@ -81,10 +81,10 @@ MISUSES = {
     "Here PATH stands alone: warmstart predict RUN PATH...",
     "predict runs/x a.jpg --output o": "unknown option --output. "
     "The answers go to stdout; write them to a file with > FILE.",
-    "rank photos --start lite0": "unknown option --start. Here it is --starts.",
-    "rank photos --models a,b": "unknown option --models. Here it is --starts.",
+    "rank photos --base lite0": "unknown option --base. Here it is --models.",
+    "rank photos --models a,b": "unknown option --models. Here it is --models.",
     "rank --data photos": "unknown option --data. Here DATA stands alone: warmstart rank DATA",
-    "fit photos --starts a,b": "unknown option --starts. It is an option of `rank`, not of `fit`.",
+    "fit photos --models a,b": "unknown option --models. It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
     "fit photos --lr_find": "unknown option --lr_find. Here the rate comes by rule (--dry-run says "
     "why) and --lr sets another; rate_probe compares three in Python: docs/notebook.md.",
@@ -130,7 +130,7 @@ MISUSES = {
     "Here --debug shows where an error arose; progress is always shown.",
     # key=value
     "fit data=photos": "unknown argument data=photos. Here DATA stands alone: warmstart fit DATA",
-    "fit photos model=resnet18": "unknown argument model=resnet18. Here it is --start resnet18",
+    "fit photos model=resnet18": "unknown argument model=resnet18. Here it is --base resnet18",
     "fit photos seed=3": "unknown argument seed=3. Here it is --seed 3",
     "fit photos epochs=3": f"unknown argument epochs=3. {PASSES}",
 }

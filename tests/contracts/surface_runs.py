@@ -60,7 +60,7 @@ def linear_probe(root: Path) -> Run:
     """Pictures that are easily told apart, with a test set."""
     for part, each, seed in (("train", 16, 0), ("test", 6, 1)):
         fill(root / "split" / part, dict.fromkeys(NAMES, each), seed=seed)
-    return tiny.fit(root / "split", start=tiny.weights(root), arch=tiny.ARCH, out=root / "run")
+    return tiny.fit(root / "split", base=tiny.weights(root), arch=tiny.ARCH, out=root / "run")
 
 
 def fine_tuned(root: Path) -> Run:
@@ -103,7 +103,7 @@ def from_scratch(root: Path) -> Run:
     return tiny.fit(
         root / "data",
         strategy="scratch",
-        start=tiny.weights(root, tiny.CONVNEXT),
+        base=tiny.weights(root, tiny.CONVNEXT),
         arch=tiny.CONVNEXT,
         out=root / "run",
         settings=["training.passes=600", "training.folds=2"],
@@ -138,11 +138,11 @@ def no_transfer(root: Path) -> Run:
 def texts(root: Path) -> Run:
     table = wordy.table(root / "texts.csv", 16)
     test = wordy.table(root / "test.csv", 5, seed=9)
-    start = f"transformers:{wordy.encoder(root / 'encoder')}"
+    base = f"transformers:{wordy.encoder(root / 'encoder')}"
     return warmstart.fit(
         table,
         test=test,
-        start=start,
+        base=base,
         strategy="last:1+lora",
         budget="fast",
         settings=QUICK,
@@ -156,7 +156,7 @@ def sounds(root: Path) -> Run:
     return warmstart.fit(
         data,
         test=test,
-        start=tiny.weights(root),
+        base=tiny.weights(root),
         arch=tiny.ARCH,
         budget="fast",
         settings=["input.size=64"],
@@ -204,7 +204,7 @@ def tensors(root: Path) -> Run:
         )
     return warmstart.fit(
         TensorDataset(X, y),
-        start=net,
+        base=net,
         strategy="full",
         budget="fast",
         settings=QUICK,

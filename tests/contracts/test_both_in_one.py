@@ -57,13 +57,13 @@ def test_each_tap_is_what_its_own_network_gives(name):
     inputs = _inputs(name)
     own = taps(network.record)
     beside = tuple(
-        FeatureLayer(part=tap.part, pool=tap.pool, of="start") for tap in own if tap.part > cut
+        FeatureLayer(part=tap.part, pool=tap.pool, of="base") for tap in own if tap.part > cut
     )
     with torch.inference_mode():
         found = _model(both, (*own, *beside)).features(inputs)
         tuned = _model(twin, own).features(inputs)
-        start = _model(network, own).features(inputs)
-    for one, other in zip(found, (*tuned, *start[-len(beside) :]), strict=True):
+        base = _model(network, own).features(inputs)
+    for one, other in zip(found, (*tuned, *base[-len(beside) :]), strict=True):
         assert torch.equal(one, other)
 
 
@@ -74,7 +74,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
     names = [part.name for part in network.parts]
     actions = {n: "frozen" if i < cut else "tuned" for i, n in enumerate(names)}
     last = taps(network.record)[-1]
-    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
+    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
     actions |= {"neck": "tuned", "unused": "frozen"}
     ledger = write_ledger(before, network, model, actions=actions)
     numel = [sum(t.numel() for t in unique_tensors(m).values()) for m in (module, model)]
@@ -91,7 +91,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
 def test_a_copy_that_moved_is_seen():
     _, network, _, both, cut = _both(SPLIT[0])
     last = taps(network.record)[-1]
-    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
+    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if n.startswith(f"trunk.{NAME}.")).add_(1)
     frozen = frozenset(part.name for part in network.parts[:cut])
@@ -106,7 +106,7 @@ def test_the_tensors_of_both_are_saved_once_each(name):
     _, _, _, both, cut = _both(name)
     last = taps(both.record)[-1]
     saved = unique_state(
-        _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="start")))
+        _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
     )
     upper = {step.name for step in (*both.steps.parts[cut:], both.steps.neck)}
     doubled = [n for n, owner in both.owners.items() if owner in upper]

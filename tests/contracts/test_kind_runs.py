@@ -56,7 +56,7 @@ class Asked:
         self.kind = kind
         if kind == "tensors":
             self.data, self.test, self.permuted = signals(40, 0), signals(8, 1), signals(8, 1, True)
-            self.start = {"start": network()}
+            self.base = {"base": network()}
             return
         self.data = fill(root / "train", {"a note": 10, "hiss": 10})
         self.test = fill(root / "test", {"a note": 3, "hiss": 3}, seed=1)
@@ -66,9 +66,9 @@ class Asked:
                 place = self.permuted / other / path.name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(path.read_bytes())
-        self.start = {"start": weights(root), "arch": "timm:lcnet_035"}
+        self.base = {"base": weights(root), "arch": "timm:lcnet_035"}
         if kind == "samples":
-            self.start = {"start": f"transformers:{hearing.folder_of()}"}
+            self.base = {"base": f"transformers:{hearing.folder_of()}"}
 
     @property
     def settings(self):
@@ -76,7 +76,7 @@ class Asked:
         return {**SMALL, "settings": [*SMALL["settings"], *size]}
 
     def fit(self, out, test=None, **options):
-        given = {"data": self.data, "test": test or self.test, **self.start, **self.settings}
+        given = {"data": self.data, "test": test or self.test, **self.base, **self.settings}
         return warmstart.fit(**{**given, **options}, out=out)
 
 
@@ -106,8 +106,8 @@ def test_law_5_what_is_frozen_keeps_its_bytes(made):
 def test_law_6_a_plan_replayed_gives_the_same_model(made, tmp_path):
     run, asked = made
     plan = run.path / "plan.toml"
-    start = asked.start if asked.kind == "tensors" else {}
-    again = warmstart.fit(asked.data, test=asked.test, plan=plan, out=tmp_path / "again", **start)
+    base = asked.base if asked.kind == "tensors" else {}
+    again = warmstart.fit(asked.data, test=asked.test, plan=plan, out=tmp_path / "again", **base)
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
     assert again.estimate == run.estimate
 
@@ -121,7 +121,7 @@ def test_law_7_stopped_and_resumed_is_never_stopped(made, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         asked.fit(tmp_path / "cut", on_event=stop)
-    own = {"data": asked.data, "test": asked.test, **asked.start}
+    own = {"data": asked.data, "test": asked.test, **asked.base}
     given = own if asked.kind == "tensors" else {}
     again = warmstart.resume(tmp_path / "cut", **given)
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tiny import KINDS, bytes_of, fit, lines
 
-CLAIMS = ("verdict", "shipped", "estimate", "frozen", "start", "guards")
+CLAIMS = ("verdict", "shipped", "estimate", "frozen", "base", "guards")
 FILES = ("plan.toml", "network.json", "weights_ledger.json", "inspection.json")
 
 

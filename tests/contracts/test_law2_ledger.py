@@ -105,22 +105,22 @@ def test_rows_add_up_to_the_start_as_it_came_after_surgery(name, action):
     kind, wish = SURGERY[name]
     prep = replace(PREP, mean=(0.3, 0.5, 0.6))
     plain = load(tiny.network(kind), preprocessing=prep)
-    start = load(tiny.network(kind), preprocessing=prep, inputs=wish)
-    assert start.changes
-    network = cut(start.module, start.record.preprocessing)
+    base = load(tiny.network(kind), preprocessing=prep, inputs=wish)
+    assert base.changes
+    network = cut(base.module, base.record.preprocessing)
     before, first = take_digests(network), network.record.parts[0].name
     actions = {part.name: "frozen" for part in network.parts} | {first: action}
     twin = copy.deepcopy(network)
     if action == "fresh":
         surgery.refresh(twin, [first], torch.Generator())
     model = _warm(twin)
-    rows = write_ledger(before, network, model, actions=actions, changes=start.changes).rows
+    rows = write_ledger(before, network, model, actions=actions, changes=base.changes).rows
     assert sum(row.numel_before for row in rows) == _numel(plain.module)
     assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)
     old = {n: digest(tensor) for n, tensor in unique_tensors(plain.module).items()}
     assert {row.tensor: row.before for row in rows if row.before is not None} == old
-    assert start.origin == plain.record
-    assert start.origin.sha256 != start.record.sha256
+    assert base.origin == plain.record
+    assert base.origin.sha256 != base.record.sha256
 
 
 @every_network

@@ -145,7 +145,7 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
     if strategy == "lora":
         pytest.importorskip("peft")
     twin, model = _outfit(network, stages[0])
-    start = {name: tensor.clone() for name, tensor in tensors_of(twin).items()}
+    base = {name: tensor.clone() for name, tensor in tensors_of(twin).items()}
     head = model.head.weight.detach().clone()
     inputs = _inputs(name)
     for actions in stages:
@@ -158,11 +158,11 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
         assert not moved
     assert not torch.equal(head, model.head.weight)
     trained = [p.name for p in twin.parts if stages[-1][p.name] not in ("frozen", "low-rank")]
-    changed = {twin.owners[n] for n in _moved(start, twin)}
+    changed = {twin.owners[n] for n in _moved(base, twin)}
     assert changed >= set(trained)
     if strategy == "lora":
         lora.merge(model)
-        assert {twin.owners[n] for n in _moved(start, twin)} == {twin.parts[-1].name}
+        assert {twin.owners[n] for n in _moved(base, twin)} == {twin.parts[-1].name}
 
 
 def test_the_tests_see_a_statistic_that_moves():
@@ -213,7 +213,7 @@ def test_frozen_parts_of_a_language_model_stay_bit_identical(strategy):
         pytest.importorskip("peft")
         lora.inject(model, [n for n in names if stages[0][n] == "low-rank"], 2, rng)
     words = torch.randint(40, (BATCH, 8), generator=rng)
-    start = {n: t.clone() for n, t in lora.base_tensors(model).items()}
+    base = {n: t.clone() for n, t in lora.base_tensors(model).items()}
     for actions in stages:
         before = {n: t.clone() for n, t in lora.base_tensors(model).items()}
         _train(model, lambda: model(input_ids=words).logits, actions, owners)
@@ -222,8 +222,8 @@ def test_frozen_parts_of_a_language_model_stay_bit_identical(strategy):
                 assert torch.equal(before[name], tensor), name
     lora.merge(model)
     now = model.state_dict()
-    assert now.keys() == start.keys()
-    changed = {owners[n] for n, t in start.items() if not torch.equal(t, now[n])}
+    assert now.keys() == base.keys()
+    changed = {owners[n] for n, t in base.items() if not torch.equal(t, now[n])}
     assert changed == {n for n, a in stages[-1].items() if a != "frozen"}
 
 
@@ -237,7 +237,7 @@ def _networks(draw):
     for _ in range(draw(st.integers(1, 3))):
         to = draw(st.sampled_from((4, 8)))
         grouped = draw(st.booleans()) and width == to
-        block = [nn.Conv2d(width, to, 3, padding=1, group_rows=to if grouped else 1)]
+        block = [nn.Conv2d(width, to, 3, padding=1, groups=to if grouped else 1)]
         block += draw(st.lists(st.sampled_from((nn.ReLU(), nn.Dropout(0.3))), max_size=2))
         if draw(st.booleans()):
             block.insert(1, nn.BatchNorm2d(to, affine=draw(st.booleans())))

@@ -60,7 +60,7 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
         if "gradual" in strategy and len(cut.record.parts) < 2:
             continue  # one layer has none to join it; refused in tests/planning/test_strategy.py
         given = frozenset({"strategy"} if strategy != "auto" else ())
-        wishes = Wishes(start="x", strategy=strategy, budget="balanced", seed=1, given=given)
+        wishes = Wishes(base="x", strategy=strategy, budget="balanced", seed=1, given=given)
         plan = with_store(build(wishes, FACTS, facts, names, ENGINE), facts, FACTS)
         check_plan(plan, cut.record)
         check_facts(plan, FACTS, facts, names)
@@ -84,7 +84,7 @@ def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
     with pytest.raises(PlanError, match='"auto" is not a value of a plan'):
         Choice(value="auto", because="so", source="rule")
     plan = build(
-        Wishes(start="x", strategy="head", budget="fast", seed=0),
+        Wishes(base="x", strategy="head", budget="fast", seed=0),
         FACTS,
         NetworkFacts(record=cut_once("mlp")[1].record),
         ("last",),
@@ -138,7 +138,7 @@ def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, mo
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
     again = warmstart.fit(
         data,
-        start=network(),
+        base=network(),
         preprocessing=PREP,
         plan=one.path / "plan.toml",
         out=tmp_path / "again" / "split",
@@ -147,7 +147,7 @@ def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, mo
     record = (
         warmstart.fit(
             data,
-            start=network(),
+            base=network(),
             preprocessing=PREP,
             plan=one.plan,
             out=tmp_path / "record" / "split",
@@ -162,7 +162,7 @@ def test_a_plan_knows_its_own_start(data, tmp_path):
     """A file of weights and its design come from the plan; single values are the user's own."""
     one = fit(
         data,
-        start=weights(tmp_path),
+        base=weights(tmp_path),
         arch=ARCH,
         strategy="last:1",
         lr=0.001,
@@ -185,7 +185,7 @@ def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data,
     edited = tmp_path / "edited.toml"
     edited.write_text(head + "[training.passes]\n" + passes.replace("value = 32", "value = 48", 1))
     other = warmstart.fit(
-        data, start=network(), preprocessing=PREP, plan=edited, out=tmp_path / "two" / "split"
+        data, base=network(), preprocessing=PREP, plan=edited, out=tmp_path / "two" / "split"
     )
     assert other.plan.training.passes.value == 48
     assert bytes_of(one.path / "model") != bytes_of(other.path / "model")

@@ -59,7 +59,7 @@ def asked(tmp_path_factory):
     fill(root / "split" / "test", {"blue": 5, "green": 5, "red": 5}, seed=1)
     return {
         "data": str(root / "split"),
-        "start": str(tiny.weights(root)),
+        "base": str(tiny.weights(root)),
         "arch": tiny.ARCH,
         "budget": "fast",
     }

@@ -54,7 +54,7 @@ def tuned(place):
         patch.setenv("WARMSTART_CACHE", str(place / "cache"))
         run = warmstart.fit(
             place / "photos",
-            start=tiny.weights(place),
+            base=tiny.weights(place),
             arch=tiny.ARCH,
             budget="fast",
             lr=1e-6,

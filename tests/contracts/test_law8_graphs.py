@@ -46,8 +46,8 @@ def source_of(name, model):
     record = ModelRecord(
         task="classify",
         arch=f"module:{name}",
-        start=name,
-        start_sha256="",
+        base=name,
+        base_sha256="",
         head="late",
         penalty=1.0,
         taps=model.scan.taps,
@@ -96,7 +96,7 @@ def test_a_graph_of_two_networks_in_one():
     last = len(network.parts)
     wanted = (
         FeatureLayer(part=last, pool="neck"),
-        FeatureLayer(part=last, pool="neck", of="start"),
+        FeatureLayer(part=last, pool="neck", of="base"),
     )
     agrees("resnet18", model_of(both, wanted))
 

@@ -103,8 +103,8 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
 def test_a_piece_that_reads_what_another_keeps_is_refused():
     """All layers of WavLM weigh one table of distances, which the first of them holds."""
     pytest.importorskip("transformers")
-    start = load(f"transformers:{hearing.folder_of('wavlm')}")
-    network = cut(start.module, start.record.preprocessing)
+    base = load(f"transformers:{hearing.folder_of('wavlm')}")
+    network = cut(base.module, base.record.preprocessing)
     top, n = taps(network.record)[-1:], len(network.parts)
     weight = torch.zeros(2, tap_width(network.record, top[0]))
     model = assemble(network, top, weight, torch.zeros(2))

@@ -42,8 +42,8 @@ def world(tmp_path_factory):
 
 
 def asked(root, out):
-    start = ["--start", str(root / "test_convnext.safetensors"), "--arch", tiny.CONVNEXT]
-    return ["fit", str(root / "pictures"), *start, *OPTIONS, "--out", str(root / out)]
+    base = ["--base", str(root / "test_convnext.safetensors"), "--arch", tiny.CONVNEXT]
+    return ["fit", str(root / "pictures"), *base, *OPTIONS, "--out", str(root / out)]
 
 
 def start(root, size, out, verb, told, more=()):

@@ -47,7 +47,7 @@ def asked(tmp_path_factory):
     fill(root / "pictures", {"blue": 12, "red": 12})
     return {
         "data": root / "pictures",
-        "start": tiny.weights(root),
+        "base": tiny.weights(root),
         "arch": tiny.ARCH,
         "preprocessing": tiny.PREP,
     }
@@ -68,8 +68,8 @@ def files(run):
 def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strategy):
     """Byte for byte: the same layers on the same numbers, only at other times."""
     if strategy == "last:1":
-        start = tiny.weights(tmp_path, tiny.CONVNEXT)
-        asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
+        base = tiny.weights(tmp_path, tiny.CONVNEXT)
+        asked = {**asked, "base": base, "arch": tiny.CONVNEXT}
     whole = fit(asked, tmp_path / "whole", strategy)
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))
     streamed = fit(asked, tmp_path / "streamed", strategy, (STREAM,))
@@ -83,8 +83,8 @@ def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strat
 @pytest.mark.parametrize("before", ["last:1", "head"])
 def test_the_plain_view_is_not_passed_again(asked, tmp_path, monkeypatch, before):
     """The look kept what the trained part begins with; so does that of `head` for later."""
-    start = tiny.weights(tmp_path, tiny.CONVNEXT)
-    asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
+    base = tiny.weights(tmp_path, tiny.CONVNEXT)
+    asked = {**asked, "base": base, "arch": tiny.CONVNEXT}
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "own"))
     if before == "head":
         fit(asked, tmp_path / "head", "head", (STREAM,))
@@ -122,8 +122,8 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
     asked, tmp_path, monkeypatch
 ):
     """In the look, then in the view that is stored; `bench run scale_kills` takes all parts."""
-    start = tiny.weights(tmp_path, tiny.CONVNEXT)
-    asked = {**asked, "start": start, "arch": tiny.CONVNEXT}
+    base = tiny.weights(tmp_path, tiny.CONVNEXT)
+    asked = {**asked, "base": base, "arch": tiny.CONVNEXT}
     whole = fit(asked, tmp_path / "whole", "last:1", (STREAM,))
     wanted = {
         **asked,
@@ -163,8 +163,8 @@ def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
     command = [
         "fit",
         str(asked["data"]),
-        "--start",
-        str(asked["start"]),
+        "--base",
+        str(asked["base"]),
         "--arch",
         asked["arch"],
         "--set",
@@ -181,8 +181,8 @@ def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
 
 
 def test_memory_decides_where_nobody_does(asked, monkeypatch):
-    request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
-    size = Path(asked["start"]).stat().st_size
+    request = Request(data=asked["data"], base=asked["base"], arch=asked["arch"])
+    size = Path(asked["base"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
         monkeypatch.setattr(inputs, "free_memory", lambda free=free: free)
         found = inputs.settle_stream(request)
@@ -195,19 +195,19 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
     monkeypatch.setattr(inputs, "free_memory", lambda: 1)
-    request = Request(data=asked["data"], start=asked["start"], arch=asked["arch"])
+    request = Request(data=asked["data"], base=asked["base"], arch=asked["arch"])
     assert inputs.settle_stream(request) is not None
-    half = {n: t.half() for n, t in load_file(asked["start"]).items()}
+    half = {n: t.half() for n, t in load_file(asked["base"]).items()}
     save_file(half, tmp_path / "half.safetensors")
-    assert inputs.settle_stream(replace(request, start=tmp_path / "half.safetensors")) is None
+    assert inputs.settle_stream(replace(request, base=tmp_path / "half.safetensors")) is None
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
-    assert inputs.settle_stream(replace(request, start=tmp_path / "torn.safetensors")) is None
-    partial = replace(request, settings=("start.partial=true",))
+    assert inputs.settle_stream(replace(request, base=tmp_path / "torn.safetensors")) is None
+    partial = replace(request, settings=("base.partial=true",))
     assert inputs.settle_stream(partial) is None
     monkeypatch.setattr(inputs, "HELPER", "no_such_package")
     assert inputs.settle_stream(request) is None
     with pytest.raises(PlanError, match=r"start\.partial do not go together"):
-        inputs.settle_stream(replace(partial, settings=("start.partial=true", STREAM)))
+        inputs.settle_stream(replace(partial, settings=("base.partial=true", STREAM)))
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
@@ -215,12 +215,12 @@ def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
         warmstart.fit(asked["data"], settings=(STREAM,))
     with pytest.raises(PlanError, match="it is true, false, float32 or float16"):
         warmstart.fit(asked["data"], settings=("training.stream=int8",))
-    half = {n: t.half() for n, t in load_file(asked["start"]).items()}
+    half = {n: t.half() for n, t in load_file(asked["base"]).items()}
     save_file(half, tmp_path / "half.safetensors")
     with pytest.raises(ModelError, match=r"is float16.*save the weights as float32"):
-        fit({**asked, "start": tmp_path / "half.safetensors"}, None, settings=(STREAM,))
+        fit({**asked, "base": tmp_path / "half.safetensors"}, None, settings=(STREAM,))
     with pytest.raises(ModelError, match=r"gone\.safetensors: only a \.safetensors file"):
-        fit({**asked, "start": tmp_path / "gone.safetensors"}, None, settings=(STREAM,))
+        fit({**asked, "base": tmp_path / "gone.safetensors"}, None, settings=(STREAM,))
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ModelError, match=r"run `pip install .*accelerate`, or use"):
         fit(asked, None, settings=(STREAM,))

@@ -93,8 +93,8 @@ def test_no_sentence_of_the_run_speaks_of_images(first):
 
 
 def test_parts_that_are_frozen_stay_as_they_were(first, tmp_path):
-    start, asked = str(first[0].path), {**first[1], "strategy": "last:1"}
-    run = warmstart.fit(**asked, start=start, out=tmp_path / "run")
+    base, asked = str(first[0].path), {**first[1], "strategy": "last:1"}
+    run = warmstart.fit(**asked, base=base, out=tmp_path / "run")
     assert run.summary.frozen.identical
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
     frozen = [row for row in ledger if row["part"] in ("columns", "mix", "blocks.0")]

@@ -49,15 +49,15 @@ def encoders(tmp_path_factory):
 
 
 def opened(folder, length=16):
-    start = load(f"transformers:{folder}")
-    inputs = dataclasses.replace(start.record.preprocessing, length=length)
-    return start, inputs, np.stack([modalities_text.token_numbers(text, inputs) for text in TEXTS])
+    base = load(f"transformers:{folder}")
+    inputs = dataclasses.replace(base.record.preprocessing, length=length)
+    return base, inputs, np.stack([modalities_text.token_numbers(text, inputs) for text in TEXTS])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
-    start, inputs, rows = opened(encoders[kind])
-    network, ids = cut(start.module, inputs), to_tensor(rows, inputs)
+    base, inputs, rows = opened(encoders[kind])
+    network, ids = cut(base.module, inputs), to_tensor(rows, inputs)
     there = (ids != inputs.pad).long()
     model = load_transformers().AutoModel.from_pretrained(str(encoders[kind])).eval()
     with torch.inference_mode():
@@ -72,8 +72,8 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_depends_neither_on_its_neighbours_nor_on_the_filling(encoders, kind):
-    start, inputs, rows = opened(encoders[kind])
-    network = cut(start.module, inputs)
+    base, inputs, rows = opened(encoders[kind])
+    network = cut(base.module, inputs)
     run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
     together, turned = run(rows), run(rows[::-1])
     for whole, back in zip(together, turned, strict=True):
@@ -94,13 +94,13 @@ LONG = " ".join(("the ball was near a goal", "wind and rain with cloud") * 5)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
-    start, inputs, _ = opened(encoders[kind], length=64)
+    base, inputs, _ = opened(encoders[kind], length=64)
     inputs = dataclasses.replace(inputs, most=16)
     row = modalities_text.token_numbers(LONG, inputs)
     assert inputs.n_windows == 4
     assert row.reshape(4, 16)[:, 0].tolist() == [row[0]] * 4  # [CLS] stands before each
-    network = cut(start.module, inputs)
-    one = cut(start.module, dataclasses.replace(inputs, length=16))
+    network = cut(base.module, inputs)
+    one = cut(base.module, dataclasses.replace(inputs, length=16))
     rows = torch.from_numpy(row.reshape(4, 16)).long()
     n_tokens = (rows != inputs.pad).sum(1, keepdim=True)
     with torch.inference_mode():
@@ -113,12 +113,12 @@ def test_a_long_text_is_the_mean_over_its_windows(encoders, kind):
 
 
 def test_windows_pass_the_engine_like_any_rows(encoders):
-    start, inputs, _ = opened(encoders["bert"], length=64)
+    base, inputs, _ = opened(encoders["bert"], length=64)
     inputs = dataclasses.replace(inputs, most=16)
     rows = np.stack(
         [modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])]
     )
-    network = cut(start.module, inputs)
+    network = cut(base.module, inputs)
     run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
     for whole, back in zip(run(rows), run(rows[::-1]), strict=True):
         np.testing.assert_array_equal(whole, back[::-1])
@@ -126,10 +126,10 @@ def test_windows_pass_the_engine_like_any_rows(encoders):
 
 
 def test_law_3_stored_is_live_for_long_texts(encoders):
-    start, inputs, _ = opened(encoders["bert"], length=64)
+    base, inputs, _ = opened(encoders["bert"], length=64)
     inputs = dataclasses.replace(inputs, most=16)
     rows = np.stack([modalities_text.token_numbers(text, inputs) for text in (*TEXTS[:3], LONG)])
-    network = cut(start.module, inputs)
+    network = cut(base.module, inputs)
     last = taps(network.record)[-1]
     model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
@@ -143,20 +143,20 @@ def test_law_3_stored_is_live_for_long_texts(encoders):
 
 
 def test_law_2_no_tensor_is_lost(encoders):
-    start, inputs, _ = opened(encoders["bert"])
-    network = cut(start.module, inputs)
+    base, inputs, _ = opened(encoders["bert"])
+    network = cut(base.module, inputs)
     before, last = take_digests(network), taps(network.record)[-1]
     model = assemble(network, [last], torch.zeros(3, 32), torch.zeros(3))
     ledger = write_ledger(before, network, model)
     kept = sum(row.numel for row in ledger.rows if row.before is not None)
-    assert kept == start.record.parameters == sum(p.numel() for p in start.module.parameters())
+    assert kept == base.record.parameters == sum(p.numel() for p in base.module.parameters())
     assert sum(row.numel for row in ledger.rows if row.fate == "new") == 3 * 32 + 3 + 1 + 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_3_stored_is_live(encoders, kind):
-    start, inputs, rows = opened(encoders[kind])
-    network = cut(start.module, inputs)
+    base, inputs, rows = opened(encoders[kind])
+    network = cut(base.module, inputs)
     last = taps(network.record)[-1]
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 32, generator=generator)
@@ -215,7 +215,7 @@ def asked(encoders, tmp_path_factory):
     return {
         "data": data,
         "test": test,
-        "start": f"transformers:{encoders['bert']}",
+        "base": f"transformers:{encoders['bert']}",
         "budget": "fast",
         "strategy": "last:1",
         "settings": ["training.passes=160"],
@@ -245,7 +245,7 @@ def test_law_5_what_is_frozen_keeps_its_bytes(run):
 
 def test_law_6_a_plan_replayed_gives_the_same_model(run, asked, tmp_path):
     assert '"auto"' not in (run.path / "plan.toml").read_text("utf-8")
-    plain = {name: asked[name] for name in ("data", "test", "start")}
+    plain = {name: asked[name] for name in ("data", "test", "base")}
     again = warmstart.fit(**plain, plan=run.path / "plan.toml", out=tmp_path / "again")
     assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")
 
@@ -384,17 +384,17 @@ def test_a_finished_run_answers_texts_and_is_a_start(run, asked, tmp_path):
     answers = run.predict(["the ball and the goal", "", "wind and rain"])
     assert [answer.label is None for answer in answers] == [False, True, False]
     assert answers[1].error == " is empty"
-    follow = warmstart.fit(asked["data"], start=run.path, budget="fast", out=tmp_path / "next")
-    assert follow.summary.start.name == str(run.path)
+    follow = warmstart.fit(asked["data"], base=run.path, budget="fast", out=tmp_path / "next")
+    assert follow.summary.base.name == str(run.path)
     assert "excerpt" in (run.path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_8_graphs_of_every_kind_take_rows_of_any_length(encoders, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
-    start, short, _ = opened(encoders[kind])
+    base, short, _ = opened(encoders[kind])
     for inputs in (short, dataclasses.replace(short, length=32, most=16)):
-        network = cut(start.module, inputs)
+        network = cut(base.module, inputs)
         last, drawn = taps(network.record)[-1], torch.Generator().manual_seed(0)
         model = assemble(network, [last], torch.randn(3, 32, generator=drawn), torch.zeros(3))
         served = serve(model.requires_grad_(False), inputs)

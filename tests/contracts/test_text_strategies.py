@@ -29,7 +29,7 @@ def asked(tmp_path_factory):
     lines += ["né 😀 مرحبا,sky", '"  ",food']
     (root / "t.csv").write_text("\n".join(lines) + "\n", "utf-8")
     encoder = wordy.encoder(root / "encoder", max_position_embeddings=24)
-    return {"data": root / "t.csv", "start": f"transformers:{encoder}", "budget": "fast"}
+    return {"data": root / "t.csv", "base": f"transformers:{encoder}", "budget": "fast"}
 
 
 FATES = {

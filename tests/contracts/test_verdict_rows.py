@@ -71,7 +71,7 @@ def learned():
 
 def ask(data, module, prep=PREP):
     """Verdict, and evidence by name."""
-    verdict = drain(check(Request(data=data, start=module, preprocessing=prep))).verdict
+    verdict = drain(check(Request(data=data, base=module, preprocessing=prep))).verdict
     return verdict, {evidence.name: evidence for evidence in verdict.evidence}
 
 

@@ -48,8 +48,8 @@ def photos(tmp_path_factory):
 
 
 def opened(folder, size=None):
-    start = load(f"transformers:{folder}", inputs=InputWish(size=size) if size else None)
-    return start, cut(start.module, start.record.preprocessing)
+    base = load(f"transformers:{folder}", inputs=InputWish(size=size) if size else None)
+    return base, cut(base.module, base.record.preprocessing)
 
 
 def vector_of(folder, images):
@@ -77,8 +77,8 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size
 
 @pytest.mark.parametrize("kind", seeing.KINDS)
 def test_law_2_every_tensor_has_one_part(encoders, kind):
-    start, network = opened(encoders[kind])
-    assert network.owners.keys() == unique_tensors(start.module).keys()
+    base, network = opened(encoders[kind])
+    assert network.owners.keys() == unique_tensors(base.module).keys()
     unread = {name for name, owner in network.owners.items() if owner == "unused"}
     assert not unread
     parts = {part.name for part in network.parts}
@@ -87,8 +87,8 @@ def test_law_2_every_tensor_has_one_part(encoders, kind):
 
 @pytest.mark.parametrize("kind", seeing.KINDS)
 def test_law_3_stored_is_live(encoders, kind):
-    start, network = opened(encoders[kind])
-    prep, last = start.record.preprocessing, taps(network.record)[-1]
+    base, network = opened(encoders[kind])
+    prep, last = base.record.preprocessing, taps(network.record)[-1]
     drawn = torch.Generator().manual_seed(0)
     model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
     actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
@@ -203,7 +203,7 @@ def tuned(encoders, photos, tmp_path_factory):
         return {
             kind: warmstart.fit(
                 photos,
-                start=f"transformers:{encoders[kind]}",
+                base=f"transformers:{encoders[kind]}",
                 budget="fast",
                 strategy="last:1",
                 lr=1e-5,
@@ -239,13 +239,13 @@ def test_law_5_and_8_a_run_is_loaded_again_and_exported(tuned, photos, tmp_path,
 def test_a_run_of_another_image_size_is_a_start_too(encoders, photos, tmp_path):
     run = warmstart.fit(
         photos,
-        start=str(encoders["vit"]),
+        base=str(encoders["vit"]),
         budget="fast",
         settings={"input.size": 48},
         out=tmp_path / "a",
     )
     assert run.predictor.bundle.record.preprocessing.size == (48, 48)
-    next_one = warmstart.fit(photos, start=run.path, budget="fast", out=tmp_path / "b")
+    next_one = warmstart.fit(photos, base=run.path, budget="fast", out=tmp_path / "b")
     assert next_one.predictor.bundle.record.arch == run.predictor.bundle.record.arch
 
 
@@ -259,7 +259,7 @@ def timm_run(photos, tmp_path_factory):
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return warmstart.fit(
             photos,
-            start=tiny.weights(root),
+            base=tiny.weights(root),
             arch=tiny.ARCH,
             budget="fast",
             settings={"input.size": 64},
@@ -271,19 +271,19 @@ def timm_run(photos, tmp_path_factory):
 def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, capsys):
     folder = tmp_path / "exported"
     warmstart.export(timm_run, to, out=folder)
-    start = load(str(folder))
-    assert (start.record.arch, start.record.classes) == (tiny.ARCH, 3)
-    own, usual = timm_run.predictor.bundle.record.preprocessing, start.record.preprocessing
+    base = load(str(folder))
+    assert (base.record.arch, base.record.classes) == (tiny.ARCH, 3)
+    own, usual = timm_run.predictor.bundle.record.preprocessing, base.record.preprocessing
     assert (usual.size, usual.resize) == (own.size, own.resize)
     body = timm_run.model.trunk.state_dict()
-    for name, tensor in start.module.state_dict().items():
+    for name, tensor in base.module.state_dict().items():
         if name in body:
             assert torch.equal(tensor, body[name])
     assert main(
         [
             "fit",
             str(photos),
-            "--start",
+            "--base",
             str(folder),
             "--budget",
             "fast",
@@ -293,7 +293,7 @@ def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, ca
         ]
     ) in (0, 3)
     for name in (f"transformers:{folder}", f"timm:{folder}"):
-        assert load(name).record.sha256 == start.record.sha256
+        assert load(name).record.sha256 == base.record.sha256
     if (tmp_path / "run" / "model").is_dir():
         assert warmstart.load(tmp_path / "run").labels == ("blue", "green", "red")
     assert "Traceback" not in capsys.readouterr().err
@@ -304,11 +304,11 @@ def test_an_exported_network_of_transformers_is_a_start(photos, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         own = transformers.ViTForImageClassification(config).eval()
-    run = tiny.fit(photos, start=own, out=tmp_path / "run")
+    run = tiny.fit(photos, base=own, out=tmp_path / "run")
     warmstart.export(run, "transformers", out=tmp_path / "exported")
-    start = load(str(tmp_path / "exported"))
-    assert start.record.arch.startswith("vision:vit")
-    assert start.record.preprocessing.mean == pytest.approx((0.5,) * 3)
+    base = load(str(tmp_path / "exported"))
+    assert base.record.arch.startswith("vision:vit")
+    assert base.record.preprocessing.mean == pytest.approx((0.5,) * 3)
 
 
 @pytest.mark.parametrize(

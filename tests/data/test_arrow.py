@@ -170,9 +170,9 @@ def test_columns_of_different_lengths(tmp_path, monkeypatch):
     source = save(tmp_path / "a.parquet", {"image": embedded(), "label": LABELS})
     scan = RowGroups.scan
 
-    def short(group_rows):
-        scan(group_rows)
-        group_rows.inside.pop()
+    def short(groups):
+        scan(groups)
+        groups.inside.pop()
 
     monkeypatch.setattr(RowGroups, "scan", short)
     fails(source, "a.parquet cannot be read as Parquet (its columns are of different lengths)")

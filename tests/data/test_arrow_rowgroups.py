@@ -36,38 +36,38 @@ def source(tmp_path_factory):
 
 
 def opened(source):
-    group_rows = RowGroups(
+    groups = RowGroups(
         opened=partial(arrow._opened, source), column="image", check=lambda n_bytes: None
     )
-    group_rows.scan()
-    return group_rows
+    groups.scan()
+    return groups
 
 
 def test_a_row_is_found_in_its_group(source):
-    group_rows = opened(source)
-    assert group_rows.inside == [row != 7 for row in range(N)]
-    assert group_rows.paths == [None] * N
+    groups = opened(source)
+    assert groups.inside == [row != 7 for row in range(N)]
+    assert groups.paths == [None] * N
     for row in (0, 49, 50, 399, 8, 151):
-        assert group_rows.load(row) == payload(row)
+        assert groups.load(row) == payload(row)
     with pytest.raises(DataError, match="holds no image"):
-        group_rows.load(7)
+        groups.load(7)
 
 
 def test_in_order_each_group_is_opened_once_and_few_are_kept(source, monkeypatch):
     monkeypatch.setattr(arrow, "KEPT_BYTES", 300_000)  # hardly more than one group
-    group_rows = opened(source)
+    groups = opened(source)
     for row in range(N):
         if row != 7:
-            assert group_rows.load(row) == payload(row)
-    assert group_rows.unpacked == 8
-    assert len(group_rows._kept) == 2
+            assert groups.load(row) == payload(row)
+    assert groups.unpacked == 8
+    assert len(groups._kept) == 2
 
 
 def test_several_threads_may_ask(source, monkeypatch):
     monkeypatch.setattr(arrow, "KEPT_BYTES", 300_000)
-    group_rows, rows = opened(source), [row for row in range(N) if row != 7]
+    groups, rows = opened(source), [row for row in range(N) if row != 7]
     with ThreadPoolExecutor(4) as threads:  # ahead of each other, as decoding is
-        assert [*threads.map(group_rows.load, rows)] == [payload(row) for row in rows]
+        assert [*threads.map(groups.load, rows)] == [payload(row) for row in rows]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
@@ -102,11 +102,11 @@ def test_large_groups_are_unpacked_to_disk(source, monkeypatch):
 def test_a_file_that_was_cut_since_says_so(source, tmp_path):
     copy = tmp_path / "a.parquet"
     copy.write_bytes(source.read_bytes())
-    group_rows = opened(copy)
+    groups = opened(copy)
     with open(copy, "r+b") as file:
         file.truncate(1000)
     with pytest.raises(DataError, match=r"cannot be read from its table any more \(.+\)"):
-        group_rows.load(300)
+        groups.load(300)
 
 
 def test_what_is_larger_than_any_image_is_left_out(monkeypatch):

@@ -176,9 +176,9 @@ def test_the_gravest_reason_comes_first():
             findings=[finding("preprocessing"), finding("drift")],
         )
     )
-    starts = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
-    assert len(found.reasons) == len(starts)
-    assert all(map(str.startswith, found.reasons, starts))
+    models = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
+    assert len(found.reasons) == len(models)
+    assert all(map(str.startswith, found.reasons, models))
     doubts = readiness(
         measured(claim(0.9), claim(0.82), findings=[finding(k) for k in reversed(CONSEQUENCE)])
     )

@@ -18,7 +18,7 @@ from warmstart import request
 from warmstart.errors import PlanError, TrainingError, UsageError
 from warmstart.evidence import check
 from warmstart.planning.schedule import given_up as alone
-from warmstart.planning.verdict import START
+from warmstart.planning.verdict import BASE
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
@@ -181,7 +181,7 @@ def scene_of():
     labelled = arranged_of()
     record = SimpleNamespace(task="classify", classes=NAMES, kind="image")
     return SimpleNamespace(
-        labelled=labelled, basis=START, collection=SimpleNamespace(record=record), seed=0
+        labelled=labelled, basis=BASE, collection=SimpleNamespace(record=record), seed=0
     )
 
 
@@ -429,12 +429,12 @@ def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
 def test_what_the_user_set_is_marked_as_theirs(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "a", strategy="head", seed=3)
     chosen = {
-        "start": run.plan.start,
+        "base": run.plan.base,
         "strategy": run.plan.strategy,
         "seed": run.plan.training.seed,
     }
     assert {name: choice.source for name, choice in chosen.items()} == dict.fromkeys(chosen, "user")
-    assert (run.plan.start.value, run.plan.start.rule) == ("Convolutions", "lite0")
+    assert (run.plan.base.value, run.plan.base.rule) == ("Convolutions", "lite0")
 
 
 def test_a_network_that_is_not_its_features_is_refused(head):

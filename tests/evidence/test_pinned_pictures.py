@@ -59,9 +59,9 @@ def of_registered():
     grey = pictures(3)
     other = np.stack([squeezed(grey, 3, 0)[0], squeezed(grey, 2, 2)[1], pictures(3, 5)[2]])
     first, second = near_duplicates.details(grey, 64), near_duplicates.details(other, 64)
-    still = np.tile(near_duplicates.STARTS[:1], (3, 1))
+    still = np.tile(near_duplicates.MODELS[:1], (3, 1))
     found = [near_duplicates.register(first, second, still, steps) for steps in (0, 1, 6)]
-    return [(AWAY + poses, likeness) for poses, likeness in found], near_duplicates.STARTS
+    return [(AWAY + poses, likeness) for poses, likeness in found], near_duplicates.MODELS
 
 
 def units(n, d, seed):

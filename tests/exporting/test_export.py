@@ -154,7 +154,7 @@ def test_a_network_of_transformers_is_exported_as_its_own(photos, tmp_path):
     )
     torch.manual_seed(0)
     own = transformers.ViTForImageClassification(config).eval()
-    run = tiny.fit(photos, start=copy.deepcopy(own), out=tmp_path / "run")
+    run = tiny.fit(photos, base=copy.deepcopy(own), out=tmp_path / "run")
     warmstart.export(run, "transformers", out=tmp_path / "out")
     loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert type(loaded).__name__ == "ViTForImageClassification"

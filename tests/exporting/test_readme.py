@@ -57,7 +57,7 @@ def facts(finished):
         summary=read_json(finished.path / "summary.json", Summary),
         data_name='my: "pets"',
         labels=("cat", "dog"),
-        start="lite0",
+        base="lite0",
         base_model="timm/tf_efficientnet_lite0.in1k",
     )
 

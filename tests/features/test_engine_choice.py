@@ -41,12 +41,12 @@ def user(name):
     return Choice(value=name, because="your choice (--set)", source="user")
 
 
-def start():
+def base():
     return load(network(), preprocessing=PREP)
 
 
 def surveyed(pictures):
-    return survey(collect(pictures), start())
+    return survey(collect(pictures), base())
 
 
 def usual(monkeypatch, **paces):
@@ -147,12 +147,12 @@ def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, m
     eager_to_measure(monkeypatch)
     measured = truly(monkeypatch, onnxruntime=(0.1, 350.0))
     collection = collect(pictures)
-    first = drain(choose(survey(collection, start())))
-    steps = extract_features(collection, start())
+    first = drain(choose(survey(collection, base())))
+    steps = extract_features(collection, base())
     passed = next(event for event in steps if event.kind == "step")
     assert 0 < passed.step < 76
     steps.close()
-    seen = survey(collection, start())
+    seen = survey(collection, base())
     assert 0 < seen.counts["onnxruntime"] < seen.counts["torch"] == 76
     look, _ = look_at(collection)
     assert (look.engine, measured) == (first.choice, ["onnxruntime"])

@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 CLIP = WaveInputs(rate=16_000, seconds=0.2, is_scaled=False)
 
 
-def start_of(design, **options):
+def base_of(design, **options):
     return load(f"transformers:{hearing.folder_of(design, **options)}")
 
 
@@ -47,13 +47,13 @@ def expected(design, samples):
 @pytest.mark.parametrize("n", [800, 3200, 8000])  # shorter, and longer, than what was learnt from
 @pytest.mark.parametrize("design", hearing.SEEN)
 def test_parts_compose_to_what_transformers_gives(design, n):
-    start, samples = start_of(design), clips(n)
-    network = cut(start.module, WaveInputs(rate=16_000, seconds=n / 16_000, is_scaled=False))
+    base, samples = base_of(design), clips(n)
+    network = cut(base.module, WaveInputs(rate=16_000, seconds=n / 16_000, is_scaled=False))
     with torch.no_grad():
         torch.testing.assert_close(
             network.features(samples), expected(design, samples), rtol=1e-4, atol=1e-4
         )
-        torch.testing.assert_close(start.module(samples), network.features(samples))
+        torch.testing.assert_close(base.module(samples), network.features(samples))
     first = "frames" if design == "whisper" else "patches"
     assert [part.name for part in network.parts] == [first, "layer.1", "layer.2"]
     assert {part.layout for part in network.record.parts} == {"NLC"}
@@ -61,17 +61,17 @@ def test_parts_compose_to_what_transformers_gives(design, n):
 
 @pytest.mark.parametrize("design", hearing.SEEN)
 def test_frames_are_fed_in_as_the_folder_says(design):
-    record = start_of(design).record
+    record = base_of(design).record
     assert record.preprocessing == WaveInputs(rate=16_000, seconds=1.0, is_scaled=False)
     again = fresh(record.arch, {}, record.preprocessing)
-    again.load_state_dict(start_of(design).module.state_dict())
+    again.load_state_dict(base_of(design).module.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(again(clips()), start_of(design).module(clips()))
+        torch.testing.assert_close(again(clips()), base_of(design).module(clips()))
 
 
 @pytest.mark.parametrize("design", ["ast", "whisper"])
 def test_the_encoder_is_taken_from_beneath_an_output(design):
-    whole, alone = start_of(design, with_output=True), start_of(design)
+    whole, alone = base_of(design, with_output=True), base_of(design)
     shapes = {name: tensor.shape for name, tensor in alone.module.state_dict().items()}
     assert {name: tensor.shape for name, tensor in whole.module.state_dict().items()} == shapes
     assert not any("decoder" in name for name in shapes)
@@ -80,7 +80,7 @@ def test_the_encoder_is_taken_from_beneath_an_output(design):
 def test_a_clip_without_a_single_frame_is_one_line():
     short = WaveInputs(rate=16_000, seconds=0.02, is_scaled=False)
     with pytest.raises(ModelError, match="clips of 320 samples are too short for this encoder"):
-        cut(start_of("ast").module, short)
+        cut(base_of("ast").module, short)
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,21 @@ from warmstart.network.surgery import fresh
 from warmstart.records.inputs import WaveInputs
 
 
-def start_of(place):
+def base_of(place):
     return load(f"transformers:{place}")
 
 
 @pytest.mark.parametrize("design", hearing.DESIGNS)
 def test_parts_compose_to_what_transformers_gives(design):
     place = hearing.folder_of(design)
-    start = start_of(place)
-    network = cut(start.module, start.record.preprocessing)
+    base = base_of(place)
+    network = cut(base.module, base.record.preprocessing)
     whole = transformers.AutoModel.from_pretrained(place).eval()
     clips = torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = whole(clips).last_hidden_state.mean(dim=1)
         torch.testing.assert_close(network.features(clips), expected)
-        torch.testing.assert_close(start.module(clips), expected)
+        torch.testing.assert_close(base.module(clips), expected)
     assert [part.name for part in network.parts] == ["frames", "positions", "layer.1", "layer.2"]
     assert {part.layout for part in network.record.parts} == {"NLC"}
     assert [tap.name for tap in taps(network.record)][:2] == ["1.avg", "2.avg"]
@@ -41,7 +41,7 @@ def test_parts_compose_to_what_transformers_gives(design):
 
 def test_the_encoder_is_taken_from_beneath_an_output():
     place = hearing.folder_of(with_output=True)
-    own = start_of(place).module.encoder.state_dict()
+    own = base_of(place).module.encoder.state_dict()
     kept = load_file(place / "model.safetensors")
     assert "lm_head.weight" in kept
     name = "encoder.layers.0.attention.k_proj.weight"
@@ -59,22 +59,22 @@ def test_weight_norm_of_older_versions_is_read(tmp_path):
     }
     assert older.keys() != tensors.keys()
     save_file(older, place / "model.safetensors")
-    assert start_of(place).record.sha256 == start_of(hearing.folder_of()).record.sha256
+    assert base_of(place).record.sha256 == base_of(hearing.folder_of()).record.sha256
 
 
 def test_the_record_says_how_clips_are_taken(tmp_path):
-    record = start_of(hearing.folder_of()).record
+    record = base_of(hearing.folder_of()).record
     assert record.preprocessing == WaveInputs(rate=8000, seconds=1.0, is_scaled=True)
     place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
     (place / "preprocessor_config.json").unlink()
-    assert start_of(place).record.preprocessing.rate == 16_000
+    assert base_of(place).record.preprocessing.rate == 16_000
 
 
 def test_a_design_is_built_again_from_its_line():
-    start = start_of(hearing.folder_of("wav2vec2-stable"))
-    again = fresh(start.record.arch, {}, start.record.preprocessing)
+    base = base_of(hearing.folder_of("wav2vec2-stable"))
+    again = fresh(base.record.arch, {}, base.record.preprocessing)
     assert {n: t.shape for n, t in again.state_dict().items()} == {
-        n: t.shape for n, t in start.module.state_dict().items()
+        n: t.shape for n, t in base.module.state_dict().items()
     }
 
 
@@ -92,12 +92,12 @@ def test_damaged_folders_are_one_line(tmp_path, file, told, message):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "damaged")
     (place / file).write_text(json.dumps(told))
     with pytest.raises(ModelError, match=message) as caught:
-        start_of(place)
+        base_of(place)
     assert "\n" not in str(caught.value)
 
 
 def test_clips_without_a_single_frame_are_one_line():
-    module = start_of(hearing.folder_of()).module
+    module = base_of(hearing.folder_of()).module
     short = WaveInputs(rate=8000, seconds=0.005, is_scaled=True)
     with pytest.raises(ModelError, match="clips of 40 samples are too short for this encoder"):
         cut(module, short)
@@ -107,4 +107,4 @@ def test_a_folder_without_weights_says_so(tmp_path):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
     (place / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no model\.safetensors or pytorch_model\.bin"):
-        start_of(place)
+        base_of(place)

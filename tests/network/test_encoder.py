@@ -13,11 +13,11 @@ SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
 
 
 def test_an_encoder_knows_its_parts_and_their_layout():
-    start = load(f"transformers:{hearing.folder_of()}")
-    assert isinstance(start.module, Encoder)
-    network = cut(start.module, SAMPLES)
-    assert {part.layout for part in network.record.parts} == {start.module.layout}
-    steps = start.module.steps(start.module.window_of(SAMPLES))
+    base = load(f"transformers:{hearing.folder_of()}")
+    assert isinstance(base.module, Encoder)
+    network = cut(base.module, SAMPLES)
+    assert {part.layout for part in network.record.parts} == {base.module.layout}
+    steps = base.module.steps(base.module.window_of(SAMPLES))
     assert [part.name for part in network.parts] == [step.name for step in steps.parts]
 
 

@@ -156,16 +156,16 @@ def test_a_tokenizer_must_be_at_hand():
 
 
 def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
-    start = load(f"transformers:{wordy.encoder(tmp_path / 'encoder')}")
-    inputs = start.record.preprocessing
+    base = load(f"transformers:{wordy.encoder(tmp_path / 'encoder')}")
+    inputs = base.record.preprocessing
     rows = ["goal", "soup with a ball", " ".join(["rain"] * 20), "", "moon"]
     tokens_of = torch.from_numpy(
         np.stack([modalities_text.token_numbers(t, inputs) for t in rows])
     ).long()
-    group_rows = text_encoders.alike(start.module, tokens_of)
-    assert sorted(torch.cat([places for places, _ in group_rows]).tolist()) == [0, 1, 2, 3, 4]
-    assert len(group_rows) == 3
-    network = cut(start.module, inputs)
+    groups = text_encoders.alike(base.module, tokens_of)
+    assert sorted(torch.cat([places for places, _ in groups]).tolist()) == [0, 1, 2, 3, 4]
+    assert len(groups) == 3
+    network = cut(base.module, inputs)
     last = taps(network.record)[-1]
     model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))
     tail = UnfrozenBlocks(model, 0)

@@ -26,8 +26,8 @@ def small(size_px):
 
 @pytest.fixture(scope="module")
 def lite0():
-    start = load("lite0")
-    return cut(start.module, start.record.preprocessing)
+    base = load("lite0")
+    return cut(base.module, base.record.preprocessing)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def test_grid2_is_adaptive_average_pooling(side, layout):
 
 
 def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
-    start = load("lite0")
+    base = load("lite0")
     seen = {}
-    start.module.blocks[2][1].register_forward_hook(lambda _, __, out: seen.update(block=out))
-    start.module.classifier.register_forward_pre_hook(lambda _, args: seen.update(neck=args[0]))
+    base.module.blocks[2][1].register_forward_hook(lambda _, __, out: seen.update(block=out))
+    base.module.classifier.register_forward_pre_hook(lambda _, args: seen.update(neck=args[0]))
     with torch.no_grad():
-        start.module(inputs)
+        base.module(inputs)
         wanted = [
             FeatureLayer(part=18, pool="neck"),
             FeatureLayer(part=6, pool="avg"),

@@ -11,7 +11,7 @@ from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
-from warmstart.network.finished_run import FinishedRunNetwork, change, cut_start, revive
+from warmstart.network.finished_run import FinishedRunNetwork, change, partition_base, revive
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
 from warmstart.network.load import load
@@ -87,8 +87,8 @@ def many(record):
 @pytest.mark.parametrize("wanted", [None, many])
 def test_it_answers_as_the_run_does_and_no_tensor_is_lost(arch, wanted):
     model = run_of(arch, wanted)
-    start = revived(arch, model)
-    network = cut_start(start)
+    base = revived(arch, model)
+    network = partition_base(base)
     assert isinstance(network, FinishedRunNetwork)
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
@@ -97,14 +97,14 @@ def test_it_answers_as_the_run_does_and_no_tensor_is_lost(arch, wanted):
     assert [n.rpartition(".")[2] for n in heads] == list(model.head.state_dict())
     assert {network.owners[n] for n in heads} == {"head"}
     assert sum(t.numel() for t in found.values()) == sum(t.numel() for t in saved.values())
-    assert start.record.parameters == sum(p.numel() for p in model.parameters())
+    assert base.record.parameters == sum(p.numel() for p in model.parameters())
     assert network.record.head_parameters == sum(p.numel() for p in model.head.parameters())
-    assert (start.record.classes, start.record.labels) == (3, ("a", "b", "c"))
+    assert (base.record.classes, base.record.labels) == (3, ("a", "b", "c"))
 
 
 def test_the_old_head_of_the_ledger_is_the_runs_own():
     model = run_of("timm:lcnet_035", many)
-    network = cut_start(revived("timm:lcnet_035", model))
+    network = partition_base(revived("timm:lcnet_035", model))
     before = take_digests(network)
     last = taps(network.record)[-1]
     again = assemble(network, [last], torch.zeros(2, 1280), torch.zeros(2))
@@ -122,7 +122,7 @@ def test_the_old_head_of_the_ledger_is_the_runs_own():
 
 def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
     arch = "timm:deit_tiny_distilled_patch16_224"
-    network = cut_start(revived(arch, run_of(arch)))
+    network = partition_base(revived(arch, run_of(arch)))
     assert "head.weight" in network.trunk.state_dict()
     assert network.steps.classifier == "run_head"
     assert network.owners["run_head.weight"] == "head"
@@ -131,11 +131,11 @@ def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
 @pytest.mark.parametrize("arch", ["timm:lcnet_035", "timm:test_vit"])
 def test_the_drawn_classifier_is_never_used(arch):
     model = run_of(arch)
-    start = revived(arch, model)
-    first = cut_start(start)
+    base = revived(arch, model)
+    first = partition_base(base)
     with torch.no_grad():
-        start.module.get_submodule("classifier" if "lcnet" in arch else "head").weight.mul_(-3)
-    second = cut_start(start)
+        base.module.get_submodule("classifier" if "lcnet" in arch else "head").weight.mul_(-3)
+    second = partition_base(base)
     assert take_digests(first) == take_digests(second)
     with torch.no_grad():
         expected = model(inputs_of(arch))
@@ -146,10 +146,10 @@ def test_the_drawn_classifier_is_never_used(arch):
 @pytest.mark.parametrize("hidden", [(8,), (8, 12)])
 def test_layers_that_were_added_come_back_as_parts(arch, hidden):
     model = run_of(arch, many, hidden)
-    start = revived(arch, model, added=hidden)
-    assert tuple(block.hidden for block in start.added) == hidden
-    network = cut_start(start)
-    own = len(cut(start.module, start.record.preprocessing).parts)
+    base = revived(arch, model, added=hidden)
+    assert tuple(block.hidden for block in base.added) == hidden
+    network = partition_base(base)
+    own = len(cut(base.module, base.record.preprocessing).parts)
     assert len(network.parts) == own + len(hidden)
     assert [p.name for p in network.parts][own:] == ["added", "added#2"][: len(hidden)]
     with torch.no_grad():
@@ -172,40 +172,40 @@ def test_the_digest_is_that_of_the_trunk_the_blocks_among_it():
 
 def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
     arch = "timm:lcnet_035"
-    starts = []
+    models = []
     for shift in (0.0, 1.0):
         model = run_of(arch, hidden=(8,))
         with torch.no_grad():
             model.trunk.get_submodule("added").up.bias += shift
-        starts.append(revived(arch, model, added=(8,)))
-    grey = [change(start, InputWish(channels=1, size=48)) for start in starts]
-    assert len({start.record.sha256 for start in (*starts, *grey)}) == 4
+        models.append(revived(arch, model, added=(8,)))
+    grey = [change(base, InputWish(channels=1, size=48)) for base in models]
+    assert len({base.record.sha256 for base in (*models, *grey)}) == 4
     assert grey[0].record.preprocessing.channels == 1
     assert grey[0].record.preprocessing.size == (48, 48)
     assert [c.tensor for c in grey[0].changes] == ["conv_stem.weight"]
-    assert grey[0].origin == starts[0].record
-    assert grey[0].usual == starts[0].record.preprocessing
-    kernels = starts[0].module.conv_stem.weight.shape
+    assert grey[0].origin == models[0].record
+    assert grey[0].usual == models[0].record.preprocessing
+    kernels = models[0].module.conv_stem.weight.shape
     lost = 2 * kernels[0] * kernels[2] * kernels[3]
-    assert grey[0].record.parameters == starts[0].record.parameters - lost
-    network = cut_start(grey[0])
+    assert grey[0].record.parameters == models[0].record.parameters - lost
+    network = partition_base(grey[0])
     assert network.parts[-1].name == "added"
     assert network.logits(torch.zeros(2, 1, 48, 48)).shape == (2, 3)
 
 
 def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is():
-    start = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
-    assert change(start, InputWish(held=3)) is start
-    bands = change(start, InputWish(channels=5, held=5))
+    base = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
+    assert change(base, InputWish(held=3)) is base
+    bands = change(base, InputWish(channels=5, held=5))
     with pytest.raises(ModelError, match=r"takes 5 bands, the images have 3; choose a start"):
         change(bands, InputWish(held=3))
 
 
 def test_a_start_that_is_no_run_is_cut_as_before():
-    start = load("lite0")
-    network = cut_start(start)
+    base = load("lite0")
+    network = partition_base(base)
     assert not isinstance(network, FinishedRunNetwork)
-    assert network.owners == cut(start.module, start.record.preprocessing).owners
+    assert network.owners == cut(base.module, base.record.preprocessing).owners
 
 
 def test_nothing_asks_for_gradients_and_no_random_number_is_drawn():
@@ -213,12 +213,12 @@ def test_nothing_asks_for_gradients_and_no_random_number_is_drawn():
     expected = torch.rand(2)
     model = run_of("timm:lcnet_035", hidden=(8,))
     torch.manual_seed(5)
-    start = revived("timm:lcnet_035", model, added=(8,))
-    cut_start(start)
+    base = revived("timm:lcnet_035", model, added=(8,))
+    partition_base(base)
     assert torch.equal(torch.rand(2), expected)
-    tensors = [*start.module.parameters(), *start.head.parameters()]
+    tensors = [*base.module.parameters(), *base.head.parameters()]
     assert not any(p.requires_grad for p in tensors)
-    assert not any(m.training for m in start.module.modules())
+    assert not any(m.training for m in base.module.modules())
 
 
 def without(state, name):
@@ -243,7 +243,7 @@ def test_reviving_is_strict(spoil, message):
 
 
 def test_a_network_that_lost_its_head_says_so():
-    network = cut_start(revived("timm:lcnet_035", run_of("timm:lcnet_035")))
+    network = partition_base(revived("timm:lcnet_035", run_of("timm:lcnet_035")))
     with pytest.raises(ModelError, match="lost the head"):
         replace(network, classifier=None).logits(inputs_of("timm:lcnet_035"))
 

@@ -63,12 +63,12 @@ def inputs_for(prep):
     return torch.randn(2, prep.channels, *prep.size, generator=generator)
 
 
-def check(start, own=None):
+def check(base, own=None):
     """Law 1 after surgery, and the same logits from what would be saved."""
-    prep = start.record.preprocessing
-    parts, inputs = cut(start.module, prep), inputs_for(prep)
+    prep = base.record.preprocessing
+    parts, inputs = cut(base.module, prep), inputs_for(prep)
     with torch.no_grad():
-        torch.testing.assert_close(parts.logits(inputs), start.module(inputs))
+        torch.testing.assert_close(parts.logits(inputs), base.module(inputs))
     chosen = (taps(parts.record)[0], taps(parts.record)[-1])
     generator = torch.Generator().manual_seed(7)
     from warmstart.network.feature_layers import tap_width
@@ -77,7 +77,7 @@ def check(start, own=None):
     weight = torch.randn(3, width, generator=generator)
     model = assemble(parts, chosen, weight, torch.zeros(3))
     state = {name: tensor.clone() for name, tensor in unique_state(model).items()}
-    again = rebuild(start.record.arch, state, chosen, 3, prep, own)
+    again = rebuild(base.record.arch, state, chosen, 3, prep, own)
     with torch.no_grad():
         torch.testing.assert_close(again(inputs), model(inputs))
 
@@ -86,13 +86,13 @@ def check(start, own=None):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_changed_cut_saved_and_built_again(files, arch, wish):
     wanted = WISHES[wish]
-    start = found(files, arch, wanted)
-    prep = start.record.preprocessing
+    base = found(files, arch, wanted)
+    prep = base.record.preprocessing
     assert prep.channels == (wanted.channels or 3)
     assert prep.size == (wanted.size or 224,) * 2
     assert prep.ranges == wanted.ranges
-    assert start.module(inputs_for(prep)).shape == (2, 1000)
-    check(start)
+    assert base.module(inputs_for(prep)).shape == (2, 1000)
+    check(base)
 
 
 @pytest.mark.parametrize("wish", WISHES)
@@ -102,8 +102,8 @@ def test_a_module_of_ones_own_is_changed_on_a_copy_and_serves_to_build_it_again(
         torch.manual_seed(8)
         module = OWN[kind]().eval()
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
-    start = load(module, preprocessing=PREP, inputs=WISHES[wish])
-    check(start, own=module)
+    base = load(module, preprocessing=PREP, inputs=WISHES[wish])
+    check(base, own=module)
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
 
 
@@ -123,44 +123,44 @@ def test_the_record_is_that_of_the_changed_network(files):
         WISHES["bands"],
         dataclasses.replace(WISHES["bands"], is_tuned=True),
     ):
-        start = found(files, "timm:lcnet_035", wanted)
-        assert start.record.sha256 == tensor_digest(unique_tensors(start.module))
-        assert start.record.parameters == sum(p.numel() for p in start.module.parameters())
+        base = found(files, "timm:lcnet_035", wanted)
+        assert base.record.sha256 == tensor_digest(unique_tensors(base.module))
+        assert base.record.parameters == sum(p.numel() for p in base.module.parameters())
         assert dataclasses.replace(
-            start.record, sha256="", parameters=0, preprocessing=plain.record.preprocessing
+            base.record, sha256="", parameters=0, preprocessing=plain.record.preprocessing
         ) == dataclasses.replace(plain.record, sha256="", parameters=0)
-        digests.add(start.record.sha256)
+        digests.add(base.record.sha256)
     assert len(digests) == 4  # a store that asks for the digest never mixes them up
 
 
 def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
     plain = found(files, "timm:vit_tiny_patch16_224", None)
     before = {name: digest(tensor) for name, tensor in plain.module.state_dict().items()}
-    start = found(files, "timm:vit_tiny_patch16_224", WISHES["size and bands"])
-    assert [c.tensor for c in start.changes] == ["pos_embed", "patch_embed.proj.weight"]
-    changed = {c.tensor for c in start.changes}
-    assert all(c.before == before[c.tensor] for c in start.changes)
-    parts = cut(start.module, start.record.preprocessing)
+    base = found(files, "timm:vit_tiny_patch16_224", WISHES["size and bands"])
+    assert [c.tensor for c in base.changes] == ["pos_embed", "patch_embed.proj.weight"]
+    changed = {c.tensor for c in base.changes}
+    assert all(c.before == before[c.tensor] for c in base.changes)
+    parts = cut(base.module, base.record.preprocessing)
     for name, tensor in tensors_of(parts).items():  # law 2: all others are what they were
         assert (digest(tensor) == before[name]) == (name not in changed), name
 
 
 def test_the_shipped_start_sees_rgb_among_thirteen_bands():
-    plain, start = (
+    plain, base = (
         load("lite0"),
         load("lite0", inputs=InputWish(size=64, channels=13, rgb=(3, 2, 1), is_tuned=True)),
     )
     bands = torch.randn(2, 13, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected, given = plain.module(bands[:, [3, 2, 1]]), start.module(bands)
+        expected, given = plain.module(bands[:, [3, 2, 1]]), base.module(bands)
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_shipped_start_sees_grey_as_it_saw_copied_grey():
-    plain, start = load("lite0"), load("lite0", inputs=InputWish(channels=1))
+    plain, base = load("lite0"), load("lite0", inputs=InputWish(channels=1))
     grey = torch.randn(2, 1, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected, given = plain.module(grey.expand(-1, 3, -1, -1)), start.module(grey)
+        expected, given = plain.module(grey.expand(-1, 3, -1, -1)), base.module(grey)
     assert float((given - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
@@ -169,9 +169,9 @@ def test_ranges_go_with_the_bands():
         ModelError, match=r"ranges are given for 2 bands, the network takes 3; give"
     ):
         load("lite0", inputs=InputWish(ranges=((0.0, 1.0),) * 2))
-    start = load("lite0", inputs=InputWish(ranges=((0.0, 10.0),) * 3))
-    assert start.record.preprocessing.ranges == ((0.0, 10.0),) * 3
-    assert start.changes == ()
+    base = load("lite0", inputs=InputWish(ranges=((0.0, 10.0),) * 3))
+    assert base.record.preprocessing.ranges == ((0.0, 10.0),) * 3
+    assert base.changes == ()
 
 
 def test_a_network_for_bands_is_not_shown_pictures():
@@ -192,10 +192,10 @@ def test_a_network_for_bands_is_not_shown_pictures():
 def test_the_start_as_it_came_is_kept():
     plain = load(network(), preprocessing=PREP)
     assert (plain.origin, plain.usual) == (plain.record, PREP)
-    start = load(network(), preprocessing=PREP, inputs=InputWish(channels=1, size=48))
-    assert (start.origin, start.usual) == (plain.record, PREP)
-    assert start.record.preprocessing.channels == 1
-    assert start.drawn == frozenset()
+    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=1, size=48))
+    assert (base.origin, base.usual) == (plain.record, PREP)
+    assert base.record.preprocessing.channels == 1
+    assert base.drawn == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ def test_a_start_that_cannot_be_changed_says_why():
 
 
 def test_a_model_of_other_channels_is_not_built_from_another_network():
-    start = load(network(), preprocessing=PREP, inputs=InputWish(channels=4))
-    parts = cut(start.module, start.record.preprocessing)
+    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=4))
+    parts = cut(base.module, base.record.preprocessing)
     tap = taps(parts.record)[-1]
     model = assemble(parts, [tap], torch.zeros(3, parts.record.neck_width), torch.zeros(3))
     other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ModelError, match="Sequential cannot take inputs of shape"):
-        rebuild("module:Net", unique_state(model), [tap], 3, start.record.preprocessing, other)
+        rebuild("module:Net", unique_state(model), [tap], 3, base.record.preprocessing, other)
 
 
 def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path):
@@ -239,13 +239,13 @@ def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path
     save_file(module.state_dict(), tmp_path / "w.safetensors")
     wish = InputWish(channels=13, ranges=((0.0, 9.0),) * 13)
     own = nn.Sequential(nn.Conv2d(13, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    for start in (
+    for base in (
         load(tmp_path / "w.safetensors", arch="timm:resnet18", inputs=wish),
         load(module, inputs=wish),
         load(own, inputs=wish),
     ):
-        assert start.changes == ()
-        prep = start.record.preprocessing
+        assert base.changes == ()
+        prep = base.record.preprocessing
         assert (prep.channels, prep.ranges) == (13, wish.ranges)
         assert prep.mean[0] == prep.mean[12] == pytest.approx(0.449)
-        assert start.module(inputs_for(prep)).shape[0] == 2
+        assert base.module(inputs_for(prep)).shape[0] == 2

@@ -294,7 +294,7 @@ REFUSED = {
         r"first layer \(0\) is a BatchNorm2d;",
     ),
     "groups": (
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, group_rows=3), nn.Flatten()),
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten()),
         Channels(number=4),
         r"first layer \(0\) is a convolution in 3 groups; choose a start",
     ),

@@ -39,13 +39,13 @@ def no_network(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 def test_shipped_starts_load_whole_and_frozen(name):
-    start = load(name)
+    base = load(name)
     shipped = registry.SHIPPED[name]
-    assert start.record.parameters == shipped.parameters
-    assert start.record.preprocessing.size == (shipped.size_px, shipped.size_px)
-    assert start.record.classes == 1000
-    assert not any(p.requires_grad for p in start.module.parameters())
-    assert not any(m.training for m in start.module.modules())
+    assert base.record.parameters == shipped.parameters
+    assert base.record.preprocessing.size == (shipped.size_px, shipped.size_px)
+    assert base.record.classes == 1000
+    assert not any(p.requires_grad for p in base.module.parameters())
+    assert not any(m.training for m in base.module.modules())
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
@@ -88,36 +88,36 @@ def test_digest_changes_with_name_shape_dtype_and_any_bit():
 def test_a_pickled_state_dict_loads_through_common_wrappers(tmp_path, resnet_state, wrap):
     path = tmp_path / "best.pt"
     torch.save(wrap(resnet_state), path)
-    start = load(path, arch="timm:resnet18")
-    assert start.record.classes == 7
-    for name, tensor in start.module.state_dict().items():
+    base = load(path, arch="timm:resnet18")
+    assert base.record.classes == 7
+    for name, tensor in base.module.state_dict().items():
         assert torch.equal(tensor, resnet_state[name])
 
 
 def test_safetensors_and_torchvision_load_with_another_number_of_classes(tmp_path):
     state = torchvision.models.resnet18(num_classes=5).state_dict()
     save_file(state, tmp_path / "w.safetensors")
-    start = load(tmp_path / "w.safetensors", arch="torchvision:resnet18")
-    assert start.record.classes == 5
-    assert start.record.preprocessing.interpolation == "bilinear"
+    base = load(tmp_path / "w.safetensors", arch="torchvision:resnet18")
+    assert base.record.classes == 5
+    assert base.record.preprocessing.interpolation == "bilinear"
 
 
 def test_a_grey_stem_is_read_from_the_file(tmp_path):
     state = timm.create_model("resnet18", in_chans=1, num_classes=3).state_dict()
     save_file(state, tmp_path / "grey.safetensors")
-    start = load(tmp_path / "grey.safetensors", arch="timm:resnet18")
-    assert start.record.preprocessing.channels == 1
+    base = load(tmp_path / "grey.safetensors", arch="timm:resnet18")
+    assert base.record.preprocessing.channels == 1
 
 
 def test_a_module_is_copied_and_left_as_it_is():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     before = digests(module)
-    start = load(module)
-    assert start.record.name == start.record.arch == "module:Sequential"
+    base = load(module)
+    assert base.record.name == base.record.arch == "module:Sequential"
     assert module.training
     assert all(p.requires_grad for p in module.parameters())
     with torch.no_grad():
-        start.module[0].weight.zero_()
+        base.module[0].weight.zero_()
     assert digests(module) == before
 
 
@@ -136,10 +136,10 @@ def test_timm_weights_come_from_the_local_cache(no_network, tmp_path):
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(state, folder / url.rsplit("/", 1)[1])
-    start = load("timm:resnet18")
-    assert torch.equal(start.module.conv1.weight, state["conv1.weight"])
-    assert "state_dict" not in start.module.pretrained_cfg
-    assert start.record.source.startswith(str(tmp_path))
+    base = load("timm:resnet18")
+    assert torch.equal(base.module.conv1.weight, state["conv1.weight"])
+    assert "state_dict" not in base.module.pretrained_cfg
+    assert base.record.source.startswith(str(tmp_path))
 
 
 def test_torchvision_weights_come_from_the_local_cache(no_network, tmp_path):
@@ -147,8 +147,8 @@ def test_torchvision_weights_come_from_the_local_cache(no_network, tmp_path):
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(state, folder / "resnet18-f37072fd.pth")
-    start = load("torchvision:resnet18")
-    assert torch.equal(start.module.fc.weight, state["fc.weight"])
+    base = load("torchvision:resnet18")
+    assert torch.equal(base.module.fc.weight, state["fc.weight"])
 
 
 def test_published_weights_that_leave_a_tensor_random_are_refused(no_network, tmp_path):
@@ -173,7 +173,7 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
 
 
 @pytest.mark.parametrize(
-    ("start", "message"),
+    ("base", "message"),
     [
         ("resnet18", r"start 'resnet18' is not known; did you mean timm:resnet18\?"),
         ("lite9", r"did you mean .*lite"),
@@ -182,7 +182,7 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
         ("timm:zzzzzzzzzzzz", r"timm has no network 'zzzzzzzzzzzz'; see `timm`"),
         ("torchvision:resnt18", r"did you mean torchvision:resnet18"),
         ("timm:resnet18", r"not on this machine and cannot be downloaded\. Use the default"),
-        ("torchvision:resnet18", r"--start resnet18.safetensors --arch torchvision:resnet18"),
+        ("torchvision:resnet18", r"--base resnet18.safetensors --arch torchvision:resnet18"),
         ("timm:test_vit4", r"test_vit4 has no published weights|is not on this machine"),
         ("gone.pt", r"gone.pt holds weights but not the network .* add --arch"),
     ],

@@ -196,7 +196,7 @@ def _odd_layers():
     shared = nn.Linear(4, 4)
     return nn.ModuleDict(
         {
-            "grouped": nn.Conv2d(4, 4, 3, group_rows=2),
+            "grouped": nn.Conv2d(4, 4, 3, groups=2),
             "dilated": nn.Conv2d(4, 4, 3, dilation=2),
             "mirrored": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
             "padding": timm.layers.Conv2dSame(4, 4, 3, stride=2),

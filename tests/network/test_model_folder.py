@@ -58,9 +58,9 @@ def test_the_tensors_are_those_of_the_model_and_of_the_start(finished):
     tensors = load_file(finished.path / "model" / "model.safetensors")
     state = finished.model.state_dict()
     assert all(torch.equal(tensors[name], state[name]) for name in tensors)
-    start = load_file(finished.path.parents[1] / "start.safetensors")
-    kept = {name: t for name, t in start.items() if f"trunk.{name}" in tensors}
-    assert len(kept) > len(start) / 2
+    base = load_file(finished.path.parents[1] / "start.safetensors")
+    kept = {name: t for name, t in base.items() if f"trunk.{name}" in tensors}
+    assert len(kept) > len(base) / 2
     assert all(torch.equal(t, tensors[f"trunk.{name}"]) for name, t in kept.items())
 
 

@@ -56,8 +56,8 @@ def spoilt(state):
 
 def test_every_tensor_of_both_sides_has_one_fate(tmp_path, state):
     other = spoilt(state)
-    start = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
-    fates = {(change.tensor, change.fate): change for change in start.changes}
+    base = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
+    fates = {(change.tensor, change.fate): change for change in base.changes}
     names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     assert fates.keys() == {
         *((f"blocks.3.0.bn1.{name}", "new") for name in names),
@@ -73,7 +73,7 @@ def test_every_tensor_of_both_sides_has_one_fate(tmp_path, state):
     lost = fates["extra.weight", "dropped"]
     assert (lost.before, lost.shape_before) == (digest(torch.ones(3, 2)), (3, 2))
     random = build(ARCH, state).state_dict()  # with 7 classes too
-    for name, tensor in start.module.state_dict().items():
+    for name, tensor in base.module.state_dict().items():
         source = random if (name, "new") in fates else state
         assert torch.equal(tensor, source[name]), name
 
@@ -86,44 +86,44 @@ def test_a_file_that_fits_gives_what_a_strict_load_gives(tmp_path, state):
 
 def test_what_was_drawn_is_named_and_the_file_as_it_came_is_kept(tmp_path, state):
     other = spoilt(state)
-    start = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
-    assert start.drawn == {c.tensor for c in start.changes if c.fate == "new"}
-    assert start.origin.sha256 == tensor_digest(other) != start.record.sha256
-    names = {*dict(start.module.named_parameters()), "extra.weight"}
-    assert start.origin.parameters == sum(t.numel() for n, t in other.items() if n in names)
+    base = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
+    assert base.drawn == {c.tensor for c in base.changes if c.fate == "new"}
+    assert base.origin.sha256 == tensor_digest(other) != base.record.sha256
+    names = {*dict(base.module.named_parameters()), "extra.weight"}
+    assert base.origin.parameters == sum(t.numel() for n, t in other.items() if n in names)
     grey = load(saved(tmp_path, other), arch=ARCH, inputs=InputWish(is_partial=True, channels=1))
-    assert (grey.origin, grey.drawn) == (start.origin, start.drawn)
+    assert (grey.origin, grey.drawn) == (base.origin, base.drawn)
 
 
 def test_the_classifier_does_not_count(tmp_path, state):
     path = saved(tmp_path, {n: t for n, t in state.items() if not n.startswith("classifier.")})
-    start = load(path, arch=ARCH, inputs=PARTIAL)
-    assert start.changes == ()
-    assert carried(start.changes, start.module) == 1.0
-    assert surgery_sentence(start.changes, 1.0) == ""
+    base = load(path, arch=ARCH, inputs=PARTIAL)
+    assert base.changes == ()
+    assert carried(base.changes, base.module) == 1.0
+    assert surgery_sentence(base.changes, 1.0) == ""
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.", "module.encoder_q."])
 def test_the_network_may_stand_behind_a_prefix_among_other_things(tmp_path, state, prefix):
     named = {prefix + name: tensor for name, tensor in state.items()}
     path = saved(tmp_path, {**named, "queue": torch.ones(2), "loss.weight": torch.ones(1)})
-    start = load(path, arch=ARCH, inputs=PARTIAL)
-    assert {c.tensor for c in start.changes} == {"queue", "loss.weight"}
-    assert torch.equal(start.module.conv_stem.weight, state["conv_stem.weight"])
+    base = load(path, arch=ARCH, inputs=PARTIAL)
+    assert {c.tensor for c in base.changes} == {"queue", "loss.weight"}
+    assert torch.equal(base.module.conv_stem.weight, state["conv_stem.weight"])
 
 
 def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path, state):
     path = saved(tmp_path, spoilt(state))
-    start = load(path, arch=ARCH, inputs=PARTIAL)
-    assert len(cut(start.module, start.record.preprocessing).parts) > 3
+    base = load(path, arch=ARCH, inputs=PARTIAL)
+    assert len(cut(base.module, base.record.preprocessing).parts) > 3
     with pytest.raises(
         ModelError,
         match=r"conv_stem.weight has shape .*; check --arch, or take "
-        r"over what fits with --set start.partial=true\.$",
+        r"over what fits with --set base.partial=true\.$",
     ):
         load(path, arch=ARCH)
     for inputs in (None, InputWish()):
-        with pytest.raises(ModelError, match=r"start.partial=true"):
+        with pytest.raises(ModelError, match=r"base.partial=true"):
             load(path, arch=ARCH, inputs=inputs)
 
 
@@ -148,23 +148,23 @@ def test_tied_tensors_are_filled_under_either_name():
 
 
 def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
-    start = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
-    sizes = {n: p.numel() for n, p in start.module.named_parameters()}
+    base = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
+    sizes = {n: p.numel() for n, p in base.module.named_parameters()}
     trunk = sum(n for name, n in sizes.items() if not name.startswith("classifier."))
     lost = sum(
         sizes[n] for n in ("conv_stem.weight", "blocks.3.0.bn1.weight", "blocks.3.0.bn1.bias")
     )
-    share = carried(start.changes, start.module)
+    share = carried(base.changes, base.module)
     assert share == pytest.approx(1 - lost / trunk)
-    text = surgery_sentence(start.changes, share)
+    text = surgery_sentence(base.changes, share)
     assert text.startswith(f"2 layers, {lost:,} of {trunk:,} parameters do not carry over: ")
     assert text.endswith("1 layer of the start, 6 parameters, has no place: extra.")
 
 
 def test_reshaped_tensors_carry_over():
-    start = load("lite0", inputs=InputWish(channels=1))
-    assert carried(start.changes, start.module) == 1.0
-    assert surgery_sentence(start.changes, 1.0) == (
+    base = load("lite0", inputs=InputWish(channels=1))
+    assert carried(base.changes, base.module) == 1.0
+    assert surgery_sentence(base.changes, 1.0) == (
         "1 layer reshaped (conv_stem): the kernels of all channels are added up for grey."
     )
 
@@ -195,8 +195,8 @@ def test_statistics_are_no_parameters():
 
 
 def test_all_tensors_of_the_network_are_accounted_for(tmp_path, state):
-    start = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
-    new = {c.tensor for c in start.changes if c.fate == "new"}
-    for name, tensor in unique_tensors(start.module).items():
+    base = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
+    new = {c.tensor for c in base.changes if c.fate == "new"}
+    for name, tensor in unique_tensors(base.module).items():
         if not name.startswith("classifier.") and name not in new:
             assert digest(tensor) == digest(state[name]), name

@@ -25,12 +25,12 @@ def small(size_px=32, channels=3):
 
 @pytest.fixture(scope="module")
 def lite0():
-    start = load("lite0")
-    return start, cut(start.module, start.record.preprocessing)
+    base = load("lite0")
+    return base, cut(base.module, base.record.preprocessing)
 
 
 def test_lite0_is_a_stem_sixteen_blocks_and_the_last_convolution(lite0):
-    start, network = lite0
+    base, network = lite0
     names = [part.name for part in network.record.parts]
     assert names[0] == "conv_stem"
     assert names[-1] == "conv_head"
@@ -40,7 +40,7 @@ def test_lite0_is_a_stem_sixteen_blocks_and_the_last_convolution(lite0):
     assert network.record.head_parameters == 1_281_000
     assert network.record.neck_is_average
     total = sum(part.parameters for part in network.record.parts)
-    assert total + network.record.head_parameters == start.record.parameters
+    assert total + network.record.head_parameters == base.record.parameters
 
 
 def test_macs_are_those_of_the_convolutions(lite0):

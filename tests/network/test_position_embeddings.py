@@ -270,5 +270,5 @@ def test_torchvisions_vit_is_built_for_the_size_that_it_is_published_for(monkeyp
     save_file(state, tmp_path / "w.safetensors")
     for module in (load, load):
         monkeypatch.setattr(module, "preprocessing_of", lambda _arch: own_prep(96))
-    start = load.load(tmp_path / "w.safetensors", arch=TORCHVISION)
-    assert start.module.image_size == 96
+    base = load.load(tmp_path / "w.safetensors", arch=TORCHVISION)
+    assert base.module.image_size == 96

@@ -93,7 +93,7 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
         both,
         [
             neck(both),
-            FeatureLayer(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="start"),
+            FeatureLayer(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="base"),
         ],
     )
     assert not is_plain(model)

@@ -75,7 +75,7 @@ def test_the_same_shape_is_left_alone():
 
 
 def test_only_what_takes_that_number_of_channels_is_reshaped():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 3, group_rows=2))
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 3, groups=2))
     state = {
         "0.weight": torch.zeros(4, 3, 3, 3),
         "1.weight": torch.zeros(2, 13, 3, 3),

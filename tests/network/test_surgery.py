@@ -164,21 +164,21 @@ def test_a_users_own_module_is_rebuilt_with_its_blocks(inputs):
 
 def test_a_users_own_module_is_rebuilt_from_an_instance(inputs, tmp_path):
     module = Own()
-    start = load(module, preprocessing=SMALL)
-    network = cut(start.module, SMALL)
+    base = load(module, preprocessing=SMALL)
+    network = cut(base.module, SMALL)
     last = taps(network.record)[-1]
     model = assemble(network, [last], torch.randn(3, 6), torch.zeros(3))
     save_file(unique_state(model), tmp_path / "m.safetensors")
     state = load_file(tmp_path / "m.safetensors")
     other = Own()
     before = digests(other)
-    again = rebuild(start.record.arch, state, [last], 3, SMALL, network=other)
+    again = rebuild(base.record.arch, state, [last], 3, SMALL, network=other)
     with torch.no_grad():
         assert torch.equal(again(inputs), model(inputs))
     assert digests(other) == before
     assert again.trunk.third.weight is again.trunk.second.weight
     with pytest.raises(ModelError, match=r"made from your own Own; pass an instance"):
-        rebuild(start.record.arch, state, [last], 3, SMALL)
+        rebuild(base.record.arch, state, [last], 3, SMALL)
 
 
 def _without(state, name):

@@ -107,8 +107,8 @@ def written(header, values=bytes(400_000)):
     return len(text).to_bytes(8, "little") + text + values
 
 
-def entry(start, stop, shape=(50_000,), dtype="F32"):
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
+def entry(base, stop, shape=(50_000,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [base, stop]}
 
 
 BAD = {

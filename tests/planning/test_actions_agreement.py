@@ -13,7 +13,7 @@ from warmstart.planning.check import check_plan
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse, strategy_of, word_of
 
-FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
+FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 WORDS = (
     "head",
     "last:1",
@@ -33,13 +33,13 @@ WORDS = (
 
 
 def after(strategy, *settings):
-    return as_parts_say(apply_settings(plan_for(strategy), settings), FACTS_OF_START)
+    return as_parts_say(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
 
 
 @pytest.mark.parametrize("strategy", WORDS)
 def test_a_plan_as_it_was_built_keeps_its_word(strategy):
     plan = plan_for(strategy)
-    assert as_parts_say(plan, FACTS_OF_START) == plan
+    assert as_parts_say(plan, FACTS_OF_BASE) == plan
     check_agreement(plan)
 
 
@@ -73,27 +73,27 @@ def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     assert plan.strategy.rule == before.strategy.rule
     assert str(before.strategy.value) in plan.strategy.because
     assert replace(plan, strategy=before.strategy) == apply_settings(before, settings)
-    assert as_parts_say(plan, FACTS_OF_START) == plan
-    check_plan(with_store(plan, FACTS_OF_START, FACTS), network())
+    assert as_parts_say(plan, FACTS_OF_BASE) == plan
+    check_plan(with_store(plan, FACTS_OF_BASE, FACTS), network())
 
 
 def test_a_mixture_keeps_the_word_and_its_reason_tells_so():
     plan = after("full", "part.3.action=frozen")
     assert plan.strategy.value == "full"
     assert plan.strategy.because == "your choice, with single parts set otherwise"
-    assert as_parts_say(plan, FACTS_OF_START) == plan
+    assert as_parts_say(plan, FACTS_OF_BASE) == plan
 
 
 def test_the_word_of_the_rule_is_kept_as_what_the_rule_said():
     found = replace(plan_for("last:2"), strategy=said("head"))
-    plan = as_parts_say(found, FACTS_OF_START)
+    plan = as_parts_say(found, FACTS_OF_BASE)
     assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
 
 
 @pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])
 def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     plan = replace(plan_for("last:2"), strategy=said(strategy))
-    assert as_parts_say(plan, FACTS_OF_START).strategy.value == "last:2"
+    assert as_parts_say(plan, FACTS_OF_BASE).strategy.value == "last:2"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     ],
 )
 def test_what_contradicts_itself_is_refused(plan, says):
-    plan = as_parts_say(plan, FACTS_OF_START)
+    plan = as_parts_say(plan, FACTS_OF_BASE)
     found = refusal(check_agreement, plan)
     if says.startswith("'"):  # one layer joins nothing, and is tuned as such
         assert (found, plan.strategy.value) == (None, "last:1")
@@ -127,7 +127,7 @@ def test_a_plan_that_passes_has_the_word_of_its_parts_or_a_mixture(strategy, pla
     base = plan_for(strategy)
     if not base.is_trained or refusal(apply_settings, base, settings):
         return
-    plan = as_parts_say(apply_settings(base, settings), FACTS_OF_START)
+    plan = as_parts_say(apply_settings(base, settings), FACTS_OF_BASE)
     if refusal(check_agreement, plan):
         return
     found = word_of([part.action.value for part in plan.parts])

@@ -100,12 +100,12 @@ def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
 
 def test_what_the_user_sets_wins_and_the_rule_is_told():
     made = plan_for(
-        "last:2", seed=7, start="timm:resnet18", arch="timm:x", lr=0.002, given={"start", "seed"}
+        "last:2", seed=7, base="timm:resnet18", arch="timm:x", lr=0.002, given={"base", "seed"}
     )
-    found = {name: getattr(made, name) for name in ("start", "strategy", "arch")}
+    found = {name: getattr(made, name) for name in ("base", "strategy", "arch")}
     found |= {"seed": made.training.seed, "rate": made.training.rate}
     assert {(name, c.value, c.source, c.rule) for name, c in found.items()} == {
-        ("start", "timm:resnet18", "user", "lite0"),
+        ("base", "timm:resnet18", "user", "lite0"),
         ("strategy", "last:2", "user", "head"),
         ("arch", "timm:x", "user", None),
         ("seed", 7, "user", 0),
@@ -118,7 +118,7 @@ def test_what_the_user_sets_wins_and_the_rule_is_told():
 
 def test_without_a_wish_the_rule_is_all():
     made = plan_for()
-    assert {made.start.source, made.strategy.source, made.training.seed.source} == {"rule"}
+    assert {made.base.source, made.strategy.source, made.training.seed.source} == {"rule"}
     assert made.arch is None
 
 
@@ -260,7 +260,7 @@ def test_a_rate_without_training_is_refused(strategy):
 
 def test_a_network_that_is_too_short_is_named_by_its_start():
     with pytest.raises(PlanError, match=r"last:9: timm:x has 4 parts.*use last:4 or full"):
-        plan_for("last:9", start="timm:x")
+        plan_for("last:9", base="timm:x")
     with pytest.raises(PlanError, match="did you mean head"):
         plan_for("hed")
 
@@ -274,7 +274,7 @@ def test_auto_is_not_a_value(value):
 
 
 def test_wishes_need_no_more_than_they_did():
-    wishes = Wishes(start="lite0", strategy="auto", budget="fast", seed=0)
+    wishes = Wishes(base="lite0", strategy="auto", budget="fast", seed=0)
     assert wishes == wish(budget="fast")
     assert build(wishes, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
 

@@ -23,11 +23,11 @@ from warmstart.planning.check import check_plan
 from warmstart.planning.rules import TRAINED, USUAL_MACS
 from warmstart.planning.settings import apply_settings
 
-FACTS_OF_START = network_facts()
+FACTS_OF_BASE = network_facts()
 NUMBERS = 4 * 8 * 8  # what a part of the small network gives
 
 
-def settled(plan, network=FACTS_OF_START, facts=FACTS):
+def settled(plan, network=FACTS_OF_BASE, facts=FACTS):
     return with_store(plan, network, facts)
 
 
@@ -159,7 +159,7 @@ def test_fewer_passes_need_fewer_views_unless_the_user_set_them():
 def heavy(macs):
     """Facts of a network whose parts cost so many multiply-adds each."""
     parts = tuple(replace(part, macs=macs) for part in network().parts)
-    return replace(FACTS_OF_START, record=replace(network(), parts=parts))
+    return replace(FACTS_OF_BASE, record=replace(network(), parts=parts))
 
 
 def streamed(plan):

@@ -248,7 +248,7 @@ def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value)
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("start", 3, "start 3; it is a text."),
+        ("base", 3, "start 3; it is a text."),
         ("arch", True, "arch True; it is a text."),
         ("strategy", 1.5, "strategy 1.5; it is a text."),
         ("partial", "yes", "partial 'yes'; it is true or false."),

@@ -77,7 +77,7 @@ def test_what_the_user_set_stays(plan, seconds):
             assert (after.source, after.rule) == ("measured", before.value)
             cut = f"cut from {before.value:,} to fit --minutes {seconds / 60:g}"
             assert after.because == cut
-    kept = {name: getattr(found, name) for name in ("parts", "head", "strategy", "start")}
+    kept = {name: getattr(found, name) for name in ("parts", "head", "strategy", "base")}
     assert kept == {name: getattr(plan, name) for name in kept}
 
 

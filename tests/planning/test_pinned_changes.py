@@ -64,12 +64,12 @@ def of_processes():
 
 
 def of_wishes():
-    given = {"start", "seed", "strategy"}
+    given = {"base", "seed", "strategy"}
     made = {
         "lr": pictures("last:2", lr=0.0123),
         "lr and add": pictures("last:2+add", lr=0.002),
         "lr of scratch": pictures("scratch", lr=0.002),
-        "start": pictures("last:2", start="timm:x", arch="timm:y", seed=7, given=given),
+        "base": pictures("last:2", base="timm:x", arch="timm:y", seed=7, given=given),
         "seed": pictures("last:2", seed=7),
     }
     return beside(pictures("last:2"), made)
@@ -130,7 +130,7 @@ def of_overlays():
         "lr": ({"lr": 0.02}, {"lr"}),
         "thorough": ({"budget": "thorough"}, {"budget"}),
         "fast": ({"budget": "fast"}, {"budget"}),
-        "start": ({"start": "timm:x", "arch": "timm:y", "seed": 9}, {"start", "arch", "seed"}),
+        "base": ({"base": "timm:x", "arch": "timm:y", "seed": 9}, {"base", "arch", "seed"}),
         "device": ({"machine": quick}, {"device"}),
         "both": ({"strategy": "last:3", "budget": "thorough"}, {"strategy", "budget"}),
     }

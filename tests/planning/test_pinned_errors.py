@@ -111,7 +111,7 @@ def of_values():
 
 def of_lists():
     some = [head(penalties=p) for p in ((0.1, -1.0), (), 0, (True,), (float("inf"),))]
-    some += [head(candidates=()), replace(FULL, parts=()), replace(FULL, start=said(3))]
+    some += [head(candidates=()), replace(FULL, parts=()), replace(FULL, base=said(3))]
     some += [
         inputs(channels=c, rgb=rgb)
         for c, rgb in (
@@ -390,7 +390,7 @@ def of_files():
         "far": text.replace(first, first + "\nxyz = 3"),
         "no training": text[: text.index("[training.engine]")],
         "empty": "",
-        "start": "start = 3",
+        "base": "base = 3",
         "part": "part = 3\n" + text.split("[[part]]")[0],
         "parts": "part = [3]\n" + text.split("[[part]]")[0],
         "head": "head = 3",
@@ -408,7 +408,7 @@ def of_wishes():
         "lr below": {"strategy": "full", "lr": -1.0},
         "lr inf": {"strategy": "full", "lr": float("inf")},
         "deep": {"strategy": "last:5"},
-        "frozen": {"strategy": "frozen:5", "start": "timm:x"},
+        "frozen": {"strategy": "frozen:5", "base": "timm:x"},
         "lost": {"strategy": "head", **lost},
         "touched": {"strategy": "head", "touched": frozenset({"stem"})},
         "bare": {"strategy": "last:1+lora", "bare": frozenset({"top"})},

@@ -29,7 +29,7 @@ choices = st.builds(
 maybe = st.none() | choices
 plans = st.builds(
     Plan,
-    start=choices,
+    base=choices,
     strategy=choices,
     arch=maybe,
     partial=maybe,
@@ -65,7 +65,7 @@ def test_any_plan_reads_back_as_it_was_written(plan):
 
 
 def test_small_numbers_and_far_letters_survive():
-    plan = plan_for("last:2", lr=1e-05, start="gewöhnlich/模型.pt", given={"start"})
+    plan = plan_for("last:2", lr=1e-05, base="gewöhnlich/模型.pt", given={"base"})
     assert same(read_plan(write_plan(plan)), plan)
     assert plan.training.rate.value == 1e-05
 
@@ -132,8 +132,8 @@ BAD = {
     "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
     "a number too long": (f"format = {'9' * 5000}", "is not valid TOML"),
     "a number too long in hex": (f"format = 0x{'f' * 5000}", "format is a number of more than 64"),
-    "empty": ("", "^plan.toml lacks 'start'; write a plan with --dry-run --out plan.toml to comp"),
-    "only a format": ("format = 1", "plan.toml lacks 'start'; write a plan"),
+    "empty": ("", "^plan.toml lacks 'base'; write a plan with --dry-run --out plan.toml to comp"),
+    "only a format": ("format = 1", "plan.toml lacks 'base'; write a plan"),
     "a later format": (
         "format = 2\nnew = 3",
         "^plan.toml: format is 2; this version reads format 1; write a plan",

@@ -41,7 +41,7 @@ LATER = (
     "workers",
     "compile",
 )
-FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
+FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
     "last:2": apply_settings(
@@ -54,8 +54,8 @@ FILES = {
 
 def laid(file, wishes):
     """The whole way: wishes for the file, a plan built, the file's laid over it."""
-    built = build(wishes_for(file, wishes), FACTS, FACTS_OF_START, PROFILES, ENGINE)
-    return with_store(overlay(built, file, wishes.given), FACTS_OF_START, FACTS)
+    built = build(wishes_for(file, wishes), FACTS, FACTS_OF_BASE, PROFILES, ENGINE)
+    return with_store(overlay(built, file, wishes.given), FACTS_OF_BASE, FACTS)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
@@ -69,7 +69,7 @@ def test_with_nothing_typed_the_file_is_followed_to_the_letter(file):
     strategy=st.sampled_from(["auto", "head", "last:1", "full+lora", "scratch", "add"]),
     budget=st.sampled_from(["fast", "balanced", "thorough"]),
     lr=st.none() | st.floats(1e-6, 1),
-    given=st.sets(st.sampled_from(["start", "budget", "seed"])),
+    given=st.sets(st.sampled_from(["base", "budget", "seed"])),
 )
 def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, lr, given):
     wishes = wish(strategy, budget, seed=9, lr=lr, given=given)
@@ -202,12 +202,12 @@ def test_a_typed_budget_changes_heads_permutations_and_folds():
 
 def test_another_start_brings_its_design_and_its_input():
     file = replace(FILES["last:2"], arch=said("timm:old"), partial=said(True))
-    plan = laid(file, wish(start="mine.pt", arch="timm:new", given={"start"}))
-    assert (plan.start.value, plan.arch.value, plan.partial) == ("mine.pt", "timm:new", None)
+    plan = laid(file, wish(base="mine.pt", arch="timm:new", given={"base"}))
+    assert (plan.base.value, plan.arch.value, plan.partial) == ("mine.pt", "timm:new", None)
     assert plan.input == plan_for().input
-    bare = laid(file, wish(start="lite1", given={"start"}))
-    assert (bare.start.value, bare.arch) == ("lite1", None)
-    assert laid(file, wish(arch="timm:new")).start == file.start
+    bare = laid(file, wish(base="lite1", given={"base"}))
+    assert (bare.base.value, bare.arch) == ("lite1", None)
+    assert laid(file, wish(arch="timm:new")).base == file.base
 
 
 def test_a_rate_meets_a_plan_that_trains_nothing():

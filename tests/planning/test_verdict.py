@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.planning.verdict import (
+    BASE,
     BLANK,
     LITTLE,
-    START,
     Outcome,
     VerdictFacts,
     outcome_kind,
@@ -300,7 +300,7 @@ outcomes = st.builds(
 )
 
 
-@given(outcomes, st.sampled_from([START, BLANK]))
+@given(outcomes, st.sampled_from([BASE, BLANK]))
 def test_the_sentence_agrees_with_what_shipped_and_with_its_figures(outcome, basis):
     text, gain = outcome_sentence(outcome, basis=basis), outcome.gain
     assert change_text(gain.value, gain.low, gain.high, CLASS_WORDS.score) in text

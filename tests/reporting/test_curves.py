@@ -102,7 +102,7 @@ def test_a_plan_is_a_table_of_paths():
         rate = { value = 1e-4 }
     """
     assert choices_in(tomllib.loads(text)) == {
-        "start": "lite0",
+        "base": "lite0",
         "training.flip": True,
         "head.penalties": "0.1,1.0",
         "part.blocks.0.action": "tuned",

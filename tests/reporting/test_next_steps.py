@@ -61,7 +61,7 @@ def test_a_leak_comes_before_everything():
 
 def test_a_command_reads_the_same_data_from_the_same_start():
     told = {
-        "start": "--start lite1",
+        "base": "--base lite1",
         "test": "--test later",
         "label": "--label kind",
         "relabel": "--relabel old.csv",
@@ -71,11 +71,11 @@ def test_a_command_reads_the_same_data_from_the_same_start():
     found = replace(plain, repeat=replace(plain.repeat, options=told))
     labels, _, deeper = next_steps(found)
     assert labels.command == (
-        "warmstart fit clothing --start lite1 --test later --label kind "
+        "warmstart fit clothing --base lite1 --test later --label kind "
         "--relabel runs/clothing/label_issues.csv"
     )
     assert deeper.command == (
-        "warmstart fit clothing --start lite1 --test later --label kind --relabel old.csv"
+        "warmstart fit clothing --base lite1 --test later --label kind --relabel old.csv"
     )
     balanced = replace(found, repeat=replace(found.repeat, budget="balanced"))
     assert next_steps(balanced)[2].command == "warmstart rank clothing --label kind"

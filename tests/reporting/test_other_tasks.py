@@ -10,7 +10,7 @@ from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.summary import Inspection
 from warmstart.reporting import other_tasks
 from warmstart.reporting.data import data_section
-from warmstart.reporting.plan import plan_section, start_section
+from warmstart.reporting.plan import base_section, plan_section
 
 ISSUES = {
     "multilabel": issue("1.png", "", "cat", concerns=("cat",)),
@@ -43,7 +43,7 @@ def of_task(task, is_issue=True):
 @pytest.mark.parametrize("task", ISSUES)
 def test_nothing_speaks_of_classes(task):
     found = of_task(task)
-    sections = (data_section, start_section, plan_section, other_tasks.first_screen)
+    sections = (data_section, base_section, plan_section, other_tasks.first_screen)
     page = "".join(make(found) for make in sections)
     for word in (" classes", "largest class", " right of the time"):
         assert word not in page, word

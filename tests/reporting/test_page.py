@@ -130,7 +130,7 @@ def test_what_an_older_run_lacks_is_left_out(name):
 
 def test_sections_come_in_the_order_of_the_work():
     titles = re.findall(r'<section id="(\w+)"', page(facts()))
-    assert titles == ["data", "start", "verdict", "plan", "training", "proof", "cost"]
+    assert titles == ["data", "base", "verdict", "plan", "training", "proof", "cost"]
 
 
 def test_eighty_classes_stay_legible_and_small():

@@ -21,7 +21,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
     found = written(
         tmp_path,
         data="my photos",
-        start="timm:resnet18",
+        base="timm:resnet18",
         strategy="last:2",
         budget="fast",
         lr=3e-4,
@@ -39,7 +39,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
         "warmstart",
         "fit",
         "my photos",
-        "--start",
+        "--base",
         "timm:resnet18",
         "--strategy",
         "last:2",
@@ -68,7 +68,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
     assert found.data == "'my photos'"
     assert found.is_own_strategy
     assert found.is_timed
-    assert found.options["start"] == "--start timm:resnet18"
+    assert found.options["base"] == "--base timm:resnet18"
     assert found.options["label"] == "--label kind"
 
 

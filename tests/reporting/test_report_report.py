@@ -72,7 +72,7 @@ def test_pictures_that_changed_or_went_are_not_shown(doubtful, tmp_path):
     here = shutil.copytree(data, tmp_path / "photos")
     asked = json.loads((copy / "request.json").read_text())
     asked["asked"]["data"] = {"path": str(here)}
-    asked["asked"]["start"] = "lite0"
+    asked["asked"]["base"] = "lite0"
     (copy / "request.json").write_text(json.dumps(asked))
     before = pictures_in(text_of(report(copy).parent))
     changed, gone = sorted(set(before))[:2]

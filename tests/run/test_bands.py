@@ -40,10 +40,10 @@ def wish_for(collection, **options):
     return InputWish(channels=n, ranges=band_ranges(collection.load, examples), **options)
 
 
-def by_hand(collection, start):
+def by_hand(collection, base):
     """Features of all images, one after the other, with plain torch."""
-    prep = start.record.preprocessing
-    parts = cut(start.module, prep)
+    prep = base.record.preprocessing
+    parts = cut(base.module, prep)
     last = taps(parts.record)[-1]
     tapped = FeatureExtractor(parts, [last])
     pixels = [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
@@ -58,16 +58,16 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
         pytest.importorskip("tifffile")
     collection = collect(fill_bands(tmp_path / "fields", write=write, suffix=suffix, n=10))
     wish = wish_for(collection, rgb=(3, 2, 1), is_tuned=is_tuned)
-    start = load(network(), preprocessing=PREP, inputs=wish)
-    look = drain(extract_features(collection, start))
+    base = load(network(), preprocessing=PREP, inputs=wish)
+    look = drain(extract_features(collection, base))
     assert not look.unreadable
-    tap, slow = by_hand(collection, start)
+    tap, slow = by_hand(collection, base)
     np.testing.assert_allclose(
         look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
     )
     seen = look.glances(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
-    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    training_data = training_dataset(collection, look, base.record, "balanced", 0)
     probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, 13)
     assert measure_distance(probe(6)).n > 0
@@ -83,14 +83,14 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
         with Image.open(path) as picture:
             picture.convert("RGBA").save(path)
     collection = collect(pictures)
-    start = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
-    look = drain(extract_features(collection, start))
+    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
+    look = drain(extract_features(collection, base))
     assert not look.unreadable
-    tap, slow = by_hand(collection, start)
+    tap, slow = by_hand(collection, base)
     np.testing.assert_allclose(
         look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
     )
-    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    training_data = training_dataset(collection, look, base.record, "balanced", 0)
     probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, channels)
     assert try_preprocessing(probe).value is None
@@ -101,14 +101,14 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
 def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=4))
     wish = wish_for(collection, rgb=(3, 2, 1), is_tuned=True)
-    start = load(network(), preprocessing=PREP, inputs=wish)
+    base = load(network(), preprocessing=PREP, inputs=wish)
     three = load(network(), preprocessing=PREP)
-    prep = start.record.preprocessing
+    prep = base.record.preprocessing
     pixels = np.stack(
         [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     )
     with torch.inference_mode():
-        found = start.module(normalised(pixels, prep))
+        found = base.module(normalised(pixels, prep))
         expected = three.module(normalised(np.ascontiguousarray(pixels[..., [3, 2, 1]]), PREP))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -150,10 +150,10 @@ def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=6, bands=3))
     wish = wish_for(collection)
     assert wish.channels == 3
-    start = load(network(), preprocessing=PREP, inputs=wish)
-    assert start.changes == ()
-    look = drain(extract_features(collection, start))
-    training_data = training_dataset(collection, look, start.record, "balanced", 0)
+    base = load(network(), preprocessing=PREP, inputs=wish)
+    assert base.changes == ()
+    look = drain(extract_features(collection, base))
+    training_data = training_dataset(collection, look, base.record, "balanced", 0)
     assert try_preprocessing(open_probe(training_data)).value is None
 
 

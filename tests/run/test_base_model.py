@@ -1,4 +1,4 @@
-"""Ranking starts, and `--start auto`: over tiny networks in place of those on disk."""
+"""Ranking starts, and `--base auto`: over tiny networks in place of those on disk."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def disk(monkeypatch):
     def stand_in(name, **options):
         if name not in MADE:
             raise ModelError(f"start {name!r} is not known")
-        start = load(MADE[name](), preprocessing=PREP)
-        loaded.append((name, weakref.ref(start.module)))
-        return replace(start, record=replace(start.record, name=name))
+        base = load(MADE[name](), preprocessing=PREP)
+        loaded.append((name, weakref.ref(base.module)))
+        return replace(base, record=replace(base.record, name=name))
 
     monkeypatch.setattr(base_model, "load", stand_in)
     return loaded
@@ -87,40 +87,40 @@ def rank(data, *names, events=None, **options):
 
 def test_the_network_that_sees_most_comes_first_and_ties_are_named(disk, pictures):
     found = rank(pictures, "blind", "small", "twin")
-    assert [start.name for start in found.starts] == ["small", "twin", "blind"]
+    assert [base.name for base in found.models] == ["small", "twin", "blind"]
     assert found.ties == (("small", "twin"),)
     assert found.take == "small"
-    best, twin, worst = found.starts
+    best, twin, worst = found.models
     assert (best.difference, twin.difference, twin.difference_low) == (0, 0, 0)
     assert worst.difference == pytest.approx(worst.value - best.value)
     assert worst.difference_high < 0
     assert (found.n, found.method, found.guess) == (36, "nested-cv", pytest.approx(1 / 3))
-    assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in found.starts)
+    assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in found.models)
     assert "twin (" in found.because
     assert found.because.endswith("times the work) ties with it: the difference could be chance")
 
 
 def test_of_those_that_tie_the_one_with_the_least_work_is_taken(disk, pictures):
     found = rank(pictures, "small", "layers")
-    works = {start.name: start.macs for start in found.starts}
+    works = {base.name: base.macs for base in found.models}
     assert found.ties
     assert works[found.take] == min(works.values())
 
 
 def test_seconds_say_whether_anything_was_passed(disk, pictures):
     first, again = rank(pictures, "small"), rank(pictures, "small")
-    assert not first.starts[0].cached
-    assert first.starts[0].seconds_per_image > 0
-    assert again.starts[0].cached
-    assert again.starts[0].seconds_per_image is None
-    assert first.starts[0].value == again.starts[0].value
+    assert not first.models[0].cached
+    assert first.models[0].seconds_per_image > 0
+    assert again.models[0].cached
+    assert again.models[0].seconds_per_image is None
+    assert first.models[0].value == again.models[0].value
     assert first.because.endswith("no other start was looked at")
 
 
 def test_a_start_that_fails_is_listed_and_the_others_go_on(disk, pictures):
     events = []
     found = rank(pictures, "nowhere", "broken", "small", "small", events=events)
-    assert [start.name for start in found.starts] == ["small"]
+    assert [base.name for base in found.models] == ["small"]
     assert [each.name for each in found.failed] == ["nowhere", "broken"]
     assert "values that are not numbers" in found.failed[1].error
     texts = [str(e.values["text"]) for e in events if e.kind == "note"]
@@ -152,7 +152,7 @@ def test_the_test_part_is_not_looked_at(disk, split_pictures, pictures):
     with_test = rank(split_pictures, "small", "blind")
     assert with_test.n == 36
     alone = rank(split_pictures / "train", "small", "blind")
-    assert [s.value for s in with_test.starts] == [s.value for s in alone.starts]
+    assert [s.value for s in with_test.models] == [s.value for s in alone.models]
 
 
 def test_a_part_that_was_held_out_judges_alone(disk, tmp_path):
@@ -198,17 +198,17 @@ def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures
     listed(monkeypatch, "blind", "small")
     events = []
     run = warmstart.fit(
-        pictures, start="auto", budget="fast", out=tmp_path / "run", on_event=events.append
+        pictures, base="auto", budget="fast", out=tmp_path / "run", on_event=events.append
     )
-    start = run.plan.start
-    assert (start.value, start.source, start.rule) == ("small", "measured", "lite0")
-    assert "points (" in start.because
-    assert start.because.endswith("above blind, the next")
+    base = run.plan.base
+    assert (base.value, base.source, base.rule) == ("small", "measured", "lite0")
+    assert "points (" in base.because
+    assert base.because.endswith("above blind, the next")
     assert '"auto"' not in (run.path / "plan.toml").read_text("utf-8")
-    assert run.summary.start.name == "small"
+    assert run.summary.base.name == "small"
     assert run.summary.seconds["look"] > run.summary.seconds["read"]
     texts = [str(e.values.get("text")) for e in events if e.kind == "note"]
-    assert f"small, {start.because}" in texts
+    assert f"small, {base.because}" in texts
     assert [name for name, _ in disk] == ["blind", "small", "small"]
 
 
@@ -216,20 +216,20 @@ def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, t
     import warmstart
 
     listed(monkeypatch, "small")
-    run = warmstart.fit(pictures, start="auto", budget="fast", out=tmp_path / "run")
-    assert (run.plan.start.value, run.plan.start.source) == ("small", "rule")
-    assert "only start" in run.plan.start.because
+    run = warmstart.fit(pictures, base="auto", budget="fast", out=tmp_path / "run")
+    assert (run.plan.base.value, run.plan.base.source) == ("small", "rule")
+    assert "only start" in run.plan.base.because
     assert [name for name, _ in disk] == ["small"]
 
 
 def test_a_run_is_opened_and_changed_for_other_inputs(finished):
-    start = base_model.open_start(finished.path)
-    assert isinstance(start, FinishedRunModel)
-    grey = base_model.open_start(str(finished.path), inputs=InputWish(channels=1))
+    base = base_model.open_base(finished.path)
+    assert isinstance(base, FinishedRunModel)
+    grey = base_model.open_base(str(finished.path), inputs=InputWish(channels=1))
     assert isinstance(grey, FinishedRunModel)
     assert grey.record.preprocessing.channels == 1
     assert [change.tensor for change in grey.changes] == ["conv_stem.weight"]
-    assert base_model.open_start(network(), preprocessing=PREP).record.title == "Convolutions"
+    assert base_model.open_base(network(), preprocessing=PREP).record.title == "Convolutions"
 
 
 def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures, tmp_path):
@@ -245,5 +245,5 @@ def test_what_belongs_to_one_start_is_refused_with_auto(options, says, pictures,
     import warmstart
 
     with pytest.raises(UsageError, match=says):
-        warmstart.fit(pictures, start="auto", out=tmp_path / "run", **options)
+        warmstart.fit(pictures, base="auto", out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

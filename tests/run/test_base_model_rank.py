@@ -19,7 +19,7 @@ from warmstart.run.base_model import rank_base_models as rank
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """A file of random weights, as --starts takes it."""
+    """A file of random weights, as --models takes it."""
     return f"{weights(tmp_path_factory.mktemp('weights'))}@{ARCH}"
 
 
@@ -27,8 +27,8 @@ def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
     clips = fill(tmp_path / "clips", {"a note": 10, "hiss": 10})
     encoder = f"transformers:{hearing.folder_of()}"
     found = drain(rank(clips, [encoder]))
-    assert (found.kind, found.starts[0].name) == ("audio", encoder)
-    assert main(["rank", str(clips), "--starts", encoder]) == 0
+    assert (found.kind, found.models[0].name) == ("audio", encoder)
+    assert main(["rank", str(clips), "--models", encoder]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "on clips held out in turn (20)" in told
     assert "20 clips" in told
@@ -50,9 +50,9 @@ LOST = "nowhere.safetensors"
 
 def test_weights_of_ones_own_are_ranked(pictures, local):
     found = drain(rank(pictures, [local]))
-    (start,) = found.starts
-    assert (start.name, start.arch) == (local, ARCH)
-    assert (start.low, start.high) != (start.value, start.value)
+    (base,) = found.models
+    assert (base.name, base.arch) == (local, ARCH)
+    assert (base.low, base.high) != (base.value, base.value)
     assert found.take == local
     assert found.n == 36
 
@@ -65,10 +65,10 @@ def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(pictures, lo
         for number, path in enumerate(sorted(pictures.rglob("*.png"))):
             writer.writerow([path.relative_to(pictures), path.parent.name, number % 9])
     first, second = (drain(rank(table, [local], label="kind")) for _ in range(2))
-    assert first.starts[0].value == second.starts[0].value
+    assert first.models[0].value == second.models[0].value
     grouped = drain(rank(table, [local], label="kind", group="person"))
-    width = grouped.starts[0].high - grouped.starts[0].low
-    assert width > first.starts[0].high - first.starts[0].low
+    width = grouped.models[0].high - grouped.models[0].low
+    assert width > first.models[0].high - first.models[0].low
 
 
 def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
@@ -88,10 +88,10 @@ def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
 def test_nothing_is_written_but_features(pictures, local, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
-    assert main(["rank", "pictures", "--starts", local, "-q"]) == 0
+    assert main(["rank", "pictures", "--models", local, "-q"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines()[:2])) <= 80
-    assert out.splitlines()[-1].startswith("Next     warmstart fit pictures --start ")
+    assert out.splitlines()[-1].startswith("Next     warmstart fit pictures --base ")
     assert {path.name for path in tmp_path.iterdir()} - before <= {"cache"}
 
 

@@ -207,12 +207,12 @@ def test_a_run_of_both_is_rebuilt_resumed_from_and_explained(split, forced, tmp_
     """By name, as a start, and as plain torch."""
     forced(0.5)
     small = {**SHORT, "input.size": 64}
-    done = run(split, start="lite0", preprocessing=None, settings=small)
+    done = run(split, base="lite0", preprocessing=None, settings=small)
     assert done.summary.shipped.strategy == "blend"
     again = warmstart.load(done.path)
     config = json.loads((done.path / "model" / "config.json").read_text())
     assert config["beside"] is not None
-    assert any(tap["of"] == "start" for tap in config["taps"])
+    assert any(tap["of"] == "base" for tap in config["taps"])
     photo = next((split / "test" / "red").iterdir())
     wanted = again.predict([photo])[0].scores
     code = (done.path / "README.md").read_text().split("```python\n")[-1].partition("```")[0]
@@ -222,9 +222,9 @@ def test_a_run_of_both_is_rebuilt_resumed_from_and_explained(split, forced, tmp_
     )
     assert told.returncode == 0, told.stderr
     assert eval(told.stdout) == pytest.approx(wanted, abs=2e-3)
-    follows = warmstart.fit(split, start=done.path, budget="fast", out=tmp_path / "next")
+    follows = warmstart.fit(split, base=done.path, budget="fast", out=tmp_path / "next")
     assert follows.summary.shipped.strategy == "head"
-    assert follows.summary.start.name == str(done.path)
+    assert follows.summary.base.name == str(done.path)
 
 
 def test_the_plan_replayed_gives_the_same_run(split):
@@ -261,5 +261,5 @@ def test_a_network_that_is_one_piece_ships_the_tuned_one(split, forced):
             return self.inner(x) if float(x.sum()) > -1e9 else x
 
     module = Whole().eval()
-    done = run(split, start=module, preprocessing=PREP)
+    done = run(split, base=module, preprocessing=PREP)
     assert done.summary.shipped.strategy != "blend"

@@ -73,7 +73,7 @@ def agrees(run, data):
 
 def test_the_plain_torch_of_the_default_start_predicts_the_same_in_a_clean_process(tmp_path):
     data = photographs(tmp_path / "photos")
-    run = fit(data, start="lite0", preprocessing=None, out=tmp_path / "run")
+    run = fit(data, base="lite0", preprocessing=None, out=tmp_path / "run")
     agrees(run, data)
     answer = doubtful(run, data)[0]
     with beside_photo(run.path, answer.path):
@@ -95,7 +95,7 @@ def test_the_plain_torch_of_the_default_start_predicts_the_same_in_a_clean_proce
 )
 def test_the_plain_torch_follows_the_preprocessing(tmp_path, kind):
     data, prep = photographs(tmp_path / "photos"), replace(PREP, **kind)
-    run = fit(data, start=weights(tmp_path), arch=ARCH, preprocessing=prep, out=tmp_path / "run")
+    run = fit(data, base=weights(tmp_path), arch=ARCH, preprocessing=prep, out=tmp_path / "run")
     agrees(run, data)
 
 
@@ -105,7 +105,7 @@ def test_the_plain_torch_of_a_grey_network_predicts_the_same(tmp_path):
         torch.manual_seed(0)
         save_file(timm.create_model(ARCH[5:], in_chans=1, num_classes=4).state_dict(), path)
     prep = replace(PREP, mean=(0.5,), std=(0.25,))
-    agrees(fit(data, start=path, arch=ARCH, preprocessing=prep, out=tmp_path / "run"), data)
+    agrees(fit(data, base=path, arch=ARCH, preprocessing=prep, out=tmp_path / "run"), data)
 
 
 def test_the_plain_torch_of_a_transformer_predicts_the_same(tmp_path):
@@ -113,12 +113,12 @@ def test_the_plain_torch_of_a_transformer_predicts_the_same(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_file(timm.create_model("test_vit").state_dict(), path)
-    run = fit(data, start=path, arch="timm:test_vit", preprocessing=None, out=tmp_path / "run")
+    run = fit(data, base=path, arch="timm:test_vit", preprocessing=None, out=tmp_path / "run")
     agrees(run, data)
 
 
 def test_a_network_of_ones_own_has_no_snippet(pictures, tmp_path):
-    run = fit(pictures, start=network(), out=tmp_path / "run")
+    run = fit(pictures, base=network(), out=tmp_path / "run")
     assert snippet(run.path) is None
     assert "## Use" in (run.path / "README.md").read_text()
 

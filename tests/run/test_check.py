@@ -58,7 +58,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 def ask(data, kind="convolutions", **options):
-    return drain(check(Request(data=data, start=network(kind), preprocessing=PREP, **options)))
+    return drain(check(Request(data=data, base=network(kind), preprocessing=PREP, **options)))
 
 
 def names(found):
@@ -176,7 +176,7 @@ def test_a_stored_look_changes_nothing(pictures, tmp_path):
 
 def test_a_check_that_was_stopped_is_taken_up_by_the_same_command(pictures, tmp_path):
     request = Request(
-        data=pictures, start=network(), preprocessing=PREP, out=tmp_path / "out", fix=True
+        data=pictures, base=network(), preprocessing=PREP, out=tmp_path / "out", fix=True
     )
     steps = check(request)
     for event in steps:
@@ -237,7 +237,7 @@ def test_outcomes_of_a_table_are_ranked_and_never_counted(tmp_path):
 
 def test_events_tell_the_stages(pictures):
     events = []
-    request = Request(data=pictures, start=network(), preprocessing=PREP)
+    request = Request(data=pictures, base=network(), preprocessing=PREP)
     follow(check(request), events.append)
     stages = [event.stage for event in events]
     assert stages == sorted(stages, key=["read", "look", "check"].index)
@@ -263,31 +263,31 @@ def test_bad_requests_are_errors_and_leave_nothing(pictures, tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path):
+def base(tmp_path):
     """A small real design with random weights, as words of a command."""
-    folder = tmp_path / "start"
+    folder = tmp_path / "base"
     folder.mkdir()
-    return ["--start", str(weights(folder)), "--arch", ARCH]
+    return ["--base", str(weights(folder)), "--arch", ARCH]
 
 
-def test_random_labels_exit_with_3(tmp_path, start, capsys):
+def test_random_labels_exit_with_3(tmp_path, base, capsys):
     noise(tmp_path / "noise", 90, size=8)
-    assert main(["check", "noise", *start, "--budget", "fast", "--json"]) == 3
+    assert main(["check", "noise", *base, "--budget", "fast", "--json"]) == 3
     out, err = capsys.readouterr()
     printed = json.loads(out)
     assert printed.keys() >= {"verdict", "data", "findings"}
     assert printed["verdict"]["kind"] == "no-signal"
     assert printed["data"]["train"] == 90
     assert "Look" in err
-    assert main(["check", "noise", *start, "--budget", "fast", "-q"]) == 3
+    assert main(["check", "noise", *base, "--budget", "fast", "-q"]) == 3
     out, err = capsys.readouterr()
     assert "No signal found" in out
     assert err == ""
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_signal_exits_with_0_and_names_the_next_command(pictures, start, capsys):
-    assert main(["check", "pictures", *start, "--budget", "fast", "--out", "problems"]) == 0
+def test_a_signal_exits_with_0_and_names_the_next_command(pictures, base, capsys):
+    assert main(["check", "pictures", *base, "--budget", "fast", "--out", "problems"]) == 0
     out, _ = capsys.readouterr()
     assert max(map(len, out.splitlines()[:-4])) <= 80
     assert "warmstart fit pictures" in out

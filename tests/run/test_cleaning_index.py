@@ -81,9 +81,9 @@ def test_whatever_the_names(tmp_path_factory, ids, labels, data):
     splits = data.draw(
         st.lists(st.sampled_from(["train", "train", "test"]), min_size=len(ids), max_size=len(ids))
     )
-    group_rows = data.draw(st.lists(st.none() | NAME, min_size=len(ids), max_size=len(ids)))
+    groups = data.draw(st.lists(st.none() | NAME, min_size=len(ids), max_size=len(ids)))
     rows = [
-        Row(id=id, label=labels[i % len(labels)], split=splits[i], group=group_rows[i])
+        Row(id=id, label=labels[i % len(labels)], split=splits[i], group=groups[i])
         for i, id in enumerate(ids)
     ]
     dropped = dict.fromkeys(data.draw(st.sets(st.sampled_from(ids))), 'note, of\n"any" kind')

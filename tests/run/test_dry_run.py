@@ -40,7 +40,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 def ask(data, strategy="auto", **options):
-    usual = {"start": network(), "preprocessing": PREP, "budget": "fast"}
+    usual = {"base": network(), "preprocessing": PREP, "budget": "fast"}
     if strategy not in ("auto", "head", "auto+add"):
         usual["settings"] = FEW
     return drain(dry_run(Request(data=data, strategy=strategy, **{**usual, **options})))
@@ -135,7 +135,7 @@ def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
     files = bytes_of(pictures)
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    ask(pictures, "full", start=module)
+    ask(pictures, "full", base=module)
     assert torch.equal(torch.get_rng_state(), state)
     assert {path.name for path in tmp_path.iterdir()} <= {"pictures", "cache"}
     assert bytes_of(pictures) == files
@@ -147,7 +147,7 @@ def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
 def test_only_reading_is_told(pictures):
     seen = []
     asked = Request(
-        data=pictures, start=network(), preprocessing=PREP, strategy="last:1", settings=FEW
+        data=pictures, base=network(), preprocessing=PREP, strategy="last:1", settings=FEW
     )
     follow(dry_run(asked), seen.append)
     assert {event.stage for event in seen} == {"read"}
@@ -165,7 +165,7 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
     settings = dict(pair.split("=") for pair in FEW) if found.plan.is_trained else {}
     planned = warmstart.fit(
         pictures,
-        start=network(),
+        base=network(),
         preprocessing=PREP,
         plan=tmp_path / "plan.toml",
         out=tmp_path / "planned" / "run",
@@ -174,7 +174,7 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
         pictures, strategy=strategy, seed=3, settings=settings, out=tmp_path / "typed" / "run"
     )
     assert bytes_of(planned.path / "model") == bytes_of(typed.path / "model")
-    assert planned.plan == replace(found.plan, start=planned.plan.start)
+    assert planned.plan == replace(found.plan, base=planned.plan.base)
     assert (planned.estimate, planned.verdict) == (typed.estimate, typed.verdict)
 
 

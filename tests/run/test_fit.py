@@ -102,7 +102,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
         "estimate",
         "test",
         "data",
-        "start",
+        "base",
         "frozen",
         "guards",
         "findings",
@@ -143,8 +143,8 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
         "classes": 3,
         "label_issues": None,  # too few to count any
     }
-    assert summary["start"].keys() == {"name", "sha256", "parameters"}
-    assert len(summary["start"]["sha256"]) == 64
+    assert summary["base"].keys() == {"name", "sha256", "parameters"}
+    assert len(summary["base"]["sha256"]) == 64
     assert summary["frozen"].keys() == {"parameters", "buffers", "identical"}
     assert summary["frozen"]["identical"] is True
     assert summary["guards"] == []
@@ -223,7 +223,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(pictures, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"start": "no-such"}, {"label": "kind"}, {"test": "nowhere"}])
+@pytest.mark.parametrize("wrong", [{"base": "no-such"}, {"label": "kind"}, {"test": "nowhere"}])
 def test_bad_input_leaves_no_folder(pictures, tmp_path, wrong):
     with pytest.raises((DataError, warmstart.ModelError)):
         fit(pictures, **wrong)
@@ -421,7 +421,7 @@ def test_a_network_that_says_the_same_of_everything_is_no_start(pictures, budget
     module = network()
     for parameter in module.parameters():
         parameter.data.zero_()
-    run = fit(pictures, start=module, budget=budget)
+    run = fit(pictures, base=module, budget=budget)
     assert run.verdict.kind == "scratch-fair"
     assert run.verdict.evidence[0].details["p"] > 0.01
     assert run.summary.shipped.strategy == "none"
@@ -440,7 +440,7 @@ class Overflowing(Convolutions):
 
 def test_a_network_that_gives_no_numbers_is_refused(pictures, tmp_path):
     with pytest.raises(warmstart.ModelError, match=r"not numbers for \d+ of 36 images"):
-        fit(pictures, start=Overflowing().eval(), out=tmp_path / "out")
+        fit(pictures, base=Overflowing().eval(), out=tmp_path / "out")
     assert "not numbers" in (tmp_path / "out" / "FAILED").read_text()
 
 
@@ -467,7 +467,7 @@ def test_arrays_and_a_network_of_ones_own(pictures):
     run = warmstart.fit(
         (images[:30], labels[:30]),
         test=(images[30:], labels[30:]),
-        start=module,
+        base=module,
         preprocessing=PREP,
         budget="fast",
     )
@@ -542,7 +542,7 @@ def test_the_same_command_names_what_goes_on_after_an_interruption(pictures, tmp
     with pytest.raises(RunFolderError, match=r"Run `warmstart resume .*` to go on with it"):
         fit(pictures, out=out)
     assert bytes_of(out) == before
-    run = warmstart.resume(out, start=network())
+    run = warmstart.resume(out, base=network())
     whole = fit(pictures, out=tmp_path / "whole")
     assert bytes_of(out).keys() == FILES
     assert bytes_of(out / "model") == bytes_of(whole.path / "model")

@@ -35,7 +35,7 @@ def bench(pictures):
 def plan(pictures):
     """A plan that trains nothing."""
     return drain(
-        dry_run(Request(data=pictures, start=network(), preprocessing=PREP, strategy="head"))
+        dry_run(Request(data=pictures, base=network(), preprocessing=PREP, strategy="head"))
     ).plan
 
 

@@ -19,7 +19,7 @@ from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import open_start
+from warmstart.run.base_model import open_base
 from warmstart.run.inputs import input_wish, is_partial
 
 
@@ -66,8 +66,8 @@ def test_a_network_for_bands_is_refused_for_pictures_and_taken_for_bands(photos,
     kind = torch.nn.Conv2d(5, 4, 3)
     own = torch.nn.Sequential(kind, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     with pytest.raises(ModelError, match=r"^module:Sequential takes 5 bands, the images have 3; "):
-        open_start(own, inputs=input_wish(asked(), photos))
-    assert open_start(own, inputs=input_wish(asked(), fields)).changes == ()
+        open_base(own, inputs=input_wish(asked(), photos))
+    assert open_base(own, inputs=input_wish(asked(), fields)).changes == ()
 
 
 @pytest.mark.parametrize("size", [0, 15, 1025, 9999])
@@ -90,7 +90,7 @@ def test_a_plan_tells_the_input_of_its_own_start_alone(photos):
     plan = kept("input.size=96", "input.channels=1")
     own = input_wish(asked(plan=plan, given=frozenset()), photos)
     assert (own.size, own.channels, own.is_partial) == (96, 1, True)
-    typed = asked(plan=plan, given=frozenset({"start"}))
+    typed = asked(plan=plan, given=frozenset({"base"}))
     other = input_wish(typed, photos)
     assert (other.size, other.channels, other.is_partial) == (None, None, False)
     assert not is_partial(typed)
@@ -140,23 +140,23 @@ def test_parts_set_by_name_are_told(photos):
 @pytest.mark.parametrize("name", ["1", "first"])
 def test_new_channels_begin_at_zero_where_the_first_part_is_set_to_learn(fields, name):
     request = asked(f"part.{name}.action=tuned", strategy="last:1")
-    start = open_start(network(), None, PREP, input_wish(request, fields))
-    assert (start.module.first.weight[:, 3:] == 0).all()
+    base = open_base(network(), None, PREP, input_wish(request, fields))
+    assert (base.module.first.weight[:, 3:] == 0).all()
 
 
 # ---- what a plan is told of the start ----------------------------------------------------
 
 
-def facts_of(start, drawn):
-    start = replace(start, drawn=frozenset(drawn))
+def facts_of(base, drawn):
+    base = replace(base, drawn=frozenset(drawn))
     return run_plan.network_facts(
-        asked(), start, cut(start.module, start.record.preprocessing), None
+        asked(), base, cut(base.module, base.record.preprocessing), None
     )
 
 
 def test_a_part_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
-    start = load(network(), preprocessing=PREP)
-    parts = [part.name for part in cut(start.module, PREP).parts]
+    base = load(network(), preprocessing=PREP)
+    parts = [part.name for part in cut(base.module, PREP).parts]
     assert parts == ["first", "second"]
     for drawn, fresh, touched in (
         ((), set(), set()),
@@ -165,7 +165,7 @@ def test_a_part_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
         (("first.weight", "second.bias"), {"first"}, {"second"}),
         (("out.weight",), set(), set()),  # the old classifier
     ):
-        facts = facts_of(start, drawn)
+        facts = facts_of(base, drawn)
         assert (facts.fresh, facts.touched, facts.random) == (fresh, touched, fresh | touched)
 
 
@@ -173,22 +173,22 @@ def test_a_random_neck_counts_as_the_last_part():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = timm.create_model("test_convnext", num_classes=5).eval()
-    start = load(module, preprocessing=replace(PREP, size=(64, 64), resize=64))
-    network_ = cut(start.module, start.record.preprocessing)
+    base = load(module, preprocessing=replace(PREP, size=(64, 64), resize=64))
+    network_ = cut(base.module, base.record.preprocessing)
     assert network_.owners["head.norm.weight"] == "neck"
     last = network_.parts[-1].name
-    facts = facts_of(start, ["head.norm.bias"])
+    facts = facts_of(base, ["head.norm.bias"])
     assert (facts.fresh, facts.touched) == (frozenset(), {last})
     owned = [name for name, owner in network_.owners.items() if owner in (last, "neck")]
-    assert facts_of(start, owned).fresh == {last}
+    assert facts_of(base, owned).fresh == {last}
     with pytest.raises(PlanError, match=f"part {last} would be frozen at random values"):
         plan_for("head", network=facts)
 
 
 def test_what_surgery_computed_is_not_random(fields):
-    start = load(network(), preprocessing=PREP, inputs=input_wish(asked(), fields))
-    network_ = cut(start.module, start.record.preprocessing)
-    facts = run_plan.network_facts(asked(), start, network_, None)
+    base = load(network(), preprocessing=PREP, inputs=input_wish(asked(), fields))
+    network_ = cut(base.module, base.record.preprocessing)
+    facts = run_plan.network_facts(asked(), base, network_, None)
     assert facts.random == frozenset()
     assert (facts.preprocessing.channels, facts.usual) == (5, PREP)
     plan = plan_for(network=network_facts(preprocessing=facts.preprocessing, usual=PREPROCESSING))

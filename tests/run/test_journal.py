@@ -205,7 +205,7 @@ def test_a_damaged_journal_is_done_without(pictures, tmp_path, monkeypatch, text
         fit(pictures, out="run", kind="layers", on_event=stop)
     plan = Path("run/plan.toml").read_bytes()
     Path("run/checkpoints/journal.json").write_text(text)
-    assert resume("run", start=network("layers")).estimate.n == 36
+    assert resume("run", base=network("layers")).estimate.n == 36
     assert Path("run/plan.toml").read_bytes() == plan
 
 
@@ -213,7 +213,7 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
     choice = Choice(value="onnxruntime", because="2 s, torch 4 s", source="measured", rule="torch")
     asked = []
 
-    def extract_features(collection, start, engine, tell, kept):
+    def extract_features(collection, base, engine, tell, kept):
         asked.append(engine)
         tell(choice if engine is None else engine)
         yield from ()
@@ -221,7 +221,7 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr("warmstart.run.journal.extract_features", extract_features)
     monkeypatch.setattr("warmstart.run.plan.engine_of", lambda asked: None)
-    monkeypatch.setattr("warmstart.run.plan.kept_part", lambda asked, start, n: 0)
+    monkeypatch.setattr("warmstart.run.plan.kept_part", lambda asked, base, n: 0)
     empty = SimpleNamespace(record=SimpleNamespace(examples=()))
     notes: dict = {}
     for _ in range(2):

@@ -21,7 +21,7 @@ from warmstart.data.read import read
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import drain
 from warmstart.features.extraction import extract_features
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.planning import rules
@@ -29,7 +29,7 @@ from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.network import Ledger, Recipe
 from warmstart.records.run_folder import read_json, write_json
-from warmstart.run.lineage import ancestors, base_model, inherit, is_run, start_from_run
+from warmstart.run.lineage import ancestors, base_from_run, base_model, inherit, is_run
 
 COUNTS = {"blue": 10, "green": 10, "red": 10}
 
@@ -43,7 +43,7 @@ def first(tmp_path_factory):
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         run = fit(
             root / "colours",
-            start=weights(root),
+            base=weights(root),
             arch=ARCH,
             preprocessing=PREP,
             out=root / "runs" / "colours",
@@ -56,7 +56,7 @@ def follow_up(first, tmp_path, counts=COUNTS, seed=5, out="next", **options):
     data = tmp_path / f"data-{out}"
     if not data.exists():
         fill(data, counts, seed)
-    return fit(data, start=first, preprocessing=None, out=tmp_path / out, **options)
+    return fit(data, base=first, preprocessing=None, out=tmp_path / out, **options)
 
 
 def record_of(run):
@@ -78,12 +78,12 @@ def edited(first, tmp_path, **changes):
 
 
 def test_a_run_describes_itself_as_a_start(first):
-    start = start_from_run(first)
-    record, kept = start.record, record_of(first)
+    base = base_from_run(first)
+    record, kept = base.record, record_of(first)
     assert record.name == str(first)
     assert record.title == "colours (lcnet_035, 3 classes)"
     assert (record.labels, record.classes) == (("blue", "green", "red"), 3)
-    assert record.lineage == (kept.start, str(first))
+    assert record.lineage == (kept.base, str(first))
     assert record.preprocessing == kept.preprocessing
     assert record.recipe is None
     assert record.arch == ARCH
@@ -93,14 +93,14 @@ def test_it_answers_as_the_run_does(first):
     inputs = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = warmstart.load(first).model(inputs)
-        found = cut_start(start_from_run(first)).logits(inputs)
+        found = partition_base(base_from_run(first)).logits(inputs)
     torch.testing.assert_close(found, expected)  # the other one runs in channels_last
 
 
 def test_the_title_names_the_network_as_people_do(first, tmp_path):
     lite = edited(first, tmp_path, arch="timm:tf_efficientnet_lite0")
     with pytest.raises(RunFolderError, match="does not hold together"):
-        start_from_run(lite)
+        base_from_run(lite)
     from warmstart.network.model_folder import read_bundle
     from warmstart.run.lineage import _described
 
@@ -112,14 +112,14 @@ def test_the_newest_run_is_named_by_what_it_is_today(first, tmp_path):
     (tmp_path / "runs" / "photos").symlink_to(first)
     shutil.copytree(first, tmp_path / "runs" / "photos-2")
     (tmp_path / "runs" / "latest").symlink_to("photos-2")
-    record = start_from_run(tmp_path / "runs" / "latest").record
+    record = base_from_run(tmp_path / "runs" / "latest").record
     assert record.name == str(tmp_path / "runs" / "photos-2")
     assert record.title.startswith("photos-2 (")
     assert record.lineage[-1] == record.name
 
 
 @pytest.mark.parametrize(
-    ("start", "expected"),
+    ("base", "expected"),
     [
         ("lite0", False),
         ("timm:resnet18", False),
@@ -132,12 +132,12 @@ def test_the_newest_run_is_named_by_what_it_is_today(first, tmp_path):
         (torch.nn.Linear(2, 2), False),
     ],
 )
-def test_paths_are_told_from_names(start, expected, tmp_path, monkeypatch):
+def test_paths_are_told_from_names(base, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_run(start) is expected
-    if isinstance(start, str) and ":" not in start and start != "lite0":
-        Path(start).mkdir(parents=True)
-        assert is_run(start)
+    assert is_run(base) is expected
+    if isinstance(base, str) and ":" not in base and base != "lite0":
+        Path(base).mkdir(parents=True)
+        assert is_run(base)
 
 
 # ---- starting from it -----------------------------------------------------------------------
@@ -146,9 +146,9 @@ def test_paths_are_told_from_names(start, expected, tmp_path, monkeypatch):
 def test_a_run_that_follows_keeps_names_lineage_and_the_ledger_of_the_old_head(first, tmp_path):
     run = follow_up(first, tmp_path)
     record = record_of(run.path)
-    assert record.start == str(first)
-    assert record.lineage == (*start_from_run(first).record.lineage,)
-    assert run.summary.start.name == str(first)
+    assert record.base == str(first)
+    assert record.lineage == (*base_from_run(first).record.lineage,)
+    assert run.summary.base.name == str(first)
     rows = read_json(run.path / "weights_ledger.json", Ledger).rows
     old = load_file(first / "model" / "model.safetensors")
     dropped = {row.tensor: row.shape for row in rows if row.fate == "dropped"}
@@ -168,7 +168,7 @@ def test_a_run_that_follows_keeps_names_lineage_and_the_ledger_of_the_old_head(f
 def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "colours", COUNTS)
-    fit(tmp_path / "colours", start="lite0", preprocessing=None, out=Path("runs/colours"))
+    fit(tmp_path / "colours", base="lite0", preprocessing=None, out=Path("runs/colours"))
     run = follow_up("runs/colours", tmp_path, out="runs/next")
     text = (run.path / "README.md").read_text("utf-8")
     assert 'base_model: "timm/tf_efficientnet_lite0.in1k"\n' in text.split("---\n")[1]
@@ -183,9 +183,9 @@ def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
 
 
 def test_a_start_of_unknown_origin_names_no_base(first):
-    record = start_from_run(first).record
+    record = base_from_run(first).record
     assert base_model(record) is None
-    assert ancestors(record) == (record_of(first).start,)
+    assert ancestors(record) == (record_of(first).base,)
     assert ancestors(load("lite0").record) == ()
     assert base_model(replace(record, lineage=("timm:resnet18", "runs/a"))) == (
         "timm/resnet18.a1_in1k"
@@ -198,24 +198,24 @@ def test_the_command_and_python_take_a_run(first, tmp_path, monkeypatch, capsys)
     shutil.copytree(first, tmp_path / "runs" / "colours")
     (tmp_path / "runs" / "latest").symlink_to("colours")
     fill(tmp_path / "data", COUNTS, seed=5)
-    command = ["fit", "data", "--start", "runs/latest", "--budget", "fast", "--out", "a"]
+    command = ["fit", "data", "--base", "runs/latest", "--budget", "fast", "--out", "a"]
     assert main(command) == 0
     err = capsys.readouterr().err
     assert "colours (lcnet_035, 3 classes)" in err
     assert "3 of 3 classes have the name of a class in runs/colours" in " ".join(err.split())
-    again = warmstart.fit("data", start=Path("runs/colours"), budget="fast", out="b")
+    again = warmstart.fit("data", base=Path("runs/colours"), budget="fast", out="b")
     one, two = (load_file(f"{run}/model/model.safetensors") for run in ("a", "b"))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert again.plan.start.value == "runs/colours"
+    assert again.plan.base.value == "runs/colours"
 
 
 def test_rank_takes_runs_and_lists_those_that_fail(first, tmp_path, capsys):
     fill(tmp_path / "data", COUNTS, seed=5)
-    starts = f"{first},{tmp_path / 'runs' / 'nowhere'}"
-    assert main(["rank", str(tmp_path / "data"), "--starts", starts, "--json"]) == 0
+    models = f"{first},{tmp_path / 'runs' / 'nowhere'}"
+    assert main(["rank", str(tmp_path / "data"), "--models", models, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [start["name"] for start in found["starts"]] == [str(first)]
-    assert found["starts"][0]["head"].endswith("+prior")
+    assert [base["name"] for base in found["models"]] == [str(first)]
+    assert found["models"][0]["head"].endswith("+prior")
     assert "nowhere does not exist" in found["failed"][0]["error"]
 
 
@@ -223,9 +223,9 @@ def test_layers_that_a_run_added_are_parts_of_its_network(first, tmp_path):
     # What the random weights of the start give is so faint that a usual rate drowns it.
     added = follow_up(first, tmp_path, strategy="head+add", lr=1e-9, out="added")
     (hidden,) = record_of(added.path).added
-    start = start_from_run(added.path)
-    assert start.record.added == (hidden,)
-    run = fit(tmp_path / "data-added", start=added.path, preprocessing=None, out=tmp_path / "run")
+    base = base_from_run(added.path)
+    assert base.record.added == (hidden,)
+    run = fit(tmp_path / "data-added", base=added.path, preprocessing=None, out=tmp_path / "run")
     assert record_of(run.path).added == (hidden,)
     assert [part.name for part in run.plan.parts][-2:] == ["added", "output"]
     before, after = (load_file(r.path / "model" / "model.safetensors") for r in (added, run))
@@ -258,7 +258,7 @@ def test_an_old_run_in_another_order_gives_the_same_model(first, tmp_path):
     rows = {n: t[order] for n, t in tensors.items() if n.startswith("head.") and t.ndim}
     save_file({**tensors, **rows}, copy / "model" / "model.safetensors")
     one = follow_up(first, tmp_path)
-    two = fit(tmp_path / "data-next", start=copy, preprocessing=None, out=tmp_path / "two")
+    two = fit(tmp_path / "data-next", base=copy, preprocessing=None, out=tmp_path / "two")
     a, b = (load_file(run.path / "model" / "model.safetensors") for run in (one, two))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert one.summary.estimate == two.summary.estimate
@@ -269,7 +269,7 @@ def test_as_many_classes_of_other_names_are_no_prior(first, tmp_path):
     run = follow_up(first, tmp_path, names)
     plain = fit(
         tmp_path / "data-next",
-        start=weights(tmp_path),
+        base=weights(tmp_path),
         arch=ARCH,
         preprocessing=PREP,
         out=tmp_path / "plain",
@@ -302,20 +302,20 @@ def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_p
     assert not [f for f in run.summary.findings if f.kind == "leak"]
 
 
-def inherited(start, data, tuned=False):
+def inherited(base, data, tuned=False):
     """What a run passes on to a data set, without fitting anything."""
     if tuned:
         recipe = Recipe(optimizer="adamw", rate=1e-4, batch=8, schedule="cosine")
-        start = replace(start, record=replace(start.record, recipe=recipe))
+        base = replace(base, record=replace(base.record, recipe=recipe))
     record = drain(read(data)).record
-    return drain(inherit(start, cut_start(start).record, record)), record
+    return drain(inherit(base, partition_base(base).record, record)), record
 
 
 def test_a_test_part_that_the_old_head_has_learnt_from_is_reported(first, tmp_path):
     colours = first.parent.parent / "colours"
     fill(tmp_path / "data" / "train", COUNTS, seed=5)
     shutil.copytree(colours, tmp_path / "data" / "test")
-    found, record = inherited(start_from_run(first), tmp_path / "data")
+    found, record = inherited(base_from_run(first), tmp_path / "data")
     assert found.prior is not None
     assert found.leak.kind == "leak"
     assert len(found.leak.items) == 30
@@ -330,18 +330,18 @@ def test_a_test_part_that_the_old_head_has_learnt_from_is_reported(first, tmp_pa
 def test_layers_that_were_trained_on_the_images_are_reported_whatever_the_head(first, tmp_path):
     data = Path(shutil.copytree(first.parent.parent / "colours", tmp_path / "data"))
     fill(data, {"white": 5}, seed=9)
-    found, _ = inherited(start_from_run(first), data, tuned=True)
+    found, _ = inherited(base_from_run(first), data, tuned=True)
     assert found.prior is None
     assert "30 of the 35 training images are among" in found.leak.sentence
-    untuned, _ = inherited(start_from_run(first), data)
+    untuned, _ = inherited(base_from_run(first), data)
     assert (untuned.prior, untuned.leak) == (None, None)
 
 
 def test_what_the_runs_before_it_learnt_from_counts_too(first, tmp_path):
     second = follow_up(first, tmp_path)
-    start = start_from_run(second.path)
+    base = base_from_run(second.path)
     data = shutil.copytree(first.parent.parent / "colours", tmp_path / "data")
-    found, _ = inherited(start, data, tuned=True)
+    found, _ = inherited(base, data, tuned=True)
     assert len(found.leak.items) == 30
 
 
@@ -363,19 +363,19 @@ def test_what_was_learnt_from_is_known_wherever_the_folders_are(first, tmp_path,
     shutil.copytree(first, "runs/colours")
     run = follow_up(Path("runs/colours"), tmp_path, out="work/runs/next")
     data = Path(shutil.copytree(first.parent.parent / "colours", tmp_path / "data"))
-    found, _ = inherited(start_from_run(run.path), data)
+    found, _ = inherited(base_from_run(run.path), data)
     assert found.prior is None
     Path("runs/colours").rename("runs/renamed")
     (run.path / "data.json").unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    start = start_from_run(Path("../work/runs/next"))
-    assert len(start.past.learnt) == 60
-    assert inherited(start, data)[0].prior is None
-    tuned, _ = inherited(start, data, tuned=True)
+    base = base_from_run(Path("../work/runs/next"))
+    assert len(base.past.learnt) == 60
+    assert inherited(base, data)[0].prior is None
+    tuned, _ = inherited(base, data, tuned=True)
     assert len(tuned.leak.items) == 30
     others = fill(tmp_path / "others", COUNTS, seed=12)
-    assert inherited(start, others)[0].prior is not None
+    assert inherited(base, others)[0].prior is not None
 
 
 def test_a_run_that_follows_keeps_what_all_before_it_learnt_from(first, tmp_path):
@@ -394,22 +394,22 @@ def test_an_older_run_asks_the_folders_and_without_them_its_head_is_no_prior(
     monkeypatch.chdir(tmp_path)
     forgetful(Path(shutil.copytree(first, "old")))
     second = follow_up(Path("old"), tmp_path)
-    start = start_from_run(second.path)
-    assert len(start.past.learnt) == 60
+    base = base_from_run(second.path)
+    assert len(base.past.learnt) == 60
     others = fill(tmp_path / "others", COUNTS, seed=12)
-    assert inherited(start, others)[0].prior is not None
+    assert inherited(base, others)[0].prior is not None
     forgetful(second.path)
-    assert inherited(start_from_run(second.path), others)[0].prior is not None
+    assert inherited(base_from_run(second.path), others)[0].prior is not None
     Path("old").rename("renamed")
-    start = start_from_run(second.path)
-    assert inherited(start, others)[0].prior is None
-    events = list(inherit(start, cut_start(start).record, drain(read(others)).record))
+    base = base_from_run(second.path)
+    assert inherited(base, others)[0].prior is None
+    events = list(inherit(base, partition_base(base).record, drain(read(others)).record))
     assert [event.values["text"] for event in events] == [
         f"the old output is not used: what {second.path} or a run before it learnt from can no "
         "longer be read"
     ]
-    assert inherited(start, tmp_path / "data-next", tuned=True)[0].leak is not None
-    third = fit(others, start=second.path, preprocessing=None, out=tmp_path / "third")
+    assert inherited(base, tmp_path / "data-next", tuned=True)[0].leak is not None
+    third = fit(others, base=second.path, preprocessing=None, out=tmp_path / "third")
     assert "learnt" not in load_file(third.path / "model" / "neighbours.safetensors")
 
 
@@ -422,22 +422,22 @@ def saved_again(source, target, quality=97):
     return target
 
 
-def looked(start, data):
+def looked(base, data):
     """What a run passes on where its look is at hand."""
     collection = drain(read(data))
-    look = drain(extract_features(collection, start))
-    return drain(inherit(start, look.network.record, collection.record, look))
+    look = drain(extract_features(collection, base))
+    return drain(inherit(base, look.network.record, collection.record, look))
 
 
 def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_path):
     copies = saved_again(first.parent.parent / "colours", tmp_path / "copies")
-    start = start_from_run(first)
-    assert inherited(start, copies)[0].prior is not None  # no byte is the same
-    assert looked(start, copies).prior is None
+    base = base_from_run(first)
+    assert inherited(base, copies)[0].prior is not None  # no byte is the same
+    assert looked(base, copies).prior is None
     others = fill(tmp_path / "others", COUNTS, seed=12)
-    assert looked(start, others).prior is not None
+    assert looked(base, others).prior is not None
     tuned = replace(
-        start.record,
+        base.record,
         recipe=Recipe(
             optimizer="adamw",
             rate=1e-4,
@@ -445,12 +445,12 @@ def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_pa
             schedule="cosine",
         ),
     )
-    leak = looked(replace(start, record=tuned), copies).leak
+    leak = looked(replace(base, record=tuned), copies).leak
     assert leak.sentence == (
         f"30 of the 30 training images are among those that {first} learnt from (the same or "
         "nearly the same picture): the figures flatter this run"
     )
-    assert looked(replace(start, record=tuned), others).leak is None
+    assert looked(replace(base, record=tuned), others).leak is None
 
 
 def test_a_run_on_pictures_that_were_saved_again_says_so(first, tmp_path):
@@ -469,22 +469,22 @@ def test_a_run_on_pictures_that_were_saved_again_says_so(first, tmp_path):
 def test_many_images_need_no_prior(first, tmp_path, monkeypatch):
     fill(tmp_path / "data", COUNTS, seed=5)
     monkeypatch.setattr(rules, "DUAL_LIMIT", 29)
-    assert inherited(start_from_run(first), tmp_path / "data")[0].prior is None
+    assert inherited(base_from_run(first), tmp_path / "data")[0].prior is None
 
 
 def test_a_network_without_the_old_taps_gives_no_prior(first, tmp_path):
     fill(tmp_path / "data", COUNTS, seed=5)
-    start = start_from_run(first)
+    base = base_from_run(first)
     record = drain(read(tmp_path / "data")).record
     other = cut(network(), PREP).record
-    assert drain(inherit(start, other, record)).prior is None
+    assert drain(inherit(base, other, record)).prior is None
 
 
 def test_a_start_that_is_no_run_passes_nothing_on(tmp_path):
     fill(tmp_path / "data", COUNTS, seed=5)
-    start = load(network(), preprocessing=PREP)
+    base = load(network(), preprocessing=PREP)
     record = drain(read(tmp_path / "data")).record
-    found = drain(inherit(start, cut_start(start).record, record))
+    found = drain(inherit(base, partition_base(base).record, record))
     assert (found.prior, found.leak) == (None, None)
     assert found.names(["last", "late"]) == ("last", "late")
 
@@ -492,7 +492,7 @@ def test_a_start_that_is_no_run_passes_nothing_on(tmp_path):
 def test_check_reports_the_leak_of_a_run_as_start(first, tmp_path, capsys):
     fill(tmp_path / "data" / "train", COUNTS, seed=5)
     shutil.copytree(first.parent.parent / "colours", tmp_path / "data" / "test")
-    words = ["check", str(tmp_path / "data"), "--start", str(first), "--budget", "fast", "--json"]
+    words = ["check", str(tmp_path / "data"), "--base", str(first), "--budget", "fast", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert [f["sentence"].split(": ")[1] for f in found["findings"] if f["kind"] == "leak"] == [
@@ -533,37 +533,37 @@ def test_a_run_without_a_whole_model_is_refused_with_one_line(name, says, first,
     run = damaged(tmp_path, first, name)
     fill(tmp_path / "data", {"blue": 3, "red": 3})
     with pytest.raises(RunFolderError, match=says):
-        start_from_run(run)
-    assert main(["fit", str(tmp_path / "data"), "--start", str(run), "-q"]) == 2
+        base_from_run(run)
+    assert main(["fit", str(tmp_path / "data"), "--base", str(run), "-q"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
 
 
 @pytest.mark.parametrize(
-    ("start", "says"),
+    ("base", "says"),
     [
         ("runs/nowhere", "runs/nowhere does not exist (runs is missing); name a folder that"),
         ("data", "data is not a finished run folder; name one that `warmstart fit` wrote"),
     ],
 )
-def test_what_is_no_run_folder_says_so(start, says, tmp_path, monkeypatch, capsys):
+def test_what_is_no_run_folder_says_so(base, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "data", {"blue": 3, "red": 3})
-    assert main(["fit", "data", "--start", start, "-q"]) == 2
+    assert main(["fit", "data", "--base", base, "-q"]) == 2
     assert says in capsys.readouterr().err
 
 
 def test_a_run_on_a_network_of_ones_own_needs_python(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "run")
     with pytest.raises(ModelError, match=r"began from your own network \(Convolutions\)"):
-        start_from_run(run.path)
+        base_from_run(run.path)
 
 
 def test_a_run_knows_its_own_design(first):
     with pytest.raises(ModelError, match=r"--arch timm:resnet18: .* knows its own design"):
-        start_from_run(first, "timm:resnet18")
+        base_from_run(first, "timm:resnet18")
 
 
 def test_other_preprocessing_may_be_asked_for(first):
     grey = replace(PREP, size=(48, 48), resize=48)
-    assert start_from_run(first, None, grey).record.preprocessing == grey
+    assert base_from_run(first, None, grey).record.preprocessing == grey

@@ -22,7 +22,7 @@ from plans import (
 from tiny import PREP, network
 from warmstart.errors import PlanError
 from warmstart.features import engine_choice
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
 from warmstart.planning.cached_activations import with_store
 from warmstart.planning.facts import DataFacts
@@ -33,24 +33,24 @@ from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 
-FACTS_OF_START = network_facts(preprocessing=PREPROCESSING)
+FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 
 
 def file_plan(strategy="last:2", settings=("training.passes=500", "training.batch=10"), **wishes):
     """What a user kept: another seed and start, some values of their own."""
-    plan = apply_settings(plan_for(strategy, seed=5, start="lite1", **wishes), settings)
-    return with_store(plan, FACTS_OF_START, FACTS)
+    plan = apply_settings(plan_for(strategy, seed=5, base="lite1", **wishes), settings)
+    return with_store(plan, FACTS_OF_BASE, FACTS)
 
 
 def made(facts=FACTS, **asked):
     asked = run_plan.settle(Request(data=None, **asked))
-    return run_plan.make_plan(asked, facts, FACTS_OF_START, PROFILES, ENGINE)
+    return run_plan.make_plan(asked, facts, FACTS_OF_BASE, PROFILES, ENGINE)
 
 
 def values(plan):
     training = plan.training
     return {
-        "start": plan.start.value,
+        "base": plan.base.value,
         "seed": training.seed.value,
         "rate": training.rate.value,
         "passes": training.passes.value,
@@ -74,7 +74,7 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
     path.write_text(write_plan(plan))
     asked = run_plan.settle(Request(data="photos", plan=path, given=given))
     assert asked.plan == plan
-    assert (asked.start, asked.arch, asked.seed, asked.budget) == (
+    assert (asked.base, asked.arch, asked.seed, asked.budget) == (
         "lite1",
         "timm:resnet18",
         5,
@@ -86,28 +86,28 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
 
 def test_what_was_typed_holds_against_the_file():
     plan = file_plan(budget="fast", arch="timm:resnet18")
-    typed = frozenset({"start", "seed", "budget"})
+    typed = frozenset({"base", "seed", "budget"})
     asked = run_plan.settle(
-        Request(data="d", plan=plan, start="lite0", seed=0, budget="balanced", given=typed)
+        Request(data="d", plan=plan, base="lite0", seed=0, budget="balanced", given=typed)
     )
-    assert (asked.start, asked.arch, asked.seed, asked.budget) == ("lite0", None, 0, "balanced")
+    assert (asked.base, asked.arch, asked.seed, asked.budget) == ("lite0", None, 0, "balanced")
 
 
 def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
     plan = file_plan()
-    usual = run_plan.settle(Request(data="d", plan=plan, start="lite0", seed=0))
-    assert (usual.start, usual.seed) == ("lite1", 5)
-    other = run_plan.settle(Request(data="d", plan=plan, start="lite2", seed=9))
-    assert (other.start, other.seed) == ("lite2", 9)
+    usual = run_plan.settle(Request(data="d", plan=plan, base="lite0", seed=0))
+    assert (usual.base, usual.seed) == ("lite1", 5)
+    other = run_plan.settle(Request(data="d", plan=plan, base="lite2", seed=9))
+    assert (other.base, other.seed) == ("lite2", 9)
     module = network()
-    own = run_plan.settle(Request(data="d", plan=plan, start=module))
-    assert own.start is module
+    own = run_plan.settle(Request(data="d", plan=plan, base=module))
+    assert own.base is module
 
 
 def test_an_arch_that_was_typed_is_that_of_the_files_start():
     plan = file_plan(arch="timm:resnet18")
     asked = run_plan.settle(Request(data="d", plan=plan, arch="timm:resnet34"))
-    assert (asked.start, asked.arch) == ("lite1", "timm:resnet34")
+    assert (asked.base, asked.arch) == ("lite1", "timm:resnet34")
 
 
 @pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
@@ -145,7 +145,7 @@ def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
     taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
     for plan in (None, file_plan()):
         asked = run_plan.settle(Request(data=None, plan=plan, settings=(setting,)))
-        made = run_plan.make_plan(asked, FACTS, FACTS_OF_START, PROFILES, taken)
+        made = run_plan.make_plan(asked, FACTS, FACTS_OF_BASE, PROFILES, taken)
         assert made.training.engine == taken
 
 
@@ -194,7 +194,7 @@ def test_a_file_is_followed_to_the_letter():
     [
         ({"lr": 0.02}, {"rate": 0.02}),
         ({"seed": 9}, {"seed": 9}),
-        ({"start": "lite2"}, {"start": "lite2"}),
+        ({"base": "lite2"}, {"base": "lite2"}),
         ({"settings": ("training.passes=900",)}, {"passes": 900}),
         ({"settings": ("training.rate=0.03",), "lr": 0.02}, {"rate": 0.03}),
         ({"settings": ("training.batch=4", "training.passes=44")}, {"batch": 4, "passes": 44}),
@@ -206,7 +206,7 @@ def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, chang
     found = made(plan=plan, **more)
     assert values(found) == {**values(plan), **changed}
     for name in changed:
-        choice = found.start if name == "start" else getattr(found.training, name)
+        choice = found.base if name == "base" else getattr(found.training, name)
         assert choice.source == "user"
 
 
@@ -254,11 +254,11 @@ def test_rules_decide_what_neither_says():
 
 def test_the_start_that_a_ranking_chose_is_marked_so():
     choice = said("lite2", "measured")
-    assert made(start="lite2", start_choice=choice).start == choice
+    assert made(base="lite2", base_choice=choice).base == choice
 
 
 def test_a_network_of_ones_own_is_named_by_its_kind():
-    assert made(start=network()).start.value == "Convolutions"
+    assert made(base=network()).base.value == "Convolutions"
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 16)])
@@ -266,7 +266,7 @@ def test_a_network_of_ones_own_sees_what_it_sees(side, channels):
     half = (0.5,) * channels
     prep = Preprocessing(size=(side, side), resize=side, mean=half, std=half)
     facts = network_facts(preprocessing=prep)
-    plan = run_plan.make_plan(Request(data=None, start=network()), FACTS, facts, PROFILES, ENGINE)
+    plan = run_plan.make_plan(Request(data=None, base=network()), FACTS, facts, PROFILES, ENGINE)
     assert (plan.input.size.value, plan.input.channels.value) == (side, channels)
 
 
@@ -334,12 +334,12 @@ def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
 )
 def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
-    start = replace(load(network(), preprocessing=PREP), stream=stream)
-    n_parts = len(cut_start(start).record.parts)
-    found = run_plan.kept_part(Request(data=None, strategy=strategy), start, n)
+    base = replace(load(network(), preprocessing=PREP), stream=stream)
+    n_parts = len(partition_base(base).record.parts)
+    found = run_plan.kept_part(Request(data=None, strategy=strategy), base, n)
     assert found == (n_parts - cut if cut else 0)
     if cut and strategy.startswith("last"):
         plan = plan_for(strategy)
         assert (
-            run_plan.kept_part(Request(data=None, plan=plan, given=frozenset()), start, n) == found
+            run_plan.kept_part(Request(data=None, plan=plan, given=frozenset()), base, n) == found
         )

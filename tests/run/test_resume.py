@@ -42,7 +42,7 @@ def place(pictures, tmp_path, monkeypatch):
 
 def fit(out="run", **options):
     """A run whose every path is relative."""
-    options = {"start": "start.safetensors", "arch": tiny.ARCH, "budget": "fast", **options}
+    options = {"base": "start.safetensors", "arch": tiny.ARCH, "budget": "fast", **options}
     return warmstart.fit(options.pop("data", "pictures"), out=out, **options)
 
 
@@ -193,17 +193,17 @@ def test_python_objects_are_given_again(place):
     files = sorted((place / "pictures").rglob("*.png"))
     images = np.stack([np.asarray(Image.open(path)) for path in files])
     data = (images, [path.parent.name for path in files])
-    module = {"start": tiny.network(), "preprocessing": tiny.PREP, "arch": None}
+    module = {"base": tiny.network(), "preprocessing": tiny.PREP, "arch": None}
     run = stopped(data=data, **module)
     with pytest.raises(UsageError, match=r"began in Python from objects \(data, start\)"):
         warmstart.resume(run)
     other = tiny.network()
     other.first.weight.data += 1
     with pytest.raises(ModelError, match=r"the weights of .* are not those that .* began with"):
-        warmstart.resume(run, data=data, start=other)
+        warmstart.resume(run, data=data, base=other)
     with pytest.raises(DataError, match=r"are not what they were when it began: .* has changed"):
-        warmstart.resume(run, data=(images[::-1], data[1]), start=tiny.network())
-    finished = warmstart.resume(run, data=data, start=tiny.network())
+        warmstart.resume(run, data=(images[::-1], data[1]), base=tiny.network())
+    finished = warmstart.resume(run, data=data, base=tiny.network())
     assert finished.predict(images[:2])[0].label in data[1]
     assert equal(run, fit("whole/run", data=data, **module).path)
 

@@ -35,7 +35,7 @@ def heard(tmp_path_factory):
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
         return fit(
             root / "notes",
-            start=weights(root),
+            base=weights(root),
             arch="timm:lcnet_035",
             preprocessing=None,
             settings=["input.size=64"],
@@ -108,7 +108,7 @@ def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp
     (clips / "hiss" / "000.wav").rename(clips / "tick" / "wrong.wav")
     run = fit(
         clips,
-        start=heard.path.parent / "start.safetensors",
+        base=heard.path.parent / "start.safetensors",
         arch="timm:lcnet_035",
         preprocessing=None,
         settings=["input.size=64"],
@@ -121,7 +121,7 @@ def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp
 
 def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
     more = fill(tmp_path / "more", {"a note": 8, "hiss": 8}, seed=3)
-    run = warmstart.fit(more, start=heard.path, budget="fast", out=tmp_path / "run")
+    run = warmstart.fit(more, base=heard.path, budget="fast", out=tmp_path / "run")
     first, second = (
         json.loads((r.path / "model" / "preprocess.json").read_text()) for r in (heard, run)
     )
@@ -130,7 +130,7 @@ def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
 
 def test_a_run_on_clips_is_no_start_for_pictures(heard, pictures):
     with pytest.raises(ModelError, match="learnt from sounds, the data holds images"):
-        warmstart.fit(pictures, start=heard.path, budget="fast")
+        warmstart.fit(pictures, base=heard.path, budget="fast")
 
 
 def test_settings_of_sounds_are_taken_and_checked(tmp_path, pictures):

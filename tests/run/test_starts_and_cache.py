@@ -10,15 +10,15 @@ import pytest
 from tiny import fit
 from warmstart.cli import cache
 from warmstart.errors import UsageError
-from warmstart.network.registry import starts
+from warmstart.network.registry import models
 
 
 def test_the_default_start_is_listed_and_lies_on_disk():
-    listed = {start.name: start for start in starts()}
+    listed = {base.name: base for base in models()}
     assert Path(listed["lite0"].where).is_file()
     assert listed["lite0"].parameters == 4_652_008
-    assert [start.name for start in starts("LITE0")] == ["lite0"]
-    assert starts("no such network") == ()
+    assert [base.name for base in models("LITE0")] == ["lite0"]
+    assert models("no such network") == ()
 
 
 def test_the_cache_grows_with_what_was_passed_and_is_emptied(pictures, tmp_path):

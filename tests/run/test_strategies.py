@@ -25,7 +25,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 def request(**options):
-    given = {"data": None, "start": network(), "preprocessing": PREP, "budget": "fast", **options}
+    given = {"data": None, "base": network(), "preprocessing": PREP, "budget": "fast", **options}
     return Request(**given)
 
 

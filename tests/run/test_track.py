@@ -30,7 +30,7 @@ from warmstart.run import track
 from warmstart.run.track import tracked
 
 PLAN = """
-[start]
+[base]
 value = "lite0"
 [training.rate]
 value = 3e-4
@@ -63,7 +63,7 @@ SUMMARY = Summary(
     data=DataCounts(
         train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
     ),
-    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
+    base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
     guards=(),
     findings=(),
@@ -344,7 +344,7 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
     first = curves(tmp_path / "photos")
     assert [n for n, _ in first["fold1/loss"]][:1] == [1]
     seen = []
-    run = warmstart.resume(tmp_path / "photos", start=tiny.network(), on_event=seen.append)
+    run = warmstart.resume(tmp_path / "photos", base=tiny.network(), on_event=seen.append)
     assert notes(seen) == [f"tensorboard --logdir {tmp_path}/photos/track"]
     both = curves(run.path)
     assert {n for n, _ in first["fold1/loss"]} <= {n for n, _ in both["fold1/loss"]}

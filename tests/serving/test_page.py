@@ -103,7 +103,7 @@ def test_classes_named_by_numbers_are_listed_by_probability(browser, red):
     """JavaScript puts such names first in an object, whatever was said of them."""
     scores = {"7": 0.6, "9": 0.2, **{str(digit): 0.025 for digit in (0, 1, 2, 3, 4, 5, 6, 8)}}
     said = Answer(path="", label="7", probability=0.6, sure=None, unknown=False, scores=scores)
-    known = {"name": "digits", "labels": [*scores], "promise": "Right.", "start": "lite0"}
+    known = {"name": "digits", "labels": [*scores], "promise": "Right.", "base": "lite0"}
     served = plain(lambda pictures: [said for _ in pictures], metadata=known)
     app = make_app(served, access_for("127.0.0.1", None))
     with live(app) as server, opened(browser, server) as page:

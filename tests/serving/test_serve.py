@@ -87,7 +87,7 @@ def test_what_it_says_of_itself(server, finished):
     assert told["promise"].startswith("Right ")
     assert told["pictures"] is True
     assert told["limits"]["images"] == 32
-    assert told["start"] == "start.safetensors"
+    assert told["base"] == "start.safetensors"
     assert str(finished.path.parents[1]) not in json.dumps(told)
 
 
@@ -189,7 +189,7 @@ def test_one_bad_picture_among_good_ones_is_named(server, files):
 # ---- the verb ----------------------------------------------------------------------------
 
 
-def start(run, *options, env=None):
+def base(run, *options, env=None):
     """`warmstart serve` in a process of its own; returns it and its server."""
     words = [
         sys.executable,
@@ -220,7 +220,7 @@ def start(run, *options, env=None):
 def test_a_signal_lets_it_answer_what_has_come(finished, files, number, token):
     """And where others reach it, a token from the environment spares the warning."""
     env = {"WARMSTART_TOKEN": token} if token else {}
-    job, server = start(finished.path, "--host", "0.0.0.0", env=env)
+    job, server = base(finished.path, "--host", "0.0.0.0", env=env)
     known = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         assert server.ask("GET", "/labels").status == (401 if token else 200)

@@ -30,7 +30,7 @@ from warmstart.machine import default_root
 from warmstart.sklearn.regressor import WarmStartRegressor
 
 
-@parametrize_with_checks([WarmStartClassifier(), WarmStartClassifier(start=None, strategy="head")])
+@parametrize_with_checks([WarmStartClassifier(), WarmStartClassifier(base=None, strategy="head")])
 def test_it_keeps_what_scikit_learn_promises(estimator, check):
     check(estimator)
 
@@ -109,7 +109,7 @@ def test_it_can_be_boosted():
             "last:2 trains layers of a network, and a table has none",
         ),
         ({"strategy": "best"}, PlanError, "best is not a word of it"),
-        ({"start": "lite0"}, UsageError, "start='lite0' is a network for images; use start=None"),
+        ({"base": "lite0"}, UsageError, "start='lite0' is a network for images; use start=None"),
     ],
 )
 def test_options_that_do_not_suit_a_table(wrong, error, message):
@@ -147,7 +147,7 @@ def pictures(n=36, seed=0):
 
 def tiny(**options):
     """From a tiny network with random weights."""
-    return WarmStartClassifier(**{"start": network(), "preprocessing": PREP, **options})
+    return WarmStartClassifier(**{"base": network(), "preprocessing": PREP, **options})
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_it_is_the_run_of_warmstart_fit(tmp_path):
     X, y = pictures()
     fitted = tiny().fit(X, y)
     run = warmstart.fit(
-        (X, y), start=network(), preprocessing=PREP, budget="fast", out=tmp_path / "run"
+        (X, y), base=network(), preprocessing=PREP, budget="fast", out=tmp_path / "run"
     )
     fresh, _ = pictures(12, seed=6)
     answers = run.predict(list(fresh))
@@ -337,17 +337,17 @@ def test_a_copy_knows_nothing_and_a_pickle_everything(paths):
 
 def test_a_fit_on_another_kind_forgets_the_first():
     X, y = pictures()
-    one = tiny().fit(X, y).set_params(start=None)
+    one = tiny().fit(X, y).set_params(base=None)
     one.fit(*load_wine(return_X_y=True))
     assert not hasattr(one, "verdict_")
-    one.set_params(start=network()).fit(X, y)
+    one.set_params(base=network()).fit(X, y)
     assert not hasattr(one, "coef_")
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"start": None}, UsageError, "learns from a table, and X holds images"),
+        ({"base": None}, UsageError, "learns from a table, and X holds images"),
         ({"budget": "quick"}, UsageError, "quick is not one of"),
     ],
 )
@@ -393,12 +393,12 @@ def test_a_column_of_words_is_named():
 def test_texts_are_learnt_and_answered_like_images(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     X, y = zip(*wordy.rows(8), strict=True)
-    start = f"transformers:{wordy.encoder(tmp_path / 'encoder')}"
-    fitted = WarmStartClassifier(start=start).fit(list(X), y)
+    base = f"transformers:{wordy.encoder(tmp_path / 'encoder')}"
+    fitted = WarmStartClassifier(base=base).fit(list(X), y)
     assert fitted.score(list(X), y) > 0.8
     assert fitted.predict(["the goal of a team"]).tolist() == ["sport"]
     assert fitted.predict_proba(np.array(["soup", "rain and wind"])).shape == (2, 3)
-    weighted = WarmStartClassifier(start=start, strategy="head")
+    weighted = WarmStartClassifier(base=base, strategy="head")
     weighted.fit(np.array(X), y, sample_weight=np.arange(1, len(y) + 1))
     assert weighted.predict(["bread and cheese"]).tolist() == ["food"]
     with pytest.raises(DataError, match=r"X\[1\] is an empty text; fill it in or drop the row"):

@@ -18,7 +18,7 @@ from warmstart.errors import DataError, UsageError
 from warmstart.sklearn.regressor import WarmStartRegressor
 
 
-@parametrize_with_checks([WarmStartRegressor(), WarmStartRegressor(start=None, strategy="head")])
+@parametrize_with_checks([WarmStartRegressor(), WarmStartRegressor(base=None, strategy="head")])
 def test_it_keeps_what_scikit_learn_promises(estimator, check):
     check(estimator)
 
@@ -72,7 +72,7 @@ def test_on_images_it_learns_a_number_and_can_be_pickled(images):
     assert np.abs(said - y[50:]).mean() < 1.0
     assert found.summary_.task == "regress"
     np.testing.assert_allclose(pickle.loads(pickle.dumps(found)).predict(X[50:]), said, rtol=1e-5)
-    found.set_params(start=None).fit(y[:, None], y)
+    found.set_params(base=None).fit(y[:, None], y)
     assert found.predict(y[:2, None]).shape == (2,)
     assert not hasattr(found, "summary_")
 

@@ -172,7 +172,7 @@ def test_the_labels_taken_home_name_the_users_files_and_correct_them(tmp_path, d
         relabel=tmp_path / "labels.csv",
         budget="fast",
         out=tmp_path / "run",
-        start=weights(tmp_path),
+        base=weights(tmp_path),
         arch="timm:lcnet_035",
     )
     learnt = json.loads((run.path / "data.json").read_text())["examples"]
@@ -241,7 +241,7 @@ def started(place, *words):
 
 def entered(url):
     """The page of a studio, its address changed for a cookie as browsers do."""
-    port, path = re.search(r":(\d+)(/.*)", url).group_rows()
+    port, path = re.search(r":(\d+)(/.*)", url).groups()
     link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
     link.request("GET", path)
     cookie = link.getresponse().getheader("set-cookie").partition(";")[0]

@@ -64,7 +64,7 @@ FITTED = Summary(
     data=DataCounts(
         train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, label_issues=0
     ),
-    start=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
+    base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=198, buffers=34, identical=True),
     guards=(),
     findings=(Finding(kind="unreadable", sentence="3 images could not be read."),),

@@ -8,9 +8,9 @@ from warmstart.records.summary import Scores
 from warmstart.terminal.tables import (
     cache_text,
     cleared_text,
+    models_text,
     predict_lines,
     scores_text,
-    starts_text,
 )
 
 
@@ -78,7 +78,7 @@ Also     macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
 def test_starts():
     lite = SimpleNamespace(name="lite0", title="Lite0", parameters=4_652_008, size_px=224)
     bare = SimpleNamespace(name="timm:long", title="t" * 90, parameters=None, size_px=None)
-    text = starts_text([lite, bare])
+    text = models_text([lite, bare])
     assert text.splitlines()[0].split() == [
         "lite0",
         "Lite0",
@@ -89,8 +89,8 @@ def test_starts():
         "px",
     ]
     assert max(map(len, text.splitlines())) <= 80
-    assert starts_text([], "zzz") == (
-        "No start on this computer is called like `zzz`. All: warmstart starts"
+    assert models_text([], "zzz") == (
+        "No start on this computer is called like `zzz`. All: warmstart models"
     )
 
 

@@ -58,7 +58,7 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
     moving = [*weights, *vectors]
     for parameter in moving:
         parameter.requires_grad = True
-    start = [parameter.detach().clone() for parameter in moving]
+    base = [parameter.detach().clone() for parameter in moving]
     mean = [parameter.detach().clone() for parameter in moving]
     optimizer = make(
         [
@@ -81,11 +81,11 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for parameter, home in zip(moving, start, strict=True):
+            for parameter, home in zip(moving, base, strict=True):
                 parameter += rate * pull * (home - parameter)
             kept = min(decay, (step + 1) / (11 + step))
             mean = [kept * m + (1 - kept) * p for m, p in zip(mean, moving, strict=True)]
-    return model, moving, start, mean
+    return model, moving, base, mean
 
 
 def close(ours, theirs):
@@ -118,10 +118,10 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_
     plan = planned(training_data, "last:1", settings, lr=0.01)
     made = lesson(training_data, plan, route=TrainingEnd(look=look, share=share))
     taught, events = learnt(made)
-    model, moving, start, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
+    model, moving, base, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
     assert len([e for e in events if e.kind == "step"]) == 2 * look
     with torch.no_grad():
-        for parameter, home, end in zip(moving, start, mean, strict=True):
+        for parameter, home, end in zip(moving, base, mean, strict=True):
             parameter.copy_(home + share * (end - home))
     close(state(taught.trainable.model), state(model))
 

@@ -106,14 +106,14 @@ def test_a_mirrored_picture_is_the_mirror_and_half_are():
 
 def test_a_sound_is_moved_and_silence_comes_in():
     image, generator = picture(1, 8, 40) | 1, rng()
-    starts = []
+    models = []
     for _ in range(200):
         made = view(image, Views(1.0, False, shift=0.25), generator)
         filled = np.flatnonzero(made[..., 0].any(axis=0))
         by = filled[0] if filled[0] else filled[-1] - 39
         np.testing.assert_array_equal(made, np.roll(image, by, axis=1) * (made > 0))
-        starts.append(by)
-    assert (min(starts), max(starts)) == (-10, 10)
+        models.append(by)
+    assert (min(models), max(models)) == (-10, 10)
 
 
 def test_a_band_of_pitches_and_one_of_time_are_hidden():

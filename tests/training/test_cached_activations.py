@@ -94,8 +94,8 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(trainin
     for name, tensor in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
-    start = network().state_dict()["second.weight"]
-    assert (found[0][0]["trunk.second.weight"] - start).abs().max() > 1e-3
+    base = network().state_dict()["second.weight"]
+    assert (found[0][0]["trunk.second.weight"] - base).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
@@ -372,7 +372,7 @@ def test_a_scene_without_its_start_has_no_key(training_data):
     with pytest.raises(ValueError, match="need the record of their start"):
         drain(
             store_views(
-                replace(training_data, start=None), lessons.planned(training_data, "last:1")
+                replace(training_data, base=None), lessons.planned(training_data, "last:1")
             )
         )
 

@@ -54,7 +54,7 @@ def record(examples):
 
 def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
-    wishes = Wishes(start="lite0", strategy="auto", budget=budget, seed=seed)
+    wishes = Wishes(base="lite0", strategy="auto", budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
     return build(wishes, labelled.facts(), network, tuple(profiles(TAPS)), engine)
 

@@ -79,7 +79,7 @@ def test_a_plan_that_was_made_on_a_gpu_runs_here_where_that_is_asked_for(picture
     there = replace(training, device=said("cuda"), precision=said("bfloat16"), compile=said(True))
     path = tmp_path / "gpu.toml"
     path.write_text(write_plan(replace(one.plan, training=there)))
-    options = {"start": network(), "preprocessing": PREP, "plan": path}
+    options = {"base": network(), "preprocessing": PREP, "plan": path}
     with pytest.raises(PlanError, match=r"the plan has training\.device cuda"):
         warmstart.fit(pictures, **options, out=tmp_path / "two")
     assert not (tmp_path / "two").exists()  # nothing was begun

@@ -441,7 +441,7 @@ def test_a_rate_that_works_at_a_third_is_shipped_so(split_pictures):
 def test_the_users_own_network_is_left_as_it_was(pictures):
     module = network()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    fit(pictures, start=module, strategy="full", lr=0.01, settings=SETTINGS)
+    fit(pictures, base=module, strategy="full", lr=0.01, settings=SETTINGS)
     after = module.state_dict()
     assert isinstance(module, Convolutions)
     assert not module.training

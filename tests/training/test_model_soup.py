@@ -132,7 +132,7 @@ def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(
 
     with pytest.raises(Stop):
         fit(data, strategy="full", settings=settings, out=tmp_path / "cut", on_event=stop)
-    again = warmstart.resume(tmp_path / "cut", start=tiny.network())
+    again = warmstart.resume(tmp_path / "cut", base=tiny.network())
     one, other = (load_file(run.path / "model" / "model.safetensors") for run in (whole, again))
     assert not lessons.differing(one, other)
     assert np.isclose(whole.summary.estimate.value, again.summary.estimate.value)

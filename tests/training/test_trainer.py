@@ -267,10 +267,10 @@ def test_weights_are_drawn_back_to_their_start_and_new_ones_are_not(name, pull):
 
 def test_however_strong_the_pull_it_is_a_tenth_of_the_way_at_most():
     """A pull of all of the way at each update would hide a rate at which training diverges."""
-    network, start, batches = Net(), state(Net()), data(30)
+    network, base, batches = Net(), state(Net()), data(30)
     train(trainer(network, l2_sp=1e9), batches)
     assert_close(state(network), by_hand(Net(), batches, l2_sp=1e9)[-1], rtol=0, atol=1e-5)
-    moved = (network.conv.weight - start["conv.weight"]).abs().max()
+    moved = (network.conv.weight - base["conv.weight"]).abs().max()
     assert 0 < moved < 10 * RATE
 
 
@@ -481,4 +481,4 @@ def test_the_start_is_a_copy():
     begin = copy.deepcopy(network.state_dict())
     made = trainer(network)
     train(made, data(2))
-    assert_same(dict(zip(moving(network), made.start, strict=True)), begin)
+    assert_same(dict(zip(moving(network), made.base, strict=True)), begin)

@@ -140,7 +140,7 @@ def plan(
         )
     training = _training(found, optimizer, _rate(lr), is_head=not count, n=n)
     return Plan(
-        start=_user(f"module:{kind}"),
+        base=_user(f"module:{kind}"),
         strategy=Choice(value=word(asked), because="your choice", source="user", rule=word(HEAD)),
         parts=_parts(found, asked, training),
         head=_no_head(),

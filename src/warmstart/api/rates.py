@@ -31,7 +31,7 @@ from warmstart.records.recording import Clock
 from warmstart.request import Request
 from warmstart.run import cleaning, lineage, notes
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.training import fine_tune
@@ -116,7 +116,7 @@ def rate_probe(
     strategy: str = "last:6",
     *,
     steps: int = STEPS,
-    start: Any = request.DEFAULT_START,
+    base: Any = request.DEFAULT_BASE,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     label: str | None = None,
@@ -135,7 +135,7 @@ def rate_probe(
     asked = Request(
         data=data,
         strategy=strategy,
-        start=start,
+        base=base,
         arch=arch,
         preprocessing=preprocessing,
         label=label,
@@ -158,17 +158,17 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
     asked = run_plan.settle(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    asked, start = yield from choose_start(asked, collection, clock)
-    yield notes.start(start.record)
-    run_plan.rehearse(asked, collection, start)
-    look = yield from extract_features(collection, start, run_plan.engine_of(asked))
+    asked, base = yield from choose_base(asked, collection, clock)
+    yield notes.base(base.record)
+    run_plan.rehearse(asked, collection, base)
+    look = yield from extract_features(collection, base, run_plan.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):
         collection = cleaning.settled(collection, look)
-        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
         training_data = training_dataset(
-            collection, look, start.record, asked.budget, asked.seed, inherited
+            collection, look, base.record, asked.budget, asked.seed, inherited
         )
-        facts = run_plan.network_facts(asked, start, look.network, None)
+        facts = run_plan.network_facts(asked, base, look.network, None)
         names = inherited.names(tuple(training_data.profiles))
         plan = run_plan.make_plan(asked, training_data.labelled.facts(), facts, names, look.engine)
         if not plan.is_trained or plan.training.rate is None:

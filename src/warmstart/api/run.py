@@ -111,7 +111,7 @@ class Run:
 def fit(
     data: Any,
     *,
-    start: str | Path | nn.Module = "lite0",
+    base: str | Path | nn.Module = "lite0",
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     strategy: str = "auto",
@@ -159,7 +159,7 @@ def fit(
 
     request = Request(
         data=data,
-        start=start,
+        base=base,
         arch=arch,
         preprocessing=preprocessing,
         strategy=strategy,
@@ -193,7 +193,7 @@ def fit(
         return fit_along(request, flow)
 
     finished = _together(steps, along, progress, on_event)
-    network = None if isinstance(start, (str, Path)) else start
+    network = None if isinstance(base, (str, Path)) else base
     return Run(finished.path, finished.summary, network)
 
 
@@ -202,7 +202,7 @@ def resume(
     *,
     data: Any = None,
     test: Any = None,
-    start: nn.Module | None = None,
+    base: nn.Module | None = None,
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
@@ -219,7 +219,7 @@ def resume(
     """
     if not isinstance(run, (str, Path)):
         raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
-    given = {"data": data, "test": test, "start": start}
+    given = {"data": data, "test": test, "base": base}
     objects = {name: value for name, value in given.items() if value is not None}
 
     def steps() -> Steps[Finished]:
@@ -236,7 +236,7 @@ def resume(
         return resume_along(Path(run), flow, objects)
 
     finished = _together(steps, along, progress, on_event)
-    return Run(finished.path, finished.summary, start)
+    return Run(finished.path, finished.summary, base)
 
 
 def _together(

@@ -271,7 +271,7 @@ def _state(kinds: Mapping[tuple[Fate, bool], int], fates: Mapping[Fate, int]) ->
         return "frozen"
     if fates.get("reshaped"):
         return "another shape"
-    return "only in MODEL" if fates.get("new") else "only in START"
+    return "only in MODEL" if fates.get("new") else "only in BASE"
 
 
 def _change(members: Iterable[tuple[_Pair, LedgerRow]]) -> float | None:

@@ -248,7 +248,7 @@ def share(value: float) -> str:
 
 def _beside(row: Sequence[AuditGroup]) -> str:
     """What else a group holds that was compared with nothing."""
-    if row[0].state in ("another shape", "only in MODEL", "only in START"):
+    if row[0].state in ("another shape", "only in MODEL", "only in BASE"):
         return ""
     parts = [
         (_sum(row, "reshaped"), "of another shape"),
@@ -264,7 +264,7 @@ _SAID: dict[str, Callable[[Sequence[AuditGroup]], str]] = {
     "moved": _moved,
     "another shape": lambda row: f"another shape: {_tensors(_sum(row, 'reshaped'))}",
     "only in MODEL": lambda row: f"new: {_tensors(_sum(row, 'only_model'))}",
-    "only in START": lambda row: f"gone: {_tensors(_sum(row, 'only_base'))}",
+    "only in BASE": lambda row: f"gone: {_tensors(_sum(row, 'only_base'))}",
 }
 
 

@@ -71,7 +71,7 @@ def _next(found: Checked, data: str) -> list[str]:
 
 
 KEPT = (
-    "--start",
+    "--base",
     "--arch",
     "--test",
     "--label",

@@ -11,6 +11,7 @@ from warmstart.cli.compare import compare
 from warmstart.cli.evaluate import evaluate
 from warmstart.cli.export import export
 from warmstart.cli.fit import fit
+from warmstart.cli.models import models
 from warmstart.cli.output import settle_imports
 from warmstart.cli.parse import Call
 from warmstart.cli.predict import predict
@@ -18,7 +19,6 @@ from warmstart.cli.rank import rank
 from warmstart.cli.report import report
 from warmstart.cli.resume import resume
 from warmstart.cli.serve import serve
-from warmstart.cli.starts import starts
 from warmstart.cli.studio import studio
 from warmstart.cli.suggest import suggest
 from warmstart.distributed import is_called, told_world
@@ -51,6 +51,6 @@ _CALLS: dict[str, Callable[[Call], int]] = {
     "serve": serve,
     "studio": studio,
     "report": report,
-    "starts": starts,
+    "models": models,
     "cache": cache,
 }

@@ -41,7 +41,7 @@ def plan_text(found: DryRun, data: str) -> str:
     learnt = f"{nouns.count(found.n)} to learn from, {len(found.classes)} classes"
     groups = [
         column("Data", learnt + (f", {found.n_test:,} to test on" if found.n_test else "")),
-        column("Start", f"{found.title}: {plan.start.because}"),
+        column("Start", f"{found.title}: {plan.base.because}"),
         _layers(found),
         column("Because", _because(plan)),
         *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),

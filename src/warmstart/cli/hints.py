@@ -17,7 +17,7 @@ VERB_HABITS = {
     **dict.fromkeys(("val", "eval", "test", "validate", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
     **dict.fromkeys(("diff", "benchmark", "versus", "vs"), "compare"),
-    **dict.fromkeys(("models", "zoo", "hub"), "starts"),
+    **dict.fromkeys(("models", "zoo", "hub"), "models"),
     **dict.fromkeys(("continue", "restart", "go-on", "goon"), "resume"),
     **dict.fromkeys(("convert", "to-onnx", "onnx", "openvino", "quantize", "save"), "export"),
     **dict.fromkeys(("lr_find", "lr-find", "lr_finder", "lr-finder"), "fit DATA --dry-run"),
@@ -37,7 +37,7 @@ RENAMED = {
             "--checkpoint",
             "--pretrained-model",
         ),
-        "--start",
+        "--base",
     ),
     **dict.fromkeys(
         (
@@ -71,7 +71,7 @@ RENAMED = {
     **dict.fromkeys(("--config", "--cfg"), "--plan"),
     **dict.fromkeys(("--report-to", "--log-with", "--logger", "--loggers"), "--track"),
     **dict.fromkeys(("--dryrun", "--plan-only"), "--dry-run"),
-    **dict.fromkeys(("--start", "--models", "--backbones", "--networks"), "--starts"),
+    **dict.fromkeys(("--base", "--models", "--backbones", "--networks"), "--models"),
     "--strategy": "--strategies",
     **dict.fromkeys(("--format", "--target", "--export-format"), "--to"),
     **dict.fromkeys(("--quantize", "--quantise", "--quantized", "--quant"), "--int8"),
@@ -119,7 +119,7 @@ ARGUMENTS = {
     "serve": dict.fromkeys(_RUN, "RUN"),
     "studio": dict.fromkeys(_DATA, "DATA"),
     "report": dict.fromkeys(_RUN, "RUN"),
-    "starts": {},
+    "models": {},
     "cache": {},
 }
 
@@ -259,7 +259,7 @@ SAVED = {
 def nearest(word: str, known: Iterable[str], likeness: float = 0.7) -> str | None:
     """The most similar known word, or None if none is alike enough.
 
-    >>> nearest("buget", ["start", "budget"])
+    >>> nearest("buget", ["base", "budget"])
     'budget'
     """
     from difflib import get_close_matches
@@ -309,7 +309,7 @@ def unknown_assignment(verb: Verb, typed: str) -> UsageError | None:
     """What to say of key=value where the key is an option here or elsewhere; None if it is not.
 
     >>> print(unknown_assignment(VERBS["fit"], "model=yolo11n.pt"))
-    unknown argument model=yolo11n.pt. Here it is --start yolo11n.pt
+    unknown argument model=yolo11n.pt. Here it is --base yolo11n.pt
     >>> unknown_assignment(VERBS["fit"], "colour=red") is None
     True
     """

@@ -74,12 +74,12 @@ KIND = Option(
 TEXT = Option(name="--text", value="COLUMN", help="column of the table that holds texts")
 SEED = Option(name="--seed", value="N", help="number that fixes every random draw (default 0)")
 QUIET = Option(name="--quiet", short="-q", help="no progress, only the result and errors")
-START = Option(
-    name="--start",
+BASE = Option(
+    name="--base",
     value="NAME",
-    help="network to begin from (default lite0), or auto: the best of `warmstart starts`",
+    help="network to begin from (default lite0), or auto: the best of `warmstart models`",
 )
-ARCH = Option(name="--arch", value="NAME", help="its design, where --start is a file of weights")
+ARCH = Option(name="--arch", value="NAME", help="its design, where --base is a file of weights")
 RELABEL = Option(
     name="--relabel",
     value="FILE",

@@ -21,7 +21,7 @@ ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A verb and what was given to it; options by their name, such as "--start"."""
+    """A verb and what was given to it; options by their name, such as "--base"."""
 
     verb: str
     places: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from warmstart.data.labels import AskedTask
 
 
-HEADER = ("start", "accuracy", "seconds", "size", "")
+HEADER = ("base", "accuracy", "seconds", "size", "")
 HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 GAP = "  "
 
@@ -31,35 +31,35 @@ def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
 
     `words` follow `warmstart fit` in that command: the data, and the options that read it.
     """
-    best = {start.name for start in _best(ranking)}
+    best = {base.name for base in _best(ranking)}
     head = (HEADER[0], HEADS[ranking.task or "classify"], *HEADER[2:])
-    rows = [head, *(_row(start, best, ranking) for start in ranking.starts)]
+    rows = [head, *(_row(base, best, ranking) for base in ranking.models)]
     notes = [_meaning(ranking)]
     notes += [column("Ties", "\n".join(f"{_names(tie)}." for tie in _other_ties(ranking)))]
     notes += [column("Failed", f"{each.name}: {each.error}") for each in ranking.failed]
     if ranking.left_out:
-        notes.append(column("Left out", f"{', '.join(ranking.left_out)}; name them in --starts."))
+        notes.append(column("Left out", f"{', '.join(ranking.left_out)}; name them in --models."))
     table = "\n".join(_aligned(rows))
     told = "\n".join(note for note in notes if note.split()[1:])
     return "\n\n".join([table, told, _advice(ranking, words)])
 
 
-def _row(start: RankedModel, best: set[str], ranking: Ranking) -> tuple[str, ...]:
+def _row(base: RankedModel, best: set[str], ranking: Ranking) -> tuple[str, ...]:
     return (
-        printable(start.name),
-        interval(start.value, start.low, start.high, ranking.n),
-        "kept" if start.cached else duration(start.seconds),
-        f"{start.parameters / 1e6:.1f} M",
-        _mark(start, best, ranking),
+        printable(base.name),
+        interval(base.value, base.low, base.high, ranking.n),
+        "kept" if base.cached else duration(base.seconds),
+        f"{base.parameters / 1e6:.1f} M",
+        _mark(base, best, ranking),
     )
 
 
-def _mark(start: RankedModel, best: set[str], ranking: Ranking) -> str:
-    if start is ranking.starts[0]:
-        return "best" if len(ranking.starts) > 1 else ""
-    if start.name in best:
+def _mark(base: RankedModel, best: set[str], ranking: Ranking) -> str:
+    if base is ranking.models[0]:
+        return "best" if len(ranking.models) > 1 else ""
+    if base.name in best:
         return "ties with the best"
-    bounds = (-start.difference, -start.difference_high, -start.difference_low)
+    bounds = (-base.difference, -base.difference_high, -base.difference_low)
     middle, low, high = percents(*bounds, n=ranking.n)
     return f"worse by {middle} ({low} to {high})"
 
@@ -84,20 +84,20 @@ def _meaning(ranking: Ranking) -> str:
     name = f"{words.name[0].upper()}{words.name[1:]}"
     text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"
     text += f" {words.idle.format(percent(ranking.guess, ranking.n))}."
-    if any(start.cached for start in ranking.starts):
+    if any(base.cached for base in ranking.models):
         text += "\nkept: seen in an earlier look, so there was nothing to time."
     return column("Meaning", text)
 
 
 def _best(ranking: Ranking) -> list[RankedModel]:
     """The best start and those that tie with it."""
-    first = ranking.starts[0].name
+    first = ranking.models[0].name
     group = next((tie for tie in ranking.ties if tie[0] == first), (first,))
-    return [start for start in ranking.starts if start.name in group]
+    return [base for base in ranking.models if base.name in group]
 
 
 def _other_ties(ranking: Ranking) -> list[tuple[str, ...]]:
-    return [tie for tie in ranking.ties if tie[0] != ranking.starts[0].name]
+    return [tie for tie in ranking.ties if tie[0] != ranking.models[0].name]
 
 
 def _names(tie: Sequence[str]) -> str:
@@ -105,14 +105,14 @@ def _names(tie: Sequence[str]) -> str:
 
 
 def _advice(ranking: Ranking, words: Sequence[str]) -> str:
-    take = next(start for start in ranking.starts if start.name == ranking.take)
+    take = next(base for base in ranking.models if base.name == ranking.take)
     text = f"{take.name}: {ranking.because}."
     if take.low <= ranking.guess:
         blind = TASK_WORDS[ranking.task or "classify"].naming
         text += f"\nNone of them is measurably better than {blind}."
-    options = ["--start", take.name]
+    options = ["--base", take.name]
     if take.arch:
-        options = ["--start", take.name.removesuffix(f"@{take.arch}"), "--arch", take.arch]
+        options = ["--base", take.name.removesuffix(f"@{take.arch}"), "--arch", take.arch]
     command = shlex.join(["warmstart", "fit", *words, *options])
     return f"{column('Take', text)}\nNext     {printable(command)}"
 
@@ -127,7 +127,7 @@ def rank(call: Call) -> int:
         ranking = follow(
             steps(
                 call.places[0],
-                names_in(values.get("--starts", "")),
+                names_in(values.get("--models", "")),
                 label=values.get("--label"),
                 group=values.get("--group"),
                 task=cast("AskedTask", values.get("--task", "auto")),
@@ -139,6 +139,6 @@ def rank(call: Call) -> int:
     if "--json" in call.switches:
         print(dumps(ranking, indent=2))
     else:
-        same = [word for pair in values.items() if pair[0] != "--starts" for word in pair]
+        same = [word for pair in values.items() if pair[0] != "--models" for word in pair]
         print(ranking_text(ranking, [call.places[0], *same]))
     return 0

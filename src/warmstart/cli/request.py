@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from warmstart.request import Request
 
 
-PLANNED = frozenset({"start", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
+PLANNED = frozenset({"base", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
 
 
 def request_of(call: Call) -> Request:
@@ -25,7 +25,7 @@ def request_of(call: Call) -> Request:
     values = call.values
     return Request(
         data=call.places[0],
-        start=values.get("--start", "lite0"),
+        base=values.get("--base", "lite0"),
         arch=values.get("--arch"),
         strategy=values.get("--strategy", "auto"),
         budget=cast("Budget", values.get("--budget", "balanced")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warmstart.cli.options import (
     ARCH,
+    BASE,
     BUDGET,
     DEBUG,
     DEVICE,
@@ -20,7 +21,6 @@ from warmstart.cli.options import (
     RELABEL,
     SEED,
     SET,
-    START,
     STRICT,
     TASK,
     TEST,
@@ -106,7 +106,7 @@ COMPARE = Verb(
             help="run these on DATA first, such as head,full,scratch (scratch shows what the "
             "start is worth)",
         ),
-        START,
+        BASE,
         ARCH,
         BUDGET,
         Option(name="--minutes", value="M", help="time for all of them, in equal parts"),
@@ -281,7 +281,7 @@ STUDIO = Verb(
     ),
     options=(
         Option(name="--out", value="FOLDER", help="the studio's folder (default studio/<name>)"),
-        START,
+        BASE,
         LABEL,
         TASK,
         GROUP,
@@ -310,7 +310,7 @@ FIT = Verb(
         "model, how often it is right, and what was decided and why."
     ),
     options=(
-        START,
+        BASE,
         ARCH,
         Option(
             name="--strategy",
@@ -372,7 +372,7 @@ CHECK = Verb(
         "and changes none of your files."
     ),
     options=(
-        START,
+        BASE,
         ARCH,
         Option(
             name="--budget",
@@ -415,9 +415,9 @@ RANK = Verb(
     ),
     options=(
         Option(
-            name="--starts",
+            name="--models",
             value="A,B,...",
-            help="networks as --start of fit takes them; a file of weights with its design as "
+            help="networks as --base of fit takes them; a file of weights with its design as "
             "FILE@timm:NAME (default: those on this computer, at most 6)",
         ),
         LABEL,
@@ -431,8 +431,8 @@ RANK = Verb(
         HELP,
     ),
     examples=(
-        ("warmstart rank photos/ --starts lite0,lite1,timm:resnet18", ""),
-        ("warmstart rank photos/ --starts lite0,my.safetensors@timm:resnet18", ""),
+        ("warmstart rank photos/ --models lite0,lite1,timm:resnet18", ""),
+        ("warmstart rank photos/ --models lite0,my.safetensors@timm:resnet18", ""),
     ),
 )
 
@@ -448,7 +448,7 @@ AUDIT = Verb(
         "an ONNX file, a folder of the Hugging Face hub, a run folder, or the name of a start."
     ),
     options=(
-        Option(name="--base", value="START", help="what MODEL was made from"),
+        Option(name="--base", value="NAME", help="what MODEL was made from"),
         Option(
             name="--arch",
             value="NAME",
@@ -477,8 +477,8 @@ AUDIT = Verb(
     ),
 )
 
-STARTS = Verb(
-    name="starts",
+MODELS = Verb(
+    name="models",
     arguments=("[WORD]",),
     needs=(),
     short="list the networks on this computer to begin from",
@@ -488,8 +488,8 @@ STARTS = Verb(
     ),
     options=(JSON, DEBUG, HELP),
     examples=(
-        ("warmstart starts", ""),
-        ("warmstart fit photos/ --start lite2", "begin from one of them"),
+        ("warmstart models", ""),
+        ("warmstart fit photos/ --base lite2", "begin from one of them"),
     ),
 )
 
@@ -538,7 +538,7 @@ _ALL = (
     SERVE,
     STUDIO,
     REPORT,
-    STARTS,
+    MODELS,
     CACHE,
     COMPLETION,
 )

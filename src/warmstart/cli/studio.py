@@ -20,7 +20,7 @@ STOPPING = "Stopping; what was computed is kept."
 
 def studio(call: Call) -> int:
     """Serve until a signal comes; returns 0 then. Raises: ServeError, DataError, RunFolderError."""
-    from warmstart.request import DEFAULT_START
+    from warmstart.request import DEFAULT_BASE
     from warmstart.run.fit import fit
     from warmstart.studio.studio import StudioOptions as Opening
     from warmstart.studio.studio import opened
@@ -33,7 +33,7 @@ def studio(call: Call) -> int:
         label=values.get("--label"),
         group=values.get("--group"),
         task=cast("AskedTask", values.get("--task", "auto")),
-        start=values.get("--start", DEFAULT_START),
+        base=values.get("--base", DEFAULT_BASE),
         port=int(values.get("--port", "8001")),
     )
     with watcher(call) as watch:

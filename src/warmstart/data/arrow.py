@@ -125,7 +125,7 @@ class RowGroups:
     inside: list[bool] = field(default_factory=list)  # whether the bytes are there
     largest: int = 0  # bytes of a group, unpacked
     unpacked: int = 0  # groups that were unpacked to be read from
-    _starts: list[int] = field(default_factory=list)
+    _models: list[int] = field(default_factory=list)
     _kept: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -134,7 +134,7 @@ class RowGroups:
         unpacked = 0
         with self.opened() as file:
             for number in range(file.num_row_groups):
-                self._starts.append(len(self.inside))
+                self._models.append(len(self.inside))
                 before = unpacked
                 for batch in self._batches(file, number):
                     payloads, paths = cells_of(batch.column(0))
@@ -146,10 +146,10 @@ class RowGroups:
 
     def load(self, row: int) -> bytes:
         """The bytes of a row's image. Raises: DataError saying in short why there are none."""
-        number = bisect_right(self._starts, row) - 1
+        number = bisect_right(self._models, row) - 1
         with self._lock:
             try:
-                cell = self._group(number)[row - self._starts[number]]
+                cell = self._group(number)[row - self._models[number]]
             except Exception as error:  # pyarrow lets a dozen types through on damaged bytes
                 reason = str(error).split("\n")[0] or type(error).__name__
                 raise DataError(f"cannot be read from its table any more ({reason})") from error

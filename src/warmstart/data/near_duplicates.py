@@ -246,7 +246,7 @@ _SCALES = (0.85, 1.18)  # farther poses than any crop of 5 % at both ends needs
 _SHIFT = 0.12
 # Where to begin: as it is; 5 % cropped all round, in either picture; 5 % at one side.
 _CROPS = ((0.95, 0.05), (0.95, -0.05), (1 / 0.95, 1 / 19), (1 / 0.95, -1 / 19))
-STARTS: Poses = np.array(
+MODELS: Poses = np.array(
     [(1, 0, 1, 0), (0.9, 0, 0.9, 0), (1 / 0.9, 0, 1 / 0.9, 0)]
     + [(scale, shift, 1, 0) for scale, shift in _CROPS]
     + [(1, 0, scale, shift) for scale, shift in _CROPS],
@@ -742,7 +742,7 @@ def _promising(small: _Details, near: Rows) -> _Pairs:
         choice = likeness.argmax(axis=1)[row, column]
         found.append((near[rows[row], column], rows[row], choice, best[row, column]))
     partner, row, choice, best = (np.concatenate(part) for part in zip(*found, strict=True))
-    mirrored, poses = choice >= len(STARTS), STARTS[choice % len(STARTS)]
+    mirrored, poses = choice >= len(MODELS), MODELS[choice % len(MODELS)]
     # The row was moved and its partner mirrored; from here on the row is mirrored, then moved.
     poses[mirrored, 1] *= -1
     return _Pairs(partner, row, mirrored, poses, best)
@@ -751,7 +751,7 @@ def _promising(small: _Details, near: Rows) -> _Pairs:
 def _views(small: Pictures) -> NDArray[np.float32]:
     """Pictures from every start, of unit length. Shapes: (m, 32, 32) to (m, starts, 1024)."""
     m = len(small)
-    seen = [warp(small, np.broadcast_to(pose, (m, 4)))[0] for pose in STARTS]
+    seen = [warp(small, np.broadcast_to(pose, (m, 4)))[0] for pose in MODELS]
     return np.stack([_unit(view.reshape(m, -1)) for view in seen], axis=1)
 
 

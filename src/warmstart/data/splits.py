@@ -256,9 +256,9 @@ Cell = tuple[NDArray[np.int64], NDArray[np.int64]]  # the classes in a block, an
 
 def _cells(label: NDArray[np.int64], block: NDArray[np.int64], n_classes: int) -> list[Cell]:
     pairs, sizes = np.unique(block * n_classes + label, return_counts=True)
-    starts = np.flatnonzero(np.diff(pairs // n_classes)) + 1
-    members = np.split(pairs % n_classes, starts)
-    return list(zip(members, np.split(sizes, starts), strict=True))
+    models = np.flatnonzero(np.diff(pairs // n_classes)) + 1
+    members = np.split(pairs % n_classes, models)
+    return list(zip(members, np.split(sizes, models), strict=True))
 
 
 def _order(cells: Sequence[Cell], rng: np.random.Generator) -> NDArray[np.intp]:

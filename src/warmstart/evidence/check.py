@@ -26,7 +26,7 @@ from warmstart.features.machine import freed_memory_kept
 from warmstart.network.weight_file import is_mapped
 from warmstart.planning import fine_tuning, rules
 from warmstart.planning.verdict import (
-    START,
+    BASE,
     Basis,
     Outcome,
     VerdictFacts,
@@ -196,7 +196,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
     What networks without knowledge reach is not measured of one that is streamed: each of them
     would be a copy in memory.
     """
-    if training_data.start is not None and training_data.start.is_drawn:
+    if training_data.base is not None and training_data.base.is_drawn:
         return []
     with freed_memory_kept():
         opened, found = open_probe(training_data), list[Evidence]()
@@ -234,7 +234,7 @@ def judge(
     inspection: Inspection,
     is_tuned: bool = False,
     words: Words = CLASS_WORDS,
-    basis: Basis = START,
+    basis: Basis = BASE,
     probe: Estimate | None = None,
     ships_trained: bool = False,
 ) -> Verdict:

@@ -162,7 +162,7 @@ def measure_distance(probe: Probe) -> Evidence:
         training_data.look.network, to_tensor(probe.images, training_data.prep), parts
     )
     name = (
-        training_data.start.name if training_data.start else ""
+        training_data.base.name if training_data.base else ""
     )  # of the reference sets measured with it
     return distance(layers, parts, np.random.default_rng([training_data.seed, 5]), name)
 

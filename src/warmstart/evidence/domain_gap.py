@@ -80,7 +80,7 @@ class NormLayer(Protocol):
 
 
 def distance(
-    layers: Sequence[NormLayer], n_parts: int, rng: np.random.Generator, start: str = ""
+    layers: Sequence[NormLayer], n_parts: int, rng: np.random.Generator, base: str = ""
 ) -> Evidence:
     """The evidence; `layers` of the early and middle parts only, empty without BatchNorm.
 
@@ -105,7 +105,7 @@ def distance(
     value = max(plain - bias, 0.0)
     spread = 1.96 * float(np.std(boots))
     details: dict[str, float | int | str] = {"layers": len(layers), "parts": n_parts, "bias": bias}
-    place = _place(value, REFERENCES.get(start, ()))
+    place = _place(value, REFERENCES.get(base, ()))
     if place is not None:
         details["percentile"] = place
     return Evidence(

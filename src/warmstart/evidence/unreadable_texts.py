@@ -104,7 +104,7 @@ def language(found: Evidence) -> tuple[Finding, ...]:
     sentence = (
         f"{warned[0].upper()}{warned[1:]}. What it can tell apart are signs of punctuation, "
         "figures and lengths more than words; a start that learnt the language is named with "
-        "--start transformers:FOLDER."
+        "--base transformers:FOLDER."
     )
     return (Finding(kind="language", sentence=sentence),)
 

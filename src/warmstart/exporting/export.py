@@ -347,8 +347,8 @@ def _describe(job: _ExportJob, source: ExportSource, folder: Path, exported: Exp
         summary=read_json(job.run / "summary.json", Summary),
         data_name=job.images.record.name,
         labels=record.classes,
-        start=record.start,
-        base_model=published((*record.lineage, record.start)[0]),
+        base=record.base,
+        base_model=published((*record.lineage, record.base)[0]),
     )
     write_bytes(folder / "README.md", readme(facts).encode())
     write_json(folder / RECORD, exported)

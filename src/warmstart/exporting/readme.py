@@ -56,7 +56,7 @@ class ReadmeFacts:
     summary: Summary
     data_name: str
     labels: tuple[str, ...]
-    start: str
+    base: str
     base_model: str | None
 
     @property
@@ -144,7 +144,7 @@ def _lead(facts: ReadmeFacts) -> str:
     }[facts.summary.task]
     return (
         f"{_ready(facts)}\n\n{does}: {named}. Learnt by warmstart from "
-        f"{facts.summary.data.train:,} examples, from {facts.start}; as "
+        f"{facts.summary.data.train:,} examples, from {facts.base}; as "
         f"{TITLES[facts.exported.to]} it needs no warmstart.\n"
     )
 

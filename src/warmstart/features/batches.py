@@ -195,13 +195,13 @@ _CURES = {"text": "such as minilm", "table": "such as a run that learnt from one
 
 
 def fitted(
-    start: PretrainedModel, collection: Collection, wish: InputWish | None
+    base: PretrainedModel, collection: Collection, wish: InputWish | None
 ) -> PretrainedModel:
     """A start for texts or clips, as long as these need; another start as it is.
 
     Raises: ModelError where the start takes another kind of data.
     """
-    record, inputs, kind = start.record, start.record.preprocessing, collection.record.kind
+    record, inputs, kind = base.record, base.record.preprocessing, collection.record.kind
     if inputs.kind not in _TAKES[kind]:
         taken, held = ("clip" if one == "audio" else one for one in (inputs.kind, kind))
         raise ModelError(
@@ -210,12 +210,12 @@ def fitted(
         )
     if isinstance(inputs, WaveInputs) and wish is not None and wish.sound is not None:
         described = replace(record, preprocessing=replace(inputs, seconds=wish.sound.seconds))
-        return replace(start, record=described, unchanged=start.origin)
+        return replace(base, record=described, unchanged=base.origin)
     if not isinstance(inputs, TextInputs) or (wish is not None and wish.size is not None):
-        return start
+        return base
     longest = max((len(found) for found in all_tokens(collection, inputs)), default=1)
     described = replace(record, preprocessing=replace(inputs, length=_length(longest, inputs)))
-    return replace(start, record=described, unchanged=start.origin)
+    return replace(base, record=described, unchanged=base.origin)
 
 
 def _length(longest: int, inputs: TextInputs) -> int:

@@ -28,7 +28,7 @@ from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
 from warmstart.network.feature_layers import FeatureExtractor, taps
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.nouns import Nouns, nouns_of
@@ -103,16 +103,16 @@ class ChosenEngine:
     engine: Engine | None = None
 
 
-def survey(collection: Collection, start: PretrainedModel) -> EngineSurvey:
+def survey(collection: Collection, base: PretrainedModel) -> EngineSurvey:
     """Cut the network and ask the store what it has of these images."""
-    network = cut_start(start)
-    wanted, prep = taps(network.record), start.record.preprocessing
+    network = partition_base(base)
+    wanted, prep = taps(network.record), base.record.preprocessing
     store, decoder = FeatureCache(default_root()), decoder_name(prep)
     known = store.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
-    runs: tuple[EngineName, ...] = ("torch",) if start.stream else _engines(prep)
-    asked = {name: _key(start, network, wanted, decoder, name) for name in runs}
+    runs: tuple[EngineName, ...] = ("torch",) if base.stream else _engines(prep)
+    asked = {name: _key(base, network, wanted, decoder, name) for name in runs}
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
     return EngineSurvey(
         network=network,
@@ -124,7 +124,7 @@ def survey(collection: Collection, start: PretrainedModel) -> EngineSurvey:
         readable=readable,
         keys=keys,
         missing={key: _missing(store, key, readable) for key in keys.values()},
-        stream=start.stream,
+        stream=base.stream,
     )
 
 
@@ -283,13 +283,13 @@ def _s(seconds: float) -> str:
 
 
 def _key(
-    start: PretrainedModel,
+    base: PretrainedModel,
     network: Network,
     wanted: tuple[FeatureLayer, ...],
     decoder: str,
     engine: EngineName,
 ) -> FeatureKey:
-    record = start.record
+    record = base.record
     return FeatureKey(
         network=record.sha256,
         arch=record.arch,
@@ -298,7 +298,7 @@ def _key(
         preprocessing=record.preprocessing,
         decoder=decoder,
         engine=engine,
-        engine_version=version_between(engine, start.stream),
+        engine_version=version_between(engine, base.stream),
         threads=threads_for(network.record),
     )
 

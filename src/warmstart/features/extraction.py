@@ -80,7 +80,7 @@ class ExtractedFeatures:
 
 def extract_features(
     collection: Collection,
-    start: PretrainedModel,
+    base: PretrainedModel,
     asked: Choice | None = None,
     tell: Callable[[Choice], None] = lambda choice: None,
     kept: int = 0,
@@ -96,7 +96,7 @@ def extract_features(
     """
     with freed_memory_kept():
         for _ in range(TRIES):
-            look = yield from _take(collection, start, asked, tell, kept)
+            look = yield from _take(collection, base, asked, tell, kept)
             if not here().gathered(_lost(look, collection.record.examples))[0]:
                 return look
     raise UsageError(
@@ -115,12 +115,12 @@ def _lost(look: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
 
 def _take(
     collection: Collection,
-    start: PretrainedModel,
+    base: PretrainedModel,
     asked: Choice | None,
     tell: Callable[[Choice], None],
     kept: int,
 ) -> Steps[ExtractedFeatures]:
-    prep, seen = start.record.preprocessing, survey(collection, start)
+    prep, seen = base.record.preprocessing, survey(collection, base)
     examples = collection.record.examples
     chosen, todo = yield from _open(seen, asked)
     tell(chosen.choice)
@@ -140,12 +140,12 @@ def _take(
         engine=chosen.engine,
     )
     try:
-        if start.stream:
+        if base.stream:
             parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
             beside = (
                 KeptRows(kept, seen.store.cache_file(main_key(chosen.key, kept))) if kept else None
             )
-            features = yield from extract_streamed(examples, source, parts, start.stream, beside)
+            features = yield from extract_streamed(examples, source, parts, base.stream, beside)
         else:
             features = yield from extract(examples, source)
         book.flush()
@@ -288,8 +288,8 @@ class StoredThumbnails:
         """The figures of all files."""
         if self._all is not None:
             return self._all.files()
-        starts = range(0, len(self), _ROWS)
-        return joined([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in starts])
+        models = range(0, len(self), _ROWS)
+        return joined([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in models])
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,12 @@ _HEADS = (
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def is_text_start(name: str) -> bool:
+def is_text_base(name: str) -> bool:
     """Whether a start is one for texts, by its name or by the config.json of its folder.
 
     A folder that is called transformers:FOLDER is one: what is wrong with it is said then.
 
-    >>> is_text_start("minilm"), is_text_start("lite0")
+    >>> is_text_base("minilm"), is_text_base("lite0")
     (True, False)
     """
     if name in SHIPPED_TEXT:
@@ -187,10 +187,10 @@ _IMAGE_HEADS = (
 )
 
 
-def is_vision_start(name: str) -> bool:
+def is_vision_base(name: str) -> bool:
     """Whether a start is an encoder of images, by the config.json of its folder.
 
-    >>> is_vision_start("lite0")
+    >>> is_vision_base("lite0")
     False
     """
     folder = folder_of(name)
@@ -286,10 +286,10 @@ _AUDIO_HEADS = (
 )
 
 
-def is_wave_start(name: str) -> bool:
+def is_wave_base(name: str) -> bool:
     """Whether a start is an encoder of sounds, by the config.json of its folder.
 
-    >>> is_wave_start("lite0")
+    >>> is_wave_base("lite0")
     False
     """
     folder = folder_of(name)

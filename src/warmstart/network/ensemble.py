@@ -17,7 +17,7 @@ from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.trace import shallow_copy
 
-NAME = "start"  # of the submodule
+NAME = "base"  # of the submodule
 
 
 def may_stand_beside(network: Network, cut: int) -> bool:
@@ -43,10 +43,10 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
 
     >>> from warmstart.network.load import load
     >>> from warmstart.network.partition import cut
-    >>> start = load("lite0")
-    >>> network = cut(start.module, start.record.preprocessing)
+    >>> base = load("lite0")
+    >>> network = cut(base.module, base.record.preprocessing)
     >>> both = put_beside(network, network.trunk, 12)
-    >>> sorted(both.trunk.start._modules) == sorted(network.trunk._modules)
+    >>> sorted(both.trunk.base._modules) == sorted(network.trunk._modules)
     True
     """
     upper = _upper(network, cut)

@@ -25,8 +25,8 @@ def taps(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
     `neck`, which stands for the last part's `avg` where the two are equal.
 
     >>> from warmstart.network import load, partition
-    >>> start = load.load("lite0")
-    >>> offered = taps(partition.cut(start.module, start.record.preprocessing).record)
+    >>> base = load.load("lite0")
+    >>> offered = taps(partition.cut(base.module, base.record.preprocessing).record)
     >>> [tap.name for tap in (*offered[:2], *offered[-2:])]
     ['1.avg', '1.grid2', '18.grid2', '18.neck']
     """
@@ -102,7 +102,7 @@ class LayerOrder:
         main = self._walk(trunk, range(1, cut + 1), inputs, found, "")
         other = main.clone()  # layers may work in place
         self._finish(trunk, cut, main, found, "")
-        self._finish(trunk.get_submodule(self.beside.name), cut, other, found, "start")
+        self._finish(trunk.get_submodule(self.beside.name), cut, other, found, "base")
         return tuple(found[tap].float() for tap in self.taps)
 
     def onward(

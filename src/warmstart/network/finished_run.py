@@ -36,7 +36,7 @@ class FinishedRunModel(PretrainedModel):
     """A start that was a run: `head` answers from `taps`; `added` are blocks of earlier runs.
 
     `module` has a drawn classifier that nothing may read, and not the blocks: cut it with
-    `cut_start`.
+    `partition_base`.
     """
 
     head: MultiLayerHead
@@ -118,24 +118,24 @@ def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...
     return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
 
-def change(start: FinishedRunModel, wish: InputWish) -> FinishedRunModel:
+def change(base: FinishedRunModel, wish: InputWish) -> FinishedRunModel:
     """The same start for other inputs. Raises: ModelError if it cannot be done."""
-    before = _size(start.module)
-    module, record, changes = change_inputs(start.module, start.record, wish)
-    if not changes and record.preprocessing == start.record.preprocessing:
-        return start
-    both = f"{record.sha256} {start.record.sha256}"  # the latter tells the added blocks too
+    before = _size(base.module)
+    module, record, changes = change_inputs(base.module, base.record, wish)
+    if not changes and record.preprocessing == base.record.preprocessing:
+        return base
+    both = f"{record.sha256} {base.record.sha256}"  # the latter tells the added blocks too
     described = replace(
         record,
         sha256=hashlib.sha256(both.encode()).hexdigest(),
-        parameters=start.record.parameters + _size(module) - before,
+        parameters=base.record.parameters + _size(module) - before,
     )
     return replace(
-        start,
+        base,
         module=module,
         record=described,
-        changes=(*start.changes, *changes),
-        unchanged=start.origin,
+        changes=(*base.changes, *changes),
+        unchanged=base.origin,
     )
 
 
@@ -143,37 +143,37 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def cut_start(start: PretrainedModel) -> Network:
+def partition_base(base: PretrainedModel) -> Network:
     """Cut a start into parts. Of a run: with the blocks that it added, and its own head.
 
     Raises: ModelError if the network does not take the inputs that its record names.
 
     >>> from warmstart.network.load import load
-    >>> len(cut_start(load("lite0")).parts)
+    >>> len(partition_base(load("lite0")).parts)
     18
     """
-    if not isinstance(start, FinishedRunModel):
-        return _cut_once(start)
-    network = cut(start.module, start.record.preprocessing)
-    return _with_head(graft(network, start.added) if start.added else network, start)
+    if not isinstance(base, FinishedRunModel):
+        return _cut_once(base)
+    network = cut(base.module, base.record.preprocessing)
+    return _with_head(graft(network, base.added) if base.added else network, base)
 
 
-def _cut_once(start: PretrainedModel) -> Network:
+def _cut_once(base: PretrainedModel) -> Network:
     """The cut of the same weights for the same inputs is kept, where something is."""
-    record, kept = start.record, at_hand()
+    record, kept = base.record, at_hand()
     if kept is None:
-        return cut(start.module, record.preprocessing)
+        return cut(base.module, record.preprocessing)
     key = "cut", record.sha256, record.preprocessing
     n_bytes = 4 * record.parameters
-    return kept.get(key, n_bytes, lambda: cut(start.module, record.preprocessing))
+    return kept.get(key, n_bytes, lambda: cut(base.module, record.preprocessing))
 
 
-def _with_head(network: Network, start: FinishedRunModel) -> FinishedRunNetwork:
+def _with_head(network: Network, base: FinishedRunModel) -> FinishedRunNetwork:
     """The run's head in place of the drawn classifier, under a name that is free."""
     # By what the trunk holds, not by the owner's name: a part may be called "head" as well.
     trunk = network.trunk.state_dict()
     kept = {name: owner for name, owner in network.owners.items() if name in trunk}
-    own = list(start.head.state_dict())
+    own = list(base.head.state_dict())
     name = HEAD
     while any(f"{name}.{tensor}" in kept for tensor in own):
         name = f"run_{name}"
@@ -181,9 +181,9 @@ def _with_head(network: Network, start: FinishedRunModel) -> FinishedRunNetwork:
         trunk=network.trunk,
         parts=network.parts,
         neck=network.neck,
-        classifier=start.head,
+        classifier=base.head,
         owners=kept | {f"{name}.{tensor}": "head" for tensor in own},
         steps=replace(network.steps, classifier=name),
-        record=replace(network.record, head_parameters=_size(start.head)),
-        scan=plan_scan(network, start.taps),
+        record=replace(network.record, head_parameters=_size(base.head)),
+        scan=plan_scan(network, base.taps),
     )

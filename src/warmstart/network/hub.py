@@ -64,9 +64,9 @@ def download_url(url: str) -> Path | None:
     path = _checkpoint(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.stem.rsplit("-", 1)
-    hash_start = stem[1] if len(stem) == 2 and len(stem[1]) == 8 else None
+    hash_base = stem[1] if len(stem) == 2 and len(stem[1]) == 8 else None
     try:
-        torch.hub.download_url_to_file(url, str(path), hash_start, progress=False)
+        torch.hub.download_url_to_file(url, str(path), hash_base, progress=False)
     except (OSError, RuntimeError):
         return None
     return path

@@ -37,9 +37,9 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
     Blocks that were added count; low-rank updates do not.
 
     >>> from warmstart.network import load, partition
-    >>> start = load.load("lite0")
-    >>> network = partition.cut(start.module, start.record.preprocessing)
-    >>> tensors_of(network).keys() == start.module.state_dict().keys()
+    >>> base = load.load("lite0")
+    >>> network = partition.cut(base.module, base.record.preprocessing)
+    >>> tensors_of(network).keys() == base.module.state_dict().keys()
     True
     """
     found = base_tensors(network.trunk)
@@ -76,8 +76,8 @@ def write_ledger(
     >>> from warmstart.network import load, partition, surgery
     >>> from warmstart.records.network import FeatureLayer
     >>> import torch
-    >>> start = load.load("lite0")
-    >>> network = partition.cut(start.module, start.record.preprocessing)
+    >>> base = load.load("lite0")
+    >>> network = partition.cut(base.module, base.record.preprocessing)
     >>> taken = take_digests(network)
     >>> head = torch.zeros(2, 1280), torch.zeros(2)
     >>> model = surgery.assemble(network, [FeatureLayer(part=18, pool="neck")], *head)

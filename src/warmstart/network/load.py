@@ -28,9 +28,9 @@ from warmstart.network.architectures import (
     split_arch,
 )
 from warmstart.network.encoder_bases import (
-    is_text_start,
-    is_vision_start,
-    is_wave_start,
+    is_text_base,
+    is_vision_base,
+    is_wave_base,
     load_text,
     load_vision,
     load_wave,
@@ -55,7 +55,7 @@ from warmstart.records.network import BaseModelRecord, InputChange
 # ---- An architecture filled with the tensors of a file: in memory, or as windows on the file.
 
 
-_CURE = "check --arch, or take over what fits with --set start.partial=true"
+_CURE = "check --arch, or take over what fits with --set base.partial=true"
 
 
 def filled(
@@ -134,7 +134,7 @@ class PretrainedModel:
 
 
 def load(
-    start: str | Path | nn.Module = DEFAULT,
+    base: str | Path | nn.Module = DEFAULT,
     *,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
@@ -151,15 +151,15 @@ def load(
     Raises: ModelError if the start is unknown, cannot be fetched, is damaged or does not fit,
     or cannot be changed as wished.
 
-    >>> start = load("lite0")
-    >>> start.record.classes, start.module.training
+    >>> base = load("lite0")
+    >>> base.record.classes, base.module.training
     (1000, False)
     >>> load("lite0", inputs=InputWish(channels=1)).changes[0].shape_after
     (32, 1, 3, 3)
     """
     if inputs is None:
-        return _load(start, arch, preprocessing, InputWish())
-    found = _load(start, arch, preprocessing, inputs)
+        return _load(base, arch, preprocessing, InputWish())
+    found = _load(base, arch, preprocessing, inputs)
     module, record, changes = change_inputs(found.module, found.record, inputs)
     return replace(
         found,
@@ -171,25 +171,25 @@ def load(
 
 
 def _load(
-    start: str | Path | nn.Module,
+    base: str | Path | nn.Module,
     arch: str | None,
     preprocessing: Preprocessing | None,
     inputs: InputWish,
 ) -> PretrainedModel:
-    if isinstance(start, nn.Module):
-        return _from_module(start, preprocessing, inputs)
-    name = str(start)
+    if isinstance(base, nn.Module):
+        return _from_module(base, preprocessing, inputs)
+    name = str(base)
     if name in SHIPPED:
         return _from_package(name, preprocessing)
-    if is_wave_start(name):
+    if is_wave_base(name):
         module, record = load_wave(name)
         return PretrainedModel(module=module, record=record)
-    if is_vision_start(name):
+    if is_vision_base(name):
         module, record = load_vision(name, preprocessing)
         return PretrainedModel(module=module, record=record)
     if is_timm_folder(name):
         return _from_timm_folder(name, preprocessing)
-    if is_text_start(name):
+    if is_text_base(name):
         module, record = load_text(name)
         return PretrainedModel(module=module, record=record)
     if name.startswith("timm:"):
@@ -212,7 +212,7 @@ def _from_package(name: str, preprocessing: Preprocessing | None) -> PretrainedM
     module = build(shipped.arch)
     weights = by_order(module.state_dict(), read_weights(path), shipped.package)
     module.load_state_dict(weights)
-    return _start(
+    return _base(
         module,
         preprocessing or shipped.preprocessing,
         name=name,
@@ -227,7 +227,7 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> PretrainedMode
     config = published_config(network)
     if not config:
         raise ModelError(
-            f"{name} has no published weights; pass a file with --start FILE --arch {name}."
+            f"{name} has no published weights; pass a file with --base FILE --arch {name}."
         )
     path = hub.find_published(config) or hub.download_published(config)
     if path is None:
@@ -236,14 +236,14 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> PretrainedMode
     check_finite(weights, path.name)
     chosen = preprocessing or preprocessing_of(name)
     module = build_pretrained(name, weights, chosen.size)
-    return _start(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
+    return _base(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
 
 
 def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     folder = timm_folder_of(name)
     module, arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    return _start(
+    return _base(
         module, preprocessing or usual, name=name, title=title, arch=arch, source=str(folder)
     )
 
@@ -257,7 +257,7 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Pretrai
     if path is None:
         raise ModelError(_unreachable(name))
     module, _, _ = filled(name, path, preprocessing, InputWish())
-    return _start(
+    return _base(
         module,
         preprocessing or preprocessing_of(name),
         name=name,
@@ -277,7 +277,7 @@ def _from_file(
         )
     split_arch(arch)
     module, weights, changes = filled(arch, path, preprocessing, inputs)
-    start = _start(
+    base = _base(
         module,
         preprocessing or for_channels(preprocessing_of(arch), module, inputs.channels or 1),
         name=str(path),
@@ -285,15 +285,15 @@ def _from_file(
         arch=arch,
         source=str(path),
     )
-    start = replace(start, stream=inputs.stream)
+    base = replace(base, stream=inputs.stream)
     if not changes:
-        return start
+        return base
     sizes = (t.numel() for n, t in weights.items() if n.rpartition(".")[2] not in STATISTICS)
     return replace(
-        start,
+        base,
         changes=changes,
         drawn=frozenset(change.tensor for change in changes if change.fate == "new"),
-        unchanged=replace(start.record, sha256=tensor_digest(weights), parameters=sum(sizes)),
+        unchanged=replace(base.record, sha256=tensor_digest(weights), parameters=sum(sizes)),
     )
 
 
@@ -313,7 +313,7 @@ def _from_module(
     usual = preprocessing_from(config) if config else IMAGENET
     if inputs.channels is not None or not config:
         usual = for_channels(usual, own, inputs.channels or 1)
-    return _start(
+    return _base(
         own,
         preprocessing or usual,
         name=f"module:{kind}",
@@ -323,7 +323,7 @@ def _from_module(
     )
 
 
-def _start(
+def _base(
     module: nn.Module,
     preprocessing: Preprocessing,
     *,
@@ -358,7 +358,7 @@ def _unreachable(name: str) -> str:
     return (
         f"{name} is not on this machine and cannot be downloaded. Use the default start, or "
         f"save its weights as {network}.safetensors and pass "
-        f"--start {network}.safetensors --arch {name}."
+        f"--base {network}.safetensors --arch {name}."
     )
 
 

@@ -68,8 +68,8 @@ def bare_parts(network: Network) -> frozenset[str]:
     """Names of the parts that have no layer for low-rank updates.
 
     >>> from warmstart.network import load, partition
-    >>> start = load.load("lite0")
-    >>> sorted(bare_parts(partition.cut(start.module, start.record.preprocessing)))
+    >>> base = load.load("lite0")
+    >>> sorted(bare_parts(partition.cut(base.module, base.record.preprocessing)))
     ['conv_stem']
     """
     bare = set()

@@ -103,7 +103,7 @@ def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> InputChange:
     )
 
 
-def carried(start_changes: Sequence[InputChange], module: nn.Module) -> float:
+def carried(base_changes: Sequence[InputChange], module: nn.Module) -> float:
     """The share of a network's parameters, its classifier apart, that come from the start.
 
     Tensors that were reshaped count as carried over.
@@ -116,7 +116,7 @@ def carried(start_changes: Sequence[InputChange], module: nn.Module) -> float:
     """
     head = _head(module)
     sizes = {n: p.numel() for n, p in module.named_parameters() if not n.startswith(head)}
-    new = sum(sizes.get(c.tensor, 0) for c in start_changes if c.fate == "new")
+    new = sum(sizes.get(c.tensor, 0) for c in base_changes if c.fate == "new")
     total = sum(sizes.values())
     return 1 - new / total if total else 1.0
 

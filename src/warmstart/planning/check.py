@@ -51,7 +51,7 @@ SOUND_LIMITS: dict[str, tuple[Test, str]] = {
     "input.range_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
 }
 _LIMITS: dict[str, tuple[Test, str]] = {
-    "start": _TEXT,
+    "base": _TEXT,
     "arch": _TEXT,
     "strategy": _TEXT,
     "partial": _SWITCH,
@@ -368,7 +368,7 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
 
 def _check_parts(plan: Plan, network: NetworkRecord) -> None:
     """The parts of the network in its order, what is added, the output."""
-    start = plan.start.value
+    base = plan.base.value
     for name, count in Counter(part.name for part in plan.parts).items():
         if count > 1:
             raise PlanError(f"the plan has part {name} {count} times; keep one.")
@@ -377,7 +377,7 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
         if found != expected.name:
             has = f"has part {found}" if found is not None else f"ends after {place} parts"
             raise PlanError(
-                f"the plan was made for another network: it {has}, {start} has {expected.name} "
+                f"the plan was made for another network: it {has}, {base} has {expected.name} "
                 f"at place {place + 1}; {AGAIN}."
             )
     above = plan.parts[len(network.parts) :]
@@ -387,7 +387,7 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
     for part in above[:-1]:
         if part.action.value != "added":
             raise PlanError(
-                f"the plan was made for another network: it has part {part.name}, which {start} "
+                f"the plan was made for another network: it has part {part.name}, which {base} "
                 f"has not; {AGAIN}."
             )
         if part.name != (name := added_name(taken)):
@@ -398,7 +398,7 @@ def _check_parts(plan: Plan, network: NetworkRecord) -> None:
     for part in plan.parts[: len(network.parts)]:
         if part.action.value in ("added", "replaced"):
             raise PlanError(
-                f"the plan has part {part.name} {part.action.value}; {start} has it, so it can "
+                f"the plan has part {part.name} {part.action.value}; {base} has it, so it can "
                 "be frozen, tuned, low-rank or fresh."
             )
 

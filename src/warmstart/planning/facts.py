@@ -89,7 +89,7 @@ class NetworkFacts:
 class Wishes:
     """What the user set; a wish always wins. `given` names the options that were typed."""
 
-    start: str
+    base: str
     strategy: str
     budget: Budget
     seed: int

@@ -67,9 +67,9 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     """
     head, training = _head(built, file, given), _training(built, file, given)
     plan = replace(file, head=head, training=training, columns=built.columns)
-    if "start" in given:
-        plan = replace(plan, start=built.start, partial=built.partial, input=built.input)
-    if {"start", "arch"} & given:
+    if "base" in given:
+        plan = replace(plan, base=built.base, partial=built.partial, input=built.input)
+    if {"base", "arch"} & given:
         plan = replace(plan, arch=built.arch)
     if "strategy" in given:
         return replace(plan, strategy=built.strategy, parts=built.parts)

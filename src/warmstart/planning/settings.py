@@ -72,13 +72,13 @@ PATHS: dict[str, Kind] = {
     "input.range_db": "number",
 }
 # What the load and the look have followed already.
-EARLY = ("start.partial", "training.engine", "training.stream")
+EARLY = ("base.partial", "training.engine", "training.stream")
 COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {
     "training.seed": "use --seed",
     "head.permutations": "use --budget",
-    "start": "use --start",
+    "base": "use --base",
     "arch": "use --arch",
     "strategy": "use --strategy",
 }
@@ -161,7 +161,7 @@ def check_path(path: str, text: str) -> None:
         f"did you mean {like}?"
         if like
         else (
-            "there are training.NAME, head.NAME, input.NAME, start.partial, column.NAME, "
+            "there are training.NAME, head.NAME, input.NAME, base.partial, column.NAME, "
             "part.NAME.action and part.NAME.rate."
         )
     )

@@ -29,14 +29,14 @@ class Basis:
     nouns: Nouns = IMAGES  # what the examples are called
 
 
-START = Basis(
+BASE = Basis(
     given="from this base model",
     head="The linear probe (a new head on the frozen network)",
     training="Fine-tuning",
     did="{} was fine-tuned",
     untried="only linear probes on the frozen network were compared",
 )
-OWN = replace(START, given="with your network")
+OWN = replace(BASE, given="with your network")
 # A network that was drawn at random has learnt nothing that labels could be learnt from.
 BLANK = Basis(
     given="from these columns",
@@ -48,16 +48,16 @@ BLANK = Basis(
 )
 
 
-def basis_of(start: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
+def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
     """The words for a start; of a network of the user's own nobody knows what it has learnt.
 
     >>> basis_of(None).given
     'from this base model'
     """
-    if start is not None and start.is_drawn:
+    if base is not None and base.is_drawn:
         return replace(BLANK, nouns=nouns)
-    is_own = start is not None and start.arch.startswith("module:")
-    return replace(OWN if is_own else START, nouns=nouns)
+    is_own = base is not None and base.arch.startswith("module:")
+    return replace(OWN if is_own else BASE, nouns=nouns)
 
 
 SIGNAL_P = 0.01
@@ -177,7 +177,7 @@ def sentence(
     n: int,
     accuracy: float,
     words: Words = CLASS_WORDS,
-    basis: Basis = START,
+    basis: Basis = BASE,
 ) -> str:
     """The verdict of the evidence, for someone who never trained a network.
 
@@ -250,7 +250,7 @@ def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
     return "head" if outcome.gain.high < LITTLE else "unclear"
 
 
-def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = START) -> str:
+def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = BASE) -> str:
     """What fine-tuning did, as a sentence in the past tense; nothing where it was not tried."""
     gain = outcome.gain
     if gain is None:

@@ -66,7 +66,7 @@ def own_choices(plan: Plan) -> Iterator[str]:
 
     Parts that follow from a strategy of the user's own are not listed one by one.
     """
-    named: dict[str, Choice | None] = {"start": plan.start, "strategy": plan.strategy}
+    named: dict[str, Choice | None] = {"base": plan.base, "strategy": plan.strategy}
     for section, record in (
         ("training", plan.training),
         ("head", plan.head),

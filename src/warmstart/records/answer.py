@@ -16,8 +16,8 @@ class ModelRecord:
 
     task: Task
     arch: str  # "timm:…", "torchvision:…", or "module:…" for a network of the user's own
-    start: str
-    start_sha256: str
+    base: str
+    base_sha256: str
     head: str  # which of the plan's candidates was chosen
     penalty: float
     taps: tuple[FeatureLayer, ...]

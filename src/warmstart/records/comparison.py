@@ -28,7 +28,7 @@ class ComparedRun:
     path: str
     strategy: str  # what was shipped
     why: str
-    start: str
+    base: str
     verdict: VerdictKind
     value: float
     low: float
@@ -136,7 +136,7 @@ class Ranking:
     least work among the best and those that tie with it.
     """
 
-    starts: tuple[RankedModel, ...]
+    models: tuple[RankedModel, ...]
     ties: tuple[tuple[str, ...], ...]
     take: str
     because: str  # why that one

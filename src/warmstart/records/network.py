@@ -86,12 +86,12 @@ class FeatureLayer:
     """Where features are taken: after part `part` (1..P), pooled by `pool`.
 
     `neck` (only for the last part) is what the original head's linear layer sees. `of` says
-    whose layers: "" those of the network, "start" those of the start that stand beside them.
+    whose layers: "" those of the network, "base" those of the start that stand beside them.
     """
 
     part: int
     pool: Pool
-    of: Literal["", "start"] = ""
+    of: Literal["", "base"] = ""
 
     @property
     def name(self) -> str:
@@ -132,7 +132,7 @@ class Ledger:
 
 
 GroupState = Literal[
-    "frozen", "frozen in name only", "moved", "another shape", "only in MODEL", "only in START"
+    "frozen", "frozen in name only", "moved", "another shape", "only in MODEL", "only in BASE"
 ]
 
 

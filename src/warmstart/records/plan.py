@@ -143,7 +143,7 @@ class Plan:
     `parts` go from the input to the output: 1..P, layers that were added, then "output".
     """
 
-    start: Choice
+    base: Choice
     strategy: Choice
     parts: tuple[BlockPlan, ...]
     head: HeadPlan

@@ -266,7 +266,7 @@ class Summary:
     fine_tuning_gain: FineTuningGain | None
     test: TestScores | None
     data: DataCounts
-    start: TensorCounts
+    base: TensorCounts
     frozen: FrozenProof
     guards: tuple[GuardNote, ...]
     findings: tuple[Finding, ...]

@@ -17,7 +17,7 @@ LEAKED = 0.01  # of the test set, from which on leaks come first
 SHOWN = 3  # thumbnails on a card
 # What further commands must be told again of the data and of the base model.
 TABLE = ("label", "text", "kind", "task", "group")
-TOLD = ("start", "arch", "test", *TABLE, "relabel")
+TOLD = ("base", "arch", "test", *TABLE, "relabel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

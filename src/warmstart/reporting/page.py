@@ -11,7 +11,7 @@ from warmstart.reporting.data import data_section
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen
-from warmstart.reporting.plan import plan_section, start_section
+from warmstart.reporting.plan import base_section, plan_section
 from warmstart.reporting.proof import proof_section
 from warmstart.reporting.training import training_section
 from warmstart.reporting.verdict import verdict_section
@@ -240,7 +240,7 @@ POLICY = (
 )
 SECTIONS = {
     "data": data_section,
-    "start": start_section,
+    "base": base_section,
     "verdict": verdict_section,
     "plan": plan_section,
     "training": training_section,
@@ -254,7 +254,7 @@ SECTIONS = {
 OTHER = {
     "data": data_section,
     "answers": other_tasks.answers_section,
-    "start": start_section,
+    "base": base_section,
     "verdict": verdict_section,
     "plan": plan_section,
     "training": training_section,
@@ -268,7 +268,7 @@ PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
 }
 
 
-TITLES = {"start": "Base model", "beside": "Other methods"}  # where the id is not the title
+TITLES = {"base": "Base model", "beside": "Other methods"}  # where the id is not the title
 
 
 def page(facts: ReportFacts) -> str:

@@ -136,7 +136,7 @@ def _choices(plan: Plan) -> str:
 def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
     """Every choice of a plan with its name; equal ones of neighbouring layers only once."""
     named = {
-        "start": plan.start,
+        "base": plan.base,
         "arch": plan.arch,
         "partial": plan.partial,
         "strategy": plan.strategy,
@@ -175,21 +175,21 @@ def _shown(value: object) -> str:
 # ---- Start: what it began from, and where in it the useful knowledge lies.
 
 
-def start_section(facts: ReportFacts) -> str:
+def base_section(facts: ReportFacts) -> str:
     """The pretrained network, what it knows of these images, and in which layer."""
-    start = facts.summary.start
+    base = facts.summary.base
     parts = len(facts.network.parts) if facts.network is not None else 0
-    rows = [(facts.title, "base model"), (f"{start.parameters / 1e6:.1f} M", "weights")]
+    rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{parts}", "layers")] if parts else []
     distance = facts.evidence("distance")
     return html.section(
-        "start",
+        "base",
         "Base model: what it began from",
         html.figures(rows),
         html.side_by_side(_knowledge(facts), _depth(facts)),
         html.paragraph(distance.meaning if distance is not None else ""),
-        html.paragraph(f"Weights: {start.name}, SHA-256 {start.sha256}", "note")
-        if start.sha256
+        html.paragraph(f"Weights: {base.name}, SHA-256 {base.sha256}", "note")
+        if base.sha256
         else "",
     )
 

@@ -102,7 +102,7 @@ def _held(path: Path) -> Iterator[dict[str, Any]]:
 
 
 OPTIONS = (
-    "start",
+    "base",
     "arch",
     "strategy",
     "budget",
@@ -418,7 +418,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     tested = [one for one in said if one.split == "test"]
     return ReportFacts(
         place=place,
-        title=title_of(summary.start.name),
+        title=title_of(summary.base.name),
         summary=summary,
         repeat=repeat_of(run, place),
         data=data,

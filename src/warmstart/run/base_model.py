@@ -44,7 +44,7 @@ from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkReco
 from warmstart.records.plan import Choice
 from warmstart.records.recording import Clock
 from warmstart.records.summary import Estimate
-from warmstart.request import DEFAULT_START, Request
+from warmstart.request import DEFAULT_BASE, Request
 from warmstart.run import lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.cleaning import near_copies, settle
@@ -65,7 +65,7 @@ class ExtractedModel:
 
     name: str
     arch: str | None
-    start: BaseModelRecord
+    base: BaseModelRecord
     network: NetworkRecord
     taps: tuple[FeatureLayer, ...]
     features: ExtractedRows
@@ -100,18 +100,18 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         rng,
         inflation=1.0 if labelled.holdout else MODEL_VARIANCE,
     )
-    starts = {
+    models = {
         index: _record(light[index], gap)
         for index, gap in zip(standing.order, standing.to_best, strict=True)
     }
-    groups = [[starts[index] for index in group] for group in standing.ties]
-    take = min(groups[0], key=lambda start: (start.macs, start.parameters))
+    groups = [[models[index] for index in group] for group in standing.ties]
+    take = min(groups[0], key=lambda base: (base.macs, base.parameters))
     labels = labelled.labels[held]
     return Ranking(
-        starts=tuple(starts.values()),
+        models=tuple(models.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
         take=take.name,
-        because=_because(take, groups[0], list(starts.values()), n, labelled),
+        because=_because(take, groups[0], list(models.values()), n, labelled),
         n=n,
         guess=labelled.target.blind_score(labels),
         task=None if labelled.target.task == "classify" else labelled.target.task,
@@ -120,7 +120,7 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
 
 
 def _work(looked: ExtractedModel) -> tuple[int, int]:
-    return sum(part.macs for part in looked.network.parts), looked.start.parameters
+    return sum(part.macs for part in looked.network.parts), looked.base.parameters
 
 
 def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
@@ -128,7 +128,7 @@ def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
     macs, parameters = _work(looked)
     return RankedModel(
         name=looked.name,
-        title=looked.start.title,
+        title=looked.base.title,
         arch=looked.arch,
         value=claim.value,
         low=claim.low,
@@ -148,21 +148,21 @@ def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
 def _because(
     take: RankedModel,
     best: Sequence[RankedModel],
-    starts: Sequence[RankedModel],
+    models: Sequence[RankedModel],
     n: int,
     labelled: LabelledRows,
 ) -> str:
     """Why this one: how often it is right, and what the others would bring."""
     shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
     text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
-    others = [start for start in best if start is not take]
+    others = [base for base in best if base is not take]
     if others:
         verb = "ties" if len(others) == 1 else "tie"
         names = _list([_tied(other, take) for other in others])
         return f"{text}; {names} {verb} with it: the difference could be chance"
-    if len(starts) == 1:
+    if len(models) == 1:
         return f"{text}; no other start was looked at"
-    gap = starts[1]
+    gap = models[1]
     low, middle, high = (
         100 * abs(d) for d in (gap.difference_high, gap.difference, gap.difference_low)
     )
@@ -185,7 +185,7 @@ def _list(items: Sequence[str]) -> str:
 SCRATCH = "scratch"  # the start for tables where none is named: a network that knows nothing
 
 
-def table_start(start: Any, collection: Collection, seed: int) -> PretrainedModel:
+def table_base(base: Any, collection: Collection, seed: int) -> PretrainedModel:
     """The network for these columns: drawn anew, or a run's, its columns kept by name.
 
     Raises: ModelError for a start that takes something else, RunFolderError for a run that is
@@ -193,38 +193,38 @@ def table_start(start: Any, collection: Collection, seed: int) -> PretrainedMode
     """
     record = collection.record
     inputs = TableInputs(columns=record.columns)
-    if start == SCRATCH:
+    if base == SCRATCH:
         n_outputs = max(len(record.classes), 1)  # of an output that is never used
         module = draw(inputs, n_outputs, seed)
         return PretrainedModel(module=module, record=describe(module, inputs, n_outputs))
-    if not lineage.is_run(start):
-        shown = start if isinstance(start, str) else type(start).__name__
+    if not lineage.is_run(base):
+        shown = base if isinstance(base, str) else type(base).__name__
         raise ModelError(
-            f"{shown} takes no rows of a table; name a run that learnt from one (--start "
-            "runs/NAME), or leave --start away: then a network is trained from nothing."
+            f"{shown} takes no rows of a table; name a run that learnt from one (--base "
+            "runs/NAME), or leave --base away: then a network is trained from nothing."
         )
-    return change_columns(lineage.start_from_run(Path(start)), inputs)
+    return change_columns(lineage.base_from_run(Path(base)), inputs)
 
 
-def tensor_start(start: Any, collection: Collection) -> PretrainedModel:
+def tensor_base(base: Any, collection: Collection) -> PretrainedModel:
     """The user's own network, which is given the tensors as they are. Raises: ModelError."""
-    if not isinstance(start, nn.Module):
+    if not isinstance(base, nn.Module):
         raise ModelError(
             f"{collection.wording.source} holds tensors, which a network of your own takes: give "
             "it with start=network."
         )
     inputs: Any = tensor_inputs(collection)  # for a module `load` only notes it down
-    return load(start, preprocessing=inputs)
+    return load(base, preprocessing=inputs)
 
 
 UNASKED = 6  # starts looked at, at most, where none are named
-LARGE = 100_000_000  # parameters above which --start auto leaves a network alone
+LARGE = 100_000_000  # parameters above which --base auto leaves a network alone
 
 
-def choose_start(
+def choose_base(
     asked: Request, collection: Collection, clock: Clock
 ) -> Steps[tuple[Request, PretrainedModel]]:
-    """Load the start; under `--start auto` the one that a ranking of those on disk says to take.
+    """Load the start; under `--base auto` the one that a ranking of those on disk says to take.
 
     The request that comes back names it, with the reason. Raises: ModelError if the start
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
@@ -238,22 +238,22 @@ def choose_start(
                 f"--arch {asked.arch}: rows of a table are learnt by a network of warmstart's own; "
                 "leave it away."
             )
-        return asked, table_start(asked.start, collection, asked.seed)
+        return asked, table_base(asked.base, collection, asked.seed)
     if kind == "tensor":
-        return asked, tensor_start(asked.start, collection)
+        return asked, tensor_base(asked.base, collection)
     wish = input_wish(asked, collection)
-    if not asked.start_is_auto:
+    if not asked.base_is_auto:
         asked = replace(asked, stream=here().same(settle_stream(asked)))
         if asked.stream is not None:
             wish = replace(wish, stream=str(asked.stream.value))
-        start = open_start(asked.start, asked.arch, asked.preprocessing, wish)
-        check_waves(asked, start.record)
-        return asked, fitted(start, collection, wish)
+        base = open_base(asked.base, asked.arch, asked.preprocessing, wish)
+        check_waves(asked, base.record)
+        return asked, fitted(base, collection, wish)
     clock.lap("read")
     choice = yield from _ranked(asked, collection, wish)
-    start = fitted(open_start(str(choice.value), inputs=wish), collection, wish)
+    base = fitted(open_base(str(choice.value), inputs=wish), collection, wish)
     clock.lap("look")
-    return replace(asked, start=choice.value, start_choice=choice), start
+    return replace(asked, base=choice.value, base_choice=choice), base
 
 
 def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
@@ -261,8 +261,8 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
     kind = collection.record.kind
     names, left_out = on_disk(LARGE, kind)
     if len(names) < 2:
-        only = names[0] if names else DEFAULTS.get(kind, DEFAULT_START)
-        why = "the only start on this computer that --start auto looks at"
+        only = names[0] if names else DEFAULTS.get(kind, DEFAULT_BASE)
+        why = "the only start on this computer that --base auto looks at"
         return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
     ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out, inputs=wish)
     choice = here().same(
@@ -279,16 +279,16 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
 
 def with_default(asked: Request, collection: Collection) -> Request:
     """The request with the usual start for this kind of data, where none was named."""
-    usual = DEFAULTS.get(collection.record.kind, DEFAULT_START)
-    if asked.start is not DEFAULT_START and asked.start != DEFAULT_START:
+    usual = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
+    if asked.base is not DEFAULT_BASE and asked.base != DEFAULT_BASE:
         return asked
-    if usual == DEFAULT_START or (asked.given is not None and "start" in asked.given):
+    if usual == DEFAULT_BASE or (asked.given is not None and "base" in asked.given):
         return asked
-    return replace(asked, start=usual, given=asked.typed)
+    return replace(asked, base=usual, given=asked.typed)
 
 
-def open_start(
-    start: Any,
+def open_base(
+    base: Any,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     inputs: InputWish | None = None,
@@ -298,10 +298,10 @@ def open_start(
     Raises: ModelError if it cannot be loaded or changed for such inputs, RunFolderError for
     a run that is none.
     """
-    if lineage.is_run(start):
-        run = lineage.start_from_run(Path(start), arch, preprocessing)
+    if lineage.is_run(base):
+        run = lineage.base_from_run(Path(base), arch, preprocessing)
         return run if inputs is None else change(run, _as_before(run, inputs))
-    return load(start, arch=arch, preprocessing=preprocessing, inputs=inputs)
+    return load(base, arch=arch, preprocessing=preprocessing, inputs=inputs)
 
 
 def _as_before(run: PretrainedModel, inputs: InputWish) -> InputWish:
@@ -328,8 +328,8 @@ def on_disk(
     """
     takes = "image" if kind == "audio" else kind
     found = sorted((s for s in available() if s.kind == takes), key=_parameters)
-    names = tuple(start.name for start in found if _parameters(start) <= most)[:UNASKED]
-    return names, tuple(start.name for start in found if start.name not in names)
+    names = tuple(base.name for base in found if _parameters(base) <= most)[:UNASKED]
+    return names, tuple(base.name for base in found if base.name not in names)
 
 
 def _parameters(listing: ModelListing) -> int:
@@ -338,7 +338,7 @@ def _parameters(listing: ModelListing) -> int:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """What --start and --arch want, from `FILE@timm:NAME`.
+    """What --base and --arch want, from `FILE@timm:NAME`.
 
     >>> split_name("me@home.safetensors@timm:resnet18"), split_name("lite0")
     (('me@home.safetensors', 'timm:resnet18'), ('lite0', None))
@@ -389,10 +389,10 @@ def rank(
     return replace(found, failed=tuple(failed), left_out=tuple(left_out))
 
 
-def _forecast(n_starts: int, n_images: int, kind: Kind) -> Event:
-    looks = "one start" if n_starts == 1 else f"{n_starts} starts"
+def _forecast(n_models: int, n_images: int, kind: Kind) -> Event:
+    looks = "one start" if n_models == 1 else f"{n_models} starts"
     each = f"one look at {nouns_of(kind).count(n_images)} each"
-    text = f"{looks}, {each}: {n_starts * n_images:,} passes at most"
+    text = f"{looks}, {each}: {n_models * n_images:,} passes at most"
     return events.note("read", "Rank", text)
 
 
@@ -401,19 +401,19 @@ def _look(
 ) -> Steps[ExtractedModel]:
     """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
-    start = fitted(open_start(file, arch, inputs=inputs), collection, inputs)
-    yield notes.start(start.record)
+    base = fitted(open_base(file, arch, inputs=inputs), collection, inputs)
+    yield notes.base(base.record)
     began = time.perf_counter()
-    look, per_second = yield from _timed(extract_features(collection, start))
+    look, per_second = yield from _timed(extract_features(collection, base))
     examples = [e for e in collection.record.examples if e.id not in look.unreadable]
     read = look.reader(examples)
     for tap in look.taps:
         read(tap)
-    inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+    inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
     return ExtractedModel(
         name=name,
         arch=arch,
-        start=start.record,
+        base=base.record,
         network=look.network.record,
         taps=look.taps,
         features=look.features,
@@ -442,7 +442,7 @@ def _timed(steps: Steps[ExtractedFeatures]) -> Steps[tuple[ExtractedFeatures, fl
 def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredModel:
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
-    asked = Request(data=None, start=one.name, budget="fast", seed=seed)
+    asked = Request(data=None, base=one.name, budget="fast", seed=seed)
     shapes = profiles(one.taps)
     facts = NetworkFacts(record=one.network)
     names = one.inherited.names(tuple(shapes))
@@ -461,7 +461,7 @@ def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredMode
 
 def rank_base_models(
     data: Any,
-    starts: Sequence[str] = (),
+    models: Sequence[str] = (),
     *,
     label: str | None = None,
     group: str | None = None,
@@ -471,7 +471,7 @@ def rank_base_models(
 ) -> Steps[Ranking]:
     """Rank starts by the head that one look at each gives; nothing is trained or written.
 
-    `starts` are names as --start takes them, or FILE@timm:NAME for a file of weights;
+    `starts` are names as --base takes them, or FILE@timm:NAME for a file of weights;
     without any, what lies on this computer (at most 6, the smallest).
     Raises: UsageError for a seed that is none, DataError if the data cannot be used,
     ModelError if no start can.
@@ -480,7 +480,7 @@ def rank_base_models(
     collection = yield from read(data, label=label, group=group, task=task, strict=strict)
     yield notes.data(collection)
     kind = collection.record.kind
-    names, left_out = (tuple(starts), ()) if starts else on_disk(kind=kind)
+    names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
     wish = input_wish(Request(data=data, seed=seed), collection)
     steps = rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
     ranking = yield from steps

@@ -41,14 +41,14 @@ class CandidatePair:
     """A reader of the taps of tuned layers, and of the start's own beside them."""
 
     tuned: Reader
-    start: Reader
+    base: Reader
 
     def __call__(self, examples: Sequence[Example]) -> ReadTap:
         """From examples to the reader of their taps, (n, d_t) each."""
-        tuned, start = self.tuned(examples), self.start(examples)
+        tuned, base = self.tuned(examples), self.base(examples)
 
         def read(tap: FeatureLayer) -> Features:
-            return start(replace(tap, of="")) if tap.of else tuned(tap)
+            return base(replace(tap, of="")) if tap.of else tuned(tap)
 
         return read
 
@@ -189,7 +189,7 @@ def _blended(
     own = (1 - share) * head.calibration.temperature
     columns = {tap: tuned * weight for tap, weight in by_tap(fine_tuned.head, record).items()}
     for tap, weight in by_tap(head, record).items():
-        place = tap if tap.part <= cut else replace(tap, of="start")
+        place = tap if tap.part <= cut else replace(tap, of="base")
         columns[place] = columns.get(place, 0.0) + own * weight
     bias = share * _bias(fine_tuned.head) + (1 - share) * _bias(head)
     made = replace(

@@ -94,7 +94,7 @@ class CardFacts:
     name: str
     summary: Summary
     data: DataRecord
-    start: BaseModelRecord
+    base: BaseModelRecord
     model: ModelRecord | None
     hooks: tuple[Hook, ...] | None
     ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
@@ -147,15 +147,15 @@ def _quoted(text: str) -> str:
 
 def _lead(facts: CardFacts) -> str:
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
-    start = facts.start
+    base = facts.base
     return (
         f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
-        f"Base model: {start.title}, {start.parameters / 1e6:.1f} M parameters. "
-        f"{lineage(start, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
+        f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
+        f"{lineage(base, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
     )
 
 
-def lineage(start: BaseModelRecord, ancestors: Sequence[str]) -> str:
+def lineage(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
     """What a run that was the start was made from itself, as one sentence; else nothing.
 
     >>> from types import SimpleNamespace as Record
@@ -164,9 +164,9 @@ def lineage(start: BaseModelRecord, ancestors: Sequence[str]) -> str:
     """
     if not ancestors:
         return ""
-    named, more = ", ".join(start.labels[:NAMED]), len(start.labels) - NAMED
+    named, more = ", ".join(base.labels[:NAMED]), len(base.labels) - NAMED
     classes = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
-    chain = [f"{start.name}{classes}", *reversed(ancestors)]
+    chain = [f"{base.name}{classes}", *reversed(ancestors)]
     return f"Started from {', which started from '.join(chain)}. "
 
 
@@ -283,9 +283,9 @@ networks[""].load_state_dict(state)
 """
 _BOTH = """\
 above = {k[6:]: state.pop(k) for k in list(state) if k.startswith("start.")}
-networks = {"": make(), "start": make()}  # tuned layers, and the start's own beside them
+networks = {"": make(), "base": make()}  # tuned layers, and the start's own beside them
 networks[""].load_state_dict(state)
-networks["start"].load_state_dict({**state, **above})
+networks["base"].load_state_dict({**state, **above})
 """
 
 

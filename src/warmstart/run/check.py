@@ -18,7 +18,7 @@ from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Checked
 from warmstart.request import Request
 from warmstart.run import cleaning, lineage, notes
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.run.model_files import count_data
 from warmstart.training.dataset import training_dataset
 
@@ -32,11 +32,11 @@ def check(asked: Request) -> Steps[Checked]:
     request.check(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    asked, start = yield from choose_start(asked, collection, clock)
-    yield notes.start(start.record)
+    asked, base = yield from choose_base(asked, collection, clock)
+    yield notes.base(base.record)
     clock.lap("read")
     folder = _folder(asked, collection.record.name)
-    steps = _work(asked, folder, collection, start, clock)
+    steps = _work(asked, folder, collection, base, clock)
     return (yield from (recorded(steps, folder) if folder is not None else steps))
 
 
@@ -44,17 +44,17 @@ def _work(
     asked: Request,
     folder: RunFolder | None,
     collection: Collection,
-    start: PretrainedModel,
+    base: PretrainedModel,
     clock: Clock,
 ) -> Steps[Checked]:
-    look = yield from extract_features(collection, start)
+    look = yield from extract_features(collection, base)
     clock.lap("look")
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = cleaning.settled(collection, look, fix_into)
-        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
         training_data = training_dataset(
-            collection, look, start.record, asked.budget, asked.seed, inherited
+            collection, look, base.record, asked.budget, asked.seed, inherited
         )
         collection = training_data.collection
         inspection = yield from evidence_check.check(training_data)

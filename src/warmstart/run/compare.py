@@ -283,7 +283,7 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
         path=str(run.path),
         strategy=strategy,
         why=summary.shipped.why,
-        start=summary.start.name,
+        base=summary.base.name,
         verdict=summary.verdict.kind,
         value=value[0],
         low=value[1],

@@ -118,11 +118,11 @@ def _card_facts(
         name=folder.path.name,
         summary=summary,
         data=results.record,
-        start=origin.start,
+        base=origin.base,
         model=described,
         hooks=model_files.hooks(fine_tuned.network, fine_tuned.head.taps),
-        ancestors=lineage.ancestors(origin.start),
-        base_model=lineage.base_model(origin.start),
+        ancestors=lineage.ancestors(origin.base),
+        base_model=lineage.base_model(origin.base),
         layers=in_words(fine_tuned.plan),
         weights=weights,
         choices=tuple(own_choices(plan)),
@@ -150,7 +150,7 @@ def _write_model(
     origin, labelled, fine_tuned = results.origin, results.labelled, results.fine_tuned
     model = model_files.build_model(fine_tuned.network, fine_tuned.head, labelled.target)
     sample = labelled.learn[:CHECKED]
-    prep = origin.start.preprocessing
+    prep = origin.base.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
     inputs = to_tensor(np.stack(pixels), prep)
     kept = fine_tuned.plan.training.store
@@ -182,7 +182,7 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
-    start, kind, measured = results.origin.came, results.record.kind, results.measured
+    base, kind, measured = results.origin.came, results.record.kind, results.measured
     findings = by_consequence((*results.record.problems, *results.inspection.findings))
     return Summary(
         task=results.record.task,
@@ -196,7 +196,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         data=model_files.count_data(
             results.labelled, results.record.problems, results.inspection, kind
         ),
-        start=TensorCounts(name=start.name, sha256=start.sha256, parameters=start.parameters),
+        base=TensorCounts(name=base.name, sha256=base.sha256, parameters=base.parameters),
         frozen=proof,
         guards=results.fine_tuned.guards,
         findings=findings,

@@ -24,7 +24,7 @@ from warmstart.records.run_folder import write_bytes
 from warmstart.request import Request
 from warmstart.run import forecast, lineage, notes
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.run.forecast import Bench, outlook
 from warmstart.run.model_files import surgery_of
 from warmstart.training.dataset import arrange
@@ -41,21 +41,21 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     asked = run_plan.settle(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    asked, start = yield from choose_start(asked, collection, clock)
-    yield notes.start(start.record)
-    seen = engine_choice.survey(collection, start)
-    inherited = yield from lineage.inherit(start, seen.network.record, collection.record)
+    asked, base = yield from choose_base(asked, collection, clock)
+    yield notes.base(base.record)
+    seen = engine_choice.survey(collection, base)
+    inherited = yield from lineage.inherit(base, seen.network.record, collection.record)
     labelled = arrange(collection.record)
     elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
     chosen = yield from engine_choice.choose(seen, run_plan.engine_of(asked))
     facts, record = labelled.facts(), seen.network.record
     asked = forecast.quicker(asked, record, len(collection.record.examples))
     is_tried = run_plan.may_try_tail(asked, record, facts)
-    known = run_plan.network_facts(asked, start, seen.network, None, is_tried)
+    known = run_plan.network_facts(asked, base, seen.network, None, is_tried)
     names = inherited.names(tuple(profiles(seen.taps)))
     plan = run_plan.make_plan(asked, facts, known, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
-        bench = Bench(seen.network, seen.taps, collection, labelled, start.record.preprocessing)
+        bench = Bench(seen.network, seen.taps, collection, labelled, base.record.preprocessing)
         is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
         foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
         if asked.minutes is not None and plan.is_trained:
@@ -65,14 +65,14 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     kind = collection.record.kind
     return DryRun(
         data=collection.record.name,
-        title=start.record.title,
+        title=base.record.title,
         n=len(labelled.learn),
         n_test=len(labelled.test),
         classes=collection.record.classes,
         plan=plan,
         forecast=foreseen(plan),
         parameters=_parameters(plan, record),
-        surgery=surgery_of(start),
+        surgery=surgery_of(base),
         follows_verdict=_follows_verdict(asked),
         plan_file=str(target) if target else None,
         kind=None if kind == "image" else kind,

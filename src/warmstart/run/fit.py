@@ -13,7 +13,7 @@ from warmstart.records.recording import Clock
 from warmstart.request import Request
 from warmstart.run import cleaning, forecast, lineage, notes
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import choose_start
+from warmstart.run.base_model import choose_base
 from warmstart.run.candidates import measure, tune_and_weigh
 from warmstart.run.deliver import Finished, Results, deliver
 from warmstart.run.from_scratch import concluded
@@ -35,28 +35,28 @@ def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]
     asked = run_plan.settle(asked)
     collection = yield from request.read_data(asked)
     yield notes.data(collection)
-    asked, start = yield from choose_start(asked, collection, clock)
-    yield notes.start(start.record, surgery_of(start))
-    run_plan.rehearse(asked, collection, start)
-    journal = open_journal(asked, collection, start, unfinished)
+    asked, base = yield from choose_base(asked, collection, clock)
+    yield notes.base(base.record, surgery_of(base))
+    run_plan.rehearse(asked, collection, base)
+    journal = open_journal(asked, collection, base, unfinished)
     clock.lap("read")
-    work = tracked(_work(asked, journal, collection, start, clock), asked.track)
+    work = tracked(_work(asked, journal, collection, base, clock), asked.track)
     return (yield from journal.record(work))
 
 
 def _work(
-    asked: Request, journal: Journal, collection: Collection, start: PretrainedModel, clock: Clock
+    asked: Request, journal: Journal, collection: Collection, base: PretrainedModel, clock: Clock
 ) -> Steps[Finished]:
-    yield from journal.begin(asked, collection, start, clock)
-    look = yield from journal.look(asked, collection, start)
+    yield from journal.begin(asked, collection, base, clock)
+    look = yield from journal.look(asked, collection, base)
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
-        origin = origin_of(start, look.network)
+        origin = origin_of(base, look.network)
         clock.lap("look")
         collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
-        inherited = yield from lineage.inherit(start, look.network.record, collection.record, look)
+        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
         asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
         training_data = training_dataset(
-            collection, look, start.record, asked.budget, asked.seed, inherited
+            collection, look, base.record, asked.budget, asked.seed, inherited
         )
         record, labelled = training_data.collection.record, training_data.labelled
         journal.settle(record)
@@ -65,7 +65,7 @@ def _work(
         yield notes.evidence(verdict)
         clock.lap("check")
         depth = verdict, check.tries_tail(training_data, verdict)
-        facts = run_plan.network_facts(asked, start, look.network, *depth)
+        facts = run_plan.network_facts(asked, base, look.network, *depth)
         names = inherited.names(tuple(training_data.profiles))
         plan = journal.plan(lambda: forecast.make_plan(asked, training_data, facts, names, clock))
         yield notes.plan(plan, record)

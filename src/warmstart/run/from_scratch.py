@@ -12,7 +12,7 @@ from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.evidence import check
 from warmstart.features.machine import freed_memory_kept
 from warmstart.network.feature_layers import taps
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
@@ -26,7 +26,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence, Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import open_start
+from warmstart.run.base_model import open_base
 from warmstart.run.inputs import SIZE, input_wish
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.kernels import Features
@@ -122,7 +122,7 @@ def behind(
     value, low, high = mean_interval(later - warm, groups)
     if high >= 0:
         return None
-    now, start = float(hits.mean()), float(warm.mean())
+    now, base = float(hits.mean()), float(warm.mean())
     return Evidence(
         name=NAME,
         value=value,
@@ -131,14 +131,14 @@ def behind(
         n=len(hits),
         meaning=(
             f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
-            f"{100 * now:.0f} % of the time, this start {100 * start:.0f} %; it would stay behind "
+            f"{100 * now:.0f} % of the time, this start {100 * base:.0f} %; it would stay behind "
             f"if twice the {nouns.many} halved its errors."
         ),
         details={
             "error": (high - low) / (2 * 1.96),
             "now": now,
             "later": float(later.mean()),
-            "warm": start,
+            "warm": base,
             f"accuracy.{round(size)}": now,
         },
     )
@@ -268,8 +268,8 @@ def measure(
     Three folds each then, and the curve is carried on.
     """
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
-    small = _small_start(asked, training_data)
-    network = cut_start(small)
+    small = _small_base(asked, training_data)
+    network = partition_base(small)
     if labelled.facts().n_groups < fine_tuning.LEAST_GROUPS:
         return not_measured(n, "too few independent examples")
     if why := _too_long(asked, network, fine_tuning.passes(_sizes(n)[0])):
@@ -326,13 +326,13 @@ def _sizes(n: int) -> list[int]:
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 
-def _small_start(asked: Request, training_data: TrainingDataset) -> PretrainedModel:
+def _small_base(asked: Request, training_data: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
     wish = input_wish(asked, training_data.collection)
     if isinstance(training_data.prep, Preprocessing):
         side = min(*training_data.prep.size, SIDE)
         wish = replace(wish, size=None if side == training_data.prep.size[0] else side)
-    return open_start(asked.start, asked.arch, asked.preprocessing, wish)
+    return open_base(asked.base, asked.arch, asked.preprocessing, wish)
 
 
 def _nothing(

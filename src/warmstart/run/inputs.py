@@ -53,19 +53,19 @@ def check_unheard(asked: Request) -> None:
             )
 
 
-def check_waves(asked: Request, start: BaseModelRecord) -> None:
+def check_waves(asked: Request, base: BaseModelRecord) -> None:
     """A start that takes samples has its own rate, and draws nothing.
 
     Raises: PlanError for a setting that it has no use for.
     """
-    if not isinstance(start.preprocessing, WaveInputs):
+    if not isinstance(base.preprocessing, WaveInputs):
         return
     settings = parse_settings(asked.settings)
     for name in ("size", "channels", "rate", "mels", "range_db"):
         if (text := settings.get(f"input.{name}")) is not None:
             raise PlanError(
-                f"--set input.{name}={text}: {start.name} takes clips as they are, at "
-                f"{start.preprocessing.rate:,} samples a second; leave it away."
+                f"--set input.{name}={text}: {base.name} takes clips as they are, at "
+                f"{base.preprocessing.rate:,} samples a second; leave it away."
             )
 
 
@@ -83,12 +83,12 @@ def _told_sound(asked: Request, name: str) -> float | None:
 
 
 def _planned_sound(asked: Request, name: str) -> Choice | None:
-    plan = asked.plan if isinstance(asked.plan, Plan) and "start" not in asked.typed else None
+    plan = asked.plan if isinstance(asked.plan, Plan) and "base" not in asked.typed else None
     inputs = plan.input if plan is not None else None
     return None if inputs is None else cast("Choice | None", getattr(inputs, name))
 
 
-PARTIAL = "start.partial"
+PARTIAL = "base.partial"
 SIZE, CHANNELS = "input.size", "input.channels"
 _LEARNS = ("tuned", "fresh")  # actions with which a first layer comes to see new channels
 
@@ -160,11 +160,11 @@ def _check_channels(asked: Request, channels: int, found: int) -> None:
 def is_partial(asked: Request) -> bool:
     """Whether of a start that fits in part what fits is to be taken.
 
-    Raises: PlanError where `start.partial` is neither true nor false.
+    Raises: PlanError where `base.partial` is neither true nor false.
     """
     text = parse_settings(asked.settings).get(PARTIAL)
     if text is None:
-        plan = _plan_of_start(asked)
+        plan = _plan_of_base(asked)
         before = plan.partial if plan is not None else None
         return before is not None and bool(before.value)
     return bool(typed(PARTIAL, text, "switch"))
@@ -188,14 +188,14 @@ def _rgb(asked: Request) -> tuple[int, int, int] | None:
 
 
 def _planned(asked: Request, name: str) -> Choice | None:
-    plan = _plan_of_start(asked)
+    plan = _plan_of_base(asked)
     inputs = plan.input if plan is not None else None
     return getattr(inputs, name) if inputs is not None else None
 
 
-def _plan_of_start(asked: Request) -> Plan | None:
+def _plan_of_base(asked: Request) -> Plan | None:
     """The plan that was read, where its start is the one to take; a typed one has its own input."""
-    return asked.plan if isinstance(asked.plan, Plan) and "start" not in asked.typed else None
+    return asked.plan if isinstance(asked.plan, Plan) and "base" not in asked.typed else None
 
 
 def _tunes_stem(asked: Request) -> bool:
@@ -248,10 +248,10 @@ def settle_stream(asked: Request) -> Choice | None:
             )
         if not value:
             return None
-        if asked.arch is None or Path(str(asked.start)).suffix != ".safetensors":
+        if asked.arch is None or Path(str(asked.base)).suffix != ".safetensors":
             raise PlanError(
                 f"--set {STREAM}={text}: only a .safetensors file of weights can be streamed; "
-                "name one with --start FILE.safetensors --arch timm:NAME, or leave it away."
+                "name one with --base FILE.safetensors --arch timm:NAME, or leave it away."
             )
         if is_partial(asked):
             raise PlanError(
@@ -259,15 +259,15 @@ def settle_stream(asked: Request) -> Choice | None:
                 "part has to be in memory; leave one away."
             )
         return Choice(value=value, because="your choice (--set)", source="user")
-    if isinstance(asked.plan, Plan) and "start" not in asked.typed:
+    if isinstance(asked.plan, Plan) and "base" not in asked.typed:
         return asked.plan.training.stream
     return asked.stream or _by_memory(asked)
 
 
 def _by_memory(asked: Request) -> Choice | None:
     """A file of weights that is much of the free memory stays where it is, if it can."""
-    is_file = isinstance(asked.start, (str, Path)) and asked.arch is not None
-    path = Path(asked.start) if is_file else None
+    is_file = isinstance(asked.base, (str, Path)) and asked.arch is not None
+    path = Path(asked.base) if is_file else None
     free = free_memory()
     if path is None or free is None or path.suffix != ".safetensors" or not path.is_file():
         return None

@@ -152,7 +152,7 @@ class Unfinished:
 
     folder: RunFolder
     log: TextIO
-    start: str  # SHA-256 of its tensors
+    base: str  # SHA-256 of its tensors
     remark: str = ""
 
 
@@ -181,12 +181,12 @@ class Journal:
         return (yield from recorded(steps, self.folder, self.log))
 
     def begin(
-        self, asked: Request, collection: Collection, start: PretrainedModel, clock: Clock
+        self, asked: Request, collection: Collection, base: PretrainedModel, clock: Clock
     ) -> Steps[None]:
         """Write down what the run was asked and what it read; tell where it works."""
         if self.earlier is None:
             yield opening(self.folder, clock)
-            write_request(self.path, asked, start.record.sha256, around())
+            write_request(self.path, asked, base.record.sha256, around())
         else:
             text = f"goes on after {sum(self.earlier.values()):.0f} s of work"
             yield opening(self.folder, clock, f"{text}; {self.remark}" if self.remark else text)
@@ -195,7 +195,7 @@ class Journal:
         write_json(self.path / FOLDER / READ, collection.record)
 
     def look(
-        self, asked: Request, collection: Collection, start: PretrainedModel
+        self, asked: Request, collection: Collection, base: PretrainedModel
     ) -> Steps[ExtractedFeatures]:
         """The look, under the engine that it was begun with: another rounds differently.
 
@@ -203,8 +203,8 @@ class Journal:
         """
         kept = self.notes.get("engine")
         engine = plan.engine_of(asked) if kept is None else from_plain(Choice, kept)
-        kept = plan.kept_part(asked, start, len(collection.record.examples))
-        return (yield from extract_features(collection, start, engine, self._keep_engine, kept))
+        kept = plan.kept_part(asked, base, len(collection.record.examples))
+        return (yield from extract_features(collection, base, engine, self._keep_engine, kept))
 
     def settle(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""
@@ -254,7 +254,7 @@ class Journal:
 def open_journal(
     asked: Request,
     collection: Collection,
-    start: PretrainedModel,
+    base: PretrainedModel,
     unfinished: Unfinished | None = None,
 ) -> Journal:
     """The journal of a new run, in a new folder, or of one that goes on.
@@ -262,14 +262,14 @@ def open_journal(
     Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
     ModelError where the data or the start are not what they were.
     """
-    about = _about(asked, start)
+    about = _about(asked, base)
     if unfinished is None:
         folder = request.open_folder(asked, collection.record.name)
         return Journal(folder, open_log(folder), about, {})
     folder = unfinished.folder
-    if start.record.sha256 != unfinished.start:
+    if base.record.sha256 != unfinished.base:
         raise ModelError(
-            f"the weights of {start.record.name} are not those that {folder.path} began with; "
+            f"the weights of {base.record.name} are not those that {folder.path} began with; "
             f"put them back, {NEW_RUN}"
         )
     if (folder.path / FOLDER / READ).exists():
@@ -312,11 +312,11 @@ def _difference(old: Example | None, new: Example | None) -> str:
     return "has changed" if new.sha256 != old.sha256 else "has another label, group or part"
 
 
-def _about(asked: Request, start: PretrainedModel) -> str:
+def _about(asked: Request, base: PretrainedModel) -> str:
     """What stages depend on, apart from each other, the data and the processors' names."""
     now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
     plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}
-    text = json.dumps([plain, start.record.sha256, now], sort_keys=True)
+    text = json.dumps([plain, base.record.sha256, now], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

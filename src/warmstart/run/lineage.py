@@ -16,7 +16,7 @@ from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
 from warmstart.network.architectures import published_config
-from warmstart.network.encoder_bases import is_text_start, is_vision_start, is_wave_start
+from warmstart.network.encoder_bases import is_text_base, is_vision_base, is_wave_base
 from warmstart.network.feature_layers import tap_width, taps
 from warmstart.network.finished_run import FinishedRunModel, revive
 from warmstart.network.hub_folder import is_timm_folder
@@ -158,24 +158,24 @@ class RunBaseModel(FinishedRunModel):
     past: TrainingPast
 
 
-def is_run(start: Any) -> bool:
+def is_run(base: Any) -> bool:
     """Whether a start is meant to be a run folder: a folder, or a path to none.
 
     >>> is_run("runs/photos"), is_run("lite0"), is_run("weights/best.pt")
     (True, False, False)
     """
-    if not isinstance(start, (str, Path)):
+    if not isinstance(base, (str, Path)):
         return False
-    name, path = str(start), Path(start)
-    if name in SHIPPED or is_text_start(name) or is_wave_start(name):
+    name, path = str(base), Path(base)
+    if name in SHIPPED or is_text_base(name) or is_wave_base(name):
         return False
-    if is_vision_start(name) or is_timm_folder(name):
+    if is_vision_base(name) or is_timm_folder(name):
         return False
     is_path = os.sep in name and not name.startswith(_LIBRARIES) and not path.is_file()
     return path.is_dir() or (is_path and path.suffix not in SUFFIXES)
 
 
-def start_from_run(
+def base_from_run(
     run: Path, arch: str | None = None, preprocessing: Preprocessing | None = None
 ) -> RunBaseModel:
     """A run's network, head and history; `preprocessing` replaces the run's own.
@@ -223,7 +223,7 @@ def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
         preprocessing=record.preprocessing,
         recipe=record.recipe,
         labels=record.classes,
-        lineage=(*(record.lineage or (record.start,)), name),
+        lineage=(*(record.lineage or (record.base,)), name),
         added=record.added,
     )
 
@@ -233,33 +233,33 @@ def own_name(run: Path) -> str:
     return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
 
 
-def ancestors(start: BaseModelRecord) -> tuple[str, ...]:
+def ancestors(base: BaseModelRecord) -> tuple[str, ...]:
     """Titles of what a start was made from, the oldest first; a run goes by its name.
 
     >>> from types import SimpleNamespace as Record
     >>> ancestors(Record(lineage=("lite0", "runs/a", "runs/b")))
     ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
     """
-    return tuple(SHIPPED[n].title if n in SHIPPED else n for n in start.lineage[:-1])
+    return tuple(SHIPPED[n].title if n in SHIPPED else n for n in base.lineage[:-1])
 
 
-def base_model(start: BaseModelRecord) -> str | None:
+def base_model(base: BaseModelRecord) -> str | None:
     """Where the oldest of a start's ancestors is published, as the hub names it.
 
     >>> from types import SimpleNamespace as Record
     >>> base_model(Record(lineage=("lite0", "runs/a"), name="runs/a"))
     'timm/tf_efficientnet_lite0.in1k'
     """
-    return published((*start.lineage, start.name)[0])
+    return published((*base.lineage, base.name)[0])
 
 
-def published(start: str) -> str | None:
+def published(base: str) -> str | None:
     """Where a start of that name is published, as the hub names it; None for others.
 
     >>> published("lite0"), published("module:Net")
     ('timm/tf_efficientnet_lite0.in1k', None)
     """
-    arch = SHIPPED[start].arch if start in SHIPPED else start
+    arch = SHIPPED[base].arch if base in SHIPPED else base
     if not arch.startswith("timm:"):
         return None
     found = published_config(arch.partition(":")[2]).get("hf_hub_id")
@@ -267,7 +267,7 @@ def published(start: str) -> str | None:
 
 
 def inherit(
-    start: PretrainedModel,
+    base: PretrainedModel,
     network: NetworkRecord,
     data: DataRecord,
     look: ExtractedFeatures | None = None,
@@ -279,13 +279,13 @@ def inherit(
     and that is reported, as it is where the test part holds them. With a `look` at them,
     near copies of such images count as they do; without, the same bytes alone.
     """
-    if not isinstance(start, RunBaseModel):
+    if not isinstance(base, RunBaseModel):
         return NOTHING
-    record, prior = start.record, _prior(start, network, data)
+    record, prior = base.record, _prior(base, network, data)
     if prior is None and record.recipe is None:  # the layers are those of a network that saw none
         return NOTHING
-    seen = _seen(start.past, data, look)
-    why = _why_not(start, data, seen)
+    seen = _seen(base.past, data, look)
+    why = _why_not(base, data, seen)
     if prior is not None and why is not None:
         prior = None
         yield events.note("look", "Output", f"the old output is not used: {why}")
@@ -309,15 +309,15 @@ def _seen(past: TrainingPast, data: DataRecord, look: ExtractedFeatures | None) 
     return seen
 
 
-def _why_not(start: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
+def _why_not(base: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
     """Why the old output is no knowledge from other images; None where it is."""
     learn = [example.id for example in data.examples if example.split != "test"]
-    n, name = sum(id in seen for id in learn), start.record.name
+    n, name = sum(id in seen for id in learn), base.record.name
     if n:
         nouns = nouns_of(data.kind)
         how = "" if all(seen.get(id, True) for id in learn) else _nearly(nouns)
         return f"{name} learnt from {n:,} of these {nouns.many}{how}"
-    if not start.past.is_whole:
+    if not base.past.is_whole:
         return f"what {name} or a run before it learnt from can no longer be read"
     return None
 
@@ -326,22 +326,22 @@ def _nearly(nouns: Nouns) -> str:
     return f" ({NEARLY.format(nouns.picture)})"
 
 
-def _prior(start: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
+def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
     if data.task != "classify":  # older outputs are drawn towards by class
         return None
     n_learn = sum(example.split != "test" for example in data.examples)
     offered = taps(network)
-    if n_learn > rules.DUAL_LIMIT or not set(start.taps) <= set(offered):
+    if n_learn > rules.DUAL_LIMIT or not set(base.taps) <= set(offered):
         return None
-    widths = [tap_width(network, tap) for tap in start.taps]
-    weight, bias = start.head.weight, start.head.bias
+    widths = [tap_width(network, tap) for tap in base.taps]
+    weight, bias = base.head.weight, base.head.bias
     if sum(widths) != weight.shape[1]:
         return None
     head = weight.double().numpy(), bias.double().numpy()
-    return prior_of(start.taps, widths, head, start.record.labels, data.classes)
+    return prior_of(base.taps, widths, head, base.record.labels, data.classes)
 
 
-def _leak(start: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
+def _leak(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
     found = [example for example in data.examples if example.id in seen]
     tested, test = (sum(e.split == "test" for e in part) for part in (found, data.examples))
     parts = [
@@ -353,7 +353,7 @@ def _leak(start: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) ->
     how = "" if all(seen.values()) else _nearly(nouns)
     return Finding(
         kind="leak",
-        sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {start.name} "
+        sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {base.name} "
         f"learnt from{how}: the figures flatter this run",
         items=tuple(example.id for example in found),
     )

@@ -52,7 +52,7 @@ class Origin:
     `came` is the start as it came, before surgery.
     """
 
-    start: BaseModelRecord
+    base: BaseModelRecord
     came: BaseModelRecord
     network: Network
     digests: Mapping[str, str]
@@ -61,26 +61,26 @@ class Origin:
     learnt: frozenset[int] | None = frozenset()
 
 
-def origin_of(start: PretrainedModel, network: Network) -> Origin:
+def origin_of(base: PretrainedModel, network: Network) -> Origin:
     """The start as a run begins from it: take this before anything is trained."""
     digests = take_digests(network)
-    learnt = start.past.kept if isinstance(start, RunBaseModel) else frozenset()
+    learnt = base.past.kept if isinstance(base, RunBaseModel) else frozenset()
     return Origin(
-        start=start.record,
-        came=start.origin,
+        base=base.record,
+        came=base.origin,
         network=network,
         digests=digests,
-        changes=start.changes,
-        surgery=surgery_of(start),
+        changes=base.changes,
+        surgery=surgery_of(base),
         learnt=learnt,
     )
 
 
-def surgery_of(start: PretrainedModel) -> str:
+def surgery_of(base: PretrainedModel) -> str:
     """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
-    if not start.changes:
+    if not base.changes:
         return ""
-    return surgery_sentence(start.changes, carried(start.changes, start.module))
+    return surgery_sentence(base.changes, carried(base.changes, base.module))
 
 
 def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION) -> WarmModel:
@@ -122,20 +122,20 @@ def check_model(
 
 def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> ModelRecord:
     """model/config.json: what rebuilds the network, and how its layers were trained."""
-    start, head, plan = origin.start, fine_tuned.head, fine_tuned.plan
+    base, head, plan = origin.base, fine_tuned.head, fine_tuned.plan
     return ModelRecord(
         task=record.task,
-        arch=start.arch,
-        start=start.name,
-        start_sha256=start.sha256,
+        arch=base.arch,
+        base=base.name,
+        base_sha256=base.sha256,
         head=head.name,
         penalty=head.penalty,
         taps=head.taps,
         classes=record.classes,
-        preprocessing=start.preprocessing,
+        preprocessing=base.preprocessing,
         strategy=fine_tuned.shipped or str(plan.strategy.value),
-        recipe=_recipe(plan, start.recipe),
-        lineage=start.lineage or (start.name,),
+        recipe=_recipe(plan, base.recipe),
+        lineage=base.lineage or (base.name,),
         added=_hidden_widths(fine_tuned.network),
         beside=fine_tuned.network.beside.cut if fine_tuned.network.beside else None,
     )

@@ -30,7 +30,7 @@ def data(collection: Collection) -> Event:
     return note("read", "Data", text)
 
 
-def start(record: BaseModelRecord, surgery: str = "") -> Event:
+def base(record: BaseModelRecord, surgery: str = "") -> Event:
     """The pretrained network, and what was changed in it to fit the inputs."""
     text = f"{record.title}, {record.parameters / 1e6:.1f} M parameters"
     return note("read", "Start", f"{text}\n{surgery}" if surgery else text)

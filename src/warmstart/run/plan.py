@@ -15,7 +15,7 @@ from warmstart.features.engine_choice import SETTING, check_name
 from warmstart.features.machine import n_threads
 from warmstart.machine import free_memory
 from warmstart.network.feature_layers import taps
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import tensors_of
 from warmstart.network.load import PretrainedModel
 from warmstart.network.lora import bare_parts
@@ -62,9 +62,9 @@ def settle(asked: Request) -> Request:
     if "budget" not in typed:  # how closely the evidence looks is the budget's, too
         is_fast = plan.head.permutations.value == rules.permutations("fast")
         read = replace(read, budget="fast" if is_fast else "balanced")
-    if "start" not in typed:
+    if "base" not in typed:
         own = str(arch.value) if arch is not None else None
-        read = replace(read, start=str(plan.start.value), arch=asked.arch or own)
+        read = replace(read, base=str(plan.base.value), arch=asked.arch or own)
     return read
 
 
@@ -104,9 +104,9 @@ def make_plan(
     """
     if may_try_tail(asked, network.record, facts) and not network.tries_tail:
         asked = _untrained(asked)
-    start = asked.start if isinstance(asked.start, (str, Path)) else type(asked.start).__name__
+    base = asked.base if isinstance(asked.base, (str, Path)) else type(asked.base).__name__
     wishes = Wishes(
-        start=str(start),
+        base=str(base),
         strategy=asked.strategy,
         budget=asked.budget,
         seed=asked.seed,
@@ -120,8 +120,8 @@ def make_plan(
     if isinstance(asked.plan, Plan):
         wishes = wishes_for(asked.plan, wishes)
     made = build(wishes, facts, network, profile_names, engine)
-    if asked.start_choice is not None:
-        made = replace(made, start=asked.start_choice)
+    if asked.base_choice is not None:
+        made = replace(made, base=asked.base_choice)
     if isinstance(asked.plan, Plan):
         on_device = {"device"} if asked.device != AUTO else set[str]()
         made = overlay(made, asked.plan, asked.typed | on_device)
@@ -140,22 +140,22 @@ def make_plan(
     return made
 
 
-def kept_part(asked: Request, start: PretrainedModel, n: int) -> int:
+def kept_part(asked: Request, base: PretrainedModel, n: int) -> int:
     """The part of a streamed network whose output a look keeps; 0 for none.
 
     Where the layers begin that were typed to be trained; else those of `last:1`, which may be
     asked for next, while that is little.
     Raises: PlanError as `n_tuned` does.
     """
-    if not start.stream:
+    if not base.stream:
         return 0
     wish = parse(asked.strategy)
     if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
         wish = strategy_of(asked.plan)
-    record = cut_start(start).record
+    record = partition_base(base).record
     tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.parts))
     cut = len(record.parts) - max(tuned, 1)
-    is_little = cut and stored_bytes(record, cut, n, 0, start.stream) <= FULL_BYTES
+    is_little = cut and stored_bytes(record, cut, n, 0, base.stream) <= FULL_BYTES
     return cut if tuned or is_little else 0
 
 
@@ -171,7 +171,7 @@ def _untrained(asked: Request) -> Request:
     return replace(asked, lr=None, settings=kept)
 
 
-def rehearse(asked: Request, collection: Collection, start: PretrainedModel) -> None:
+def rehearse(asked: Request, collection: Collection, base: PretrainedModel) -> None:
     """Make the plan once before any folder is made or any image is passed, where one was typed.
 
     What only the run can know, the verdict and the engine, does not matter to what is refused.
@@ -180,18 +180,18 @@ def rehearse(asked: Request, collection: Collection, start: PretrainedModel) -> 
     is_plain = asked.plan is None and not asked.settings and asked.lr is None
     if is_plain and asked.strategy == "auto":
         return
-    network = cut_start(start)
+    network = partition_base(base)
     plain = tuple(profiles(taps(network.record)))
     names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
     data = arrange(collection.record).facts()
-    facts = network_facts(asked, start, network, None, may_try_tail(asked, network.record, data))
+    facts = network_facts(asked, base, network, None, may_try_tail(asked, network.record, data))
     engine = Choice(value="torch", because="only rehearsed", source="rule")
     make_plan(asked, data, facts, names, engine)
 
 
 def network_facts(
     asked: Request,
-    start: PretrainedModel,
+    base: PretrainedModel,
     network: Network,
     verdict: Verdict | None,
     is_tried: bool = False,
@@ -202,13 +202,13 @@ def network_facts(
     where some tensors have. The neck counts as a piece of the last part, with which it is
     trained.
     """
-    touched, fresh = _random_parts(start.drawn, network)
+    touched, fresh = _random_parts(base.drawn, network)
     return NetworkFacts(
         record=network.record,
-        recipe=start.record.recipe,
-        preprocessing=start.record.preprocessing,
-        usual=start.usual,
-        is_drawn=start.record.is_drawn,
+        recipe=base.record.recipe,
+        preprocessing=base.record.preprocessing,
+        usual=base.usual,
+        is_drawn=base.record.is_drawn,
         verdict=verdict.kind if verdict else None,
         tries_tail=is_tried,
         fresh=fresh,

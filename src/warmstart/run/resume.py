@@ -45,7 +45,7 @@ def resume(run: Path, fit: Fit, objects: Mapping[str, Any] | None = None) -> Ste
             return _done(run, place)
         asked = replace(with_objects(file, run, objects or {}), out=None)
         remark = check_same(run, file.around)
-        steps = fit(asked, Unfinished(RunFolder(place), log, file.start, remark))
+        steps = fit(asked, Unfinished(RunFolder(place), log, file.base, remark))
         with as_before(file.around):
             finished = yield from _within(file.place, steps)
     finally:

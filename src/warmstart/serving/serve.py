@@ -331,7 +331,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "warmstart": __version__,
         "task": record.task,
         "labels": list(record.classes),
-        "start": _shown(record.start),
+        "base": _shown(record.base),
         "strategy": record.strategy,
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
@@ -381,17 +381,17 @@ def _nothing(run: Path, predictor: Predictor) -> DataRecord:
     )
 
 
-def _shown(start: str) -> str:
+def _shown(base: str) -> str:
     """A start's name; of a file no more than that, for its folder is nobody's business.
 
     >>> _shown("timm:resnet18"), _shown("transformers:/home/me/vit"), _shown("/home/a:b/x.pt")
     ('timm:resnet18', 'transformers:vit', 'x.pt')
     """
-    kind, colon, name = start.partition(":")
-    if not colon or Path(start).is_absolute():
-        return Path(start).name
+    kind, colon, name = base.partition(":")
+    if not colon or Path(base).is_absolute():
+        return Path(base).name
     is_place = Path(name).is_absolute() or name.startswith((".", "~"))
-    return f"{kind}:{Path(name).name}" if is_place else start
+    return f"{kind}:{Path(name).name}" if is_place else base
 
 
 def taken_on(limits: ServerLimits) -> dict[str, int]:

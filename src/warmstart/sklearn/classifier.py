@@ -155,7 +155,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         from warmstart.sklearn.learner import answerer
 
         if self.__dict__.get("_answerer") is None:
-            self._answerer = answerer(self._learnt, self.start)
+            self._answerer = answerer(self._learnt, self.base)
         found: Answerer = self._answerer
         return found
 

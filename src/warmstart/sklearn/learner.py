@@ -38,7 +38,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request
-from warmstart.run.base_model import open_start
+from warmstart.run.base_model import open_base
 from warmstart.run.deliver import Finished
 from warmstart.run.inputs import input_wish
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
@@ -115,13 +115,13 @@ def learn(
         bundle=bundle,
     )
     if not learnt.is_kept:
-        return learnt, answerer(learnt, asked.start)
+        return learnt, answerer(learnt, asked.base)
     collection = replace(drain(request.read_data(asked)), record=record)
-    start = ReopenedModel(asked, input_wish(asked, collection), plan)
+    base = ReopenedModel(asked, input_wish(asked, collection), plan)
     if weights is not None:
-        read = rows_of(learnt, collection, start)
+        read = rows_of(learnt, collection, base)
         learnt = _reweighed(learnt, read, labelled, by_row, asked.seed)
-    return learnt, StoredAnswers(learnt, start)
+    return learnt, StoredAnswers(learnt, base)
 
 
 def answerer(learnt: Learnt, network: Any) -> Answerer:
@@ -167,14 +167,14 @@ class StoredAnswers:
     """
 
     learnt: Learnt
-    start: ReopenedModel
+    base: ReopenedModel
 
     def logits(self, images: Any) -> Array:
         """Shapes: (n, K)."""
         bundle = self.learnt.bundle
         if bundle is None:
             raise ValueError("nothing is stored of a model that was not shipped")
-        read = rows_of(self.learnt, _gather(images, bundle.record), self.start)
+        read = rows_of(self.learnt, _gather(images, bundle.record), self.base)
         joined = np.concatenate([read(tap) for tap in bundle.record.taps], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
@@ -187,18 +187,18 @@ class ReopenedModel:
     """The start that a run began from, opened again when some image has to be passed."""
 
     def __init__(self, asked: Request, wish: InputWish, plan: Plan) -> None:
-        name = plan.start.value if asked.start_is_auto else asked.start
+        name = plan.base.value if asked.base_is_auto else asked.base
         self._asked = name, asked.arch, asked.preprocessing, wish
         self._found: PretrainedModel | None = None
 
     def open(self) -> PretrainedModel:
         """The start, prepared for the same inputs. Raises: ModelError if it is gone."""
         if self._found is None:
-            self._found = open_start(*self._asked)
+            self._found = open_base(*self._asked)
         return self._found
 
 
-def rows_of(learnt: Learnt, collection: Collection, start: ReopenedModel) -> StoredFeatures:
+def rows_of(learnt: Learnt, collection: Collection, base: ReopenedModel) -> StoredFeatures:
     """The features of a collection's examples: from the store, after passing what it lacks.
 
     Raises: DataError naming an image that cannot be read.
@@ -207,7 +207,7 @@ def rows_of(learnt: Learnt, collection: Collection, start: ReopenedModel) -> Sto
     cache_file = FeatureCache(default_root()).cache_file(_key(learnt))
     if not cache_file.missing([example.sha256 for example in examples]):
         return StoredFeatures(cache_file, tuple(examples))
-    look = drain(extract_features(collection, start.open(), learnt.plan.training.engine))
+    look = drain(extract_features(collection, base.open(), learnt.plan.training.engine))
     for reason in look.unreadable.values():
         raise DataError(f"{reason}; leave it out of X")
     return look.reader(examples)
@@ -219,7 +219,7 @@ def _key(learnt: Learnt) -> FeatureKey:
         raise ValueError("nothing is stored of a model that was not shipped")
     record, engine = learnt.bundle.record, cast(EngineName, learnt.plan.training.engine.value)
     return FeatureKey(
-        network=record.start_sha256,
+        network=record.base_sha256,
         arch=record.arch,
         parts=tuple(part.name for part in learnt.network.parts),
         taps=taps(learnt.network),
@@ -324,14 +324,14 @@ class LearntNumbers:
     mean: float
     bundle: Bundle | None
 
-    def values(self, images: Any, start: Any) -> Array:
+    def values(self, images: Any, base: Any) -> Array:
         """The number of each image; `start` is the module that the run began from, if any.
 
         Shapes: returns (n,). Raises: DataError naming an image that cannot be read.
         """
         if self.bundle is None:
             return np.full(len(images), self.mean)
-        network = start if isinstance(start, nn.Module) else None
+        network = base if isinstance(base, nn.Module) else None
         predictor = open_bundle(self.bundle, "the fitted model", network)
         found = [np.empty(0)]
         pixels = (seen for _, seen in predictor.prepared(images))

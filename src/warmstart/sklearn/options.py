@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from warmstart.request import Request
 
 
-USUAL, USUAL_START = "default", "lite0"
+USUAL, USUAL_BASE = "default", "lite0"
 OF_TABLES = ("n_features_in_", "feature_names_in_", "coef_", "intercept_", "penalty_")
 
 
@@ -28,7 +28,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        start: Any = USUAL,
+        base: Any = USUAL,
         strategy: str = "auto",
         *,
         budget: Literal["fast", "balanced", "thorough"] = "fast",
@@ -40,7 +40,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
         settings: Mapping[str, Any] | Sequence[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.start = start
+        self.base = base
         self.strategy = strategy
         self.budget = budget
         self.arch = arch
@@ -53,7 +53,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _is_usual(self) -> bool:
-        return isinstance(self.start, str) and self.start == USUAL
+        return isinstance(self.base, str) and self.base == USUAL
 
     def _forget(self, names: Sequence[str]) -> None:
         """Drop what an earlier fit on another form of X has left."""
@@ -67,8 +67,8 @@ class Options(BaseEstimator):  # type: ignore[misc]
                 f"strategy {self.strategy} trains layers of a network, and a table has none; use "
                 "head or auto."
             )
-        if self.start is not None and not self._is_usual:
-            named = repr(self.start) if isinstance(self.start, str) else type(self.start).__name__
+        if self.base is not None and not self._is_usual:
+            named = repr(self.base) if isinstance(self.base, str) else type(self.base).__name__
             raise UsageError(
                 f"X is a table of shape {X.shape} and start={named} is a network for images; use "
                 "start=None for a table."
@@ -76,7 +76,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
 
     def _check_images(self) -> None:
         """Refuse images where there is to be no network. Raises: UsageError."""
-        if self.start is None:
+        if self.base is None:
             raise UsageError(
                 "start=None learns from a table, and X holds images; leave start away, or name one."
             )
@@ -87,7 +87,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
 
         return Request(
             data=data,
-            start=USUAL_START if self._is_usual else self.start,
+            base=USUAL_BASE if self._is_usual else self.base,
             arch=self.arch,
             preprocessing=self.preprocessing,
             strategy=self.strategy,

@@ -98,7 +98,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
             check_is_fitted(self, "penalty_")
             X = validate_data(self, X, dtype=np.float64, reset=False)
             return self._found.values((X - self._scaling.offset) * self._scaling.scale)
-        return self._learnt.values(images_again(X), self.start)
+        return self._learnt.values(images_again(X), self.base)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_learnt" in self.__dict__ or "penalty_" in self.__dict__

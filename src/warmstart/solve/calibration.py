@@ -187,7 +187,7 @@ def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None)
     right = (targets * scores).sum(axis=1)
     value, loss = 1.0, np.inf
     logs = log_probabilities(scores, Calibration(value, zero))
-    start = _loss_of(logs, targets, weights)
+    base = _loss_of(logs, targets, weights)
     for _ in range(60):
         p = np.exp(logs)
         mean = (p * scores).sum(axis=1)
@@ -199,14 +199,14 @@ def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None)
             new = min(max(value - step, _LEAST), _MOST)
             ahead = log_probabilities(scores, Calibration(new, zero))
             new_loss = _loss_of(ahead, targets, weights)
-            if new_loss <= start:
+            if new_loss <= base:
                 break
             step /= 2
         else:
-            new, new_loss, ahead = value, start, logs
+            new, new_loss, ahead = value, base, logs
         if loss - new_loss < 1e-10:
             return Calibration(new, zero)
-        value, loss, start, logs = new, new_loss, new_loss, ahead
+        value, loss, base, logs = new, new_loss, new_loss, ahead
     return Calibration(value, zero)
 
 

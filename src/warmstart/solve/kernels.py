@@ -200,10 +200,10 @@ class Sketch:
         counts = np.bincount(self.target, minlength=self.width)
         if counts.max(initial=0) <= _FEW:
             return self._in_layers(features, order, counts)
-        starts = np.cumsum(counts) - counts
+        models = np.cumsum(counts) - counts
         signed = (features[:, order] * self.sign[order]).astype(np.float32, copy=False)
         padded = np.concatenate([signed, np.zeros((len(signed), 1), np.float32)], axis=1)
-        sums = np.add.reduceat(padded, starts, axis=1)
+        sums = np.add.reduceat(padded, models, axis=1)
         sums[:, counts == 0] = 0.0  # reduceat gives an element, not nothing, for an empty run
         return sums
 
@@ -214,11 +214,11 @@ class Sketch:
 
         Added as `reduceat` does it, to the last bit: the first to the sum of all others.
         """
-        starts = np.cumsum(counts) - counts
+        models = np.cumsum(counts) - counts
         sums = np.zeros((len(features), self.width), np.float32)
         for place in (*range(1, counts.max(initial=0)), 0):
             filled = np.flatnonzero(counts > place)
-            columns = order[starts[filled] + place]
+            columns = order[models[filled] + place]
             layer = np.take(features, columns, axis=1) * self.sign[columns]
             if len(filled) == self.width:
                 sums += layer.astype(np.float32, copy=False)

@@ -60,8 +60,8 @@ def fit_logistic(
         loss += 0.5 * penalty * float((weights**2).sum())
         return loss, np.concatenate([slope.ravel(), error.sum(axis=0)])
 
-    start = initial or Linear(np.zeros((d, n_classes)), np.log(onehot.mean(axis=0) + 1e-3))
-    flat = np.concatenate([start.weights.ravel(), start.bias])
+    base = initial or Linear(np.zeros((d, n_classes)), np.log(onehot.mean(axis=0) + 1e-3))
+    flat = np.concatenate([base.weights.ravel(), base.bias])
     found = minimize(
         loss_and_slope,
         flat,

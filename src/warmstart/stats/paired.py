@@ -150,9 +150,9 @@ def stand(
     to_best = [minus(i, order[0]) for i in order]
     ties, left, gaps = [], order, to_best
     while left:
-        ties = [gap.low <= 0 <= gap.high for gap in gaps]
-        ties.append(tuple(i for i, tied in zip(left, ties, strict=True) if tied))
-        left = [i for i, tied in zip(left, ties, strict=True) if not tied]
+        is_tied = [gap.low <= 0 <= gap.high for gap in gaps]
+        ties.append(tuple(i for i, tied in zip(left, is_tied, strict=True) if tied))
+        left = [i for i, tied in zip(left, is_tied, strict=True) if not tied]
         gaps = [minus(i, left[0]) for i in left]
     return Standing(tuple(order), tuple(to_best), tuple(ties))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from warmstart.events import Event, Steps, follow
 from warmstart.records.run_folder import RunFolder
-from warmstart.request import DEFAULT_START, folder_name
+from warmstart.request import DEFAULT_BASE, folder_name
 from warmstart.serving.serve import check_installed
 from warmstart.studio.app import Keys
 from warmstart.studio.jobs import Worker
@@ -38,7 +38,7 @@ class StudioOptions:
     label: str | None = None
     group: str | None = None
     task: AskedTask = "auto"
-    start: str = DEFAULT_START
+    base: str = DEFAULT_BASE
     port: int = 8001
 
 
@@ -61,7 +61,7 @@ def studio(
     try:
         token = secrets.token_urlsafe(24)
         keys = Keys(token, secrets.token_urlsafe(24))
-        app, close = application(project, fit, asked.start, keys, taken.getsockname()[1])
+        app, close = application(project, fit, asked.base, keys, taken.getsockname()[1])
 
         def stop() -> None:
             stopping()
@@ -105,7 +105,7 @@ def opened(asked: StudioOptions, see: Callable[[Event], None]) -> tuple[Project,
 
 
 def application(
-    project: Project, fit: Fit, start: str, keys: Keys, port: int
+    project: Project, fit: Fit, base: str, keys: Keys, port: int
 ) -> tuple[Gate, Callable[[], None]]:
     """The ASGI application of a project, and what ends its streams and its learning."""
     from warmstart.studio.app import make_app
@@ -113,7 +113,7 @@ def application(
 
     hub = Hub()
     worker = Worker(hub.tell_working, hub.tell_result)
-    hands = Hands(project, worker, fit, start)
+    hands = Hands(project, worker, fit, base)
     numbers = project.numbers()
     if numbers and RunFolder(project.run(numbers[-1])).can_go_on:
         worker.set_stopped(numbers[-1], None)

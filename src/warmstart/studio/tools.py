@@ -48,7 +48,7 @@ class Hands:
     project: Project
     worker: Worker
     fit: Fit
-    start: str
+    base: str
     _loaded: dict[int, Predictor] = field(default_factory=dict)
 
     def tools(self) -> Tools:
@@ -85,12 +85,12 @@ class Hands:
         strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
         group, about = GROUP if has_groups(order.table) else None, self.project.about
         typed = {"strategy": strategy, "group": group}
-        given = {"budget", "start", "label", "out", *(name for name in typed if typed[name])}
+        given = {"budget", "base", "label", "out", *(name for name in typed if typed[name])}
         budget: Any = order.budget
         others = tuple(one for one in order.settings if not one.startswith(STRATEGY))
         return Request(
             data=str(order.table),
-            start=self.start,
+            base=self.base,
             label=about.called or LABEL,
             group=group,
             task=about.task or "auto",

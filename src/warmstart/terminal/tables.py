@@ -99,22 +99,22 @@ def scores_text(scores: TestScores, kind: str = "image") -> str:
     )
 
 
-def starts_text(starts: Sequence[ModelListing], word: str = "") -> str:
+def models_text(models: Sequence[ModelListing], word: str = "") -> str:
     """What a run can begin from here without a download; `word` is what was searched for."""
-    if not starts:
+    if not models:
         return (
-            f"No start on this computer is called like `{printable(word)}`. All: warmstart starts"
+            f"No start on this computer is called like `{printable(word)}`. All: warmstart models"
         )
-    name_width = max(len(start.name) for start in starts) + 2
+    name_width = max(len(base.name) for base in models) + 2
     lines = []
-    for start in starts:
-        facts = [f"{start.parameters / 1e6:.1f} M parameters" if start.parameters else ""]
-        facts.append(f"{start.size_px} px" if start.size_px else "")
+    for base in models:
+        facts = [f"{base.parameters / 1e6:.1f} M parameters" if base.parameters else ""]
+        facts.append(f"{base.size_px} px" if base.size_px else "")
         tail = ", ".join(fact for fact in facts if fact)
         room = max(WIDTH - name_width - len(tail) - 2, 10)
-        title = start.title if len(start.title) <= room else start.title[: room - 1] + "…"
-        lines.append(f"{start.name:<{name_width}}{title:<{min(room, 34)}}  {tail}".rstrip())
-    return "\n".join([*lines, "", "Begin from one of them: warmstart fit DATA --start NAME"])
+        title = base.title if len(base.title) <= room else base.title[: room - 1] + "…"
+        lines.append(f"{base.name:<{name_width}}{title:<{min(room, 34)}}  {tail}".rstrip())
+    return "\n".join([*lines, "", "Begin from one of them: warmstart fit DATA --base NAME"])
 
 
 def cache_text(info: CacheInfo) -> str:

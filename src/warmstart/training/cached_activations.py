@@ -198,12 +198,12 @@ def _bases(
     training_data: TrainingDataset, chosen: Schedule, engine: str, stream: str
 ) -> Iterator[FeatureKey]:
     """The members of the keys of view 0, the plain image, and of views 1, 2, …"""
-    start, name = training_data.start, cast(EngineName, engine)
-    if start is None:
+    base, name = training_data.base, cast(EngineName, engine)
+    if base is None:
         raise ValueError("stored activations need the record of their start")
     plain = FeatureKey(
-        network=start.sha256,
-        arch=start.arch,
+        network=base.sha256,
+        arch=base.arch,
         parts=tuple(part.name for part in training_data.look.network.record.parts),
         taps=(),
         preprocessing=training_data.prep,

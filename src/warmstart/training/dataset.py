@@ -298,7 +298,7 @@ class TrainingDataset:
     profiles: dict[str, Profile]
     budget: Budget
     seed: int
-    start: BaseModelRecord | None = None  # None: not known
+    base: BaseModelRecord | None = None  # None: not known
     prior: Prior | None = None  # the head of a run, where classes have the same name
 
     def pair(self) -> dict[str, Profile]:
@@ -309,7 +309,7 @@ class TrainingDataset:
     @property
     def basis(self) -> Basis:
         """What the verdict calls that which labels are learnt from."""
-        return basis_of(self.start, self.labelled.nouns)
+        return basis_of(self.base, self.labelled.nouns)
 
     @property
     def taps(self) -> tuple[FeatureLayer, ...]:
@@ -344,7 +344,7 @@ class Sample:
 def training_dataset(
     collection: Collection,
     look: ExtractedFeatures,
-    start: BaseModelRecord,
+    base: BaseModelRecord,
     budget: Budget,
     seed: int,
     inherited: Inherited = NOTHING,
@@ -354,11 +354,11 @@ def training_dataset(
         collection=inherited.told(collection),
         look=look,
         labelled=arrange(collection.record),
-        prep=start.preprocessing,
+        prep=base.preprocessing,
         profiles=profiles(look.taps),
         budget=budget,
         seed=seed,
-        start=start,
+        base=base,
         prior=inherited.prior,
     )
 

@@ -50,17 +50,17 @@ class BaseModelAnswers:
         if not wanted:
             return None
         examples = self.training_data.examples(self.rows)
-        read, start = self.training_data.look.reader(examples), self.training_data.look.network
+        read, base = self.training_data.look.reader(examples), self.training_data.look.network
         after = self._after(trainable, wanted)
         likeness = {
-            start.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
+            base.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
             for tap in wanted
             if tap.pool != "neck" or len([t for t in wanted if t.part == tap.part]) == 1
         }
         neck = wanted[-1]
         said = None
-        if neck.pool == "neck" and start.answers_from_neck:
-            before, now = outputs(start, read(neck)), outputs(start, after[neck])
+        if neck.pool == "neck" and base.answers_from_neck:
+            before, now = outputs(base, read(neck)), outputs(base, after[neck])
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
@@ -172,8 +172,8 @@ def blend(
     trainable: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
 ) -> None:
     """Put weights `share` of the way from those at the beginning to those at the end."""
-    start = begun.model.state_dict()
+    base = begun.model.state_dict()
     state = trainable.model.state_dict()
     for name, tensor in ended.items():
-        if tensor.is_floating_point() and name in start and start[name].shape == tensor.shape:
-            state[name].copy_(torch.lerp(start[name], tensor, share))
+        if tensor.is_floating_point() and name in base and base[name].shape == tensor.shape:
+            state[name].copy_(torch.lerp(base[name], tensor, share))

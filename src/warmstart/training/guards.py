@@ -108,7 +108,7 @@ class Watch:
             return self._raise(
                 "diverged",
                 step,
-                f"the loss rose from {self._start():.3g} to {max(loss, mean):.3g} "
+                f"the loss rose from {self._base():.3g} to {max(loss, mean):.3g} "
                 f"{self._at(step)}{self._blindly()}",
             )
         if self._is_stuck(step):
@@ -155,19 +155,19 @@ class Watch:
         ):
             state[name] = (1 - 1 / memory) * state[name] + value
 
-    def _start(self) -> float:
+    def _base(self) -> float:
         """The loss before training tells: steps that have gone wrong already do not raise it."""
         return min(self.state["first"], self.state["start"])
 
     def _limit(self) -> float:
-        return max(RISE * self._start(), FLOOR * max(self._blind, LEAST_BLIND))
+        return max(RISE * self._base(), FLOOR * max(self._blind, LEAST_BLIND))
 
     def _is_stuck(self, step: int) -> bool:
         """Whether a loss of blind answers is wrong by now, and there beyond chance.
 
         The average of an exponential memory of m updates is worth one of 2 m - 1.
         """
-        knew = self._begins_fitted and self._start() < KNOWN * self._blind
+        knew = self._begins_fitted and self._base() < KNOWN * self._blind
         if not self._blind or step <= (self._soon if knew else LATE * self._n_steps):
             return False
         state = self.state

@@ -69,7 +69,7 @@ class Trainer:
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
-        self.start, self.mean = self.own(), self.own()
+        self.base, self.mean = self.own(), self.own()
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
@@ -152,7 +152,7 @@ class Trainer:
         """L2-SP: Li, Grandvalet & Davoine 2018, §3, decoupled from the gradient as in AdamW."""
         if not self.course.l2_sp:
             return
-        home = {id(t): s for t, s in zip(self.moving.values(), self.start, strict=True)}
+        home = {id(t): s for t, s in zip(self.moving.values(), self.base, strict=True)}
         for group in optimizer.param_groups:
             if group.get("is_anchored", True):
                 share = min(float(group["lr"]) * self.course.l2_sp, PULL)
@@ -202,7 +202,7 @@ class Trainer:
         """Leave the network with the weights that `shown` shows."""
         ends = [end.clone() for end in self.mean] if self.course.average else self.own()
         if share < 1:
-            for end, begin in zip(ends, self.start, strict=True):
+            for end, begin in zip(ends, self.base, strict=True):
                 if end.is_floating_point():
                     end.copy_(torch.lerp(begin, end, share))
         self.put(ends)

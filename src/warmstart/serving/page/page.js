@@ -272,7 +272,7 @@ async function introduce() {
   $("ask").ariaLabel = `Choose a ${noun()}`;
   $("shown").alt = `Your ${noun()}`;
   for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;
-  $("made").textContent = `· ${about.start} · warmstart ${about.warmstart}`;
+  $("made").textContent = `· ${about.base} · warmstart ${about.warmstart}`;
   if (current) take(current);
   else show("ask");
 }
