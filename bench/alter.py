@@ -40,7 +40,7 @@ class Seen:
     @property
     def neck(self) -> Features:
         """What the network's own head saw. Shapes: (n, d)."""
-        return next(x for tap, x in self.pool.taps.items() if tap.pool == "neck")
+        return next(x for layer, x in self.pool.feature_layers.items() if layer.pool == "neck")
 
 
 def see(folder: Path) -> Seen:
@@ -55,7 +55,7 @@ def see(folder: Path) -> Seen:
         labels=labels,
         classes=classes,
         glances=look.glances(examples),
-        pool=Pool({tap: look.features.read(examples, tap) for tap in look.taps}, labels),
+        pool=Pool({layer: look.features.read(examples, layer) for layer in look.feature_layers}, labels),
     )
 
 

@@ -84,20 +84,20 @@ def _make(
     rng: np.random.Generator, group_of: np.ndarray, strength: float
 ) -> tuple[Pool, np.ndarray]:
     """Rows of three classes; rows of one block share a label and half of their noise."""
-    taps = [
-        FeatureLayer(part=1, pool="avg"),
-        FeatureLayer(part=2, pool="avg"),
-        FeatureLayer(part=3, pool="neck"),
+    feature_layers = [
+        FeatureLayer(block=1, pool="avg"),
+        FeatureLayer(block=2, pool="avg"),
+        FeatureLayer(block=3, pool="neck"),
     ]
     n_groups = int(group_of.max()) + 1
     labels = (np.arange(n_groups) % 3)[rng.permutation(n_groups)][group_of]
     features = {}
-    for number, tap in enumerate(taps):
+    for number, layer in enumerate(feature_layers):
         d = 20 * (number + 1)
         means = strength * np.random.default_rng(number).normal(size=(3, d)) * 0.25
         shared = rng.normal(size=(n_groups, d))[group_of]
         own = rng.normal(size=(len(group_of), d))
-        features[tap] = (means[labels] + np.sqrt(0.5) * (shared + own)).astype(np.float32)
+        features[layer] = (means[labels] + np.sqrt(0.5) * (shared + own)).astype(np.float32)
     return Pool(features, labels), labels
 
 

@@ -22,7 +22,7 @@ STYLE = """
 """
 
 
-def picture(width: int, height: int, about: str, parts: Iterable[str]) -> str:
+def picture(width: int, height: int, about: str, blocks: Iterable[str]) -> str:
     """A whole SVG with a card behind it; `about` is read to those who do not see it."""
     return "\n".join(
         [
@@ -31,7 +31,7 @@ def picture(width: int, height: int, about: str, parts: Iterable[str]) -> str:
             f"aria-label={quoteattr(about)}>",
             f"<style>{STYLE}</style>",
             f'<rect class="card" width="{width}" height="{height}"/>',
-            *parts,
+            *blocks,
             "</svg>\n",
         ]
     )

@@ -41,8 +41,8 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _row(trained: Trained) -> dict[str, Any]:
-    parts = [*trained.cka.items()]
-    least = min(parts, key=lambda part: part[1])
+    blocks = [*trained.cka.items()]
+    least = min(blocks, key=lambda block: block[1])
     heard = forgetting(trained.cka, trained.agreement, trained.n_steps)
     return {
         "set": trained.ask.name,
@@ -50,7 +50,7 @@ def _row(trained: Trained) -> dict[str, Any]:
         "factor": trained.ask.factor,
         "least_cka": round(least[1], 3),
         "least_part": least[0],
-        "cka": {name: round(value, 3) for name, value in parts},
+        "cka": {name: round(value, 3) for name, value in blocks},
         "agreement": trained.agreement,
         "heard": heard is not None,
         **{name: round(value, 3) for name, value in trained.held.items()},

@@ -112,7 +112,7 @@ def _interval(gaps: np.ndarray) -> str:
 
 def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | None:
     """One draw; None where the set is too small to leave as many for the truth."""
-    files = sorted(p for part in ("train", "test") for p in (folder / part).glob("*/*"))
+    files = sorted(p for block in ("train", "test") for p in (folder / block).glob("*/*"))
     if len(files) < 2 * n:
         return None
     began = time.perf_counter()
@@ -246,8 +246,8 @@ def _draw(files: list[Path], n: int, rng: np.random.Generator, place: Path) -> N
     for label, own in by_class.items():
         count = max(round(n * len(own) / len(files)), 2)
         order = rng.permutation(len(own))
-        for part, some in (("train", order[:count]), ("test", order[count:])):
-            folder = place / part / label
+        for block, some in (("train", order[:count]), ("test", order[count:])):
+            folder = place / block / label
             folder.mkdir(parents=True)
             for k in some:
                 link = folder / f"{own[k].parent.parent.name}-{own[k].name}"

@@ -65,7 +65,7 @@ def tested() -> str:
     """How well the tests hold the core, and that labels by lot come out as nothing."""
     mutants, lot = (results.read(name)["summary"] for name in ("mutants", "random_labels"))
     core = {", ".join(row["parts"]): percent(row["covered"], 0) for row in rows("branches")}
-    held = "; ".join(f"{parts}: {share}" for parts, share in core.items())
+    held = "; ".join(f"{blocks}: {share}" for blocks, share in core.items())
     began = {row["command"]: row["median s"] for row in rows("startup")}
     return (
         f"Small faults put into planning, solve, stats and inspection at random: {mutants['all']} "

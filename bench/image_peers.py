@@ -58,11 +58,11 @@ def views(*augmentations: Any) -> Any:
     return transforms.Compose([transforms.Lambda(lambda image: image.convert("RGB")), *steps])
 
 
-def pictures(folder: Path, part: str, transform: Any) -> Any:
+def pictures(folder: Path, block: str, transform: Any) -> Any:
     """The images of a part, classes in order of their names."""
     from torchvision.datasets import ImageFolder
 
-    return ImageFolder(str(folder / part), transform)
+    return ImageFolder(str(folder / block), transform)
 
 
 def batches(folder: Path, transform: Any) -> Any:

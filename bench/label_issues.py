@@ -69,7 +69,7 @@ class Set:
     """All images of a set; the first `n_train` are its training part."""
 
     name: str
-    taps: dict[FeatureLayer, NDArray[np.float32]]
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]]
     labels: Labels
     n_train: int
 
@@ -81,16 +81,16 @@ class Set:
     @property
     def neck(self) -> NDArray[np.float32]:
         """What the network's own head saw. Shapes: (n, d)."""
-        return next(x for tap, x in self.taps.items() if tap.pool == "neck")
+        return next(x for layer, x in self.feature_layers.items() if layer.pool == "neck")
 
 
 class Learner:
     """A head fitted to any labels of some rows; what it says of each row without that row."""
 
-    def __init__(self, taps: dict[FeatureLayer, NDArray[np.float32]], labels: Labels) -> None:
-        shapes = profiles(list(taps))
+    def __init__(self, feature_layers: dict[FeatureLayer, NDArray[np.float32]], labels: Labels) -> None:
+        shapes = profiles(list(feature_layers))
         pair = {name: shapes[name] for name in ("last", "equal")}
-        self.kernels = [*mixed_kernels(taps.items(), pair).values()]
+        self.kernels = [*mixed_kernels(feature_layers.items(), pair).values()]
         self.inverses = [ridge.inverse(k, p) for k in self.kernels for p in PENALTIES]
         self.truth = np.unique(labels, return_inverse=True)[1]
         self.n, self.k = len(labels), int(self.truth.max()) + 1
@@ -127,7 +127,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     known = {name: _read(given, name) for name in sets.ALL}
     planted, cells, clean = [], list[tuple[Array, Labels]](), list[Row]()
     for name, one in known.items():
-        learner = Learner({t: x[one.train] for t, x in one.taps.items()}, one.labels[one.train])
+        learner = Learner({t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train])
         clean.append(_clean(name, "training part", learner, learner.truth))
         if name in PLANTED:
             for row, p, labels in _plant(name, learner, given.draws):
@@ -150,11 +150,11 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 def _read(given: Namespace, name: str) -> Set:
     train, test = (pools.look(given, name, split) for split in ("train", "test"))
-    shapes = profiles(list(train.taps))
-    used = [tap for tap in train.taps if tap in shapes["last"] or tap in shapes["equal"]]
-    taps = {tap: np.concatenate([train.taps[tap], test.taps[tap]]) for tap in used}
+    shapes = profiles(list(train.feature_layers))
+    used = [layer for layer in train.feature_layers if layer in shapes["last"] or layer in shapes["equal"]]
+    feature_layers = {layer: np.concatenate([train.feature_layers[layer], test.feature_layers[layer]]) for layer in used}
     labels = np.concatenate([train.labels, test.labels])
-    return Set(name, taps, labels, len(train.labels))
+    return Set(name, feature_layers, labels, len(train.labels))
 
 
 # ---- labels --------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def _small(one: Set) -> list[Row]:
     for n in SMALL:
         for draw in range(3 if 6 * k <= n <= 0.8 * len(one.labels) else 0):
             drawn = pools.draw(one.labels, n, np.random.default_rng([draw, n]))
-            learner = Learner({t: x[drawn] for t, x in one.taps.items()}, one.labels[drawn])
+            learner = Learner({t: x[drawn] for t, x in one.feature_layers.items()}, one.labels[drawn])
             rows.append(_clean(one.name, f"{n} drawn", learner, learner.truth))
     return rows
 
@@ -258,9 +258,9 @@ def _small(one: Set) -> list[Row]:
 def _joined(one: Set, other: Set) -> Row:
     """A training part of two sources: all of one, a fifth as many of the other."""
     some = np.random.default_rng(4).permutation(other.train)[: one.n_train // 5]
-    taps = {t: np.concatenate([x[one.train], other.taps[t][some]]) for t, x in one.taps.items()}
+    feature_layers = {t: np.concatenate([x[one.train], other.feature_layers[t][some]]) for t, x in one.feature_layers.items()}
     labels = np.concatenate([one.labels[one.train], other.labels[some]])
-    learner = Learner(taps, labels)
+    learner = Learner(feature_layers, labels)
     return _clean(f"{one.name} + {other.name}", "two sources", learner, learner.truth)
 
 
@@ -268,7 +268,7 @@ def _shifted(one: Set, other: Set) -> Row:
     """A test part of another source."""
     test = other.neck[other.n_train :]
     is_other = drift(one.neck[one.train], test, np.random.default_rng(0)) is not None
-    learner = Learner({t: x[one.train] for t, x in one.taps.items()}, one.labels[one.train])
+    learner = Learner({t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train])
     excuse: Why | None = "distribution-shift" if is_other else None
     name = f"{one.name} -> {other.name}"
     return _clean(name, "test part of another source", learner, learner.truth, excuse)

@@ -98,8 +98,8 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     width, height = (min(int(rng.integers(*SIDES, endpoint=True)), side) for side in image.size)
     left = int(rng.integers(image.width - width, endpoint=True))
     top = int(rng.integers(image.height - height, endpoint=True))
-    part = image.crop((left, top, left + width, top + height))
-    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
+    block = image.crop((left, top, left + width, top + height))
+    return block.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else block
 
 
 def _cell(

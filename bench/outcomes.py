@@ -24,7 +24,7 @@ from bench.verdict import without_knowledge
 from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.features.batches import to_tensor
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel, load
@@ -131,10 +131,10 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
 
 def _shuffle(data: Path, rng: np.random.Generator) -> None:
     """Labels by lot, in both parts."""
-    for part in ("train", "test"):
-        files = sorted((data / part).rglob("*.jpg"))
+    for block in ("train", "test"):
+        files = sorted((data / block).rglob("*.jpg"))
         homes = [file.parent for file in files]
-        moved = [file.rename(data / f"{part}-{i:05d}.jpg") for i, file in enumerate(files)]
+        moved = [file.rename(data / f"{block}-{i:05d}.jpg") for i, file in enumerate(files)]
         order = rng.permutation(len(files))
         for i, file in enumerate(moved):
             file.rename(homes[order[i]] / f"{i:05d}.jpg")
@@ -164,7 +164,7 @@ def _scratch(
         before=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
-    head = blank(taps(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
+    head = blank(feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
     lesson = TrainingTask(
         make=lambda: trainable(network, plan, head, _nothing_read, asked.seed),
         schedule=schedule(plan),
@@ -183,7 +183,7 @@ def _scratch(
     return (torch.cat(said).numpy() == labelled.test_labels).astype(float)
 
 
-def _nothing_read(tap: FeatureLayer) -> NDArray[np.float32]:
+def _nothing_read(layer: FeatureLayer) -> NDArray[np.float32]:
     """No head was fitted."""
     return np.empty((0, 0), np.float32)
 

@@ -99,13 +99,13 @@ def _row(given: Namespace, key: Key) -> dict[str, Any]:
 def drawn(source: Path, place: Path, size: int, seed: int) -> Path:
     """A copy of `size` training images a class, and of the whole test part."""
     rng, target = random.Random(f"{source.name} {seed}"), place / source.name
-    for part in ("train", "test"):
-        for one in sorted((source / part).iterdir()):
+    for block in ("train", "test"):
+        for one in sorted((source / block).iterdir()):
             files = sorted(one.iterdir())
             rng.shuffle(files)
-            (target / part / one.name).mkdir(parents=True)
-            for file in files[: size or None] if part == "train" else files:
-                shutil.copy(file, target / part / one.name / file.name)
+            (target / block / one.name).mkdir(parents=True)
+            for file in files[: size or None] if block == "train" else files:
+                shutil.copy(file, target / block / one.name / file.name)
     return target
 
 

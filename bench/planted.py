@@ -126,7 +126,7 @@ def _clean(name: str, seen: Seen) -> Row:
 
 
 def _part(pool: Pool, rows: Rows) -> Pool:
-    return Pool({tap: x[rows] for tap, x in pool.taps.items()}, pool.labels[rows])
+    return Pool({layer: x[rows] for layer, x in pool.feature_layers.items()}, pool.labels[rows])
 
 
 def _renumbered(twins: Sequence[NearDuplicate], kept: NDArray[np.bool_]) -> list[NearDuplicate]:
@@ -211,7 +211,7 @@ def _sizes(name: str, folder: Path, seen: Seen) -> Row:
 def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
     """The training part of one set, the test part of another."""
     train, test = (
-        s.neck[s.split == part] for s, part in ((seen[one], "train"), (seen[other], "test"))
+        s.neck[s.split == block] for s, block in ((seen[one], "train"), (seen[other], "test"))
     )
     told = two_samples(train, test, np.random.default_rng(0))
     return {

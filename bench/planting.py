@@ -123,10 +123,10 @@ def copies(data: Path, number: int, draw: Draw) -> dict[str, Any]:
 
 def shared_groups(data: Path, number: int, draw: Draw) -> dict[str, Any]:
     """Tables in which the same persons stand on both sides."""
-    for part in ("train", "test"):
-        files = sorted((data / part).rglob("*.jpg"))
+    for block in ("train", "test"):
+        files = sorted((data / block).rglob("*.jpg"))
         rows = [f"{f.relative_to(data)},{f.parent.name},p{i % 30}" for i, f in enumerate(files)]
-        (data / f"{part}.csv").write_text("\n".join(["path,label,person", *rows]) + "\n")
+        (data / f"{block}.csv").write_text("\n".join(["path,label,person", *rows]) + "\n")
     return {
         "data": data / "train.csv",
         "test": data / "test.csv",

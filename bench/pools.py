@@ -28,7 +28,7 @@ Labels = NDArray[np.int64]
 class Pool:
     """Every image of a set, train and test together. Shapes: taps (N, d_t), labels (N,)."""
 
-    taps: dict[FeatureLayer, NDArray[np.float32]]
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]]
     labels: Labels
 
 
@@ -39,7 +39,7 @@ def look(given: Namespace, name: str, split: str | None = None, base: str = "lit
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])
-    return Pool({tap: seen.features.read(examples, tap) for tap in seen.taps}, labels)
+    return Pool({layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, labels)
 
 
 def draw(labels: Labels, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -79,16 +79,16 @@ def fit_shipped(pool: Pool, rows: NDArray[np.intp], labels: Labels) -> HeadFit:
 
 def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadFit:
     n, k, smallest = len(rows), problem.n_classes, int(np.bincount(problem.labels).min())
-    shapes = profiles(list(pool.taps))
-    taps = {tap: x[rows] for tap, x in pool.taps.items()}
+    shapes = profiles(list(pool.feature_layers))
+    feature_layers = {layer: x[rows] for layer, x in pool.feature_layers.items()}
     names = rules.candidates(n, k, smallest, tuple(shapes), "fast")
-    kernels = mixed_kernels(taps.items(), shapes)
-    heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
+    kernels = mixed_kernels(feature_layers.items(), shapes)
+    heads = families(names, shapes, kernels, feature_layers.__getitem__, rules.penalties(n), 0)
     return drain(fit_head(heads, problem))
 
 
 def predict(fit: HeadFit, pool: Pool, rows: NDArray[np.intp]) -> Labels:
     """Predicted classes of other rows."""
-    joined = np.concatenate([pool.taps[tap][rows] for tap in fit.taps], axis=1)
+    joined = np.concatenate([pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1)
     scores = fit.calibration.temperature * (joined @ fit.weight.T + fit.bias)
     return np.asarray((scores + fit.calibration.bias).argmax(axis=1))

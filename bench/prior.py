@@ -121,15 +121,15 @@ def _draws(case: _Case, n: int, draws: int) -> Iterator[tuple[Rows, Rows]]:
 def _fit(pool: Pool, rows: Rows, prior: Prior | None, *, every: bool) -> HeadFit:
     """The head that ships, without its estimate."""
     labels, n, k = pool.labels[rows], len(rows), int(pool.labels.max()) + 1
-    shapes = profiles(list(pool.taps))
+    shapes = profiles(list(pool.feature_layers))
     names = tuple(shapes)
     if prior is not None:
         begun = tuple(name + SUFFIX for name in names)
         names = begun if every else (names[0], begun[0], *names[1:])
     heads = rules.candidates(n, k, int(np.bincount(labels).min()), names, "fast")
-    taps = {tap: values[rows] for tap, values in pool.taps.items()}
-    kernels = mixed_kernels(taps.items(), shapes)
-    made = families(heads, shapes, kernels, taps.__getitem__, rules.penalties(n), 0, prior)
+    feature_layers = {layer: values[rows] for layer, values in pool.feature_layers.items()}
+    kernels = mixed_kernels(feature_layers.items(), shapes)
+    made = families(heads, shapes, kernels, feature_layers.__getitem__, rules.penalties(n), 0, prior)
     alone = tuple(np.array([i]) for i in range(n))
     return drain(fit_head(made, SelectionProblem(labels, k, alone, ())))
 
@@ -137,14 +137,14 @@ def _fit(pool: Pool, rows: Rows, prior: Prior | None, *, every: bool) -> HeadFit
 def _prior(head: HeadFit, pool: Pool) -> Prior | None:
     """The sets give both sides the same names in the same order."""
     names = [str(number) for number in range(len(head.bias))]
-    widths = [pool.taps[tap].shape[1] for tap in head.taps]
+    widths = [pool.feature_layers[layer].shape[1] for layer in head.feature_layers]
     older = head.weight.astype(np.float64), head.bias.astype(np.float64)
-    return prior_of(head.taps, widths, older, names, names)
+    return prior_of(head.feature_layers, widths, older, names, names)
 
 
 def _score(head: HeadFit, test: Pool) -> tuple[float, float]:
     """Accuracy and log-loss on the test part."""
-    joined = np.concatenate([test.taps[tap] for tap in head.taps], axis=1)
+    joined = np.concatenate([test.feature_layers[layer] for layer in head.feature_layers], axis=1)
     scores = joined.astype(np.float64) @ head.weight.T + head.bias
     logits = head.calibration.temperature * scores + head.calibration.bias
     hits = logits.argmax(axis=1) == test.labels

@@ -62,10 +62,10 @@ def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
 
 
 def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> str:
-    shapes = profiles(list(pool.taps))
+    shapes = profiles(list(pool.feature_layers))
     rows = np.sort(rng.permutation(len(labels))[: rules.evidence_rows("fast")])
     pair = mixed_kernels(
-        ((tap, x[rows]) for tap, x in pool.taps.items()), {k: shapes[k] for k in ("last", "equal")}
+        ((layer, x[rows]) for layer, x in pool.feature_layers.items()), {k: shapes[k] for k in ("last", "equal")}
     )
     singles = [np.array([i]) for i in range(len(rows))]
     found = signal(

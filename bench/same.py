@@ -489,15 +489,15 @@ def differences(
     if "error" in now or "error" in before:
         return [f"it failed: {now.get('error', before.get('error'))}"]
     lines = _of_tensors(before["tensors"], now["tensors"], tensors_before, tensors_now)
-    for part in sorted({*before, *now} - {"tensors"}):
-        ours, theirs = (dict(leaves(trace.get(part), part)) for trace in (now, before))
+    for block in sorted({*before, *now} - {"tensors"}):
+        ours, theirs = (dict(leaves(trace.get(block), block)) for trace in (now, before))
         lines += _short(
             [
                 f"{path}: {_gap(theirs.get(path), ours.get(path))}"
                 for path in dict.fromkeys([*theirs, *ours])
                 if theirs.get(path) != ours.get(path)
             ],
-            part,
+            block,
         )
     return lines
 

@@ -127,7 +127,7 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
         "exit": code,
         "parameters": summary["base"]["parameters"],
         "gmacs_an_image": round(sum(passed.values()) / 1e9, 2),
-        "parts": len(passed),
+        "blocks": len(passed),
         **watch.told(),
         "look_seconds_an_image": round(summary["seconds"]["look"] / given.images, 3),
         "forecast": {
@@ -141,7 +141,7 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
 
 
 def _parts(out: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((out / "network.json").read_text())["parts"]
+    found: list[dict[str, Any]] = json.loads((out / "network.json").read_text())["blocks"]
     return found
 
 

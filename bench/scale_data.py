@@ -116,9 +116,9 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> bytes:
     side = int(rng.integers(min(image.size) // 6, min(image.size) // 3))  # few overlap
     left, top = (int(rng.integers(length - side + 1)) for length in image.size)
     box = (left, top, left + side, top + side)
-    part = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    block = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     buffer = io.BytesIO()
-    part.save(buffer, "JPEG", quality=90)
+    block.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

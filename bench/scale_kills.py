@@ -50,9 +50,9 @@ def measure(given: Namespace) -> dict[str, Any]:
         if not (killed / "DONE").exists():
             sys.exit("some parts are left: call it again with the same --place")
         rows, differing = results.lines(kept), compare(whole, killed)
-    parts = {(row["stage"], row["view"], row["part"]) for row in rows}
+    blocks = {(row["stage"], row["view"], row["part"]) for row in rows}
     summary = {
-        "kills": f"{len(rows)}, in {len(parts)} different parts",
+        "kills": f"{len(rows)}, in {len(blocks)} different parts",
         "files and figures that differ from a run never killed": ", ".join(differing) or "none",
     }
     return {"summary": summary, "rows": rows, "differing": differing}

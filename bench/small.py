@@ -14,12 +14,12 @@ def copy_few(source: Path, place: Path, most: int = MOST, seed: int = 0) -> Path
     """Copy a part of <set>/{train,test}/<class>/* to place/<set>; returns that folder."""
     draw = random.Random(seed)
     target = place / source.name
-    for part in ("train", "test"):
-        classes = sorted(folder.name for folder in (source / part).iterdir())
+    for block in ("train", "test"):
+        classes = sorted(folder.name for folder in (source / block).iterdir())
         for name in classes:
-            files = sorted((source / part / name).iterdir())
+            files = sorted((source / block / name).iterdir())
             draw.shuffle(files)
-            (target / part / name).mkdir(parents=True)
+            (target / block / name).mkdir(parents=True)
             for file in files[: max(most // len(classes), 4)]:
-                shutil.copy(file, target / part / name / file.name)
+                shutil.copy(file, target / block / name / file.name)
     return target

@@ -78,8 +78,8 @@ def _draws(clips: list[dict[str, str]], n: int) -> Iterator[tuple[str, list[dict
     """What is asked, and the table for it."""
     yield "new recordings", clips
     for left in sorted({clip["speaker"] for clip in clips})[:n]:
-        parts = [{**c, "split": "test" if c["speaker"] == left else "train"} for c in clips]
-        yield f"without {left}", parts
+        blocks = [{**c, "split": "test" if c["speaker"] == left else "train"} for c in clips]
+        yield f"without {left}", blocks
     train = [clip for clip in clips if clip["split"] == "train"]
     labels = [clip["label"] for clip in train]
     random.Random(0).shuffle(labels)
@@ -95,7 +95,7 @@ def _fitted(table: list[dict[str, str]], budget: str) -> dict[str, Any]:
             writer.writeheader()
             writer.writerows(table)
         speakers = [
-            {c["speaker"] for c in table if c["split"] == part} for part in ("train", "test")
+            {c["speaker"] for c in table if c["split"] == block} for block in ("train", "test")
         ]
         group = "speaker" if speakers[1] and not speakers[0] & speakers[1] else None
         began = time.perf_counter()

@@ -38,7 +38,7 @@ class Story:
         fit = f"warmstart fit {target}"
         own = f"{COMMON} --set training.passes={self.passes}"
         tuned = f"{fit} --base {first} --strategy last:6"
-        few = "--strategy last:1 --set part.18.action=frozen --set part.1.action=fresh"
+        few = "--strategy last:1 --set block.18.action=frozen --set block.1.action=fresh"
         known = {
             "source": f"warmstart fit {self.source} --strategy last:9 {self.learnt_by}{COMMON} "
             f"--set training.passes={self.source_passes} --out {first}",
@@ -61,13 +61,13 @@ class Story:
 
 def make(story: Story, images: Path, place: Path) -> None:
     """Lay out the folders that are not there yet."""
-    for name, parts in story.made.items():
+    for name, blocks in story.made.items():
         if (place / name).is_dir():
             continue
-        for part, files in parts(images).items():
-            (place / name / part).mkdir(parents=True)
+        for block, files in blocks(images).items():
+            (place / name / block).mkdir(parents=True)
             for number, file in enumerate(files):
-                shutil.copyfile(file, place / name / part / f"{number:03}{file.suffix}")
+                shutil.copyfile(file, place / name / block / f"{number:03}{file.suffix}")
 
 
 # ---- folders -------------------------------------------------------------------------------
@@ -91,22 +91,22 @@ def _few(files: Mapping[str, list[Path]], n: int) -> dict[str, list[Path]]:
 
 def _rubbish(images: Path) -> Parts:
     """Fifty of the test part to learn from, the rest of it to test on."""
-    parts = _part(images, "trashnet/test")
-    few = _few(parts, 50)
-    rest = {k: files[len(few[k]) :] for k, files in parts.items()}
+    blocks = _part(images, "trashnet/test")
+    few = _few(blocks, 50)
+    rest = {k: files[len(few[k]) :] for k, files in blocks.items()}
     return {k.replace("test/", "train/"): files for k, files in few.items()} | rest
 
 
 def _cells(images: Path) -> Parts:
     """Twenty to learn from, five of each kind; all others to test on."""
-    parts, tests = _part(images, "wbc_cells_site2/train"), _part(images, "wbc_cells_site2/test")
-    few = _few(parts, 20)
-    rest = {k.replace("train/", "late-"): files[len(few[k]) :] for k, files in parts.items()}
+    blocks, tests = _part(images, "wbc_cells_site2/train"), _part(images, "wbc_cells_site2/test")
+    few = _few(blocks, 20)
+    rest = {k.replace("train/", "late-"): files[len(few[k]) :] for k, files in blocks.items()}
     return few | {k: files + rest[k.replace("test/", "late-")] for k, files in tests.items()}
 
 
-def _kinds(parts: Parts, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
-    return {k: files for k, files in parts.items() if k.rpartition("/")[2] in kinds}
+def _kinds(blocks: Parts, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
+    return {k: files for k, files in blocks.items() if k.rpartition("/")[2] in kinds}
 
 
 def _rare(images: Path) -> Parts:
@@ -117,9 +117,9 @@ def _rare(images: Path) -> Parts:
 
 def _vehicles(images: Path) -> Parts:
     """Cars are those that the brands are learnt from: the test part of the brands stays unseen."""
-    parts = _kinds(_part(images, "vehicles/train"), ("bicycle", "motorbike"))
+    blocks = _kinds(_part(images, "vehicles/train"), ("bicycle", "motorbike"))
     brands = _part(images, "car_brands/train").values()
-    return parts | {"train/car": [file for files in brands for file in files]}
+    return blocks | {"train/car": [file for files in brands for file in files]}
 
 
 def _leaves(images: Path) -> Parts:

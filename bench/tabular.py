@@ -106,9 +106,9 @@ def _draws(
         if time.monotonic() > until:
             return
         order = np.random.default_rng([seed, ROWS]).permutation(len(cells))
-        parts = {"train": order[:ROWS], "test": order[ROWS:]}
-        paths = {name: folder / f"{name}-{seed}.csv" for name in parts}
-        for name, picked in parts.items():
+        blocks = {"train": order[:ROWS], "test": order[ROWS:]}
+        paths = {name: folder / f"{name}-{seed}.csv" for name in blocks}
+        for name, picked in blocks.items():
             _write(paths[name], [cells[row] for row in picked])
         options: dict[str, Any] = {"test": paths["test"], "seed": seed, "budget": "fast"}
         began = time.process_time()
@@ -121,7 +121,7 @@ def _draws(
             told = {**options, **contenders["warm"], "strategy": "full"}
             runs["warm"] = warmstart.fit(paths["train"], out=folder / f"full-{seed}", **told)
         seconds = time.process_time() - began
-        train, test = ([cells[row] for row in parts[name]] for name in ("train", "test"))
+        train, test = ([cells[row] for row in blocks[name]] for name in ("train", "test"))
         yield {
             "older": older,
             "newer": newer,

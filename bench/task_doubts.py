@@ -45,26 +45,26 @@ def measure(given: Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for name in PAIRED:
         pool = pool_of(given, "multilabel", name)
-        rows += _rows(name, "labels", pool.taps, pool.truth, pool.target, given.draws)
+        rows += _rows(name, "labels", pool.feature_layers, pool.truth, pool.target, given.draws)
     for name in TURNED:
         pool = pool_of(given, "regress", name)
-        rows += _rows(name, "numbers", pool.taps, pool.truth, pool.target, given.draws)
-    for name, taps, values in _columns(given):
+        rows += _rows(name, "numbers", pool.feature_layers, pool.truth, pool.target, given.draws)
+    for name, feature_layers, values in _columns(given):
         target = Regression.of(values)
         truth = (values - target.mean) / target.spread
-        rows += _rows(name, "numbers", taps, truth, target, given.draws)
+        rows += _rows(name, "numbers", feature_layers, truth, target, given.draws)
     return {"summary": {**_sums(rows, "labels"), **_sums(rows, "numbers")}, "rows": rows}
 
 
 def _rows(
     name: str,
     task: str,
-    taps: dict[FeatureLayer, NDArray[np.float32]],
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]],
     truth: Truth,
     target: Target,
     draws: int,
 ) -> list[dict[str, Any]]:
-    found = [{"set": name, "task": task, **row} for row in doubts(taps, truth, target, draws)]
+    found = [{"set": name, "task": task, **row} for row in doubts(feature_layers, truth, target, draws)]
     print(found[0], found[-1], flush=True)
     return found
 
@@ -98,19 +98,19 @@ def _columns(
         for k in chosen:
             others = np.delete(values, k, axis=1)
             others = (others - others.mean(axis=0)) / others.std(axis=0)
-            taps = {FeatureLayer(part=1, pool="neck"): others.astype(np.float32)}
-            yield f"{name} {k}", taps, values[:, k]
+            feature_layers = {FeatureLayer(block=1, pool="neck"): others.astype(np.float32)}
+            yield f"{name} {k}", feature_layers, values[:, k]
 
 
 def doubts(
-    taps: dict[FeatureLayer, NDArray[np.float32]], truth: Truth, target: Target, draws: int
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]], truth: Truth, target: Target, draws: int
 ) -> list[dict[str, Any]]:
     """One row for the data as they are, one for each draw of mistakes."""
-    shapes = profiles(list(taps))
+    shapes = profiles(list(feature_layers))
     pair: dict[str, Mapping[FeatureLayer, float]] = {
         name: shapes[name] for name in ("last", "equal") if name in shapes
     }
-    kernels = [*mixed_kernels(taps.items(), pair).values()]
+    kernels = [*mixed_kernels(feature_layers.items(), pair).values()]
     plant = _flipped if truth.ndim > 1 else _moved
     given = [Planted(truth, set()), *(plant(truth, np.random.default_rng(s)) for s in range(draws))]
     return [_judged(one, kernels, target) for one in given]

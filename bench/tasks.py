@@ -51,14 +51,14 @@ Rows = NDArray[np.intp]
 class Pool:
     """Images with stored features. Shapes: taps (N, d_t), truth (N,) or (N, K)."""
 
-    taps: dict[FeatureLayer, NDArray[np.float32]]
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]]
     truth: Truth
     target: Target
 
     @property
     def last(self) -> NDArray[np.float64]:
         """What the last layer gives, (N, d)."""
-        return next(x for tap, x in self.taps.items() if tap.pool == "neck").astype(np.float64)
+        return next(x for layer, x in self.feature_layers.items() if layer.pool == "neck").astype(np.float64)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Each part by itself; heads are those of `fit --budget fast` on stored features."""
     found: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for part in given.parts:
+    for part in given.blocks:
         names, work, keys = PARTS[part]
         some = [_row(given, part, name, work) for name in names]
         means = {key: round(float(np.mean([row[key] for row in some])), 4) for key in keys}
@@ -116,7 +116,7 @@ def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Poo
     texts = [example.label for example in examples]
     target = target_of(task, texts)
     truth = target.read(texts, collection.record.classes)
-    return Pool({tap: seen.features.read(examples, tap) for tap in seen.taps}, truth, target)
+    return Pool({layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, truth, target)
 
 
 def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
@@ -126,16 +126,16 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     fold = folds(pool.target.folding(truth), np.arange(n), rules.outer_folds(n), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     k = pool.target.n_outputs(truth)
-    shapes = profiles(list(pool.taps))
-    taps = {tap: x[rows] for tap, x in pool.taps.items()}
+    shapes = profiles(list(pool.feature_layers))
+    feature_layers = {layer: x[rows] for layer, x in pool.feature_layers.items()}
     names = rules.candidates(n, k, n, tuple(shapes), "fast", pool.target.task)
-    kernels = mixed_kernels(taps.items(), shapes)
-    heads = families(names, shapes, kernels, taps.__getitem__, rules.penalties(n), 0)
+    kernels = mixed_kernels(feature_layers.items(), shapes)
+    heads = families(names, shapes, kernels, feature_layers.__getitem__, rules.penalties(n), 0)
     return drain(fit_head(heads, SelectionProblem(truth, k, groups, outer, pool.target)))
 
 
 def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:
-    joined = np.concatenate([pool.taps[tap][rows] for tap in fit.taps], axis=1)
+    joined = np.concatenate([pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1)
     scores = joined.astype(np.float64) @ fit.weight.T + fit.bias
     return pool.target.answers(scores, fit.calibration)
 
@@ -259,9 +259,9 @@ def _verdict(pool: Pool, seed: int) -> str:
     rng = np.random.default_rng([seed, 23])
     rows = rng.permutation(len(pool.truth))[: rules.evidence_rows("fast")]
     truth = pool.target.among(pool.truth[rng.permutation(len(pool.truth))[: len(rows)]])
-    shapes = profiles(list(pool.taps))
+    shapes = profiles(list(pool.feature_layers))
     pair = mixed_kernels(
-        ((tap, x[rows]) for tap, x in pool.taps.items()), {k: shapes[k] for k in ("last", "equal")}
+        ((layer, x[rows]) for layer, x in pool.feature_layers.items()), {k: shapes[k] for k in ("last", "equal")}
     )
     singles = [np.array([i]) for i in range(len(rows))]
     test = signal(

@@ -27,7 +27,7 @@ import warmstart
 from bench import results
 from warmstart.features.engine import make_engine
 from warmstart.modalities.text import token_numbers
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
@@ -126,7 +126,7 @@ def _mean(rows: Sequence[Row], key: str, digits: int) -> float | None:
 def _fit(cell: Cell, given: Namespace) -> Row:
     method, name, size, seed = cell
     root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
-    train, test = (read_part(root, name, part) for part in ("train", "test"))
+    train, test = (read_block(root, name, block) for block in ("train", "test"))
     rows = np.arange(len(train[0])) if size == ALL else draw(train[1], int(size), seed)
     train = [train[0][row] for row in rows], train[1][rows]
     if method == "logistic":
@@ -139,12 +139,12 @@ def _fit(cell: Cell, given: Namespace) -> Row:
     return _ours(method if method in OURS else "fast", train, test, settings)
 
 
-def read_part(root: Path, name: str, part: str) -> Texts:
+def read_block(root: Path, name: str, block: str) -> Texts:
     """A part of a set; of `late` made of two: three film sentences of a class behind questions."""
     if name != LATE:
-        return read(root / name / f"{part}.csv")
-    rng = np.random.default_rng([0, part == "test"])
-    questions, (said, labels) = (read(root / one / f"{part}.csv") for one in ("trec6", "sst2"))
+        return read(root / name / f"{block}.csv")
+    rng = np.random.default_rng([0, block == "test"])
+    questions, (said, labels) = (read(root / one / f"{block}.csv") for one in ("trec6", "sst2"))
     texts = []
     for label in labels[:MANY]:
         words = " ".join(rng.permutation(questions[0])).split()[:FILLER]
@@ -217,7 +217,7 @@ def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
     base = load("minilm")
     inputs: Any = base.record.preprocessing
     network = cut(base.module, inputs)
-    run = make_engine("torch", FeatureExtractor(network, taps(network.record)[-1:]), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, feature_layers(network.record)[-1:]), inputs, 1)
     encoded = np.stack([token_numbers(text, inputs) for text in texts])
     order = np.argsort((encoded != inputs.pad).sum(axis=1), kind="stable")
     found = np.empty((len(texts), network.record.neck_width), np.float32)
@@ -230,7 +230,7 @@ def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -
     """In a process of the Python that has it."""
     encoder = str(shipped_folder(SHIPPED_TEXT["minilm"]))
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{part}.csv" for part in ("train", "test")]
+        files = [Path(folder) / f"{block}.csv" for block in ("train", "test")]
         for file, (texts, labels) in zip(files, (train, test), strict=True):
             with open(file, "w", encoding="utf-8", newline="") as opened:
                 writer = csv.writer(opened)

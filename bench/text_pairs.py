@@ -68,7 +68,7 @@ def _mean(kept: list[dict[str, Any]], name: str, n_steps: int) -> dict[str, Any]
 
 def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
-    train, test = (read(folder / f"{part}.csv") for part in ("train", "test"))
+    train, test = (read(folder / f"{block}.csv") for block in ("train", "test"))
     rows = draw(train[1], 8, seed)
     base = load("minilm")
     inputs: Any = base.record.preprocessing
@@ -83,7 +83,7 @@ def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, 
     told, spent = [], 0.0
     for step in range(LOOKS[-1] + 1):
         if step in (0, *LOOKS):
-            found = [_pooled(network, part, inputs).numpy() for part in (learn, ask)]
+            found = [_pooled(network, block, inputs).numpy() for block in (learn, ask)]
             plain = LogisticRegression(max_iter=2000).fit(found[0], labels)
             hits = float(plain.score(found[1], test[1]))
             told.append(
@@ -98,7 +98,7 @@ def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, 
 def _layers(network: Network, rate: float) -> torch.optim.Optimizer:
     """All layers move; the embeddings stay."""
     moving: list[nn.Parameter] = []
-    for step in network.steps.parts[1:]:
+    for step in network.steps.blocks[1:]:
         for module in step.modules:
             moving += network.trunk.get_submodule(module).parameters()
     for parameter in moving:

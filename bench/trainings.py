@@ -228,7 +228,7 @@ def _train(
 
 def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Tensor]]:
     """What the output listens to, without anything in it."""
-    return ([0 * tap for tap in arguments[0]],)
+    return ([0 * layer for layer in arguments[0]],)
 
 
 def _plan(asked: Request, training_data: TrainingDataset, base: PretrainedModel, ask: Ask) -> Plan:
@@ -281,11 +281,11 @@ class _Seen:
 def _see(ready: TrainableNetwork, images: Tensor) -> _Seen:
     """Look at all images with the parts as they are now."""
     record = ready.network.record
-    moving = [n for n, p in enumerate(record.parts, 1) if ready.actions.get(p.name) == "tuned"]
+    moving = [n for n, p in enumerate(record.blocks, 1) if ready.actions.get(p.name) == "tuned"]
     if not moving:
         return _Seen({}, np.empty((0, 0)))
     tapped = FeatureExtractor(
-        ready.network, [FeatureLayer(part=number, pool="avg") for number in moving]
+        ready.network, [FeatureLayer(block=number, pool="avg") for number in moving]
     )
     chunks, outputs = [], []
     with torch.inference_mode():
@@ -293,5 +293,5 @@ def _see(ready: TrainableNetwork, images: Tensor) -> _Seen:
             chunks.append(tapped(inputs))
             outputs.append(ready.network.logits(inputs))
     columns = [torch.cat(list(column)).double().numpy() for column in zip(*chunks, strict=True)]
-    names = [record.parts[number - 1].name for number in moving]
+    names = [record.blocks[number - 1].name for number in moving]
     return _Seen(dict(zip(names, columns, strict=True)), torch.cat(outputs).double().numpy())

@@ -121,9 +121,9 @@ def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     drawn = pools.draw(pool.labels, n, rng) if _fits(pool, n) else None
     if drawn is None:
         return {"set": name, "what": "few", "draw": seed, "n": n, "verdict": "too many classes"}
-    shapes = profiles(list(pool.taps))
+    shapes = profiles(list(pool.feature_layers))
     pair = {key: shapes[key] for key in ("last", "equal")}
-    kernels = mixed_kernels(((tap, x[drawn]) for tap, x in pool.taps.items()), pair)
+    kernels = mixed_kernels(((layer, x[drawn]) for layer, x in pool.feature_layers.items()), pair)
     labels = pool.labels[drawn]
     singles = [np.array([i]) for i in range(n)]
     details = signal(

@@ -36,7 +36,7 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
         look=look,
         labelled=arrange(collection.record),
         prep=prep,
-        profiles=profiles(look.taps),
+        profiles=profiles(look.feature_layers),
         budget=budget,
         seed=seed,
         base=load(module, preprocessing=prep).record,

@@ -31,7 +31,7 @@ def network(names=NAMES, **changes):
         for name in names
     ]
     record = NetworkRecord(
-        parts=tuple(parts), head_parameters=7, cut="traced", neck_width=4, neck_is_average=True
+        blocks=tuple(parts), head_parameters=7, cut="traced", neck_width=4, neck_is_average=True
     )
     return replace(record, **changes)
 
@@ -62,19 +62,19 @@ def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
 
 def rates(plan):
     """Rate by part, without the parts that have none."""
-    return {part.name: part.rate.value for part in plan.parts if part.rate is not None}
+    return {block.name: block.rate.value for block in plan.blocks if block.rate is not None}
 
 
 def actions(plan):
     """Action by part."""
-    return {part.name: part.action.value for part in plan.parts}
+    return {block.name: block.action.value for block in plan.blocks}
 
 
-def with_part(plan, place, **changes):
+def with_block(plan, place, **changes):
     """The plan with one part changed."""
-    parts = list(plan.parts)
+    parts = list(plan.blocks)
     parts[place] = replace(parts[place], **changes)
-    return replace(plan, parts=tuple(parts))
+    return replace(plan, blocks=tuple(parts))
 
 
 def refusal(work, *arguments):

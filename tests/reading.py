@@ -34,8 +34,8 @@ def fails(source, *parts, **options):
         drain(read(source, **options))
     message = str(caught.value)
     assert "\n" not in message
-    for part in parts:
-        assert part in message, message
+    for block in parts:
+        assert block in message, message
 
 
 def embedded(greys=GREYS, name="{}"):

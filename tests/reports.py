@@ -194,7 +194,7 @@ def ledger() -> Ledger:
         before, after = (None if fate == "new" else "a"), (None if fate == "dropped" else "a")
         return LedgerRow(
             tensor=name,
-            part="p",
+            block="p",
             fate=fate,
             shape=(numel,),
             numel=numel,
@@ -296,7 +296,7 @@ def plan() -> Plan:
     return Plan(
         base=rule("lite0"),
         strategy=rule("last:1", "layers were worth trying"),
-        parts=(
+        blocks=(
             BlockPlan(name="stem", action=rule("frozen")),
             BlockPlan(name="blocks", action=rule("frozen")),
             BlockPlan(name="top", action=rule("tuned"), rate=rate),

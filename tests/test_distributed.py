@@ -49,7 +49,7 @@ from warmstart.training.sketched_ridge import SketchedRidge
 from warmstart.training.selection import SelectionProblem
 from warmstart.distributed import here, joined
 rng = np.random.default_rng(0)
-n, tap = 300, FeatureLayer(part=1, pool="avg")
+n, tap = 300, FeatureLayer(block=1, pool="avg")
 X, y = rng.normal(size=(n, 40)).astype(np.float32), rng.integers(0, 3, n)
 folds = tuple(np.flatnonzero(np.arange(n) % 5 == k) for k in range(5))
 problem = SelectionProblem(y, 3, tuple(np.array([k]) for k in range(n)), folds)
@@ -129,7 +129,7 @@ examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
 with joined() as world, tempfile.TemporaryDirectory() as own:
     place = world.same(own)
     for root in (place, own):
-        cache_file = FeatureCache(Path(root)).cache_file(ScratchKey(taps=(Column(name="1.avg"),)))
+        cache_file = FeatureCache(Path(root)).cache_file(ScratchKey(feature_layers=(Column(name="1.avg"),)))
         cache_file.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
         mine = ExtractedRows(cache_file=cache_file, unreadable={}, passed=1, decoded=1)
         try:

@@ -114,7 +114,7 @@ def test_the_python_of_the_first_page(workshop):
 def test_coming_from_elsewhere(workshop):
     made = run_all("coming-from.md")
     assert made["scores"].mean() > 0.5
-    assert made["plan"].parts[-1].name == "output"
+    assert made["plan"].blocks[-1].name == "output"
     run_all("track.md")  # reads progress.jsonl of a run in which layers were trained
 
 

@@ -140,7 +140,7 @@ COMMANDS = {
     "a setting without a value": ("fit photos --set training.passes", "needs a path and a value"),
     "a setting of nothing": ("fit photos --set training.pases=9", "did you mean training.passes?"),
     "a part that is not there": (
-        "fit photos --strategy full --set part.99.rate=1",
+        "fit photos --strategy full --set block.99.lr=1",
         "part.99",
     ),
     "an input too small": ("fit photos --strategy full --set input.size=9", "16 to 1024 px"),
@@ -280,9 +280,9 @@ def messages():
                 continue
             if not ast.unparse(node.exc.func).endswith("Error") or not node.exc.args:
                 continue
-            for part in ast.walk(node.exc.args[0]):
-                if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    yield path, node.lineno, part.value
+            for block in ast.walk(node.exc.args[0]):
+                if isinstance(block, ast.Constant) and isinstance(block.value, str):
+                    yield path, node.lineno, block.value
 
 
 def test_every_message_is_one_line_without_shouting():

@@ -28,7 +28,7 @@ def in_navigation(entry):
     if isinstance(entry, str):
         return [entry]
     parts = entry.values() if isinstance(entry, dict) else entry
-    return [page for part in parts for page in in_navigation(part)]
+    return [page for block in parts for page in in_navigation(block)]
 
 
 def test_every_page_is_in_the_navigation_once():

@@ -97,9 +97,9 @@ def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
     run = warmstart.fit(data, base=net, strategy="head", budget="fast", out=tmp_path / "run")
     assert digests(net) == before  # the user's own module is left as it is
     assert run.estimate.value > 0.6
-    parts = json.loads((run.path / "network.json").read_text())["parts"]
-    assert len(parts) > 1
-    assert "other" not in {part["layout"] for part in parts}
+    blocks = json.loads((run.path / "network.json").read_text())["blocks"]
+    assert len(blocks) > 1
+    assert "other" not in {block["layout"] for block in blocks}
     kept = json.loads((run.path / "model" / "preprocess.json").read_text())
     assert kept["shape"] == list(data[0][0].shape)
     answers = warmstart.load(run.path, network=net).predict(data.tensors[0][:6])
@@ -120,7 +120,7 @@ def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
     fates = {row["fate"] for row in rows}
     assert "trained" in fates or run.summary.guards
     if strategy == "last:1":
-        first = [row for row in rows if row["part"] == run.plan.parts[0].name]
+        first = [row for row in rows if row["block"] == run.plan.blocks[0].name]
         assert first
         assert all(row["before"] == row["after"] for row in first)
 

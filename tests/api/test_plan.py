@@ -19,11 +19,11 @@ def mlp():
 
 
 def rates(plan):
-    return {part.name: part.rate and part.rate.value for part in plan.parts}
+    return {block.name: block.rate and block.rate.value for block in plan.blocks}
 
 
 def actions(plan):
-    return [part.action.value for part in plan.parts]
+    return [block.action.value for block in plan.blocks]
 
 
 def test_head_freezes_all_and_trains_the_output_at_three_times_the_rate():

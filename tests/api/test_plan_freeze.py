@@ -23,7 +23,7 @@ def test_groups_hold_what_moves_at_the_rates_of_the_plan():
     expected = [net[3].weight, net[3].bias, net[5].weight, net[5].bias]
     assert set(map(id, moving)) == set(map(id, expected))
     assert len(moving) == len(expected)
-    assert {(g["part"], g["lr"]) for g in groups} == {("3", 0.01), ("output", 0.1)}
+    assert {(g["block"], g["lr"]) for g in groups} == {("3", 0.01), ("output", 0.1)}
 
 
 def test_an_optimizer_with_decay_leaves_the_rest_alone():

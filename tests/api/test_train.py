@@ -70,7 +70,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand():
     net, plan = made("full", optimizer="sgd", lr=0.01)
     hand = network()
     list(warmstart.train(plan, net, batches()))
-    rates = {part.name: part.rate.value for part in plan.parts}
+    rates = {block.name: block.rate.value for block in plan.blocks}
     where = {"0": "0", "1": "0", "3": "3", "4": "3", "8": "output"}
     optimizer = torch.optim.SGD(
         [
@@ -195,9 +195,9 @@ def test_batches_that_cannot_be_used_are_said(data, says):
 
 def changed(plan, place, **values):
     """The plan with one part's choices changed."""
-    parts = list(plan.parts)
-    parts[place] = replace(parts[place], **values)
-    return replace(plan, parts=tuple(parts))
+    blocks = list(plan.blocks)
+    blocks[place] = replace(blocks[place], **values)
+    return replace(plan, blocks=tuple(blocks))
 
 
 def test_plans_that_cannot_be_followed_are_refused_at_once():
@@ -205,7 +205,7 @@ def test_plans_that_cannot_be_followed_are_refused_at_once():
     low = changed(plan, 0, action=Choice(value="low-rank", because="so", source="user"))
     with pytest.raises(PlanError, match=r"changes the network itself \(0: low-rank\)"):
         warmstart.train(low, net, batches())
-    closed = replace(plan, parts=tuple(replace(part, rate=None) for part in plan.parts))
+    closed = replace(plan, blocks=tuple(replace(block, rate=None) for block in plan.blocks))
     with pytest.raises(PlanError, match="trains nothing step by step"):
         warmstart.train(closed, net, batches())
     with pytest.raises(PlanError, match="made for another network"):

@@ -61,7 +61,7 @@ def test_weights_that_move_are_named(net):
     with warmstart.watch(net, warmstart.plan(net, "last:1")) as proof:
         net.body[1][0].weight.data[0, 0] += 1e-7 + net.body[1][0].weight.data[0, 0].abs() * 1e-6
     (moved,) = proof.moved
-    assert (moved.tensor, moved.part, moved.action) == ("body.1.0.weight", "body.1", "frozen")
+    assert (moved.tensor, moved.block, moved.action) == ("body.1.0.weight", "body.1", "frozen")
     assert (moved.is_buffer, moved.is_statistic) == (False, False)
     assert proof.still == ("body.2", "output")
     assert "1 tensor of layer 2 moved although frozen, first body.1.0.weight" in str(proof)

@@ -65,7 +65,7 @@ def test_what_moved_is_told_with_its_relative_size(base):
     assert group.change == pytest.approx(float(change), rel=1e-5)
     assert (found.moved.tensors, found.moved.numbers) == (1, before.numel())
     (row,) = [r for r in found.rows if r.fate == "trained"]
-    assert (row.tensor, row.part, row.buffer) == ("second.weight", "second", False)
+    assert (row.tensor, row.block, row.buffer) == ("second.weight", "second", False)
     assert row.before != row.after
 
 

@@ -122,7 +122,7 @@ def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
     made = found(strategy)
     rows = table(plan_text(made, "photos/"))
     shown = {"fresh": "new", "low-rank": "low-rank"}
-    body = [p for p in made.plan.parts if p.name != "output"]
+    body = [p for p in made.plan.blocks if p.name != "output"]
     told = []
     for numbers, action, rest in rows[:-1]:
         first, _, last = numbers.partition("–")
@@ -214,7 +214,7 @@ def test_what_surgery_changed_is_told():
 
 
 def test_parts_that_were_set_one_by_one_have_rows_of_their_own():
-    made = found("full", settings=("part.conv_stem.action=frozen", "part.5.rate=0.5"))
+    made = found("full", settings=("block.conv_stem.action=frozen", "block.5.lr=0.5"))
     rows = table(plan_text(made, "p"))
     assert [row[:2] for row in rows] == [("1", "frozen"), ("2–18", "tuned"), ("output", "new")]
     assert actions(made.plan)["conv_stem"] == "frozen"

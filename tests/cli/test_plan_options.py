@@ -28,13 +28,13 @@ def here(tmp_path, monkeypatch):
 
 def test_what_was_typed_is_asked_for(work):
     words = (
-        "fit photos --lr 3e-4 --plan my.toml --set training.passes=900 --set part.1.rate=1e-4 "
+        "fit photos --lr 3e-4 --plan my.toml --set training.passes=900 --set block.1.lr=1e-4 "
         "--strategy last:2+add"
     )
     assert main(words.split()) == 0
     asked = work.asked[0]
     assert (asked.lr, asked.plan, asked.strategy) == (3e-4, Path("my.toml"), "last:2+add")
-    assert asked.settings == ("training.passes=900", "part.1.rate=1e-4")
+    assert asked.settings == ("training.passes=900", "block.1.lr=1e-4")
     assert asked.given == {"lr", "strategy"}
 
 

@@ -18,7 +18,7 @@ def fall(cache: str, out: Path, asked: dict[str, Any] | None, place: tuple[str, 
     os.environ["WARMSTART_CACHE"] = cache
 
     def watch(event: Any) -> None:
-        if (event.stage, event.values.get("part")) == place:
+        if (event.stage, event.values.get("block")) == place:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if asked is None:

@@ -22,7 +22,7 @@ class Kind:
 
     make: Callable[[], nn.Module]
     size_px: int
-    n_parts: int
+    n_blocks: int
     channels: int = 3
 
     @property
@@ -191,31 +191,31 @@ def _timm(name: str, **options: object) -> Callable[[], nn.Module]:
 
 
 KINDS = {
-    "tf_efficientnet_lite0": Kind(make=_timm("tf_efficientnet_lite0"), size_px=32, n_parts=18),
-    "resnet18": Kind(make=_timm("resnet18"), size_px=32, n_parts=9),
+    "tf_efficientnet_lite0": Kind(make=_timm("tf_efficientnet_lite0"), size_px=32, n_blocks=18),
+    "resnet18": Kind(make=_timm("resnet18"), size_px=32, n_blocks=9),
     "vit_tiny": Kind(
-        make=_timm("vit_tiny_patch16_224", img_size=64, depth=12), size_px=64, n_parts=13
+        make=_timm("vit_tiny_patch16_224", img_size=64, depth=12), size_px=64, n_blocks=13
     ),
-    "mobilenetv3_small": Kind(make=_timm("mobilenetv3_small_100"), size_px=64, n_parts=14),
-    "convnext_atto": Kind(make=_timm("convnext_atto"), size_px=32, n_parts=16),
+    "mobilenetv3_small": Kind(make=_timm("mobilenetv3_small_100"), size_px=64, n_blocks=14),
+    "convnext_atto": Kind(make=_timm("convnext_atto"), size_px=32, n_blocks=16),
     "swin_tiny": Kind(
         make=_timm("swin_tiny_patch4_window7_224", img_size=64, window_size=2),
         size_px=64,
-        n_parts=16,
+        n_blocks=16,
     ),
-    "regnety_002": Kind(make=_timm("regnety_002"), size_px=32, n_parts=14),
-    "densenet121": Kind(make=_timm("densenet121"), size_px=32, n_parts=8),
+    "regnety_002": Kind(make=_timm("regnety_002"), size_px=32, n_blocks=14),
+    "densenet121": Kind(make=_timm("densenet121"), size_px=32, n_blocks=8),
     "eva02_tiny": Kind(
-        make=_timm("eva02_tiny_patch14_224", img_size=56, depth=3), size_px=56, n_parts=4
+        make=_timm("eva02_tiny_patch14_224", img_size=56, depth=3), size_px=56, n_blocks=4
     ),
-    "torchvision_resnet18": Kind(make=torchvision.models.resnet18, size_px=32, n_parts=9),
-    "mlp": Kind(make=_mlp, size_px=8, n_parts=2, channels=1),
-    "residual": Kind(make=Residual, size_px=16, n_parts=4),
-    "wandering": Kind(make=Wandering, size_px=8, n_parts=1),
-    "answer": Kind(make=Answer, size_px=8, n_parts=1),
-    "tied": Kind(make=Tied, size_px=8, n_parts=2),
-    "odd_norms": Kind(make=OddNorms, size_px=12, n_parts=2),
-    "wrapper": Kind(make=Wrapper, size_px=32, n_parts=9),
+    "torchvision_resnet18": Kind(make=torchvision.models.resnet18, size_px=32, n_blocks=9),
+    "mlp": Kind(make=_mlp, size_px=8, n_blocks=2, channels=1),
+    "residual": Kind(make=Residual, size_px=16, n_blocks=4),
+    "wandering": Kind(make=Wandering, size_px=8, n_blocks=1),
+    "answer": Kind(make=Answer, size_px=8, n_blocks=1),
+    "tied": Kind(make=Tied, size_px=8, n_blocks=2),
+    "odd_norms": Kind(make=OddNorms, size_px=12, n_blocks=2),
+    "wrapper": Kind(make=Wrapper, size_px=32, n_blocks=9),
 }
 
 

@@ -13,7 +13,7 @@ from warmstart.distributed import here, joined
 from warmstart.network import partition
 from warmstart.network.batch_norm_statistics import relearning
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.pipeline_stage import Cost, PipelineStage, balanced, keepers, together
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_jointly
@@ -29,9 +29,9 @@ N_STEPS, BATCH, CLASSES = 5, 8, 5
 def model_of(kind):
     """A tiny network with a head that listens to its first tap and its last."""
     network = partition.cut(tiny.network(kind), tiny.PREP)
-    offered = taps(network.record)
+    offered = feature_layers(network.record)
     wanted = tuple(dict.fromkeys((offered[0], offered[-1])))
-    width = sum(tap_width(network.record, tap) for tap in wanted)
+    width = sum(layer_width(network.record, layer) for layer in wanted)
     rng = torch.Generator().manual_seed(0)
     weight = 0.1 * torch.randn(CLASSES, width, generator=rng)
     return network, assemble(network, wanted, weight, torch.zeros(CLASSES)).eval()
@@ -44,7 +44,7 @@ def way_of(word, network, model, tail):
         return DataParallel(tail, "cpu")
     if word == "fsdp":
         return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
-    runs = balanced([Cost(1, 2, 1)] * len(network.parts), world.size)
+    runs = balanced([Cost(1, 2, 1)] * len(network.blocks), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {
         name: network.owners.get(name.removeprefix("trunk."), "output")

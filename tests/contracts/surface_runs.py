@@ -58,8 +58,8 @@ def saved(folder: Path, X: np.ndarray, labels: list[str]) -> Path:
 
 def linear_probe(root: Path) -> Run:
     """Pictures that are easily told apart, with a test set."""
-    for part, each, seed in (("train", 16, 0), ("test", 6, 1)):
-        fill(root / "split" / part, dict.fromkeys(NAMES, each), seed=seed)
+    for block, each, seed in (("train", 16, 0), ("test", 6, 1)):
+        fill(root / "split" / block, dict.fromkeys(NAMES, each), seed=seed)
     return tiny.fit(root / "split", base=tiny.weights(root), arch=tiny.ARCH, out=root / "run")
 
 

@@ -74,7 +74,7 @@ class Surfaces:
         """Whether the model holds weights that steps of a training have moved."""
         fates = {row["fate"] for row in self.ledger}
         is_fresh = any(
-            row["fate"] == "new" and row["part"] not in ("head", "added", "unused")
+            row["fate"] == "new" and row["block"] not in ("head", "added", "unused")
             for row in self.ledger
         )
         return bool(fates & {"trained", "merged"}) or is_fresh

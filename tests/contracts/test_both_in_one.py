@@ -9,19 +9,19 @@ import torch
 from networks import KINDS, cut_once
 
 from warmstart.network.ensemble import NAME, may_stand_beside, put_beside
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.surgery import assemble, unique_state
 from warmstart.network.tensors import unique_tensors
 from warmstart.records.network import FeatureLayer
 
-SPLIT = [name for name in KINDS if KINDS[name].n_parts > 1]
+SPLIT = [name for name in KINDS if KINDS[name].n_blocks > 1]
 
 
 def _tuned(network, cut):
     """A copy whose parts after `cut` moved."""
     twin = copy.deepcopy(network)
-    upper = {step.name for step in (*network.steps.parts[cut:], network.steps.neck)}
+    upper = {step.name for step in (*network.steps.blocks[cut:], network.steps.neck)}
     state = twin.trunk.state_dict()
     with torch.no_grad():
         for name, owner in twin.owners.items():
@@ -32,7 +32,7 @@ def _tuned(network, cut):
 
 def _both(name):
     module, network = cut_once(name)
-    cut = len(network.parts) // 2
+    cut = len(network.blocks) // 2
     if not may_stand_beside(network, cut):
         pytest.skip("its upper layers cannot stand twice")
     twin = _tuned(network, cut)
@@ -46,7 +46,7 @@ def _inputs(name):
 
 
 def _model(network, wanted):
-    width = sum(tap_width(network.record, tap) for tap in wanted)
+    width = sum(layer_width(network.record, layer) for layer in wanted)
     rng = torch.Generator().manual_seed(2)
     return assemble(network, wanted, torch.randn(3, width, generator=rng), torch.zeros(3))
 
@@ -55,9 +55,9 @@ def _model(network, wanted):
 def test_each_tap_is_what_its_own_network_gives(name):
     _, network, twin, both, cut = _both(name)
     inputs = _inputs(name)
-    own = taps(network.record)
+    own = feature_layers(network.record)
     beside = tuple(
-        FeatureLayer(part=tap.part, pool=tap.pool, of="base") for tap in own if tap.part > cut
+        FeatureLayer(block=layer.block, pool=layer.pool, of="base") for layer in own if layer.block > cut
     )
     with torch.inference_mode():
         found = _model(both, (*own, *beside)).features(inputs)
@@ -71,10 +71,10 @@ def test_each_tap_is_what_its_own_network_gives(name):
 def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
     module, network, _, both, cut = _both(name)
     before = take_digests(network)
-    names = [part.name for part in network.parts]
+    names = [block.name for block in network.blocks]
     actions = {n: "frozen" if i < cut else "tuned" for i, n in enumerate(names)}
-    last = taps(network.record)[-1]
-    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
+    last = feature_layers(network.record)[-1]
+    model = _model(both, (last, FeatureLayer(block=last.block, pool="neck", of="base")))
     actions |= {"neck": "tuned", "unused": "frozen"}
     ledger = write_ledger(before, network, model, actions=actions)
     numel = [sum(t.numel() for t in unique_tensors(m).values()) for m in (module, model)]
@@ -82,7 +82,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
     assert sum(row.numel for row in ledger.rows if row.fate != "dropped") == numel[1]
     copied = [row for row in ledger.rows if row.fate == "copied"]
     assert copied
-    assert all(row.before == row.after and row.part == NAME for row in copied)
+    assert all(row.before == row.after and row.block == NAME for row in copied)
     frozen = frozenset(n for n in names if actions[n] == "frozen")
     assert prove_frozen(ledger, frozen).identical
     assert any(line.startswith("copied") for line in summary_lines(ledger))
@@ -90,12 +90,12 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
 
 def test_a_copy_that_moved_is_seen():
     _, network, _, both, cut = _both(SPLIT[0])
-    last = taps(network.record)[-1]
-    model = _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
+    last = feature_layers(network.record)[-1]
+    model = _model(both, (last, FeatureLayer(block=last.block, pool="neck", of="base")))
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if n.startswith(f"trunk.{NAME}.")).add_(1)
-    frozen = frozenset(part.name for part in network.parts[:cut])
-    actions = {part.name: "tuned" for part in network.parts} | dict.fromkeys(frozen, "frozen")
+    frozen = frozenset(block.name for block in network.blocks[:cut])
+    actions = {block.name: "tuned" for block in network.blocks} | dict.fromkeys(frozen, "frozen")
     actions |= {"neck": "tuned", "unused": "frozen"}
     ledger = write_ledger(take_digests(network), network, model, actions=actions)
     assert not prove_frozen(ledger, frozen).identical
@@ -104,18 +104,18 @@ def test_a_copy_that_moved_is_seen():
 @pytest.mark.parametrize("name", SPLIT)
 def test_the_tensors_of_both_are_saved_once_each(name):
     _, _, _, both, cut = _both(name)
-    last = taps(both.record)[-1]
+    last = feature_layers(both.record)[-1]
     saved = unique_state(
-        _model(both, (last, FeatureLayer(part=last.part, pool="neck", of="base")))
+        _model(both, (last, FeatureLayer(block=last.block, pool="neck", of="base")))
     )
-    upper = {step.name for step in (*both.steps.parts[cut:], both.steps.neck)}
+    upper = {step.name for step in (*both.steps.blocks[cut:], both.steps.neck)}
     doubled = [n for n, owner in both.owners.items() if owner in upper]
     assert all(f"trunk.{NAME}.{n}" in saved for n in doubled if f"trunk.{n}" in saved)
-    lower = {step.name for step in both.steps.parts[:cut]}
+    lower = {step.name for step in both.steps.blocks[:cut]}
     assert not any(f"trunk.{NAME}.{n}" in saved for n, o in both.owners.items() if o in lower)
 
 
 def test_a_network_that_runs_in_one_piece_cannot_stand_twice():
-    name = next(name for name in KINDS if KINDS[name].n_parts == 1)
+    name = next(name for name in KINDS if KINDS[name].n_blocks == 1)
     _, network = cut_once(name)
-    assert not may_stand_beside(network, 0) or "" not in network.steps.parts[0].modules
+    assert not may_stand_beside(network, 0) or "" not in network.steps.blocks[0].modules

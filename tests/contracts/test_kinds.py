@@ -20,8 +20,8 @@ from warmstart.features.batches import noise, to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import Network, cut
@@ -127,8 +127,8 @@ def opened(kind: str) -> tuple[nn.Module, Network, Inputs]:
 
 def warm(network: Network) -> Any:
     """A model with a random head of K classes on the last tap."""
-    last = taps(network.record)[-1]
-    width = tap_width(network.record, last)
+    last = feature_layers(network.record)[-1]
+    width = layer_width(network.record, last)
     weight = torch.randn(K, width, generator=torch.Generator().manual_seed(0)) / width**0.5
     return assemble(network, [last], weight, torch.zeros(K))
 
@@ -140,7 +140,7 @@ def numel(module: nn.Module) -> int:
 @each_kind
 def test_law_1_the_parts_and_the_head_compose_to_the_network(kind):
     module, network, inputs = opened(kind)
-    assert len(network.parts) > 1
+    assert len(network.blocks) > 1
     values = to_tensor(noise(inputs, N), inputs)
     with torch.no_grad():
         torch.testing.assert_close(network.logits(values), module(values), rtol=1e-4, atol=1e-5)
@@ -158,12 +158,12 @@ def test_law_2_the_rows_of_the_ledger_add_up_to_both_networks(kind):
 @each_kind
 def test_law_3_the_gradient_on_what_is_stored_is_that_of_the_whole_network(kind):
     _, network, inputs = opened(kind)
-    depth = len(network.parts) - 1
-    names = [part.name for part in network.parts]
+    depth = len(network.blocks) - 1
+    names = [block.name for block in network.blocks]
     actions = {name: "frozen" if place < depth else "tuned" for place, name in enumerate(names)}
     actions |= {"neck": "tuned", "output": "replaced", "unused": "frozen"}
-    model, last = warm(copy.deepcopy(network)), taps(network.record)[-1]
-    prefix = FrozenPrefix(copy.deepcopy(network), depth, stored_taps([last], depth))
+    model, last = warm(copy.deepcopy(network)), feature_layers(network.record)[-1]
+    prefix = FrozenPrefix(copy.deepcopy(network), depth, stored_layers([last], depth))
     batch = noise(inputs, N)
     rows = make_engine("torch", prefix, inputs, 1)(batch)
     stored = [torch.from_numpy(np.ascontiguousarray(one)) for one in rows]
@@ -192,8 +192,8 @@ def test_law_4_every_member_of_the_description_is_in_the_key(inputs):
     key = FeatureKey(
         network="n",
         arch="a",
-        parts=("p",),
-        taps=(FeatureLayer(part=1, pool="avg"),),
+        blocks=("p",),
+        feature_layers=(FeatureLayer(block=1, pool="avg"),),
         preprocessing=inputs,
         decoder="d",
         engine="torch",

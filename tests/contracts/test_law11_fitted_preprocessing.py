@@ -57,7 +57,7 @@ def estimate(features, labels, fold, *, inside):
         keep, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         scaling = fit_scaling(features[keep] if inside else features)
         scores = scored(features, labels, keep, scaling)[out]
-        kernel = mixed_kernels([("tap", features[keep])], {"one": {"tap": 1.0}})["one"]
+        kernel = mixed_kernels([("layer", features[keep])], {"one": {"layer": 1.0}})["one"]
         dual = ridge.fit(kernel, np.eye(labels.max() + 1)[labels[keep]], PENALTY)
         left_out = ridge.left_out(dual, [np.array([row]) for row in range(len(keep))])
         calibration = fit_temperature(left_out, labels[keep])

@@ -27,8 +27,8 @@ def test_part_modules_pass_a_state_along_to_the_vector_of_the_classifier(name):
     inputs = inputs_for(name)
     state = {"main": inputs, "other": torch.ones(1)}
     with torch.no_grad():
-        for part in network.parts:
-            state = part(state)
+        for block in network.blocks:
+            state = block(state)
         vector = network.neck(state)["main"].flatten(1)
         torch.testing.assert_close(vector, network.features(inputs), rtol=0, atol=0)
     assert vector.shape[1] == network.record.neck_width
@@ -38,8 +38,8 @@ def test_part_modules_pass_a_state_along_to_the_vector_of_the_classifier(name):
 @every_network
 def test_the_number_of_parts_is_the_one_a_reader_would_count(name):
     _, network = cut_once(name)
-    assert len(network.parts) == len(network.record.parts) == KINDS[name].n_parts
-    assert len({part.name for part in network.parts}) == KINDS[name].n_parts
+    assert len(network.blocks) == len(network.record.blocks) == KINDS[name].n_blocks
+    assert len({block.name for block in network.blocks}) == KINDS[name].n_blocks
 
 
 @every_network
@@ -50,7 +50,7 @@ def test_every_tensor_has_exactly_one_owner(name):
     assert len(owned) == len(network.owners)
     assert owned == {place(tensor) for tensor in unique_tensors(module).values()}
     assert set(network.owners.values()) <= {
-        *(part.name for part in network.parts),
+        *(block.name for block in network.blocks),
         "neck",
         "head",
         "unused",
@@ -61,8 +61,8 @@ def test_every_tensor_has_exactly_one_owner(name):
 def test_parts_share_the_tensors_of_the_network(name):
     module, network = cut_once(name)
     original = {id(parameter) for parameter in module.parameters()}
-    for part in network.parts:
-        assert {id(parameter) for parameter in part.parameters()} <= original
+    for block in network.blocks:
+        assert {id(parameter) for parameter in block.parameters()} <= original
 
 
 @every_network
@@ -70,7 +70,7 @@ def test_shapes_in_the_record_are_the_shapes_that_flow(name):
     _, network = cut_once(name)
     state = {"main": inputs_for(name, 2)}
     with torch.no_grad():
-        for part, record in zip(network.parts, network.record.parts, strict=True):
+        for block, record in zip(network.blocks, network.record.blocks, strict=True):
             assert tuple(state["main"].shape[1:]) == record.shape_in
-            state = part(state)
+            state = block(state)
             assert tuple(state["main"].shape[1:]) == record.shape_out

@@ -12,7 +12,7 @@ from networks import KINDS, cut_once
 import tiny
 from tiny import PREP
 from warmstart.network import added, surgery
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
 from warmstart.network.load import load
@@ -25,8 +25,8 @@ every_network = pytest.mark.parametrize("name", KINDS)
 
 def _warm(network):
     """A model with a new head of three classes on the last tap."""
-    last = taps(network.record)[-1]
-    width = tap_width(network.record, last)
+    last = feature_layers(network.record)[-1]
+    width = layer_width(network.record, last)
     return assemble(network, [last], torch.zeros(3, width), torch.zeros(3))
 
 
@@ -51,7 +51,7 @@ def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
     ledger = write_ledger(take_digests(network), network, _warm(network))
     for row in ledger.rows:
         assert row.fate == {"head": "new" if row.before is None else "dropped"}.get(
-            row.part, "kept"
+            row.block, "kept"
         )
     proof = prove_frozen(ledger)
     kept = [row for row in ledger.rows if row.fate == "kept"]
@@ -64,17 +64,17 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     """The first part frozen, the last fresh, the others tuned, two blocks added."""
     module, network = cut_once(name)
     before, rng = take_digests(network), torch.Generator().manual_seed(0)
-    names = [part.name for part in network.parts]
+    names = [block.name for block in network.blocks]
     actions = {names[0]: "frozen", **dict.fromkeys(names[1:], "tuned"), names[-1]: "fresh"}
     actions |= {"neck": "fresh", "added": "added", "added#2": "added"}
-    twin, last = copy.deepcopy(network), network.record.parts[-1]
+    twin, last = copy.deepcopy(network), network.record.blocks[-1]
     twin = added.graft(twin, [added.make_block(last, rng) for _ in range(2)])
     surgery.refresh(twin, [names[-1], "neck"], rng)
     model = _warm(twin)
     with torch.no_grad():
         state = twin.trunk.state_dict()
-        for tensor, part in twin.owners.items():
-            if actions.get(part) == "tuned" and state[tensor].is_floating_point():
+        for tensor, block in twin.owners.items():
+            if actions.get(block) == "tuned" and state[tensor].is_floating_point():
                 state[tensor] += 1
     rows = write_ledger(before, network, model, actions=actions).rows
     assert sum(row.numel for row in rows if row.fate != "new") == _numel(module)
@@ -87,8 +87,8 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
         "added": {"new"},
     }
     for row in rows:
-        default = {"head": {"dropped", "new"}, "unused": {"frozen"}}.get(row.part)
-        assert row.fate in (default or expected[actions[row.part]]), row
+        default = {"head": {"dropped", "new"}, "unused": {"frozen"}}.get(row.block)
+        assert row.fate in (default or expected[actions[row.block]]), row
 
 
 SURGERY = {
@@ -108,8 +108,8 @@ def test_rows_add_up_to_the_start_as_it_came_after_surgery(name, action):
     base = load(tiny.network(kind), preprocessing=prep, inputs=wish)
     assert base.changes
     network = cut(base.module, base.record.preprocessing)
-    before, first = take_digests(network), network.record.parts[0].name
-    actions = {part.name: "frozen" for part in network.parts} | {first: action}
+    before, first = take_digests(network), network.record.blocks[0].name
+    actions = {block.name: "frozen" for block in network.blocks} | {first: action}
     twin = copy.deepcopy(network)
     if action == "fresh":
         surgery.refresh(twin, [first], torch.Generator())
@@ -133,4 +133,4 @@ def test_parameters_of_the_parts_add_up_to_the_trunk(name):
         if owner in ("neck", "head", "unused") and isinstance(state[tensor], torch.nn.Parameter)
     )
     total = sum(parameter.numel() for parameter in module.parameters())
-    assert sum(part.parameters for part in network.record.parts) == total - outside
+    assert sum(block.parameters for block in network.record.blocks) == total - outside

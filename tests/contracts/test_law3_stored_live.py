@@ -20,8 +20,8 @@ from warmstart.errors import PlanError
 from warmstart.features.batches import normalised
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.training.trainer import Trainer, UpdateRule
@@ -46,11 +46,11 @@ def _images(name):
 def _model(name, depth, wanted):
     """A copy with a random head on `wanted`; parts above `depth` are to move."""
     network = copy.deepcopy(_cut(name))
-    width = sum(tap_width(network.record, tap) for tap in wanted)
+    width = sum(layer_width(network.record, layer) for layer in wanted)
     rng = torch.Generator().manual_seed(0)
     weight = torch.randn(N_CLASSES, width, generator=rng) / width**0.5
     model = assemble(network, wanted, weight, torch.zeros(N_CLASSES))
-    names = [part.name for part in network.parts]
+    names = [block.name for block in network.blocks]
     actions = {n: "frozen" if k < depth else "tuned" for k, n in enumerate(names)}
     actions |= {"neck": actions[names[-1]], "output": "replaced", "unused": "frozen"}
     return network, model, actions
@@ -59,7 +59,7 @@ def _model(name, depth, wanted):
 def _stored(name, depth, wanted, engine="torch"):
     """What the frozen parts give for the images, as a run keeps it: in float32."""
     prep = KINDS[name].preprocessing
-    prefix = FrozenPrefix(copy.deepcopy(_cut(name)), depth, stored_taps(wanted, depth))
+    prefix = FrozenPrefix(copy.deepcopy(_cut(name)), depth, stored_layers(wanted, depth))
     run = make_engine(engine, prefix, prep, torch.get_num_threads())
     return [torch.from_numpy(np.ascontiguousarray(rows)) for rows in run(_images(name))]
 
@@ -80,7 +80,7 @@ def _gradient(model, actions, owners, run, inputs):
 
 def _depths(name):
     """The middle, and all parts but the last; none where there is but one part."""
-    n = len(_cut(name).parts)
+    n = len(_cut(name).blocks)
     return sorted({depth for depth in (n // 2, n - 1) if 1 <= depth < n})
 
 
@@ -89,7 +89,7 @@ CASES = [(name, depth) for name in KINDS for depth in _depths(name)]
 
 @pytest.mark.parametrize(("name", "depth"), CASES)
 def test_the_first_gradient_is_that_of_the_whole_network(name, depth):
-    offered = taps(_cut(name).record)
+    offered = feature_layers(_cut(name).record)
     wanted = (offered[0], offered[-1])  # one tap below every cut, and the neck
     network, model, actions = _model(name, depth, wanted)
     images = normalised(_images(name), KINDS[name].preprocessing)
@@ -104,7 +104,7 @@ def test_the_first_gradient_is_that_of_the_whole_network(name, depth):
 
 @pytest.mark.parametrize(("name", "depth"), CASES[:1] + CASES[-3:])
 def test_half_precision_comes_to_the_same_losses(name, depth):
-    wanted = (taps(_cut(name).record)[-1],)
+    wanted = (feature_layers(_cut(name).record)[-1],)
     prep, losses = KINDS[name].preprocessing, []
     for kind in ("live", "stored"):
         network, model, actions = _model(name, depth, wanted)

@@ -16,8 +16,8 @@ SOUND = Sound(
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
-    parts=("stem", "body"),
-    taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
+    blocks=("stem", "body"),
+    feature_layers=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     preprocessing=Preprocessing(
         size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), ranges=((0.0, 9.0),), sound=SOUND
     ),
@@ -87,8 +87,8 @@ def test_a_key_of_pictures_says_nothing_of_sounds():
     key = FeatureKey(
         network="ab",
         arch="timm:x",
-        parts=("stem",),
-        taps=(FeatureLayer(part=1, pool="avg"),),
+        blocks=("stem",),
+        feature_layers=(FeatureLayer(block=1, pool="avg"),),
         preprocessing=prep,
         decoder="pillow 11",
         engine="torch",

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from warmstart.errors import PlanError
 from warmstart.network import added, freeze, lora, surgery
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import (
     prove_frozen,
     take_digests,
@@ -44,10 +44,10 @@ STRATEGIES = ("head", "last:1", "frozen:2", "full", "gradual", "add", "lora", "s
 KINDS = {
     **KINDS,
     "torchvision_mobilenet_v3_small": Kind(
-        make=torchvision.models.mobilenet_v3_small, size_px=32, n_parts=13
+        make=torchvision.models.mobilenet_v3_small, size_px=32, n_blocks=13
     ),
     "convnext_tiny": Kind(
-        make=functools.partial(timm.create_model, "convnext_tiny"), size_px=32, n_parts=19
+        make=functools.partial(timm.create_model, "convnext_tiny"), size_px=32, n_blocks=19
     ),
 }
 
@@ -101,12 +101,12 @@ def _outfit(network, actions, seed=0):
     """A copy of a network with what the actions add, and a model with a random head on it."""
     twin, rng = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     if n_added := [*actions.values()].count("added"):
-        last = twin.record.parts[-1]
+        last = twin.record.blocks[-1]
         twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(twin, renewed, rng)
-    last = taps(twin.record)[-1]
-    weight = torch.randn(N_CLASSES, tap_width(twin.record, last), generator=rng) * 0.1
+    last = feature_layers(twin.record)[-1]
+    weight = torch.randn(N_CLASSES, layer_width(twin.record, last), generator=rng) * 0.1
     model = assemble(twin, [last], weight, torch.zeros(N_CLASSES))
     if adapted := [name for name, action in actions.items() if action == "low-rank"]:
         lora.inject(twin, adapted, 2, rng)
@@ -139,9 +139,9 @@ def _moved(before, network):
 @pytest.mark.parametrize("name", KINDS)
 def test_frozen_parts_stay_bit_identical(name, strategy):
     network = _cut(name)
-    stages = _stages([part.name for part in network.parts], strategy)
+    stages = _stages([block.name for block in network.blocks], strategy)
     if strategy in ("full", "scratch"):
-        stages[0]["neck"] = stages[0][network.parts[-1].name]
+        stages[0]["neck"] = stages[0][network.blocks[-1].name]
     if strategy == "lora":
         pytest.importorskip("peft")
     twin, model = _outfit(network, stages[0])
@@ -157,18 +157,18 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
         }
         assert not moved
     assert not torch.equal(head, model.head.weight)
-    trained = [p.name for p in twin.parts if stages[-1][p.name] not in ("frozen", "low-rank")]
+    trained = [p.name for p in twin.blocks if stages[-1][p.name] not in ("frozen", "low-rank")]
     changed = {twin.owners[n] for n in _moved(base, twin)}
     assert changed >= set(trained)
     if strategy == "lora":
         lora.merge(model)
-        assert {twin.owners[n] for n in _moved(base, twin)} == {twin.parts[-1].name}
+        assert {twin.owners[n] for n in _moved(base, twin)} == {twin.blocks[-1].name}
 
 
 def test_the_tests_see_a_statistic_that_moves():
     """Without `hold` the same training breaks the law: the check can fail."""
     network = copy.deepcopy(_cut("resnet18"))
-    before, actions = take_digests(network), _actions([p.name for p in network.parts], "head")
+    before, actions = take_digests(network), _actions([p.name for p in network.blocks], "head")
     freeze.apply(network.trunk, actions, network.owners)
     network.trunk.train()
     network.features(_inputs("resnet18"))
@@ -260,7 +260,7 @@ def test_random_actions_keep_laws_1_2_and_5(module, data):
     network = cut(module.eval(), SMALL)
     before = take_digests(network)
     words = ("frozen", "tuned", "fresh", "low-rank")
-    actions = {part.name: data.draw(st.sampled_from(words)) for part in network.parts}
+    actions = {block.name: data.draw(st.sampled_from(words)) for block in network.blocks}
     n_added = data.draw(st.integers(0, 2))
     actions |= {f"added#{n}" if n > 1 else "added": "added" for n in range(1, n_added + 1)}
     actions = {**actions, "output": "replaced"}
@@ -281,8 +281,8 @@ def test_random_actions_keep_laws_1_2_and_5(module, data):
     model.eval()
     with torch.no_grad():  # law 1
         state = {"main": inputs.clone()}
-        for part in (*twin.parts, twin.neck):
-            state = part(state)
+        for block in (*twin.blocks, twin.neck):
+            state = block(state)
         torch.testing.assert_close(model.head([state["main"]]), model(inputs.clone()))
     rows = write_ledger(before, network, model, actions=actions).rows  # law 2
     assert rows == write_ledger(before, twin, model, actions=actions).rows
@@ -304,7 +304,7 @@ FATES = {
 
 def _fates_fit(rows, actions):
     for row in rows:
-        action = {"head": "replaced"}.get(row.part) or freeze.action_of(actions, row.part)
+        action = {"head": "replaced"}.get(row.block) or freeze.action_of(actions, row.block)
         assert row.fate in FATES[action], row
     frozen = frozenset(name for name, action in actions.items() if action == "frozen")
     assert prove_frozen(Ledger(rows=rows), frozen).identical

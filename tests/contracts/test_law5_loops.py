@@ -244,5 +244,5 @@ def test_without_any_freezing_everything_moves(tmp_path):
     network = resnet()
     with warmstart.watch(network, planned(network, "head")) as proof:
         with_torch(network, tmp_path)
-    frozen = [row for row in proof.ledger.rows if row.part != "output"]
+    frozen = [row for row in proof.ledger.rows if row.block != "output"]
     assert len(proof.moved) == len(frozen) == 120

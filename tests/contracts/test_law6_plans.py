@@ -12,7 +12,7 @@ from drawing import fill
 from plans import ENGINE, FACTS, refusal
 from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
 from warmstart.errors import PlanError
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import with_store
 from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
@@ -55,9 +55,9 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
     _, cut = cut_once(name)
     prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None
     facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
-    names = tuple(profiles(taps(cut.record)))
+    names = tuple(profiles(feature_layers(cut.record)))
     for strategy in WORDS:
-        if "gradual" in strategy and len(cut.record.parts) < 2:
+        if "gradual" in strategy and len(cut.record.blocks) < 2:
             continue  # one layer has none to join it; refused in tests/planning/test_strategy.py
         given = frozenset({"strategy"} if strategy != "auto" else ())
         wishes = Wishes(base="x", strategy=strategy, budget="balanced", seed=1, given=given)
@@ -166,7 +166,7 @@ def test_a_plan_knows_its_own_start(data, tmp_path):
         arch=ARCH,
         strategy="last:1",
         lr=0.001,
-        settings={**SETTINGS, "part.1.action": "tuned", "training.flip": False},
+        settings={**SETTINGS, "block.1.action": "tuned", "training.flip": False},
         seed=2,
         out=tmp_path / "one" / "split",
     )
@@ -174,7 +174,7 @@ def test_a_plan_knows_its_own_start(data, tmp_path):
         data, preprocessing=PREP, plan=one.path / "plan.toml", out=tmp_path / "again" / "split"
     )
     same_run(one, again)
-    assert [part.action.value for part in again.plan.parts[:2]] == ["tuned", "frozen"]
+    assert [block.action.value for block in again.plan.blocks[:2]] == ["tuned", "frozen"]
 
 
 def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data, tmp_path):

@@ -14,7 +14,7 @@ from warmstart.errors import ExportError
 from warmstart.exporting.formats import ExportSource, onnx_graph, to_program
 from warmstart.network.added import graft, make_block
 from warmstart.network.ensemble import put_beside
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.records.answer import ModelRecord
@@ -35,7 +35,7 @@ BRANCHING = ("wandering", "answer")
 
 
 def model_of(network, wanted):
-    width = sum(tap_width(network.record, tap) for tap in wanted)
+    width = sum(layer_width(network.record, layer) for layer in wanted)
     drawn = torch.Generator().manual_seed(2)
     return assemble(
         network, wanted, torch.randn(3, width, generator=drawn) / width**0.5, torch.zeros(3)
@@ -50,7 +50,7 @@ def source_of(name, model):
         base_sha256="",
         head="late",
         penalty=1.0,
-        taps=model.scan.taps,
+        feature_layers=model.scan.feature_layers,
         classes=("a", "b", "c"),
         preprocessing=KINDS[name].preprocessing,
     )
@@ -72,13 +72,13 @@ def agrees(name, model):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_with_a_head_of_all_taps(name):
     _, network = cut_once(name)
-    agrees(name, model_of(network, taps(network.record)))
+    agrees(name, model_of(network, feature_layers(network.record)))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_with_a_head_of_all_taps(name):
     _, network = cut_once(name)
-    model = model_of(network, taps(network.record))
+    model = model_of(network, feature_layers(network.record))
     program = to_program(source_of(name, model).served())
     kept = io.BytesIO()
     torch.export.save(program, kept)
@@ -93,25 +93,25 @@ def test_a_program_with_a_head_of_all_taps(name):
 def test_a_graph_of_two_networks_in_one():
     _, network = cut_once("resnet18")
     both = put_beside(network, network.trunk, 5)
-    last = len(network.parts)
+    last = len(network.blocks)
     wanted = (
-        FeatureLayer(part=last, pool="neck"),
-        FeatureLayer(part=last, pool="neck", of="base"),
+        FeatureLayer(block=last, pool="neck"),
+        FeatureLayer(block=last, pool="neck", of="base"),
     )
     agrees("resnet18", model_of(both, wanted))
 
 
 def test_a_graph_with_added_blocks():
     _, network = cut_once("resnet18")
-    block = make_block(network.record.parts[-1], torch.Generator().manual_seed(0))
+    block = make_block(network.record.blocks[-1], torch.Generator().manual_seed(0))
     grown = graft(network, [block])
-    agrees("resnet18", model_of(grown, taps(grown.record)))
+    agrees("resnet18", model_of(grown, feature_layers(grown.record)))
 
 
 @pytest.mark.parametrize("name", BRANCHING)
 def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
     _, network = cut_once(name)
-    model = model_of(network, taps(network.record))
+    model = model_of(network, feature_layers(network.record))
     with pytest.raises(ExportError, match="branches on the values of an image"):
         onnx_graph(source_of(name, model), name)
 
@@ -125,7 +125,7 @@ def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = cut(Forked(FORKS[how], is_inside).eval(), prep)
-    model = model_of(network, taps(network.record))
+    model = model_of(network, feature_layers(network.record))
     source = source_of("residual", model)
     with pytest.raises(ExportError, match="branches on the values of an image") as caught:
         onnx_graph(source, "forked") if to == "onnx" else to_program(source.served())
@@ -140,4 +140,4 @@ def test_a_question_about_the_size_of_an_image_is_no_fork():
         network = cut(
             Forked(lambda x: x.shape[-1] > 4, True).eval(), KINDS["residual"].preprocessing
         )
-    agrees("residual", model_of(network, taps(network.record)))
+    agrees("residual", model_of(network, feature_layers(network.record)))

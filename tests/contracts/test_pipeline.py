@@ -16,7 +16,7 @@ import hearing
 import tiny
 from warmstart.errors import PlanError
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.pipeline_stage import keepers
@@ -94,7 +94,7 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
     network, model = model_of("layers")
     linear = [m for m in network.trunk.modules() if isinstance(m, torch.nn.Linear)]
     linear[1].bias = linear[0].bias
-    pieces = [range(1, 2), range(2, len(network.parts) + 1)]
+    pieces = [range(1, 2), range(2, len(network.blocks) + 1)]
     says = r"are one tensor, which the pipeline would part; train this network without --parallel"
     with pytest.raises(PlanError, match=says):
         keepers(UnfrozenBlocks(model, 0), network.owners, pieces)
@@ -105,10 +105,10 @@ def test_a_piece_that_reads_what_another_keeps_is_refused():
     pytest.importorskip("transformers")
     base = load(f"transformers:{hearing.folder_of('wavlm')}")
     network = cut(base.module, base.record.preprocessing)
-    top, n = taps(network.record)[-1:], len(network.parts)
-    weight = torch.zeros(2, tap_width(network.record, top[0]))
+    top, n = feature_layers(network.record)[-1:], len(network.blocks)
+    weight = torch.zeros(2, layer_width(network.record, top[0]))
     model = assemble(network, top, weight, torch.zeros(2))
-    owners = {f"trunk.{name}": part for name, part in network.owners.items()}
+    owners = {f"trunk.{name}": block for name, block in network.owners.items()}
     with pytest.raises(PlanError, match="rel_attn_embed, which another stage of the pipeline"):
         keepers(UnfrozenBlocks(model, 0), owners, [range(1, n), range(n, n + 1)])
     assert keepers(UnfrozenBlocks(model, 0), owners, [range(1, n + 1)])

@@ -98,22 +98,22 @@ def test_the_plain_view_is_not_passed_again(asked, tmp_path, monkeypatch, before
 def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatch):
     whole = fit(asked, tmp_path / "whole", settings=(STREAM,))
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "other"))
-    parts = []
+    blocks = []
 
     def stop(event):
-        parts.append(event.values.get("part", 0))
-        if event.values.get("part") == 5:
+        blocks.append(event.values.get("block", 0))
+        if event.values.get("block") == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fit(asked, tmp_path / "run", settings=(STREAM,), on_event=stop)
     done = json.loads(next((tmp_path / "other" / "belts").glob("*/done.json")).read_text())
-    assert done["parts"] in (4, 5)
+    assert done["blocks"] in (4, 5)
     again = []
     run = warmstart.resume(
-        tmp_path / "run", on_event=lambda e: again.append(e.values.get("part", 0))
+        tmp_path / "run", on_event=lambda e: again.append(e.values.get("block", 0))
     )
-    assert min(part for part in again if part) > done["parts"] - 1
+    assert min(block for block in again if block) > done["blocks"] - 1
     assert files(run) == files(whole)
 
 
@@ -131,8 +131,8 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
         "budget": "fast",
         "settings": (*SMALL, STREAM, "training.engine=torch"),
     }
-    n_parts = len(json.loads((whole.path / "network.json").read_text())["parts"])
-    places = [("look", part) for part in (1, 2, n_parts)] + [("tune", 1), ("tune", n_parts - 1)]
+    n_blocks = len(json.loads((whole.path / "network.json").read_text())["blocks"])
+    places = [("look", block) for block in (1, 2, n_blocks)] + [("tune", 1), ("tune", n_blocks - 1)]
     server = get_context("forkserver")  # which imports once what each of them needs
     server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.main", "warmstart.run.fit"])
     run, own = tmp_path / "run", str(tmp_path / "own")

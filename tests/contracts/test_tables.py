@@ -61,8 +61,8 @@ def test_the_cache_key_misses_where_a_column_is_scaled_otherwise():
         FeatureKey(
             network="n",
             arch="a",
-            parts=("columns",),
-            taps=(FeatureLayer(part=1, pool="avg"),),
+            blocks=("columns",),
+            feature_layers=(FeatureLayer(block=1, pool="avg"),),
             preprocessing=prep,
             decoder="cells 1",
             engine="torch",
@@ -97,7 +97,7 @@ def test_parts_that_are_frozen_stay_as_they_were(first, tmp_path):
     run = warmstart.fit(**asked, base=base, out=tmp_path / "run")
     assert run.summary.frozen.identical
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    frozen = [row for row in ledger if row["part"] in ("columns", "mix", "blocks.0")]
+    frozen = [row for row in ledger if row["block"] in ("columns", "mix", "blocks.0")]
     assert {row["fate"] for row in frozen} == {"frozen"}
     assert all(row["before"] == row["after"] for row in frozen)
 

@@ -25,9 +25,9 @@ from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.modalities import text as modalities_text
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
 from warmstart.network.encoder import load_transformers
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -65,7 +65,7 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
         mean = (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
         torch.testing.assert_close(network.features(ids), mean, rtol=1e-4, atol=1e-5)
         firsts = FeatureExtractor(
-            network, [tap for tap in taps(network.record) if tap.pool == "first"]
+            network, [layer for layer in feature_layers(network.record) if layer.pool == "first"]
         )
         torch.testing.assert_close(firsts(ids)[-1], hidden[:, 0], rtol=1e-4, atol=1e-5)
 
@@ -74,13 +74,13 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind):
 def test_a_row_depends_neither_on_its_neighbours_nor_on_the_filling(encoders, kind):
     base, inputs, rows = opened(encoders[kind])
     network = cut(base.module, inputs)
-    run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, feature_layers(network.record)), inputs, 1)
     together, turned = run(rows), run(rows[::-1])
     for whole, back in zip(together, turned, strict=True):
         np.testing.assert_array_equal(whole, back[::-1])
     longer = dataclasses.replace(inputs, length=32)
     wide = np.concatenate([rows, np.full((4, 16), inputs.pad, np.int32)], axis=1)
-    plain = FeatureExtractor(network, taps(network.record))
+    plain = FeatureExtractor(network, feature_layers(network.record))
     with torch.inference_mode():
         for one, other in zip(
             plain(torch.from_numpy(rows).long()), plain(torch.from_numpy(wide).long()), strict=True
@@ -119,7 +119,7 @@ def test_windows_pass_the_engine_like_any_rows(encoders):
         [modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG, TEXTS[0])]
     )
     network = cut(base.module, inputs)
-    run = make_engine("torch", FeatureExtractor(network, taps(network.record)), inputs, 1)
+    run = make_engine("torch", FeatureExtractor(network, feature_layers(network.record)), inputs, 1)
     for whole, back in zip(run(rows), run(rows[::-1]), strict=True):
         np.testing.assert_array_equal(whole, back[::-1])
         np.testing.assert_array_equal(whole[0], whole[-1])
@@ -130,10 +130,10 @@ def test_law_3_stored_is_live_for_long_texts(encoders):
     inputs = dataclasses.replace(inputs, most=16)
     rows = np.stack([modalities_text.token_numbers(text, inputs) for text in (*TEXTS[:3], LONG)])
     network = cut(base.module, inputs)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_layers([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)
@@ -145,7 +145,7 @@ def test_law_3_stored_is_live_for_long_texts(encoders):
 def test_law_2_no_tensor_is_lost(encoders):
     base, inputs, _ = opened(encoders["bert"])
     network = cut(base.module, inputs)
-    before, last = take_digests(network), taps(network.record)[-1]
+    before, last = take_digests(network), feature_layers(network.record)[-1]
     model = assemble(network, [last], torch.zeros(3, 32), torch.zeros(3))
     ledger = write_ledger(before, network, model)
     kept = sum(row.numel for row in ledger.rows if row.before is not None)
@@ -157,12 +157,12 @@ def test_law_2_no_tensor_is_lost(encoders):
 def test_law_3_stored_is_live(encoders, kind):
     base, inputs, rows = opened(encoders[kind])
     network = cut(base.module, inputs)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 32, generator=generator)
     model = assemble(network, [last], weight, torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_taps([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_layers([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)
@@ -192,8 +192,8 @@ def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
     key = FeatureKey(
         network="ab",
         arch="text:bert{}",
-        parts=("embeddings",),
-        taps=(),
+        blocks=("embeddings",),
+        feature_layers=(),
         preprocessing=inputs,
         decoder="tokenizers 0.2",
         engine="torch",
@@ -239,7 +239,7 @@ def test_law_5_what_is_frozen_keeps_its_bytes(run):
     assert run.summary.frozen.identical
     assert run.summary.frozen.parameters > 0
     fates = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
-    trained = {row["part"] for row in fates if row["fate"] == "trained"}
+    trained = {row["block"] for row in fates if row["fate"] == "trained"}
     assert trained <= {"layer.2"}
 
 
@@ -395,7 +395,7 @@ def test_law_8_graphs_of_every_kind_take_rows_of_any_length(encoders, kind):
     base, short, _ = opened(encoders[kind])
     for inputs in (short, dataclasses.replace(short, length=32, most=16)):
         network = cut(base.module, inputs)
-        last, drawn = taps(network.record)[-1], torch.Generator().manual_seed(0)
+        last, drawn = feature_layers(network.record)[-1], torch.Generator().manual_seed(0)
         model = assemble(network, [last], torch.randn(3, 32, generator=drawn), torch.zeros(3))
         served = serve(model.requires_grad_(False), inputs)
         session = onnxruntime.InferenceSession(to_onnx(served, {}))

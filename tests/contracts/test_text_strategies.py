@@ -43,9 +43,9 @@ FATES = {
 def test_every_depth_learns_from_long_and_short_texts(asked, tmp_path, strategy):
     settings = ["training.passes=60", "training.rate=1e-3"]
     run = warmstart.fit(**asked, strategy=strategy, settings=settings, out=tmp_path / "run")
-    parts, fate = FATES[strategy]
+    blocks, fate = FATES[strategy]
     rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
-    assert {row["part"] for row in rows if row["fate"] == fate} == parts
+    assert {row["block"] for row in rows if row["fate"] == fate} == blocks
     assert run.summary.frozen.identical
     found = {finding.kind: finding for finding in run.summary.findings}
     assert found["windows"].sentence.startswith("10 of the 31 texts are longer than 24 tokens")
@@ -86,6 +86,6 @@ def test_layers_learn_by_pairs_where_that_is_wished(asked, tmp_path, batch, temp
     assert run.plan.training.pairs.value is True
     assert run.plan.training.temperature.value == temperature
     rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
-    assert {row["part"] for row in rows if row["fate"] == "trained"} == FATES["full"][0]
+    assert {row["block"] for row in rows if row["fate"] == "trained"} == FATES["full"][0]
     again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")
     assert tiny.bytes_of(again.path / "model") == tiny.bytes_of(run.path / "model")

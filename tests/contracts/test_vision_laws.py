@@ -20,8 +20,8 @@ from warmstart.errors import ModelError
 from warmstart.features.batches import noise, normalised, to_tensor
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
-from warmstart.network.feature_layers import taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -71,7 +71,7 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size
     with torch.no_grad():
         found = network.logits(images)
     torch.testing.assert_close(found, vector_of(encoders[kind], images), atol=1e-5, rtol=1e-5)
-    assert [part.name for part in network.parts] == ["patches", "layer.1", "layer.2", "layer.3"]
+    assert [block.name for block in network.blocks] == ["patches", "layer.1", "layer.2", "layer.3"]
     assert network.record.family == "transformer"
 
 
@@ -81,19 +81,19 @@ def test_law_2_every_tensor_has_one_part(encoders, kind):
     assert network.owners.keys() == unique_tensors(base.module).keys()
     unread = {name for name, owner in network.owners.items() if owner == "unused"}
     assert not unread
-    parts = {part.name for part in network.parts}
-    assert set(network.owners.values()) == parts | {"neck"}
+    blocks = {block.name for block in network.blocks}
+    assert set(network.owners.values()) == blocks | {"neck"}
 
 
 @pytest.mark.parametrize("kind", seeing.KINDS)
 def test_law_3_stored_is_live(encoders, kind):
     base, network = opened(encoders[kind])
-    prep, last = base.record.preprocessing, taps(network.record)[-1]
+    prep, last = base.record.preprocessing, feature_layers(network.record)[-1]
     drawn = torch.Generator().manual_seed(0)
     model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
     actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
     pixels = noise(prep, 4)
-    prefix = make_engine("torch", FrozenPrefix(network, 3, stored_taps([last], 3)), prep, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 3, stored_layers([last], 3)), prep, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(pixels, prep)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 3), kept)

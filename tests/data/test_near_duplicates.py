@@ -185,15 +185,15 @@ class FewAtATime:
 
     values: np.ndarray
 
-    def __call__(self, tap):
+    def __call__(self, layer):
         return self.values
 
     def some(self, rows):
         return FewAtATime(self.values[rows])
 
-    def chunks(self, taps):
+    def chunks(self, feature_layers):
         for at in range(0, len(self.values), 7):
-            yield dict.fromkeys(taps, self.values[at : at + 7])
+            yield dict.fromkeys(feature_layers, self.values[at : at + 7])
 
 
 def test_features_read_a_few_rows_at_a_time_are_the_same(monkeypatch):

@@ -58,7 +58,7 @@ def head():
     return HeadFit(
         name="equal",
         penalty=1.0,
-        taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")),
+        feature_layers=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck")),
         weight=rng.normal(size=(3, 5)).astype(np.float32),
         bias=rng.normal(size=3).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.1, -0.1, 0.0])),
@@ -69,8 +69,8 @@ def head():
 
 def features_of(n, seed=1):
     rng = np.random.default_rng(seed)
-    taps = {1: rng.normal(size=(n, 2)), 2: rng.normal(size=(n, 3))}
-    return lambda tap: taps[tap.part].astype(np.float32)
+    feature_layers = {1: rng.normal(size=(n, 2)), 2: rng.normal(size=(n, 3))}
+    return lambda layer: feature_layers[layer.block].astype(np.float32)
 
 
 # ---- verdict and what ships --------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_label_issues_are_those_of_the_answers_of_what_ships():
 
 def test_scores_from_taps_are_one_matrix_product(head):
     read = features_of(6)
-    joined = np.concatenate([read(tap) for tap in head.taps], axis=1)
+    joined = np.concatenate([read(layer) for layer in head.feature_layers], axis=1)
     scores = joined @ head.weight.T + head.bias
     np.testing.assert_allclose(score.head_scores(head, read), scores, rtol=1e-5)
     logits = 1.7 * scores + [0.1, -0.1, 0.0]
@@ -307,15 +307,15 @@ def test_scores_from_taps_are_one_matrix_product(head):
 
 def test_scores_of_a_few_rows_at_a_time_are_those_of_all(head):
     class Few:
-        def __call__(self, tap):
+        def __call__(self, layer):
             raise AssertionError("all rows were asked for")
 
         def some(self, rows):
             raise AssertionError("no rows were to be chosen")
 
-        def chunks(self, taps):
+        def chunks(self, feature_layers):
             for rows in (slice(0, 4), slice(4, 4), slice(4, 6)):
-                yield {tap: features_of(6)(tap)[rows] for tap in taps}
+                yield {layer: features_of(6)(layer)[rows] for layer in feature_layers}
 
     whole = score.head_scores(head, features_of(6))
     np.testing.assert_allclose(score.head_scores(head, Few()), whole, rtol=1e-6)
@@ -445,7 +445,7 @@ def test_a_network_that_is_not_its_features_is_refused(head):
             return (inputs[:, :2], inputs[:, 2:])
 
     read = features_of(8)
-    inputs = torch.tensor(np.concatenate([read(tap) for tap in head.taps], axis=1))
+    inputs = torch.tensor(np.concatenate([read(layer) for layer in head.feature_layers], axis=1))
     Model.head.weight.data = torch.tensor(head.weight)
     Model.head.bias.data = torch.tensor(head.bias)
     assert model_files.check_model(Model(), head, inputs, read) < 1e-5

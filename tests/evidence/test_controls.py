@@ -68,7 +68,7 @@ def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     examples = [training_data.labelled.learn[row] for row in probe.rows]
     read = training_data.look.reader(examples)
     truth = mixed_kernels(
-        [(tap, read(tap)) for tap in probe.training_data.taps], training_data.pair()
+        [(layer, read(layer)) for layer in probe.training_data.feature_layers], training_data.pair()
     )
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -164,7 +164,7 @@ def test_the_distance_is_that_of_the_first_layers_here(pictures):
     mean, variance = values.mean(axis=(0, 2, 3)), values.var(axis=(0, 2, 3))
     m, v = (x.double().numpy() for x in (module.norm.running_mean, module.norm.running_var))
     slow = np.median(0.5 * (mean - m) ** 2 / v + 0.5 * (variance / v - 1 - np.log(variance / v)))
-    first = [layer for layer in controls._first_parts(probe, PREP) if layer.part == 1]
+    first = [layer for layer in controls._first_blocks(probe, PREP) if layer.block == 1]
     rows = np.arange(len(first[0].mean))
     assert mean_divergence(first[:1], rows) == pytest.approx(slow, rel=0.05)
 

@@ -73,9 +73,9 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     assert {len(rows) for rows in labelled.group_rows} == {2}
     read = training_data.look.reader(labelled.learn)
     pair = training_data.pair()
-    taps = {tap for profile in pair.values() for tap in profile}
+    feature_layers = {layer for profile in pair.values() for layer in profile}
     kernels = mixed_kernels(
-        [(tap, read(tap)) for tap in training_data.look.taps if tap in taps], pair
+        [(layer, read(layer)) for layer in training_data.look.feature_layers if layer in feature_layers], pair
     )
     tried = []
     for kernel in kernels.values():

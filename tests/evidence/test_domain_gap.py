@@ -19,7 +19,7 @@ class Layer:
     square: np.ndarray
 
 
-def layer(rng, n=32, channels=64, shift=0.0, wider=1.0, part=1, positions=49):
+def layer(rng, n=32, channels=64, shift=0.0, wider=1.0, block=1, positions=49):
     """What a layer sees of n images, each position drawn from the source, moved and widened."""
     mean = rng.normal(size=channels)
     spread = rng.uniform(0.5, 2.0, size=channels)
@@ -41,7 +41,7 @@ def test_a_channel_diverges_as_normal_distributions_do():
 
 def test_the_median_of_a_part_and_the_mean_of_parts():
     rng = np.random.default_rng(1)
-    layers = [layer(rng, part=part, shift=part) for part in (1, 1, 2)]
+    layers = [layer(rng, block=part, shift=part) for part in (1, 1, 2)]
     rows = np.arange(32)
     first = np.median(np.r_[divergences(layers[0], rows), divergences(layers[1], rows)])
     second = np.median(divergences(layers[2], rows))
@@ -75,7 +75,7 @@ def test_the_interval_holds_the_value():
     rng = np.random.default_rng(4)
     found = distance([layer(rng, shift=0.5)], 1, rng)
     assert 0 <= found.low < found.value < found.high
-    assert (found.n, found.details["layers"], found.details["parts"]) == (32, 1, 1)
+    assert (found.n, found.details["layers"], found.details["blocks"]) == (32, 1, 1)
     assert found.meaning.endswith(".")
 
 

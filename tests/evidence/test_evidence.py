@@ -8,22 +8,22 @@ from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.permutation import SignalTest
 
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 
 
 def make(signal_at, n=80, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % 2)
-    taps = {tap: rng.normal(size=(n, 6)).astype(np.float32) for tap in TAPS}
+    feature_layers = {layer: rng.normal(size=(n, 6)).astype(np.float32) for layer in FEATURE_LAYERS}
     if signal_at is not None:
-        taps[TAPS[signal_at]][:, :2] += 1.5 * labels[:, None]
-    kernels = mixed_kernels(taps.items(), profiles(TAPS))
+        feature_layers[FEATURE_LAYERS[signal_at]][:, :2] += 1.5 * labels[:, None]
+    kernels = mixed_kernels(feature_layers.items(), profiles(FEATURE_LAYERS))
     singles = [np.array([i]) for i in range(n)]
-    return taps, [kernels["last"], kernels["equal"]], labels, singles
+    return feature_layers, [kernels["last"], kernels["equal"]], labels, singles
 
 
 @pytest.mark.parametrize("where", [0, 2])
@@ -48,8 +48,8 @@ def test_few_examples_can_detect_only_large_effects():
 
 
 def test_depth_names_the_part_where_the_signal_is():
-    taps, kernels, labels, singles = make(1)
-    evidence = depth(taps, kernels, labels, singles)
+    feature_layers, kernels, labels, singles = make(1)
+    evidence = depth(feature_layers, kernels, labels, singles)
     assert evidence.details["best_part"] == 2
     assert evidence.low <= evidence.value <= evidence.high
     assert evidence.value > 0

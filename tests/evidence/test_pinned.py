@@ -60,8 +60,8 @@ def of_appetite():
 
 
 def of_depth():
-    taps = {FeatureLayer(part=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
-    return check.depth(taps, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
+    feature_layers = {FeatureLayer(block=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
+    return check.depth(feature_layers, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
 
 
 def of_knowledge():
@@ -89,7 +89,7 @@ def layers(shift):
         mean, spread = rng.normal(size=6), rng.uniform(0.5, 2, 6)
         seen = mean + spread * (shift + rng.normal(size=(20, 6, 9))).transpose(0, 2, 1)
         yield SimpleNamespace(
-            part=part,
+            block=part,
             source_mean=mean,
             source_var=spread**2,
             mean=seen.mean(1),

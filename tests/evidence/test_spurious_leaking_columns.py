@@ -32,20 +32,20 @@ def test_a_large_class_alone_tells_nothing():
 
 
 def test_few_rows_tell_nothing():
-    parts = [np.array([0, 1]), np.array([2, 3])]
-    assert telling({"x": np.arange(4.0)[:, None]}, np.array([0, 0, 1, 1]), parts, 0) is None
+    folds = [np.array([0, 1]), np.array([2, 3])]
+    assert telling({"x": np.arange(4.0)[:, None]}, np.array([0, 0, 1, 1]), folds, 0) is None
 
 
 def test_a_tree_has_two_leaves_a_class():
     """A column whose classes alternate in four bands tells them, one of five bands does not."""
-    parts = [np.arange(400)[part::4] for part in range(4)]
+    folds = [np.arange(400)[part::4] for part in range(4)]
     for bands, is_told in ((4, True), (5, False)):
         labels = np.arange(400) * bands // 400 % 2
         columns = {"time": np.arange(400.0)[:, None]}
-        assert (telling(columns, labels, parts, 0) is not None) == is_told
+        assert (telling(columns, labels, folds, 0) is not None) == is_told
 
 
 def test_two_rows_are_enough_for_a_leaf():
     """Eight classes of three rows, one of which is held out at a time."""
-    labels, parts = np.arange(24) % 8, np.split(np.arange(24), 3)
-    assert telling({"code": labels[:, None] * 1.0}, labels, parts, 0).items == ("code",)
+    labels, folds = np.arange(24) % 8, np.split(np.arange(24), 3)
+    assert telling({"code": labels[:, None] * 1.0}, labels, folds, 0).items == ("code",)

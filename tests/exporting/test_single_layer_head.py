@@ -134,9 +134,9 @@ def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
         drain(make_twin(model, nothing, known, feed))
 
 
-def row(part: str, fate: str) -> LedgerRow:
+def row(block: str, fate: str) -> LedgerRow:
     return LedgerRow(
-        tensor="w", part=part, fate=fate, shape=(1,), numel=1, buffer=False, before="a", after="b"
+        tensor="w", block=block, fate=fate, shape=(1,), numel=1, buffer=False, before="a", after="b"
     )
 
 

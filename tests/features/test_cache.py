@@ -28,8 +28,8 @@ WIDTHS = (3, 5)
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
-    parts=("stem", "body"),
-    taps=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")),
+    blocks=("stem", "body"),
+    feature_layers=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck")),
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
     decoder="pillow 11",
     engine="torch",
@@ -57,8 +57,8 @@ def check_all_present_are_right(cache_file, names=NAMES):
     missing = set(cache_file.missing(names))
     present = [name for name in names if name not in missing]
     if present:
-        for tap, expected in zip(KEY.taps, rows_of(present), strict=True):
-            np.testing.assert_array_equal(cache_file.read(present, tap.name), expected)
+        for layer, expected in zip(KEY.feature_layers, rows_of(present), strict=True):
+            np.testing.assert_array_equal(cache_file.read(present, layer.name), expected)
     return len(present)
 
 
@@ -152,7 +152,7 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
             assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"taps": 3, "key": {}}', '{"taps": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"feature_layers": 3, "key": {}}', '{"feature_layers": {}}'])
 def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
     fill(tmp_path)
     (tmp_path / (KEY.digest + ".json")).write_text(text)
@@ -165,7 +165,7 @@ def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
 def test_the_description_is_readable(tmp_path):
     fill(tmp_path)
     described = json.loads((tmp_path / (KEY.digest + ".json")).read_text())
-    assert described["taps"] == {"1.avg": 3, "2.neck": 5}
+    assert described["feature_layers"] == {"1.avg": 3, "2.neck": 5}
     assert described["key"]["preprocessing"]["size"] == [8, 8]
 
 
@@ -330,9 +330,9 @@ def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_clea
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
 def test_rows_of_any_type_are_kept(tmp_path, dtype):
     key = replace(KEY, dtype=dtype)
-    values = [(50 * part).astype(dtype) for part in map(np.abs, rows_of(NAMES))]
+    values = [(50 * block).astype(dtype) for block in map(np.abs, rows_of(NAMES))]
     with FeatureCache(tmp_path).cache_file(key) as cache_file:
-        cache_file.append(NAMES, [part.astype(np.float64) for part in values])
+        cache_file.append(NAMES, [block.astype(np.float64) for block in values])
     with FeatureCache(tmp_path).cache_file(key) as cache_file:
         found = cache_file.fetch(NAMES)
         assert found.dtype == np.dtype(dtype)

@@ -51,9 +51,9 @@ def test_a_read_that_the_system_cuts_short_is_gone_on_with(file, monkeypatch):
 
     def little(into, offset):
         asked.append(len(into))
-        part = CONTENT[offset : offset + min(len(into), 7)]
-        into[: len(part)] = part
-        return len(part)
+        block = CONTENT[offset : offset + min(len(into), 7)]
+        into[: len(block)] = block
+        return len(block)
 
     monkeypatch.setattr(cache_file, "_reader", lambda file: little)
     out = np.empty((2, 20), np.uint8)

@@ -16,8 +16,8 @@ from warmstart.records.network import FeatureLayer
 LOOK = FeatureKey(
     network="ab",
     arch="timm:x",
-    parts=("stem", "body"),
-    taps=(),
+    blocks=("stem", "body"),
+    feature_layers=(),
     decoder="pillow 11",
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
     engine="torch",
@@ -28,14 +28,14 @@ LOOK = FeatureKey(
 KEY = ActivationKey(
     look=LOOK,
     cut=2,
-    wanted=(FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
+    wanted=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     dtype="float32",
 )
 EXAMPLE = "0a" * 32
 CHANGED = {
     "network": "abc",
     "arch": "timm:y",
-    "parts": ("stem", "body", "top"),
+    "blocks": ("stem", "body", "top"),
     "decoder": "pillow 12",
     "preprocessing": dataclasses.replace(LOOK.preprocessing, resize=9),
     "engine": "traced",
@@ -56,7 +56,7 @@ KEYS = {
     "fewer taps": dataclasses.replace(KEY, wanted=KEY.wanted[:1]),
     "another order": dataclasses.replace(KEY, wanted=KEY.wanted[::-1]),
     "another pool": dataclasses.replace(
-        KEY, wanted=(KEY.wanted[0], FeatureLayer(part=2, pool="grid2"))
+        KEY, wanted=(KEY.wanted[0], FeatureLayer(block=2, pool="grid2"))
     ),
     "dtype": dataclasses.replace(KEY, dtype="float16"),
 }
@@ -64,7 +64,7 @@ KEYS = {
 
 def test_every_member_is_changed_here():
     members = {field.name for field in dataclasses.fields(FeatureKey)}
-    assert members - {"taps", "dtype"} == CHANGED.keys()  # these two are the activations' own
+    assert members - {"feature_layers", "dtype"} == CHANGED.keys()  # these two are the activations' own
 
 
 def test_all_keys_are_apart_from_each_other_and_from_the_look():
@@ -94,6 +94,6 @@ def test_a_changed_member_misses(store, name):
 
 
 def test_rows_of_one_run_alone_are_told_by_their_columns():
-    key = ScratchKey(taps=(Column(name="3.avg"), Column(name="3.neck")))
-    assert key.plain == {"taps": ["3.avg", "3.neck"], "dtype": "float32"}
-    assert key != ScratchKey(taps=(Column(name="3.avg"),))
+    key = ScratchKey(feature_layers=(Column(name="3.avg"), Column(name="3.neck")))
+    assert key.plain == {"feature_layers": ["3.avg", "3.neck"], "dtype": "float32"}
+    assert key != ScratchKey(feature_layers=(Column(name="3.avg"),))

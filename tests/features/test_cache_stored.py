@@ -15,12 +15,12 @@ from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import Chunked
 
 N, WIDTHS = 30, (3, 5)
-SMALL, LARGE = FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck")
+SMALL, LARGE = FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck")
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
-    parts=("stem", "body"),
-    taps=(SMALL, LARGE),
+    blocks=("stem", "body"),
+    feature_layers=(SMALL, LARGE),
     preprocessing=Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)),
     decoder="pillow 11",
     engine="torch",
@@ -48,22 +48,22 @@ def cache_file(tmp_path):
         yield opened
 
 
-def joined(reader, taps):
-    found = [*reader.chunks(taps)]
-    return {tap: np.concatenate([chunk[tap] for chunk in found]) for tap in taps}, found
+def joined(reader, feature_layers):
+    found = [*reader.chunks(feature_layers)]
+    return {layer: np.concatenate([chunk[layer] for chunk in found]) for layer in feature_layers}, found
 
 
-@pytest.mark.parametrize("taps", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])
+@pytest.mark.parametrize("feature_layers", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])
 @pytest.mark.parametrize("n_bytes", [1, 100, 10**6])
-def test_chunks_are_all_rows_in_order(cache_file, monkeypatch, taps, n_bytes):
+def test_chunks_are_all_rows_in_order(cache_file, monkeypatch, feature_layers, n_bytes):
     monkeypatch.setattr(cache, "CHUNK_BYTES", n_bytes)
     monkeypatch.setattr(cache, "CHUNK_ROWS", 11)
     reader = StoredFeatures(cache_file, examples())
-    found, parts = joined(reader, taps)
-    for tap in taps:
-        np.testing.assert_array_equal(found[tap], table()[KEY.taps.index(tap)])
-        np.testing.assert_array_equal(found[tap], reader(tap))
-    assert max(len(chunk[taps[0]]) for chunk in parts) <= min(11, max(n_bytes // 12, 1))
+    found, blocks = joined(reader, feature_layers)
+    for layer in feature_layers:
+        np.testing.assert_array_equal(found[layer], table()[KEY.feature_layers.index(layer)])
+        np.testing.assert_array_equal(found[layer], reader(layer))
+    assert max(len(chunk[feature_layers[0]]) for chunk in blocks) <= min(11, max(n_bytes // 12, 1))
     assert isinstance(reader, Chunked)
 
 

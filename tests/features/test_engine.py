@@ -74,12 +74,12 @@ class Transformer(nn.Module):
 def lively(module):
     """Seeded weights, and BatchNorm statistics that are far from doing nothing."""
     torch.manual_seed(0)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.3, 3)
-            nn.init.normal_(part.weight, 1, 0.3)
-            nn.init.normal_(part.bias)
+    for block in module.modules():
+        if isinstance(block, nn.BatchNorm2d):
+            block.running_mean.normal_()
+            block.running_var.uniform_(0.3, 3)
+            nn.init.normal_(block.weight, 1, 0.3)
+            nn.init.normal_(block.bias)
     return module.eval()
 
 
@@ -109,7 +109,7 @@ def test_an_engine_is_its_network(built):
     scaled = (IMAGES.astype(np.float64) / 255 - PREP.mean) / PREP.std
     inputs = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
     with torch.no_grad():
-        expected = [tap.numpy() for tap in network(inputs)]
+        expected = [layer.numpy() for layer in network(inputs)]
     for ours, slow in zip(engine(IMAGES), expected, strict=True):
         assert ours.dtype == np.float32
         assert slow.std() > 0.01  # else equality would say nothing
@@ -188,7 +188,7 @@ def test_pixels_are_channels_last_without_a_copy_of_the_values():
 
 
 def n_norms(module):
-    return sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+    return sum(isinstance(block, nn.BatchNorm2d) for block in module.modules())
 
 
 def test_norms_are_folded_into_the_convolutions_before_them():

@@ -233,9 +233,9 @@ def test_images_that_were_added_have_the_rows_that_a_whole_look_gives(
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
     whole, _ = look_at(collection, engine=asked)
     assert whole.features.passed == 43
-    for tap in grown.taps:
-        bits = [look.reader(collection.record.examples)(tap).tobytes() for look in (grown, whole)]
-        assert bits[0] == bits[1], tap
+    for layer in grown.feature_layers:
+        bits = [look.reader(collection.record.examples)(layer).tobytes() for look in (grown, whole)]
+        assert bits[0] == bits[1], layer
 
 
 def test_all_engines_tell_nearly_the_same(pictures):
@@ -243,8 +243,8 @@ def test_all_engines_tell_nearly_the_same(pictures):
     looks = [look_at(collection, engine=user(name))[0] for name in HERE]
     examples = collection.record.examples
     for one, other in itertools.pairwise(looks):
-        for tap in one.taps:
-            ours, theirs = one.reader(examples)(tap), other.reader(examples)(tap)
+        for layer in one.feature_layers:
+            ours, theirs = one.reader(examples)(layer), other.reader(examples)(layer)
             assert np.abs(ours - theirs).max() <= 1e-3 * np.sqrt((ours**2).mean())
 
 

@@ -25,12 +25,12 @@ from warmstart.records.data import Example
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 
-TAPS = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg"))
+FEATURE_LAYERS = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg"))
 KEY = FeatureKey(
     network="ab",
     arch="timm:x",
-    parts=("stem", "body"),
-    taps=TAPS,
+    blocks=("stem", "body"),
+    feature_layers=FEATURE_LAYERS,
     preprocessing=Preprocessing(size=(4, 4), resize=4, mean=(0.5,) * 3, std=(0.5,) * 3),
     decoder="pillow 11",
     engine="torch",
@@ -59,7 +59,7 @@ def pixels(one):
 def expected(examples):
     """The two taps as `Worker.engine` computes them, one image at a time."""
     rows = [Worker().engine(pixels(one)[None]) for one in examples]
-    return [np.concatenate(tap) for tap in zip(*rows, strict=True)]
+    return [np.concatenate(layer) for layer in zip(*rows, strict=True)]
 
 
 class Worker:
@@ -112,14 +112,14 @@ def look(root, examples, worker):
 
 
 def all_bytes(features, examples):
-    return [features.read(examples, tap).tobytes() for tap in TAPS]
+    return [features.read(examples, layer).tobytes() for layer in FEATURE_LAYERS]
 
 
 def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
     features = look(tmp_path, EXAMPLES, Worker())
     backwards = EXAMPLES[::-1]
-    for tap, slow in zip(TAPS, expected(backwards), strict=True):
-        np.testing.assert_array_equal(features.read(backwards, tap), slow)
+    for layer, slow in zip(FEATURE_LAYERS, expected(backwards), strict=True):
+        np.testing.assert_array_equal(features.read(backwards, layer), slow)
 
 
 def test_a_first_look_passes_each_image_once(tmp_path):
@@ -153,7 +153,7 @@ def test_equal_bytes_are_passed_once(tmp_path):
     features = look(tmp_path, examples, worker)
     assert (features.passed, len(worker.decoded)) == (10, 10)
     np.testing.assert_array_equal(
-        features.read(examples[:10], TAPS[0]), features.read(examples[10:], TAPS[0])
+        features.read(examples[:10], FEATURE_LAYERS[0]), features.read(examples[10:], FEATURE_LAYERS[0])
     )
 
 
@@ -163,9 +163,9 @@ def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
     assert features.unreadable == reasons
     assert (features.passed, features.decoded) == (N - 2, N)
     good = [one for one in EXAMPLES if one.id not in features.unreadable]
-    np.testing.assert_array_equal(features.read(good, TAPS[1]), expected(good)[1])
+    np.testing.assert_array_equal(features.read(good, FEATURE_LAYERS[1]), expected(good)[1])
     with pytest.raises(KeyError):
-        features.read([EXAMPLES[3]], TAPS[0])
+        features.read([EXAMPLES[3]], FEATURE_LAYERS[0])
 
 
 def test_unreadable_images_are_not_decoded_again(tmp_path):
@@ -182,7 +182,7 @@ def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
     assert FeatureCache(tmp_path).info().rows == 2 * BATCH
     features = look(tmp_path, EXAMPLES, Worker())
     assert features.passed == N - 2 * BATCH
-    np.testing.assert_array_equal(features.read(EXAMPLES, TAPS[0]), expected(EXAMPLES)[0])
+    np.testing.assert_array_equal(features.read(EXAMPLES, FEATURE_LAYERS[0]), expected(EXAMPLES)[0])
 
 
 def test_a_look_that_its_caller_closes_keeps_its_passes(tmp_path):
@@ -274,9 +274,9 @@ def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds
     monkeypatch.setattr(
         features_cache_file.CacheFile,
         "append",
-        lambda self, hashes, taps: appended.append(len(hashes)) or plain(self, hashes, taps),
+        lambda self, hashes, feature_layers: appended.append(len(hashes)) or plain(self, hashes, feature_layers),
     )
     features = look(tmp_path, EXAMPLES, Worker())
     assert appended == (kept or [BATCH, BATCH, N - 2 * BATCH])
-    for tap, rows in zip(TAPS, expected(EXAMPLES), strict=True):
-        np.testing.assert_array_equal(features.read(EXAMPLES, tap), rows)
+    for layer, rows in zip(FEATURE_LAYERS, expected(EXAMPLES), strict=True):
+        np.testing.assert_array_equal(features.read(EXAMPLES, layer), rows)

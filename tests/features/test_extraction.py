@@ -84,8 +84,8 @@ def test_a_second_look_decodes_nothing(pictures, monkeypatch):
     second, _ = look_at(collection)
     assert counts == {"decode": 0, "glance": 0}
     examples = collection.record.examples
-    for tap in first.taps:
-        np.testing.assert_array_equal(first.reader(examples)(tap), second.reader(examples)(tap))
+    for layer in first.feature_layers:
+        np.testing.assert_array_equal(first.reader(examples)(layer), second.reader(examples)(layer))
 
 
 def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkeypatch):

@@ -58,8 +58,8 @@ def damage(path: Path, kind: str, share: float, length: int, seed: int) -> None:
 
 
 def check_whole(cache_file: CacheFile) -> None:
-    for tap, expected in zip(KEY.taps, rows_of(NAMES), strict=True):
-        np.testing.assert_array_equal(cache_file.read(NAMES, tap.name), expected)
+    for layer, expected in zip(KEY.feature_layers, rows_of(NAMES), strict=True):
+        np.testing.assert_array_equal(cache_file.read(NAMES, layer.name), expected)
     np.testing.assert_array_equal(cache_file.fetch(NAMES), np.concatenate(rows_of(NAMES), axis=1))
 
 

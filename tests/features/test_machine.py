@@ -8,11 +8,11 @@ from warmstart.records.network import BlockRecord, NetworkRecord
 
 
 def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
-    part = BlockRecord(
+    block = BlockRecord(
         name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
     )
     return NetworkRecord(
-        parts=(part, part), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
+        blocks=(block, block), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
     )
 
 

@@ -67,10 +67,10 @@ def test_a_part_that_is_done_is_not_done_again(tmp_path):
     work = made.run(len(CONTENTS), feed)
     for _ in range(3):  # two batches of the first part, one of the second
         event = next(work)
-    assert event.values["part"] == 2
+    assert event.values["block"] == 2
     work.close()
     again = block_queue(tmp_path, seen := [])
-    assert again.done.parts == 1
+    assert again.done.blocks == 1
     drain(again.run(len(CONTENTS), feed))
     assert seen == ["b", "b", "c", "c"]
     assert len([*again.rows()]) == 2
@@ -84,14 +84,14 @@ def test_what_one_link_gives_stays_beside_the_taps(tmp_path):
         next(work)
     work.close()
     made = block_queue(tmp_path, seen := [], kept=1)
-    assert made.done.parts == 2
+    assert made.done.blocks == 2
     drain(made.run(len(CONTENTS), feed))
     assert seen == ["c", "c"]
     contents, rows = zip(*made.kept_rows(), strict=True)
     assert [c for some in contents for c in some] == CONTENTS
     assert np.array_equal(np.concatenate(rows)[:, 0], np.arange(len(CONTENTS)) + 1.0)
-    assert block_queue(tmp_path, [], kept=1).done.parts == 3
-    assert block_queue(tmp_path, [], kept=2).done.parts == 0
+    assert block_queue(tmp_path, [], kept=1).done.blocks == 3
+    assert block_queue(tmp_path, [], kept=2).done.blocks == 0
 
 
 @pytest.mark.parametrize("harm", ["another set", "a file cut short", "a file gone", "no JSON"])
@@ -104,7 +104,7 @@ def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
     path = made.folder / "main-1.rows"
     if harm == "another set":
         made.open(CONTENTS[1:])
-        assert made.done.parts == 0
+        assert made.done.blocks == 0
         return
     if harm == "no JSON":
         (made.folder / "done.json").write_text("{")
@@ -112,7 +112,7 @@ def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-1])
-    assert block_queue(tmp_path, [], ("a", "b")).done.parts == 0
+    assert block_queue(tmp_path, [], ("a", "b")).done.blocks == 0
 
 
 def test_half_precision_that_cannot_hold_a_value_says_which_part(tmp_path):

@@ -13,28 +13,28 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from networks import KINDS, cut_once, inputs_for
 
 from warmstart.features.offload import SingleBlock
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_parts_one_after_the_other_give_what_the_network_gives(name):
     _, network = cut_once(name)
-    offered, main = taps(network.record), inputs_for(name)
+    offered, main = feature_layers(network.record), inputs_for(name)
     found = {}
     with torch.inference_mode():
         expected = FeatureExtractor(network, offered)(main.clone())
-        for number in range(1, len(network.parts) + 1):
+        for number in range(1, len(network.blocks) + 1):
             lone = SingleBlock(network, number, offered)
             main, *taken = lone(main.clone())
-            found |= dict(zip(lone.taps, taken, strict=True))
+            found |= dict(zip(lone.feature_layers, taken, strict=True))
     assert [*found] == [*offered]
-    for tap, values in zip(offered, expected, strict=True):
-        assert torch.allclose(found[tap], values, atol=1e-5, rtol=1e-5), tap.name
+    for layer, values in zip(offered, expected, strict=True):
+        assert torch.allclose(found[layer], values, atol=1e-5, rtol=1e-5), layer.name
 
 
 def test_a_part_holds_its_own_tensors_alone():
     _, network = cut_once("resnet18")
-    lone = SingleBlock(network, 2, taps(network.record))
+    lone = SingleBlock(network, 2, feature_layers(network.record))
     own = {id(tensor) for tensor in network.trunk.parameters()}
-    assert sum(p.numel() for p in lone.parameters()) == network.record.parts[1].parameters
+    assert sum(p.numel() for p in lone.parameters()) == network.record.blocks[1].parameters
     assert not own & {id(parameter) for parameter in lone.parameters()}

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import ModelError
-from warmstart.network.added import AddedBlock, graft, make_block, shift_taps
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.added import AddedBlock, graft, make_block, shift_layers
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.network.tensors import digests, place, unique_tensors
@@ -93,16 +93,16 @@ def _inputs(name, n=3):
 
 def _grafted(name, n=2):
     network, rng = _cut(name), torch.Generator().manual_seed(0)
-    return graft(network, [make_block(network.record.parts[-1], rng, 4) for _ in range(n)])
+    return graft(network, [make_block(network.record.blocks[-1], rng, 4) for _ in range(n)])
 
 
 def _stir(network):
     """Give the blocks something to add."""
     rng = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for part in network.parts[-2:]:
-            for block in part.own:
-                for parameter in block.parameters() if isinstance(block, AddedBlock) else ():
+        for block in network.blocks[-2:]:
+            for module in block.own:
+                for parameter in module.parameters() if isinstance(module, AddedBlock) else ():
                     parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
     return network
 
@@ -118,19 +118,19 @@ def test_at_birth_the_answers_are_the_old_ones_to_the_bit(name):
 def test_law_1_the_parts_compose_and_each_block_runs_once(name):
     network = _stir(_grafted(name))
     old = _cut(name)
-    blocks = [network.trunk.get_submodule(step.modules[0]) for step in network.steps.parts[-2:]]
-    assert all(isinstance(block, AddedBlock) for block in blocks)
+    added = [network.trunk.get_submodule(step.modules[0]) for step in network.steps.blocks[-2:]]
+    assert all(isinstance(module, AddedBlock) for module in added)
     with torch.no_grad():
         value = {"main": _inputs(name)}
-        for part in old.parts:
-            value = part(value)
-        for block in blocks:
-            value = {"main": block(value["main"])}
+        for block in old.blocks:
+            value = block(value)
+        for module in added:
+            value = {"main": module(value["main"])}
         expected = old.neck(value)["main"]
         assert torch.equal(network.features(_inputs(name)), expected)
         value = {"main": _inputs(name)}
-        for part in (*network.parts, network.neck):
-            value = part(value)
+        for block in (*network.blocks, network.neck):
+            value = block(value)
         assert torch.equal(value["main"], expected)
         assert not torch.equal(network.logits(_inputs(name)), old.logits(_inputs(name)))
 
@@ -144,25 +144,25 @@ def test_the_old_network_is_left_alone_and_shares_its_tensors(name):
     assert [*old.trunk._modules] == names
     shared = {place(tensor) for tensor in unique_tensors(old.trunk).values()}
     assert shared <= {place(tensor) for tensor in unique_tensors(network.trunk).values()}
-    assert len(old.parts) == len(network.parts) - 2 == len(old.record.parts)
+    assert len(old.blocks) == len(network.blocks) - 2 == len(old.record.blocks)
 
 
 @every_network
 def test_record_and_owners_tell_what_is_there(name):
     network, old = _grafted(name), _cut(name)
-    new = network.record.parts[-2:]
-    assert [part.name for part in network.parts] == [part.name for part in network.record.parts]
-    assert len({part.name for part in network.record.parts}) == len(network.parts)
-    for record, part, step in zip(new, network.parts[-2:], network.steps.parts[-2:], strict=True):
+    new = network.record.blocks[-2:]
+    assert [block.name for block in network.blocks] == [block.name for block in network.record.blocks]
+    assert len({block.name for block in network.record.blocks}) == len(network.blocks)
+    for record, block, step in zip(new, network.blocks[-2:], network.steps.blocks[-2:], strict=True):
         block = network.trunk.get_submodule(step.modules[0])
         value = torch.zeros(1, *record.shape_in)
         with FlopCounterMode(display=False) as counter:
             assert tuple(block(value).shape[1:]) == record.shape_out
         assert counter.get_total_flops() == 2 * record.macs
         assert record.parameters == sum(p.numel() for p in block.parameters())
-        assert record.layout == old.record.parts[-1].layout
-        assert set(part.tensors) == {n for n, o in network.owners.items() if o == record.name}
-        assert {id(p) for p in part.parameters()} == {id(p) for p in block.parameters()}
+        assert record.layout == old.record.blocks[-1].layout
+        assert set(block.tensors) == {n for n, o in network.owners.items() if o == record.name}
+        assert {id(p) for p in block.parameters()} == {id(p) for p in block.parameters()}
     assert network.owners.items() > old.owners.items()
     owned = {
         place(network.trunk.state_dict(keep_vars=True)[n])
@@ -173,19 +173,19 @@ def test_record_and_owners_tell_what_is_there(name):
 
 
 def test_names_do_not_clash_and_are_the_same_each_time():
-    assert [s.modules[0] for s in _grafted("NCHW").steps.parts[-2:]] == ["added", "added_2"]
-    assert [p.name for p in _grafted("NCHW").parts[-2:]] == ["added", "added#2"]
+    assert [s.modules[0] for s in _grafted("NCHW").steps.blocks[-2:]] == ["added", "added_2"]
+    assert [p.name for p in _grafted("NCHW").blocks[-2:]] == ["added", "added#2"]
     crowded = _grafted("crowded", 1)
-    assert crowded.steps.parts[-1].modules == ("added_3",)
-    assert [p.name for p in crowded.parts] == ["added#2", "added"]  # the word is the block's
+    assert crowded.steps.blocks[-1].modules == ("added_3",)
+    assert [p.name for p in crowded.blocks] == ["added#2", "added"]  # the word is the block's
     assert crowded.trunk.added_2 == "not a module"
 
 
 def test_blocks_can_be_added_again():
     once = _grafted("NC", 1)
     rng = torch.Generator().manual_seed(4)
-    twice = graft(once, [make_block(once.record.parts[-1], rng)])
-    assert [p.name for p in twice.parts[-2:]] == ["added", "added#2"]
+    twice = graft(once, [make_block(once.record.blocks[-1], rng)])
+    assert [p.name for p in twice.blocks[-2:]] == ["added", "added#2"]
     with torch.no_grad():
         assert torch.equal(twice.logits(_inputs("NC")), once.logits(_inputs("NC")))
 
@@ -193,26 +193,26 @@ def test_blocks_can_be_added_again():
 @every_network
 def test_taps_of_the_last_part_move_up_and_the_others_stay(name):
     old, network = _cut(name), _stir(_grafted(name))
-    n = len(old.parts)
-    wanted = taps(old.record)
-    moved = shift_taps(wanted, n, 2)
-    assert [tap.pool for tap in moved] == [tap.pool for tap in wanted]
-    assert [tap.part for tap in moved] == [t.part if t.part < n else n + 2 for t in wanted]
-    widths = [tap_width(old.record, tap) for tap in wanted]
-    assert [tap_width(network.record, tap) for tap in moved] == widths
+    n = len(old.blocks)
+    wanted = feature_layers(old.record)
+    moved = shift_layers(wanted, n, 2)
+    assert [layer.pool for layer in moved] == [layer.pool for layer in wanted]
+    assert [layer.block for layer in moved] == [t.block if t.block < n else n + 2 for t in wanted]
+    widths = [layer_width(old.record, layer) for layer in wanted]
+    assert [layer_width(network.record, layer) for layer in moved] == widths
     with torch.no_grad():
         found = FeatureExtractor(network, moved)(_inputs(name))
         expected = FeatureExtractor(old, wanted)(_inputs(name))
-    for tap, new, before in zip(wanted, found, expected, strict=True):
-        assert torch.equal(new, before) == (tap.part < n)
+    for layer, new, before in zip(wanted, found, expected, strict=True):
+        assert torch.equal(new, before) == (layer.block < n)
 
 
 @every_network
 def test_a_copy_of_a_model_runs_on_its_own_blocks(name):
     network = _stir(_grafted(name))
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     model = assemble(
-        network, [last], torch.ones(2, tap_width(network.record, last)), torch.zeros(2)
+        network, [last], torch.ones(2, layer_width(network.record, last)), torch.zeros(2)
     )
     with torch.no_grad():
         expected = model(_inputs(name))
@@ -226,7 +226,7 @@ def test_a_copy_of_a_model_runs_on_its_own_blocks(name):
 
 
 def test_only_the_generator_is_drawn_from():
-    record = _cut("NCHW").record.parts[-1]
+    record = _cut("NCHW").record.blocks[-1]
     state = torch.random.get_rng_state()
     one, two, other = (
         make_block(record, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
@@ -240,7 +240,7 @@ def test_only_the_generator_is_drawn_from():
 
 
 def test_a_block_learns_and_is_the_same_for_one_image_and_for_many():
-    block = make_block(_cut("NCHW").record.parts[-1], torch.Generator().manual_seed(1), 8)
+    block = make_block(_cut("NCHW").record.blocks[-1], torch.Generator().manual_seed(1), 8)
     x = torch.randn(4, 512, 2, 2, generator=torch.Generator().manual_seed(2))
     (block(x) - 1).square().sum().backward()
     assert block.up.weight.grad.any()
@@ -260,12 +260,12 @@ def test_what_has_no_channels_is_refused():
 
 def test_a_block_of_another_width_is_refused():
     network = _cut("NC")
-    block = make_block(_cut("NCHW").record.parts[-1], torch.Generator(), 4)
+    block = make_block(_cut("NCHW").record.blocks[-1], torch.Generator(), 4)
     with pytest.raises(ModelError, match=r"does not fit the output \(6,\) \(NC\) of 1"):
         graft(network, [block])
 
 
 def test_neck_taps_alone_can_be_moved():
-    assert shift_taps([FeatureLayer(part=3, pool="neck")], 3, 1) == (
-        FeatureLayer(part=4, pool="neck"),
+    assert shift_layers([FeatureLayer(block=3, pool="neck")], 3, 1) == (
+        FeatureLayer(block=4, pool="neck"),
     )

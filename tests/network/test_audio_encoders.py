@@ -55,8 +55,8 @@ def test_parts_compose_to_what_transformers_gives(design, n):
         )
         torch.testing.assert_close(base.module(samples), network.features(samples))
     first = "frames" if design == "whisper" else "patches"
-    assert [part.name for part in network.parts] == [first, "layer.1", "layer.2"]
-    assert {part.layout for part in network.record.parts} == {"NLC"}
+    assert [block.name for block in network.blocks] == [first, "layer.1", "layer.2"]
+    assert {block.layout for block in network.record.blocks} == {"NLC"}
 
 
 @pytest.mark.parametrize("design", hearing.SEEN)

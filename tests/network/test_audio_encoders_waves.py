@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import hearing
 from warmstart.errors import ModelError
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import fresh
@@ -34,9 +34,9 @@ def test_parts_compose_to_what_transformers_gives(design):
         expected = whole(clips).last_hidden_state.mean(dim=1)
         torch.testing.assert_close(network.features(clips), expected)
         torch.testing.assert_close(base.module(clips), expected)
-    assert [part.name for part in network.parts] == ["frames", "positions", "layer.1", "layer.2"]
-    assert {part.layout for part in network.record.parts} == {"NLC"}
-    assert [tap.name for tap in taps(network.record)][:2] == ["1.avg", "2.avg"]
+    assert [block.name for block in network.blocks] == ["frames", "positions", "layer.1", "layer.2"]
+    assert {block.layout for block in network.record.blocks} == {"NLC"}
+    assert [layer.name for layer in feature_layers(network.record)][:2] == ["1.avg", "2.avg"]
 
 
 def test_the_encoder_is_taken_from_beneath_an_output():

@@ -43,7 +43,7 @@ def test_the_first_layer_sees_what_its_convolution_gives(n):
     body = torch.relu(module.norm(module.first(inputs)))
     np.testing.assert_allclose(seen[1].mean, by_hand(module.second(body))[0], atol=1e-5)
     assert len(seen) == 2
-    assert 1 <= seen[0].part <= seen[1].part
+    assert 1 <= seen[0].block <= seen[1].block
 
 
 def test_a_real_design_is_read_at_every_layer():
@@ -52,13 +52,13 @@ def test_a_real_design_is_read_at_every_layer():
     seen = norm_statistics(network_cut, inputs, 99)
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(seen) == len(norms)
-    assert [layer.part for layer in seen] == sorted(layer.part for layer in seen)
+    assert [layer.block for layer in seen] == sorted(layer.block for layer in seen)
     mean, square = by_hand(module.conv_stem(inputs))
     np.testing.assert_allclose(seen[0].mean, mean, atol=1e-5)
     np.testing.assert_allclose(seen[0].square, square, atol=1e-5)
     few = norm_statistics(network_cut, inputs, 2)
     assert 0 < len(few) < len(seen)
-    assert max(layer.part for layer in few) <= 2
+    assert max(layer.block for layer in few) <= 2
     np.testing.assert_array_equal(few[0].mean, seen[0].mean)
 
 
@@ -106,14 +106,14 @@ def test_the_network_is_left_as_it_was(kind):
     module = lcnet() if kind == "lcnet" else network(kind)
     network_cut = cut(module, PREP)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    modes = [part.training for part in module.modules()]
+    modes = [block.training for block in module.modules()]
     norm_statistics(network_cut, inputs_of(), 99)
     with contextlib.suppress(RuntimeError):  # a network without such layers runs nothing
         norm_statistics(network_cut, torch.zeros(2, 5, 32, 32), 99)
-    assert modes == [part.training for part in module.modules()]
+    assert modes == [block.training for block in module.modules()]
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+    assert not any(block._forward_pre_hooks or block._forward_hooks for block in module.modules())
 
 
 # ---- statistics taken anew -----------------------------------------------------------------

@@ -18,8 +18,8 @@ from networks import KINDS, cut_once, inputs_for
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_taps
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.records.inputs import Preprocessing
@@ -33,7 +33,7 @@ LABELS = torch.arange(N) % N_CLASSES
 @functools.cache
 def depths(name):
     """The first cut, one in the middle, the last."""
-    n = len(cut_once(name)[1].parts)
+    n = len(cut_once(name)[1].blocks)
     return sorted({1, (n + 1) // 2, n})
 
 
@@ -41,7 +41,7 @@ def model_of(network, wanted):
     """A copy of the network with a random head on these taps."""
     network = copy.deepcopy(network)
     rng = torch.Generator().manual_seed(0)
-    width = sum(tap_width(network.record, tap) for tap in wanted)
+    width = sum(layer_width(network.record, layer) for layer in wanted)
     weight = torch.randn(N_CLASSES, width, generator=rng) / width**0.5
     return network, assemble(network, wanted, weight, torch.zeros(N_CLASSES))
 
@@ -51,16 +51,16 @@ def model_of(network, wanted):
 
 @each
 def test_prefix_and_tail_are_the_model_at_every_cut(name):
-    network, model = model_of(cut_once(name)[1], taps(cut_once(name)[1].record))
+    network, model = model_of(cut_once(name)[1], feature_layers(cut_once(name)[1].record))
     inputs = inputs_for(name)
     with torch.inference_mode():
         whole = model(inputs.clone())
         assert torch.equal(UnfrozenBlocks(model, 0)(inputs.clone()), whole)
         for depth in depths(name):
-            wanted = stored_taps(model.scan.taps, depth)
+            wanted = stored_layers(model.scan.feature_layers, depth)
             main, *stored = FrozenPrefix(network, depth, wanted)(inputs.clone())
-            assert main.shape[1:] == network.record.parts[depth - 1].shape_out
-            widths = [tap_width(network.record, tap) for tap in wanted]
+            assert main.shape[1:] == network.record.blocks[depth - 1].shape_out
+            widths = [layer_width(network.record, layer) for layer in wanted]
             assert [tuple(rows.shape) for rows in stored] == [(N, width) for width in widths]
             found = UnfrozenBlocks(model, depth)(main, *stored)
             torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
@@ -69,16 +69,16 @@ def test_prefix_and_tail_are_the_model_at_every_cut(name):
 @each
 def test_a_prefix_gives_the_taps_that_a_look_takes(name):
     _, network = cut_once(name)
-    offered, inputs = taps(network.record), inputs_for(name)
+    offered, inputs = feature_layers(network.record), inputs_for(name)
     with torch.inference_mode():
         seen = dict(zip(offered, FeatureExtractor(network, offered)(inputs.clone()), strict=True))
         for depth in depths(name):
-            wanted = stored_taps(offered, depth)
-            assert set(wanted) == {t for t in offered if t.part <= depth and t.pool != "neck"}
+            wanted = stored_layers(offered, depth)
+            assert set(wanted) == {t for t in offered if t.block <= depth and t.pool != "neck"}
             _, *stored = FrozenPrefix(network, depth, wanted[::-1])(inputs.clone())
-            for tap, rows in zip(wanted[::-1], stored, strict=True):
+            for layer, rows in zip(wanted[::-1], stored, strict=True):
                 assert rows.dtype == torch.float32
-                assert torch.equal(rows, seen[tap])
+                assert torch.equal(rows, seen[layer])
 
 
 @each
@@ -103,17 +103,17 @@ def test_a_cut_that_the_network_does_not_have_is_refused(cut):
 
 def test_the_neck_is_never_stored():
     offered = [
-        FeatureLayer(part=2, pool="grid2"),
-        FeatureLayer(part=2, pool="neck"),
-        FeatureLayer(part=1, pool="avg"),
+        FeatureLayer(block=2, pool="grid2"),
+        FeatureLayer(block=2, pool="neck"),
+        FeatureLayer(block=1, pool="avg"),
     ]
-    assert stored_taps(offered, 0) == ()
-    assert stored_taps(offered, 1) == (offered[2],)
-    assert stored_taps(offered, 9) == (offered[0], offered[2])
+    assert stored_layers(offered, 0) == ()
+    assert stored_layers(offered, 1) == (offered[2],)
+    assert stored_layers(offered, 9) == (offered[0], offered[2])
 
 
 def test_a_tail_needs_a_value_for_each_tap_below_it():
-    network, model = model_of(cut_once("resnet18")[1], taps(cut_once("resnet18")[1].record))
+    network, model = model_of(cut_once("resnet18")[1], feature_layers(cut_once("resnet18")[1].record))
     tail = UnfrozenBlocks(model, 4)
     main, *stored = FrozenPrefix(network, 4, tail.stored)(inputs_for("resnet18"))
     with pytest.raises(ValueError, match="shorter"):
@@ -121,7 +121,7 @@ def test_a_tail_needs_a_value_for_each_tap_below_it():
 
 
 def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
-    _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
+    _, model = model_of(cut_once("residual")[1], feature_layers(cut_once("residual")[1].record))
     tail, called = UnfrozenBlocks(model, 0), []
     model.trunk.left.register_forward_hook(lambda *_: called.append(1))
     tail.train()
@@ -136,15 +136,15 @@ def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
 
 def gradients(name, depth, recompute, actions=None):
     """Logits, gradients and buffers of one pass in train mode; what is held rests."""
-    network, model = model_of(cut_once(name)[1], taps(cut_once(name)[1].record))
-    names = [part.name for part in network.parts]
+    network, model = model_of(cut_once(name)[1], feature_layers(cut_once(name)[1].record))
+    names = [block.name for block in network.blocks]
     if actions is None:
         actions = {n: "frozen" if k < depth else "tuned" for k, n in enumerate(names)}
     actions = {"neck": "frozen", "output": "replaced", "unused": "frozen", **actions}
     inputs = inputs_for(name)
     if depth:
         with torch.no_grad():
-            inputs = FrozenPrefix(network, depth, stored_taps(model.scan.taps, depth))(inputs)
+            inputs = FrozenPrefix(network, depth, stored_layers(model.scan.feature_layers, depth))(inputs)
     tail = UnfrozenBlocks(model, depth, recompute)
     with freeze.hold(model, actions, network.owners) as held, torch.random.fork_rng(devices=[]):
         model.train()
@@ -170,14 +170,14 @@ SLOW = {"swin_tiny", "densenet121", "torchvision_resnet18", "wrapper", "mobilene
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - SLOW))
 def test_what_is_computed_again_gives_the_same_gradients(name):
     """With dropout where the network has it: it draws the same again."""
-    n = len(cut_once(name)[1].parts)
+    n = len(cut_once(name)[1].blocks)
     for depth in {0, n // 2}:
         same(gradients(name, depth, False), gradients(name, depth, True))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "residual", "odd_norms", "vit_tiny"])
 def test_statistics_of_a_batch_are_taken_once(name):
-    names = [part.name for part in cut_once(name)[1].parts]
+    names = [block.name for block in cut_once(name)[1].blocks]
     fresh = dict.fromkeys((*names, "neck"), "fresh")
     one, again = (gradients(name, 0, recompute, fresh) for recompute in (False, True))
     same(one, again)
@@ -209,11 +209,11 @@ def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given()
         module = Preactivated().eval()
     prep = Preprocessing(size=(12, 12), resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
     network = cut(module, prep)
-    assert len(network.parts) == 3
+    assert len(network.blocks) == 3
     inputs = torch.randn(N, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     found = []
     for recompute in (False, True):
-        _, model = model_of(network, taps(network.record)[-1:])
+        _, model = model_of(network, feature_layers(network.record)[-1:])
         model.trunk.requires_grad_(True)
         logits = UnfrozenBlocks(model.train(), 0, recompute)(inputs)
         cross_entropy(logits, LABELS).backward()
@@ -229,7 +229,7 @@ def test_what_is_computed_again_is_not_kept():
     _, network = cut_once("resnet18")
     sizes = []
     for recompute in (False, True):
-        _, model = model_of(network, taps(network.record)[-1:])
+        _, model = model_of(network, feature_layers(network.record)[-1:])
         model.trunk.requires_grad_(True)
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(
@@ -241,7 +241,7 @@ def test_what_is_computed_again_is_not_kept():
 
 
 def test_nothing_is_kept_where_no_gradient_is_asked_for():
-    _, model = model_of(cut_once("residual")[1], taps(cut_once("residual")[1].record))
+    _, model = model_of(cut_once("residual")[1], feature_layers(cut_once("residual")[1].record))
     inputs = inputs_for("residual")
     with torch.inference_mode():
         assert torch.equal(UnfrozenBlocks(model, 0, recompute=True)(inputs), model(inputs))

@@ -16,9 +16,9 @@ def test_an_encoder_knows_its_parts_and_their_layout():
     base = load(f"transformers:{hearing.folder_of()}")
     assert isinstance(base.module, Encoder)
     network = cut(base.module, SAMPLES)
-    assert {part.layout for part in network.record.parts} == {base.module.layout}
+    assert {block.layout for block in network.record.blocks} == {base.module.layout}
     steps = base.module.steps(base.module.window_of(SAMPLES))
-    assert [part.name for part in network.parts] == [step.name for step in steps.parts]
+    assert [block.name for block in network.blocks] == [step.name for step in steps.blocks]
 
 
 def test_an_encoder_refuses_inputs_of_another_kind(tmp_path):

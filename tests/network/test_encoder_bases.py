@@ -15,7 +15,7 @@ from warmstart.errors import ModelError
 from warmstart.modalities import text as modalities_text
 from warmstart.network import registry, text_encoders
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -166,7 +166,7 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
     assert sorted(torch.cat([places for places, _ in groups]).tolist()) == [0, 1, 2, 3, 4]
     assert len(groups) == 3
     network = cut(base.module, inputs)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))
     tail = UnfrozenBlocks(model, 0)
     with torch.inference_mode():

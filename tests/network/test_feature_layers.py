@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from warmstart.errors import ModelError
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.measure import pool_average, pool_grid2
 from warmstart.network.partition import cut
@@ -52,9 +52,9 @@ def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
     with torch.no_grad():
         base.module(inputs)
         wanted = [
-            FeatureLayer(part=18, pool="neck"),
-            FeatureLayer(part=6, pool="avg"),
-            FeatureLayer(part=6, pool="grid2"),
+            FeatureLayer(block=18, pool="neck"),
+            FeatureLayer(block=6, pool="avg"),
+            FeatureLayer(block=6, pool="grid2"),
         ]
         neck, average, grid = FeatureExtractor(lite0, wanted)(inputs)
     torch.testing.assert_close(neck, seen["neck"])
@@ -64,21 +64,21 @@ def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
 
 
 def test_offered_taps_follow_the_rules(lite0):
-    names = [tap.name for tap in taps(lite0.record)]
+    names = [layer.name for layer in feature_layers(lite0.record)]
     assert names[:4] == ["1.avg", "1.grid2", "2.avg", "2.grid2"]
     assert names[-2:] == ["18.grid2", "18.neck"]
     vit = cut(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval(), small(32))
-    assert [tap.name for tap in taps(vit.record)] == ["1.avg", "2.avg", "3.avg", "3.neck"]
+    assert [layer.name for layer in feature_layers(vit.record)] == ["1.avg", "2.avg", "3.avg", "3.neck"]
     swin = timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(2, 2, 2, 2)
     ).eval()
     record = cut(swin, small(64)).record
-    assert next(tap.name for tap in taps(record) if tap.pool == "grid2") == "1.grid2"
-    assert record.parts[0].layout == "NHWC"
+    assert next(layer.name for layer in feature_layers(record) if layer.pool == "grid2") == "1.grid2"
+    assert record.blocks[0].layout == "NHWC"
 
 
 def test_widths_are_static_and_true(lite0, inputs):
-    tapped = FeatureExtractor(lite0, taps(lite0.record))
+    tapped = FeatureExtractor(lite0, feature_layers(lite0.record))
     with torch.inference_mode():
         features = tapped(inputs)
     assert tapped.widths == tuple(f.shape[1] for f in features)
@@ -87,19 +87,19 @@ def test_widths_are_static_and_true(lite0, inputs):
 
 def test_only_parts_up_to_the_deepest_tap_run(lite0, inputs):
     calls = []
-    block = lite0.trunk.blocks[1][0]
-    hook = block.register_forward_hook(lambda *_: calls.append(1))
+    module = lite0.trunk.blocks[1][0]
+    hook = module.register_forward_hook(lambda *_: calls.append(1))
     try:
-        FeatureExtractor(lite0, [FeatureLayer(part=2, pool="avg")])(inputs)
+        FeatureExtractor(lite0, [FeatureLayer(block=2, pool="avg")])(inputs)
         assert not calls
-        FeatureExtractor(lite0, [FeatureLayer(part=3, pool="avg")])(inputs)
+        FeatureExtractor(lite0, [FeatureLayer(block=3, pool="avg")])(inputs)
         assert calls
     finally:
         hook.remove()
 
 
 def test_channels_last_batches_give_the_same_features(lite0):
-    tapped = copy.deepcopy(FeatureExtractor(lite0, taps(lite0.record)))
+    tapped = copy.deepcopy(FeatureExtractor(lite0, feature_layers(lite0.record)))
     batch = torch.randn(32, 3, 224, 224)
     with torch.inference_mode():
         plain = tapped(batch)
@@ -112,7 +112,7 @@ def test_channels_last_batches_give_the_same_features(lite0):
 
 def test_tracing_and_freezing_keep_the_features():
     network = cut(timm.create_model("mobilenetv3_small_100").eval(), small(64))
-    tapped, inputs = FeatureExtractor(network, taps(network.record)), torch.randn(2, 3, 64, 64)
+    tapped, inputs = FeatureExtractor(network, feature_layers(network.record)), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         frozen = torch.jit.freeze(torch.jit.trace(tapped, inputs))
         for a, b in zip(frozen(inputs), tapped(inputs), strict=True):
@@ -131,7 +131,7 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
     }
     network = lite0 if name == "lite0" else cut(made[name]().eval(), small(64))
     side = 224 if name == "lite0" else 64
-    tapped = FeatureExtractor(network, taps(network.record)).eval()
+    tapped = FeatureExtractor(network, feature_layers(network.record)).eval()
     batch = torch.randn(2, 3, side, side)
     path = str(tmp_path / "taps.onnx")
     torch.onnx.export(tapped, (batch,), path, dynamo=False, input_names=["x"])
@@ -144,9 +144,9 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
 
 def test_taps_that_do_not_exist_are_refused(lite0):
     with pytest.raises(ModelError, match=r"no tap 19.avg; its taps are 1.avg"):
-        tap_width(lite0.record, FeatureLayer(part=19, pool="avg"))
+        layer_width(lite0.record, FeatureLayer(block=19, pool="avg"))
     with pytest.raises(ModelError, match=r"no tap 3.neck"):
-        FeatureExtractor(lite0, [FeatureLayer(part=3, pool="neck")])
+        FeatureExtractor(lite0, [FeatureLayer(block=3, pool="neck")])
     with pytest.raises(ModelError, match=r"layout 'other' have no average"):
         pool_average(torch.zeros(1, 2, 3, 4, 5), "other")
     with pytest.raises(ModelError, match=r"no taps were named"):

@@ -10,7 +10,7 @@ import torch
 from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.finished_run import FinishedRunNetwork, change, partition_base, revive
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
@@ -57,19 +57,19 @@ def run_of(arch, wanted=None, hidden=()):
         for tensor in unique_tensors(network.trunk).values():
             if tensor.is_floating_point():
                 tensor += 0.01 * torch.rand(tensor.shape, generator=drawn)
-    blocks = [make_block(network.record.parts[-1], drawn, width) for width in hidden]
+    blocks = [make_block(network.record.blocks[-1], drawn, width) for width in hidden]
     for block in blocks:
         torch.nn.init.normal_(block.up.weight, std=0.1, generator=drawn)
     network = graft(network, blocks)
-    chosen = wanted(network.record) if wanted else taps(network.record)[-1:]
-    width = sum(tap_width(network.record, tap) for tap in chosen)
+    chosen = wanted(network.record) if wanted else feature_layers(network.record)[-1:]
+    width = sum(layer_width(network.record, layer) for layer in chosen)
     weight = torch.randn(3, width, generator=drawn) * 0.1
     return assemble(network, chosen, weight, torch.arange(3.0), 1.7, torch.tensor([0.3, 0, -0.3]))
 
 
 def revived(arch, model, **given):
     record = described(arch, prep_of(SIZES[arch]), **given)
-    return revive(record, unique_state(model), model.scan.taps)
+    return revive(record, unique_state(model), model.scan.feature_layers)
 
 
 def inputs_of(arch, n=3):
@@ -79,7 +79,7 @@ def inputs_of(arch, n=3):
 
 def many(record):
     """A head that listens to the first, a middle and the last depth."""
-    offered = taps(record)
+    offered = feature_layers(record)
     return (offered[0], offered[len(offered) // 2], offered[-1])
 
 
@@ -106,13 +106,13 @@ def test_the_old_head_of_the_ledger_is_the_runs_own():
     model = run_of("timm:lcnet_035", many)
     network = partition_base(revived("timm:lcnet_035", model))
     before = take_digests(network)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     again = assemble(network, [last], torch.zeros(2, 1280), torch.zeros(2))
     ledger = write_ledger(before, network, again)
     dropped = [row for row in ledger.rows if row.fate == "dropped"]
     names = ["head.weight", "head.bias", "head.temperature", "head.class_bias"]
     assert [row.tensor for row in dropped] == names
-    assert {row.part for row in dropped} == {"head"}
+    assert {row.block for row in dropped} == {"head"}
     assert dropped[0].shape == tuple(model.head.weight.shape)
     new = [row.tensor for row in ledger.rows if row.fate == "new"]
     assert new == names
@@ -149,14 +149,14 @@ def test_layers_that_were_added_come_back_as_parts(arch, hidden):
     base = revived(arch, model, added=hidden)
     assert tuple(block.hidden for block in base.added) == hidden
     network = partition_base(base)
-    own = len(cut(base.module, base.record.preprocessing).parts)
-    assert len(network.parts) == own + len(hidden)
-    assert [p.name for p in network.parts][own:] == ["added", "added#2"][: len(hidden)]
+    own = len(cut(base.module, base.record.preprocessing).blocks)
+    assert len(network.blocks) == own + len(hidden)
+    assert [p.name for p in network.blocks][own:] == ["added", "added#2"][: len(hidden)]
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
-        mine = FeatureExtractor(network, model.scan.taps)(inputs_of(arch))
-        for tap, expected in zip(mine, model.features(inputs_of(arch)), strict=True):
-            assert torch.equal(tap, expected)
+        mine = FeatureExtractor(network, model.scan.feature_layers)(inputs_of(arch))
+        for layer, expected in zip(mine, model.features(inputs_of(arch)), strict=True):
+            assert torch.equal(layer, expected)
 
 
 def test_the_digest_is_that_of_the_trunk_the_blocks_among_it():
@@ -189,7 +189,7 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
     lost = 2 * kernels[0] * kernels[2] * kernels[3]
     assert grey[0].record.parameters == models[0].record.parameters - lost
     network = partition_base(grey[0])
-    assert network.parts[-1].name == "added"
+    assert network.blocks[-1].name == "added"
     assert network.logits(torch.zeros(2, 1, 48, 48)).shape == (2, 3)
 
 
@@ -239,7 +239,7 @@ def test_reviving_is_strict(spoil, message):
     model = run_of("timm:lcnet_035", hidden=(8,))
     record = described("timm:lcnet_035", prep_of(32), added=(8,))
     with pytest.raises(ModelError, match=message):
-        revive(record, spoil(unique_state(model)), model.scan.taps)
+        revive(record, spoil(unique_state(model)), model.scan.feature_layers)
 
 
 def test_a_network_that_lost_its_head_says_so():
@@ -252,4 +252,4 @@ def test_a_tap_that_the_network_does_not_have_is_refused():
     model = run_of("timm:lcnet_035")
     record = described("timm:lcnet_035", prep_of(32))
     with pytest.raises(ModelError, match=r"has no tap 99\.avg"):
-        revive(record, unique_state(model), [FeatureLayer(part=99, pool="avg")])
+        revive(record, unique_state(model), [FeatureLayer(block=99, pool="avg")])

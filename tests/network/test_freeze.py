@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, spectral_norm
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze, lora
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.records.inputs import Preprocessing
@@ -139,9 +139,9 @@ def test_groups_hold_each_moving_parameter_once_at_the_rate_of_its_part(net):
     assert sorted(found) == sorted(_below(net, "b", "c", "output"))
     for group in groups:
         for parameter in group["params"]:
-            part = owners[names[id(parameter)]]
-            assert group["part"] == part
-            assert group["lr"] == rates[part]
+            block = owners[names[id(parameter)]]
+            assert group["block"] == block
+            assert group["lr"] == rates[block]
             assert group.get("weight_decay") == (0.0 if parameter.ndim == 1 else None)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.25)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.25}
@@ -169,11 +169,11 @@ def test_the_neck_goes_with_the_highest_rate_of_its_action():
     assert freeze.groups(net, actions, owners, rates)[-1]["lr"] == 0.2
     assert freeze.groups(net, actions, owners, {**rates, "neck": 0.5})[-1]["lr"] == 0.5
     del actions["neck"]  # not named: frozen
-    assert {g["part"] for g in freeze.groups(net, actions, owners, rates)} == {"a", "b"}
+    assert {g["block"] for g in freeze.groups(net, actions, owners, rates)} == {"a", "b"}
 
 
 def test_a_part_that_moves_needs_a_rate(net):
-    with pytest.raises(PlanError, match=r"part 'c' is fresh but has no rate; set part.c.rate"):
+    with pytest.raises(PlanError, match=r"part 'c' is fresh but has no rate; set block.c.lr"):
         freeze.groups(net, ACTIONS, _owners(net), {"b": 0.1, "output": 0.1})
 
 
@@ -322,8 +322,8 @@ class Mixed(nn.Module):
 
 def _warm(module):
     network = cut(module.eval(), SMALL)
-    last = taps(network.record)[-1]
-    width = tap_width(network.record, last)
+    last = feature_layers(network.record)[-1]
+    width = layer_width(network.record, last)
     return network, assemble(network, [last], torch.zeros(3, width), torch.zeros(3))
 
 
@@ -336,14 +336,14 @@ def test_in_a_warm_model_dropout_goes_with_its_step(x):
         assert not model.trunk.drop_first.training
         assert model.trunk.drop_second.training
         model.trunk.drop_first.train()
-        frozen = network.steps.parts[0].run(model.trunk, x)
-        assert torch.equal(frozen, network.steps.parts[0].run(model.trunk, x))
+        frozen = network.steps.blocks[0].run(model.trunk, x)
+        assert torch.equal(frozen, network.steps.blocks[0].run(model.trunk, x))
 
 
 def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called(x):
     network, model = _warm(Mixed())
     assert network.owners["head.weight"] == "head"
-    assert freeze.tensor_parts(model, network.owners)["head.weight"] == "output"
+    assert freeze.tensor_blocks(model, network.owners)["head.weight"] == "output"
     actions = {"first": "frozen", "second": "frozen"}
     freeze.apply(model, actions, network.owners)
     assert _asking(model) == {"head.weight", "head.bias"}
@@ -353,9 +353,9 @@ def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called(
 
 def test_owners_may_carry_the_names_of_the_model():
     network, model = _warm(Mixed())
-    full = {f"trunk.{n}": part for n, part in network.owners.items() if part != "head"}
-    expected = freeze.tensor_parts(model, network.owners)
-    assert freeze.tensor_parts(model, full) == expected
+    full = {f"trunk.{n}": block for n, block in network.owners.items() if block != "head"}
+    expected = freeze.tensor_blocks(model, network.owners)
+    assert freeze.tensor_blocks(model, full) == expected
     assert expected["trunk.first.weight"] == "first"
 
 
@@ -363,13 +363,13 @@ def test_updates_belong_to_the_part_of_their_layer():
     pytest.importorskip("peft")
     network, model = _warm(timm.create_model("resnet18", num_classes=2))
     lora.inject(network, ["layer4.1"], 2, torch.Generator())
-    parts = freeze.tensor_parts(model, network.owners)
-    assert parts["trunk.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
-    assert parts["trunk.layer4.1.conv1.base_layer.weight"] == "layer4.1"
+    blocks = freeze.tensor_blocks(model, network.owners)
+    assert blocks["trunk.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
+    assert blocks["trunk.layer4.1.conv1.base_layer.weight"] == "layer4.1"
     rates = {"layer4.1": 0.1, "output": 0.2}
-    actions = {part.name: "frozen" for part in network.parts} | {"layer4.1": "low-rank"}
+    actions = {block.name: "frozen" for block in network.blocks} | {"layer4.1": "low-rank"}
     groups = freeze.groups(model, actions, network.owners, rates)
-    assert [(g["part"], len(g["params"])) for g in groups] == [
+    assert [(g["block"], len(g["params"])) for g in groups] == [
         ("layer4.1", 4),
         ("output", 1),
         ("output", 1),

@@ -50,8 +50,8 @@ def test_weights_in_several_files(tmp_path):
     state = load_file(path / "model.safetensors")
     names = sorted(state)
     (path / "model.safetensors").unlink()
-    for number, part in enumerate((names[::2], names[1::2])):
-        save_file({name: state[name] for name in part}, path / f"{number}.safetensors")
+    for number, block in enumerate((names[::2], names[1::2])):
+        save_file({name: state[name] for name in block}, path / f"{number}.safetensors")
     index = {name: f"{place % 2}.safetensors" for place, name in enumerate(names)}
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     assert read_folder(path).keys() == module.state_dict().keys()

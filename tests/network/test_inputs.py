@@ -13,7 +13,7 @@ from torch import nn
 
 from tiny import PREP, network
 from warmstart.errors import ModelError
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.ledger import tensors_of
 from warmstart.network.load import load
@@ -66,16 +66,16 @@ def inputs_for(prep):
 def check(base, own=None):
     """Law 1 after surgery, and the same logits from what would be saved."""
     prep = base.record.preprocessing
-    parts, inputs = cut(base.module, prep), inputs_for(prep)
+    blocks, inputs = cut(base.module, prep), inputs_for(prep)
     with torch.no_grad():
-        torch.testing.assert_close(parts.logits(inputs), base.module(inputs))
-    chosen = (taps(parts.record)[0], taps(parts.record)[-1])
+        torch.testing.assert_close(blocks.logits(inputs), base.module(inputs))
+    chosen = (feature_layers(blocks.record)[0], feature_layers(blocks.record)[-1])
     generator = torch.Generator().manual_seed(7)
-    from warmstart.network.feature_layers import tap_width
+    from warmstart.network.feature_layers import layer_width
 
-    width = sum(tap_width(parts.record, tap) for tap in chosen)
+    width = sum(layer_width(blocks.record, layer) for layer in chosen)
     weight = torch.randn(3, width, generator=generator)
-    model = assemble(parts, chosen, weight, torch.zeros(3))
+    model = assemble(blocks, chosen, weight, torch.zeros(3))
     state = {name: tensor.clone() for name, tensor in unique_state(model).items()}
     again = rebuild(base.record.arch, state, chosen, 3, prep, own)
     with torch.no_grad():
@@ -140,8 +140,8 @@ def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
     assert [c.tensor for c in base.changes] == ["pos_embed", "patch_embed.proj.weight"]
     changed = {c.tensor for c in base.changes}
     assert all(c.before == before[c.tensor] for c in base.changes)
-    parts = cut(base.module, base.record.preprocessing)
-    for name, tensor in tensors_of(parts).items():  # law 2: all others are what they were
+    blocks = cut(base.module, base.record.preprocessing)
+    for name, tensor in tensors_of(blocks).items():  # law 2: all others are what they were
         assert (digest(tensor) == before[name]) == (name not in changed), name
 
 
@@ -225,12 +225,12 @@ def test_a_start_that_cannot_be_changed_says_why():
 
 def test_a_model_of_other_channels_is_not_built_from_another_network():
     base = load(network(), preprocessing=PREP, inputs=InputWish(channels=4))
-    parts = cut(base.module, base.record.preprocessing)
-    tap = taps(parts.record)[-1]
-    model = assemble(parts, [tap], torch.zeros(3, parts.record.neck_width), torch.zeros(3))
+    blocks = cut(base.module, base.record.preprocessing)
+    layer = feature_layers(blocks.record)[-1]
+    model = assemble(blocks, [layer], torch.zeros(3, blocks.record.neck_width), torch.zeros(3))
     other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ModelError, match="Sequential cannot take inputs of shape"):
-        rebuild("module:Net", unique_state(model), [tap], 3, base.record.preprocessing, other)
+        rebuild("module:Net", unique_state(model), [layer], 3, base.record.preprocessing, other)
 
 
 def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path):

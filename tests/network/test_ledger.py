@@ -10,7 +10,7 @@ import torch
 
 from warmstart.errors import PlanError
 from warmstart.network import added, lora, surgery
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import (
     prove_frozen,
     summary_lines,
@@ -36,7 +36,7 @@ FROZEN = dict.fromkeys(PARTS, "frozen")
 def made():
     network = cut(timm.create_model("resnet18", num_classes=6).eval(), SMALL)
     before = take_digests(network)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     model = copy.deepcopy(assemble(network, [last], torch.zeros(3, 512), torch.zeros(3)))
     return before, network, model
 
@@ -48,7 +48,7 @@ def _row(ledger, name):
 def test_fates_without_training(made):
     ledger = write_ledger(*made)
     assert _row(ledger, "conv1.weight").fate == "kept"
-    assert _row(ledger, "conv1.weight").part == "conv1"
+    assert _row(ledger, "conv1.weight").block == "conv1"
     assert _row(ledger, "bn1.running_mean").buffer
     assert _row(ledger, "fc.weight").fate == "dropped"
     assert _row(ledger, "fc.weight").after is None
@@ -67,12 +67,12 @@ def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_part(made):
     assert not prove_frozen(ledger, frozenset({"layer4.1"})).identical
     proof = prove_frozen(ledger, frozenset({"conv1", "layer1.0"}))
     assert proof.identical
-    assert proof.parameters == sum(part.parameters for part in network.record.parts[:2])
+    assert proof.parameters == sum(block.parameters for block in network.record.blocks[:2])
     assert proof.buffers == 64 * 2 * 3 + 3  # mean, variance and count of three BatchNorms
 
 
-def _fates(ledger, part):
-    return {row.fate for row in ledger.rows if row.part == part}
+def _fates(ledger, block):
+    return {row.fate for row in ledger.rows if row.block == block}
 
 
 def _move(module):
@@ -86,7 +86,7 @@ def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
     _move(model.trunk.layer4[1])
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "tuned"})
     for row in ledger.rows:
-        if row.part == "layer4.1":
+        if row.block == "layer4.1":
             assert row.fate == ("frozen" if row.buffer else "trained")
     assert _fates(ledger, "layer4.0") == {"frozen"}
     assert _fates(ledger, "head") == {"new", "dropped"}
@@ -104,8 +104,8 @@ def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
     before, network, model = made
     surgery.refresh(model.trunk, ["layer4.1"], torch.Generator())
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
-    own = [row for row in ledger.rows if row.part == "layer4.1"]
-    names = [n for n, part in network.owners.items() if part == "layer4.1"]
+    own = [row for row in ledger.rows if row.block == "layer4.1"]
+    names = [n for n, block in network.owners.items() if block == "layer4.1"]
     assert sorted((row.tensor, row.fate) for row in own) == sorted(
         (name, fate) for name in names for fate in ("dropped", "new")
     )
@@ -129,10 +129,10 @@ def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made
 
 
 def _extended(network, n=2):
-    rng, last = torch.Generator().manual_seed(0), network.record.parts[-1]
+    rng, last = torch.Generator().manual_seed(0), network.record.blocks[-1]
     twin = added.graft(copy.deepcopy(network), [added.make_block(last, rng, 4) for _ in range(n)])
-    tap = taps(twin.record)[-1]
-    return twin, assemble(twin, [tap], torch.zeros(3, tap_width(twin.record, tap)), torch.zeros(3))
+    layer = feature_layers(twin.record)[-1]
+    return twin, assemble(twin, [layer], torch.zeros(3, layer_width(twin.record, layer)), torch.zeros(3))
 
 
 def test_added_blocks_are_new_parts(made):
@@ -142,10 +142,10 @@ def test_added_blocks_are_new_parts(made):
     ledger = write_ledger(before, network, model, actions=actions)
     assert ledger == write_ledger(before, twin, model, actions=actions)
     for name in ("added", "added#2"):
-        own = [row for row in ledger.rows if row.part == name]
+        own = [row for row in ledger.rows if row.block == name]
         assert {row.fate for row in own} == {"new"}
         assert len(own) == 6
-    assert _row(ledger, "trunk.added_2.up.bias").part == "added#2"
+    assert _row(ledger, "trunk.added_2.up.bias").block == "added#2"
 
 
 def test_blocks_of_an_earlier_run_are_old_tensors(made):
@@ -195,10 +195,10 @@ def test_what_surgery_did_is_told_with_the_digest_of_the_start(made, actions):
     assert [r.tensor for r in ledger.rows if r.shape_before is not None] == ["conv1.weight"]
     assert row.after == made[0]["conv1.weight"]
     row = _row(ledger, "bn1.bias")
-    assert (row.fate, row.before, row.part) == ("new", None, "conv1")
+    assert (row.fate, row.before, row.block) == ("new", None, "conv1")
     row = _row(ledger, "adapter.weight")
     assert (row.fate, row.before, row.after) == ("dropped", "of the start", None)
-    assert (row.numel, row.part) == (10, "unused")
+    assert (row.numel, row.block) == (10, "unused")
     assert prove_frozen(ledger, frozenset(PARTS)).identical
     assert len({(row.tensor, row.fate) for row in ledger.rows}) == len(ledger.rows)
 
@@ -264,7 +264,7 @@ def _rows(fate, n, numel=1_000_000, buffer=False):
     return [
         LedgerRow(
             tensor=f"{fate}{i}{buffer}",
-            part="p",
+            block="p",
             fate=fate,
             shape=(numel,),
             numel=numel,
@@ -321,7 +321,7 @@ def test_tensors_added_to_the_trunk_are_new(made):
     model.trunk.extra = torch.nn.Linear(2, 2)
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "trunk.extra.weight").fate == "new"
-    assert _row(ledger, "trunk.extra.weight").part == "added"
+    assert _row(ledger, "trunk.extra.weight").block == "added"
 
 
 def test_the_ledger_survives_its_file(made):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from warmstart.errors import PlanError
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.lora import base_tensors, has_updates, inject, merge, original_names
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -126,8 +126,8 @@ def test_flags_modes_and_attributes_stay_as_they_were(resnet):
 
 
 def test_copies_are_independent_and_run_on_their_own_updates(resnet, inputs):
-    last = taps(resnet.record)[-1]
-    width = tap_width(resnet.record, last)
+    last = feature_layers(resnet.record)[-1]
+    width = layer_width(resnet.record, last)
     weight = torch.randn(3, width, generator=_rng(4))
     model = assemble(resnet, [last], weight, torch.zeros(3))
     inject(resnet, ["layer4.1"], 4, _rng())
@@ -144,8 +144,8 @@ def test_copies_are_independent_and_run_on_their_own_updates(resnet, inputs):
 
 
 def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
-    last = taps(resnet.record)[-1]
-    model = assemble(resnet, [last], torch.zeros(3, tap_width(resnet.record, last)), torch.zeros(3))
+    last = feature_layers(resnet.record)[-1]
+    model = assemble(resnet, [last], torch.zeros(3, layer_width(resnet.record, last)), torch.zeros(3))
     found = inject(model, ["trunk.layer4.1", "trunk.bn1"], 2, _rng())
     assert found == ("trunk.layer4.1.conv1", "trunk.layer4.1.conv2")
     origins = original_names(model)
@@ -162,7 +162,7 @@ def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
 def test_layers_whose_weights_are_read_and_not_called_are_left_out():
     """timm's Eva adds a bias of its own to q and v: it reads qkv.weight and never calls qkv."""
     network = _network("eva02_tiny_patch14_224", 28, img_size=28, depth=2)
-    found = inject(network, [network.parts[-1].name], 2, _rng())
+    found = inject(network, [network.blocks[-1].name], 2, _rng())
     assert "blocks.1.attn.proj" in found
     assert "blocks.1.attn.qkv" not in found
 

@@ -115,7 +115,7 @@ def test_the_network_may_stand_behind_a_prefix_among_other_things(tmp_path, stat
 def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path, state):
     path = saved(tmp_path, spoilt(state))
     base = load(path, arch=ARCH, inputs=PARTIAL)
-    assert len(cut(base.module, base.record.preprocessing).parts) > 3
+    assert len(cut(base.module, base.record.preprocessing).blocks) > 3
     with pytest.raises(
         ModelError,
         match=r"conv_stem.weight has shape .*; check --arch, or take "

@@ -31,22 +31,22 @@ def lite0():
 
 def test_lite0_is_a_stem_sixteen_blocks_and_the_last_convolution(lite0):
     base, network = lite0
-    names = [part.name for part in network.record.parts]
+    names = [block.name for block in network.record.blocks]
     assert names[0] == "conv_stem"
     assert names[-1] == "conv_head"
     assert len(names) == 18
     assert all(name.startswith("blocks.") for name in names[1:-1])
-    assert network.record.parts[-1].shape_out == (1280, 7, 7)
+    assert network.record.blocks[-1].shape_out == (1280, 7, 7)
     assert network.record.head_parameters == 1_281_000
     assert network.record.neck_is_average
-    total = sum(part.parameters for part in network.record.parts)
+    total = sum(block.parameters for block in network.record.blocks)
     assert total + network.record.head_parameters == base.record.parameters
 
 
 def test_macs_are_those_of_the_convolutions(lite0):
     _, network = lite0
-    assert network.record.parts[0].macs == 32 * 3 * 3 * 3 * 112 * 112
-    assert 380e6 < sum(part.macs for part in network.record.parts) < 420e6  # published: 407 M
+    assert network.record.blocks[0].macs == 32 * 3 * 3 * 3 * 112 * 112
+    assert 380e6 < sum(block.macs for block in network.record.blocks) < 420e6  # published: 407 M
 
 
 def test_cutting_changes_neither_modes_nor_flags_nor_tensors_nor_the_random_state():
@@ -82,9 +82,9 @@ def test_functional_dropout_of_the_opened_level_stays_inert_in_training():
 def test_closed_modules_keep_their_training_behaviour():
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     network = cut(module.eval(), small(2))
-    network.parts[0].train()
+    network.blocks[0].train()
     before = module[2].running_mean.clone()
-    network.parts[0]({"main": torch.randn(4, 3, 2, 2)})
+    network.blocks[0]({"main": torch.randn(4, 3, 2, 2)})
     assert not torch.equal(before, module[2].running_mean)
 
 
@@ -104,7 +104,7 @@ def test_branches_on_sizes_are_answered_and_numbers_are_written_in():
             return self.out(x.view(n, 6, h * w).mean(-1))
 
     network = cut(Net(), small(8))
-    assert [part.name for part in network.parts] == ["a", "b"]
+    assert [block.name for block in network.blocks] == ["a", "b"]
     assert network.steps.classifier == "out"
     for n in (1, 6):
         assert network.logits(torch.randn(n, 3, 8, 8)).shape == (n, 2)
@@ -116,7 +116,7 @@ def test_in_place_work_on_the_input_does_not_confuse_the_cut():
     )
     network = cut(module, small(2))
     assert network.record.cut == "traced"
-    assert [part.name for part in network.parts] == ["2"]
+    assert [block.name for block in network.blocks] == ["2"]
 
 
 def test_a_network_without_classifier_gives_its_outputs_as_features():
@@ -140,7 +140,7 @@ def test_kernels_used_by_functional_calls_are_parts_too():
             return self.out(F.linear(x, self.matrix).relu())
 
     network = cut(Net(), small(8))
-    assert [part.tensors for part in network.parts] == [("kernel",), ("matrix",)]
+    assert [block.tensors for block in network.blocks] == [("kernel",), ("matrix",)]
 
 
 def test_moved_and_copied_networks_need_no_second_cut(lite0):
@@ -148,7 +148,7 @@ def test_moved_and_copied_networks_need_no_second_cut(lite0):
     twin = copy.deepcopy(network.trunk).double()
     value = torch.randn(1, 3, 224, 224, dtype=torch.float64)
     with torch.no_grad():
-        for step in network.steps.parts:
+        for step in network.steps.blocks:
             value = step.run(twin, value)
     assert value.dtype == torch.float64
 

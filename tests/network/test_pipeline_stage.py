@@ -13,7 +13,7 @@ import tiny
 from warmstart.errors import PlanError
 from warmstart.network import partition
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.pipeline_stage import NEAR, Cost, PipelineStage, balanced
 from warmstart.network.surgery import assemble
 
@@ -64,10 +64,10 @@ def test_more_stages_than_parts_are_refused():
 
 def test_gradients_go_no_further_down_than_something_learns():
     network = partition.cut(tiny.network("convolutions"), tiny.PREP)
-    last = taps(network.record)[-1]
-    width = tap_width(network.record, last)
+    last = feature_layers(network.record)[-1]
+    width = layer_width(network.record, last)
     model = assemble(network, (last,), torch.ones(2, width), torch.zeros(2)).eval()
-    tail, n = UnfrozenBlocks(model, 0), len(network.parts)
+    tail, n = UnfrozenBlocks(model, 0), len(network.blocks)
     first, second = (
         PipelineStage(tail, range(1, 2), is_last=False),
         PipelineStage(tail, range(2, n + 1), is_last=True),
@@ -88,5 +88,5 @@ def test_gradients_go_no_further_down_than_something_learns():
 
 def first_parameters(tail):
     """Of part 1."""
-    names = tail.scan.steps.parts[0].modules
+    names = tail.scan.steps.blocks[0].modules
     return [p for name in names for p in tail.model.trunk.get_submodule(name).parameters()]

@@ -11,7 +11,7 @@ from torch import nn
 from tiny import KINDS, PREP, network
 from warmstart.features.batches import normalised
 from warmstart.network import shuffled as network_shuffled
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.partition import cut
 from warmstart.network.shuffled import (
     CHUNK,
@@ -38,7 +38,7 @@ def module_of(name):
 
 def tapped_of(name, prep=PREP):
     cut_open = cut(module_of(name), prep)
-    return FeatureExtractor(cut_open, taps(cut_open.record))
+    return FeatureExtractor(cut_open, feature_layers(cut_open.record))
 
 
 def images_of(n=30, side=32, seed=0):
@@ -52,8 +52,8 @@ def images_of(n=30, side=32, seed=0):
 def state_of(module):
     """All that can be changed: tensors, modes, hooks."""
     tensors = {name: value.clone() for name, value in module.state_dict().items()}
-    modes = [(name, part.training) for name, part in module.named_modules()]
-    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()]
+    modes = [(name, block.training) for name, block in module.named_modules()]
+    hooks = [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in module.modules()]
     return tensors, modes, hooks
 
 
@@ -123,7 +123,7 @@ def test_features_are_finite_and_of_a_sane_scale(name):
     own = pass_images(tapped, images, normalise)
     found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
     assert same_state(before, state_of(tapped))
-    assert [tap.shape for tap in found] == [(30, width) for width in tapped.widths]
+    assert [layer.shape for layer in found] == [(30, width) for width in tapped.widths]
     for ours, theirs in zip(own, found, strict=True):
         assert np.isfinite(theirs).all()
         assert theirs.std(axis=0).max() > 0, "the images can be told apart"
@@ -140,7 +140,7 @@ def test_features_are_finite_and_of_a_sane_scale(name):
 def test_scales_are_those_of_each_layers_output(name):
     module = module_of(name)
     cut_open = cut(module, PREP)
-    tapped = FeatureExtractor(cut_open, taps(cut_open.record))
+    tapped = FeatureExtractor(cut_open, feature_layers(cut_open.record))
     scales = layer_scales(tapped, images_of(12), normalise)
     has_norm = any(isinstance(m, nn.BatchNorm2d) for m in module.modules())
     assert bool(scales) != has_norm
@@ -217,7 +217,7 @@ class Positions(nn.Module):
 @pytest.mark.parametrize("kind", [OneSize, Positions])
 def test_a_network_of_one_size_keeps_its_images(kind):
     cut_open = cut(kind().eval(), LARGE)
-    tapped = FeatureExtractor(cut_open, taps(cut_open.record))
+    tapped = FeatureExtractor(cut_open, feature_layers(cut_open.record))
     images = images_of(4, side=96)
     assert halved(tapped, images, normalise) is images
 

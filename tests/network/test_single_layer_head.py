@@ -12,14 +12,14 @@ from torch import nn
 from warmstart.errors import ExportError
 from warmstart.network.added import graft, make_block
 from warmstart.network.ensemble import put_beside
-from warmstart.network.feature_layers import tap_width
+from warmstart.network.feature_layers import layer_width
 from warmstart.network.partition import cut
 from warmstart.network.single_layer_head import (
     as_native,
     as_timm,
     is_native,
     is_plain,
-    last_tap,
+    last_layer,
     on_neck,
 )
 from warmstart.network.surgery import MultiLayerHead, assemble
@@ -38,16 +38,16 @@ def made(name="resnet18", channels=3):
     return cut(module, prep), prep
 
 
-def warm(network, taps):
-    width = sum(tap_width(network.record, tap) for tap in taps)
+def warm(network, feature_layers):
+    width = sum(layer_width(network.record, layer) for layer in feature_layers)
     drawn = torch.Generator().manual_seed(2)
     return assemble(
-        network, taps, torch.randn(3, width, generator=drawn), torch.ones(3), 1.7, SHIFT
+        network, feature_layers, torch.randn(3, width, generator=drawn), torch.ones(3), 1.7, SHIFT
     )
 
 
 def neck(network):
-    return FeatureLayer(part=len(network.record.parts), pool="neck")
+    return FeatureLayer(block=len(network.record.blocks), pool="neck")
 
 
 def inputs(channels=3):
@@ -72,7 +72,7 @@ def test_a_head_on_the_last_tap_is_the_networks_own_output_layer(name, channels)
 
 def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
     network, prep = made()
-    model = warm(network, [FeatureLayer(part=3, pool="grid2"), neck(network)])
+    model = warm(network, [FeatureLayer(block=3, pool="grid2"), neck(network)])
     assert not is_plain(model)
     head = MultiLayerHead(torch.ones(3, 512), torch.zeros(3))
     twin = on_neck(model, prep, head)
@@ -93,7 +93,7 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
         both,
         [
             neck(both),
-            FeatureLayer(part=last_tap(warm(both, [neck(both)])).part, pool="neck", of="base"),
+            FeatureLayer(block=last_layer(warm(both, [neck(both)])).block, pool="neck", of="base"),
         ],
     )
     assert not is_plain(model)
@@ -111,7 +111,7 @@ def test_what_timm_cannot_hold_is_refused_with_what_can():
         as_timm(model, "torchvision:resnet18", prep)
     with pytest.raises(ExportError, match=r"do not fit timm's resnet34"):
         as_timm(model, "timm:resnet34", prep)
-    block = make_block(network.record.parts[-1], torch.Generator().manual_seed(0))
+    block = make_block(network.record.blocks[-1], torch.Generator().manual_seed(0))
     grown = graft(network, [block])
     with pytest.raises(ExportError, match="added blocks behind the last layer"):
         as_timm(warm(grown, [neck(grown)]), "timm:resnet18", prep)

@@ -10,7 +10,7 @@ from torch import nn
 from warmstart.network.structure import built
 
 
-def parts(module):
+def blocks(module):
     """Part names, and how many tensors each has, the output last."""
     names, owners = built(module)
     assert owners.keys() == module.state_dict().keys()
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
 
 def test_blocks_of_a_list_are_parts_and_what_lies_around_them_joins():
-    assert parts(Encoder()) == {
+    assert blocks(Encoder()) == {
         "stem": 5,  # the token and the norm are registered before the first block too
         "layers.0": 12,
         "layers.1": 12,
@@ -55,12 +55,12 @@ def test_blocks_of_a_list_are_parts_and_what_lies_around_them_joins():
 
 
 def test_without_a_list_the_children_are_parts():
-    assert parts(Reader()) == {"embed": 1, "lstm": 8, "output": 2}
+    assert blocks(Reader()) == {"embed": 1, "lstm": 8, "output": 2}
 
 
 def test_a_layer_alone_is_one_part_or_the_output():
-    assert parts(nn.LSTM(3, 4)) == {"whole": 4, "output": 0}
-    assert parts(nn.Linear(3, 4)) == {"output": 2}
+    assert blocks(nn.LSTM(3, 4)) == {"whole": 4, "output": 0}
+    assert blocks(nn.Linear(3, 4)) == {"output": 2}
 
 
 def test_a_wrapper_is_opened():
@@ -69,20 +69,20 @@ def test_a_wrapper_is_opened():
             super().__init__()
             self.net = Reader()
 
-    assert parts(Wrapper()) == {"net.embed": 1, "net.lstm": 8, "output": 2}
+    assert blocks(Wrapper()) == {"net.embed": 1, "net.lstm": 8, "output": 2}
 
 
 def test_layers_of_a_perceptron_are_its_blocks():
     net = nn.Sequential(
         nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
     )
-    assert parts(net) == {"0": 7, "3": 2, "output": 2}
+    assert blocks(net) == {"0": 7, "3": 2, "output": 2}
 
 
 def test_plain_containers_are_blocks_where_they_hold_the_same():
     block = lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU())  # noqa: E731
     body = nn.Sequential(block(), block(), block())
-    assert parts(nn.Sequential(body, nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))) == {
+    assert blocks(nn.Sequential(body, nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))) == {
         "0.0": 2,
         "0.1": 2,
         "0.2": 2,
@@ -91,16 +91,16 @@ def test_plain_containers_are_blocks_where_they_hold_the_same():
 
 
 @pytest.mark.parametrize(
-    ("name", "n_parts", "first", "last"),
+    ("name", "n_blocks", "first", "last"),
     [
         ("resnet18", 9, "conv1", "layer4.1"),
         ("vit_b_16", 13, "conv_proj", "encoder.layers.encoder_layer_11"),
         ("densenet121", 5, "features.conv0", "features.denseblock4"),
     ],
 )
-def test_known_networks(name, n_parts, first, last):
-    found = parts(torchvision.models.get_model(name, num_classes=7))
-    assert len(found) == n_parts + 1
+def test_known_networks(name, n_blocks, first, last):
+    found = blocks(torchvision.models.get_model(name, num_classes=7))
+    assert len(found) == n_blocks + 1
     assert next(iter(found)) == first
     assert list(found)[-2] == last
     assert found["output"] == 2
@@ -121,7 +121,7 @@ def transformer(kind, **config):
 
 
 def test_bert_with_its_pooler_in_the_last_layer():
-    assert parts(transformer("BertForSequenceClassification", **SMALL)) == {
+    assert blocks(transformer("BertForSequenceClassification", **SMALL)) == {
         "bert.embeddings": 5,
         "bert.encoder.layer.0": 16,
         "bert.encoder.layer.1": 18,
@@ -131,21 +131,21 @@ def test_bert_with_its_pooler_in_the_last_layer():
 
 def test_all_that_stands_outside_of_the_base_is_output():
     roberta = transformer("RobertaForSequenceClassification", **SMALL)
-    assert parts(roberta)["output"] == 4
+    assert blocks(roberta)["output"] == 4
     sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
-    assert parts(transformer("DistilBertForSequenceClassification", **sizes))["output"] == 4
+    assert blocks(transformer("DistilBertForSequenceClassification", **sizes))["output"] == 4
 
 
 def test_shared_layers_and_large_tables_do_not_hide_the_parts():
-    albert = parts(transformer("AlbertForSequenceClassification", **SMALL))
+    albert = blocks(transformer("AlbertForSequenceClassification", **SMALL))
     assert list(albert) == ["albert.embeddings", "albert.encoder", "albert.pooler", "output"]
-    lm = parts(transformer("BertForMaskedLM", **SMALL))
+    lm = blocks(transformer("BertForMaskedLM", **SMALL))
     assert list(lm)[1:3] == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
 
 
 def test_encoder_and_decoder_blocks_are_parts():
     t5 = transformer("T5ForConditionalGeneration", d_model=16, num_layers=2, num_heads=2, d_ff=32)
-    assert list(parts(t5))[1:5] == [
+    assert list(blocks(t5))[1:5] == [
         "encoder.block.0",
         "encoder.block.1",
         "decoder.block.0",

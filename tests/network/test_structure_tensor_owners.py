@@ -27,7 +27,7 @@ def test_every_tensor_has_one_owner_and_parts_are_those_of_the_cut(name):
     assert list(found.owners) == list(unique_tensors(module))
     assert set(found.owners.values()) <= {*found.names, "output", "unused"}
     if network.record.cut == "traced":
-        assert found.names == tuple(part.name for part in network.parts)
+        assert found.names == tuple(block.name for block in network.blocks)
 
 
 @every_network

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from warmstart.errors import ModelError
-from warmstart.network.added import graft, make_block, shift_taps
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.added import graft, make_block, shift_layers
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import MultiLayerHead, assemble, rebuild, unique_state
@@ -34,15 +34,15 @@ def network():
 @pytest.fixture(scope="module")
 def chosen():
     return (
-        FeatureLayer(part=3, pool="grid2"),
-        FeatureLayer(part=6, pool="avg"),
-        FeatureLayer(part=9, pool="neck"),
+        FeatureLayer(block=3, pool="grid2"),
+        FeatureLayer(block=6, pool="avg"),
+        FeatureLayer(block=9, pool="neck"),
     )
 
 
 @pytest.fixture(scope="module")
 def model(network, chosen):
-    width = sum(tap_width(network.record, tap) for tap in chosen)
+    width = sum(layer_width(network.record, layer) for layer in chosen)
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(3, width, generator=generator) * 0.01
     return assemble(network, chosen, weight, torch.ones(3), 1.7, SHIFT)
@@ -76,7 +76,7 @@ def test_only_the_head_asks_for_gradients(model):
 
 
 def test_the_original_head_is_the_case_of_the_last_tap(network, inputs):
-    neck = taps(network.record)[-1]
+    neck = feature_layers(network.record)[-1]
     old = network.classifier
     with torch.no_grad():
         model = assemble(network, [neck], old.weight, old.bias)
@@ -95,13 +95,13 @@ def test_saved_and_rebuilt_gives_the_same_logits(chosen, model, inputs, tmp_path
 @pytest.fixture(scope="module")
 def extended(network, chosen):
     """Two blocks of other widths behind the last part, which add something."""
-    rng, last = torch.Generator().manual_seed(4), network.record.parts[-1]
+    rng, last = torch.Generator().manual_seed(4), network.record.blocks[-1]
     twin = graft(copy.deepcopy(network), [make_block(last, rng, width) for width in (4, 6)])
     with torch.no_grad():
         for block in (twin.trunk.added, twin.trunk.added_2):
             block.up.weight.add_(torch.randn(block.up.weight.shape, generator=rng))
-    moved = shift_taps(chosen, len(network.parts), 2)
-    width = sum(tap_width(twin.record, tap) for tap in moved)
+    moved = shift_layers(chosen, len(network.blocks), 2)
+    width = sum(layer_width(twin.record, layer) for layer in moved)
     return moved, assemble(twin, moved, torch.randn(3, width, generator=rng), torch.zeros(3))
 
 
@@ -153,11 +153,11 @@ class Own(nn.Module):
 
 def test_a_users_own_module_is_rebuilt_with_its_blocks(inputs):
     network = cut(Own().eval(), SMALL)
-    rng, last = torch.Generator().manual_seed(4), network.record.parts[-1]
+    rng, last = torch.Generator().manual_seed(4), network.record.blocks[-1]
     twin = graft(network, [make_block(last, rng)])
-    tap = taps(twin.record)[-1]
-    model = assemble(twin, [tap], torch.randn(3, 6, generator=rng), torch.zeros(3))
-    again = rebuild("module:Own", unique_state(model), [tap], 3, SMALL, network=Own(), added=(8,))
+    layer = feature_layers(twin.record)[-1]
+    model = assemble(twin, [layer], torch.randn(3, 6, generator=rng), torch.zeros(3))
+    again = rebuild("module:Own", unique_state(model), [layer], 3, SMALL, network=Own(), added=(8,))
     with torch.no_grad():
         assert torch.equal(again(inputs), model(inputs))
 
@@ -166,7 +166,7 @@ def test_a_users_own_module_is_rebuilt_from_an_instance(inputs, tmp_path):
     module = Own()
     base = load(module, preprocessing=SMALL)
     network = cut(base.module, SMALL)
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     model = assemble(network, [last], torch.randn(3, 6), torch.zeros(3))
     save_file(unique_state(model), tmp_path / "m.safetensors")
     state = load_file(tmp_path / "m.safetensors")

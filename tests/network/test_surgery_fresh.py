@@ -89,9 +89,9 @@ def _rng(seed=0):
 def test_every_parameter_of_the_part_is_new_and_finite_and_no_other_moved(name):
     network = copy.deepcopy(_pristine(name))
     before = take_digests(network)
-    part = network.parts[len(network.parts) // 2].name
-    changed = refresh(network, [part], _rng())
-    own = {n for n, owner in network.owners.items() if owner == part}
+    block = network.blocks[len(network.blocks) // 2].name
+    changed = refresh(network, [block], _rng())
+    own = {n for n, owner in network.owners.items() if owner == block}
     after = take_digests(network)
     tensors = tensors_of(network)
     assert {n for n in own if isinstance(tensors[n], nn.Parameter)} == set(changed)
@@ -103,7 +103,7 @@ def test_every_parameter_of_the_part_is_new_and_finite_and_no_other_moved(name):
 @every_network
 def test_all_parts_fresh_is_a_network_that_knows_nothing_and_can_learn(name):
     network = copy.deepcopy(_pristine(name))
-    refresh(network, [part.name for part in network.parts], _rng())
+    refresh(network, [block.name for block in network.blocks], _rng())
     inputs = torch.randn(4, 3, NETWORKS[name][1], NETWORKS[name][1], generator=_rng(3))
     network.trunk.train().requires_grad_(True)
     features = network.features(inputs)
@@ -180,7 +180,7 @@ def test_tensors_tied_to_another_part_stay_where_the_other_owns_them():
 
     network = cut(Tied().eval(), _prep(2))
     before = take_digests(network)
-    assert [part.name for part in network.parts] == ["one", "two"]
+    assert [block.name for block in network.blocks] == ["one", "two"]
     assert refresh(network, ["two"], _rng()) == ("two.bias",)
     after = take_digests(network)
     assert {n for n in before if before[n] != after[n]} == {"two.bias"}
@@ -190,7 +190,7 @@ def test_only_the_generator_is_drawn_from_and_repeats():
     state = torch.random.get_rng_state()
     one, two, other = (copy.deepcopy(_pristine("vit")) for _ in range(3))
     for network, seed in ((one, 1), (two, 1), (other, 2)):
-        refresh(network, [part.name for part in network.parts], _rng(seed))
+        refresh(network, [block.name for block in network.blocks], _rng(seed))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert digests(one.trunk) == digests(two.trunk) != digests(other.trunk)
 

@@ -21,7 +21,7 @@ INPUTS = TableInputs(
 def test_it_is_cut_into_columns_mix_and_blocks():
     module = draw(INPUTS, 3, 0)
     network = cut(module, INPUTS)
-    assert [part.name for part in network.record.parts] == [
+    assert [block.name for block in network.record.blocks] == [
         "columns",
         "mix",
         "blocks.0",
@@ -36,7 +36,7 @@ def test_it_is_cut_into_columns_mix_and_blocks():
 def test_the_first_part_gives_the_row_and_how_far_its_numbers_have_come():
     network = cut(draw(INPUTS, 2, 0), INPUTS)
     rows = torch.tensor([[1.0, 0, 1, 0, 0.25], [-3.0, 0, 0, 1, 5.0]])
-    found = network.parts[0]({"main": rows})["main"]
+    found = network.blocks[0]({"main": rows})["main"]
     torch.testing.assert_close(
         found, torch.tensor([[1.0, 0, 1, 0, 0.25, 1, 0.5, 0.25], [-3.0, 0, 0, 1, 5.0, 0, 0, 1]])
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from plans import NAMES, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
-from warmstart.planning.actions import added_name, body_actions, parts, ruled
+from warmstart.planning.actions import added_name, body_actions, blocks, ruled
 from warmstart.planning.learning_rates import LearningRateSpread
 from warmstart.planning.strategy import HEAD, parse, resolve, word
 
@@ -28,9 +28,9 @@ TABLE = {
 @pytest.mark.parametrize(("strategy", "expected"), TABLE.items())
 def test_each_strategy_is_one_action_a_part(strategy, expected):
     plan = plan_for(strategy)
-    assert [part.action.value for part in plan.parts] == expected.split()
-    assert plan.parts[-1].name == "output"
-    assert tuple(part.name for part in plan.parts[:4]) == NAMES
+    assert [block.action.value for block in plan.blocks] == expected.split()
+    assert plan.blocks[-1].name == "output"
+    assert tuple(block.name for block in plan.blocks[:4]) == NAMES
 
 
 def test_a_head_has_no_rate_and_every_other_strategy_gives_the_output_one():
@@ -45,15 +45,15 @@ def test_frozen_parts_and_only_they_have_no_rate(count, extra):
         return
     strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
     spread = None if strategy == HEAD else LearningRateSpread(base=0.001, decay=0.75)
-    found = parts(strategy, network(), spread)
-    for part in found:
-        is_still = part.action.value == "frozen" or strategy == HEAD
-        assert (part.rate is None) == is_still
+    found = blocks(strategy, network(), spread)
+    for block in found:
+        is_still = block.action.value == "frozen" or strategy == HEAD
+        assert (block.rate is None) == is_still
 
 
 def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
     typed = plan_for("last:2")
-    marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.parts]
+    marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.blocks]
     assert marks == [
         ("frozen", "user", "frozen"),
         ("frozen", "user", "frozen"),
@@ -61,23 +61,23 @@ def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
         ("tuned", "user", "frozen"),
         ("replaced", "rule", None),
     ]
-    assert "last:2" in typed.parts[2].action.because
+    assert "last:2" in typed.blocks[2].action.because
     asked = plan_for("head", network=network_facts(verdict="deeper"))
-    assert [p.action.rule for p in asked.parts] == ["frozen", "frozen", "tuned", "tuned", None]
-    for part in plan_for("auto", network=network_facts(verdict="deeper")).parts:
-        assert (part.action.source, part.action.rule) == ("rule", None)
+    assert [p.action.rule for p in asked.blocks] == ["frozen", "frozen", "tuned", "tuned", None]
+    for block in plan_for("auto", network=network_facts(verdict="deeper")).blocks:
+        assert (block.action.source, block.action.rule) == ("rule", None)
 
 
 def test_the_reason_of_gradual_tells_how_parts_join():
-    for part in plan_for("last:2+gradual").parts[2:4]:
-        assert "join from the top while validation improves" in part.action.because
+    for block in plan_for("last:2+gradual").blocks[2:4]:
+        assert "join from the top while validation improves" in block.action.because
 
 
 def test_reasons_count_layers():
-    assert "only the last of 4 layers is tuned" in plan_for("last:1").parts[0].action.because
-    assert "only the last 2 of 4 layers are tuned" in plan_for("last:2").parts[0].action.because
-    assert "all layers" in plan_for("full").parts[0].action.because
-    assert "added and the output are learnt" in plan_for("add").parts[0].action.because
+    assert "only the last of 4 layers is tuned" in plan_for("last:1").blocks[0].action.because
+    assert "only the last 2 of 4 layers are tuned" in plan_for("last:2").blocks[0].action.because
+    assert "all layers" in plan_for("full").blocks[0].action.because
+    assert "added and the output are learnt" in plan_for("add").blocks[0].action.because
 
 
 def test_added_layers_have_a_name_of_their_own():
@@ -90,11 +90,11 @@ def test_added_layers_have_a_name_of_their_own():
 @pytest.mark.parametrize("strategy", ["last:1", "full", "full+lora", "add", "scratch", "auto"])
 def test_parts_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy):
     plan = plan_for(strategy, network=network_facts(fresh=frozenset({"blocks.0"})))
-    part = plan.parts[1]
-    assert (part.action.value, part.action.source) == ("fresh", "rule")
-    assert "did not carry over" in part.action.because
+    block = plan.blocks[1]
+    assert (block.action.value, block.action.source) == ("fresh", "rule")
+    assert "did not carry over" in block.action.because
     times = 1 if strategy == "scratch" else 3
-    assert part.rate.value == pytest.approx(times * plan.training.rate.value)
+    assert block.rate.value == pytest.approx(times * plan.training.rate.value)
 
 
 def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
@@ -126,11 +126,11 @@ def test_auto_goes_down_to_what_did_not_carry_over():
 )
 def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy, action, source):
     facts = network_facts(touched=frozenset({"blocks.0"}))
-    part = plan_for(strategy, network=facts).parts[1]
-    assert (part.action.value, part.action.source) == (action, source)
+    block = plan_for(strategy, network=facts).blocks[1]
+    assert (block.action.value, block.action.source) == (action, source)
     raised = strategy in ("last:1", "last:3+lora", "add")
-    assert part.action.because.startswith("holds weights that did not carry over: ") == raised
-    assert part.rate is not None
+    assert block.action.because.startswith("holds weights that did not carry over: ") == raised
+    assert block.rate is not None
 
 
 def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_down_to_it():

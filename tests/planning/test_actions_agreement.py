@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import FACTS, PREPROCESSING, network, network_facts, plan_for, refusal, said
-from warmstart.planning.actions import as_parts_say, check_agreement
+from warmstart.planning.actions import as_blocks_say, check_agreement
 from warmstart.planning.cached_activations import with_store
 from warmstart.planning.check import check_plan
 from warmstart.planning.settings import apply_settings
@@ -33,13 +33,13 @@ WORDS = (
 
 
 def after(strategy, *settings):
-    return as_parts_say(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
+    return as_blocks_say(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
 
 
 @pytest.mark.parametrize("strategy", WORDS)
 def test_a_plan_as_it_was_built_keeps_its_word(strategy):
     plan = plan_for(strategy)
-    assert as_parts_say(plan, FACTS_OF_BASE) == plan
+    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
     check_agreement(plan)
 
 
@@ -52,19 +52,19 @@ def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy
         bare=frozenset({"blocks.0"}),
     )
     plan = plan_for(strategy, network=facts)
-    assert as_parts_say(plan, facts) == plan
+    assert as_blocks_say(plan, facts) == plan
 
 
 @pytest.mark.parametrize(
     ("strategy", "settings", "word"),
     [
-        ("last:1", ("part.3.action=tuned",), "last:2"),
-        ("full", ("part.1.action=frozen",), "last:3"),
-        ("last:1+add", ("part.4.action=frozen",), "head+add"),
-        ("last:1+lora", ("part.4.action=tuned",), "last:1"),
-        ("last:1", ("part.4.action=low-rank", "training.rank=4"), "last:1+lora"),
-        ("full+gradual", ("part.1.action=frozen",), "last:3+gradual"),
-        ("full", tuple(f"part.{n}.action=fresh" for n in range(1, 5)), "scratch"),
+        ("last:1", ("block.3.action=tuned",), "last:2"),
+        ("full", ("block.1.action=frozen",), "last:3"),
+        ("last:1+add", ("block.4.action=frozen",), "head+add"),
+        ("last:1+lora", ("block.4.action=tuned",), "last:1"),
+        ("last:1", ("block.4.action=low-rank", "training.rank=4"), "last:1+lora"),
+        ("full+gradual", ("block.1.action=frozen",), "last:3+gradual"),
+        ("full", tuple(f"block.{n}.action=fresh" for n in range(1, 5)), "scratch"),
     ],
 )
 def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
@@ -73,42 +73,42 @@ def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     assert plan.strategy.rule == before.strategy.rule
     assert str(before.strategy.value) in plan.strategy.because
     assert replace(plan, strategy=before.strategy) == apply_settings(before, settings)
-    assert as_parts_say(plan, FACTS_OF_BASE) == plan
+    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
     check_plan(with_store(plan, FACTS_OF_BASE, FACTS), network())
 
 
 def test_a_mixture_keeps_the_word_and_its_reason_tells_so():
-    plan = after("full", "part.3.action=frozen")
+    plan = after("full", "block.3.action=frozen")
     assert plan.strategy.value == "full"
     assert plan.strategy.because == "your choice, with single parts set otherwise"
-    assert as_parts_say(plan, FACTS_OF_BASE) == plan
+    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
 
 
 def test_the_word_of_the_rule_is_kept_as_what_the_rule_said():
     found = replace(plan_for("last:2"), strategy=said("head"))
-    plan = as_parts_say(found, FACTS_OF_BASE)
+    plan = as_blocks_say(found, FACTS_OF_BASE)
     assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
 
 
 @pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])
 def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     plan = replace(plan_for("last:2"), strategy=said(strategy))
-    assert as_parts_say(plan, FACTS_OF_BASE).strategy.value == "last:2"
+    assert as_blocks_say(plan, FACTS_OF_BASE).strategy.value == "last:2"
 
 
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (after("scratch", "part.1.action=frozen"), "strategy scratch and part stem frozen, and in"),
+        (after("scratch", "block.1.action=frozen"), "strategy scratch and part stem frozen, and in"),
         (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or let parts"),
         (
-            after("full+gradual", *(f"part.{n}.action=frozen" for n in (1, 2, 3))),
+            after("full+gradual", *(f"block.{n}.action=frozen" for n in (1, 2, 3))),
             "'last:1' in last",
         ),
     ],
 )
 def test_what_contradicts_itself_is_refused(plan, says):
-    plan = as_parts_say(plan, FACTS_OF_BASE)
+    plan = as_blocks_say(plan, FACTS_OF_BASE)
     found = refusal(check_agreement, plan)
     if says.startswith("'"):  # one layer joins nothing, and is tuned as such
         assert (found, plan.strategy.value) == (None, "last:1")
@@ -123,14 +123,14 @@ def test_what_contradicts_itself_is_refused(plan, says):
     ),
 )
 def test_a_plan_that_passes_has_the_word_of_its_parts_or_a_mixture(strategy, places):
-    settings = [f"part.{place}.action={action}" for place, action in places.items()]
+    settings = [f"block.{place}.action={action}" for place, action in places.items()]
     base = plan_for(strategy)
     if not base.is_trained or refusal(apply_settings, base, settings):
         return
-    plan = as_parts_say(apply_settings(base, settings), FACTS_OF_BASE)
+    plan = as_blocks_say(apply_settings(base, settings), FACTS_OF_BASE)
     if refusal(check_agreement, plan):
         return
-    found = word_of([part.action.value for part in plan.parts])
+    found = word_of([block.action.value for block in plan.blocks])
     named = strategy_of(plan)
     if found is None:
         assert named == parse(str(base.strategy.value))

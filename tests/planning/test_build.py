@@ -95,7 +95,7 @@ def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
     for field in fields(TrainingPlan):
         assert (getattr(plan.training, field.name) is None) == (field.name not in CLOSED)
     assert plan.training.batch.value == 32
-    assert {p.action.because for p in plan.parts[:-1]} == {"only the output is learnt"}
+    assert {p.action.because for p in plan.blocks[:-1]} == {"only the output is learnt"}
 
 
 def test_what_the_user_sets_wins_and_the_rule_is_told():
@@ -112,8 +112,8 @@ def test_what_the_user_sets_wins_and_the_rule_is_told():
         ("rate", 0.002, "user", 0.001),
     }
     assert rates(made) == {"blocks.1": 0.0015, "top": 0.002, "output": 0.002}
-    assert all(p.rate.source == "rule" for p in made.parts if p.rate)
-    assert "0.002 x 0.75^1" in made.parts[2].rate.because
+    assert all(p.rate.source == "rule" for p in made.blocks if p.rate)
+    assert "0.002 x 0.75^1" in made.blocks[2].rate.because
 
 
 def test_without_a_wish_the_rule_is_all():

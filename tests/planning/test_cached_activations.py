@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import FACTS, NAMES, network, network_facts, plan_for, refusal, said, with_part
+from plans import FACTS, NAMES, network, network_facts, plan_for, refusal, said, with_block
 from warmstart.planning.cached_activations import (
     FULL_BYTES,
     MOST_VIEWS,
@@ -68,7 +68,7 @@ def test_what_is_frozen_from_the_input_on_is_stored(strategy, cut):
 
 
 def test_frozen_parts_above_a_tuned_one_are_run_at_each_step():
-    plan = apply_settings(plan_for("full"), ["part.1.action=frozen", "part.3.action=frozen"])
+    plan = apply_settings(plan_for("full"), ["block.1.action=frozen", "block.3.action=frozen"])
     assert frozen_prefix(plan) == 1
     assert settled(bare(plan)).training.cut.value == 1
 
@@ -81,12 +81,12 @@ def test_a_plan_that_trains_nothing_stores_nothing():
 
 def test_the_cut_follows_parts_that_are_set_and_what_the_user_cut_stays():
     plan = plan_for("last:2")
-    deeper = apply_settings(plan, ["part.1.action=tuned"])
+    deeper = apply_settings(plan, ["block.1.action=tuned"])
     assert settled(deeper).training.cut.value == 0
     assert settled(deeper).training.cut.because == "no frozen layers at the input"
-    less = apply_settings(plan, ["part.3.action=frozen"])
+    less = apply_settings(plan, ["block.3.action=frozen"])
     assert settled(less).training.cut.value == 3
-    mine = settled(apply_settings(plan, ["part.3.action=frozen", "training.cut=1"]))
+    mine = settled(apply_settings(plan, ["block.3.action=frozen", "training.cut=1"]))
     assert (mine.training.cut.value, mine.training.cut.source) == (1, "user")
     check_plan(mine, network())
 
@@ -110,8 +110,8 @@ def test_outputs_that_would_not_fit_are_not_stored():
 )
 def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
     shapes = [(3, 5, 7), (9,), (2, 2), (11, 13)]
-    parts = [replace(p, shape_out=s) for p, s in zip(network().parts, shapes, strict=True)]
-    record = replace(network(), parts=tuple(parts))
+    blocks = [replace(p, shape_out=s) for p, s in zip(network().blocks, shapes, strict=True)]
+    record = replace(network(), blocks=tuple(blocks))
     numbers = math.prod(shapes[cut - 1]) * n * (n_views + 1)
     size = {"float32": 4, "float16": 2}[format]
     assert stored_bytes(record, cut, n, n_views, format) == numbers * size
@@ -158,8 +158,8 @@ def test_fewer_passes_need_fewer_views_unless_the_user_set_them():
 
 def heavy(macs):
     """Facts of a network whose parts cost so many multiply-adds each."""
-    parts = tuple(replace(part, macs=macs) for part in network().parts)
-    return replace(FACTS_OF_BASE, record=replace(network(), parts=parts))
+    blocks = tuple(replace(block, macs=macs) for block in network().blocks)
+    return replace(FACTS_OF_BASE, record=replace(network(), blocks=blocks))
 
 
 def streamed(plan):
@@ -195,9 +195,9 @@ def test_much_is_stored_in_half_precision():
     """Up to one GB in full."""
     side = FULL_BYTES // (4 * FACTS.n * 5)
     for width, format in ((side, "float32"), (side + 1, "float16")):
-        parts = [replace(part, shape_out=(width,)) for part in network().parts]
+        blocks = [replace(block, shape_out=(width,)) for block in network().blocks]
         facts = network_facts(room=10**12)
-        facts = replace(facts, record=replace(facts.record, parts=tuple(parts)))
+        facts = replace(facts, record=replace(facts.record, blocks=tuple(blocks)))
         assert settled(bare(plan_for("last:1")), facts).training.store.value == format
     mine = apply_settings(plan_for("last:1"), ["training.store=float16"])
     assert stored(settled(mine)) == (3, 4, "float16")
@@ -210,7 +210,7 @@ def test_much_is_stored_in_half_precision():
             [
                 "training.views=3",
                 "training.passes=400",
-                "part.1.rate=0.1",
+                "block.1.lr=0.1",
                 "training.store=float16",
                 "training.crop=1",
             ]
@@ -218,7 +218,7 @@ def test_much_is_stored_in_half_precision():
     ),
 )
 def test_what_is_settled_stays_so(strategy, given_settings):
-    ours = [s for s in given_settings if strategy in ("full", "scratch") or "part" not in s]
+    ours = [s for s in given_settings if strategy in ("full", "scratch") or "block" not in s]
     once = settled(apply_settings(plan_for(strategy), ours))
     assert settled(once) == once
     check_plan(once, network())
@@ -272,5 +272,5 @@ def test_a_plan_that_cannot_be_stored_so_is_named_with_its_cure(made, says):
 def test_a_part_that_moves_ends_what_is_frozen():
     plan = plan_for("head+add")
     assert frozen_prefix(plan) == len(NAMES)
-    assert frozen_prefix(with_part(plan, 0, action=said("low-rank"))) == 0
+    assert frozen_prefix(with_block(plan, 0, action=said("low-rank"))) == 0
     assert frozen_prefix(plan_for("head")) == len(NAMES)

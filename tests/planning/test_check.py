@@ -13,7 +13,7 @@ from plans import (
     plan_for,
     refusal,
     said,
-    with_part,
+    with_block,
 )
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_facts, check_plan, check_values
@@ -42,66 +42,66 @@ def head(**values):
     return replace(HEAD, head=replace(HEAD.head, **made))
 
 
-def parts(*order, of=FULL):
+def blocks(*order, of=FULL):
     """The plan with its parts picked by their places."""
-    return replace(of, parts=tuple(of.parts[place] for place in order))
+    return replace(of, blocks=tuple(of.blocks[place] for place in order))
 
 
 BAD = {
     "another part": (
-        with_part(FULL, 2, name="blocks.7"),
+        with_block(FULL, 2, name="blocks.7"),
         "made for another network: it has part blocks.7, lite0 has blocks.1 at place 3; make a",
     ),
     "another order": (
-        parts(1, 0, 2, 3, 4),
+        blocks(1, 0, 2, 3, 4),
         "it has part blocks.0, lite0 has stem at place 1; make a new plan",
     ),
-    "a part short": (parts(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
-    "no parts": (parts(), "the plan has no parts; make a new plan with --dry-run to compare."),
-    "few parts": (parts(0), "it ends after 1 parts, lite0 has blocks.0 at place 2; make a new"),
-    "a part twice": (parts(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
-    "no output": (parts(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
+    "a part short": (blocks(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
+    "no parts": (blocks(), "the plan has no parts; make a new plan with --dry-run to compare."),
+    "few parts": (blocks(0), "it ends after 1 parts, lite0 has blocks.0 at place 2; make a new"),
+    "a part twice": (blocks(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
+    "no output": (blocks(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
     "an output that is kept": (
-        with_part(FULL, 4, action=said("tuned")),
+        with_block(FULL, 4, action=said("tuned")),
         "no part output, replaced, at its end",
     ),
     "a part too many": (
-        replace(FULL, parts=(*FULL.parts[:4], replace(FULL.parts[3], name="more"), FULL.parts[4])),
+        replace(FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[3], name="more"), FULL.blocks[4])),
         "it has part more, which lite0 has not; make a new plan with --dry-run.",
     ),
     "an unknown action": (
-        with_part(FULL, 1, action=said("thawed")),
+        with_block(FULL, 1, action=said("thawed")),
         "the plan has 'thawed' as action of part blocks.0; there are frozen, tuned, low-rank",
     ),
-    "an action of a number": (with_part(FULL, 1, action=said(3)), "the plan has 3 as action"),
+    "an action of a number": (with_block(FULL, 1, action=said(3)), "the plan has 3 as action"),
     "a body part replaced": (
-        with_part(FULL, 1, action=said("replaced")),
+        with_block(FULL, 1, action=said("replaced")),
         "the plan has part blocks.0 replaced; lite0 has it, so it can be frozen, tuned,",
     ),
-    "a body part added": (with_part(FULL, 3, action=said("added")), "has part top added; lite0"),
+    "a body part added": (with_block(FULL, 3, action=said("added")), "has part top added; lite0"),
     "a rate of 0": (
-        with_part(FULL, 1, rate=said(0.0)),
+        with_block(FULL, 1, rate=said(0.0)),
         "the plan has rate 0.0 for part blocks.0; it is a number above 0.",
     ),
-    "a rate below 0": (with_part(FULL, 4, rate=said(-1e-3)), "has rate -0.001 for part output"),
-    "an endless rate": (with_part(FULL, 1, rate=said(float("inf"))), "has rate inf for part"),
-    "a rate that is none": (with_part(FULL, 1, rate=said(float("nan"))), "has rate nan for part"),
-    "a rate in words": (with_part(FULL, 1, rate=said("fast")), "has rate 'fast' for part"),
+    "a rate below 0": (with_block(FULL, 4, rate=said(-1e-3)), "has rate -0.001 for part output"),
+    "an endless rate": (with_block(FULL, 1, rate=said(float("inf"))), "has rate inf for part"),
+    "a rate that is none": (with_block(FULL, 1, rate=said(float("nan"))), "has rate nan for part"),
+    "a rate in words": (with_block(FULL, 1, rate=said("fast")), "has rate 'fast' for part"),
     "a rate of a frozen part": (
-        with_part(FULL, 0, action=said("frozen")),
-        "has a rate for part stem, which is frozen; take the rate away, or --set part.stem.action",
+        with_block(FULL, 0, action=said("frozen")),
+        "has a rate for part stem, which is frozen; take the rate away, or --set block.stem.action",
     ),
     "a tuned part without a rate": (
-        with_part(FULL, 0, rate=None),
-        "has part stem tuned and gives it no rate; add --set part.stem.rate=0.001.",
+        with_block(FULL, 0, rate=None),
+        "has part stem tuned and gives it no rate; add --set block.stem.lr=0.001.",
     ),
-    "an output without a rate": (with_part(FULL, 4, rate=None), "has part output replaced and"),
+    "an output without a rate": (with_block(FULL, 4, rate=None), "has part output replaced and"),
     "low-rank without a rank": (
         replace(LORA, training=replace(LORA.training, rank=None)),
         "has low-rank parts and lacks training.rank; add --set training.rank=8.",
     ),
     "layers added under another name": (
-        with_part(plan_for("add"), 4, name="X"),
+        with_block(plan_for("add"), 4, name="X"),
         "the plan calls the added layers X; here they are called added.",
     ),
     "gradual and low-rank": (
@@ -155,7 +155,7 @@ BAD = {
     "a rank too large": (training(rank=257), "training.rank 257; it is a whole number from 1 to"),
     "endless shuffles": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
     "scratch over a start": (
-        with_part(plan_for("scratch"), 1, action=said("tuned")),
+        with_block(plan_for("scratch"), 1, action=said("tuned")),
         "has strategy scratch and part blocks.0 tuned, and in scratch every part is fresh; write",
     ),
     "a strategy that trains and parts that do not": (
@@ -177,13 +177,13 @@ BAD = {
         "it away, or add --strategy last:1.",
     ),
     "an output that moves alone": (
-        with_part(HEAD, 4, rate=said(0.1)),
+        with_block(HEAD, 4, rate=said(0.1)),
         "has a rate for part output, and nothing is trained step by step: every part is frozen;",
     ),
     "gradual with one layer": (
         apply_settings(
             replace(plan_for("last:2"), strategy=said("last:2+gradual")),
-            ["part.top.action=frozen"],
+            ["block.top.action=frozen"],
         ),
         r"has strategy last:2\+gradual and 1 tuned part; gradual needs at least two, such as",
     ),
@@ -201,10 +201,10 @@ def test_a_bad_plan_is_named_with_its_cure(plan, says):
 @pytest.mark.parametrize(
     "settings",
     [
-        ["part.top.action=frozen"],
-        ["part.stem.action=fresh", "part.1.rate=1"],
-        ["part.blocks.0.action=frozen", "part.stem.action=fresh"],
-        ["part.2.action=low-rank", "training.rank=4"],
+        ["block.top.action=frozen"],
+        ["block.stem.action=fresh", "block.1.lr=1"],
+        ["block.blocks.0.action=frozen", "block.stem.action=fresh"],
+        ["block.2.action=low-rank", "training.rank=4"],
         ["training.warm_up=0", "training.crop=1", "training.weight_decay=0"],
         ["input.channels=13", "input.rgb=12,0,5", "input.size=16"],
         ["training.warm_up=1"],
@@ -262,7 +262,7 @@ def test_choices_outside_the_sections_have_a_type_too(name, value, says):
 @pytest.mark.parametrize("value", [True, "x", (1, 2), 0])
 def test_a_rate_that_is_no_number_is_refused_before_anything_is_read(value):
     assert "for part stem; it is a number above 0" in refusal(
-        check_values, with_part(FULL, 0, rate=said(value))
+        check_values, with_block(FULL, 0, rate=said(value))
     )
 
 
@@ -273,8 +273,8 @@ def test_values_of_plans_that_were_built_are_sound(plan):
 
 def test_layers_may_be_added_more_than_once():
     plan = plan_for("add")
-    again = replace(plan.parts[4], name="added#2")
-    check_plan(replace(plan, parts=(*plan.parts[:5], again, plan.parts[5])), network())
+    again = replace(plan.blocks[4], name="added#2")
+    check_plan(replace(plan, blocks=(*plan.blocks[:5], again, plan.blocks[5])), network())
 
 
 def test_a_head_of_another_start_is_refused():
@@ -320,8 +320,8 @@ def test_random_values_are_not_kept(action):
     facts = network_facts(fresh=frozenset({"stem"}), preprocessing=PREPROCESSING)
     plan = plan_for("full+lora", network=facts)
     check_facts(plan, FACTS, facts, PROFILES)
-    kept = apply_settings(plan, [f"part.stem.action={action}"])
-    says = f"part stem {action}, and it would stay at random.*--set part.stem.action=fresh trains"
+    kept = apply_settings(plan, [f"block.stem.action={action}"])
+    says = f"part stem {action}, and it would stay at random.*--set block.stem.action=fresh trains"
     with pytest.raises(PlanError, match=says):
         check_facts(kept, FACTS, facts, PROFILES)
 
@@ -337,7 +337,7 @@ def test_there_are_no_more_folds_than_independent_images():
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (with_part(training(pairs=True), 0, action=said("fresh")), "part .* is new"),
+        (with_block(training(pairs=True), 0, action=said("fresh")), "part .* is new"),
         (
             replace(training(pairs=True), strategy=said("full+gradual")),
             "gradual asks on the way what the output says",

@@ -6,26 +6,26 @@ from warmstart.records.network import FeatureLayer
 
 
 @given(st.integers(1, 30), st.integers(0, 30))
-def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_parts, n_grids):
-    taps = [FeatureLayer(part=p, pool="avg") for p in range(1, n_parts)]
-    taps.append(FeatureLayer(part=n_parts, pool="neck"))
-    taps += [FeatureLayer(part=p, pool="grid2") for p in range(1, min(n_grids, n_parts) + 1)]
-    found = profiles(taps)
+def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_blocks, n_grids):
+    feature_layers = [FeatureLayer(block=p, pool="avg") for p in range(1, n_blocks)]
+    feature_layers.append(FeatureLayer(block=n_blocks, pool="neck"))
+    feature_layers += [FeatureLayer(block=p, pool="grid2") for p in range(1, min(n_grids, n_blocks) + 1)]
+    found = profiles(feature_layers)
     assert next(iter(found)) == "last"
     for weights in found.values():
-        assert set(weights) <= set(taps)
+        assert set(weights) <= set(feature_layers)
         assert abs(sum(weights.values()) - 1) < 1e-9
         assert min(weights.values()) >= 0
 
 
 def test_a_network_of_one_part_has_one_profile():
-    assert list(profiles([FeatureLayer(part=1, pool="neck")])) == ["last"]
+    assert list(profiles([FeatureLayer(block=1, pool="neck")])) == ["last"]
 
 
 def test_shapes_over_depth_by_hand():
-    taps = [*(FeatureLayer(part=p, pool="avg") for p in (1, 2)), FeatureLayer(part=3, pool="neck")]
+    feature_layers = [*(FeatureLayer(block=p, pool="avg") for p in (1, 2)), FeatureLayer(block=3, pool="neck")]
     found = {
-        name: [weights.get(tap, 0.0) for tap in taps] for name, weights in profiles(taps).items()
+        name: [weights.get(layer, 0.0) for layer in feature_layers] for name, weights in profiles(feature_layers).items()
     }
     for name, times in (("late", 4.0), ("early", 0.25), ("equal", 1.0)):
         a, b, c = found[name]

@@ -13,13 +13,13 @@ from warmstart.records.network import BlockRecord, NetworkRecord
 MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
 
 
-def _record(macs=MEAN, n_parts=18):
-    part = BlockRecord(
+def _record(macs=MEAN, n_blocks=18):
+    block = BlockRecord(
         name="p", parameters=10, shape_in=(8, 8, 8), shape_out=(8, 8, 8), macs=macs, layout="NCHW"
     )
-    parts = tuple(replace(part, name=f"p{i}") for i in range(n_parts))
+    blocks = tuple(replace(block, name=f"p{i}") for i in range(n_blocks))
     return NetworkRecord(
-        parts=parts, head_parameters=0, cut="traced", neck_width=8, neck_is_average=True
+        blocks=blocks, head_parameters=0, cut="traced", neck_width=8, neck_is_average=True
     )
 
 

@@ -77,7 +77,7 @@ def test_what_the_user_set_stays(plan, seconds):
             assert (after.source, after.rule) == ("measured", before.value)
             cut = f"cut from {before.value:,} to fit --minutes {seconds / 60:g}"
             assert after.because == cut
-    kept = {name: getattr(found, name) for name in ("parts", "head", "strategy", "base")}
+    kept = {name: getattr(found, name) for name in ("blocks", "head", "strategy", "base")}
     assert kept == {name: getattr(plan, name) for name in kept}
 
 
@@ -117,7 +117,7 @@ def test_a_plan_that_is_the_users_own_is_left_as_it_is():
 
 def test_few_minutes_leave_no_time_for_a_close_look():
     record = network()
-    heavy = replace(record, parts=tuple(replace(part, macs=10**8) for part in record.parts))
+    heavy = replace(record, blocks=tuple(replace(block, macs=10**8) for block in record.blocks))
     assert hurries(0.75, heavy, 500)
     assert not hurries(60.0, heavy, 500)
     assert not hurries(0.75, record, 500)

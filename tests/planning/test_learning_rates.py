@@ -13,8 +13,8 @@ from warmstart.planning.learning_rates import (
     choose_optimizer,
     converted,
     layer_decay,
-    part_rate,
-    part_rates,
+    block_rate,
+    block_rates,
     rounded,
     scratch_rate,
 )
@@ -29,7 +29,7 @@ def recipe(optimizer, rate=0.01):
 
 def values(actions, base, decay, is_scratch=False):
     spread = LearningRateSpread(base=base, decay=decay, is_scratch=is_scratch)
-    return [rate and rate.value for rate in part_rates(actions, spread)]
+    return [rate and rate.value for rate in block_rates(actions, spread)]
 
 
 def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
@@ -66,18 +66,18 @@ def test_one_ratio_leads_from_one_optimizer_to_the_other():
     assert converted(scratch_rate("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
 
 
-@given(n_parts=st.integers(13, 500))
-def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_parts):
-    assert layer_decay(n_parts) ** n_parts == pytest.approx(0.75**12, rel=0.5)
-    assert 0.75 <= layer_decay(n_parts) <= 1
+@given(n_blocks=st.integers(13, 500))
+def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_blocks):
+    assert layer_decay(n_blocks) ** n_blocks == pytest.approx(0.75**12, rel=0.5)
+    assert 0.75 <= layer_decay(n_blocks) <= 1
     assert layer_decay(12) == layer_decay(1) == 0.75
 
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), height=st.integers(0, 30))
 def test_rates_fall_towards_the_input(base, decay, height):
-    rate = part_rate(base, height, decay)
+    rate = block_rate(base, height, decay)
     assert rate == pytest.approx(base * decay**height, rel=0.006)
-    assert part_rate(base, height + 1, decay) <= rate
+    assert block_rate(base, height + 1, decay) <= rate
     assert float(f"{rate:.3g}") == rate == rounded(rate)
 
 
@@ -96,7 +96,7 @@ def test_rates_by_hand():
 @given(body=ACTIONS, added=st.booleans(), base=st.floats(1e-6, 0.1))
 def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
     actions = [*body, *(["added"] if added else []), "replaced"]
-    found = part_rates(actions, LearningRateSpread(base=base, decay=0.75))
+    found = block_rates(actions, LearningRateSpread(base=base, decay=0.75))
     is_trained = added or set(body) != {"frozen"}
     for action, rate in zip(actions, found, strict=True):
         assert (rate is None) == (action == "frozen" or not is_trained)
@@ -107,7 +107,7 @@ def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
 
 def test_the_reason_of_a_rate_is_its_calculation():
     spread = LearningRateSpread(base=0.001, decay=0.5)
-    reasons = [rate.because for rate in part_rates(["low-rank"] * 3 + ["replaced"], spread)]
+    reasons = [rate.because for rate in block_rates(["low-rank"] * 3 + ["replaced"], spread)]
     assert [reason.split(":")[0] for reason in reasons[:3]] == [
         "10 x 0.001 x 0.5^2",
         "10 x 0.001 x 0.5^1",

@@ -39,7 +39,7 @@ def test_another_word_is_refused():
 
 def test_weights_are_shared_where_they_do_not_fit_beside_their_moments():
     plan, record = plan_for("full"), network()
-    size = 4 * sum(part.parameters for part in record.parts)
+    size = 4 * sum(block.parameters for block in record.blocks)
     need = 2 * (2 + 6) * size  # of two processes: as it came, as it is trained, and beside it
     found = with_parallel(plan, record, 2, need - 1).training.parallel
     assert (found.value, found.source) == ("fsdp", "rule")

@@ -139,7 +139,7 @@ def of_texts():
         "sixteen": texts(96),
         "more": texts(97),
         "whole": texts(128),
-        "parts": texts(129),
+        "blocks": texts(129),
         "many": texts(600),
         "thorough": texts(600, budget="thorough"),
         "no pairs": texts(48, pairs=False, strategy="last:1"),

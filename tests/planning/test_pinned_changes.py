@@ -32,8 +32,8 @@ from warmstart.records.network import Recipe
 
 def of_processes():
     """Memory is given; three quarters of a network in four parts is trained."""
-    parts = tuple(replace(part, parameters=10**8) for part in network().parts)
-    record = replace(network(), parts=parts)
+    blocks = tuple(replace(block, parameters=10**8) for block in network().blocks)
+    record = replace(network(), blocks=blocks)
     need = 3 * (2 * 16 * 10**8 + 6 * 12 * 10**8)
     tried = {
         "less": ("last:3", 3, need - 1),
@@ -76,7 +76,7 @@ def of_wishes():
 
 
 SETTINGS = {
-    "values": ("training.rate=0.02", "part.top.rate=0.5", "training.layer_decay=0.5"),
+    "values": ("training.rate=0.02", "block.top.lr=0.5", "training.layer_decay=0.5"),
     "steps": ("training.passes=1000", "training.batch=7"),
     "views": ("training.views=2",),
     "less": ("training.passes=500",),
@@ -85,10 +85,10 @@ SETTINGS = {
     "sgd": ("training.optimizer=sgd",),
     "own": ("training.optimizer=sgd", "training.rate=1"),
     "mild": ("training.optimizer=SGD", "training.weight_decay=0.3"),
-    "parts": ("part.1.action=tuned", "part.top.action=frozen"),
-    "new": ("part.blocks.0.action=fresh",),
-    "low": ("part.top.action=low-rank", "training.rank=4"),
-    "raised": ("part.stem.rate=0.1", "part.stem.action=tuned", "part.output.rate=3"),
+    "blocks": ("block.1.action=tuned", "block.top.action=frozen"),
+    "new": ("block.blocks.0.action=fresh",),
+    "low": ("block.top.action=low-rank", "training.rank=4"),
+    "raised": ("block.stem.lr=0.1", "block.stem.action=tuned", "block.output.lr=3"),
     "micro": ("training.micro_batch=3", "training.batch=24"),
     "data": ("training.parallel=data",),
     "heads": ("head.candidates=last,late", "head.penalties=1, .5", "head.outer_folds=3"),
@@ -113,7 +113,7 @@ def of_settings():
 def of_overlays():
     """What was typed beside a plan's file."""
     known = network_facts(preprocessing=PREPROCESSING)
-    own = ["training.passes=7000", "part.top.rate=0.5", "training.average=0.5"]
+    own = ["training.passes=7000", "block.top.lr=0.5", "training.average=0.5"]
     files = {
         "head": pictures("head", budget="fast", seed=5),
         "last:2": apply_settings(pictures("last:2", budget="thorough", seed=5), own),

@@ -17,7 +17,7 @@ from plans import (
     plan_for,
     refusal,
     said,
-    with_part,
+    with_block,
 )
 from warmstart.planning.check import check_facts, check_plan, check_values, items, value_at
 from warmstart.planning.plan_file import read_plan, write_plan
@@ -111,7 +111,7 @@ def of_values():
 
 def of_lists():
     some = [head(penalties=p) for p in ((0.1, -1.0), (), 0, (True,), (float("inf"),))]
-    some += [head(candidates=()), replace(FULL, parts=()), replace(FULL, base=said(3))]
+    some += [head(candidates=()), replace(FULL, blocks=()), replace(FULL, base=said(3))]
     some += [
         inputs(channels=c, rgb=rgb)
         for c, rgb in (
@@ -125,8 +125,8 @@ def of_lists():
             (5, ("a", 1, 2)),
         )
     ]
-    some += [with_part(FULL, 1, action=said(a)) for a in ("thawed", 3)]
-    some += [with_part(FULL, 1, rate=said(r)) for r in (0.0, -1, "x", 1e-9)]
+    some += [with_block(FULL, 1, action=said(a)) for a in ("thawed", 3)]
+    some += [with_block(FULL, 1, rate=said(r)) for r in (0.0, -1, "x", 1e-9)]
     kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch")
     return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.rate")
 
@@ -134,23 +134,23 @@ def of_lists():
 def of_parts():
     """Plans whose parts contradict each other, or the network."""
     added = pictures("add")
-    again = replace(added.parts[4], name="added#2")
+    again = replace(added.blocks[4], name="added#2")
     some = {
-        "name": with_part(FULL, 2, name="x"),
-        "short": replace(FULL, parts=FULL.parts[:2]),
-        "twice": replace(FULL, parts=(FULL.parts[0], *FULL.parts)),
-        "no output": replace(FULL, parts=FULL.parts[:4]),
-        "kept output": with_part(FULL, 4, action=said("tuned")),
+        "name": with_block(FULL, 2, name="x"),
+        "short": replace(FULL, blocks=FULL.blocks[:2]),
+        "twice": replace(FULL, blocks=(FULL.blocks[0], *FULL.blocks)),
+        "no output": replace(FULL, blocks=FULL.blocks[:4]),
+        "kept output": with_block(FULL, 4, action=said("tuned")),
         "more": replace(
-            FULL, parts=(*FULL.parts[:4], replace(FULL.parts[0], name="y"), FULL.parts[4])
+            FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[0], name="y"), FULL.blocks[4])
         ),
-        "added": with_part(added, 4, name="z"),
-        "added twice": replace(added, parts=(*added.parts[:5], again, added.parts[5])),
-        "replaced": with_part(FULL, 1, action=said("replaced")),
-        "added body": with_part(FULL, 0, action=said("added")),
-        "no rate": with_part(FULL, 0, rate=None),
-        "no output rate": with_part(FULL, 4, rate=None),
-        "frozen rate": with_part(FULL, 3, action=said("frozen")),
+        "added": with_block(added, 4, name="z"),
+        "added twice": replace(added, blocks=(*added.blocks[:5], again, added.blocks[5])),
+        "replaced": with_block(FULL, 1, action=said("replaced")),
+        "added body": with_block(FULL, 0, action=said("added")),
+        "no rate": with_block(FULL, 0, rate=None),
+        "no output rate": with_block(FULL, 4, rate=None),
+        "frozen rate": with_block(FULL, 3, action=said("frozen")),
     }
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
@@ -192,10 +192,10 @@ def of_words():
     lora, added, stream = pictures("full+lora"), pictures("add"), {"stream": "float32"}
     some = {
         "head and training": replace(HEAD, training=FULL.training),
-        "head and rate": with_part(HEAD, 4, rate=said(0.1)),
+        "head and rate": with_block(HEAD, 4, rate=said(0.1)),
         "head and stream": training(HEAD, **stream),
         "head and views": training(HEAD, views=4),
-        "scratch": with_part(pictures("scratch"), 1, action=said("tuned")),
+        "scratch": with_block(pictures("scratch"), 1, action=said("tuned")),
         "low gradual": replace(lora, strategy=said("full+gradual")),
         "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
         "none gradual": replace(added, strategy=said("full+gradual")),
@@ -221,7 +221,7 @@ def of_facts():
     known, random = network_facts(), network_facts(touched=some, bare=some, **fresh)
     two, numbers = replace(FACTS, n=2, n_groups=2), replace(FACTS, task="regress")
     paired = training(pairs=True, batch=16, micro_batch=16)
-    new = with_part(paired, 1, action=said("fresh"))
+    new = with_block(paired, 1, action=said("fresh"))
     tried = {
         "numbers": (paired, numbers, known),
         "new": (new, FACTS, known),
@@ -306,22 +306,22 @@ SETTINGS = (
     "part.stem=1",
     "part.top.size=1",
     "part..rate=1",
-    "part.0.rate=1",
-    "part.5.rate=1",
-    "part.4.rate=0.5",
-    "part.stam.rate=1",
-    "part.zzz.rate=1",
-    "part.output.action=tuned",
-    "part.stem.action=replaced",
-    "part.stem.action=added",
-    "part.stem.action=tunned",
-    "part.stem.action=zzz",
-    "part.stem.action=frozen",
-    "part.stem.rate=fast",
-    "part.4.action=frozen",
-    "part.output.rate=0.2",
-    "part.0000000001.rate=1",
-    "part.².rate=1",
+    "block.0.lr=1",
+    "block.5.lr=1",
+    "block.4.lr=0.5",
+    "block.stam.lr=1",
+    "block.zzz.lr=1",
+    "block.output.action=tuned",
+    "block.stem.action=replaced",
+    "block.stem.action=added",
+    "block.stem.action=tunned",
+    "block.stem.action=zzz",
+    "block.stem.action=frozen",
+    "block.stem.lr=fast",
+    "block.4.action=frozen",
+    "block.output.lr=0.2",
+    "block.0000000001.lr=1",
+    "block.².lr=1",
 )
 
 
@@ -341,9 +341,9 @@ def of_settings():
     pairs = [
         ["lr=1", "lr=2"],
         ["training.batch=4", " training.batch = 5"],
-        ["part.3.rate=1", "part.blocks.1.rate=2"],
-        ["part.added.action=tuned"],
-        ["part.3.action=frozen", "part.4.action=frozen"],
+        ["block.3.lr=1", "block.blocks.1.lr=2"],
+        ["block.added.action=tuned"],
+        ["block.3.action=frozen", "block.4.action=frozen"],
     ]
     twice = [refusal(apply_settings, plan, pair) for plan in (LAST, plans["add"]) for pair in pairs]
     return found, twice
@@ -391,8 +391,8 @@ def of_files():
         "no training": text[: text.index("[training.engine]")],
         "empty": "",
         "base": "base = 3",
-        "part": "part = 3\n" + text.split("[[part]]")[0],
-        "parts": "part = [3]\n" + text.split("[[part]]")[0],
+        "block": "block = 3\n" + text.split("[[block]]")[0],
+        "blocks": "block = [3]\n" + text.split("[[block]]")[0],
         "head": "head = 3",
         "no name": text.replace('name = "stem"\n', ""),
     }
@@ -419,9 +419,9 @@ def of_wishes():
     }
     found = {name: refusal(lambda more: pictures(**more), more) for name, more in tried.items()}
     for layout in ("other", "NCL", "NCDHW", "NLC"):
-        parts = (*network().parts[:3], replace(network().parts[3], layout=layout))
+        blocks = (*network().blocks[:3], replace(network().blocks[3], layout=layout))
         known = network_facts(preprocessing=PREPROCESSING)
-        known = replace(known, record=replace(network(), parts=parts))
+        known = replace(known, record=replace(network(), blocks=blocks))
         found[layout] = refusal(lambda facts: plan_for("add", network=facts), known)
     return found
 

@@ -158,8 +158,8 @@ def of_views_and_hurry():
         fitted = planning_forecast.within(plan, seconds, lambda p: 90 * p.training.views.number)
         chosen = fitted.training.views
         found.append((chosen.value, chosen.because, chosen.source, chosen.rule))
-    parts = [replace(part, macs=10**9) for part in network().parts]
-    heavy = replace(network(), parts=tuple(parts))
+    blocks = [replace(block, macs=10**9) for block in network().blocks]
+    heavy = replace(network(), blocks=tuple(blocks))
     tried = [
         [planning_forecast.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
         for n in (1, 300, 9000)
@@ -199,16 +199,16 @@ def of_rates():
             (0.01, 0.9, False, float("inf")),
         )
     ]
-    parts = [learning_rates.part_rates(kinds, spread) for spread in spreads]
-    parts += [
-        learning_rates.part_rates(a, spreads[0])
+    blocks = [learning_rates.block_rates(kinds, spread) for spread in spreads]
+    blocks += [
+        learning_rates.block_rates(a, spreads[0])
         for a in (
             ("frozen", "replaced"),
             ("frozen", "added", "replaced"),
             ("tuned", "frozen", "replaced"),
         )
     ]
-    said_so = [[(c.value, c.because) if c else None for c in one] for one in parts]
+    said_so = [[(c.value, c.because) if c else None for c in one] for one in blocks]
     values = (
         [learning_rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
         [
@@ -218,7 +218,7 @@ def of_rates():
             for s in (False, True)
         ],
         [learning_rates.most_new(o) for o in ("adamw", "sgd", "x")],
-        learning_rates.part_rate(0.3, 3, 0.7),
+        learning_rates.block_rate(0.3, 3, 0.7),
         [learning_rates.choose_optimizer(recipe).because for recipe in recipes],
         [learning_rates.scratch_rate(o).value for o in learning_rates.OPTIMIZERS],
         learning_rates.rounded(1234.5),
@@ -261,7 +261,7 @@ def of_schedules():
     own = replace(plans["last:2"].training, **bare)
     plans["bare"] = replace(plans["last:2"], training=own)
     found = {name: schedule.schedule(plan) for name, plan in plans.items()}
-    every = {f"{p.name}": "tuned" for p in record.parts}
+    every = {f"{p.name}": "tuned" for p in record.blocks}
     stages = {name: schedule.stage_actions(one, every) for name, one in found.items()}
     shared = [
         schedule.of_rows(replace(found[name], batch=batch, micro_batch=micro), held, n)
@@ -286,7 +286,7 @@ def of_what_was_followed():
         (
             [
                 (p.name, p.action.value, p.action.because, p.rate and p.rate.value)
-                for p in one.parts
+                for p in one.blocks
             ],
             one.strategy.value,
             one.strategy.because,
@@ -335,15 +335,15 @@ def of_storing():
         for cut in (1, 4)
         for f in cached_activations.BYTES
     ]
-    parts = [replace(part, macs=10**9 * (n + 1)) for n, part in enumerate(network().parts)]
-    record = replace(network(), parts=tuple(parts))
+    blocks = [replace(block, macs=10**9 * (n + 1)) for n, block in enumerate(network().blocks)]
+    record = replace(network(), blocks=tuple(blocks))
     streamed = [
         cached_activations.streamed_views(record, cut, n)
         for cut in (1, 2, 4)
         for n in (9, 900, 9000)
     ]
-    large = [replace(part, shape_out=(1000, 300)) for part in record.parts]
-    known = replace(network_facts(), record=replace(record, parts=tuple(large)))
+    large = [replace(block, shape_out=(1000, 300)) for block in record.blocks]
+    known = replace(network_facts(), record=replace(record, blocks=tuple(large)))
     found = []
     for room in (0, 1_500_000_000, 10**10):
         for n in (300, 600, 2000):
@@ -363,7 +363,7 @@ def of_pairing():
     kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
     return (
         [(contrastive.pair_batch(*each), contrastive.pair_passes(*each)) for each in some],
-        [contrastive.pair_parts(n) for n in (1, 2, 3, 12)],
+        [contrastive.pair_blocks(n) for n in (1, 2, 3, 12)],
         [
             contrastive.pair_averaging(p, b).value
             for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))

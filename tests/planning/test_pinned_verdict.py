@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 import pinning
-from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_part
+from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_block
 from warmstart.nouns import NOUNS
 from warmstart.planning import fine_tuning, rules, strategy
-from warmstart.planning.actions import as_parts_say
+from warmstart.planning.actions import as_blocks_say
 from warmstart.planning.feature_layers import for_trained, profiles
 from warmstart.planning.forecast import control_passes
 from warmstart.planning.settings import apply_settings
@@ -228,30 +228,30 @@ def of_agreement():
     """What single parts come to under each word."""
     known = network_facts(bare=frozenset({"blocks.0"}), touched=frozenset({"blocks.1"}))
     some = {
-        "up": ["part.2.action=tuned"],
-        "down": ["part.4.action=frozen"],
-        "new": ["part.3.action=fresh"],
-        "low": ["part.4.action=low-rank", "training.rank=2"],
-        "gap": ["part.1.action=tuned", "part.2.action=frozen"],
-        "all": [f"part.{n}.action=fresh" for n in range(1, 5)],
+        "up": ["block.2.action=tuned"],
+        "down": ["block.4.action=frozen"],
+        "new": ["block.3.action=fresh"],
+        "low": ["block.4.action=low-rank", "training.rank=2"],
+        "gap": ["block.1.action=tuned", "block.2.action=frozen"],
+        "all": [f"block.{n}.action=fresh" for n in range(1, 5)],
     }
     found = {}
     for word in ("last:2", "full+gradual", "last:3+gradual", "full+lora", "scratch", "last:1+add"):
         for name, settings in some.items():
             plan = apply_settings(pictures(word), settings)
             for facts in (network_facts(), known):
-                chosen = as_parts_say(plan, facts).strategy
+                chosen = as_blocks_say(plan, facts).strategy
                 told_so = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
                 found.setdefault(f"{word} {name}", []).append(told_so)
     ours = replace(pictures("last:2"), strategy=said("last:2"))
-    moved = as_parts_say(apply_settings(ours, some["up"]), network_facts())
-    twice = as_parts_say(apply_settings(moved, ["part.1.action=fresh"]), network_facts())
-    short = as_parts_say(replace(ours, strategy=said("last:9")), network_facts())
+    moved = as_blocks_say(apply_settings(ours, some["up"]), network_facts())
+    twice = as_blocks_say(apply_settings(moved, ["block.1.action=fresh"]), network_facts())
+    short = as_blocks_say(replace(ours, strategy=said("last:9")), network_facts())
     return (
         found,
         moved.strategy,
         twice.strategy,
-        as_parts_say(twice, network_facts()).strategy,
+        as_blocks_say(twice, network_facts()).strategy,
         (short.strategy),
     )
 
@@ -259,15 +259,15 @@ def of_agreement():
 def of_wording():
     words = ("head", "last:1", "last:2", "full", "full+lora", "last:2+add", "scratch", "add")
     made = {word: pictures(word) for word in words}
-    made["mixed"] = apply_settings(made["full"], ["part.2.action=frozen", "part.3.action=fresh"])
-    made["twice"] = with_part(made["add"], 3, action=said("added"), rate=said(0.01))
-    made["own"] = apply_settings(pictures(lr=0.5, verdict="deeper"), ["part.top.rate=0.25"])
+    made["mixed"] = apply_settings(made["full"], ["block.2.action=frozen", "block.3.action=fresh"])
+    made["twice"] = with_block(made["add"], 3, action=said("added"), rate=said(0.01))
+    made["own"] = apply_settings(pictures(lr=0.5, verdict="deeper"), ["block.top.lr=0.25"])
     made["heads"] = apply_settings(made["last:2"], ["head.penalties=1,.25", "input.size=64"])
     made["acts"] = apply_settings(
-        pictures(verdict="deeper"), ["part.1.action=fresh", "training.flip=false"]
+        pictures(verdict="deeper"), ["block.1.action=fresh", "training.flip=false"]
     )
-    one = replace(made["full"], parts=made["full"].parts[3:])
-    low = replace(made["full+lora"], parts=made["full+lora"].parts[3:])
+    one = replace(made["full"], blocks=made["full"].blocks[3:])
+    low = replace(made["full+lora"], blocks=made["full+lora"].blocks[3:])
     lines = {name: (in_words(plan), [*own_choices(plan)]) for name, plan in made.items()}
     given = [
         gave_up(made[w], kind, scales)
@@ -287,10 +287,10 @@ def of_wording():
 
 
 def of_profiles():
-    vectors = [FeatureLayer(part=p, pool="avg") for p in (1, 3, 4)]
-    neck = FeatureLayer(part=6, pool="neck")
-    grids = [FeatureLayer(part=p, pool="grid2") for p in (1, 3, 5)]
-    firsts = [FeatureLayer(part=p, pool="first") for p in (1, 4, 6)]
+    vectors = [FeatureLayer(block=p, pool="avg") for p in (1, 3, 4)]
+    neck = FeatureLayer(block=6, pool="neck")
+    grids = [FeatureLayer(block=p, pool="grid2") for p in (1, 3, 5)]
+    firsts = [FeatureLayer(block=p, pool="first") for p in (1, 4, 6)]
     some = {
         "one": [neck],
         "two": [vectors[1], neck],
@@ -301,15 +301,15 @@ def of_profiles():
         "a first": [*vectors, neck, firsts[0]],
     }
     found = {
-        name: {kind: {tap.name: w for tap, w in weights.items()} for kind, weights in made.items()}
-        for name, made in ((name, profiles(taps)) for name, taps in some.items())
+        name: {kind: {layer.name: w for layer, w in weights.items()} for kind, weights in made.items()}
+        for name, made in ((name, profiles(feature_layers)) for name, feature_layers in some.items())
     }
     return found, [for_trained(names) for names in (HEADS, HEADS[:3], HEADS[:2])]
 
 
-def heavy(macs, n_parts=5):
-    parts = [replace(network().parts[0], name=f"p{n}", macs=macs * (n + 1)) for n in range(n_parts)]
-    return replace(network(), parts=tuple(parts))
+def heavy(macs, n_blocks=5):
+    blocks = [replace(network().blocks[0], name=f"p{n}", macs=macs * (n + 1)) for n in range(n_blocks)]
+    return replace(network(), blocks=tuple(blocks))
 
 
 def of_tail():
@@ -371,7 +371,7 @@ def of_rules():
             rules.outer_folds(n),
             len(rules.penalties(n)),
             rules.batch_size(n),
-            rules.deeper_parts(n),
+            rules.deeper_blocks(n),
             [rules.passes(n, b) for b in budgets],
             [rules.training_folds(b, n) for b in budgets],
             control_passes(n),

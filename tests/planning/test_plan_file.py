@@ -34,7 +34,7 @@ plans = st.builds(
     arch=maybe,
     partial=maybe,
     format=st.just(1),
-    parts=st.lists(st.builds(BlockPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
+    blocks=st.lists(st.builds(BlockPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
         tuple
     ),
     head=st.builds(
@@ -95,7 +95,7 @@ tables = st.recursive(
 @given(data=st.data(), value=tables)
 def test_any_value_at_any_place_is_a_plan_or_a_plan_error(data, value):
     plain = to_plain(read_plan(TEXT))
-    plain["part"] = plain.pop("parts")
+    plain["block"] = plain.pop("blocks")
     node = plain
     while True:
         key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else [0, -1]))
@@ -210,7 +210,7 @@ BAD = {
         "training is 3; it is a table.",
     ),
     "parts in one": (
-        'part = "stem"\n' + TEXT[: TEXT.index("[[part]]")],
+        'part = "stem"\n' + TEXT[: TEXT.index("[[block]]")],
         r"part is 'stem'; write \[\[part\]\] above each.",
     ),
     "a long text": (

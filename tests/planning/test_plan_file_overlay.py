@@ -45,7 +45,7 @@ FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
     "last:2": apply_settings(
-        plan_for("last:2", budget="fast", seed=5), ["training.passes=7000", "part.top.rate=0.5"]
+        plan_for("last:2", budget="fast", seed=5), ["training.passes=7000", "block.top.lr=0.5"]
     ),
     "lora": plan_for("lora", budget="fast", seed=5),
     "scratch": plan_for("scratch", budget="fast", seed=5),
@@ -100,7 +100,7 @@ def test_a_file_of_the_version_before_is_completed_by_the_rule(strategy, batch):
     old = older(new)
     plan = laid(read_plan(write_plan(old)), wish())
     check_plan(plan, network())
-    assert plan.parts == old.parts
+    assert plan.blocks == old.blocks
     assert plan.training == new.training
     kept = [field.name for field in fields(old.training) if field.name not in LATER]
     assert all(getattr(plan.training, name) == getattr(old.training, name) for name in kept)
@@ -121,7 +121,7 @@ def test_a_typed_device_brings_what_follows_from_it():
     assert (found.device.value, found.device.source) == ("cpu", "user")
     for name in ("precision", "workers", "compile"):
         assert getattr(found, name) == getattr(expected, name)
-    assert plan.parts == file.parts
+    assert plan.blocks == file.blocks
     assert laid(FILES["head"], wish(machine=gpu, given={"device"})).training.device is None
 
 
@@ -129,7 +129,7 @@ def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
     file = FILES["last:2"]
     plan = laid(file, wish("full"))
     fresh = plan_for("full")
-    assert (plan.parts, plan.strategy) == (fresh.parts, fresh.strategy)
+    assert (plan.blocks, plan.strategy) == (fresh.blocks, fresh.strategy)
     assert plan.training.passes == file.training.passes
     assert plan.head == file.head
     low = laid(file, wish("full+lora"))
@@ -196,7 +196,7 @@ def test_a_typed_budget_changes_heads_permutations_and_folds():
     assert plan.head.permutations.value == 999
     assert plan.head.penalties == file.head.penalties
     assert (plan.training.folds.value, file.training.folds.value) == (5, 1)
-    assert plan.parts == file.parts
+    assert plan.blocks == file.blocks
     assert laid(FILES["head"], wish(budget="thorough", given={"budget"})).training.folds is None
 
 

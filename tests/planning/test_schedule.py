@@ -30,13 +30,13 @@ CHOICES = (
 )
 
 
-def trained(strategy="full+gradual", n_parts=4, **wishes):
-    names = tuple(f"p{i}" for i in range(n_parts))
+def trained(strategy="full+gradual", n_blocks=4, **wishes):
+    names = tuple(f"p{i}" for i in range(n_blocks))
     return plan_for(strategy, network=network_facts(names), **wishes)
 
 
 def stages(plan):
-    return stage_actions(schedule(plan), {p.name: plan.action_of(p.name) for p in plan.parts})
+    return stage_actions(schedule(plan), {p.name: plan.action_of(p.name) for p in plan.blocks})
 
 
 def tuned(stage):
@@ -95,21 +95,21 @@ def test_without_gradual_everything_moves_at_once(strategy):
     assert stages(plan) == [actions(plan)]
 
 
-@pytest.mark.parametrize("n_parts", [2, 3, 4, 5, 7, 18, 31])
+@pytest.mark.parametrize("n_blocks", [2, 3, 4, 5, 7, 18, 31])
 @pytest.mark.parametrize("extra", ["", "+add"])
-def test_parts_join_from_the_top_in_groups_that_share_them_out(n_parts, extra):
-    plan = trained(f"full{extra}+gradual", n_parts)
+def test_parts_join_from_the_top_in_groups_that_share_them_out(n_blocks, extra):
+    plan = trained(f"full{extra}+gradual", n_blocks)
     found = stages(plan)
-    assert len(found) == min(MOST_STAGES, n_parts)
+    assert len(found) == min(MOST_STAGES, n_blocks)
     assert found[-1] == actions(plan)
-    names = [f"p{i}" for i in range(n_parts)]
+    names = [f"p{i}" for i in range(n_blocks)]
     sizes = [len(tuned(stage)) for stage in found]
     assert sizes == sorted(set(sizes))
     for stage, size in zip(found, sizes, strict=True):
-        assert tuned(stage) == names[n_parts - size :]
-        assert [n for n in names if stage[n] == "frozen"] == names[: n_parts - size]
+        assert tuned(stage) == names[n_blocks - size :]
+        assert [n for n in names if stage[n] == "frozen"] == names[: n_blocks - size]
     joining = [b - a for a, b in zip([0, *sizes], sizes, strict=False)]
-    assert sum(joining) == n_parts
+    assert sum(joining) == n_blocks
     assert max(joining) - min(joining) <= 1
 
 
@@ -127,15 +127,15 @@ def test_stages_are_plans_that_can_be_followed():
     plan = trained("full+gradual", 9)
     record = network_facts(tuple(f"p{i}" for i in range(9))).record
     for stage in stages(plan):
-        parts = [
+        blocks = [
             replace(
-                part,
-                action=said(stage[part.name]),
-                rate=None if stage[part.name] == "frozen" else part.rate,
+                block,
+                action=said(stage[block.name]),
+                rate=None if stage[block.name] == "frozen" else block.rate,
             )
-            for part in plan.parts
+            for block in plan.blocks
         ]
-        check_plan(replace(plan, parts=tuple(parts)), record)
+        check_plan(replace(plan, blocks=tuple(blocks)), record)
 
 
 def test_the_actions_given_are_left_alone():
@@ -153,14 +153,14 @@ def test_the_actions_given_are_left_alone():
 
 @pytest.mark.parametrize("joined", [0, 1, 2, 3, 4])
 def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
-    plan = trained("full+gradual", n_parts=6)
+    plan = trained("full+gradual", n_blocks=6)
     done = carried_out(plan, joined)
-    moved = [p.name for p in done.parts if p.action.value == "tuned"]
+    moved = [p.name for p in done.blocks if p.action.value == "tuned"]
     last = stages(plan)[joined - 1] if joined else {}
     assert moved == tuned(last)
     assert done.is_trained == (joined > 0)
-    for part in done.parts:
-        assert (part.rate is None) == (part.action.value == "frozen" or not joined)
+    for block in done.blocks:
+        assert (block.rate is None) == (block.action.value == "frozen" or not joined)
 
 
 def test_a_plan_in_one_stage_was_carried_out_as_it_stands():

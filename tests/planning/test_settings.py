@@ -83,7 +83,7 @@ def test_every_path_that_may_be_set_is_tested():
 
 
 def test_a_rate_moves_the_parts_that_were_not_themselves_set():
-    found = apply_settings(FULL, ["training.rate=0.01", "part.top.rate=0.5"])
+    found = apply_settings(FULL, ["training.rate=0.01", "block.top.lr=0.5"])
     assert rates(found) == {
         "stem": 0.00422,
         "blocks.0": 0.00562,
@@ -91,9 +91,9 @@ def test_a_rate_moves_the_parts_that_were_not_themselves_set():
         "top": 0.5,
         "output": 0.01,
     }
-    top = found.parts[3].rate
+    top = found.blocks[3].rate
     assert (top.source, top.rule) == ("user", 0.01)
-    assert "0.01 x 0.75^3" in found.parts[0].rate.because
+    assert "0.01 x 0.75^3" in found.blocks[0].rate.because
     again = apply_settings(found, ["training.layer_decay=1"])
     assert rates(again) == {
         "stem": 0.01,
@@ -102,29 +102,29 @@ def test_a_rate_moves_the_parts_that_were_not_themselves_set():
         "top": 0.5,
         "output": 0.01,
     }
-    assert apply_settings(found, ["part.4.rate=0.2"]).parts[3].rate.rule == 0.01
+    assert apply_settings(found, ["block.4.lr=0.2"]).blocks[3].rate.rule == 0.01
 
 
 def test_an_action_brings_its_rate_and_takes_it_away():
-    frozen = apply_settings(FULL, ["part.stem.action=frozen"])
-    assert frozen.parts[0].rate is None
-    choice = frozen.parts[0].action
+    frozen = apply_settings(FULL, ["block.stem.action=frozen"])
+    assert frozen.blocks[0].rate is None
+    choice = frozen.blocks[0].action
     assert (choice.value, choice.source, choice.rule) == ("frozen", "user", "frozen")
-    tuned = apply_settings(LAST, ["part.blocks.0.action=tuned"])
+    tuned = apply_settings(LAST, ["block.blocks.0.action=tuned"])
     assert rates(tuned) == {**rates(LAST), "blocks.0": 0.000563}
-    low = apply_settings(LAST, ["part.top.action=low-rank", "training.rank=2"])
+    low = apply_settings(LAST, ["block.top.action=low-rank", "training.rank=2"])
     assert rates(low)["top"] == 0.003
-    own = apply_settings(LAST, ["part.stem.rate=0.1", "part.stem.action=tuned"])
+    own = apply_settings(LAST, ["block.stem.lr=0.1", "block.stem.action=tuned"])
     assert rates(own)["stem"] == 0.1
-    assert own.parts[0].rate.rule == 0.000422  # 0.001 x 0.75^3
+    assert own.blocks[0].rate.rule == 0.000422  # 0.001 x 0.75^3
 
 
 def test_beside_a_fresh_part_the_output_is_new_too():
-    found = apply_settings(LAST, ["part.top.action=fresh"])
+    found = apply_settings(LAST, ["block.top.action=fresh"])
     assert (rates(found)["top"], rates(found)["output"]) == (0.003, 0.003)
-    back = apply_settings(found, ["part.top.action=tuned"])
+    back = apply_settings(found, ["block.top.action=tuned"])
     assert rates(back) == rates(LAST)
-    scratch = apply_settings(plan_for("scratch"), ["part.stem.action=frozen"])
+    scratch = apply_settings(plan_for("scratch"), ["block.stem.action=frozen"])
     assert set(rates(scratch).values()) == {0.001}
 
 
@@ -166,17 +166,17 @@ def test_numbers_of_python_are_taken_as_it_writes_them():
 
 def test_a_name_comes_before_a_number():
     plan = plan_for("full", network=network_facts(("0", "1", "2")))
-    found = apply_settings(plan, ["part.1.rate=0.5", "part.3.rate=0.25"])
+    found = apply_settings(plan, ["block.1.lr=0.5", "block.3.lr=0.25"])
     assert (rates(found)["1"], rates(found)["2"]) == (0.5, 0.25)
 
 
 ORDERED = [
     "training.rate=0.01",
-    "part.top.rate=0.2",
-    "part.blocks.0.action=tuned",
-    "part.2.rate=0.3",
+    "block.top.lr=0.2",
+    "block.blocks.0.action=tuned",
+    "block.2.lr=0.3",
     "training.layer_decay=0.5",
-    "part.blocks.1.action=frozen",
+    "block.blocks.1.action=frozen",
     "training.optimizer=sgd",
 ]
 
@@ -200,7 +200,7 @@ def test_a_plan_that_trains_nothing_is_left_alone():
     assert respread(HEAD, range(5)) == HEAD
     head = apply_settings(HEAD, ["head.candidates=last", "input.size=64"])
     assert (head.head.candidates.value, head.input.size.value) == (("last",), 64)
-    assert head.parts == HEAD.parts
+    assert head.blocks == HEAD.blocks
 
 
 BAD = {
@@ -231,20 +231,20 @@ BAD = {
     "head.candidates=last,,late": "it takes words with commas between.",
     "input.rgb=red,green,blue": "it takes whole numbers with commas between, such as 3,2,1.",
     "training.rank=4": "no part is low-rank; add --strategy full+lora.",
-    "part.stem=frozen": "of a part there are part.NAME.action and part.NAME.rate.",
-    "part.stem.colour=3": "of a part there are part.NAME.action and part.NAME.rate.",
-    "part.rate=3": "of a part there are part.NAME.action and part.NAME.rate.",
-    "part.blocks.7.rate=1": "no part blocks.7; they are numbered 1 to 4 from the input; did you",
-    "part.xyzzy.rate=1": "numbered 1 to 4 from the input; by name they are stem to output.",
-    "part.5.rate=1": "there is no part 5; they are numbered 1 to 4 from the input",
-    "part.0.rate=1": "there is no part 0; they are numbered 1 to 4 from the input",
-    "part.stem.rate=1": "the part is frozen and has no rate; add --set part.stem.action=tuned.",
-    "part.top.rate=fast": "it takes a number, such as 0.001.",
-    "part.top.action=replaced": "a part of the start cannot be replaced; it can be frozen, tuned",
-    "part.top.action=added": "a part of the start cannot be added; it can be frozen, tuned",
-    "part.top.action=froze": "froze is no action; did you mean frozen?",
-    "part.top.action=melted!": "melted! is no action; there are frozen, tuned, low-rank, fresh.",
-    "part.output.action=frozen": "the output is always replaced; its rate can be set.",
+    "part.stem=frozen": "of a part there are block.NAME.action and block.NAME.lr.",
+    "part.stem.colour=3": "of a part there are block.NAME.action and block.NAME.lr.",
+    "part.rate=3": "of a part there are block.NAME.action and block.NAME.lr.",
+    "block.blocks.7.lr=1": "no part blocks.7; they are numbered 1 to 4 from the input; did you",
+    "block.xyzzy.lr=1": "numbered 1 to 4 from the input; by name they are stem to output.",
+    "block.5.lr=1": "there is no part 5; they are numbered 1 to 4 from the input",
+    "block.0.lr=1": "there is no part 0; they are numbered 1 to 4 from the input",
+    "block.stem.lr=1": "the part is frozen and has no rate; add --set block.stem.action=tuned.",
+    "block.top.lr=fast": "it takes a number, such as 0.001.",
+    "block.top.action=replaced": "a part of the start cannot be replaced; it can be frozen, tuned",
+    "block.top.action=added": "a part of the start cannot be added; it can be frozen, tuned",
+    "block.top.action=froze": "froze is no action; did you mean frozen?",
+    "block.top.action=melted!": "melted! is no action; there are frozen, tuned, low-rank, fresh.",
+    "block.output.action=frozen": "the output is always replaced; its rate can be set.",
 }
 
 
@@ -261,12 +261,12 @@ def test_a_bad_setting_is_named_with_its_cure(setting, says):
     [
         (["training.rate=1", "training.rate=1"], "--set training.rate is given twice; keep one."),
         (
-            ["part.4.rate=1", "part.top.rate=1"],
-            "--set part.top.rate is given twice, by name and by number; keep one.",
+            ["block.4.lr=1", "block.top.lr=1"],
+            "--set block.top.lr is given twice, by name and by number; keep one.",
         ),
         (
-            ["part.3.action=frozen", "part.4.action=frozen"],
-            "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead.",
+            ["block.3.action=frozen", "block.4.action=frozen"],
+            "--set block.NAME.action=frozen leaves no layer to train; use --strategy head instead.",
         ),
     ],
 )
@@ -279,8 +279,8 @@ def test_settings_that_do_not_go_together(settings, says):
 def test_added_layers_keep_their_action():
     plan = plan_for("add")
     with pytest.raises(PlanError, match=r"no other action; leave \+add away from --strategy"):
-        apply_settings(plan, ["part.added.action=frozen"])
-    assert rates(apply_settings(plan, ["part.added.rate=0.5"]))["added"] == 0.5
+        apply_settings(plan, ["block.added.action=frozen"])
+    assert rates(apply_settings(plan, ["block.added.lr=0.5"]))["added"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -288,8 +288,8 @@ def test_added_layers_keep_their_action():
     [
         "training.passes=900",
         "training.batch=8",
-        "part.top.action=tuned",
-        "part.output.rate=0.1",
+        "block.top.action=tuned",
+        "block.output.lr=0.1",
     ],
 )
 def test_training_cannot_be_set_where_nothing_is_trained(setting):
@@ -305,7 +305,7 @@ def test_an_input_that_is_no_square_cannot_be_set():
         apply_settings(plan, ["input.size=64"])
 
 
-@given(text=st.text(max_size=30), path=st.sampled_from([*PATHS, "part.top.rate", "part.9.x", "q"]))
+@given(text=st.text(max_size=30), path=st.sampled_from([*PATHS, "block.top.lr", "part.9.x", "q"]))
 def test_any_text_is_a_value_or_a_plan_error(text, path):
     for setting in (f"{path}={text}", text):
         try:
@@ -323,7 +323,7 @@ def test_numbers_are_read_as_python_writes_them(value):
 
 
 def test_settings_are_read_before_there_is_a_plan():
-    assert parse_settings(["input.size=64", " part.a.rate = 1=2 "]) == {
+    assert parse_settings(["input.size=64", " block.a.lr = 1=2 "]) == {
         "input.size": "64",
-        "part.a.rate": "1=2",
+        "block.a.lr": "1=2",
     }

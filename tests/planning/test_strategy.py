@@ -126,21 +126,21 @@ def test_a_wrong_strategy_is_named_with_the_right_one(text, says):
     assert "\n" not in str(caught.value)
 
 
-@given(n_parts=st.integers(1, 60), count=st.integers(0, 60))
-def test_depth_counts_from_either_end(n_parts, count):
-    for depth, tuned in (("last", count), ("frozen", n_parts - count)):
+@given(n_blocks=st.integers(1, 60), count=st.integers(0, 60))
+def test_depth_counts_from_either_end(n_blocks, count):
+    for depth, tuned in (("last", count), ("frozen", n_blocks - count)):
         strategy = Strategy(depth=depth, count=count)
-        if count <= n_parts:
-            assert n_tuned(strategy, n_parts) == tuned
+        if count <= n_blocks:
+            assert n_tuned(strategy, n_blocks) == tuned
         else:
             with pytest.raises(PlanError, match=r"the head apart; use (last|frozen|full)"):
-                n_tuned(strategy, n_parts)
-    assert n_tuned(parse("full"), n_parts) == n_tuned(parse("scratch"), n_parts) == n_parts
-    assert n_tuned(HEAD, n_parts) == 0
+                n_tuned(strategy, n_blocks)
+    assert n_tuned(parse("full"), n_blocks) == n_tuned(parse("scratch"), n_blocks) == n_blocks
+    assert n_tuned(HEAD, n_blocks) == 0
 
 
 @pytest.mark.parametrize(
-    ("text", "n_parts", "says"),
+    ("text", "n_blocks", "says"),
     [
         (
             "last:40",
@@ -178,9 +178,9 @@ def test_depth_counts_from_either_end(n_parts, count):
         ),
     ],
 )
-def test_a_network_that_is_too_short_is_named(text, n_parts, says):
+def test_a_network_that_is_too_short_is_named(text, n_blocks, says):
     with pytest.raises(PlanError) as caught:
-        n_tuned(parse(text), n_parts, "lite0")
+        n_tuned(parse(text), n_blocks, "lite0")
     assert str(caught.value) == says
 
 
@@ -220,37 +220,37 @@ def test_auto_follows_the_verdict_and_a_wish_is_followed(text, verdict, becomes)
     assert word(resolve(parse(text), verdict, 18)) == becomes
 
 
-@given(strategy=strategies(), n_parts=st.integers(1, 30))
-def test_what_is_resolved_has_a_depth_that_fits(strategy, n_parts):
+@given(strategy=strategies(), n_blocks=st.integers(1, 30))
+def test_what_is_resolved_has_a_depth_that_fits(strategy, n_blocks):
     try:
-        found = resolve(strategy, "deeper", n_parts)
+        found = resolve(strategy, "deeper", n_blocks)
     except PlanError:
         is_single = "gradual" in strategy.extras and (
-            n_parts == 1 or (strategy.depth, strategy.count) == ("frozen", n_parts - 1)
+            n_blocks == 1 or (strategy.depth, strategy.count) == ("frozen", n_blocks - 1)
         )
-        is_idle = (strategy.depth, strategy.count) == ("frozen", n_parts)
-        assert strategy.count > n_parts or is_idle or is_single
+        is_idle = (strategy.depth, strategy.count) == ("frozen", n_blocks)
+        assert strategy.count > n_blocks or is_idle or is_single
         return
     assert found.depth != "auto"
-    assert 0 <= n_tuned(found, n_parts) <= n_parts
+    assert 0 <= n_tuned(found, n_blocks) <= n_blocks
     assert found.extras == strategy.extras
 
 
-@pytest.mark.parametrize("n_parts", [2, 3, 5])
-def test_gradual_without_a_depth_takes_two_parts_where_a_third_is_fewer(n_parts):
-    assert word(resolve(parse("auto+gradual"), None, n_parts)) == "last:2+gradual"
+@pytest.mark.parametrize("n_blocks", [2, 3, 5])
+def test_gradual_without_a_depth_takes_two_parts_where_a_third_is_fewer(n_blocks):
+    assert word(resolve(parse("auto+gradual"), None, n_blocks)) == "last:2+gradual"
 
 
-@given(strategy=strategies(), n_parts=st.integers(1, 30))
-def test_the_word_of_the_parts_of_a_strategy_does_the_same(strategy, n_parts):
+@given(strategy=strategies(), n_blocks=st.integers(1, 30))
+def test_the_word_of_the_parts_of_a_strategy_does_the_same(strategy, n_blocks):
     try:
-        given = resolve(strategy, None, n_parts)
+        given = resolve(strategy, None, n_blocks)
     except PlanError:
         return
     above = ["added", "replaced"] if "add" in given.extras else ["replaced"]
-    found = word_of([*body_actions(given, "x" * n_parts), *above])
+    found = word_of([*body_actions(given, "x" * n_blocks), *above])
     assert found is not None
-    assert body_actions(found, "x" * n_parts) == body_actions(given, "x" * n_parts)
+    assert body_actions(found, "x" * n_blocks) == body_actions(given, "x" * n_blocks)
     assert found.extras == given.extras - {"gradual"}
     assert (found.depth == "scratch") == (given.depth == "scratch")
 

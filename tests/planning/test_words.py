@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from plans import actions, network_facts, plan_for, rates, said, with_part
+from plans import actions, network_facts, plan_for, rates, said, with_block
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.words import gave_up, in_words, own_choices, runs
 
@@ -32,12 +32,12 @@ def plan(strategy, names=NAMES, **wishes):
 
 
 @pytest.mark.parametrize("strategy", WORDS)
-@pytest.mark.parametrize("n_parts", [4, 18])
-def test_every_part_is_told_once_with_its_action_and_within_its_rates(strategy, n_parts):
-    made = plan(strategy, NAMES[:n_parts])
+@pytest.mark.parametrize("n_blocks", [4, 18])
+def test_every_part_is_told_once_with_its_action_and_within_its_rates(strategy, n_blocks):
+    made = plan(strategy, NAMES[:n_blocks])
     found = [*runs(made)]
     told = [name for run in found for name in run.names]
-    assert told == [part.name for part in made.parts if part.name != "output"]
+    assert told == [block.name for block in made.blocks if block.name != "output"]
     assert [(run.first, run.last) for run in found] == [
         (told.index(run.names[0]) + 1, told.index(run.names[-1]) + 1) for run in found
     ]
@@ -76,7 +76,7 @@ def test_a_network_of_one_part_is_called_the_network():
 
 def test_neighbours_are_told_apart_by_what_is_done_to_them():
     made = plan("full", NAMES[:5], lr=0.01)
-    made = with_part(made, 2, action=said("frozen"), rate=None)
+    made = with_block(made, 2, action=said("frozen"), rate=None)
     assert [(run.layers, run.action) for run in runs(made)] == [
         ("1–2", "tuned"),
         ("3", "frozen"),
@@ -88,9 +88,9 @@ def test_neighbours_are_told_apart_by_what_is_done_to_them():
 
 def test_every_block_that_is_added_is_counted():
     made = plan("head+add", NAMES[:2])
-    (block,) = [part for part in made.parts if part.name == "added"]
-    two = (*made.parts[:3], replace(block, name="added#2"), made.parts[-1])
-    assert in_words(replace(made, parts=two)) == (
+    (block,) = [block for block in made.blocks if block.name == "added"]
+    two = (*made.blocks[:3], replace(block, name="added#2"), made.blocks[-1])
+    assert in_words(replace(made, blocks=two)) == (
         "Layers 1–2 frozen · 2 layer blocks added at 0.003"
     )
 
@@ -114,7 +114,7 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
     made = plan("last:2", NAMES[:4], lr=0.002, seed=3, given={"seed"})
     made = apply_settings(
         made,
-        ["training.passes=900", "part.p3.rate=0.5", "part.p0.action=tuned", "head.penalties=0.1,1"],
+        ["training.passes=900", "block.p3.lr=0.5", "block.p0.action=tuned", "head.penalties=0.1,1"],
     )
     found = dict(line.split(" = ", 1) for line in own_choices(made))
     assert found == {
@@ -123,8 +123,8 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
         "training.seed": "3; the rule: 0",
         "training.passes": "900; the rule: 3000",
         "head.penalties": "0.1, 1; the rule: 0.01, 0.03, 0.1, 0.3, 1, 3, 10",
-        "part.p3.rate": "0.5; the rule: 0.002",
-        "part.p0.action": "tuned; the rule: frozen",
+        "block.p3.lr": "0.5; the rule: 0.002",
+        "block.p0.action": "tuned; the rule: frozen",
     }
 
 

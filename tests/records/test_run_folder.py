@@ -84,13 +84,13 @@ def test_a_choice_keeps_the_kind_of_its_value(value):
 
 
 def test_keys_of_a_later_version_are_ignored_and_missing_ones_are_not():
-    assert from_plain(FeatureLayer, {"part": 1, "pool": "avg", "later": 3}) == FeatureLayer(
-        part=1, pool="avg"
+    assert from_plain(FeatureLayer, {"block": 1, "pool": "avg", "later": 3}) == FeatureLayer(
+        block=1, pool="avg"
     )
     with pytest.raises(KeyError):
-        from_plain(FeatureLayer, {"part": 1})
+        from_plain(FeatureLayer, {"block": 1})
     with pytest.raises(ValueError, match="'max' is not one of avg, grid2, first, neck"):
-        from_plain(FeatureLayer, {"part": 1, "pool": "max"})
+        from_plain(FeatureLayer, {"block": 1, "pool": "max"})
 
 
 # ---- files -------------------------------------------------------------------------------
@@ -121,13 +121,13 @@ def test_what_is_no_number_is_never_written(tmp_path):
 def test_json_is_utf8_and_ends_in_a_line(tmp_path):
     write_json(tmp_path / "a.json", {"klasse": "größe"})
     assert (tmp_path / "a.json").read_bytes() == '{\n  "klasse": "größe"\n}\n'.encode()
-    write_json_lines(tmp_path / "b.jsonl", [FeatureLayer(part=1, pool="avg"), {"a": (1, 2)}])
-    written = '{"part": 1, "pool": "avg", "of": ""}\n{"a": [1, 2]}\n'
+    write_json_lines(tmp_path / "b.jsonl", [FeatureLayer(block=1, pool="avg"), {"a": (1, 2)}])
+    written = '{"block": 1, "pool": "avg", "of": ""}\n{"a": [1, 2]}\n'
     assert (tmp_path / "b.jsonl").read_text() == written
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "null", '{"part": 1}', '{"part": 1, "pool": 2}']
+    "text", ["", "{", "[]", "3", "null", '{"block": 1}', '{"block": 1, "pool": 2}']
 )
 def test_a_damaged_file_is_named_in_one_line(tmp_path, text):
     (tmp_path / "tap.json").write_text(text)

@@ -96,7 +96,7 @@ def test_a_plan_is_a_table_of_paths():
         rule = false
         [head.penalties]
         value = [0.1, 1.0]
-        [[part]]
+        [[block]]
         name = "blocks.0"
         action = { value = "tuned" }
         rate = { value = 1e-4 }
@@ -105,6 +105,6 @@ def test_a_plan_is_a_table_of_paths():
         "base": "lite0",
         "training.flip": True,
         "head.penalties": "0.1,1.0",
-        "part.blocks.0.action": "tuned",
-        "part.blocks.0.rate": 1e-4,
+        "block.blocks.0.action": "tuned",
+        "block.blocks.0.lr": 1e-4,
     }

@@ -26,7 +26,7 @@ from warmstart.features.batches import normalised
 from warmstart.features.extraction import extract_features
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.preprocessing import load_image
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -43,9 +43,9 @@ def wish_for(collection, **options):
 def by_hand(collection, base):
     """Features of all images, one after the other, with plain torch."""
     prep = base.record.preprocessing
-    parts = cut(base.module, prep)
-    last = taps(parts.record)[-1]
-    tapped = FeatureExtractor(parts, [last])
+    blocks = cut(base.module, prep)
+    last = feature_layers(blocks.record)[-1]
+    tapped = FeatureExtractor(blocks, [last])
     pixels = [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     with torch.inference_mode():
         return last, tapped(normalised(np.stack(pixels), prep))[0].numpy()
@@ -61,9 +61,9 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     base = load(network(), preprocessing=PREP, inputs=wish)
     look = drain(extract_features(collection, base))
     assert not look.unreadable
-    tap, slow = by_hand(collection, base)
+    layer, slow = by_hand(collection, base)
     np.testing.assert_allclose(
-        look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
+        look.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
     )
     seen = look.glances(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
@@ -86,9 +86,9 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
     base = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
     look = drain(extract_features(collection, base))
     assert not look.unreadable
-    tap, slow = by_hand(collection, base)
+    layer, slow = by_hand(collection, base)
     np.testing.assert_allclose(
-        look.features.read(collection.record.examples, tap), slow, rtol=1e-3, atol=1e-4
+        look.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
     )
     training_data = training_dataset(collection, look, base.record, "balanced", 0)
     probe = open_probe(training_data)

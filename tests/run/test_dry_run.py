@@ -16,7 +16,7 @@ from tiny import PREP, bytes_of, fit, network
 from warmstart.cli.fit import plan_text
 from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.events import drain, follow
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import cut
 from warmstart.planning.plan_file import open_plan
@@ -236,8 +236,8 @@ def test_an_image_that_cannot_be_read_is_left_out_as_fit_does(pictures):
 @pytest.fixture
 def bench(pictures):
     collection = collect(pictures)
-    parts = cut(network(), PREP)
-    return Bench(parts, taps(parts.record), collection, arrange(collection.record), PREP)
+    blocks = cut(network(), PREP)
+    return Bench(blocks, feature_layers(blocks.record), collection, arrange(collection.record), PREP)
 
 
 def plan_of(pictures, strategy):
@@ -280,11 +280,11 @@ def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monke
     asked, plan = [], plan_of(pictures, "full+gradual")
 
     def steps(bench, plan, chosen):
-        asked.append([p.name for p in plan.parts if p.action.value == "tuned"])
+        asked.append([p.name for p in plan.blocks if p.action.value == "tuned"])
         return float(len(asked[-1]))
 
     monkeypatch.setattr(forecast, "_steps", steps)
-    names = [part.name for part in plan.parts[:-1]]
+    names = [block.name for block in plan.blocks[:-1]]
     assert forecast._training(bench, plan) == (len(names) + 1) / 2
     assert asked == [names, names[-1:]]
 

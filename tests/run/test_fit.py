@@ -134,8 +134,8 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert (summary["estimate"]["n"], summary["estimate"]["method"]) == (36, "nested-cv")
     assert summary["test"].keys() == {field.name for field in fields(Scores)}
     assert summary["test"]["n"] == 15
-    for part in (summary["estimate"], {**summary["test"], "value": summary["test"]["accuracy"]}):
-        assert 0 <= part["low"] <= part["value"] <= part["high"] <= 1
+    for block in (summary["estimate"], {**summary["test"], "value": summary["test"]["accuracy"]}):
+        assert 0 <= block["low"] <= block["value"] <= block["high"] <= 1
     assert summary["data"] == {
         **dict.fromkeys(("unreadable", "duplicates", "leaks"), 0),
         "train": 36,
@@ -153,8 +153,8 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["findings"][0].keys() == {"kind", "sentence", "items"}
     stages = {"read", "look", "check", "plan", "head", "tune", "evaluate", "deliver", "total"}
     assert summary["seconds"].keys() == stages
-    parts = sum(value for name, value in summary["seconds"].items() if name != "total")
-    assert parts <= summary["seconds"]["total"] + 0.01
+    blocks = sum(value for name, value in summary["seconds"].items() if name != "total")
+    assert blocks <= summary["seconds"]["total"] + 0.01
     assert summary["peak_rss_mb"] > 50
 
 
@@ -189,10 +189,10 @@ def test_the_plan_can_be_read_and_leaves_nothing_to_be_decided(finished):
     assert plan["format"] == 1
     assert '"auto"' not in text
     names = [
-        part["name"] for part in json.loads((finished.path / "network.json").read_text())["parts"]
+        block["name"] for block in json.loads((finished.path / "network.json").read_text())["blocks"]
     ]
-    assert [part["name"] for part in plan["part"]] == [*names, "output"]
-    assert {part["action"]["value"] for part in plan["part"][:-1]} == {"frozen"}
+    assert [block["name"] for block in plan["block"]] == [*names, "output"]
+    assert {block["action"]["value"] for block in plan["block"][:-1]} == {"frozen"}
     assert finished.plan.strategy.value == plan["strategy"]["value"] == "head"
 
 
@@ -574,7 +574,7 @@ def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_in_the_look_is_an_interruption(pictures, tmp_path, monkeypatch):
-    def full(cache_file, hashes, taps):
+    def full(cache_file, hashes, feature_layers):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:

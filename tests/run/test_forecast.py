@@ -28,7 +28,7 @@ def bench(pictures):
     """What a forecast is measured on."""
     collection = collect(pictures)
     seen = survey(collection, load(network(), preprocessing=PREP))
-    return Bench(seen.network, seen.taps, collection, arrange(collection.record), PREP)
+    return Bench(seen.network, seen.feature_layers, collection, arrange(collection.record), PREP)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatc
 
 
 def test_or_as_it_was_when_it_was_measured(bench, plan):
-    work = work_of(bench.network.record, PREP, len(bench.taps))
+    work = work_of(bench.network.record, PREP, len(bench.feature_layers))
     engine_speeds.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)

@@ -121,7 +121,7 @@ def test_minutes_are_a_number_above_0(pictures, minutes):
 def test_what_is_left_is_shared_among_the_trainings_that_are_left():
     now = time.perf_counter()
     allowance = Allowance(now + 100.0)
-    shares = [allowance.share(part) - now for part in (0.25, 0.5, 1.0)]
+    shares = [allowance.share(block) - now for block in (0.25, 0.5, 1.0)]
     assert shares == pytest.approx([25.0, 50.0, 100.0], abs=1.0)
     assert Allowance(now - 5.0).share(0.3) == pytest.approx(now, abs=1.0)  # over: as soon as it can
     assert Allowance().share(0.3) is None

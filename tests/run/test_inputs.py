@@ -112,12 +112,12 @@ def test_a_plan_for_bands_is_refused_for_pictures(photos):
         (asked(), False),
         (asked(strategy="full"), True),
         (asked(strategy="last:99"), False),
-        (asked("part.1.action=tuned", strategy="last:1"), True),
-        (asked("part.1.action=fresh", strategy="last:1"), True),
-        (asked("part.1.action=frozen", strategy="full"), False),
-        (asked("part.2.action=tuned", strategy="last:1"), False),
+        (asked("block.1.action=tuned", strategy="last:1"), True),
+        (asked("block.1.action=fresh", strategy="last:1"), True),
+        (asked("block.1.action=frozen", strategy="full"), False),
+        (asked("block.2.action=tuned", strategy="last:1"), False),
         (asked(plan=kept(), given=frozenset()), False),
-        (asked("part.1.action=tuned", plan=kept(), given=frozenset()), True),
+        (asked("block.1.action=tuned", plan=kept(), given=frozenset()), True),
     ],
 )
 def test_the_first_part_may_be_set_by_its_number(photos, request_, is_tuned):
@@ -127,10 +127,10 @@ def test_the_first_part_may_be_set_by_its_number(photos, request_, is_tuned):
 def test_parts_set_by_name_are_told(photos):
     wish = input_wish(
         asked(
-            "part.first.action=tuned",
-            "part.a.b.action=frozen",
-            "part.a.rate=0.1",
-            "part.1.action=tuned",
+            "block.first.action=tuned",
+            "block.a.b.action=frozen",
+            "block.a.lr=0.1",
+            "block.1.action=tuned",
         ),
         photos,
     )
@@ -139,7 +139,7 @@ def test_parts_set_by_name_are_told(photos):
 
 @pytest.mark.parametrize("name", ["1", "first"])
 def test_new_channels_begin_at_zero_where_the_first_part_is_set_to_learn(fields, name):
-    request = asked(f"part.{name}.action=tuned", strategy="last:1")
+    request = asked(f"block.{name}.action=tuned", strategy="last:1")
     base = open_base(network(), None, PREP, input_wish(request, fields))
     assert (base.module.first.weight[:, 3:] == 0).all()
 
@@ -156,8 +156,8 @@ def facts_of(base, drawn):
 
 def test_a_part_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
     base = load(network(), preprocessing=PREP)
-    parts = [part.name for part in cut(base.module, PREP).parts]
-    assert parts == ["first", "second"]
+    blocks = [block.name for block in cut(base.module, PREP).blocks]
+    assert blocks == ["first", "second"]
     for drawn, fresh, touched in (
         ((), set(), set()),
         (("first.bias",), set(), {"first"}),
@@ -176,7 +176,7 @@ def test_a_random_neck_counts_as_the_last_part():
     base = load(module, preprocessing=replace(PREP, size=(64, 64), resize=64))
     network_ = cut(base.module, base.record.preprocessing)
     assert network_.owners["head.norm.weight"] == "neck"
-    last = network_.parts[-1].name
+    last = network_.blocks[-1].name
     facts = facts_of(base, ["head.norm.bias"])
     assert (facts.fresh, facts.touched) == (frozenset(), {last})
     owned = [name for name, owner in network_.owners.items() if owner in (last, "neck")]

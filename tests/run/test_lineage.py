@@ -227,7 +227,7 @@ def test_layers_that_a_run_added_are_parts_of_its_network(first, tmp_path):
     assert base.record.added == (hidden,)
     run = fit(tmp_path / "data-added", base=added.path, preprocessing=None, out=tmp_path / "run")
     assert record_of(run.path).added == (hidden,)
-    assert [part.name for part in run.plan.parts][-2:] == ["added", "output"]
+    assert [block.name for block in run.plan.blocks][-2:] == ["added", "output"]
     before, after = (load_file(r.path / "model" / "model.safetensors") for r in (added, run))
     names = [name for name in before if name.startswith("trunk.")]
     assert any("added" in name for name in names)

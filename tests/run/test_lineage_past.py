@@ -70,7 +70,7 @@ def test_copies_are_found_and_other_pictures_are_not():
         frozenset(),
         True,
         known,
-        (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="avg")),
+        (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     )
     limit, rng = limit_of(points), np.random.default_rng(1)
     aside = rng.normal(size=(700, 6))
@@ -81,9 +81,9 @@ def test_copies_are_found_and_other_pictures_are_not():
     features = moved / scale + offset
     examples = [example(str(row), "0" * 64) for row in range(701)]
 
-    def read(part):
-        rows = [int(e.id) for e in part]
-        return lambda tap: features[rows, :2] if tap.part == 1 else features[rows, 2:]
+    def read(block):
+        rows = [int(e.id) for e in block]
+        return lambda layer: features[rows, :2] if layer.block == 1 else features[rows, 2:]
 
     found = [int(e.id) for e in past.alike(examples, read)]
     assert found == np.flatnonzero(nearest < limit).tolist()

@@ -17,7 +17,7 @@ from plans import (
     rates,
     refusal,
     said,
-    with_part,
+    with_block,
 )
 from tiny import PREP, network
 from warmstart.errors import PlanError
@@ -211,7 +211,7 @@ def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, chang
 
 
 def test_a_rate_that_was_typed_moves_every_part_that_the_file_left_to_the_rule():
-    plan = apply_settings(file_plan("full"), ["part.stem.rate=0.5"])
+    plan = apply_settings(file_plan("full"), ["block.stem.lr=0.5"])
     found = rates(made(plan=plan, lr=0.02))
     assert found["stem"] == 0.5
     assert found["top"] == found["output"] == 0.02
@@ -219,7 +219,7 @@ def test_a_rate_that_was_typed_moves_every_part_that_the_file_left_to_the_rule()
 
 
 def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
-    plan = with_part(file_plan("last:2"), 0, action=said("tuned"), rate=said(0.1))
+    plan = with_block(file_plan("last:2"), 0, action=said("tuned"), rate=said(0.1))
     found = made(plan=plan, strategy="last:1")
     assert [*actions(found).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
     assert (found.strategy.value, found.strategy.source) == ("last:1", "user")
@@ -228,7 +228,7 @@ def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
 
 def test_single_values_win_over_the_file_part_by_part():
     plan = file_plan("last:2")
-    settings = ("part.top.rate=0.5", "part.1.action=tuned", "part.blocks.1.action=frozen")
+    settings = ("block.top.lr=0.5", "block.1.action=tuned", "block.blocks.1.action=frozen")
     found = made(plan=plan, settings=settings)
     assert [*actions(found).values()] == ["tuned", "frozen", "frozen", "tuned", "replaced"]
     assert rates(found)["top"] == 0.5
@@ -236,7 +236,7 @@ def test_single_values_win_over_the_file_part_by_part():
 
 
 def test_a_strategy_that_the_parts_outgrew_takes_their_name():
-    plan = made(plan=file_plan("last:2"), settings=("part.2.action=tuned",))
+    plan = made(plan=file_plan("last:2"), settings=("block.2.action=tuned",))
     assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
     assert made(plan=plan) == plan
     edited = replace(file_plan("last:2"), strategy=said("scratch"))
@@ -247,7 +247,7 @@ def test_rules_decide_what_neither_says():
     plain = made(strategy="last:2")
     assert plain.training.passes.source == "rule"
     assert plain.training.seed.source == "rule"
-    assert {part.action.source for part in plain.parts[:-1]} == {"user"}
+    assert {block.action.source for block in plain.blocks[:-1]} == {"user"}
     more = replace(FACTS, n=4000, n_groups=4000)
     assert made(more, strategy="last:2").training.passes.value > plain.training.passes.value
 
@@ -307,7 +307,7 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
             "training.folds 0; it is a whole",
         ),
         ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
-        ({"strategy": "scratch", "settings": ("part.1.action=frozen",)}, "write strategy full"),
+        ({"strategy": "scratch", "settings": ("block.1.action=frozen",)}, "write strategy full"),
         ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
         ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
         ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
@@ -335,11 +335,11 @@ def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
 def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
     base = replace(load(network(), preprocessing=PREP), stream=stream)
-    n_parts = len(partition_base(base).record.parts)
-    found = run_plan.kept_part(Request(data=None, strategy=strategy), base, n)
-    assert found == (n_parts - cut if cut else 0)
+    n_blocks = len(partition_base(base).record.blocks)
+    found = run_plan.kept_block(Request(data=None, strategy=strategy), base, n)
+    assert found == (n_blocks - cut if cut else 0)
     if cut and strategy.startswith("last"):
         plan = plan_for(strategy)
         assert (
-            run_plan.kept_part(Request(data=None, plan=plan, given=frozenset()), base, n) == found
+            run_plan.kept_block(Request(data=None, plan=plan, given=frozenset()), base, n) == found
         )

@@ -126,8 +126,8 @@ def test_time_is_counted_over_all_processes(place):
     (run / "progress.jsonl").write_text("\n".join([json.dumps(first), *log[1:]]) + "\n")
     summary = warmstart.resume(run).summary
     assert 100 < summary.seconds["read"] < 160
-    parts = sum(value for name, value in summary.seconds.items() if name != "total")
-    assert parts <= summary.seconds["total"] + 0.01
+    blocks = sum(value for name, value in summary.seconds.items() if name != "total")
+    assert blocks <= summary.seconds["total"] + 0.01
     assert summary.seconds["total"] < 200
 
 

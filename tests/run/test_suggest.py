@@ -77,8 +77,8 @@ def test_the_model_is_in_more_doubt_about_them_than_about_most(finished, inbox):
 
 def test_the_same_images_give_the_same_answer_however_they_are_named(finished, inbox):
     whole = drain(suggest(finished.path, [str(inbox)], count=4))
-    parts = [str(inbox / name) for name in ("a", "b", "c")]
-    assert drain(suggest(finished.path, parts, count=4)).suggestions == whole.suggestions
+    blocks = [str(inbox / name) for name in ("a", "b", "c")]
+    assert drain(suggest(finished.path, blocks, count=4)).suggestions == whole.suggestions
 
 
 def test_fewer_images_than_asked_for_are_all_given(finished, inbox):

@@ -34,7 +34,7 @@ PLAN = """
 value = "lite0"
 [training.rate]
 value = 3e-4
-[[part]]
+[[block]]
 name = "blocks.0"
 action = { value = "tuned" }
 """
@@ -140,7 +140,7 @@ def test_tensorboard_holds_every_curve(run):
     assert found["guard/stuck"] == [(5, 1.0)]
     assert found["result/accuracy"] == [(65, pytest.approx(0.86))]
     (table,) = (run / "track").rglob("hparams.yml")
-    assert "part.blocks.0.action: tuned" in table.read_text()
+    assert "block.blocks.0.action: tuned" in table.read_text()
 
 
 def test_without_trackers_nothing_is_done(run):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tiny import KINDS, PREP, network
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.serving.serve import cells_for, covers, occlusion
@@ -18,8 +18,8 @@ GREY = np.uint8([128, 128, 128])
 def model_of(kind, depths):
     """A random network under a random head that listens to its last, or to all its taps."""
     parted = cut(network(kind), PREP)
-    wanted = taps(parted.record) if depths == "many" else taps(parted.record)[-1:]
-    width = sum(tap_width(parted.record, tap) for tap in wanted)
+    wanted = feature_layers(parted.record) if depths == "many" else feature_layers(parted.record)[-1:]
+    width = sum(layer_width(parted.record, layer) for layer in wanted)
     drawn = torch.Generator().manual_seed(0)
     weight = torch.randn(4, width, generator=drawn) / width**0.5
     return assemble(parted, wanted, weight, torch.zeros(4))

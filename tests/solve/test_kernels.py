@@ -15,8 +15,8 @@ def draw(n, d, seed):
 @given(st.integers(3, 30), st.integers(1, 60), st.integers(0, 1000), st.floats(0.01, 100))
 def test_a_kernel_does_not_see_the_units_of_its_features(n, d, seed, unit):
     features = draw(n, d, seed)
-    taps = {"a": features, "b": features * np.float32(unit) + np.float32(unit)}
-    made = kernels.mixed_kernels(taps.items(), {"x": {"a": 1.0}, "y": {"b": 1.0}})
+    feature_layers = {"a": features, "b": features * np.float32(unit) + np.float32(unit)}
+    made = kernels.mixed_kernels(feature_layers.items(), {"x": {"a": 1.0}, "y": {"b": 1.0}})
     np.testing.assert_allclose(made["x"], made["y"], rtol=1e-2, atol=1e-3)
     assert np.diag(centred(made["x"])).mean() == pytest.approx(1.0, rel=1e-4)
 

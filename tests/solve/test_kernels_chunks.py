@@ -13,16 +13,16 @@ class Few:
     def __init__(self, features, cuts):
         self.features, self.cuts = features, cuts
 
-    def __call__(self, tap):
+    def __call__(self, layer):
         raise AssertionError("all rows were asked for")
 
     def some(self, rows):
-        return Few({tap: values[rows] for tap, values in self.features.items()}, ())
+        return Few({layer: values[rows] for layer, values in self.features.items()}, ())
 
-    def chunks(self, taps):
-        parts = [np.split(self.features[tap], self.cuts) for tap in taps]
+    def chunks(self, feature_layers):
+        parts = [np.split(self.features[layer], self.cuts) for layer in feature_layers]
         for part in zip(*parts, strict=True):
-            yield dict(zip(taps, part, strict=True))
+            yield dict(zip(feature_layers, part, strict=True))
 
 
 def make(n, seed=0):
@@ -38,10 +38,10 @@ def make(n, seed=0):
 def test_scalings_are_the_same_to_the_last_bit(n, cuts):
     features = make(n, seed=n)
     found = fit_scalings(Few(features, sorted(min(cut, n) for cut in cuts)), ["a", "b"])
-    for tap, values in features.items():
+    for layer, values in features.items():
         expected = fit_scaling(values)
-        np.testing.assert_array_equal(found[tap].offset, expected.offset)
-        np.testing.assert_array_equal(found[tap].scale, expected.scale)
+        np.testing.assert_array_equal(found[layer].offset, expected.offset)
+        np.testing.assert_array_equal(found[layer].scale, expected.scale)
 
 
 def test_any_function_is_a_source():
@@ -50,8 +50,8 @@ def test_any_function_is_a_source():
     np.testing.assert_array_equal(whole["b"], features["b"])
     rows = np.array([4, 0, 4])
     np.testing.assert_array_equal(some(features.__getitem__, rows)("a"), features["a"][rows])
-    for tap, scaling in fit_scalings(features.__getitem__, ["b"]).items():
-        np.testing.assert_array_equal(scaling.offset, fit_scaling(features[tap]).offset)
+    for layer, scaling in fit_scalings(features.__getitem__, ["b"]).items():
+        np.testing.assert_array_equal(scaling.offset, fit_scaling(features[layer]).offset)
 
 
 def test_a_source_that_can_is_asked_for_parts():

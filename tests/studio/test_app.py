@@ -225,10 +225,10 @@ def test_a_picture_that_comes_again_goes_where_it_is_put_now(studio):
     (id,) = studio.send(("a.png", png())).json["added"]
     studio.post("/api/undo")
     body, kind = form([("a.png", png())])
-    path = "/api/pictures?label=dog&part=test"
+    path = "/api/pictures?label=dog&split=test"
     got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
     assert got.json["added"] == [id]
-    assert studio.project.pictures[id].part == "test"
+    assert studio.project.pictures[id].split == "test"
     known = studio.send(("b.png", png()), label="cat").json["known"]
     assert known == [{"name": "b.png", "id": id, "label": "dog"}]
 
@@ -412,19 +412,19 @@ def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
     found.close()
 
 
-@pytest.mark.parametrize(("part", "expected"), [("test", "test"), ("holdout", "val")])
-def test_pictures_may_be_kept_out_of_the_learning(studio, part, expected):
+@pytest.mark.parametrize(("split", "expected"), [("test", "test"), ("holdout", "val")])
+def test_pictures_may_be_kept_out_of_the_learning(studio, split, expected):
     body, kind = form([("a.png", png())])
-    path = f"/api/pictures?label=cat&part={part}"
+    path = f"/api/pictures?label=cat&split={split}"
     got = studio.server.ask("POST", path, body, content_type=kind, cookie=studio.cookie)
-    assert studio.project.pictures[got.json["added"][0]].part == part
+    assert studio.project.pictures[got.json["added"][0]].split == split
     assert (
         table_of(studio.project.board, studio.project.pictures)
         .splitlines()[1]
         .endswith(f",cat,{expected}")
     )
     bad = studio.server.ask(
-        "POST", "/api/pictures?label=cat&part=other", body, content_type=kind, cookie=studio.cookie
+        "POST", "/api/pictures?label=cat&split=other", body, content_type=kind, cookie=studio.cookie
     )
     assert bad.status == 422
 

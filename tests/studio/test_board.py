@@ -117,8 +117,8 @@ def test_classes_are_not_made_twice_nor_found_where_there_are_none():
 
 
 def test_what_can_be_learnt_from():
-    def picture(id, part="train"):
-        return BoardPicture(id=id, name=id, file=id, sha256=id, width=1, height=1, part=part)
+    def picture(id, split="train"):
+        return BoardPicture(id=id, name=id, file=id, sha256=id, width=1, height=1, split=split)
 
     pictures = {id: picture(id) for id in "abcd"} | {"t": picture("t", "test")}
     two = {"a": "cat", "b": "cat", "c": "dog", "d": "dog"}

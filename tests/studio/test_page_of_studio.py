@@ -286,7 +286,7 @@ def test_a_folder_with_parts_is_divided_as_it_was(browser, data, tmp_path):
         choose(page, page.get_by_role("button", name="Choose folders"), root)
         expect(page.locator("#undo")).to_have_text("Undo: added 40 pictures")
         assert project.board.classes == ("blue", "red")
-        assert sorted(one.part for one in project.pictures.values()).count("test") == 4
+        assert sorted(one.split for one in project.pictures.values()).count("test") == 4
 
 
 def test_what_is_shown_once_is_shown_again(browser, data, tmp_path):

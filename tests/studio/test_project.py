@@ -13,7 +13,7 @@ from warmstart.studio.board import Board, labelled, renamed, with_class, without
 from warmstart.studio.project import Arrived, Project, append, id_of, n_changed, read_lines
 
 
-def arrived(number, part="train", group=None):
+def arrived(number, split="train", group=None):
     payload = png((number, 0, 0))
     return Arrived(
         name=f"{number}.png",
@@ -21,7 +21,7 @@ def arrived(number, part="train", group=None):
         suffix=".png",
         width=20,
         height=20,
-        part=part,
+        split=split,
         group=group,
     )
 
@@ -234,9 +234,9 @@ def test_its_name_is_kept(project):
 
 def test_a_picture_off_the_board_may_change_its_part(project):
     (one,) = project.keep([arrived(1)])
-    project.set_part(one.id, "test")
+    project.set_split(one.id, "test")
     found = again(project)
-    assert found.pictures[one.id].part == "test"
+    assert found.pictures[one.id].split == "test"
     assert len(found.known(png((1, 0, 0)))) == 1
     found.close()
 

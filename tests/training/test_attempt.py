@@ -75,7 +75,7 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
         for group in optimizer.param_groups:
             group["lr"] = rate
         places = made.rows[rows]
-        (images,) = room.source.batch(places, 1 + visits % 2, begun.taps)
+        (images,) = room.source.batch(places, 1 + visits % 2, begun.feature_layers)
         loss = nn.functional.cross_entropy(model(images), room.targets(places))
         optimizer.zero_grad()
         loss.backward()
@@ -102,7 +102,7 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     taught, _ = learnt(made)
     hand, *_ = by_hand(made, 10, lambda group_rows: torch.optim.SGD(group_rows, lr=0.0, momentum=0.9))
     close(state(taught.trainable.model), state(hand))
-    assert changed(made, taught.trainable) == {taught.trainable.network.parts[-1].name}
+    assert changed(made, taught.trainable) == {taught.trainable.network.blocks[-1].name}
 
 
 @pytest.mark.parametrize(("look", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
@@ -212,7 +212,7 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(training_
     taught, _ = learnt(replace(made, make=slow))
     assert not kinds(taught)
     trunk = taught.trainable.model.trunk
-    (images,) = made.room.plain(made.rows, taught.trainable.taps)
+    (images,) = made.room.plain(made.rows, taught.trainable.feature_layers)
     with torch.no_grad():
         seen = trunk.first(images)
     torch.testing.assert_close(trunk.norm.running_mean, seen.mean(dim=(0, 2, 3)))

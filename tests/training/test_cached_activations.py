@@ -20,7 +20,7 @@ from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.features.engine import EngineError
 from warmstart.network.cut import FrozenPrefix
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.training import cached_activations
 from warmstart.training.cached_activations import store_views
 
@@ -244,7 +244,7 @@ def test_rows_that_are_lost_while_training_goes_on_are_made_again(
 ):
     plan = lessons.planned(training_data, "last:1")
     source, _ = views_of(training_data, plan)
-    wanted = taps(training_data.look.network.record)[:1]
+    wanted = feature_layers(training_data.look.network.record)[:1]
     before = everything(source, 36, 5, wanted)
     for path in rows_files(tmp_path):
         with path.open("r+b") as file:
@@ -404,7 +404,7 @@ def test_images_of_thirteen_bands_are_stored_and_their_brightness_is_kept(tmp_pa
     training = run.plan.training
     assert (training.cut.value, training.views.value, training.colour.value) == (1, 4, 0.0)
     assert run.summary.shipped.strategy == "last:1"
-    columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["taps"]
+    columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["feature_layers"]
     assert columns["main"] == 8 * 16 * 16
     answers = warmstart.load(run.path, network=network()).predict([data / "crop1" / "000.npy"])
     assert len(answers[0].scores) == 2

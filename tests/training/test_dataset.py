@@ -21,12 +21,12 @@ PARTS = tuple(
     for n in range(3)
 )
 NETWORK = NetworkRecord(
-    parts=PARTS, head_parameters=1, cut="traced", neck_width=4, neck_is_average=True
+    blocks=PARTS, head_parameters=1, cut="traced", neck_width=4, neck_is_average=True
 )
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 
 
@@ -56,7 +56,7 @@ def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
     wishes = Wishes(base="lite0", strategy="auto", budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
-    return build(wishes, labelled.facts(), network, tuple(profiles(TAPS)), engine)
+    return build(wishes, labelled.facts(), network, tuple(profiles(FEATURE_LAYERS)), engine)
 
 
 splits = st.sampled_from(["train", "holdout", "test"])
@@ -193,8 +193,8 @@ def test_heads_are_those_of_the_plan_in_its_order():
     labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(8)]))
     plan = plan_of(labelled, "balanced")
     rng = np.random.default_rng(0)
-    features = {tap: rng.normal(size=(8, 4)).astype(np.float32) for tap in TAPS}
-    made = heads(plan, profiles(TAPS), features.__getitem__, 8)
+    features = {layer: rng.normal(size=(8, 4)).astype(np.float32) for layer in FEATURE_LAYERS}
+    made = heads(plan, profiles(FEATURE_LAYERS), features.__getitem__, 8)
     assert tuple(made) == as_tuple(plan.head.candidates)
     assert {"class-mean", "logistic", "last"} <= made.keys()
 
@@ -203,10 +203,10 @@ def test_no_kernel_is_made_where_rows_are_many():
     labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(2001)]))
     plan = plan_of(labelled)
 
-    def never(tap):
+    def never(layer):
         raise AssertionError("features were read before a head asked for them")
 
-    made = heads(plan, profiles(TAPS), never, 2001)
+    made = heads(plan, profiles(FEATURE_LAYERS), never, 2001)
     assert {type(family).__name__ for family in made.values()} == {"SketchedRidge"}
 
 

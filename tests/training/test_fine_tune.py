@@ -64,7 +64,7 @@ each = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 def actions_of(run):
-    return {part.name: part.action.value for part in run.plan.parts}
+    return {block.name: block.action.value for block in run.plan.blocks}
 
 
 @each
@@ -77,8 +77,8 @@ def test_a_tuned_run_is_done_and_holds_what_a_run_holds(runs, strategy):
     assert json.loads((run.path / "model" / "config.json").read_text())["strategy"] == (
         run.plan.strategy.value
     )
-    names = [p["name"] for p in json.loads((run.path / "network.json").read_text())["parts"]]
-    assert [*names, "output"] == [part.name for part in run.plan.parts]
+    names = [p["name"] for p in json.loads((run.path / "network.json").read_text())["blocks"]]
+    assert [*names, "output"] == [block.name for block in run.plan.blocks]
     assert ("added" in names) == ("add" in strategy)
 
 
@@ -86,13 +86,13 @@ def test_a_tuned_run_is_done_and_holds_what_a_run_holds(runs, strategy):
 def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy):
     run, seen = runs(strategy)
     (end,) = [event for event in seen if (event.stage, event.kind) == ("tune", "end")]
-    body = [part.name for part in run.plan.parts[:-1]]
+    body = [block.name for block in run.plan.blocks[:-1]]
     joined = body[len(body) - end.values["joined"] :] if "gradual" in strategy else body
     tensors = load_file(run.path / "model" / "model.safetensors")
     before = network().state_dict()
     statistics = {name for name, _ in network().named_buffers()}
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    owner = {row["tensor"]: row["part"] for row in rows}
+    owner = {row["tensor"]: row["block"] for row in rows}
     actions = actions_of(run)
     told = {row["tensor"]: row for row in rows if row["fate"] in ("frozen", "kept")}
     same, frozen = set(), 0
@@ -143,7 +143,7 @@ def test_the_ledger_adds_up_to_both_networks(runs, strategy):
     }
     actions = actions_of(run)
     for row in rows:
-        assert row["fate"] in fates.get(actions.get(row["part"]), {"dropped", "new"}), row
+        assert row["fate"] in fates.get(actions.get(row["block"]), {"dropped", "new"}), row
     told = {row["fate"] for row in rows}
     joined = [e.values["joined"] for e in seen if (e.stage, e.kind) == ("tune", "end")]
     if "tuned" in actions.values() and joined != [0]:
@@ -158,10 +158,10 @@ def test_nothing_is_left_to_be_decided_in_the_plan(runs, strategy):
     assert '"auto"' not in (run.path / "plan.toml").read_text()
     assert run.plan.training.passes.value == (256 if strategy == "scratch" else 64)
     assert run.plan.training.passes.source == "user"
-    output = run.plan.parts[-1]
+    output = run.plan.blocks[-1]
     assert (output.name, output.action.value) == ("output", "replaced")
-    for part in run.plan.parts:
-        assert (part.rate is None) == (part.action.value == "frozen")
+    for block in run.plan.blocks:
+        assert (block.rate is None) == (block.action.value == "frozen")
 
 
 @each

@@ -14,7 +14,7 @@ from lessons import differing, lesson, planned, state
 from tiny import fit, network
 from warmstart.events import drain, follow
 from warmstart.network import lora
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
@@ -83,11 +83,11 @@ def kept(training_data, made, trainable, ended):
 
 def by_hand(training_data, module, number):
     """Features of part `number`, averaged over places, of a network of its own."""
-    offered = [t for t in taps(training_data.look.network.record) if t.part == number]
-    tap = next(t for t in offered if t.pool != "grid2")
+    offered = [t for t in feature_layers(training_data.look.network.record) if t.block == number]
+    layer = next(t for t in offered if t.pool != "grid2")
     images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        return FeatureExtractor(under(training_data, module), [tap])(images)[0].numpy()
+        return FeatureExtractor(under(training_data, module), [layer])(images)[0].numpy()
 
 
 def under(training_data, module):
@@ -100,7 +100,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
     if "lora" in strategy:
         pytest.importorskip("peft")
     made, trainable = tuned(training_data, strategy, by=3.0)
-    names = [part.name for part in training_data.look.network.parts]
+    names = [part.name for part in training_data.look.network.blocks]
     moved = [
         n for n, name in enumerate(names, 1) if trainable.actions[name] in ("tuned", "low-rank")
     ]
@@ -129,10 +129,10 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
 
 def _original(training_data, module):
     """What the start's own output says after the body of a network."""
-    tap = taps(training_data.look.network.record)[-1]
+    layer = feature_layers(training_data.look.network.record)[-1]
     images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
-        seen = FeatureExtractor(under(training_data, module), [tap])(images)[0]
+        seen = FeatureExtractor(under(training_data, module), [layer])(images)[0]
     return outputs(training_data.look.network, seen.numpy())
 
 

@@ -43,7 +43,7 @@ def learnt(made):
 
 
 def names(training_data):
-    return [part.name for part in training_data.look.network.parts]
+    return [block.name for block in training_data.look.network.blocks]
 
 
 # ---- without judges ------------------------------------------------------------------------
@@ -55,9 +55,9 @@ def test_parts_join_from_the_top_and_each_moves_once_it_has(training_data, n_sta
     plan = planned(training_data, "full+gradual", SHORT)
     made = lesson(training_data, plan, route=TrainingEnd(n_stages=n_stages))
     taught, trainable, marks = learnt(made)
-    parts = names(training_data)
-    assert len(parts) == 4
-    assert marks == [set(parts[3 - k :]) for k in range(n_stages)]
+    blocks = names(training_data)
+    assert len(blocks) == 4
+    assert marks == [set(blocks[3 - k :]) for k in range(n_stages)]
     assert changed(made, trainable) == marks[-1]
     assert taught.n_stages == n_stages
 

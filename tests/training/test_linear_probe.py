@@ -10,10 +10,10 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import families, fit_head
 from warmstart.training.selection import SelectionProblem
 
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 WIDTHS = (4, 6, 9)
 
@@ -22,8 +22,8 @@ def make(n=90, classes=3, seed=0, signal=1.5):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     features = {
-        tap: (rng.normal(size=(n, d)) + signal * np.eye(classes, d)[labels]).astype(np.float32)
-        for tap, d in zip(TAPS, WIDTHS, strict=True)
+        layer: (rng.normal(size=(n, d)) + signal * np.eye(classes, d)[labels]).astype(np.float32)
+        for layer, d in zip(FEATURE_LAYERS, WIDTHS, strict=True)
     }
     return features, labels
 
@@ -35,13 +35,13 @@ def problem_of(labels, n_folds=5, group_rows=None):
 
 
 def candidates(features, names, penalties=(0.01, 0.1, 1.0), kernel=True):
-    shapes = profiles(TAPS)
+    shapes = profiles(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes) if kernel else {}
     return families(names, shapes, kernels, features.__getitem__, penalties, seed=0)
 
 
 def logits(fit, features):
-    joined = np.concatenate([features[tap] for tap in fit.taps], axis=1)
+    joined = np.concatenate([features[layer] for layer in fit.feature_layers], axis=1)
     return joined @ fit.weight.T + fit.bias
 
 
@@ -53,7 +53,7 @@ def test_the_refitted_head_is_linear_in_its_taps_and_learns(name):
     penalty = family.trials(problem)[-1][0].penalty
     fit = drain(fit_head({name: family}, problem))
     refit = family.refit(problem, penalty)
-    joined = sum(features[tap] @ w for tap, w in refit.weights.items()) + refit.bias
+    joined = sum(features[layer] @ w for layer, w in refit.weights.items()) + refit.bias
     assert (joined.argmax(axis=1) == labels).mean() > 0.8
     assert (logits(fit, features).argmax(axis=1) == labels).mean() > 0.8
     assert (fit.probabilities.argmax(axis=1) == labels).mean() > 0.7
@@ -68,7 +68,7 @@ def test_a_kernel_head_predicts_what_its_dual_form_predicts():
     outside = family.trials(problem)[0][0].outside
     assert outside.shape == (len(fold), 3)
     # The scaling is shared over training rows, so the direct fit borrows it.
-    shapes = profiles(TAPS)
+    shapes = profiles(FEATURE_LAYERS)
     kernel = mixed_kernels(features.items(), shapes)["late"]
     from warmstart.solve import ridge
 
@@ -89,8 +89,8 @@ def test_primal_and_dual_heads_agree():
             np.testing.assert_allclose(x.outside, y.outside, atol=1e-4)
             np.testing.assert_allclose(x.losses, y.losses, atol=1e-3)
     a, b = dual.refit(problem, 0.1), primal.refit(problem, 0.1)
-    for tap in a.weights:
-        np.testing.assert_allclose(a.weights[tap], b.weights[tap], atol=1e-4)
+    for layer in a.weights:
+        np.testing.assert_allclose(a.weights[layer], b.weights[layer], atol=1e-4)
 
 
 def test_every_row_is_held_out_once_and_by_its_block():

@@ -214,7 +214,7 @@ def scaled_head(seed=0):
     head = ScaledHead(
         torch.randn(k, d, generator=rng), torch.randn(k, generator=rng), offset, scale
     )
-    taps = [
+    feature_layers = [
         t / scale[i] + offset[i]
         for t, i in zip(
             torch.randn(20, d, generator=rng).split(widths, 1),
@@ -222,22 +222,22 @@ def scaled_head(seed=0):
             strict=True,
         )
     ]
-    return head, taps
+    return head, feature_layers
 
 
 def test_the_scaled_head_is_its_definition():
-    head, taps = scaled_head()
-    joined = (torch.cat(taps, 1).double() - head.offset.double()) * head.scale.double()
+    head, feature_layers = scaled_head()
+    joined = (torch.cat(feature_layers, 1).double() - head.offset.double()) * head.scale.double()
     slow = joined @ head.weight.double().T + head.bias.double()
-    torch.testing.assert_close(head(taps).double(), slow, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(head(feature_layers).double(), slow, rtol=1e-4, atol=1e-4)
 
 
 def test_the_plain_head_gives_the_scaled_heads_answers():
-    head, taps = scaled_head()
+    head, feature_layers = scaled_head()
     weight, bias = head.plain()
     assert weight.dtype == bias.dtype == torch.float64
     assert not weight.requires_grad
-    joined = torch.cat(taps, 1).double()
+    joined = torch.cat(feature_layers, 1).double()
     scaled = (joined - head.offset.double()) * head.scale.double() @ head.weight.double().T
     torch.testing.assert_close(
         joined @ weight.T + bias, scaled + head.bias.double(), rtol=1e-6, atol=1e-6

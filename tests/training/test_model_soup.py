@@ -54,9 +54,9 @@ def test_what_comes_out_has_the_mean_of_all_weights(training_data):
     taught = follow(model_soup.stirred(make, range(3, 6), 1.0), said.append)
     assert given == [(3, 1.0), (4, 1.0), (5, 1.0)]
     for name, tensor in weights(taught.trainable).items():
-        parts = torch.stack([one[name].double() for one in apart])
-        torch.testing.assert_close(tensor.double(), parts.mean(0), rtol=1e-5, atol=1e-6)
-        assert tensor.numel() < 8 or parts.std(0).max() > 0
+        blocks = torch.stack([one[name].double() for one in apart])
+        torch.testing.assert_close(tensor.double(), blocks.mean(0), rtol=1e-5, atol=1e-6)
+        assert tensor.numel() < 8 or blocks.std(0).max() > 0
     assert [e.values["text"] for e in said if e.kind == "note"] == [
         "the weights are the mean of 3 trainings"
     ]

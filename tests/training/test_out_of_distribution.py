@@ -11,20 +11,20 @@ from warmstart.training.out_of_distribution import (
     to_nearest_other,
 )
 
-TAPS = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck"))
+FEATURE_LAYERS = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck"))
 
 
 def make(n=200, seed=0):
     rng = np.random.default_rng(seed)
-    return {TAPS[0]: rng.normal(size=(n, 300)), TAPS[1]: rng.normal(size=(n, 90)) * 50}
+    return {FEATURE_LAYERS[0]: rng.normal(size=(n, 300)), FEATURE_LAYERS[1]: rng.normal(size=(n, 90)) * 50}
 
 
 def as32(features):
-    return {tap: x.astype(np.float32) for tap, x in features.items()}
+    return {layer: x.astype(np.float32) for layer, x in features.items()}
 
 
 def join(features):
-    return np.concatenate([features[tap] for tap in TAPS], axis=1)
+    return np.concatenate([features[layer] for layer in FEATURE_LAYERS], axis=1)
 
 
 def singles(n):
@@ -33,7 +33,7 @@ def singles(n):
 
 def test_new_examples_of_the_same_kind_are_known_and_others_are_not():
     train, same = as32(make()), as32(make(seed=1))
-    neighbours, limit, k = fit_neighbours(train.__getitem__, TAPS, singles(200), seed=0)
+    neighbours, limit, k = fit_neighbours(train.__getitem__, FEATURE_LAYERS, singles(200), seed=0)
     known, _ = neighbours.nearest(join(same), k)
     assert (known > limit).mean() < 0.1
     far, _ = neighbours.nearest(join(same) * 4, k)
@@ -42,17 +42,17 @@ def test_new_examples_of_the_same_kind_are_known_and_others_are_not():
 
 def test_an_example_is_its_own_nearest_neighbour():
     train = as32(make())
-    neighbours, _, _ = fit_neighbours(train.__getitem__, TAPS, singles(200), seed=0)
+    neighbours, _, _ = fit_neighbours(train.__getitem__, FEATURE_LAYERS, singles(200), seed=0)
     _, rows = neighbours.nearest(join(train)[:9], 3)
     assert rows[:, 0].tolist() == list(range(9))
 
 
 def test_copies_do_not_shrink_what_counts_as_known():
     once = make(n=60)
-    copies = as32({tap: np.repeat(x, 4, axis=0) for tap, x in once.items()})
+    copies = as32({layer: np.repeat(x, 4, axis=0) for layer, x in once.items()})
     groups = [np.arange(4 * i, 4 * i + 4) for i in range(60)]
-    _, blocked, _ = fit_neighbours(copies.__getitem__, TAPS, groups, seed=0)
-    _, naive, _ = fit_neighbours(copies.__getitem__, TAPS, singles(240), seed=0)
+    _, blocked, _ = fit_neighbours(copies.__getitem__, FEATURE_LAYERS, groups, seed=0)
+    _, naive, _ = fit_neighbours(copies.__getitem__, FEATURE_LAYERS, singles(240), seed=0)
     assert blocked > 1.05 * naive
 
 
@@ -69,15 +69,15 @@ class Few:
     def __init__(self, features, count):
         self.features, self.count = features, count
 
-    def __call__(self, tap):
+    def __call__(self, layer):
         raise AssertionError("all rows were asked for")
 
     def some(self, rows):
-        return Few({tap: values[rows] for tap, values in self.features.items()}, self.count)
+        return Few({layer: values[rows] for layer, values in self.features.items()}, self.count)
 
-    def chunks(self, taps):
-        for at in range(0, len(self.features[TAPS[0]]), self.count):
-            yield {tap: self.features[tap][at : at + self.count] for tap in taps}
+    def chunks(self, feature_layers):
+        for at in range(0, len(self.features[FEATURE_LAYERS[0]]), self.count):
+            yield {layer: self.features[layer][at : at + self.count] for layer in feature_layers}
 
 
 def slowly(features, group_rows, points):
@@ -94,9 +94,9 @@ def slowly(features, group_rows, points):
 def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pairs):
     features = as32(make(n=90))
     group_rows = [np.array([0, 7, 8]), *[np.array([i]) for i in range(90) if i not in (0, 7, 8)]]
-    whole, limit, k = fit_neighbours(features.__getitem__, TAPS, group_rows, seed=0)
+    whole, limit, k = fit_neighbours(features.__getitem__, FEATURE_LAYERS, group_rows, seed=0)
     monkeypatch.setattr(out_of_distribution, "PAIRS", pairs)
-    cut, cut_limit, cut_k = fit_neighbours(Few(features, count), TAPS, group_rows, seed=0)
+    cut, cut_limit, cut_k = fit_neighbours(Few(features, count), FEATURE_LAYERS, group_rows, seed=0)
     assert (cut_limit, cut_k) == (limit, k)
     for name in ("offset", "scale", "points"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
@@ -109,9 +109,9 @@ def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pa
 
 def test_of_many_examples_some_say_what_is_usual(monkeypatch):
     features = as32(make(n=1500))
-    _, limit, _ = fit_neighbours(features.__getitem__, TAPS, singles(1500), seed=0)
+    _, limit, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
     monkeypatch.setattr(out_of_distribution, "TYPICAL", 300)
-    neighbours, near, _ = fit_neighbours(features.__getitem__, TAPS, singles(1500), seed=0)
+    neighbours, near, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
     assert len(neighbours.points) == 1500
     assert near == pytest.approx(limit, rel=0.03)
 
@@ -142,7 +142,7 @@ def test_the_nearest_other_point_is_no_point_itself(monkeypatch):
 
 def test_nothing_asked_has_no_neighbours():
     features = as32(make(n=30))
-    neighbours, _, k = fit_neighbours(features.__getitem__, TAPS, singles(30), seed=0)
+    neighbours, _, k = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(30), seed=0)
     distances, rows = neighbours.nearest(join(features)[:0], k)
     assert distances.shape == (0,)
     assert rows.shape == (0, k)
@@ -151,11 +151,11 @@ def test_nothing_asked_has_no_neighbours():
 def test_many_examples_are_compared_block_by_block(monkeypatch):
     """The same distances, and the same limit, as all at once."""
     rng = np.random.default_rng(3)
-    features = {TAPS[0]: rng.normal(size=(90, 12)).astype(np.float32)}
+    features = {FEATURE_LAYERS[0]: rng.normal(size=(90, 12)).astype(np.float32)}
     group_rows = [np.array([row]) for row in range(80)] + [np.arange(80, 90)]
-    whole = fit_neighbours(features.__getitem__, TAPS[:1], group_rows, seed=0)
+    whole = fit_neighbours(features.__getitem__, FEATURE_LAYERS[:1], group_rows, seed=0)
     monkeypatch.setattr(out_of_distribution, "BLOCK", 7)
-    parted = fit_neighbours(features.__getitem__, TAPS[:1], group_rows, seed=0)
+    parted = fit_neighbours(features.__getitem__, FEATURE_LAYERS[:1], group_rows, seed=0)
     assert np.array_equal(parted[0].points, whole[0].points)
     assert parted[1] == pytest.approx(whole[1], rel=1e-12)
     assert parted[2] == whole[2]

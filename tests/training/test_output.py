@@ -89,7 +89,7 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, tr
     np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
     assert output.penalty == PENALTY
     alone, _ = again.end(trainable, head, replace(chosen, candidate=END), warmths)
-    assert alone.taps == trainable.taps
+    assert alone.feature_layers == trainable.feature_layers
 
 
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(training_data, trained):

@@ -14,7 +14,7 @@ from tiny import PREP
 from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.modalities.preprocessing import load_image
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.training import output
 from warmstart.training.output import TunedFeatures
 
@@ -46,7 +46,7 @@ def looked(training_data, strategy, settings=FEW):
 
     look = TunedFeatures(
         trainable.network,
-        trainable.taps,
+        trainable.feature_layers,
         Counting(),
         training_data.labelled.learn,
         training_data.collection,
@@ -57,11 +57,11 @@ def looked(training_data, strategy, settings=FEW):
 
 def slow(training_data, trainable, examples):
     """Each tap by the network itself, an image at a time."""
-    tapped = FeatureExtractor(trainable.network, trainable.taps).eval()
+    tapped = FeatureExtractor(trainable.network, trainable.feature_layers).eval()
     pixels = [load_image(training_data.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]
-    return {tap: np.concatenate([row[i] for row in rows]) for i, tap in enumerate(trainable.taps)}
+    return {layer: np.concatenate([row[i] for row in rows]) for i, layer in enumerate(trainable.feature_layers)}
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
@@ -71,8 +71,8 @@ def test_taps_are_those_of_a_plain_pass(training_data, strategy):
     learn, test = training_data.labelled.learn, training_data.labelled.test
     examples = [*learn[5:9], *test, *learn[30:], learn[5]]
     read = look(examples)
-    for tap, expected in slow(training_data, trainable, examples).items():
-        found = read(tap)
+    for layer, expected in slow(training_data, trainable, examples).items():
+        found = read(layer)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert {view for _, views in asked for view in views} == {0}  # as they are
@@ -93,9 +93,9 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
     monkeypatch.setattr(output, "prepared", prepared)
     learn, test = training_data.labelled.learn, training_data.labelled.test
     assert not asked
-    tap = look._scan.taps[0]
-    first = look(learn[:20])(tap)
-    both = look([*learn[10:], *test, *learn[:3]])(tap)
+    layer = look._scan.feature_layers[0]
+    first = look(learn[:20])(layer)
+    both = look([*learn[10:], *test, *learn[:3]])(layer)
     np.testing.assert_array_equal(both[:10], first[10:])
     np.testing.assert_array_equal(both[-3:], first[:3])
     passed = [row for rows, _ in asked for row in rows]
@@ -111,7 +111,7 @@ def test_rows_of_copies_are_alike(training_data):
     same = {e.sha256 for e in (*learn, *test) if e.id.endswith(("copy.png", "known.png"))}
     copies = [e for e in (*learn, *test) if e.sha256 in same]
     assert len(copies) == 3
-    rows = look(copies)(look._scan.taps[0])
+    rows = look(copies)(look._scan.feature_layers[0])
     assert (rows == rows[0]).all()
 
 
@@ -129,17 +129,17 @@ def test_rows_lie_in_a_folder_that_goes_with_the_look(training_data, monkeypatch
 
 def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(training_data):
     trainable, look, _ = looked(training_data, "full")
-    tap = trainable.taps[-1]
+    layer = trainable.feature_layers[-1]
     learn = training_data.labelled.learn
-    before = training_data.look.reader(learn)(tap)
-    assert np.abs(look(learn)(tap) - before).max() > 0.01
-    assert tap in taps(training_data.look.network.record)
+    before = training_data.look.reader(learn)(layer)
+    assert np.abs(look(learn)(layer) - before).max() > 0.01
+    assert layer in feature_layers(training_data.look.network.record)
 
 
 def test_the_network_rests_while_it_is_looked_at(training_data):
     trainable, look, _ = looked(training_data, "full")
-    tap, learn = trainable.taps[-1], training_data.labelled.learn
+    layer, learn = trainable.feature_layers[-1], training_data.labelled.learn
     trainable.network.trunk.train()
     np.testing.assert_allclose(
-        look(learn[:3])(tap), slow(training_data, trainable, learn[:3])[tap], rtol=1e-4, atol=1e-4
+        look(learn[:3])(layer), slow(training_data, trainable, learn[:3])[layer], rtol=1e-4, atol=1e-4
     )

@@ -12,10 +12,10 @@ from warmstart.training.linear_probe import families, fit_head
 from warmstart.training.prior import SUFFIX, PriorRidge, prior_of
 from warmstart.training.selection import SelectionProblem
 
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 WIDTHS = (4, 6, 9)
 OLD = ("ant", "bee", "cat", "dog")
@@ -25,22 +25,22 @@ def make(n=60, classes=3, seed=0, signal=1.5):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     features = {
-        tap: (rng.normal(size=(n, d)) + signal * np.eye(classes, d)[labels]).astype(np.float32)
-        for tap, d in zip(TAPS, WIDTHS, strict=True)
+        layer: (rng.normal(size=(n, d)) + signal * np.eye(classes, d)[labels]).astype(np.float32)
+        for layer, d in zip(FEATURE_LAYERS, WIDTHS, strict=True)
     }
     return features, labels
 
 
-def older(classes=("cat", "ant", "cow"), taps=TAPS[1:], seed=9, signal=1.5, names=OLD):
+def older(classes=("cat", "ant", "cow"), feature_layers=FEATURE_LAYERS[1:], seed=9, signal=1.5, names=OLD):
     """An older head of four classes on two taps, in the order of the new classes."""
     rng = np.random.default_rng(seed)
-    widths = [WIDTHS[TAPS.index(tap)] for tap in taps]
+    widths = [WIDTHS[FEATURE_LAYERS.index(layer)] for layer in feature_layers]
     weight = rng.normal(size=(len(names), sum(widths)))
     for number, name in enumerate(names):
         if name in classes:
             weight[number, classes.index(name)] += signal
     head = 0.2 * weight, rng.normal(size=len(names))
-    return prior_of(taps, widths, head, names, classes)
+    return prior_of(feature_layers, widths, head, names, classes)
 
 
 def problem_of(labels, n_folds=5, group_rows=None):
@@ -50,7 +50,7 @@ def problem_of(labels, n_folds=5, group_rows=None):
 
 
 def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):
-    shapes = profiles(TAPS)
+    shapes = profiles(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     return PriorRidge(kernels[name], shapes[name], features.__getitem__, penalties, prior)
 
@@ -61,7 +61,7 @@ def minimised(features, labels, prior, profile, penalty, learn):
     What is learnt is penalised in the scaled features of the profile, the factor is not.
     """
     k = int(labels.max()) + 1
-    scalings = {tap: fit_scaling(features[tap]) for tap in profile}
+    scalings = {layer: fit_scaling(features[layer]) for layer in profile}
     scaled = [np.sqrt(profile[t]) * apply_scaling(features[t], scalings[t]) for t in profile]
     joined = np.concatenate(scaled, axis=1).astype(np.float64)
     known = prior.scores(features.__getitem__)
@@ -83,7 +83,7 @@ def test_trials_and_refit_equal_minimising_anew(name, group_rows):
     """Re-centring, blocks, nested folds and weights over the union of taps, all at once."""
     features, labels = make()
     prior, problem = older(), problem_of(labels, group_rows=group_rows)
-    head, profile = family(features, prior, name, (0.1,)), profiles(TAPS)[name]
+    head, profile = family(features, prior, name, (0.1,)), profiles(FEATURE_LAYERS)[name]
     everything = np.arange(len(labels))
     for (keep, fold), (trial,) in zip(problem.training_sets(), head.trials(problem), strict=True):
         slow = minimised(features, labels, prior, profile, 0.1, keep)
@@ -93,7 +93,7 @@ def test_trials_and_refit_equal_minimising_anew(name, group_rows):
         learn = np.setdiff1d(everything, rows)
         slow = minimised(features, labels, prior, profile, 0.1, learn)
         np.testing.assert_allclose(fit.scores[rows], slow[rows], atol=2e-4)
-    said = sum(features[tap] @ weight for tap, weight in fit.weights.items()) + fit.bias
+    said = sum(features[layer] @ weight for layer, weight in fit.weights.items()) + fit.bias
     slow = minimised(features, labels, prior, profile, 0.1, everything)
     np.testing.assert_allclose(said, slow, atol=2e-4)
     assert set(fit.weights) == {*prior.weights, *profile}
@@ -108,7 +108,7 @@ def test_inner_losses_come_from_rows_that_were_left_out():
     slow = np.empty((len(keep), 3))
     for place, row in enumerate(keep):
         learn = np.setdiff1d(keep, [row])
-        slow[place] = minimised(features, labels, prior, profiles(TAPS)["last"], 0.3, learn)[row]
+        slow[place] = minimised(features, labels, prior, profiles(FEATURE_LAYERS)["last"], 0.3, learn)[row]
     logits = trials[0].calibration.temperature * slow
     logits -= logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(keep)), labels[keep]]
@@ -121,13 +121,13 @@ def test_names_are_the_identity_never_positions():
     head = np.random.default_rng(3).normal(size=(4, 15)), np.arange(4.0)
     permuted = head[0][list(order)], head[1][list(order)]
     classes = ("cat", "ant", "cow")
-    plain = prior_of(TAPS[1:], WIDTHS[1:], head, OLD, classes)
-    other = prior_of(TAPS[1:], WIDTHS[1:], permuted, [OLD[i] for i in order], classes)
+    plain = prior_of(FEATURE_LAYERS[1:], WIDTHS[1:], head, OLD, classes)
+    other = prior_of(FEATURE_LAYERS[1:], WIDTHS[1:], permuted, [OLD[i] for i in order], classes)
     assert plain.known == other.known == (True, True, False)
     problem = problem_of(labels)
     one, two = (family(features, p).refit(problem, 0.1) for p in (plain, other))
-    for tap in one.weights:
-        np.testing.assert_array_equal(one.weights[tap], two.weights[tap])
+    for layer in one.weights:
+        np.testing.assert_array_equal(one.weights[layer], two.weights[layer])
     np.testing.assert_array_equal(one.scores, two.scores)
 
 
@@ -146,20 +146,20 @@ def test_an_unknown_class_has_no_weights_and_an_old_one_that_is_gone_leaves_none
 def test_a_good_older_head_makes_a_few_examples_better():
     wide, all_labels = make(n=460, seed=1, signal=0.6)
     labels = all_labels[:400]
-    old = {tap: x[:400] for tap, x in wide.items()}
-    shapes = profiles(TAPS)
+    old = {layer: x[:400] for layer, x in wide.items()}
+    shapes = profiles(FEATURE_LAYERS)
     kernels = mixed_kernels(old.items(), shapes)
     heads = families(["last"], shapes, kernels, old.__getitem__, (0.1,), 0)
     fit = drain(fit_head(heads, problem_of(labels)))
-    prior = prior_of(fit.taps, [9], (fit.weight, fit.bias), ["a", "b", "c"], ["a", "b", "c"])
-    few = {tap: x[400:430] for tap, x in wide.items()}
+    prior = prior_of(fit.feature_layers, [9], (fit.weight, fit.bias), ["a", "b", "c"], ["a", "b", "c"])
+    few = {layer: x[400:430] for layer, x in wide.items()}
     right = {}
     for kind, begun in (("plain", None), ("begun", prior)):
         name = "last" if begun is None else "last+prior"
         kernels = mixed_kernels(few.items(), shapes)
         heads = families([name], shapes, kernels, few.__getitem__, (0.1, 1.0, 10.0), 0, begun)
         new = drain(fit_head(heads, problem_of(all_labels[400:430])))
-        joined = np.concatenate([wide[tap][430:] for tap in new.taps], axis=1)
+        joined = np.concatenate([wide[layer][430:] for layer in new.feature_layers], axis=1)
         said = joined @ new.weight.T + new.bias
         right[kind] = (said.argmax(axis=1) == all_labels[430:]).mean()
     assert right["begun"] > right["plain"]
@@ -170,7 +170,7 @@ def test_random_labels_are_estimated_at_chance():
     right = []
     for seed in range(12):
         features, labels = make(n=60, seed=seed, signal=0.0)
-        shapes = profiles(TAPS)
+        shapes = profiles(FEATURE_LAYERS)
         names = [name + SUFFIX for name in shapes]
         kernels = mixed_kernels(features.items(), shapes)
         prior = older(seed=seed + 50)
@@ -182,7 +182,7 @@ def test_random_labels_are_estimated_at_chance():
 
 def test_the_families_are_those_that_were_named():
     features, _ = make()
-    shapes = profiles(TAPS)
+    shapes = profiles(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     heads = families(
         ["last+prior", "late"], shapes, kernels, features.__getitem__, (0.1,), 0, older()

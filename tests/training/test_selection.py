@@ -38,8 +38,8 @@ def slow(scores, labels, group_rows):
 def test_each_row_is_calibrated_on_the_other_parts():
     scores, labels, fold = held()
     p, calibration = cross_calibrated(scores, labels, fold)
-    parts = np.arange(len(labels)) % 5
-    np.testing.assert_allclose(p, slow(scores, labels, parts), rtol=1e-9)
+    blocks = np.arange(len(labels)) % 5
+    np.testing.assert_allclose(p, slow(scores, labels, blocks), rtol=1e-9)
     np.testing.assert_allclose(p.sum(1), 1)
     whole = fit_temperature(scores, labels)
     assert calibration.temperature == whole.temperature
@@ -52,8 +52,8 @@ def test_a_single_fold_is_calibrated_half_by_half():
     rows = np.arange(4, 24)
     fold[rows] = 0
     p, calibration = cross_calibrated(scores, labels, fold)
-    parts = np.arange(len(rows)) % 5
-    np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], parts), rtol=1e-9)
+    blocks = np.arange(len(rows)) % 5
+    np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], blocks), rtol=1e-9)
     assert np.isnan(p[fold < 0]).all()
     whole = fit_temperature(scores[rows], labels[rows])
     assert calibration.temperature == whole.temperature

@@ -124,8 +124,8 @@ def stored(broken=()):
     shelves = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
     contents = tuple(str(n) for n in range(20))
     columns = {
-        FeatureLayer(part=1, pool="avg"): slice(4, 5),
-        FeatureLayer(part=2, pool="grid2"): slice(5, 7),
+        FeatureLayer(block=1, pool="avg"): slice(4, 5),
+        FeatureLayer(block=2, pool="grid2"): slice(5, 7),
     }
     return CachedBatches(shelves, contents, 2, (2, 1, 2), columns, again), passed
 
@@ -137,12 +137,12 @@ def stored(broken=()):
 def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, broken):
     source, passed = stored(frozenset(str(n) for n in broken))
     rows, numbers = (np.array(column) for column in zip(*asked, strict=True))
-    taps = [
-        FeatureLayer(part=2, pool="grid2"),
-        FeatureLayer(part=2, pool="neck"),
-        FeatureLayer(part=3, pool="avg"),
+    feature_layers = [
+        FeatureLayer(block=2, pool="grid2"),
+        FeatureLayer(block=2, pool="neck"),
+        FeatureLayer(block=3, pool="avg"),
     ]
-    main, grid = source.batch(rows, numbers, taps)
+    main, grid = source.batch(rows, numbers, feature_layers)
     assert (main.dtype, main.shape[1:]) == (torch.float32, (2, 1, 2))
     base = torch.tensor([100.0 * view + row for row, view in asked])
     expected = base[:, None] + torch.arange(7) / 8
@@ -154,7 +154,7 @@ def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, br
 
 def test_taps_come_in_the_order_that_the_head_has_them():
     source, _ = stored()
-    taps = [FeatureLayer(part=2, pool="grid2"), FeatureLayer(part=1, pool="avg")]
-    main, *found = source.batch(np.array([4]), np.array([0]), taps)
+    feature_layers = [FeatureLayer(block=2, pool="grid2"), FeatureLayer(block=1, pool="avg")]
+    main, *found = source.batch(np.array([4]), np.array([0]), feature_layers)
     assert [t.tolist() for t in found] == [[[4.625, 4.75]], [[4.5]]]
     assert main.is_contiguous(memory_format=torch.channels_last)

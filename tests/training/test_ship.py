@@ -11,7 +11,7 @@ from warmstart.solve.calibration import Calibration
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
-from warmstart.training.selection import cross_calibrated, cross_parts
+from warmstart.training.selection import cross_calibrated, cross_folds
 from warmstart.training.ship import HEAD, RESTORED, SHARES, TUNED, at_full_size, decide
 
 K = 4
@@ -224,7 +224,7 @@ def _choices(found, case):
     """Which option answers each part of the rows: one for all of its rows."""
     options = np.stack([_slow(share, *case) for share in SHARES])
     far = np.abs(options - found.probabilities).max(axis=2)  # (S, n)
-    parts = cross_parts(case[-1])
+    parts = cross_folds(case[-1])
     chosen = {}
     for part in np.unique(parts):
         apart = far[:, parts == part].max(axis=1)
@@ -264,7 +264,7 @@ def test_no_row_has_a_say_in_its_own_answer(seed):
     found = decide(*case)
     chosen, options = _choices(found, case)
     rng = np.random.default_rng(seed)
-    parts = cross_parts(case[-1])
+    parts = cross_folds(case[-1])
     for row in rng.choice(60, 6, replace=False):
         labels = case[3].copy()
         labels[row] = (labels[row] + 1) % K

@@ -14,10 +14,10 @@ from warmstart.training.head_families import KernelRidge
 from warmstart.training.selection import SelectionProblem
 from warmstart.training.sketched_ridge import SketchedRidge, stretches
 
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 WIDTHS = (4, 6, 9)
 N, CLASSES = 120, 3
@@ -27,8 +27,8 @@ def make(seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(N) % CLASSES)
     features = {
-        tap: (rng.normal(size=(N, d)) + 1.5 * np.eye(CLASSES, d)[labels]).astype(np.float32)
-        for tap, d in zip(TAPS, WIDTHS, strict=True)
+        layer: (rng.normal(size=(N, d)) + 1.5 * np.eye(CLASSES, d)[labels]).astype(np.float32)
+        for layer, d in zip(FEATURE_LAYERS, WIDTHS, strict=True)
     }
     return features, labels
 
@@ -40,17 +40,17 @@ class Few:
     features: dict
     most: list
 
-    def __call__(self, tap):
+    def __call__(self, layer):
         raise AssertionError("all rows were asked for")
 
     def some(self, rows):
-        return Few({tap: values[rows] for tap, values in self.features.items()}, self.most)
+        return Few({layer: values[rows] for layer, values in self.features.items()}, self.most)
 
-    def chunks(self, taps):
+    def chunks(self, feature_layers):
         n = len(next(iter(self.features.values())))
         for at in range(0, n, 7):
             self.most.append(min(7, n - at))
-            yield {tap: self.features[tap][at : at + 7] for tap in taps}
+            yield {layer: self.features[layer][at : at + 7] for layer in feature_layers}
 
 
 def problem_of(labels, sizes):
@@ -76,7 +76,7 @@ def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, s
     monkeypatch.setattr(sketched_ridge, "STRETCH", 16)
     monkeypatch.setattr(sketched_ridge, "LARGE", 24)
     features, labels = make()
-    problem, shape = problem_of(labels, sizes), profiles(TAPS)["late"]
+    problem, shape = problem_of(labels, sizes), profiles(FEATURE_LAYERS)["late"]
     penalties, most = (0.01, 0.1, 1.0), []
     streamed = SketchedRidge(shape, Few(features, most), penalties, 0)
     kernel = mixed_kernels(features.items(), {"late": shape})["late"]
@@ -85,8 +85,8 @@ def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, s
     one, other = streamed.refit(problem, 0.1), dual.refit(problem, 0.1)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
     np.testing.assert_allclose(one.bias, other.bias, atol=1e-4)
-    for tap, weights in other.weights.items():
-        np.testing.assert_allclose(one.weights[tap], weights, atol=1e-4)
+    for layer, weights in other.weights.items():
+        np.testing.assert_allclose(one.weights[layer], weights, atol=1e-4)
     assert max(most) == 7
 
 
@@ -94,7 +94,7 @@ def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
     """With a sketch that folds features together, and blocks of all kinds."""
     monkeypatch.setattr(sketched_ridge, "SKETCH_WIDTH", 8)
     features, labels = make()
-    problem, shape = problem_of(labels, (20, 4, 2)), profiles(TAPS)["equal"]
+    problem, shape = problem_of(labels, (20, 4, 2)), profiles(FEATURE_LAYERS)["equal"]
     whole = SketchedRidge(shape, features.__getitem__, (0.01, 1.0), 0)
     expected, refitted = [*whole.trials(problem)], whole.refit(problem, 1.0)
     for stretch, large in ((9, 1000), (64, 20), (1, 3)):

@@ -12,16 +12,16 @@ from warmstart.tasks.regress import Regression
 from warmstart.training.linear_probe import families, fit_head
 from warmstart.training.selection import SelectionProblem
 
-TAPS = (
-    FeatureLayer(part=1, pool="avg"),
-    FeatureLayer(part=2, pool="avg"),
-    FeatureLayer(part=3, pool="neck"),
+FEATURE_LAYERS = (
+    FeatureLayer(block=1, pool="avg"),
+    FeatureLayer(block=2, pool="avg"),
+    FeatureLayer(block=3, pool="neck"),
 )
 NAMES = ("last", "late", "early", "stack")
 
 
 def made(features, names=NAMES):
-    shapes = profiles(TAPS)
+    shapes = profiles(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     return families(names, shapes, kernels, features.__getitem__, (0.01, 0.1, 1.0), seed=0)
 
@@ -36,15 +36,15 @@ def numbers(n=80, seed=0, signal=1.0):
     """Half of what a number is made of lies in one layer, half in another."""
     rng = np.random.default_rng(seed)
     features = {
-        tap: rng.normal(size=(n, d)).astype(np.float32)
-        for tap, d in zip(TAPS, (4, 6, 9), strict=True)
+        layer: rng.normal(size=(n, d)).astype(np.float32)
+        for layer, d in zip(FEATURE_LAYERS, (4, 6, 9), strict=True)
     }
-    value = signal * (features[TAPS[0]][:, 0] + features[TAPS[2]][:, 0]) + rng.normal(size=n)
+    value = signal * (features[FEATURE_LAYERS[0]][:, 0] + features[FEATURE_LAYERS[2]][:, 0]) + rng.normal(size=n)
     return features, (value - value.mean()) / value.std()
 
 
 def said(fit, features):
-    return np.concatenate([features[tap] for tap in fit.taps], axis=1) @ fit.weight.T + fit.bias
+    return np.concatenate([features[layer] for layer in fit.feature_layers], axis=1) @ fit.weight.T + fit.bias
 
 
 def test_it_is_about_as_good_as_the_best_of_its_members_and_linear():
@@ -78,7 +78,7 @@ def test_it_is_the_weighted_sum_of_its_members():
     heads = made(features)
     stack = heads["stack"]
     fit = stack.refit(problem, 0.0)
-    joined = sum(features[tap] @ w for tap, w in fit.weights.items()) + fit.bias
+    joined = sum(features[layer] @ w for layer, w in fit.weights.items()) + fit.bias
     members = []
     for name in NAMES[:-1]:
         errors = [
@@ -87,7 +87,7 @@ def test_it_is_the_weighted_sum_of_its_members():
             for keep, inside, _ in list(heads[name].left_out(problem, penalty))[-1:]
         ]
         one = heads[name].refit(problem, min(errors)[1])
-        members.append(sum(features[tap] @ w for tap, w in one.weights.items()) + one.bias)
+        members.append(sum(features[layer] @ w for layer, w in one.weights.items()) + one.bias)
     weights, *_ = np.linalg.lstsq(np.hstack(members), joined[:, 0], rcond=None)
     assert (weights > -1e-6).all()
     np.testing.assert_allclose(np.hstack(members) @ weights, joined[:, 0], atol=1e-5)

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 
 from networks import KINDS, cut_once, inputs_for
 
-from plans import plan_for, said, with_part
+from plans import plan_for, said, with_block
 from warmstart.errors import ModelError
 from warmstart.network import freeze, lora
-from warmstart.network.feature_layers import FeatureExtractor, tap_width, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.ledger import take_digests, violations
 from warmstart.planning.facts import NetworkFacts
 from warmstart.solve.calibration import Calibration
@@ -40,22 +40,22 @@ def seen(network, name, wanted):
     inputs = inputs_for(name, N)
     with torch.inference_mode():
         found = FeatureExtractor(network, wanted)(inputs)
-    return lambda tap: found[list(wanted).index(tap)].numpy(), inputs
+    return lambda layer: found[list(wanted).index(layer)].numpy(), inputs
 
 
 def fitted(network, read, wanted, seed=0):
     """A head as `fit_head` gives it: weights in the scale of the taps, with a calibration."""
     rng = np.random.default_rng(seed)
     groups = []
-    for tap in wanted:
-        spread = read(tap).std(axis=0).astype(np.float64)
+    for layer in wanted:
+        spread = read(layer).std(axis=0).astype(np.float64)
         alive = spread > 1e-6 * spread.max()
         scale = np.where(alive, 1 / np.where(alive, spread, 1), 0) / np.sqrt(max(alive.sum(), 1))
         groups.append(rng.normal(size=(K, len(spread))) * scale)
     return HeadFit(
         name="equal",
         penalty=1.0,
-        taps=tuple(wanted),
+        feature_layers=tuple(wanted),
         weight=np.concatenate(groups, axis=1).astype(np.float32),
         bias=rng.normal(size=K).astype(np.float32),
         calibration=Calibration(1.7, np.array([0.3, -0.2, -0.1])),
@@ -66,13 +66,13 @@ def fitted(network, read, wanted, seed=0):
 
 def answers(head, read):
     """What the head says: temperature * (W . taps + b) + class bias."""
-    joined = np.concatenate([read(tap) for tap in head.taps], axis=1).astype(np.float64)
+    joined = np.concatenate([read(layer) for layer in head.feature_layers], axis=1).astype(np.float64)
     return 1.7 * (joined @ head.weight.T.astype(np.float64) + head.bias) + [0.3, -0.2, -0.1]
 
 
 def ready(name, strategy, wanted=None):
     network, plan = planned(name, strategy)
-    wanted = wanted or taps(network.record)
+    wanted = wanted or feature_layers(network.record)
     read, inputs = seen(network, name, wanted)
     head = fitted(network, read, wanted)
     return network, trainable(network, plan, head, read, 0), answers(head, read), inputs
@@ -104,7 +104,7 @@ def _move(made):
     assert groups
     with torch.no_grad():
         for group in groups:
-            assert group["lr"] == made.rates.get(group["part"], group["lr"])
+            assert group["lr"] == made.rates.get(group["block"], group["lr"])
             for parameter in group["params"]:
                 parameter += 0.1 * torch.randn(
                     parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
@@ -114,7 +114,7 @@ def _move(made):
 def heard(name, strategy, wanted):
     """An outfit under a head that listens to these taps, what that says, and images."""
     network, plan = planned(name, strategy)
-    read, inputs = seen(network, name, taps(network.record))
+    read, inputs = seen(network, name, feature_layers(network.record))
     head = fitted(network, read, wanted)
     return trainable(network, plan, head, read, 0), answers(head, read), inputs
 
@@ -122,10 +122,10 @@ def heard(name, strategy, wanted):
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
 @pytest.mark.parametrize("strategy", ["head", "last:1", "full"])
 def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
-    offered = taps(cut_once(name)[1].record)
+    offered = feature_layers(cut_once(name)[1].record)
     for wanted in (offered[-1:], (offered[1], offered[-2], offered[-1])):
         made, expected, inputs = heard(name, strategy, wanted)
-        assert made.taps == tuple(wanted)
+        assert made.feature_layers == tuple(wanted)
         np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -143,16 +143,16 @@ def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
 def test_a_head_that_hears_no_layer_that_moves_listens_to_the_last_one_too(name, strategy):
     """With weights of zero at first: else nothing that is tuned would have a say."""
     pytest.importorskip("peft") if "lora" in strategy else None
-    offered = taps(cut_once(name)[1].record)
+    offered = feature_layers(cut_once(name)[1].record)
     wanted = offered[1:3]
     made, expected, inputs = heard(name, strategy, wanted)
-    assert [tap.part for tap in made.taps[:2]] == [tap.part for tap in wanted]
-    assert len(made.taps) == 3
-    assert made.taps[-1].pool == "neck"
+    assert [layer.block for layer in made.feature_layers[:2]] == [layer.block for layer in wanted]
+    assert len(made.feature_layers) == 3
+    assert made.feature_layers[-1].pool == "neck"
     np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
     for _ in range(2):  # the output first, then what it has begun to listen to
         moved = _gradients(made, inputs)
-    moving = {part for part, action in made.actions.items() if action not in ("frozen", "replaced")}
+    moving = {block for block, action in made.actions.items() if action not in ("frozen", "replaced")}
     assert moving <= moved | {"neck"}
 
 
@@ -167,7 +167,7 @@ def _gradients(made, inputs):
         for group in groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.any():
-                    found.add(group["part"])
+                    found.add(group["block"])
                     parameter -= 0.1 * parameter.grad
     return found
 
@@ -175,16 +175,16 @@ def _gradients(made, inputs):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_added_blocks_stand_behind_the_last_part_and_what_read_it_reads_them(name):
     network, made, _, _ = ready(name, "head+add")
-    n = len(network.parts)
-    assert [part.name for part in made.network.parts] == [*(p.name for p in network.parts), "added"]
-    assert {tap.part for tap in made.taps} == {
-        n + 1 if tap.part == n else tap.part for tap in taps(network.record)
+    n = len(network.blocks)
+    assert [block.name for block in made.network.blocks] == [*(p.name for p in network.blocks), "added"]
+    assert {layer.block for layer in made.feature_layers} == {
+        n + 1 if layer.block == n else layer.block for layer in feature_layers(network.record)
     }
     assert made.actions["added"] == "added"
-    new = [tensor for tensor, part in made.owners.items() if part == "added"]
+    new = [tensor for tensor, block in made.owners.items() if block == "added"]
     assert new
     assert all(tensor in made.model.state_dict() for tensor in new)
-    assert len(network.parts) == n
+    assert len(network.blocks) == n
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -196,22 +196,22 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
             parameter += 0.01  # also where a new layer begins at ones or zeros
     before = take_digests(marked)
     _, plan = planned(name, "scratch")
-    read, inputs = seen(marked, name, taps(marked.record))
-    made = trainable(marked, plan, fitted(marked, read, taps(marked.record)), read, 0)
+    read, inputs = seen(marked, name, feature_layers(marked.record))
+    made = trainable(marked, plan, fitted(marked, read, feature_layers(marked.record)), read, 0)
     assert not say(made.model, inputs).any()
     now = take_digests(made.network)
     parameters = {n for n, _ in marked.trunk.named_parameters()}
-    owned = {n for n, part in marked.owners.items() if part not in ("head", "unused")}
+    owned = {n for n, block in marked.owners.items() if block not in ("head", "unused")}
     assert not {n for n in owned & parameters if now[n] == before[n]}
     assert take_digests(marked) == before
-    assert [tap.part for tap in made.taps] == [len(network.parts)]
-    assert tap_width(made.network.record, made.taps[0]) == made.model.head.weight.shape[1]
+    assert [layer.block for layer in made.feature_layers] == [len(network.blocks)]
+    assert layer_width(made.network.record, made.feature_layers[0]) == made.model.head.weight.shape[1]
 
 
 def test_scratch_follows_from_the_seed():
     network, plan = planned("residual", "scratch")
-    read, _ = seen(network, "residual", taps(network.record))
-    head = fitted(network, read, taps(network.record))
+    read, _ = seen(network, "residual", feature_layers(network.record))
+    head = fitted(network, read, feature_layers(network.record))
     one, again, other = (trainable(network, plan, head, read, seed) for seed in (0, 0, 1))
     assert take_digests(one.network) == take_digests(again.network)
     assert take_digests(one.network) != take_digests(other.network)
@@ -219,10 +219,10 @@ def test_scratch_follows_from_the_seed():
 
 def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
     network, plan = planned("residual", "last:2")
-    name = plan.parts[3].name
-    plan = with_part(plan, 3, action=said("fresh"))
-    read, inputs = seen(network, "residual", taps(network.record))
-    made = trainable(network, plan, fitted(network, read, taps(network.record)), read, 0)
+    name = plan.blocks[3].name
+    plan = with_block(plan, 3, action=said("fresh"))
+    read, inputs = seen(network, "residual", feature_layers(network.record))
+    made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
     assert not say(made.model, inputs).any()
     before, now = take_digests(network), take_digests(made.network)
     changed = {network.owners[tensor] for tensor in before if before[tensor] != now[tensor]}
@@ -233,17 +233,17 @@ def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
 @pytest.mark.parametrize("strategy", ["head+add", "last:1", "full", "scratch"])
 def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
     network, plan = planned(name, strategy)
-    read, _ = seen(network, name, taps(network.record))
-    made = trainable(network, plan, fitted(network, read, taps(network.record)), read, 0)
-    parts = freeze.tensor_parts(made.model, made.owners)
-    assert parts.keys() >= dict(made.model.named_parameters()).keys()
-    assert {freeze.action_of(made.actions, part) for part in parts.values()}
-    last = network.record.parts[-1].name
+    read, _ = seen(network, name, feature_layers(network.record))
+    made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
+    blocks = freeze.tensor_blocks(made.model, made.owners)
+    assert blocks.keys() >= dict(made.model.named_parameters()).keys()
+    assert {freeze.action_of(made.actions, block) for block in blocks.values()}
+    last = network.record.blocks[-1].name
     assert made.actions["neck"] == made.actions[last]
-    moving = {part for part, action in made.actions.items() if action not in ("frozen", "replaced")}
+    moving = {block for block, action in made.actions.items() if action not in ("frozen", "replaced")}
     groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
-    assert {group["part"] for group in groups} <= moving | {"output"}
-    assert made.rates.keys() == {part.name for part in plan.parts if part.rate is not None}
+    assert {group["block"] for group in groups} <= moving | {"output"}
+    assert made.rates.keys() == {block.name for block in plan.blocks if block.rate is not None}
 
 
 def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers():
@@ -263,11 +263,11 @@ def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers()
 
 def test_taps_that_never_vary_get_no_say_and_break_nothing():
     network, plan = planned("residual", "full")
-    wanted = taps(network.record)
+    wanted = feature_layers(network.record)
     read, inputs = seen(network, "residual", wanted)
 
-    def flat(tap):
-        return np.full_like(read(tap), 2.5) if tap == wanted[0] else read(tap)
+    def flat(layer):
+        return np.full_like(read(layer), 2.5) if layer == wanted[0] else read(layer)
 
     head = fitted(network, flat, wanted)
     made = trainable(network, plan, head, flat, 0)
@@ -276,12 +276,12 @@ def test_taps_that_never_vary_get_no_say_and_break_nothing():
 
 def test_a_part_that_cannot_be_given_its_action_is_named():
     network, plan = planned("tied", "head+add")
-    record = replace(network.record.parts[-1], layout="other")
+    record = replace(network.record.blocks[-1], layout="other")
     odd = replace(
-        network, record=replace(network.record, parts=(*network.record.parts[:-1], record))
+        network, record=replace(network.record, blocks=(*network.record.blocks[:-1], record))
     )
-    read, _ = seen(network, "tied", taps(network.record))
-    head = fitted(network, read, taps(network.record))
+    read, _ = seen(network, "tied", feature_layers(network.record))
+    head = fitted(network, read, feature_layers(network.record))
     with pytest.raises(ModelError, match=r"no layers can be added behind it; tune it instead"):
         trainable(odd, plan, head, read, 0)
 

@@ -51,7 +51,7 @@ def data(n_steps, n=12, seed=1):
 def groups(network):
     """A lower group, drawn back to its start, and one that is new."""
     return [
-        {"params": [network.conv.weight], "lr": RATE / 2, "part": "conv"},
+        {"params": [network.conv.weight], "lr": RATE / 2, "block": "conv"},
         {"params": [network.norm.weight, network.norm.bias], "lr": RATE, "weight_decay": 0.0},
         {"params": [*network.out.parameters()], "lr": RATE, "is_anchored": False},
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.training.selection import LEAST, PARTS, cross_parts
+from warmstart.training.selection import LEAST, PARTS, cross_folds
 from warmstart.training.validation import CANDIDATES, END, LOOKS, SHARES, WORST, TrainingEnd, choose
 
 C = len(CANDIDATES)
@@ -68,7 +68,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     found = choose(scores, labels, fold, groups, plain())
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.route == CANDIDATES[found.candidate]
-    part = cross_parts(groups)
+    part = cross_folds(groups)
     for number in range(PARTS):
         inside = part == number
         best = slow_losses(scores[:, ~inside], labels[~inside]).argmin()
@@ -79,7 +79,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
 def test_losses_are_calibrated_on_the_other_parts(seed):
     scores, labels, fold, groups = task(seed=seed, k=3)
     found = choose(scores, labels, fold, groups, plain(3)).losses
-    part = cross_parts(groups)
+    part = cross_folds(groups)
     for number in range(PARTS):
         inside = np.flatnonzero(part == number)
         for candidate, one in enumerate(scores):
@@ -94,7 +94,7 @@ def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n
     """Not even by way of the calibration under which the other parts are judged."""
     scores, labels, fold, groups = task(n, folds=folds, seed=seed)
     before = choose(scores, labels, fold, groups, plain())
-    part = cross_parts(groups)
+    part = cross_folds(groups)
     number = seed % PARTS
     inside = part == number
     changed = labels.copy()

@@ -21,7 +21,7 @@ from warmstart.planning.learning_rates import (
     base_rate,
     layer_decay,
     most_new,
-    part_rates,
+    block_rates,
     rounded,
 )
 from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
@@ -80,7 +80,7 @@ class Frozen(FrozenBlocks):
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
         >>> with freeze(net, warmstart.plan(net, lr=0.01)) as frozen:
         ...     optimizer = torch.optim.SGD(frozen.groups())
-        >>> [(group["part"], group["lr"]) for group in optimizer.param_groups]
+        >>> [(group["block"], group["lr"]) for group in optimizer.param_groups]
         [('output', 0.01), ('output', 0.01)]
         """
         actions, rates = actions_of(self._plan), rates_of(self._plan)
@@ -89,12 +89,12 @@ class Frozen(FrozenBlocks):
 
 def actions_of(plan: Plan) -> dict[str, Action]:
     """What a plan does to each part, by name."""
-    return {part.name: plan.action_of(part.name) for part in plan.parts}
+    return {block.name: plan.action_of(block.name) for block in plan.blocks}
 
 
 def rates_of(plan: Plan) -> dict[str, float]:
     """The peak learning rate of each part that moves, by name."""
-    return {part.name: part.rate.number for part in plan.parts if part.rate}
+    return {block.name: block.rate.number for block in plan.blocks if block.rate}
 
 
 LOADER = "your own loader decides"
@@ -125,7 +125,7 @@ def plan(
     of another size; ModelError for a module without tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
-    >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").parts]
+    >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").blocks]
     [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
     """
     kind = type(network).__name__
@@ -142,7 +142,7 @@ def plan(
     return Plan(
         base=_user(f"module:{kind}"),
         strategy=Choice(value=word(asked), because="your choice", source="user", rule=word(HEAD)),
-        parts=_parts(found, asked, training),
+        blocks=_blocks(found, asked, training),
         head=_no_head(),
         training=training,
         input=_input(found),
@@ -214,7 +214,7 @@ def _why(lr: float, is_head: bool) -> str:
     return f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
 
 
-def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
+def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
     """Every part with its action and rate; the output last."""
     body = body_actions(asked, found.names)
     rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
@@ -224,7 +224,7 @@ def _parts(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[Bl
         decay=_number(training.layer_decay),
         most=math.inf if is_typed else most_new(optimizer),
     )
-    *rates, last = part_rates([*body, "added"], spread)
+    *rates, last = block_rates([*body, "added"], spread)
     rows = [
         BlockPlan(name=name, action=_user(action), rate=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)

@@ -102,7 +102,7 @@ class _OwnTraining:
             raise
         found = self._prove(before)
         actions = actions_of(self.plan)
-        cold = [row for row in found.ledger.rows if action_of(actions, row.part) == "frozen"]
+        cold = [row for row in found.ledger.rows if action_of(actions, row.block) == "frozen"]
         values: dict[str, float | int | str] = {"frozen": len(cold), "moved": len(found.moved)}
         yield Event(stage="tune", kind="end", values=values)
 

@@ -28,7 +28,7 @@ class Moved:
     """A tensor of a frozen part whose bytes are not what they were."""
 
     tensor: str
-    part: str
+    block: str
     action: Action
     is_buffer: bool
     is_statistic: bool  # a running mean, variance or count of a BatchNorm layer
@@ -158,15 +158,15 @@ def compare(
     rows += [_new(n, t) for n, t in unique_tensors(network).items() if id(t) not in known]
     ledger = Ledger(rows=tuple(rows))
     actions = actions_of(plan)
-    parts = dict.fromkeys([*actions, *sections.owners.values()])
-    cold = frozenset(part for part in parts if action_of(actions, part) == "frozen")
-    found = [row for row in rows if row.part in cold and row.fate in ("trained", "reshaped")]
-    warm = {row.part for row in rows if row.fate not in ("frozen", "dropped")}
-    alive = {row.part for row in rows if not row.buffer}
+    blocks = dict.fromkeys([*actions, *sections.owners.values()])
+    cold = frozenset(block for block in blocks if action_of(actions, block) == "frozen")
+    found = [row for row in rows if row.block in cold and row.fate in ("trained", "reshaped")]
+    warm = {row.block for row in rows if row.fate not in ("frozen", "dropped")}
+    alive = {row.block for row in rows if not row.buffer}
     return Findings(
         ledger=ledger,
         frozen=prove_frozen(ledger, cold),
-        moved=tuple(_moved(row, action_of(actions, row.part)) for row in found),
+        moved=tuple(_moved(row, action_of(actions, row.block)) for row in found),
         still=tuple(n for n in actions if n in alive and n not in cold and n not in warm),
     )
 
@@ -182,7 +182,7 @@ def require_frozen(findings: Findings) -> None:
         )
 
 
-def _row(name: str, part: str, taken: str, old: Tensor, tensor: Tensor | None) -> LedgerRow:
+def _row(name: str, block: str, taken: str, old: Tensor, tensor: Tensor | None) -> LedgerRow:
     after = None if tensor is None else digest(tensor)
     fate: Fate = "frozen" if after == taken else "trained"
     if tensor is None:
@@ -191,7 +191,7 @@ def _row(name: str, part: str, taken: str, old: Tensor, tensor: Tensor | None) -
         fate = "reshaped"
     return LedgerRow(
         tensor=name,
-        part=part,
+        block=block,
         fate=fate,
         shape=tuple(old.shape),
         numel=old.numel(),
@@ -204,7 +204,7 @@ def _row(name: str, part: str, taken: str, old: Tensor, tensor: Tensor | None) -
 def _new(name: str, tensor: Tensor) -> LedgerRow:
     return LedgerRow(
         tensor=name,
-        part="added",
+        block="added",
         fate="new",
         shape=tuple(tensor.shape),
         numel=tensor.numel(),
@@ -217,7 +217,7 @@ def _new(name: str, tensor: Tensor) -> LedgerRow:
 def _moved(row: LedgerRow, action: Action) -> Moved:
     return Moved(
         tensor=row.tensor,
-        part=row.part,
+        block=row.block,
         action=action,
         is_buffer=row.buffer,
         is_statistic=_is_statistic(row),
@@ -230,16 +230,16 @@ def _is_statistic(row: LedgerRow) -> bool:
 
 def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
     """At most eight lines for a person."""
-    rows, order = findings.ledger.rows, [part.name for part in plan.parts]
+    rows, order = findings.ledger.rows, [block.name for block in plan.blocks]
     cold = [name for name in order if plan.action_of(name) == "frozen"]
-    kept = [row for row in rows if row.part in cold and row.fate == "frozen"]
+    kept = [row for row in rows if row.block in cold and row.fate == "frozen"]
     yield f"frozen: {_tensors(len(kept))} of {_layers(cold, order)} as they were"
     for moved in _by_kind(findings.moved):
         yield _told(moved, rows, order)
-    warm = [row for row in rows if row.fate == "trained" and row.part not in cold]
+    warm = [row for row in rows if row.fate == "trained" and row.block not in cold]
     if warm:
-        parts = list(dict.fromkeys(row.part for row in warm))
-        yield f"trained: {_tensors(len(warm))} of {_layers(parts, order)}"
+        blocks = list(dict.fromkeys(row.block for row in warm))
+        yield f"trained: {_tensors(len(warm))} of {_layers(blocks, order)}"
     if findings.still:
         them = "it" if len(findings.still) == 1 else "them"
         yield (
@@ -258,10 +258,10 @@ def _by_kind(moved: Sequence[Moved]) -> list[list[Moved]]:
 
 
 def _told(moved: Sequence[Moved], rows: Sequence[LedgerRow], order: Sequence[str]) -> str:
-    parts = list(dict.fromkeys(m.part for m in moved))
-    where = _layers(parts, order)
+    blocks = list(dict.fromkeys(m.block for m in moved))
+    where = _layers(blocks, order)
     if moved[0].is_statistic:
-        total = sum(_is_statistic(row) and row.part in parts for row in rows)
+        total = sum(_is_statistic(row) and row.block in blocks for row in rows)
         return (
             f"{len(moved)} of {total} BatchNorm statistics of {where} moved although they were "
             f"frozen: they were in train mode. {CURE}, or call .eval() on them after every .train()"

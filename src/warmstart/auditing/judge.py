@@ -635,8 +635,8 @@ def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
 
     def answer(inputs: Tensor) -> tuple[Array, Array]:
         with torch.inference_mode():
-            taps = model.features(inputs)
-            return model.head(taps).float().numpy(), taps[-1].flatten(1).float().numpy()
+            feature_layers = model.features(inputs)
+            return model.head(feature_layers).float().numpy(), feature_layers[-1].flatten(1).float().numpy()
 
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
     return ExternalClassifier(

@@ -212,7 +212,7 @@ def _row(pair: _Pair) -> LedgerRow:
     shown = next(t for t in (pair.before, pair.after) if t is not None)
     return LedgerRow(
         tensor=pair.name,
-        part=pair.group,
+        block=pair.group,
         fate=pair.fate,
         shape=tuple(shown.shape),
         numel=shown.numel(),
@@ -239,7 +239,7 @@ def _carried(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> float:
 def _groups(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> tuple[AuditGroup, ...]:
     by_name: dict[str, list[tuple[_Pair, LedgerRow]]] = {}
     for pair, row in zip(pairs, rows, strict=True):
-        by_name.setdefault(row.part, []).append((pair, row))
+        by_name.setdefault(row.block, []).append((pair, row))
     return tuple(_group(name, members) for name, members in by_name.items())
 
 

@@ -59,7 +59,7 @@ def _layers(found: DryRun) -> str:
     for run in runs(found.plan):
         weights = sum(found.parameters.get(name, 0) for name in run.names)
         rows.append((run.layers, ACTIONS[run.action], _rates(run), f"{weights:,}", _names(run)))
-    output = found.plan.parts[-1]
+    output = found.plan.blocks[-1]
     rate = f"{output.rate.number:g}" if output.rate else "exact"
     rows.append(("output", "new", rate, "", f"for {len(found.classes)} classes"))
     head = ("Layers", "", "rate", "weights", "")

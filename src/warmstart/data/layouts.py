@@ -60,14 +60,14 @@ class SplitFolder:
         return file[len(self.path) + 1 :] if file.startswith(self.path + "/") else None
 
 
-def find_parts(shown: str, tops: Sequence[str]) -> list[SplitFolder]:
+def find_splits(shown: str, tops: Sequence[str]) -> list[SplitFolder]:
     """The parts among the top folders, the training part first; the place itself if none is one.
 
     Raises: DataError if there is a part but none to train on, or a folder beside the parts.
 
-    >>> [part.split for part in find_parts("photos", ["test", "train"])]
+    >>> [part.split for part in find_splits("photos", ["test", "train"])]
     ['train', 'test']
-    >>> find_parts("photos", ["bus", "car", "train"])
+    >>> find_splits("photos", ["bus", "car", "train"])
     [SplitFolder(path='', split='train')]
     """
     known = [SplitFolder(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
@@ -112,9 +112,9 @@ def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> 
     if table is not None and _decides(place, table, images, columns):
         listing = _list_one(place, _parse(place, table), table, columns)
         return replace(listing, problems=place.problems + listing.problems)
-    tables = _metadata_of_parts(place)
+    tables = _metadata_of_splits(place)
     if tables and _decides(place, next(iter(tables.values())), images, columns):
-        return _list_parts(place, tables, columns)
+        return _list_splits(place, tables, columns)
     shards = {} if _in_class_folders(images) else _shards(place, has_images=bool(images))
     return _list_shards(place, shards, columns) if shards else None
 
@@ -171,7 +171,7 @@ def _list_one(place: Place, table: Table, file: str, columns: Columns) -> Listin
     )
 
 
-def _metadata_of_parts(place: Place) -> dict[str, str]:
+def _metadata_of_splits(place: Place) -> dict[str, str]:
     """The table of each train/, val/ or test/ folder that has one called metadata.*."""
     found: dict[str, str] = {}
     for file in place.files:
@@ -182,8 +182,8 @@ def _metadata_of_parts(place: Place) -> dict[str, str]:
     return found
 
 
-def _list_parts(place: Place, tables: Mapping[str, str], columns: Columns) -> Listing:
-    parts = find_parts(place.shown, sorted(tables))
+def _list_splits(place: Place, tables: Mapping[str, str], columns: Columns) -> Listing:
+    parts = find_splits(place.shown, sorted(tables))
     with_images = {file.split("/")[0] for file in place.files if suffix(file) in MEDIA_SUFFIXES}
     bare = sorted(f for f in with_images - set(tables) if f.casefold() in SPLITS)
     if bare:
@@ -251,7 +251,7 @@ def _has_labels(table: Table, shown: str, columns: Columns) -> bool:
 
 
 def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> Listing:
-    order = [part.path for part in find_parts(place.shown, sorted({*shards.values()}))]
+    order = [part.path for part in find_splits(place.shown, sorted({*shards.values()}))]
     listings, bare = [], dict[str, str]()
     for shard in sorted(shards, key=lambda shard: (order.index(shards[shard]), shard)):
         split = SPLITS[shards[shard].casefold()]
@@ -334,7 +334,7 @@ def class_of(folder: str) -> str:
 
 def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
     tops = sorted({image.split("/")[0] for image in images if "/" in image})
-    parts = find_parts(place.shown, tops)
+    parts = find_splits(place.shown, tops)
     rows: list[Row] = []
     strays: list[str] = []
     for part in parts:
@@ -345,8 +345,8 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
         strays += homeless
     train = next(part for part in parts if part.split == "train")
     empty = _empty_folders(place, train, {row.id for row in rows})
-    in_parts = {row.id for row in rows} | set(strays)
-    strays += [image for image in images if image not in in_parts]
+    in_splits = {row.id for row in rows} | set(strays)
+    strays += [image for image in images if image not in in_splits]
     n_others = len(place.files) - len(images)
     ignored = f" ({count(n_others, 'other file')} ignored)" if n_others else ""
     names = "/".join(part.path for part in parts)

@@ -633,7 +633,7 @@ def candidates(grey: Indexed, features: Vectors | None) -> Rows:
     return np.concatenate(found, axis=1)
 
 
-def comparable(read: Read[Key], tap: Key, n: int) -> Vectors:
+def comparable(read: Read[Key], layer: Key, n: int) -> Vectors:
     """Features of n rows as they are compared: thinned, evened out, each row of unit length.
 
     Read a few rows at a time; of many rows in half precision, which moves likenesses by less
@@ -641,11 +641,11 @@ def comparable(read: Read[Key], tap: Key, n: int) -> Vectors:
     """
     if not n:
         return np.empty((0, 0), np.float32)
-    few = _Thin(read, tap)
-    scaling = fit_scalings(few, [tap])[tap]
+    few = _Thin(read, layer)
+    scaling = fit_scalings(few, [layer])[layer]
     found, at = np.empty((0, 0)), 0
-    for chunk in few.chunks([tap]):
-        rows = _unit(apply_scaling(chunk[tap], scaling))
+    for chunk in few.chunks([layer]):
+        rows = _unit(apply_scaling(chunk[layer], scaling))
         if not at:
             found = np.empty((n, rows.shape[1]), _kept_as(n))
         found[at : at + len(rows)] = rows
@@ -655,7 +655,7 @@ def comparable(read: Read[Key], tap: Key, n: int) -> Vectors:
 
 def compared(features: Features) -> Vectors:
     """The same of features that are in memory. Shapes: (n, d) to (n, w)."""
-    return comparable(lambda tap: features, "all", len(features))
+    return comparable(lambda layer: features, "all", len(features))
 
 
 @dataclass(frozen=True, slots=True)
@@ -663,17 +663,17 @@ class _Thin(Generic[Key]):
     """A source of features that gives some columns of one tap."""
 
     source: Read[Key]
-    tap: Key
+    layer: Key
 
-    def __call__(self, tap: Key) -> Features:
-        return thin(self.source(tap))
+    def __call__(self, layer: Key) -> Features:
+        return thin(self.source(layer))
 
     def some(self, rows: Rows) -> _Thin[Key]:
-        return _Thin(some(self.source, rows), self.tap)
+        return _Thin(some(self.source, rows), self.layer)
 
-    def chunks(self, taps: Sequence[Key]) -> Iterator[Mapping[Key, Features]]:
-        for chunk in chunks(self.source, taps):
-            yield {tap: thin(chunk[tap]) for tap in taps}
+    def chunks(self, feature_layers: Sequence[Key]) -> Iterator[Mapping[Key, Features]]:
+        for chunk in chunks(self.source, feature_layers):
+            yield {layer: thin(chunk[layer]) for layer in feature_layers}
 
 
 def _kept_as(n: int) -> type[np.floating[Any]]:

@@ -118,7 +118,7 @@ def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Col
     record = collection.record
     train = [example.id for example in record.examples if example.split == "train"]
     rows = [unpack(collection.load(id)) for id in train]
-    _check_parts(collection, rows[0] if rows else {})
+    _check_blocks(collection, rows[0] if rows else {})
     typed = type_columns(rows, train, collection.wording.source, asked)
     settled = replace(
         record,
@@ -129,7 +129,7 @@ def with_columns(collection: Collection, asked: Mapping[str, ColumnWish]) -> Col
     return replace(collection, record=settled)
 
 
-def _check_parts(collection: Collection, row: Mapping[str, str]) -> None:
+def _check_blocks(collection: Collection, row: Mapping[str, str]) -> None:
     """Raises: DataError where a test or hold-out lacks a column of the training rows."""
     for split in ("holdout", "test"):
         first = next((e.id for e in collection.record.examples if e.split == split), None)

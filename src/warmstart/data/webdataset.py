@@ -19,7 +19,7 @@ from pathlib import Path
 
 from warmstart.data.archive import TAR_ERRORS, checked_member, why_damaged, why_not_read
 from warmstart.data.dataset import Columns, Listing, Row, Wording, unreadable
-from warmstart.data.layouts import SPLITS, SplitFolder, find_parts
+from warmstart.data.layouts import SPLITS, SplitFolder, find_splits
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
 from warmstart.errors import DataError
 from warmstart.nouns import count
@@ -111,7 +111,7 @@ def find_shards(root: Path) -> dict[SplitFolder, list[Path]]:
     found = {p.name: [s for s in sorted(p.glob(f"*{_SUFFIX}")) if s.is_file()] for p in tops}
     if not all(found.values()):
         return {}
-    return {part: found[part.path] for part in find_parts(root.name, [*found])}
+    return {part: found[part.path] for part in find_splits(root.name, [*found])}
 
 
 def is_shard(path: Path) -> bool:

@@ -66,7 +66,7 @@ from warmstart.training.score import Measured
 
 
 def depth(
-    taps: Mapping[FeatureLayer, Features],
+    feature_layers: Mapping[FeatureLayer, Features],
     kernels: Sequence[Array],
     labels: Truth,
     group_rows: Sequence[Rows],
@@ -78,20 +78,20 @@ def depth(
     the equal mixture's; labels (n,). Both mixtures are fixed before any label is seen, so
     their paired difference is not flattered by choice.
     """
-    shapes = {tap.name: {tap: 1.0} for tap in taps}
-    single = mixed_kernels(taps.items(), shapes)
+    shapes = {layer.name: {layer: 1.0} for layer in feature_layers}
+    single = mixed_kernels(feature_layers.items(), shapes)
     k = target.n_outputs(labels)
 
     def hits(kernel: Array) -> Array:
         return best_left_out([kernel], labels, group_rows, k, target).hits(labels)
 
-    by_part = {tap.part: hits(single[tap.name]) for tap in taps}
+    by_block = {layer.block: hits(single[layer.name]) for layer in feature_layers}
     last, equal = (hits(kernel) for kernel in kernels)
     gain, low, high = mean_interval(equal - last, number_groups(group_rows))
     details: dict[str, float | int | str] = {
-        f"part.{part}": float(right.mean()) for part, right in by_part.items()
+        f"block.{block}": float(right.mean()) for block, right in by_block.items()
     }
-    best = max(by_part, key=lambda part: float(by_part[part].mean()))
+    best = max(by_block, key=lambda block: float(by_block[block].mean()))
     details["best_part"] = best
     return Evidence(
         name="depth",
@@ -100,7 +100,7 @@ def depth(
         high=min(high, 1.0),
         n=len(labels),
         meaning=(
-            f"The best single layer is {best} of {max(by_part)}; a quick linear probe on all "
+            f"The best single layer is {best} of {max(by_block)}; a quick linear probe on all "
             f"layers instead of the last changes the {target.words.score} by "
             f"{signed_points(gain)} points."
         ),
@@ -175,8 +175,8 @@ def _signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
 
 
 def _depth(training_data: TrainingDataset, sample: Sample) -> Evidence:
-    by_part = {tap.part: tap for tap in sample.vectors}  # the neck stands for the last part
-    single = {tap: sample.vectors[tap] for tap in by_part.values()}
+    by_block = {layer.block: layer for layer in sample.vectors}  # the neck stands for the last part
+    single = {layer: sample.vectors[layer] for layer in by_block.values()}
     return depth(
         single, sample.kernels, sample.labels, sample.group_rows, training_data.labelled.target
     )
@@ -433,7 +433,7 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
         why = f"{strategy.rule} was given up, {given_up}"
     elif plan.training.rate is not None:
         why += "; no group of layers helped on examples set apart"
-    n_parts = len(plan.parts) - 1
-    layers = f"all {n_parts} layers frozen" if n_parts > 1 else "the network frozen"
+    n_blocks = len(plan.blocks) - 1
+    layers = f"all {n_blocks} layers frozen" if n_blocks > 1 else "the network frozen"
     name = str(strategy.value) if plan.training.rate is not None else "head"
     return ShippedCandidate(strategy=name, why=f"{what}, {layers}: {why}")

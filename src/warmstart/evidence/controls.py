@@ -55,7 +55,7 @@ def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
 
 
 Pixels = NDArray[np.uint8]
-FIRST_PARTS = 3  # whose statistics tell brightness and contrast, at hardly any cost
+FIRST_BLOCKS = 3  # whose statistics tell brightness and contrast, at hardly any cost
 DISTANCE_DEPTH = 0.6  # early and middle parts
 
 
@@ -73,7 +73,7 @@ class Probe:
 
     def tapped(self) -> FeatureExtractor:
         """The network up to the taps of the pair."""
-        return FeatureExtractor(self.training_data.look.network, self.training_data.taps)
+        return FeatureExtractor(self.training_data.look.network, self.training_data.feature_layers)
 
     def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
@@ -146,8 +146,8 @@ def _knowledge(
     images = halved(tapped, probe.images, normalise)
     for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])
-        taps = control_features(tapped, images, normalise, rng, scales)
-        kernels.append(probe.training_data.kernels(taps))
+        feature_layers = control_features(tapped, images, normalise, rng, scales)
+        kernels.append(probe.training_data.kernels(feature_layers))
         yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
     labelled = probe.training_data.labelled
@@ -157,14 +157,14 @@ def _knowledge(
 def measure_distance(probe: Probe) -> Evidence:
     """BatchNorm's old statistics against these images, in early and middle parts."""
     training_data = probe.training_data
-    parts = max(1, round(DISTANCE_DEPTH * len(training_data.look.network.parts)))
+    n_blocks = max(1, round(DISTANCE_DEPTH * len(training_data.look.network.blocks)))
     layers = norm_statistics(
-        training_data.look.network, to_tensor(probe.images, training_data.prep), parts
+        training_data.look.network, to_tensor(probe.images, training_data.prep), n_blocks
     )
     name = (
         training_data.base.name if training_data.base else ""
     )  # of the reference sets measured with it
-    return distance(layers, parts, np.random.default_rng([training_data.seed, 5]), name)
+    return distance(layers, n_blocks, np.random.default_rng([training_data.seed, 5]), name)
 
 
 def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
@@ -207,21 +207,21 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     others = [
         name for name, moments in preprocessing.USUAL.items() if not _is_present(prep, moments)
     ]
-    now = _first_parts(probe, prep)
+    now = _first_blocks(probe, prep)
     if not now:
         return (*names, *others), ()
     rows = np.arange(len(now[0].mean))
     far = {
-        name: mean_divergence(_first_parts(probe, _with(prep, preprocessing.USUAL[name])), rows)
+        name: mean_divergence(_first_blocks(probe, _with(prep, preprocessing.USUAL[name])), rows)
         for name in others
     }
     near, nearer = preprocessing.worth_trying(mean_divergence(now, rows), far)
     return (*names, *near), nearer
 
 
-def _first_parts(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
-    few = probe.images[: rules.FIRST_PARTS_IMAGES]
-    return norm_statistics(probe.training_data.look.network, to_tensor(few, prep), FIRST_PARTS)
+def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
+    few = probe.images[: rules.FIRST_BLOCKS_IMAGES]
+    return norm_statistics(probe.training_data.look.network, to_tensor(few, prep), FIRST_BLOCKS)
 
 
 def _is_present(prep: Preprocessing, moments: preprocessing.Moments) -> bool:

@@ -449,7 +449,7 @@ class _Last:
 
     def __getitem__(self, rows: Rows) -> Features:
         chosen = [self.examples[row] for row in rows]
-        return self.look.reader(chosen)(self.look.taps[-1])
+        return self.look.reader(chosen)(self.look.feature_layers[-1])
 
 
 def write_lists(folder: Path, issues: LabelIssues, odd: OffTopic | None) -> None:

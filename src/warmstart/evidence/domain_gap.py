@@ -54,7 +54,7 @@ class NormLayer(Protocol):
     """
 
     @property
-    def part(self) -> int:
+    def block(self) -> int:
         """The part of the network that it lies in, from 1."""
         ...
 
@@ -80,7 +80,7 @@ class NormLayer(Protocol):
 
 
 def distance(
-    layers: Sequence[NormLayer], n_parts: int, rng: np.random.Generator, base: str = ""
+    layers: Sequence[NormLayer], n_blocks: int, rng: np.random.Generator, base: str = ""
 ) -> Evidence:
     """The evidence; `layers` of the early and middle parts only, empty without BatchNorm.
 
@@ -104,7 +104,7 @@ def distance(
     bias = float(np.mean(boots)) - plain
     value = max(plain - bias, 0.0)
     spread = 1.96 * float(np.std(boots))
-    details: dict[str, float | int | str] = {"layers": len(layers), "parts": n_parts, "bias": bias}
+    details: dict[str, float | int | str] = {"layers": len(layers), "blocks": n_blocks, "bias": bias}
     place = _place(value, REFERENCES.get(base, ()))
     if place is not None:
         details["percentile"] = place
@@ -132,10 +132,10 @@ def divergences(layer: NormLayer, rows: NDArray[np.intp]) -> Values:
 
 def mean_divergence(layers: Sequence[NormLayer], rows: NDArray[np.intp]) -> float:
     """Median over the channels of a part, mean over the parts, from the images `rows`."""
-    by_part: dict[int, list[Values]] = {}
+    by_block: dict[int, list[Values]] = {}
     for layer in layers:
-        by_part.setdefault(layer.part, []).append(divergences(layer, rows))
-    return float(np.mean([np.median(np.concatenate(found)) for found in by_part.values()]))
+        by_block.setdefault(layer.block, []).append(divergences(layer, rows))
+    return float(np.mean([np.median(np.concatenate(found)) for found in by_block.values()]))
 
 
 def _place(value: float, reference: Sequence[float]) -> int | None:

@@ -171,20 +171,20 @@ SLACK = 0.07  # less than `ALONE` that bins may tell of a column of which a tree
 
 
 def telling(
-    columns: Mapping[str, Array], labels: Rows, parts: Sequence[Rows], seed: int
+    columns: Mapping[str, Array], labels: Rows, folds: Sequence[Rows], seed: int
 ) -> Finding | None:
     """A finding over columns each of which alone tells the label nearly always, else None.
 
     Judged on rows held out, by a small tree of as many leaves as the classes take twice.
-    Shapes: columns (n, d) each, labels (n,); `parts` are the rows of each fold.
+    Shapes: columns (n, d) each, labels (n,); `folds` are the rows of each fold.
     """
     n = len(labels)
     guess = float(np.bincount(labels).max() / max(n, 1))
-    if n < COLUMN_LEAST or len(parts) < 2:
+    if n < COLUMN_LEAST or len(folds) < 2:
         return None
     if len(columns) > MANY:
         columns = {name: v for name, v in columns.items() if _may_tell(v, labels)}
-    found = {name: _accuracy(values, labels, parts, seed) for name, values in columns.items()}
+    found = {name: _accuracy(values, labels, folds, seed) for name, values in columns.items()}
     told = {name: a for name, a in found.items() if a >= ALONE and a - guess >= BEYOND}
     return _column_finding(told, "tells the label of {:.0f} % of the rows", "label")
 
@@ -193,7 +193,7 @@ def telling_of_sets(
     columns: Mapping[str, Array],
     truth: Array,
     names: Sequence[str],
-    parts: Sequence[Rows],
+    folds: Sequence[Rows],
     seed: int,
 ) -> Finding | None:
     """The same of several labels, each by itself; the first that a column tells is named.
@@ -201,7 +201,7 @@ def telling_of_sets(
     Shapes: truth (n, K) of 0 and 1, K = len(names).
     """
     for k, name in enumerate(names):
-        found = telling(columns, truth[:, k].astype(np.int64), parts, seed)
+        found = telling(columns, truth[:, k].astype(np.int64), folds, seed)
         if found is not None:
             whose = f'tells whether "{name}" holds of'
             return replace(found, sentence=found.sentence.replace("tells the label of", whose))
@@ -209,17 +209,17 @@ def telling_of_sets(
 
 
 def telling_of_numbers(
-    columns: Mapping[str, Array], truth: Array, parts: Sequence[Rows], seed: int
+    columns: Mapping[str, Array], truth: Array, folds: Sequence[Rows], seed: int
 ) -> Finding | None:
     """The same of a number: columns each of which alone explains nearly all of its variance.
 
     Shapes: truth (n,).
     """
-    if len(truth) < COLUMN_LEAST or len(parts) < 2:
+    if len(truth) < COLUMN_LEAST or len(folds) < 2:
         return None
     if len(columns) > MANY:
         columns = {name: v for name, v in columns.items() if _may_explain(v, truth)}
-    found = {name: _explained(values, truth, parts, seed) for name, values in columns.items()}
+    found = {name: _explained(values, truth, folds, seed) for name, values in columns.items()}
     told = {name: share for name, share in found.items() if share >= ALONE}
     return _column_finding(told, "explains {:.0f} % of the numbers' variance", "number")
 
@@ -268,22 +268,22 @@ def _may_explain(values: Array, truth: Array) -> bool:
     return rest <= (1 - ALONE + 3 * SLACK) * max(float(truth.var()), 1e-12)
 
 
-def _explained(values: Array, truth: Array, parts: Sequence[Rows], seed: int) -> float:
+def _explained(values: Array, truth: Array, folds: Sequence[Rows], seed: int) -> float:
     from sklearn.tree import DecisionTreeRegressor
 
     said = np.zeros(len(truth))
-    for part in parts:
+    for part in folds:
         rest = np.setdiff1d(np.arange(len(truth)), part)
         tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=seed)
         said[part] = tree.fit(values[rest], truth[rest]).predict(values[part])
     return 1 - float(((said - truth) ** 2).mean()) / max(float(truth.var()), 1e-12)
 
 
-def _accuracy(values: Array, labels: Rows, parts: Sequence[Rows], seed: int) -> float:
+def _accuracy(values: Array, labels: Rows, folds: Sequence[Rows], seed: int) -> float:
     from sklearn.tree import DecisionTreeClassifier
 
     hits = np.zeros(len(labels))
-    for part in parts:
+    for part in folds:
         rest = np.setdiff1d(np.arange(len(labels)), part)
         tree = DecisionTreeClassifier(
             max_leaf_nodes=2 * (int(labels.max()) + 1), min_samples_leaf=2, random_state=seed

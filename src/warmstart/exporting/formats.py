@@ -320,7 +320,7 @@ def metadata(source: ExportSource, served: ExportedNetwork, title: str) -> dict[
 
 def _is_whole(model: WarmModel) -> bool:
     """Whether the network could not be cut: nobody has seen that its forward is a plain graph."""
-    return any("" in step.modules for step in model.scan.steps.parts)
+    return any("" in step.modules for step in model.scan.steps.blocks)
 
 
 def _write_onnx(folder: Path, source: ExportSource, title: str) -> None:

@@ -23,7 +23,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
-from warmstart.network.single_layer_head import last_tap, on_neck
+from warmstart.network.single_layer_head import last_layer, on_neck
 from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.nouns import nouns_of
 from warmstart.records.data import Example
@@ -75,7 +75,7 @@ def make_twin(
     except DataError as error:
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
-        head = yield from _fitted(labelled, known.plan, last_tap(model), features)
+        head = yield from _fitted(labelled, known.plan, last_layer(model), features)
     twin = on_neck(model, pictures(images.prep), as_module(head))
     told = yield from _measured(twin, model, head, labelled, images, known, feed)
     if len(there) < len(learn):
@@ -120,7 +120,7 @@ def has_trained(ledger: Ledger) -> bool:
     Of a network trained from nothing all are `new`; where nothing was trained, some of the
     start's are `kept`, whatever surgery at the input made new.
     """
-    fates = {row.fate for row in ledger.rows if row.part != "head"}
+    fates = {row.fate for row in ledger.rows if row.block != "head"}
     return bool(fates & {"trained", "merged"}) or ("new" in fates and "kept" not in fates)
 
 
@@ -147,7 +147,7 @@ def _features(
 
 
 def _fitted(
-    labelled: dataset.LabelledRows, plan: Plan, tap: FeatureLayer, features: Features
+    labelled: dataset.LabelledRows, plan: Plan, layer: FeatureLayer, features: Features
 ) -> Steps[HeadFit]:
     """A closed-form head on one tap, chosen and estimated as the run's own is."""
     names = [str(name).removesuffix("+prior") for name in dataset.as_tuple(plan.head.candidates)]
@@ -158,7 +158,7 @@ def _fitted(
     def read(_: FeatureLayer) -> Features:
         return features
 
-    heads = dataset.heads(plan, {"last": {tap: 1.0}}, read, len(features), None)
+    heads = dataset.heads(plan, {"last": {layer: 1.0}}, read, len(features), None)
     problem = dataset.pose(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 

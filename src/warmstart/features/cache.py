@@ -55,8 +55,8 @@ class FeatureCache:
     >>> from warmstart.records.inputs import Preprocessing
     >>> from warmstart.records.network import FeatureLayer
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
-    >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
-    ...     taps=(FeatureLayer(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    >>> key = FeatureKey(network="ab", arch="timm:x", blocks=("stem",), decoder="pillow 11",
+    ...     feature_layers=(FeatureLayer(block=1, pool="avg"),), preprocessing=prep, engine="torch",
     ...     engine_version="2.8", threads=2)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with FeatureCache(Path(folder)).cache_file(key) as cache_file:
@@ -254,10 +254,10 @@ class StoredFeatures:
         """What the rows are: where they are stored, and of which examples."""
         return (self.cache_file.key.digest, *(example.sha256 for example in self.examples))
 
-    def __call__(self, tap: FeatureLayer) -> Floats:
+    def __call__(self, layer: FeatureLayer) -> Floats:
         """All of one tap. Shapes: (n, d)."""
-        values: Floats = self.cache_file.read([e.sha256 for e in self.examples], tap.name)
-        self._check({tap: values})
+        values: Floats = self.cache_file.read([e.sha256 for e in self.examples], layer.name)
+        self._check({layer: values})
         return values
 
     def some(self, rows: NDArray[np.intp]) -> StoredFeatures:
@@ -265,10 +265,10 @@ class StoredFeatures:
         chosen = tuple(self.examples[row] for row in rows)
         return replace(self, examples=chosen, origin=self.origin or self.examples)
 
-    def chunks(self, taps: Sequence[FeatureLayer]) -> Iterator[Mapping[FeatureLayer, Floats]]:
+    def chunks(self, feature_layers: Sequence[FeatureLayer]) -> Iterator[Mapping[FeatureLayer, Floats]]:
         """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
         widths = self.cache_file.widths
-        wanted = sum(widths[tap.name] for tap in taps)
+        wanted = sum(widths[layer.name] for layer in feature_layers)
         is_whole = WHOLE * wanted > sum(widths.values())
         n_bytes = 4 * (sum(widths.values()) if is_whole else wanted)
         count = min(max(CHUNK_BYTES // max(n_bytes, 1), 1), CHUNK_ROWS)
@@ -276,26 +276,26 @@ class StoredFeatures:
             hashes = [example.sha256 for example in self.examples[at : at + count]]
             if is_whole:
                 row, columns = self.cache_file.fetch(hashes), self.cache_file.columns
-                found = {tap: row[:, columns[tap.name]] for tap in taps}
+                found = {layer: row[:, columns[layer.name]] for layer in feature_layers}
             else:
-                found = {tap: self.cache_file.read(hashes, tap.name) for tap in taps}
+                found = {layer: self.cache_file.read(hashes, layer.name) for layer in feature_layers}
             self._check(found)
             yield found
 
     def _check(self, found: Mapping[FeatureLayer, Floats]) -> None:
-        for tap, values in found.items():
+        for layer, values in found.items():
             if not np.isfinite(values).all():
-                raise self._not_numbers(tap)
+                raise self._not_numbers(layer)
 
-    def _not_numbers(self, tap: FeatureLayer) -> ModelError:
+    def _not_numbers(self, layer: FeatureLayer) -> ModelError:
         examples = self.origin or self.examples
         lost = [
             example
             for example in examples
-            if not np.isfinite(self.cache_file.read([example.sha256], tap.name)).all()
+            if not np.isfinite(self.cache_file.read([example.sha256], layer.name)).all()
         ]
         return ModelError(
             f"the start gives values that are not numbers for {len(lost):,} of "
-            f"{len(examples):,} images (first: {lost[0].id}, at part {tap.part}); check its "
+            f"{len(examples):,} images (first: {lost[0].id}, at part {layer.block}); check its "
             "preprocessing, or choose another start."
         )

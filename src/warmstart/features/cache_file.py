@@ -366,16 +366,16 @@ class CacheFile:
             self._verify(row[None], values, self._fill(row[None], values))
         return self.absent(asked)
 
-    def append(self, hashes: Sequence[str], taps: Sequence[Values]) -> None:
+    def append(self, hashes: Sequence[str], feature_layers: Sequence[Values]) -> None:
         """Add rows; examples that have a sound row by now (another process) are left alone.
 
         Shapes: taps: one (len(hashes), width) array per tap of the key, in the key's order.
         Raises: ValueError if the shapes do not fit; OSError (disk full) after the files
         have been set back to what they held before.
         """
-        widths = dict(zip((t.name for t in self.key.taps), (a.shape[1] for a in taps), strict=True))
-        if any(len(array) != len(hashes) for array in taps):
-            raise ValueError(f"{len(hashes)} examples, taps of {[len(a) for a in taps]} rows")
+        widths = dict(zip((t.name for t in self.key.feature_layers), (a.shape[1] for a in feature_layers), strict=True))
+        if any(len(array) != len(hashes) for array in feature_layers):
+            raise ValueError(f"{len(hashes)} examples, taps of {[len(a) for a in feature_layers]} rows")
         with exclusive(self._lock):
             self._open()
             files = self._files or self._create(widths)
@@ -389,18 +389,18 @@ class CacheFile:
             fresh = {h: i for i, h in enumerate(hashes) if h in missing}
             if fresh:
                 self._make_room((self._row_bytes + ENTRY_BYTES) * len(fresh))
-                self._write(files, fresh, taps)
+                self._write(files, fresh, feature_layers)
 
-    def read(self, hashes: Sequence[str], tap: str) -> Values:
+    def read(self, hashes: Sequence[str], layer: str) -> Values:
         """One tap's features in the asked order. Shapes: returns (len(hashes), width of the tap).
 
         Raises: KeyError for an example that has no sound row, or a tap that is not here.
         """
         for example in self.missing(hashes):
             raise KeyError(example)
-        part = self.columns[tap]
-        found = np.empty((len(hashes), part.stop - part.start), self._dtype)
-        for place in self._fill(self._places.find(hashes), found, part.start):
+        block = self.columns[layer]
+        found = np.empty((len(hashes), block.stop - block.start), self._dtype)
+        for place in self._fill(self._places.find(hashes), found, block.start):
             raise KeyError(hashes[place])  # cut off since it was compared with its crc
         return found
 
@@ -489,11 +489,11 @@ class CacheFile:
         """Tap widths from the .json; None if it is absent or not to be trusted."""
         try:
             found = json.loads(self._path(".json").read_bytes())
-            widths = {str(tap): int(width) for tap, width in found["taps"].items()}
+            widths = {str(layer): int(width) for layer, width in found["feature_layers"].items()}
             is_ours = found["key"] == self.key.plain and found["crc"] == _crc_of(widths)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # torn or edited: `_create` replaces it
-        names = [tap.name for tap in self.key.taps]
+        names = [layer.name for layer in self.key.feature_layers]
         return widths if is_ours and list(widths) == names and min(widths.values()) > 0 else None
 
     def _create(self, widths: dict[str, int]) -> Files:
@@ -502,7 +502,7 @@ class CacheFile:
         Sound ones stay: a process that has them open goes on reading and appending.
         """
         self._forget()
-        described = {"taps": widths, "key": self.key.plain, "crc": _crc_of(widths)}
+        described = {"feature_layers": widths, "key": self.key.plain, "crc": _crc_of(widths)}
         if self._described_widths() != widths:
             _replace(self._path(".json"), json.dumps(described, indent=2).encode())
         for suffix in SUFFIXES[1:]:
@@ -538,10 +538,10 @@ class CacheFile:
             is_whole = entry == _entry(start + i, sha256, crc)
             self._places.add([sha256.hex() if is_whole else None], [crc], is_sound=False)
 
-    def _write(self, files: Files, fresh: Mapping[str, int], taps: Sequence[Values]) -> None:
+    def _write(self, files: Files, fresh: Mapping[str, int], feature_layers: Sequence[Values]) -> None:
         """Rows first, forced to disk; then their entries. The lock is held.
 
-        `fresh` maps examples to their rows in `taps`. A few MB are laid side by side at a time:
+        `fresh` maps examples to their rows in `feature_layers`. A few MB are laid side by side at a time:
         the rows of many examples never lie in memory twice.
         """
         start, crcs = len(self._places), list[int]()
@@ -550,7 +550,7 @@ class CacheFile:
             for file, size in zip(files, sizes, strict=True):
                 file.truncate(size)  # a torn tail of an earlier crash goes
                 file.seek(size)
-            for rows in side_by_side([*fresh.values()], taps, self._dtype):
+            for rows in side_by_side([*fresh.values()], feature_layers, self._dtype):
                 crcs += [zlib.crc32(row) for row in rows]
                 _write_all(files[0], rows.data.cast("B"))
             os.fsync(files[0].fileno())

@@ -102,7 +102,7 @@ class CacheFileKey(Protocol):
     """What a shelf's rows depend on: `FeatureKey`, or another that has these."""
 
     @property
-    def taps(self) -> Sequence[NamedColumn]:
+    def feature_layers(self) -> Sequence[NamedColumn]:
         """The columns of a row, in order."""
         ...
 
@@ -133,8 +133,8 @@ class FeatureKey:
 
     >>> from warmstart.records.inputs import Preprocessing
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
-    >>> key = FeatureKey(network="ab", arch="timm:x", parts=("stem",), decoder="pillow 11",
-    ...     taps=(FeatureLayer(part=1, pool="avg"),), preprocessing=prep, engine="torch",
+    >>> key = FeatureKey(network="ab", arch="timm:x", blocks=("stem",), decoder="pillow 11",
+    ...     feature_layers=(FeatureLayer(block=1, pool="avg"),), preprocessing=prep, engine="torch",
     ...     engine_version="2.8", threads=2, cpu="x86_64")
     >>> len(key.digest), key.digest == key.digest
     (64, True)
@@ -142,8 +142,8 @@ class FeatureKey:
 
     network: str
     arch: str
-    parts: tuple[str, ...]
-    taps: tuple[FeatureLayer, ...]
+    blocks: tuple[str, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     preprocessing: Inputs
     decoder: str
     engine: EngineName
@@ -180,7 +180,7 @@ class ThumbnailKey:
 
     `draft` is the short side in px that large JPEGs were decoded for.
 
-    >>> ThumbnailKey(decoder="pillow 11", draft=256, version=1).taps[0].name
+    >>> ThumbnailKey(decoder="pillow 11", draft=256, version=1).feature_layers[0].name
     'glance'
     """
 
@@ -188,7 +188,7 @@ class ThumbnailKey:
     draft: int
     version: int
     dtype: str = "uint8"
-    taps: tuple[Column, ...] = (Column(name="glance"),)
+    feature_layers: tuple[Column, ...] = (Column(name="glance"),)
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -233,14 +233,14 @@ class ActivationKey:
     dtype: str
 
     @property
-    def taps(self) -> tuple[Column, ...]:
+    def feature_layers(self) -> tuple[Column, ...]:
         """The columns of a row: the output of part `cut`, then the taps."""
-        return (Column(name=MAIN), *(Column(name=tap.name) for tap in self.wanted))
+        return (Column(name=MAIN), *(Column(name=layer.name) for layer in self.wanted))
 
     @property
     def plain(self) -> dict[str, Any]:
         """All members as JSON gives them back."""
-        names = [tap.name for tap in self.wanted]
+        names = [layer.name for layer in self.wanted]
         return {
             "activations": 1,
             **self.look.plain,
@@ -258,22 +258,22 @@ class ActivationKey:
 
 def main_key(look: FeatureKey, cut: int) -> ActivationKey:
     """Of what part `cut` gives alone, as a look passes it on its way."""
-    return ActivationKey(look=replace(look, taps=()), cut=cut, wanted=(), dtype=look.dtype)
+    return ActivationKey(look=replace(look, feature_layers=()), cut=cut, wanted=(), dtype=look.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScratchKey:
     """Of rows that belong to one run and end with it: their columns say all.
 
-    >>> ScratchKey(taps=(Column(name="3.avg"),)).digest
+    >>> ScratchKey(feature_layers=(Column(name="3.avg"),)).digest
     'scratch'
     """
 
-    taps: tuple[Column, ...]
+    feature_layers: tuple[Column, ...]
     dtype: str = "float32"
     digest: str = "scratch"
 
     @property
     def plain(self) -> dict[str, Any]:
         """All members as JSON gives them back."""
-        return {"taps": [tap.name for tap in self.taps], "dtype": self.dtype}
+        return {"feature_layers": [layer.name for layer in self.feature_layers], "dtype": self.dtype}

@@ -97,8 +97,8 @@ def traced_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
     return run
 
 
-def _arrays(taps: tuple[Tensor, ...]) -> Rows:
-    return [tap.float().numpy() for tap in taps]
+def _arrays(feature_layers: tuple[Tensor, ...]) -> Rows:
+    return [layer.float().numpy() for layer in feature_layers]
 
 
 def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
@@ -297,17 +297,17 @@ def _by_length(run: Engine, inputs: TextInputs) -> Engine:
             size = int(sizes[places[0]])
             found = _filled_up(run, inputs, together(size, inputs, TEXTS))(rows[places])
             if not made:
-                made = [np.zeros((len(rows), *_shape(tap, inputs)), np.float32) for tap in found]
-            for whole, tap in zip(made, found, strict=True):
-                (whole[:, :size] if tap.ndim == 3 else whole)[places] = tap
+                made = [np.zeros((len(rows), *_shape(layer, inputs)), np.float32) for layer in found]
+            for whole, layer in zip(made, found, strict=True):
+                (whole[:, :size] if layer.ndim == 3 else whole)[places] = layer
         return made
 
     return by_length
 
 
-def _shape(tap: NDArray[np.float32], inputs: TextInputs) -> tuple[int, ...]:
+def _shape(layer: NDArray[np.float32], inputs: TextInputs) -> tuple[int, ...]:
     """Of a row: what is given for each token is as long as the longest text."""
-    return (inputs.length, tap.shape[2]) if tap.ndim == 3 else tap.shape[1:]
+    return (inputs.length, layer.shape[2]) if layer.ndim == 3 else layer.shape[1:]
 
 
 def _filled_up(run: Engine, preprocessing: Inputs, batch: int) -> Engine:

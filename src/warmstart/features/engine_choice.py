@@ -27,7 +27,7 @@ from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
-from warmstart.network.feature_layers import FeatureExtractor, taps
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
@@ -68,7 +68,7 @@ class EngineSurvey:
     """What a look will need: the network cut, and what the store lacks under each engine."""
 
     network: Network
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     prep: Inputs
     store: FeatureCache
     decoder: str
@@ -81,7 +81,7 @@ class EngineSurvey:
     @property
     def work(self) -> engine_speeds.EngineWork:
         """What an engine's speed depends on here."""
-        return work_of(self.network.record, self.prep, len(self.taps))
+        return work_of(self.network.record, self.prep, len(self.feature_layers))
 
     @property
     def nouns(self) -> Nouns:
@@ -106,7 +106,7 @@ class ChosenEngine:
 def survey(collection: Collection, base: PretrainedModel) -> EngineSurvey:
     """Cut the network and ask the store what it has of these images."""
     network = partition_base(base)
-    wanted, prep = taps(network.record), base.record.preprocessing
+    wanted, prep = feature_layers(network.record), base.record.preprocessing
     store, decoder = FeatureCache(default_root()), decoder_name(prep)
     known = store.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
@@ -116,7 +116,7 @@ def survey(collection: Collection, base: PretrainedModel) -> EngineSurvey:
     keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
     return EngineSurvey(
         network=network,
-        taps=wanted,
+        feature_layers=wanted,
         prep=prep,
         store=store,
         decoder=decoder,
@@ -133,12 +133,12 @@ def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
     return installed_engines() if isinstance(inputs, Preprocessing) else ("torch",)
 
 
-def work_of(record: NetworkRecord, prep: Inputs, n_taps: int) -> engine_speeds.EngineWork:
+def work_of(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds.EngineWork:
     """What an engine's speed depends on, for a network and its images on this machine."""
     return engine_speeds.EngineWork(
-        macs=sum(part.macs for part in record.parts),
-        parameters=sum(part.parameters for part in record.parts),
-        taps=n_taps,
+        macs=sum(block.macs for block in record.blocks),
+        parameters=sum(block.parameters for block in record.blocks),
+        feature_layers=n_layers,
         size=prep.shape,
         threads=threads_for(record),
     )
@@ -232,7 +232,7 @@ def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[E
 
 def _make(seen: EngineSurvey, name: EngineName) -> Engine:
     threads = threads_for(seen.network.record)
-    return make_engine(name, FeatureExtractor(seen.network, seen.taps), seen.prep, threads)
+    return make_engine(name, FeatureExtractor(seen.network, seen.feature_layers), seen.prep, threads)
 
 
 # ---- the choice in words -----------------------------------------------------------------
@@ -293,8 +293,8 @@ def _key(
     return FeatureKey(
         network=record.sha256,
         arch=record.arch,
-        parts=tuple(part.name for part in network.record.parts),
-        taps=wanted,
+        blocks=tuple(block.name for block in network.record.blocks),
+        feature_layers=wanted,
         preprocessing=record.preprocessing,
         decoder=decoder,
         engine=engine,

@@ -49,7 +49,7 @@ class EngineWork:
 
     macs: int
     parameters: int
-    taps: int
+    feature_layers: int
     size: tuple[int, ...]
     threads: int
     arithmetic: str = field(default_factory=lambda: os.environ.get("MKL_CBWR", ""))

@@ -53,12 +53,12 @@ class ExtractedRows:
     passed: int
     decoded: int
 
-    def read(self, examples: Sequence[Example], tap: FeatureLayer) -> Floats:
+    def read(self, examples: Sequence[Example], layer: FeatureLayer) -> Floats:
         """One tap's features, in the order of the examples. Shapes: (n, d) float32.
 
         Raises: KeyError for an example that could not be read.
         """
-        return self.cache_file.read([example.sha256 for example in examples], tap.name)
+        return self.cache_file.read([example.sha256 for example in examples], layer.name)
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """From tap to the features of these examples, all at once or a few at a time."""

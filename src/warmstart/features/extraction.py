@@ -58,7 +58,7 @@ class ExtractedFeatures:
     """What one look gave, and how it was taken."""
 
     network: Network
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     features: ExtractedRows
     book: ThumbnailWriter
     unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
@@ -141,11 +141,11 @@ def _take(
     )
     try:
         if base.stream:
-            parts = links(seen.network, seen.taps, len(seen.network.parts), prep)
+            blocks = links(seen.network, seen.feature_layers, len(seen.network.blocks), prep)
             beside = (
                 KeptRows(kept, seen.store.cache_file(main_key(chosen.key, kept))) if kept else None
             )
-            features = yield from extract_streamed(examples, source, parts, base.stream, beside)
+            features = yield from extract_streamed(examples, source, blocks, base.stream, beside)
         else:
             features = yield from extract(examples, source)
         book.flush()
@@ -157,7 +157,7 @@ def _take(
         book.flush()
     return ExtractedFeatures(
         network=seen.network,
-        taps=seen.taps,
+        feature_layers=seen.feature_layers,
         features=features,
         book=book,
         unreadable={**features.unreadable, **gone},

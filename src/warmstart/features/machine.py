@@ -92,8 +92,8 @@ def threads_for(network: NetworkRecord) -> int:
 
     Two threads that meet after every layer are much slower than one where other programs run.
     """
-    takes_rows = len(network.parts[0].shape_in) == 1
-    is_small = sum(part.macs for part in network.parts) < SMALL
+    takes_rows = len(network.blocks[0].shape_in) == 1
+    is_small = sum(block.macs for block in network.blocks) < SMALL
     return 1 if takes_rows and is_small else n_threads()
 
 

@@ -64,11 +64,11 @@ class OffloadedBlock:
 class Done:
     """How far a belt came: parts, the contents that they passed, widths of what they gave."""
 
-    parts: int = 0
+    blocks: int = 0
     contents: tuple[str, ...] = ()
     main: int = 0  # of the last of them
     kept: int = 0  # of the one whose output stays
-    taps: tuple[tuple[int, ...], ...] = ()
+    feature_layers: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -109,11 +109,11 @@ class BlockQueue:
         """Whether the files that are still needed have the length that they should have."""
         n, sizes = len(found.contents), dict[str, int]()
         wide = np.dtype(self.dtype).itemsize
-        if 0 < self.kept <= found.parts:
+        if 0 < self.kept <= found.blocks:
             sizes[f"main-{self.kept}"] = n * found.kept * wide
-        if found.parts < len(self.links) or self.keeps_last:
-            sizes[f"main-{found.parts}"] = n * found.main * wide
-        sizes |= {f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.taps, 1)}
+        if found.blocks < len(self.links) or self.keeps_last:
+            sizes[f"main-{found.blocks}"] = n * found.main * wide
+        sizes |= {f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.feature_layers, 1)}
         paths = {self._path(name): size for name, size in sizes.items()}
         return all(path.is_file() and path.stat().st_size == paths[path] for path in paths)
 
@@ -121,7 +121,7 @@ class BlockQueue:
         """Pass everything through every link; `feed` gives the first one's inputs, n at most."""
         speed = _Speed(self, n)
         for number, link in enumerate(self.links, 1):
-            if number > self.done.parts:
+            if number > self.done.blocks:
                 source = feed() if number == 1 else self._between(number - 1)
                 yield from self._pass(number, link.open(), source, speed)
                 if number - 1 != self.kept:
@@ -139,7 +139,7 @@ class BlockQueue:
             taken = [read(f"taps-{number}") for number in range(1, len(self.links) + 1)]
             for contents in _parted(self.done.contents):
                 rows = [_read(file, len(contents), self.done.main, self.dtype) for file in last]
-                for file, widths in zip(taken, self.done.taps, strict=True):
+                for file, widths in zip(taken, self.done.feature_layers, strict=True):
                     values = _read(file, len(contents), sum(widths), "float32")
                     rows += np.split(values, np.cumsum(widths)[:-1], axis=1) if widths else []
                 yield contents, [row.astype(np.float32, copy=False) for row in rows]
@@ -162,24 +162,24 @@ class BlockQueue:
         width, widths = 0, tuple[int, ...]()
         with (
             open(self._path(f"main-{number}"), "wb") as main,
-            open(self._path(f"taps-{number}"), "wb") as taps,
+            open(self._path(f"taps-{number}"), "wb") as feature_layers,
         ):
             for some, inputs in source:
                 given, found = padded(run, inputs)
                 contents += some
-                width, widths = given.shape[1], tuple(tap.shape[1] for tap in found)
+                width, widths = given.shape[1], tuple(layer.shape[1] for layer in found)
                 if keeps:
                     main.write(self._kept(given, number).data)
                 if found:
-                    taps.write(np.ascontiguousarray(np.concatenate(found, axis=1)).data)
+                    feature_layers.write(np.ascontiguousarray(np.concatenate(found, axis=1)).data)
                 yield speed.event(number, len(contents))
-            for file in (main, taps):
+            for file in (main, feature_layers):
                 file.flush()
                 os.fsync(file.fileno())
-        before = self.done.taps[: number - 1]
+        before = self.done.feature_layers[: number - 1]
         kept = width if number == self.kept else self.done.kept
         self.done = Done(
-            parts=number, contents=tuple(contents), main=width, taps=(*before, widths), kept=kept
+            blocks=number, contents=tuple(contents), main=width, feature_layers=(*before, widths), kept=kept
         )
         write_json(self.folder / "done.json", self.done)
 
@@ -226,7 +226,7 @@ class _Speed:
             kind="step",
             step=int(share * self.n),
             of=self.n,
-            values={"per_second": round(speed, 2), "part": number, "parts": len(costs)},
+            values={"per_second": round(speed, 2), "block": number, "blocks": len(costs)},
         )
 
 
@@ -237,7 +237,7 @@ def padded(run: Pass, inputs: Values) -> tuple[Floats, list[Floats]]:
         blank = np.zeros((BATCH - n, *inputs.shape[1:]), inputs.dtype)
         inputs = np.concatenate([inputs, blank])
     given, found = run(inputs)
-    return given[:n], [tap[:n] for tap in found]
+    return given[:n], [layer[:n] for layer in found]
 
 
 def _parted(contents: Sequence[str]) -> Iterator[list[str]]:
@@ -392,18 +392,18 @@ class SingleBlock(nn.Module):
 
     def __init__(self, network: Network, number: int, wanted: Sequence[FeatureLayer]) -> None:
         super().__init__()
-        own = [tap for tap in wanted if tap.part == number]
-        self.taps = tuple(own)
+        own = [layer for layer in wanted if layer.block == number]
+        self.feature_layers = tuple(own)
         self.number = number
         self._scan = plan_scan(network, own) if own else None
-        self._step = network.steps.parts[number - 1]
-        self._neck = network.steps.neck if any(tap.pool == "neck" for tap in own) else None
+        self._step = network.steps.blocks[number - 1]
+        self._neck = network.steps.neck if any(layer.pool == "neck" for layer in own) else None
         called = [self._step] if self._neck is None else [self._step, self._neck]
         self.trunk = excerpt(network.trunk, called)
         self.eval()
 
     def forward(self, main: Tensor) -> tuple[Tensor, ...]:
-        """What the part gives, (B, …), then (B, d) float32 of each of `taps`."""
+        """What the part gives, (B, …), then (B, d) float32 of each of `feature_layers`."""
         with quick_linear(main):
             main = self._step.run(self.trunk, main)
         if self._scan is None:
@@ -411,8 +411,8 @@ class SingleBlock(nn.Module):
         found = self._scan.taken(self.number, main)
         if self._neck is not None:  # last: a neck may work in place
             vector = self._neck.run(self.trunk, main.clone())
-            found |= {tap: vector for tap in self.taps if tap.pool == "neck"}
-        return (main, *(found[tap].float() for tap in self.taps))
+            found |= {layer: vector for layer in self.feature_layers if layer.pool == "neck"}
+        return (main, *(found[layer].float() for layer in self.feature_layers))
 
 
 def excerpt(trunk: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
@@ -452,20 +452,20 @@ def _owner(made: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def links(
-    network: Network, taps: Sequence[FeatureLayer], upto: int, prep: Inputs
+    network: Network, feature_layers: Sequence[FeatureLayer], upto: int, prep: Inputs
 ) -> tuple[OffloadedBlock, ...]:
     """Parts 1 to `upto` as links of a belt, with the taps that are taken on the way."""
     return tuple(
         OffloadedBlock(
-            name=part.name,
-            cost=part.macs,
-            open=partial(_open, network, number, taps, prep),
+            name=block.name,
+            cost=block.macs,
+            open=partial(_open, network, number, feature_layers, prep),
         )
-        for number, part in enumerate(network.record.parts[:upto], 1)
+        for number, block in enumerate(network.record.blocks[:upto], 1)
     )
 
 
-def one_by_one(parts: Sequence[OffloadedBlock]) -> Engine:
+def one_by_one(blocks: Sequence[OffloadedBlock]) -> Engine:
     """An engine that brings one part after the other into memory for every batch.
 
     Gives the last part's output, (n, width), and the taps of all.
@@ -474,20 +474,20 @@ def one_by_one(parts: Sequence[OffloadedBlock]) -> Engine:
     def run(images: Pixels) -> list[Floats]:
         rows: Values = images
         found: list[Floats] = []
-        for part in parts:
-            rows, taps = padded(part.open(), rows)
-            found += taps
+        for block in blocks:
+            rows, feature_layers = padded(block.open(), rows)
+            found += feature_layers
         return [rows, *found]
 
     return run
 
 
 def _open(
-    network: Network, number: int, taps: Sequence[FeatureLayer], prep: Inputs
+    network: Network, number: int, feature_layers: Sequence[FeatureLayer], prep: Inputs
 ) -> Callable[[Values], tuple[Floats, list[Floats]]]:
-    parts = network.record.parts
-    before = None if number == 1 else parts[number - 2]
-    return _Pass(SingleBlock(network, number, taps), before, parts[number - 1], prep)
+    blocks = network.record.blocks
+    before = None if number == 1 else blocks[number - 2]
+    return _Pass(SingleBlock(network, number, feature_layers), before, blocks[number - 1], prep)
 
 
 @dataclass
@@ -496,7 +496,7 @@ class _Pass:
 
     lone: torch.nn.Module
     before: BlockRecord | None
-    part: BlockRecord
+    block: BlockRecord
     prep: Inputs
     _is_ready: bool = field(default=False)
 
@@ -506,22 +506,22 @@ class _Pass:
         if not self._is_ready:
             self.lone, self._is_ready = labelled(self.lone, inputs[:2]), True
         with torch.inference_mode():
-            main, *taps = self.lone(inputs)
-        return as_rows(main, self.part), [tap.numpy() for tap in taps]
+            main, *feature_layers = self.lone(inputs)
+        return as_rows(main, self.block), [layer.numpy() for layer in feature_layers]
 
 
-def as_rows(main: Tensor, part: BlockRecord) -> Floats:
+def as_rows(main: Tensor, block: BlockRecord) -> Floats:
     """What a part gave, (b, …), one row an image; maps in the order they have in memory."""
-    if part.layout == "NCHW":
+    if block.layout == "NCHW":
         main = main.permute(0, 2, 3, 1)
     rows: Floats = np.ascontiguousarray(main.float().numpy()).reshape(len(main), -1)
     return rows
 
 
-def as_state(rows: Values, part: BlockRecord) -> Tensor:
+def as_state(rows: Values, block: BlockRecord) -> Tensor:
     """The same back: (b, width) to (b, …), maps channels_last."""
     values = torch.from_numpy(np.require(rows, requirements="W"))
-    if part.layout != "NCHW":
-        return values.view(len(rows), *part.shape_out)
-    channels, *sides = part.shape_out
+    if block.layout != "NCHW":
+        return values.view(len(rows), *block.shape_out)
+    channels, *sides = block.shape_out
     return values.view(len(rows), *sides, channels).permute(0, 3, 1, 2)

@@ -78,7 +78,7 @@ def make_block(
     return AddedBlock(channels, width, record.layout, generator)
 
 
-def graft(network: Network, blocks: Sequence[AddedBlock]) -> Network:
+def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
     """A network with blocks between its last part and its neck; the old one stays as it is.
 
     The new trunk is a shallow copy: it shares all tensors, and holds the blocks as
@@ -87,43 +87,43 @@ def graft(network: Network, blocks: Sequence[AddedBlock]) -> Network:
     Raises: ModelError where a block does not fit the last part's output.
     """
     trunk, steps, records = shallow_copy(network.trunk), list[SegmentStep](), list[BlockRecord]()
-    owners, last = dict(network.owners), network.record.parts[-1]
-    for block in blocks:
-        if (block.channels, block.layout) != (_channels(last), last.layout):
+    owners, last = dict(network.owners), network.record.blocks[-1]
+    for one in added:
+        if (one.channels, one.layout) != (_channels(last), last.layout):
             raise ModelError(
-                f"a block for {block.channels} channels ({block.layout}) does not fit the output "
+                f"a block for {one.channels} channels ({one.layout}) does not fit the output "
                 f"{last.shape_out} ({last.layout}) of {last.name}; make it with make_block."
             )
         name = _free(NAME, "_", {*vars(trunk), *dir(type(trunk)), *_held(trunk)})
-        part = _free(NAME, "#", {*(p.name for p in network.parts), *(step.name for step in steps)})
-        trunk.add_module(name, block.train(trunk.training))
-        steps.append(SegmentStep(part, _runner(name), (name,), ()))
-        owners |= {f"{name}.{tensor}": part for tensor in block.state_dict()}
-        records.append(_record(block, part, last))
+        block = _free(NAME, "#", {*(p.name for p in network.blocks), *(step.name for step in steps)})
+        trunk.add_module(name, one.train(trunk.training))
+        steps.append(SegmentStep(block, _runner(name), (name,), ()))
+        owners |= {f"{name}.{tensor}": block for tensor in one.state_dict()}
+        records.append(_record(one, block, last))
     names = [step.modules[0] for step in steps]
-    made = (*(_bare(network, step, names) for step in network.steps.parts), *steps)
+    made = (*(_bare(network, step, names) for step in network.steps.blocks), *steps)
     return replace(
         network,
         trunk=trunk,
-        parts=tuple(_part(trunk, step, owners) for step in made),
-        neck=_part(trunk, network.steps.neck, owners),
+        blocks=tuple(_block(trunk, step, owners) for step in made),
+        neck=_block(trunk, network.steps.neck, owners),
         owners=owners,
-        steps=replace(network.steps, parts=made),
-        record=replace(network.record, parts=(*network.record.parts, *records)),
+        steps=replace(network.steps, blocks=made),
+        record=replace(network.record, blocks=(*network.record.blocks, *records)),
     )
 
 
-def shift_taps(
-    taps: Iterable[FeatureLayer], n_before: int, n_added: int
+def shift_layers(
+    feature_layers: Iterable[FeatureLayer], n_before: int, n_added: int
 ) -> tuple[FeatureLayer, ...]:
     """Taps of a network with `n_before` parts, after `n_added` blocks: the last part's move up.
 
-    >>> two = [FeatureLayer(part=2, pool="avg"), FeatureLayer(part=9, pool="neck")]
-    >>> [t.name for t in shift_taps(two, 9, 1)]
+    >>> two = [FeatureLayer(block=2, pool="avg"), FeatureLayer(block=9, pool="neck")]
+    >>> [t.name for t in shift_layers(two, 9, 1)]
     ['2.avg', '10.neck']
     """
     return tuple(
-        replace(tap, part=n_before + n_added) if tap.part == n_before else tap for tap in taps
+        replace(layer, block=n_before + n_added) if layer.block == n_before else layer for layer in feature_layers
     )
 
 
@@ -148,7 +148,7 @@ def _record(block: AddedBlock, name: str, last: BlockRecord) -> BlockRecord:
     )
 
 
-def _part(trunk: nn.Module, step: SegmentStep, owners: dict[str, str]) -> Block:
+def _block(trunk: nn.Module, step: SegmentStep, owners: dict[str, str]) -> Block:
     return Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
 
 

@@ -73,9 +73,9 @@ def _layer(name: str, given: Callable[[nn.Module, Tensor], dict[str, Any]]) -> R
     return run
 
 
-def ended(parts: list[SegmentStep], neck: SegmentStep) -> SegmentSteps:
+def ended(blocks: list[SegmentStep], neck: SegmentStep) -> SegmentSteps:
     """Parts and what makes a vector of the last one's frames; nothing comes after that."""
-    return SegmentSteps(tuple(parts), neck, None, SegmentStep("finish", lambda _, x: x, (), ()))
+    return SegmentSteps(tuple(blocks), neck, None, SegmentStep("finish", lambda _, x: x, (), ()))
 
 
 # ---- Log-mel frames as the feature extractors of transformers make them: in torch, no weights.
@@ -227,9 +227,9 @@ class AstNetwork(ClipEncoder):
             raise too_short(window)
         name = "layers" if hasattr(self.encoder, "layers") else "encoder.layer"  # by version
         n = sum(1 for _ in self.encoder.get_submodule(name).children())
-        parts = [SegmentStep("patches", _patches, ("encoder.embeddings",), ())]
-        parts += layers_of(f"encoder.{name}", n, _nothing)
-        return ended(parts, SegmentStep("neck", _tokens, ("encoder.layernorm",), ()))
+        blocks = [SegmentStep("patches", _patches, ("encoder.embeddings",), ())]
+        blocks += layers_of(f"encoder.{name}", n, _nothing)
+        return ended(blocks, SegmentStep("neck", _tokens, ("encoder.layernorm",), ()))
 
 
 def _patches(network: nn.Module, samples: Tensor) -> Tensor:
@@ -262,11 +262,11 @@ class WhisperNetwork(ClipEncoder):
         """Frames and their places, then layer after layer; a short clip is filled up."""
         layers: Any = self.encoder.layers
         read = ("encoder.conv1", "encoder.conv2", "encoder.embed_positions")
-        parts = [SegmentStep("frames", _placed, read, ())]
+        blocks = [SegmentStep("frames", _placed, read, ())]
         told = signature(layers[0].forward).parameters
         masks = dict.fromkeys({"attention_mask", "layer_head_mask"} & set(told))  # by version
-        parts += layers_of("encoder.layers", len(layers), lambda _, __: masks)
-        return ended(parts, SegmentStep("neck", _mean, ("encoder.layer_norm",), ()))
+        blocks += layers_of("encoder.layers", len(layers), lambda _, __: masks)
+        return ended(blocks, SegmentStep("neck", _mean, ("encoder.layer_norm",), ()))
 
 
 def _placed(network: nn.Module, samples: Tensor) -> Tensor:
@@ -321,13 +321,13 @@ class WaveNetwork(ClipEncoder):
         norm = ["encoder.encoder.layer_norm"]
         is_last = bool(getattr(inner.config, "do_stable_layer_norm", False))  # normed at the end
         read = (*places, *([] if is_last else norm))
-        parts = [
+        blocks = [
             SegmentStep("frames", _frames, ("encoder.feature_extractor",), ()),
             SegmentStep("positions", _positions(not is_last), read, ()),
             *_layers(inner),
         ]
         return ended(
-            parts,
+            blocks,
             SegmentStep("neck", _mean_of_samples(is_last), tuple(norm if is_last else ()), ()),
         )
 

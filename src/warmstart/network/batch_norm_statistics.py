@@ -23,20 +23,20 @@ CHUNK = 16  # images in one pass
 class NormSeen:
     """One BatchNorm layer. Shapes: source_mean, source_var (C,); mean, square (n, C)."""
 
-    part: int
+    block: int
     source_mean: Values
     source_var: Values
     mean: Values  # per image, over positions
     square: Values  # mean square, the same
 
 
-def norm_statistics(network: Network, inputs: Tensor, n_parts: int) -> tuple[NormSeen, ...]:
-    """Run the first `n_parts` parts on inputs (n, C, H, W) and note what each BatchNorm sees.
+def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[NormSeen, ...]:
+    """Run the first `n_blocks` parts on inputs (n, C, H, W) and note what each BatchNorm sees.
 
     Empty where those parts have no BatchNorm with statistics. The network stays as it is.
     """
     found: dict[int, list[tuple[Values, Values]]] = {}
-    layers = _layers(network, n_parts)
+    layers = _layers(network, n_blocks)
     hooks = [
         layer.register_forward_pre_hook(_noting(found.setdefault(number, [])))
         for number, (_, layer) in enumerate(layers)
@@ -44,7 +44,7 @@ def norm_statistics(network: Network, inputs: Tensor, n_parts: int) -> tuple[Nor
     try:
         with torch.inference_mode():
             for chunk in torch.split(inputs, CHUNK) if layers else ():
-                run_all(network.steps.parts[:n_parts], network.trunk, chunk)
+                run_all(network.steps.blocks[:n_blocks], network.trunk, chunk)
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,10 +88,10 @@ def relearning(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
             layer.training, layer.momentum = False, momentum
 
 
-def _layers(network: Network, n_parts: int) -> list[tuple[int, _BatchNorm]]:
+def _layers(network: Network, n_blocks: int) -> list[tuple[int, _BatchNorm]]:
     """The BatchNorm layers of the first parts, with the part's number."""
     layers: list[tuple[int, _BatchNorm]] = []
-    for number, step in enumerate(network.steps.parts[:n_parts], start=1):
+    for number, step in enumerate(network.steps.blocks[:n_blocks], start=1):
         for name in step.modules:
             inside = network.trunk.get_submodule(name).modules()
             layers += [(number, m) for m in inside if isinstance(m, _BatchNorm) and _remembers(m)]
@@ -116,10 +116,10 @@ def _noting(place: list[tuple[Values, Values]]) -> Callable[..., None]:
     return hook
 
 
-def _seen(part: int, layer: _BatchNorm, noted: Sequence[tuple[Values, Values]]) -> NormSeen:
+def _seen(block: int, layer: _BatchNorm, noted: Sequence[tuple[Values, Values]]) -> NormSeen:
     mean, square = (np.concatenate(values) for values in zip(*noted, strict=True))
     return NormSeen(
-        part=part,
+        block=block,
         source_mean=_array(layer.running_mean),
         source_var=_array(layer.running_var),
         mean=mean,

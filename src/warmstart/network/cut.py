@@ -25,13 +25,13 @@ from warmstart.network.text_encoders import alike
 from warmstart.records.network import FeatureLayer
 
 
-def stored_taps(taps: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
+def stored_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
     """The taps whose values a stored prefix holds: the necks come after all parts.
 
-    >>> stored_taps([FeatureLayer(part=2, pool="avg"), FeatureLayer(part=3, pool="neck")], 3)
-    (FeatureLayer(part=2, pool='avg', of=''),)
+    >>> stored_layers([FeatureLayer(block=2, pool="avg"), FeatureLayer(block=3, pool="neck")], 3)
+    (FeatureLayer(block=2, pool='avg', of=''),)
     """
-    return tuple(tap for tap in taps if tap.part <= cut and tap.pool != "neck")
+    return tuple(layer for layer in feature_layers if layer.block <= cut and layer.pool != "neck")
 
 
 class FrozenPrefix(nn.Module):
@@ -40,23 +40,23 @@ class FrozenPrefix(nn.Module):
     Raises: PlanError where the network has no such part.
     """
 
-    def __init__(self, network: Network, cut: int, taps: Sequence[FeatureLayer]) -> None:
+    def __init__(self, network: Network, cut: int, feature_layers: Sequence[FeatureLayer]) -> None:
         super().__init__()
-        if not 1 <= cut <= len(network.parts):
+        if not 1 <= cut <= len(network.blocks):
             raise PlanError(
-                f"the plan has training.cut {cut}; the network has parts 1 to {len(network.parts)}."
+                f"the plan has training.cut {cut}; the network has parts 1 to {len(network.blocks)}."
             )
         self.trunk = network.trunk
         self.cut = cut
-        self.wanted = tuple(taps)
-        last = FeatureLayer(part=len(network.parts), pool="neck")
+        self.wanted = tuple(feature_layers)
+        last = FeatureLayer(block=len(network.blocks), pool="neck")
         self.scan = plan_scan(network, self.wanted or (last,))
         self.eval()
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The main output first, then the taps in the order they were asked for."""
         main, found = self.scan.between(self.trunk, range(1, self.cut + 1), inputs, {})
-        return (main, *(found[tap].float() for tap in self.wanted))
+        return (main, *(found[layer].float() for layer in self.wanted))
 
 
 class UnfrozenBlocks(nn.Module):
@@ -73,7 +73,7 @@ class UnfrozenBlocks(nn.Module):
         super().__init__()
         self.model = model
         self.cut = cut
-        self.stored = stored_taps(model.scan.taps, cut)
+        self.stored = stored_layers(model.scan.feature_layers, cut)
         self.scan = _recomputing(model.scan) if recompute else model.scan
 
     def forward(self, main: Tensor, *stored: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ class UnfrozenBlocks(nn.Module):
 
 def _recomputing(scan: LayerOrder) -> LayerOrder:
     """The same scan, each part of which keeps its input and output alone."""
-    parts = [replace(step, run=_again(step)) for step in scan.steps.parts]
-    return replace(scan, steps=replace(scan.steps, parts=tuple(parts)))
+    blocks = [replace(step, run=_again(step)) for step in scan.steps.blocks]
+    return replace(scan, steps=replace(scan.steps, blocks=tuple(blocks)))
 
 
 def _again(step: SegmentStep) -> Run:

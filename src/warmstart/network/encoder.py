@@ -157,6 +157,6 @@ class Encoder(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Rows (B, n, …), each passing as a whole, to (B, C)."""
         steps = self.steps(inputs.shape[1])
-        for step in (*steps.parts, steps.neck):
+        for step in (*steps.blocks, steps.neck):
             inputs = step.run(self, inputs)
         return inputs

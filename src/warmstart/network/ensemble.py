@@ -27,7 +27,7 @@ def may_stand_beside(network: Network, cut: int) -> bool:
     parts share cannot be tuned in one and kept in the other.
     """
     upper = _upper(network, cut)
-    if any("" in step.modules for step in network.steps.parts):
+    if any("" in step.modules for step in network.steps.blocks):
         return False
     if NAME in {*network.trunk._modules, *dir(type(network.trunk))}:
         return False
@@ -56,12 +56,12 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
     owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(beside)}
     made = [
         Block(trunk, step, [n for n, owner in owners.items() if owner == step.name])
-        for step in (*network.steps.parts, network.steps.neck)
+        for step in (*network.steps.blocks, network.steps.neck)
     ]
     return replace(
         network,
         trunk=trunk,
-        parts=tuple(made[:-1]),
+        blocks=tuple(made[:-1]),
         neck=made[-1],
         owners=owners,
         beside=EnsembleBranch(NAME, cut),
@@ -69,7 +69,7 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
 
 
 def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
-    return (*network.steps.parts[cut:], network.steps.neck)
+    return (*network.steps.blocks[cut:], network.steps.neck)
 
 
 def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:

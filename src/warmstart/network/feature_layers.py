@@ -18,7 +18,7 @@ from warmstart.records.network import CHANNELS_FIRST, BlockRecord, FeatureLayer,
 _GRID_FROM_PX = 7  # smaller maps have no room for four quarters
 
 
-def taps(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
+def feature_layers(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
     """All taps that a network offers, from its input to its head.
 
     `avg` of each part, `grid2` of maps from 7×7 on, `first` of rows of tokens, and last the
@@ -26,72 +26,72 @@ def taps(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
 
     >>> from warmstart.network import load, partition
     >>> base = load.load("lite0")
-    >>> offered = taps(partition.cut(base.module, base.record.preprocessing).record)
-    >>> [tap.name for tap in (*offered[:2], *offered[-2:])]
+    >>> offered = feature_layers(partition.cut(base.module, base.record.preprocessing).record)
+    >>> [layer.name for layer in (*offered[:2], *offered[-2:])]
     ['1.avg', '1.grid2', '18.grid2', '18.neck']
     """
-    last = len(record.parts)
+    last = len(record.blocks)
     found = [
-        FeatureLayer(part=n, pool="avg")
-        for n, part in enumerate(record.parts, 1)
-        if _is_pooled(part)
+        FeatureLayer(block=n, pool="avg")
+        for n, block in enumerate(record.blocks, 1)
+        if _is_pooled(block)
     ]
     found += [
-        FeatureLayer(part=n, pool="grid2")
-        for n, part in enumerate(record.parts, 1)
-        if _is_map(part)
+        FeatureLayer(block=n, pool="grid2")
+        for n, block in enumerate(record.blocks, 1)
+        if _is_map(block)
     ]
-    rows = [n for n, part in enumerate(record.parts, 1) if part.layout == "tokens"]
+    rows = [n for n, block in enumerate(record.blocks, 1) if block.layout == "tokens"]
     found += [
-        FeatureLayer(part=n, pool="first") for n in rows[1:]
+        FeatureLayer(block=n, pool="first") for n in rows[1:]
     ]  # before any layer it is one constant
     if record.neck_is_average:
-        found.remove(FeatureLayer(part=last, pool="avg"))
-    ordered = sorted(found, key=lambda tap: (tap.part, tap.pool))
-    return (*ordered, FeatureLayer(part=last, pool="neck"))
+        found.remove(FeatureLayer(block=last, pool="avg"))
+    ordered = sorted(found, key=lambda layer: (layer.block, layer.pool))
+    return (*ordered, FeatureLayer(block=last, pool="neck"))
 
 
-def tap_width(record: NetworkRecord, tap: FeatureLayer) -> int:
+def layer_width(record: NetworkRecord, layer: FeatureLayer) -> int:
     """Length of a tap's feature vector.
 
     Raises: ModelError if the network has no such tap.
     """
-    tap = replace(tap, of="")
-    is_twin = record.neck_is_average and tap == FeatureLayer(part=len(record.parts), pool="avg")
-    if tap not in taps(record) and not is_twin:
+    layer = replace(layer, of="")
+    is_twin = record.neck_is_average and layer == FeatureLayer(block=len(record.blocks), pool="avg")
+    if layer not in feature_layers(record) and not is_twin:
         raise ModelError(
-            f"the network has no tap {tap.name}; its taps are "
-            f"{', '.join(t.name for t in taps(record))}."
+            f"the network has no tap {layer.name}; its taps are "
+            f"{', '.join(t.name for t in feature_layers(record))}."
         )
-    if tap.pool == "neck":
+    if layer.pool == "neck":
         return record.neck_width
-    part = record.parts[tap.part - 1]
-    channels = part.shape_out[0] if part.layout in CHANNELS_FIRST else part.shape_out[-1]
-    if part.layout == "tokens":
+    block = record.blocks[layer.block - 1]
+    channels = block.shape_out[0] if block.layout in CHANNELS_FIRST else block.shape_out[-1]
+    if block.layout == "tokens":
         channels -= 1  # the mask
-    return channels * (4 if tap.pool == "grid2" else 1)
+    return channels * (4 if layer.pool == "grid2" else 1)
 
 
-def _is_pooled(part: BlockRecord) -> bool:
-    return part.layout != "other"
+def _is_pooled(block: BlockRecord) -> bool:
+    return block.layout != "other"
 
 
-def _is_map(part: BlockRecord) -> bool:
-    return min(_sides(part), default=0) >= _GRID_FROM_PX
+def _is_map(block: BlockRecord) -> bool:
+    return min(_sides(block), default=0) >= _GRID_FROM_PX
 
 
-def _sides(part: BlockRecord) -> tuple[int, ...]:
-    return {"NCHW": part.shape_out[1:], "NHWC": part.shape_out[:2]}.get(part.layout, ())
+def _sides(block: BlockRecord) -> tuple[int, ...]:
+    return {"NCHW": block.shape_out[1:], "NHWC": block.shape_out[:2]}.get(block.layout, ())
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOrder:
     """Steps of `FeatureExtractor` and of the warm model, and the layers read after each."""
 
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     widths: tuple[int, ...]  # of each tap's features
     steps: SegmentSteps
-    parts: tuple[BlockRecord, ...]  # whose shapes and layouts say how to pool
+    blocks: tuple[BlockRecord, ...]  # whose shapes and layouts say how to pool
     beside: EnsembleBranch | None = None
 
     def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +103,7 @@ class LayerOrder:
         other = main.clone()  # layers may work in place
         self._finish(trunk, cut, main, found, "")
         self._finish(trunk.get_submodule(self.beside.name), cut, other, found, "base")
-        return tuple(found[tap].float() for tap in self.taps)
+        return tuple(found[layer].float() for layer in self.feature_layers)
 
     def onward(
         self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[FeatureLayer, Tensor]
@@ -111,7 +111,7 @@ class LayerOrder:
         """The same from what part `cut` gave, (B, …), and the taps taken up to there."""
         found = dict(before)
         self._finish(trunk, cut, main, found, "")
-        return tuple(found[tap].float() for tap in self.taps)
+        return tuple(found[layer].float() for layer in self.feature_layers)
 
     def between(
         self, trunk: nn.Module, numbers: range, main: Tensor, before: Mapping[FeatureLayer, Tensor]
@@ -123,9 +123,9 @@ class LayerOrder:
 
     def taken(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
-        part = self.parts[number - 1]
-        here = [tap for tap in self.taps if tap.part == number and tap.pool != "neck"]
-        return {tap: _pooled(main, tap.pool, part) for tap in here if tap.of == of}
+        block = self.blocks[number - 1]
+        here = [layer for layer in self.feature_layers if layer.block == number and layer.pool != "neck"]
+        return {layer: _pooled(main, layer.pool, block) for layer in here if layer.of == of}
 
     def _walk(
         self,
@@ -138,7 +138,7 @@ class LayerOrder:
         """Run some parts; what they give lies in `found`. Returns what the last one gave."""
         with quick_linear(main):
             for number in numbers:
-                main = self.steps.parts[number - 1].run(trunk, main)
+                main = self.steps.blocks[number - 1].run(trunk, main)
                 found |= self.taken(number, main, of)
         return main
 
@@ -146,12 +146,12 @@ class LayerOrder:
         self, trunk: nn.Module, cut: int, main: Tensor, found: dict[FeatureLayer, Tensor], of: str
     ) -> None:
         """The same from part `cut` up to the last one that is tapped, and the neck."""
-        own = [tap for tap in self.taps if tap.of == of]
-        last = max((tap.part for tap in own), default=0)
+        own = [layer for layer in self.feature_layers if layer.of == of]
+        last = max((layer.block for layer in own), default=0)
         main = self._walk(trunk, range(cut + 1, last + 1), main, found, of)
-        for tap in own:
-            if tap.pool == "neck" and tap not in found:  # last: a neck may work in place
-                found[tap] = self.steps.neck.run(trunk, main)
+        for layer in own:
+            if layer.pool == "neck" and layer not in found:  # last: a neck may work in place
+                found[layer] = self.steps.neck.run(trunk, main)
 
 
 def plan_scan(network: Network, wanted: Sequence[FeatureLayer]) -> LayerOrder:
@@ -162,20 +162,20 @@ def plan_scan(network: Network, wanted: Sequence[FeatureLayer]) -> LayerOrder:
     if not wanted:
         raise ModelError("no taps were named; name at least one, such as the last part's neck.")
     return LayerOrder(
-        taps=tuple(wanted),
-        widths=tuple(tap_width(network.record, tap) for tap in wanted),
+        feature_layers=tuple(wanted),
+        widths=tuple(layer_width(network.record, layer) for layer in wanted),
         steps=network.steps,
-        parts=network.record.parts,
+        blocks=network.record.blocks,
         beside=network.beside,
     )
 
 
-def _pooled(main: Tensor, pool: Pool, part: BlockRecord) -> Tensor:
+def _pooled(main: Tensor, pool: Pool, block: BlockRecord) -> Tensor:
     if pool == "first":
         return first_token(main)
     if pool == "grid2":
-        return pool_grid2(main, part.layout, _sides(part))
-    return pool_average(main, part.layout)
+        return pool_grid2(main, block.layout, _sides(block))
+    return pool_average(main, block.layout)
 
 
 class LayerReader(nn.Module):

@@ -33,14 +33,14 @@ HEAD = "head"  # under this name the run's head stands in the ledger of a run th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRunModel(PretrainedModel):
-    """A start that was a run: `head` answers from `taps`; `added` are blocks of earlier runs.
+    """A start that was a run: `head` answers from `feature_layers`; `added` are blocks of earlier runs.
 
     `module` has a drawn classifier that nothing may read, and not the blocks: cut it with
     `partition_base`.
     """
 
     head: MultiLayerHead
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     added: tuple[AddedBlock, ...] = ()
 
 
@@ -53,7 +53,7 @@ class FinishedRunNetwork(Network):
     @property
     def answers_from_neck(self) -> bool:
         """Whether the run's head listens to the neck alone."""
-        return [tap.pool for tap in self.scan.taps] == ["neck"]
+        return [layer.pool for layer in self.scan.feature_layers] == ["neck"]
 
     def outputs(self, vector: Tensor) -> Tensor:
         """What the run answers from the neck, where its head listens to that alone."""
@@ -73,7 +73,7 @@ class FinishedRunNetwork(Network):
 def revive(
     record: BaseModelRecord,
     tensors: Mapping[str, Tensor],
-    taps: Sequence[FeatureLayer],
+    feature_layers: Sequence[FeatureLayer],
     beside: int | None = None,
 ) -> FinishedRunModel:
     """Build a run's network again from the tensors in its model.safetensors, strictly.
@@ -91,10 +91,10 @@ def revive(
     prep = record.preprocessing
     module = fresh(record.arch, trunk, prep)
     n_classes = len(record.labels)
-    model = rebuild(record.arch, tensors, taps, n_classes, prep, module, record.added, beside)
+    model = rebuild(record.arch, tensors, feature_layers, n_classes, prep, module, record.added, beside)
     state = module.state_dict()
     module.load_state_dict({**state, **{name: t for name, t in trunk.items() if name in state}})
-    head, taps = _own_head(model)
+    head, feature_layers = _own_head(model)
     return FinishedRunModel(
         module=module.eval().requires_grad_(False),
         record=replace(
@@ -104,7 +104,7 @@ def revive(
             classes=n_classes,
         ),
         head=head.requires_grad_(False),
-        taps=tuple(taps),
+        feature_layers=tuple(feature_layers),
         added=tuple(m for m in model.trunk.modules() if isinstance(m, AddedBlock)),
     )
 
@@ -112,8 +112,8 @@ def revive(
 def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...]]:
     """The head on the taps of the network itself, without those of layers beside it."""
     head, scan = model.head, model.scan
-    pairs = zip(scan.taps, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
-    own = {tap: weight for tap, weight in pairs if not tap.of}
+    pairs = zip(scan.feature_layers, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
+    own = {layer: weight for layer, weight in pairs if not layer.of}
     weight = torch.cat([*own.values()], dim=1)
     return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
@@ -149,7 +149,7 @@ def partition_base(base: PretrainedModel) -> Network:
     Raises: ModelError if the network does not take the inputs that its record names.
 
     >>> from warmstart.network.load import load
-    >>> len(partition_base(load("lite0")).parts)
+    >>> len(partition_base(load("lite0")).blocks)
     18
     """
     if not isinstance(base, FinishedRunModel):
@@ -179,11 +179,11 @@ def _with_head(network: Network, base: FinishedRunModel) -> FinishedRunNetwork:
         name = f"run_{name}"
     return FinishedRunNetwork(
         trunk=network.trunk,
-        parts=network.parts,
+        blocks=network.blocks,
         neck=network.neck,
         classifier=base.head,
         owners=kept | {f"{name}.{tensor}": "head" for tensor in own},
         steps=replace(network.steps, classifier=name),
         record=replace(network.record, head_parameters=_size(base.head)),
-        scan=plan_scan(network, base.taps),
+        scan=plan_scan(network, base.feature_layers),
     )

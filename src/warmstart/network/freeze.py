@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, Action] = {
 Kinds = frozenset[Action]
 
 
-def action_of(actions: Mapping[str, Action], part: str) -> Action:
+def action_of(actions: Mapping[str, Action], block: str) -> Action:
     """What is done to a part; the neck and what forward never reads are frozen unless named.
 
     Raises: PlanError where nothing is said about it.
@@ -44,13 +44,13 @@ def action_of(actions: Mapping[str, Action], part: str) -> Action:
     >>> action_of({"conv1": "tuned"}, "conv1"), action_of({}, "neck"), action_of({}, "output")
     ('tuned', 'frozen', 'replaced')
     """
-    found = actions.get(part, _DEFAULTS.get(part))
+    found = actions.get(block, _DEFAULTS.get(block))
     if found is None:
-        raise PlanError(f"the plan says nothing about part {part!r}; give it an action.")
+        raise PlanError(f"the plan says nothing about part {block!r}; give it an action.")
     return found
 
 
-def tensor_parts(model: nn.Module, owners: Mapping[str, str]) -> dict[str, str]:
+def tensor_blocks(model: nn.Module, owners: Mapping[str, str]) -> dict[str, str]:
     """The part of each tensor of a model, by its name there.
 
     `owners` names tensors as they stand in the model, or as they stand in the trunk of a
@@ -58,19 +58,19 @@ def tensor_parts(model: nn.Module, owners: Mapping[str, str]) -> dict[str, str]:
     once. The head of a `WarmModel` is the part "output". Buffers without an owner are left
     out. Raises: PlanError for a parameter that belongs to no part.
 
-    >>> tensor_parts(nn.Linear(2, 1), {"weight": "p", "bias": "p"})
+    >>> tensor_blocks(nn.Linear(2, 1), {"weight": "p", "bias": "p"})
     {'weight': 'p', 'bias': 'p'}
     """
     found: dict[str, str] = {}
     state = model.state_dict(keep_vars=True)
     is_warm = isinstance(model, WarmModel)
     for name, (original, _) in original_names(model).items():
-        part = owners.get(original, owners.get(original.removeprefix("trunk.")))
+        block = owners.get(original, owners.get(original.removeprefix("trunk.")))
         if is_warm and original.startswith("head."):
-            part = _OUTPUT  # whatever the old network called so
-        if part is not None:
-            found[name] = part
-    tied = {place(state[name]): part for name, part in reversed(found.items())}
+            block = _OUTPUT  # whatever the old network called so
+        if block is not None:
+            found[name] = block
+    tied = {place(state[name]): block for name, block in reversed(found.items())}
     for name, tensor in state.items():
         if name not in found and isinstance(tensor, Tensor) and place(tensor) in tied:
             found[name] = tied[place(tensor)]
@@ -110,13 +110,13 @@ def groups(
     """
     made: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
-    for part, parameter in _moving(model, actions, owners):
+    for block, parameter in _moving(model, actions, owners):
         if id(parameter) in seen:
             continue
         seen.add(id(parameter))
         is_vector = sum(side > 1 for side in parameter.shape) <= 1
-        blank = {"params": [], "part": part, "lr": _rate(part, actions, rates)}
-        group = made.setdefault((part, is_vector), blank)
+        blank = {"params": [], "block": block, "lr": _rate(block, actions, rates)}
+        group = made.setdefault((block, is_vector), blank)
         group["params"].append(parameter)
         if is_vector:
             group["weight_decay"] = 0.0
@@ -221,11 +221,11 @@ def _own_kinds(
 ) -> dict[int, Kinds]:
     """By module: the actions of the tensors that it holds itself."""
     state = model.state_dict(keep_vars=True)
-    parts = tensor_parts(model, owners)
+    blocks = tensor_blocks(model, owners)
     kinds: dict[tuple[int, ...], Kinds] = {}
-    for name, part in parts.items():
+    for name, block in blocks.items():
         key = place(state[name])
-        kinds[key] = kinds.get(key, frozenset()) | {action_of(actions, part)}
+        kinds[key] = kinds.get(key, frozenset()) | {action_of(actions, block)}
     own = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values())
@@ -260,7 +260,7 @@ def _of_steps(
 ) -> dict[int, Kinds]:
     """The same, known exactly: which step calls them."""
     found: dict[int, Kinds] = {}
-    for step in (*model.scan.steps.parts, model.scan.steps.neck):
+    for step in (*model.scan.steps.blocks, model.scan.steps.neck):
         kinds: Kinds = frozenset({action_of(actions, step.name)})
         for name in step.modules:
             module = model.trunk.get_submodule(name)
@@ -274,24 +274,24 @@ def _moving(
 ) -> Iterator[tuple[str, nn.Parameter]]:
     """(part, parameter) for all that is to move; what is tied to a frozen part does not."""
     state, origins = model.state_dict(keep_vars=True), original_names(model)
-    parts = tensor_parts(model, owners)
+    blocks = tensor_blocks(model, owners)
     held = set()
-    for name, part in parts.items():
-        action = action_of(actions, part)
+    for name, block in blocks.items():
+        action = action_of(actions, block)
         if action == "frozen" or (action == "low-rank" and not origins[name][1]):
             held.add(place(state[name]))
-    for name, part in parts.items():
+    for name, block in blocks.items():
         if isinstance(state[name], nn.Parameter) and place(state[name]) not in held:
-            yield part, cast(nn.Parameter, state[name])
+            yield block, cast(nn.Parameter, state[name])
 
 
-def _rate(part: str, actions: Mapping[str, Action], rates: Mapping[str, float]) -> float:
-    if part in rates:
-        return rates[part]
-    action = action_of(actions, part)
+def _rate(block: str, actions: Mapping[str, Action], rates: Mapping[str, float]) -> float:
+    if block in rates:
+        return rates[block]
+    action = action_of(actions, block)
     like = [rate for name, rate in rates.items() if actions.get(name) == action]
-    if part != "neck" or not like:
-        raise PlanError(f"part {part!r} is {action} but has no rate; set part.{part}.rate.")
+    if block != "neck" or not like:
+        raise PlanError(f"part {block!r} is {action} but has no rate; set part.{block}.rate.")
     return max(like)
 
 

@@ -80,7 +80,7 @@ def write_ledger(
     >>> network = partition.cut(base.module, base.record.preprocessing)
     >>> taken = take_digests(network)
     >>> head = torch.zeros(2, 1280), torch.zeros(2)
-    >>> model = surgery.assemble(network, [FeatureLayer(part=18, pool="neck")], *head)
+    >>> model = surgery.assemble(network, [FeatureLayer(block=18, pool="neck")], *head)
     >>> ledger = write_ledger(taken, network, model)
     >>> sorted({row.fate for row in ledger.rows})
     ['dropped', 'kept', 'new']
@@ -101,7 +101,7 @@ def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> Froz
     """
     rows = [r for r in ledger.rows if r.before is not None]
     rows = [r for r in rows if r.fate not in ("dropped", "reshaped")]
-    rows = [r for r in rows if expected is None or r.part in expected or r.fate == "copied"]
+    rows = [r for r in rows if expected is None or r.block in expected or r.fate == "copied"]
     intact = [r for r in rows if r.before == r.after]
     once = [r for r in intact if r.fate != "copied"]
     return FrozenProof(
@@ -145,7 +145,7 @@ def summary_lines(ledger: Ledger) -> tuple[str, ...]:
     Statistics and other buffers count as tensors, not as weights.
 
     >>> row = LedgerRow(
-    ...     tensor="w", part="p", fate="frozen", shape=(2, 600), numel=1200, buffer=False,
+    ...     tensor="w", block="p", fate="frozen", shape=(2, 600), numel=1200, buffer=False,
     ...     before="a", after="a",
     ... )
     >>> summary_lines(Ledger(rows=(row,)))
@@ -192,13 +192,13 @@ class _LedgerBuilder:
             is_renewed = self._action(name) == "fresh"
             is_new = change is not None and change.fate == "new"
             if (tensor is None or is_renewed) and not is_new:
-                yield _row(name, self._part(name), old, "dropped", shape, digest_before, None)
+                yield _row(name, self._block_of(name), old, "dropped", shape, digest_before, None)
             if tensor is not None and (is_renewed or is_new):
                 after = digest(tensor)
-                yield _row(name, self._part(name), tensor, "new", tensor.shape, None, after)
+                yield _row(name, self._block_of(name), tensor, "new", tensor.shape, None, after)
             elif tensor is not None:
                 after, fate = digest(tensor), self._fate(name, old, tensor)
-                row = _row(name, self._part(name), tensor, fate, tensor.shape, digest_before, after)
+                row = _row(name, self._block_of(name), tensor, fate, tensor.shape, digest_before, after)
                 yield row if shape == row.shape else replace(row, shape_before=shape)
 
     def lost_rows(self) -> Iterator[LedgerRow]:
@@ -207,7 +207,7 @@ class _LedgerBuilder:
             if change.shape_before is not None:
                 yield LedgerRow(
                     tensor=change.tensor,
-                    part=self._part(change.tensor),
+                    block=self._block_of(change.tensor),
                     fate="dropped",
                     shape=change.shape_before,
                     numel=math.prod(change.shape_before),
@@ -218,7 +218,7 @@ class _LedgerBuilder:
 
     def new_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that only the model has."""
-        homes = {f"trunk.{n}": step.name for step in model.scan.steps.parts for n in step.modules}
+        homes = {f"trunk.{n}": step.name for step in model.scan.steps.blocks for n in step.modules}
         for name, tensor in unique_tensors(model).items():
             if name.startswith("trunk.") and name.removeprefix("trunk.") in self.before:
                 continue
@@ -228,8 +228,8 @@ class _LedgerBuilder:
                 )
                 continue
             outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the trunk
-            part = "head" if name.startswith("head.") else homes.get(outermost, "added")
-            yield _row(name, part, tensor, "new", tensor.shape, None, digest(tensor))
+            block = "head" if name.startswith("head.") else homes.get(outermost, "added")
+            yield _row(name, block, tensor, "new", tensor.shape, None, digest(tensor))
 
     def _copied_from(self, name: str, model: WarmModel) -> str | None:
         """The start's tensor that stands under this name of the model beside a tuned one."""
@@ -237,12 +237,12 @@ class _LedgerBuilder:
         is_beside = model.scan.beside is not None and name.startswith(prefix)
         return name.removeprefix(prefix) if is_beside else None
 
-    def _part(self, name: str) -> str:
+    def _block_of(self, name: str) -> str:
         return self.network.owners.get(name, "unused")
 
     def _action(self, name: str) -> Action | None:
-        part = self._part(name)
-        return None if self.actions is None else action_of(self.actions, part)
+        block = self._block_of(name)
+        return None if self.actions is None else action_of(self.actions, block)
 
     def _fate(self, name: str, old: Tensor, tensor: Tensor) -> Fate:
         change = self.changes.get(name)
@@ -261,7 +261,7 @@ def _may_merge(name: str, tensor: Tensor) -> bool:
 
 def _row(
     name: str,
-    part: str,
+    block: str,
     tensor: Tensor,
     fate: Fate,
     shape: Sequence[int],
@@ -270,7 +270,7 @@ def _row(
 ) -> LedgerRow:
     return LedgerRow(
         tensor=name,
-        part=part,
+        block=block,
         fate=fate,
         shape=tuple(shape),
         numel=math.prod(shape),

@@ -64,20 +64,20 @@ def inject(
     return tuple(targets)
 
 
-def bare_parts(network: Network) -> frozenset[str]:
+def bare_blocks(network: Network) -> frozenset[str]:
     """Names of the parts that have no layer for low-rank updates.
 
     >>> from warmstart.network import load, partition
     >>> base = load.load("lite0")
-    >>> sorted(bare_parts(partition.cut(base.module, base.record.preprocessing)))
+    >>> sorted(bare_blocks(partition.cut(base.module, base.record.preprocessing)))
     ['conv_stem']
     """
     bare = set()
-    for part in network.record.parts:
+    for block in network.record.blocks:
         try:
-            next(_targets(network, [part.name]))
+            next(_targets(network, [block.name]))
         except PlanError:
-            bare.add(part.name)
+            bare.add(block.name)
     return frozenset(bare)
 
 
@@ -159,8 +159,8 @@ def _targets(where: Network | nn.Module, names: Sequence[str]) -> Iterator[list[
                 raise PlanError(_no_layer(name))
             yield found
         return
-    steps = {step.name: step for step in where.steps.parts}
-    records = {part.name: part for part in where.record.parts}
+    steps = {step.name: step for step in where.steps.blocks}
+    records = {block.name: block for block in where.record.blocks}
     for name in names:
         if name not in steps:
             raise PlanError(f"the network has no part {name!r}; it has {', '.join(steps)}.")
@@ -207,7 +207,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def _called(
-    trunk: nn.Module, step: SegmentStep, part: BlockRecord, names: Sequence[str]
+    trunk: nn.Module, step: SegmentStep, block: BlockRecord, names: Sequence[str]
 ) -> list[str]:
     """Those of the named layers that a part calls, seen by running it on noise.
 
@@ -223,7 +223,7 @@ def _called(
         for name in names
     ]
     like = next(iter(trunk.parameters()))
-    noise = torch.randn(2, *part.shape_in, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, *block.shape_in, generator=torch.Generator().manual_seed(0))
     try:
         with evaluating(trunk), torch.random.fork_rng(devices=[]):
             step.run(trunk, noise.to(like.device, like.dtype))

@@ -27,7 +27,7 @@ def find_owners(
     """
     names = {place(tensor): name for name, tensor in unique_tensors(trunk).items()}
     owners = dict.fromkeys(names.values(), "unused")
-    for step in (*steps.parts, steps.neck):
+    for step in (*steps.blocks, steps.neck):
         for tensor in _tensors(trunk, step):
             name = names.get(place(tensor))
             if name is not None and owners[name] == "unused":
@@ -56,12 +56,12 @@ def measure(
 ) -> NetworkRecord:
     """Run the parts once on inputs (B, C, H, W) and note shapes, layouts and costs."""
     sizes = _parameters(trunk, owners)
-    value, parts = inputs, []
+    value, blocks = inputs, []
     with FlopCounterMode(display=False) as counter:
-        for step in steps.parts:
+        for step in steps.blocks:
             flops, shape = counter.get_total_flops(), tuple(value.shape[1:])
             value = step.run(trunk, value)
-            parts.append(
+            blocks.append(
                 BlockRecord(
                     name=step.name,
                     parameters=sizes.get(step.name, 0),
@@ -72,10 +72,10 @@ def measure(
                 )
             )
     # Averaged first: a neck may work in place.
-    average = None if parts[-1].layout == "other" else pool_average(value, parts[-1].layout)
+    average = None if blocks[-1].layout == "other" else pool_average(value, blocks[-1].layout)
     vector = steps.neck.run(trunk, value)
     return NetworkRecord(
-        parts=tuple(parts),
+        blocks=tuple(blocks),
         head_parameters=sum(p.numel() for p in classifier.parameters()) if classifier else 0,
         cut=how,
         neck_width=vector.shape[1],

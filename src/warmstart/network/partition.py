@@ -76,7 +76,7 @@ class Network:
     """A cut network. `trunk` is the original without its classifier; all tensors are shared."""
 
     trunk: nn.Module
-    parts: tuple[Block, ...]
+    blocks: tuple[Block, ...]
     neck: Block  # from the last state to the (B, F) vector that the classifier sees
     classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
     owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
@@ -88,7 +88,7 @@ class Network:
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the classifier sees: inputs (B, C, H, W) to (B, F)."""
-        return run_all((*self.steps.parts, self.steps.neck), self.trunk, inputs)
+        return run_all((*self.steps.blocks, self.steps.neck), self.trunk, inputs)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
@@ -126,7 +126,7 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     >>> from warmstart.network.load import load
     >>> base = load("lite0")
     >>> network = cut(base.module, base.record.preprocessing)
-    >>> len(network.parts), network.parts[1].name
+    >>> len(network.blocks), network.blocks[1].name
     (18, 'blocks.0.0')
     """
     with evaluating(module):
@@ -187,11 +187,11 @@ def _network(
     owners = find_owners(trunk, steps, classifier)
     made = [
         Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
-        for step in (*steps.parts, steps.neck)
+        for step in (*steps.blocks, steps.neck)
     ]
     return Network(
         trunk=trunk,
-        parts=tuple(made[:-1]),
+        blocks=tuple(made[:-1]),
         neck=made[-1],
         classifier=classifier,
         owners=owners,

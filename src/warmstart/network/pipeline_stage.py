@@ -36,9 +36,9 @@ class PipelineStage(nn.Module):
         scan = tail.scan
         self._below = (*_learning(tail, range(tail.cut + 1, numbers.start)),)
         self.taken = tuple(
-            tap
-            for tap in scan.taps
-            if tap in tail.stored or (tap.part < numbers.start and tap.pool != "neck")
+            layer
+            for layer in scan.feature_layers
+            if layer in tail.stored or (layer.block < numbers.start and layer.pool != "neck")
         )
 
     def forward(self, main: Tensor, *taken: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -46,8 +46,8 @@ class PipelineStage(nn.Module):
         (tail,) = self._tail
         given = (main, *taken)
         is_asked = any(parameter.requires_grad for parameter in self._below)
-        main, *taps = ((_answered if is_asked else Tensor.detach)(value) for value in given)
-        trunk, before = tail.model.trunk, dict(zip(self.taken, taps, strict=True))
+        main, *feature_layers = ((_answered if is_asked else Tensor.detach)(value) for value in given)
+        trunk, before = tail.model.trunk, dict(zip(self.taken, feature_layers, strict=True))
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_last:
@@ -56,7 +56,7 @@ class PipelineStage(nn.Module):
             return logits if is_asked else _linked(logits, given)
         main, found = tail.scan.between(trunk, self.numbers, main, before)
         main = main if is_asked else _linked(main, given)
-        made = (main, *(found[tap] for tap in tail.scan.taps if tap in found))
+        made = (main, *(found[layer] for layer in tail.scan.feature_layers if layer in found))
         return tuple(_sendable(value) for value in made)
 
 
@@ -102,7 +102,7 @@ def _linked(made: Tensor, given: Sequence[Tensor]) -> Tensor:
 
 def _learning(tail: UnfrozenBlocks, numbers: range) -> Iterator[nn.Parameter]:
     """The parameters of some parts, whether they move or not."""
-    for step in (tail.scan.steps.parts[number - 1] for number in numbers):
+    for step in (tail.scan.steps.blocks[number - 1] for number in numbers):
         for name in step.modules:
             yield from tail.model.trunk.get_submodule(name).parameters()
         for name in step.attributes:
@@ -128,7 +128,7 @@ class Cost:
     parameters: float
 
 
-def balanced(parts: Sequence[Cost], n: int) -> tuple[range, ...]:
+def balanced(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
     """Cut a row of parts into `n` runs, so that an update takes as little time as can be.
 
     All of a batch goes forwards before any of it goes back, so that an update waits for the run
@@ -142,14 +142,14 @@ def balanced(parts: Sequence[Cost], n: int) -> tuple[range, ...]:
     >>> balanced([Cost(6, 12, 12), Cost(1, 2, 3), Cost(6, 12, 9)], 2)
     (range(0, 1), range(1, 3))
     """
-    if not 1 <= n <= len(parts):
+    if not 1 <= n <= len(blocks):
         raise PlanError(
             f"a pipeline of {n} stages needs as many parts that are trained; there are "
-            f"{len(parts)}: start at most {len(parts)} processes."
+            f"{len(blocks)}: start at most {len(blocks)} processes."
         )
     sums = [
         [*accumulate(amounts, initial=0.0)]
-        for amounts in zip(*((p.forward, p.backward, p.parameters) for p in parts), strict=True)
+        for amounts in zip(*((p.forward, p.backward, p.parameters) for p in blocks), strict=True)
     ]
     forward, backward, kept = (sorted({b - a for a, b in combinations(s, 2)}) for s in sums)
     cut = partial(_cut, sums, n)
@@ -163,7 +163,7 @@ def balanced(parts: Sequence[Cost], n: int) -> tuple[range, ...]:
         return next(filter(None, (cut(*two, fullest) for two in limits)), None)
 
     fewest = kept[bisect_left(kept, True, key=lambda fullest: found(fullest) is not None)]
-    ends = [*(found(fewest) or ()), len(parts)]
+    ends = [*(found(fewest) or ()), len(blocks)]
     while len(ends) <= n:  # fewer runs than asked for: none gets dearer by one more
         length, begin = max((b - a, a) for a, b in pairwise(ends))
         ends = sorted([*ends, begin + length // 2])
@@ -192,9 +192,9 @@ def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
     that a part reads itself, or that stand in two modules, are of no group.
     """
     steps = tail.scan.steps
-    parts = (*steps.parts, steps.neck)
-    calls = [name for part in parts for name in part.modules]
-    read = [name for part in parts for name in part.attributes]
+    blocks = (*steps.blocks, steps.neck)
+    calls = [name for block in blocks for name in block.modules]
+    read = [name for block in blocks for name in block.attributes]
     homes: dict[int, set[str]] = {}
     for name in dict.fromkeys(calls):
         for tensor in tail.model.trunk.get_submodule(name).parameters():
@@ -211,7 +211,7 @@ def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
             and not any(other.startswith(inside) or name.startswith(f"{other}.") for other in seen)
         )
 
-    groups = [tuple(f"model.trunk.{n}" for n in part.modules if is_own(n)) for part in parts]
+    groups = [tuple(f"model.trunk.{n}" for n in block.modules if is_own(n)) for block in blocks]
     return tuple(group for group in groups if group)
 
 
@@ -225,11 +225,11 @@ def keepers(
     Raises: PlanError where a tensor stands in two pieces, or one reads what another keeps:
     gradients would have to meet.
     """
-    parts = tail.scan.steps.parts
-    home = {parts[n - 1].name: k for k, numbers in enumerate(pieces) for n in numbers}
-    home |= {part.name: 0 for part in parts[: tail.cut]}
+    blocks = tail.scan.steps.blocks
+    home = {blocks[n - 1].name: k for k, numbers in enumerate(pieces) for n in numbers}
+    home |= {block.name: 0 for block in blocks[: tail.cut]}
     state = tail.model.state_dict(keep_vars=True)
-    names = freeze.tensor_parts(tail.model, owners)
+    names = freeze.tensor_blocks(tail.model, owners)
     last = len(pieces) - 1
     found = {name: home.get(names.get(name, ""), last) for name in state}
     seen: dict[tuple[int, ...], str] = {}
@@ -240,16 +240,16 @@ def keepers(
                 f"{twin} and {name} are one tensor, which the pipeline would part; train this "
                 "network without --parallel pipeline."
             )
-    _check_read(found, [(k, parts[n - 1]) for k, numbers in enumerate(pieces) for n in numbers])
+    _check_read(found, [(k, blocks[n - 1]) for k, numbers in enumerate(pieces) for n in numbers])
     return found
 
 
 def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, SegmentStep]]) -> None:
-    for piece, part in run:
-        for module in part.modules:
+    for piece, block in run:
+        for module in block.modules:
             begun = f"trunk.{module}."
             if any(name.startswith(begun) and where != piece for name, where in kept.items()):
                 raise PlanError(
-                    f"part {part.name} reads {module}, which another stage of the pipeline keeps; "
+                    f"part {block.name} reads {module}, which another stage of the pipeline keeps; "
                     "train this network without --parallel pipeline."
                 )

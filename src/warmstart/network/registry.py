@@ -180,7 +180,7 @@ def title_of(name: str) -> str:
 def available(word: str = "") -> tuple[ModelListing, ...]:
     """Starts usable here without a download whose name or title holds `word`.
 
-    >>> [base.name for start in available("lite0")]
+    >>> [base.name for base in available("lite0")]
     ['lite0']
     """
     found = (*_installed(), *_installed_texts(), *_cached())
@@ -247,7 +247,7 @@ def _hub_cache() -> Path:
 def models(word: str = "") -> tuple[ModelListing, ...]:
     """Starts whose name or title holds `word`.
 
-    >>> "lite0" in [base.name for start in starts()]
+    >>> "lite0" in [base.name for base in models()]
     True
     """
     return available(word)

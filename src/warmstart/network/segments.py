@@ -49,7 +49,7 @@ class SegmentStep:
 class SegmentSteps:
     """A network as steps: parts, neck, then classifier (a submodule's name) and finish."""
 
-    parts: tuple[SegmentStep, ...]
+    blocks: tuple[SegmentStep, ...]
     neck: SegmentStep
     classifier: str | None
     finish: SegmentStep
@@ -84,11 +84,11 @@ def segment(
         return None if head is None else segment(module, graph, outlines, None)
     groups, neck = _grouped(module, segments, source, outlines)
     make = _Maker(module, graph, frozenset(flow))
-    parts = [
+    blocks = [
         make.step(g, before) for g, before in zip(groups, _inputs(groups, source), strict=True)
     ]
     return SegmentSteps(
-        parts=_named_apart(parts),
+        blocks=_named_apart(blocks),
         neck=_flat(make.step(neck, groups[-1].out)),
         classifier=classifier if head else None,
         finish=_finish(make, flow, head, result),
@@ -240,13 +240,13 @@ class _Maker:
     graph: fx.Graph
     dependent: frozenset[fx.Node]
 
-    def step(self, part: _Segment, source: fx.Node) -> SegmentStep:
+    def step(self, block: _Segment, source: fx.Node) -> SegmentStep:
         """Build the function from `source` to the segment's last value."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("main")}
-        for node in part.nodes:
+        for node in block.nodes:
             self._copy(node, graph, copies)
-        graph.output(copies[part.out])
+        graph.output(copies[block.out])
         called = [str(n.target) for n in graph.nodes if n.op == "call_module"]
         read = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
         weighty = [name for name in called if is_weighty(self.module.get_submodule(name))]
@@ -364,8 +364,8 @@ def as_tensor(output: Any) -> Tensor:
 def whole(classifier: str | None) -> SegmentSteps:
     """Steps of a network that stays in one piece; run them on it without its classifier."""
     identity = SegmentStep("neck", lambda network, x: x, (), ())
-    part = SegmentStep("whole", lambda network, x: as_tensor(network(x)).flatten(1), ("",), ())
-    return SegmentSteps((part,), identity, classifier, identity)
+    block = SegmentStep("whole", lambda network, x: as_tensor(network(x)).flatten(1), ("",), ())
+    return SegmentSteps((block,), identity, classifier, identity)
 
 
 def is_same(found: Tensor, expected: Tensor) -> bool:

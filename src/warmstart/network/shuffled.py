@@ -46,7 +46,7 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     (True, False)
     """
     twin = copy.deepcopy(module)
-    vectors = {id(part.weight) for part in twin.modules() if isinstance(part, nn.Embedding)}
+    vectors = {id(block.weight) for block in twin.modules() if isinstance(block, nn.Embedding)}
     with torch.no_grad():
         for parameter in twin.parameters():
             if parameter.ndim == 2 and parameter.numel() > MANY:
@@ -96,7 +96,7 @@ def halved(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pi
         found = pass_images(tapped, small[:2], normalise)
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return images
-    return small if [tap.shape[1] for tap in found] == list(tapped.widths) else images
+    return small if [layer.shape[1] for layer in found] == list(tapped.widths) else images
 
 
 def layer_scales(
@@ -165,4 +165,4 @@ def pass_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows
     with torch.inference_mode():
         found = [module(normalise(images[rows])) for rows in chunks]
     back = np.argsort(np.concatenate(chunks))
-    return [torch.cat(tap).float().numpy()[back] for tap in zip(*found, strict=True)]
+    return [torch.cat(layer).float().numpy()[back] for layer in zip(*found, strict=True)]

@@ -27,19 +27,19 @@ from warmstart.records.network import FeatureLayer
 
 def is_plain(model: WarmModel) -> bool:
     """Whether the head reads the neck alone, so that a plain network says the same."""
-    taps = model.scan.taps
-    return len(taps) == 1 and taps[0] == last_tap(model)
+    feature_layers = model.scan.feature_layers
+    return len(feature_layers) == 1 and feature_layers[0] == last_layer(model)
 
 
-def last_tap(model: WarmModel) -> FeatureLayer:
+def last_layer(model: WarmModel) -> FeatureLayer:
     """What the original network's own output layer sees."""
-    return FeatureLayer(part=len(model.scan.parts), pool="neck")
+    return FeatureLayer(block=len(model.scan.blocks), pool="neck")
 
 
 def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
     """How the last tap of the model's own layers is taken, those beside them left alone."""
-    tap = last_tap(model)
-    scan = replace(model.scan, taps=(tap,), widths=(0,), beside=None)
+    layer = last_layer(model)
+    scan = replace(model.scan, feature_layers=(layer,), widths=(0,), beside=None)
     with torch.inference_mode():
         blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
         width = scan.run(model.trunk, blank)[0].shape[1]

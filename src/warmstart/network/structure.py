@@ -231,7 +231,7 @@ def sections_for(module: nn.Module, plan: Plan) -> Sections:
 
     Raises: PlanError if the plan was made for another network.
     """
-    wanted = tuple(part.name for part in plan.parts)
+    wanted = tuple(block.name for block in plan.blocks)
     for found in _ways(module, plan):
         if (*found.names, OUTPUT) == wanted:
             return found
@@ -291,7 +291,7 @@ def _followed(module: nn.Module, prep: Preprocessing) -> Sections | None:
             network = cut(copy.deepcopy(module).cpu().float(), prep)
     except Exception:  # somebody else's forward: it may raise anything
         return None
-    names = tuple(_free(part.name) for part in network.parts)
+    names = tuple(_free(block.name) for block in network.blocks)
     owners = _owners_in(module, network, names)
     return _sections(module, names, owners, (prep.channels, *prep.size))
 

@@ -83,7 +83,7 @@ class WarmModel(nn.Module):
 
 def assemble(
     network: Network,
-    taps: Sequence[FeatureLayer],
+    feature_layers: Sequence[FeatureLayer],
     weight: Tensor,
     bias: Tensor,
     temperature: float | Tensor = 1.0,
@@ -99,12 +99,12 @@ def assemble(
     >>> from warmstart.network.load import load
     >>> base = load("lite0")
     >>> network = cut(base.module, base.record.preprocessing)
-    >>> neck = FeatureLayer(part=18, pool="neck")
+    >>> neck = FeatureLayer(block=18, pool="neck")
     >>> model = assemble(network, [neck], torch.zeros(3, 1280), torch.zeros(3))
     >>> model(torch.zeros(1, 3, 224, 224)).shape
     torch.Size([1, 3])
     """
-    scan = plan_scan(network, taps)
+    scan = plan_scan(network, feature_layers)
     n_classes, width = weight.shape
     if width != sum(scan.widths) or bias.shape != (n_classes,):
         raise ModelError(
@@ -118,7 +118,7 @@ def assemble(
 def rebuild(
     arch: str,
     state: Mapping[str, Tensor],
-    taps: Sequence[FeatureLayer],
+    feature_layers: Sequence[FeatureLayer],
     n_classes: int,
     preprocessing: Inputs,
     network: nn.Module | None = None,
@@ -141,11 +141,11 @@ def rebuild(
         raise ModelError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
     blank = torch.zeros(n_classes, width)
     again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
-    last, drawn = again.record.parts[-1], torch.Generator().manual_seed(0)
+    last, drawn = again.record.blocks[-1], torch.Generator().manual_seed(0)
     again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
     if beside is not None:
         again = put_beside(again, again.trunk, beside)
-    model = assemble(again, taps, blank, torch.zeros(n_classes))
+    model = assemble(again, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
     check_finite(state, where)
@@ -265,9 +265,9 @@ Places = set[tuple[int, ...]]
 def _wanted(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
     """The module, and where the bytes of the named parts lie."""
     if isinstance(where, Network):
-        known = {part.name for part in where.parts}
+        known = {block.name for block in where.blocks}
         _check(names, {*known, "neck"})
-        chosen = {*names, "neck"} if where.parts[-1].name in names else {*names}
+        chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
         state = where.trunk.state_dict(keep_vars=True)
         own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
         return where.trunk, {place(state[name]) for name in own}

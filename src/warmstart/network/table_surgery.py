@@ -86,10 +86,10 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
 def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
     """The run's head, its weights for the columns themselves put where these stand now."""
     names = _inputs(old)
-    widths = [len(names) if tap.part == 1 else WIDTH for tap in base.taps]
+    widths = [len(names) if layer.block == 1 else WIDTH for layer in base.feature_layers]
     weights, bias = list(torch.split(base.head.weight, widths, dim=1)), base.head.bias.detach()
-    for place, tap in enumerate(base.taps):
-        if tap.part == 1:
+    for place, layer in enumerate(base.feature_layers):
+        if layer.block == 1:
             bias = bias + weights[place] @ _at_mean(old, new)
             weights[place] = _columns_of(weights[place], names, _inputs(new))
     head = base.head

@@ -8,7 +8,7 @@ from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.learning_rates import LearningRateSpread, part_rates
+from warmstart.planning.learning_rates import LearningRateSpread, block_rates
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
@@ -34,7 +34,7 @@ _TOUCHED = "holds weights that did not carry over: they start at random and have
 _LOST = "starts at random: its weights did not carry over from the start"
 
 
-def parts(
+def blocks(
     strategy: Strategy,
     network: NetworkRecord,
     spread: LearningRateSpread | None,
@@ -53,7 +53,7 @@ def parts(
     `rule` is what the rule would have said, where the user chose the strategy.
     Raises: PlanError where a part would stay frozen at random values, and as `n_tuned` does.
     """
-    names = [part.name for part in network.parts]
+    names = [block.name for block in network.blocks]
     if strategy == HEAD:
         _refuse_frozen_noise(names, fresh | touched)
     said: Sequence[Action | None] = [None] * len(names)
@@ -72,7 +72,7 @@ def parts(
             why = _BARE
         rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
     if "add" in strategy.extras:
-        if network.parts[-1].layout in ("other", "NCL", "NCDHW"):
+        if network.blocks[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
                 f"--strategy {word(strategy)}: what part {names[-1]} gives has no axis of "
                 "channels for added layers to work on; leave +add away."
@@ -81,7 +81,7 @@ def parts(
         rows.append((added_name(names), _choice("added", _ADDED, wished, None)))
     rows.append((OUTPUT, _REPLACED))
     actions = [cast(Action, choice.value) for _, choice in rows]
-    rates = part_rates(actions, spread) if spread else [None] * len(rows)
+    rates = block_rates(actions, spread) if spread else [None] * len(rows)
     return tuple(
         BlockPlan(name=name, action=choice, rate=rate)
         for (name, choice), rate in zip(rows, rates, strict=True)
@@ -120,7 +120,7 @@ def _without_bare(
     """Parts that low-rank updates cannot be added to stay frozen. Raises: PlanError if all are."""
     low = [name for name, action in zip(names, actions, strict=True) if action == "low-rank"]
     if low and bare.issuperset(low):
-        some, have = ("parts", "have") if len(low) > 1 else ("part", "has")
+        some, have = ("blocks", "have") if len(low) > 1 else ("block", "has")
         raise PlanError(
             f"--strategy with +lora: {some} {', '.join(low)} {have} no linear or plain "
             "convolution layer for low-rank updates; leave +lora away."
@@ -173,15 +173,15 @@ def _choice(action: Action, why: str, chosen: Strategy | None, rule: Action | No
     return Choice(value=action, because=because, source="user", rule=rule)
 
 
-def _why(action: Action, strategy: Strategy, n_parts: int) -> str:
-    count = n_tuned(strategy, n_parts)
+def _why(action: Action, strategy: Strategy, n_blocks: int) -> str:
+    count = n_tuned(strategy, n_blocks)
     if action == "fresh":
         return "starts at random: nothing of the start is kept"
     if action == "frozen" and not count:
         also = "what is added and the output are" if "add" in strategy.extras else "the output is"
         return f"only {also} learnt"
     last = "the last" if count == 1 else f"the last {count}"
-    upper = "all layers" if count == n_parts else f"{last} of {n_parts} layers"
+    upper = "all layers" if count == n_blocks else f"{last} of {n_blocks} layers"
     if action == "frozen":
         return f"only {upper} {'is' if count == 1 else 'are'} tuned"
     if action == "low-rank":
@@ -198,7 +198,7 @@ _ALWAYS = ("engine", "batch", "seed", "stream")  # choices of training that a lo
 _OTHERWISE = ", with single parts set otherwise"
 
 
-def as_parts_say(plan: Plan, network: NetworkFacts) -> Plan:
+def as_blocks_say(plan: Plan, network: NetworkFacts) -> Plan:
     """The plan under the strategy that its parts come to, where single parts were set.
 
     Where no word says what the parts do, the word stays, and its reason tells so. What cannot
@@ -228,10 +228,10 @@ def check_agreement(plan: Plan) -> None:
     Raises: PlanError that names the strategy, or the choice, and what to write instead.
     """
     strategy = strategy_of(plan)
-    body = [part for part in plan.parts if part.action.value != "replaced"]
-    others = [part for part in body if part.action.value != "fresh"]
-    n_tuned = sum(part.action.value == "tuned" for part in body)
-    if all(part.action.value == "frozen" for part in body):
+    body = [block for block in plan.blocks if block.action.value != "replaced"]
+    others = [block for block in body if block.action.value != "fresh"]
+    n_tuned = sum(block.action.value == "tuned" for block in body)
+    if all(block.action.value == "frozen" for block in body):
         _refuse_idle(plan, strategy, len(body))
     elif strategy.depth == "scratch" and others:
         raise PlanError(
@@ -251,9 +251,9 @@ def check_agreement(plan: Plan) -> None:
         )
 
 
-def _refuse_idle(plan: Plan, strategy: Strategy, n_parts: int) -> None:
+def _refuse_idle(plan: Plan, strategy: Strategy, n_blocks: int) -> None:
     """Where every part is frozen and none added, the output is fitted in closed form."""
-    depth = n_parts - strategy.count if strategy.depth == "frozen" else strategy.count
+    depth = n_blocks - strategy.count if strategy.depth == "frozen" else strategy.count
     if strategy.depth == "scratch" or depth > 0 or strategy.extras:
         raise PlanError(
             f"the plan has strategy {word(strategy)}, and nothing is trained step by step: every "
@@ -261,7 +261,7 @@ def _refuse_idle(plan: Plan, strategy: Strategy, n_parts: int) -> None:
         )
     names = [field.name for field in fields(plan.training) if field.name not in _ALWAYS]
     left = [f"training.{name}" for name in names if getattr(plan.training, name) is not None]
-    if plan.parts[-1].rate is not None:
+    if plan.blocks[-1].rate is not None:
         left.insert(0, "a rate for part output")
     if left:
         raise PlanError(
@@ -277,7 +277,7 @@ def _is_said(strategy: Strategy, plan: Plan, network: NetworkFacts) -> bool:
     updates stay frozen.
     """
     actions = _actions(plan)
-    names = [p.name for p in plan.parts if p.action.value not in ("added", "replaced")]
+    names = [p.name for p in plan.blocks if p.action.value not in ("added", "replaced")]
     try:
         expected = body_actions(strategy, names, network.fresh, network.touched)
     except PlanError:  # it names more parts than there are
@@ -291,4 +291,4 @@ def _is_said(strategy: Strategy, plan: Plan, network: NetworkFacts) -> bool:
 
 
 def _actions(plan: Plan) -> list[Action]:
-    return [cast(Action, part.action.value) for part in plan.parts]
+    return [cast(Action, block.action.value) for block in plan.blocks]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.actions import parts, ruled
-from warmstart.planning.contrastive import on_pairs, pair_parts
+from warmstart.planning.actions import blocks, ruled
+from warmstart.planning.contrastive import on_pairs, pair_blocks
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.fine_tuning import spread_of, with_training
 from warmstart.planning.rules import Budget
@@ -49,7 +49,7 @@ def build(
     Raises: PlanError for a strategy that is none, or that this network is too short for; for
     --lr where nothing is trained; and where a part would stay frozen at random values.
     """
-    names = [part.name for part in network.record.parts]
+    names = [block.name for block in network.record.blocks]
     rule = _ruled(wishes, facts, network, names)
     strategy = _strategy(wishes, network, rule)
     is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
@@ -66,7 +66,7 @@ def build(
         base=_base(wishes),
         arch=_typed(wishes.arch) if wishes.arch is not None else None,
         strategy=_strategy_choice(strategy, rule, network, is_wish),
-        parts=parts(
+        blocks=blocks(
             strategy,
             network.record,
             spread_of(training, strategy) if is_trained else None,
@@ -89,7 +89,7 @@ def _ruled(
     if not network.is_table:
         found = ruled(network.asked, names, network.random)
         is_paired = network.asked == "deeper" and on_pairs(wishes, facts, network, found)
-        least = pair_parts(len(names)) if is_paired else 0
+        least = pair_blocks(len(names)) if is_paired else 0
         return replace(found, count=max(found.count, least))
     if network.asked != "deeper":
         return HEAD
@@ -100,10 +100,10 @@ def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy
     """What was typed; where that is auto, at least as deep as the rule."""
     typed = parse(wishes.strategy)
     if typed.depth != "auto":
-        n_tuned(typed, network.n_parts, wishes.base)
+        n_tuned(typed, network.n_blocks, wishes.base)
     if network.is_table and typed == AUTO:
         return rule
-    found = resolve(typed, network.asked, network.n_parts)
+    found = resolve(typed, network.asked, network.n_blocks)
     if typed.depth == "auto":
         return replace(found, count=max(found.count, rule.count))
     return found
@@ -113,11 +113,11 @@ def _strategy_choice(
     strategy: Strategy, rule: Strategy, network: NetworkFacts, is_wish: bool
 ) -> Choice:
     why = "a linear probe on the frozen network; nothing measured asks for more"
-    if n_tuned(rule, network.n_parts):
+    if n_tuned(rule, network.n_blocks):
         why = "the verdict is that tuning upper layers pays: the upper half"
         if network.tries_tail:
             why = "fine-tuned beside a linear probe on the frozen network; the better one ships"
-    if network.random and rule.count > resolve(AUTO, network.asked, network.n_parts).count:
+    if network.random and rule.count > resolve(AUTO, network.asked, network.n_blocks).count:
         why = "down to the lowest layer whose weights did not carry over from the start"
     return Choice(
         value=word(strategy),

@@ -21,8 +21,8 @@ _AS_OFTEN = "as often as it is passed"
 def frozen_prefix(plan: Plan) -> int:
     """How many parts from the input on are frozen without a gap."""
     count = 0
-    for part in plan.parts:
-        if part.action.value != "frozen":
+    for block in plan.blocks:
+        if block.action.value != "frozen":
             break
         count += 1
     return count
@@ -52,12 +52,12 @@ def streamed_views(record: NetworkRecord, cut: int, n: int) -> int:
 
 
 def _view_seconds(record: NetworkRecord, cut: int, n: int) -> float:
-    return max(usual_seconds(n * sum(part.macs for part in record.parts[:cut])), 1e-9)
+    return max(usual_seconds(n * sum(block.macs for block in record.blocks[:cut])), 1e-9)
 
 
 def stored_bytes(record: NetworkRecord, cut: int, n: int, n_views: int, format: str) -> int:
     """Disk space of the outputs of part `cut` for all views and the plain image."""
-    values = math.prod(record.parts[cut - 1].shape_out)
+    values = math.prod(record.blocks[cut - 1].shape_out)
     return n * (n_views + 1) * values * BYTES[format]
 
 

@@ -110,17 +110,17 @@ def check_values(plan: Plan) -> None:
         if value is not None and not test(value):
             raise PlanError(f"the plan has {path} {_shown(value)}; it is {kind}.")
     _check_lists(plan)
-    if not plan.parts:
+    if not plan.blocks:
         raise PlanError(f"the plan has no parts; {AGAIN} to compare.")
-    for part in plan.parts:
-        if part.action.value not in ACTIONS:
+    for block in plan.blocks:
+        if block.action.value not in ACTIONS:
             raise PlanError(
-                f"the plan has {_shown(part.action.value)} as action of part {part.name}; there "
+                f"the plan has {_shown(block.action.value)} as action of part {block.name}; there "
                 "are frozen, tuned, low-rank and fresh."
             )
-        if part.rate is not None and not _RATE[0](part.rate.value):
+        if block.rate is not None and not _RATE[0](block.rate.value):
             raise PlanError(
-                f"the plan has rate {_shown(part.rate.value)} for part {part.name}; it is "
+                f"the plan has rate {_shown(block.rate.value)} for part {block.name}; it is "
                 f"{_RATE[1]}."
             )
 
@@ -199,7 +199,7 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     Raises: PlanError that names the part or the value, and what it may be.
     """
     check_values(plan)
-    _check_parts(plan, network)
+    _check_blocks(plan, network)
     _check_actions(plan)
     check_agreement(plan)
     if not plan.is_trained:
@@ -240,7 +240,7 @@ def _check_soup(plan: Plan) -> None:
     training, strategy = plan.training, str(plan.strategy.value)
     if training.soup is None or training.soup.value == 1:
         return
-    actions = {part.action.value for part in plan.parts}
+    actions = {block.action.value for block in plan.blocks}
     reason = (
         "low-rank updates are no weights to take a mean of"
         if "low-rank" in actions
@@ -283,7 +283,7 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
             "training.pairs draws examples of one class together, and the task has no classes; "
             + of_rule
         )
-    new = [part.name for part in plan.parts if part.action.value in NEW]
+    new = [block.name for block in plan.blocks if block.action.value in NEW]
     if new or "gradual" in str(plan.strategy.value):
         what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
         raise PlanError(f"training.pairs fits the output at the end alone, and {what}; {of_rule}")
@@ -299,18 +299,18 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
 
 def _check_weights(plan: Plan, network: NetworkFacts) -> None:
     """Nothing stays at random values, and low-rank parts have what updates can stand beside."""
-    for part in plan.parts:
-        if part.name in network.random and part.action.value in ("frozen", "low-rank"):
-            cure = "fresh" if part.name in network.fresh else "tuned"
+    for block in plan.blocks:
+        if block.name in network.random and block.action.value in ("frozen", "low-rank"):
+            cure = "fresh" if block.name in network.fresh else "tuned"
             raise PlanError(
-                f"the plan has part {part.name} {part.action.value}, and it would stay at random "
-                f"values, because its weights did not carry over; --set part.{part.name}."
+                f"the plan has part {block.name} {block.action.value}, and it would stay at random "
+                f"values, because its weights did not carry over; --set part.{block.name}."
                 f"action={cure} trains it."
             )
-        if part.action.value == "low-rank" and part.name in network.bare:
+        if block.action.value == "low-rank" and block.name in network.bare:
             raise PlanError(
-                f"the plan has part {part.name} low-rank, and it has no linear or plain "
-                f"convolution layer for that; --set part.{part.name}.action=tuned, or frozen."
+                f"the plan has part {block.name} low-rank, and it has no linear or plain "
+                f"convolution layer for that; --set part.{block.name}.action=tuned, or frozen."
             )
 
 
@@ -366,57 +366,57 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
         )
 
 
-def _check_parts(plan: Plan, network: NetworkRecord) -> None:
+def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
     """The parts of the network in its order, what is added, the output."""
     base = plan.base.value
-    for name, count in Counter(part.name for part in plan.parts).items():
+    for name, count in Counter(block.name for block in plan.blocks).items():
         if count > 1:
             raise PlanError(f"the plan has part {name} {count} times; keep one.")
-    for place, expected in enumerate(network.parts):
-        found = plan.parts[place].name if place < len(plan.parts) else None
+    for place, expected in enumerate(network.blocks):
+        found = plan.blocks[place].name if place < len(plan.blocks) else None
         if found != expected.name:
             has = f"has part {found}" if found is not None else f"ends after {place} parts"
             raise PlanError(
                 f"the plan was made for another network: it {has}, {base} has {expected.name} "
                 f"at place {place + 1}; {AGAIN}."
             )
-    above = plan.parts[len(network.parts) :]
+    above = plan.blocks[len(network.blocks) :]
     if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
         raise PlanError("the plan has no part output, replaced, at its end; add it.")
-    taken = [part.name for part in network.parts]
-    for part in above[:-1]:
-        if part.action.value != "added":
+    taken = [block.name for block in network.blocks]
+    for block in above[:-1]:
+        if block.action.value != "added":
             raise PlanError(
-                f"the plan was made for another network: it has part {part.name}, which {base} "
+                f"the plan was made for another network: it has part {block.name}, which {base} "
                 f"has not; {AGAIN}."
             )
-        if part.name != (name := added_name(taken)):
+        if block.name != (name := added_name(taken)):
             raise PlanError(
-                f"the plan calls the added layers {part.name}; here they are called {name}."
+                f"the plan calls the added layers {block.name}; here they are called {name}."
             )
         taken.append(name)
-    for part in plan.parts[: len(network.parts)]:
-        if part.action.value in ("added", "replaced"):
+    for block in plan.blocks[: len(network.blocks)]:
+        if block.action.value in ("added", "replaced"):
             raise PlanError(
-                f"the plan has part {part.name} {part.action.value}; {base} has it, so it can "
+                f"the plan has part {block.name} {block.action.value}; {base} has it, so it can "
                 "be frozen, tuned, low-rank or fresh."
             )
 
 
 def _check_actions(plan: Plan) -> None:
     """What each part needs for its action is there, and nothing that it has no use for."""
-    moving = [p for p in plan.parts if p.action.value not in ("frozen", "replaced")]
-    for part in (*moving, *(plan.parts[-1:] if moving else [])):
-        if part.rate is None:
+    moving = [p for p in plan.blocks if p.action.value not in ("frozen", "replaced")]
+    for block in (*moving, *(plan.blocks[-1:] if moving else [])):
+        if block.rate is None:
             raise PlanError(
-                f"the plan has part {part.name} {part.action.value} and gives it no rate; add "
-                f"--set part.{part.name}.rate=0.001."
+                f"the plan has part {block.name} {block.action.value} and gives it no rate; add "
+                f"--set part.{block.name}.rate=0.001."
             )
-    for part in plan.parts:
-        if part.rate is not None and part.action.value == "frozen":
+    for block in plan.blocks:
+        if block.rate is not None and block.action.value == "frozen":
             raise PlanError(
-                f"the plan has a rate for part {part.name}, which is frozen; take the rate away, "
-                f"or --set part.{part.name}.action=tuned."
+                f"the plan has a rate for part {block.name}, which is frozen; take the rate away, "
+                f"or --set part.{block.name}.action=tuned."
             )
     if plan.training.rank is None and any(p.action.value == "low-rank" for p in moving):
         raise PlanError(

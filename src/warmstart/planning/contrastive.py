@@ -27,13 +27,13 @@ MOST, TOKENS = 128, 8192  # texts of an update at most, and their tokens: all is
 LEAST = 16  # texts of an update, whatever their length
 
 
-def pair_parts(n_parts: int) -> int:
+def pair_blocks(n_blocks: int) -> int:
     """Uppermost parts that learn from pairs: more than half, as few updates reach as far.
 
-    >>> [pair_parts(n) for n in (1, 7, 13)]
+    >>> [pair_blocks(n) for n in (1, 7, 13)]
     [1, 4, 7]
     """
-    return n_parts // 2 + 1
+    return n_blocks // 2 + 1
 
 
 def on_pairs(
@@ -113,7 +113,7 @@ def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFact
     inputs = network.preprocessing
     length = inputs.length if isinstance(inputs, TextInputs) else 1
     batch, passes = pair_batch(n, length), pair_passes(n, length)
-    found = _whole(training) if batch == n else _in_parts(training, passes, batch)
+    found = _whole(training) if batch == n else _in_batches(training, passes, batch)
     if wishes.lr is not None and training.rate is not None and found.rate is not None:
         found = replace(found, rate=replace(training.rate, rule=found.rate.value))
     return replace(
@@ -141,7 +141,7 @@ def _whole(training: TrainingPlan) -> TrainingPlan:
     )
 
 
-def _in_parts(training: TrainingPlan, passes: int, batch: int) -> TrainingPlan:
+def _in_batches(training: TrainingPlan, passes: int, batch: int) -> TrainingPlan:
     """More: updates of some, of which each is to be nearer its own class than the others."""
     return replace(
         training,

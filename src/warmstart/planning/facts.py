@@ -80,9 +80,9 @@ class NetworkFacts:
         return "deeper" if self.tries_tail else self.verdict
 
     @property
-    def n_parts(self) -> int:
+    def n_blocks(self) -> int:
         """Number of parts, the head apart."""
-        return len(self.record.parts)
+        return len(self.record.blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,21 +30,21 @@ _GRID_SHAPES: dict[str, Shape] = {
 }
 
 
-def profiles(taps: Sequence[FeatureLayer]) -> dict[str, Profile]:
+def profiles(feature_layers: Sequence[FeatureLayer]) -> dict[str, Profile]:
     """Weights per tap, each summing to 1, simplest first.
 
     `last` is what the original head saw. The others exist where there is more than one
     depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` mixes the two;
     `first-late` and `mean-and-first` where each layer gives something for a text's first token.
 
-    >>> two = (FeatureLayer(part=1, pool="avg"), FeatureLayer(part=2, pool="neck"))
+    >>> two = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck"))
     >>> list(profiles(two))
     ['last', 'late', 'equal', 'middle', 'early']
     """
-    vectors = [tap for tap in taps if tap.pool not in ("grid2", "first")]
-    grids = [tap for tap in taps if tap.pool == "grid2"]
-    firsts = [tap for tap in taps if tap.pool == "first"]
-    last = next(tap for tap in reversed(vectors) if tap.pool == "neck")
+    vectors = [layer for layer in feature_layers if layer.pool not in ("grid2", "first")]
+    grids = [layer for layer in feature_layers if layer.pool == "grid2"]
+    firsts = [layer for layer in feature_layers if layer.pool == "first"]
+    last = next(layer for layer in reversed(vectors) if layer.pool == "neck")
     found: dict[str, Profile] = {"last": {last: 1.0}}
     if len(vectors) > 2:
         found["last-two"] = dict.fromkeys(vectors[-2:], 0.5)
@@ -70,8 +70,8 @@ def for_trained(names: Collection[str]) -> str:
     return next(name for name in ("grid-late", "late", "last") if name in names)
 
 
-def _weigh(taps: Sequence[FeatureLayer], shape: Shape) -> Profile:
-    parts = np.array([tap.part for tap in taps], dtype=float)
-    depth = (parts - parts[0]) / max(parts[-1] - parts[0], 1.0)
+def _weigh(feature_layers: Sequence[FeatureLayer], shape: Shape) -> Profile:
+    blocks = np.array([layer.block for layer in feature_layers], dtype=float)
+    depth = (blocks - blocks[0]) / max(blocks[-1] - blocks[0], 1.0)
     weights = shape(depth)
-    return {tap: float(w) for tap, w in zip(taps, weights / weights.sum(), strict=True)}
+    return {layer: float(w) for layer, w in zip(feature_layers, weights / weights.sum(), strict=True)}

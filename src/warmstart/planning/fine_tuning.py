@@ -8,11 +8,11 @@ from dataclasses import replace
 from warmstart.errors import PlanError
 from warmstart.nouns import Nouns
 from warmstart.planning import cached_activations, contrastive, machine, rules
-from warmstart.planning.contrastive import pair_parts, pair_passes
+from warmstart.planning.contrastive import pair_blocks, pair_passes
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.learning_rates import (
     DECAY,
-    DECAY_PARTS,
+    DECAY_BLOCKS,
     OPTIMIZERS,
     WEIGHT_DECAY,
     LearningRateSpread,
@@ -46,9 +46,9 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     From multiply-adds alone, so that two runs agree. Texts learn from pairs.
     """
     is_paired = facts.kind == "text" and facts.task == "classify"
-    count = (pair_parts if is_paired else rules.deeper_parts)(len(network.parts))
-    prefix = sum(part.macs for part in network.parts[:-count])
-    tail = sum(part.macs for part in network.parts[-count:])
+    count = (pair_blocks if is_paired else rules.deeper_blocks)(len(network.blocks))
+    prefix = sum(block.macs for block in network.blocks[:-count])
+    tail = sum(block.macs for block in network.blocks[-count:])
     views = 1 if is_paired else rules.MOST_STORED[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_groups)
     trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
@@ -88,7 +88,7 @@ def passes(n: int) -> int:
 
 def seconds(network: NetworkRecord, images: float) -> float:
     """About what it takes to train a network from nothing on so many images."""
-    macs = sum(part.macs for part in network.parts)
+    macs = sum(block.macs for block in network.blocks)
     return rules.usual_seconds(images * STEP * macs)
 
 
@@ -155,7 +155,7 @@ def with_training(
         closed,
         optimizer=optimizer,
         rate=_rate(wishes, network, name, is_scratch),
-        layer_decay=_layer_decay(network.n_parts, is_scratch),
+        layer_decay=_layer_decay(network.n_blocks, is_scratch),
         weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
         batch=batch,
         passes=passes,
@@ -245,16 +245,16 @@ def _rate(wishes: Wishes, network: NetworkFacts, optimizer: str, is_scratch: boo
     return Choice(value=float(wishes.lr), because="your choice", source="user", rule=rule.value)
 
 
-def _layer_decay(n_parts: int, is_scratch: bool) -> Choice:
+def _layer_decay(n_blocks: int, is_scratch: bool) -> Choice:
     if is_scratch:
         return _rule(1.0, "every layer is new, so that none should move less than another")
     why = "a layer nearer the input is more general, and moves less than the one above it"
-    if n_parts > DECAY_PARTS:
+    if n_blocks > DECAY_BLOCKS:
         why = (
-            f"{DECAY:g} in a network of {DECAY_PARTS} parts, milder in one of {n_parts}, so that "
+            f"{DECAY:g} in a network of {DECAY_BLOCKS} parts, milder in one of {n_blocks}, so that "
             "its first layer moves as much"
         )
-    return _rule(layer_decay(n_parts), why)
+    return _rule(layer_decay(n_blocks), why)
 
 
 def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:

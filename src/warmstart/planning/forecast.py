@@ -215,7 +215,7 @@ def hurries(minutes: float, network: NetworkRecord, n: int) -> bool:
 
     By multiply-adds, so that two runs agree.
     """
-    macs = sum(part.macs for part in network.parts)
+    macs = sum(block.macs for block in network.blocks)
     return usual_seconds(control_passes(n) * macs) > CLOSE * 60 * minutes
 
 

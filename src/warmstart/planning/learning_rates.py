@@ -30,7 +30,7 @@ NEW = 10.0  # layers without pretraining or closed form, over the base rate
 # Learns Less and Forgets Less"; Schulman et al. 2025, "LoRA Without Regret".
 LOW_RANK = 10.0
 DECAY = 0.75  # a part over the part above it: Bao et al. 2022, "BEiT", .65 to .75 for 12 blocks
-DECAY_PARTS = 12
+DECAY_BLOCKS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def most_new(optimizer: str) -> float:
     return NEW_MOST * SCRATCH.get(optimizer, math.inf)
 
 
-def layer_decay(n_parts: int) -> float:
+def layer_decay(n_blocks: int) -> float:
     """A part's rate over that of the part above it: 0.75, milder where parts are many.
 
     Beyond 12 parts the first still gets what it gets in a network of 12.
@@ -132,19 +132,19 @@ def layer_decay(n_parts: int) -> float:
     >>> layer_decay(3), layer_decay(12), layer_decay(24)
     (0.75, 0.75, 0.866)
     """
-    return rounded(DECAY ** min(DECAY_PARTS / n_parts, 1.0))
+    return rounded(DECAY ** min(DECAY_BLOCKS / n_blocks, 1.0))
 
 
-def part_rate(base: float, height: int, decay: float) -> float:
+def block_rate(base: float, height: int, decay: float) -> float:
     """The rate of a part; height 0 is the uppermost.
 
-    >>> [part_rate(3e-4, height, 0.75) for height in (0, 1, 2)]
+    >>> [block_rate(3e-4, height, 0.75) for height in (0, 1, 2)]
     [0.0003, 0.000225, 0.000169]
     """
     return rounded(base * decay**height)
 
 
-def part_rates(actions: Sequence[Action], spread: LearningRateSpread) -> list[Choice | None]:
+def block_rates(actions: Sequence[Action], spread: LearningRateSpread) -> list[Choice | None]:
     """The rate of every part by the rule, input to output; None where nothing moves.
 
     `actions` are those of the parts, of what is added, and of the output, in this order.
@@ -152,7 +152,7 @@ def part_rates(actions: Sequence[Action], spread: LearningRateSpread) -> list[Ch
     that start at random the output cannot be fitted first: then it is as new as they are.
 
     >>> spread = LearningRateSpread(base=0.01, decay=0.5)
-    >>> rates = part_rates(["frozen", "tuned", "tuned", "replaced"], spread)
+    >>> rates = block_rates(["frozen", "tuned", "tuned", "replaced"], spread)
     >>> [rate and rate.value for rate in rates]
     [None, 0.005, 0.01, 0.01]
     """
@@ -200,5 +200,5 @@ def _rate(action: Action, height: int, spread: LearningRateSpread, is_blank: boo
     if action == "fresh":
         why = "every layer is new"
     power = "" if not height or spread.decay == 1 else f" x {spread.decay:g}^{height}"
-    value = part_rate(times * base, height, spread.decay)
+    value = block_rate(times * base, height, spread.decay)
     return Choice(value=value, because=f"{lead}{shown}{power}: {why}", source="rule")

@@ -157,8 +157,8 @@ def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int 
         or (training.precision is not None and training.precision.value == "float16")
     ):
         return plan
-    moving = {part.name for part in plan.parts if part.action.value in _MOVE}
-    sizes = {part.name: 4 * part.parameters for part in network.parts}
+    moving = {block.name for block in plan.blocks if block.action.value in _MOVE}
+    sizes = {block.name: 4 * block.parameters for block in network.blocks}
     found = by_memory(
         sum(sizes.values()),
         sum(size for name, size in sizes.items() if name in moving),

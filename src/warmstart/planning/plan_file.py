@@ -51,7 +51,7 @@ def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
     strategy = "full" if file.is_trained else "head"
     if file.is_trained and strategy_of(file).depth == "scratch":
         strategy = "scratch"
-    elif any(part.action.value == "low-rank" for part in file.parts):
+    elif any(block.action.value == "low-rank" for block in file.blocks):
         strategy = "full+lora"
     return replace(wishes, strategy=strategy)
 
@@ -72,14 +72,14 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     if {"base", "arch"} & given:
         plan = replace(plan, arch=built.arch)
     if "strategy" in given:
-        return replace(plan, strategy=built.strategy, parts=built.parts)
+        return replace(plan, strategy=built.strategy, blocks=built.blocks)
     if "lr" in given:
         if plan.training.rate is None or not plan.is_trained:
             raise PlanError(
                 "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
                 "leave --lr away."
             )
-        return respread(plan, range(len(plan.parts)))
+        return respread(plan, range(len(plan.blocks)))
     return plan
 
 
@@ -155,7 +155,7 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
 R = TypeVar("R")
 FORMAT = 1
 _COMPARE = "write a plan with --dry-run --out plan.toml to compare"
-_TABLES = {"columns": "column", "parts": "part"}  # fields whose records have a table each
+_TABLES = {"columns": "column", "blocks": "block"}  # fields whose records have a table each
 _SOURCES = ("rule", "measured", "user")
 
 

@@ -90,7 +90,7 @@ LEAST_SIDE = 32  # px below which pictures have too few details to tell copies o
 BORDER_ROWS = 1000  # rows whose borders are compared with each other
 SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
 PREPROCESSING_STAGES = (64, 300)
-FIRST_PARTS_IMAGES = 8  # their every pixel counts, so few tell brightness and contrast
+FIRST_BLOCKS_IMAGES = 8  # their every pixel counts, so few tell brightness and contrast
 DISTANCE_IMAGES = 24
 
 
@@ -246,15 +246,15 @@ def engine_to_measure(
     return None
 
 
-def deeper_parts(n_parts: int) -> int:
+def deeper_blocks(n_blocks: int) -> int:
     """Uppermost parts to tune where tuning deeper pays: half of them.
 
     On drawings and skin a third cost half the time and brought less (`bench run tail`).
 
-    >>> [deeper_parts(n) for n in (1, 2, 12, 18)]
+    >>> [deeper_blocks(n) for n in (1, 2, 12, 18)]
     [1, 1, 6, 9]
     """
-    return max(n_parts // 2, 1)
+    return max(n_blocks // 2, 1)
 
 
 # Passes a second of that network when it is trained: a step is worth three passes, and two cores

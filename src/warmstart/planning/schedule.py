@@ -57,7 +57,7 @@ def schedule(plan: Plan) -> Schedule:
     """Read a plan's training choices. Raises: PlanError where one is missing."""
     training = plan.training
     batch = int(_number(training.batch, "batch"))
-    tuned = tuple(p.name for p in plan.parts if p.action.value == "tuned")
+    tuned = tuple(p.name for p in plan.blocks if p.action.value == "tuned")
     return Schedule(
         optimizer=str(_choice(training.optimizer, "optimizer").value),
         weight_decay=_number(training.weight_decay, "weight_decay"),
@@ -163,15 +163,15 @@ def carried_out(plan: Plan, joined: int) -> Plan:
     waiting = schedule(plan).joining if not joined else tuple(stages[joined - 1])
     if len(stages) < 2 or not waiting:
         return plan
-    parts = [
-        replace(part, action=replace(part.action, value="frozen", because=_WAITED), rate=None)
-        if part.name in waiting
-        else part
-        for part in plan.parts
+    blocks = [
+        replace(block, action=replace(block.action, value="frozen", because=_WAITED), rate=None)
+        if block.name in waiting
+        else block
+        for block in plan.blocks
     ]
-    if all(part.action.value in ("frozen", "replaced") for part in parts):
-        parts = [replace(part, rate=None) for part in parts]
-    return replace(plan, parts=tuple(parts))
+    if all(block.action.value in ("frozen", "replaced") for block in blocks):
+        blocks = [replace(block, rate=None) for block in blocks]
+    return replace(plan, blocks=tuple(blocks))
 
 
 def given_up(plan: Plan, why: str) -> Plan:
@@ -184,12 +184,12 @@ def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
 
     `because` is the reason beside the strategy, where that says more.
     """
-    parts = [
-        replace(part, action=replace(part.action, value="frozen", because=why), rate=None)
-        if part.action.value != "replaced"
-        else replace(part, rate=None)
-        for part in plan.parts
-        if part.action.value != "added"
+    blocks = [
+        replace(block, action=replace(block.action, value="frozen", because=why), rate=None)
+        if block.action.value != "replaced"
+        else replace(block, rate=None)
+        for block in plan.blocks
+        if block.action.value != "added"
     ]
     closed = TrainingPlan(
         engine=plan.training.engine,
@@ -203,7 +203,7 @@ def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
         source="measured",
         rule=plan.strategy.value,
     )
-    return replace(plan, strategy=strategy, parts=tuple(parts), training=closed)
+    return replace(plan, strategy=strategy, blocks=tuple(blocks), training=closed)
 
 
 def _choice(choice: Choice | None, name: str) -> Choice:

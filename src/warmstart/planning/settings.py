@@ -18,7 +18,7 @@ from warmstart.planning.learning_rates import (
     WEIGHT_DECAY,
     LearningRateSpread,
     converted,
-    part_rates,
+    block_rates,
 )
 from warmstart.planning.machine import in_turn, n_stages
 from warmstart.planning.strategy import nearest, strategy_of
@@ -122,8 +122,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
 
     Raises: PlanError where there is no "=", no value, or the same path twice.
 
-    >>> parse_settings(["training.passes=900", "part.stem.rate = 1e-4"])
-    {'training.passes': '900', 'part.stem.rate': '1e-4'}
+    >>> parse_settings(["training.passes=900", "block.stem.lr = 1e-4"])
+    {'training.passes': '900', 'block.stem.lr': '1e-4'}
     """
     found: dict[str, str] = {}
     for setting in settings:
@@ -162,7 +162,7 @@ def check_path(path: str, text: str) -> None:
         if like
         else (
             "there are training.NAME, head.NAME, input.NAME, base.partial, column.NAME, "
-            "part.NAME.action and part.NAME.rate."
+            "block.NAME.action and block.NAME.lr."
         )
     )
     raise PlanError(f"--set {path}={text}: there is no {path} in a plan; {cure}")
@@ -205,23 +205,23 @@ _STEPPED = {"training.passes", "training.batch", "training.parallel"}
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     """The plan with the user's values in it; rates that follow from them are found anew.
 
-    A part is named, or numbered 1..P from the input: `part.blocks.0.rate=1e-4`,
-    `part.3.action=frozen`. The order of settings does not matter. Ranges are for
+    A part is named, or numbered 1..P from the input: `block.blocks.0.lr=1e-4`,
+    `block.3.action=frozen`. The order of settings does not matter. Ranges are for
     `check_plan` to check.
     Raises: PlanError that names the setting and what it may be.
     """
     given = parse_settings(settings)
-    fixed = {path: text for path, text in given.items() if not path.startswith("part.")}
-    parts = _parts_set(plan, {path: text for path, text in given.items() if path not in fixed})
-    after, changed = _with_actions(_with_values(plan, fixed), parts)
-    if "training.rank" in fixed and "low-rank" not in _actions(after.parts):
+    fixed = {path: text for path, text in given.items() if not path.startswith("block.")}
+    blocks = _blocks_set(plan, {path: text for path, text in given.items() if path not in fixed})
+    after, changed = _with_actions(_with_values(plan, fixed), blocks)
+    if "training.rank" in fixed and "low-rank" not in _actions(after.blocks):
         raise PlanError(
             f"--set training.rank={fixed['training.rank']}: no part is low-rank; add "
             "--strategy full+lora."
         )
     if {"training.rate", "training.layer_decay", "training.optimizer"} & fixed.keys():
-        changed = set(range(len(plan.parts)))
-    return _with_rates(respread(after, changed), parts)
+        changed = set(range(len(plan.blocks)))
+    return _with_rates(respread(after, changed), blocks)
 
 
 def respread(plan: Plan, places: Iterable[int]) -> Plan:
@@ -229,25 +229,25 @@ def respread(plan: Plan, places: Iterable[int]) -> Plan:
     if not plan.is_trained:
         return plan
     chosen = set(places)
-    rates = part_rates(_actions(plan.parts), _spread(plan))
-    parts = [
-        replace(part, rate=rate) if place in chosen and not _is_mine(part, rate) else part
-        for place, (part, rate) in enumerate(zip(plan.parts, rates, strict=True))
+    rates = block_rates(_actions(plan.blocks), _spread(plan))
+    blocks = [
+        replace(block, rate=rate) if place in chosen and not _is_mine(block, rate) else block
+        for place, (block, rate) in enumerate(zip(plan.blocks, rates, strict=True))
     ]
-    return replace(plan, parts=tuple(parts))
+    return replace(plan, blocks=tuple(blocks))
 
 
-def _is_mine(part: BlockPlan, rate: Choice | None) -> bool:
+def _is_mine(block: BlockPlan, rate: Choice | None) -> bool:
     """Whether the rate is the user's; a part that moves no more has none to keep."""
-    return rate is not None and part.rate is not None and part.rate.source == "user"
+    return rate is not None and block.rate is not None and block.rate.source == "user"
 
 
 def _spread(plan: Plan) -> LearningRateSpread:
     return spread_of(plan.training, strategy_of(plan))
 
 
-def _actions(parts: Sequence[BlockPlan]) -> list[Action]:
-    return [cast(Action, part.action.value) for part in parts]
+def _actions(blocks: Sequence[BlockPlan]) -> list[Action]:
+    return [cast(Action, block.action.value) for block in blocks]
 
 
 # ---- values outside the parts ------------------------------------------------------------
@@ -322,7 +322,7 @@ def _untrained(setting: str, plan: Plan) -> PlanError:
 # ---- parts -------------------------------------------------------------------------------
 
 
-def _parts_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], str]:
+def _blocks_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], str]:
     """The text for each place and field of the parts, `action` or `rate`."""
     found: dict[tuple[int, str], str] = {}
     for path, text in given.items():
@@ -332,20 +332,20 @@ def _parts_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], st
         if (place, field) in found:
             raise PlanError(f"--set {path} is given twice, by name and by number; keep one.")
         if field == "action":
-            _check_action(plan.parts[place], f"{path}={text}", text)
+            _check_action(plan.blocks[place], f"{path}={text}", text)
         found[place, field] = text
     return found
 
 
 def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     """Where in the plan a path points: the part's place, and `action` or `rate`."""
-    name, _, field = path.removeprefix("part.").rpartition(".")
+    name, _, field = path.removeprefix("block.").rpartition(".")
     if not name or field not in ("action", "rate"):
         raise PlanError(
-            f"--set {path}={text}: of a part there are part.NAME.action and part.NAME.rate."
+            f"--set {path}={text}: of a part there are block.NAME.action and block.NAME.lr."
         )
-    names = [part.name for part in plan.parts]
-    n_body = sum(part.action.value not in ("added", "replaced") for part in plan.parts)
+    names = [block.name for block in plan.blocks]
+    n_body = sum(block.action.value not in ("added", "replaced") for block in plan.blocks)
     if name in names:
         return names.index(name), field
     if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= n_body:
@@ -358,10 +358,10 @@ def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     )
 
 
-def _check_action(part: BlockPlan, setting: str, action: str) -> None:
-    if part.name == OUTPUT and part.action.value == "replaced":
+def _check_action(block: BlockPlan, setting: str, action: str) -> None:
+    if block.name == OUTPUT and block.action.value == "replaced":
         raise PlanError(f"--set {setting}: the output is always replaced; its rate can be set.")
-    if part.action.value == "added":
+    if block.action.value == "added":
         raise PlanError(
             f"--set {setting}: added layers have no other action; leave +add away from --strategy."
         )
@@ -378,32 +378,32 @@ def _check_action(part: BlockPlan, setting: str, action: str) -> None:
 
 def _with_actions(plan: Plan, given: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:
     """The plan with these actions, and the places whose rates the rule has to find anew."""
-    parts = list(plan.parts)
+    blocks = list(plan.blocks)
     for (place, field), text in given.items():
         if field == "action":
-            parts[place] = replace(parts[place], action=_mine(text, parts[place].action))
-    before, after = _actions(plan.parts), _actions(parts)
+            blocks[place] = replace(blocks[place], action=_mine(text, blocks[place].action))
+    before, after = _actions(plan.blocks), _actions(blocks)
     if before != after and not set(after) - {"frozen", "replaced"}:
         raise PlanError(
-            "--set part.NAME.action=frozen leaves no layer to train; use --strategy head instead."
+            "--set block.NAME.action=frozen leaves no layer to train; use --strategy head instead."
         )
     changed = {n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]}
     if ("fresh" in before) != ("fresh" in after):
-        changed.add(len(parts) - 1)  # the output begins fitted, or at random too
-    return replace(plan, parts=tuple(parts)), changed
+        changed.add(len(blocks) - 1)  # the output begins fitted, or at random too
+    return replace(plan, blocks=tuple(blocks)), changed
 
 
 def _with_rates(plan: Plan, given: Mapping[tuple[int, str], str]) -> Plan:
-    parts = list(plan.parts)
+    blocks = list(plan.blocks)
     for (place, field), text in given.items():
         if field != "rate":
             continue
-        part = parts[place]
-        path = f"part.{part.name}.rate"
-        if part.action.value == "frozen":
+        block = blocks[place]
+        path = f"block.{block.name}.rate"
+        if block.action.value == "frozen":
             raise PlanError(
                 f"--set {path}={text}: the part is frozen and has no rate; add "
-                f"--set part.{part.name}.action=tuned."
+                f"--set part.{block.name}.action=tuned."
             )
-        parts[place] = replace(part, rate=_mine(typed(path, text, "number"), part.rate))
-    return replace(plan, parts=tuple(parts))
+        blocks[place] = replace(block, rate=_mine(typed(path, text, "number"), block.rate))
+    return replace(plan, blocks=tuple(blocks))

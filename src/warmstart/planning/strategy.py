@@ -134,7 +134,7 @@ def word_of(actions: Sequence[Action]) -> Strategy | None:
     return Strategy(depth="last", count=len(moving), extras=frozenset(extras))
 
 
-def n_tuned(strategy: Strategy, n_parts: int, network: str = "the network") -> int:
+def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> int:
     """How many of the uppermost parts are tuned, or made anew. `network` is its name in errors.
 
     Raises: PlanError where the network has fewer parts than are named, or where nothing is
@@ -145,24 +145,24 @@ def n_tuned(strategy: Strategy, n_parts: int, network: str = "the network") -> i
     """
     if strategy.depth == "auto":
         raise ValueError("auto is no depth; resolve the strategy first")
-    has = f"{network} has {n_parts} part{'s' if n_parts > 1 else ''}, the head apart"
-    if strategy.count > n_parts:
-        most = replace(strategy, count=n_parts)
+    has = f"{network} has {n_blocks} part{'s' if n_blocks > 1 else ''}, the head apart"
+    if strategy.count > n_blocks:
+        most = replace(strategy, count=n_blocks)
         other = "full" if strategy.depth == "last" else "head"
-        cure = f"use {word(most)} or {other}" if n_parts > 1 else "use full or head"
+        cure = f"use {word(most)} or {other}" if n_blocks > 1 else "use full or head"
         raise _wrong(word(strategy), f"{has}; {cure}.")
-    count = n_parts - strategy.count if strategy.depth == "frozen" else strategy.count
+    count = n_blocks - strategy.count if strategy.depth == "frozen" else strategy.count
     if strategy.depth == "scratch":
-        count = n_parts
+        count = n_blocks
     if not count and strategy.extras & TUNING:
         raise _wrong(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
     if count == 1 and "gradual" in strategy.extras:
-        cure = f"use {_deeper(strategy.extras)}" if n_parts > 1 else "leave +gradual away"
+        cure = f"use {_deeper(strategy.extras)}" if n_blocks > 1 else "leave +gradual away"
         raise _wrong(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
     return count
 
 
-def resolve(strategy: Strategy, verdict: VerdictKind | None, n_parts: int) -> Strategy:
+def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> Strategy:
     """The strategy with its depth settled: what was typed, or what the verdict asks for.
 
     `deeper` tunes the upper half; so does a wish for lora or gradual, which need parts to
@@ -174,13 +174,13 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_parts: int) -> St
     """
     if strategy.depth == "auto":
         is_deep = verdict == "deeper" or bool(strategy.extras & TUNING)
-        count = rules.deeper_parts(n_parts) if is_deep else 0
+        count = rules.deeper_blocks(n_blocks) if is_deep else 0
         if "gradual" in strategy.extras:
-            count = min(max(count, 2), n_parts)
+            count = min(max(count, 2), n_blocks)
         found = Strategy(depth="last", count=count, extras=strategy.extras)
-        n_tuned(found, n_parts)
+        n_tuned(found, n_blocks)
         return found
-    return strategy if n_tuned(strategy, n_parts) else replace(HEAD, extras=strategy.extras)
+    return strategy if n_tuned(strategy, n_blocks) else replace(HEAD, extras=strategy.extras)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -48,16 +48,16 @@ class BlockRange:
 def runs(plan: Plan) -> Iterator[BlockRange]:
     """The parts of a plan but its output, neighbours of one action together."""
     group: list[BlockPlan] = []
-    body = [part for part in plan.parts if part.name != "output"]
-    for number, part in enumerate(body, 1):
-        group.append(part)
-        is_last = number == len(body) or body[number].action.value != part.action.value
+    body = [block for block in plan.blocks if block.name != "output"]
+    for number, block in enumerate(body, 1):
+        group.append(block)
+        is_last = number == len(body) or body[number].action.value != block.action.value
         if is_last:
             rates = [p.rate.number for p in group if p.rate is not None]
             names = tuple(p.name for p in group)
             low, high = (min(rates), max(rates)) if rates else (None, None)
             first = number - len(group) + 1
-            yield BlockRange(first, number, names, str(part.action.value), low, high)
+            yield BlockRange(first, number, names, str(block.action.value), low, high)
             group = []
 
 
@@ -74,10 +74,10 @@ def own_choices(plan: Plan) -> Iterator[str]:
     ):
         if record is not None:
             named |= {f"{section}.{f.name}": getattr(record, f.name) for f in fields(record)}
-    for part in plan.parts:
-        named[f"part.{part.name}.rate"] = part.rate
-        if plan.strategy.source != "user" or "--set" in part.action.because:
-            named[f"part.{part.name}.action"] = part.action
+    for block in plan.blocks:
+        named[f"block.{block.name}.rate"] = block.rate
+        if plan.strategy.source != "user" or "--set" in block.action.because:
+            named[f"block.{block.name}.action"] = block.action
     for name, choice in named.items():
         if choice is not None and choice.source == "user":
             rule = "" if choice.rule is None else f"; the rule: {_value(choice.rule)}"

@@ -20,7 +20,7 @@ class ModelRecord:
     base_sha256: str
     head: str  # which of the plan's candidates was chosen
     penalty: float
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     classes: tuple[str, ...]
     preprocessing: Inputs
     strategy: str = "head"
@@ -31,9 +31,9 @@ class ModelRecord:
     format: int = 1
 
     @property
-    def own_taps(self) -> tuple[FeatureLayer, ...]:
+    def own_layers(self) -> tuple[FeatureLayer, ...]:
         """Where pictures are compared: without the layers that stand beside tuned ones."""
-        return tuple(tap for tap in self.taps if not tap.of)
+        return tuple(layer for layer in self.feature_layers if not layer.of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

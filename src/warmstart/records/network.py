@@ -73,7 +73,7 @@ class BlockRecord:
 class NetworkRecord:
     """network.json: the ordered parts 1..P, and the original head apart."""
 
-    parts: tuple[BlockRecord, ...]
+    blocks: tuple[BlockRecord, ...]
     head_parameters: int
     cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
     neck_width: int  # length of the vector that the original head sees
@@ -89,14 +89,14 @@ class FeatureLayer:
     whose layers: "" those of the network, "base" those of the start that stand beside them.
     """
 
-    part: int
+    block: int
     pool: Pool
     of: Literal["", "base"] = ""
 
     @property
     def name(self) -> str:
-        """`17.grid2`, `17.grid2.start`: the key of this tap's features in files and arrays."""
-        return f"{self.part}.{self.pool}" + (f".{self.of}" if self.of else "")
+        """`17.grid2`, `17.grid2.base`: the key of this tap's features in files and arrays."""
+        return f"{self.block}.{self.pool}" + (f".{self.of}" if self.of else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class LedgerRow:
     """One tensor of the old or the new network and its fate; tied tensors stand once."""
 
     tensor: str
-    part: str
+    block: str
     fate: Fate
     shape: tuple[int, ...]
     numel: int

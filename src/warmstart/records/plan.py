@@ -145,7 +145,7 @@ class Plan:
 
     base: Choice
     strategy: Choice
-    parts: tuple[BlockPlan, ...]
+    blocks: tuple[BlockPlan, ...]
     head: HeadPlan
     training: TrainingPlan
     arch: Choice | None = None  # of a start that is a file of weights
@@ -159,15 +159,15 @@ class Plan:
 
         Raises: PlanError if it has no such part.
         """
-        for part in self.parts:
-            if part.name == name:
-                return cast(Action, part.action.value)
+        for block in self.blocks:
+            if block.name == name:
+                return cast(Action, block.action.value)
         raise PlanError(f"the plan has no part {name!r}; it was made for another network.")
 
     @property
     def is_trained(self) -> bool:
         """Whether some part is trained step by step; else the output alone, in closed form."""
-        return any(part.rate is not None for part in self.parts)
+        return any(block.rate is not None for block in self.blocks)
 
 
 # ---- What a run would take: seconds by stage, memory and disk, before any of it is spent.

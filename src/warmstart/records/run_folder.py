@@ -35,8 +35,8 @@ def to_plain(value: Any) -> Any:
     """Turn a record into dicts, lists and scalars; a field that is `ABSENT` and None is left out.
 
     >>> from warmstart.records.network import FeatureLayer
-    >>> to_plain(FeatureLayer(part=3, pool="avg"))
-    {'part': 3, 'pool': 'avg', 'of': ''}
+    >>> to_plain(FeatureLayer(block=3, pool="avg"))
+    {'block': 3, 'pool': 'avg', 'of': ''}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: to_plain(item) for name, item in fields_of(value).items()}
@@ -66,8 +66,8 @@ def from_plain(kind: type[R], value: Any) -> R:
     Raises: KeyError for a missing key, TypeError or ValueError for a value of another kind.
 
     >>> from warmstart.records.network import FeatureLayer
-    >>> from_plain(FeatureLayer, {"part": 3, "pool": "avg"})
-    FeatureLayer(part=3, pool='avg', of='')
+    >>> from_plain(FeatureLayer, {"block": 3, "pool": "avg"})
+    FeatureLayer(block=3, pool='avg', of='')
     """
     if dataclasses.is_dataclass(kind):
         hints = _hints(kind)

@@ -121,8 +121,8 @@ def choices_in(plan: Mapping[str, Any], above: str = "") -> Choices:
 
     >>> choices_in({"base": {"value": "lite0"}, "training": {"passes": {"value": 900}}})
     {'base': 'lite0', 'training.passes': 900}
-    >>> choices_in({"part": [{"name": "blocks.0", "action": {"value": "tuned"}}]})
-    {'part.blocks.0.action': 'tuned'}
+    >>> choices_in({"block": [{"name": "blocks.0", "action": {"value": "tuned"}}]})
+    {'block.blocks.0.action': 'tuned'}
     """
     found: Choices = {}
     for key, item in plan.items():
@@ -133,9 +133,9 @@ def choices_in(plan: Mapping[str, Any], above: str = "") -> Choices:
             found[path] = value if is_plain else ",".join(map(str, value))
         elif isinstance(item, dict):
             found |= choices_in(item, f"{path}.")
-        elif key == "part":
+        elif key == "block":
             for part in item:
-                found |= choices_in(part, f"part.{part['name']}.")
+                found |= choices_in(part, f"block.{part['name']}.")
     return found
 
 

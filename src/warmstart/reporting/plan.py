@@ -98,7 +98,7 @@ def _layers(facts: ReportFacts) -> str:
         for one in facts.layers
     ]
     if facts.plan is not None and rows:
-        rate = None if facts.is_thrown_away else facts.plan.parts[-1].rate
+        rate = None if facts.is_thrown_away else facts.plan.blocks[-1].rate
         words = f"{rate.number:g}" if rate is not None else "in closed form"
         names = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
         rows.append(("head", "new", words, "", f"for {names}"))
@@ -152,10 +152,10 @@ def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
             if isinstance(choice, Choice):
                 yield f"{name}.{field.name}", choice
     before = None
-    for part in plan.parts:
-        told = part.action.value, part.action.because
+    for block in plan.blocks:
+        told = block.action.value, block.action.because
         if told != before:
-            yield f"layer {part.name}", part.action
+            yield f"layer {block.name}", block.action
         before = told
 
 
@@ -178,9 +178,9 @@ def _shown(value: object) -> str:
 def base_section(facts: ReportFacts) -> str:
     """The pretrained network, what it knows of these images, and in which layer."""
     base = facts.summary.base
-    parts = len(facts.network.parts) if facts.network is not None else 0
+    blocks = len(facts.network.blocks) if facts.network is not None else 0
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
-    rows += [(f"{parts}", "layers")] if parts else []
+    rows += [(f"{blocks}", "layers")] if blocks else []
     distance = facts.evidence("distance")
     return html.section(
         "base",
@@ -220,8 +220,8 @@ def _depth(facts: ReportFacts) -> str:
     found = facts.evidence("depth")
     if found is None:
         return ""
-    keys = [key for key in found.details if key.startswith("part.")]
-    profile = {int(key.removeprefix("part.")): float(found.details[key]) for key in keys}
+    keys = [key for key in found.details if key.startswith("block.")]
+    profile = {int(key.removeprefix("block.")): float(found.details[key]) for key in keys}
     if not profile:
         return ""
     numbers = sorted(profile)

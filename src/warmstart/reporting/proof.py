@@ -423,7 +423,7 @@ def _forgetting(facts: ReportFacts) -> str:
     if facts.ledger is None:
         return ""
     fates = {row.fate for row in facts.ledger.rows}
-    has_new = any(row.fate == "new" and row.part not in NOT_LAYERS for row in facts.ledger.rows)
+    has_new = any(row.fate == "new" and row.block not in NOT_LAYERS for row in facts.ledger.rows)
     if has_new and fates <= {"new", "dropped"}:
         return html.heading("Forgetting") + html.paragraph(
             "The layers were trained from scratch: nothing of a base model was there to forget."

@@ -441,7 +441,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
 
 
 def _weights(network: NetworkRecord | None) -> dict[str, int]:
-    return {} if network is None else {part.name: part.parameters for part in network.parts}
+    return {} if network is None else {block.name: block.parameters for block in network.blocks}
 
 
 def _layers(plan: Plan, weights: Mapping[str, int]) -> tuple[Stretch, ...]:

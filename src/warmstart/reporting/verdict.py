@@ -133,8 +133,8 @@ def _spread(
         return []
     rows = []
     for x in _between(n, last):
-        part = (law.at(x) - now) / whole if whole > 0 else (x - n) / n
-        rows.append((x, now + part * found.low, min(now + part * found.high, 1.0)))
+        block = (law.at(x) - now) / whole if whole > 0 else (x - n) / n
+        rows.append((x, now + block * found.low, min(now + block * found.high, 1.0)))
     return rows
 
 

@@ -67,7 +67,7 @@ class ExtractedModel:
     arch: str | None
     base: BaseModelRecord
     network: NetworkRecord
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     features: ExtractedRows
     unreadable: Mapping[str, str]  # example ids, with the reason
     twins: tuple[tuple[str, str], ...]  # near copies, by id
@@ -120,7 +120,7 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
 
 
 def _work(looked: ExtractedModel) -> tuple[int, int]:
-    return sum(part.macs for part in looked.network.parts), looked.base.parameters
+    return sum(block.macs for block in looked.network.blocks), looked.base.parameters
 
 
 def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
@@ -407,15 +407,15 @@ def _look(
     look, per_second = yield from _timed(extract_features(collection, base))
     examples = [e for e in collection.record.examples if e.id not in look.unreadable]
     read = look.reader(examples)
-    for tap in look.taps:
-        read(tap)
+    for layer in look.feature_layers:
+        read(layer)
     inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
     return ExtractedModel(
         name=name,
         arch=arch,
         base=base.record,
         network=look.network.record,
-        taps=look.taps,
+        feature_layers=look.feature_layers,
         features=look.features,
         unreadable=look.unreadable,
         engine=look.engine,
@@ -443,7 +443,7 @@ def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredMode
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
     asked = Request(data=None, base=one.name, budget="fast", seed=seed)
-    shapes = profiles(one.taps)
+    shapes = profiles(one.feature_layers)
     facts = NetworkFacts(record=one.network)
     names = one.inherited.names(tuple(shapes))
     plan = run_plan.make_plan(asked, labelled.facts(), facts, names, one.engine)

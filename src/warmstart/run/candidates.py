@@ -25,10 +25,10 @@ from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import change_text, points
 from warmstart.training.boosting import beside
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.dataset import LabelledRows, Reader, ReadTap, TrainingDataset
+from warmstart.training.dataset import LabelledRows, Reader, ReadFeatures, TrainingDataset
 from warmstart.training.fine_tune import FineTuned, tune
 from warmstart.training.linear_probe import HeadFit, calibrated_by
-from warmstart.training.output import by_tap
+from warmstart.training.output import by_layer
 from warmstart.training.score import Measured, estimate, score_test
 from warmstart.training.ship import HEAD, TUNED, Decision
 
@@ -43,12 +43,12 @@ class CandidatePair:
     tuned: Reader
     base: Reader
 
-    def __call__(self, examples: Sequence[Example]) -> ReadTap:
+    def __call__(self, examples: Sequence[Example]) -> ReadFeatures:
         """From examples to the reader of their taps, (n, d_t) each."""
         tuned, base = self.tuned(examples), self.base(examples)
 
-        def read(tap: FeatureLayer) -> Features:
-            return base(replace(tap, of="")) if tap.of else tuned(tap)
+        def read(layer: FeatureLayer) -> Features:
+            return base(replace(layer, of="")) if layer.of else tuned(layer)
 
         return read
 
@@ -187,15 +187,15 @@ def _blended(
     record = training_data.look.network.record
     tuned = share * fine_tuned.head.calibration.temperature
     own = (1 - share) * head.calibration.temperature
-    columns = {tap: tuned * weight for tap, weight in by_tap(fine_tuned.head, record).items()}
-    for tap, weight in by_tap(head, record).items():
-        place = tap if tap.part <= cut else replace(tap, of="base")
+    columns = {layer: tuned * weight for layer, weight in by_layer(fine_tuned.head, record).items()}
+    for layer, weight in by_layer(head, record).items():
+        place = layer if layer.block <= cut else replace(layer, of="base")
         columns[place] = columns.get(place, 0.0) + own * weight
     bias = share * _bias(fine_tuned.head) + (1 - share) * _bias(head)
     made = replace(
         fine_tuned.head,
         name=f"{head.name}+{fine_tuned.plan.strategy.value}",
-        taps=tuple(columns),
+        feature_layers=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
         bias=bias.astype(np.float32),
         probabilities=decision.probabilities,

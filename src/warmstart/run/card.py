@@ -55,7 +55,7 @@ def take(part, pool):
         return torch.stack([row[0] for row in rows]).mean(0)
     return torch.cat(rows).mean(0)
 
-features = torch.cat([take(tap["part"], tap["pool"]) for tap in config["taps"]])
+features = torch.cat([take(tap["block"], tap["pool"]) for tap in config["feature_layers"]])
 scores = tensors["head.weight"] @ features + tensors["head.bias"]
 logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits.softmax(0).tolist())))

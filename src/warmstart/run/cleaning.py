@@ -257,7 +257,7 @@ def near_copies(collection: Collection, look: ExtractedFeatures) -> tuple[tuple[
     shown = [shown[row] for row in large]
     if len(shown) < 2:
         return ()
-    features = comparable(look.reader(shown), look.taps[-1], len(shown))
+    features = comparable(look.reader(shown), look.feature_layers[-1], len(shown))
     is_heard = collection.record.kind == "audio"
     alike = ALIKE_SOUNDS if is_heard else ALIKE
     found = find_twins(StoredThumbnails(look, shown), features, alike)

@@ -120,13 +120,13 @@ def _card_facts(
         data=results.record,
         base=origin.base,
         model=described,
-        hooks=model_files.hooks(fine_tuned.network, fine_tuned.head.taps),
+        hooks=model_files.hooks(fine_tuned.network, fine_tuned.head.feature_layers),
         ancestors=lineage.ancestors(origin.base),
         base_model=lineage.base_model(origin.base),
         layers=in_words(fine_tuned.plan),
         weights=weights,
         choices=tuple(own_choices(plan)),
-        surgery="" if plan.parts[0].action.value == "fresh" else origin.surgery,
+        surgery="" if plan.blocks[0].action.value == "fresh" else origin.surgery,
         is_confident=results.record.task != "classify"
         or confident(fine_tuned.head, results.labelled) is not None,
     )
@@ -170,7 +170,7 @@ def _write_model(
 
 def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
     """That every tensor of a frozen part has the bytes it had. Raises: TrainingError if not."""
-    frozen = frozenset(p.name for p in plan.parts if p.action.value == "frozen")
+    frozen = frozenset(p.name for p in plan.blocks if p.action.value == "frozen")
     proof = prove_frozen(ledger, frozen)
     if not proof.identical:
         raise TrainingError(

@@ -52,10 +52,10 @@ def dry_run(asked: Request) -> Steps[DryRun]:
     asked = forecast.quicker(asked, record, len(collection.record.examples))
     is_tried = run_plan.may_try_tail(asked, record, facts)
     known = run_plan.network_facts(asked, base, seen.network, None, is_tried)
-    names = inherited.names(tuple(profiles(seen.taps)))
+    names = inherited.names(tuple(profiles(seen.feature_layers)))
     plan = run_plan.make_plan(asked, facts, known, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
-        bench = Bench(seen.network, seen.taps, collection, labelled, base.record.preprocessing)
+        bench = Bench(seen.network, seen.feature_layers, collection, labelled, base.record.preprocessing)
         is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
         foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
         if asked.minutes is not None and plan.is_trained:
@@ -81,11 +81,11 @@ def dry_run(asked: Request) -> Steps[DryRun]:
 
 def _parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
     """Weights of each part, those of blocks to be added among them."""
-    found = {part.name: part.parameters for part in network.parts}
-    for part in plan.parts:
-        if part.action.value == "added":
-            block = make_block(network.parts[-1], torch.Generator())
-            found[part.name] = sum(parameter.numel() for parameter in block.parameters())
+    found = {block.name: block.parameters for block in network.blocks}
+    for block in plan.blocks:
+        if block.action.value == "added":
+            made = make_block(network.blocks[-1], torch.Generator())
+            found[block.name] = sum(parameter.numel() for parameter in made.parameters())
     return found
 
 

@@ -29,8 +29,8 @@ from warmstart.features.machine import freed_memory_kept, n_threads
 from warmstart.features.offload import links
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.preprocessing import encode
-from warmstart.network.cut import stored_taps
-from warmstart.network.feature_layers import FeatureExtractor, tap_width
+from warmstart.network.cut import stored_layers
+from warmstart.network.feature_layers import FeatureExtractor, layer_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
@@ -69,7 +69,7 @@ class Bench:
     """What is measured on: the network, its taps, the images to learn from and to test on."""
 
     network: Network
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     collection: Collection
     labelled: LabelledRows
     prep: Inputs
@@ -93,7 +93,7 @@ def outlook(
         n_missing=n_missing,
         n_classes=labelled.n_classes,
         holdout=labelled.holdout,
-        width=sum(tap_width(network.record, tap) for tap in bench.taps),
+        width=sum(layer_width(network.record, layer) for layer in bench.feature_layers),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * parameters,
         is_close=is_close,
@@ -114,13 +114,13 @@ def _sharing(plan: Plan) -> int:
 
 def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     """Bytes in memory and on disk of a network that is streamed; nothing for any other."""
-    stream, parts = plan.training.stream, bench.network.record.parts
+    stream, blocks = plan.training.stream, bench.network.record.blocks
     if stream is None:
         return {}
-    widest = max(math.prod(part.shape_out) for part in parts)
+    widest = max(math.prod(block.shape_out) for block in blocks)
     n = len(bench.labelled.learn) + len(bench.labelled.test)
     between = n * BYTES[str(stream.value)]
-    kept = math.prod(parts[_cut(plan) - 1].shape_out) if _cut(plan) else 0
+    kept = math.prod(blocks[_cut(plan) - 1].shape_out) if _cut(plan) else 0
     return {
         "is_streamed": True,
         "belt_bytes": between * (2 * widest + kept),
@@ -133,8 +133,8 @@ def _stored(bench: Bench, plan: Plan) -> int:
     cut, record = _cut(plan), bench.network.record
     if not cut:
         return 0
-    taps = sum(tap_width(record, tap) for tap in stored_taps(bench.taps, cut))
-    return math.prod(record.parts[cut - 1].shape_out) + taps
+    feature_layers = sum(layer_width(record, layer) for layer in stored_layers(bench.feature_layers, cut))
+    return math.prod(record.blocks[cut - 1].shape_out) + feature_layers
 
 
 def _cut(plan: Plan) -> int:
@@ -143,7 +143,7 @@ def _cut(plan: Plan) -> int:
 
 def tail_share(network: Network, plan: Plan) -> float:
     """The share of a pass that lies above the stored outputs."""
-    costs = [part.macs for part in network.record.parts]
+    costs = [block.macs for block in network.record.blocks]
     return sum(costs[_cut(plan) :]) / max(sum(costs), 1)
 
 
@@ -174,7 +174,7 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
 
 def _pace(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The pace of the look's engine: as it was measured, else as usual beside torch's."""
-    work = work_of(bench.network.record, bench.prep, len(bench.taps))
+    work = work_of(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_now = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
     found = paces(torch_now, work.macs) | kept_paces(default_root(), work) | torch_now
     return found[str(plan.training.engine.value)]
@@ -203,7 +203,7 @@ def passing(bench: Bench) -> float:
     if is_mapped(bench.network.trunk):
         return _passing_streamed(bench)
     engine = make_engine(
-        "torch", FeatureExtractor(bench.network, bench.taps), bench.prep, n_threads()
+        "torch", FeatureExtractor(bench.network, bench.feature_layers), bench.prep, n_threads()
     )
     noise = make_noise(bench.prep, BATCH)
     return _timed(lambda: engine(noise), 3) / BATCH
@@ -215,13 +215,13 @@ def _passing_streamed(bench: Bench) -> float:
     Parts of one shape and size take the same time; many a large network repeats a few.
     """
     network, prep = bench.network, bench.prep
-    parts, records = links(network, bench.taps, len(network.parts), prep), network.record.parts
+    blocks, records = links(network, bench.feature_layers, len(network.blocks), prep), network.record.blocks
     kinds = [(p.shape_in, p.shape_out, p.parameters, p.macs) for p in records]
     total = 0.0
     for kind, count in Counter(kinds).items():
         at = kinds.index(kind)
         rows = make_noise(prep, BATCH) if at == 0 else np.zeros((BATCH, math.prod(kind[0])), "f4")
-        total += count * _timed(partial(parts[at].open(), rows), 2)
+        total += count * _timed(partial(blocks[at].open(), rows), 2)
     return total / BATCH
 
 
@@ -240,7 +240,7 @@ def _inverting() -> float:
 def _training(bench: Bench, plan: Plan) -> float:
     """Seconds of a step; where parts join one after the other, between first and last stage."""
     chosen = schedule(plan)
-    stages = stage_actions(chosen, {p.name: plan.action_of(p.name) for p in plan.parts})
+    stages = stage_actions(chosen, {p.name: plan.action_of(p.name) for p in plan.blocks})
     first, last = stages[0], stages[-1]
     short = replace(chosen, n_steps=STEPS, joining=())
     found = [_steps(bench, plan, short)]
@@ -283,32 +283,32 @@ class _Noise:
     cut: int
 
     def batch(
-        self, rows: Rows, numbers: NDArray[np.int64], taps: Sequence[FeatureLayer]
+        self, rows: Rows, numbers: NDArray[np.int64], feature_layers: Sequence[FeatureLayer]
     ) -> tuple[torch.Tensor, ...]:
         """Images, or what the frozen parts might give."""
         prep, record = self.bench.prep, self.bench.network.record
         if not self.cut:
             return (to_tensor(make_noise(prep, len(rows)), prep),)
         rng = torch.Generator().manual_seed(0)
-        main = torch.randn(len(rows), *record.parts[self.cut - 1].shape_out, generator=rng)
-        if record.parts[self.cut - 1].layout == "tokens":
+        main = torch.randn(len(rows), *record.blocks[self.cut - 1].shape_out, generator=rng)
+        if record.blocks[self.cut - 1].layout == "tokens":
             main[..., -1] = 1.0
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
-        below = stored_taps(taps, self.cut)
-        widths = [tap_width(record, tap) for tap in below]
+        below = stored_layers(feature_layers, self.cut)
+        widths = [layer_width(record, layer) for layer in below]
         return (main, *(torch.randn(len(rows), width, generator=rng) for width in widths))
 
 
 def _blank(bench: Bench) -> HeadFit:
     """A head of zeros on all taps: it costs what the widest costs."""
-    labelled, width = bench.labelled, sum(tap_width(bench.network.record, t) for t in bench.taps)
-    return blank(bench.taps, width, labelled.n_classes, len(labelled.learn))
+    labelled, width = bench.labelled, sum(layer_width(bench.network.record, t) for t in bench.feature_layers)
+    return blank(bench.feature_layers, width, labelled.n_classes, len(labelled.learn))
 
 
 def _unread(bench: Bench) -> Callable[[FeatureLayer], np.ndarray]:
     rng = np.random.default_rng(0)
-    return lambda tap: rng.normal(size=(8, tap_width(bench.network.record, tap))).astype(np.float32)
+    return lambda layer: rng.normal(size=(8, layer_width(bench.network.record, layer))).astype(np.float32)
 
 
 # ---- --minutes: the plan cut down to the time there is, and the moment at which training ends.
@@ -384,7 +384,7 @@ def _bench(training_data: TrainingDataset) -> Bench:
     look = training_data.look
     return Bench(
         look.network,
-        look.taps,
+        look.feature_layers,
         training_data.collection,
         training_data.labelled,
         training_data.prep,

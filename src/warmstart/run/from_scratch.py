@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.evidence import check
 from warmstart.features.machine import freed_memory_kept
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
@@ -390,10 +390,10 @@ def _warm(fine_tuned: FineTuned, labelled: LabelledRows) -> Array:
 
 def _blank(network: Network, training_data: TrainingDataset) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
-    last = taps(network.record)[-1]
+    last = feature_layers(network.record)[-1]
     return blank((last,), 0, training_data.labelled.n_classes, len(training_data.labelled.learn))
 
 
-def _none(tap: FeatureLayer) -> Features:
+def _none(layer: FeatureLayer) -> Features:
     """Nothing is read: no head was fitted."""
     return np.empty((0, 0), np.float32)

@@ -205,11 +205,11 @@ def _tunes_stem(asked: Request) -> bool:
     network is cut, so that with N as large as that the new channels begin at the mean kernel
     and learn from there.
     """
-    said = parse_settings(asked.settings).get("part.1.action")
+    said = parse_settings(asked.settings).get("block.1.action")
     if said is not None:
         return said in _LEARNS
     if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
-        return asked.plan.parts[0].action.value in _LEARNS
+        return asked.plan.blocks[0].action.value in _LEARNS
     strategy = parse(asked.strategy)
     is_full = strategy.depth == "frozen" and not strategy.count and "lora" not in strategy.extras
     return is_full or strategy.depth == "scratch"
@@ -218,9 +218,9 @@ def _tunes_stem(asked: Request) -> bool:
 def _told(asked: Request) -> tuple[tuple[str, bool], ...]:
     """Parts whose action was set by name, and whether they learn; which is first is not known."""
     found = (
-        (path.removeprefix("part.").removesuffix(".action"), text in _LEARNS)
+        (path.removeprefix("block.").removesuffix(".action"), text in _LEARNS)
         for path, text in parse_settings(asked.settings).items()
-        if path.startswith("part.") and path.endswith(".action")
+        if path.startswith("block.") and path.endswith(".action")
     )
     return tuple((name, is_tuned) for name, is_tuned in found if not name.isdigit())
 

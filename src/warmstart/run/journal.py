@@ -203,7 +203,7 @@ class Journal:
         """
         kept = self.notes.get("engine")
         engine = plan.engine_of(asked) if kept is None else from_plain(Choice, kept)
-        kept = plan.kept_part(asked, base, len(collection.record.examples))
+        kept = plan.kept_block(asked, base, len(collection.record.examples))
         return (yield from extract_features(collection, base, engine, self._keep_engine, kept))
 
     def settle(self, record: DataRecord) -> None:
@@ -242,8 +242,8 @@ class Journal:
         if "engine" not in self.notes:
             self._note(engine=to_plain(engine))
 
-    def _key(self, *parts: str) -> str:
-        told = [self.about, self.notes.get("engine"), *parts]
+    def _key(self, *blocks: str) -> str:
+        told = [self.about, self.notes.get("engine"), *blocks]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def _note(self, **notes: Any) -> None:

@@ -17,7 +17,7 @@ from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
 from warmstart.network.architectures import published_config
 from warmstart.network.encoder_bases import is_text_base, is_vision_base, is_wave_base
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.finished_run import FinishedRunModel, revive
 from warmstart.network.hub_folder import is_timm_folder
 from warmstart.network.load import PretrainedModel
@@ -69,13 +69,13 @@ class TrainingPast:
     """What a run has learnt from: numbers of content hashes, and points.
 
     `is_whole`: whether nothing is missing in `learnt`. `points` are of the examples that the
-    run learnt from itself, at `taps` of its own network.
+    run learnt from itself, at `feature_layers` of its own network.
     """
 
     learnt: frozenset[int]
     is_whole: bool
     points: Neighbours
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
 
     @property
     def kept(self) -> frozenset[int] | None:
@@ -93,13 +93,13 @@ class TrainingPast:
         """
         limit, found = limit_of(self.points.points), []
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
-            part = examples[start : start + ROWS]
+            block = examples[start : start + ROWS]
             joined = [
-                self.points.place(np.concatenate([chunk[tap] for tap in self.taps], axis=1))
-                for chunk in chunks(read(part), self.taps)
+                self.points.place(np.concatenate([chunk[layer] for layer in self.feature_layers], axis=1))
+                for chunk in chunks(read(block), self.feature_layers)
             ]
             distances, _ = self.points.nearest_to(np.concatenate(joined), 1)
-            found += [e for e, d in zip(part, distances, strict=True) if d < limit]
+            found += [e for e, d in zip(block, distances, strict=True) if d < limit]
         return found
 
 
@@ -124,10 +124,10 @@ def past_of(bundle: Bundle, names: Sequence[str]) -> TrainingPast:
     """
     kept, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
     if kept is not None:
-        return TrainingPast(frozenset(int(n) for n in kept), True, points, bundle.record.own_taps)
+        return TrainingPast(frozenset(int(n) for n in kept), True, points, bundle.record.own_layers)
     found = [_from_folder(Path(name)) for name in names]
     known = frozenset[int]().union(*(numbers for numbers in found if numbers is not None))
-    return TrainingPast(known, None not in found, points, bundle.record.own_taps)
+    return TrainingPast(known, None not in found, points, bundle.record.own_layers)
 
 
 def _from_folder(run: Path) -> frozenset[int] | None:
@@ -196,7 +196,7 @@ def base_from_run(
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        revived = revive(described, bundle.tensors, record.taps, record.beside)
+        revived = revive(described, bundle.tensors, record.feature_layers, record.beside)
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
         return RunBaseModel(
             **{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past
@@ -303,7 +303,7 @@ def inherit(
 def _seen(past: TrainingPast, data: DataRecord, look: ExtractedFeatures | None) -> dict[str, bool]:
     """Ids of examples that a run learnt from, and whether as the very same bytes."""
     seen = {example.id: True for example in data.examples if past.holds(example)}
-    if look is not None and set(past.taps) <= set(look.taps):
+    if look is not None and set(past.feature_layers) <= set(look.feature_layers):
         rest = [e for e in data.examples if e.id not in seen and e.id not in look.unreadable]
         seen.update({example.id: False for example in past.alike(rest, look.reader)})
     return seen
@@ -330,26 +330,26 @@ def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> 
     if data.task != "classify":  # older outputs are drawn towards by class
         return None
     n_learn = sum(example.split != "test" for example in data.examples)
-    offered = taps(network)
-    if n_learn > rules.DUAL_LIMIT or not set(base.taps) <= set(offered):
+    offered = feature_layers(network)
+    if n_learn > rules.DUAL_LIMIT or not set(base.feature_layers) <= set(offered):
         return None
-    widths = [tap_width(network, tap) for tap in base.taps]
+    widths = [layer_width(network, layer) for layer in base.feature_layers]
     weight, bias = base.head.weight, base.head.bias
     if sum(widths) != weight.shape[1]:
         return None
     head = weight.double().numpy(), bias.double().numpy()
-    return prior_of(base.taps, widths, head, base.record.labels, data.classes)
+    return prior_of(base.feature_layers, widths, head, base.record.labels, data.classes)
 
 
 def _leak(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
     found = [example for example in data.examples if example.id in seen]
-    tested, test = (sum(e.split == "test" for e in part) for part in (found, data.examples))
-    parts = [
+    tested, test = (sum(e.split == "test" for e in block) for block in (found, data.examples))
+    blocks = [
         (len(found) - tested, len(data.examples) - test, "training"),
         (tested, test, "test"),
     ]
     nouns = nouns_of(data.kind)
-    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in parts if n)
+    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in blocks if n)
     how = "" if all(seen.values()) else _nearly(nouns)
     return Finding(
         kind="leak",

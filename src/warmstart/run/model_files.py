@@ -32,7 +32,7 @@ from warmstart.run.card import Hook
 from warmstart.run.lineage import RunBaseModel, memory
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
-from warmstart.training.dataset import LabelledRows, ReadTap
+from warmstart.training.dataset import LabelledRows, ReadFeatures
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.out_of_distribution import fit_neighbours
@@ -88,7 +88,7 @@ def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION
     calibration = delivered(head, target)
     return assemble(
         network,
-        head.taps,
+        head.feature_layers,
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
         calibration.temperature,
@@ -97,7 +97,7 @@ def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION
 
 
 def check_model(
-    model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadTap, store: str = "float32"
+    model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadFeatures, store: str = "float32"
 ) -> float:
     """Largest difference between the network and the features its head was fitted on.
 
@@ -106,9 +106,9 @@ def check_model(
     kept. Raises: TrainingError beyond 0.5 %, or 3 % where that was in half precision.
     """
     with torch.inference_mode():
-        taps = torch.cat(model.features(inputs), dim=1).double()
+        feature_layers = torch.cat(model.features(inputs), dim=1).double()
         weight, bias = model.head.weight.double(), model.head.bias.double()
-        live = (taps @ weight.T + bias).numpy()
+        live = (feature_layers @ weight.T + bias).numpy()
     stored = head_scores(head, read)
     gap = float(np.abs(live - stored).max() / max(float(stored.std()), 1e-12))
     if not gap < AGREEMENT[store]:
@@ -130,7 +130,7 @@ def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> Model
         base_sha256=base.sha256,
         head=head.name,
         penalty=head.penalty,
-        taps=head.taps,
+        feature_layers=head.feature_layers,
         classes=record.classes,
         preprocessing=base.preprocessing,
         strategy=fine_tuned.shipped or str(plan.strategy.value),
@@ -156,7 +156,7 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
     training = plan.training
     if not plan.is_trained or training.optimizer is None or training.rate is None:
         return before
-    is_scratch = any(part.action.value == "fresh" for part in plan.parts)
+    is_scratch = any(block.action.value == "fresh" for block in plan.blocks)
     if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
         return before
     return Recipe(
@@ -173,14 +173,14 @@ def write_model(
     model: WarmModel,
     head: HeadFit,
     labelled: LabelledRows,
-    read: ReadTap,
+    read: ReadFeatures,
     before: frozenset[int] | None = frozenset(),
 ) -> None:
     """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t).
 
     `before`: what the start had learnt from, as `Origin.learnt`.
     """
-    own = described.own_taps
+    own = described.own_layers
     neighbours, unknown_from, nearest = fit_neighbours(read, own, labelled.group_rows, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16, copy=False),
@@ -202,15 +202,15 @@ def write_model(
     )
 
 
-def hooks(network: Network, taps: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
+def hooks(network: Network, feature_layers: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
     """Per tap whose module to hook, the pooling and the layout; None if a tap has no module."""
     found = []
-    for tap in taps:
-        modules = network.steps.parts[tap.part - 1].modules
-        if tap.pool != "neck" and not modules:
+    for layer in feature_layers:
+        modules = network.steps.blocks[layer.block - 1].modules
+        if layer.pool != "neck" and not modules:
             return None
-        layout = network.record.parts[tap.part - 1].layout
-        found.append((tap.of, modules[-1] if tap.pool != "neck" else "", tap.pool, layout))
+        layout = network.record.blocks[layer.block - 1].layout
+        found.append((layer.of, modules[-1] if layer.pool != "neck" else "", layer.pool, layout))
     return tuple(found)
 
 

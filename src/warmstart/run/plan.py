@@ -14,14 +14,14 @@ from warmstart.distributed import foreseen
 from warmstart.features.engine_choice import SETTING, check_name
 from warmstart.features.machine import n_threads
 from warmstart.machine import free_memory
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import tensors_of
 from warmstart.network.load import PretrainedModel
-from warmstart.network.lora import bare_parts
+from warmstart.network.lora import bare_blocks
 from warmstart.network.partition import Network
 from warmstart.planning import rules
-from warmstart.planning.actions import as_parts_say
+from warmstart.planning.actions import as_blocks_say
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import FULL_BYTES, stored_bytes, with_store
 from warmstart.planning.check import check_facts, check_plan, check_values
@@ -132,7 +132,7 @@ def make_plan(
         made = replace(made, training=replace(made.training, stream=asked.stream))
     late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
-    made = with_store(as_parts_say(made, network), network, facts)
+    made = with_store(as_blocks_say(made, network), network, facts)
     made = with_parallel(made, network.record, foreseen().local, free_memory())
     check_plan(made, network.record)
     check_facts(made, facts, network, profile_names)
@@ -140,7 +140,7 @@ def make_plan(
     return made
 
 
-def kept_part(asked: Request, base: PretrainedModel, n: int) -> int:
+def kept_block(asked: Request, base: PretrainedModel, n: int) -> int:
     """The part of a streamed network whose output a look keeps; 0 for none.
 
     Where the layers begin that were typed to be trained; else those of `last:1`, which may be
@@ -153,8 +153,8 @@ def kept_part(asked: Request, base: PretrainedModel, n: int) -> int:
     if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
         wish = strategy_of(asked.plan)
     record = partition_base(base).record
-    tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.parts))
-    cut = len(record.parts) - max(tuned, 1)
+    tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.blocks))
+    cut = len(record.blocks) - max(tuned, 1)
     is_little = cut and stored_bytes(record, cut, n, 0, base.stream) <= FULL_BYTES
     return cut if tuned or is_little else 0
 
@@ -181,7 +181,7 @@ def rehearse(asked: Request, collection: Collection, base: PretrainedModel) -> N
     if is_plain and asked.strategy == "auto":
         return
     network = partition_base(base)
-    plain = tuple(profiles(taps(network.record)))
+    plain = tuple(profiles(feature_layers(network.record)))
     names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
     data = arrange(collection.record).facts()
     facts = network_facts(asked, base, network, None, may_try_tail(asked, network.record, data))
@@ -202,7 +202,7 @@ def network_facts(
     where some tensors have. The neck counts as a piece of the last part, with which it is
     trained.
     """
-    touched, fresh = _random_parts(base.drawn, network)
+    touched, fresh = _random_blocks(base.drawn, network)
     return NetworkFacts(
         record=network.record,
         recipe=base.record.recipe,
@@ -213,33 +213,33 @@ def network_facts(
         tries_tail=is_tried,
         fresh=fresh,
         touched=touched - fresh,
-        bare=bare_parts(network) if _is_low_rank(asked) else frozenset(),
+        bare=bare_blocks(network) if _is_low_rank(asked) else frozenset(),
     )
 
 
-def _random_parts(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:
+def _random_blocks(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:
     """Parts with some drawn tensors, and those whose parameters are mostly drawn."""
-    names = [part.name for part in network.record.parts]
+    names = [block.name for block in network.record.blocks]
     homes = {**{name: name for name in names}, "neck": names[-1]}
     touched: set[str] = set()
     whole, new = Counter[str](), Counter[str]()
     for name, tensor in tensors_of(network).items() if drawn else ():
-        part = homes.get(network.owners[name])
-        if part is None:  # the old classifier, and what is never read
+        block = homes.get(network.owners[name])
+        if block is None:  # the old classifier, and what is never read
             continue
         n = tensor.numel() if isinstance(tensor, Parameter) else 0
-        whole[part] += n
+        whole[block] += n
         if name in drawn:
-            new[part] += n
-            touched.add(part)
-    return frozenset(touched), frozenset(part for part in new if 2 * new[part] > whole[part])
+            new[block] += n
+            touched.add(block)
+    return frozenset(touched), frozenset(block for block in new if 2 * new[block] > whole[block])
 
 
 def _is_low_rank(asked: Request) -> bool:
     """Whether some part may get low-rank updates; only then is it worth asking which can."""
-    planned = asked.plan.parts if isinstance(asked.plan, Plan) else ()
+    planned = asked.plan.blocks if isinstance(asked.plan, Plan) else ()
     return (
         "lora" in parse(asked.strategy).extras
         or any("low-rank" in setting for setting in asked.settings)
-        or any(part.action.value == "low-rank" for part in planned)
+        or any(block.action.value == "low-rank" for block in planned)
     )

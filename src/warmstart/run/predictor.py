@@ -389,9 +389,9 @@ class Predictor:
 
         Of a model of numbers: to values (B, 1).
         """
-        logits, taps = self.logits(pixels)
-        named = zip(self.bundle.record.taps, taps, strict=True)
-        own = [features for tap, features in named if not tap.of]
+        logits, feature_layers = self.logits(pixels)
+        named = zip(self.bundle.record.feature_layers, feature_layers, strict=True)
+        own = [features for layer, features in named if not layer.of]
         return self.replies.answers(logits), torch.cat(own, dim=1).numpy()
 
     def unlike(self, joined: Features) -> NDArray[np.bool_]:
@@ -412,8 +412,8 @@ class Predictor:
             order = passes(pixels, inputs, step)
             passed = [self.fast(to_tensor(pixels[rows], inputs)) for rows in order]
             back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))
-            taps = tuple(torch.cat(parts)[back] for parts in zip(*passed, strict=True))
-            return self.model.head(taps).double(), taps
+            feature_layers = tuple(torch.cat(blocks)[back] for blocks in zip(*passed, strict=True))
+            return self.model.head(feature_layers).double(), feature_layers
 
 
 def as_seen(pixels: Pixels, prep: Inputs) -> Image.Image:
@@ -485,8 +485,8 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
         fast = fused(LayerReader(model.trunk, model.scan), tried)
     except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
         raise _apart(where, str(error)) from error
-    own = zip(bundle.record.taps, model.scan.widths, strict=True)
-    n_features = sum(width for tap, width in own if not tap.of)
+    own = zip(bundle.record.feature_layers, model.scan.widths, strict=True)
+    n_features = sum(width for layer, width in own if not layer.of)
     if len(neighbours.offset) != n_features:
         raise _apart(where, f"neighbours of {len(neighbours.offset)} features, not {n_features}")
     if not bool(torch.isfinite(logits).all()):
@@ -508,7 +508,7 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
         return rebuild(
             record.arch,
             bundle.tensors,
-            record.taps,
+            record.feature_layers,
             len(record.classes),
             record.preprocessing,
             network,

@@ -24,7 +24,7 @@ from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
-from warmstart.network.feature_layers import taps
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
@@ -175,7 +175,7 @@ class StoredAnswers:
         if bundle is None:
             raise ValueError("nothing is stored of a model that was not shipped")
         read = rows_of(self.learnt, _gather(images, bundle.record), self.base)
-        joined = np.concatenate([read(tap) for tap in bundle.record.taps], axis=1)
+        joined = np.concatenate([read(layer) for layer in bundle.record.feature_layers], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
         logits = head["temperature"] * scores + head["class_bias"]
@@ -221,8 +221,8 @@ def _key(learnt: Learnt) -> FeatureKey:
     return FeatureKey(
         network=record.base_sha256,
         arch=record.arch,
-        parts=tuple(part.name for part in learnt.network.parts),
-        taps=taps(learnt.network),
+        blocks=tuple(block.name for block in learnt.network.blocks),
+        feature_layers=feature_layers(learnt.network),
         preprocessing=record.preprocessing,
         decoder=decoder_name(record.preprocessing),
         engine=engine,
@@ -277,9 +277,9 @@ def _reweighed(
     bundle = learnt.bundle
     if bundle is None:
         return learnt
-    profile = profiles(taps(learnt.network))[profile_of(bundle.record.head)]
+    profile = profiles(feature_layers(learnt.network))[profile_of(bundle.record.head)]
     read = replace(stored, examples=labelled.learn)
-    scalings = {tap: evened(read(tap).astype(np.float64), weights) for tap in profile}
+    scalings = {layer: evened(read(layer).astype(np.float64), weights) for layer in profile}
     parts = [np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in profile.items()]
     wide: Features = np.concatenate(parts, axis=1)
     width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
@@ -294,7 +294,7 @@ def _reweighed(
     penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
     fit = fit_linear(rows, penalties)
     narrow = sketch.sign[:, None] * fit.weights[sketch.target]
-    scale = np.concatenate([np.sqrt(profile[tap]) * s.scale for tap, s in scalings.items()])
+    scale = np.concatenate([np.sqrt(profile[layer]) * s.scale for layer, s in scalings.items()])
     offset = np.concatenate([scaling.offset for scaling in scalings.values()])
     weight = scale[:, None] * narrow
     head = {
@@ -306,7 +306,7 @@ def _reweighed(
     tensors: dict[str, Tensor] = dict(bundle.tensors)
     for name, values in head.items():
         tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    record = replace(bundle.record, taps=tuple(profile), penalty=fit.penalty)
+    record = replace(bundle.record, feature_layers=tuple(profile), penalty=fit.penalty)
     return replace(learnt, bundle=replace(bundle, tensors=tensors, record=record))
 
 

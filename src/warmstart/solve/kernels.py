@@ -67,7 +67,7 @@ def apply_scaling(features: Features, scaling: Scaling) -> Features:
 
 
 def mixed_kernels(
-    taps: Iterable[tuple[Key, Features]], profiles: Mapping[str, Weights[Key]]
+    feature_layers: Iterable[tuple[Key, Features]], profiles: Mapping[str, Weights[Key]]
 ) -> dict[str, Array]:
     """One kernel per profile: the weighted sum of the kernels of its taps.
 
@@ -78,7 +78,7 @@ def mixed_kernels(
     [[1.0, -1.0], [-1.0, 1.0]]
     """
     mixed: dict[str, Array] = {}
-    for key, features in taps:
+    for key, features in feature_layers:
         users = {name: float(w[key]) for name, w in profiles.items() if w.get(key)}
         if not users:
             continue
@@ -109,7 +109,7 @@ Chunk = Mapping[Key, Features]  # some taps of consecutive rows: each (m, d_t)
 class Chunked(Protocol[Key]):
     """A source that can be read a part at a time."""
 
-    def __call__(self, tap: Key, /) -> Features:
+    def __call__(self, layer: Key, /) -> Features:
         """All rows. Shapes: (n, d_t)."""
         ...
 
@@ -117,12 +117,12 @@ class Chunked(Protocol[Key]):
         """A source of these rows, in this order."""
         ...
 
-    def chunks(self, taps: Sequence[Key]) -> Iterator[Chunk[Key]]:
+    def chunks(self, feature_layers: Sequence[Key]) -> Iterator[Chunk[Key]]:
         """All rows, in order, a few at a time."""
         ...
 
 
-def chunks(read: Read[Key], taps: Sequence[Key]) -> Iterator[Chunk[Key]]:
+def chunks(read: Read[Key], feature_layers: Sequence[Key]) -> Iterator[Chunk[Key]]:
     """Consecutive rows of some taps: a few at a time where the source can, else all at once.
 
     >>> whole = {"a": np.zeros((3, 2), np.float32)}
@@ -130,9 +130,9 @@ def chunks(read: Read[Key], taps: Sequence[Key]) -> Iterator[Chunk[Key]]:
     [(3, 2)]
     """
     if isinstance(read, Chunked):
-        yield from read.chunks(taps)
+        yield from read.chunks(feature_layers)
     else:
-        yield {tap: read(tap) for tap in taps}
+        yield {layer: read(layer) for layer in feature_layers}
 
 
 def some(read: Read[Key], rows: Rows) -> Read[Key]:
@@ -144,10 +144,10 @@ def some(read: Read[Key], rows: Rows) -> Read[Key]:
     """
     if isinstance(read, Chunked):
         return read.some(rows)
-    return lambda tap: read(tap)[rows]
+    return lambda layer: read(layer)[rows]
 
 
-def fit_scalings(read: Read[Key], taps: Sequence[Key]) -> dict[Key, Scaling]:
+def fit_scalings(read: Read[Key], feature_layers: Sequence[Key]) -> dict[Key, Scaling]:
     """`fit_scaling` for each tap, in two passes over a few rows at a time.
 
     The same to the last bit as for all rows at once, where a tap has two features or more.
@@ -157,16 +157,16 @@ def fit_scalings(read: Read[Key], taps: Sequence[Key]) -> dict[Key, Scaling]:
     [1.0, 5.0]
     """
     n, sums, squares = 0, dict[Key, Array](), dict[Key, Array]()
-    for chunk in chunks(read, taps):
-        n += len(chunk[taps[0]])
-        for tap in taps:
-            sums[tap] = _added(sums.get(tap), chunk[tap].astype(np.float64))
-    means = {tap: total / n for tap, total in sums.items()}
-    for chunk in chunks(read, taps):
-        for tap in taps:
-            gap = chunk[tap] - means[tap]
-            squares[tap] = _added(squares.get(tap), np.multiply(gap, gap, out=gap))
-    return {tap: scaling_of(means[tap], np.sqrt(squares[tap] / n)) for tap in taps}
+    for chunk in chunks(read, feature_layers):
+        n += len(chunk[feature_layers[0]])
+        for layer in feature_layers:
+            sums[layer] = _added(sums.get(layer), chunk[layer].astype(np.float64))
+    means = {layer: total / n for layer, total in sums.items()}
+    for chunk in chunks(read, feature_layers):
+        for layer in feature_layers:
+            gap = chunk[layer] - means[layer]
+            squares[layer] = _added(squares.get(layer), np.multiply(gap, gap, out=gap))
+    return {layer: scaling_of(means[layer], np.sqrt(squares[layer] / n)) for layer in feature_layers}
 
 
 def _added(total: Array | None, rows: Array) -> Array:

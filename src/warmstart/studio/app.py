@@ -64,13 +64,13 @@ class Adding:
     pool: ThreadPoolExecutor
 
     async def take(
-        self, sent: Sequence[Sent], label: str, part: Split, batch: str, folder: str = ""
+        self, sent: Sequence[Sent], label: str, split: Split, batch: str, folder: str = ""
     ) -> Added:
         """Keep what can be read and is not there yet; the user's files lie in `folder`."""
         loop = asyncio.get_running_loop()
         works = [partial(self.see, one.payload, one.name) for one in sent]
         seen = await asyncio.gather(*(loop.run_in_executor(self.pool, work) for work in works))
-        work = partial(self._kept, sent, seen, label, part, batch, folder)
+        work = partial(self._kept, sent, seen, label, split, batch, folder)
         return await loop.run_in_executor(self.pool, work)
 
     def _kept(
@@ -78,7 +78,7 @@ class Adding:
         sent: Sequence[Sent],
         seen: Sequence[ProgressSeen | str],
         label: str,
-        part: Split,
+        split: Split,
         batch: str,
         folder: str,
     ) -> Added:
@@ -93,23 +93,23 @@ class Adding:
                 if there is not None and (at is not None or there.id in ids):
                     known.append({"name": one.name, "id": there.id, "label": at or label})
                     continue
-                if there is not None and there.part != part:
-                    self.project.set_part(there.id, part)
-                ids.append(there.id if there is not None else self._keep(one, found, part, folder))
+                if there is not None and there.split != split:
+                    self.project.set_split(there.id, split)
+                ids.append(there.id if there is not None else self._keep(one, found, split, folder))
             delta = self._put(ids, label, batch) if ids else None
         return Added({"added": ids, "known": known, "refused": refused}, delta)
 
     def _put(self, ids: Sequence[str], label: str, batch: str) -> Delta:
         return self.project.change(lambda board: replace(labelled(board, ids, label), batch=batch))
 
-    def _keep(self, one: Sent, found: ProgressSeen, part: Split, folder: str) -> str:
+    def _keep(self, one: Sent, found: ProgressSeen, split: Split, folder: str) -> str:
         arrived = Arrived(
             name=one.name,
             payload=one.payload,
             suffix=found.suffix,
             width=found.width,
             height=found.height,
-            part=part,
+            split=split,
             source=_path_in(folder, one.name),
         )
         (picture,) = self.project.keep([arrived])
@@ -282,7 +282,7 @@ class Studio:
         request: Request,
         label: str,
         batch: Annotated[str, Query(max_length=64)] = "",
-        part: Split = "train",
+        split: Split = "train",
         folder: Annotated[str, Query(max_length=4096)] = "",
     ) -> dict[str, Any]:
         """Take pictures in under a class; those of one batch are taken back together.
@@ -291,7 +291,7 @@ class Studio:
         """
         async with self._intake.body(request, IMAGES) as body:
             sent = await self._sent(request, body)
-            added = await self._adding.take(sent, self._checked(label), part, batch, folder)
+            added = await self._adding.take(sent, self._checked(label), split, batch, folder)
         if added.delta is not None:
             self._hub.tell_board(added.delta)
         return {"version": self._project.history.version, **added.told}

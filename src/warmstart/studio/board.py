@@ -26,7 +26,7 @@ class BoardPicture:
     sha256: str
     width: int
     height: int
-    part: Split = "train"
+    split: Split = "train"
     group: str | None = None
     source: str = ""
 
@@ -271,7 +271,7 @@ def without_class(board: Board, name: str) -> BoardChange:
 def learnable(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
     """Why nothing can be learnt from a board yet; nothing where something can."""
     order = {name: place for place, name in enumerate(board.classes)}
-    labels = [label for id, label in board.labels.items() if pictures[id].part != "test"]
+    labels = [label for id, label in board.labels.items() if pictures[id].split != "test"]
     labels.sort(key=lambda label: order.get(label, len(order)))
     return SORTINGS[board.task].problem(labels)
 

@@ -107,7 +107,7 @@ def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[
         there = next((known for known in project.known(one.payload) if known.id in free), None)
         if there is not None:
             free.discard(there.id)
-        is_same = there is not None and (there.part, there.group) == (one.part, one.group)
+        is_same = there is not None and (there.split, there.group) == (one.split, one.group)
         found.append(there if is_same else None)
     new = iter(
         project.keep(
@@ -133,7 +133,7 @@ def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, st
                 suffix=suffix_of(payload, name),
                 width=0,
                 height=0,
-                part=row.split,
+                split=row.split,
                 group=row.group,
                 source=row.id,
             ),

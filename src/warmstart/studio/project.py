@@ -58,7 +58,7 @@ def table_of(board: Board, pictures: Mapping[str, BoardPicture], called: str = L
     `called`: the column of the labels.
 
     >>> one = BoardPicture(
-    ...     id="a", name="x", file="a.jpg", sha256="", width=1, height=1, part="holdout"
+    ...     id="a", name="x", file="a.jpg", sha256="", width=1, height=1, split="holdout"
     ... )
     >>> table_of(Board(("cat",), {"a": "cat"}), {"a": one})
     'path,label,split\\npictures/a.jpg,cat,val\\n'
@@ -69,7 +69,7 @@ def table_of(board: Board, pictures: Mapping[str, BoardPicture], called: str = L
     table = csv.writer(text, lineterminator="\n")
     table.writerow([called if column == LABEL else column for column in columns])
     for one, label in rows:
-        cells = (f"pictures/{one.file}", label, one.part.replace("holdout", "val"))
+        cells = (f"pictures/{one.file}", label, one.split.replace("holdout", "val"))
         table.writerow([*cells, one.group or ""][: len(columns)])
     return text.getvalue()
 
@@ -93,7 +93,7 @@ def corrections_of(board: Board, pictures: Mapping[str, BoardPicture], off: Coll
     table.writerow(COLUMNS[:3])
     for id, label in rows:
         one = pictures[id]
-        table.writerow((one.source or one.name, label, one.part.replace("holdout", "val")))
+        table.writerow((one.source or one.name, label, one.split.replace("holdout", "val")))
     return text.getvalue()
 
 
@@ -318,7 +318,7 @@ class Arrived:
     suffix: str
     width: int
     height: int
-    part: Split = "train"
+    split: Split = "train"
     group: str | None = None
     source: str = ""
 
@@ -500,15 +500,15 @@ class Project:
             sha256=digest,
             width=one.width,
             height=one.height,
-            part=one.part,
+            split=one.split,
             group=one.group,
             source=one.source or one.name,
         )
 
-    def set_part(self, id: str, part: Split) -> None:
+    def set_split(self, id: str, split: Split) -> None:
         """Put a picture that is not on the board into another part of the data."""
         with self.lock:
-            picture = replace(self.pictures[id], part=part)
+            picture = replace(self.pictures[id], split=split)
             append(self.path / PICTURES, [to_plain(picture)])
             self._know(picture)
 

@@ -190,7 +190,7 @@ def plan_rows(plan: Plan) -> list[Told]:
     """The plan for people: layers, then what training does, each with its reason."""
     rows = [_row("how deep", plan.strategy, "strategy")]
     for group in runs(plan):
-        part = next(one for one in plan.parts if one.name == group.names[0])
+        part = next(one for one in plan.blocks if one.name == group.names[0])
         said = _row(f"layers {group.layers}", part.action, None)
         rows.append({**said, "value": NAMES.get(group.action, group.action)})
     if plan.is_trained:

@@ -158,7 +158,7 @@ class TrainingAttempt:
 
     def _few(self) -> Inputs:
         """Two images as they are."""
-        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.trainable.taps)
+        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.trainable.feature_layers)
 
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
@@ -176,7 +176,7 @@ class TrainingAttempt:
         )
         for group in found:
             group["lr"] *= self.scale
-            group["is_anchored"] = freeze.action_of(actions, group["part"]) not in NEW
+            group["is_anchored"] = freeze.action_of(actions, group["block"]) not in NEW
         return found
 
     def _factor(self, number: int, step: int) -> float:
@@ -197,7 +197,7 @@ class TrainingAttempt:
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
             places, visits = rows[one[0]], view_numbers(one[1], chosen)
-            return room.source.batch(places, visits, self.trainable.taps), room.targets(places)
+            return room.source.batch(places, visits, self.trainable.feature_layers), room.targets(places)
 
         for inputs, labels in ahead(make, drawn, chosen.workers):
             yield tuple(value.to(chosen.device) for value in inputs), labels.to(chosen.device)

@@ -66,16 +66,16 @@ def boost(
     return Boosted(said, fold, "gradient boosting")
 
 
-def _choose(x: Array, y: Rows, n_classes: int, parts: Sequence[Rows], seed: int) -> int:
+def _choose(x: Array, y: Rows, n_classes: int, blocks: Sequence[Rows], seed: int) -> int:
     """The number of rounds after which the log-loss on parts that were held out rises."""
-    rest = [np.setdiff1d(np.arange(len(y)), part) for part in parts]
+    rest = [np.setdiff1d(np.arange(len(y)), block) for block in blocks]
     grown = [_Trees(x[rows], y[rows], n_classes, seed) for rows in rest]
     best, chosen = np.inf, ROUNDS[0]
     for rounds in ROUNDS:
         loss = 0.0
-        for part, trees in zip(parts, grown, strict=True):
+        for block, trees in zip(blocks, grown, strict=True):
             trees.grow(rounds)
-            p = trees.says(x[part])[np.arange(len(part)), y[part]]
+            p = trees.says(x[block])[np.arange(len(block)), y[block]]
             loss -= float(np.log(np.maximum(p, LEAST)).sum())
         if loss >= best:
             break

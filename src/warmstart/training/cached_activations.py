@@ -35,8 +35,8 @@ from warmstart.features.machine import n_threads
 from warmstart.features.offload import Chunk, OffloadedBlock, belt_of, links, one_by_one
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode
-from warmstart.network.cut import FrozenPrefix, stored_taps
-from warmstart.network.feature_layers import tap_width
+from warmstart.network.cut import FrozenPrefix, stored_layers
+from warmstart.network.feature_layers import layer_width
 from warmstart.planning.feature_layers import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import Example
@@ -136,25 +136,25 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
     missing = _share(lost, training_data)
     work = _PassWork(training_data, chosen, views_of_plan(chosen), shelves, missing)
     prefix = FrozenPrefix(network, chosen.cut, wanted)
-    parts = links(network, wanted, chosen.cut, training_data.prep) if stream else ()
+    blocks = links(network, wanted, chosen.cut, training_data.prep) if stream else ()
     if stream:
         _take_over(work, wanted)
         work = replace(work, missing=tuple(map(_absent, shelves, missing)))
     if any(work.missing):
-        yield from _carry(work, parts, stream) if stream else _pass(work, engine, prefix)
+        yield from _carry(work, blocks, stream) if stream else _pass(work, engine, prefix)
     if here().size > 1 and any(lost):
         here().gathered(None)  # all have come to the end of their share
         for cache_file in shelves:
             cache_file.refresh()
-    shape = network.record.parts[chosen.cut - 1].shape_out
-    ends = np.cumsum([int(np.prod(shape)), *(tap_width(network.record, t) for t in wanted)])
+    shape = network.record.blocks[chosen.cut - 1].shape_out
+    ends = np.cumsum([int(np.prod(shape)), *(layer_width(network.record, t) for t in wanted)])
     columns = {
-        tap: slice(int(a), int(b)) for tap, a, b in zip(wanted, ends, ends[1:], strict=False)
+        layer: slice(int(a), int(b)) for layer, a, b in zip(wanted, ends, ends[1:], strict=False)
     }
     again = _Again(
-        work, partial(one_by_one, parts) if stream else partial(_made, work, engine, prefix)
+        work, partial(one_by_one, blocks) if stream else partial(_made, work, engine, prefix)
     )
-    is_ragged = network.record.parts[chosen.cut - 1].layout == "tokens"
+    is_ragged = network.record.blocks[chosen.cut - 1].layout == "tokens"
     return CachedBatches(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
 
 
@@ -171,8 +171,8 @@ def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
         todo = first_of_each(work.training_data.labelled.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
-            taps = [features.read(contents, tap.name) for tap in wanted]
-            _keep(work, 0, contents, [kept.read(contents, MAIN), *taps])
+            feature_layers = [features.read(contents, layer.name) for layer in wanted]
+            _keep(work, 0, contents, [kept.read(contents, MAIN), *feature_layers])
 
 
 def _share(
@@ -188,10 +188,10 @@ def _wanted(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple[Featu
     """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
     names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
     heads = (*dataset.profiles_of(names), for_trained(training_data.profiles))
-    taps = {tap for name in heads for tap in training_data.profiles[name]}
+    feature_layers = {layer for name in heads for layer in training_data.profiles[name]}
     if training_data.prior is not None:
-        taps |= set(training_data.prior.weights)
-    return stored_taps(sorted(taps, key=lambda tap: (tap.part, tap.pool)), cut)
+        feature_layers |= set(training_data.prior.weights)
+    return stored_layers(sorted(feature_layers, key=lambda layer: (layer.block, layer.pool)), cut)
 
 
 def _bases(
@@ -204,8 +204,8 @@ def _bases(
     plain = FeatureKey(
         network=base.sha256,
         arch=base.arch,
-        parts=tuple(part.name for part in training_data.look.network.record.parts),
-        taps=(),
+        blocks=tuple(block.name for block in training_data.look.network.record.blocks),
+        feature_layers=(),
         preprocessing=training_data.prep,
         decoder=decoder_name(training_data.prep),
         engine=name,
@@ -255,7 +255,7 @@ def _made(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Engine:
     return drain(_open(engine, prefix, work))
 
 
-def _carry(work: _PassWork, parts: Sequence[OffloadedBlock], stream: str) -> Steps[None]:
+def _carry(work: _PassWork, blocks: Sequence[OffloadedBlock], stream: str) -> Steps[None]:
     """The same of a network that is streamed: part by part, one view after the other."""
     store, learn = FeatureCache(default_root()), work.training_data.labelled.learn
     for number, lost in enumerate(work.missing):
@@ -265,7 +265,7 @@ def _carry(work: _PassWork, parts: Sequence[OffloadedBlock], stream: str) -> Ste
         begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
         yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
         cache_file, alone = work.shelves[number], work.just(number)
-        made = belt_of(store, cache_file.key, (e.sha256 for e in learn), parts, stream)
+        made = belt_of(store, cache_file.key, (e.sha256 for e in learn), blocks, stream)
         block_queue = replace(made, keeps_last=True, stage="tune")
         with block_queue.held():
             block_queue.open([e.sha256 for e in todo])

@@ -50,13 +50,13 @@ class ShardingReport:
     """What sharing the weights came to, over all updates.
 
     `largest`: the share of the parameters that one process held at most. `idle`: the share of
-    all processes' time in which they waited, for the latest batch in `n_parts` parts; None where
+    all processes' time in which they waited, for the latest batch in `n_micro_batches` parts; None where
     that was not measured.
     """
 
     largest: float
     idle: float | None = None
-    n_parts: int = 1
+    n_micro_batches: int = 1
 
 
 class Way(Protocol):
@@ -104,7 +104,7 @@ class Way(Protocol):
         """What each process keeps was changed: where all hold the whole, all hear of it."""
         ...
 
-    def part(self, name: str, value: Tensor) -> Tensor:
+    def block(self, name: str, value: Tensor) -> Tensor:
         """What this process keeps of the tensor of this name, or of another one like it: a view.
 
         What is not of the whole tensor's shape is given back as it is.
@@ -195,7 +195,7 @@ class DataParallel:
     def spread(self) -> None:
         """They all changed it alike."""
 
-    def part(self, name: str, value: Tensor) -> Tensor:
+    def block(self, name: str, value: Tensor) -> Tensor:
         """All of it."""
         return value
 

@@ -39,8 +39,8 @@ from warmstart.training.stacked_ridge import STACK
 # ---- Examples to rows: who learns, who is scored, who depends on whom.
 
 
-ReadTap = Callable[[FeatureLayer], Features]
-Reader = Callable[[Sequence[Example]], ReadTap]  # from examples to the reader of their taps
+ReadFeatures = Callable[[FeatureLayer], Features]
+Reader = Callable[[Sequence[Example]], ReadFeatures]  # from examples to the reader of their taps
 
 LEAST_GROUPS = 10  # blocks that a draw for the evidence should hold, on average
 
@@ -219,7 +219,7 @@ def members(groups: NDArray[np.int64]) -> list[Rows]:
 
 
 def heads(
-    plan: Plan, shapes: Mapping[str, Profile], read: ReadTap, n: int, prior: Prior | None = None
+    plan: Plan, shapes: Mapping[str, Profile], read: ReadFeatures, n: int, prior: Prior | None = None
 ) -> dict[str, Family]:
     """The candidate heads of the plan over stored features, simplest first.
 
@@ -235,7 +235,7 @@ def heads_of(
     names: Sequence[str],
     penalties: Sequence[float],
     shapes: Mapping[str, Profile],
-    read: ReadTap,
+    read: ReadFeatures,
     n: int,
     seed: int,
     prior: Prior | None = None,
@@ -248,15 +248,15 @@ def heads_of(
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
-def kernels_of(wanted: Mapping[str, Profile], read: ReadTap, n: int) -> Mapping[str, Array]:
+def kernels_of(wanted: Mapping[str, Profile], read: ReadFeatures, n: int) -> Mapping[str, Array]:
     """One kernel (n, n) a profile; taps are read one by one, for all would fill the memory.
 
     Those of stored rows are kept, where something is.
     """
-    taps = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
+    feature_layers = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
 
     def make() -> Mapping[str, Array]:
-        found = mixed_kernels(((tap, read(tap)) for tap in taps), wanted)
+        found = mixed_kernels(((layer, read(layer)) for layer in feature_layers), wanted)
         for kernel in found.values():
             kernel.flags.writeable = False
         return found
@@ -312,7 +312,7 @@ class TrainingDataset:
         return basis_of(self.base, self.labelled.nouns)
 
     @property
-    def taps(self) -> tuple[FeatureLayer, ...]:
+    def feature_layers(self) -> tuple[FeatureLayer, ...]:
         """The taps of the pair: one vector a part, or the last alone."""
         return tuple([*self.pair().values()][-1])
 
@@ -323,11 +323,11 @@ class TrainingDataset:
     def vectors(self, rows: Rows) -> dict[FeatureLayer, Features]:
         """The taps of the pair for some learning rows, from the store. Shapes: each (m, d_t)."""
         read = self.look.reader(self.examples(rows))
-        return {tap: read(tap) for tap in self.taps}
+        return {layer: read(layer) for layer in self.feature_layers}
 
     def kernels(self, features: Sequence[Features]) -> list[Array]:
         """One kernel (m, m) of each of the pair, from one array (m, d_t) a tap."""
-        return [*mixed_kernels(zip(self.taps, features, strict=True), self.pair()).values()]
+        return [*mixed_kernels(zip(self.feature_layers, features, strict=True), self.pair()).values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +355,7 @@ def training_dataset(
         look=look,
         labelled=arrange(collection.record),
         prep=base.preprocessing,
-        profiles=profiles(look.taps),
+        profiles=profiles(look.feature_layers),
         budget=budget,
         seed=seed,
         base=base,

@@ -105,7 +105,7 @@ def tell_way(way: Way) -> Steps[None]:
     if told.idle is None:
         title, text = "Shares", f"{n} processes, {most} between the passes of two parts"
     else:
-        least = least_idle(n, told.n_parts)
+        least = least_idle(n, told.n_micro_batches)
         values |= {"idle": round(told.idle, 4), "least_idle": round(least, 4)}
         title = "Pipeline"
         text = (
@@ -120,18 +120,18 @@ def _cut(
     trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
 ) -> tuple[range, ...]:
     """Parts of each piece, numbered from 1. The first keeps what lies below, the last the head."""
-    numbers = range(tail.cut + 1, max(tap.part for tap in tail.scan.taps) + 1)
+    numbers = range(tail.cut + 1, max(layer.block for layer in tail.scan.feature_layers) + 1)
     size = chosen.micro_batch or chosen.batch
     main = some[0].repeat(-(-size // len(some[0])), *[1] * (some[0].ndim - 1))[:size]
     costs = _costs(trainable, tail, chosen, numbers, main)
-    sizes = [part.parameters for part in trainable.network.record.parts]
+    sizes = [block.parameters for block in trainable.network.record.blocks]
     whole = sum(parameter.numel() for parameter in trainable.model.parameters())
     kept = [float(sizes[number - 1]) for number in numbers]
     kept[0] += sum(sizes[: tail.cut])
     kept[-1] += max(whole - sum(kept), 0.0)
-    parts = [Cost(*cost, n) for cost, n in zip(costs, kept, strict=True)]
+    blocks = [Cost(*cost, n) for cost, n in zip(costs, kept, strict=True)]
     return tuple(
-        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balanced(parts, here().size)
+        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balanced(blocks, here().size)
     )
 
 
@@ -147,7 +147,7 @@ def _costs(
     trainable.model.eval()
     found, is_below = [], False
     for number in numbers:
-        step = tail.scan.steps.parts[number - 1]
+        step = tail.scan.steps.blocks[number - 1]
         seconds, made = _timed(partial(step.run, trainable.model.trunk), main)
         moves = action_of(trainable.actions, step.name) not in HELD
         passed = DOWN * is_below + OWN * moves

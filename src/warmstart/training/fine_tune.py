@@ -256,7 +256,7 @@ class _TrainingJob:
             Calibration(head.warmth, np.zeros(len(head.bias))),
             target,
         )[0]
-        actions = {str(part.action.value) for part in plan.parts}
+        actions = {str(part.action.value) for part in plan.blocks}
         network = self.training_data.look.network
         return decide(
             np.where(rows[:, None], head.probabilities, np.nan),

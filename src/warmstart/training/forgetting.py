@@ -11,8 +11,8 @@ from torch import Tensor
 
 from warmstart.events import Steps, guard
 from warmstart.network import lora
+from warmstart.network.feature_layers import feature_layers as offered
 from warmstart.network.feature_layers import plan_scan
-from warmstart.network.feature_layers import taps as offered
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import Mapped
 from warmstart.records.network import FeatureLayer
@@ -46,16 +46,16 @@ class BaseModelAnswers:
 
     def weigh(self, trainable: TrainableNetwork) -> Alarm | None:
         """An alarm where tuned layers do not tell these rows apart as the start's did."""
-        wanted = self._taps(trainable)
+        wanted = self._feature_layers(trainable)
         if not wanted:
             return None
         examples = self.training_data.examples(self.rows)
         read, base = self.training_data.look.reader(examples), self.training_data.look.network
         after = self._after(trainable, wanted)
         likeness = {
-            base.record.parts[tap.part - 1].name: cka(read(tap), after[tap])
-            for tap in wanted
-            if tap.pool != "neck" or len([t for t in wanted if t.part == tap.part]) == 1
+            base.record.blocks[layer.block - 1].name: cka(read(layer), after[layer])
+            for layer in wanted
+            if layer.pool != "neck" or len([t for t in wanted if t.block == layer.block]) == 1
         }
         neck = wanted[-1]
         said = None
@@ -64,15 +64,15 @@ class BaseModelAnswers:
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
-    def _taps(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
+    def _feature_layers(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
         record = self.training_data.look.network.record
         tuned = {
             number
-            for number, part in enumerate(record.parts, 1)
-            if trainable.actions[part.name] in ("tuned", "low-rank")
+            for number, block in enumerate(record.blocks, 1)
+            if trainable.actions[block.name] in ("tuned", "low-rank")
         }
-        return tuple(t for t in offered(record) if t.part in tuned and t.pool != "grid2")
+        return tuple(t for t in offered(record) if t.block in tuned and t.pool != "grid2")
 
     def _after(
         self, trainable: TrainableNetwork, wanted: tuple[FeatureLayer, ...]

@@ -126,7 +126,7 @@ class Sharded(DataParallel):
             found[rank :: world.size] = rows.to(made.device)
         return found
 
-    def part(self, name: str, value: Tensor) -> Tensor:
+    def block(self, name: str, value: Tensor) -> Tensor:
         """The own rows of a whole weight, or of what belongs to each number of it."""
         if value.shape != self._sizes.get(name):
             return value
@@ -145,7 +145,7 @@ class Sharded(DataParallel):
         """Each process's rows to all, where all of them hold the whole."""
         if self._twin is None:
             for name, tensor in self._parameters.items():
-                own = self.part(name, tensor.data)
+                own = self.block(name, tensor.data)
                 tensor.data.copy_(self._among_others(own, tensor.shape).full_tensor())
 
     def agreed(self, value: bool) -> bool:

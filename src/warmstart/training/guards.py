@@ -244,23 +244,23 @@ def overfit(
 
 
 def forgetting(
-    cka_by_part: Mapping[str, float], agreement: float | None, step: int
+    cka_by_block: Mapping[str, float], agreement: float | None, step: int
 ) -> Alarm | None:
     """Whether tuned parts have lost what they knew, by `stats.cka` of before and after.
 
     `agreement`: share of the examples for which the start's own output says what it said
     before; None where it has none. It is told and decides nothing: ordinary tuning changes most.
     """
-    lost = {part: value for part, value in cka_by_part.items() if value < LEAST_LIKENESS}
+    lost = {block: value for block, value in cka_by_block.items() if value < LEAST_LIKENESS}
     if not lost:
         return None
-    part = min(lost, key=lost.__getitem__)
+    block = min(lost, key=lost.__getitem__)
     kept = ""
     if agreement is not None:
         kept = f"; its own output says what it said before for {agreement:.0%} of them"
     return Alarm(
         "forgetting",
         step,
-        f"{len(lost)} of {len(cka_by_part)} tuned layers no longer tell these examples apart as "
-        f"the start did (least alike: {part}, {lost[part]:.2f} on a scale from 0 to 1){kept}",
+        f"{len(lost)} of {len(cka_by_block)} tuned layers no longer tell these examples apart as "
+        f"the start did (least alike: {block}, {lost[block]:.2f} on a scale from 0 to 1){kept}",
     )

@@ -20,7 +20,7 @@ from warmstart.solve.logistic import Linear, logistic_path
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.selection import SelectionProblem, Trial, Trials, groups_within, judge
 
-ReadTap = Callable[[FeatureLayer], Features]
+ReadFeatures = Callable[[FeatureLayer], Features]
 Profile = Mapping[FeatureLayer, float]
 
 LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
@@ -52,17 +52,17 @@ class Family(Protocol):
         ...
 
 
-def over_taps(
-    coefficients: Array, profile: Profile, read: ReadTap
+def over_layers(
+    coefficients: Array, profile: Profile, read: ReadFeatures
 ) -> tuple[dict[FeatureLayer, Array], Array]:
     """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
     weights, shift = {}, np.zeros(coefficients.shape[1])
-    for tap, share in profile.items():
-        features = read(tap)
+    for layer, share in profile.items():
+        features = read(layer)
         scaling = fit_scaling(features)
         inner = apply_scaling(features, scaling).T @ coefficients
-        weights[tap] = share * scaling.scale[:, None] * inner
-        shift -= scaling.offset @ weights[tap]
+        weights[layer] = share * scaling.scale[:, None] * inner
+        shift -= scaling.offset @ weights[layer]
     return weights, shift
 
 
@@ -72,7 +72,7 @@ class KernelRidge:
 
     kernel: Array
     profile: Profile
-    read: ReadTap
+    read: ReadFeatures
     penalties: Sequence[float]
 
     def left_out(
@@ -100,7 +100,7 @@ class KernelRidge:
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows."""
         dual = ridge.fit(self.kernel, problem.targets, penalty)
-        weights, shift = over_taps(dual.coefficients, self.profile, self.read)
+        weights, shift = over_layers(dual.coefficients, self.profile, self.read)
         bias = ridge.intercept(self.kernel, dual, penalty) + shift
         return Refit(ridge.left_out(dual, problem.group_rows), weights, bias)
 
@@ -111,7 +111,7 @@ class ClassMean:
 
     kernel: Array
     profile: Profile
-    read: ReadTap
+    read: ReadFeatures
 
     def trials(self, problem: SelectionProblem) -> Trials:
         """Judge it in every training set."""
@@ -133,7 +133,7 @@ class ClassMean:
         scores = nearest_mean.left_out_class_means(
             self.kernel, problem.labels, problem.n_classes, problem.group_rows
         )
-        weights, shift = over_taps(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.profile, self.read)
         return Refit(scores, weights, bias + shift)
 
 
@@ -143,7 +143,7 @@ class Logistic:
 
     kernel: Array
     profile: Profile
-    read: ReadTap
+    read: ReadFeatures
 
     def _axes(self) -> tuple[Array, Array]:
         values, axes = eigh(ridge.centred(self.kernel), driver="evd")
@@ -191,7 +191,7 @@ class Logistic:
         coefficients = (axes / size) @ fit.weights
         # The axes are those of the centred kernel; predictions are made with the plain one.
         bias = fit.bias - (self.kernel @ coefficients).mean(axis=0)
-        weights, shift = over_taps(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.profile, self.read)
         return Refit(scores[0], weights, bias + shift)
 
 

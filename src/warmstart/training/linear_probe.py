@@ -18,7 +18,7 @@ from warmstart.training.head_families import (
     KernelRidge,
     Logistic,
     Profile,
-    ReadTap,
+    ReadFeatures,
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
 from warmstart.training.selection import SelectionProblem, Trial, choose_head, choose_penalty
@@ -31,13 +31,13 @@ class HeadFit:
     """A fitted head, and what it says of every row when that row was held out.
 
     logits = temperature * (weight . concat(taps) + bias) + class_bias. Shapes: weight
-    (K, D) with D the widths of `taps` in order, bias (K,); probabilities (n, K),
+    (K, D) with D the widths of `feature_layers` in order, bias (K,); probabilities (n, K),
     calibrated and out of fold, fold (n,): NaN and -1 for rows that no fold holds out.
     """
 
     name: str
     penalty: float
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     calibration: Calibration
@@ -50,16 +50,16 @@ class HeadFit:
         return self.calibration.temperature or 1.0
 
 
-def blank(taps: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
+def blank(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
     """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
 
-    >>> blank((FeatureLayer(part=1, pool="avg"),), 4, 3, 10).weight.shape
+    >>> blank((FeatureLayer(block=1, pool="avg"),), 4, 3, 10).weight.shape
     (3, 4)
     """
     return HeadFit(
         name="blank",
         penalty=0.0,
-        taps=taps,
+        feature_layers=feature_layers,
         weight=np.zeros((n_classes, width), np.float32),
         bias=np.zeros(n_classes, np.float32),
         calibration=Calibration(1.0, np.zeros(n_classes)),
@@ -90,7 +90,7 @@ def families(
     candidates: Sequence[str],
     profiles: Mapping[str, Profile],
     kernels: Mapping[str, Array],
-    read: ReadTap,
+    read: ReadFeatures,
     penalties: Sequence[float],
     seed: int,
     prior: Prior | None = None,
@@ -144,7 +144,7 @@ def fit_head(
     fitted = HeadFit(
         name=name,
         penalty=trial.penalty,
-        taps=tuple(fit.weights),
+        feature_layers=tuple(fit.weights),
         weight=np.concatenate(list(fit.weights.values())).T.astype(np.float32),
         bias=fit.bias.astype(np.float32),
         calibration=calibration,

@@ -89,9 +89,9 @@ def squared_distances(a: Points, b: Points) -> NDArray[np.float64]:
     """
     a, found = a.astype(np.float64), np.empty((len(a), len(b)))
     lengths = (a**2).sum(axis=1)[:, None]
-    for part in _blocks(len(b)):  # in double precision, many would take ten times their memory
-        some = b[part].astype(np.float64)
-        found[:, part] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
+    for block in _blocks(len(b)):  # in double precision, many would take ten times their memory
+        some = b[block].astype(np.float64)
+        found[:, block] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
     return np.maximum(found, 0.0, out=found)
 
 
@@ -120,13 +120,13 @@ def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64],
 
 
 def fit_neighbours(
-    read: Read[FeatureLayer], taps: Sequence[FeatureLayer], group_rows: Sequence[Rows], seed: int
+    read: Read[FeatureLayer], feature_layers: Sequence[FeatureLayer], group_rows: Sequence[Rows], seed: int
 ) -> tuple[Neighbours, float, int]:
     """Place the training examples; the distance beyond which an input is unknown; k.
 
     Shapes: read gives (n, d_t) per tap, groups partition the n rows.
     """
-    scalings = fit_scalings(read, taps)
+    scalings = fit_scalings(read, feature_layers)
     width = sum(len(scaling.offset) for scaling in scalings.values())
     sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
     points = _place(read, scalings, sketch, sum(map(len, group_rows)))
@@ -160,7 +160,7 @@ def _place(
     """Half precision is kept on disk: distances must be those of what will be read back."""
     placed, at = np.empty((n, sketch.width), np.float16), 0
     for chunk in chunks(read, [*scalings]):
-        scaled = [apply_scaling(chunk[tap], scaling) for tap, scaling in scalings.items()]
+        scaled = [apply_scaling(chunk[layer], scaling) for layer, scaling in scalings.items()]
         some = sketch.apply(np.concatenate(scaled, axis=1))
         placed[at : at + len(some)] = some
         at += len(some)

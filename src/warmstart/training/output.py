@@ -23,8 +23,8 @@ from warmstart.distributed import here
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import BATCH, Column, ScratchKey
-from warmstart.network.cut import stored_taps
-from warmstart.network.feature_layers import LayerOrder, plan_scan, tap_width
+from warmstart.network.cut import stored_layers
+from warmstart.network.feature_layers import LayerOrder, layer_width, plan_scan
 from warmstart.network.partition import Network
 from warmstart.planning.feature_layers import for_trained
 from warmstart.records.data import Example
@@ -35,7 +35,7 @@ from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.dataset import ReadTap, TrainingDataset, heads_of, pose_on
+from warmstart.training.dataset import ReadFeatures, TrainingDataset, heads_of, pose_on
 from warmstart.training.linear_probe import HeadFit, calibrated_by
 from warmstart.training.live import prepared, roomy_folder
 from warmstart.training.loop import ScaledHead
@@ -58,13 +58,13 @@ class TunedFeatures:
     def __init__(
         self,
         network: Network,
-        taps: Sequence[FeatureLayer],
+        feature_layers: Sequence[FeatureLayer],
         source: BatchSource,
         learn: Sequence[Example],
         collection: Collection,
         prep: Inputs,
     ) -> None:
-        self._network, self._scan = network, plan_scan(network, taps)
+        self._network, self._scan = network, plan_scan(network, feature_layers)
         self._source, self._collection, self._prep = source, collection, prep
         self._rows = {example.sha256: row for row, example in enumerate(learn)}
         width = 4 * sum(self._scan.widths)
@@ -72,10 +72,10 @@ class TunedFeatures:
         self._folder = tempfile.TemporaryDirectory(
             prefix="warmstart-", dir=roomy_folder(width * (len(learn) + 1))
         )
-        key = ScratchKey(taps=tuple(Column(name=tap.name) for tap in taps))
+        key = ScratchKey(feature_layers=tuple(Column(name=layer.name) for layer in feature_layers))
         self._shelf = FeatureCache(Path(self._folder.name)).cache_file(key)
 
-    def __call__(self, examples: Sequence[Example]) -> ReadTap:
+    def __call__(self, examples: Sequence[Example]) -> ReadFeatures:
         """From examples to the reader of their taps, (n, d_t) each."""
         hashes = [example.sha256 for example in examples]
         lost = set(self._shelf.missing(hashes))
@@ -105,7 +105,7 @@ class TunedFeatures:
             chunk = learnt[at : at + BATCH]
             rows = np.array([self._rows[e.sha256] for e in chunk])
             plain = np.zeros(len(rows), np.int64)
-            yield chunk, self._source.batch(rows, plain, self._scan.taps), self._source.cut
+            yield chunk, self._source.batch(rows, plain, self._scan.feature_layers), self._source.cut
         others = [example for example in todo if example.sha256 not in self._rows]
         images = prepared(self._collection, others, self._prep)
         for at in range(0, len(others), BATCH):
@@ -132,7 +132,7 @@ def run_from(
     network: Network, scan: LayerOrder, cut: int, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
-    taken = dict(zip(stored_taps(scan.taps, cut), inputs[1:], strict=True))
+    taken = dict(zip(stored_layers(scan.feature_layers, cut), inputs[1:], strict=True))
     network.trunk.eval()
     with torch.inference_mode():
         return scan.onward(network.trunk, cut, inputs[0].clone(), taken)
@@ -155,17 +155,17 @@ class RefitHead:
     source: BatchSource
 
     @property
-    def _taps(self) -> tuple[FeatureLayer, ...]:
+    def _feature_layers(self) -> tuple[FeatureLayer, ...]:
         return tuple(self.training_data.profiles[self._profile])
 
     @property
     def _profile(self) -> str:
         return for_trained(self.training_data.profiles)
 
-    def _look(self, trainable: TrainableNetwork, taps: Sequence[FeatureLayer]) -> TunedFeatures:
+    def _look(self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]) -> TunedFeatures:
         return TunedFeatures(
             trainable.network,
-            taps,
+            feature_layers,
             self.source,
             self.training_data.labelled.learn,
             self.training_data.collection,
@@ -181,7 +181,7 @@ class RefitHead:
         """
         if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
-        look = self._look(trainable, self._taps)
+        look = self._look(trainable, self._feature_layers)
         fitted = self._fit(look(self.training_data.examples(keep)), head, keep)
         return head.warmth * head_scores(fitted, look(self.training_data.examples(held)))
 
@@ -199,15 +199,15 @@ class RefitHead:
         """
         trained, learn = _trained(trainable, head), self.training_data.labelled.learn
         if not chosen.is_refitted:
-            return trained, self._look(trainable, trainable.taps)
+            return trained, self._look(trainable, trainable.feature_layers)
         warmth = warmths[chosen.candidate - REFIT]
-        look = self._look(trainable, [*dict.fromkeys((*trainable.taps, *self._taps))])
+        look = self._look(trainable, [*dict.fromkeys((*trainable.feature_layers, *self._feature_layers))])
         fitted = self._fit(look(learn), head, np.arange(len(learn)))
         if not warmth[0]:
             return fitted, look
         return _mean((trained, fitted), warmth, trainable.network.record), look
 
-    def _fit(self, read: ReadTap, head: HeadFit, rows: Rows) -> HeadFit:
+    def _fit(self, read: ReadFeatures, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
         training_data, name, seed = (
             self.training_data,
@@ -220,7 +220,7 @@ class RefitHead:
             head,
             name=name,
             penalty=PENALTY,
-            taps=tuple(found.weights),
+            feature_layers=tuple(found.weights),
             weight=np.concatenate([*found.weights.values()]).T.astype(np.float32),
             bias=found.bias.astype(np.float32),
         )
@@ -259,22 +259,22 @@ def joined_outputs(
     return found, tuple(warmths)
 
 
-def by_tap(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
+def by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     """Columns of a head's weights. Shapes: (K, d_t) each."""
-    ends = np.cumsum([tap_width(record, tap) for tap in head.taps])[:-1]
-    return dict(zip(head.taps, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
+    ends = np.cumsum([layer_width(record, layer) for layer in head.feature_layers])[:-1]
+    return dict(zip(head.feature_layers, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
 
 
 def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> HeadFit:
     """One head that says what the mean of several says, each made so much warmer."""
     columns: dict[FeatureLayer, Array] = {}
     for head, warmth in zip(heads, warmths, strict=True):
-        for tap, weight in by_tap(head, record).items():
-            columns[tap] = columns.get(tap, 0.0) + warmth * weight / len(heads)
+        for layer, weight in by_layer(head, record).items():
+            columns[layer] = columns.get(layer, 0.0) + warmth * weight / len(heads)
     bias = np.mean([w * head.bias for head, w in zip(heads, warmths, strict=True)], axis=0)
     return replace(
         heads[-1],
-        taps=tuple(columns),
+        feature_layers=tuple(columns),
         bias=bias.astype(np.float32),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
     )
@@ -309,7 +309,7 @@ def _trained(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
     return replace(
         head,
         name="linear" if is_fresh else head.name,
-        taps=trainable.taps,
+        feature_layers=trainable.feature_layers,
         weight=(weight / head.warmth).float().numpy(),
         bias=(bias / head.warmth).float().numpy(),
     )

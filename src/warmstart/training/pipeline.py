@@ -48,7 +48,7 @@ class Pipeline:
         self._shapes = {name: _Shape(tensor) for name, tensor in self._state.items()}
         self._stages: dict[Shapes, tuple[_Stage, ScheduleGPipe]] = {}
         self.busy = self.wall = 0.0  # seconds of this process in updates
-        self.n_parts = 1  # of the latest batch
+        self.n_micro_batches = 1  # of the latest batch
 
     @property
     def world(self) -> ProcessGroup:
@@ -96,8 +96,8 @@ class Pipeline:
         Raises: ProcessError where another process is gone.
         """
         n = len(labels)
-        self.n_parts = min(m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch)
-        stage, schedule = self._schedule(inputs, self.n_parts, work, n)
+        self.n_micro_batches = min(m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch)
+        stage, schedule = self._schedule(inputs, self.n_micro_batches, work, n)
         began, stage.busy = time.perf_counter(), 0.0
         losses: list[Tensor] = []
         schedule.step(
@@ -118,8 +118,8 @@ class Pipeline:
         if not self._is_parted:
             return self._run(*inputs)
         world, n = here(), len(inputs[0])
-        n_parts = world.size if n % world.size == 0 and not gathers(self._run) else 1
-        stage, schedule = self._schedule(inputs, n_parts, None, n)
+        n_micro_batches = world.size if n % world.size == 0 and not gathers(self._run) else 1
+        stage, schedule = self._schedule(inputs, n_micro_batches, None, n)
         made = schedule.eval(*self._given(inputs))
         shape = [list(made.shape)] if stage.is_last else [None]
         dist.broadcast_object_list(shape, src=world.size - 1)
@@ -131,7 +131,7 @@ class Pipeline:
         dist.broadcast(logits, src=world.size - 1)
         return cast(Tensor, logits)
 
-    def part(self, name: str, value: Tensor) -> Tensor:
+    def block(self, name: str, value: Tensor) -> Tensor:
         """All of it: tensors are kept whole."""
         return value
 
@@ -156,7 +156,7 @@ class Pipeline:
             )
         )
         return ShardingReport(
-            max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_parts
+            max(held) / max(sum(held), 1.0), 1 - busy / max(wall, 1e-9), self.n_micro_batches
         )
 
     def _held(self) -> float:
@@ -173,10 +173,10 @@ class Pipeline:
         return inputs if here().is_first else ()
 
     def _schedule(
-        self, inputs: Inputs, n_parts: int, work: StepWork | None, n: int
+        self, inputs: Inputs, n_micro_batches: int, work: StepWork | None, n: int
     ) -> tuple[_Stage, ScheduleGPipe]:
         """Made once for inputs of a shape: stages agree on what they send with the first batch."""
-        key = (*(tuple(value.shape) for value in inputs), n_parts, work is None)
+        key = (*(tuple(value.shape) for value in inputs), n_micro_batches, work is None)
         if key not in self._stages:
             world = here()
             buffers = [
@@ -193,7 +193,7 @@ class Pipeline:
                 return cast(StepWork, work).loss(logits.float(), labels) / n
 
             schedule = ScheduleGPipe(
-                stage, n_parts, loss_fn=None if work is None else loss, scale_grads=False
+                stage, n_micro_batches, loss_fn=None if work is None else loss, scale_grads=False
             )
             self._stages[key] = (stage, schedule)
         return self._stages[key]

@@ -22,7 +22,7 @@ from warmstart.records.data import Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.solve import ridge_with_prior
 from warmstart.solve.ridge import Array
-from warmstart.training.head_families import Profile, ReadTap, Refit, over_taps
+from warmstart.training.head_families import Profile, ReadFeatures, Refit, over_layers
 from warmstart.training.selection import SelectionProblem, Trials, judge
 
 SUFFIX = "+prior"  # of a profile's name: the same profile, begun from an older head
@@ -41,16 +41,16 @@ class Prior:
     bias: Array
     known: tuple[bool, ...]
 
-    def scores(self, read: ReadTap) -> Array:
+    def scores(self, read: ReadFeatures) -> Array:
         """What the older head says. Shapes: read gives (n, d_t) per tap; returns (n, K)."""
         total = self.bias
-        for tap, weight in self.weights.items():
-            total = total + read(tap) @ weight
+        for layer, weight in self.weights.items():
+            total = total + read(layer) @ weight
         return total
 
 
 def prior_of(
-    taps: Sequence[FeatureLayer],
+    feature_layers: Sequence[FeatureLayer],
     widths: Sequence[int],
     head: tuple[Array, Array],
     names: Sequence[str],
@@ -61,11 +61,11 @@ def prior_of(
     Shapes: head is weight (K', D) with D the sum of the taps' `widths`, and bias (K',), in
     the order of `names`.
 
-    >>> tap = FeatureLayer(part=1, pool="neck")
+    >>> layer = FeatureLayer(block=1, pool="neck")
     >>> head = np.array([[1.0], [2.0]]), np.array([0.1, 0.2])
-    >>> prior_of([tap], [1], head, ["cat", "dog"], ["ant", "dog"]).bias.tolist()
+    >>> prior_of([layer], [1], head, ["cat", "dog"], ["ant", "dog"]).bias.tolist()
     [0.0, 0.2]
-    >>> prior_of([tap], [1], head, ["cat", "dog"], ["ant", "bee"]) is None
+    >>> prior_of([layer], [1], head, ["cat", "dog"], ["ant", "bee"]) is None
     True
     """
     row = {name: number for number, name in enumerate(names)}
@@ -78,7 +78,7 @@ def prior_of(
         if name in row:
             ours[0][index], ours[1][index] = weight[row[name]], bias[row[name]]
     pieces = np.split(ours[0], np.cumsum(widths)[:-1], axis=1)
-    return Prior({tap: piece.T for tap, piece in zip(taps, pieces, strict=True)}, ours[1], known)
+    return Prior({layer: piece.T for layer, piece in zip(feature_layers, pieces, strict=True)}, ours[1], known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class PriorRidge:
 
     kernel: Array
     profile: Profile
-    read: ReadTap
+    read: ReadFeatures
     penalties: Sequence[float]
     prior: Prior
 
@@ -114,12 +114,12 @@ class PriorRidge:
         known = self.prior.scores(self.read)
         fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
         factor, coefficients = ridge_with_prior.solve(fit)
-        weights, shift = over_taps(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.profile, self.read)
         bias = (
             ridge_with_prior.intercept(self.kernel, fit, penalty) + shift + factor * self.prior.bias
         )
-        for tap, old in self.prior.weights.items():
-            weights[tap] = weights[tap] + factor * old if tap in weights else factor * old
+        for layer, old in self.prior.weights.items():
+            weights[layer] = weights[layer] + factor * old if layer in weights else factor * old
         return Refit(ridge_with_prior.left_out(fit, problem.group_rows), weights, bias)
 
 

@@ -23,7 +23,7 @@ from warmstart.solve.ridge import Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
 from warmstart.training import dataset
-from warmstart.training.dataset import LabelledRows, ReadTap, TrainingDataset
+from warmstart.training.dataset import LabelledRows, ReadFeatures, TrainingDataset
 from warmstart.training.linear_probe import HeadFit, fit_head
 from warmstart.training.prior import Prior
 
@@ -69,7 +69,7 @@ class Measured:
 
 
 def head_probabilities(
-    head: HeadFit, read: ReadTap, target: Target = CLASSIFICATION
+    head: HeadFit, read: ReadFeatures, target: Target = CLASSIFICATION
 ) -> Probabilities:
     """Calibrated probabilities from stored taps, or what else the target answers with.
 
@@ -78,14 +78,14 @@ def head_probabilities(
     return target.answers(head_scores(head, read), head.calibration)
 
 
-def head_scores(head: HeadFit, read: ReadTap) -> NDArray[np.float64]:
+def head_scores(head: HeadFit, read: ReadFeatures) -> NDArray[np.float64]:
     """Uncalibrated scores W · taps + b from stored taps. Shapes: returns (m, K)."""
     found = []
-    for chunk in chunks(read, head.taps):
+    for chunk in chunks(read, head.feature_layers):
         start, total = 0, head.bias.astype(np.float64)
-        for tap in head.taps:
-            stop = start + chunk[tap].shape[1]
-            total = total + chunk[tap] @ head.weight[:, start:stop].T
+        for layer in head.feature_layers:
+            stop = start + chunk[layer].shape[1]
+            total = total + chunk[layer] @ head.weight[:, start:stop].T
             start = stop
         found.append(total)
     return np.concatenate(found)
@@ -103,7 +103,7 @@ def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None
 
 
 def score_test(
-    head: HeadFit, labelled: LabelledRows, read: ReadTap
+    head: HeadFit, labelled: LabelledRows, read: ReadFeatures
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
     answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
@@ -134,7 +134,7 @@ def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
     )
 
 
-def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadTap) -> Estimate | None:
+def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadFeatures) -> Estimate | None:
     """What a run's own output, made of equally named classes, is worth before anything is learnt.
 
     None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.

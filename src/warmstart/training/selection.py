@@ -23,13 +23,13 @@ LEAST = 10  # held-out rows below which the fitted head's calibration says more
 PARTS = 5
 
 
-def cross_parts(groups: Labels) -> Labels:
+def cross_folds(groups: Labels) -> Labels:
     """Which of five parts each held-out row is in; blocks stay whole, neighbours are apart.
 
     Not the folds of the trainings: of two networks that learnt from a half each one is surer of
     itself, and a scale set by one is wrong for the other. A part has rows of both.
 
-    >>> cross_parts(np.array([7, 7, 9, 12, 30, 31, 40])).tolist()
+    >>> cross_folds(np.array([7, 7, 9, 12, 30, 31, 40])).tolist()
     [0, 0, 1, 2, 3, 4, 0]
     """
     numbers: Labels = np.unique(groups, return_inverse=True)[1]
@@ -59,7 +59,7 @@ def cross_calibrated(
     (True, True)
     """
     held = np.flatnonzero(fold >= 0)
-    part = cross_parts(groups[held])
+    part = cross_folds(groups[held])
     if len(held) < LEAST or len(np.unique(part)) < 2:
         kept = np.full(scores.shape, np.nan)
         kept[held] = target.answers(scores[held], before)

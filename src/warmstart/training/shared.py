@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.features.batches import to_tensor
-from warmstart.network.cut import stored_taps
+from warmstart.network.cut import stored_layers
 from warmstart.network.text_encoders import longest
 from warmstart.planning.schedule import Schedule
 from warmstart.records.inputs import Inputs as Described
@@ -36,10 +36,10 @@ class BatchSource(Protocol):
         """How many parts have been run already."""
         ...
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         """View number `numbers` of each row, (b,); 0 is the image as it is.
 
-        `taps` are those that the head listens to. Shapes: main (b, …), then one (b, d) for
+        `feature_layers` are those that the head listens to. Shapes: main (b, …), then one (b, d) for
         each of them that lies below the cut.
         """
         ...
@@ -56,7 +56,7 @@ class LiveBatches:
     prep: Described
     cut: int = 0
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         """Made when asked for."""
         images = self.pixels.rows(rows)
         for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
@@ -90,7 +90,7 @@ class CachedBatches:
     again: Callable[[int, str], NDArray[np.floating]]
     is_ragged: bool = False  # rows of tokens, filled up: cut to the longest of a batch
 
-    def batch(self, rows: Rows, numbers: Numbers, taps: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         """Read from disk; what is damaged there is made again."""
         found: NDArray[np.floating] | None = None
         for number in np.unique(numbers):
@@ -105,8 +105,8 @@ class CachedBatches:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_ragged:
             main = main[:, : longest(main)].contiguous()
-        wanted = stored_taps(taps, self.cut)
-        return (main, *(values[:, self.columns[tap]].contiguous() for tap in wanted))
+        wanted = stored_layers(feature_layers, self.cut)
+        return (main, *(values[:, self.columns[layer]].contiguous() for layer in wanted))
 
     def _fetch(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
         try:
@@ -138,9 +138,9 @@ class TrainingContext:
         """Class numbers (b,), or what else the loss takes for the truth."""
         return torch.from_numpy(self.labels[rows])
 
-    def plain(self, rows: Rows, taps: Sequence[FeatureLayer]) -> Inputs:
+    def plain(self, rows: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         """Inputs of images as they are."""
-        return self.source.batch(rows, np.zeros(len(rows), np.int64), taps)
+        return self.source.batch(rows, np.zeros(len(rows), np.int64), feature_layers)
 
 
 def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:

@@ -24,7 +24,7 @@ from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.selection import cross_calibrated, cross_parts
+from warmstart.training.selection import cross_calibrated, cross_folds
 
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
 # neither of the two alone is as good.
@@ -133,7 +133,7 @@ def decide(
         for share in shares
     ]
     held = np.flatnonzero(fold >= 0)
-    truth, part = labels[held], groups[held]
+    truth, own_groups = labels[held], groups[held]
     # The linear probe is calibrated inside its folds already: one row has one answer everywhere.
     said = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     # All options are compared after the same calibration, the linear probe's included.
@@ -142,31 +142,31 @@ def decide(
 
     def choose(rows: Labels) -> int:
         if is_paired:
-            return _more_right(hits[:, rows], part[rows])
-        return _best(losses[:, rows], hits[:, rows], part[rows])
+            return _more_right(hits[:, rows], own_groups[rows])
+        return _best(losses[:, rows], hits[:, rows], own_groups[rows])
 
     def choose_tuned(rows: Labels) -> int:
         return TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
     everything = np.arange(len(held))
-    kind, parts = TUNED if is_set else choose(everything), cross_parts(part)
+    kind, inner = TUNED if is_set else choose(everything), cross_folds(own_groups)
     chosen = np.full(len(held), kind)
     if kind != HEAD and not is_set:
-        chosen = _nested(choose, parts)
-    other = _nested(choose_tuned, parts) if kind == HEAD else chosen
+        chosen = _nested(choose, inner)
+    other = _nested(choose_tuned, inner) if kind == HEAD else chosen
     shipped, best = np.full(probe.shape, np.nan), np.full(probe.shape, np.nan)
     shipped[held], best[held] = said[chosen, everything], said[other, everything]
     ahead = target.credits(best[held], truth).mean() - hits[HEAD].mean()
     return Decision(options[kind], shipped, best, float(ahead))
 
 
-def _nested(choose: Callable[[Labels], int], parts: Labels) -> Labels:
-    """What all other parts choose for the rows of each part. Shapes: parts (m,), returns (m,)."""
-    chosen = np.empty(len(parts), dtype=np.int64)
-    everything = np.arange(len(parts))
-    for number in np.unique(parts):
-        others = everything[parts != number]
-        chosen[parts == number] = choose(others if len(others) else everything)
+def _nested(choose: Callable[[Labels], int], folds: Labels) -> Labels:
+    """What all other folds choose for the rows of each fold. Shapes: folds (m,), returns (m,)."""
+    chosen = np.empty(len(folds), dtype=np.int64)
+    everything = np.arange(len(folds))
+    for number in np.unique(folds):
+        others = everything[folds != number]
+        chosen[folds == number] = choose(others if len(others) else everything)
     return chosen
 
 

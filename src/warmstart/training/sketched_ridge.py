@@ -21,7 +21,7 @@ from warmstart.solve.kernels import (
     some,
 )
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.head_families import Profile, ReadTap, Refit
+from warmstart.training.head_families import Profile, ReadFeatures, Refit
 from warmstart.training.selection import SelectionProblem, Trial, groups_within, judge
 
 SKETCH_WIDTH = 2048  # features kept in the primal form
@@ -36,7 +36,7 @@ class Embedding:
     `scalings` have the square root of the tap's share in their scale.
     """
 
-    read: ReadTap
+    read: ReadFeatures
     scalings: Mapping[FeatureLayer, Scaling]
     sketch: Sketch
 
@@ -47,21 +47,21 @@ class Embedding:
 
     def stretches(self, rows: Rows) -> Iterator[Features]:
         """Chosen rows, a few at a time."""
-        taps = [*self.scalings]
-        for chunk in chunks(some(self.read, rows), taps):
-            wide = [apply_scaling(chunk[tap], self.scalings[tap]) for tap in taps]
+        feature_layers = [*self.scalings]
+        for chunk in chunks(some(self.read, rows), feature_layers):
+            wide = [apply_scaling(chunk[layer], self.scalings[layer]) for layer in feature_layers]
             yield self.sketch.apply(np.concatenate(wide, axis=1))
 
-    def over_taps(self, weights: Array) -> tuple[dict[FeatureLayer, Array], Array]:
+    def over_layers(self, weights: Array) -> tuple[dict[FeatureLayer, Array], Array]:
         """Weights (width, K) as weights over taps, and what the centring adds to the bias."""
         wide = self.sketch.sign[:, None] * weights[self.sketch.target]
-        by_tap, shift, start = {}, np.zeros(weights.shape[1]), 0
-        for tap, scaling in self.scalings.items():
+        by_layer, shift, start = {}, np.zeros(weights.shape[1]), 0
+        for layer, scaling in self.scalings.items():
             stop = start + len(scaling.scale)
-            by_tap[tap] = scaling.scale[:, None] * wide[start:stop]
-            shift -= scaling.offset @ by_tap[tap]
+            by_layer[layer] = scaling.scale[:, None] * wide[start:stop]
+            shift -= scaling.offset @ by_layer[layer]
             start = stop
-        return by_tap, shift
+        return by_layer, shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ class SketchedRidge:
     """Ridge on the sketched taps of a profile; memory does not grow with the rows."""
 
     profile: Profile
-    read: ReadTap
+    read: ReadFeatures
     penalties: Sequence[float]
     rng_seed: int
 
     def embedding(self) -> Embedding:
         """How rows are seen: label-free, shared by all training sets."""
         scalings = {
-            tap: Scaling(found.offset, np.sqrt(self.profile[tap]) * found.scale)
-            for tap, found in fit_scalings(self.read, [*self.profile]).items()
+            layer: Scaling(found.offset, np.sqrt(self.profile[layer]) * found.scale)
+            for layer, found in fit_scalings(self.read, [*self.profile]).items()
         }
         width = sum(len(scaling.scale) for scaling in scalings.values())
         sketch = make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
@@ -96,8 +96,8 @@ class SketchedRidge:
         made, everything = self.embedding(), np.arange(len(problem.labels))
         one = _TrainingSet(made, problem, everything, _add_up(made, problem, everything))
         (scores,), ((weights, bias),) = one.fit([penalty])
-        by_tap, shift = made.over_taps(weights)
-        return Refit(scores.astype(float), by_tap, bias + shift)
+        by_layer, shift = made.over_layers(weights)
+        return Refit(scores.astype(float), by_layer, bias + shift)
 
 
 def _add_up(made: Embedding, problem: SelectionProblem, rows: Rows) -> primal_ridge.Sums:
@@ -105,14 +105,14 @@ def _add_up(made: Embedding, problem: SelectionProblem, rows: Rows) -> primal_ri
     world = here()
     rows = np.array_split(rows, world.size)[world.rank]
 
-    def parts() -> Iterator[tuple[Features, Array]]:
+    def blocks() -> Iterator[tuple[Features, Array]]:
         start = 0
         for features in made.stretches(rows):
             stop = start + len(features)
             yield features, problem.targets_of(rows[start:stop])
             start = stop
 
-    own = primal_ridge.add_up(parts(), made.sketch.width, problem.n_classes)
+    own = primal_ridge.add_up(blocks(), made.sketch.width, problem.n_classes)
     return own if world.size == 1 else own.over(world.summed)
 
 

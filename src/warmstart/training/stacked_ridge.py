@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.head_families import KernelRidge, Refit
-from warmstart.training.selection import SelectionProblem, Trials, cross_parts, judge
+from warmstart.training.selection import SelectionProblem, Trials, cross_folds, judge
 
 STACK = "stack"  # its name among candidates
 
@@ -62,8 +62,8 @@ class Stacked:
                 continue
             fit = member.refit(problem, one.penalty)
             bias += weight * fit.bias
-            for tap, inner in fit.weights.items():
-                columns[tap] = columns.get(tap, 0.0) + weight * inner
+            for layer, inner in fit.weights.items():
+                columns[layer] = columns.get(layer, 0.0) + weight * inner
         return Refit(scores, columns, bias)
 
 
@@ -88,7 +88,7 @@ def _weighed(told: Sequence[_Told], problem: SelectionProblem) -> tuple[Array, A
     """
     keep = told[0].keep
     said, targets = np.stack([one.inside for one in told]), problem.targets_of(keep)
-    part = cross_parts(problem.groups()[keep])
+    part = cross_folds(problem.groups()[keep])
     whole, scores = _weights(said, targets), np.empty_like(targets)
     for number in np.unique(part):
         inside, others = part == number, part != number

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.network import added, freeze, lora, surgery
-from warmstart.network.feature_layers import tap_width, taps
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.freeze import action_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
@@ -26,7 +26,7 @@ from warmstart.planning.actions import NEW
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.kernels import fit_scalings
-from warmstart.training.dataset import ReadTap
+from warmstart.training.dataset import ReadFeatures
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.loop import ScaledHead
 
@@ -41,14 +41,14 @@ class TrainableNetwork:
 
     network: Network
     model: WarmModel
-    taps: tuple[FeatureLayer, ...]
+    feature_layers: tuple[FeatureLayer, ...]
     owners: dict[str, str]
     actions: dict[str, Action]
     rates: dict[str, float]
 
 
 def trainable(
-    network: Network, plan: Plan, head: HeadFit, read: ReadTap, seed: int
+    network: Network, plan: Plan, head: HeadFit, read: ReadFeatures, seed: int
 ) -> TrainableNetwork:
     """Copy the network, add and renew what the plan says, and put the fitted head on.
 
@@ -60,12 +60,12 @@ def trainable(
     Shapes: read gives (n, d_t) for the rows that the head was fitted on.
     Raises: PlanError if a part cannot be given its action.
     """
-    actions = {part.name: plan.action_of(part.name) for part in plan.parts}
+    actions = {block.name: plan.action_of(block.name) for block in plan.blocks}
     rng = torch.Generator().manual_seed(seed)
     twin = _copied(network, _with_rest(actions, network))
     n_added = [*actions.values()].count("added")
     if n_added:
-        last = network.record.parts[-1]
+        last = network.record.blocks[-1]
         twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(twin, renewed, rng)
@@ -74,7 +74,7 @@ def trainable(
     else:
         scaled, wanted = _scaled(_heard(head, network, actions), read)
     if n_added and not renewed:
-        wanted = added.shift_taps(wanted, len(network.parts), n_added)
+        wanted = added.shift_layers(wanted, len(network.blocks), n_added)
     model = assemble(twin, wanted, *scaled.plain())
     model.head = cast(MultiLayerHead, scaled)  # the same in and out, while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
@@ -83,10 +83,10 @@ def trainable(
     return TrainableNetwork(
         network=twin,
         model=model,
-        taps=wanted,
+        feature_layers=wanted,
         owners=_owners(twin),
         actions=_with_rest(actions, network),
-        rates={part.name: part.rate.number for part in plan.parts if part.rate},
+        rates={block.name: block.rate.number for block in plan.blocks if block.rate},
     )
 
 
@@ -95,11 +95,11 @@ def moving_of(trainable: TrainableNetwork) -> dict[str, Tensor]:
     model, owners, actions = trainable.model, trainable.owners, trainable.actions
     groups = freeze.groups(model, actions, owners, trainable.rates)
     moving = {id(parameter) for group in groups for parameter in group["params"]}
-    parts = freeze.tensor_parts(model, owners)
+    blocks = freeze.tensor_blocks(model, owners)
 
     def is_new(name: str, tensor: Tensor) -> bool:
         is_buffer = not isinstance(tensor, nn.Parameter)
-        return is_buffer and name in parts and action_of(actions, parts[name]) in NEW
+        return is_buffer and name in blocks and action_of(actions, blocks[name]) in NEW
 
     state = model.state_dict(keep_vars=True).items()
     return {name: t for name, t in state if id(t) in moving or is_new(name, t)}
@@ -117,7 +117,7 @@ def _copied(network: Network, actions: Mapping[str, Action]) -> Network:
 
 def _owners(network: Network) -> dict[str, str]:
     """Part names as in the plan, by the tensor names of the model."""
-    owners = {f"trunk.{name}": part for name, part in network.owners.items() if part != "head"}
+    owners = {f"trunk.{name}": block for name, block in network.owners.items() if block != "head"}
     return {**owners, "head.weight": "output", "head.bias": "output"}
 
 
@@ -126,27 +126,27 @@ def _with_rest(actions: dict[str, Action], network: Network) -> dict[str, Action
 
     Under low-rank updates it stays as it is: it has nothing to add them to.
     """
-    above = actions[network.record.parts[-1].name]
+    above = actions[network.record.blocks[-1].name]
     return {**actions, "neck": "frozen" if above == "low-rank" else above, "unused": "frozen"}
 
 
 def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> HeadFit:
     """The head with a tap of zeros above all parts that move, where it has none."""
-    top = max(tap.part for tap in head.taps)
-    above = [part.name for part in network.record.parts[top:]]
+    top = max(layer.block for layer in head.feature_layers)
+    above = [block.name for block in network.record.blocks[top:]]
     is_deaf = any(actions[name] != "frozen" for name in above)
     if not is_deaf and not (above and "added" in actions.values()):
         return head
-    last = taps(network.record)[-1]
-    zeros = np.zeros((len(head.bias), tap_width(network.record, last)), np.float32)
+    last = feature_layers(network.record)[-1]
+    zeros = np.zeros((len(head.bias), layer_width(network.record, last)), np.float32)
     weight = np.concatenate([head.weight, zeros], axis=1)
-    return replace(head, taps=(*head.taps, last), weight=weight)
+    return replace(head, feature_layers=(*head.feature_layers, last), weight=weight)
 
 
-def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
+def _scaled(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
     """The fitted head, its calibration folded in, in the scale it was fitted in."""
-    by_tap = fit_scalings(read, head.taps)
-    found = [by_tap[tap] for tap in head.taps]
+    by_layer = fit_scalings(read, head.feature_layers)
+    found = [by_layer[layer] for layer in head.feature_layers]
     offset = np.concatenate([scaling.offset for scaling in found])
     scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
     warmth, shift = head.calibration.temperature, head.calibration.bias
@@ -154,12 +154,12 @@ def _scaled(head: HeadFit, read: ReadTap) -> tuple[ScaledHead, tuple[FeatureLaye
     bias = weight @ offset + warmth * head.bias.astype(np.float64) + shift
     raised = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
     tensors = [torch.from_numpy(np.asarray(a)) for a in (raised, bias, offset, scale)]
-    return ScaledHead(*tensors), head.taps
+    return ScaledHead(*tensors), head.feature_layers
 
 
 def _blank(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
     """A head of zeros on what the last part gives."""
-    last = taps(network.record)[-1]
-    width = tap_width(network.record, last)
+    last = feature_layers(network.record)[-1]
+    width = layer_width(network.record, last)
     zeros, ones = torch.zeros(width), torch.ones(width)
     return ScaledHead(torch.zeros(n_classes, width), torch.zeros(n_classes), zeros, ones), (last,)

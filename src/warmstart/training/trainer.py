@@ -223,7 +223,7 @@ class Trainer:
         values = {name: tensor.detach() for name, tensor in self.moving.items()}
         if not self.way.is_whole:  # what this process holds is what it keeps
             return [*values.values()]
-        return [self.way.part(name, value) for name, value in values.items()]
+        return [self.way.block(name, value) for name, value in values.items()]
 
     # ---- what a checkpoint holds ------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Trainer:
 
     def kept(self, kind: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         """What this process keeps of such tensors. Raises: KeyError where one is missing."""
-        return [self.way.part(name, tensors[f"{kind}.{name}"]) for name in self.moving]
+        return [self.way.block(name, tensors[f"{kind}.{name}"]) for name in self.moving]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on, the start's own apart."""
@@ -273,7 +273,7 @@ class Trainer:
             keys = [key.removeprefix(begun) for key in tensors if key.startswith(begun)]
             if keys:
                 optimizer.state[parameter] = {
-                    key: _like(self.way.part(name, tensors[begun + key]), parameter) for key in keys
+                    key: _like(self.way.block(name, tensors[begun + key]), parameter) for key in keys
                 }
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])

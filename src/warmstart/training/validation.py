@@ -18,7 +18,7 @@ from warmstart.tasks.task import Target, Truth
 from warmstart.training.data_parallel import DataParallel as RowWay
 from warmstart.training.data_parallel import Way
 from warmstart.training.loop import mean_loss
-from warmstart.training.selection import LEAST, cross_parts
+from warmstart.training.selection import LEAST, cross_folds
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.trainer import Trainer
@@ -114,7 +114,7 @@ def choose(
     2
     """
     held = np.flatnonzero(fold >= 0)
-    part = cross_parts(groups[held])
+    part = cross_folds(groups[held])
     said, truth = scores[:, held], labels[held]
     said = np.where(
         np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan
@@ -280,7 +280,7 @@ def held_scores(
     found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(own), PASS):
-            inputs = room.plain(own[start : start + PASS], trainable.taps)
+            inputs = room.plain(own[start : start + PASS], trainable.feature_layers)
             found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
     return np.concatenate(by.world.gathered(scores))
@@ -299,7 +299,7 @@ def renew_statistics(
     with relearning(trainable.model, [*moving]) as is_wanted:
         device = trainable.model.head.bias.device
         for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
-            way.run(*(value.to(device) for value in looks.room.plain(some, trainable.taps)))
+            way.run(*(value.to(device) for value in looks.room.plain(some, trainable.feature_layers)))
 
 
 def spread(rows: Rows, most: int) -> Rows:
