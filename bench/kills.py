@@ -27,7 +27,7 @@ PLANS = (  # heads alone, stored activations, the whole network, parts that join
 COMMON = (
     *SIZE,
     "--set",
-    "training.passes=160",
+    "training.epochs=160",
     "--set",
     "training.folds=2",
     "--minutes",

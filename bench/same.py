@@ -50,10 +50,10 @@ OPTIONS = {  # of `fit`: `--base` on the command line is `start=` in Python
 SETTINGS = ("set", "settings")  # single values of the plan: on the command line, in Python
 PLAN = {
     "size": "input.size",
-    "samples": "training.passes",
+    "samples": "training.epochs",
     "folds": "training.folds",
-    "batch": "training.batch",
-    "cut": "training.cut",
+    "batch": "training.batch_size",
+    "cut": "training.split_at",
 }
 TRAINING_STEP = ("tune", "step", "loss")  # the event of an update: stage, kind, one of its values
 CHECKPOINTS = "checkpoints"  # folder in the run folder of what a killed training goes on from

@@ -99,7 +99,7 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
     command += ["--arch", f"timm:{given.network}", "--strategy", strategy]
     command += ["--budget", given.budget, "--set", f"input.size={given.size}"]
     streams = "false" if given.in_memory else "true"
-    command += ["--set", f"training.stream={streams}", "--set", "training.engine=torch"]
+    command += ["--set", f"training.offload={streams}", "--set", "training.engine=torch"]
     if strategy != "head":
         command += [word for one in given.set for word in ("--set", one)]
     env = os.environ | {"WARMSTART_CACHE": str(cache)}

@@ -66,9 +66,9 @@ def _command(given: Namespace, place: Path) -> list[str]:
     command = [sys.executable, "-c", CHILD, "fit", str(place / "images")]
     command += ["--base", str(weights), "--arch", f"timm:{given.network}"]
     command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
-    settings = [f"input.size={given.size}", "training.stream=true", "training.engine=torch"]
+    settings = [f"input.size={given.size}", "training.offload=true", "training.engine=torch"]
     if given.strategy != "head":
-        settings += ["training.passes=320", "training.batch=16", f"training.views={given.views}"]
+        settings += ["training.epochs=320", "training.batch_size=16", f"training.augmentations={given.views}"]
     return [*command, *(word for one in settings for word in ("--set", one))]
 
 

@@ -36,12 +36,12 @@ class Story:
         """What to type for each run, the source's first; `as-is` trains nothing."""
         target, first = self.target, f"runs/{self.source}"
         fit = f"warmstart fit {target}"
-        own = f"{COMMON} --set training.passes={self.passes}"
+        own = f"{COMMON} --set training.epochs={self.passes}"
         tuned = f"{fit} --base {first} --strategy last:6"
         few = "--strategy last:1 --set block.18.action=frozen --set block.1.action=fresh"
         known = {
             "source": f"warmstart fit {self.source} --strategy last:9 {self.learnt_by}{COMMON} "
-            f"--set training.passes={self.source_passes} --out {first}",
+            f"--set training.epochs={self.source_passes} --out {first}",
             "check": f"warmstart check {target} --base {first}",
         }
         if self.same_classes:
@@ -54,7 +54,7 @@ class Story:
             "x10": f"{tuned} --lr {10 * self.rate:g} {own}",
             "d1000": f"{tuned} --lr {self.rate / 1000:g} {own}",
             "scratch": f"{fit} --strategy scratch {COMMON} "
-            f"--set training.passes={MORE * self.passes}",
+            f"--set training.epochs={MORE * self.passes}",
         }
         return known | {arm: f"{typed} --out runs/{arm}" for arm, typed in arms.items()}
 

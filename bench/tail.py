@@ -70,7 +70,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         budget="balanced",
         strategy=strategy,
         given=frozenset({"strategy", "budget"}),
-        settings=(f"training.rate={rate}", f"training.passes={times * n}"),
+        settings=(f"training.lr={rate}", f"training.epochs={times * n}"),
     )
     training_data, start = set_up(asked)
     seen: list[ChosenEnd] = []

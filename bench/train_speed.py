@@ -71,9 +71,9 @@ def _ours(data: Path, strategy: str, cache: str) -> float:
             "--out",
             str(out),
             "--set",
-            f"training.passes={PASSES}",
+            f"training.epochs={PASSES}",
             "--set",
-            f"training.batch={BATCH}",
+            f"training.batch_size={BATCH}",
         ]
         env = os.environ | {"WARMSTART_CACHE": cache}
         subprocess.run(command, env=env, check=True, capture_output=True)

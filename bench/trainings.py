@@ -209,7 +209,7 @@ def _train(
     attempt = TrainingAttempt(lesson, 1.0, ())
     is_fresh = "fresh" in attempt.trainable.actions.values()
     counts = np.bincount(labels[keep]).tolist()
-    found = Trained(ask, course.n_steps, course.warm_up, counts, not is_fresh)
+    found = Trained(ask, course.n_steps, course.warmup, counts, not is_fresh)
     attempt._watch = _Recorder(found)
     if ask.is_blind:
         attempt.trainable.model.head.register_forward_pre_hook(_blinded)
@@ -235,7 +235,7 @@ def _plan(asked: Request, training_data: TrainingDataset, base: PretrainedModel,
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
-        passes = () if ask.passes is None else (f"training.passes={ask.passes}",)
+        passes = () if ask.passes is None else (f"training.epochs={ask.passes}",)
         wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
         facts = run_plan.network_facts(wanted, base, training_data.look.network, None)
         names = tuple(training_data.profiles)
@@ -244,9 +244,9 @@ def _plan(asked: Request, training_data: TrainingDataset, base: PretrainedModel,
         )
 
     plain = made(None)
-    if ask.factor == 1 or plain.training.rate is None:
+    if ask.factor == 1 or plain.training.lr is None:
         return plain
-    return made(ask.factor * plain.training.rate.number)
+    return made(ask.factor * plain.training.lr.number)
 
 
 def _measure(

@@ -26,8 +26,8 @@ from warmstart.training.lesson import TrainingTask
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
 
-PLAIN = ("training.crop=1", "training.flip=false", "training.colour=0")
-FEW = ("training.passes=32", "training.batch=8")
+PLAIN = ("training.crop=1", "training.flip=false", "training.color_jitter=0")
+FEW = ("training.epochs=32", "training.batch_size=8")
 
 
 class Four(nn.Module):

@@ -31,7 +31,7 @@ def network(names=NAMES, **changes):
         for name in names
     ]
     record = NetworkRecord(
-        blocks=tuple(parts), head_parameters=7, cut="traced", neck_width=4, neck_is_average=True
+        blocks=tuple(parts), head_parameters=7, partition="traced", neck_width=4, neck_is_average=True
     )
     return replace(record, **changes)
 
@@ -62,7 +62,7 @@ def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
 
 def rates(plan):
     """Rate by part, without the parts that have none."""
-    return {block.name: block.rate.value for block in plan.blocks if block.rate is not None}
+    return {block.name: block.lr.value for block in plan.blocks if block.lr is not None}
 
 
 def actions(plan):

@@ -255,7 +255,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
         "plan": plan(),
         "ledger": ledger(),
         "calibration": CalibrationRecord(
-            temperature=1.0,
+            contrastive_temperature=1.0,
             class_bias=(0.0,) * len(names),
             sure_from=0.8,
             promised_error=0.02,
@@ -299,8 +299,8 @@ def plan() -> Plan:
         blocks=(
             BlockPlan(name="stem", action=rule("frozen")),
             BlockPlan(name="blocks", action=rule("frozen")),
-            BlockPlan(name="top", action=rule("tuned"), rate=rate),
-            BlockPlan(name="output", action=rule("replaced"), rate=rate),
+            BlockPlan(name="top", action=rule("tuned"), lr=rate),
+            BlockPlan(name="output", action=rule("replaced"), lr=rate),
         ),
         head=HeadPlan(
             candidates=Choice(value=("last", "late"), because="label-free", source="rule"),
@@ -310,9 +310,9 @@ def plan() -> Plan:
         ),
         training=TrainingPlan(
             engine=Choice(value="torch", because="quickest here", source="measured"),
-            batch=rule(32),
+            batch_size=rule(32),
             seed=rule(0),
-            rate=rate,
+            lr=rate,
             flip=rule(True),
         ),
     )

@@ -208,7 +208,7 @@ def test_scikit_learn(place):
 def test_notebook(place, capsys):
     made = run_all("notebook.md")
     assert made["run"].estimate.low > 0.5
-    assert [one.rate for one in made["found"].tried] == [0.00033, 0.001, 0.003]
+    assert [one.lr for one in made["found"].tried] == [0.00033, 0.001, 0.003]
     assert capsys.readouterr() == ("", "")
 
 

@@ -196,8 +196,8 @@ def open_folder(asked: Request, data_name: str) -> RunFolder:
 def typed_settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
     """Single values as they would be typed after --set. Raises: UsageError for another type.
 
-    >>> typed_settings({"training.passes": 3000})
-    ('training.passes=3000',)
+    >>> typed_settings({"training.epochs": 20})
+    ('training.epochs=20',)
     """
     if given is None:
         return ()
@@ -207,7 +207,7 @@ def typed_settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str
         return tuple(given)
     raise UsageError(
         f"settings of type {type(given).__name__} are not read; give "
-        '{"training.passes": 3000} or ["training.passes=3000"].'
+        '{"training.epochs": 20} or ["training.epochs=3000"].'
     )
 
 

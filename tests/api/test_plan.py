@@ -19,7 +19,7 @@ def mlp():
 
 
 def rates(plan):
-    return {block.name: block.rate and block.rate.value for block in plan.blocks}
+    return {block.name: block.lr and block.lr.value for block in plan.blocks}
 
 
 def actions(plan):
@@ -29,7 +29,7 @@ def actions(plan):
 def test_head_freezes_all_and_trains_the_output_at_three_times_the_rate():
     plan = warmstart.plan(torchvision.models.resnet18(), inputs=IMAGE)
     assert actions(plan) == ["frozen"] * 9 + ["tuned"]
-    assert plan.training.rate.value == 1e-3
+    assert plan.training.lr.value == 1e-3
     assert rates(plan)["output"] == 3e-3
     assert plan.is_trained
     assert (plan.input.size.value, plan.input.channels.value) == (32, 3)
@@ -42,7 +42,7 @@ def test_rates_fall_towards_the_input():
     assert rates(plan)["layer4.1"] == 0.01
     assert rates(plan)["layer4.0"] == pytest.approx(0.01 * decay, rel=1e-3)
     assert rates(plan)["output"] == 0.1
-    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 1e-3)
+    assert (plan.training.lr.source, plan.training.lr.rule) == ("user", 1e-3)
 
 
 def test_where_the_output_alone_is_trained_the_rate_is_its_own():
@@ -60,13 +60,13 @@ def test_every_strategy_of_the_grammar_that_needs_no_surgery():
 def test_sgd_has_rates_of_its_own():
     plan = warmstart.plan(mlp(), "full", optimizer="sgd")
     assert plan.training.optimizer.value == "sgd"
-    assert plan.training.rate.value == 1e-2
+    assert plan.training.lr.value == 1e-2
     assert plan.training.weight_decay.value == 1e-4
 
 
 def test_the_number_of_examples_sets_the_length():
-    assert warmstart.plan(mlp()).training.passes.value == 1000
-    assert warmstart.plan(mlp(), n=600).training.passes.value == 6000
+    assert warmstart.plan(mlp()).training.epochs.value == 1000
+    assert warmstart.plan(mlp(), n=600).training.epochs.value == 6000
 
 
 def test_a_plan_is_a_file_that_reads_back():

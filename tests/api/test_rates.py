@@ -26,7 +26,7 @@ def small(**options):
 def test_three_rates_are_tried_from_the_same_start(pictures):
     events = []
     found = rate_probe(pictures, on_event=events.append, **small(lr=0.003))
-    assert [one.rate for one in found.tried] == [0.001, 0.003, 0.009]
+    assert [one.lr for one in found.tried] == [0.001, 0.003, 0.009]
     assert found.steps == 12
     assert 5 <= found.n <= 9  # a fifth of 36
     assert len({one.loss for one in found.tried}) == 3

@@ -70,7 +70,7 @@ def test_it_is_the_loop_that_one_would_write_by_hand():
     net, plan = made("full", optimizer="sgd", lr=0.01)
     hand = network()
     list(warmstart.train(plan, net, batches()))
-    rates = {block.name: block.rate.value for block in plan.blocks}
+    rates = {block.name: block.lr.value for block in plan.blocks}
     where = {"0": "0", "1": "0", "3": "3", "4": "3", "8": "output"}
     optimizer = torch.optim.SGD(
         [

@@ -99,7 +99,7 @@ def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
 
 @each
 def test_it_fits_with_all_that_can_be_said(strategy):
-    settings = () if strategy == "head" else ("training.passes=64000", "training.batch=64")
+    settings = () if strategy == "head" else ("training.epochs=64000", "training.batch_size=64")
     made = found(
         strategy,
         settings=settings,
@@ -129,7 +129,7 @@ def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
         group = body[int(first) - 1 : int(last or first)]
         told += [part.name for part in group]
         assert {shown.get(p.action.value, p.action.value) for p in group} == {action}
-        own = [rates(made.plan)[p.name] for p in group if p.rate is not None]
+        own = [rates(made.plan)[p.name] for p in group if p.lr is not None]
         rate = (
             "–"
             if not own
@@ -196,7 +196,7 @@ def test_a_rate_of_ones_own_stands_beside_the_rules():
     usual = found("last:2")
     text = paragraph(plan_text(usual, "p"), "Rate")
     assert text.startswith("0.001: ")
-    assert usual.plan.training.rate.because.split(";")[0] in text
+    assert usual.plan.training.lr.because.split(";")[0] in text
 
 
 def test_training_is_counted_in_images_steps_and_parts_held_out():

@@ -28,13 +28,13 @@ def here(tmp_path, monkeypatch):
 
 def test_what_was_typed_is_asked_for(work):
     words = (
-        "fit photos --lr 3e-4 --plan my.toml --set training.passes=900 --set block.1.lr=1e-4 "
+        "fit photos --lr 3e-4 --plan my.toml --set training.epochs=900 --set block.1.lr=1e-4 "
         "--strategy last:2+add"
     )
     assert main(words.split()) == 0
     asked = work.asked[0]
     assert (asked.lr, asked.plan, asked.strategy) == (3e-4, Path("my.toml"), "last:2+add")
-    assert asked.settings == ("training.passes=900", "block.1.lr=1e-4")
+    assert asked.settings == ("training.epochs=900", "block.1.lr=1e-4")
     assert asked.given == {"lr", "strategy"}
 
 
@@ -111,9 +111,9 @@ def test_a_misuse_is_answered_with_one_line(words, line, capsys):
     ("words", "line"),
     [
         ("--strategy lora:4", "--strategy lora:4: lora takes no number; its rank is set by --set"),
-        ("--set training.passes", "--set training.passes: it needs a path and a value"),
-        ("--set training.passes=auto", "--set training.passes=auto: auto is no value"),
-        ("--set training.passes=9 --set training.passes=8", "--set training.passes is given twice"),
+        ("--set training.epochs", "--set training.epochs: it needs a path and a value"),
+        ("--set training.epochs=auto", "--set training.epochs=auto: auto is no value"),
+        ("--set training.epochs=9 --set training.epochs=8", "--set training.epochs is given twice"),
         ("--plan none.toml", "--plan none.toml does not exist; write a plan with --dry-run"),
         ("--dry-run --out runs/x", "--out runs/x: with --dry-run it names the file for the plan"),
     ],
@@ -127,7 +127,7 @@ def test_what_is_no_plan_is_refused_at_once_and_leaves_nothing(here, capsys, wor
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("words", ["--strategy head", "--strategy last:1 --set training.passes=64"])
+@pytest.mark.parametrize("words", ["--strategy head", "--strategy last:1 --set training.epochs=64"])
 def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):
     assert main([*LITE.split(), *words.split(), "--dry-run"]) == 0
     out, err = capsys.readouterr()
@@ -160,7 +160,7 @@ def test_progress_of_a_dry_run_goes_to_stderr(here, capsys):
 
 def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, capsys):
     words = [*LITE.split(), "--strategy", "last:1", "--seed", "3"]
-    few = ["--set", "training.passes=16", "--set", "training.folds=1"]
+    few = ["--set", "training.epochs=16", "--set", "training.folds=1"]
     assert main([*words, *few, "--dry-run", "--out", "plan.toml"]) == 0
     assert "warmstart fit photos --plan plan.toml" in capsys.readouterr().out
     assert main(["fit", "photos", "-q", "--plan", "plan.toml", "--out", "one"]) in (0, 3)
@@ -174,14 +174,14 @@ def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, c
             "--out",
             "two",
             "--set",
-            "training.passes=24",
+            "training.epochs=24",
         ]
     ) in (0, 3)
     plan, one, two = (
         Path(name).read_text() for name in ("plan.toml", "one/plan.toml", "two/plan.toml")
     )
     assert one == plan
-    passes = two.split("[training.passes]")[1].split("\n[")[0]
+    passes = two.split("[training.epochs]")[1].split("\n[")[0]
     assert "value = 24\n" in passes
     assert 'source = "user"' in passes
     assert "value = 3\n" in two.split("[training.seed]")[1].split("\n[")[0]

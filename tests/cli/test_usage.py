@@ -8,8 +8,8 @@ from warmstart.cli.spec import VERBS
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"
 EVALUATE = "Usage: warmstart evaluate RUN DATA [options]"
-PASSES = "Here it is --set training.passes=N: images passed in all (10 x the images is usual)."
-BATCH = "Here it is --set training.batch=16 (see --dry-run for all choices)."
+PASSES = "Here it is --set training.epochs=N: images passed in all (10 x the images is usual)."
+BATCH = "Here it is --set training.batch_size=16 (see --dry-run for all choices)."
 CHOSEN = "Not needed: warmstart chooses it."
 
 MISUSES = {

@@ -43,7 +43,7 @@ REPLAYED = (
     "scratch",
     "full+lora",
 )
-SETTINGS = {"training.passes": 32, "training.batch": 8}
+SETTINGS = {"training.epochs": 32, "training.batch_size": 8}
 
 
 # ---- nothing is left to be decided -------------------------------------------------------
@@ -133,7 +133,7 @@ def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, mo
         pytest.importorskip("peft")
     settings = SETTINGS if strategy != "head" else {}
     if strategy == "scratch":
-        settings = {**settings, "training.passes": 256}  # fewer get nowhere
+        settings = {**settings, "training.epochs": 256}  # fewer get nowhere
     one = fit(data, strategy=strategy, settings=settings, seed=3, out=tmp_path / "one" / "split")
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
     again = warmstart.fit(
@@ -181,13 +181,13 @@ def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data,
     one = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "one" / "split")
     text = (one.path / "plan.toml").read_text()
     assert text.count("value = 32\n") >= 1
-    head, passes = text.split("[training.passes]\n")
+    head, passes = text.split("[training.epochs]\n")
     edited = tmp_path / "edited.toml"
-    edited.write_text(head + "[training.passes]\n" + passes.replace("value = 32", "value = 48", 1))
+    edited.write_text(head + "[training.epochs]\n" + passes.replace("value = 32", "value = 48", 1))
     other = warmstart.fit(
         data, base=network(), preprocessing=PREP, plan=edited, out=tmp_path / "two" / "split"
     )
-    assert other.plan.training.passes.value == 48
+    assert other.plan.training.epochs.value == 48
     assert bytes_of(one.path / "model") != bytes_of(other.path / "model")
     ours, theirs = (
         values_of(tomllib.loads((r.path / "plan.toml").read_text())) for r in (one, other)

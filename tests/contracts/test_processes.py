@@ -20,10 +20,10 @@ from drawing import fill
 SCRIPT = Path(__file__).with_name("processes.py")
 SETTINGS = (
     "training.engine=torch",
-    "training.passes=64",
-    "training.batch=7",
+    "training.epochs=64",
+    "training.batch_size=7",
     "training.folds=1",
-    "training.views=2",
+    "training.augmentations=2",
     "input.size=32",
 )
 OPTIONS = ["--budget", "fast", "--lr", "3e-4"]
@@ -189,7 +189,7 @@ def test_two_processes_on_two_gpus_give_the_same_run(world, word):
     assert summary["guards"] == []
 
 
-PIPED = ("--set", "training.cut=0", "--strategy", "last:3")
+PIPED = ("--set", "training.split_at=0", "--strategy", "last:3")
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
 from warmstart.run import inputs
 
-SMALL = ("training.passes=32", "training.batch=8", "training.folds=1", "training.views=1")
-STREAM = "training.stream=true"
+SMALL = ("training.epochs=32", "training.batch_size=8", "training.folds=1", "training.augmentations=1")
+STREAM = "training.offload=true"
 PREDICTIONS = "predictions.jsonl"
 CLOCKED = {
     "progress.jsonl",
@@ -76,7 +76,7 @@ def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strat
     assert files(streamed) == files(whole)
     assert not streamed.summary.guards
     plan = open_plan(streamed.path / "plan.toml")
-    assert (plan.training.stream.value, plan.training.stream.source) == ("float32", "user")
+    assert (plan.training.offload.value, plan.training.offload.source) == ("float32", "user")
     assert not [*(tmp_path / "other" / "belts").glob("*/*")]
 
 
@@ -149,7 +149,7 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
 def test_half_precision_between_parts_is_another_look(asked, tmp_path):
     """Its rows are no others' rows, and differ by no more than its rounding."""
     whole = fit(asked, tmp_path / "whole")
-    half = fit(asked, tmp_path / "half", settings=("training.stream=float16",))
+    half = fit(asked, tmp_path / "half", settings=("training.offload=float16",))
     heads = [load_file(run.path / "model" / "model.safetensors") for run in (whole, half)]
     assert not torch.equal(*(head["head.weight"] for head in heads))
     said = [
@@ -214,7 +214,7 @@ def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
     with pytest.raises(PlanError, match=r"only a \.safetensors file of weights can be streamed"):
         warmstart.fit(asked["data"], settings=(STREAM,))
     with pytest.raises(PlanError, match="it is true, false, float32 or float16"):
-        warmstart.fit(asked["data"], settings=("training.stream=int8",))
+        warmstart.fit(asked["data"], settings=("training.offload=int8",))
     half = {n: t.half() for n, t in load_file(asked["base"]).items()}
     save_file(half, tmp_path / "half.safetensors")
     with pytest.raises(ModelError, match=r"is float16.*save the weights as float32"):

@@ -41,7 +41,7 @@ FATES = {
 
 @pytest.mark.parametrize("strategy", FATES)
 def test_every_depth_learns_from_long_and_short_texts(asked, tmp_path, strategy):
-    settings = ["training.passes=60", "training.rate=1e-3"]
+    settings = ["training.epochs=60", "training.lr=1e-3"]
     run = warmstart.fit(**asked, strategy=strategy, settings=settings, out=tmp_path / "run")
     blocks, fate = FATES[strategy]
     rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
@@ -80,11 +80,11 @@ def test_pairs_are_compared_in_one_process(monkeypatch):
 @pytest.mark.parametrize(("batch", "temperature"), [(31, 0.0), (12, 0.1)], ids=["all", "some"])
 def test_layers_learn_by_pairs_where_that_is_wished(asked, tmp_path, batch, temperature):
     """All texts in one update, or some of them, each told from the others."""
-    wished = ["training.pairs=true", "training.passes=124", f"training.batch={batch}"]
-    wished.append(f"training.temperature={temperature}")
+    wished = ["training.contrastive=true", "training.epochs=124", f"training.batch_size={batch}"]
+    wished.append(f"training.contrastive_temperature={temperature}")
     run = warmstart.fit(**asked, strategy="full", lr=1e-3, settings=wished, out=tmp_path / "run")
-    assert run.plan.training.pairs.value is True
-    assert run.plan.training.temperature.value == temperature
+    assert run.plan.training.contrastive.value is True
+    assert run.plan.training.contrastive_temperature.value == temperature
     rows = json.loads((run.path / "weights_ledger.json").read_text("utf-8"))["rows"]
     assert {row["block"] for row in rows if row["fate"] == "trained"} == FATES["full"][0]
     again = warmstart.fit(**asked, plan=run.path / "plan.toml", out=tmp_path / "again")

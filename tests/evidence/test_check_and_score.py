@@ -398,7 +398,7 @@ def test_values_that_are_none_are_refused(wrong, message):
     ("wrong", "message"),
     [
         ({"strategy": "best"}, "--strategy best: best is not a word of it"),
-        ({"settings": ("training.passes",)}, "--set training.passes: it needs a path and a value"),
+        ({"settings": ("training.epochs",)}, "--set training.epochs: it needs a path and a value"),
     ],
 )
 def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):

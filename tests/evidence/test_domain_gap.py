@@ -12,7 +12,7 @@ from warmstart.evidence.domain_gap import distance, divergences, mean_divergence
 
 @dataclass(frozen=True)
 class Layer:
-    part: int
+    block: int
     source_mean: np.ndarray
     source_var: np.ndarray
     mean: np.ndarray
@@ -25,7 +25,7 @@ def layer(rng, n=32, channels=64, shift=0.0, wider=1.0, block=1, positions=49):
     spread = rng.uniform(0.5, 2.0, size=channels)
     shape = (n, channels, positions)
     values = mean[:, None] + spread[:, None] * (shift + np.sqrt(wider) * rng.normal(size=shape))
-    return Layer(part, mean, spread**2, values.mean(axis=2), (values**2).mean(axis=2))
+    return Layer(block, mean, spread**2, values.mean(axis=2), (values**2).mean(axis=2))
 
 
 def test_a_channel_diverges_as_normal_distributions_do():

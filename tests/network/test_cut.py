@@ -97,7 +97,7 @@ def test_a_prefix_rests_and_shares_the_networks_modules(name):
 
 @pytest.mark.parametrize("cut", [-1, 0, 10, 99])
 def test_a_cut_that_the_network_does_not_have_is_refused(cut):
-    with pytest.raises(PlanError, match=rf"training.cut {cut}; the network has parts 1 to 9"):
+    with pytest.raises(PlanError, match=rf"training.split_at {cut}; the network has parts 1 to 9"):
         FrozenPrefix(cut_once("resnet18")[1], cut, ())
 
 

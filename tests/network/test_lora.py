@@ -249,7 +249,7 @@ def test_base_tensors_have_their_names_and_stand_once():
 
 
 def test_what_a_plan_gets_wrong(resnet):
-    with pytest.raises(PlanError, match=r"training.rank 0: low-rank updates have a rank of 1"):
+    with pytest.raises(PlanError, match=r"training.lora_rank 0: low-rank updates have a rank of 1"):
         inject(resnet, ["layer4.1"], 0, _rng())
     with pytest.raises(PlanError, match=r"has no part 'layer9'; it has conv1, layer1.0"):
         inject(resnet, ["layer9"], 1, _rng())

@@ -48,7 +48,7 @@ def test_frozen_parts_and_only_they_have_no_rate(count, extra):
     found = blocks(strategy, network(), spread)
     for block in found:
         is_still = block.action.value == "frozen" or strategy == HEAD
-        assert (block.rate is None) == is_still
+        assert (block.lr is None) == is_still
 
 
 def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
@@ -94,7 +94,7 @@ def test_parts_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy)
     assert (block.action.value, block.action.source) == ("fresh", "rule")
     assert "did not carry over" in block.action.because
     times = 1 if strategy == "scratch" else 3
-    assert block.rate.value == pytest.approx(times * plan.training.rate.value)
+    assert block.lr.value == pytest.approx(times * plan.training.lr.value)
 
 
 def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
@@ -130,7 +130,7 @@ def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy,
     assert (block.action.value, block.action.source) == (action, source)
     raised = strategy in ("last:1", "last:3+lora", "add")
     assert block.action.because.startswith("holds weights that did not carry over: ") == raised
-    assert block.rate is not None
+    assert block.lr is not None
 
 
 def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_down_to_it():

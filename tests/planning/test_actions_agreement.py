@@ -62,7 +62,7 @@ def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy
         ("full", ("block.1.action=frozen",), "last:3"),
         ("last:1+add", ("block.4.action=frozen",), "head+add"),
         ("last:1+lora", ("block.4.action=tuned",), "last:1"),
-        ("last:1", ("block.4.action=low-rank", "training.rank=4"), "last:1+lora"),
+        ("last:1", ("block.4.action=low-rank", "training.lora_rank=4"), "last:1+lora"),
         ("full+gradual", ("block.1.action=frozen",), "last:3+gradual"),
         ("full", tuple(f"block.{n}.action=fresh" for n in range(1, 5)), "scratch"),
     ],

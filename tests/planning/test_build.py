@@ -79,7 +79,7 @@ def test_no_facts_give_an_unsound_plan(
         smallest_class=1,
         holdout=n // 3 if holdout else 0,
     )
-    recipe = optimizer and Recipe(optimizer=optimizer, rate=0.1, batch=256, schedule="cosine")
+    recipe = optimizer and Recipe(optimizer=optimizer, lr=0.1, batch_size=256, schedule="cosine")
     facts = network_facts([f"p{i}" for i in range(length)], family=family, recipe=recipe)
     plan = plan_for(strategy, data, facts, budget=budget)
     check_plan(plan, facts.record)
@@ -94,7 +94,7 @@ def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
     assert not plan.is_trained
     for field in fields(TrainingPlan):
         assert (getattr(plan.training, field.name) is None) == (field.name not in CLOSED)
-    assert plan.training.batch.value == 32
+    assert plan.training.batch_size.value == 32
     assert {p.action.because for p in plan.blocks[:-1]} == {"only the output is learnt"}
 
 
@@ -103,7 +103,7 @@ def test_what_the_user_sets_wins_and_the_rule_is_told():
         "last:2", seed=7, base="timm:resnet18", arch="timm:x", lr=0.002, given={"base", "seed"}
     )
     found = {name: getattr(made, name) for name in ("base", "strategy", "arch")}
-    found |= {"seed": made.training.seed, "rate": made.training.rate}
+    found |= {"seed": made.training.seed, "rate": made.training.lr}
     assert {(name, c.value, c.source, c.rule) for name, c in found.items()} == {
         ("base", "timm:resnet18", "user", "lite0"),
         ("strategy", "last:2", "user", "head"),
@@ -112,7 +112,7 @@ def test_what_the_user_sets_wins_and_the_rule_is_told():
         ("rate", 0.002, "user", 0.001),
     }
     assert rates(made) == {"blocks.1": 0.0015, "top": 0.002, "output": 0.002}
-    assert all(p.rate.source == "rule" for p in made.blocks if p.rate)
+    assert all(p.lr.source == "rule" for p in made.blocks if p.lr)
     assert "0.002 x 0.75^1" in made.blocks[2].rate.because
 
 
@@ -180,15 +180,15 @@ def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average
 
 
 def test_what_is_on_record_of_the_start_sets_optimizer_rate_and_decay():
-    recipe = Recipe(optimizer="SGD", rate=0.01, batch=256, schedule="cosine")
+    recipe = Recipe(optimizer="SGD", lr=0.01, batch_size=256, schedule="cosine")
     training = plan_for("full", network=network_facts(recipe=recipe)).training
-    assert (training.optimizer.value, training.rate.value) == ("sgd", 0.001)
+    assert (training.optimizer.value, training.lr.value) == ("sgd", 0.001)
     assert training.weight_decay.value == 0.0001
 
 
 def test_an_mlp_sees_whole_pictures_and_a_long_network_decays_mildly():
     mlp = plan_for("full", network=network_facts(family="mlp"))
-    assert (mlp.training.crop.value, mlp.training.rate.value) == (1.0, 0.001)
+    assert (mlp.training.crop.value, mlp.training.lr.value) == (1.0, 0.001)
     long = plan_for("full", network=network_facts([str(n) for n in range(24)]))
     assert long.training.layer_decay.value == 0.866
     assert "24" in long.training.layer_decay.because

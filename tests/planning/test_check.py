@@ -80,25 +80,25 @@ BAD = {
     ),
     "a body part added": (with_block(FULL, 3, action=said("added")), "has part top added; lite0"),
     "a rate of 0": (
-        with_block(FULL, 1, rate=said(0.0)),
+        with_block(FULL, 1, lr=said(0.0)),
         "the plan has rate 0.0 for part blocks.0; it is a number above 0.",
     ),
-    "a rate below 0": (with_block(FULL, 4, rate=said(-1e-3)), "has rate -0.001 for part output"),
-    "an endless rate": (with_block(FULL, 1, rate=said(float("inf"))), "has rate inf for part"),
-    "a rate that is none": (with_block(FULL, 1, rate=said(float("nan"))), "has rate nan for part"),
-    "a rate in words": (with_block(FULL, 1, rate=said("fast")), "has rate 'fast' for part"),
+    "a rate below 0": (with_block(FULL, 4, lr=said(-1e-3)), "has rate -0.001 for part output"),
+    "an endless rate": (with_block(FULL, 1, lr=said(float("inf"))), "has rate inf for part"),
+    "a rate that is none": (with_block(FULL, 1, lr=said(float("nan"))), "has rate nan for part"),
+    "a rate in words": (with_block(FULL, 1, lr=said("fast")), "has rate 'fast' for part"),
     "a rate of a frozen part": (
         with_block(FULL, 0, action=said("frozen")),
         "has a rate for part stem, which is frozen; take the rate away, or --set block.stem.action",
     ),
     "a tuned part without a rate": (
-        with_block(FULL, 0, rate=None),
+        with_block(FULL, 0, lr=None),
         "has part stem tuned and gives it no rate; add --set block.stem.lr=0.001.",
     ),
-    "an output without a rate": (with_block(FULL, 4, rate=None), "has part output replaced and"),
+    "an output without a rate": (with_block(FULL, 4, lr=None), "has part output replaced and"),
     "low-rank without a rank": (
-        replace(LORA, training=replace(LORA.training, rank=None)),
-        "has low-rank parts and lacks training.rank; add --set training.rank=8.",
+        replace(LORA, training=replace(LORA.training, lora_rank=None)),
+        "has low-rank parts and lacks training.lora_rank; add --set training.lora_rank=8.",
     ),
     "layers added under another name": (
         with_block(plan_for("add"), 4, name="X"),
@@ -116,16 +116,16 @@ BAD = {
         replace(FULL, strategy=said("auto+add")),
         r"'auto\+add', which settles nothing; name a",
     ),
-    "no passes": (training(passes=None), "trains layers and lacks training.passes; make a new"),
+    "no passes": (training(epochs=None), "trains layers and lacks training.epochs; make a new"),
     "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
     "not a step": (
-        training(passes=4),
-        "training.passes 4 and training.batch 16: that is not one step; set",
+        training(epochs=4),
+        "training.epochs 4 and training.batch_size 16: that is not one step; set",
     ),
-    "a batch of 0": (training(batch=0), "has training.batch 0; it is a whole number, 1 or more."),
-    "a batch in parts": (training(batch=8.5), "has training.batch 8.5; it is a whole number"),
-    "a long warm-up": (training(warm_up=1.5), "training.warm_up 1.5; it is a number from 0 to 1."),
-    "a warm-up below 0": (training(warm_up=-0.1), "training.warm_up -0.1; it is a number from 0"),
+    "a batch of 0": (training(batch_size=0), "has training.batch_size 0; it is a whole number, 1 or more."),
+    "a batch in parts": (training(batch_size=8.5), "has training.batch_size 8.5; it is a whole number"),
+    "a long warm-up": (training(warmup=1.5), "training.warmup 1.5; it is a number from 0 to 1."),
+    "a warm-up below 0": (training(warmup=-0.1), "training.warmup -0.1; it is a number from 0"),
     "no crop": (training(crop=0.0), "training.crop 0.0; it is a number above 0, at most 1."),
     "a wide crop": (training(crop=1.01), "training.crop 1.01; it is a number above 0, at most 1"),
     "no folds": (training(folds=0), "training.folds 0; it is a whole number, 1 or more."),
@@ -134,8 +134,8 @@ BAD = {
     "an optimizer not ours": (training(optimizer="adam"), "'adam'; it is adamw or sgd."),
     "weights that grow": (training(weight_decay=-1.0), "training.weight_decay -1.0; it is a num"),
     "a flip of 1": (training(flip=1), "training.flip 1; it is true or false."),
-    "a rank of 0": (training(rank=0), "training.rank 0; it is a whole number from 1 to 256."),
-    "a rate of true": (training(rate=True), "training.rate True; it is a number above 0."),
+    "a rank of 0": (training(lora_rank=0), "training.lora_rank 0; it is a whole number from 1 to 256."),
+    "a rate of true": (training(lr=True), "training.lr True; it is a number above 0."),
     "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
     "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
     "many channels": (inputs(channels=14), "input.channels 14; it is a whole number from 1 to 13"),
@@ -152,7 +152,7 @@ BAD = {
     "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
     "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
     "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
-    "a rank too large": (training(rank=257), "training.rank 257; it is a whole number from 1 to"),
+    "a rank too large": (training(lora_rank=257), "training.lora_rank 257; it is a whole number from 1 to"),
     "endless shuffles": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
     "scratch over a start": (
         with_block(plan_for("scratch"), 1, action=said("tuned")),
@@ -177,7 +177,7 @@ BAD = {
         "it away, or add --strategy last:1.",
     ),
     "an output that moves alone": (
-        with_block(HEAD, 4, rate=said(0.1)),
+        with_block(HEAD, 4, lr=said(0.1)),
         "has a rate for part output, and nothing is trained step by step: every part is frozen;",
     ),
     "gradual with one layer": (
@@ -204,10 +204,10 @@ def test_a_bad_plan_is_named_with_its_cure(plan, says):
         ["block.top.action=frozen"],
         ["block.stem.action=fresh", "block.1.lr=1"],
         ["block.blocks.0.action=frozen", "block.stem.action=fresh"],
-        ["block.2.action=low-rank", "training.rank=4"],
-        ["training.warm_up=0", "training.crop=1", "training.weight_decay=0"],
+        ["block.2.action=low-rank", "training.lora_rank=4"],
+        ["training.warmup=0", "training.crop=1", "training.weight_decay=0"],
         ["input.channels=13", "input.rgb=12,0,5", "input.size=16"],
-        ["training.warm_up=1"],
+        ["training.warmup=1"],
     ],
 )
 def test_parts_may_have_any_actions_in_any_order(settings):
@@ -226,11 +226,11 @@ WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
 @pytest.mark.parametrize(
     "path",
     [
-        "training.batch",
+        "training.batch_size",
         "training.seed",
-        "training.passes",
+        "training.epochs",
         "training.folds",
-        "training.rank",
+        "training.lora_rank",
         "head.outer_folds",
         "head.permutations",
         "input.size",
@@ -262,7 +262,7 @@ def test_choices_outside_the_sections_have_a_type_too(name, value, says):
 @pytest.mark.parametrize("value", [True, "x", (1, 2), 0])
 def test_a_rate_that_is_no_number_is_refused_before_anything_is_read(value):
     assert "for part stem; it is a number above 0" in refusal(
-        check_values, with_block(FULL, 0, rate=said(value))
+        check_values, with_block(FULL, 0, lr=said(value))
     )
 
 
@@ -337,13 +337,13 @@ def test_there_are_no_more_folds_than_independent_images():
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (with_block(training(pairs=True), 0, action=said("fresh")), "part .* is new"),
+        (with_block(training(contrastive=True), 0, action=said("fresh")), "part .* is new"),
         (
-            replace(training(pairs=True), strategy=said("full+gradual")),
+            replace(training(contrastive=True), strategy=said("full+gradual")),
             "gradual asks on the way what the output says",
         ),
-        (training(pairs=True, batch=2, micro_batch=2), "that is 2 of a batch of 2"),
-        (training(pairs=True, batch=16, micro_batch=1), "that is 1 of a batch of 16"),
+        (training(contrastive=True, batch_size=2, micro_batch=2), "that is 2 of a batch of 2"),
+        (training(contrastive=True, batch_size=16, micro_batch=1), "that is 1 of a batch of 16"),
     ],
     ids=["new", "gradual", "batch", "at once"],
 )
@@ -353,7 +353,7 @@ def test_pairs_want_all_of_a_batch_and_an_output_that_comes_after(plan, says):
 
 
 def test_pairs_need_classes():
-    plan, numbers = training(pairs=True), replace(FACTS, task="regress")
+    plan, numbers = training(contrastive=True), replace(FACTS, task="regress")
     check_facts(plan, FACTS, network_facts(), PROFILES)
     with pytest.raises(PlanError, match=r"training\.pairs draws examples of one class together"):
         check_facts(plan, numbers, network_facts(), PROFILES)

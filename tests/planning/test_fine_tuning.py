@@ -15,12 +15,12 @@ def test_a_spread_is_rate_decay_and_whether_all_is_new():
     for strategy, is_scratch in (("full", False), ("scratch", True)):
         training = plan_for(strategy).training
         spread = spread_of(training, parse(strategy))
-        assert spread.base == training.rate.value
+        assert spread.base == training.lr.value
         assert (spread.decay, spread.is_scratch) == (training.layer_decay.value, is_scratch)
 
 
 def test_a_plan_that_lacks_its_rate_is_refused():
-    with pytest.raises(PlanError, match=r"lacks training.rate or training.layer_decay; write a"):
+    with pytest.raises(PlanError, match=r"lacks training.lr or training.layer_decay; write a"):
         spread_of(plan_for("head").training, parse("head"))
 
 
@@ -32,15 +32,15 @@ def test_what_is_no_number_is_refused(value):
 
 def test_sounds_are_moved_and_masked_and_never_mirrored():
     sound = Sound(
-        rate=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0, range_db=30.0
+        lr=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0, range_db=30.0
     )
     prep = Preprocessing(size=(64, 64), resize=64, mean=(0.5,), std=(0.5,), sound=sound)
     training = plan_for("full", network=network_facts(preprocessing=prep)).training
     assert (training.flip.value, training.crop.value) == (False, 0.8)
-    assert (training.shift.value, training.mask.value) == (0.1, 0.2)
+    assert (training.time_shift.value, training.spec_augment.value) == (0.1, 0.2)
     bare = network_facts(preprocessing=replace(prep, sound=None))
     training = plan_for("full", network=bare).training
-    assert (training.flip.value, training.shift, training.mask) == (True, None, None)
+    assert (training.flip.value, training.time_shift, training.spec_augment) == (True, None, None)
 
 
 def test_a_number_is_not_learnt_from_mirrored_pictures():

@@ -19,7 +19,7 @@ def _record(macs=MEAN, n_blocks=18):
     )
     blocks = tuple(replace(block, name=f"p{i}") for i in range(n_blocks))
     return NetworkRecord(
-        blocks=blocks, head_parameters=0, cut="traced", neck_width=8, neck_is_average=True
+        blocks=blocks, head_parameters=0, partition="traced", neck_width=8, neck_is_average=True
     )
 
 

@@ -104,7 +104,7 @@ def looked(held, n_trainings, kept):
 @pytest.mark.parametrize(("folds", "held", "kept"), [(3, 300, 200), (1, 60, 240), (300, 300, 299)])
 def test_every_training_counts_its_steps_and_its_looks(folds, held, kept):
     """`folds` trainings that hold a part out, and one on all."""
-    made = with_training(plan("full"), folds=folds, passes=800, batch=8)
+    made = with_training(plan("full"), folds=folds, epochs=800, batch_size=8)
     steps = folds * max(round(100 * kept / 300), 1) + 100
     seen = looked(held, folds + 1, kept) / 8 / 3  # a pass forward is a third of a step
     assert steps_alone(made) == pytest.approx((steps + seen) * SPEEDS.step, abs=0.02)
@@ -113,8 +113,8 @@ def test_every_training_counts_its_steps_and_its_looks(folds, held, kept):
 def test_a_hold_out_of_the_users_own_is_the_only_one():
     facts = replace(FACTS, holdout=50)
     made, load = plan("full", facts=facts), replace(LOAD, holdout=50)
-    n_steps = -(-made.training.passes.value // made.training.batch.value)
-    seen = looked(50, 2, 250) / made.training.batch.value / 3
+    n_steps = -(-made.training.epochs.value // made.training.batch_size.value)
+    seen = looked(50, 2, 250) / made.training.batch_size.value / 3
     expected = (round(n_steps * 250 / 300) + n_steps + seen) * SPEEDS.step
     assert steps_alone(made, load) == pytest.approx(expected, abs=0.02)
 
@@ -122,8 +122,8 @@ def test_a_hold_out_of_the_users_own_is_the_only_one():
 def test_what_is_stored_is_passed_once_a_view_and_takes_room():
     """Four views and the plain image, through the frozen three quarters of the network."""
     load = replace(LOAD, tail=0.25, stored=1000)
-    stored = with_training(plan("last:1"), views=4, cut=3, store="float32")
-    live = with_training(stored, cut=0)
+    stored = with_training(plan("last:1"), augmentations=4, split_at=3, cache_dtype="float32")
+    live = with_training(stored, split_at=0)
     decoded = 300 * SPEEDS.decode / 2
     passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.view / 2)
     usual, other = (forecast(made, load, SPEEDS) for made in (stored, live))
@@ -131,9 +131,9 @@ def test_what_is_stored_is_passed_once_a_view_and_takes_room():
     assert gap == pytest.approx(passed, abs=0.02)
     assert usual.seconds["tune"] > decoded + passed
     assert usual.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 4 / 1e6, abs=0.1)
-    half = forecast(with_training(stored, store="float16"), load, SPEEDS)
+    half = forecast(with_training(stored, cache_dtype="float16"), load, SPEEDS)
     assert half.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 2 / 1e6, abs=0.1)
-    plain = with_training(stored, crop=1.0, flip=False, colour=0.0)
+    plain = with_training(stored, crop=1.0, flip=False, color_jitter=0.0)
     once = forecast(plain, load, SPEEDS)
     views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.view / 2)
     assert usual.seconds["tune"] - once.seconds["tune"] == pytest.approx(views, abs=0.02)

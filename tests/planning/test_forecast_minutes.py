@@ -26,17 +26,17 @@ plans = st.builds(
     lambda strategy, budget, own: apply_settings(plan_for(strategy, budget=budget), own),
     st.sampled_from(["last:1", "full", "full+gradual", "head+add", "scratch"]),
     st.sampled_from(["fast", "balanced", "thorough"]),
-    st.sets(st.sampled_from(["training.folds=4", "training.passes=9000", "training.batch=16"])),
+    st.sets(st.sampled_from(["training.folds=4", "training.epochs=30", "training.batch_size=16"])),
 )
 
 
 def work(plan):
     """Images passed in all trainings."""
     training = plan.training
-    return (training.folds.number + 1) * training.passes.number
+    return (training.folds.number + 1) * training.epochs.number
 
 
-@given(plan=plans, seconds=st.floats(0.01, 1e5), rate=st.floats(1e-4, 10), extra=st.floats(0, 1e3))
+@given(plan=plans, seconds=st.floats(0.01, 1e5), lr=st.floats(1e-4, 10), extra=st.floats(0, 1e3))
 def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, rate, extra):
     def forecast(other):
         return extra + rate * (work(other) if other.is_trained else 0)
@@ -46,18 +46,18 @@ def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, r
     room = MARGIN * seconds
     if forecast(plan) <= room:
         assert found == plan
-    elif plan.training.passes.source != "user":
+    elif plan.training.epochs.source != "user":
         assert not found.is_trained or forecast(found) <= room
-        if found.is_trained and found.training.passes != plan.training.passes:
-            batch = plan.training.batch.number
-            step = 2 * batch + plan.training.passes.number / 2**TRIES
-            more = found.training.passes.number + step
-            longer = replace(found.training.passes, value=more)
-            assert forecast(replace(found, training=replace(found.training, passes=longer))) > room
+        if found.is_trained and found.training.epochs != plan.training.epochs:
+            batch = plan.training.batch_size.number
+            step = 2 * batch + plan.training.epochs.number / 2**TRIES
+            more = found.training.epochs.number + step
+            longer = replace(found.training.epochs, value=more)
+            assert forecast(replace(found, training=replace(found.training, epochs=longer))) > room
         elif not found.is_trained:
             assert (
-                extra + 2 * rate * LEAST_STEPS * plan.training.batch.number > room
-                or (plan.training.passes.number <= LEAST_STEPS * plan.training.batch.number)
+                extra + 2 * rate * LEAST_STEPS * plan.training.batch_size.number > room
+                or (plan.training.epochs.number <= LEAST_STEPS * plan.training.batch_size.number)
                 or plan.training.folds.source == "user"
             )
 
@@ -66,7 +66,7 @@ def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, r
 def test_what_the_user_set_stays(plan, seconds):
     found = within(plan, seconds, work)
     if not found.is_trained:
-        assert plan.training.passes.source != "user"
+        assert plan.training.epochs.source != "user"
         return
     for name in ("folds", "passes"):
         before, after = getattr(plan.training, name), getattr(found.training, name)
@@ -109,7 +109,7 @@ def test_a_training_that_nobody_asked_for_is_not_called_given_up():
 
 
 def test_a_plan_that_is_the_users_own_is_left_as_it_is():
-    mine = apply_settings(plan_for("full"), ["training.folds=2", "training.passes=5000"])
+    mine = apply_settings(plan_for("full"), ["training.folds=2", "training.epochs=16.6667"])
     assert within(mine, 1e-9, work) == mine
     head = plan_for("head")
     assert within(head, 1e-9, lambda plan: 1.0) is head
@@ -145,14 +145,14 @@ def test_what_was_given_up_is_said(seconds, says):
 
 def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
     plan = plan_for("last:1")
-    few = replace(plan.training.views, value=1, because="each takes long", source="rule", rule=4)
-    streamed = replace(plan.training, views=few, stream=replace(few, value="float32", rule=None))
+    few = replace(plan.training.augmentations, value=1, because="each takes long", source="rule", rule=4)
+    streamed = replace(plan.training, augmentations=few, offload=replace(few, value="float32", rule=None))
     plan = replace(plan, training=streamed)
     for seconds, count in ((201, 1), (301, 2), (401, 3), (5000, 4)):
-        found = within(plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.views.number)
-        assert found.training.views.value == count
+        found = within(plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.augmentations.number)
+        assert found.training.augmentations.value == count
         if count > 1:
-            assert found.training.views.source == "measured"
-            assert found.training.views.because.startswith("as many as --minutes")
-    mine = replace(streamed, views=replace(few, source="user"))
-    assert within(replace(plan, training=mine), 5000, lambda p: 1.0).training.views == mine.views
+            assert found.training.augmentations.source == "measured"
+            assert found.training.augmentations.because.startswith("as many as --minutes")
+    mine = replace(streamed, augmentations=replace(few, source="user"))
+    assert within(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations == mine.views

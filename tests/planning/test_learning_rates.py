@@ -23,8 +23,8 @@ from warmstart.records.network import Recipe
 ACTIONS = st.lists(st.sampled_from(["frozen", "tuned", "low-rank", "fresh"]), min_size=1)
 
 
-def recipe(optimizer, rate=0.01):
-    return Recipe(optimizer=optimizer, rate=rate, batch=256, schedule="cosine")
+def recipe(optimizer, lr=0.01):
+    return Recipe(optimizer=optimizer, lr=lr, batch_size=256, schedule="cosine")
 
 
 def values(actions, base, decay, is_scratch=False):

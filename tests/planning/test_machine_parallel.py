@@ -16,11 +16,11 @@ from warmstart.records.plan import Choice
 
 
 def test_a_pipeline_takes_a_batch_in_parts():
-    plan = apply_settings(plan_for("full"), ["training.parallel=pipeline:2", "training.batch=12"])
+    plan = apply_settings(plan_for("full"), ["training.parallel=pipeline:2", "training.batch_size=12"])
     chosen = schedule(plan)
     assert (chosen.parallel, chosen.micro_batch) == ("pipeline", 2)
     assert plan.training.micro_batch.source == "rule"
-    own = ["training.parallel=pipeline:2", "training.batch=12", "training.micro_batch=3"]
+    own = ["training.parallel=pipeline:2", "training.batch_size=12", "training.micro_batch=3"]
     assert schedule(apply_settings(plan_for("full"), own)).micro_batch == 3
 
 
@@ -54,7 +54,7 @@ def test_weights_are_shared_where_they_do_not_fit_beside_their_moments():
 def test_a_network_that_is_streamed_is_not_shared():
     plan = apply_settings(plan_for("full"), ["training.parallel=fsdp"])
     stream = Choice(value="float32", because="small memory", source="rule")
-    plan = replace(plan, training=replace(plan.training, stream=stream))
+    plan = replace(plan, training=replace(plan.training, offload=stream))
     with pytest.raises(PlanError, match="which no process holds to share it; leave away --par"):
         check_plan(plan, network())
     open_plan = replace(plan, training=replace(plan.training, parallel=None))

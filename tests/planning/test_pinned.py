@@ -36,10 +36,10 @@ from warmstart.records.plan import ColumnPlan
 
 TABLE = TableInputs(columns=(ColumnRecord(name="age", kind="number"),))
 CLIP = Sound(
-    rate=16_000, seconds=1.5, window=400, hop=160, mels=64, low=20.0, high=8000.0, range_db=80.0
+    lr=16_000, seconds=1.5, window=400, hop=160, mels=64, low=20.0, high=8000.0, range_db=80.0
 )
 SOUND = replace(PREPROCESSING, mean=(0.5,), std=(0.5,), sound=CLIP)
-WAVES = WaveInputs(rate=16_000, seconds=0.5, is_scaled=True)
+WAVES = WaveInputs(lr=16_000, seconds=0.5, is_scaled=True)
 
 
 def of_bases():
@@ -86,9 +86,9 @@ def of_families():
     long = network([str(n) for n in range(24)], family="transformer")
     recipes = {
         "none": None,
-        "sgd": Recipe(optimizer="SGD", rate=0.3, batch=256, schedule="cosine"),
-        "adamw": Recipe(optimizer="adamw", rate=0.00123, batch=64, schedule="constant"),
-        "rmsprop": Recipe(optimizer="rmsprop", rate=0.1, batch=256, schedule="cosine"),
+        "sgd": Recipe(optimizer="SGD", lr=0.3, batch_size=256, schedule="cosine"),
+        "adamw": Recipe(optimizer="adamw", lr=0.00123, batch_size=64, schedule="constant"),
+        "rmsprop": Recipe(optimizer="rmsprop", lr=0.1, batch_size=256, schedule="cosine"),
     }
     made = {
         f"{family} {name}": pictures(word, family=family, recipe=recipe)
@@ -142,9 +142,9 @@ def of_texts():
         "blocks": texts(129),
         "many": texts(600),
         "thorough": texts(600, budget="thorough"),
-        "no pairs": texts(48, pairs=False, strategy="last:1"),
+        "no pairs": texts(48, contrastive=False, strategy="last:1"),
         "lr": texts(48, lr=0.002),
-        "pairs": texts(600, strategy="scratch", pairs=True, lr=1e-4),
+        "pairs": texts(600, strategy="scratch", contrastive=True, lr=1e-4),
         "low-rank": texts(48, strategy="full+lora"),
         "two": texts(48, processes=2),
         "numbers": texts(48, task="regress"),
@@ -216,7 +216,7 @@ def of_machines():
     for batch in (15, 17):
         long = replace(quick, threads=3)
         chosen = pictures("scratch", data=many(16_000), machine=long)
-        made[f"batch {batch}"] = apply_settings(chosen, [f"training.batch={batch}"])
+        made[f"batch {batch}"] = apply_settings(chosen, [f"training.batch_size={batch}"])
     return beside(pictures("last:2"), made)
 
 

@@ -49,11 +49,11 @@ def of_processes():
         name: with_parallel(pictures(word), record, n, free)
         for name, (word, n, free) in tried.items()
     }
-    sgd = Recipe(optimizer="sgd", rate=0.3, batch=256, schedule="cosine")
+    sgd = Recipe(optimizer="sgd", lr=0.3, batch_size=256, schedule="cosine")
     made["sgd"] = with_parallel(pictures("full", recipe=sgd), record, 2, 123_456_789)
     half = pictures("full", machine=Machine(device="cuda"))
     made["half"] = with_parallel(half, record, 2, 0)
-    stages = ["training.parallel=pipeline:3", "training.batch=36"]
+    stages = ["training.parallel=pipeline:3", "training.batch_size=36"]
     made["stages"] = with_parallel(apply_settings(pictures("full"), stages), record, 3, 0)
     bases = {word: pictures(word) for word in ("full", "last:3")}
     kinds = {name: "last:3" if name in ("less", "enough") else "full" for name in made}
@@ -76,33 +76,33 @@ def of_wishes():
 
 
 SETTINGS = {
-    "values": ("training.rate=0.02", "block.top.lr=0.5", "training.layer_decay=0.5"),
-    "steps": ("training.passes=1000", "training.batch=7"),
-    "views": ("training.views=2",),
-    "less": ("training.passes=500",),
-    "live": ("training.views=0",),
-    "cut": ("training.cut=1",),
+    "values": ("training.lr=0.02", "block.top.lr=0.5", "training.layer_decay=0.5"),
+    "steps": ("training.epochs=3.3333", "training.batch_size=7"),
+    "views": ("training.augmentations=2",),
+    "less": ("training.epochs=1.6667",),
+    "live": ("training.augmentations=0",),
+    "cut": ("training.split_at=1",),
     "sgd": ("training.optimizer=sgd",),
-    "own": ("training.optimizer=sgd", "training.rate=1"),
+    "own": ("training.optimizer=sgd", "training.lr=1"),
     "mild": ("training.optimizer=SGD", "training.weight_decay=0.3"),
     "blocks": ("block.1.action=tuned", "block.top.action=frozen"),
     "new": ("block.blocks.0.action=fresh",),
-    "low": ("block.top.action=low-rank", "training.rank=4"),
+    "low": ("block.top.action=low-rank", "training.lora_rank=4"),
     "raised": ("block.stem.lr=0.1", "block.stem.action=tuned", "block.output.lr=3"),
-    "micro": ("training.micro_batch=3", "training.batch=24"),
+    "micro": ("training.micro_batch=3", "training.batch_size=24"),
     "data": ("training.parallel=data",),
     "heads": ("head.candidates=last,late", "head.penalties=1, .5", "head.outer_folds=3"),
     "bands": ("input.size=64", "input.channels=5", "input.rgb=4,0,1"),
-    "many": ("training.parallel=pipeline:4", "training.batch=30"),
+    "many": ("training.parallel=pipeline:4", "training.batch_size=30"),
 }
 
 
 def of_settings():
     base = pictures("last:2")
     made = {name: apply_settings(base, some) for name, some in SETTINGS.items()}
-    made["twice"] = apply_settings(made["values"], ["training.rate=0.04", "training.passes=900"])
+    made["twice"] = apply_settings(made["values"], ["training.lr=0.04", "training.epochs=3"])
     scratch = apply_settings(pictures("scratch"), ["training.optimizer=sgd"])
-    paired = ["training.passes=1280", "training.batch=32"]
+    paired = ["training.epochs=4.2667", "training.batch_size=32"]
     settled = {
         name: with_store(plan, network_facts(preprocessing=PREPROCESSING), FACTS)
         for name, plan in (made | {"scratch": scratch}).items()
@@ -113,14 +113,14 @@ def of_settings():
 def of_overlays():
     """What was typed beside a plan's file."""
     known = network_facts(preprocessing=PREPROCESSING)
-    own = ["training.passes=7000", "block.top.lr=0.5", "training.average=0.5"]
+    own = ["training.epochs=23.3333", "block.top.lr=0.5", "training.ema_decay=0.5"]
     files = {
         "head": pictures("head", budget="fast", seed=5),
         "last:2": apply_settings(pictures("last:2", budget="thorough", seed=5), own),
         "lora": pictures("lora", budget="fast", seed=5),
         "scratch": pictures("scratch"),
     }
-    old = replace(files["last:2"].training, average=None, micro_batch=None, views=None, store=None)
+    old = replace(files["last:2"].training, ema_decay=None, micro_batch=None, augmentations=None, cache_dtype=None)
     files["old"] = replace(files["last:2"], training=old)
     quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_wish=True)
     typed = {

@@ -54,45 +54,45 @@ def head(**values):
 
 # Values at the ends of what may be, just beyond them, and of other types.
 VALUES = {
-    "training.batch": (0, 1),
+    "training.batch_size": (0, 1),
     "training.seed": (-1, 0, 2**32 - 1, 2**32),
-    "training.rate": (0.0, 1e-9, 5),
+    "training.lr": (0.0, 1e-9, 5),
     "training.layer_decay": (0, 1, 1.01),
     "training.weight_decay": (-1e-9, 0),
-    "training.passes": (0, True),
-    "training.warm_up": (-0.01, 0, 1, 1.01),
+    "training.epochs": (0, True),
+    "training.warmup": (-0.01, 0, 1, 1.01),
     "training.crop": (0, 1.0, 1.1),
     "training.folds": (0, 1),
-    "training.soup": (0, 1),
-    "training.colour": (-0.1, 0, 0.99, 1),
-    "training.shift": (-0.1, 0, 1),
-    "training.mask": (-0.1, 0, 1),
-    "training.views": (-1, 64, 65),
-    "training.cut": (-1, 0),
-    "training.average": (-0.1, 0, 1),
+    "training.model_soup": (0, 1),
+    "training.color_jitter": (-0.1, 0, 0.99, 1),
+    "training.time_shift": (-0.1, 0, 1),
+    "training.spec_augment": (-0.1, 0, 1),
+    "training.augmentations": (-1, 64, 65),
+    "training.split_at": (-1, 0),
+    "training.ema_decay": (-0.1, 0, 1),
     "training.l2_sp": (-1, 0),
     "training.micro_batch": (0, 1),
-    "training.temperature": (-0.1, 0, 10, 10.1),
+    "training.contrastive_temperature": (-0.1, 0, 10, 10.1),
     "training.workers": (-1, 0, 64, 65),
-    "training.rank": (0, 1, 256, 257),
+    "training.lora_rank": (0, 1, 256, 257),
     "training.optimizer": ("adam", "sgd"),
-    "training.store": ("int8", "float16"),
-    "training.stream": ("int8", "float32"),
+    "training.cache_dtype": ("int8", "float16"),
+    "training.offload": ("int8", "float32"),
     "training.parallel": ("pipeline", "pipeline:2"),
     "training.device": ("tpu", "mps"),
     "training.precision": ("int8", "bfloat16"),
     "training.flip": (0, True),
-    "training.pairs": (1, False),
-    "training.recompute": ("no", False),
+    "training.contrastive": (1, False),
+    "training.gradient_checkpointing": ("no", False),
     "training.compile": (1, True),
     "head.outer_folds": (0, 1),
     "head.permutations": (0, 1, 100_000, 100_001),
     "input.size": (0, 15, 16),
     "input.channels": (0, 1, 13, 14),
-    "input.rate": (1999, 2000, 48_000, 48_001),
+    "input.sample_rate": (1999, 2000, 48_000, 48_001),
     "input.seconds": (0.04, 0.05, 60, 60.1),
-    "input.mels": (7, 8, 512, 513),
-    "input.range_db": (4.9, 5, 200, 201),
+    "input.n_mels": (7, 8, 512, 513),
+    "input.top_db": (4.9, 5, 200, 201),
 }
 
 
@@ -126,9 +126,9 @@ def of_lists():
         )
     ]
     some += [with_block(FULL, 1, action=said(a)) for a in ("thawed", 3)]
-    some += [with_block(FULL, 1, rate=said(r)) for r in (0.0, -1, "x", 1e-9)]
-    kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch")
-    return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.rate")
+    some += [with_block(FULL, 1, lr=said(r)) for r in (0.0, -1, "x", 1e-9)]
+    kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch_size")
+    return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.lr")
 
 
 def of_parts():
@@ -148,8 +148,8 @@ def of_parts():
         "added twice": replace(added, blocks=(*added.blocks[:5], again, added.blocks[5])),
         "replaced": with_block(FULL, 1, action=said("replaced")),
         "added body": with_block(FULL, 0, action=said("added")),
-        "no rate": with_block(FULL, 0, rate=None),
-        "no output rate": with_block(FULL, 4, rate=None),
+        "no rate": with_block(FULL, 0, lr=None),
+        "no output rate": with_block(FULL, 4, lr=None),
         "frozen rate": with_block(FULL, 3, action=said("frozen")),
     }
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
@@ -159,21 +159,21 @@ def of_training():
     lora, added = pictures("full+lora"), pictures("add")
     stream = {"stream": "float32"}
     some = {
-        "no rank": training(lora, rank=None),
-        "rank alone": training(LAST, rank=4),
-        "cut": training(LAST, cut=3),
-        "less": training(LAST, cut=1),
-        "new": training(cut=0),
-        "views": training(LAST, views=0),
-        "a step": training(LAST, passes=16, batch=16),
-        "no step": training(LAST, passes=15, batch=16),
-        "soup": training(LAST, soup=2),
-        "one soup": training(added, soup=1),
-        "new soup": training(added, soup=3),
-        "low soup": training(lora, soup=3),
-        "paired soup": training(LAST, soup=3, pairs=True),
-        "gradual soup": training(pictures("gradual"), soup=3),
-        "scratch soup": training(pictures("scratch"), soup=2),
+        "no rank": training(lora, lora_rank=None),
+        "rank alone": training(LAST, lora_rank=4),
+        "cut": training(LAST, split_at=3),
+        "less": training(LAST, split_at=1),
+        "new": training(split_at=0),
+        "views": training(LAST, augmentations=0),
+        "a step": training(LAST, epochs=16, batch_size=16),
+        "no step": training(LAST, epochs=15, batch_size=16),
+        "soup": training(LAST, model_soup=2),
+        "one soup": training(added, model_soup=1),
+        "new soup": training(added, model_soup=3),
+        "low soup": training(lora, model_soup=3),
+        "paired soup": training(LAST, model_soup=3, contrastive=True),
+        "gradual soup": training(pictures("gradual"), model_soup=3),
+        "scratch soup": training(pictures("scratch"), model_soup=2),
         "fsdp": training(parallel="fsdp", **stream),
         "data": training(parallel="data", **stream),
         "pipeline": training(parallel="pipeline:2", **stream),
@@ -183,7 +183,7 @@ def of_training():
     lacking += " cut store average l2_sp micro_batch recompute device precision workers compile"
     some |= {f"lacks {name}": training(**{name: None}) for name in lacking.split()}
     found = {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
-    bare = [training(passes=None), training(flip=None), training(crop="x"), training(crop=(1, 2))]
+    bare = [training(epochs=None), training(flip=None), training(crop="x"), training(crop=(1, 2))]
     return found, [refusal(schedule, plan) for plan in bare]
 
 
@@ -192,9 +192,9 @@ def of_words():
     lora, added, stream = pictures("full+lora"), pictures("add"), {"stream": "float32"}
     some = {
         "head and training": replace(HEAD, training=FULL.training),
-        "head and rate": with_block(HEAD, 4, rate=said(0.1)),
+        "head and rate": with_block(HEAD, 4, lr=said(0.1)),
         "head and stream": training(HEAD, **stream),
-        "head and views": training(HEAD, views=4),
+        "head and views": training(HEAD, augmentations=4),
         "scratch": with_block(pictures("scratch"), 1, action=said("tuned")),
         "low gradual": replace(lora, strategy=said("full+gradual")),
         "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
@@ -220,18 +220,18 @@ def of_facts():
     some, fresh = frozenset({"stem"}), {"fresh": frozenset({"top"})}
     known, random = network_facts(), network_facts(touched=some, bare=some, **fresh)
     two, numbers = replace(FACTS, n=2, n_groups=2), replace(FACTS, task="regress")
-    paired = training(pairs=True, batch=16, micro_batch=16)
+    paired = training(contrastive=True, batch_size=16, micro_batch=16)
     new = with_block(paired, 1, action=said("fresh"))
     tried = {
         "numbers": (paired, numbers, known),
         "new": (new, FACTS, known),
         "gradual": (replace(paired, strategy=said("full+gradual")), FACTS, known),
-        "two": (training(pairs=True, batch=2, micro_batch=2), FACTS, known),
-        "three": (training(pairs=True, batch=3, micro_batch=3), FACTS, known),
-        "less": (training(pairs=True, batch=16, micro_batch=15), FACTS, known),
-        "all": (training(pairs=True, batch=16, micro_batch=None), FACTS, known),
+        "two": (training(contrastive=True, batch_size=2, micro_batch=2), FACTS, known),
+        "three": (training(contrastive=True, batch_size=3, micro_batch=3), FACTS, known),
+        "less": (training(contrastive=True, batch_size=16, micro_batch=15), FACTS, known),
+        "all": (training(contrastive=True, batch_size=16, micro_batch=None), FACTS, known),
         "a pair": (paired, two, known),
-        "unpaired": (training(pairs=False), numbers, known),
+        "unpaired": (training(contrastive=False), numbers, known),
         "frozen": (LAST, FACTS, random),
         "tuned": (FULL, FACTS, random),
         "low": (pictures("full+lora"), FACTS, random),
@@ -269,19 +269,19 @@ def of_heads_and_folds():
 # ---- --set, files, wishes ----------------------------------------------------------------------
 
 SETTINGS = (
-    "training.passes",
+    "training.epochs",
     "=3",
-    "training.passes=",
-    "training.passes=auto",
-    "training.passes=x",
-    "training.passes=1.5",
-    "training.passes=+8",
-    "training.passes=1e3",
-    "training.rate=1e-3",
-    "training.rate=1e999",
-    "training.rate=nan",
-    "training.rate=.5",
-    "training.rate=5.",
+    "training.epochs=",
+    "training.epochs=auto",
+    "training.epochs=x",
+    "training.epochs=1.5",
+    "training.epochs=+8",
+    "training.epochs=1e3",
+    "training.lr=1e-3",
+    "training.lr=1e999",
+    "training.lr=nan",
+    "training.lr=.5",
+    "training.lr=5.",
     "training.flip=yes",
     "training.flip=TRUE",
     "head.penalties=0.1,x",
@@ -301,7 +301,7 @@ SETTINGS = (
     "rank=3",
     "zzz=1",
     "batch=4",
-    "training.rank=4",
+    "training.lora_rank=4",
     "input.size=96",
     "part.stem=1",
     "part.top.size=1",
@@ -336,11 +336,11 @@ def of_settings():
         f"{name} {setting}": refusal(apply_settings, plan, [setting])
         for name, plan in plans.items()
         for setting in SETTINGS
-        if name == "last" or setting.startswith(("part.a", "part.5", "input", "training.rank"))
+        if name == "last" or setting.startswith(("part.a", "part.5", "input", "training.lora_rank"))
     }
     pairs = [
         ["lr=1", "lr=2"],
-        ["training.batch=4", " training.batch = 5"],
+        ["training.batch_size=4", " training.batch_size = 5"],
         ["block.3.lr=1", "block.blocks.1.lr=2"],
         ["block.added.action=tuned"],
         ["block.3.action=frozen", "block.4.action=frozen"],
@@ -357,8 +357,8 @@ def of_paths():
         for kind in kinds
         for text in texts
     }
-    early = [is_early(p) for p in ("column.x", "columns", "training.engine", "training.rate")]
-    bad = ("training.engine", "engine", "input.raet", "EMA", "seed", "head.zzz", "training.rate")
+    early = [is_early(p) for p in ("column.x", "columns", "training.engine", "training.lr")]
+    bad = ("training.engine", "engine", "input.raet", "EMA", "seed", "head.zzz", "training.lr")
     paths = [refusal(check_path, path, "1") for path in bad]
     return found, early, paths, parse_settings(["a=b=c", " d = e "])
 
@@ -371,8 +371,8 @@ def of_files():
         "a word": text.replace("format = 1", 'format = "1"'),
         "no format": text.replace("format = 1\n", ""),
         "truth": text.replace("= 1\n", "= true\n", 1),
-        "unknown": text.replace("[training.batch]", "[training.bach]"),
-        "odd": text.replace("[training.batch]", "[training.zzzzzz]"),
+        "unknown": text.replace("[training.batch_size]", "[training.bach]"),
+        "odd": text.replace("[training.batch_size]", "[training.zzzzzz]"),
         "no value": text.replace(first, ""),
         "list": text.replace(first, "value = [1, [2]]"),
         "date": text.replace(first, "value = 2020-01-01"),

@@ -75,10 +75,10 @@ def of_forecasts():
     plans = {word: pictures(word) for word in ("head", "last:1", "full", "scratch", "head+add")}
     plans["thorough"] = pictures("last:2", budget="thorough")
     plans["fast"] = pictures("last:2", budget="fast")
-    plain = ["training.flip=false", "training.crop=1", "training.colour=0"]
+    plain = ["training.flip=false", "training.crop=1", "training.color_jitter=0"]
     plans["plain"] = apply_settings(pictures("last:1"), plain)
-    plans["half"] = apply_settings(pictures("last:1"), ["training.store=float16"])
-    plans["one"] = apply_settings(pictures("full"), ["training.folds=1", "training.batch=7"])
+    plans["half"] = apply_settings(pictures("last:1"), ["training.cache_dtype=float16"])
+    plans["one"] = apply_settings(pictures("full"), ["training.folds=1", "training.batch_size=7"])
     engine = replace(plans["last:1"].training, engine=said("traced"))
     plans["traced"] = replace(plans["last:1"], training=engine)
     for varied in ("crop", "flip", "colour", "shift", "mask"):
@@ -107,8 +107,8 @@ def work(plan):
     training = plan.training
     if not plan.is_trained:
         return 1.0
-    soup = training.soup.number if training.soup else 1
-    return 1.0 + (training.folds.number + soup) * training.passes.number / 1000
+    soup = training.model_soup.number if training.model_soup else 1
+    return 1.0 + (training.folds.number + soup) * training.epochs.number / 1000
 
 
 def shown(plan):
@@ -123,10 +123,10 @@ def of_minutes():
         "thorough": pictures("last:2", budget="thorough"),
         "fast": pictures("full", budget="fast"),
         "ruled": pictures(verdict="deeper"),
-        "own": apply_settings(pictures("last:1"), ["training.passes=5000"]),
+        "own": apply_settings(pictures("last:1"), ["training.epochs=16.6667"]),
         "mine": apply_settings(pictures("last:1"), ["training.folds=4"]),
-        "least": apply_settings(pictures("last:1"), ["training.batch=75"]),
-        "small": apply_settings(pictures("last:1"), ["training.batch=74"]),
+        "least": apply_settings(pictures("last:1"), ["training.batch_size=75"]),
+        "small": apply_settings(pictures("last:1"), ["training.batch_size=74"]),
         "add": pictures("add"),
         "head": pictures("head"),
         "pairs": texts(600),
@@ -151,12 +151,12 @@ def of_minutes():
 
 def of_views_and_hurry():
     plan = pictures("last:1")
-    views = replace(plan.training.views, value=1, rule=4)
-    stream = replace(plan.training, views=views, stream=said("float32"))
+    views = replace(plan.training.augmentations, value=1, rule=4)
+    stream = replace(plan.training, augmentations=views, offload=said("float32"))
     plan, found = replace(plan, training=stream), []
     for seconds in (100, 250, 350, 450, 1000):
-        fitted = planning_forecast.within(plan, seconds, lambda p: 90 * p.training.views.number)
-        chosen = fitted.training.views
+        fitted = planning_forecast.within(plan, seconds, lambda p: 90 * p.training.augmentations.number)
+        chosen = fitted.training.augmentations
         found.append((chosen.value, chosen.because, chosen.source, chosen.rule))
     blocks = [replace(block, macs=10**9) for block in network().blocks]
     heavy = replace(network(), blocks=tuple(blocks))
@@ -174,7 +174,7 @@ def of_rates():
     recipes = [
         None,
         *(
-            Recipe(optimizer=o, rate=r, batch=1, schedule="")
+            Recipe(optimizer=o, lr=r, batch_size=1, schedule="")
             for o, r in (
                 ("sgd", 0.1234),
                 ("AdamW", 0.005),
@@ -245,14 +245,14 @@ def of_schedules():
     plans["own"] = apply_settings(
         pictures("last:2", budget="thorough"),
         [
-            "training.batch=7",
+            "training.batch_size=7",
             "training.micro_batch=9",
-            "training.passes=100",
-            "training.recompute=true",
+            "training.epochs=0.3333",
+            "training.gradient_checkpointing=true",
             "training.parallel=pipeline:2",
             "training.compile=true",
-            "training.shift=0.25",
-            "training.mask=0.125",
+            "training.time_shift=0.25",
+            "training.spec_augment=0.125",
             "training.workers=3",
         ],
     )
@@ -264,12 +264,12 @@ def of_schedules():
     every = {f"{p.name}": "tuned" for p in record.blocks}
     stages = {name: schedule.stage_actions(one, every) for name, one in found.items()}
     shared = [
-        schedule.of_rows(replace(found[name], batch=batch, micro_batch=micro), held, n)
+        schedule.of_rows(replace(found[name], batch_size=batch, micro_batch=micro), held, n)
         for name in ("last:2", "texts")
         for held, n in ((100, 600), (1, 600), (599, 600), (20, 48))
         for batch, micro in ((64, 64), (48, 0), (48, 8))
     ]
-    alone = schedule.of_rows(replace(found["texts"], average=0.0), 100, 600)
+    alone = schedule.of_rows(replace(found["texts"], ema_decay=0.0), 100, 600)
     told_of = [(s.n_steps, s.batch, s.micro_batch, s.average) for s in (*shared, alone)]
     short = [schedule.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
     return found, stages, told_of, short, [f.is_varied for f in found.values()]
@@ -285,7 +285,7 @@ def of_what_was_followed():
     return [
         (
             [
-                (p.name, p.action.value, p.action.because, p.rate and p.rate.value)
+                (p.name, p.action.value, p.action.because, p.lr and p.lr.value)
                 for p in one.blocks
             ],
             one.strategy.value,
@@ -348,8 +348,8 @@ def of_storing():
     for room in (0, 1_500_000_000, 10**10):
         for n in (300, 600, 2000):
             facts, plan = replace(FACTS, n=n), pictures("last:2")
-            training = replace(plan.training, cut=None, store=None, stream=said("float32"))
-            for one in (replace(training, stream=None), training):
+            training = replace(plan.training, split_at=None, cache_dtype=None, offload=said("float32"))
+            for one in (replace(training, offload=None), training):
                 kept = cached_activations.with_store(
                     replace(plan, training=one), replace(known, room=room), facts
                 ).training

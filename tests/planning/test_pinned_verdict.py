@@ -231,7 +231,7 @@ def of_agreement():
         "up": ["block.2.action=tuned"],
         "down": ["block.4.action=frozen"],
         "new": ["block.3.action=fresh"],
-        "low": ["block.4.action=low-rank", "training.rank=2"],
+        "low": ["block.4.action=low-rank", "training.lora_rank=2"],
         "gap": ["block.1.action=tuned", "block.2.action=frozen"],
         "all": [f"block.{n}.action=fresh" for n in range(1, 5)],
     }
@@ -260,7 +260,7 @@ def of_wording():
     words = ("head", "last:1", "last:2", "full", "full+lora", "last:2+add", "scratch", "add")
     made = {word: pictures(word) for word in words}
     made["mixed"] = apply_settings(made["full"], ["block.2.action=frozen", "block.3.action=fresh"])
-    made["twice"] = with_block(made["add"], 3, action=said("added"), rate=said(0.01))
+    made["twice"] = with_block(made["add"], 3, action=said("added"), lr=said(0.01))
     made["own"] = apply_settings(pictures(lr=0.5, verdict="deeper"), ["block.top.lr=0.25"])
     made["heads"] = apply_settings(made["last:2"], ["head.penalties=1,.25", "input.size=64"])
     made["acts"] = apply_settings(

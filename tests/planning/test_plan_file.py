@@ -34,7 +34,7 @@ plans = st.builds(
     arch=maybe,
     partial=maybe,
     format=st.just(1),
-    blocks=st.lists(st.builds(BlockPlan, name=texts, action=choices, rate=maybe), max_size=4).map(
+    blocks=st.lists(st.builds(BlockPlan, name=texts, action=choices, lr=maybe), max_size=4).map(
         tuple
     ),
     head=st.builds(
@@ -43,12 +43,12 @@ plans = st.builds(
     training=st.builds(
         TrainingPlan,
         engine=choices,
-        batch=choices,
+        batch_size=choices,
         seed=choices,
-        rate=maybe,
-        passes=maybe,
+        lr=maybe,
+        epochs=maybe,
         flip=maybe,
-        rank=maybe,
+        lora_rank=maybe,
     ),
     input=st.none() | st.builds(InputPlan, size=choices, channels=choices, rgb=maybe),
 )
@@ -67,7 +67,7 @@ def test_any_plan_reads_back_as_it_was_written(plan):
 def test_small_numbers_and_far_letters_survive():
     plan = plan_for("last:2", lr=1e-05, base="gewöhnlich/模型.pt", given={"base"})
     assert same(read_plan(write_plan(plan)), plan)
-    assert plan.training.rate.value == 1e-05
+    assert plan.training.lr.value == 1e-05
 
 
 @given(text=st.text(max_size=200) | st.text("[]part={}\n\"'.#0123e-+_format", max_size=80))
@@ -141,7 +141,7 @@ BAD = {
     "a format in words": ('format = "one"', "format is 'one'; this version reads format 1"),
     "a format of true": ("format = true", "format is True; this version reads format 1"),
     "an unknown key": (
-        edited("[training.passes]", "[training.pases]"),
+        edited("[training.epochs]", "[training.pases]"),
         r"^plan.toml: unknown key 'pases' in \[training\]; did you mean passes\?$",
     ),
     "an unknown table": (

@@ -45,7 +45,7 @@ FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
     "last:2": apply_settings(
-        plan_for("last:2", budget="fast", seed=5), ["training.passes=7000", "block.top.lr=0.5"]
+        plan_for("last:2", budget="fast", seed=5), ["training.epochs=23.3333", "block.top.lr=0.5"]
     ),
     "lora": plan_for("lora", budget="fast", seed=5),
     "scratch": plan_for("scratch", budget="fast", seed=5),
@@ -87,30 +87,6 @@ def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, 
         assert (plan.strategy, actions(plan)) == (file.strategy, actions(file))
 
 
-def older(plan):
-    """The plan as the version before stored activations wrote it."""
-    return replace(plan, training=replace(plan.training, **dict.fromkeys(LATER)))
-
-
-@pytest.mark.parametrize("strategy", ["last:2", "full", "scratch", "lora", "add", "full+gradual"])
-@pytest.mark.parametrize("batch", [8, 64])
-def test_a_file_of_the_version_before_is_completed_by_the_rule(strategy, batch):
-    settings = [f"training.batch={batch}", "training.passes=3000"]
-    new = apply_settings(plan_for(strategy, seed=5), settings)
-    old = older(new)
-    plan = laid(read_plan(write_plan(old)), wish())
-    check_plan(plan, network())
-    assert plan.blocks == old.blocks
-    assert plan.training == new.training
-    kept = [field.name for field in fields(old.training) if field.name not in LATER]
-    assert all(getattr(plan.training, name) == getattr(old.training, name) for name in kept)
-
-
-def test_a_plan_of_the_version_before_that_trains_nothing_needs_nothing():
-    assert older(FILES["head"]) == FILES["head"]
-    assert laid(FILES["head"], wish()).training.cut is None
-
-
 def test_a_typed_device_brings_what_follows_from_it():
     gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_wish=True)
     file = plan_for("last:2", seed=5, machine=gpu)
@@ -130,11 +106,11 @@ def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
     plan = laid(file, wish("full"))
     fresh = plan_for("full")
     assert (plan.blocks, plan.strategy) == (fresh.blocks, fresh.strategy)
-    assert plan.training.passes == file.training.passes
+    assert plan.training.epochs == file.training.epochs
     assert plan.head == file.head
     low = laid(file, wish("full+lora"))
-    assert low.training.rank.value == 8
-    assert laid(FILES["lora"], wish("full")).training.rank is None
+    assert low.training.lora_rank.value == 8
+    assert laid(FILES["lora"], wish("full")).training.lora_rank is None
 
 
 def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
@@ -144,26 +120,26 @@ def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
     for name in ("folds", "soup", "passes", "average"):
         assert getattr(found, name) == getattr(expected, name)
     assert found.soup.value == 3
-    once = replace(expected, soup=None, passes=replace(expected.passes, value=6000))
+    once = replace(expected, model_soup=None, epochs=replace(expected.passes, value=6000))
     older = replace(plan_for("last:2"), training=once)  # of the version that passed twenty times
-    assert laid(older, thorough).training.passes == expected.passes
-    mine = apply_settings(plan_for("last:2"), ["training.passes=700"])
-    assert laid(mine, thorough).training.passes.value == 700
-    assert laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.soup is None
+    assert laid(older, thorough).training.epochs == expected.passes
+    mine = apply_settings(plan_for("last:2"), ["training.epochs=2.3333"])
+    assert laid(mine, thorough).training.epochs.value == 700
+    assert laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.model_soup is None
 
 
 @pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])
 def test_what_no_mean_is_taken_of_stays_one_training(strategy):
     plan = laid(plan_for(strategy), wish(budget="thorough", given={"budget"}))
-    assert plan.training.soup is None
-    assert plan.training.passes == plan_for(strategy).training.passes
+    assert plan.training.model_soup is None
+    assert plan.training.epochs == plan_for(strategy).training.epochs
     check_plan(plan, network())
 
 
 def test_a_typed_strategy_keeps_the_mean_where_one_can_be_taken():
     file = plan_for("last:2", budget="thorough")
-    assert laid(file, wish("full")).training.soup == file.training.soup
-    assert laid(file, wish("full+gradual")).training.soup is None
+    assert laid(file, wish("full")).training.model_soup == file.training.model_soup
+    assert laid(file, wish("full+gradual")).training.model_soup is None
 
 
 def test_from_a_head_to_training_and_back():
@@ -171,19 +147,19 @@ def test_from_a_head_to_training_and_back():
     assert plan.training == replace(plan_for("full").training, seed=FILES["head"].training.seed)
     back = laid(FILES["last:2"], wish("head"))
     assert not back.is_trained
-    assert back.training.passes is None
-    assert back.training.batch.value == 32
+    assert back.training.epochs is None
+    assert back.training.batch_size.value == 32
 
 
 def test_a_typed_rate_moves_every_part_that_was_not_set_by_itself():
     plan = laid(FILES["last:2"], wish(lr=0.01))
     assert rates(plan) == {"blocks.1": 0.0075, "top": 0.5, "output": 0.01}
-    assert (plan.training.rate.source, plan.training.rate.rule) == ("user", 0.001)
-    assert plan.training.passes.value == 7000
+    assert (plan.training.lr.source, plan.training.lr.rule) == ("user", 0.001)
+    assert plan.training.epochs.value == 7000
     assert rates(laid(FILES["lora"], wish(lr=0.0002)))["top"] == 0.002
     new = laid(FILES["scratch"], wish(lr=0.01))
     assert set(rates(new).values()) == {0.01}
-    assert new.training.rate.rule == 0.001
+    assert new.training.lr.rule == 0.001
     edited = replace(FILES["last:2"], strategy=said("head"))
     assert rates(laid(edited, wish(lr=0.01)))["blocks.1"] == 0.0075
 

@@ -59,7 +59,7 @@ def test_the_schedule_is_what_the_plan_says():
 )
 def test_steps_pass_at_least_as_many_images_as_asked_for_and_less_than_a_batch_more(passes, batch):
     plan = trained("full")
-    training = replace(plan.training, passes=said(passes), batch=said(batch))
+    training = replace(plan.training, epochs=said(passes), batch_size=said(batch))
     found = schedule(replace(plan, training=training))
     assert found.n_steps == math.ceil(passes / batch)
     assert passes <= found.n_steps * batch < passes + batch
@@ -76,8 +76,8 @@ def test_a_choice_that_is_missing_is_named(name):
 @pytest.mark.parametrize("value", ["many", ("1", "2")])
 def test_a_number_that_is_none_is_shown(value):
     plan = trained("full")
-    odd = replace(plan, training=replace(plan.training, passes=said(value)))
-    with pytest.raises(PlanError, match=r"plan: training.passes is .*; it is a number"):
+    odd = replace(plan, training=replace(plan.training, epochs=said(value)))
+    with pytest.raises(PlanError, match=r"plan: training.epochs is .*; it is a number"):
         schedule(odd)
 
 
@@ -131,7 +131,7 @@ def test_stages_are_plans_that_can_be_followed():
             replace(
                 block,
                 action=said(stage[block.name]),
-                rate=None if stage[block.name] == "frozen" else block.rate,
+                lr=None if stage[block.name] == "frozen" else block.lr,
             )
             for block in plan.blocks
         ]
@@ -160,7 +160,7 @@ def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
     assert moved == tuned(last)
     assert done.is_trained == (joined > 0)
     for block in done.blocks:
-        assert (block.rate is None) == (block.action.value == "frozen" or not joined)
+        assert (block.lr is None) == (block.action.value == "frozen" or not joined)
 
 
 def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
@@ -174,8 +174,8 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
         optimizer="adamw",
         weight_decay=0.0,
         n_steps=9,
-        batch=48,
-        warm_up=0.0,
+        batch_size=48,
+        warmup=0.0,
         crop=1.0,
         flip=False,
         folds=2,
@@ -184,13 +184,13 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
     )
     half = of_rows(plain, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (4, 48, 48)
-    half = of_rows(replace(plain, pairs=True), 24, 48)
+    half = of_rows(replace(plain, contrastive=True), 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
-    assert of_rows(replace(plain, pairs=True), 0, 48) == replace(plain, pairs=True)
+    assert of_rows(replace(plain, contrastive=True), 0, 48) == replace(plain, contrastive=True)
     in_parts = replace(
-        plain, pairs=True, temperature=0.1, batch=16, micro_batch=16, n_steps=20, average=0.9
+        plain, contrastive=True, contrastive_temperature=0.1, batch_size=16, micro_batch=16, n_steps=20, ema_decay=0.9
     )
     half = of_rows(in_parts, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (10, 16, 16)
     assert half.average == pytest.approx(0.8)  # over as large a share of the updates
-    assert of_rows(replace(in_parts, average=0.0), 24, 48).average == 0
+    assert of_rows(replace(in_parts, ema_decay=0.0), 24, 48).average == 0

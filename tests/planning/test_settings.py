@@ -24,44 +24,44 @@ def value(plan, path):
 
 
 SET = {
-    "training.batch=4": 4,
+    "training.batch_size=4": 4,
     "training.optimizer=SGD": "sgd",
-    "training.rate=1e-2": 0.01,
+    "training.lr=1e-2": 0.01,
     "training.layer_decay=1": 1.0,
     "training.weight_decay=0": 0.0,
-    "training.passes=9000": 9000,
-    "training.warm_up=.5": 0.5,
+    "training.epochs=30": 9000,
+    "training.warmup=.5": 0.5,
     "training.crop=1": 1.0,
     "training.flip=False": False,
     "training.folds=2": 2,
-    "training.soup=2": 2,
+    "training.model_soup=2": 2,
     "head.candidates=last, late": ("last", "late"),
     "head.penalties=1,2.5": (1.0, 2.5),
     "head.outer_folds=3": 3,
     "input.size=320": 320,
     "input.channels=5": 5,
     "input.rgb=3,2,1": (3, 2, 1),
-    "training.colour=0.3": 0.3,
-    "training.views=8": 8,
-    "training.cut=2": 2,
-    "training.store=Float16": "float16",
-    "training.average=0": 0.0,
+    "training.color_jitter=0.3": 0.3,
+    "training.augmentations=8": 8,
+    "training.split_at=2": 2,
+    "training.cache_dtype=Float16": "float16",
+    "training.ema_decay=0": 0.0,
     "training.l2_sp=2": 2.0,
     "training.micro_batch=1": 1,
-    "training.pairs=true": True,
-    "training.temperature=0.05": 0.05,
+    "training.contrastive=true": True,
+    "training.contrastive_temperature=0.05": 0.05,
     "training.parallel=Pipeline:2": "pipeline:2",
-    "training.recompute=TRUE": True,
+    "training.gradient_checkpointing=TRUE": True,
     "training.device=cuda": "cuda",
     "training.precision=bfloat16": "bfloat16",
     "training.workers=0": 0,
     "training.compile=true": True,
-    "training.shift=0.2": 0.2,
-    "training.mask=0": 0.0,
-    "input.rate=8000": 8000,
+    "training.time_shift=0.2": 0.2,
+    "training.spec_augment=0": 0.0,
+    "input.sample_rate=8000": 8000,
     "input.seconds=1.5": 1.5,
-    "input.mels=64": 64,
-    "input.range_db=40": 40.0,
+    "input.n_mels=64": 64,
+    "input.top_db=40": 40.0,
 }
 
 
@@ -77,13 +77,13 @@ def test_a_value_is_typed_by_its_place_and_is_the_users(setting, expected):
 
 
 def test_every_path_that_may_be_set_is_tested():
-    assert {setting.partition("=")[0] for setting in SET} == PATHS.keys() - {"training.rank"}
-    low = apply_settings(plan_for("lora"), ["training.rank=4"])
-    assert (low.training.rank.value, low.training.rank.rule) == (4, 8)
+    assert {setting.partition("=")[0] for setting in SET} == PATHS.keys() - {"training.lora_rank"}
+    low = apply_settings(plan_for("lora"), ["training.lora_rank=4"])
+    assert (low.training.lora_rank.value, low.training.lora_rank.rule) == (4, 8)
 
 
 def test_a_rate_moves_the_parts_that_were_not_themselves_set():
-    found = apply_settings(FULL, ["training.rate=0.01", "block.top.lr=0.5"])
+    found = apply_settings(FULL, ["training.lr=0.01", "block.top.lr=0.5"])
     assert rates(found) == {
         "stem": 0.00422,
         "blocks.0": 0.00562,
@@ -112,7 +112,7 @@ def test_an_action_brings_its_rate_and_takes_it_away():
     assert (choice.value, choice.source, choice.rule) == ("frozen", "user", "frozen")
     tuned = apply_settings(LAST, ["block.blocks.0.action=tuned"])
     assert rates(tuned) == {**rates(LAST), "blocks.0": 0.000563}
-    low = apply_settings(LAST, ["block.top.action=low-rank", "training.rank=2"])
+    low = apply_settings(LAST, ["block.top.action=low-rank", "training.lora_rank=2"])
     assert rates(low)["top"] == 0.003
     own = apply_settings(LAST, ["block.stem.lr=0.1", "block.stem.action=tuned"])
     assert rates(own)["stem"] == 0.1
@@ -130,38 +130,38 @@ def test_beside_a_fresh_part_the_output_is_new_too():
 
 def test_another_optimizer_brings_its_own_rate_and_decay():
     found = apply_settings(FULL, ["training.optimizer=sgd"])
-    assert (found.training.rate.value, found.training.weight_decay.value) == (0.01, 0.0001)
+    assert (found.training.lr.value, found.training.weight_decay.value) == (0.01, 0.0001)
     assert rates(found)["top"] == 0.01
-    assert "AdamW moves at 0.001" in found.training.rate.because
+    assert "AdamW moves at 0.001" in found.training.lr.because
     kept = apply_settings(
-        FULL, ["training.optimizer=sgd", "training.rate=0.5", "training.weight_decay=0"]
+        FULL, ["training.optimizer=sgd", "training.lr=0.5", "training.weight_decay=0"]
     )
-    assert (kept.training.rate.value, kept.training.weight_decay.value) == (0.5, 0.0)
+    assert (kept.training.lr.value, kept.training.weight_decay.value) == (0.5, 0.0)
     new = apply_settings(plan_for("scratch"), ["training.optimizer=sgd"])
-    assert new.training.rate.value == 0.05
+    assert new.training.lr.value == 0.05
     same = apply_settings(FULL, ["training.optimizer=adamw"])
-    assert same.training.rate == FULL.training.rate
+    assert same.training.lr == FULL.training.lr
     odd = replace(FULL, training=replace(FULL.training, optimizer=said("adam")))
-    assert apply_settings(odd, ["training.optimizer=sgd"]).training.rate.value == 0.001
+    assert apply_settings(odd, ["training.optimizer=sgd"]).training.lr.value == 0.001
 
 
 def test_how_many_are_worked_through_at_once_follows_the_batch():
     """And the average reaches back over a tenth of the steps that there are."""
-    found = apply_settings(FULL, ["training.batch=64"]).training
+    found = apply_settings(FULL, ["training.batch_size=64"]).training
     assert (found.micro_batch.value, found.micro_batch.source) == (64, "rule")
     assert found.average.value == 0.7872  # 1 - 1 / 4.7 of 47 steps
-    longer = apply_settings(FULL, ["training.passes=80000"]).training
+    longer = apply_settings(FULL, ["training.epochs=266.6667"]).training
     assert (longer.average.value, longer.micro_batch.value) == (0.998, 16)
-    mine = ["training.batch=64", "training.micro_batch=16", "training.average=0.9"]
+    mine = ["training.batch_size=64", "training.micro_batch=16", "training.ema_decay=0.9"]
     kept = apply_settings(FULL, mine).training
     assert (kept.micro_batch.value, kept.average.value) == (16, 0.9)
-    older = replace(FULL, training=replace(FULL.training, micro_batch=None, average=None))
-    assert apply_settings(older, ["training.batch=64"]).training.micro_batch is None
+    older = replace(FULL, training=replace(FULL.training, micro_batch=None, ema_decay=None))
+    assert apply_settings(older, ["training.batch_size=64"]).training.micro_batch is None
 
 
 def test_numbers_of_python_are_taken_as_it_writes_them():
     text = repr(0.0033973793341815772)
-    assert apply_settings(FULL, [f"training.rate={text}"]).training.rate.value == float(text)
+    assert apply_settings(FULL, [f"training.lr={text}"]).training.lr.value == float(text)
 
 
 def test_a_name_comes_before_a_number():
@@ -171,7 +171,7 @@ def test_a_name_comes_before_a_number():
 
 
 ORDERED = [
-    "training.rate=0.01",
+    "training.lr=0.01",
     "block.top.lr=0.2",
     "block.blocks.0.action=tuned",
     "block.2.lr=0.3",
@@ -190,7 +190,7 @@ def test_the_order_of_settings_does_not_matter(order):
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.1, 1))
 def test_rates_set_one_by_one_are_those_of_the_rule_that_was_set(base, decay):
-    made = apply_settings(FULL, [f"training.rate={base!r}", f"training.layer_decay={decay!r}"])
+    made = apply_settings(FULL, [f"training.lr={base!r}", f"training.layer_decay={decay!r}"])
     by_lr = apply_settings(plan_for("full", lr=base), [f"training.layer_decay={decay!r}"])
     assert rates(made) == rates(by_lr)
     assert respread(made, range(5)) == made
@@ -204,14 +204,14 @@ def test_a_plan_that_trains_nothing_is_left_alone():
 
 
 BAD = {
-    "training.passes": "--set training.passes: it needs a path and a value, such as training.pa",
-    "training.passes=": "it needs a path and a value",
+    "training.epochs": "--set training.epochs: it needs a path and a value, such as training.pa",
+    "training.epochs=": "it needs a path and a value",
     "=3": "it needs a path and a value",
-    "training.rate=auto": "auto is no value; leave this --set away instead.",
-    "training.pases=3": "there is no training.pases in a plan; did you mean training.passes?",
-    "passes=3": "there is no passes in a plan; did you mean training.passes?",
-    "lr=3": "there is no lr in a plan; did you mean training.rate?",
-    "batch_size=3": "did you mean training.batch?",
+    "training.lr=auto": "auto is no value; leave this --set away instead.",
+    "training.pases=3": "there is no training.pases in a plan; did you mean training.epochs?",
+    "passes=3": "there is no passes in a plan; did you mean training.epochs?",
+    "lr=3": "there is no lr in a plan; did you mean training.lr?",
+    "batch_size=3": "did you mean training.batch_size?",
     "start.partal=true": "did you mean base.partial?",
     "xyzzy=3": "there is no xyzzy in a plan; there are training.NAME, head.NAME, input.NAME, start",
     "training.seed=3": "it cannot be set here; use --seed.",
@@ -219,21 +219,21 @@ BAD = {
     "head.permutations=9": "it cannot be set here; use --budget.",
     "start=lite1": "it cannot be set here; use --base.",
     "strategy=full": "it cannot be set here; use --strategy.",
-    "training.passes=many": "training.passes=many: it takes a whole number, such as 8.",
-    "training.passes=2.5": "it takes a whole number",
-    "training.passes=1_000": "it takes a whole number",
-    "training.passes=" + "9" * 5000: "it takes a whole number",
-    "training.rate=nan": "it takes a number, such as 0.001.",
-    "training.rate=1e999": "it takes a number",
-    "training.rate=0,001": "it takes a number",
+    "training.epochs=many": "training.epochs=many: it takes a whole number, such as 8.",
+    "training.epochs=2.5": "it takes a whole number",
+    "training.epochs=1_000": "it takes a whole number",
+    "training.epochs=" + "9" * 5000: "it takes a whole number",
+    "training.lr=nan": "it takes a number, such as 0.001.",
+    "training.lr=1e999": "it takes a number",
+    "training.lr=0,001": "it takes a number",
     "training.flip=1": "it takes true or false.",
     "head.penalties=1,x": "it takes numbers with commas between, such as 0.1,1.",
     "head.candidates=last,,late": "it takes words with commas between.",
     "input.rgb=red,green,blue": "it takes whole numbers with commas between, such as 3,2,1.",
-    "training.rank=4": "no part is low-rank; add --strategy full+lora.",
+    "training.lora_rank=4": "no part is low-rank; add --strategy full+lora.",
     "part.stem=frozen": "of a part there are block.NAME.action and block.NAME.lr.",
     "part.stem.colour=3": "of a part there are block.NAME.action and block.NAME.lr.",
-    "part.rate=3": "of a part there are block.NAME.action and block.NAME.lr.",
+    "part.lr=3": "of a part there are block.NAME.action and block.NAME.lr.",
     "block.blocks.7.lr=1": "no part blocks.7; they are numbered 1 to 4 from the input; did you",
     "block.xyzzy.lr=1": "numbered 1 to 4 from the input; by name they are stem to output.",
     "block.5.lr=1": "there is no part 5; they are numbered 1 to 4 from the input",
@@ -259,7 +259,7 @@ def test_a_bad_setting_is_named_with_its_cure(setting, says):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["training.rate=1", "training.rate=1"], "--set training.rate is given twice; keep one."),
+        (["training.lr=1", "training.lr=1"], "--set training.lr is given twice; keep one."),
         (
             ["block.4.lr=1", "block.top.lr=1"],
             "--set block.top.lr is given twice, by name and by number; keep one.",
@@ -286,8 +286,8 @@ def test_added_layers_keep_their_action():
 @pytest.mark.parametrize(
     "setting",
     [
-        "training.passes=900",
-        "training.batch=8",
+        "training.epochs=3",
+        "training.batch_size=8",
         "block.top.action=tuned",
         "block.output.lr=0.1",
     ],
@@ -317,9 +317,9 @@ def test_any_text_is_a_value_or_a_plan_error(text, path):
 
 @given(value=st.integers(-(10**17), 10**17) | st.floats(-1e6, 1e6))
 def test_numbers_are_read_as_python_writes_them(value):
-    assert typed("training.rate", repr(value), "number") == float(value)
+    assert typed("training.lr", repr(value), "number") == float(value)
     if isinstance(value, int):
-        assert typed("training.passes", str(value), "whole") == value
+        assert typed("training.epochs", str(value), "whole") == value
 
 
 def test_settings_are_read_before_there_is_a_plan():

@@ -99,7 +99,7 @@ WRONG = {
     "last:²": "² is not a whole number",
     "last:" + "9" * 5000: "is not a whole number",
     "head:2": "head takes no number; last:N and frozen:K do.",
-    "lora:8": "its rank is set by --set training.rank=8",
+    "lora:8": "its rank is set by --set training.lora_rank=8",
     "head+add:2": "add takes no number",
     "head+lora": "head leaves no layer to tune; write last:2+lora or full+lora.",
     "last:0+gradual": "head leaves no layer to tune; write last:2+gradual or full+gradual.",

@@ -76,7 +76,7 @@ def test_a_network_of_one_part_is_called_the_network():
 
 def test_neighbours_are_told_apart_by_what_is_done_to_them():
     made = plan("full", NAMES[:5], lr=0.01)
-    made = with_block(made, 2, action=said("frozen"), rate=None)
+    made = with_block(made, 2, action=said("frozen"), lr=None)
     assert [(run.layers, run.action) for run in runs(made)] == [
         ("1–2", "tuned"),
         ("3", "frozen"),
@@ -114,14 +114,14 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
     made = plan("last:2", NAMES[:4], lr=0.002, seed=3, given={"seed"})
     made = apply_settings(
         made,
-        ["training.passes=900", "block.p3.lr=0.5", "block.p0.action=tuned", "head.penalties=0.1,1"],
+        ["training.epochs=3", "block.p3.lr=0.5", "block.p0.action=tuned", "head.penalties=0.1,1"],
     )
     found = dict(line.split(" = ", 1) for line in own_choices(made))
     assert found == {
         "strategy": "last:2; the rule: head",
-        "training.rate": "0.002; the rule: 0.001",
+        "training.lr": "0.002; the rule: 0.001",
         "training.seed": "3; the rule: 0",
-        "training.passes": "900; the rule: 3000",
+        "training.epochs": "900; the rule: 3000",
         "head.penalties": "0.1, 1; the rule: 0.01, 0.03, 0.1, 0.3, 1, 3, 10",
         "block.p3.lr": "0.5; the rule: 0.002",
         "block.p0.action": "tuned; the rule: frozen",

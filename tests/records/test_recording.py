@@ -292,10 +292,10 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
         out=tmp_path / "run",
         strategy="last:1",
         on_event=seen.append,
-        settings=["training.passes=160", "training.folds=2"],
+        settings=["training.epochs=160", "training.folds=2"],
         track="tensorboard",
     )
-    rate = run.plan.training.rate.number
+    rate = run.plan.training.lr.number
     drawn = curves_of(earlier_events(run.path / LOG), rate)
     assert drawn == curves_of(seen, rate)
     updates = {name: sorted(drawn[f"{name}/loss"]) for name in ("fold1", "fold2", "final")}

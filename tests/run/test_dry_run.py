@@ -31,7 +31,7 @@ from warmstart.run.forecast import Bench, measure, outlook
 from warmstart.training.dataset import arrange
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
-FEW = ("training.passes=32", "training.batch=8")
+FEW = ("training.epochs=32", "training.batch_size=8")
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(picture
 def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(pictures):
     """Outputs of the first part and its two taps, in full precision: the image and its views."""
     live, stored = (
-        ask(pictures, "last:1", settings=(*FEW, f"training.cut={cut}", "training.views=3"))
+        ask(pictures, "last:1", settings=(*FEW, f"training.split_at={cut}", "training.augmentations=3"))
         for cut in (0, 1)
     )
     gap = stored.forecast.disk_mb - live.forecast.disk_mb
@@ -114,7 +114,7 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     def slow(*_):
         """A second for four images passed, in every training."""
         return lambda plan: Forecast(
-            seconds={"total": plan.training.passes.number * (1 + plan.training.folds.number) / 8},
+            seconds={"total": plan.training.epochs.number * (1 + plan.training.folds.number) / 8},
             memory_mb=1.0,
             disk_mb=1.0,
         )
@@ -122,7 +122,7 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     monkeypatch.setattr(run_dry_run, "outlook", slow)
     found = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
     training = found.plan.training
-    assert (training.passes.value, training.folds.value) == (passes, folds)
+    assert (training.epochs.value, training.folds.value) == (passes, folds)
     assert minutes is None or found.forecast.total <= 0.9 * 60 * minutes
     said = plan_text(found, "pictures")
     assert ("\nMinutes  " in said) == (folds == 1)
@@ -183,7 +183,7 @@ def test_the_file_can_be_edited_and_asked_about_again(pictures, tmp_path):
     text = (tmp_path / "plan.toml").read_text()
     (tmp_path / "longer.toml").write_text(text.replace("value = 32\n", "value = 320\n"))
     found = ask(pictures, plan=tmp_path / "longer.toml", settings=())
-    assert found.plan.training.passes.value == 320
+    assert found.plan.training.epochs.value == 320
     assert not found.follows_verdict
 
 
@@ -291,7 +291,7 @@ def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monke
 
 def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
     plan = plan_of(pictures, "last:1")
-    longer = apply_settings(plan, ["training.passes=32000"])
+    longer = apply_settings(plan, ["training.epochs=32000"])
     short, long = (outlook(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
     assert long.seconds["tune"] > 5 * short.seconds["tune"]
     known = outlook(bench, plan, 0, False, 1.0)(plan)
@@ -301,4 +301,4 @@ def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
     gone = replace(plan, training=replace(plan.training, warm_up=None))
-    assert "training.warm_up is missing" in refusal(outlook, bench, gone, 36, False, 0.0)
+    assert "training.warmup is missing" in refusal(outlook, bench, gone, 36, False, 0.0)

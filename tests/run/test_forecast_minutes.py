@@ -11,7 +11,7 @@ from warmstart.errors import UsageError
 from warmstart.planning.forecast import Allowance
 from warmstart.run import forecast
 
-SETTINGS = {"training.batch": 8}
+SETTINGS = {"training.batch_size": 8}
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):
     speeds(1e-4)
     made, seen = run(pictures, 100.0)
     training = made.plan.training
-    assert (training.folds.value, training.passes.value) == (5, 1000)
-    assert training.passes.source == "rule"
+    assert (training.folds.value, training.epochs.value) == (5, 1000)
+    assert training.epochs.source == "rule"
     # Five hold out 7 or 8 of 36 pictures each, the last learns from all.
     assert len(steps(seen)) == 4 * 101 + 97 + 125
     assert not [e for e in seen if "fit your minutes" in str(e.values.get("text"))]
@@ -58,14 +58,14 @@ def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
     made, seen = run(pictures, 0.4)
     training = made.plan.training
     assert training.folds.value == 1
-    assert training.passes.value < 1000
-    assert (training.passes.source, training.passes.rule) == ("measured", 1000)
-    assert training.passes.because == "cut from 1,000 to fit --minutes 0.4"
-    assert training.views.value <= max(-(-training.passes.value // 36), 1)
+    assert training.epochs.value < 1000
+    assert (training.epochs.source, training.epochs.rule) == ("measured", 1000)
+    assert training.epochs.because == "cut from 1,000 to fit --minutes 0.4"
+    assert training.augmentations.value <= max(-(-training.epochs.value // 36), 1)
     (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
     assert told.splitlines()[1] == (
         "to fit your minutes: trainings that hold images out 1 instead of 5; images passed "
-        f"{training.passes.value} instead of 1,000"
+        f"{training.epochs.value} instead of 1,000"
     )
     assert made.summary.shipped.strategy == "last:1"
 

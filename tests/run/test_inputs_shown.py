@@ -70,7 +70,7 @@ def test_views_of_training_follow_each_image(pictures, tmp_path):
         pictures,
         out=tmp_path / "run",
         strategy="last:1",
-        settings=(*FEW, "training.views=2", "training.crop=0.5", "training.folds=1"),
+        settings=(*FEW, "training.augmentations=2", "training.crop=0.5", "training.folds=1"),
     )
     plain, first, second = tiles(run.show_inputs(1), depth=3)
     path = sorted((pictures / "blue").iterdir())[0]

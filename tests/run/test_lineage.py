@@ -305,7 +305,7 @@ def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_p
 def inherited(base, data, tuned=False):
     """What a run passes on to a data set, without fitting anything."""
     if tuned:
-        recipe = Recipe(optimizer="adamw", rate=1e-4, batch=8, schedule="cosine")
+        recipe = Recipe(optimizer="adamw", lr=1e-4, batch_size=8, schedule="cosine")
         base = replace(base, record=replace(base.record, recipe=recipe))
     record = drain(read(data)).record
     return drain(inherit(base, partition_base(base).record, record)), record
@@ -440,8 +440,8 @@ def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_pa
         base.record,
         recipe=Recipe(
             optimizer="adamw",
-            rate=1e-4,
-            batch=8,
+            lr=1e-4,
+            batch_size=8,
             schedule="cosine",
         ),
     )

@@ -36,7 +36,7 @@ from warmstart.run import plan as run_plan
 FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 
 
-def file_plan(strategy="last:2", settings=("training.passes=500", "training.batch=10"), **wishes):
+def file_plan(strategy="last:2", settings=("training.epochs=500", "training.batch_size=10"), **wishes):
     """What a user kept: another seed and start, some values of their own."""
     plan = apply_settings(plan_for(strategy, seed=5, base="lite1", **wishes), settings)
     return with_store(plan, FACTS_OF_BASE, FACTS)
@@ -52,9 +52,9 @@ def values(plan):
     return {
         "base": plan.base.value,
         "seed": training.seed.value,
-        "rate": training.rate.value,
-        "passes": training.passes.value,
-        "batch": training.batch.value,
+        "rate": training.lr.value,
+        "passes": training.epochs.value,
+        "batch": training.batch_size.value,
     }
 
 
@@ -195,9 +195,9 @@ def test_a_file_is_followed_to_the_letter():
         ({"lr": 0.02}, {"rate": 0.02}),
         ({"seed": 9}, {"seed": 9}),
         ({"base": "lite2"}, {"base": "lite2"}),
-        ({"settings": ("training.passes=900",)}, {"passes": 900}),
-        ({"settings": ("training.rate=0.03",), "lr": 0.02}, {"rate": 0.03}),
-        ({"settings": ("training.batch=4", "training.passes=44")}, {"batch": 4, "passes": 44}),
+        ({"settings": ("training.epochs=900",)}, {"passes": 900}),
+        ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"rate": 0.03}),
+        ({"settings": ("training.batch_size=4", "training.epochs=44")}, {"batch": 4, "passes": 44}),
         ({"strategy": "full"}, {}),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
     found = made(plan=plan, strategy="last:1")
     assert [*actions(found).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
     assert (found.strategy.value, found.strategy.source) == ("last:1", "user")
-    assert (found.training.passes.value, found.training.seed.value) == (500, 5)
+    assert (found.training.epochs.value, found.training.seed.value) == (500, 5)
 
 
 def test_single_values_win_over_the_file_part_by_part():
@@ -245,11 +245,11 @@ def test_a_strategy_that_the_parts_outgrew_takes_their_name():
 
 def test_rules_decide_what_neither_says():
     plain = made(strategy="last:2")
-    assert plain.training.passes.source == "rule"
+    assert plain.training.epochs.source == "rule"
     assert plain.training.seed.source == "rule"
     assert {block.action.source for block in plain.blocks[:-1]} == {"user"}
     more = replace(FACTS, n=4000, n_groups=4000)
-    assert made(more, strategy="last:2").training.passes.value > plain.training.passes.value
+    assert made(more, strategy="last:2").training.epochs.value > plain.training.epochs.value
 
 
 def test_the_start_that_a_ranking_chose_is_marked_so():
@@ -297,19 +297,19 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
     [
         ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
         ({"strategy": "last:9"}, "has 4 parts"),
-        ({"strategy": "head", "settings": ("training.passes=9",)}, "add --strategy last:N"),
+        ({"strategy": "head", "settings": ("training.epochs=9",)}, "add --strategy last:N"),
         (
-            {"strategy": "full", "settings": ("training.batch=900", "training.passes=40")},
+            {"strategy": "full", "settings": ("training.batch_size=900", "training.epochs=40")},
             "one step",
         ),
         (
             {"strategy": "full", "settings": ("training.folds=0",)},
             "training.folds 0; it is a whole",
         ),
-        ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.rate?"),
+        ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.lr?"),
         ({"strategy": "scratch", "settings": ("block.1.action=frozen",)}, "write strategy full"),
         ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
-        ({"strategy": "full+lora", "settings": ("training.rank=300",)}, "from 1 to 256"),
+        ({"strategy": "full+lora", "settings": ("training.lora_rank=300",)}, "from 1 to 256"),
         ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
     ],
 )

@@ -57,8 +57,8 @@ def test_a_run_on_clips_knows_them(heard):
 
 def test_the_plan_says_how_clips_are_drawn(heard):
     plan = heard.plan
-    assert (plan.input.rate.value, plan.input.channels.value) == (8000, 1)
-    assert plan.input.mels.source == "rule"
+    assert (plan.input.sample_rate.value, plan.input.channels.value) == (8000, 1)
+    assert plan.input.n_mels.source == "rule"
 
 
 def test_predict_and_evaluate_listen(heard, tmp_path):
@@ -135,13 +135,13 @@ def test_a_run_on_clips_is_no_start_for_pictures(heard, pictures):
 
 def test_settings_of_sounds_are_taken_and_checked(tmp_path, pictures):
     data = fill(tmp_path / "notes", {"a note": 4, "hiss": 4})
-    run = fit(data, settings=["input.seconds=0.2", "input.mels=32"], out=tmp_path / "run")
+    run = fit(data, settings=["input.seconds=0.2", "input.n_mels=32"], out=tmp_path / "run")
     sound = json.loads((run.path / "model" / "preprocess.json").read_text())["sound"]
     assert (sound["seconds"], sound["mels"], sound["rate"]) == (0.2, 32, 8000)
     with pytest.raises(PlanError, match=r"input\.rate=7: it is a whole number from 2000"):
-        fit(data, settings=["input.rate=7"])
+        fit(data, settings=["input.sample_rate=7"])
     with pytest.raises(PlanError, match=r"input\.mels=64: the data holds images, not sounds"):
-        fit(pictures, settings=["input.mels=64"])
+        fit(pictures, settings=["input.n_mels=64"])
 
 
 def test_a_plan_draws_clips_as_it_says(heard, tmp_path):
@@ -183,9 +183,9 @@ def test_flac_beside_wav(tmp_path):
 
 def test_layers_are_trained_on_views_of_sounds(tmp_path):
     data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
-    run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.passes=40"])
+    run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=40"])
     training = run.plan.training
-    assert (training.flip.value, training.shift.value > 0, training.mask.value > 0) == (
+    assert (training.flip.value, training.time_shift.value > 0, training.spec_augment.value > 0) == (
         False,
         True,
         True,

@@ -32,7 +32,7 @@ from warmstart.run.track import tracked
 PLAN = """
 [base]
 value = "lite0"
-[training.rate]
+[training.lr]
 value = 3e-4
 [[block]]
 name = "blocks.0"
@@ -338,7 +338,7 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
             out=tmp_path / "photos",
             strategy="last:1",
             on_event=stopped,
-            settings=["training.passes=160", "training.folds=2"],
+            settings=["training.epochs=160", "training.folds=2"],
             track="tensorboard",
         )
     first = curves(tmp_path / "photos")

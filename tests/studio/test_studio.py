@@ -211,13 +211,13 @@ def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
 
 def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
-        found = page.get("forecast?budget=fast&settings=training.passes=none")
-        assert "training.passes" in found["problem"]
+        found = page.get("forecast?budget=fast&settings=training.epochs=none")
+        assert "training.epochs" in found["problem"]
         found = page.get("forecast?budget=balanced&settings=strategy=last:2")
         assert found["problem"] is None
         rows = {row["what"]: row for row in found["rows"]}
         assert (rows["how deep"]["value"], rows["how deep"]["source"]) == ("last:2", "user")
-        assert rows["passes"]["path"] == "training.passes"
+        assert rows["passes"]["path"] == "training.epochs"
 
 
 def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):

@@ -22,9 +22,9 @@ from warmstart.training.lesson import SCALES
 from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
 
 HELD = np.arange(0, 36, 5)
-LIVE = ("training.cut=0", "training.views=2")
-LONGER = ("training.passes=320", "training.batch=8")  # new layers need some time
-SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.average=0")
+LIVE = ("training.split_at=0", "training.augmentations=2")
+LONGER = ("training.epochs=320", "training.batch_size=8")  # new layers need some time
+SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.ema_decay=0")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
     )
     rng = np.random.default_rng([0, 1, 0])
     rising = -(-chosen.n_steps // 10)
-    drawn = draw_batches(len(made.rows), chosen.batch, n_steps, rng)
+    drawn = draw_batches(len(made.rows), chosen.batch_size, n_steps, rng)
     for step, (rows, visits) in enumerate(drawn):
         falling = np.cos(np.pi / 2 * (step - rising) / (chosen.n_steps - rising)) ** 2
         rate = 0.01 * ((step + 1) / rising if step < rising else falling)
@@ -96,7 +96,7 @@ def close(ours, theirs):
 
 def test_a_training_is_the_loop_that_one_would_write(training_data):
     """SGD on what `last:1` lets move, statistics at rest, vectors without decay."""
-    settings = ("training.passes=120", "training.batch=12", "training.l2_sp=0", *SGD, *LIVE)
+    settings = ("training.epochs=120", "training.batch_size=12", "training.l2_sp=0", *SGD, *LIVE)
     plan = planned(training_data, "last:1", settings, lr=0.01)
     made = lesson(training_data, plan, HELD)
     taught, _ = learnt(made)
@@ -109,9 +109,9 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
 def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_data, look, share):
     """Averaged, and drawn back to the start."""
     settings = (
-        "training.passes=80",
-        "training.batch=8",
-        "training.average=0.7",
+        "training.epochs=80",
+        "training.batch_size=8",
+        "training.ema_decay=0.7",
         "training.l2_sp=2",
         *LIVE,
     )
@@ -128,7 +128,7 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_
 
 def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     """Every candidate that a training looked at is where a training of that route ends."""
-    settings = ("training.passes=80", "training.batch=8", *LIVE)
+    settings = ("training.epochs=80", "training.batch_size=8", *LIVE)
     plan = planned(training_data, "full", settings, lr=0.005)
     whole = lesson(training_data, plan, HELD)
     taught, events = learnt(whole)
@@ -179,7 +179,7 @@ def test_threads_that_prepare_images_change_nothing(training_data, strategy, wor
     assert differing(one, other) == []
 
 
-@pytest.mark.parametrize("setting", ["training.recompute=true", "training.micro_batch=3"])
+@pytest.mark.parametrize("setting", ["training.gradient_checkpointing=true", "training.micro_batch=3"])
 def test_ways_to_save_memory_come_to_the_same(training_data, setting):
     plans = [planned(training_data, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
     one, other = (state(learnt(lesson(training_data, plan))[0].trainable.model) for plan in plans)
@@ -194,7 +194,7 @@ def test_recomputation_leaves_new_statistics_as_they_are(training_data):
                 0
             ].trainable.model
         )
-        for more in ((), ("training.recompute=true",))
+        for more in ((), ("training.gradient_checkpointing=true",))
     )
     assert differing(one, other) == []
 
@@ -291,7 +291,7 @@ def test_the_start_is_not_touched(training_data):
 
 # ---- guards --------------------------------------------------------------------------------
 
-LONG = ("training.passes=160", "training.batch=8", "training.cut=0")
+LONG = ("training.epochs=160", "training.batch_size=8", "training.split_at=0")
 
 
 def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_data):
@@ -406,7 +406,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
 
 
 def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(training_data):
-    plan = planned(training_data, "full", ("training.passes=16000", *LONG[1:]), lr=1e-6)
+    plan = planned(training_data, "full", ("training.epochs=16000", *LONG[1:]), lr=1e-6)
     taught, _ = learnt(lesson(training_data, plan, HELD, until=time.perf_counter() - 1.0))
     assert taught.guards == ()
 

@@ -24,7 +24,7 @@ from warmstart.network.feature_layers import feature_layers
 from warmstart.training import cached_activations
 from warmstart.training.cached_activations import store_views
 
-SETTINGS = {"training.passes": 96, "training.batch": 8}
+SETTINGS = {"training.epochs": 96, "training.batch_size": 8}
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def everything(source, n, views, wanted):
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
 def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_data, strategy):
-    plan = lessons.planned(training_data, strategy, ("training.colour=0.2",), seed=4)
+    plan = lessons.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
     source, _ = views_of(training_data, plan)
-    live = lessons.planned(training_data, "full", ("training.colour=0.2",), seed=4)
+    live = lessons.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
     images = lessons.room(training_data, live).source
     cut = source.cut
-    assert cut == plan.training.cut.value == {"last:1": 1, "head+add": 2}[strategy]
+    assert cut == plan.training.split_at.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = tuple(source.columns)
     assert wanted
     prefix = FrozenPrefix(training_data.look.network, cut, wanted)
@@ -80,12 +80,12 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_da
 @pytest.mark.parametrize("head", ["last", "equal"])
 def test_a_training_on_stored_views_is_the_training_on_the_whole_network(training_data, head):
     """Law 3 over a whole training: the same views, the same updates."""
-    settings = ("training.passes=96", "training.batch=8", f"head.candidates={head}")
+    settings = ("training.epochs=96", "training.batch_size=8", f"head.candidates={head}")
     plans = [
         lessons.planned(training_data, "last:1", (*settings, *more))
-        for more in (("training.views=4",), ("training.cut=0", "training.views=4"))
+        for more in (("training.augmentations=4",), ("training.split_at=0", "training.augmentations=4"))
     ]
-    assert [plan.training.cut.value for plan in plans] == [1, 0]
+    assert [plan.training.split_at.value for plan in plans] == [1, 0]
     found = []
     for plan in plans:
         made = lessons.lesson(training_data, plan, held=np.arange(0, 36, 5))
@@ -104,12 +104,12 @@ def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, t
         fit(
             split_pictures,
             strategy=strategy,
-            settings={**SETTINGS, "training.views": 3, **more},
+            settings={**SETTINGS, "training.augmentations": 3, **more},
             out=tmp_path / name / "split",
         )
-        for name, more in (("stored", {}), ("live", {"training.cut": 0}))
+        for name, more in (("stored", {}), ("live", {"training.split_at": 0}))
     ]
-    assert [run.plan.training.cut.value > 0 for run in runs] == [True, False]
+    assert [run.plan.training.split_at.value > 0 for run in runs] == [True, False]
     ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in runs)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -141,8 +141,8 @@ def test_a_second_run_passes_nothing(training_data):
     [
         "training.crop=0.6",
         "training.flip=false",
-        "training.colour=0.3",
-        "training.store=float16",
+        "training.color_jitter=0.3",
+        "training.cache_dtype=float16",
     ],
 )
 def test_views_that_are_made_otherwise_are_other_views(training_data, change):
@@ -152,7 +152,7 @@ def test_views_that_are_made_otherwise_are_other_views(training_data, change):
 
 
 def test_more_views_are_added_to_those_that_there_are(training_data, monkeypatch):
-    views_of(training_data, lessons.planned(training_data, "last:1", ("training.views=2",)))
+    views_of(training_data, lessons.planned(training_data, "last:1", ("training.augmentations=2",)))
     kept = []
     monkeypatch.setattr(
         cached_activations, "_keep", lambda work, number, contents, made: kept.append(number)
@@ -172,13 +172,13 @@ def work_of(training_data, views):
     made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cached_activations, "_pass", lambda work, *_: made.append(work) or iter(()))
-        plan = lessons.planned(training_data, "last:1", (f"training.views={views}",))
+        plan = lessons.planned(training_data, "last:1", (f"training.augmentations={views}",))
         drain(store_views(training_data, plan))
     return made[0]
 
 
 def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_data):
-    plan = lessons.planned(training_data, "last:1", (*lessons.PLAIN, "training.views=4"))
+    plan = lessons.planned(training_data, "last:1", (*lessons.PLAIN, "training.augmentations=4"))
     source, _ = views_of(training_data, plan)
     assert len(source.shelves) == 1
 
@@ -289,7 +289,7 @@ def test_half_precision_halves_the_files_and_comes_close(training_data, tmp_path
     whole, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
     full = sum(p.stat().st_size for p in rows_files(tmp_path))
     source, _ = views_of(
-        training_data, lessons.planned(training_data, "last:1", ("training.store=float16",))
+        training_data, lessons.planned(training_data, "last:1", ("training.cache_dtype=float16",))
     )
     assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
@@ -314,8 +314,8 @@ def louder(by):
 
 def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
     training_data = lessons.training_data(pictures, louder(1e6))
-    half = lessons.planned(training_data, "last:1", ("training.store=float16",))
-    says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.store="
+    half = lessons.planned(training_data, "last:1", ("training.cache_dtype=float16",))
+    says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.cache_dtype="
     with pytest.raises(TrainingError, match=says):
         views_of(training_data, half)
     assert rows_files(tmp_path) == []
@@ -387,12 +387,12 @@ def test_grey_images_and_such_with_alpha_are_stored_like_others(tmp_path, channe
     found = [
         fit(data, strategy="last:1", settings={**settings, **more}, out=tmp_path / name)
         for name, more in (
-            ("stored", {"training.views": 2}),
-            ("live", {"training.cut": 0, "training.views": 2}),
+            ("stored", {"training.augmentations": 2}),
+            ("live", {"training.split_at": 0, "training.augmentations": 2}),
         )
     ]
-    assert found[0].plan.training.cut.value == 1
-    assert found[0].plan.training.colour.value == (0.1 if channels == 1 else 0.0)
+    assert found[0].plan.training.split_at.value == 1
+    assert found[0].plan.training.color_jitter.value == (0.1 if channels == 1 else 0.0)
     ours, theirs = (load_file(run.path / "model" / "model.safetensors") for run in found)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-3)
@@ -402,7 +402,7 @@ def test_images_of_thirteen_bands_are_stored_and_their_brightness_is_kept(tmp_pa
     data = fill_bands(tmp_path / "fields", n=9)
     run = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "run")
     training = run.plan.training
-    assert (training.cut.value, training.views.value, training.colour.value) == (1, 4, 0.0)
+    assert (training.split_at.value, training.augmentations.value, training.color_jitter.value) == (1, 4, 0.0)
     assert run.summary.shipped.strategy == "last:1"
     columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["feature_layers"]
     assert columns["main"] == 8 * 16 * 16

@@ -21,7 +21,7 @@ PARTS = tuple(
     for n in range(3)
 )
 NETWORK = NetworkRecord(
-    blocks=PARTS, head_parameters=1, cut="traced", neck_width=4, neck_is_average=True
+    blocks=PARTS, head_parameters=1, partition="traced", neck_width=4, neck_is_average=True
 )
 FEATURE_LAYERS = (
     FeatureLayer(block=1, pool="avg"),

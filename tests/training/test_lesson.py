@@ -18,16 +18,16 @@ from warmstart.training.lesson import SCALES
 from warmstart.training.validation import TrainingEnd
 
 HELD = np.arange(0, 36, 5)
-STEPS = ("training.passes=80", "training.batch=8")  # ten updates
+STEPS = ("training.epochs=80", "training.batch_size=8")  # ten updates
 CASES = {
     "last:1": ("last:1", (), network, 1e-3),
     "full": ("full", (), network, 1e-3),
     "sgd": ("full", ("training.optimizer=sgd",), network, 1e-3),
-    "plain": ("full", ("training.average=0", "training.l2_sp=0"), network, 1e-3),
+    "plain": ("full", ("training.ema_decay=0", "training.l2_sp=0"), network, 1e-3),
     "gradual": ("full+gradual", (), four, 1e-3),
     "add": ("head+add", (), network, 1e-3),
     "lora": ("full+lora", (), network, 1e-3),
-    "scratch": ("scratch", ("training.passes=200",), network, None),
+    "scratch": ("scratch", ("training.epochs=200",), network, None),
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
 }

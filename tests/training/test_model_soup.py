@@ -20,7 +20,7 @@ from warmstart.training import model_soup
 from warmstart.training.lesson import TrainingTask
 from warmstart.training.trainable import moving_of
 
-QUICK = {"training.passes": 96, "training.batch": 8, "training.folds": 1}
+QUICK = {"training.epochs": 96, "training.batch_size": 8, "training.folds": 1}
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(
 ):
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
     data = fill(tmp_path / "pictures", {"blue": 12, "green": 12, "red": 12})
-    settings = {**QUICK, "training.soup": 3}
+    settings = {**QUICK, "training.model_soup": 3}
     whole = fit(data, strategy="full", settings=settings, out=tmp_path / "whole")
-    assert whole.plan.training.soup.value == 3
+    assert whole.plan.training.model_soup.value == 3
 
     class Stop(Exception):
         pass
@@ -145,4 +145,4 @@ def test_what_no_mean_can_be_taken_of_is_refused(tmp_path, strategy, monkeypatch
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
     data = fill(tmp_path / "pictures", {"blue": 8, "red": 8})
     with pytest.raises(PlanError, match=r"training\.soup 2.*--set training\.soup=1"):
-        fit(data, strategy=strategy, settings={**QUICK, "training.soup": 2}, out=tmp_path / "run")
+        fit(data, strategy=strategy, settings={**QUICK, "training.model_soup": 2}, out=tmp_path / "run")

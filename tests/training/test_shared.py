@@ -22,8 +22,8 @@ PLAIN = Schedule(
     optimizer="adamw",
     weight_decay=0.0,
     n_steps=8,
-    batch=8,
-    warm_up=0.1,
+    batch_size=8,
+    warmup=0.1,
     crop=1.0,
     flip=False,
     folds=1,
@@ -71,7 +71,7 @@ def training_data(pictures):
 
 def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures):
     plan = lessons.planned(
-        training_data, "full", ("training.crop=0.4", "training.colour=0.3"), seed=5
+        training_data, "full", ("training.crop=0.4", "training.color_jitter=0.3"), seed=5
     )
     source = lessons.room(training_data, plan).source
     assert source.cut == 0

@@ -243,7 +243,7 @@ def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
     moving = {block for block, action in made.actions.items() if action not in ("frozen", "replaced")}
     groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
     assert {group["block"] for group in groups} <= moving | {"output"}
-    assert made.rates.keys() == {block.name for block in plan.blocks if block.rate is not None}
+    assert made.rates.keys() == {block.name for block in plan.blocks if block.lr is not None}
 
 
 def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers():

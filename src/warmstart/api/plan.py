@@ -19,9 +19,9 @@ from warmstart.planning.learning_rates import (
     WEIGHT_DECAY,
     LearningRateSpread,
     base_rate,
+    block_rates,
     layer_decay,
     most_new,
-    block_rates,
     rounded,
 )
 from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
@@ -94,7 +94,7 @@ def actions_of(plan: Plan) -> dict[str, Action]:
 
 def rates_of(plan: Plan) -> dict[str, float]:
     """The peak learning rate of each part that moves, by name."""
-    return {block.name: block.rate.number for block in plan.blocks if block.rate}
+    return {block.name: block.lr.number for block in plan.blocks if block.lr}
 
 
 LOADER = "your own loader decides"
@@ -116,7 +116,7 @@ def plan(
     takes it, (B, C, H, W) for images; it says at which size the network is parted. `lr` is
     the peak rate of the uppermost tuned part; where the output alone is trained, the
     output's. `classes` is compared with the network's output. `n`, the number of examples,
-    sets how long `warmstart.train` goes on.
+    sets how long `warmstart.train` goes on; without it, the data must have a length.
 
     Nothing is put in or taken out: give the network its new output layer before. That layer
     has no closed form in somebody's loop, so it is trained at ten times the rate.
@@ -125,7 +125,7 @@ def plan(
     of another size; ModelError for a module without tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
-    >>> [(p.name, p.action.value, p.rate and p.rate.value) for p in plan(net, "last:1").blocks]
+    >>> [(p.name, p.action.value, p.lr and p.lr.value) for p in plan(net, "last:1").blocks]
     [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
     """
     kind = type(network).__name__
@@ -146,6 +146,7 @@ def plan(
         head=_no_head(),
         training=training,
         input=_input(found),
+        examples=n or 0,
     )
 
 
@@ -188,22 +189,23 @@ def _training(
     if lr is not None:
         base = rounded(lr / NEW) if is_head else lr
         rate = Choice(value=base, because=_why(lr, is_head), source="user", rule=rate.value)
-    passes, times = rules.passes(n or 0), "the least; give n=… for ten times your examples"
+    epochs = _rule(float(rules.TIMES["balanced"]), "as many passes over your data")
     if n is not None:
-        times = f"each of {n:,} examples about {passes / max(n, 1):.2g} times"
+        samples = rules.samples_seen(n)
+        epochs = _rule(rules.epochs(samples, n), f"{samples:,} examples seen in all")
     return TrainingPlan(
         engine=_rule("torch", "your own network, live"),
-        batch=_rule(32, LOADER),
+        batch_size=_rule(32, LOADER),
         seed=_rule(0, "any fixed number repeats a run"),
         optimizer=_user(optimizer, rule="adamw"),
-        rate=rate,
+        lr=rate,
         layer_decay=_rule(
             layer_decay(max(len(found.names), 1)),
             "a layer nearer the input is more general, and moves less than the one above it",
         ),
         weight_decay=_rule(WEIGHT_DECAY[optimizer], "mild, as is usual with it"),
-        passes=_rule(passes, times),
-        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        epochs=epochs,
+        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
         crop=_rule(1.0, LOADER),
         flip=_rule(False, LOADER),
         folds=_rule(0, "nothing is held out in your own loop"),
@@ -217,7 +219,7 @@ def _why(lr: float, is_head: bool) -> str:
 def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
     """Every part with its action and rate; the output last."""
     body = body_actions(asked, found.names)
-    rate, optimizer = training.rate, str(training.optimizer.value) if training.optimizer else ""
+    rate, optimizer = training.lr, str(training.optimizer.value) if training.optimizer else ""
     is_typed = rate is not None and rate.source == "user"
     spread = LearningRateSpread(
         base=_number(rate),
@@ -226,7 +228,7 @@ def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[B
     )
     *rates, last = block_rates([*body, "added"], spread)
     rows = [
-        BlockPlan(name=name, action=_user(action), rate=rate)
+        BlockPlan(name=name, action=_user(action), lr=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)
     ]
     new = Choice(
@@ -236,7 +238,7 @@ def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[B
     )
     action: Action = "tuned"
     why = "trained step by step: in your own loop it has no closed form"
-    return (*rows, BlockPlan(name=OUTPUT, action=_rule(action, why), rate=new))
+    return (*rows, BlockPlan(name=OUTPUT, action=_rule(action, why), lr=new))
 
 
 def _no_head() -> HeadPlan:

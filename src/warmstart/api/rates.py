@@ -59,7 +59,7 @@ class TriedRate:
     is how far its loss is above the best one's, with the standard error of that.
     """
 
-    rate: float
+    lr: float
     loss: float | None
     accuracy: float | None
     behind: float | None = None
@@ -95,7 +95,7 @@ class RateProbe:
     def sentence(self) -> str:
         """What was found, and what to do about it."""
         n = f"{self.n:,} examples held out"
-        losses = ", ".join(f"{one.rate:g}: {_figure(one.loss)}" for one in self.tried)
+        losses = ", ".join(f"{one.lr:g}: {_figure(one.loss)}" for one in self.tried)
         text = f"Loss on {n} after {self.steps} steps, from {self.before:.3f}: {losses}. "
         if self.best is None:
             return text + "All three diverged; try --lr a hundred times lower."
@@ -103,8 +103,8 @@ class RateProbe:
         if best.loss is not None and best.loss > self.before:
             text += "None is better than the fitted output alone. "
         if plan.is_tied:
-            return text + f"The plan's {plan.rate:g} is as good as any of them, within chance."
-        return text + f"{best.rate:g} is better than the plan's {plan.rate:g}: --lr {best.rate:g}."
+            return text + f"The plan's {plan.lr:g} is as good as any of them, within chance."
+        return text + f"{best.lr:g} is better than the plan's {plan.lr:g}: --lr {best.lr:g}."
 
 
 def _figure(loss: float | None) -> str:
@@ -171,9 +171,9 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
         facts = run_plan.network_facts(asked, base, look.network, None)
         names = inherited.names(tuple(training_data.profiles))
         plan = run_plan.make_plan(asked, training_data.labelled.facts(), facts, names, look.engine)
-        if not plan.is_trained or plan.training.rate is None:
+        if not plan.is_trained or plan.training.lr is None:
             raise _nothing_moves(asked.strategy)
-        return (yield from _try_all(training_data, plan, plan.training.rate.number, n_steps))
+        return (yield from _try_all(training_data, plan, plan.training.lr.number, n_steps))
 
 
 def _nothing_moves(strategy: str) -> UsageError:
@@ -271,7 +271,7 @@ def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateP
     tried = []
     for one in found:
         alarm = one.alarm.sentence if one.alarm else ""
-        plain = TriedRate(rate=_rounded(rate * one.scale), loss=None, accuracy=None, alarm=alarm)
+        plain = TriedRate(lr=_rounded(rate * one.scale), loss=None, accuracy=None, alarm=alarm)
         if one.losses is not None and one.hits is not None and best is not None:
             gap = one.losses - best
             plain = replace(

@@ -145,7 +145,7 @@ def fit(
     `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
     the uppermost tuned part, `minutes` the time for everything, `device` where layers are
     trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
-    ({"training.passes": 3000}, or ["training.passes=3000"]). `relabel` is a table of corrected
+    ({"training.epochs": 20}, or ["training.epochs=20"]). `relabel` is a table of corrected
     labels, `fix` leaves copies and conflicts out, `strict` refuses what cannot be read instead of
     leaving it out, as on the command line. `track` names what
     shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`

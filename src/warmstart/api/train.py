@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -43,8 +44,8 @@ def train(
     `data` gives batches (inputs, labels) and can be gone through again, as a `DataLoader` or
     a list can: inputs are a tensor or a mapping of tensors, labels (B,) class numbers. A
     mapping that holds "labels" is a batch too. The network may give logits (B, K) or an object
-    that holds them. As many updates are made as the plan's passes fill batches of the first
-    one's size; the rates rise, then fall along a cosine. The network is trained as it stands:
+    that holds them. Training goes on for the plan's epochs, counted by its `examples`, or else by
+    the length of `data`; the learning rates rise, then fall along a cosine. The network is trained as it stands:
     nothing is put in or taken out.
 
     What the guards see is an event of kind "guard" whose values are `kind` ("diverged": the loss
@@ -64,7 +65,7 @@ def train(
     >>> batches = [(torch.zeros(50, 4), torch.zeros(50, dtype=torch.int64))]
     >>> events = list(train(warmstart.plan(net), net, batches))
     >>> len(events), events[-1].values["moved"]
-    (21, 0)
+    (11, 0)
     """
     actions = actions_of(plan)
     if strange := [f"{n}: {a}" for n, a in actions.items() if a in SURGERY]:
@@ -117,10 +118,10 @@ class _OwnTraining:
         feed = _Feed(data, self.network, self.sections.n_outputs, self.loss is None)
         stream = feed.batches()
         first = next(stream)
-        n_steps = -(-_passes(self.plan) // len(first[1]))
-        sentry = _Sentry(n_steps, course.warm_up)
+        n_steps = _n_steps(self.plan, data, len(first[1]))
+        sentry = _Sentry(n_steps, course.warmup)
         before = self._answers(first[0])
-        rising = warm_cosine(n_steps, course.warm_up)
+        rising = warm_cosine(n_steps, course.warmup)
         batches = islice(chain([first], stream), n_steps)
         self.network.train()
         given, loss = (self._given, self.loss) if self.loss else (self._logits, cross_entropy)
@@ -162,9 +163,17 @@ class _OwnTraining:
         return self.network(**inputs) if isinstance(inputs, Mapping) else self.network(inputs)
 
 
-def _passes(plan: Plan) -> int:
-    """Examples passed through in all; `schedule` has refused a plan without."""
-    return int(plan.training.passes.number) if plan.training.passes else 0
+def _n_steps(plan: Plan, data: Iterable[Any], batch: int) -> int:
+    """Updates that the plan's epochs are. Raises: DataError where nothing tells an epoch's length."""
+    if plan.examples:
+        return -(-plan.samples_seen // batch)
+    if not isinstance(data, Sized):
+        raise DataError(
+            "data has no length, so that an epoch cannot be counted; give warmstart.plan the number "
+            "of examples: n=…"
+        )
+    epochs = plan.training.epochs  # `schedule` has refused a plan without
+    return math.ceil((epochs.number if epochs else 0) * len(data))
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ def plan_text(found: DryRun, data: str) -> str:
         column("Start", f"{found.title}: {plan.base.because}"),
         _layers(found),
         column("Because", _because(plan)),
-        *([column("Rate", _rate(plan.training.rate))] if plan.training.rate else []),
+        *([column("Rate", _rate(plan.training.lr))] if plan.training.lr else []),
         *_trained(plan, nouns),
         *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
         column("Takes", _takes(found.forecast)),
@@ -60,7 +60,7 @@ def _layers(found: DryRun) -> str:
         weights = sum(found.parameters.get(name, 0) for name in run.names)
         rows.append((run.layers, ACTIONS[run.action], _rates(run), f"{weights:,}", _names(run)))
     output = found.plan.blocks[-1]
-    rate = f"{output.rate.number:g}" if output.rate else "exact"
+    rate = f"{output.lr.number:g}" if output.lr else "exact"
     rows.append(("output", "new", rate, "", f"for {len(found.classes)} classes"))
     head = ("Layers", "", "rate", "weights", "")
     wide = [max(len(row[i]) for row in (*rows, head)) for i in range(4)]
@@ -113,10 +113,10 @@ def _trained(plan: Plan, nouns: Nouns) -> list[str]:
 def _training(plan: Plan, nouns: Nouns) -> str:
     training = plan.training
     texts = []
-    if training.passes and training.folds:
+    if training.epochs and training.folds:
         n = int(training.folds.number)
         texts.append(
-            f"{int(training.passes.number):,} {nouns.many} passed, {training.batch.value} a step"
+            f"{training.epochs.number:.3g} epochs, batches of {training.batch_size.value}"
         )
         is_own = "hold-out" in training.folds.because
         held = (
@@ -126,7 +126,7 @@ def _training(plan: Plan, nouns: Nouns) -> str:
         )
         if n > 1:
             held = f"{n} parts held out in turn for the estimate"
-        times = int(training.soup.number) if training.soup else 1
+        times = int(training.model_soup.number) if training.model_soup else 1
         end = "once on all" if times < 2 else f"{times} times on all, whose weights are averaged"
         texts.append(f"{held}, then {end}")
     if "gradual" in str(plan.strategy.value):

@@ -124,7 +124,7 @@ ARGUMENTS = {
 }
 
 _SET = "Here it is --set training.{} (see --dry-run for all choices)."
-_PASSES = "Here it is --set training.passes=N: images passed in all (10 x the images is usual)."
+_PASSES = "Here it is --set training.epochs=N (10 is usual)."
 _CHOSEN = "Not needed: warmstart chooses it."
 _LATER = f"It is not part of this version ({__version__})."
 _ON_CPU = "Only `fit` uses another device, for training; the rest runs on the processor."
@@ -202,7 +202,7 @@ EXPLAINED = {
     "--strategies": "Here --strategy takes one; `warmstart compare DATA --strategies A,B` runs "
     "several.",
     **dict.fromkeys(("--lora", "--peft"), "Here it is --strategy full+lora or last:N+lora."),
-    **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.rank=8."),
+    **dict.fromkeys(("--lora-rank", "--rank"), "Here it is --set training.lora_rank=8."),
     **dict.fromkeys(
         (
             "--val-split",

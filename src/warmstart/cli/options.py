@@ -121,6 +121,6 @@ SET = Option(
     name="--set",
     value="PATH=V",
     is_many=True,
-    help="one value of the plan, such as training.passes=3000 or block.18.action=frozen",
+    help="one value of the plan, such as training.epochs=20 or block.18.action=frozen",
 )
 TEST = Option(name="--test", value="DATA", help="images to measure the finished model on, once")

@@ -431,9 +431,9 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     why += f"; {fine_tuned.why}" if fine_tuned.why else ""
     if given_up:
         why = f"{strategy.rule} was given up, {given_up}"
-    elif plan.training.rate is not None:
+    elif plan.training.lr is not None:
         why += "; no group of layers helped on examples set apart"
     n_blocks = len(plan.blocks) - 1
     layers = f"all {n_blocks} layers frozen" if n_blocks > 1 else "the network frozen"
-    name = str(strategy.value) if plan.training.rate is not None else "head"
+    name = str(strategy.value) if plan.training.lr is not None else "head"
     return ShippedCandidate(strategy=name, why=f"{what}, {layers}: {why}")

@@ -196,7 +196,7 @@ class BlockQueue:
         if not most <= float(np.finfo(self.dtype).max):
             raise TrainingError(
                 f"part {number} ({self.links[number - 1].name}) gives {most:.3g}, which "
-                f"{self.dtype} cannot hold; use --set training.stream=float32."
+                f"{self.dtype} cannot hold; use --set training.offload=float32."
             )
         return np.ascontiguousarray(values, self.dtype)
 

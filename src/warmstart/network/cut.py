@@ -44,7 +44,7 @@ class FrozenPrefix(nn.Module):
         super().__init__()
         if not 1 <= cut <= len(network.blocks):
             raise PlanError(
-                f"the plan has training.cut {cut}; the network has parts 1 to {len(network.blocks)}."
+                f"the plan has training.split_at {cut}; the network has parts 1 to {len(network.blocks)}."
             )
         self.trunk = network.trunk
         self.cut = cut

@@ -100,7 +100,7 @@ def _empty() -> Any:
     except ImportError as error:
         raise ModelError(
             "a network is streamed from its file with accelerate; run "
-            f"`{install_command('scale')}`, or use --set training.stream=false."
+            f"`{install_command('scale')}`, or use --set training.offload=false."
         ) from error
     return init_empty_weights
 

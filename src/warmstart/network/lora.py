@@ -47,7 +47,7 @@ def inject(
     rank is below 1, or a part has no such layer.
     """
     if rank < 1:
-        raise PlanError(f"training.rank {rank}: low-rank updates have a rank of 1 or more.")
+        raise PlanError(f"training.lora_rank {rank}: low-rank updates have a rank of 1 or more.")
     module = where.trunk if isinstance(where, Network) else where
     targets = [name for found in _targets(where, names) for name in found]
     if not targets:

@@ -77,7 +77,7 @@ def measure(
     return NetworkRecord(
         blocks=tuple(blocks),
         head_parameters=sum(p.numel() for p in classifier.parameters()) if classifier else 0,
-        cut=how,
+        partition=how,
         neck_width=vector.shape[1],
         neck_is_average=average is not None and is_same(average, vector),
     )

@@ -56,7 +56,7 @@ def map_weights(path: Path) -> Weights:
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(
             f"{path.name}: only a .safetensors file can be streamed; save the weights as one, or "
-            "use --set training.stream=false."
+            "use --set training.offload=false."
         )
     try:
         found = _without_prefix(map_file(path))

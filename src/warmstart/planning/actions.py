@@ -83,7 +83,7 @@ def blocks(
     actions = [cast(Action, choice.value) for _, choice in rows]
     rates = block_rates(actions, spread) if spread else [None] * len(rows)
     return tuple(
-        BlockPlan(name=name, action=choice, rate=rate)
+        BlockPlan(name=name, action=choice, lr=rate)
         for (name, choice), rate in zip(rows, rates, strict=True)
     )
 
@@ -194,7 +194,7 @@ def _why(action: Action, strategy: Strategy, n_blocks: int) -> str:
 # ---- A plan's strategy and its parts say the same: the word follows the parts, or is refused.
 
 
-_ALWAYS = ("engine", "batch", "seed", "stream")  # choices of training that a look alone has, too
+_ALWAYS = ("engine", "batch_size", "seed", "offload")  # choices of training that a look alone has, too
 _OTHERWISE = ", with single parts set otherwise"
 
 
@@ -261,7 +261,7 @@ def _refuse_idle(plan: Plan, strategy: Strategy, n_blocks: int) -> None:
         )
     names = [field.name for field in fields(plan.training) if field.name not in _ALWAYS]
     left = [f"training.{name}" for name in names if getattr(plan.training, name) is not None]
-    if plan.blocks[-1].rate is not None:
+    if plan.blocks[-1].lr is not None:
         left.insert(0, "a rate for part output")
     if left:
         raise PlanError(

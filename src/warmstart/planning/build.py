@@ -79,6 +79,7 @@ def build(
         training=training,
         input=_input(network),
         columns=facts.columns,
+        examples=facts.n,
     )
 
 
@@ -145,7 +146,7 @@ def _closed(wishes: Wishes, engine: Choice) -> TrainingPlan:
     if "seed" in wishes.given:
         seed = replace(seed, source="user", because="your choice")
     batch = Choice(value=32, source="rule", because="fixed, so that a row never depends on others")
-    return TrainingPlan(engine=engine, batch=batch, seed=seed)
+    return TrainingPlan(engine=engine, batch_size=batch, seed=seed)
 
 
 def _input(network: NetworkFacts) -> InputPlan | None:
@@ -175,7 +176,7 @@ def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None
         return InputPlan(
             size=_taken(inputs.shape[0], None, "the samples of so many seconds"),
             channels=_taken(1, 1, "clips have one"),
-            rate=_taken(inputs.rate, inputs.rate, "the start's own"),
+            sample_rate=_taken(inputs.rate, inputs.rate, "the start's own"),
             seconds=_seconds(inputs.seconds),
         )
     if not (isinstance(inputs, TextInputs) and isinstance(usual, TextInputs)):
@@ -193,7 +194,7 @@ def _heard(sound: Sound | None) -> dict[str, Choice]:
     if sound is None:
         return {}
     return {
-        "rate": Choice(
+        "lr": Choice(
             value=sound.rate,
             source="measured",
             because="what nine of ten clips hold, up to 16,000; others are resampled",

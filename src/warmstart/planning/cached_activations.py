@@ -28,8 +28,8 @@ def frozen_prefix(plan: Plan) -> int:
     return count
 
 
-def views(passes: int, n: int, budget: Budget) -> Choice:
-    """Views of each image, never more than the times that it is passed.
+def views(samples: int, n: int, budget: Budget) -> Choice:
+    """Augmented versions of each image, never more than the times that it is seen.
 
     Four views after a fitted head brought what fresh ones bring; a single one collapsed
     (bench/results/tail.json).
@@ -38,7 +38,7 @@ def views(passes: int, n: int, budget: Budget) -> Choice:
     (4, 2)
     """
     most = MOST_STORED[budget]
-    count = min(most, max(math.ceil(passes / max(n, 1)), 1))
+    count = min(most, max(math.ceil(samples / max(n, 1)), 1))
     seen = _AS_OFTEN if count < most else f"--budget {budget}"
     return Choice(value=count, because=seen, source="rule")
 
@@ -70,15 +70,15 @@ def with_store(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
     if not plan.is_trained:
         return plan
     training, prefix = plan.training, frozen_prefix(plan)
-    cut = training.cut
+    cut = training.split_at
     if cut is None or (cut.source != "user" and (cut.number > prefix or 0 < cut.number < prefix)):
         cut = _cut(plan, network, facts, prefix)
     seen = _seen(training, cut, network, facts)
-    plan = replace(plan, training=replace(training, cut=cut, views=seen))
-    store = training.store
+    plan = replace(plan, training=replace(training, split_at=cut, augmentations=seen))
+    store = training.cache_dtype
     if store is None or store.source != "user":
         store = _format(plan, network, facts, cut)
-    return replace(plan, training=replace(plan.training, store=store))
+    return replace(plan, training=replace(plan.training, cache_dtype=store))
 
 
 def _seen(
@@ -88,26 +88,26 @@ def _seen(
 
     Of a network that is streamed, a view costs a pass of all that is larger than memory.
     """
-    seen, passes = training.views, training.passes
+    seen, epochs = training.augmentations, training.epochs
     if seen is None or seen.source == "user":
         return seen
     if not cut.value:
         why = "they cost next to nothing where the whole network is run at each step"
         return Choice(value=0, because=f"ever new ones: {why}", source="rule")
-    if training.stream is not None and seen.source == "rule":
+    if training.offload is not None and seen.source == "rule":
         most = streamed_views(network.record, int(cut.number), facts.n)
         if seen.number > most:
             minutes = _view_seconds(network.record, int(cut.number), facts.n) / 60
             why = f"each takes about {minutes:,.0f} minutes of passing the network from its file"
             return Choice(value=most, because=why, source="rule", rule=seen.value)
-    if passes is None or passes.source == "rule":  # the views have been chosen beside it
+    if epochs is None or epochs.source == "rule":  # the views have been chosen beside it
         return seen
-    most = max(math.ceil(passes.number / max(facts.n, 1)), 1)
+    most = max(math.ceil(epochs.number), 1)
     return Choice(value=most, because=_AS_OFTEN, source="rule") if seen.number > most else seen
 
 
 def _n_views(plan: Plan) -> int:
-    return int(plan.training.views.number) if plan.training.views is not None else 0
+    return int(plan.training.augmentations.number) if plan.training.augmentations is not None else 0
 
 
 def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Choice:
@@ -117,7 +117,7 @@ def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Ch
         why = "views that are new each time have to pass the whole network"
         return Choice(value=0, because=why, source="rule", rule=prefix)
     count = _n_views(plan)
-    if plan.training.stream is not None:
+    if plan.training.offload is not None:
         count = min(count, streamed_views(network.record, prefix, facts.n))
     least = stored_bytes(network.record, prefix, facts.n, count, "float16")
     if least > network.room:

@@ -45,47 +45,47 @@ _RATE = (_number(lambda value: value > 0), "a number above 0")
 _POSITIVE = (_whole(1), "a whole number, 1 or more")
 _SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
 SOUND_LIMITS: dict[str, tuple[Test, str]] = {
-    "input.rate": (_whole(2_000, 48_000), "a whole number from 2000 to 48000 samples a second"),
+    "input.sample_rate": (_whole(2_000, 48_000), "a whole number from 2000 to 48000 samples a second"),
     "input.seconds": (_number(lambda value: 0.05 <= value <= 60), "a number from 0.05 to 60"),
-    "input.mels": (_whole(8, 512), "a whole number from 8 to 512"),
-    "input.range_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
+    "input.n_mels": (_whole(8, 512), "a whole number from 8 to 512"),
+    "input.top_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
 }
 _LIMITS: dict[str, tuple[Test, str]] = {
     "base": _TEXT,
     "arch": _TEXT,
     "strategy": _TEXT,
     "partial": _SWITCH,
-    "training.batch": _POSITIVE,
+    "training.batch_size": _POSITIVE,
     "training.seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
     "training.optimizer": (lambda value: value in tuple(OPTIMIZERS), " or ".join(OPTIMIZERS)),
-    "training.rate": _RATE,
+    "training.lr": _RATE,
     "training.layer_decay": _SHARE,
     "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.passes": _POSITIVE,
-    "training.warm_up": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
+    "training.epochs": _POSITIVE,
+    "training.warmup": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
-    "training.soup": _POSITIVE,
-    "training.colour": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.mask": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.views": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
-    "training.cut": (_whole(0), "a whole number, 0 or more"),
-    "training.store": (lambda value: value in FORMATS, " or ".join(FORMATS)),
-    "training.stream": (lambda value: value in FORMATS, " or ".join(FORMATS)),
-    "training.average": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.model_soup": _POSITIVE,
+    "training.color_jitter": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.time_shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.spec_augment": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
+    "training.augmentations": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
+    "training.split_at": (_whole(0), "a whole number, 0 or more"),
+    "training.cache_dtype": (lambda value: value in FORMATS, " or ".join(FORMATS)),
+    "training.offload": (lambda value: value in FORMATS, " or ".join(FORMATS)),
+    "training.ema_decay": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,
     "training.parallel": (machine.is_way, machine.KIND),
-    "training.pairs": _SWITCH,
-    "training.temperature": (_number(lambda value: 0 <= value <= 10), "a number from 0 to 10"),
-    "training.recompute": _SWITCH,
+    "training.contrastive": _SWITCH,
+    "training.contrastive_temperature": (_number(lambda value: 0 <= value <= 10), "a number from 0 to 10"),
+    "training.gradient_checkpointing": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
     "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
     "training.workers": (_whole(0, MOST_WORKERS), f"a whole number from 0 to {MOST_WORKERS}"),
     "training.compile": _SWITCH,
-    "training.rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
+    "training.lora_rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
     "head.outer_folds": _POSITIVE,
     "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
     "input.size": _POSITIVE,
@@ -118,9 +118,9 @@ def check_values(plan: Plan) -> None:
                 f"the plan has {_shown(block.action.value)} as action of part {block.name}; there "
                 "are frozen, tuned, low-rank and fresh."
             )
-        if block.rate is not None and not _RATE[0](block.rate.value):
+        if block.lr is not None and not _RATE[0](block.lr.value):
             raise PlanError(
-                f"the plan has rate {_shown(block.rate.value)} for part {block.name}; it is "
+                f"the plan has rate {_shown(block.lr.value)} for part {block.name}; it is "
                 f"{_RATE[1]}."
             )
 
@@ -149,7 +149,7 @@ def _is_set(plan: Plan, path: str) -> bool:
 
 
 def value_at(plan: Plan, path: str) -> Any:
-    """The value at a path such as `training.batch` or `start`; None where the plan has none."""
+    """The value at a path such as `training.batch_size` or `start`; None where the plan has none."""
     section, _, name = path.partition(".")
     record = getattr(plan, section)
     choice: Choice | None = getattr(record, name) if name and record is not None else record
@@ -167,22 +167,22 @@ def _shown(value: Any) -> str:
 
 _NEEDED = (
     "optimizer",
-    "rate",
+    "lr",
     "layer_decay",
     "weight_decay",
-    "passes",
-    "warm_up",
+    "epochs",
+    "warmup",
     "crop",
     "flip",
     "folds",
-    "colour",
-    "views",
-    "cut",
-    "store",
-    "average",
+    "color_jitter",
+    "augmentations",
+    "split_at",
+    "cache_dtype",
+    "ema_decay",
     "l2_sp",
     "micro_batch",
-    "recompute",
+    "gradient_checkpointing",
     "device",
     "precision",
     "workers",
@@ -209,36 +209,36 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
             raise PlanError(
                 f"the plan trains layers and lacks training.{name}; {AGAIN} to compare."
             )
-    if plan.training.stream is not None and kind_of(value_at(plan, "training.parallel")) in WHOLE:
+    if plan.training.offload is not None and kind_of(value_at(plan, "training.parallel")) in WHOLE:
         raise PlanError(
             f"the plan has training.parallel {value_at(plan, 'training.parallel')} and a network "
             "that is streamed from its file, which no process holds to share it; leave away "
-            "--parallel, or --set training.stream=false."
+            "--parallel, or --set training.offload=false."
         )
     _check_soup(plan)
-    passes, batch = (int(value_at(plan, f"training.{name}")) for name in ("passes", "batch"))
-    if passes < batch:
+    batch, epochs = (value_at(plan, f"training.{name}") for name in ("batch_size", "epochs"))
+    if plan.samples_seen < batch:
         raise PlanError(
-            f"the plan has training.passes {passes} and training.batch {batch}: that is not one "
-            "step; set training.passes higher."
+            f"the plan has training.epochs {epochs:g} of {plan.examples:,} examples and "
+            f"training.batch_size {batch:g}: that is not one step; set training.epochs higher."
         )
-    cut, prefix = int(value_at(plan, "training.cut")), frozen_prefix(plan)
+    cut, prefix = int(value_at(plan, "training.split_at")), frozen_prefix(plan)
     if cut > prefix:
         raise PlanError(
-            f"the plan has training.cut {cut}, and only the first {prefix} parts are frozen in "
-            f"one piece, so that only their outputs can be stored; --set training.cut={prefix}."
+            f"the plan has training.split_at {cut}, and only the first {prefix} parts are frozen in "
+            f"one piece, so that only their outputs can be stored; --set training.split_at={prefix}."
         )
-    if cut and not value_at(plan, "training.views"):
+    if cut and not value_at(plan, "training.augmentations"):
         raise PlanError(
-            f"the plan has training.cut {cut} and training.views 0: views that are new each time "
-            "cannot be stored; --set training.cut=0, or training.views=4."
+            f"the plan has training.split_at {cut} and training.augmentations 0: views that are new each time "
+            "cannot be stored; --set training.split_at=0, or training.augmentations=4."
         )
 
 
 def _check_soup(plan: Plan) -> None:
     """A mean of weights needs trainings that move the same weights from the same values."""
     training, strategy = plan.training, str(plan.strategy.value)
-    if training.soup is None or training.soup.value == 1:
+    if training.model_soup is None or training.model_soup.value == 1:
         return
     actions = {block.action.value for block in plan.blocks}
     reason = (
@@ -254,8 +254,8 @@ def _check_soup(plan: Plan) -> None:
     )
     if reason:
         raise PlanError(
-            f"the plan has training.soup {training.soup.value}, and {reason}; "
-            "--set training.soup=1."
+            f"the plan has training.model_soup {training.model_soup.value}, and {reason}; "
+            "--set training.model_soup=1."
         )
 
 
@@ -275,24 +275,24 @@ def check_facts(
 
 def _check_pairs(plan: Plan, facts: DataFacts) -> None:
     """What draws a class together needs classes, and a batch to compare; an output comes after."""
-    training, of_rule = plan.training, "--set training.pairs=false."
+    training, of_rule = plan.training, "--set training.contrastive=false."
     if not training.is_paired:
         return
     if facts.task != "classify":
         raise PlanError(
-            "training.pairs draws examples of one class together, and the task has no classes; "
+            "training.contrastive draws examples of one class together, and the task has no classes; "
             + of_rule
         )
     new = [block.name for block in plan.blocks if block.action.value in NEW]
     if new or "gradual" in str(plan.strategy.value):
         what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
-        raise PlanError(f"training.pairs fits the output at the end alone, and {what}; {of_rule}")
-    batch = int(training.batch.number)
+        raise PlanError(f"training.contrastive fits the output at the end alone, and {what}; {of_rule}")
+    batch = int(training.batch_size.number)
     at_once = int(training.micro_batch.number) if training.micro_batch else batch
     if min(batch, facts.n) < LEAST_COMPARED or at_once < batch:
         raise PlanError(
-            f"training.pairs compares what passes at once, and that is {min(at_once, batch)} of "
-            f"a batch of {batch}; set training.batch to {LEAST_COMPARED} or more, and "
+            f"training.contrastive compares what passes at once, and that is {min(at_once, batch)} of "
+            f"a batch of {batch}; set training.batch_size to {LEAST_COMPARED} or more, and "
             "training.micro_batch to the same."
         )
 
@@ -407,18 +407,18 @@ def _check_actions(plan: Plan) -> None:
     """What each part needs for its action is there, and nothing that it has no use for."""
     moving = [p for p in plan.blocks if p.action.value not in ("frozen", "replaced")]
     for block in (*moving, *(plan.blocks[-1:] if moving else [])):
-        if block.rate is None:
+        if block.lr is None:
             raise PlanError(
                 f"the plan has part {block.name} {block.action.value} and gives it no rate; add "
                 f"--set part.{block.name}.rate=0.001."
             )
     for block in plan.blocks:
-        if block.rate is not None and block.action.value == "frozen":
+        if block.lr is not None and block.action.value == "frozen":
             raise PlanError(
                 f"the plan has a rate for part {block.name}, which is frozen; take the rate away, "
                 f"or --set part.{block.name}.action=tuned."
             )
-    if plan.training.rank is None and any(p.action.value == "low-rank" for p in moving):
+    if plan.training.lora_rank is None and any(p.action.value == "low-rank" for p in moving):
         raise PlanError(
-            "the plan has low-rank parts and lacks training.rank; add --set training.rank=8."
+            "the plan has low-rank parts and lacks training.lora_rank; add --set training.lora_rank=8."
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.strategy import Strategy
 from warmstart.records.inputs import TextInputs
@@ -19,7 +20,7 @@ from warmstart.records.plan import Choice, Plain, TrainingPlan
 RATE, UPDATES = 6e-4, 4
 # More texts than that: splits of the 600 of trec6 and of sst2, other rates, losses, depths and
 # passes in the same file.
-MANY_RATE, MANY_BATCH, MANY_PASSES = 3e-4, 64, 4
+MANY_RATE, MANY_BATCH, MANY_EPOCHS = 3e-4, 64, 4
 LEAST_UPDATES = 16
 WARM_UP, TEMPERATURE = 0.1, 0.1
 AVERAGED = 0.5  # share of the updates that the moving average of the weights reaches back over
@@ -66,7 +67,7 @@ def with_pairs(
     if is_paired is None:
         return training
     why = "layers learn by the loss of the output that was fitted before them"
-    return replace(training, pairs=_rule(False, why))
+    return replace(training, contrastive=_rule(False, why))
 
 
 def pair_batch(n: int, length: int) -> int:
@@ -79,17 +80,17 @@ def pair_batch(n: int, length: int) -> int:
     return n if n <= min(MOST, held) else min(MANY_BATCH, held)
 
 
-def pair_passes(n: int, length: int = 1) -> int:
-    """Texts passed in all, of so many tokens.
+def pair_samples(n: int, length: int = 1) -> int:
+    """Texts that a training sees in all, of so many tokens.
 
-    >>> pair_passes(48), pair_passes(200), pair_passes(5000)
+    >>> pair_samples(48), pair_samples(200), pair_samples(5000)
     (192, 1024, 20000)
     """
     batch = pair_batch(n, length)
-    return UPDATES * n if batch == n else max(MANY_PASSES * n, LEAST_UPDATES * batch)
+    return UPDATES * n if batch == n else max(MANY_EPOCHS * n, LEAST_UPDATES * batch)
 
 
-def pair_averaging(passes: int, batch: int) -> Choice:
+def pair_averaging(samples: int, batch: int) -> Choice:
     """How far back the average of the weights reaches, where several batches make a pass.
 
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
@@ -98,31 +99,31 @@ def pair_averaging(passes: int, batch: int) -> Choice:
     >>> pair_averaging(2400, 64).value
     0.9474
     """
-    n_steps = -(-passes // batch)
+    n_steps = -(-samples // batch)
     decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
     return _rule(decay, "a moving average over about half of the updates, at one rate")
 
 
-def reaveraged(old: Choice, passes: int, batch: int) -> Choice:
+def reaveraged(old: Choice, samples: int, batch: int) -> Choice:
     """The same for another number of updates; where there is no average, there is none then."""
-    return pair_averaging(passes, batch) if old.number else old
+    return pair_averaging(samples, batch) if old.number else old
 
 
 def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing
     length = inputs.length if isinstance(inputs, TextInputs) else 1
-    batch, passes = pair_batch(n, length), pair_passes(n, length)
-    found = _whole(training) if batch == n else _in_batches(training, passes, batch)
-    if wishes.lr is not None and training.rate is not None and found.rate is not None:
-        found = replace(found, rate=replace(training.rate, rule=found.rate.value))
+    batch, samples = pair_batch(n, length), pair_samples(n, length)
+    found = _whole(training) if batch == n else _in_batches(training, samples, batch)
+    if wishes.lr is not None and training.lr is not None and found.lr is not None:
+        found = replace(found, lr=replace(training.lr, rule=found.lr.value))
     return replace(
         found,
-        passes=_rule(passes, f"each of {n:,} texts about {passes / n:.2g} times"),
+        epochs=_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
         layer_decay=_rule(1.0, "pairs move lower layers as fast"),
-        batch=_rule(batch, "one update compares all texts" if batch == n else _PART),
+        batch_size=_rule(batch, "one update compares all texts" if batch == n else _PART),
         micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
-        l2_sp=_rule(0.0, "a few passes do not lead far away"),
+        l2_sp=_rule(0.0, "a few epochs do not lead far away"),
     )
 
 
@@ -133,23 +134,23 @@ def _whole(training: TrainingPlan) -> TrainingPlan:
     """A handful: cosines of all pairs are drawn to 1 or 0 a few times."""
     return replace(
         training,
-        pairs=_rule(True, "so few texts say more by which of them are of one class"),
-        temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
-        rate=_rule(RATE, "pairs say little each, and a few updates have to do"),
-        warm_up=_rule(0.0, "few updates: none is spent on rising"),
-        average=_rule(0.0, "few updates: there are no late ones to take the mean of"),
+        contrastive=_rule(True, "so few texts say more by which of them are of one class"),
+        contrastive_temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
+        lr=_rule(RATE, "pairs say little each, and a few updates have to do"),
+        warmup=_rule(0.0, "few updates: none is spent on rising"),
+        ema_decay=_rule(0.0, "few updates: there are no late ones to take the mean of"),
     )
 
 
-def _in_batches(training: TrainingPlan, passes: int, batch: int) -> TrainingPlan:
+def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPlan:
     """More: updates of some, of which each is to be nearer its own class than the others."""
     return replace(
         training,
-        pairs=_rule(True, "texts say more by which of them are of one class"),
-        temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
-        rate=_rule(MANY_RATE, "a few passes have to do"),
-        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
-        average=pair_averaging(passes, batch),
+        contrastive=_rule(True, "texts say more by which of them are of one class"),
+        contrastive_temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
+        lr=_rule(MANY_RATE, "a few epochs have to do"),
+        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        ema_decay=pair_averaging(samples, batch),
     )
 
 

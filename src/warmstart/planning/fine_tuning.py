@@ -8,7 +8,7 @@ from dataclasses import replace
 from warmstart.errors import PlanError
 from warmstart.nouns import Nouns
 from warmstart.planning import cached_activations, contrastive, machine, rules
-from warmstart.planning.contrastive import pair_blocks, pair_passes
+from warmstart.planning.contrastive import pair_blocks, pair_samples
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
 from warmstart.planning.learning_rates import (
     DECAY,
@@ -53,7 +53,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_groups)
     trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
     trainings += rules.SOUP - 1 if budget == "thorough" and not is_paired else 0
-    learnt = pair_passes(facts.n) if is_paired else rules.passes(facts.n)
+    learnt = pair_samples(facts.n) if is_paired else rules.samples_seen(facts.n)
     return rules.usual_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
 
 
@@ -75,15 +75,15 @@ BATCH = 16
 LEAST, TIMES = 16_000, 120
 
 
-def passes(n: int) -> int:
-    """Images passed from nothing: twice as many as when tuning, a thousand updates at least.
+def samples_from_scratch(n: int) -> int:
+    """Images that a training from nothing sees: twice as many as when tuning, a thousand updates at least.
 
     But none more than 120 times, of 100 images or more.
 
-    >>> [passes(n) for n in (50, 240, 1000, 9000)]
+    >>> [samples_from_scratch(n) for n in (50, 240, 1000, 9000)]
     [12000, 16000, 20000, 32000]
     """
-    return max(2 * rules.passes(n), min(LEAST, TIMES * max(n, 100)))
+    return max(2 * rules.samples_seen(n), min(LEAST, TIMES * max(n, 100)))
 
 
 def seconds(network: NetworkRecord, images: float) -> float:
@@ -146,40 +146,40 @@ def with_training(
     optimizer = choose_optimizer(network.recipe)
     name = str(optimizer.value)
     soup = _soup(wishes, network, strategy)
-    passes = _passes(facts.n, is_scratch, "balanced" if soup else wishes.budget, network)
-    n_passes = int(passes.number)
+    budget: rules.Budget = "balanced" if soup else wishes.budget
+    samples = _samples(facts.n, is_scratch, budget, network)
     batch = _batch(facts.n, is_scratch, network.nouns)
     if network.is_table:
-        batch = _rule(table_batch(n_passes), "the largest up to 1,024 that leaves 300 steps, or 32")
+        batch = _rule(table_batch(samples), "the largest up to 1,024 that leaves 300 steps, or 32")
     found = replace(
         closed,
         optimizer=optimizer,
-        rate=_rate(wishes, network, name, is_scratch),
+        lr=_rate(wishes, network, name, is_scratch),
         layer_decay=_layer_decay(network.n_blocks, is_scratch),
         weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
-        batch=batch,
-        passes=passes,
-        warm_up=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        batch_size=batch,
+        epochs=_epochs(samples, facts.n, is_scratch, network.nouns),
+        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
         crop=_crop(network, facts.task),
         flip=_flip(network, facts.task),
-        shift=_shift(network),
-        mask=_mask(network),
+        time_shift=_shift(network),
+        spec_augment=_mask(network),
         folds=_folds(wishes, facts, network),
-        colour=_colour(network),
-        views=cached_activations.views(n_passes, facts.n, wishes.budget),
-        average=averaging(n_passes, int(batch.number)),
+        color_jitter=_colour(network),
+        augmentations=cached_activations.views(samples, facts.n, wishes.budget),
+        ema_decay=averaging(samples, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch, network.nouns),
         micro_batch=at_once(int(batch.number)),
-        recompute=_rule(False, "inner results are kept; anew they cost a third more time"),
+        gradient_checkpointing=_rule(False, "inner results are kept; anew they cost a third more time"),
         device=machine.device(wishes.machine),
         precision=machine.precision(wishes.machine),
         workers=machine.workers(wishes.machine),
-        compile=machine.compiled(wishes.machine, -(-n_passes // int(batch.number))),
-        soup=soup,
-        rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
+        compile=machine.compiled(wishes.machine, -(-samples // int(batch.number))),
+        model_soup=soup,
+        lora_rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
     )
     found = contrastive.with_pairs(found, wishes, facts, network, strategy)
-    return replace(found, soup=None) if found.is_paired else found
+    return replace(found, model_soup=None) if found.is_paired else found
 
 
 def takes_mean(strategy: Strategy) -> bool:
@@ -196,13 +196,13 @@ def _soup(wishes: Wishes, network: NetworkFacts, strategy: Strategy) -> Choice |
     return _rule(rules.SOUP, why)
 
 
-def averaging(n_passes: int, batch: int) -> Choice:
+def averaging(samples: int, batch: int) -> Choice:
     """Polyak & Juditsky 1992: the mean of the last steps is steadier than the last one.
 
     >>> averaging(1500, 8).value
     0.9468
     """
-    n_steps = -(-n_passes // max(batch, 1))
+    n_steps = -(-samples // max(batch, 1))
     decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
     return _rule(decay, "a moving average over the last tenth of the steps")
 
@@ -214,14 +214,14 @@ def at_once(batch: int) -> Choice:
 
 def spread_of(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
     """What the rates of the parts follow from. Raises: PlanError where that is missing."""
-    if training.rate is None or training.layer_decay is None:
+    if training.lr is None or training.layer_decay is None:
         raise PlanError(
-            "the plan trains layers and lacks training.rate or training.layer_decay; write a "
+            "the plan trains layers and lacks training.lr or training.layer_decay; write a "
             "plan with --dry-run to compare."
         )
     optimizer = str(training.optimizer.value) if training.optimizer else ""
     return LearningRateSpread(
-        base=training.rate.number,
+        base=training.lr.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
         most=most_new(optimizer),
@@ -266,11 +266,15 @@ def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:
     return _rule(size, f"the least that is steady; {nouns.count(n)} make few steps a pass")
 
 
-def _passes(n: int, is_scratch: bool, budget: rules.Budget, network: NetworkFacts) -> Choice:
-    count = passes(n) if is_scratch else rules.passes(n, budget)
-    count = table_passes(n, is_scratch) if network.is_table else count
-    times = f"each of {network.nouns.count(n)} about {count / max(n, 1):.2g} times"
-    return _rule(count, f"{times}, as new layers learn slowly" if is_scratch else times)
+def _samples(n: int, is_scratch: bool, budget: rules.Budget, network: NetworkFacts) -> int:
+    if network.is_table:
+        return table_samples(n, is_scratch)
+    return samples_from_scratch(n) if is_scratch else rules.samples_seen(n, budget)
+
+
+def _epochs(samples: int, n: int, is_scratch: bool, nouns: Nouns) -> Choice:
+    why = f"{samples:,} {nouns.many} seen in all"
+    return _rule(rules.epochs(samples, n), f"{why}: new layers learn slowly" if is_scratch else why)
 
 
 def _shift(network: NetworkFacts) -> Choice | None:
@@ -290,23 +294,23 @@ def _hears(network: NetworkFacts) -> bool:
     return isinstance(network.preprocessing, Preprocessing) and bool(network.preprocessing.sound)
 
 
-def table_passes(n: int, is_scratch: bool) -> int:
-    """Rows passed through in all: few make many a network learn them by heart.
+def table_samples(n: int, is_scratch: bool) -> int:
+    """Rows that a training sees in all: few make many a network learn them by heart.
 
-    >>> table_passes(50, True), table_passes(400, False), table_passes(90_000, True)
+    >>> table_samples(50, True), table_samples(400, False), table_samples(90_000, True)
     (2000, 4000, 500000)
     """
     return min((20 if is_scratch else 10) * max(n, 100), 500_000)
 
 
-def table_batch(passes: int) -> int:
+def table_batch(samples: int) -> int:
     """Rows a step: 32 to 1,024, the largest power of two that leaves 300 steps.
 
-    >>> [table_batch(passes) for passes in (2000, 28_000, 500_000)]
+    >>> [table_batch(samples) for samples in (2000, 28_000, 500_000)]
     [32, 64, 1024]
     """
     size = 32
-    while size < 1024 and passes >= 600 * size:
+    while size < 1024 and samples >= 600 * size:
         size *= 2
     return size
 

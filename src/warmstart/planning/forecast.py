@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from warmstart.nouns import IMAGES, Nouns
+from warmstart.planning import rules
 from warmstart.planning.cached_activations import BYTES
 from warmstart.planning.contrastive import LEAST_UPDATES, reaveraged
 from warmstart.planning.rules import HELD_ONCE, usual_seconds
@@ -83,14 +84,14 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
 def _disk(plan: Plan, load: Load) -> float:
     """Bytes of the model, of features, of the stored outputs of frozen layers."""
     features = 4 * load.width * load.n_missing + load.belt_bytes
-    if not plan.is_trained or not (chosen := schedule(plan)).cut:
+    if not plan.is_trained or not (chosen := schedule(plan)).split_at:
         return load.model_bytes + features
-    return load.model_bytes + features + load.n * _views(chosen) * load.stored * BYTES[chosen.store]
+    return load.model_bytes + features + load.n * _views(chosen) * load.stored * BYTES[chosen.cache_dtype]
 
 
 def _views(chosen: Schedule) -> int:
     """Views of an image that are stored, the plain one among them."""
-    return chosen.views + 1 if chosen.is_varied else 1
+    return chosen.augmentations + 1 if chosen.is_varied else 1
 
 
 def _look(load: Load, speeds: Speeds) -> float:
@@ -133,12 +134,12 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     kept = load.n - held // n_folds
     fits = n_folds * _head(plan, kept, speeds) / 3
     # A pass without a gradient takes a third of a step.
-    seen = speeds.step / chosen.batch / 3
+    seen = speeds.step / chosen.batch_size / 3
     # Every row once more for an output in closed form; those at two other ends are not counted.
     ends = ENDS * min(kept, 64) + load.n
-    looks = (LOOKS * held + (n_folds + chosen.soup) * ends) * seen
+    looks = (LOOKS * held + (n_folds + chosen.model_soup) * ends) * seen
     n_steps = n_folds * of_rows(chosen, load.n - kept, load.n).n_steps
-    n_steps += chosen.soup * chosen.n_steps
+    n_steps += chosen.model_soup * chosen.n_steps
     return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
 
 
@@ -146,7 +147,7 @@ def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
     """The images decoded once; where outputs are stored, every view of them passed."""
     chosen = schedule(plan)
     decoded = load.n * speeds.decode / speeds.threads
-    if not chosen.cut:
+    if not chosen.split_at:
         return decoded
     passed = (_views(chosen) - load.is_kept) * (1 - load.tail) * speeds.forward
     made = (_views(chosen) - 1) * speeds.view / speeds.threads
@@ -158,12 +159,12 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     rows = min(load.n, 2000)
     features = 4 * load.width * (load.n + load.n_test) / 1e6
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
-    is_live = plan.is_trained and not schedule(plan).cut
+    is_live = plan.is_trained and not schedule(plan).split_at
     pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if is_live else 0.0
     # Weights, gradients, two moments; where they are shared, first the weights and a share.
     copies = max(4 / load.n_sharing, 1 + 1 / load.n_sharing)
     is_beside = plan.is_trained and not load.is_streamed
-    copies += MEAN_COPIES if is_beside and schedule(plan).soup > 1 else 0
+    copies += MEAN_COPIES if is_beside and schedule(plan).model_soup > 1 else 0
     trained = copies * load.model_bytes / 1e6 if is_beside else 0.0
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0
@@ -230,34 +231,34 @@ def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Pla
     def fits(other: Plan) -> bool:
         return forecast(other) <= MARGIN * seconds
 
-    folds, passes = plan.training.folds, plan.training.passes
-    if not plan.is_trained or folds is None or passes is None:
+    folds, epochs = plan.training.folds, plan.training.epochs
+    if not plan.is_trained or folds is None or epochs is None:
         return plan
     minutes, once = seconds / 60, plan
     if fits(plan):
         return _with_views(plan, minutes, fits)
-    soup = plan.training.soup
+    soup = plan.training.model_soup
     fewer = [("folds", folds, n) for n in (3, 2, 1)]
-    fewer += [("soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
+    fewer += [("model_soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
     for name, choice, value in fewer:
         if choice.source != "user" and choice.number > value:
             cut = {name: _cut(choice, value, minutes)}
             once = replace(once, training=replace(once.training, **cut))
             if fits(once):
                 return once
-    return once if passes.source == "user" else _shortened(once, minutes, fits) or _without(plan)
+    return once if epochs.source == "user" else _shortened(once, minutes, fits) or _without(plan)
 
 
 def _with_views(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan:
     """The plan with as many of the views that were given up for time as there is time for."""
-    seen = plan.training.views
-    if plan.training.stream is None or seen is None or seen.source != "rule" or seen.rule is None:
+    seen = plan.training.augmentations
+    if plan.training.offload is None or seen is None or seen.source != "rule" or seen.rule is None:
         return plan
     for count in range(int(float(str(seen.rule))), int(seen.number), -1):
         views = replace(
             seen, value=count, because=f"as many as --minutes {minutes:g} allow", source="measured"
         )
-        more = replace(plan, training=replace(plan.training, views=views))
+        more = replace(plan, training=replace(plan.training, augmentations=views))
         if fits(more):
             return more
     return plan
@@ -265,20 +266,20 @@ def _with_views(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Pla
 
 def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:
     """The longest training that fits, to some hundredths; None where none does."""
-    training, batch = plan.training, int(plan.training.batch.number)
-    passes = training.passes
-    if passes is None:
+    training, batch = plan.training, int(plan.training.batch_size.number)
+    epochs = training.epochs
+    if epochs is None:
         return None
 
     def of(n_steps: int) -> Plan:
-        cut = _cut(passes, n_steps * batch, minutes)
-        average = training.average
+        cut = _cut(epochs, rules.epochs(n_steps * batch, plan.examples), minutes)
+        average = training.ema_decay
         if training.is_paired and average is not None and average.source == "rule":
             average = reaveraged(average, n_steps * batch, batch)
-        return replace(plan, training=replace(training, passes=cut, average=average))
+        return replace(plan, training=replace(training, epochs=cut, ema_decay=average))
 
     least = LEAST_UPDATES if training.is_paired else LEAST_STEPS
-    most = -(-int(passes.number) // batch)
+    most = -(-plan.samples_seen // batch)
     if least >= most or not fits(of(least)):
         return None
     for _ in range(TRIES):
@@ -305,17 +306,17 @@ def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
     if plan.strategy.because.endswith(_NO_TIME):
         return plan.strategy.because
     found = []
-    held, passed = f"trainings that hold {nouns.many} out", f"{nouns.many} passed"
+    held = f"trainings that hold {nouns.many} out"
     alike = "trainings whose weights are averaged"
-    for name, what in (("folds", held), ("soup", alike), ("passes", passed)):
+    for name, what in (("folds", held), ("model_soup", alike), ("epochs", "epochs")):
         choice: Choice | None = getattr(plan.training, name)
         if choice is not None and choice.because.startswith(_FROM):
             before = choice.because.removeprefix(_FROM).partition(" ")[0]
-            found.append(f"{what} {choice.number:,.0f} instead of {before}")
+            found.append(f"{what} {choice.number:.4g} instead of {before}")
     return "; ".join(found)
 
 
-def _cut(choice: Choice, value: int, minutes: float) -> Choice:
-    because = f"{_FROM}{choice.number:,.0f} to fit --minutes {minutes:g}"
+def _cut(choice: Choice, value: float, minutes: float) -> Choice:
+    because = f"{_FROM}{choice.number:.4g} to fit --minutes {minutes:g}"
     rule = choice.value if choice.rule is None else choice.rule
     return Choice(value=value, because=because, source="measured", rule=rule)

@@ -76,7 +76,7 @@ def base_rate(family: Family, optimizer: str, recipe: Recipe | None) -> Choice:
 
     Another optimizer's rate tells nothing: then what is usual for the family.
 
-    >>> recipe = Recipe(optimizer="sgd", rate=0.01, batch=32, schedule="cosine")
+    >>> recipe = Recipe(optimizer="sgd", lr=0.01, batch_size=32, schedule="cosine")
     >>> base_rate("convnet", "sgd", recipe).value
     0.001
     >>> base_rate("transformer", "adamw", None).value
@@ -84,11 +84,11 @@ def base_rate(family: Family, optimizer: str, recipe: Recipe | None) -> Choice:
     """
     name = OPTIMIZERS[optimizer]
     if recipe is not None and recipe.optimizer.lower() == optimizer:
-        why = f"a tenth of {recipe.rate:g}, the rate at which {name} trained this start"
-        return Choice(value=rounded(recipe.rate / 10), because=why, source="rule")
+        why = f"a tenth of {recipe.lr:g}, the rate at which {name} trained this start"
+        return Choice(value=rounded(recipe.lr / 10), because=why, source="rule")
     lack = "its own pretraining rate is not on record"
     if recipe is not None:
-        lack = f"its own {recipe.rate:g} was for {recipe.optimizer}"
+        lack = f"its own {recipe.lr:g} was for {recipe.optimizer}"
     article = "an" if family == "mlp" else "a"
     shown = "MLP" if family == "mlp" else family
     why = f"the usual rate for tuning {article} {shown} with {name}; {lack}"

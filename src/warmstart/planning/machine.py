@@ -150,7 +150,7 @@ def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int 
     A network that is streamed is in no memory as a whole; float16 cannot be shared.
     """
     training = plan.training
-    is_open = training.parallel is None and training.stream is None and processes > 1
+    is_open = training.parallel is None and training.offload is None and processes > 1
     if (
         not plan.is_trained
         or not is_open

@@ -7,7 +7,7 @@ import math
 import tomllib
 import types
 import typing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,29 +15,13 @@ import tomli_w
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import Wishes
-from warmstart.planning.fine_tuning import at_once, averaging, takes_mean
+from warmstart.planning.fine_tuning import takes_mean
 from warmstart.planning.settings import respread
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
 
 # ---- --plan FILE: a plan from a file, with what was typed beside it on top.
-
-
-_LATER = (  # choices of training that came with stored activations
-    "colour",
-    "views",
-    "cut",
-    "store",
-    "average",
-    "l2_sp",
-    "micro_batch",
-    "recompute",
-    "device",
-    "precision",
-    "workers",
-    "compile",
-)
 
 
 def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
@@ -66,7 +50,9 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     Raises: PlanError where --lr meets a plan that trains nothing.
     """
     head, training = _head(built, file, given), _training(built, file, given)
-    plan = replace(file, head=head, training=training, columns=built.columns)
+    plan = replace(
+        file, head=head, training=training, columns=built.columns, examples=built.examples
+    )
     if "base" in given:
         plan = replace(plan, base=built.base, partial=built.partial, input=built.input)
     if {"base", "arch"} & given:
@@ -74,7 +60,7 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     if "strategy" in given:
         return replace(plan, strategy=built.strategy, blocks=built.blocks)
     if "lr" in given:
-        if plan.training.rate is None or not plan.is_trained:
+        if plan.training.lr is None or not plan.is_trained:
             raise PlanError(
                 "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
                 "leave --lr away."
@@ -91,46 +77,33 @@ def _head(built: Plan, file: Plan, given: frozenset[str]) -> HeadPlan:
     )
 
 
-def _completed(file: TrainingPlan, built: TrainingPlan) -> TrainingPlan:
-    """Choices that a plan of an older version does not have, from the rule."""
-    if file.passes is None:
-        return file
-    ours = replace(
-        built,
-        micro_batch=at_once(int(file.batch.number)),
-        average=averaging(int(file.passes.number), int(file.batch.number)),
-    )
-    names = [field.name for field in fields(file) if getattr(file, field.name) is None]
-    return replace(file, **{name: getattr(ours, name) for name in names if name in _LATER})
-
-
 def _unless_mine(file: Choice | None, ours: Choice | None) -> Choice | None:
     return file if file is not None and file.source == "user" else ours
 
 
 def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     """The file's training, with the choices that follow from what was typed."""
-    theirs, ours = _completed(file.training, built.training), built.training
+    theirs, ours = file.training, built.training
     # What suits learning from pairs does not suit learning by an output.
     is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
     if "strategy" in given and is_alike:
         theirs = replace(
             theirs,
             optimizer=ours.optimizer,
-            rate=ours.rate,
+            lr=ours.lr,
             layer_decay=ours.layer_decay,
             weight_decay=ours.weight_decay,
-            rank=ours.rank,
-            cut=ours.cut,
-            views=ours.views,
-            store=ours.store,
+            lora_rank=ours.lora_rank,
+            split_at=ours.split_at,
+            augmentations=ours.augmentations,
+            cache_dtype=ours.cache_dtype,
             l2_sp=ours.l2_sp,
-            soup=theirs.soup if takes_mean(strategy_of(built)) else None,
+            model_soup=theirs.model_soup if takes_mean(strategy_of(built)) else None,
         )
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
-    if "lr" in given and ours.rate is not None:
-        theirs = replace(theirs, rate=ours.rate)
+    if "lr" in given and ours.lr is not None:
+        theirs = replace(theirs, lr=ours.lr)
     if "device" in given and theirs.device is not None and ours.device is not None:
         theirs = replace(
             theirs,
@@ -145,9 +118,9 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
         if is_alike and not ours.is_paired and takes_mean(strategy):
             theirs = replace(
                 theirs,
-                soup=ours.soup,
-                passes=_unless_mine(theirs.passes, ours.passes),
-                average=_unless_mine(theirs.average, ours.average),
+                model_soup=ours.model_soup,
+                epochs=_unless_mine(theirs.epochs, ours.epochs),
+                ema_decay=_unless_mine(theirs.ema_decay, ours.ema_decay),
             )
     return replace(theirs, seed=ours.seed) if "seed" in given else theirs
 

@@ -277,16 +277,27 @@ TIMES: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
 SOUP = 3
 
 
-def passes(n: int, budget: Budget = "balanced") -> int:
-    """Images passed through in all: each ten times (`bench run tail` compares with five).
+def samples_seen(n: int, budget: Budget = "balanced") -> int:
+    """Images that a training sees in all: ten epochs (`bench run tail` compares with five).
 
     As many as 100 images would at least, so that few still make enough steps; at most as 1,600,
     for time. Twice as many with `thorough`.
 
-    >>> passes(50), passes(400), passes(9000), passes(400, "thorough")
+    >>> samples_seen(50), samples_seen(400), samples_seen(9000), samples_seen(400, "thorough")
     (1000, 4000, 16000, 8000)
     """
     return TIMES[budget] * min(max(n, 100), 1600)
+
+
+def epochs(samples: int, n: int) -> float:
+    """How often each of n images is seen where a training sees so many in all.
+
+    To four digits, so that the number of samples follows from it.
+
+    >>> epochs(1000, 48), epochs(4000, 400)
+    (20.8333, 10.0)
+    """
+    return round(samples / max(n, 1), 4)
 
 
 def batch_size(n: int) -> int:

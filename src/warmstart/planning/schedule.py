@@ -21,25 +21,25 @@ class Schedule:
     optimizer: str
     weight_decay: float
     n_steps: int
-    batch: int
-    warm_up: float
+    batch_size: int
+    warmup: float
     crop: float
     flip: bool
     folds: int
     seed: int
-    soup: int = 1  # trainings on all examples whose weights are averaged
-    colour: float = 0.0
-    shift: float = 0.0
-    mask: float = 0.0
-    views: int = 0  # different views of an image; 0: ever new ones
-    cut: int = 0  # parts whose outputs are stored
-    store: str = "float32"
-    average: float = 0.0
+    model_soup: int = 1  # trainings on all examples whose weights are averaged
+    color_jitter: float = 0.0
+    time_shift: float = 0.0
+    spec_augment: float = 0.0
+    augmentations: int = 0  # different views of an image; 0: ever new ones
+    split_at: int = 0  # parts whose outputs are stored
+    cache_dtype: str = "float32"
+    ema_decay: float = 0.0
     l2_sp: float = 0.0
-    pairs: bool = False
-    temperature: float = 0.0  # of pairs; 0: one update draws all of them to cosines of 1 and 0
+    contrastive: bool = False
+    contrastive_temperature: float = 0.0  # of pairs; 0: one update draws all of them to cosines of 1 and 0
     micro_batch: int = 0  # 0: the whole batch
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     parallel: str = DATA  # what several processes share: data, fsdp or pipeline
     device: str = "cpu"
     precision: str = "float32"
@@ -50,20 +50,20 @@ class Schedule:
     @property
     def is_varied(self) -> bool:
         """Whether any view of an image differs from the image as it is."""
-        return self.crop < 1 or self.flip or max(self.colour, self.shift, self.mask) > 0
+        return self.crop < 1 or self.flip or max(self.color_jitter, self.time_shift, self.spec_augment) > 0
 
 
 def schedule(plan: Plan) -> Schedule:
     """Read a plan's training choices. Raises: PlanError where one is missing."""
     training = plan.training
-    batch = int(_number(training.batch, "batch"))
+    batch = int(_number(training.batch_size, "batch_size"))
     tuned = tuple(p.name for p in plan.blocks if p.action.value == "tuned")
     return Schedule(
         optimizer=str(_choice(training.optimizer, "optimizer").value),
         weight_decay=_number(training.weight_decay, "weight_decay"),
-        n_steps=-(-int(_number(training.passes, "passes")) // batch),
-        batch=batch,
-        warm_up=_number(training.warm_up, "warm_up"),
+        n_steps=-(-_samples(plan) // batch),
+        batch_size=batch,
+        warmup=_number(training.warmup, "warmup"),
         crop=_number(training.crop, "crop"),
         flip=bool(_choice(training.flip, "flip").value),
         folds=int(_number(training.folds, "folds")),
@@ -72,6 +72,11 @@ def schedule(plan: Plan) -> Schedule:
         **_executed(training, batch),
         joining=tuned if "gradual" in str(plan.strategy.value) else (),
     )
+
+
+def _samples(plan: Plan) -> int:
+    _number(plan.training.epochs, "epochs")
+    return plan.samples_seen
 
 
 def shortened(n_steps: int, share: float) -> int:
@@ -90,30 +95,30 @@ def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
     what is left: the same text twice in one would say nothing.
     """
     steps = shortened(chosen.n_steps, 1 - n_held / n)
-    if not chosen.pairs:
+    if not chosen.contrastive:
         return replace(chosen, n_steps=steps)
-    batch = min(chosen.batch, n - n_held)
-    found = replace(chosen, batch=batch, micro_batch=min(chosen.micro_batch or batch, batch))
-    if chosen.batch >= n:
+    batch = min(chosen.batch_size, n - n_held)
+    found = replace(chosen, batch_size=batch, micro_batch=min(chosen.micro_batch or batch, batch))
+    if chosen.batch_size >= n:
         return found
-    average = max(1 - (1 - chosen.average) * chosen.n_steps / steps, 0.0) if chosen.average else 0.0
-    return replace(found, n_steps=steps, average=average)
+    average = max(1 - (1 - chosen.ema_decay) * chosen.n_steps / steps, 0.0) if chosen.ema_decay else 0.0
+    return replace(found, n_steps=steps, ema_decay=average)
 
 
 def _stored(training: TrainingPlan) -> dict[str, Any]:
     """What a plan for a loop of one's own leaves open: views, and how weights are held."""
     return {
-        "colour": _given(training.colour, 0.0),
-        "shift": _given(training.shift, 0.0),
-        "mask": _given(training.mask, 0.0),
-        "soup": int(_given(training.soup, 1)),
-        "views": int(_given(training.views, 0)),
-        "cut": int(_given(training.cut, 0)),
-        "store": str(training.store.value) if training.store else "float32",
-        "average": _given(training.average, 0.0),
+        "color_jitter": _given(training.color_jitter, 0.0),
+        "time_shift": _given(training.time_shift, 0.0),
+        "spec_augment": _given(training.spec_augment, 0.0),
+        "model_soup": int(_given(training.model_soup, 1)),
+        "augmentations": int(_given(training.augmentations, 0)),
+        "split_at": int(_given(training.split_at, 0)),
+        "cache_dtype": str(training.cache_dtype.value) if training.cache_dtype else "float32",
+        "ema_decay": _given(training.ema_decay, 0.0),
         "l2_sp": _given(training.l2_sp, 0.0),
-        "pairs": training.is_paired,
-        "temperature": _given(training.temperature, 0.0),
+        "contrastive": training.is_paired,
+        "contrastive_temperature": _given(training.contrastive_temperature, 0.0),
     }
 
 
@@ -121,7 +126,7 @@ def _executed(training: TrainingPlan, batch: int) -> dict[str, Any]:
     """The same for how the machine is used."""
     return {
         "micro_batch": min(int(_given(training.micro_batch, batch)), batch),
-        "recompute": bool(training.recompute and training.recompute.value),
+        "gradient_checkpointing": bool(training.gradient_checkpointing and training.gradient_checkpointing.value),
         "parallel": kind_of(training.parallel.value) if training.parallel else DATA,
         "device": str(training.device.value) if training.device else "cpu",
         "precision": str(training.precision.value) if training.precision else "float32",
@@ -141,7 +146,7 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
     Many parts join in four groups, so that each has steps enough to be judged by.
 
     >>> from dataclasses import replace
-    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1,
+    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch_size=8, warmup=0.1,
     ...                  crop=1.0, flip=False, folds=1, seed=0, joining=("a", "b"))
     >>> stage_actions(plain, {"a": "tuned", "b": "tuned"})
     [{'a': 'frozen', 'b': 'tuned'}, {'a': 'tuned', 'b': 'tuned'}]
@@ -164,13 +169,13 @@ def carried_out(plan: Plan, joined: int) -> Plan:
     if len(stages) < 2 or not waiting:
         return plan
     blocks = [
-        replace(block, action=replace(block.action, value="frozen", because=_WAITED), rate=None)
+        replace(block, action=replace(block.action, value="frozen", because=_WAITED), lr=None)
         if block.name in waiting
         else block
         for block in plan.blocks
     ]
     if all(block.action.value in ("frozen", "replaced") for block in blocks):
-        blocks = [replace(block, rate=None) for block in blocks]
+        blocks = [replace(block, lr=None) for block in blocks]
     return replace(plan, blocks=tuple(blocks))
 
 
@@ -185,17 +190,17 @@ def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
     `because` is the reason beside the strategy, where that says more.
     """
     blocks = [
-        replace(block, action=replace(block.action, value="frozen", because=why), rate=None)
+        replace(block, action=replace(block.action, value="frozen", because=why), lr=None)
         if block.action.value != "replaced"
-        else replace(block, rate=None)
+        else replace(block, lr=None)
         for block in plan.blocks
         if block.action.value != "added"
     ]
     closed = TrainingPlan(
         engine=plan.training.engine,
-        batch=plan.training.batch,
+        batch_size=plan.training.batch_size,
         seed=plan.training.seed,
-        stream=plan.training.stream,
+        offload=plan.training.offload,
     )
     strategy = Choice(
         value="head",

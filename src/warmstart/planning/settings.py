@@ -17,8 +17,8 @@ from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
     LearningRateSpread,
-    converted,
     block_rates,
+    converted,
 )
 from warmstart.planning.machine import in_turn, n_stages
 from warmstart.planning.strategy import nearest, strategy_of
@@ -28,33 +28,33 @@ from warmstart.records.plan import Action, BlockPlan, Choice, Plain, Plan
 
 
 Kind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
-PAIRS = "training.pairs"
+PAIRS = "training.contrastive"
 # What may be set, and what its value looks like; parts aside.
 PATHS: dict[str, Kind] = {
-    "training.batch": "whole",
+    "training.batch_size": "whole",
     "training.optimizer": "word",
-    "training.rate": "number",
+    "training.lr": "number",
     "training.layer_decay": "number",
     "training.weight_decay": "number",
-    "training.passes": "whole",
-    "training.warm_up": "number",
+    "training.epochs": "number",
+    "training.warmup": "number",
     "training.crop": "number",
     "training.flip": "switch",
     "training.folds": "whole",
-    "training.soup": "whole",
-    "training.rank": "whole",
-    "training.colour": "number",
-    "training.shift": "number",
-    "training.mask": "number",
-    "training.views": "whole",
-    "training.cut": "whole",
-    "training.store": "word",
-    "training.average": "number",
+    "training.model_soup": "whole",
+    "training.lora_rank": "whole",
+    "training.color_jitter": "number",
+    "training.time_shift": "number",
+    "training.spec_augment": "number",
+    "training.augmentations": "whole",
+    "training.split_at": "whole",
+    "training.cache_dtype": "word",
+    "training.ema_decay": "number",
     "training.l2_sp": "number",
     PAIRS: "switch",
-    "training.temperature": "number",
+    "training.contrastive_temperature": "number",
     "training.micro_batch": "whole",
-    "training.recompute": "switch",
+    "training.gradient_checkpointing": "switch",
     "training.device": "word",
     "training.parallel": "word",
     "training.precision": "word",
@@ -66,13 +66,13 @@ PATHS: dict[str, Kind] = {
     "input.size": "whole",
     "input.channels": "whole",
     "input.rgb": "wholes",
-    "input.rate": "whole",
+    "input.sample_rate": "whole",
     "input.seconds": "number",
-    "input.mels": "whole",
-    "input.range_db": "number",
+    "input.n_mels": "whole",
+    "input.top_db": "number",
 }
 # What the load and the look have followed already.
-EARLY = ("base.partial", "training.engine", "training.stream")
+EARLY = ("base.partial", "training.engine", "training.offload")
 COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
 # What a plan holds that is settled before there is one, and the option that settles it.
 ELSEWHERE = {
@@ -94,22 +94,20 @@ _LIKE: dict[Kind, str] = {
 _ONE: dict[Kind, Kind] = {"words": "word", "numbers": "number", "wholes": "whole"}
 # What the same thing is called elsewhere.
 _HABITS = {
-    "lr": "training.rate",
-    "learning_rate": "training.rate",
-    "epochs": "training.passes",
-    "steps": "training.passes",
-    "batch_size": "training.batch",
+    "lr": "training.lr",
+    "learning_rate": "training.lr",
+    "batch_size": "training.batch_size",
     "wd": "training.weight_decay",
-    "warmup": "training.warm_up",
-    "warmup_ratio": "training.warm_up",
+    "warmup": "training.warmup",
+    "warmup_ratio": "training.warmup",
     "imgsz": "input.size",
     "image_size": "input.size",
-    "r": "training.rank",
-    "lora_r": "training.rank",
+    "r": "training.lora_rank",
+    "lora_r": "training.lora_rank",
     "engine": "training.engine",
-    "ema": "training.average",
+    "ema": "training.ema_decay",
     "gradient_accumulation_steps": "training.micro_batch",
-    "gradient_checkpointing": "training.recompute",
+    "gradient_checkpointing": "training.gradient_checkpointing",
     "bf16": "training.precision",
     "fp16": "training.precision",
     "num_workers": "training.workers",
@@ -122,15 +120,15 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
 
     Raises: PlanError where there is no "=", no value, or the same path twice.
 
-    >>> parse_settings(["training.passes=900", "block.stem.lr = 1e-4"])
-    {'training.passes': '900', 'block.stem.lr': '1e-4'}
+    >>> parse_settings(["training.epochs=900", "block.stem.lr = 1e-4"])
+    {'training.epochs': '900', 'block.stem.lr': '1e-4'}
     """
     found: dict[str, str] = {}
     for setting in settings:
         path, equals, text = (side.strip() for side in setting.partition("="))
         if not equals or not path or not text:
             raise PlanError(
-                f"--set {setting}: it needs a path and a value, such as training.passes=2000."
+                f"--set {setting}: it needs a path and a value, such as training.epochs=20."
             )
         if text.lower() == "auto":
             raise PlanError(f"--set {setting}: auto is no value; leave this --set away instead.")
@@ -143,7 +141,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
 def is_early(path: str) -> bool:
     """Whether a path is followed before there is a plan.
 
-    >>> is_early("column.age"), is_early("training.rate")
+    >>> is_early("column.age"), is_early("training.lr")
     (True, False)
     """
     return path in EARLY or path.startswith(COLUMN)
@@ -199,7 +197,7 @@ def _single(text: str, kind: Kind) -> Plain | None:
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
 _MINE = "your choice (--set)"
-_STEPPED = {"training.passes", "training.batch", "training.parallel"}
+_STEPPED = {"training.epochs", "training.batch_size", "training.parallel"}
 
 
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
@@ -214,12 +212,12 @@ def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     fixed = {path: text for path, text in given.items() if not path.startswith("block.")}
     blocks = _blocks_set(plan, {path: text for path, text in given.items() if path not in fixed})
     after, changed = _with_actions(_with_values(plan, fixed), blocks)
-    if "training.rank" in fixed and "low-rank" not in _actions(after.blocks):
+    if "training.lora_rank" in fixed and "low-rank" not in _actions(after.blocks):
         raise PlanError(
-            f"--set training.rank={fixed['training.rank']}: no part is low-rank; add "
+            f"--set training.lora_rank={fixed['training.lora_rank']}: no part is low-rank; add "
             "--strategy full+lora."
         )
-    if {"training.rate", "training.layer_decay", "training.optimizer"} & fixed.keys():
+    if {"training.lr", "training.layer_decay", "training.optimizer"} & fixed.keys():
         changed = set(range(len(plan.blocks)))
     return _with_rates(respread(after, changed), blocks)
 
@@ -231,7 +229,7 @@ def respread(plan: Plan, places: Iterable[int]) -> Plan:
     chosen = set(places)
     rates = block_rates(_actions(plan.blocks), _spread(plan))
     blocks = [
-        replace(block, rate=rate) if place in chosen and not _is_mine(block, rate) else block
+        replace(block, lr=rate) if place in chosen and not _is_mine(block, rate) else block
         for place, (block, rate) in enumerate(zip(plan.blocks, rates, strict=True))
     ]
     return replace(plan, blocks=tuple(blocks))
@@ -239,7 +237,7 @@ def respread(plan: Plan, places: Iterable[int]) -> Plan:
 
 def _is_mine(block: BlockPlan, rate: Choice | None) -> bool:
     """Whether the rate is the user's; a part that moves no more has none to keep."""
-    return rate is not None and block.rate is not None and block.rate.source == "user"
+    return rate is not None and block.lr is not None and block.lr.source == "user"
 
 
 def _spread(plan: Plan) -> LearningRateSpread:
@@ -271,16 +269,16 @@ def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
 
 def _with_steps(plan: Plan) -> Plan:
     """What the rule takes from the number of steps and their size, found anew."""
-    training, passes = plan.training, plan.training.passes
-    average, micro_batch = training.average, training.micro_batch
-    batch = int(training.batch.number)
-    if average is not None and average.source == "rule" and passes is not None:
+    training, epochs = plan.training, plan.training.epochs
+    average, micro_batch = training.ema_decay, training.micro_batch
+    batch = int(training.batch_size.number)
+    if average is not None and average.source == "rule" and epochs is not None:
         found = partial(reaveraged, average) if training.is_paired else averaging
-        average = found(int(passes.number), batch)
+        average = found(plan.samples_seen, batch)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0
         micro_batch = in_turn(batch, n) if n else at_once(batch)
-    return replace(plan, training=replace(training, average=average, micro_batch=micro_batch))
+    return replace(plan, training=replace(training, ema_decay=average, micro_batch=micro_batch))
 
 
 def _with_optimizer(before: Plan, after: Plan) -> Plan:
@@ -292,11 +290,11 @@ def _with_optimizer(before: Plan, after: Plan) -> Plan:
         return after  # for check_plan to refuse
     training, name, last = after.training, str(new.value), OPTIMIZERS[str(old.value)]
     is_scratch = strategy_of(after).depth == "scratch"
-    rate, decay = training.rate, training.weight_decay
+    rate, decay = training.lr, training.weight_decay
     if rate is not None and rate.source != "user":
         value = converted(rate.number, str(old.value), name, is_scratch)
         why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {rate.number:g}"
-        training = replace(training, rate=Choice(value=value, because=why, source="rule"))
+        training = replace(training, lr=Choice(value=value, because=why, source="rule"))
     if decay is not None and decay.source != "user":
         why = f"mild, as is usual with {OPTIMIZERS[name]}"
         decay = Choice(value=WEIGHT_DECAY[name], because=why, source="rule")
@@ -340,7 +338,7 @@ def _blocks_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], s
 def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     """Where in the plan a path points: the part's place, and `action` or `rate`."""
     name, _, field = path.removeprefix("block.").rpartition(".")
-    if not name or field not in ("action", "rate"):
+    if not name or field not in ("action", "lr"):
         raise PlanError(
             f"--set {path}={text}: of a part there are block.NAME.action and block.NAME.lr."
         )
@@ -396,7 +394,7 @@ def _with_actions(plan: Plan, given: Mapping[tuple[int, str], str]) -> tuple[Pla
 def _with_rates(plan: Plan, given: Mapping[tuple[int, str], str]) -> Plan:
     blocks = list(plan.blocks)
     for (place, field), text in given.items():
-        if field != "rate":
+        if field != "lr":
             continue
         block = blocks[place]
         path = f"block.{block.name}.rate"
@@ -405,5 +403,5 @@ def _with_rates(plan: Plan, given: Mapping[tuple[int, str], str]) -> Plan:
                 f"--set {path}={text}: the part is frozen and has no rate; add "
                 f"--set part.{block.name}.action=tuned."
             )
-        blocks[place] = replace(block, rate=_mine(typed(path, text, "number"), block.rate))
+        blocks[place] = replace(block, lr=_mine(typed(path, text, "number"), block.lr))
     return replace(plan, blocks=tuple(blocks))

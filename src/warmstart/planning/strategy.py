@@ -245,7 +245,7 @@ def _unknown(word: str, text: str) -> PlanError:
     if counted in _COUNTED and number:
         like: str | None = f"{counted}:{number}"
     elif name in EXTRAS:
-        rank = "; its rank is set by --set training.rank=8" if name == "lora" else ""
+        rank = "; its rank is set by --set training.lora_rank=8" if name == "lora" else ""
         return _wrong(text, f"{name} takes no number{rank}; last:N and frozen:K do.")
     else:
         like = _HABITS.get(name) or nearest(name, (*_PLAIN, *_COUNTED, *EXTRAS))

@@ -53,7 +53,7 @@ def runs(plan: Plan) -> Iterator[BlockRange]:
         group.append(block)
         is_last = number == len(body) or body[number].action.value != block.action.value
         if is_last:
-            rates = [p.rate.number for p in group if p.rate is not None]
+            rates = [p.lr.number for p in group if p.lr is not None]
             names = tuple(p.name for p in group)
             low, high = (min(rates), max(rates)) if rates else (None, None)
             first = number - len(group) + 1
@@ -75,7 +75,7 @@ def own_choices(plan: Plan) -> Iterator[str]:
         if record is not None:
             named |= {f"{section}.{f.name}": getattr(record, f.name) for f in fields(record)}
     for block in plan.blocks:
-        named[f"block.{block.name}.rate"] = block.rate
+        named[f"block.{block.name}.rate"] = block.lr
         if plan.strategy.source != "user" or "--set" in block.action.because:
             named[f"block.{block.name}.action"] = block.action
     for name, choice in named.items():
@@ -117,7 +117,7 @@ def gave_up(plan: Plan, kind: str, scales: Sequence[float]) -> str:
 
     `kind` is that of the guard that saw it, `scales` those of the rates that were tried.
     """
-    rate = plan.training.rate
+    rate = plan.training.lr
     own = rate.number if rate is not None else 0.0
     tried = [f"{own * scale:.3g}" for scale in scales]
     rates = f"rate {tried[0]}"

@@ -21,8 +21,8 @@ class Recipe:
     """How weights were trained, as far as that is on record."""
 
     optimizer: str  # "adamw", "sgd", or another's name
-    rate: float  # peak learning rate
-    batch: int  # images a step
+    lr: float  # peak learning rate
+    batch_size: int  # images a step
     schedule: str  # "cosine", "constant", …
 
 
@@ -75,7 +75,7 @@ class NetworkRecord:
 
     blocks: tuple[BlockRecord, ...]
     head_parameters: int
-    cut: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
+    partition: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
     neck_width: int  # length of the vector that the original head sees
     neck_is_average: bool  # that vector is the plain average of the last part's output
     family: Family = "convnet"  # decides the learning rate where none is on record

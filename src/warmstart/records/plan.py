@@ -50,7 +50,7 @@ class BlockPlan:
 
     name: str
     action: Choice
-    rate: Choice | None = None
+    lr: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,42 +71,42 @@ class TrainingPlan:
     """
 
     engine: Choice
-    batch: Choice  # images a step, and a pass of the look
+    batch_size: Choice  # images a step, and a pass of the look
     seed: Choice
     optimizer: Choice | None = None  # "adamw" or "sgd" (momentum 0.9)
-    rate: Choice | None = None  # peak learning rate of the uppermost tuned part
+    lr: Choice | None = None  # peak learning rate of the uppermost tuned part
     layer_decay: Choice | None = None  # a part's rate over that of the part above it
     weight_decay: Choice | None = None
-    passes: Choice | None = None  # images passed through in all, an image counting each time
-    warm_up: Choice | None = None  # share of the steps over which rates rise
+    epochs: Choice | None = None  # how often each training image is seen
+    warmup: Choice | None = None  # share of the steps over which rates rise
     crop: Choice | None = None  # least share of an image that a random crop keeps; 1: no crops
     flip: Choice | None = None  # whether images are mirrored at random
     folds: Choice | None = None  # trainings that hold a part out, for the estimate
-    soup: Choice | None = None  # trainings on all images; the mean of their weights is shipped
-    rank: Choice | None = None  # of low-rank updates
-    colour: Choice | None = None  # largest relative change of brightness, contrast, saturation
-    shift: Choice | None = None  # largest share of its length that a clip is moved by; sounds alone
-    mask: Choice | None = None  # largest share of pitches, and of time, blotted out; sounds alone
-    views: Choice | None = None  # different views of an image that training sees; 0: ever new ones
-    cut: Choice | None = None  # parts whose outputs are stored and not run again; 0: none, live
-    store: Choice | None = None  # number format of what is stored: "float32" or "float16"
-    average: Choice | None = None  # decay of the moving average of the weights; 0: none
+    model_soup: Choice | None = None  # trainings on all images; the mean of their weights is shipped
+    lora_rank: Choice | None = None  # of low-rank updates
+    color_jitter: Choice | None = None  # largest relative change of brightness, contrast, saturation
+    time_shift: Choice | None = None  # largest share of its length that a clip is moved by; sounds alone
+    spec_augment: Choice | None = None  # largest share of pitches, and of time, blotted out; sounds alone
+    augmentations: Choice | None = None  # different views of an image that training sees; 0: ever new ones
+    split_at: Choice | None = None  # parts whose outputs are stored and not run again; 0: none, live
+    cache_dtype: Choice | None = None  # number format of what is stored: "float32" or "float16"
+    ema_decay: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
-    pairs: Choice | None = None  # whether texts of a class are drawn together; texts alone
-    temperature: Choice | None = None  # of pairs: each text told from others; 0: cosines to 1 and 0
+    contrastive: Choice | None = None  # whether texts of a class are drawn together; texts alone
+    contrastive_temperature: Choice | None = None  # of pairs: each text told from others; 0: cosines to 1 and 0
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
     parallel: Choice | None = None  # "data", "fsdp" or "pipeline:N": what processes share
-    recompute: Choice | None = None  # whether inner results are made anew, to save memory
+    gradient_checkpointing: Choice | None = None  # whether inner results are made anew, to save memory
     device: Choice | None = None  # "cpu", "cuda" or "mps"
     precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains
     workers: Choice | None = None  # threads that prepare the next images meanwhile
     compile: Choice | None = None  # whether torch.compile is used
-    stream: Choice | None = None  # the start stays in its file; how outputs between parts are kept
+    offload: Choice | None = None  # the start stays in its file; how outputs between parts are kept
 
     @property
     def is_paired(self) -> bool:
         """Whether layers learn from pairs, and the output comes after them."""
-        return bool(self.pairs and self.pairs.value)
+        return bool(self.contrastive and self.contrastive.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +117,10 @@ class InputPlan:
     channels: Choice  # 1 grey, 3 colour, 4 colour and alpha, more: bands
     rgb: Choice | None = None  # positions of red, green and blue among more than three bands
     # Of clips of sound alone, see `Sound`:
-    rate: Choice | None = None  # samples a second that every clip is brought to
+    sample_rate: Choice | None = None  # samples a second that every clip is brought to
     seconds: Choice | None = None  # what the picture's width stands for
-    mels: Choice | None = None  # bands of pitch
-    range_db: Choice | None = None  # from black to white
+    n_mels: Choice | None = None  # bands of pitch
+    top_db: Choice | None = None  # from black to white
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +152,7 @@ class Plan:
     partial: Choice | None = None  # true: of a start that fits in part, what fits was taken
     input: InputPlan | None = None  # None: as the start wants it
     columns: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)  # of a table
+    examples: int = 0  # of the training set it was made for: an epoch; 0: not known
     format: int = 1
 
     def action_of(self, name: str) -> Action:
@@ -165,9 +166,19 @@ class Plan:
         raise PlanError(f"the plan has no part {name!r}; it was made for another network.")
 
     @property
+    def samples_seen(self) -> int:
+        """Examples that a training sees in all, an example counting each time.
+
+        Raises: PlanError where the plan trains nothing, or epochs is no number.
+        """
+        if self.training.epochs is None:
+            raise PlanError("plan: training.epochs is missing; make a new plan with --dry-run.")
+        return round(self.training.epochs.number * self.examples)
+
+    @property
     def is_trained(self) -> bool:
         """Whether some part is trained step by step; else the output alone, in closed form."""
-        return any(block.rate is not None for block in self.blocks)
+        return any(block.lr is not None for block in self.blocks)
 
 
 # ---- What a run would take: seconds by stage, memory and disk, before any of it is spent.

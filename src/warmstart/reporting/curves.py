@@ -119,8 +119,8 @@ def numbers_of(values: Mapping[str, float | int | str]) -> dict[str, float]:
 def choices_in(plan: Mapping[str, Any], above: str = "") -> Choices:
     """The values of a plan.toml under their paths, as --set names them; the reasons stay behind.
 
-    >>> choices_in({"base": {"value": "lite0"}, "training": {"passes": {"value": 900}}})
-    {'base': 'lite0', 'training.passes': 900}
+    >>> choices_in({"base": {"value": "lite0"}, "training": {"epochs": {"value": 9}}})
+    {'base': 'lite0', 'training.epochs': 9}
     >>> choices_in({"block": [{"name": "blocks.0", "action": {"value": "tuned"}}]})
     {'block.blocks.0.action': 'tuned'}
     """

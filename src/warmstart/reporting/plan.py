@@ -98,7 +98,7 @@ def _layers(facts: ReportFacts) -> str:
         for one in facts.layers
     ]
     if facts.plan is not None and rows:
-        rate = None if facts.is_thrown_away else facts.plan.blocks[-1].rate
+        rate = None if facts.is_thrown_away else facts.plan.blocks[-1].lr
         words = f"{rate.number:g}" if rate is not None else "in closed form"
         names = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
         rows.append(("head", "new", words, "", f"for {names}"))

@@ -153,7 +153,7 @@ def _write_model(
     prep = origin.base.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
     inputs = to_tensor(np.stack(pixels), prep)
-    kept = fine_tuned.plan.training.store
+    kept = fine_tuned.plan.training.cache_dtype
     store = "float32" if kept is None else str(kept.value)
     model_files.check_model(model, fine_tuned.head, inputs, fine_tuned.reader(sample), store)
     read = fine_tuned.reader(labelled.learn)

@@ -114,7 +114,7 @@ def _sharing(plan: Plan) -> int:
 
 def _streamed(bench: Bench, plan: Plan) -> dict[str, Any]:
     """Bytes in memory and on disk of a network that is streamed; nothing for any other."""
-    stream, blocks = plan.training.stream, bench.network.record.blocks
+    stream, blocks = plan.training.offload, bench.network.record.blocks
     if stream is None:
         return {}
     widest = max(math.prod(block.shape_out) for block in blocks)
@@ -138,7 +138,7 @@ def _stored(bench: Bench, plan: Plan) -> int:
 
 
 def _cut(plan: Plan) -> int:
-    return int(plan.training.cut.number) if plan.training.cut else 0
+    return int(plan.training.split_at.number) if plan.training.split_at else 0
 
 
 def tail_share(network: Network, plan: Plan) -> float:
@@ -254,9 +254,9 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
 
     At a rate of nothing: no rate that the user set, however high, can end it.
     """
-    rows = np.arange(chosen.batch)
+    rows = np.arange(chosen.batch_size)
     room = TrainingContext(
-        source=_Noise(bench, chosen.cut),
+        source=_Noise(bench, chosen.split_at),
         labels=rows % bench.labelled.n_classes,
         groups=rows,
         before=take_digests(bench.network),

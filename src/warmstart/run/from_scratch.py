@@ -272,7 +272,7 @@ def measure(
     network = partition_base(small)
     if labelled.facts().n_groups < fine_tuning.LEAST_GROUPS:
         return not_measured(n, "too few independent examples")
-    if why := _too_long(asked, network, fine_tuning.passes(_sizes(n)[0])):
+    if why := _too_long(asked, network, fine_tuning.samples_from_scratch(_sizes(n)[0])):
         return not_measured(n, why)
     yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
     told: dict[str, float | int | str] = {
@@ -289,7 +289,7 @@ def measure(
     rows = _both(folds[:1], warm)
     found = behind(size, hits[rows], warm[rows], groups[rows], side, labelled.nouns)
     if found is None:
-        if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.passes, _sizes(n)))):
+        if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.samples_from_scratch, _sizes(n)))):
             found = not_measured(n, why)
         else:
             curve = yield from _curve(nothing, folds)

@@ -225,7 +225,7 @@ def _told(asked: Request) -> tuple[tuple[str, bool], ...]:
     return tuple((name, is_tuned) for name, is_tuned in found if not name.isdigit())
 
 
-STREAM = "training.stream"
+STREAM = "training.offload"
 STREAM_FULL = "float32"
 # Times its weights that a network takes at most while it is in memory: itself, the copy that an
 # engine is made of, that engine, and what torch keeps of a pass.
@@ -260,7 +260,7 @@ def settle_stream(asked: Request) -> Choice | None:
             )
         return Choice(value=value, because="your choice (--set)", source="user")
     if isinstance(asked.plan, Plan) and "base" not in asked.typed:
-        return asked.plan.training.stream
+        return asked.plan.training.offload
     return asked.stream or _by_memory(asked)
 
 

@@ -146,7 +146,7 @@ def _seen(
     image = encode(payload, example.id, prep)
     if chosen is None or not chosen.is_varied:
         return [image]
-    views, most = views_of_plan(chosen), min(chosen.views or VIEWS, VIEWS)
+    views, most = views_of_plan(chosen), min(chosen.augmentations or VIEWS, VIEWS)
     numbers = range(most + 1)
     return [view_of(image, example.sha256, number, views, chosen.seed) for number in numbers]
 

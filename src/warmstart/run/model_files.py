@@ -154,15 +154,15 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
     one before. Another optimizer's says nothing of this one.
     """
     training = plan.training
-    if not plan.is_trained or training.optimizer is None or training.rate is None:
+    if not plan.is_trained or training.optimizer is None or training.lr is None:
         return before
     is_scratch = any(block.action.value == "fresh" for block in plan.blocks)
     if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
         return before
     return Recipe(
         optimizer=str(training.optimizer.value),
-        rate=training.rate.number,
-        batch=int(training.batch.number),
+        lr=training.lr.number,
+        batch_size=int(training.batch_size.number),
         schedule="cosine",
     )
 

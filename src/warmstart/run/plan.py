@@ -129,7 +129,7 @@ def make_plan(
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
     if asked.stream is not None:
-        made = replace(made, training=replace(made.training, stream=asked.stream))
+        made = replace(made, training=replace(made.training, offload=asked.stream))
     late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_blocks_say(made, network), network, facts)

@@ -131,7 +131,7 @@ class _Board:
         """Begin the trackers that have not begun, with the plan as what they compare runs by."""
         waiting, self.waiting = self.waiting, ()
         plan = read_choices(folder / "plan.toml") if waiting else {}
-        self.reader.rate = numbers_of(plan).get("training.rate", self.reader.rate)
+        self.reader.rate = numbers_of(plan).get("training.lr", self.reader.rate)
         for name in waiting:
             self._try(name, partial(self._open, name, folder, plan))
 

@@ -52,7 +52,7 @@ class TrainingAttempt:
         self.trainable, schedule = lesson.make(), lesson.schedule
         self.trainable.model.to(schedule.device)
         in_channels_last(self.trainable.model)
-        tail = UnfrozenBlocks(self.trainable.model, schedule.cut, schedule.recompute)
+        tail = UnfrozenBlocks(self.trainable.model, schedule.split_at, schedule.gradient_checkpointing)
         self.way = way_of(self.trainable, tail, schedule, self._few())
         self.moving = moving_of(self.trainable)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
@@ -67,7 +67,7 @@ class TrainingAttempt:
                 self.looks, self.moving.values(), self.joining.fit, schedule.seed
             ),
         )
-        says = not schedule.pairs  # else the output is left behind
+        says = not schedule.contrastive  # else the output is left behind
         self.looks = ValidationScores(lesson.room, lesson.held, self.trainable, self.trainer, says)
         self.stages = stage_actions(schedule, self.trainable.actions)
         is_judged = len(self.stages) > 1 and lesson.route is None
@@ -78,7 +78,7 @@ class TrainingAttempt:
         self.is_idle = False
         self._stopped = 0  # after so many updates, where the time was over before they were
         self._watch = _watch(lesson, self.trainable)
-        self._clock = _Clock(schedule.batch)
+        self._clock = _Clock(schedule.batch_size)
 
     def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
         """Train; the alarm that ended it, None where it came to its end.
@@ -183,7 +183,7 @@ class TrainingAttempt:
         """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
         chosen = self.lesson.schedule
         whole = self._steps_of(number, chosen.n_steps)
-        return warm_cosine(len(whole), chosen.warm_up, falls=not chosen.pairs)(step - whole.start)
+        return warm_cosine(len(whole), chosen.warmup, falls=not chosen.contrastive)(step - whole.start)
 
     def _batches(
         self, number: int, steps: range, begin: int
@@ -192,7 +192,7 @@ class TrainingAttempt:
         chosen, room, rows = self.lesson.schedule, self.lesson.room, self.joining.fit
         rng = np.random.default_rng([chosen.seed, self.lesson.number, number])
         drawn = islice(
-            draw_batches(len(rows), chosen.batch, len(steps), rng), begin - steps.start, None
+            draw_batches(len(rows), chosen.batch_size, len(steps), rng), begin - steps.start, None
         )
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
@@ -205,7 +205,7 @@ class TrainingAttempt:
     def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
         """The event of an update; a checkpoint where one is due, or where the caller stops."""
         lesson = self.lesson
-        seen = (step + 1) * lesson.schedule.batch
+        seen = (step + 1) * lesson.schedule.batch_size
         told = {
             **values,
             "epoch": round(seen / len(self.joining.fit), 2),
@@ -286,17 +286,17 @@ class _Clock:
 
 def _loss(lesson: TrainingTask) -> BatchLoss:
     chosen = lesson.schedule
-    return pairs_loss(chosen.temperature) if chosen.pairs else summed_loss(lesson.room.target)
+    return pairs_loss(chosen.contrastive_temperature) if chosen.contrastive else summed_loss(lesson.room.target)
 
 
 def _course(chosen: Schedule) -> UpdateRule:
     return UpdateRule(
         optimizer=chosen.optimizer,
         weight_decay=chosen.weight_decay,
-        average=chosen.average,
-        lag=1 if chosen.pairs else LAG,
+        ema_decay=chosen.ema_decay,
+        lag=1 if chosen.contrastive else LAG,
         l2_sp=chosen.l2_sp,
-        micro_batch=chosen.micro_batch or chosen.batch,
+        micro_batch=chosen.micro_batch or chosen.batch_size,
         device=chosen.device,
         precision=chosen.precision,
         seed=chosen.seed,
@@ -307,8 +307,8 @@ def _watch(lesson: TrainingTask, trainable: TrainableNetwork) -> Watch:
     room = lesson.room
     return Watch(
         n_steps=lesson.schedule.n_steps,
-        warm_up=lesson.schedule.warm_up,
+        warm_up=lesson.schedule.warmup,
         # Pairs are compared with each other: blind answers have no loss there.
-        blind=0.0 if lesson.schedule.pairs else room.target.blind_loss(room.labels[lesson.rows]),
+        blind=0.0 if lesson.schedule.contrastive else room.target.blind_loss(room.labels[lesson.rows]),
         begins_fitted="fresh" not in trainable.actions.values(),
     )

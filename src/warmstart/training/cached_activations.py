@@ -108,9 +108,9 @@ def views_of_plan(chosen: Schedule) -> Views:
     return Views(
         crop=chosen.crop,
         flip=chosen.flip,
-        colour=chosen.colour,
-        shift=chosen.shift,
-        mask=chosen.mask,
+        colour=chosen.color_jitter,
+        shift=chosen.time_shift,
+        mask=chosen.spec_augment,
     )
 
 
@@ -121,11 +121,11 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
     Raises: TrainingError where half precision cannot hold an output.
     """
     chosen, network = schedule(plan), training_data.look.network
-    wanted = _wanted(training_data, plan, chosen.cut)
+    wanted = _wanted(training_data, plan, chosen.split_at)
     store, engine = FeatureCache(default_root()), str(plan.training.engine.value)
-    stream = str(plan.training.stream.value) if plan.training.stream else ""
+    stream = str(plan.training.offload.value) if plan.training.offload else ""
     keys = [
-        ActivationKey(look=base, cut=chosen.cut, wanted=wanted, dtype=chosen.store)
+        ActivationKey(look=base, cut=chosen.split_at, wanted=wanted, dtype=chosen.cache_dtype)
         for base in _bases(training_data, chosen, engine, stream)
     ]
     shelves = tuple(store.cache_file(key) for key in keys)
@@ -135,8 +135,8 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
     ]
     missing = _share(lost, training_data)
     work = _PassWork(training_data, chosen, views_of_plan(chosen), shelves, missing)
-    prefix = FrozenPrefix(network, chosen.cut, wanted)
-    blocks = links(network, wanted, chosen.cut, training_data.prep) if stream else ()
+    prefix = FrozenPrefix(network, chosen.split_at, wanted)
+    blocks = links(network, wanted, chosen.split_at, training_data.prep) if stream else ()
     if stream:
         _take_over(work, wanted)
         work = replace(work, missing=tuple(map(_absent, shelves, missing)))
@@ -146,7 +146,7 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
         here().gathered(None)  # all have come to the end of their share
         for cache_file in shelves:
             cache_file.refresh()
-    shape = network.record.blocks[chosen.cut - 1].shape_out
+    shape = network.record.blocks[chosen.split_at - 1].shape_out
     ends = np.cumsum([int(np.prod(shape)), *(layer_width(network.record, t) for t in wanted)])
     columns = {
         layer: slice(int(a), int(b)) for layer, a, b in zip(wanted, ends, ends[1:], strict=False)
@@ -154,8 +154,8 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
     again = _Again(
         work, partial(one_by_one, blocks) if stream else partial(_made, work, engine, prefix)
     )
-    is_ragged = network.record.blocks[chosen.cut - 1].layout == "tokens"
-    return CachedBatches(shelves, tuple(hashes), chosen.cut, shape, columns, again, is_ragged)
+    is_ragged = network.record.blocks[chosen.split_at - 1].layout == "tokens"
+    return CachedBatches(shelves, tuple(hashes), chosen.split_at, shape, columns, again, is_ragged)
 
 
 def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
@@ -167,7 +167,7 @@ def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
     features, lost = work.training_data.look.features.cache_file, work.missing[0]
     if not isinstance(features.key, FeatureKey):
         return
-    with FeatureCache(default_root()).cache_file(main_key(features.key, work.chosen.cut)) as kept:
+    with FeatureCache(default_root()).cache_file(main_key(features.key, work.chosen.split_at)) as kept:
         todo = first_of_each(work.training_data.labelled.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
@@ -213,7 +213,7 @@ def _bases(
         threads=n_threads(),
     )
     yield plain
-    for number in range(1, chosen.views + 1 if chosen.is_varied else 1):
+    for number in range(1, chosen.augmentations + 1 if chosen.is_varied else 1):
         yield replace(
             plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
         )
@@ -296,13 +296,13 @@ class _Again:
         with self._lock:
             run = self._run = self._run or self._make()
             made = run(work.views_of(work.todo)[number])
-        return np.concatenate([values.ravel() for values in made]).astype(work.chosen.store)
+        return np.concatenate([values.ravel() for values in made]).astype(work.chosen.cache_dtype)
 
 
 def _keep(
     work: _PassWork, number: int, contents: Sequence[str], made: list[NDArray[np.float32]]
 ) -> None:
-    flat, store = [values.reshape(len(contents), -1) for values in made], work.chosen.store
+    flat, store = [values.reshape(len(contents), -1) for values in made], work.chosen.cache_dtype
     most = float(np.max([np.abs(values).max(initial=0.0) for values in flat]))  # NaN, if any is
     if not np.isfinite(most):
         raise TrainingError(
@@ -312,6 +312,6 @@ def _keep(
     if most > np.finfo(store).max:
         raise TrainingError(
             f"the frozen layers give {most:.3g}, which {store} cannot hold; use "
-            "--set training.store=float32."
+            "--set training.cache_dtype=float32."
         )
     work.shelves[number].append(contents, flat)

@@ -41,13 +41,13 @@ def way_of(
     processes would share a GPU, or torch is too old.
     """
     world = here()
-    if chosen.pairs and world.size > 1:
+    if chosen.contrastive and world.size > 1:
         raise PlanError(
-            f"training.pairs compares all texts of a batch, and {world.size} processes share it; "
+            f"training.contrastive compares all texts of a batch, and {world.size} processes share it; "
             "use one process, or leave pairs away."
         )
     if chosen.parallel == DATA or world.size == 1:
-        seen: Any = tail.vectors if chosen.pairs else tail
+        seen: Any = tail.vectors if chosen.contrastive else tail
         run: Any = torch.compile(seen) if chosen.compile else seen
         return DataParallel(run, chosen.device, plain=tail)
     if find_spec(TOGETHER) is None:
@@ -121,7 +121,7 @@ def _cut(
 ) -> tuple[range, ...]:
     """Parts of each piece, numbered from 1. The first keeps what lies below, the last the head."""
     numbers = range(tail.cut + 1, max(layer.block for layer in tail.scan.feature_layers) + 1)
-    size = chosen.micro_batch or chosen.batch
+    size = chosen.micro_batch or chosen.batch_size
     main = some[0].repeat(-(-size // len(some[0])), *[1] * (some[0].ndim - 1))[:size]
     costs = _costs(trainable, tail, chosen, numbers, main)
     sizes = [block.parameters for block in trainable.network.record.blocks]
@@ -151,7 +151,7 @@ def _costs(
         seconds, made = _timed(partial(step.run, trainable.model.trunk), main)
         moves = action_of(trainable.actions, step.name) not in HELD
         passed = DOWN * is_below + OWN * moves
-        again = 1.0 if chosen.recompute and passed else 0.0
+        again = 1.0 if chosen.gradient_checkpointing and passed else 0.0
         found.append((seconds, seconds * (passed + again)))
         is_below, main = is_below or moves, made
     return found

@@ -231,7 +231,7 @@ class _TrainingJob:
         joined = int(np.median(held.joined))
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
-        is_paired = schedule(self.plan).pairs
+        is_paired = schedule(self.plan).contrastive
         scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
         chosen = choose(
             scores,
@@ -267,7 +267,7 @@ class _TrainingJob:
             room.groups,
             target,
             is_apart="fresh" in actions,
-            is_paired=schedule(plan).pairs,
+            is_paired=schedule(plan).contrastive,
             may_blend="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
         )
@@ -305,7 +305,7 @@ class _TrainingJob:
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
         route = replace(chosen.route, n_stages=joined)
-        everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).soup
+        everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).model_soup
         none = everything[:0]
 
         def of_all(number: int, scale: float) -> TrainingTask:
@@ -384,13 +384,13 @@ def _steps(
     """Updates of each training, in proportion to what it learns from; the last learn from all."""
     n, chosen = len(training_data.labelled.learn), schedule(plan)
     steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
-    return (*steps, *[chosen.n_steps] * chosen.soup)
+    return (*steps, *[chosen.n_steps] * chosen.model_soup)
 
 
 def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
     """Stored outputs of the frozen parts, or images for the whole network."""
     chosen, learn = schedule(plan), training_data.labelled.learn
-    if chosen.cut:
+    if chosen.split_at:
         return (yield from store_views(training_data, plan))
     return LiveBatches(
         pixels=read_pixels(training_data.collection, learn, training_data.prep),

@@ -146,7 +146,7 @@ class TrainingTask:
         After few updates there is but one end: NaN for the others.
         """
         found = []
-        for number in REFITTED[:1] if self.schedule.pairs else REFITTED:
+        for number in REFITTED[:1] if self.schedule.contrastive else REFITTED:
             with attempt.trainer.shown(CANDIDATES[number].share):
                 found.append(refit(attempt.trainable))
         nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))

@@ -149,8 +149,8 @@ def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     Views 1, 2, … come in turn, and again from 1 where the plan has a number of them.
 
     >>> from dataclasses import replace
-    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch=8, warm_up=0.1,
-    ...                  crop=1.0, flip=True, folds=1, seed=0, views=2)
+    >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch_size=8, warmup=0.1,
+    ...                  crop=1.0, flip=True, folds=1, seed=0, augmentations=2)
     >>> view_numbers(np.arange(4), plain).tolist()
     [1, 2, 1, 2]
     >>> view_numbers(np.arange(4), replace(plain, flip=False)).tolist()
@@ -158,4 +158,4 @@ def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     """
     if not chosen.is_varied:
         return np.zeros_like(visits)
-    return 1 + (visits % chosen.views if chosen.views else visits)
+    return 1 + (visits % chosen.augmentations if chosen.augmentations else visits)

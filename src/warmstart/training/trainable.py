@@ -78,15 +78,15 @@ def trainable(
     model = assemble(twin, wanted, *scaled.plain())
     model.head = cast(MultiLayerHead, scaled)  # the same in and out, while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
-    if low_rank and plan.training.rank is not None:
-        lora.inject(twin, low_rank, int(plan.training.rank.number), rng)
+    if low_rank and plan.training.lora_rank is not None:
+        lora.inject(twin, low_rank, int(plan.training.lora_rank.number), rng)
     return TrainableNetwork(
         network=twin,
         model=model,
         feature_layers=wanted,
         owners=_owners(twin),
         actions=_with_rest(actions, network),
-        rates={block.name: block.rate.number for block in plan.blocks if block.rate},
+        rates={block.name: block.lr.number for block in plan.blocks if block.lr},
     )
 
 

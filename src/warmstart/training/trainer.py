@@ -36,7 +36,7 @@ class UpdateRule:
 
     optimizer: str
     weight_decay: float
-    average: float = 0.0
+    ema_decay: float = 0.0
     lag: int = LAG
     l2_sp: float = 0.0
     micro_batch: int = 32
@@ -161,11 +161,11 @@ class Trainer:
 
     def _absorb(self) -> None:
         """Take the weights into their moving average; its first steps count for less."""
-        if not self.course.average:
+        if not self.course.ema_decay:
             return
         self._n_averaged += 1
         n = self._n_averaged
-        share = 1 - min(self.course.average, n / (self.course.lag + n))
+        share = 1 - min(self.course.ema_decay, n / (self.course.lag + n))
         floats = [(m, t) for m, t in self._pairs() if m.is_floating_point()]
         if floats:
             torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
@@ -200,7 +200,7 @@ class Trainer:
     @torch.no_grad()
     def settle(self, share: float = 1.0) -> None:
         """Leave the network with the weights that `shown` shows."""
-        ends = [end.clone() for end in self.mean] if self.course.average else self.own()
+        ends = [end.clone() for end in self.mean] if self.course.ema_decay else self.own()
         if share < 1:
             for end, begin in zip(ends, self.base, strict=True):
                 if end.is_floating_point():
@@ -239,7 +239,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on, the start's own apart."""
         found = self.named("now", self._views())
-        if self.course.average:
+        if self.course.ema_decay:
             found |= self.named("mean", self.mean)
         if self._optimizer is not None:
             for name, parameter in self.moving.items():
@@ -264,7 +264,7 @@ class Trainer:
         Raises: KeyError where a tensor is missing.
         """
         self.put(self.kept("now", tensors))
-        if self.course.average:
+        if self.course.ema_decay:
             for mean, value in zip(self.mean, self.kept("mean", tensors), strict=True):
                 mean.copy_(value)
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
