@@ -58,17 +58,17 @@ def counted(rows: Sequence[dict[str, Any]], limits: VerdictLimits) -> dict[str, 
     """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
     said = [(kind_of(row, limits), right_kinds(row)) for row in rows]
     right = sum(kind in kinds for kind, kinds in said)
-    unclear = sum(kind == "unclear" for kind, _ in said)
+    unclear = sum(kind == "inconclusive" for kind, _ in said)
     wrong = len(said) - right - unclear
-    return {"right": right, "wrong": wrong, "unclear": unclear, "worth": right - COST * wrong}
+    return {"right": right, "wrong": wrong, "inconclusive": unclear, "worth": right - COST * wrong}
 
 
 def kind_of(row: dict[str, Any], limits: VerdictLimits) -> str:
     """The verdict: what ships, where linear probe and fine-tuning were compared."""
     facts = facts_of(row)
     kind = verdict_kind(facts, limits)
-    is_compared = "tail_gain" in row["evidence"] and has_signal(facts.p)
-    return row["shipped"] if is_compared and kind in ("unclear", "head", "deeper") else kind
+    is_compared = "fine_tuning_gain" in row["evidence"] and has_signal(facts.p)
+    return row["shipped"] if is_compared and kind in ("inconclusive", "head", "fine-tune") else kind
 
 
 def facts_of(row: dict[str, Any]) -> VerdictFacts:
@@ -79,6 +79,6 @@ def facts_of(row: dict[str, Any]) -> VerdictFacts:
         mde=found["mde"],
         n=found["n"],
         plain_p=found.get("plain_p", 1.0),
-        knowledge=found.get("knowledge"),
+        knowledge=found.get("transfer_gain"),
         knowledge_error=found.get("knowledge_error", 0.0),
     )

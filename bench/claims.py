@@ -23,7 +23,7 @@ def frozen_speed() -> str:
 
 def frozen_moves() -> str:
     """Freezing, as it is done elsewhere."""
-    found = [row for row in rows("drift") if "frozen_weights" in row]
+    found = [row for row in rows("distribution-shift") if "frozen_weights" in row]
     theirs = [row for row in found if "warmstart" not in row["library"] + row["recipe"]]
     moved = [row for row in theirs if row["frozen_statistics_moved"]]
     ours = [row for row in found if row not in theirs]
@@ -93,8 +93,8 @@ def rates() -> str:
 
 def similarity() -> str:
     """Distance of the data, knowledge of the start, what tuning brings."""
-    far = {row["set"]: row["distance"] for row in rows("distances")}
-    known = {r["set"]: r["knowledge"] for r in rows("verdict") if r["what"] == "true labels"}
+    far = {row["set"]: row["domain_gap"] for row in rows("distances")}
+    known = {r["set"]: r["transfer_gain"] for r in rows("verdict") if r["what"] == "true labels"}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
     lines = [
         [
@@ -106,13 +106,13 @@ def similarity() -> str:
         ]
         for name in sorted(far, key=far.__getitem__)
     ]
-    heads = ["set", "distance", "the start's knowledge", "last layer alone", "`warmstart fit`"]
+    heads = ["set", "domain_gap", "the start's knowledge", "last layer alone", "`warmstart fit`"]
     return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
 
 
 def near_and_far() -> str:
     """The mean of the nearer half of the sets, and of the farther."""
-    far = {row["set"]: row["distance"] for row in rows("distances")}
+    far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
     order = sorted(far, key=far.__getitem__)
 
@@ -129,9 +129,9 @@ def near_and_far() -> str:
 def no_knowledge() -> str:
     """Starts whose weights were shuffled."""
     found = [row for row in rows("verdict") if row["what"] == "no knowledge"]
-    fair = sum(row["verdict"] == "scratch-fair" for row in found)
+    fair = sum(row["verdict"] == "no-transfer" for row in found)
     true = [row for row in rows("verdict") if row["what"] == "true labels"]
-    wrongly = sum(row["verdict"] == "scratch-fair" for row in true)
+    wrongly = sum(row["verdict"] == "no-transfer" for row in true)
     return (
         f'With a start whose weights had been shuffled, {fair} of {len(found)} checks said "do not '
         f'fine-tune" and the others found no signal; with the real start {wrongly} of {len(true)} '

@@ -85,7 +85,7 @@ def once() -> str:
 
 def distance() -> str:
     """A mark a set: how far from the start's old images, and what is gained beyond one layer."""
-    far = {row["set"]: row["distance"] for row in rows("distances")}
+    far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
     left, right, top, bottom = 70, 690, 60, 330
     most_x, low_y, high_y = 0.4, -5.0, 22.0
@@ -136,5 +136,5 @@ def distance() -> str:
 DRAWN: dict[str, Callable[[], str]] = {
     "strategies": strategies,
     "once": once,
-    "distance": distance,
+    "domain_gap": distance,
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench import alter, pools
 from bench.alter import Seen
-from warmstart.data.near_duplicates import NearDuplicate, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, compared, find_near_duplicates
 from warmstart.evaluation.metrics import accuracy_estimate
 
 OBJECTS = 40
@@ -30,9 +30,9 @@ def _exposed(folder: Path, seen: Seen, seed: int) -> tuple[Seen, Rows, Rows]:
     return copies, objects, source
 
 
-def _components(twins: Sequence[NearDuplicate], n: int) -> list[Rows]:
+def _components(near_duplicates: Sequence[NearDuplicate], n: int) -> list[Rows]:
     root = np.arange(n)
-    for twin in twins:
+    for twin in near_duplicates:
         root[root == root[twin.second]] = root[twin.first]
     return [np.flatnonzero(root == r) for r in np.unique(root)]
 
@@ -40,7 +40,7 @@ def _components(twins: Sequence[NearDuplicate], n: int) -> list[Rows]:
 def joined_and_mixed(name: str, folder: Path, seen: Seen) -> Row:
     """Are the copies of an object joined, and different objects kept apart?"""
     copies, objects, _ = _exposed(folder, seen, seed=0)
-    joined = _components(find_twins(copies.glances, compared(copies.neck)), len(objects))
+    joined = _components(find_near_duplicates(copies.glances, compared(copies.neck)), len(objects))
     largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
     return {
         "set": name,
@@ -57,7 +57,7 @@ def claimed(name: str, folder: Path, seen: Seen, seed: int) -> Row:
     rest = np.setdiff1d(np.arange(len(seen.ids)), source)
     row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
     for word, group_rows in (
-        ("joined", _components(find_twins(copies.glances, compared(copies.neck)), n)),
+        ("joined", _components(find_near_duplicates(copies.glances, compared(copies.neck)), n)),
         ("apart", [np.array([i]) for i in range(n)]),
     ):
         fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), group_rows)

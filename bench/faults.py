@@ -33,17 +33,17 @@ ALARMS = {
     "diverged",
     "forgetting",
     "preprocessing",
-    "drift",
-    "leak",
-    "duplicate",
+    "distribution-shift",
+    "leakage",
+    "near-duplicate",
     "conflict",
-    "tiny-class",
-    "shortcut",
+    "small-class",
+    "spurious-correlation",
     "unreadable",
     "no-signal",
 }
 # Looked at: one cell in two magnifications, on both sides; one bicycle in two colours.
-TRUE = {"wbc_cells": {"duplicate", "leak"}, "vehicles": {"duplicate"}}
+TRUE = {"wbc_cells": {"near-duplicate", "leakage"}, "vehicles": {"near-duplicate"}}
 
 Draw = np.random.Generator
 
@@ -201,12 +201,12 @@ FAULTS: dict[str, Fault] = {
     "wrong normalisation": Fault(planting.wrong_moments, frozenset({"preprocessing"})),
     "swapped channels": Fault(planting.swapped, frozenset({"preprocessing"}), may_be_harmless=True),
     "one class": Fault(planting.one_class, frozenset({"DataError"})),
-    "a class of 1 or 2": Fault(planting.tiny, frozenset({"DataError", "tiny-class"})),
+    "a class of 1 or 2": Fault(planting.tiny, frozenset({"DataError", "small-class"})),
     "a broken start": Fault(planting.broken, frozenset({"ModelError"})),
     "a constant layer": Fault(
         planting.constant, frozenset({"stuck", "no-signal"}), may_be_harmless=True
     ),
-    "copies across the split": Fault(planting.copies, frozenset({"leak"})),
-    "groups across the split": Fault(planting.shared_groups, frozenset({"leak"})),
-    "test from another domain": Fault(planting.elsewhere, frozenset({"drift"})),
+    "copies across the split": Fault(planting.copies, frozenset({"leakage"})),
+    "groups across the split": Fault(planting.shared_groups, frozenset({"leakage"})),
+    "test from another domain": Fault(planting.elsewhere, frozenset({"distribution-shift"})),
 }

@@ -60,7 +60,7 @@ def outcomes() -> str:
         [
             f"{row['set']}{titles[row['base']]}{titles[row['labels']]}",
             row["n"],
-            *(percent(row[name]) for name in ("head", "deeper", "scratch")),
+            *(percent(row[name]) for name in ("head", "fine-tune", "scratch")),
             f"`{row['verdict']}`",
             ", ".join(f"`{kind}`" for kind in row["right"]) or "none",
         ]
@@ -78,7 +78,7 @@ def calibrated() -> str:
     """The table's constants, chosen on one half of the sets and tried on the other."""
     said = results.read("calibrate")["summary"]
     lines = [
-        [name, "30, 10", said[name]["right"], said[name]["wrong"], said[name]["unclear"]]
+        [name, "30, 10", said[name]["right"], said[name]["wrong"], said[name]["inconclusive"]]
         for name in ("all, as kept", "first half, as kept", "second half, as kept")
     ]
     for one, other in (("first", "second"), ("second", "first")):
@@ -89,8 +89,8 @@ def calibrated() -> str:
             (f"{other} half, with those", "on the other"),
         ):
             found = best[key]
-            lines.append([where, limits, found["right"], found["wrong"], found["unclear"]])
-    heads = ["cells", "points", "right", "wrong", "unclear"]
+            lines.append([where, limits, found["right"], found["wrong"], found["inconclusive"]])
+    heads = ["cells", "points", "right", "wrong", "inconclusive"]
     return f"{table(heads, lines)}\n\n{source('calibrate')}"
 
 
@@ -99,11 +99,11 @@ def from_nothing() -> str:
     found = [row for row in rows("outcomes") if row["labels"] == "true"]
     known = [row for row in found if row["base"] == "lite0"]
     blank = [row for row in found if row["base"] == "blank"]
-    fair = [f"{row['set']} ({row['n']})" for row in known if "scratch-fair" in row["right"]]
-    behind = [max(row["head"], row["deeper"]) - row["scratch"] for row in known]
+    fair = [f"{row['set']} ({row['n']})" for row in known if "no-transfer" in row["right"]]
+    behind = [max(row["head"], row["fine-tune"]) - row["scratch"] for row in known]
     mean = f"{100 * sum(behind) / len(behind):.1f} points behind in the mean of {len(known)} draws"
     sizes = sorted(row["n"] for row in known)
-    ahead = sum("scratch-fair" in row["right"] for row in blank)
+    ahead = sum("no-transfer" in row["right"] for row in blank)
     return (
         f"At 96 px, each picture passed up to 120 times, {sizes[0]} to {sizes[-1]} images to learn "
         f"from: training from nothing was as good as the ImageNet start on "

@@ -47,7 +47,7 @@ KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
 POINT = 0.01
 CHUNK = 50  # images that are asked about at once
-KINDS = ("head", "deeper", "scratch-fair", "no-signal")
+KINDS = ("head", "fine-tune", "no-transfer", "no-signal")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         inspection = drain(check.check(training_data))
         trial = try_tail(asked, training_data, base)
         verdict = judged(trial, inspection)
-        hits = {"head": trial.hits[0], "deeper": trial.hits[trial.deeper]}
+        hits = {"head": trial.hits[0], "fine-tune": trial.hits[trial.deeper]}
         labels = training_data.labelled.test_labels
         usual = int(np.bincount(training_data.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
@@ -123,7 +123,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         "n_test": len(labels),
         "evidence": _evidence(verdict.evidence),
         "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
-        "shipped": "head" if trial.chosen == 0 else "deeper",
+        "shipped": "head" if trial.chosen == 0 else "fine-tune",
         "hits": {name: "".join(str(int(x)) for x in h) for name, h in hits.items()},
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -192,12 +192,12 @@ def _evidence(found: Any) -> dict[str, Any]:
     """The numbers that the table of the verdict looks at."""
     told: dict[str, Any] = {}
     for one in found:
-        if one.name == "signal":
+        if one.name == "permutation_test":
             told |= {"p": one.details["p"], "mde": one.details["mde"], "n": one.n}
             told |= {k: one.details[k] for k in ("plain", "plain_p") if k in one.details}
-        elif one.name == "knowledge" and one.value is not None:
+        elif one.name == "transfer_gain" and one.value is not None:
             told |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
-        elif one.name == "tail_gain" and one.value is not None:
+        elif one.name == "fine_tuning_gain" and one.value is not None:
             told |= {one.name: one.value, "tail_gain_error": (one.high - one.low) / 3.92}
     return told
 
@@ -208,16 +208,16 @@ def _evidence(found: Any) -> dict[str, Any]:
 def right_kinds(row: dict[str, Any]) -> set[str]:
     """Every verdict that the outcome on the test images would bear out."""
     hits = {k: np.array([int(c) for c in text], float) for k, text in row["hits"].items()}
-    warm = max(("head", "deeper"), key=lambda k: hits[k].mean())
-    best = max(("head", "deeper", "scratch"), key=lambda k: hits[k].mean())
+    warm = max(("head", "fine-tune"), key=lambda k: hits[k].mean())
+    best = max(("head", "fine-tune", "scratch"), key=lambda k: hits[k].mean())
     found = set()
     if _is_near(hits["head"], hits[best]):
         found.add("head")
-    if _is_near(hits["deeper"], hits[best]):
-        found.add("deeper")
+    if _is_near(hits["fine-tune"], hits[best]):
+        found.add("fine-tune")
     if _is_near(hits["scratch"], hits[warm]):
-        found.add("scratch-fair")
-    if not any(_beats(hits[k], hits["majority"]) for k in ("head", "deeper", "scratch")):
+        found.add("no-transfer")
+    if not any(_beats(hits[k], hits["majority"]) for k in ("head", "fine-tune", "scratch")):
         found.add("no-signal")
     return found
 
@@ -251,12 +251,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How often verdicts are right, and what answering always alike would score."""
     told = [row["verdict"] for row in rows]
     right = [right_kinds(row) for row in rows]
-    clear = [(t, r) for t, r in zip(told, right, strict=True) if t != "unclear"]
+    clear = [(t, r) for t, r in zip(told, right, strict=True) if t != "inconclusive"]
     return {
         "cells": len(rows),
         "verdicts": dict(Counter(told)),
         "right of those that say something": f"{sum(t in r for t, r in clear)} of {len(clear)}",
-        "unclear": f"{told.count('unclear')} of {len(rows)}",
+        "inconclusive": f"{told.count('unclear')} of {len(rows)}",
         "always the same": {
             kind: round(float(np.mean([kind in r for r in right])), 3) for kind in KINDS
         },
@@ -264,6 +264,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             f"{row['cell']['set']} {row['n']} {row['cell']['base']} {row['cell']['labels']}: "
             f"{t}, {'/'.join(sorted(r))}"
             for row, t, r in zip(rows, told, right, strict=True)
-            if t != "unclear" and t not in r
+            if t != "inconclusive" and t not in r
         ],
     }

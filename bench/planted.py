@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
-from warmstart.data.near_duplicates import NearDuplicate, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, compared, find_near_duplicates
 from warmstart.evidence.distribution_shift import drift, two_samples
 from warmstart.evidence.label_issues import ceiling, judge_labels
 from warmstart.evidence.probe_hits import best_left_out
@@ -87,7 +87,7 @@ def _summary(rows: Sequence[Row]) -> Row:
         "shortcuts, cues, drifts and label issues in clean sets": [
             f"{r['set']}: {word}"
             for r in by["nothing"]
-            for word in ("shortcut", "cues", "drift", "label issues")
+            for word in ("spurious-correlation", "cues", "distribution-shift", "label issues")
             if r[word]
         ],
         "estimate holds the truth, joined": f"{sum(r['holds'] for r in exposed)} of {len(exposed)}",
@@ -104,8 +104,8 @@ def _clean(name: str, seen: Seen) -> Row:
     """What is found in a set as it is."""
     train, rng = seen.split == "train", np.random.default_rng(0)
     labels = seen.labels[train]
-    twins = find_twins(seen.glances, compared(seen.neck))
-    inside = [t for t in twins if train[t.first] and train[t.second]]
+    near_duplicates = find_near_duplicates(seen.glances, compared(seen.neck))
+    inside = [t for t in near_duplicates if train[t.first] and train[t.second]]
     pool = _part(seen.pool, np.flatnonzero(train))
     fit = pools.fit_rows(pool, np.arange(len(labels)), labels, rng)
     judged = judge_labels(fit.probabilities, labels, np.arange(len(labels)))
@@ -115,13 +115,13 @@ def _clean(name: str, seen: Seen) -> Row:
     return {
         "set": name,
         "planted": "nothing",
-        "twins": [f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}" for t in twins],
-        "shortcut": bool(_shortcut(seen, np.flatnonzero(train))),
+        "twins": [f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}" for t in near_duplicates],
+        "spurious-correlation": bool(_shortcut(seen, np.flatnonzero(train))),
         "cues": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
-        "drift": bool(found),
+        "distribution-shift": bool(found),
         "parts told apart": round(told.accuracy, 3) if told else None,
         "label issues": judged.count or 0,
-        "ceiling": most.meaning,
+        "label_noise_ceiling": most.meaning,
     }
 
 
@@ -129,11 +129,11 @@ def _part(pool: Pool, rows: Rows) -> Pool:
     return Pool({layer: x[rows] for layer, x in pool.feature_layers.items()}, pool.labels[rows])
 
 
-def _renumbered(twins: Sequence[NearDuplicate], kept: NDArray[np.bool_]) -> list[NearDuplicate]:
+def _renumbered(near_duplicates: Sequence[NearDuplicate], kept: NDArray[np.bool_]) -> list[NearDuplicate]:
     place = np.cumsum(kept) - 1
     return [
         NearDuplicate(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored)
-        for t in twins
+        for t in near_duplicates
     ]
 
 
@@ -165,8 +165,8 @@ def _copies(name: str, folder: Path, seen: Seen) -> Row:
     source = alter.two_a_class(seen, COPIES, rng)
     alters = [alter.COPIES[i % len(alter.COPIES)] for i in range(len(source))]
     copies, where = alter.altered(folder, [seen.ids[row] for row in source], alters, seed=3)
-    pairs = {(t.first, t.second) for t in find_twins(*_beside(seen, copies))}
-    known = {(t.first, t.second) for t in find_twins(seen.glances, compared(seen.neck))}
+    pairs = {(t.first, t.second) for t in find_near_duplicates(*_beside(seen, copies))}
+    known = {(t.first, t.second) for t in find_near_duplicates(seen.glances, compared(seen.neck))}
     wanted = [(int(row), int(n + at)) for row, at in zip(source, where, strict=True)]
     lost = [a.__name__ for a, pair in zip(alters, wanted, strict=True) if pair not in pairs]
     origin = {at: row for row, at in wanted}  # a copy of a row that has a twin is its twin too

@@ -90,5 +90,5 @@ def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadF
 def predict(fit: HeadFit, pool: Pool, rows: NDArray[np.intp]) -> Labels:
     """Predicted classes of other rows."""
     joined = np.concatenate([pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1)
-    scores = fit.calibration.temperature * (joined @ fit.weight.T + fit.bias)
+    scores = fit.calibration.scale * (joined @ fit.weight.T + fit.bias)
     return np.asarray((scores + fit.calibration.bias).argmax(axis=1))

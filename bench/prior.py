@@ -146,6 +146,6 @@ def _score(head: HeadFit, test: Pool) -> tuple[float, float]:
     """Accuracy and log-loss on the test part."""
     joined = np.concatenate([test.feature_layers[layer] for layer in head.feature_layers], axis=1)
     scores = joined.astype(np.float64) @ head.weight.T + head.bias
-    logits = head.calibration.temperature * scores + head.calibration.bias
+    logits = head.calibration.scale * scores + head.calibration.bias
     hits = logits.argmax(axis=1) == test.labels
     return float(hits.mean()), float(log_losses(scores, test.labels, head.calibration).mean())

@@ -55,7 +55,7 @@ PLAN = {
     "batch": "training.batch_size",
     "cut": "training.split_at",
 }
-TRAINING_STEP = ("tune", "step", "loss")  # the event of an update: stage, kind, one of its values
+TRAINING_STEP = ("fine_tune", "step", "loss")  # the event of an update: stage, kind, one of its values
 CHECKPOINTS = "checkpoints"  # folder in the run folder of what a killed training goes on from
 CHECKPOINT_AFTER = 3.5  # seconds of training after which the first one is written, and some
 MODEL = "model"  # folder in the run folder of the tensors that are shipped
@@ -78,18 +78,18 @@ KEYS = {  # of predictions, answers, evidence; where there are dots, their first
 WORDS = {
     "verdict": {
         "head": "linear-probe",
-        "deeper": "fine-tune",
-        "scratch-fair": "no-transfer",
-        "unclear": "inconclusive",
+        "fine-tune": "fine-tune",
+        "no-transfer": "no-transfer",
+        "inconclusive": "inconclusive",
     },
-    "shipped": {"blend": "ensemble"},
+    "shipped": {"ensemble": "ensemble"},
     "evidence": {
-        "signal": "permutation_test",
-        "knowledge": "transfer_gain",
-        "appetite": "learning_curve",
-        "tail_gain": "fine_tuning_gain",
-        "distance": "domain_gap",
-        "ceiling": "label_noise_ceiling",
+        "permutation_test": "permutation_test",
+        "transfer_gain": "transfer_gain",
+        "learning_curve": "learning_curve",
+        "fine_tuning_gain": "fine_tuning_gain",
+        "domain_gap": "domain_gap",
+        "label_noise_ceiling": "label_noise_ceiling",
     },
 }
 TENSORS = {"trunk": "backbone", "head": "head"}  # first words of the names of tensors
@@ -534,9 +534,9 @@ def _of_tensors(
             continue
         if old is None or new is None:
             there, other = (now, before) if old is None else (before, now)
-            twins = [n for n in sorted({*other} - {*there}) if other[n] == there[name]]
+            near_duplicates = [n for n in sorted({*other} - {*there}) if other[n] == there[name]]
             is_new = "is new" if old is None else "is gone"
-            lines.append(f"tensor {name} {is_new}" + (f"; same bytes: {twins[0]}" if twins else ""))
+            lines.append(f"tensor {name} {is_new}" + (f"; same bytes: {near_duplicates[0]}" if near_duplicates else ""))
         elif (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
             form = [f"{one['dtype']} {one['shape']}" for one in (old, new)]
             lines.append(f"tensor {name}: {' → '.join(form)}")

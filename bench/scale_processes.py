@@ -105,8 +105,8 @@ def jobs(images: int) -> tuple[Job, ...]:
             beside="1 small",
             words=(*SMALL, "--parallel", "fsdp"),
         ),
-        Job(name="2, killed in the look", size=2, images=images, words=CACHED, dies="look"),
-        Job(name="2, killed in the tail", size=2, images=160, words=live, dies="tune"),
+        Job(name="2, killed in the look", size=2, images=images, words=CACHED, dies="features"),
+        Job(name="2, killed in the tail", size=2, images=160, words=live, dies="fine_tune"),
     )
 
 
@@ -280,5 +280,5 @@ def _differences(one: Path, other: Path) -> dict[str, float]:
 
 def _losses(log: Path) -> Any:
     """Of all updates of all trainings, whichever of them is shipped."""
-    steps = [e for e in _events(log) if e["stage"] == "tune" and "loss" in e["values"]]
+    steps = [e for e in _events(log) if e["stage"] == "fine_tune" and "loss" in e["values"]]
     return np.array([step["values"]["loss"] for step in steps])

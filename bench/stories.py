@@ -135,7 +135,7 @@ def _looks(log: Path) -> Iterator[list[float]]:
     attempt = 0
     for event in map(json.loads, log.read_text().splitlines()):
         values = event["values"]
-        attempt += event["stage"] == "tune" and event["kind"] == "guard"
+        attempt += event["stage"] == "fine_tune" and event["kind"] == "guard"
         if event["kind"] == "step" and values.get("lesson") == 1 and "val" in values:
             yield [attempt, event["step"], values["val"]]
 

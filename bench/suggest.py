@@ -100,7 +100,7 @@ def _learn(train: Pool, test: Pool, rows: Rows, choose: Choose) -> list[NDArray[
 def _suggested(pool: Pool, fit: HeadFit, rows: Rows, rest: Rows) -> Rows:
     """As the verb does, from the features on."""
     joined = np.concatenate([pool.feature_layers[layer][rest] for layer in fit.feature_layers], axis=1)
-    logits = fit.calibration.temperature * (joined @ fit.weight.T + fit.bias)
+    logits = fit.calibration.scale * (joined @ fit.weight.T + fit.bias)
     probabilities = softmax(logits + fit.calibration.bias, axis=1)
     alone = [np.array([i]) for i in range(len(rows))]
     known, _, _ = fit_neighbours(lambda layer: pool.feature_layers[layer][rows], fit.feature_layers, alone, 0)

@@ -82,7 +82,7 @@ def _ours(data: Path, strategy: str, cache: str) -> float:
     times = [
         event["t"]
         for event in events
-        if event["stage"] == "tune"
+        if event["stage"] == "fine_tune"
         and event["kind"] == "step"
         and event["values"].get("lesson") == 2
     ]

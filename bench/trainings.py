@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.data.near_duplicates import with_twins
+from warmstart.data.near_duplicates import with_near_duplicates
 from warmstart.data.splits import folds
 from warmstart.events import drain
 from warmstart.features.batches import normalised
@@ -149,7 +149,7 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         asked, base = drain(choose_base(asked, collection, Clock()))
         look = drain(extract_features(collection, base))
         plain = settle(collection, look.unreadable)
-        training_data = training_dataset(with_twins(plain, ()), look, base.record, "fast", seed)
+        training_data = training_dataset(with_near_duplicates(plain, ()), look, base.record, "fast", seed)
         learn = training_data.labelled.learn
         pixels = read_pixels(training_data.collection, learn, training_data.prep)
         images = normalised(pixels.rows(np.arange(len(learn))), pictures(training_data.prep))

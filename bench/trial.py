@@ -58,7 +58,7 @@ class Trial:
     def test_blocks(self) -> np.ndarray:
         """Which test images belong together. Shapes: (n_test,)."""
         labelled = self.training_data.labelled
-        return group_numbers(labelled.test, labelled.twins)
+        return group_numbers(labelled.test, labelled.near_duplicates)
 
 
 def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:

@@ -74,10 +74,10 @@ def _judge(
 
 def _row(name: str, what: str, draw: int, verdict: Verdict) -> dict[str, Any]:
     found = {e.name: e for e in verdict.evidence}
-    row = {"set": name, "what": what, "draw": draw, "verdict": verdict.kind, "n": found["signal"].n}
-    row |= {"p": found["signal"].details["p"], "mde": found["signal"].details["mde"]}
-    if "knowledge" in found:
-        row |= {"knowledge": found["knowledge"].value, "error": found["knowledge"].details["error"]}
+    row = {"set": name, "what": what, "draw": draw, "verdict": verdict.kind, "n": found["permutation_test"].n}
+    row |= {"p": found["permutation_test"].details["p"], "mde": found["permutation_test"].details["mde"]}
+    if "transfer_gain" in found:
+        row |= {"transfer_gain": found["transfer_gain"].value, "error": found["transfer_gain"].details["error"]}
     return row
 
 
@@ -159,7 +159,7 @@ def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     true = [r for r in found if r["what"] == "true labels"]
     blank = [r for r in found if r["what"] == "no knowledge"]
     large = [r for r in blank if r["n"] >= 130]
-    first_row = [r for r in random if r["p"] > 0.01 and r["verdict"] == "unclear"]
+    first_row = [r for r in random if r["p"] > 0.01 and r["verdict"] == "inconclusive"]
     silent = [r for r in random if r["verdict"] == "no-signal"]
     return {
         "random labels": dict(Counter(r["verdict"] for r in random)),
@@ -168,7 +168,7 @@ def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "true labels": dict(Counter(r["verdict"] for r in true)),
         "near sets called scratch-fair": [
-            r["set"] for r in true if r["set"] in NEAR and r["verdict"] == "scratch-fair"
+            r["set"] for r in true if r["set"] in NEAR and r["verdict"] == "no-transfer"
         ],
         "no knowledge, 130 images and more": dict(Counter(r["verdict"] for r in large)),
         "no knowledge, fewer": dict(Counter(r["verdict"] for r in blank if r["n"] < 130)),

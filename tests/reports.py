@@ -41,7 +41,7 @@ MANY = tuple(f"class number {i:02}" for i in range(80))
 NASTY = '<script>alert("x")</script>'
 EVIDENCE = (
     Evidence(
-        name="signal",
+        name="permutation_test",
         value=0.82,
         low=0.06,
         high=0.15,
@@ -59,7 +59,7 @@ EVIDENCE = (
         details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_part": 3},
     ),
     Evidence(
-        name="appetite",
+        name="learning_curve",
         value=0.04,
         low=0.02,
         high=0.06,
@@ -74,7 +74,7 @@ EVIDENCE = (
         },
     ),
     Evidence(
-        name="knowledge",
+        name="transfer_gain",
         value=0.27,
         low=0.16,
         high=0.38,
@@ -82,7 +82,7 @@ EVIDENCE = (
         meaning="It knows much.",
         details={"trained": 0.69, "shuffled": 0.27, "pixels": 0.42, "error": 0.05},
     ),
-    Evidence(name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured."),
+    Evidence(name="fine_tuning_gain", value=None, low=None, high=None, n=0, meaning="Not measured."),
 )
 
 
@@ -93,7 +93,7 @@ def summary(**changes: object) -> Summary:
     )
     plain: dict[str, object] = {
         "task": "classify",
-        "verdict": Verdict(kind="unclear", sentence="This start knows it.", evidence=EVIDENCE),
+        "verdict": Verdict(kind="inconclusive", sentence="This start knows it.", evidence=EVIDENCE),
         "shipped": ShippedCandidate(strategy="head", why="a linear output, all layers frozen"),
         "readiness": Readiness(level="review", reasons=("1 in 6 answers is wrong",)),
         "estimate": estimate,
@@ -117,9 +117,9 @@ def summary(**changes: object) -> Summary:
         "guards": (),
         "findings": (
             Finding(kind="unreadable", sentence="1 image could not be read.", items=("x: torn",)),
-            Finding(kind="duplicate", sentence="2 are copies.", items=("hat/000.jpg",)),
+            Finding(kind="near-duplicate", sentence="2 are copies.", items=("hat/000.jpg",)),
         ),
-        "seconds": {"read": 1.0, "look": 12.0, "check": 3.0, "head": 2.5, "total": 20.0},
+        "seconds": {"read": 1.0, "features": 12.0, "check": 3.0, "head": 2.5, "total": 20.0},
         "peak_rss_mb": 900.0,
     }
     return Summary(**{**plain, **changes})
@@ -215,7 +215,7 @@ def ledger() -> Ledger:
 
 def training(guards: int = 1) -> tuple[Event, ...]:
     """One training with a part held out, one on all, and what a guard saw."""
-    events = [Event(stage="tune", kind="begin", values={"trainings": 2}, t=0.0)]
+    events = [Event(stage="fine_tune", kind="begin", values={"trainings": 2}, t=0.0)]
     for step in range(1, 201):
         values: dict[str, float | int | str] = {
             "loss": 2.0 / (1 + step / 40),
@@ -225,10 +225,10 @@ def training(guards: int = 1) -> tuple[Event, ...]:
         }
         if step % 20 == 0 and step <= 100:
             values |= {"val": 0.7 + step / 1000, "head": 0.72}
-        events.append(Event(stage="tune", kind="step", step=step, of=200, values=values, t=0.0))
+        events.append(Event(stage="fine_tune", kind="step", step=step, of=200, values=values, t=0.0))
     for _ in range(guards):
         told = {"title": "Guard", "text": "held-out examples got worse", "guard": "overfit"}
-        events.append(Event(stage="tune", kind="guard", values=told, t=0.0))
+        events.append(Event(stage="fine_tune", kind="guard", values=told, t=0.0))
     return tuple(events)
 
 
@@ -257,9 +257,9 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
         "calibration": CalibrationRecord(
             contrastive_temperature=1.0,
             class_bias=(0.0,) * len(names),
-            sure_from=0.8,
+            confident_from=0.8,
             promised_error=0.02,
-            unknown_from=3.0,
+            ood_from=3.0,
             nearest=5,
         ),
         "said": rows,

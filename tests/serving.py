@@ -182,8 +182,8 @@ def answer_one(picture):
         path=picture.name,
         label=best,
         probability=0.9,
-        sure=True,
-        unknown=False,
+        confident=True,
+        ood=False,
         scores=scores,
         nearest=("a.png", "gone.png"),
     )

@@ -47,7 +47,7 @@ def start(command: list[str], log: Path) -> subprocess.Popen[str]:
     """A child whose network has passed a batch."""
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + PATIENCE
-    while not (log.exists() and '"look", "kind": "step"' in log.read_text("utf-8", "replace")):
+    while not (log.exists() and '"features", "kind": "step"' in log.read_text("utf-8", "replace")):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < end, "it never came so far"
         time.sleep(0.005)

@@ -58,7 +58,7 @@ def test_a_verdict_says_which_kind_the_start_knows():
     facts = verdict.VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
         base = verdict.basis_of(None, nouns_of(kind))
-        said = verdict.sentence("unclear", facts, 90, 0.8, basis=base)
+        said = verdict.sentence("inconclusive", facts, 90, 0.8, basis=base)
         assert f"this base model knows this kind of {noun}." in said
 
 
@@ -72,10 +72,10 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
     told = tuple(
         Finding(kind=name, sentence="…")
         for name in (
-            "leak",
-            "drift",
-            "size-cue",
-            "shortcut",
+            "leakage",
+            "distribution-shift",
+            "metadata-leakage",
+            "spurious-correlation",
             "preprocessing",
             "label-issue",
             "off-topic",

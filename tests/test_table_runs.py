@@ -237,7 +237,7 @@ def test_random_labels_have_no_signal(tmp_path):
         budget="fast",
         out=tmp_path / "run",
     )
-    assert run.verdict.kind in ("no-signal", "unclear")
+    assert run.verdict.kind in ("no-signal", "inconclusive")
     assert not any(b.is_better for b in run.summary.beside)
 
 
@@ -245,7 +245,7 @@ def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
     body = [[*row[:3], {"ill": "9", "well": "1"}[row[3]], row[3]] for row in tables.rows(60)]
     path = tables.write(tmp_path / "leaky.csv", body, ("age", "dose", "site", "code", "label"))
     run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
-    found = next(f for f in run.summary.findings if f.kind == "shortcut")
+    found = next(f for f in run.summary.findings if f.kind == "spurious-correlation")
     assert found.items == ("code",)
 
 
@@ -258,7 +258,7 @@ def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_pa
         budget="fast",
         out=tmp_path / "run",
     )
-    assert {"duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
+    assert {"near-duplicate", "conflict"} <= {f.kind for f in run.summary.findings}
 
 
 def test_where_boosting_is_better_the_verdict_and_the_report_say_so(tmp_path):

@@ -62,7 +62,7 @@ def fit(task, out, on_event=None, **options):
 @pytest.mark.parametrize("task", COLUMNS)
 def test_tuned_layers_are_not_below_the_head(place, task):
     run = fit(task, place / task, budget="balanced")
-    found = {one.name: one for one in run.verdict.evidence}["tail_gain"]
+    found = {one.name: one for one in run.verdict.evidence}["fine_tuning_gain"]
     # All five folds were held out, or two: then training did not pay and the linear probe ships.
     assert run.plan.training.folds.value == 5
     assert found.n == N or (found.n == 2 * N // 5 and run.summary.shipped.strategy == "head")
@@ -70,7 +70,7 @@ def test_tuned_layers_are_not_below_the_head(place, task):
     assert found.high > 0  # no worse beyond chance than a linear probe that learnt from more
     claim, probe = run.summary.estimate, run.summary.linear_probe
     assert claim.value > probe.value - 0.02
-    assert run.summary.shipped.strategy in ("head", "blend", "last:1")
+    assert run.summary.shipped.strategy in ("head", "ensemble", "last:1")
     test = json.loads((run.path / "summary.json").read_text())["test"]
     assert test["mAP" if task == "multilabel" else "r2"] > 0.65
 
@@ -80,7 +80,7 @@ def test_a_training_goes_on_where_it_was_stopped(place, task):
     short = {"budget": "fast", "strategy": "last:1"}
 
     def see(event):
-        if (event.stage, event.kind) == ("tune", "step") and event.values.get("lesson") == 2:
+        if (event.stage, event.kind) == ("fine_tune", "step") and event.values.get("lesson") == 2:
             raise Stop
 
     whole = fit(task, place / "whole" / task, **short)

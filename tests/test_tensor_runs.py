@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
 
     def stop(event):
         seen.append(event)
-        if event.stage == "tune" and event.kind == "step" and event.step > 8:
+        if event.stage == "fine_tune" and event.kind == "step" and event.step > 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +148,7 @@ def test_the_same_tensors_are_looked_at_once(tmp_path):
     warmstart.fit(data, out=tmp_path / "one", **options)
     seen = []
     warmstart.fit(data, out=tmp_path / "two", on_event=seen.append, **options)
-    ends = [event for event in seen if event.stage == "look" and event.kind == "end"]
+    ends = [event for event in seen if event.stage == "features" and event.kind == "end"]
     assert ends[0].values["passed"] == 0
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-Stage = Literal["read", "look", "check", "plan", "head", "tune", "evaluate", "deliver"]
+Stage = Literal["read", "features", "checks", "plan", "head", "fine_tune", "evaluate", "deliver"]
 Kind = Literal["begin", "step", "end", "note", "guard"]
 
 BESIDE = "beside"  # value of a beginning of trainings that are made to compare with: which
@@ -29,7 +29,7 @@ class Event:
     (images, folds, updates; `of` is None where the end is not known), and
     `values` holds named numbers or short texts that belong to the moment.
 
-    >>> Event(stage="look", kind="step", step=32, of=300, t=0.0).step
+    >>> Event(stage="features", kind="step", step=32, of=300, t=0.0).step
     32
     """
 
@@ -80,4 +80,4 @@ def note(stage: Stage, title: str, text: str) -> Event:
 def guard(kind: str, text: str) -> Event:
     """What a guard saw, and what was done."""
     values: dict[str, float | int | str] = {"title": "Guard", "text": text, "guard": kind}
-    return Event(stage="tune", kind="guard", values=values)
+    return Event(stage="fine_tune", kind="guard", values=values)

@@ -46,7 +46,7 @@ def test_nothing_in_it_can_run(finished):
     evil = "<script>alert(1)</script> & \x1b[2J\nmore"
     summary = replace(
         finished.summary,
-        verdict=Verdict(kind="unclear", sentence=evil),
+        verdict=Verdict(kind="inconclusive", sentence=evil),
         shipped=ShippedCandidate(strategy="head", why=evil),
     )
     page = run_html(summary, Path("a<img src=x onerror=y>"))

@@ -52,7 +52,7 @@ def test_every_event_is_seen(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "out", on_event=seen.append)
     assert all(isinstance(event, Event) for event in seen)
     stages = list(dict.fromkeys(event.stage for event in seen))
-    assert stages == ["read", "look", "check", "plan", "head", "deliver"]
+    assert stages == ["read", "features", "checks", "plan", "head", "deliver"]
     logged = lines(run.path, "progress.jsonl")
     assert logged[0]["values"]["folder"] == str(tmp_path / "out")  # from then on there was a log
     assert len(logged) == 1 + sum(e.stage != "read" for e in seen)

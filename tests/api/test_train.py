@@ -229,7 +229,7 @@ def test_a_rate_that_is_too_high_is_told_and_training_is_yours_to_stop():
     events = warmstart.train(plan, net, batches())
     told = next(event for event in events if event.kind == "guard")
     events.close()
-    assert (told.stage, told.of, told.values["kind"]) == ("tune", 125, "diverged")
+    assert (told.stage, told.of, told.values["kind"]) == ("fine_tune", 125, "diverged")
     assert told.step < 30
     assert "the loss rose from" in told.values["text"]
 

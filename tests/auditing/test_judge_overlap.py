@@ -27,7 +27,7 @@ def test_each_way_to_leak_is_named_and_an_image_once():
     ]
     found = overlap(examples, [("b", "t2"), ("a", "t2")])
     assert [finding.items for finding in found.findings] == [("a",), ("b",), ("c",)]
-    assert [finding.kind for finding in found.findings] == ["leak"] * 3
+    assert [finding.kind for finding in found.findings] == ["leakage"] * 3
     assert "1 of the 4 images judged on" in found.findings[0].sentence
     assert found.leaked == {"a", "b", "c"}
 
@@ -46,16 +46,16 @@ def test_copies_and_conflicts_among_those_judged_on():
         example("t", "train"),
     ]
     found = overlap(examples, [("c", "d"), ("d", "e")])
-    assert kinds(found) == {"duplicate": ("b",), "conflict": ("d", "e")}
+    assert kinds(found) == {"near-duplicate": ("b",), "conflict": ("d", "e")}
     assert not found.leaked
-    assert found.twins == (("c", "d"), ("d", "e"))
+    assert found.near_duplicates == (("c", "d"), ("d", "e"))
 
 
 def test_pictures_of_one_scene_are_no_copies():
     examples = [example(f"{i:02}", label="xy"[i % 2]) for i in range(MANY_PAIRS + 2)]
     pairs = [("00", example.id) for example in examples[1:]]
     found = overlap(examples, pairs)
-    assert found.twins == ()
+    assert found.near_duplicates == ()
     assert "one fixed scene" in found.findings[0].sentence
 
 

@@ -28,7 +28,7 @@ from warmstart.records.summary import (
 
 SUMMARY = Summary(
     task="classify",
-    verdict=Verdict(kind="head", sentence="The linear probe is enough."),
+    verdict=Verdict(kind="linear-probe", sentence="The linear probe is enough."),
     shipped=ShippedCandidate(strategy="head", why="a linear output, all 18 layers frozen"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
@@ -158,8 +158,8 @@ class Work:
     def fit(self, request):
         self.asked.append(request)
         try:
-            yield Event(stage="look", kind="begin", of=4, t=0.0)
-            yield Event(stage="look", kind="step", step=2, of=4, t=1.0, values={"per_second": 2.0})
+            yield Event(stage="features", kind="begin", of=4, t=0.0)
+            yield Event(stage="features", kind="step", step=2, of=4, t=1.0, values={"per_second": 2.0})
             if self.error is not None:
                 raise self.error
             note = {"title": "Proof", "text": "frozen: unchanged, bit for bit"}
@@ -176,21 +176,21 @@ class Work:
 
     def evaluate(self, run, data, *, label=None, group=None):
         self.asked.append((run, data, label, group))
-        yield Event(stage="look", kind="begin", of=200, t=0.0)
+        yield Event(stage="features", kind="begin", of=200, t=0.0)
         if self.error is not None:
             raise self.error
         return SCORES
 
     def rank(self, data, models=(), *, label=None, group=None, task="auto", seed=0, strict=False):
         self.asked.append((data, list(models), label, group, seed))
-        yield Event(stage="look", kind="begin", of=200, t=0.0)
+        yield Event(stage="features", kind="begin", of=200, t=0.0)
         if self.error is not None:
             raise self.error
         return RANKING
 
     def suggest(self, run, paths, *, count, out=None):
         self.asked.append((run, list(paths), count, out))
-        yield Event(stage="look", kind="step", step=1, of=1, t=0.0)
+        yield Event(stage="features", kind="step", step=1, of=1, t=0.0)
         if self.error is not None:
             raise self.error
         return SUGGESTIONS

@@ -10,7 +10,7 @@ from warmstart.records.data import Finding
 from warmstart.records.summary import Checked, DataCounts, Evidence, Verdict
 
 SIGNAL = Evidence(
-    name="signal",
+    name="permutation_test",
     value=0.83,
     low=0.29,
     high=0.39,
@@ -20,17 +20,17 @@ SIGNAL = Evidence(
     "right 29 to 39 %.",
 )
 TAIL = Evidence(
-    name="tail_gain", value=None, low=None, high=None, n=0, meaning="Not measured: no tail."
+    name="fine_tuning_gain", value=None, low=None, high=None, n=0, meaning="Not measured: no tail."
 )
 LEAK = Finding(
-    kind="leak",
+    kind="leakage",
     sentence="4 test images are in the training data as well.",
     items=("test/a/1.jpg", "test/a/2.jpg", "test/b/1.jpg", "test/b/2.jpg"),
 )
 ISSUE = issue("a/7.jpg", "a", "b", is_issue=False)
 FOUND = Checked(
     verdict=Verdict(
-        kind="unclear",
+        kind="inconclusive",
         sentence="The labels can be learnt from this start.",
         evidence=(SIGNAL, TAIL),
     ),
@@ -104,7 +104,7 @@ def test_one_or_no_name_is_not_more():
 
 
 def test_long_names_and_control_characters_do_not_break_the_lines():
-    odd = Finding(kind="duplicate", sentence="1 image.", items=("x\x1b[2J/" + "y" * 100,))
+    odd = Finding(kind="near-duplicate", sentence="1 image.", items=("x\x1b[2J/" + "y" * 100,))
     text = check_text(replace(FOUND, findings=(odd,)), ["d" * 120])
     assert "\x1b" not in text
     assert "x?[2J/" in text

@@ -18,8 +18,8 @@ SHIRT = Answer(
     path="a.jpg",
     label="shirt",
     probability=0.91,
-    sure=True,
-    unknown=False,
+    confident=True,
+    ood=False,
     scores={"shirt": 0.91, "hat": 0.09},
     nearest=("shirt/1.jpg",),
 )
@@ -27,8 +27,8 @@ BROKEN = Answer(
     path="b.jpg",
     label=None,
     probability=None,
-    sure=None,
-    unknown=False,
+    confident=None,
+    ood=False,
     scores={},
     error="b.jpg cannot be decoded",
 )
@@ -190,7 +190,7 @@ def test_other_verbs_keep_nothing_when_interrupted(work, capsys):
 
 def test_the_work_is_closed_when_showing_it_is_interrupted(work, monkeypatch):
     def interrupted(stages, event):
-        if event.stage == "look":
+        if event.stage == "features":
             raise KeyboardInterrupt
         return iter(())
 
@@ -213,7 +213,7 @@ def test_predict_json_has_the_promised_keys(work, capsys):
     work.answers = [SHIRT, BROKEN]
     assert main(["predict", "runs/x", "a.jpg", "b.jpg", "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert list(first) == ["path", "label", "probability", "sure", "unknown", "scores"]
+    assert list(first) == ["path", "label", "probability", "confident", "ood", "scores"]
     assert first["scores"] == {"shirt": 0.91, "hat": 0.09}
     assert second["error"] == "b.jpg cannot be decoded"
     assert second["label"] is None
@@ -236,7 +236,7 @@ def test_predict_json_survives_an_undecodable_file_name(work, capsys):
 
 
 def test_predict_says_when_nothing_can_be_promised(work, capsys):
-    work.answers = [Answer(**{**to_plain(SHIRT), "sure": None})]
+    work.answers = [Answer(**{**to_plain(SHIRT), "confident": None})]
     assert main(["predict", "runs/x", "a.jpg"]) == 0
     assert capsys.readouterr().err == (
         "Too few examples were learnt from to promise when an answer is sure.\n"

@@ -22,10 +22,10 @@ WORDS = ("head", "last:4", "full+gradual", "head+add", "scratch", "full+lora")
 each = pytest.mark.parametrize("strategy", WORDS)
 SECONDS = {
     "read": 3.1,
-    "look": 9.0,
+    "features": 9.0,
     "check": 8.0,
     "head": 2.2,
-    "tune": 95.0,
+    "fine_tune": 95.0,
     "evaluate": 1.0,
     "deliver": 2.0,
     "total": 120.3,
@@ -38,7 +38,7 @@ def found(strategy, names=NAMES, settings=(), lr=None, **changes):
     plan = apply_settings(plan_for(strategy, network=facts, lr=lr), settings)
     forecast = FORECAST
     if not plan.is_trained:
-        quick = {**SECONDS, "tune": 0.0, "total": 25.3}
+        quick = {**SECONDS, "fine_tune": 0.0, "total": 25.3}
         forecast = replace(FORECAST, seconds=quick)
     made = DryRun(
         data="photos",

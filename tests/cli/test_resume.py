@@ -25,7 +25,7 @@ def resumed(work, monkeypatch, tmp_path):
     def resume(run, fit):
         asked.runs.append((run, fit))
         asked.arithmetic = os.environ.get("MKL_CBWR")
-        yield Event(stage="look", kind="step", step=1, of=1, t=0.0)
+        yield Event(stage="features", kind="step", step=1, of=1, t=0.0)
         if asked.error is not None:
             raise asked.error
         return SimpleNamespace(path=run, summary=asked.summary)

@@ -13,7 +13,7 @@ from warmstart.cli.main import main
 from warmstart.cli.stop import SAID, stoppable
 from warmstart.events import Event
 
-LOOK = Event(stage="look", kind="step", step=1, of=3, t=0.0)
+LOOK = Event(stage="features", kind="step", step=1, of=3, t=0.0)
 BEGIN = Event(stage="read", kind="note", values={"folder": "runs/my photos"}, t=0.0)
 
 

@@ -116,7 +116,7 @@ def test_law_7_stopped_and_resumed_is_never_stopped(made, tmp_path):
     run, asked = made
 
     def stop(event):
-        if event.stage == "tune" and event.kind == "step" and event.step > 2:
+        if event.stage == "fine_tune" and event.kind == "step" and event.step > 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -72,22 +72,22 @@ def test_a_leak_into_the_test_part_is_reported_and_not_acted_on(split_pictures, 
     assert bytes_of(clean.path / "model") == bytes_of(leaked.path / "model")
     assert (clean.estimate, clean.verdict) == (leaked.estimate, leaked.verdict)
     assert (clean.summary.data.leaks, leaked.summary.data.leaks) == (0, 5)
-    (finding,) = [f for f in leaked.summary.findings if f.kind == "leak"]
+    (finding,) = [f for f in leaked.summary.findings if f.kind == "leakage"]
     assert set(finding.items) == {f"test/blue/00{n}.png" for n in range(5)}
 
 
 def test_near_copies_in_the_test_part_change_nothing_either(split_pictures, tmp_path, run_cold):
     """Mirrored training pictures in the test part, under their own label or another."""
-    twins = tmp_path / "twins" / "split"
-    shutil.copytree(split_pictures, twins)
+    near_duplicates = tmp_path / "near_duplicates" / "split"
+    shutil.copytree(split_pictures, near_duplicates)
     for number in range(5):
-        with Image.open(twins / "train" / "red" / f"00{number}.png") as picture:
-            ImageOps.mirror(picture).save(twins / "test" / "red" / f"00{number}.png")
-    honest = run_cold(twins, "layers", "a")
-    shuffled = run_cold(permuted(twins, tmp_path / "permuted" / "split"), "layers", "b")
+        with Image.open(near_duplicates / "train" / "red" / f"00{number}.png") as picture:
+            ImageOps.mirror(picture).save(near_duplicates / "test" / "red" / f"00{number}.png")
+    honest = run_cold(near_duplicates, "layers", "a")
+    shuffled = run_cold(permuted(near_duplicates, tmp_path / "permuted" / "split"), "layers", "b")
     same_claims(honest, shuffled)
     for run in (honest, shuffled):
         assert run.summary.data.leaks == 5
-        assert len(json.loads((run.path / "data.json").read_text())["twins"]) == 5
+        assert len(json.loads((run.path / "data.json").read_text())["near_duplicates"]) == 5
     clean = run_cold(split_pictures, "layers", "c")
     assert bytes_of(clean.path / "model") == bytes_of(honest.path / "model")

@@ -50,7 +50,7 @@ SETTINGS = {"training.epochs": 32, "training.batch_size": 8}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("verdict", [None, "deeper", "unclear"])
+@pytest.mark.parametrize("verdict", [None, "fine-tune", "inconclusive"])
 def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, verdict):
     _, cut = cut_once(name)
     prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None

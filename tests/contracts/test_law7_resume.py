@@ -134,7 +134,7 @@ def stop_at(mark: tuple[str, str], nth: int = 1):
 # ---- the head ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mark", [("look", "step"), ("check", "step"), ("head", "step")])
+@pytest.mark.parametrize("mark", [("features", "step"), ("check", "step"), ("head", "step")])
 def test_killed_at_an_event(wholes, tmp_path, mark):
     whole = wholes("head")
     die(whole, tmp_path / "run", event=whole.events.index(mark) + 1)
@@ -164,7 +164,7 @@ def test_killed_before_anything_was_written_down(wholes, tmp_path):
 
 
 MARKS = [
-    ("look", "begin"),
+    ("features", "begin"),
     ("check", "end"),
     ("plan", "note"),
     ("head", "end"),
@@ -187,8 +187,8 @@ def test_killed_again_and_again(wholes, tmp_path):
     """A run that is resumed may be killed as well."""
     whole = wholes("head")
     out = tmp_path / "run"
-    die(whole, out, event=whole.events.index(("look", "step")) + 1)
-    for mark in (("look", "end"), ("check", "end"), ("head", "step")):
+    die(whole, out, event=whole.events.index(("features", "step")) + 1)
+    for mark in (("features", "end"), ("check", "end"), ("head", "step")):
         with pytest.raises(Stop):
             warmstart.resume(out, on_event=stop_at(mark))
     run = warmstart.resume(out)
@@ -200,7 +200,7 @@ def test_killed_again_and_again(wholes, tmp_path):
 
 # ---- trainings ---------------------------------------------------------------------------
 
-STEP = ("tune", "step")
+STEP = ("fine_tune", "step")
 TRAINED = ("last:1", "full", "full+gradual")
 MORE = [strategy for strategy in STRATEGIES if strategy not in ("head", *TRAINED)]
 

@@ -44,9 +44,9 @@ def test_the_runs_end_in_every_way(place, monkeypatch):
     """Each verdict, each strategy that can ship, each kind of input, each task."""
     summaries = [made(name, place, monkeypatch).summary for name in RUNS]
     kinds = {one["verdict"]["kind"] for one in summaries}
-    assert kinds == {"head", "deeper", "scratch-fair", "no-signal", "unclear"}
+    assert kinds == {"linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive"}
     shipped = {one["shipped"]["strategy"] for one in summaries}
-    assert {"head", "last:1", "full", "scratch", "blend", "none"} <= shipped
+    assert {"head", "last:1", "full", "scratch", "ensemble", "none"} <= shipped
     assert {one["data"].get("kind") or "image" for one in summaries} == {
         "image",
         "text",
@@ -58,7 +58,7 @@ def test_the_runs_end_in_every_way(place, monkeypatch):
     assert {one["readiness"]["level"] for one in summaries} == {"ready", "review", "not-ready"}
     assert {one["test"] is None for one in summaries} == {True, False}
     found = {finding["kind"] for one in summaries for finding in one["findings"]}
-    assert {"drift", "leak", "label-issue"} <= found
+    assert {"distribution-shift", "leakage", "label-issue"} <= found
     assert any("was given up" in one["shipped"]["why"] for one in summaries)
     gains = [one["fine_tuning_gain"] for one in summaries]
     assert any(
@@ -208,7 +208,7 @@ def test_the_fine_tuning_gain_is_the_same_everywhere(told):
     if gain and told.ships:
         surfaces = [name for name, text in told.texts.items() if percentages(text, words)]
         assert {"terminal", "report", "card", "notebook", "studio"} <= set(surfaces)
-    evidence = {one["name"]: one for one in told.summary["verdict"]["evidence"]}["tail_gain"]
+    evidence = {one["name"]: one for one in told.summary["verdict"]["evidence"]}["fine_tuning_gain"]
     if gain:
         assert ends(evidence) == ends(gain)
         probe, claim = told.summary["linear_probe"], told.summary["estimate"]
@@ -263,7 +263,7 @@ def test_certainty_speaks_of_the_same_answers(told):
     claim, report = told.summary["estimate"], told.texts["report"]
     assert every(report, rf"sure and right {NUMBER} %", claim["value"]) >= 1
     kept = json.loads((told.run.path / "model" / "calibration.json").read_text("utf-8"))
-    least = kept["sure_from"]
+    least = kept["confident_from"]
     readiness = " ".join(told.summary["readiness"]["reasons"])
     if least is None:
         assert "confident" not in readiness
@@ -275,14 +275,14 @@ def test_certainty_speaks_of_the_same_answers(told):
     right = sum(one["label"] == one["target"] for one in sure) / max(len(sure), 1)
     for name, text in told.texts.items():
         every(text, rf"confident {NUMBER} % are {NUMBER} % right", share, right)
-        for n_sure, n_wrong in percentages(text, r"([\d,]+) were confident, and ([\d,]+) of th"):
+        for n_confident, n_wrong in percentages(text, r"([\d,]+) were confident, and ([\d,]+) of th"):
             wrong = sum(one["label"] != one["target"] for one in sure)
-            assert (int(n_sure), int(n_wrong)) == (len(sure), wrong), name
+            assert (int(n_confident), int(n_wrong)) == (len(sure), wrong), name
         every(text, rf"confident in about {NUMBER} of 100", share)
 
 
 def test_the_learning_curve_ends_in_the_linear_probe(told):
-    evidence = {one["name"]: one for one in told.summary["verdict"]["evidence"]}["appetite"]
+    evidence = {one["name"]: one for one in told.summary["verdict"]["evidence"]}["learning_curve"]
     if evidence["value"] is None or not told.ships:
         return
     points = {
@@ -471,7 +471,7 @@ def test_findings_stand_by_consequence_and_grave_ones_are_never_folded(told):
         texts = {**told.texts, "report": re.sub(r"<[^>]+>", " ", open_page)}
         for name in ("terminal", "report", "card", "notebook", "studio"):
             assert sentence in re.sub(r"\s+", " ", texts[name]), (name, finding["kind"])
-    if "leak" in kinds and told.ships:
+    if "leakage" in kinds and told.ships:
         assert "training images are in the test set" in " ".join(
             told.summary["readiness"]["reasons"]
         )

@@ -107,7 +107,7 @@ def decoded(run):
     """Images that the first process decoded in the look."""
     events = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     return next(
-        e["values"]["decoded"] for e in events if e["stage"] == "look" and e["kind"] == "end"
+        e["values"]["decoded"] for e in events if e["stage"] == "features" and e["kind"] == "end"
     )
 
 
@@ -138,7 +138,7 @@ def test_a_process_that_dies_while_it_writes_a_checkpoint_leaves_the_one_before(
     check_same(world, "torn")
 
 
-@pytest.mark.parametrize(("stage", "number"), [("look", 1), ("tune", 9)])
+@pytest.mark.parametrize(("stage", "number"), [("features", 1), ("fine_tune", 9)])
 def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, number):
     out = f"{stage}{number}"
     codes, said = ended(start(world, 2, out, "fit", {"die": [1, stage, number], "due": True}))
@@ -148,7 +148,7 @@ def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, numbe
     assert "another process of this job is gone" in said[0][1].replace("\n", " ")
     assert "resume" in line
     assert (world / out / "INTERRUPTED").exists()
-    again = 1 if stage == "tune" else 2
+    again = 1 if stage == "fine_tune" else 2
     codes, said = ended(start(world, again, out, "resume", {}))
     assert codes == [0] * again, said
     check_same(world, out)
@@ -211,7 +211,7 @@ def test_shared_weights_give_what_one_process_gives(piped, word):
         [
             event["values"]["loss"]
             for event in tiny.lines(piped / run, "progress.jsonl")
-            if event["stage"] == "tune" and event["kind"] == "step"
+            if event["stage"] == "fine_tune" and event["kind"] == "step"
         ]
         for run in (out, "plain")
     ]
@@ -220,7 +220,7 @@ def test_shared_weights_give_what_one_process_gives(piped, word):
 
 def test_a_pipeline_that_lost_a_process_is_gone_on_with_by_one(piped):
     more = (*PIPED, "--parallel", "pipeline:2")
-    gone_on_with(piped, 1, "lost", {"die": [1, "tune", 9]}, more)
+    gone_on_with(piped, 1, "lost", {"die": [1, "fine_tune", 9]}, more)
     check_same(piped, "lost", "plain", is_same_plan=False)
 
 

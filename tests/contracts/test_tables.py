@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(first, tmp_path):
     run, asked = first
 
     def stop(event):
-        if event.stage == "tune" and event.kind == "step" and event.step > 3:
+        if event.stage == "fine_tune" and event.kind == "step" and event.step > 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

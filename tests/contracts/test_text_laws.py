@@ -188,7 +188,7 @@ def gradient(model, actions, network, run, inputs):
 
 def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
     _, inputs, _ = opened(encoders["bert"])
-    inputs = dataclasses.replace(inputs, unknown=1)
+    inputs = dataclasses.replace(inputs, ood=1)
     key = FeatureKey(
         network="ab",
         arch="text:bert{}",
@@ -255,7 +255,7 @@ def test_law_7_stopped_and_resumed_is_never_stopped(run, asked, tmp_path):
 
     def stop(event):
         seen.append(event)
-        if event.stage == "tune" and event.kind == "step":
+        if event.stage == "fine_tune" and event.kind == "step":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -77,18 +77,18 @@ def ask(data, module, prep=PREP):
 
 def test_row_1_few_examples_without_a_signal_are_unclear(ignorant):
     verdict, found = ask(digits(12, classes=2, mix=True), ignorant)
-    assert verdict.kind == "unclear"
-    assert found["signal"].details["p"] > 0.01
-    assert found["signal"].details["mde"] > 0.25
+    assert verdict.kind == "inconclusive"
+    assert found["permutation_test"].details["p"] > 0.01
+    assert found["permutation_test"].details["mde"] > 0.25
     assert "12 examples are too few to tell" in verdict.sentence
 
 
 def test_row_2_mixed_labels_have_no_signal(ignorant):
     verdict, found = ask(digits(140, mix=True), ignorant)
     assert verdict.kind == "no-signal"
-    assert found["signal"].details["p"] > 0.01
+    assert found["permutation_test"].details["p"] > 0.01
     assert "No signal found in 140 examples" in verdict.sentence
-    assert "knowledge" not in found
+    assert "transfer_gain" not in found
 
 
 def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
@@ -104,12 +104,12 @@ def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
     scans, labels = digits(140)
     even = scans - scans.mean(axis=(1, 2), keepdims=True).astype(scans.dtype) + 100  # alike in mean
     verdict, found = ask((even, labels), dim)
-    signal = found["signal"]
+    signal = found["permutation_test"]
     assert signal.details["p"] > 0.01
     assert signal.details["plain_p"] <= 0.005
     assert signal.details["plain"] > 0.6
     assert "From plain pixels alone it is right" in signal.meaning
-    assert verdict.kind == "scratch-fair"
+    assert verdict.kind == "no-transfer"
     assert "but not from its features" in verdict.sentence
 
 
@@ -120,11 +120,11 @@ def test_row_3_a_start_that_knows_nothing_is_no_better_than_scratch(is_shuffled,
     if is_shuffled:
         module = shuffled(learned.module, np.random.default_rng(5))
     verdict, found = ask(digits(140), module)
-    assert found["signal"].details["p"] <= 0.01
-    assert found["signal"].value > 0.5
-    known = found["knowledge"]
+    assert found["permutation_test"].details["p"] <= 0.01
+    assert found["permutation_test"].value > 0.5
+    known = found["transfer_gain"]
     assert known.value + 1.64 * known.details["error"] < 0.10
-    assert verdict.kind == "scratch-fair"
+    assert verdict.kind == "no-transfer"
     assert "Do not fine-tune this base model" in verdict.sentence
 
 
@@ -132,18 +132,18 @@ def test_row_3_too_few_images_leave_it_open_whether_the_start_helps(learned):
     prep = replace(learned.record.preprocessing, size=(64, 64), resize=64)
     tried = (ask(shapes(n), learned.module, prep) for n in (24, 32, 48))
     verdict, found = next(pair for pair in tried if "not clear" in pair[0].sentence)
-    known = found["knowledge"]
+    known = found["transfer_gain"]
     assert known.value - 1.64 * known.details["error"] <= 0
     assert known.value + 1.64 * known.details["error"] >= 0.10
-    assert verdict.kind == "unclear"
+    assert verdict.kind == "inconclusive"
 
 
 def test_row_6_a_start_that_knows_is_unclear_while_nobody_tried_to_tune_it(learned):
     prep = replace(learned.record.preprocessing, size=(64, 64), resize=64)
     verdict, found = ask(shapes(120), learned.module, prep)
-    known = found["knowledge"]
+    known = found["transfer_gain"]
     assert known.value - 1.64 * known.details["error"] > 0
     assert known.details["trained"] > known.details["shuffled"] + 0.1
-    assert found["tail_gain"].value is None
-    assert verdict.kind == "unclear"
+    assert found["fine_tuning_gain"].value is None
+    assert verdict.kind == "inconclusive"
     assert "this base model knows this kind of picture" in verdict.sentence

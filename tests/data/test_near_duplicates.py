@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from scenes import glances, training_data
 from warmstart.data import near_duplicates
-from warmstart.data.near_duplicates import NearDuplicate, comparable, compared, find_twins
+from warmstart.data.near_duplicates import NearDuplicate, comparable, compared, find_near_duplicates
 
 N = 24
 
@@ -61,7 +61,7 @@ def scenes():
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_a_near_copy_is_found_and_nothing_else(scenes, name):
     copy = ALTERATIONS[name](scenes[7])
-    found = find_twins(glances([*scenes, copy]))
+    found = find_near_duplicates(glances([*scenes, copy]))
     assert [(t.first, t.second) for t in found] == [(7, N)]
     assert found[0].similarity > 0.89
     assert found[0].mirrored == ("mirrored" in name)
@@ -69,7 +69,7 @@ def test_a_near_copy_is_found_and_nothing_else(scenes, name):
 
 def test_the_order_of_the_rows_does_not_matter(scenes):
     images = [*scenes, ImageOps.mirror(cropped(scenes[3], left=0.05))]
-    found = find_twins(glances(images[::-1]))
+    found = find_near_duplicates(glances(images[::-1]))
     assert [(t.first, t.second, t.mirrored) for t in found] == [(0, N - 3, True)]
 
 
@@ -80,7 +80,7 @@ def test_features_find_what_the_coarse_look_misses(scenes, monkeypatch):
     monkeypatch.setattr(
         "warmstart.data.near_duplicates._coarse", lambda grey: np.zeros((len(grey), 64), np.float32)
     )
-    assert [(t.first, t.second) for t in find_twins(glances(images), compared(features))] == [
+    assert [(t.first, t.second) for t in find_near_duplicates(glances(images), compared(features))] == [
         (5, N)
     ]
 
@@ -105,7 +105,7 @@ def face(seed):
 
 
 def test_one_kind_of_drawing_is_not_one_drawing():
-    assert find_twins(glances([face(seed) for seed in range(60)])) == ()
+    assert find_near_duplicates(glances([face(seed) for seed in range(60)])) == ()
 
 
 def test_a_pattern_in_other_paint_is_another_picture():
@@ -119,7 +119,7 @@ def test_a_pattern_in_other_paint_is_another_picture():
         return image
 
     boards = [board("white", "red"), board("white", "blue"), board("white", (230, 20, 10))]
-    assert [(t.first, t.second) for t in find_twins(glances(boards))] == [(0, 2)]
+    assert [(t.first, t.second) for t in find_near_duplicates(glances(boards))] == [(0, 2)]
 
 
 def test_a_chain_of_copies_holds_together(scenes):
@@ -127,7 +127,7 @@ def test_a_chain_of_copies_holds_together(scenes):
         ALTERATIONS[name](scenes[2])
         for name in ("darker", "re-encoded", "smaller", "gamma", "a window", "lighter")
     ]
-    found = find_twins(glances([*scenes, *altered]))
+    found = find_near_duplicates(glances([*scenes, *altered]))
     joined = {2}
     for _ in range(7):
         joined |= {
@@ -142,11 +142,11 @@ def test_few_or_blank_pictures_are_no_trouble(n):
     view = glances(blank) if n else glances([Image.new("L", (2, 2))])
     if not n:
         view = type("Empty", (), {"grey": view.grey[:0], "colour": view.colour[:0]})()
-    assert find_twins(view, compared(np.ones((n, 5), np.float32))) == ()
+    assert find_near_duplicates(view, compared(np.ones((n, 5), np.float32))) == ()
 
 
 def test_equal_pictures_are_twins_of_similarity_one(scenes):
-    (twin,) = find_twins(glances([*scenes[:4], scenes[1]]))
+    (twin,) = find_near_duplicates(glances([*scenes[:4], scenes[1]]))
     assert twin == NearDuplicate(1, 4, pytest.approx(1, abs=0.01), False)
 
 
@@ -169,14 +169,14 @@ def test_pictures_that_do_not_fit_in_memory_have_the_same_twins(scenes, monkeypa
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
     seen = glances([*scenes, *scenes[20:22], *copies])
     features = np.random.default_rng(0).normal(size=(len(seen.grey), 600)).astype(np.float32)
-    expected = find_twins(seen, compared(features))
+    expected = find_near_duplicates(seen, compared(features))
     assert len(expected) >= len(copies)
     monkeypatch.setattr(near_duplicates, "IN_MEMORY", 10)
     monkeypatch.setattr(near_duplicates, "_FEW", 7)
     monkeypatch.setattr(near_duplicates, "_ROWS", 11)
     lazy = type("Lazily", (), {"grey": Lazy(seen.grey), "colour": Lazy(seen.colour)})()
-    assert find_twins(lazy, compared(features)) == expected
-    assert find_twins(lazy, compared(near_duplicates.thin(features))) == expected
+    assert find_near_duplicates(lazy, compared(features)) == expected
+    assert find_near_duplicates(lazy, compared(near_duplicates.thin(features))) == expected
 
 
 @dataclass
@@ -213,5 +213,5 @@ def test_near_copies_among_many_are_found_in_cells(scenes, monkeypatch):
     monkeypatch.setattr(near_duplicates, "EXACT", 20)
     monkeypatch.setattr(near_duplicates, "CELL", 16)
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
-    found = {(t.first, t.second) for t in find_twins(glances([*scenes, *copies]))}
+    found = {(t.first, t.second) for t in find_near_duplicates(glances([*scenes, *copies]))}
     assert found >= {(n % N, N + n) for n in range(len(copies))}

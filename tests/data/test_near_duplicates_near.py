@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.data.dataset import Collection, Wording
-from warmstart.data.near_duplicates import what_to_leave_out, with_twins
+from warmstart.data.near_duplicates import what_to_leave_out, with_near_duplicates
 from warmstart.records.data import DataRecord, Example
 from warmstart.run.cleaning import find_copies
 
@@ -36,7 +36,7 @@ def collection(*examples, problems=()):
 
 def found(pairs, *examples):
     """Findings by kind, each with its items."""
-    problems = with_twins(collection(*examples), pairs).record.problems
+    problems = with_near_duplicates(collection(*examples), pairs).record.problems
     kinds = [problem.kind for problem in problems]
     assert len(kinds) == len({(p.kind, p.items) for p in problems})
     return [(problem.kind, problem.items) for problem in problems]
@@ -45,7 +45,7 @@ def found(pairs, *examples):
 def left_out(pairs, *examples):
     """What --fix leaves out, after exact copies were settled."""
     whole = collection(*examples, problems=find_copies(examples))
-    return what_to_leave_out(with_twins(whole, pairs).record)
+    return what_to_leave_out(with_near_duplicates(whole, pairs).record)
 
 
 # ---- findings ------------------------------------------------------------------------------
@@ -53,8 +53,8 @@ def left_out(pairs, *examples):
 
 def test_further_near_copies_in_training_are_duplicates():
     a, b, c, d = (example(name) for name in "abcd")
-    assert found([("b", "a")], a, b, c) == [("duplicate", ("b",))]
-    assert found([("a", "b"), ("c", "b")], a, b, c, d) == [("duplicate", ("b", "c"))]
+    assert found([("b", "a")], a, b, c) == [("near-duplicate", ("b",))]
+    assert found([("a", "b"), ("c", "b")], a, b, c, d) == [("near-duplicate", ("b", "c"))]
 
 
 def test_near_copies_with_two_labels_are_a_conflict_and_no_duplicate():
@@ -67,24 +67,24 @@ def test_what_merely_shares_a_group_is_no_copy():
     """Two cells of one patient, each with its near copy: nothing is in conflict."""
     a, b = (example(name, "x", group="patient 1") for name in "ab")
     c, d = (example(name, "y", group="patient 1") for name in "cd")
-    assert found([("a", "b"), ("c", "d")], a, b, c, d) == [("duplicate", ("b", "d"))]
+    assert found([("a", "b"), ("c", "d")], a, b, c, d) == [("near-duplicate", ("b", "d"))]
 
 
 def test_exact_copies_are_not_named_again():
     a, b, c = example("a", sha256="s"), example("b", sha256="s"), example("c")
-    assert found([("a", "c"), ("b", "c")], a, b, c) == [("duplicate", ("c",))]
+    assert found([("a", "c"), ("b", "c")], a, b, c) == [("near-duplicate", ("c",))]
     t = example("t", split="test", sha256="s")
     u = example("u", split="test")
     pairs = [("a", "c"), ("c", "t"), ("c", "u")]
-    assert found(pairs, a, c, t, u) == [("duplicate", ("c",)), ("leak", ("u",))]
+    assert found(pairs, a, c, t, u) == [("near-duplicate", ("c",)), ("leakage", ("u",))]
 
 
 @pytest.mark.parametrize(("later", "word"), [("test", "test image"), ("holdout", "hold-out image")])
 def test_near_copies_across_the_split_are_leaks_named_by_the_later_part(later, word):
     a, b = example("a"), example("b", "x", later)
-    whole = with_twins(collection(a, b), [("a", "b")])
+    whole = with_near_duplicates(collection(a, b), [("a", "b")])
     (finding,) = whole.record.problems
-    assert (finding.kind, finding.items) == ("leak", ("b",))
+    assert (finding.kind, finding.items) == ("leakage", ("b",))
     assert finding.sentence.startswith(f"1 {word} is a near copy of a training image")
     assert "--fix" in finding.sentence
 
@@ -92,7 +92,7 @@ def test_near_copies_across_the_split_are_leaks_named_by_the_later_part(later, w
 def test_the_hold_out_leaks_into_the_test_too():
     assert found(
         [("h", "t")], example("a"), example("h", split="holdout"), example("t", split="test")
-    ) == [("leak", ("t",))]
+    ) == [("leakage", ("t",))]
 
 
 def test_copies_inside_a_later_part_are_no_finding():
@@ -110,10 +110,10 @@ def test_the_labels_of_the_test_change_nothing():
 def test_pairs_are_noted_sorted_beside_earlier_problems():
     earlier = find_copies([example("a", sha256="s"), example("b", sha256="s")])
     whole = collection(*map(example, "abcd"), problems=earlier)
-    noted = with_twins(whole, [("d", "c"), ("b", "a")]).record
-    assert noted.twins == (("a", "b"), ("c", "d"))
+    noted = with_near_duplicates(whole, [("d", "c"), ("b", "a")]).record
+    assert noted.near_duplicates == (("a", "b"), ("c", "d"))
     assert noted.problems[: len(earlier)] == earlier
-    assert with_twins(whole, []).record == whole.record
+    assert with_near_duplicates(whole, []).record == whole.record
 
 
 # ---- what is left out ----------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_exactly_what_is_promised_is_left_out(case):
     near = {frozenset(pair) for pair in pairs}
     conflicts = {
         i
-        for problem in with_twins(
+        for problem in with_near_duplicates(
             collection(*examples, problems=find_copies(examples)), pairs
         ).record.problems
         if problem.kind == "conflict"
@@ -204,7 +204,7 @@ def test_test_labels_change_neither_findings_nor_what_goes(case, rng: random.Ran
         example(e.id, rng.choice("xy"), e.split, e.sha256) if e.split == "test" else e
         for e in examples
     ]
-    one, two = (with_twins(collection(*es), pairs).record for es in (examples, other))
+    one, two = (with_near_duplicates(collection(*es), pairs).record for es in (examples, other))
     assert one.problems == two.problems
     assert left_out(pairs, *examples) == left_out(pairs, *other)
 
@@ -213,10 +213,10 @@ def test_pictures_of_one_scene_are_not_taken_for_copies():
     """A fixed camera: everything is alike, and the labels are about something else."""
     rows = [example(str(i), "ab"[i % 2]) for i in range(20)]
     pairs = [(str(i), str(i + 1)) for i in range(19)]
-    record = with_twins(collection(*rows), pairs).record
-    assert record.twins == ()
+    record = with_near_duplicates(collection(*rows), pairs).record
+    assert record.near_duplicates == ()
     (note,) = record.problems
-    assert (note.kind, note.items) == ("duplicate", ())
+    assert (note.kind, note.items) == ("near-duplicate", ())
     assert "fixed scene" in note.sentence
-    kept = with_twins(collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs)
-    assert len(kept.record.twins) == 19
+    kept = with_near_duplicates(collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs)
+    assert len(kept.record.near_duplicates) == 19

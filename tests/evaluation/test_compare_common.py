@@ -10,10 +10,10 @@ from warmstart.evaluation.compare import HeldOut, RunAnswer, common
 from warmstart.records.data import DataRecord, Example, Finding
 
 
-def run(examples, *, twins=(), leaks=(), answer=lambda id, target: target):
+def run(examples, *, near_duplicates=(), leaks=(), answer=lambda id, target: target):
     """A run over (id, content, label, split[, group]) that held out all of them."""
     rows = [(*row, None)[:5] for row in examples]
-    problems = (Finding(kind="leak", sentence="so", items=tuple(leaks)),) if leaks else ()
+    problems = (Finding(kind="leakage", sentence="so", items=tuple(leaks)),) if leaks else ()
     record = DataRecord(
         name="d",
         kind="image",
@@ -24,7 +24,7 @@ def run(examples, *, twins=(), leaks=(), answer=lambda id, target: target):
             Example(id=i, sha256=c, label=k, split=s, group=g) for i, c, k, s, g in rows
         ),
         problems=problems,
-        twins=tuple(twins),
+        near_duplicates=tuple(near_duplicates),
     )
     said = tuple(RunAnswer(i, s == "test", k, answer(i, k)) for i, _, k, s, _ in rows)
     return HeldOut(record, said)
@@ -105,7 +105,7 @@ def test_several_copies_of_one_content_keep_their_number_and_belong_together():
 def test_near_copies_and_groups_of_any_run_are_links():
     data = rows("x", 6)
     grouped = [(*row, "g" if row[0] in ("x4.jpg", "x5.jpg") else None) for row in data]
-    found = common([run(data, twins=[("x0.jpg", "x1.jpg"), ("x2.jpg", "far.jpg")]), run(grouped)])
+    found = common([run(data, near_duplicates=[("x0.jpg", "x1.jpg"), ("x2.jpg", "far.jpg")]), run(grouped)])
     assert set(found.links) == {(0, 1), (4, 5)}
 
 

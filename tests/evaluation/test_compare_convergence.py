@@ -20,12 +20,12 @@ def training(number, vals, *, t, each=10, trainings=3, head=None):
                 values["head"] = head
         step = each * (number - 1) + update
         yield Event(
-            stage="tune", kind="step", step=step, of=each * trainings, values=values, t=t + update
+            stage="fine_tune", kind="step", step=step, of=each * trainings, values=values, t=t + update
         )
 
 
 def tuned(*trainings, t=100.0):
-    return [BEGIN, Event(stage="tune", kind="begin", values={"trainings": 3}, t=t), *trainings]
+    return [BEGIN, Event(stage="fine_tune", kind="begin", values={"trainings": 3}, t=t), *trainings]
 
 
 def test_the_mean_of_the_trainings_that_hold_rows_out():
@@ -49,14 +49,14 @@ def test_the_mean_of_the_trainings_that_hold_rows_out():
 
 def test_trainings_that_hold_rows_out_make_fewer_updates_than_the_last():
     """Two halves of 6 updates, then 12: looks after as many updates belong together."""
-    events = [BEGIN, Event(stage="tune", kind="begin", values={"trainings": 3}, t=100.0)]
+    events = [BEGIN, Event(stage="fine_tune", kind="begin", values={"trainings": 3}, t=100.0)]
     for number, before, count in ((1, 0, 6), (2, 6, 6), (3, 12, 12)):
         for update in range(1, count + 1):
             values = {"loss": 1.0, "lesson": number}
             if number < 3 and update % 3 == 0:
                 values["val"] = 0.2 * number + 0.1 * update
             step = before + update
-            events.append(Event(stage="tune", kind="step", step=step, of=24, values=values, t=1.0))
+            events.append(Event(stage="fine_tune", kind="step", step=step, of=24, values=values, t=1.0))
     course = course_of(events, None)
     assert course.updates == 24
     assert [(p.updates, round(p.value, 2)) for p in course.points] == [(3, 0.6), (6, 0.9)]
@@ -65,7 +65,7 @@ def test_trainings_that_hold_rows_out_make_fewer_updates_than_the_last():
 def test_trainings_made_to_compare_with_are_no_part_of_it():
     """Those of `thorough` from nothing have numbers of their own, which begin at 1 again."""
     events = tuned(*training(1, [0.2, 0.4, 0.8, 0.8, 0.8], t=100.0))
-    begin = Event(stage="tune", kind="begin", values={"trainings": 9, "beside": "scratch"})
+    begin = Event(stage="fine_tune", kind="begin", values={"trainings": 9, "beside": "scratch"})
     beside = [begin, *training(1, [0.9] * 5, t=200.0), *training(2, [0.1] * 5, t=210.0)]
     assert course_of([*events, *beside], None) == course_of(events, None)
 
@@ -80,7 +80,7 @@ def test_a_fitted_output_is_where_training_began():
 
 
 def test_a_training_that_began_anew_counts_from_its_new_beginning():
-    guard = Event(stage="tune", kind="guard", values={"guard": "diverged"}, t=111.0)
+    guard = Event(stage="fine_tune", kind="guard", values={"guard": "diverged"}, t=111.0)
     events = tuned(
         *training(1, [0.9] * 5, t=100.0), guard, *training(1, [0.1, 0.2, 0.6, 0.6, 0.6], t=111.0)
     )
@@ -93,7 +93,7 @@ def test_a_training_that_began_anew_counts_from_its_new_beginning():
 
 
 def test_a_guard_that_tells_of_the_end_changes_nothing():
-    overfit = Event(stage="tune", kind="guard", values={"guard": "overfit"}, t=111.0)
+    overfit = Event(stage="fine_tune", kind="guard", values={"guard": "overfit"}, t=111.0)
     events = tuned(*training(1, [0.5] * 5, t=100.0), overfit, *training(1, [0.9] * 5, t=120.0))
     assert [point.value for point in course_of(events, None).points] == [0.5] * 5
 

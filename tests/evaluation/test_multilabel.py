@@ -37,7 +37,7 @@ def test_sets_are_sure_where_every_label_is():
     truth = np.tile(TRUTH, (3, 1))
     clear = np.where(truth > 0, 0.99, 0.01)
     certainty = LabelMeasure().certainty(clear, truth, np.arange(360))
-    assert certainty.sure_from == pytest.approx(0.99)
+    assert certainty.confident_from == pytest.approx(0.99)
     assert certainty.promised_error == 0.02
 
 

@@ -72,7 +72,7 @@ def test_an_interval_that_says_next_to_nothing_is_not_ready(high, level):
 
 def test_why_nothing_could_be_learnt_is_the_only_reason():
     found = readiness(
-        measured(claim(0.3, 0.0, 0.9), claim(0.1), why_not="no signal", findings=[finding("drift")])
+        measured(claim(0.3, 0.0, 0.9), claim(0.1), why_not="no signal", findings=[finding("distribution-shift")])
     )
     assert found == Readiness(level="not-ready", reasons=("no signal",))
 
@@ -114,7 +114,7 @@ def test_a_difference_that_is_small_or_may_be_chance_is_none(test):
     assert found.level in ("ready", "review")
 
 
-@pytest.mark.parametrize("kind", ["drift", "distribution-shift"])
+@pytest.mark.parametrize("kind", ["distribution-shift", "distribution-shift"])
 @pytest.mark.parametrize(("value", "level"), [(0.7, "not-ready"), (0.82, "review")])
 def test_what_explains_the_difference_is_said_with_it(kind, value, level):
     found = readiness(
@@ -131,13 +131,13 @@ def test_what_explains_the_difference_is_said_with_it(kind, value, level):
 # ---- findings and what is wrong ------------------------------------------------------------
 
 SAID = {
-    "drift": "the test clips are unlike the training clips",
     "distribution-shift": "the test clips are unlike the training clips",
-    "leak": "training clips are in the test set",
+    "distribution-shift": "the test clips are unlike the training clips",
     "leakage": "training clips are in the test set",
-    "shortcut": "the borders of the clips give the answer away",
+    "leakage": "training clips are in the test set",
+    "spurious-correlation": "the borders of the clips give the answer away",
     "spurious-correlation": "something beside the subject gives the answer away",
-    "size-cue": "the files themselves give the answer away",
+    "metadata-leakage": "the files themselves give the answer away",
     "preprocessing": "the clips may be fed in wrongly",
 }
 
@@ -156,7 +156,7 @@ def test_other_findings_change_nothing(kind):
 def test_one_reason_is_given_once():
     found = readiness(
         measured(
-            claim(0.95), findings=[finding("drift"), finding("leak"), finding("distribution-shift")]
+            claim(0.95), findings=[finding("distribution-shift"), finding("leakage"), finding("distribution-shift")]
         )
     )
     assert found.reasons == (
@@ -173,7 +173,7 @@ def test_the_gravest_reason_comes_first():
             claim(0.6, 0.4, 0.8),
             claim(0.1, 0.05, 0.15),
             blind=(0.3, "always answering “a”"),
-            findings=[finding("preprocessing"), finding("drift")],
+            findings=[finding("preprocessing"), finding("distribution-shift")],
         )
     )
     models = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
@@ -254,22 +254,22 @@ def test_the_words_are_near_the_share(share):
 
 
 def test_findings_stand_by_consequence_and_equals_in_their_order():
-    kinds = [*reversed(CONSEQUENCE), "tiny-class", "columns"]
+    kinds = [*reversed(CONSEQUENCE), "small-class", "columns"]
     found = [Finding(kind=kind, sentence=s) for kind in kinds for s in "ab"]
     ordered = by_consequence(found)
-    assert [one.kind for one in ordered[::2]] == [*CONSEQUENCE, "tiny-class", "columns"]
+    assert [one.kind for one in ordered[::2]] == [*CONSEQUENCE, "small-class", "columns"]
     assert [one.sentence for one in ordered] == ["a", "b"] * len(kinds)
     assert by_consequence(ordered) == ordered
     assert by_consequence(()) == ()
 
 
 def test_what_is_never_folded_comes_first():
-    assert set(NEVER_FOLDED) == {"distribution-shift", "drift", "leakage", "leak"}
+    assert set(NEVER_FOLDED) == {"distribution-shift", "distribution-shift", "leakage", "leakage"}
     assert CONSEQUENCE[: len(NEVER_FOLDED)] == NEVER_FOLDED
 
 
 def test_the_level_does_not_depend_on_the_order_of_findings():
-    kinds = ["leak", "drift", "size-cue", "unreadable", "shortcut"]
+    kinds = ["leakage", "distribution-shift", "metadata-leakage", "unreadable", "spurious-correlation"]
     found = [
         readiness(measured(claim(0.95), findings=[finding(k) for k in some]))
         for some in (kinds, kinds[::-1], sorted(kinds))

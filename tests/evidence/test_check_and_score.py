@@ -78,7 +78,7 @@ def features_of(n, seed=1):
 
 def inspection(p, mde, *more):
     evidence = Evidence(
-        name="signal",
+        name="permutation_test",
         value=0.8,
         low=0.2,
         high=0.4,
@@ -91,7 +91,7 @@ def inspection(p, mde, *more):
 
 def knowledge(value, error):
     return Evidence(
-        name="knowledge",
+        name="transfer_gain",
         value=value,
         low=0.0,
         high=1.0,
@@ -105,8 +105,8 @@ def knowledge(value, error):
     ("p", "mde", "kind"),
     [
         (0.5, 0.1, "no-signal"),
-        (0.5, 0.31, "unclear"),
-        (0.001, 0.1, "unclear"),
+        (0.5, 0.31, "inconclusive"),
+        (0.001, 0.1, "inconclusive"),
     ],
 )
 def test_the_verdict_carries_its_evidence(p, mde, kind):
@@ -119,17 +119,17 @@ def test_the_verdict_carries_its_evidence(p, mde, kind):
 @pytest.mark.parametrize(
     ("known", "kind"),
     [
-        ((0.3, 0.05), "unclear"),
-        ((0.01, 0.02), "scratch-fair"),
-        ((0.05, 0.08), "unclear"),
-        ((None, 0.0), "unclear"),
+        ((0.3, 0.05), "inconclusive"),
+        ((0.01, 0.02), "no-transfer"),
+        ((0.05, 0.08), "inconclusive"),
+        ((None, 0.0), "inconclusive"),
     ],
 )
 def test_the_verdict_weighs_what_the_start_knows(known, kind):
     assert check.judge(inspection(0.001, 0.1, knowledge(*known))).kind == kind
 
 
-@pytest.mark.parametrize("kind", ["head", "deeper", "scratch-fair", "no-signal", "unclear"])
+@pytest.mark.parametrize("kind", ["linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive"])
 @pytest.mark.parametrize("strategy", ["auto", "head", "last:0"])
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
@@ -149,7 +149,7 @@ def test_no_head_ships_on_what_tells_nothing_apart_though_plain_pixels_do(strate
     fine_tuned = FineTuned(
         SimpleNamespace(), SimpleNamespace(name="last"), SimpleNamespace(), plan_for(strategy)
     )
-    verdict = Verdict(kind="scratch-fair", sentence=".", evidence=(hidden,))
+    verdict = Verdict(kind="no-transfer", sentence=".", evidence=(hidden,))
     shipped = check.choose_shipped(verdict, fine_tuned)
     assert shipped.strategy == ("none" if strategy == "auto" else "head")
     assert strategy == "head" or "tell nothing apart; try --strategy scratch" in shipped.why
@@ -166,7 +166,7 @@ def claim(value, n=30):
 
 def gain_of(value, low, high):
     return Evidence(
-        name="tail_gain",
+        name="fine_tuning_gain",
         value=value,
         low=low,
         high=high,
@@ -236,7 +236,7 @@ def test_the_gain_takes_the_place_of_what_was_not_measured():
     gain = gain_of(0.05, 0.01, 0.09)
     found, verdict = after(inspection(0.001, 0.1, check.NO_TAIL), gain=gain)
     assert found.evidence[1] == gain
-    assert verdict.kind == "deeper"
+    assert verdict.kind == "fine-tune"
     assert verdict.sentence.startswith("Fine-tuning helped: +5 points of accuracy ")
     untouched, _ = after(inspection(0.001, 0.1, check.NO_TAIL))
     assert untouched.evidence[1] == check.NO_TAIL
@@ -246,7 +246,7 @@ def test_the_gain_takes_the_place_of_what_was_not_measured():
 def test_what_was_done_is_said_after_that_there_is_nothing_to_learn_from(p, known):
     """No signal, or none that pretraining helps with, comes before what the user's training did."""
     _, verdict = after(inspection(p, 0.1, *known), "full", gain_of(0.05, 0.01, 0.09))
-    assert verdict.kind in ("no-signal", "scratch-fair")
+    assert verdict.kind in ("no-signal", "no-transfer")
     assert " full was fine-tuned as you chose: " in verdict.sentence
     assert not verdict.sentence.startswith("full")
 
@@ -260,7 +260,7 @@ def test_a_training_that_was_given_up_is_called_that_and_why():
     _, verdict = after(inspection(0.001, 0.1), "full", given_up="the minutes did not suffice")
     assert verdict.sentence.startswith("full was given up: the minutes did not suffice. The labels")
     assert "not tried" not in verdict.sentence
-    _, verdict = after(inspection(0.001, 0.1), "head")
+    _, verdict = after(inspection(0.001, 0.1), "linear-probe")
     assert "given up" not in verdict.sentence
     assert "Fine-tuning was not tried" in verdict.sentence
 
@@ -270,7 +270,7 @@ def test_another_method_that_is_better_is_named():
         SimpleNamespace(sentence="Trees are better.", is_better=True),
         SimpleNamespace(sentence="Others are not.", is_better=False),
     )
-    _, verdict = after(inspection(0.001, 0.1), "head", probe=0.8, beside=others)
+    _, verdict = after(inspection(0.001, 0.1), "linear-probe", probe=0.8, beside=others)
     assert verdict.sentence.endswith(" Trees are better.")
     assert "Others" not in verdict.sentence
 
@@ -364,9 +364,9 @@ def test_sure_keeps_its_promise_on_the_rows_it_was_made_from(head):
     assert record.temperature == 1.7
     assert record.class_bias == (0.1, -0.1, 0.0)
     p = head.probabilities.max(axis=1)
-    if record.sure_from is not None:
+    if record.confident_from is not None:
         wrong = head.probabilities.argmax(axis=1) != labels
-        assert wrong[p >= record.sure_from].mean() <= record.promised_error
+        assert wrong[p >= record.confident_from].mean() <= record.promised_error
 
 
 def test_no_answer_is_more_certain_than_the_examples_allow(finished):
@@ -465,9 +465,9 @@ def test_counts_are_of_images():
     findings = [
         Finding(kind="unreadable", sentence=".", items=("a: why", "b: why")),
         Finding(kind="unreadable", sentence=".", items=("c: why",)),
-        Finding(kind="duplicate", sentence=".", items=("d",)),
-        Finding(kind="tiny-class", sentence=".", items=("x", "y")),
-        Finding(kind="leak", sentence=".", items=("t1", "t2")),
+        Finding(kind="near-duplicate", sentence=".", items=("d",)),
+        Finding(kind="small-class", sentence=".", items=("x", "y")),
+        Finding(kind="leakage", sentence=".", items=("t1", "t2")),
     ]
     ranked = [issue(str(i), "a", "b", is_issue=i < 4) for i in range(6)]
     inspection = Inspection(evidence=(), label_issues=issues(*ranked), off_topic=off_topic("a/1"))
@@ -497,7 +497,7 @@ def test_confident_answers_are_counted_from_where_the_model_is_confident(head):
     p /= p.sum(axis=1, keepdims=True)
     many = replace(head, probabilities=p, fold=np.arange(300) % 5)
     found = score.confident(many, labelled)
-    least = score.calibration_record(many, labelled, 3.0, 5).sure_from
+    least = score.calibration_record(many, labelled, 3.0, 5).confident_from
     assert least is not None
     chosen = p.max(axis=1) >= least
     assert found.share == pytest.approx(chosen.mean())

@@ -112,7 +112,7 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
     module = training_data.look.network.trunk
     before = {name: value.clone() for name, value in module.state_dict().items()}
     found = drain(weigh_knowledge(probes(training_data), 3, seed=0))
-    assert (found.name, found.n) == ("knowledge", 36)
+    assert (found.name, found.n) == ("transfer_gain", 36)
     assert found.value - 1.64 * found.details["error"] <= 0
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -128,7 +128,7 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
     def weigh(parts, labels, group_rows, target, nouns):
         asked.append((len(labels), len(parts.shuffles)))
         return Evidence(
-            name="knowledge",
+            name="transfer_gain",
             value=value,
             low=0.0,
             high=1.0,
@@ -138,7 +138,7 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
         )
 
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((12, 2), (24, 3)))
-    monkeypatch.setattr(controls, "knowledge", weigh)
+    monkeypatch.setattr(controls, "transfer_gain", weigh)
     found = drain(weigh_knowledge(probes(scene_of(pictures)), 2, seed=0))
     assert asked == stages
     assert found.n == stages[-1][0]
@@ -156,7 +156,7 @@ def test_the_distance_is_that_of_the_first_layers_here(pictures):
     training_data = scene_of(pictures)
     probe = probes(training_data)(24)
     found = measure_distance(probe)
-    assert (found.name, found.n) == ("distance", 24)
+    assert (found.name, found.n) == ("domain_gap", 24)
     assert found.low <= found.value <= found.high
     module = network("convolutions")
     with torch.no_grad():

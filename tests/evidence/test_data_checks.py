@@ -164,7 +164,7 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
     with Image.open(root / "blue" / "000.png") as picture:
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
     training_data = scene_of(root)
-    assert training_data.labelled.twins == (("blue/000.png", "red/mirrored.png"),)
+    assert training_data.labelled.near_duplicates == (("blue/000.png", "red/mirrored.png"),)
     assert checked(training_data).ceiling.details["conflicts"] == 1
 
 
@@ -192,7 +192,7 @@ def test_a_test_part_of_another_kind_is_told(tmp_path, is_other):
             with Image.open(path) as picture:
                 ImageOps.invert(picture).save(path)
     kinds = {finding.kind for finding in checked(scene_of(root)).findings}
-    assert ("drift" in kinds) == is_other
+    assert ("distribution-shift" in kinds) == is_other
 
 
 # ---- the list, given back ------------------------------------------------------------------

@@ -34,19 +34,19 @@ def test_the_share_of_wrong_labels_bounds_every_model():
 
 
 def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
-    twins = [
+    near_duplicates = [
         NearDuplicate(0, 1, 0.9, False),
         NearDuplicate(2, 4, 0.9, False),
         NearDuplicate(6, 7, 0.9, False),
     ]
-    found = ceiling(judged(0.0, 0.0, 0.02), twins, LABELS)
+    found = ceiling(judged(0.0, 0.0, 0.02), near_duplicates, LABELS)
     assert found.value == pytest.approx(0.98)
     assert found.details["conflicts"] == 2
 
 
 def test_a_pair_with_a_label_issue_adds_nothing():
-    twins = [NearDuplicate(0, 1, 0.9, False)]
-    assert ceiling(judged(0.01, 0.0, 0.02, [1]), twins, LABELS).value == pytest.approx(0.99)
+    near_duplicates = [NearDuplicate(0, 1, 0.9, False)]
+    assert ceiling(judged(0.01, 0.0, 0.02, [1]), near_duplicates, LABELS).value == pytest.approx(0.99)
 
 
 def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
@@ -67,5 +67,5 @@ def test_where_no_number_is_stated_there_is_no_ceiling(why):
     [(1, "1 pair of near copies carries two"), (2, "2 pairs of near copies carry two")],
 )
 def test_pairs_are_counted_in_words(pairs, said):
-    twins = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
-    assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), twins, LABELS).meaning
+    near_duplicates = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
+    assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), near_duplicates, LABELS).meaning

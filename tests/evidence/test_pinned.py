@@ -133,7 +133,7 @@ def judged(seed, flips):
 def of_label_issues():
     (found, labels), (clean, _) = judged(7, 12), judged(8, 0)
     ids = [f"{i}.jpg" for i in range(150)]
-    twins = [
+    near_duplicates = [
         NearDuplicate(0, 1, 0.97, True),
         NearDuplicate(40, 41, 0.9, False),
         NearDuplicate(42, 44, 0.9, False),
@@ -141,7 +141,7 @@ def of_label_issues():
     return (
         label_issues.of_classes(found, ids, NAMES, 20),
         label_issues.of_classes(clean, ids, NAMES, 5),
-        label_issues.ceiling(found, twins, labels),
+        label_issues.ceiling(found, near_duplicates, labels),
         label_issues.ceiling(clean, (), labels),
     )
 
@@ -248,9 +248,9 @@ def of_reading():
     rng = np.random.default_rng(16)
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
-    known = unreadable_texts.Read(tokens=tokens, unknown=few, signs=signs, dense=none)
+    known = unreadable_texts.Read(tokens=tokens, ood=few, signs=signs, dense=none)
     unknown = unreadable_texts.Read(
-        tokens=tokens, unknown=tokens // 2, signs=signs, dense=signs // 3
+        tokens=tokens, ood=tokens // 2, signs=signs, dense=signs // 3
     )
     found = [unreadable_texts.reading(one, rng) for one in (known, unknown)]
     return found, [unreadable_texts.language(one) for one in found]

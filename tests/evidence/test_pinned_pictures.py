@@ -114,8 +114,8 @@ def of_twins():
     features[-1] = features[6]
     made = near_duplicates.compared(features)
     return (
-        near_duplicates.find_twins(glances),
-        near_duplicates.find_twins(glances, made, 0.97),
+        near_duplicates.find_near_duplicates(glances),
+        near_duplicates.find_near_duplicates(glances, made, 0.97),
         np.sort(near_duplicates.candidates(glances.grey[:6], made[:6]), axis=1),
         made.shape,
         AWAY + made[::5, ::60],

@@ -23,7 +23,7 @@ def test_it_says_what_a_head_fitted_without_the_block_says(size):
     slow = left_out(kernels[head.number], np.eye(3)[labels], head.penalty, group_rows)
     np.testing.assert_allclose(head.scores, slow, atol=1e-8)
     np.testing.assert_array_equal(head.hits(labels), slow.argmax(axis=1) == labels)
-    logits = head.calibration.temperature * slow + head.calibration.bias
+    logits = head.calibration.scale * slow + head.calibration.bias
     np.testing.assert_allclose(head.probabilities(), softmax(logits, axis=1), atol=1e-8)
 
 

@@ -37,7 +37,7 @@ def test_files_alike_give_nothing_away():
 
 def test_a_size_for_each_class_is_found_with_its_numbers():
     (found,) = find(width=np.where(LABELS, 1024, 640), height=np.where(LABELS, 768, 480))
-    assert found.kind == "size-cue"
+    assert found.kind == "metadata-leakage"
     assert found.items == (
         "cat: 100 % are 640 x 480 px, 0 % elsewhere",
         "dog: 100 % are 1024 x 768 px, 0 % elsewhere",

@@ -36,7 +36,7 @@ def test_clean_pictures_have_no_shortcut(clean):
 
 def test_a_frame_of_its_own_colour_for_each_class_is_found(clean):
     found = find([framed(image, COLOURS[c]) for image, c in zip(clean, LABELS, strict=True)])
-    assert found.kind == "shortcut"
+    assert found.kind == "spurious-correlation"
     assert len(found.items) == 3
     assert "all four sides" in found.sentence
 

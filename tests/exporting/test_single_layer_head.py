@@ -10,7 +10,7 @@ import torch
 
 from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
-from warmstart.exporting.single_layer_head import Known, has_trained, make_twin, right_answers
+from warmstart.exporting.single_layer_head import Known, has_trained, make_single_layer_head, right_answers
 from warmstart.features.batches import normalised
 from warmstart.network.single_layer_head import is_plain
 from warmstart.planning.plan_file import read_plan
@@ -37,7 +37,7 @@ def parts(finished):
 
 @pytest.fixture(scope="module")
 def made(parts):
-    return drain(make_twin(*parts))
+    return drain(make_single_layer_head(*parts))
 
 
 def test_it_is_plain_and_shares_the_layers(parts, made):
@@ -69,14 +69,14 @@ def test_the_figure_is_out_of_fold_not_in_sample(parts):
     labels = rng.permutation([e.label for e in examples])
     shuffled = tuple(replace(e, label=y) for e, y in zip(examples, labels, strict=True))
     lost = Reopened(replace(images.record, examples=shuffled), images.prep, images.load)
-    _, told = drain(make_twin(model, lost, known, feed))
+    _, told = drain(make_single_layer_head(model, lost, known, feed))
     assert told.estimate.value < 0.65  # a third of the labels is right by chance
 
 
 def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
     model, images, known, feed = parts
     known = replace(known, has_learnt=True)
-    twin, told = drain(make_twin(model, images, known, feed))
+    twin, told = drain(make_single_layer_head(model, images, known, feed))
     tests = images.of("test")
     assert (told.estimate.method, told.estimate.n) == ("holdout", len(tests))
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
     model, images, known, feed = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, told = drain(make_twin(model, bare, replace(known, has_learnt=True), feed))
+    _, told = drain(make_single_layer_head(model, bare, replace(known, has_learnt=True), feed))
     assert (told.estimate, told.original, told.gap) == (None, None, None)
     assert "no honest figure" in told.why
 
@@ -106,7 +106,7 @@ def test_a_test_part_that_is_gone_gives_none_either(parts):
         return images.load(id)
 
     some = Reopened(images.record, images.prep, load)
-    _, told = drain(make_twin(model, some, replace(known, has_learnt=True), feed))
+    _, told = drain(make_single_layer_head(model, some, replace(known, has_learnt=True), feed))
     assert told.estimate is None
     assert "the test part is gone" in told.why
 
@@ -125,13 +125,13 @@ def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
 
         return Reopened(images.record, images.prep, load)
 
-    _, told = drain(make_twin(model, without(2), known, feed))
+    _, told = drain(make_single_layer_head(model, without(2), known, feed))
     assert told.why.endswith("2 of 36 training images were not there")
     with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
-        drain(make_twin(model, without(10), known, feed))
+        drain(make_single_layer_head(model, without(10), known, feed))
     nothing = Reopened(images.record, images.prep, None)
     with pytest.raises(ExportError, match="only 0 of the run's 36"):
-        drain(make_twin(model, nothing, known, feed))
+        drain(make_single_layer_head(model, nothing, known, feed))
 
 
 def row(block: str, fate: str) -> LedgerRow:

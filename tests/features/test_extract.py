@@ -207,7 +207,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
 def test_events_count_images_up_to_the_end(tmp_path):
     events = list(steps_of(tmp_path, EXAMPLES, Worker(broken=["3.png"])))
     assert [event.kind for event in events] == ["begin", *["step"] * 3, "end"]
-    assert {event.stage for event in events} == {"look"}
+    assert {event.stage for event in events} == {"features"}
     assert events[0].values == {"total": N, "missing": N}
     assert [event.step for event in events[1:]] == sorted(event.step for event in events[1:])
     assert (events[-1].step, events[-1].of) == (N, N)

@@ -142,10 +142,10 @@ def test_an_edited_configuration_is_one_line(own_run, edit):
     "edit",
     [
         lambda c: c.pop("temperature"),
-        lambda c: c.__setitem__("unknown_from", "far"),
+        lambda c: c.__setitem__("ood_from", "far"),
         lambda c: c.__setitem__("nearest", "many"),
         lambda c: c.__setitem__("nearest", 0),
-        lambda c: c.__setitem__("sure_from", "often"),
+        lambda c: c.__setitem__("confident_from", "often"),
     ],
 )
 def test_an_edited_calibration_is_one_line(own_run, edit):

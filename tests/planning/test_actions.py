@@ -62,9 +62,9 @@ def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
         ("replaced", "rule", None),
     ]
     assert "last:2" in typed.blocks[2].action.because
-    asked = plan_for("head", network=network_facts(verdict="deeper"))
+    asked = plan_for("head", network=network_facts(verdict="fine-tune"))
     assert [p.action.rule for p in asked.blocks] == ["frozen", "frozen", "tuned", "tuned", None]
-    for block in plan_for("auto", network=network_facts(verdict="deeper")).blocks:
+    for block in plan_for("auto", network=network_facts(verdict="fine-tune")).blocks:
         assert (block.action.source, block.action.rule) == ("rule", None)
 
 
@@ -106,11 +106,11 @@ def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains
 
 
 def test_auto_goes_down_to_what_did_not_carry_over():
-    plan = plan_for("auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="deeper"))
+    plan = plan_for("auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="fine-tune"))
     assert plan.strategy.value == "last:3"
     assert "did not carry over" in plan.strategy.because
-    assert word(ruled("deeper", NAMES, frozenset())) == "last:2"
-    assert word(ruled("deeper", NAMES, frozenset({"top"}))) == "last:2"
+    assert word(ruled("fine-tune", NAMES, frozenset())) == "last:2"
+    assert word(ruled("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ STRATEGIES = [
 CLOSED = {"engine", "batch", "seed"}  # what a plan that trains nothing says of training
 
 
-@pytest.mark.parametrize("verdict", [None, "head", "deeper", "scratch-fair", "unclear"])
+@pytest.mark.parametrize("verdict", [None, "linear-probe", "fine-tune", "no-transfer", "inconclusive"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_plan_is_sound_and_round_trips(strategy, verdict):
     facts = network_facts(verdict=verdict, preprocessing=PREPROCESSING)
@@ -127,7 +127,7 @@ def test_auto_typed_is_still_the_rules_choice():
 
 
 def test_the_verdict_decides_the_depth_where_nobody_else_does():
-    facts = network_facts(verdict="deeper")
+    facts = network_facts(verdict="fine-tune")
     plan = plan_for(network=facts)
     assert (plan.strategy.value, plan.strategy.source) == ("last:2", "rule")
     assert "verdict" in plan.strategy.because

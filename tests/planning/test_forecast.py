@@ -52,10 +52,10 @@ def with_training(made, **values):
 def test_the_total_is_the_sum_of_the_stages(strategy):
     found = forecast(plan(strategy), LOAD, SPEEDS)
     stages = {name: value for name, value in found.seconds.items() if name != "total"}
-    assert stages.keys() == {"read", "look", "check", "head", "tune", "evaluate", "deliver"}
+    assert stages.keys() == {"read", "features", "check", "head", "fine_tune", "evaluate", "deliver"}
     assert found.total == pytest.approx(sum(stages.values()), abs=0.05)
     assert all(value >= 0 for value in stages.values())
-    assert (stages["tune"] > 0) == (strategy != "head")
+    assert (stages["fine_tune"] > 0) == (strategy != "head")
     assert stages["read"] == 2.0
     assert found.memory_mb > SPEEDS.passed_mb
     assert found.disk_mb > LOAD.model_bytes / 1e6
@@ -86,14 +86,14 @@ def test_a_slower_machine_is_never_forecast_to_be_faster(strategy, name):
     usual, slower = forecast(made, LOAD, SPEEDS), forecast(made, LOAD, slow)
     assert all(slower.seconds[stage] >= usual.seconds[stage] for stage in usual.seconds)
     assert slower.memory_mb >= usual.memory_mb
-    if name in ("elapsed", "forward", "setup", "look", "decode", "algebra"):
+    if name in ("elapsed", "forward", "setup", "features", "decode", "algebra"):
         assert slower.total > usual.total
 
 
 def steps_alone(made, load=LOAD):
     """What the seconds of a step add to the forecast."""
-    with_steps = forecast(made, load, SPEEDS).seconds["tune"]
-    return with_steps - forecast(made, load, replace(SPEEDS, step=0.0)).seconds["tune"]
+    with_steps = forecast(made, load, SPEEDS).seconds["fine_tune"]
+    return with_steps - forecast(made, load, replace(SPEEDS, step=0.0)).seconds["fine_tune"]
 
 
 def looked(held, n_trainings, kept):
@@ -127,16 +127,16 @@ def test_what_is_stored_is_passed_once_a_view_and_takes_room():
     decoded = 300 * SPEEDS.decode / 2
     passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.view / 2)
     usual, other = (forecast(made, load, SPEEDS) for made in (stored, live))
-    gap = usual.seconds["tune"] - other.seconds["tune"]
+    gap = usual.seconds["fine_tune"] - other.seconds["fine_tune"]
     assert gap == pytest.approx(passed, abs=0.02)
-    assert usual.seconds["tune"] > decoded + passed
+    assert usual.seconds["fine_tune"] > decoded + passed
     assert usual.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 4 / 1e6, abs=0.1)
     half = forecast(with_training(stored, cache_dtype="float16"), load, SPEEDS)
     assert half.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 2 / 1e6, abs=0.1)
     plain = with_training(stored, crop=1.0, flip=False, color_jitter=0.0)
     once = forecast(plain, load, SPEEDS)
     views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.view / 2)
-    assert usual.seconds["tune"] - once.seconds["tune"] == pytest.approx(views, abs=0.02)
+    assert usual.seconds["fine_tune"] - once.seconds["fine_tune"] == pytest.approx(views, abs=0.02)
     assert once.disk_mb - other.disk_mb == pytest.approx(300 * 1000 * 4 / 1e6, abs=0.1)
 
 
@@ -150,15 +150,15 @@ def test_longer_training_takes_longer(name):
 
 def test_what_is_in_the_store_is_not_passed_again():
     fresh, known = (forecast(plan("head"), replace(LOAD, n_missing=n), SPEEDS) for n in (380, 0))
-    assert known.seconds["look"] < 1
+    assert known.seconds["features"] < 1
     passed = 380 * (SPEEDS.look + SPEEDS.decode / SPEEDS.threads)
-    assert fresh.seconds["look"] == pytest.approx(passed + SPEEDS.setup, abs=0.5)
+    assert fresh.seconds["features"] == pytest.approx(passed + SPEEDS.setup, abs=0.5)
     assert known.disk_mb < fresh.disk_mb
 
 
 def test_more_cores_decode_faster():
     one, four = (forecast(plan("full"), LOAD, replace(SPEEDS, threads=n)) for n in (1, 4))
-    assert four.seconds["look"] < one.seconds["look"]
+    assert four.seconds["features"] < one.seconds["features"]
 
 
 def test_a_close_look_costs_more_than_a_quick_one():

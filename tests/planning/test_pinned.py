@@ -68,7 +68,7 @@ def of_strategies():
 
 
 def of_verdicts():
-    kinds = (None, "head", "deeper", "scratch-fair", "no-signal", "unclear")
+    kinds = (None, "linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
     words = ("auto", "last:1")
     made = {f"{word} {kind}": pictures(word, kind) for kind in kinds for word in words}
     tail = {"tail": pictures(tries_tail=True), "own": pictures("head", tries_tail=True)}
@@ -158,7 +158,7 @@ def of_texts():
     return lines(base), beside(base, made)
 
 
-def tables(n, strategy="auto", verdict="deeper", is_drawn=False, **more):
+def tables(n, strategy="auto", verdict="fine-tune", is_drawn=False, **more):
     column = ColumnPlan(name="age", kind=said("number"))
     data = replace(many(n, **more), columns=(column,), kind="table")
     known = network_facts(
@@ -171,7 +171,7 @@ def tables(n, strategy="auto", verdict="deeper", is_drawn=False, **more):
 def of_tables():
     made = {
         "drawn": tables(300, is_drawn=True),
-        "head": tables(300, verdict="head"),
+        "head": tables(300, verdict="linear-probe"),
         "few": tables(50),
         "one more": tables(101, is_drawn=True),
         "many": tables(20_000),
@@ -198,7 +198,7 @@ def of_lost_weights():
     }
     stem, top = frozenset({"stem"}), frozenset({"top"})
     made["all"] = pictures("full+lora", fresh=some, touched=stem, bare=top)
-    made["deeper"] = pictures("auto", "deeper", touched=top)
+    made["fine-tune"] = pictures("auto", "fine-tune", touched=top)
     made["thorough"] = pictures("full", budget="thorough", touched=top)
     return beside(pictures("last:2"), made)
 

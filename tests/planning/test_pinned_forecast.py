@@ -122,7 +122,7 @@ def of_minutes():
         "last": pictures("last:1"),
         "thorough": pictures("last:2", budget="thorough"),
         "fast": pictures("full", budget="fast"),
-        "ruled": pictures(verdict="deeper"),
+        "ruled": pictures(verdict="fine-tune"),
         "own": apply_settings(pictures("last:1"), ["training.epochs=16.6667"]),
         "mine": apply_settings(pictures("last:1"), ["training.folds=4"]),
         "least": apply_settings(pictures("last:1"), ["training.batch_size=75"]),
@@ -399,7 +399,7 @@ def of_actions():
         for t in ("", "b", "c")
     ]
     bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
-    kinds = [(v, r) for v in (None, "deeper") for r in ("", "a", "c", "bd")]
+    kinds = [(v, r) for v in (None, "fine-tune") for r in ("", "a", "c", "bd")]
     ruled = [actions.ruled(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]
     taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
     return bodies, ruled, [actions.added_name(names) for names in taken]

@@ -138,7 +138,7 @@ def of_words():
 def of_limits():
     own = VerdictLimits(blind=0.05, fair=0.5)
     some = (VerdictFacts(p=0.5, mde=0.1), VerdictFacts(**CLEAR, knowledge=0.1, knowledge_error=0.1))
-    signal = Evidence(name="signal", value=None, low=None, high=None, n=9, meaning="")
+    signal = Evidence(name="permutation_test", value=None, low=None, high=None, n=9, meaning="")
     known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
     other = replace(signal, name="depth", details=known[0])
     return (
@@ -204,7 +204,7 @@ def of_strategies():
     for text in TEXTS:
         parsed = strategy.parse(text)
         resolved = []
-        for verdict in (None, "deeper"):
+        for verdict in (None, "fine-tune"):
             for n in (1, 2, 4, 5):
                 refused = refusal(strategy.resolve, parsed, verdict, n)
                 resolved.append(refused or strategy.word(strategy.resolve(parsed, verdict, n)))
@@ -261,10 +261,10 @@ def of_wording():
     made = {word: pictures(word) for word in words}
     made["mixed"] = apply_settings(made["full"], ["block.2.action=frozen", "block.3.action=fresh"])
     made["twice"] = with_block(made["add"], 3, action=said("added"), lr=said(0.01))
-    made["own"] = apply_settings(pictures(lr=0.5, verdict="deeper"), ["block.top.lr=0.25"])
+    made["own"] = apply_settings(pictures(lr=0.5, verdict="fine-tune"), ["block.top.lr=0.25"])
     made["heads"] = apply_settings(made["last:2"], ["head.penalties=1,.25", "input.size=64"])
     made["acts"] = apply_settings(
-        pictures(verdict="deeper"), ["block.1.action=fresh", "training.flip=false"]
+        pictures(verdict="fine-tune"), ["block.1.action=fresh", "training.flip=false"]
     )
     one = replace(made["full"], blocks=made["full"].blocks[3:])
     low = replace(made["full+lora"], blocks=made["full+lora"].blocks[3:])

@@ -201,17 +201,17 @@ def test_auto_has_no_depth_of_its_own():
     [
         ("auto", None, "head"),
         ("auto", "head", "head"),
-        ("auto", "unclear", "head"),
+        ("auto", "inconclusive", "head"),
         ("auto", "no-signal", "head"),
-        ("auto", "scratch-fair", "head"),
-        ("auto", "deeper", "last:9"),
+        ("auto", "no-transfer", "head"),
+        ("auto", "fine-tune", "last:9"),
         ("auto+add", "head", "head+add"),
-        ("auto+add", "deeper", "last:9+add"),
+        ("auto+add", "fine-tune", "last:9+add"),
         ("auto+lora", "head", "last:9+lora"),
         ("auto+gradual", None, "last:9+gradual"),
         ("full", "head", "full"),
-        ("head", "deeper", "head"),
-        ("frozen:18", "deeper", "head"),
+        ("head", "fine-tune", "head"),
+        ("frozen:18", "fine-tune", "head"),
         ("frozen:18+add", None, "head+add"),
         ("scratch", "head", "scratch"),
     ],
@@ -223,7 +223,7 @@ def test_auto_follows_the_verdict_and_a_wish_is_followed(text, verdict, becomes)
 @given(strategy=strategies(), n_blocks=st.integers(1, 30))
 def test_what_is_resolved_has_a_depth_that_fits(strategy, n_blocks):
     try:
-        found = resolve(strategy, "deeper", n_blocks)
+        found = resolve(strategy, "fine-tune", n_blocks)
     except PlanError:
         is_single = "gradual" in strategy.extras and (
             n_blocks == 1 or (strategy.depth, strategy.count) == ("frozen", n_blocks - 1)

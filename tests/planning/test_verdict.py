@@ -28,35 +28,35 @@ CLEAR = {"p": 0.001, "mde": 0.1}
 @pytest.mark.parametrize(
     ("facts", "kind"),
     [
-        (VerdictFacts(p=0.2, mde=0.1, plain_p=0.005), "scratch-fair"),
-        (VerdictFacts(p=0.2, mde=0.4, n=30, plain_p=0.005), "scratch-fair"),
+        (VerdictFacts(p=0.2, mde=0.1, plain_p=0.005), "no-transfer"),
+        (VerdictFacts(p=0.2, mde=0.4, n=30, plain_p=0.005), "no-transfer"),
         (VerdictFacts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, plain_p=0.001), "unclear"),
-        (VerdictFacts(p=0.2, mde=0.31), "unclear"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, plain_p=0.001), "inconclusive"),
+        (VerdictFacts(p=0.2, mde=0.31), "inconclusive"),
         (VerdictFacts(p=0.2, mde=0.30), "no-signal"),
-        (VerdictFacts(p=0.2, mde=0.1, n=39), "unclear"),
+        (VerdictFacts(p=0.2, mde=0.1, n=39), "inconclusive"),
         (VerdictFacts(p=0.2, mde=0.1, n=40), "no-signal"),
         (VerdictFacts(p=0.011, mde=0.1), "no-signal"),
-        (VerdictFacts(p=0.01, mde=0.1), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "scratch-fair"),
-        (VerdictFacts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, is_tuned=True), "unclear"),
+        (VerdictFacts(p=0.01, mde=0.1), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "no-transfer"),
+        (VerdictFacts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, is_tuned=True), "inconclusive"),
         (
             VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, is_tuned=True),
-            "scratch-fair",
+            "no-transfer",
         ),
         (
             VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01),
-            "scratch-fair",
+            "no-transfer",
         ),
-        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98), "head"),
-        (VerdictFacts(**CLEAR, accuracy=0.98), "head"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.979), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "unclear"),
-        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "scratch-fair"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98), "linear-probe"),
+        (VerdictFacts(**CLEAR, accuracy=0.98), "linear-probe"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.979), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "inconclusive"),
+        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "no-transfer"),
     ],
 )
 def test_rows_of_the_table(facts, kind):
@@ -65,10 +65,10 @@ def test_rows_of_the_table(facts, kind):
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_test_that_was_not_run_never_matches(p, mde):
-    assert verdict_kind(VerdictFacts(p=p, mde=mde)) in ("unclear", "no-signal")
+    assert verdict_kind(VerdictFacts(p=p, mde=mde)) in ("inconclusive", "no-signal")
 
 
-@pytest.mark.parametrize("kind", ["head", "scratch-fair", "no-signal", "unclear"])
+@pytest.mark.parametrize("kind", ["linear-probe", "no-transfer", "no-signal", "inconclusive"])
 def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
     p = 0.5 if kind == "no-signal" else 0.001
     facts = VerdictFacts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05)
@@ -81,14 +81,14 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
     facts = VerdictFacts(
         **CLEAR, knowledge=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
     )
-    text = sentence("scratch-fair", facts, 180, 0.87)
+    text = sentence("no-transfer", facts, 180, 0.87)
     assert "90 % right" in text
     assert "3 points more" in text
 
 
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
     facts = VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
-    assert sentence("head", facts, 300, 0.987) == (
+    assert sentence("linear-probe", facts, 300, 0.987) == (
         "The linear probe (a new head on the frozen network) is enough: it is 99 % right, which "
         "leaves at most 2 points for fine-tuning."
     )
@@ -96,26 +96,26 @@ def test_where_little_is_left_to_gain_the_sentence_says_how_much():
 
 def test_a_network_that_has_learnt_nothing_leaves_little_for_training_its_layers():
     text = sentence(
-        "head", VerdictFacts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK
+        "linear-probe", VerdictFacts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK
     )
     assert text.startswith("A linear head on the columns and on untrained layers is enough: ")
     assert text.endswith(" for training the layers.")
 
 
 def test_groups_that_bind_all_labels_are_called_so():
-    assert "was not tested" in sentence("unclear", VerdictFacts(p=1.0, mde=1.0), 12, 0.5)
+    assert "was not tested" in sentence("inconclusive", VerdictFacts(p=1.0, mde=1.0), 12, 0.5)
 
 
 def test_too_few_examples_are_called_too_few():
-    assert "too few" in sentence("unclear", VerdictFacts(p=0.3, mde=0.4), 12, 0.5)
-    assert "weak signal" in sentence("unclear", VerdictFacts(p=0.3, mde=0.1, n=39), 39, 0.5)
+    assert "too few" in sentence("inconclusive", VerdictFacts(p=0.3, mde=0.4), 12, 0.5)
+    assert "weak signal" in sentence("inconclusive", VerdictFacts(p=0.3, mde=0.1, n=39), 39, 0.5)
 
 
 @pytest.mark.parametrize("known", [None, 0.3])
 @pytest.mark.parametrize("what", ["is_tuned"])
 def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(known, what):
-    plain = sentence("unclear", VerdictFacts(**CLEAR, knowledge=known), 180, 0.87)
-    tuned = sentence("unclear", VerdictFacts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
+    plain = sentence("inconclusive", VerdictFacts(**CLEAR, knowledge=known), 180, 0.87)
+    tuned = sentence("inconclusive", VerdictFacts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
     assert "Fine-tuning was not tried" in plain
     assert "not tried" not in tuned
     assert plain.startswith(tuned)
@@ -240,7 +240,7 @@ def test_a_gain_is_in_the_score_of_the_task(words):
         assert f"points of {words.score} (95 % CI" in outcome_sentence(outcome, words)
 
 
-KINDS = ("head", "deeper", "scratch-fair", "no-signal", "unclear")
+KINDS = ("linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -250,7 +250,7 @@ def test_without_a_comparison_the_evidence_has_the_verdict(kind, chosen):
     assert outcome_kind(alone, kind) == kind
 
 
-@pytest.mark.parametrize("kind", ["no-signal", "scratch-fair"])
+@pytest.mark.parametrize("kind", ["no-signal", "no-transfer"])
 @pytest.mark.parametrize("gain", [ADDED, LOST])
 @pytest.mark.parametrize("chosen", ["", "full"])
 def test_a_gain_makes_no_signal_and_no_knowledge(kind, gain, chosen):
@@ -258,26 +258,26 @@ def test_a_gain_makes_no_signal_and_no_knowledge(kind, gain, chosen):
 
 
 @pytest.mark.parametrize("gain", [ADDED, OPEN, LOST, NOTHING, SURER])
-@pytest.mark.parametrize(("is_fine_tuned", "kind"), [(True, "deeper"), (False, "head")])
+@pytest.mark.parametrize(("is_fine_tuned", "kind"), [(True, "fine-tune"), (False, "linear-probe")])
 def test_what_ships_is_the_verdict_where_the_depth_was_ours(gain, is_fine_tuned, kind):
     outcome = replace(DID, gain=gain, is_fine_tuned=is_fine_tuned)
-    assert outcome_kind(outcome, "unclear") == outcome_kind(outcome, "head") == kind
+    assert outcome_kind(outcome, "inconclusive") == outcome_kind(outcome, "linear-probe") == kind
 
 
 @pytest.mark.parametrize(
     ("gain", "kind"),
     [
-        (ADDED, "deeper"),
-        (OPEN, "unclear"),
-        (LOST, "head"),
-        (NOTHING, "head"),
-        (gain_of(0.0, -0.02, LITTLE), "unclear"),
-        (gain_of(0.01, 0.0, 0.019), "head"),
-        (SURER, "unclear"),
+        (ADDED, "fine-tune"),
+        (OPEN, "inconclusive"),
+        (LOST, "linear-probe"),
+        (NOTHING, "linear-probe"),
+        (gain_of(0.0, -0.02, LITTLE), "inconclusive"),
+        (gain_of(0.01, 0.0, 0.019), "linear-probe"),
+        (SURER, "inconclusive"),
     ],
 )
 def test_the_users_own_strategy_is_judged_by_the_comparison_alone(gain, kind):
-    assert outcome_kind(replace(DID, gain=gain, chosen="full"), "unclear") == kind
+    assert outcome_kind(replace(DID, gain=gain, chosen="full"), "inconclusive") == kind
 
 
 gains = st.builds(
@@ -308,7 +308,7 @@ def test_the_sentence_agrees_with_what_shipped_and_with_its_figures(outcome, bas
     if not outcome.chosen:
         assert ("not kept" in text) == (not outcome.is_fine_tuned)
         assert (" helped: " in text) == (outcome.is_fine_tuned and gain.low > 0)
-        assert ("not kept" in text) == (outcome_kind(outcome, "unclear") == "head")
+        assert ("not kept" in text) == (outcome_kind(outcome, "inconclusive") == "linear-probe")
         assert "--strategy head" not in text
     if "linear probe is better" in text:
         assert gain.high < 0

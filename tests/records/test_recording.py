@@ -31,8 +31,8 @@ from warmstart.records.run_folder import MARKERS, RunFolder
 from warmstart.reporting.curves import CurveReader
 
 EVENTS = [
-    Event(stage="look", kind="begin", of=2, t=1.0),
-    Event(stage="look", kind="step", step=1, of=2, values={"größe": 1.5}, t=2.0),
+    Event(stage="features", kind="begin", of=2, t=1.0),
+    Event(stage="features", kind="step", step=1, of=2, values={"größe": 1.5}, t=2.0),
 ]
 
 
@@ -219,7 +219,7 @@ def test_a_disk_without_locks_does_without(run, monkeypatch):
         log.write("x\n")
 
 
-@pytest.mark.parametrize("torn", ['{"stage": "look", "ki', "\0\0\0", "grö"])
+@pytest.mark.parametrize("torn", ['{"stage": "features", "ki', "\0\0\0", "grö"])
 def test_half_a_line_is_cut_off(run, torn):
     drain(recorded(steps(), run))
     whole = (run.path / "progress.jsonl").read_bytes()
@@ -236,7 +236,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
 
     told = [
         event("read", 100.0, folder="runs/a", read=2.5, look=1.0),
-        event("look", 104.0),
+        event("features", 104.0),
         event("check", 105.0),
         event("check", 106.5),
         event("read", 1000.0, folder="/runs/a", read=2.0, title="Resumed"),
@@ -248,7 +248,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
     seconds = seconds_worked(path)
     assert {stage: s for stage, s in seconds.items() if s} == {
         "read": 4.5,
-        "look": 5.0,
+        "features": 5.0,
         "check": 3.5,
         "head": 2.0,
     }
@@ -274,12 +274,12 @@ def test_the_clock_gives_every_second_to_one_stage():
     time.sleep(0.02)
     clock.lap("read")
     time.sleep(0.01)
-    clock.lap("look")
+    clock.lap("features")
     clock.lap("head")
     table = clock.table()
     assert list(table) == [*STAGES, "total"]
     assert table["read"] >= 0.02
-    assert table["look"] >= 0.01
+    assert table["features"] >= 0.01
     assert table["plan"] == 0
     assert sum(table.values()) - table["total"] == pytest.approx(table["total"], abs=0.01)
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from warmstart.events import Event
 from warmstart.reporting.curves import Axis, CurveReader, choices_in
 
-BEGIN = Event(stage="tune", kind="begin", values={"trainings": 3})
+BEGIN = Event(stage="fine_tune", kind="begin", values={"trainings": 3})
 
 
 def step(n, **values):
-    return Event(stage="tune", kind="step", step=n, of=300, values=values)
+    return Event(stage="fine_tune", kind="step", step=n, of=300, values=values)
 
 
 def read(*events, rate=None):
@@ -50,7 +50,7 @@ def test_each_training_has_its_own_curves(lesson, group):
 
 
 def test_one_training_learns_from_all():
-    only = Event(stage="tune", kind="begin", values={"trainings": 1})
+    only = Event(stage="fine_tune", kind="begin", values={"trainings": 1})
     assert read(only, step(1, loss=0.5, lesson=1))[1] == {"final/loss": 0.5}
 
 
@@ -59,14 +59,14 @@ def test_what_is_no_number_is_no_point():
 
 
 def test_other_stages_and_stored_views_have_no_curves():
-    views = Event(stage="tune", kind="step", step=3, of=9, values={"per_second": 3.0})
-    look = Event(stage="look", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0})
-    assert read(views, look, Event(stage="tune", kind="end")) == [{}, {}, {}]
+    views = Event(stage="fine_tune", kind="step", step=3, of=9, values={"per_second": 3.0})
+    look = Event(stage="features", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0})
+    assert read(views, look, Event(stage="fine_tune", kind="end")) == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("name", ["guard", "kind"])
 def test_a_guard_is_a_mark(name):
-    event = Event(stage="tune", kind="guard", values={name: "stuck", "text": "…"})
+    event = Event(stage="fine_tune", kind="guard", values={name: "stuck", "text": "…"})
     assert read(event) == [{"guard/stuck": 1.0}]
 
 
@@ -74,7 +74,7 @@ def test_a_guard_is_a_mark(name):
 def test_the_axis_never_goes_back_and_keeps_what_is_in_order(seen):
     axis, last = Axis(), 0
     for kind, n in seen:
-        axis.see(Event(stage="tune", kind=kind, step=n))
+        axis.see(Event(stage="fine_tune", kind=kind, step=n))
         assert axis.at >= last
         last = axis.at
     in_order = sorted(n for kind, n in seen if kind == "step")

@@ -42,7 +42,7 @@ def test_nothing_shipped_is_nothing_to_use():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "is_marked"), [("last:4", True), ("blend", True), ("head", False), ("none", False)]
+    ("strategy", "is_marked"), [("last:4", True), ("ensemble", True), ("head", False), ("none", False)]
 )
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
@@ -80,9 +80,9 @@ def test_where_nothing_can_be_promised_it_says_so():
     blind = CalibrationRecord(
         temperature=1.0,
         class_bias=(),
-        sure_from=None,
+        confident_from=None,
         promised_error=0.2,
-        unknown_from=1.0,
+        ood_from=1.0,
         nearest=3,
     )
     said = would_use(facts(calibration=blind))[2]
@@ -100,7 +100,7 @@ def test_what_makes_a_figure_doubtful_is_said_beside_it(kind):
 def test_the_guess_stands_on_the_same_line_and_nothing_measured_by_another_probe():
     text = first_screen(facts())
     assert "always answering “dress” 33 %" in text
-    assert facts().detail("knowledge", "shuffled") == 0.27
+    assert facts().detail("transfer_gain", "shuffled") == 0.27
     assert "27 %" not in text  # of the network with shuffled weights, by a quicker probe
     assert "83 % (77 to 88) right" in text
     assert "78 % (72 to 84) on the test set" in text

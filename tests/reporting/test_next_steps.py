@@ -51,7 +51,7 @@ def test_three_steps_with_something_to_type_and_to_look_at():
 
 
 def test_a_leak_comes_before_everything():
-    leak = Finding(kind="leak", sentence="9 test images are training images.")
+    leak = Finding(kind="leakage", sentence="9 test images are training images.")
     plain = summary(findings=(leak,))
     few, many = (replace(plain, data=replace(plain.data, leaks=n)) for n in (1, 9))
     assert titles(facts(summary=few, inspection=None))[0] == "Add images of “shirt”"
@@ -124,11 +124,11 @@ def test_without_a_signal_labels_and_images_are_looked_at():
 @pytest.mark.parametrize(
     ("kind", "strategy", "budget", "own", "title"),
     [
-        ("scratch-fair", "head", "balanced", False, "Try a base model that knows such images"),
-        ("unclear", "head", "fast", False, "Try fine-tuning"),
+        ("no-transfer", "head", "balanced", False, "Try a base model that knows such images"),
+        ("inconclusive", "head", "fast", False, "Try fine-tuning"),
         ("head", "head", "balanced", False, "Try another base model"),
-        ("deeper", "last:6", "balanced", False, "Try another base model"),
-        ("unclear", "last:4", "balanced", True, "See what another depth gives"),
+        ("fine-tune", "last:6", "balanced", False, "Try another base model"),
+        ("inconclusive", "last:4", "balanced", True, "See what another depth gives"),
     ],
 )
 def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, title):

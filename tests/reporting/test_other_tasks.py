@@ -31,7 +31,7 @@ def of_task(task, is_issue=True):
     )
     plain = summary()
     counts = replace(plain.data, classes=len(OUTPUTS[task]), label_issues=1)
-    found = Finding(kind="size-cue", sentence="The size tells.", items=("a",))
+    found = Finding(kind="metadata-leakage", sentence="The size tells.", items=("a",))
     told = issues(replace(ISSUES[task], is_issue=is_issue))
     return facts(
         summary=replace(plain, task=task, data=counts, findings=(found,)),

@@ -206,7 +206,7 @@ def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures
     assert base.because.endswith("above blind, the next")
     assert '"auto"' not in (run.path / "plan.toml").read_text("utf-8")
     assert run.summary.base.name == "small"
-    assert run.summary.seconds["look"] > run.summary.seconds["read"]
+    assert run.summary.seconds["features"] > run.summary.seconds["read"]
     texts = [str(e.values.get("text")) for e in events if e.kind == "note"]
     assert f"small, {base.because}" in texts
     assert [name for name, _ in disk] == ["blind", "small", "small"]

@@ -54,8 +54,8 @@ def forced(monkeypatch):
     return force
 
 
-def tail_gain(done):
-    return {e.name: e for e in done.verdict.evidence}["tail_gain"]
+def fine_tuning_gain(done):
+    return {e.name: e for e in done.verdict.evidence}["fine_tuning_gain"]
 
 
 def assert_the_estimate_is_made_of_the_predictions(done):
@@ -79,7 +79,7 @@ def assert_the_estimate_is_made_of_the_predictions(done):
     else:
         less = summary.estimate.value - summary.linear_probe.value
         assert gain.value == pytest.approx(less, abs=1e-9)
-        assert (gain.n, gain.value) == (summary.estimate.n, tail_gain(done).value)
+        assert (gain.n, gain.value) == (summary.estimate.n, fine_tuning_gain(done).value)
 
 
 def run(split, **options):
@@ -92,18 +92,18 @@ def run(split, **options):
 def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
     forced(share)
     done = run(split, kind=kind)
-    word = {0.0: "head", 1.0: done.plan.strategy.value}.get(share, "blend")
+    word = {0.0: "head", 1.0: done.plan.strategy.value}.get(share, "ensemble")
     assert done.summary.shipped.strategy == word
     assert done.summary.estimate.method == "nested-cv"
     assert_the_estimate_is_made_of_the_predictions(done)
     assert done.summary.frozen.identical
-    found, gain = tail_gain(done), done.summary.fine_tuning_gain
+    found, gain = fine_tuning_gain(done), done.summary.fine_tuning_gain
     assert (found.value, found.low, found.high) == (gain.value, gain.low, gain.high)
     assert found.low <= found.value <= found.high
     kept = {
         e["name"]: e for e in json.loads((done.path / "inspection.json").read_text())["evidence"]
     }
-    assert kept["tail_gain"]["value"] == found.value
+    assert kept["fine_tuning_gain"]["value"] == found.value
     tests = [line for line in lines(done.path, "predictions.jsonl") if line["split"] == "test"]
     answers = done.predict([split / line["id"] for line in tests])
     for line, answer in zip(tests, answers, strict=True):
@@ -131,7 +131,7 @@ def test_a_strategy_of_the_users_ships_as_it_is(split):
     assert done.summary.estimate.method == "nested-cv"
     assert_the_estimate_is_made_of_the_predictions(done)
     gain = done.summary.fine_tuning_gain
-    assert (tail_gain(done).value, tail_gain(done).n) == (gain.value, gain.n)
+    assert (fine_tuning_gain(done).value, fine_tuning_gain(done).n) == (gain.value, gain.n)
     assert "last:1 was fine-tuned as you chose: " in done.verdict.sentence
 
 
@@ -147,19 +147,19 @@ def test_the_linear_probe_is_the_one_that_a_run_of_it_alone_gives(split, forced)
     assert alone.linear_probe == tuned.linear_probe == chosen.linear_probe == kept.linear_probe
     assert kept.estimate == alone.estimate
     for summary in (tuned, kept, chosen):
-        signal = {e.name: e for e in summary.verdict.evidence}["signal"]
+        signal = {e.name: e for e in summary.verdict.evidence}["permutation_test"]
         assert signal.value == alone.linear_probe.value
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
-@pytest.mark.parametrize("how", ["last:1", "head", "auto", "blend"])
+@pytest.mark.parametrize("how", ["last:1", "head", "auto", "ensemble"])
 def test_other_tasks_have_one_estimate_too(tmp_path, monkeypatch, forced, task, how):
     X, has, light = pictures(n=60)
     names = ["|".join(n for n, h in zip(("red", "blue"), row, strict=True) if h) for row in has]
     column, cells = ("label", names) if task == "multilabel" else ("light", light)
     written(tmp_path, column, cells, X)
     monkeypatch.chdir(tmp_path)
-    forced({"head": 0.0, "blend": 0.5}.get(how, 1.0))
+    forced({"head": 0.0, "ensemble": 0.5}.get(how, 1.0))
     done = fit(
         "t.csv",
         task=task,
@@ -179,7 +179,7 @@ def test_where_next_to_nothing_is_left_to_gain_no_layer_is_trained(split, monkey
     monkeypatch.setattr(check, "leaves_little", leaves_little)
     done = run(split)
     assert done.summary.shipped.strategy == "head"
-    assert tail_gain(done).value is None
+    assert fine_tuning_gain(done).value is None
     assert done.summary.fine_tuning_gain is None
 
 
@@ -208,7 +208,7 @@ def test_a_run_of_both_is_rebuilt_resumed_from_and_explained(split, forced, tmp_
     forced(0.5)
     small = {**SHORT, "input.size": 64}
     done = run(split, base="lite0", preprocessing=None, settings=small)
-    assert done.summary.shipped.strategy == "blend"
+    assert done.summary.shipped.strategy == "ensemble"
     again = warmstart.load(done.path)
     config = json.loads((done.path / "model" / "config.json").read_text())
     assert config["beside"] is not None
@@ -262,4 +262,4 @@ def test_a_network_that_is_one_piece_ships_the_tuned_one(split, forced):
 
     module = Whole().eval()
     done = run(split, base=module, preprocessing=PREP)
-    assert done.summary.shipped.strategy != "blend"
+    assert done.summary.shipped.strategy != "ensemble"

@@ -27,16 +27,16 @@ from warmstart.request import Request
 from warmstart.run.check import check
 
 NAMES = [
-    "signal",
+    "permutation_test",
     "depth",
-    "appetite",
-    "knowledge",
-    "distance",
+    "learning_curve",
+    "transfer_gain",
+    "domain_gap",
     "preprocessing",
-    "ceiling",
-    "tail_gain",
+    "label_noise_ceiling",
+    "fine_tuning_gain",
 ]
-CLOSE = {"knowledge", "distance", "preprocessing"}  # the network is run again for them
+CLOSE = {"transfer_gain", "domain_gap", "preprocessing"}  # the network is run again for them
 FILES = {
     "data.json",
     "inspection.json",
@@ -88,7 +88,7 @@ def test_all_evidence_is_gathered_and_is_plain_numbers(kind, pictures):
         assert evidence.meaning.endswith(".")
         if evidence.value is None:
             assert evidence.low is evidence.high is None
-        elif evidence.name != "signal":  # whose interval is that of shuffled labels
+        elif evidence.name != "permutation_test":  # whose interval is that of shuffled labels
             assert evidence.low <= evidence.value <= evidence.high
     json.dumps(to_plain(found), allow_nan=False)
     assert (found.data.train, found.data.classes, found.path) == (36, 3, None)
@@ -113,7 +113,7 @@ def test_a_few_large_groups_are_measured_as_well_as_they_can_be(tmp_path, people
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % people) for n, f in enumerate(files)])
     found = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
-    assert "knowledge" in names(found)
+    assert "transfer_gain" in names(found)
     json.dumps(to_plain(found), allow_nan=False)
     assert (
         read_json(tmp_path / "out" / "inspection.json", Inspection).label_issues
@@ -240,7 +240,7 @@ def test_events_tell_the_stages(pictures):
     request = Request(data=pictures, base=network(), preprocessing=PREP)
     follow(check(request), events.append)
     stages = [event.stage for event in events]
-    assert stages == sorted(stages, key=["read", "look", "check"].index)
+    assert stages == sorted(stages, key=["read", "features", "check"].index)
     notes = [event.values["title"] for event in events if event.kind == "note"]
     assert notes[:2] == ["Data", "Start"]
     ends = [(e.stage, e.kind) for e in events if e.kind in ("begin", "end")]

@@ -69,7 +69,7 @@ def findings(collection):
 
 def test_pictures_of_their_own_are_no_copies(photos):
     record = settle(photos).record
-    assert record.twins == record.problems == ()
+    assert record.near_duplicates == record.problems == ()
     assert len(arrange(record).group_rows) == 2 * PER_CLASS
 
 
@@ -86,7 +86,7 @@ def test_near_copies_in_training_are_one_block_and_a_duplicate(photos):
         frozenset({"train/b/1.png", "train/b/turned.png"}),
     }
     assert findings(whole) == {
-        "duplicate": ("train/a/small.jpg", "train/a/turned.png", "train/b/turned.png")
+        "near-duplicate": ("train/a/small.jpg", "train/a/turned.png", "train/b/turned.png")
     }
     assert len(groups_among(np.arange(len(ids)), labelled)) == 2 * PER_CLASS
 
@@ -100,7 +100,7 @@ def test_near_copies_across_the_split_are_a_leak_whatever_their_labels(photos):
     mirror("a", 0, photos / "test/a/turned.png")
     reencode("a", 1, photos / "test/b/small.jpg")
     whole = settle(photos)
-    assert findings(whole) == {"leak": ("test/a/turned.png", "test/b/small.jpg")}
+    assert findings(whole) == {"leakage": ("test/a/turned.png", "test/b/small.jpg")}
     assert len(arrange(whole.record).group_rows) == 2 * PER_CLASS
 
 
@@ -108,7 +108,7 @@ def test_a_near_copy_of_one_is_a_near_copy_of_its_exact_copies(photos):
     copy(photos / "train/a/0.png", photos / "train/a/same.png")
     reencode("a", 0, photos / "train/a/small.jpg")
     whole = settle(photos)
-    assert set(whole.record.twins) == {
+    assert set(whole.record.near_duplicates) == {
         ("train/a/0.png", "train/a/small.jpg"),
         ("train/a/same.png", "train/a/small.jpg"),
     }
@@ -123,7 +123,7 @@ def test_of_tiny_pictures_nothing_is_said(tmp_path):
             path = tmp_path / "photos" / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             training_data(0).resize((LEAST_SIDE - 1, LEAST_SIDE)).rotate(number).save(path)
-    assert settle(tmp_path / "photos").record.twins == ()
+    assert settle(tmp_path / "photos").record.near_duplicates == ()
 
 
 def test_what_cannot_be_read_is_left_out_before(photos):
@@ -169,9 +169,9 @@ def test_fix_leaves_out_what_it_promises_and_nothing_else(faulty, tmp_path):
     assert gone == GONE
     tests = [[e for e in whole.record.examples if e.split == "test"] for whole in (noted, clean)]
     assert tests[0] == tests[1]
-    assert clean.record.twins == (("train/a/4.png", "train/a/near.jpg"),)
+    assert clean.record.near_duplicates == (("train/a/4.png", "train/a/near.jpg"),)
     left = {p.kind: p.items for p in clean.record.problems if p.items}
-    assert left == {"duplicate": ("train/a/near.jpg",), "tiny-class": ("a", "b")}
+    assert left == {"near-duplicate": ("train/a/near.jpg",), "small-class": ("a", "b")}
 
 
 def test_the_clean_index_given_back_is_the_clean_set(faulty, tmp_path):

@@ -52,7 +52,7 @@ def test_unreadable_images_leave_and_are_listed():
 
 def test_copies_within_a_class_and_across_classes():
     rows = [*CLEAN, ("a", "train", "a0"), ("a", "train", "a0"), ("b", "train", "a1")]
-    assert findings(rows) == [("duplicate", ("12", "13")), ("conflict", ("1", "14"))]
+    assert findings(rows) == [("near-duplicate", ("12", "13")), ("conflict", ("1", "14"))]
 
 
 def test_leaks_into_test_and_holdout_are_reported_and_stay():
@@ -64,13 +64,13 @@ def test_leaks_into_test_and_holdout_are_reported_and_stay():
         ("b", "test", "a0"),
         ("a", "test", "new"),
     ]
-    assert findings(rows) == [("leak", ("14", "15")), ("leak", ("13",))]
+    assert findings(rows) == [("leakage", ("14", "15")), ("leakage", ("13",))]
     assert len(settle(collection(rows), {}).record.examples) == len(rows)
 
 
 def test_a_group_in_train_and_test_is_a_leak():
     rows = [*CLEAN, ("a", "train", "x", "u1"), ("a", "test", "y", "u1"), ("a", "test", "z", "u2")]
-    assert findings(rows) == [("leak", ("13",))]
+    assert findings(rows) == [("leakage", ("13",))]
 
 
 def test_copies_within_the_test_part_are_no_finding():
@@ -79,7 +79,7 @@ def test_copies_within_the_test_part_are_no_finding():
 
 def test_tiny_classes():
     assert findings([*CLEAN, *[("c", "train", f"c{i}") for i in range(4)]]) == [
-        ("tiny-class", ("c",))
+        ("small-class", ("c",))
     ]
 
 

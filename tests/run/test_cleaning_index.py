@@ -56,7 +56,7 @@ def test_the_columns(tmp_path):
 def test_given_back_on_the_same_folder_it_gives_what_drop_gives(tmp_path):
     photos = paint(tmp_path / "photos", {f"{k}/{i}.png": i for k in "ab" for i in range(4)})
     whole = drain(read(photos, test=photos))
-    dropped = {"a/1.png": "duplicate", "b/3.png": "conflict", "test/a/0.png": "leak"}
+    dropped = {"a/1.png": "near-duplicate", "b/3.png": "conflict", "test/a/0.png": "leakage"}
     write_index(tmp_path / "clean.csv", whole, dropped)
     again = drain(read(photos, test=photos, relabel=tmp_path / "clean.csv")).record
     kept = drop(whole, dropped).record

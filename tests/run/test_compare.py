@@ -91,7 +91,7 @@ def test_names_and_order_of_files_do_not_matter(finished, copy):
     def renamed(data):
         for number, example in enumerate(reversed(data["examples"])):
             example["id"] = names.setdefault(example["id"], f"{number}.png")
-        data["twins"] = []
+        data["near_duplicates"] = []
         data["problems"] = []
         data["examples"].sort(key=lambda example: example["id"])
 
@@ -117,7 +117,7 @@ def test_other_data_are_told_of(finished, copy):
 def test_what_a_run_had_seen_before_is_left_out(finished, copy):
     def leaky(data):
         tests = [e["id"] for e in data["examples"] if e["split"] == "test"]
-        data["problems"].append({"kind": "leak", "sentence": "so", "items": tests[:4]})
+        data["problems"].append({"kind": "leakage", "sentence": "so", "items": tests[:4]})
 
     found = compare(finished, copy("leaky", data=leaky))
     assert (found.n, found.rows, found.seen_before) == (11, "test", 4)
@@ -162,20 +162,20 @@ def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
     for run in found.runs:
         assert (run.updates, run.near_end_updates) == (0, 0)
         assert run.seconds == seconds["total"]
-        own = sum(seconds[stage] for stage in ("read", "look", "check", "plan", "head"))
+        own = sum(seconds[stage] for stage in ("read", "features", "checks", "plan", "head"))
         assert run.near_end_seconds == pytest.approx(own, abs=0.001)
         assert not run.kept
 
 
 def looked(path, values, head):
     """Give a run one training of ten updates that held rows out."""
-    begin = {"stage": "tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
+    begin = {"stage": "fine_tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
     events = [begin]
     for update, value in enumerate(values, 1):
         told = {"loss": 1.0, "lesson": 1, "val": value, "head": head}
         events.append(
             {
-                "stage": "tune",
+                "stage": "fine_tune",
                 "kind": "step",
                 "step": update,
                 "of": 2 * len(values),
@@ -302,7 +302,7 @@ def test_no_example_in_common_says_why(finished, copy):
 
     def leaky(data):
         items = [e["id"] for e in data["examples"]]
-        data["problems"].append({"kind": "leak", "sentence": "so", "items": items})
+        data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
 
     with pytest.raises(DataError, match="51 images in common, all of which one of them had seen"):
         compare(finished, copy("leaky", data=leaky))

@@ -53,7 +53,7 @@ def ask(data, strategy="auto", **options):
 @pytest.mark.parametrize("strategy", ["full", "last:1", "full+gradual"])
 def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(pictures, strategy, lr):
     found = ask(pictures, strategy, lr=lr)
-    assert 0 < found.forecast.seconds["tune"] < 60
+    assert 0 < found.forecast.seconds["fine_tune"] < 60
 
 
 def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(pictures):
@@ -77,7 +77,7 @@ def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     assert found.plan_file is None
     seconds = {k: v for k, v in found.forecast.seconds.items() if k != "total"}
     assert found.forecast.total == pytest.approx(sum(seconds.values()), abs=0.05)
-    assert (seconds["tune"] > 0) == found.plan.is_trained == (strategy not in ("auto", "head"))
+    assert (seconds["fine_tune"] > 0) == found.plan.is_trained == (strategy not in ("auto", "head"))
     assert found.forecast.total > 0
     assert found.forecast.memory_mb > 50
     assert (found.parameters.get("added", 0) > 0) == (strategy == "head+add")
@@ -293,9 +293,9 @@ def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
     plan = plan_of(pictures, "last:1")
     longer = apply_settings(plan, ["training.epochs=32000"])
     short, long = (outlook(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
-    assert long.seconds["tune"] > 5 * short.seconds["tune"]
+    assert long.seconds["fine_tune"] > 5 * short.seconds["fine_tune"]
     known = outlook(bench, plan, 0, False, 1.0)(plan)
-    assert known.seconds["look"] < short.seconds["look"]
+    assert known.seconds["features"] < short.seconds["features"]
 
 
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):

@@ -80,7 +80,7 @@ def look_of(run):
     (end,) = [
         e["values"]
         for e in lines(run, "progress.jsonl")
-        if (e["stage"], e["kind"]) == ("look", "end")
+        if (e["stage"], e["kind"]) == ("features", "end")
     ]
     return end["passed"], end["decoded"]
 
@@ -121,13 +121,13 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["readiness"]["level"] in ("ready", "review", "not-ready")
     assert (summary["format"], summary["task"]) == (1, "classify")
     assert summary["verdict"].keys() == {"kind", "sentence", "evidence"}
-    assert summary["verdict"]["kind"] in ("head", "deeper", "scratch-fair", "no-signal", "unclear")
+    assert summary["verdict"]["kind"] in ("linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
     named = {"name", "value", "low", "high", "n", "meaning"}
     for evidence in summary["verdict"]["evidence"]:
         assert evidence.keys() - {"details"} == named
         if evidence["value"] is not None:
             assert evidence["low"] <= evidence["value"] <= evidence["high"] or (
-                evidence["name"] == "signal"  # its interval is that of shuffled labels
+                evidence["name"] == "permutation_test"  # its interval is that of shuffled labels
             )
     assert summary["shipped"].keys() == {"strategy", "why"}
     assert summary["estimate"].keys() == {"metric", "value", "low", "high", "n", "method"}
@@ -149,9 +149,9 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["frozen"]["identical"] is True
     assert summary["guards"] == []
     # Drawn pictures are tinted to their very edge, and that is told.
-    assert [finding["kind"] for finding in summary["findings"]] == ["shortcut"]
+    assert [finding["kind"] for finding in summary["findings"]] == ["spurious-correlation"]
     assert summary["findings"][0].keys() == {"kind", "sentence", "items"}
-    stages = {"read", "look", "check", "plan", "head", "tune", "evaluate", "deliver", "total"}
+    stages = {"read", "features", "check", "plan", "head", "fine_tune", "evaluate", "deliver", "total"}
     assert summary["seconds"].keys() == stages
     blocks = sum(value for name, value in summary["seconds"].items() if name != "total")
     assert blocks <= summary["seconds"]["total"] + 0.01
@@ -316,7 +316,7 @@ def test_copies_are_one_block_and_counted(pictures):
     assert len({fold[f"red/{name}"] for name in names}) == 1
     assert run.summary.data.duplicates == 3
     assert run.summary.data.train == 39
-    assert [finding.kind for finding in run.summary.findings] == ["shortcut", "duplicate"]
+    assert [finding.kind for finding in run.summary.findings] == ["spurious-correlation", "near-duplicate"]
     assert look_of(run.path) == (36, 36)
 
 
@@ -375,10 +375,10 @@ def test_nothing_is_claimed_of_a_test_part_when_nothing_is_shipped(tmp_path):
 
 def test_four_images_are_too_few_to_tell(tmp_path):
     run = fit(fill(tmp_path / "few", {"blue": 2, "red": 2}))
-    assert run.verdict.kind == "unclear"
+    assert run.verdict.kind == "inconclusive"
     assert run.summary.shipped.strategy == "head"
     assert run.estimate.low < 0.5 < run.estimate.high
-    assert "tiny-class" in {finding.kind for finding in run.summary.findings}
+    assert "small-class" in {finding.kind for finding in run.summary.findings}
     assert len(lines(run.path, "predictions.jsonl")) == 4
 
 
@@ -422,7 +422,7 @@ def test_a_network_that_says_the_same_of_everything_is_no_start(pictures, budget
     for parameter in module.parameters():
         parameter.data.zero_()
     run = fit(pictures, base=module, budget=budget)
-    assert run.verdict.kind == "scratch-fair"
+    assert run.verdict.kind == "no-transfer"
     assert run.verdict.evidence[0].details["p"] > 0.01
     assert run.summary.shipped.strategy == "none"
     assert not (run.path / "model").exists()
@@ -502,14 +502,14 @@ def stopping(at, error):
     return watch
 
 
-@pytest.mark.parametrize("at", [("look", "step"), ("head", "begin"), ("deliver", "begin")])
+@pytest.mark.parametrize("at", [("features", "step"), ("head", "begin"), ("deliver", "begin")])
 def test_an_interrupted_run_says_so_and_the_next_goes_on_from_its_rows(pictures, tmp_path, at):
     with pytest.raises(KeyboardInterrupt):
         fit(pictures, out=tmp_path / "out", on_event=stopping(at, KeyboardInterrupt()))
     assert (tmp_path / "out" / "INTERRUPTED").exists()
     assert not (tmp_path / "out" / "DONE").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
-    kept = 32 if at == ("look", "step") else 36
+    kept = 32 if at == ("features", "step") else 36
     assert look_of(fit(pictures, out=tmp_path / "again").path) == (36 - kept, 36 - kept)
 
 

@@ -65,5 +65,5 @@ def test_or_as_it_was_when_it_was_measured(bench, plan):
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
     assert (speeds.setup, speeds.look) == (7.0, 0.25)
-    look = outlook(bench, planned, 36, False, 0.0)(planned).seconds["look"]
+    look = outlook(bench, planned, 36, False, 0.0)(planned).seconds["features"]
     assert look >= 7.0 + 36 * 0.25

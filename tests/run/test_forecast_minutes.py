@@ -86,11 +86,11 @@ def test_few_minutes_leave_the_close_look_out_and_say_so(pictures, monkeypatch):
     made = fit(pictures, budget="balanced", minutes=5.0, on_event=seen.append)
     (hurry,) = [e.values["text"] for e in seen if e.values.get("title") == "Hurry"]
     assert "--budget fast" in hurry
-    assert "knowledge" not in {one.name for one in made.verdict.evidence}
+    assert "transfer_gain" not in {one.name for one in made.verdict.evidence}
     seen.clear()
     made = fit(pictures, budget="balanced", on_event=seen.append)
     assert not [e for e in seen if e.values.get("title") == "Hurry"]
-    assert "knowledge" in {one.name for one in made.verdict.evidence}
+    assert "transfer_gain" in {one.name for one in made.verdict.evidence}
 
 
 def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(

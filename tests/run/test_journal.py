@@ -131,7 +131,7 @@ def test_a_plan_is_made_once_for_the_same_evidence(tmp_path):
     assert again.plan(make) == plan
     assert len(made) == 1
     other = Inspection(
-        evidence=(), label_issues=issues(), findings=(Finding(kind="drift", sentence="another"),)
+        evidence=(), label_issues=issues(), findings=(Finding(kind="distribution-shift", sentence="another"),)
     )
     write_json(tmp_path / "inspection.json", other)
     again.plan(make)

@@ -299,7 +299,7 @@ def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_p
     texts = [str(event.values.get("text")) for event in events]
     said = f"the old output is not used: {first} learnt from 30 of these images"
     assert said in texts
-    assert not [f for f in run.summary.findings if f.kind == "leak"]
+    assert not [f for f in run.summary.findings if f.kind == "leakage"]
 
 
 def inherited(base, data, tuned=False):
@@ -317,7 +317,7 @@ def test_a_test_part_that_the_old_head_has_learnt_from_is_reported(first, tmp_pa
     shutil.copytree(colours, tmp_path / "data" / "test")
     found, record = inherited(base_from_run(first), tmp_path / "data")
     assert found.prior is not None
-    assert found.leak.kind == "leak"
+    assert found.leak.kind == "leakage"
     assert len(found.leak.items) == 30
     assert found.leak.sentence == (
         f"30 of the 30 test images are among those that {first} learnt from: "
@@ -495,7 +495,7 @@ def test_check_reports_the_leak_of_a_run_as_start(first, tmp_path, capsys):
     words = ["check", str(tmp_path / "data"), "--base", str(first), "--budget", "fast", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [f["sentence"].split(": ")[1] for f in found["findings"] if f["kind"] == "leak"] == [
+    assert [f["sentence"].split(": ")[1] for f in found["findings"] if f["kind"] == "leakage"] == [
         "the figures flatter this run"
     ]
 

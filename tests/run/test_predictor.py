@@ -95,7 +95,7 @@ def test_what_cannot_be_read_has_no_label_and_stops_nothing(predictor, tmp_path,
     assert len(lost) == len(bad)
     for answer in lost:
         assert answer.path in answer.error
-        assert (answer.probability, answer.sure, answer.unknown) == (None, None, False)
+        assert (answer.probability, answer.confident, answer.ood) == (None, None, False)
         assert (answer.scores, answer.nearest) == ({}, ())
     same([a for a in answers if a.label], predictor.predict([files[0], files[-1]]))
 
@@ -287,35 +287,35 @@ def with_calibration(run, tmp_path, **changes):
 def test_sure_is_the_threshold_on_the_probability(finished, tmp_path, files):
     answers = load(finished.path).predict(files)
     middle = float(np.median([answer.probability for answer in answers]))
-    strict = with_calibration(finished.path, tmp_path, sure_from=middle, unknown_from=1e9)
+    strict = with_calibration(finished.path, tmp_path, confident_from=middle, ood_from=1e9)
     for answer in strict.predict(files):
-        assert answer.sure == (answer.probability >= middle)
-        assert not answer.unknown
+        assert answer.confident == (answer.probability >= middle)
+        assert not answer.ood
 
 
 def test_nothing_promised_means_neither_sure_nor_unsure(finished, tmp_path, files):
-    silent = with_calibration(finished.path, tmp_path, sure_from=None, unknown_from=1e9)
-    assert {answer.sure for answer in silent.predict(files)} == {None}
+    silent = with_calibration(finished.path, tmp_path, confident_from=None, ood_from=1e9)
+    assert {answer.confident for answer in silent.predict(files)} == {None}
 
 
 def test_the_unknown_is_never_sure(finished, tmp_path, files):
-    for name, sure_from in (("a", 0.0), ("b", None)):
+    for name, confident_from in (("a", 0.0), ("b", None)):
         (tmp_path / name).mkdir()
         wary = with_calibration(
-            finished.path, tmp_path / name, sure_from=sure_from, unknown_from=0.0
+            finished.path, tmp_path / name, confident_from=confident_from, ood_from=0.0
         )
         for answer in wary.predict(files[:3]):
-            assert (answer.unknown, answer.sure) == (True, False)
+            assert (answer.ood, answer.confident) == (True, False)
 
 
 def test_what_is_unlike_everything_is_unknown_and_training_images_are_not(finished, predictor):
     train = finished.path.parents[1] / "split" / "train"
     known = predictor.predict(sorted(train.rglob("*.png")))
-    assert np.mean([answer.unknown for answer in known]) <= 0.03
+    assert np.mean([answer.ood for answer in known]) <= 0.03
     stripes = np.repeat(np.arange(40) % 8 // 4 * 255, 40).reshape(40, 40).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     strange = predictor.predict([stripes, noise, Image.new("RGB", (40, 40), "yellow")])
-    assert all(answer.unknown for answer in strange)
+    assert all(answer.ood for answer in strange)
 
 
 def test_the_nearest_are_training_examples_and_a_training_image_finds_itself(finished, predictor):

@@ -111,7 +111,7 @@ def test_stages_that_were_done_are_not_done_again(place, monkeypatch):
     finished, seen = resumed(run)
     assert ("check", "begin") not in seen
     assert ("check", "note") in seen  # but what was found is told
-    assert ("look", "step") not in seen
+    assert ("features", "step") not in seen
     monkeypatch.undo()
     monkeypatch.chdir(place)
     assert equal(run, fit("whole/run").path)
@@ -133,7 +133,7 @@ def test_time_is_counted_over_all_processes(place):
 
 def test_the_engine_is_the_one_that_the_run_began_with(place):
     """Whatever the clock or the store would choose now: another engine rounds differently."""
-    run = stopped(at=("look", "begin"))
+    run = stopped(at=("features", "begin"))
     path = run / "checkpoints" / "journal.json"
     notes = json.loads(path.read_text())
     assert notes.keys() == {"engine"}  # written before an image was passed

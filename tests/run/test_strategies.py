@@ -82,7 +82,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
         told = [
             e
             for e in lines(Path(runs[name].path), "progress.jsonl")
-            if (e["stage"], e["kind"]) == ("tune", "step")
+            if (e["stage"], e["kind"]) == ("fine_tune", "step")
         ]
         assert runs[name].updates == len(told)
     assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
@@ -157,7 +157,7 @@ def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
 def test_an_interruption_leaves_what_is_finished(pictures):
     steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request(), fit)
     for event in steps:
-        if event.stage == "tune" and event.kind == "step":
+        if event.stage == "fine_tune" and event.kind == "step":
             break
     steps.close()
     assert folders() == ["latest", "pictures-full", "pictures-head"]

@@ -33,7 +33,7 @@ def inbox(tmp_path):
 
 def appetite(**details):
     return Evidence(
-        name="appetite", value=0.1, low=0.04, high=0.2, n=100, meaning="", details=details
+        name="learning_curve", value=0.1, low=0.04, high=0.2, n=100, meaning="", details=details
     )
 
 
@@ -60,7 +60,7 @@ def test_each_comes_with_the_answer_that_predict_gives(finished, inbox):
         assert (one.path, one.label) == (answer.path, answer.label)
         assert one.probability == pytest.approx(answer.probability, abs=1e-3)
         best, second = list(answer.scores)[:2]
-        if answer.unknown:
+        if answer.ood:
             assert one.why == "unlike what it knows"
         elif answer.scores[second] > 0.51 * answer.scores[best]:
             assert one.why == f"unsure: {best} or {second}"
@@ -149,7 +149,7 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
 
     whole = law(200) - law(100)
     evidence = Evidence(
-        name="appetite",
+        name="learning_curve",
         value=whole,
         low=0.0,
         high=2 * whole,
@@ -170,7 +170,7 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
         appetite(scale=0.2, rate="unknown"),
         appetite(rate=0.5),
         appetite(scale=0.2, rate=0.0),
-        Evidence(name="appetite", value=None, low=None, high=None, n=9, meaning=""),
+        Evidence(name="learning_curve", value=None, low=None, high=None, n=9, meaning=""),
     ],
 )
 def test_nothing_is_said_where_nothing_was_measured(evidence):
@@ -183,7 +183,7 @@ def test_nothing_is_said_beyond_a_doubling():
 
 def test_the_gain_is_read_from_the_run(own_run, inbox):
     inspection = read_json(own_run / "inspection.json", Inspection)
-    others = tuple(e for e in inspection.evidence if e.name != "appetite")
+    others = tuple(e for e in inspection.evidence if e.name != "learning_curve")
     evidence = (*others, appetite(scale=0.2, rate=0.5))
     write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
     found = drain(suggest(own_run, [str(inbox)], count=20)).expected

@@ -40,7 +40,7 @@ action = { value = "tuned" }
 """
 SUMMARY = Summary(
     task="classify",
-    verdict=Verdict(kind="deeper", sentence="Tuning pays."),
+    verdict=Verdict(kind="fine-tune", sentence="Tuning pays."),
     readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
     shipped=ShippedCandidate(strategy="last:4", why="you asked for it"),
     estimate=Estimate(
@@ -76,17 +76,17 @@ N = 20  # updates a training
 def training(gap=60.0):
     """Three trainings, the first of which begins anew after a guard; `gap` seconds an update."""
     at, made = 100.0, 0
-    yield Event(stage="tune", kind="begin", values={"trainings": 3}, t=at)
+    yield Event(stage="fine_tune", kind="begin", values={"trainings": 3}, t=at)
     for lesson, first, n in ((1, 1, 5), (1, 1, N), (2, N + 1, N), (3, 2 * N + 1, N)):
         for step in range(first, first + n):
             at, made = at + gap, made + 1
             values = {"loss": 1 / made, "factor": 0.5, "lesson": lesson, "per_second": 64.0}
             if step % 10 == 0 and lesson < 3:
                 values |= {"val": 0.8, "val_loss": 0.4, "head": 0.75}
-            yield Event(stage="tune", kind="step", step=step, of=3 * N, values=values, t=at)
+            yield Event(stage="fine_tune", kind="step", step=step, of=3 * N, values=values, t=at)
         if n == 5:
-            yield Event(stage="tune", kind="guard", values={"guard": "stuck"}, t=at)
-    yield Event(stage="tune", kind="end", t=at)
+            yield Event(stage="fine_tune", kind="guard", values={"guard": "stuck"}, t=at)
+    yield Event(stage="fine_tune", kind="end", t=at)
 
 
 def steps(run, events=None, result=None):
@@ -329,7 +329,7 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
     """The same names without being asked again, the same folder, and nothing done anew."""
 
     def stopped(event):
-        if event.stage == "tune" and event.values.get("lesson") == 2:
+        if event.stage == "fine_tune" and event.values.get("lesson") == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

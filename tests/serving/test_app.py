@@ -81,9 +81,9 @@ def test_a_thumbnail_by_its_number_alone(server):
 
 
 def test_metrics_count_what_happened(server):
-    before = server.number('warmstart_images_total{outcome="sure"}')
+    before = server.number('warmstart_images_total{outcome="confident"}')
     server.send(("a.png", GREEN), ("b.png", RED))
-    assert server.number('warmstart_images_total{outcome="sure"}') == before + 2
+    assert server.number('warmstart_images_total{outcome="confident"}') == before + 2
     server.ask("GET", "/none-of-ours/" + "x" * 50)
     text = server.ask("GET", "/metrics").body.decode()
     assert 'path="/predict",status="200"' in text

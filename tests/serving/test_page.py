@@ -102,7 +102,7 @@ def test_a_picture_is_named_in_words_first(browser, server, red, width, scheme):
 def test_classes_named_by_numbers_are_listed_by_probability(browser, red):
     """JavaScript puts such names first in an object, whatever was said of them."""
     scores = {"7": 0.6, "9": 0.2, **{str(digit): 0.025 for digit in (0, 1, 2, 3, 4, 5, 6, 8)}}
-    said = Answer(path="", label="7", probability=0.6, sure=None, unknown=False, scores=scores)
+    said = Answer(path="", label="7", probability=0.6, confident=None, ood=False, scores=scores)
     known = {"name": "digits", "labels": [*scores], "promise": "Right.", "base": "lite0"}
     served = plain(lambda pictures: [said for _ in pictures], metadata=known)
     app = make_app(served, access_for("127.0.0.1", None))
@@ -217,7 +217,7 @@ def test_a_file_that_is_too_large_is_not_sent(browser, server, tmp_path):
 
 def test_unlike_anything_is_an_answer(browser, own_run, red):
     place = own_run / "model" / "calibration.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"unknown_from": 0.0}))
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"ood_from": 0.0}))
     with (
         live(application(own_run, Serving(), ServerLimits())) as server,
         opened(browser, server) as page,
@@ -226,7 +226,7 @@ def test_unlike_anything_is_an_answer(browser, own_run, red):
         expect(page.locator("#words")).to_have_text("unlike anything I was shown")
         expect(page.locator("#more")).to_contain_text("comes closest")
         expect(page.locator("#near img")).to_have_count(3)
-        keep(page, "unknown")
+        keep(page, "ood")
         silent(page)
 
 

@@ -52,10 +52,10 @@ def test_its_answers_are_those_of_predict(server, finished, files):
         sent = [(path.name, path.read_bytes()) for path in files[start : start + 20]]
         said += server.send(*sent).json["answers"]
     for one, other in zip(said, predicted, strict=True):
-        assert (one["label"], one["sure"], one["unknown"]) == (
+        assert (one["label"], one["confident"], one["ood"]) == (
             other.label,
-            other.sure,
-            other.unknown,
+            other.confident,
+            other.ood,
         )
         assert one["probability"] == pytest.approx(other.probability, abs=1e-4)
         assert next(iter(one["scores"])) == one["label"]

@@ -10,10 +10,10 @@ from warmstart.serving.http import outcome_of
 from warmstart.serving.wording import close_classes, heat_words, promise_words, words
 
 
-def answer(sure=True, unknown=False, **scores):
+def answer(confident=True, ood=False, **scores):
     best = max(scores, key=scores.get)
     return Answer(
-        path="", label=best, probability=scores[best], sure=sure, unknown=unknown, scores=scores
+        path="", label=best, probability=scores[best], confident=sure, ood=unknown, scores=scores
     )
 
 
@@ -35,7 +35,7 @@ def test_an_answer_as_one_would_say_it(said, expected):
 
 
 def test_what_cannot_be_read_has_no_class():
-    lost = Answer(path="", label=None, probability=None, sure=None, unknown=False, scores={})
+    lost = Answer(path="", label=None, probability=None, confident=None, ood=False, scores={})
     assert words(lost) == "not an image"
     assert close_classes(lost) == []
 
@@ -47,7 +47,7 @@ def test_outcomes_are_four():
         answer(None, a=1.0),
         answer(False, True, a=1.0),
     ]
-    assert [outcome_of(one) for one in said] == ["sure", "unsure", "unpromised", "unknown"]
+    assert [outcome_of(one) for one in said] == ["confident", "uncertain", "unpromised", "ood"]
 
 
 def test_a_map_says_when_nothing_decides():

@@ -31,7 +31,7 @@ def test_temperature_is_the_minimum_that_a_bounded_search_finds(seed):
         return smooth(scores, labels, solve_calibration.Calibration(t, zero))
 
     slow = minimize_scalar(loss, bounds=(0, 100), method="bounded", options={"xatol": 1e-8})
-    assert loss(solve_calibration.fit_temperature(scores, labels).temperature) <= slow.fun + 1e-7
+    assert loss(solve_calibration.fit_temperature(scores, labels).scale) <= slow.fun + 1e-7
 
 
 @settings(max_examples=10)
@@ -67,7 +67,7 @@ def test_useless_scores_get_temperature_zero():
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     scores = -np.eye(3)[labels] + rng.normal(size=(300, 3)) * 0.01  # the wrong way round
-    assert solve_calibration.fit_temperature(scores, labels).temperature == pytest.approx(
+    assert solve_calibration.fit_temperature(scores, labels).scale == pytest.approx(
         0, abs=1e-6
     )
 

@@ -162,11 +162,11 @@ def of_selective():
     sure = np.random.default_rng(12).random(400)
     right = (np.random.default_rng(13).random(400) < 0.6 + 0.45 * sure).astype(float)
     told = [
-        selective.sure_threshold(values, right, n)
+        selective.confident_threshold(values, right, n)
         for values in (sure, sure.round(1), np.ones(400), 1 - sure)
         for n in (400, 150)
     ]
-    few = [selective.sure_threshold(np.linspace(0.5, 1, n), np.ones(n), n) for n in (1, 2, 200)]
+    few = [selective.confident_threshold(np.linspace(0.5, 1, n), np.ones(n), n) for n in (1, 2, 200)]
     promised = [selective.promise(e) for e in (0.0, 0.04, 0.06, 0.3)]
     return [selective.upper_bound(*each) for each in bounds], told, few, promised
 

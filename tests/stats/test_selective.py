@@ -17,7 +17,7 @@ def test_the_promise_is_kept_on_new_data():
     for _ in range(300):
         confidence = rng.uniform(0.3, 1, size=400)
         correct = (rng.random(400) < confidence**0.5).astype(float)
-        threshold = selective.sure_threshold(confidence, correct, 400)
+        threshold = selective.confident_threshold(confidence, correct, 400)
         if threshold is None:
             continue
         promised += 1
@@ -30,17 +30,17 @@ def test_the_promise_is_kept_on_new_data():
 
 def test_few_or_dependent_examples_promise_nothing():
     confidence, correct = np.linspace(0.5, 1, 300), np.ones(300)
-    assert selective.sure_threshold(confidence, correct, 300) is not None
-    assert selective.sure_threshold(confidence, correct, 12.0) is None
+    assert selective.confident_threshold(confidence, correct, 300) is not None
+    assert selective.confident_threshold(confidence, correct, 12.0) is None
 
 
 def test_ties_are_sure_together():
     confidence = np.repeat([0.9, 0.5], 300)
     correct = np.concatenate([np.ones(300), np.tile([1.0, 0.0], 150)])
-    assert selective.sure_threshold(confidence, correct, 600) == 0.9
+    assert selective.confident_threshold(confidence, correct, 600) == 0.9
 
 
 def test_a_bound_that_is_just_what_was_promised_keeps_it(monkeypatch):
     confidence, right = np.linspace(0.5, 1, 60), np.ones(60)
     monkeypatch.setattr(selective, "upper_bound", lambda errors, n, delta: selective.promise(0.0))
-    assert selective.sure_threshold(confidence, right, 60) == 0.5
+    assert selective.confident_threshold(confidence, right, 60) == 0.5

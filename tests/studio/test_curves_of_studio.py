@@ -7,12 +7,12 @@ from warmstart.studio.jobs import Teller
 
 
 def begin(**values):
-    return Event(stage="tune", kind="begin", values={"trainings": 3, "folds": 2, **values})
+    return Event(stage="fine_tune", kind="begin", values={"trainings": 3, "folds": 2, **values})
 
 
 def step(n, lesson, epoch, **values):
     values = {"loss": 0.5, "lesson": lesson, "epoch": epoch, **values}
-    return Event(stage="tune", kind="step", step=n, of=300, values=values)
+    return Event(stage="fine_tune", kind="step", step=n, of=300, values=values)
 
 
 def told(*events):

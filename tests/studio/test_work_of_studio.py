@@ -11,7 +11,7 @@ from warmstart.errors import DataError, UsageError
 from warmstart.events import Event
 from warmstart.studio.jobs import Worker
 
-STEP = Event(stage="look", kind="step", step=1, of=2)
+STEP = Event(stage="features", kind="step", step=1, of=2)
 
 
 class Told:

@@ -20,11 +20,11 @@ JOB = [
     event("read", "step", 0.2, 500, 1797),
     event("read", "end", 0.5, 1797, 1797),
     note("read", 0.6, "Data", "1,797 images, 10 classes"),
-    event("look", "begin", 1.0, of=1797),
-    event("look", "step", 3.0, 500, 1797, per_second=73.2),
-    event("look", "step", 5.1, 1797, 1797, per_second=73.2),
+    event("features", "begin", 1.0, of=1797),
+    event("features", "step", 3.0, 500, 1797, per_second=73.2),
+    event("features", "step", 5.1, 1797, 1797, per_second=73.2),
     event("check", "begin", 5.1),
-    note("check", 6.0, "Check", "The network's best guess is right 99 % of the time. " * 2),
+    note("checks", 6.0, "Check", "The network's best guess is right 99 % of the time. " * 2),
     event("head", "begin", 7.0, of=3),
     event("head", "step", 50.0, 3, 3),
     event("head", "end", 51.0),
@@ -87,7 +87,7 @@ def test_no_color_is_honoured(monkeypatch):
 
 
 def test_a_look_that_the_cache_answers_says_so():
-    begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
+    begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
     assert play(io.StringIO(), [begin]) == "Look     300 kept from an earlier look  0.0 s\n"
 
 
@@ -102,7 +102,7 @@ def broken(events):
 
 
 def test_a_job_that_breaks_shows_how_far_it_came():
-    events = [event("look", "step", 1.0, 64, 300, per_second=8.25)]
+    events = [event("features", "step", 1.0, 64, 300, per_second=8.25)]
     assert broken(events) == "Look     64/300  0.0 s  8.2/s\n"
 
 
@@ -111,16 +111,16 @@ def test_a_job_that_breaks_at_once_shows_nothing():
 
 
 TRAINING = [
-    event("tune", "begin", 0.0, trainings=4),
-    event("tune", "step", 10.0, 1, 6000, lesson=1, loss=2.3, per_second=60.0),
-    event("tune", "step", 20.0, 150, 6000, lesson=1, loss=1.0, per_second=60.0),
-    event("tune", "step", 69.0, 900, 6000, lesson=1, loss=0.5, per_second=60.0),
-    event("tune", "step", 70.0, 915, 6000, lesson=1, loss=0.5, val=0.80, head=0.75),
-    event("tune", "step", 90.0, 1200, 6000, lesson=1, loss=0.5),
-    event("tune", "step", 200.0, 2850, 6000, lesson=2, loss=0.5),
-    note("tune", 205.0, "Guard", "the loss rises"),
-    event("tune", "step", 410.0, 6000, 6000, lesson=4, loss=0.3, per_second=64.0),
-    event("tune", "end", 411.0),
+    event("fine_tune", "begin", 0.0, trainings=4),
+    event("fine_tune", "step", 10.0, 1, 6000, lesson=1, loss=2.3, per_second=60.0),
+    event("fine_tune", "step", 20.0, 150, 6000, lesson=1, loss=1.0, per_second=60.0),
+    event("fine_tune", "step", 69.0, 900, 6000, lesson=1, loss=0.5, per_second=60.0),
+    event("fine_tune", "step", 70.0, 915, 6000, lesson=1, loss=0.5, val=0.80, head=0.75),
+    event("fine_tune", "step", 90.0, 1200, 6000, lesson=1, loss=0.5),
+    event("fine_tune", "step", 200.0, 2850, 6000, lesson=2, loss=0.5),
+    note("fine_tune", 205.0, "Guard", "the loss rises"),
+    event("fine_tune", "step", 410.0, 6000, 6000, lesson=4, loss=0.3, per_second=64.0),
+    event("fine_tune", "end", 411.0),
     event("evaluate", "begin", 412.0),
 ]
 
@@ -136,12 +136,12 @@ def test_a_long_training_gives_a_sign_of_life_at_most_once_a_minute():
 
 
 VIEWS = [
-    event("tune", "begin", 0.0, trainings=2),
-    event("tune", "begin", 1.0, of=64, title="Views"),
-    event("tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
-    event("tune", "step", 3.0, 64, 64, per_second=32.0),
-    event("tune", "step", 4.0, 1, 20, lesson=1, per_second=99.0),
-    event("tune", "step", 5.0, 20, 20, lesson=1, per_second=99.0),
+    event("fine_tune", "begin", 0.0, trainings=2),
+    event("fine_tune", "begin", 1.0, of=64, title="Views"),
+    event("fine_tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
+    event("fine_tune", "step", 3.0, 64, 64, per_second=32.0),
+    event("fine_tune", "step", 4.0, 1, 20, lesson=1, per_second=99.0),
+    event("fine_tune", "step", 5.0, 20, 20, lesson=1, per_second=99.0),
 ]
 
 
@@ -152,15 +152,15 @@ def test_views_that_are_stored_first_have_a_line_of_their_own():
 
 
 def test_a_training_names_what_it_passes_also_after_its_views():
-    begin = event("tune", "begin", 0.0, trainings=2, unit="texts")
+    begin = event("fine_tune", "begin", 0.0, trainings=2, unit="texts")
     assert play(io.StringIO(), [begin, *VIEWS[1:]]) == (
         "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 texts/s\n"
     )
 
 
 def test_a_look_that_the_cache_answers_is_not_lost_before_views():
-    begin = event("look", "begin", 0.0, of=0, missing=0, total=300)
-    views = [event("look", "begin", 0.1, of=9, title="Views"), event("look", "step", 9.0, 9, 9)]
+    begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
+    views = [event("features", "begin", 0.1, of=9, title="Views"), event("features", "step", 9.0, 9, 9)]
     assert play(io.StringIO(), [begin, *views]) == (
         "Look     300 kept from an earlier look  0.1 s\nViews    9/9  8.9 s\n"
     )

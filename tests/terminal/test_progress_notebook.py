@@ -49,9 +49,9 @@ def test_what_is_at_work_stands_below_and_goes():
 def test_it_is_not_written_more_often_than_can_be_read():
     output = Output()
     with Cell(output) as cell:
-        cell.show(event("look", "begin", 0.0, of=1000))
+        cell.show(event("features", "begin", 0.0, of=1000))
         for step in range(1, 1000):
-            cell.show(event("look", "step", step / 1000, step, 1000))
+            cell.show(event("features", "step", step / 1000, step, 1000))
     assert output.updates <= 1 / REFRESH_S + 2
 
 

@@ -17,7 +17,7 @@ VALUES = st.dictionaries(
 def events():
     return st.builds(
         Event,
-        stage=st.sampled_from(["look", "tune", "head"]),
+        stage=st.sampled_from(["features", "fine_tune", "head"]),
         kind=st.sampled_from(["begin", "step", "end"]),
         step=st.integers(0, 10**15),
         of=st.one_of(st.none(), st.integers(1, 10**15)),
@@ -27,10 +27,10 @@ def events():
 
 
 def tune(t, step, of=6000, **values):
-    return Event(stage="tune", kind="step", step=step, of=of, t=t, values=values)
+    return Event(stage="fine_tune", kind="step", step=step, of=of, t=t, values=values)
 
 
-def after(*seen, name="tune", title="Tune"):
+def after(*seen, name="fine_tune", title="Tune"):
     stage = Stage(name, title, began=seen[0].t, latest=seen[0].t)
     for event in seen:
         stage.see(event)
@@ -100,7 +100,7 @@ def test_looks_are_averaged_over_the_trainings_that_had_one():
 
 
 def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
-    begin = Event(stage="tune", kind="begin", values={"trainings": 3, "folds": 2}, t=0.0)
+    begin = Event(stage="fine_tune", kind="begin", values={"trainings": 3, "folds": 2}, t=0.0)
     first = tune(1, 10, 6000, lesson=1, epoch=0.2, val=0.80, head=0.70)
     second = tune(2, 3010, 6000, lesson=2, epoch=0.1)
     third = tune(3, 3500, 6000, lesson=2, epoch=2.34, val=0.60, head=0.55)
@@ -122,8 +122,8 @@ def test_the_time_left_counts_no_pause_between_trainings():
 
 
 def test_images_are_counted_by_the_second_and_updates_are_not():
-    look = Event(stage="look", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25})
-    assert after(look, name="look", title="Look").speed == "8.2/s"
+    look = Event(stage="features", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25})
+    assert after(look, name="features", title="Look").speed == "8.2/s"
     assert after(tune(1.0, 64, lesson=1, per_second=73.0)).speed == "73 images/s"
 
 
@@ -145,12 +145,12 @@ def test_the_speed_of_a_training_is_that_of_all_its_updates():
     ],
 )
 def test_a_stage_may_do_something_first_that_has_its_own_title(kind, values, title):
-    at_work = Stage("tune", "Views", began=0.0, latest=0.0)
-    assert title_of(Event(stage="tune", kind=kind, values=values), at_work) == title
+    at_work = Stage("fine_tune", "Views", began=0.0, latest=0.0)
+    assert title_of(Event(stage="fine_tune", kind=kind, values=values), at_work) == title
 
 
 def test_another_stage_begins_with_its_own_title():
-    at_work = Stage("tune", "Views", began=0.0, latest=0.0)
+    at_work = Stage("fine_tune", "Views", began=0.0, latest=0.0)
     assert title_of(Event(stage="deliver", kind="note", values={"title": "Proof"}), at_work) == (
         "Deliver"
     )

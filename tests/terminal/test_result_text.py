@@ -49,7 +49,7 @@ TEST = Scores(
 FITTED = Summary(
     task="classify",
     verdict=Verdict(
-        kind="head",
+        kind="linear-probe",
         sentence="Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI −2 to +2) "
         "against the linear probe.",
     ),
@@ -72,7 +72,7 @@ FITTED = Summary(
     peak_rss_mb=900.0,
 )
 SIGNAL = Evidence(
-    name="signal", value=0.35, low=0.29, high=0.39, n=180, meaning="…", details={"mde": 0.12}
+    name="permutation_test", value=0.35, low=0.29, high=0.39, n=180, meaning="…", details={"mde": 0.12}
 )
 NOTHING = replace(
     FITTED,
@@ -195,7 +195,7 @@ def test_commands_are_quoted_for_the_shell():
 
 
 def test_only_the_first_findings_are_listed():
-    many = tuple(Finding(kind="duplicate", sentence=f"finding {i}") for i in range(9))
+    many = tuple(Finding(kind="near-duplicate", sentence=f"finding {i}") for i in range(9))
     text = result_text(replace(FITTED, findings=many), RUN, None)
     assert "Finding 4." in text
     assert "Finding 5." not in text

@@ -15,7 +15,7 @@ from warmstart.terminal.tables import (
 
 
 def answer(path, label="shirt", p=0.91, **values):
-    given = {"sure": True, "unknown": False, "scores": {}, **values}
+    given = {"confident": True, "ood": False, "scores": {}, **values}
     return Answer(path=path, label=label, probability=p, **given)
 
 
@@ -23,10 +23,10 @@ def test_answers_stand_in_columns():
     lines = predict_lines(
         [
             answer("photos/one.jpg"),
-            answer("two.jpg", "longsleeve", 0.4812, sure=False),
+            answer("two.jpg", "longsleeve", 0.4812, confident=False),
             answer("3.jpg", "hat", 0.9983),
-            answer("4.jpg", "hat", 0.7, sure=False, unknown=True),
-            answer("5.jpg", "hat", 1.0, sure=None),
+            answer("4.jpg", "hat", 0.7, confident=False, ood=True),
+            answer("5.jpg", "hat", 1.0, confident=None),
             answer("6.jpg", None, None, error="6.jpg cannot be decoded"),
         ]
     )

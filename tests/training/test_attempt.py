@@ -105,7 +105,7 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     assert changed(made, taught.trainable) == {taught.trainable.network.blocks[-1].name}
 
 
-@pytest.mark.parametrize(("look", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
+@pytest.mark.parametrize(("features", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
 def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_data, look, share):
     """Averaged, and drawn back to the start."""
     settings = (
@@ -249,7 +249,7 @@ def test_steps_are_counted_through_all_trainings(training_data):
         lesson(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
     )
     _, found = learnt(made)
-    assert {(event.stage, event.kind) for event in found} == {("tune", "step")}
+    assert {(event.stage, event.kind) for event in found} == {("fine_tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
     assert {event.of for event in found} == {12}
     assert {event.values["lesson"] for event in found} == {2}

@@ -85,7 +85,7 @@ def test_a_tuned_run_is_done_and_holds_what_a_run_holds(runs, strategy):
 @each
 def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy):
     run, seen = runs(strategy)
-    (end,) = [event for event in seen if (event.stage, event.kind) == ("tune", "end")]
+    (end,) = [event for event in seen if (event.stage, event.kind) == ("fine_tune", "end")]
     body = [block.name for block in run.plan.blocks[:-1]]
     joined = body[len(body) - end.values["joined"] :] if "gradual" in strategy else body
     tensors = load_file(run.path / "model" / "model.safetensors")
@@ -145,7 +145,7 @@ def test_the_ledger_adds_up_to_both_networks(runs, strategy):
     for row in rows:
         assert row["fate"] in fates.get(actions.get(row["block"]), {"dropped", "new"}), row
     told = {row["fate"] for row in rows}
-    joined = [e.values["joined"] for e in seen if (e.stage, e.kind) == ("tune", "end")]
+    joined = [e.values["joined"] for e in seen if (e.stage, e.kind) == ("fine_tune", "end")]
     if "tuned" in actions.values() and joined != [0]:
         assert "trained" in told
     if "low-rank" in actions.values():
@@ -180,7 +180,7 @@ def test_the_linear_probe_is_that_of_the_rows_that_the_estimate_is_made_on(runs,
 
 def test_groups_that_did_not_join_are_not_said_to_be_tuned(runs):
     run, seen = runs("full+gradual")
-    (end,) = [event for event in seen if (event.stage, event.kind) == ("tune", "end")]
+    (end,) = [event for event in seen if (event.stage, event.kind) == ("fine_tune", "end")]
     why = run.summary.shipped.why
     assert ("tuned" in why) == (end.values["joined"] > 0)
     assert run.summary.shipped.strategy == "full+gradual"
@@ -238,15 +238,15 @@ def test_steps_are_told_in_order_through_all_trainings(runs, strategy):
     looks = [e.values for e in steps if "val" in e.values]
     assert looks
     assert all(0 <= v["val"] <= 1 and v["val_loss"] > 0 for v in looks)
-    kinds = [event.kind for event in seen if event.stage == "tune"]
+    kinds = [event.kind for event in seen if event.stage == "fine_tune"]
     assert (kinds[0], kinds[-1]) == ("begin", "end")
 
 
 def test_a_head_alone_says_nothing_of_training(runs):
     run, seen = runs("head")
-    assert not [event for event in seen if event.stage == "tune"]
+    assert not [event for event in seen if event.stage == "fine_tune"]
     assert run.plan.training.epochs is None
-    assert run.summary.seconds["tune"] < 0.1
+    assert run.summary.seconds["fine_tune"] < 0.1
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full+gradual", "last:1+add", "scratch"])

@@ -239,7 +239,7 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     gaps = {number: rng.normal(0.0, 0.1, N) for number in SHARE.values()}
     losses = {number: 0.5 + gap for number, gap in gaps.items()}
     tried = []
-    monkeypatch.setattr(forgetting, "blend", lambda *told: tried.append(told[3]))
+    monkeypatch.setattr(forgetting, "ensemble", lambda *told: tried.append(told[3]))
     notes, found, _ = kept(training_data, made, trainable, chosen(losses))
     ties = [
         CANDIDATES[number].share

@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(
         pass
 
     def stop(event: Event):
-        if event.stage == "tune" and event.kind == "step" and event.step >= at * event.of:
+        if event.stage == "fine_tune" and event.kind == "step" and event.step >= at * event.of:
             raise Stop
 
     with pytest.raises(Stop):

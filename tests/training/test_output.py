@@ -57,7 +57,7 @@ def test_both_outputs_are_brought_to_one_scale_before_their_mean_is_taken():
     found, warmths = joined_outputs(said, labels)
     for place, number in enumerate(REFITTED):
         own, other = said[number], said[REFIT + place]
-        heat = [fit_temperature(one[4:], labels[4:]).temperature for one in (own, other)]
+        heat = [fit_temperature(one[4:], labels[4:]).scale for one in (own, other)]
         assert warmths[place] == pytest.approx((1.0, heat[1] / heat[0]))
         np.testing.assert_allclose(found[REFIT + place], (own + heat[1] / heat[0] * other) / 2)
     np.testing.assert_array_equal(found[:REFIT], said[:REFIT])
@@ -136,7 +136,7 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, 
     labels, fold = training_data.labelled.labels, np.arange(n) % 2
     said = head.warmth * np.eye(3)[labels]
     found = calibrated(head, said, labels, fold, np.arange(n))
-    assert found.calibration.temperature == fit_temperature(np.eye(3)[labels], labels).temperature
+    assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).temperature
     assert (found.probabilities.argmax(axis=1) == labels).all()
     assert (found.fold == fold).all()
 

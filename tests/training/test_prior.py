@@ -109,7 +109,7 @@ def test_inner_losses_come_from_rows_that_were_left_out():
     for place, row in enumerate(keep):
         learn = np.setdiff1d(keep, [row])
         slow[place] = minimised(features, labels, prior, profiles(FEATURE_LAYERS)["last"], 0.3, learn)[row]
-    logits = trials[0].calibration.temperature * slow
+    logits = trials[0].calibration.scale * slow
     logits -= logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(keep)), labels[keep]]
     np.testing.assert_allclose(trials[0].losses, losses, atol=2e-3)

@@ -42,7 +42,7 @@ def test_each_row_is_calibrated_on_the_other_parts():
     np.testing.assert_allclose(p, slow(scores, labels, blocks), rtol=1e-9)
     np.testing.assert_allclose(p.sum(1), 1)
     whole = fit_temperature(scores, labels)
-    assert calibration.temperature == whole.temperature
+    assert calibration.scale == whole.temperature
     np.testing.assert_array_equal(calibration.bias, whole.bias)
 
 
@@ -56,7 +56,7 @@ def test_a_single_fold_is_calibrated_half_by_half():
     np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], blocks), rtol=1e-9)
     assert np.isnan(p[fold < 0]).all()
     whole = fit_temperature(scores[rows], labels[rows])
-    assert calibration.temperature == whole.temperature
+    assert calibration.scale == whole.temperature
 
 
 @pytest.mark.parametrize("n_folds", [1, 2, 5])
@@ -79,7 +79,7 @@ def test_rows_that_no_fold_holds_out_have_no_say():
     keep = fold >= 0
     alone, same = cross_calibrated(scores[keep], labels[keep], fold[keep])
     np.testing.assert_array_equal(p[keep], alone)
-    assert calibration.temperature == same.temperature
+    assert calibration.scale == same.temperature
 
 
 def test_noise_is_not_made_certain():
@@ -98,7 +98,7 @@ def test_a_single_row_is_told_nothing_and_warns_of_nothing():
 def test_few_held_out_rows_keep_the_calibration_that_the_head_had():
     scores, labels, _ = held(8)
     p, calibration = cross_calibrated(scores, labels, np.zeros(8, int), temperature=0.5)
-    assert calibration.temperature == 0.5
+    assert calibration.scale == 0.5
     np.testing.assert_allclose(p, np.exp(log_probabilities(scores, calibration)))
 
 

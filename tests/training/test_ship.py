@@ -18,7 +18,7 @@ K = 4
 NUMBERS = Regression()
 
 
-def _said(labels, right, rng, sure=4.0, k=K):
+def _said(labels, right, rng, confident=4.0, k=K):
     """Probabilities that are right with a chance, and as sure as that."""
     scores = rng.normal(size=(len(labels), k))
     shown = np.where(rng.random(len(labels)) < right, labels, rng.integers(k, size=len(labels)))
@@ -116,7 +116,7 @@ def test_a_much_better_fine_tuned_network_ships_or_leads_the_ensemble():
 
 def test_a_worse_fine_tuned_network_leaves_the_linear_probe():
     probe, before, tuned, labels, *rest = _case(300, 0.9, 0.3)
-    tuned = _said(labels, 0.3, np.random.default_rng(5), sure=8.0)  # and sure of it
+    tuned = _said(labels, 0.3, np.random.default_rng(5), confident=8.0)  # and sure of it
     found = decide(probe, before, tuned, labels, *rest)
     assert found.kind == HEAD
     assert (found.probabilities == probe).all()
@@ -154,7 +154,7 @@ def test_two_that_err_differently_are_better_together():
 
 def test_where_both_cannot_stand_in_one_network_no_ensemble_ships():
     for seed in range(5):
-        assert decide(*_case(400, 0.7, 0.7, seed), may_blend=False).kind in (HEAD, TUNED)
+        assert decide(*_case(400, 0.7, 0.7, seed), may_ensemble=False).kind in (HEAD, TUNED)
 
 
 @pytest.mark.parametrize("tuned", [0.3, 0.7, 0.95])
@@ -200,7 +200,7 @@ def test_a_network_that_did_not_begin_with_the_probes_head_is_judged_by_what_it_
 def test_layers_that_learnt_from_pairs_ship_by_how_often_they_are_right():
     """Their probabilities are surer than they are right, and no mean of both is tried."""
     probe, _, _, labels, fold, groups = _case(60, 0.5, 0.9)
-    tuned = _said(labels, 0.85, np.random.default_rng(3), sure=12.0)
+    tuned = _said(labels, 0.85, np.random.default_rng(3), confident=12.0)
     found = decide(probe, probe, tuned, labels, fold, groups, is_paired=True)
     assert found.kind == TUNED
     assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels))
@@ -287,7 +287,7 @@ def _by_lot(seed, n=60, k=2):
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"may_blend": False}, {"is_apart": True}, {"is_paired": True}],
+    [{}, {"may_ensemble": False}, {"is_apart": True}, {"is_paired": True}],
     ids=lambda how: next(iter(how), "usual"),
 )
 def test_labels_by_lot_gain_next_to_nothing_by_the_choice(how):
@@ -313,7 +313,7 @@ def test_labels_by_lot_gain_next_to_nothing_by_the_choice(how):
     assert np.mean(hindsight) > 0.5 * one_estimate
 
 
-@given(st.integers(0, 1000), st.sampled_from([{}, {"is_apart": True}, {"may_blend": False}]))
+@given(st.integers(0, 1000), st.sampled_from([{}, {"is_apart": True}, {"may_ensemble": False}]))
 def test_numbers_and_sets_of_labels_are_chosen_among_in_the_same_way(seed, how):
     rng = np.random.default_rng(seed)
     n, fold = 40, np.arange(40) % 3

@@ -21,7 +21,7 @@ def test_a_row_is_a_block_of_its_own():
     one = fit_linear(Weighed(x, labels, 3, weights), PENALTIES)
     other = fit_linear(Weighed(x, labels, 3, weights, alone), PENALTIES)
     assert one.penalty == other.penalty
-    assert one.calibration.temperature == pytest.approx(other.calibration.temperature, rel=1e-7)
+    assert one.calibration.scale == pytest.approx(other.calibration.scale, rel=1e-7)
     for a, b in zip(one.calibrated(), other.calibrated(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
 

@@ -190,7 +190,7 @@ def _try_all(
     labelled = training_data.labelled
     held = fine_tune.held_out(training_data, 1)[0]
     keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
-    yield Event(stage="tune", kind="begin", values={"trainings": len(SCALES)})
+    yield Event(stage="fine_tune", kind="begin", values={"trainings": len(SCALES)})
     room = TrainingContext(
         source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
@@ -215,7 +215,7 @@ def _try_all(
     found: list[_Tried] = []
     for number, scale in enumerate(SCALES):
         found.append((yield from _try(lesson, scale, number)))
-    yield Event(stage="tune", kind="end")
+    yield Event(stage="fine_tune", kind="end")
     return _judged(found, rate, lesson)
 
 

@@ -105,7 +105,7 @@ class _OwnTraining:
         actions = actions_of(self.plan)
         cold = [row for row in found.ledger.rows if action_of(actions, row.block) == "frozen"]
         values: dict[str, float | int | str] = {"frozen": len(cold), "moved": len(found.moved)}
-        yield Event(stage="tune", kind="end", values=values)
+        yield Event(stage="fine_tune", kind="end", values=values)
 
     def _prove(self, before: Mapping[str, tuple[str, Tensor]]) -> Findings:
         found = compare(self.network, before, self.sections, self.plan)
@@ -128,7 +128,7 @@ class _OwnTraining:
         for step in updates(given, batches, optimizer, rising, course.seed, loss):
             rate = step.factor * peak
             yield Event(
-                stage="tune",
+                stage="fine_tune",
                 kind="step",
                 step=step.index + 1,
                 of=n_steps,
@@ -210,7 +210,7 @@ class _Sentry:
     def _told(self, alarm: Alarm | None) -> Iterator[Event]:
         if alarm is not None:
             values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
-            yield Event(stage="tune", kind="guard", step=alarm.step, of=self.n_steps, values=values)
+            yield Event(stage="fine_tune", kind="guard", step=alarm.step, of=self.n_steps, values=values)
 
 
 @dataclass(slots=True)

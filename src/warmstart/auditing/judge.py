@@ -20,7 +20,7 @@ from torch import Tensor
 from warmstart.auditing.preprocessing import STAGES, try_habits
 from warmstart.data import thumbnails
 from warmstart.data.dataset import Columns, Listing, joined, some, under, unreadable
-from warmstart.data.near_duplicates import Pair, are_scenes, compared, find_twins, scenes
+from warmstart.data.near_duplicates import Pair, are_scenes, compared, find_near_duplicates, scenes
 from warmstart.data.sources import Source, list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
@@ -67,15 +67,15 @@ class Overlap:
 
     findings: tuple[Finding, ...]
     leaked: frozenset[str]
-    twins: tuple[Pair, ...]
+    near_duplicates: tuple[Pair, ...]
 
 
 def overlap(
-    examples: Sequence[Example], twins: Iterable[Pair], learnt: Collection[str] = ()
+    examples: Sequence[Example], near_duplicates: Iterable[Pair], learnt: Collection[str] = ()
 ) -> Overlap:
     """Copies, near copies and shared groups; examples of split "test" are judged on.
 
-    `twins` are pairs of ids that look like near copies; `learnt` are content hashes of what the
+    `near_duplicates` are pairs of ids that look like near copies; `learnt` are content hashes of what the
     model is known to have learnt from. Findings: `leak` (judged on, and learnt from, or nearly),
     `duplicate` and `conflict` (among those judged on).
 
@@ -84,9 +84,9 @@ def overlap(
     >>> found.leaked, found.findings[0].kind
     (frozenset({'b'}), 'leak')
     """
-    pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
+    pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes([replace(example, split="train") for example in examples], pairs):
-        note = Finding(kind="duplicate", sentence=scenes(len(pairs), IMAGES))
+        note = Finding(kind="near-duplicate", sentence=scenes(len(pairs), IMAGES))
         found = overlap(examples, (), learnt)
         return Overlap((*found.findings, note), found.leaked, ())
     judged = [example for example in examples if example.split == "test"]
@@ -116,7 +116,7 @@ def _leaks(
         found = [example.id for example in judged if example.id not in leaked and is_so(example)]
         if found:
             sentence = f"{len(found):,} of the {len(judged):,} images judged on are {what}."
-            findings.append(Finding(kind="leak", sentence=sentence, items=tuple(found)))
+            findings.append(Finding(kind="leakage", sentence=sentence, items=tuple(found)))
         leaked.update(found)
     return findings, frozenset(leaked)
 
@@ -134,7 +134,7 @@ def _copies(judged: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
         n = len(further)
         sentence = f"{count(n, 'image')} judged on {is_are(n)} a copy or near copy of another one; "
         sentence += "copies count as one where the interval is drawn."
-        findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(sorted(further))))
+        findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(sorted(further))))
     if mixed:
         sentence = f"{count(len(mixed), 'image')} judged on show the same picture as another one "
         sentence += "under another class; not all of these labels can be right."
@@ -182,7 +182,7 @@ def question(
         for row in listing.rows
     ]
     answers = _Answers(model, frozenset(kept))
-    yield Event(stage="look", kind="begin", of=len(todo), values={"total": len(todo)})
+    yield Event(stage="features", kind="begin", of=len(todo), values={"total": len(todo)})
     prefetch, began = Prefetch(todo, desk.open, threads=n_threads()), time.perf_counter()
     examples: list[Example] = []
     unreadable: dict[str, str] = {}
@@ -197,14 +197,14 @@ def question(
             if done % BATCH == 0:
                 speed = round(done / (time.perf_counter() - began), 1)
                 yield Event(
-                    stage="look", kind="step", step=done, of=len(todo), values={"per_second": speed}
+                    stage="features", kind="step", step=done, of=len(todo), values={"per_second": speed}
                 )
     finally:
         prefetch.close()
     answers.ask()
     if not answers.rows:
         raise DataError(f"{listing.wording.source}: none of its images can be read; replace them")
-    yield Event(stage="look", kind="end", step=len(todo), of=len(todo))
+    yield Event(stage="features", kind="end", step=len(todo), of=len(todo))
     return InferenceResult(
         examples=tuple(examples),
         glances=np.stack([desk.glances[e.id] for e in examples]),
@@ -279,7 +279,7 @@ def look_alikes(seen: InferenceResult) -> tuple[tuple[str, str], ...]:
     asked = [place.get(int(row)) for row in rows]
     known = [number for number in asked if number is not None]
     vectors = compared(seen.vectors[known]) if len(known) == len(rows) else None
-    found = find_twins(glances, vectors)
+    found = find_near_duplicates(glances, vectors)
     same: dict[str, list[str]] = {}
     for example in seen.examples:
         same.setdefault(example.sha256, []).append(example.id)
@@ -395,10 +395,10 @@ def judge_model(
     shown = [*parts["test"], *draw(parts["train"], TRAIN_SHOWN, rng)]
     kept = draw(parts["test"], STAGES[1], rng)
     seen = yield from question(listing, model, shown, kept)
-    yield Event(stage="check", kind="begin")
+    yield Event(stage="checks", kind="begin")
     with threadpool_limits(limits=1, user_api="blas"):
         found = _judged(listing, model, names, seen, rng)
-    yield Event(stage="check", kind="end")
+    yield Event(stage="checks", kind="end")
     return found
 
 
@@ -450,7 +450,7 @@ def _lot(seen: InferenceResult, names: Names, found: Overlap, split: str) -> _Lo
     examples = tuple(seen.examples[seen.asked[k]] for k in rows)
     labels = np.array([number[example.label] for example in examples], dtype=np.int64)
     return _Lot(
-        examples, labels, group_numbers(examples, found.twins), seen.scores[rows].astype(np.float64)
+        examples, labels, group_numbers(examples, found.near_duplicates), seen.scores[rows].astype(np.float64)
     )
 
 
@@ -572,7 +572,7 @@ def judge(
     """
     _check_there(model, arch)
     listing = list_given(data, label=label, group=group, train=train)
-    yield Event(stage="look", kind="begin")
+    yield Event(stage="features", kind="begin")
     opened = open_model(model, arch, feeding or InputHandling())
     return (yield from judge_model(listing, opened, labels))
 

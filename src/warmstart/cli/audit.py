@@ -283,7 +283,7 @@ def judged_text(found: AuditedModel) -> str:
     """Model, accuracy, whether it is as sure as it is right, leaks, findings, classes."""
     groups = [
         [*_model(found), *_names(found)],
-        [column("Accuracy", "\n".join(_accuracy(found))), column("Sure", "\n".join(_sure(found)))],
+        [column("Accuracy", "\n".join(_accuracy(found))), column("Sure", "\n".join(_confident(found)))],
         [column("Leaks", _leaks(found)), *_findings(found.findings)],
         _classes(found.classes, found.n_classes),
     ]
@@ -398,7 +398,7 @@ def _gap(found: AuditedModel) -> list[str]:
     return [text + "."]
 
 
-def _sure(found: AuditedModel) -> list[str]:
+def _confident(found: AuditedModel) -> list[str]:
     trust = found.calibration
     text = [trust.sentence, f"Calibration error (ECE) {trust.ece:.3f}"]
     if trust.temperature is not None and trust.ece_after is not None:
@@ -410,7 +410,7 @@ def _sure(found: AuditedModel) -> list[str]:
 
 
 def _leaks(found: AuditedModel) -> str:
-    leaks = [finding for finding in found.findings if finding.kind == "leak"]
+    leaks = [finding for finding in found.findings if finding.kind == "leakage"]
     if leaks:
         return "\n".join(map(_finding, leaks))
     if found.leaks_by == "nothing":
@@ -424,7 +424,7 @@ def _leaks(found: AuditedModel) -> str:
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:
-    rest = [finding for finding in findings if finding.kind != "leak"]
+    rest = [finding for finding in findings if finding.kind != "leakage"]
     return [column("Found", "\n".join(map(_finding, rest)))] if rest else []
 
 

@@ -182,7 +182,7 @@ def _rest(found: Comparison) -> Iterator[str]:
     runs, nouns = found.runs, nouns_of(found.kind)
     looked, kept = [r for r in runs if not r.kept], [r for r in runs if r.kept]
     if looked and kept:
-        took = [f"{run.name} ({duration(run.seconds_look)})" for run in looked]
+        took = [f"{run.name} ({duration(run.seconds_features)})" for run in looked]
         others = _list([run.name for run in kept])
         yield column("Look", f"in the time of {_list(took)}; {others} found it in the cache.")
     if any(run.learnt != found.learnt_common for run in runs):

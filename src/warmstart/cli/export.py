@@ -10,7 +10,7 @@ from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.exporting.predict_script import NAME
-from warmstart.exporting.readme import agreement_text, example_of, shrunk_text, twin_text
+from warmstart.exporting.readme import agreement_text, example_of, shrunk_text, single_layer_text
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
@@ -36,7 +36,7 @@ def export_text(found: Exported, path: Path) -> str:
         column("Export", f"{path}: {named or ', '.join(model)}"),
         column("Checked", agreement_text(found)),
     ]
-    lines += [column("Twin", twin_text(found))] if found.twin else []
+    lines += [column("Twin", single_layer_text(found))] if found.twin else []
     lines += [column("8 bits", shrunk_text(found))] if found.shrunk else []
     script = shlex.quote(str(path / NAME))
     return "\n".join([*lines, column("Use", f"python {script} {example_of(found)}")])

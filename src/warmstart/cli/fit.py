@@ -24,7 +24,7 @@ from warmstart.planning.words import BlockRange, runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import WIDTH, column
 
-STAGES = {"look": "the look", "check": "the checks", "head": "the output", "tune": "training"}
+STAGES = {"features": "the look", "check": "the checks", "head": "the output", "fine_tune": "training"}
 NAME_WIDTH = 24
 ACTIONS = {
     "frozen": "frozen",

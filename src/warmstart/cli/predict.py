@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from warmstart.records.answer import Answer
 
 
-LINE_KEYS = ("path", "label", "probability", "sure", "unknown", "scores")
+LINE_KEYS = ("path", "label", "probability", "confident", "ood", "scores")
 OWN_KEYS = ("labels", "value", "low", "high")  # of several labels, and of numbers
 
 

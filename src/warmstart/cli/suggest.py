@@ -91,7 +91,7 @@ def suggest(call: Call) -> int:
     wanted = int(call.values.get("--count", "20"))
     sheet = Path(call.values["--out"]) if "--out" in call.values else None
     with watcher(call) as watch:
-        watch.show(Event(stage="look", kind="begin"))
+        watch.show(Event(stage="features", kind="begin"))
         from warmstart.run.suggest import suggest as steps
 
         found = follow(steps(Path(run_path), paths, count=wanted, out=sheet), watch.show)

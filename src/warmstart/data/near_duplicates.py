@@ -89,7 +89,7 @@ def scenes(n: int, nouns: Nouns) -> str:
     )
 
 
-def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
+def with_near_duplicates(collection: Collection, near_duplicates: Iterable[Pair]) -> Collection:
     """The collection with its near copies noted: pairs of ids, and findings.
 
     `duplicate` (further near copies of a training image), `conflict` (near copies in
@@ -97,13 +97,13 @@ def with_twins(collection: Collection, twins: Iterable[Pair]) -> Collection:
     in earlier parts). Copies of the same bytes are settled before; they are not named again.
     """
     record, nouns = collection.record, nouns_of(collection.record.kind)
-    pairs = tuple(sorted((min(pair), max(pair)) for pair in twins))
+    pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes(record.examples, pairs, record.task):
-        note = Finding(kind="duplicate", sentence=scenes(len(pairs), nouns))
+        note = Finding(kind="near-duplicate", sentence=scenes(len(pairs), nouns))
         return replace(collection, record=replace(record, problems=(*record.problems, note)))
     copies = _copies(record.examples, pairs, record.task, nouns)
     found = (*copies, *_leaks(record.examples, pairs, nouns))
-    settled = replace(record, twins=pairs, problems=(*record.problems, *found))
+    settled = replace(record, near_duplicates=pairs, problems=(*record.problems, *found))
     return replace(collection, record=settled)
 
 
@@ -155,7 +155,7 @@ def _copies(
             f"({nouns.changed}). Copies count as one example when the accuracy is estimated; "
             "otherwise it would be too high."
         )
-        findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(further)))
+        findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(further)))
     if mixed:
         sentence = (
             f"{nouns.count(len(mixed), 'training')} are near copies of each other and carry "
@@ -188,7 +188,7 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair], nouns: Nouns) -> 
                 f"({nouns.changed}): the {word} flatters the model. --fix learns without those "
                 "copies."
             )
-            findings.append(Finding(kind="leak", sentence=sentence, items=tuple(sorted(crossing))))
+            findings.append(Finding(kind="leakage", sentence=sentence, items=tuple(sorted(crossing))))
     return findings
 
 
@@ -217,7 +217,7 @@ def what_to_leave_out(record: DataRecord) -> dict[str, str]:
                 first = next(o for o in same if o.split == "train")
                 if first.id != example.id:
                     reasons.setdefault(example.id, f"exact copy of {first.id}")
-    for pair in record.twins:
+    for pair in record.near_duplicates:
         for one, other in (pair, pair[::-1]):
             if examples[other].split in later[examples[one].split]:
                 reasons[one] = f"near copy of {other} in the {examples[other].split} part"
@@ -591,7 +591,7 @@ class _Pairs:
         )
 
 
-def find_twins(
+def find_near_duplicates(
     glances: HasPictures, features: Vectors | None = None, alike: float = ALIKE
 ) -> tuple[NearDuplicate, ...]:
     """Pairs of near copies, ordered by row: those of at least `alike`.

@@ -167,10 +167,10 @@ def _filled(found: Numbers, sizes: NDArray[np.float64], n_folds: int) -> Numbers
     return found
 
 
-def group_numbers(examples: Sequence[Example], twins: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
+def group_numbers(examples: Sequence[Example], near_duplicates: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
     """Number the sets of examples linked by equal bytes, an equal group or near copies.
 
-    `twins` are pairs of ids; those of other examples are passed over.
+    `near_duplicates` are pairs of ids; those of other examples are passed over.
     Returns: (N,) int64, connected components numbered by first appearance.
 
     >>> rows = [("a", "s1", "u1"), ("b", "s2", "u2"), ("c", "s1", "u2"), ("d", "s3", None)]
@@ -195,7 +195,7 @@ def group_numbers(examples: Sequence[Example], twins: Iterable[tuple[str, str]] 
         link(first.setdefault(("bytes", example.sha256), index), index)
         if example.group is not None:
             link(first.setdefault(("group", example.group), index), index)
-    for one, other in twins:
+    for one, other in near_duplicates:
         if one in place and other in place:
             link(place[one], place[other])
     numbers: dict[int, int] = {}

@@ -15,14 +15,14 @@ from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Prediction, Scores
 from warmstart.stats.intervals import Groups, Values, effective_size, proportion
-from warmstart.stats.selective import promise, sure_threshold
+from warmstart.stats.selective import promise, confident_threshold
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCertainty:
     """The least probability that counts as sure, and the error promised above it."""
 
-    sure_from: float | None
+    confident_from: float | None
     promised_error: float
 
     def record(
@@ -30,16 +30,16 @@ class ClassCertainty:
         *,
         temperature: float,
         class_bias: tuple[float, ...],
-        unknown_from: float,
+        ood_from: float,
         nearest: int,
     ) -> CalibrationRecord:
         """For model/calibration.json."""
         return CalibrationRecord(
             temperature=temperature,
             class_bias=class_bias,
-            sure_from=self.sure_from,
+            confident_from=self.confident_from,
             promised_error=self.promised_error,
-            unknown_from=unknown_from,
+            ood_from=ood_from,
             nearest=nearest,
         )
 
@@ -58,7 +58,7 @@ class ClassMeasure:
         correct = (answers.argmax(axis=1) == truth).astype(float)
         n_effective = effective_size(correct, groups)
         return ClassCertainty(
-            sure_from=sure_threshold(answers.max(axis=1), correct, n_effective),
+            confident_from=confident_threshold(answers.max(axis=1), correct, n_effective),
             promised_error=promise(1 - float(correct.mean())),
         )
 

@@ -50,7 +50,7 @@ class HeldOut:
     @property
     def seen_before(self) -> frozenset[str]:
         """Ids of examples of which the run itself found that training had seen them."""
-        leaks = (problem for problem in self.data.problems if problem.kind == "leak")
+        leaks = (problem for problem in self.data.problems if problem.kind == "leakage")
         return frozenset(id for leak in leaks for id in leak.items)
 
     def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, RunAnswer]:
@@ -139,7 +139,7 @@ def _links(
     found: set[Link] = set()
     for run, one in zip(runs, said, strict=True):
         place = {one[key].id: row for row, key in enumerate(keys)}
-        found |= {(place[a], place[b]) for a, b in run.data.twins if a in place and b in place}
+        found |= {(place[a], place[b]) for a, b in run.data.near_duplicates if a in place and b in place}
         together: dict[tuple[str, str], list[int]] = {}
         for example in run.data.examples:
             if example.id in place:
@@ -302,7 +302,7 @@ class _Log:
     def see(self, event: Event) -> None:
         """Take in an event; the log of a resumed run tells some updates twice."""
         self._tick(event)
-        if event.stage != "tune":
+        if event.stage != "fine_tune":
             return
         if event.kind == "begin":
             self._is_beside = BESIDE in event.values

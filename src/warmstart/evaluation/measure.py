@@ -30,7 +30,7 @@ class AnswerCertainty(Protocol):
         *,
         temperature: float,
         class_bias: tuple[float, ...],
-        unknown_from: float,
+        ood_from: float,
         nearest: int,
     ) -> CalibrationRecord:
         """For model/calibration.json."""

@@ -15,7 +15,7 @@ from warmstart.records.data import SEPARATOR, Example
 from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, LabelScores
 from warmstart.stats.average_precision import precisions
 from warmstart.stats.intervals import Groups, Values, effective_size
-from warmstart.stats.selective import promise, sure_threshold
+from warmstart.stats.selective import promise, confident_threshold
 from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- From which probability on a label is named: what gives the best F1 on rows left out.
@@ -71,7 +71,7 @@ class LabelCertainty:
     """From which probability on each label is named, and from when on a whole set is sure."""
 
     thresholds: Values
-    sure_from: float | None
+    confident_from: float | None
     promised_error: float
 
     def record(
@@ -79,16 +79,16 @@ class LabelCertainty:
         *,
         temperature: float,
         class_bias: tuple[float, ...],
-        unknown_from: float,
+        ood_from: float,
         nearest: int,
     ) -> LabelCalibration:
         """For model/calibration.json."""
         return LabelCalibration(
             temperature=temperature,
             class_bias=class_bias,
-            sure_from=self.sure_from,
+            confident_from=self.confident_from,
             promised_error=self.promised_error,
-            unknown_from=unknown_from,
+            ood_from=ood_from,
             nearest=nearest,
             thresholds=tuple(float(t) for t in self.thresholds),
         )
@@ -121,7 +121,7 @@ class LabelMeasure:
         n_effective = effective_size(correct, groups)
         return LabelCertainty(
             thresholds=thresholds,
-            sure_from=sure_threshold(confidence(answers, thresholds), correct, n_effective),
+            confident_from=confident_threshold(confidence(answers, thresholds), correct, n_effective),
             promised_error=promise(1 - float(correct.mean())),
         )
 

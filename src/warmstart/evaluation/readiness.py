@@ -22,29 +22,22 @@ WIDE = 0.30  # of accuracy: an interval as wide as that says next to nothing
 # Kinds of findings by consequence: what makes a figure wrong comes before what makes it blurred.
 CONSEQUENCE = (
     "distribution-shift",
-    "drift",
     "leakage",
-    "leak",
     "spurious-correlation",
-    "shortcut",
-    "size-cue",
+    "metadata-leakage",
     "preprocessing",
     "conflict",
     "label-issue",
     "off-topic",
     "unreadable",
-    "duplicate",
     "near-duplicate",
 )
-NEVER_FOLDED = CONSEQUENCE[:4]
+NEVER_FOLDED = CONSEQUENCE[:2]
 _REVIEWED = {
-    "drift": "the test {many} are unlike the training {many}",
     "distribution-shift": "the test {many} are unlike the training {many}",
-    "leak": "training {many} are in the test set",
     "leakage": "training {many} are in the test set",
-    "shortcut": "the borders of the {many} give the answer away",
     "spurious-correlation": "something beside the subject gives the answer away",
-    "size-cue": "the files themselves give the answer away",
+    "metadata-leakage": "the files themselves give the answer away",
     "preprocessing": "the {many} may be fed in wrongly",
 }
 
@@ -78,7 +71,7 @@ class Measurements:
 def by_consequence(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Findings that make a figure wrong first; equals stay in their order.
 
-    >>> found = [Finding(kind=k, sentence="…") for k in ("duplicate", "tiny-class", "drift")]
+    >>> found = [Finding(kind=k, sentence="…") for k in ("near-duplicate", "small-class", "distribution-shift")]
     >>> [one.kind for one in by_consequence(found)]
     ['drift', 'duplicate', 'tiny-class']
     """
@@ -163,7 +156,7 @@ def _named(found: Measurements, kinds: Sequence[str]) -> list[str]:
     """Findings of these kinds in a few words, those that make a figure wrong first."""
     seen = [one.kind for one in by_consequence(found.findings) if one.kind in kinds]
     is_told = _apart(found) is not None  # the disagreement names the shift already
-    seen = [kind for kind in seen if not (is_told and kind in ("drift", "distribution-shift"))]
+    seen = [kind for kind in seen if not (is_told and kind == "distribution-shift")]
     return list(dict.fromkeys(_REVIEWED[kind].format(many=found.many) for kind in seen))
 
 
@@ -179,7 +172,7 @@ def _apart(found: Measurements) -> Interval | None:
 def _disagreement(found: Measurements) -> str:
     if found.estimate is None or found.test is None:
         return ""
-    is_shifted = any(one.kind in ("drift", "distribution-shift") for one in found.findings)
+    is_shifted = any(one.kind == "distribution-shift" for one in found.findings)
     unlike = f", whose {found.many} are unlike the training {found.many}" if is_shifted else ""
     claim, test = _percent(found.estimate.value), _percent(found.test.value)
     return f"{claim} in cross-validation, but {test} on the test set{unlike}: expect {test}"

@@ -36,16 +36,16 @@ class NumberCertainty:
         *,
         temperature: float,
         class_bias: tuple[float, ...],
-        unknown_from: float,
+        ood_from: float,
         nearest: int,
     ) -> NumberCalibration:
         """For model/calibration.json."""
         return NumberCalibration(
             temperature=temperature,
             class_bias=class_bias,
-            sure_from=None,
+            confident_from=None,
             promised_error=1 - PROMISED,
-            unknown_from=unknown_from,
+            ood_from=ood_from,
             nearest=nearest,
             half_width=self.half_width,
         )

@@ -37,7 +37,7 @@ def reliability(
     p = probabilities(scores, Calibration(1.0, np.zeros(scores.shape[1])))
     confidence, right = p.max(axis=1), (p.argmax(axis=1) == labels).astype(float)
     gap, low, high = mean_interval(confidence - right, groups)
-    factor = fit_temperature(scores, labels).temperature if _is_enough(groups) else 0.0
+    factor = fit_temperature(scores, labels).scale if _is_enough(groups) else 0.0
     after = _left_out(scores, labels, groups, rng) if factor >= LEAST_FACTOR else None
     is_known = bool(np.isfinite([low, high]).all())
     return Reliability(

@@ -109,7 +109,7 @@ def depth(
 
 
 NO_TAIL = Evidence(
-    name="tail_gain",
+    name="fine_tuning_gain",
     value=None,
     low=None,
     high=None,
@@ -119,7 +119,7 @@ NO_TAIL = Evidence(
 
 
 NO_CURVE = Evidence(
-    name="appetite",
+    name="learning_curve",
     value=None,
     low=None,
     high=None,
@@ -130,13 +130,13 @@ NO_CURVE = Evidence(
 
 def check(training_data: TrainingDataset) -> Steps[Inspection]:
     """Gather the evidence that this budget allows."""
-    yield Event(stage="check", kind="begin")
+    yield Event(stage="checks", kind="begin")
     # Few rows are all drawn, whatever the most: then one sample serves every test.
     sample_of = cache(lambda most: draw(training_data, most))
     n = training_data.labelled.n_train
     sample = sample_of(min(rules.evidence_rows(training_data.budget), n))
     evidence = [_signal(training_data, sample)]
-    yield Event(stage="check", kind="step", step=1, values={"p": evidence[0].details["p"]})
+    yield Event(stage="checks", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
         evidence.append(_depth(training_data, sample_of(min(rules.DEPTH_ROWS, n))))
     is_signal = has_signal(float(evidence[0].details["p"]))
@@ -153,7 +153,7 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
     fed = (e for e in evidence if e.name == "preprocessing")
     words, nouns = training_data.labelled.target.words, training_data.labelled.nouns
     warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
-    yield Event(stage="check", kind="end", step=len(evidence))
+    yield Event(stage="checks", kind="end", step=len(evidence))
     return Inspection(
         evidence=tuple(evidence),
         findings=(*said, *found.findings, *warned),
@@ -212,7 +212,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
             training_data.prep, TextInputs
         ):  # how texts are read is told without a pass
             found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
-        yield Event(stage="check", kind="step", step=len(found))
+        yield Event(stage="checks", kind="step", step=len(found))
         return [*found, try_preprocessing(opened)]
 
 
@@ -224,7 +224,7 @@ def tries_tail(training_data: TrainingDataset, verdict: Verdict) -> bool:
     """
     tests = {evidence.name: evidence for evidence in verdict.evidence}
     facts, record = training_data.labelled.facts(), training_data.look.network.record
-    signal = tests["signal"]
+    signal = tests["permutation_test"]
     is_open = training_data.budget == "thorough" or not leaves_little(signal.value or 0.0)
     is_signal = has_signal(float(signal.details["p"]))
     return is_signal and is_open and fine_tuning.tries_tail(record, facts, training_data.budget)
@@ -245,7 +245,7 @@ def judge(
     where those layers ship.
     """
     found = {evidence.name: evidence for evidence in inspection.evidence}
-    test, known = found["signal"], found.get("knowledge")
+    test, known = found["permutation_test"], found.get("transfer_gain")
     right = test.value or 0.0
     low = wilson(max(right, 0.0), test.n, test.n - 1, confidence=0.8)[0]
     if probe is not None:
@@ -266,7 +266,7 @@ def judge(
     facts = _with_scratch(facts, found.get("scratch"))
     kind = verdict_kind(facts)
     text = sentence(kind, facts, test.n, right, words, basis)
-    far = found.get("distance")
+    far = found.get("domain_gap")
     if far is not None and "warning" in far.details:
         text += f" But {far.details['warning']}."
     return Verdict(kind=kind, sentence=text, evidence=inspection.evidence)
@@ -295,7 +295,7 @@ def concluded(
     """
     labelled, basis = training_data.labelled, training_data.basis
     target, probe = labelled.target, measured.linear_probe
-    signal = next(one for one in inspection.evidence if one.name == "signal")
+    signal = next(one for one in inspection.evidence if one.name == "permutation_test")
     inspection = with_labels_of(
         training_data,
         inspection,
@@ -313,7 +313,7 @@ def concluded(
     )
     done = outcome_sentence(outcome, target.words, basis)
     text = verdict.sentence
-    if done and verdict.kind not in ("no-signal", "scratch-fair") and not _is_doubtful(inspection):
+    if done and verdict.kind not in ("no-signal", "no-transfer") and not _is_doubtful(inspection):
         text = f"{done} {text}"
     elif done:
         text = f"{text} {done}"
@@ -335,19 +335,19 @@ def unseen_sentence(beside: Sequence[Baseline], n: int) -> str:
 
 def _is_doubtful(inspection: Inspection) -> bool:
     """Whether there is no signal beyond doubt, which has to be said before anything else."""
-    test = next(one for one in inspection.evidence if one.name == "signal")
+    test = next(one for one in inspection.evidence if one.name == "permutation_test")
     return not has_signal(float(test.details["p"]))
 
 
 def _agreed(one: Evidence, measured: Measured, labelled: LabelledRows) -> Evidence:
     """The same evidence with the linear probe's estimate in the place of a cheaper figure."""
     target, probe = labelled.target, measured.linear_probe
-    if one.name == "tail_gain":
+    if one.name == "fine_tuning_gain":
         return measured.gain or one
-    if one.name == "appetite":
+    if one.name == "learning_curve":
         n_learnt = labelled.n_train if labelled.holdout else measured.n_learnt
         return anchored(one, probe, n_learnt, labelled.n_train, labelled.n_classes, target)
-    if one.name == "signal" and has_signal(float(one.details["p"])) and one.low is not None:
+    if one.name == "permutation_test" and has_signal(float(one.details["p"])) and one.low is not None:
         meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
         return replace(one, value=probe.value, meaning=meaning)
     return one

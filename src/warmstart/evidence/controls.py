@@ -148,7 +148,7 @@ def _knowledge(
         rng = np.random.default_rng([seed, 4, number])
         feature_layers = control_features(tapped, images, normalise, rng, scales)
         kernels.append(probe.training_data.kernels(feature_layers))
-        yield Event(stage="check", kind="step", step=number + 1, of=shuffles)
+        yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
     labelled = probe.training_data.labelled
     return knowledge(controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns)

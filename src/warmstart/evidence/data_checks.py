@@ -63,7 +63,7 @@ from warmstart.training.dataset import (
 LISTED = 0.1  # share of the labels that are listed, whatever is counted
 LEAST_LISTED = 20
 NO_CEILING = Evidence(
-    name="ceiling",
+    name="label_noise_ceiling",
     value=None,
     low=None,
     high=None,
@@ -243,7 +243,7 @@ CHECKS: dict[Task, TaskChecks] = {
 def _pairs(labelled: LabelledRows, ids: Sequence[str]) -> list[NearDuplicate]:
     """Copies and near copies as rows of the training part."""
     place = {id: row for row, id in enumerate(ids)}
-    inside = [(a, b) for a, b in labelled.twins if a in place and b in place]
+    inside = [(a, b) for a, b in labelled.near_duplicates if a in place and b in place]
     first: dict[str, str] = {}
     for example in labelled.learn[: len(ids)]:  # and the same bytes under two labels
         other = first.setdefault(example.sha256, example.id)
@@ -318,7 +318,7 @@ def with_labels_of(
         answers=own,
         seed=training_data.seed,
     )
-    shift = next((one for one in inspection.findings if one.kind == "drift"), None)
+    shift = next((one for one in inspection.findings if one.kind == "distribution-shift"), None)
     labels = CHECKS[record.task].labels(out_of_fold, _excuse(training_data, shift, is_signal))
     finding = label_finding(labels.issues)
     others = tuple(one for one in inspection.findings if one.kind != "label-issue")

@@ -54,7 +54,7 @@ def drift(
     if found.accuracy < null.mean() + CLEAR * null.std():
         return None
     return Finding(
-        kind="drift",
+        kind="distribution-shift",
         sentence=(
             f"The test {nouns.many} differ from the training {nouns.many} as a whole: a simple "
             "test "

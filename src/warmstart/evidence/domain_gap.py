@@ -91,7 +91,7 @@ def distance(
     """
     if not layers:
         return Evidence(
-            name="distance",
+            name="domain_gap",
             value=None,
             low=None,
             high=None,
@@ -109,7 +109,7 @@ def distance(
     if place is not None:
         details["percentile"] = place
     return Evidence(
-        name="distance",
+        name="domain_gap",
         value=value,
         low=max(value - spread, 0.0),
         high=value + spread,

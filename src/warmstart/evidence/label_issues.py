@@ -55,7 +55,7 @@ CELLS = 2_000_000  # probabilities that a rate is fitted to at most; of more row
 _ROUNDS = 6  # of fitting where wrong labels go
 _BEGUN = 0.05  # rate by which their destinations are told where the best fit has none
 _DROP = 1.92  # of the log-likelihood at the ends of a 95 % interval
-_SURE, _TINY = 1e-6, 1e-12
+_CONFIDENT, _TINY = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +286,7 @@ def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:
 
 def _sharpened(p: Array, power: float) -> Array:
     """softmax(power log p). Shapes: (n, K) to (n, K)."""
-    logits = power * np.log(np.clip(p, _SURE, 1.0))
+    logits = power * np.log(np.clip(p, _CONFIDENT, 1.0))
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=1, keepdims=True)
@@ -681,7 +681,7 @@ def of_numbers(
 
 
 def ceiling(
-    found: JudgedLabels, twins: Iterable[NearDuplicate], labels: Labels, nouns: Nouns = IMAGES
+    found: JudgedLabels, near_duplicates: Iterable[NearDuplicate], labels: Labels, nouns: Nouns = IMAGES
 ) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 
@@ -691,7 +691,7 @@ def ceiling(
     Details: `rate`, `conflicts`.
     """
     counted = {int(row) for row in found.rows[found.is_issue]}
-    conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
+    conflicts = [t for t in near_duplicates if labels[t.first] != labels[t.second]]
     apart: set[int] = (
         set()
     )  # the wrong one is not known: either stands for the pair, and for others of it
@@ -705,7 +705,7 @@ def ceiling(
     }
     if found.count is None or found.upper is None:
         return Evidence(
-            name="ceiling",
+            name="label_noise_ceiling",
             value=None,
             low=None,
             high=None,
@@ -719,7 +719,7 @@ def ceiling(
     is_clear = share is not None or bool(apart)
     meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
     return Evidence(
-        name="ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
+        name="label_noise_ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
     )
 
 

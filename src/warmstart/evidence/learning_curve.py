@@ -115,7 +115,7 @@ def _evidence(
     details: dict[str, float | int | str],
 ) -> Evidence:
     return Evidence(
-        name="appetite", value=value, low=low, high=high, n=n, meaning=meaning, details=details
+        name="learning_curve", value=value, low=low, high=high, n=n, meaning=meaning, details=details
     )
 
 

@@ -43,7 +43,7 @@ def signal(
         1.0 if is_bound else detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()), target)
     )
     return Evidence(
-        name="signal",
+        name="permutation_test",
         value=test.accuracy,
         low=float(low),
         high=float(high),

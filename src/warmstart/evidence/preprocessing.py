@@ -34,7 +34,7 @@ SWAPPED = "blue and red exchanged"
 CLEARLY_NEARER = 0.7  # of the present distance: then the old statistics speak for it
 AS_NEAR = 1.5  # of the present distance: up to there they do not speak against it
 LEVEL = 0.05  # of a false warning, shared among the habits tried
-SURE_IF_NEARER = 1.0  # where the old statistics say the same
+CONFIDENT_IF_NEARER = 1.0  # where the old statistics say the same
 LEAST = 0.02  # a gain worth a warning
 
 
@@ -118,7 +118,7 @@ def warning(found: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES) 
     if found.value is None or found.value < LEAST:
         return None
     tried = sum(name.startswith("gain.") for name in found.details)
-    sure = SURE_IF_NEARER if found.details["nearer"] else float(-ndtri(LEVEL / tried))
+    sure = CONFIDENT_IF_NEARER if found.details["nearer"] else float(-ndtri(LEVEL / tried))
     if found.value - sure * float(found.details["error"]) <= 0:
         return None
     best = str(found.details["best"])

@@ -52,7 +52,7 @@ def shortcut(
     edges = steady_edges(border, labels, len(classes))
     if edges:
         return Finding(
-            kind="shortcut",
+            kind="spurious-correlation",
             sentence=_edge_sentence(edges, classes),
             items=tuple(f"{classes[c]}: {', '.join(sides)}" for c, sides in edges.items()),
         )
@@ -62,7 +62,7 @@ def shortcut(
     if accuracy < guess + max(TELLING * (network_accuracy - guess), noise):
         return None
     return Finding(
-        kind="shortcut",
+        kind="spurious-correlation",
         sentence=(
             "From the outermost 4 % of each image alone the class is told right "
             f"{100 * accuracy:.0f} % of the time; the network gets {100 * network_accuracy:.0f} % "
@@ -86,7 +86,7 @@ def edges_of_sets(border: NDArray[np.uint8], truth: Array, names: Sequence[str])
     if not edges:
         return None
     return Finding(
-        kind="shortcut",
+        kind="spurious-correlation",
         sentence=_edge_sentence(edges, names, ("label", "others")),
         items=tuple(f"{names[k]}: {', '.join(sides)}" for k, sides in edges.items()),
     )
@@ -231,7 +231,7 @@ def _column_finding(told: Mapping[str, float], does: str, what: str) -> Finding 
     best = max(told, key=lambda name: told[name])
     also = "" if len(told) == 1 else f", and so do {len(told) - 1:,} more"
     return Finding(
-        kind="shortcut",
+        kind="spurious-correlation",
         sentence=(
             f'The column "{best}" alone {does.format(100 * told[best])}{also}. If it is known '
             f"only once the {what} is, leave it out: --set column.{best}=left-out."
@@ -336,7 +336,7 @@ class HasFiles(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FileCue:
+class FileProperty:
     """One figure of each file. Shapes: values (n,); `say` puts a typical value in words."""
 
     values: Values
@@ -394,12 +394,12 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     return gain
 
 
-def kinds_of(glances: HasFiles, kind: Kind) -> dict[str, list[FileCue]]:
+def kinds_of(glances: HasFiles, kind: Kind) -> dict[str, list[FileProperty]]:
     """The figures by kind; of a kind only the most telling one is reported."""
     return _kinds_of_clips(glances) if kind == "audio" else _kinds(glances)
 
 
-def _kinds(glances: HasFiles) -> dict[str, list[FileCue]]:
+def _kinds(glances: HasFiles) -> dict[str, list[FileProperty]]:
     """Of pictures."""
     width, height = glances.width.astype(float), glances.height.astype(float)
     pixels, formats = width * height, np.unique(glances.format, return_inverse=True)
@@ -407,47 +407,47 @@ def _kinds(glances: HasFiles) -> dict[str, list[FileCue]]:
     step = float(height.max()) + 1
     return {
         "size": [
-            FileCue(
+            FileProperty(
                 width * step + height,
                 lambda v: f"{v // step:.0f} x {v % step:.0f} px",
                 is_exact=True,
             ),
-            FileCue(width, lambda v: f"{v:,.0f} px wide"),
-            FileCue(height, lambda v: f"{v:,.0f} px high"),
-            FileCue(width / height, lambda v: f"{v:.2f} times as wide as high"),
-            FileCue(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
+            FileProperty(width, lambda v: f"{v:,.0f} px wide"),
+            FileProperty(height, lambda v: f"{v:,.0f} px high"),
+            FileProperty(width / height, lambda v: f"{v:.2f} times as wide as high"),
+            FileProperty(pixels, lambda v: f"{v / 1e6:.2g} megapixels"),
         ],
         "colour": [
-            FileCue(
+            FileProperty(
                 glances.is_colour.astype(float),
                 lambda v: "in colour" if v else "grey",
                 is_exact=True,
             )
         ],
         "file format": [
-            FileCue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+            FileProperty(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [FileCue(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
+        "file size": [FileProperty(weight, lambda v: f"{v:.2g} bytes a pixel", STRONG_BYTES)],
     }
 
 
-def _kinds_of_clips(glances: HasFiles) -> dict[str, list[FileCue]]:
+def _kinds_of_clips(glances: HasFiles) -> dict[str, list[FileProperty]]:
     """The same of sounds, whose width is their length in ms, whose height their sample rate."""
     formats = np.unique(glances.format, return_inverse=True)
     seconds = glances.width / 1000
     return {
-        "length": [FileCue(seconds, lambda v: f"{v:.2g} s")],
+        "length": [FileProperty(seconds, lambda v: f"{v:.2g} s")],
         "sample rate": [
-            FileCue(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)
+            FileProperty(glances.height.astype(float), lambda v: f"{v:,.0f} Hz", is_exact=True)
         ],
         "file format": [
-            FileCue(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
+            FileProperty(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [FileCue(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
+        "file size": [FileProperty(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
     }
 
 
-def codes_of(cue: FileCue) -> Codes:
+def codes_of(cue: FileProperty) -> Codes:
     """Equal values, or eighths of the range by rank where amounts differ in many ways."""
     distinct, codes = np.unique(cue.values, return_inverse=True)
     if cue.is_exact or len(distinct) <= _BINS:
@@ -457,7 +457,7 @@ def codes_of(cue: FileCue) -> Codes:
 
 
 def chance(
-    cue: FileCue, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
+    cue: FileProperty, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
 ) -> float:
     """How often shuffled labels are told as well by any class: a permutation p-value."""
     codes = codes_of(cue)
@@ -480,19 +480,19 @@ _ADVICE = (
 
 
 def _finding(
-    name: str, cue: FileCue, labels: Labels, classes: Sequence[str], which: Codes, advice: str
+    name: str, cue: FileProperty, labels: Labels, classes: Sequence[str], which: Codes, advice: str
 ) -> Finding:
     items = tuple(usual_in(classes[number], cue, labels == number) for number in which)
     more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
     return Finding(
-        kind="size-cue",
+        kind="metadata-leakage",
         sentence=advice.format(name=name, items=f"{items[0]}{more}"),
         items=items,
     )
 
 
 def usual_in(
-    name: str, cue: FileCue, inside: NDArray[np.bool_], outside: str = "other classes"
+    name: str, cue: FileProperty, inside: NDArray[np.bool_], outside: str = "other classes"
 ) -> str:
     """What is usual in the class, and elsewhere."""
     here, elsewhere = cue.values[inside], cue.values[~inside]
@@ -538,7 +538,7 @@ def cues_of_sets(
             more = f"; {len(told) - 1} more labels likewise" if len(told) > 1 else ""
             found.append(
                 Finding(
-                    kind="size-cue",
+                    kind="metadata-leakage",
                     sentence=(
                         f"The {name} of {_one(kind)} gives a label away ({told[0]}{more}). "
                         + _advice(kind, "with and without each label")
@@ -550,7 +550,7 @@ def cues_of_sets(
 
 
 def _told(
-    tried: Sequence[FileCue], inside: NDArray[np.bool_], name: str, rng: np.random.Generator
+    tried: Sequence[FileProperty], inside: NDArray[np.bool_], name: str, rng: np.random.Generator
 ) -> list[str]:
     """What the most telling figure says of one label; nothing where it says little."""
     labels = inside.astype(np.int64)
@@ -577,7 +577,7 @@ def cues_of_numbers(
         item = usual_in("the larger half of the numbers", cue, high, "the smaller half")
         found.append(
             Finding(
-                kind="size-cue",
+                kind="metadata-leakage",
                 sentence=(
                     f"The {name} of {_one(kind)} gives its number away: alone it explains "
                     f"{100 * gain:.0f} % of the variance ({item}). "

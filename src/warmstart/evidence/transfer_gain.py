@@ -53,7 +53,7 @@ def knowledge(
     """
     if len(group_rows) < 2:
         return Evidence(
-            name="knowledge",
+            name="transfer_gain",
             value=None,
             low=None,
             high=None,
@@ -81,7 +81,7 @@ def knowledge(
         "error": error,
     }
     return Evidence(
-        name="knowledge",
+        name="transfer_gain",
         value=value,
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),

@@ -38,7 +38,7 @@ class Read:
     """
 
     tokens: Counts
-    unknown: Counts
+    ood: Counts
     signs: Counts
     dense: Counts
 
@@ -50,10 +50,10 @@ def reading(read: Read, rng: np.random.Generator) -> Evidence:
     `warning` where either figure says that the start does not know the language.
     """
     n = len(read.tokens)
-    value = _share(read.unknown, read.tokens)
+    value = _share(read.ood, read.tokens)
     drawn = [rng.integers(n, size=n) for _ in range(BOOTS)]
     low, high = np.quantile(
-        [_share(read.unknown[d], read.tokens[d]) for d in drawn], (0.025, 0.975)
+        [_share(read.ood[d], read.tokens[d]) for d in drawn], (0.025, 0.975)
     )
     spaced = read.dense * 3 < read.signs
     pieces = _share(read.tokens[spaced], read.signs[spaced])
@@ -65,7 +65,7 @@ def reading(read: Read, rng: np.random.Generator) -> Evidence:
     if warned:
         details["warning"] = warned
     return Evidence(
-        name="distance",
+        name="domain_gap",
         value=value,
         low=float(low),
         high=float(high),
@@ -165,12 +165,12 @@ def read_texts(
     long: dict[bool, list[str]] = {True: [], False: []}
     for id, text in texts_of(training_data.collection, examples):
         found = modalities_text.all_tokens(text, inputs.tokenizer)
-        n_unknown = sum(token == inputs.unknown for token in found)
-        rows.append((max(len(found) - SPECIAL, 0), n_unknown, len(text), _n_dense(text)))
+        n_ood = sum(token == inputs.unknown for token in found)
+        rows.append((max(len(found) - SPECIAL, 0), n_ood, len(text), _n_dense(text)))
         if len(found) > inputs.window:
             long[modalities_text.is_cut(len(found), inputs)].append(id)
     columns = np.array(rows, np.int64).reshape(len(rows), 4).T
-    read = Read(tokens=columns[0], unknown=columns[1], signs=columns[2], dense=columns[3])
+    read = Read(tokens=columns[0], ood=columns[1], signs=columns[2], dense=columns[3])
     found_out = reading(read, np.random.default_rng([training_data.seed, 11]))
     told = (
         *language(found_out),

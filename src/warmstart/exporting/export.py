@@ -25,7 +25,7 @@ from warmstart.exporting.predict_script import MODEL, NAME, predict_script
 from warmstart.exporting.quantize import run as answered
 from warmstart.exporting.quantize import session, shrink
 from warmstart.exporting.readme import TITLES, ReadmeFacts, readme
-from warmstart.exporting.single_layer_head import Known, has_trained, make_twin, right_answers
+from warmstart.exporting.single_layer_head import Known, has_trained, make_single_layer_head, right_answers
 from warmstart.features.batches import noise, to_tensor
 from warmstart.features.machine import n_threads
 from warmstart.modalities import text
@@ -216,7 +216,7 @@ def _holdable(
         right=right_answers(job.run / "predictions.jsonl"),
         has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
     )
-    model, twin = yield from make_twin(source.model, job.images, known, job.feed)
+    model, twin = yield from make_single_layer_head(source.model, job.images, known, job.feed)
     return ExportSource(model, source.record, source.network), twin
 
 

@@ -174,7 +174,7 @@ def _classes(said: Floats, there: Sequence[Example], record: DataRecord) -> Grap
     labels = np.array([number[example.label] for example in there])
     named = said.argmax(axis=2)
     hits = (named == labels).astype(float)
-    gap = hits_difference(hits[1], hits[0], group_numbers(there, record.twins))
+    gap = hits_difference(hits[1], hits[0], group_numbers(there, record.near_duplicates))
     same = float((named[0] == named[1]).mean())
     return GraphPair(float(hits[0].mean()), float(hits[1].mean()), gap, same, None)
 
@@ -193,7 +193,7 @@ def _others(said: Floats, there: Sequence[Example], record: DataRecord) -> Graph
             float(((said[0] > 0) == (said[1] > 0)).mean()),
         )
     before, after = (target.credits(one.astype(np.float64), truth) for one in answers)
-    gap = difference(after, before, group_numbers(there, record.twins), np.random.default_rng(0))
+    gap = difference(after, before, group_numbers(there, record.near_duplicates), np.random.default_rng(0))
     return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
 
 

@@ -160,7 +160,7 @@ def _numbers(facts: ReadmeFacts) -> str:
     twin = facts.exported.twin
     lines = ["## How good it is\n"]
     if twin is not None:
-        return "\n".join([*lines, twin_text(facts.exported), ""])
+        return "\n".join([*lines, single_layer_text(facts.exported), ""])
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
         shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
@@ -180,7 +180,7 @@ def _numbers(facts: ReadmeFacts) -> str:
     return "\n".join([*lines, ""])
 
 
-def twin_text(exported: Exported) -> str:
+def single_layer_text(exported: Exported) -> str:
     """What a last-tap twin is and is worth, in words; empty where the export is the model."""
     twin = exported.twin
     if twin is None:

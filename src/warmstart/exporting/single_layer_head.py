@@ -58,7 +58,7 @@ class Known:
     has_learnt: bool
 
 
-def make_twin(
+def make_single_layer_head(
     model: WarmModel, images: Reopened, known: Known, feed: Feed
 ) -> Steps[tuple[WarmModel, SingleLayerHead]]:
     """The model with a head on its last tap alone, and what that is worth.
@@ -128,14 +128,14 @@ def _features(
     probe: WarmModel, learn: Sequence[Example], images: Reopened, feed: Feed
 ) -> Steps[tuple[list[Example], Features]]:
     """The last tap of the training images that are there, (n, F)."""
-    yield Event(stage="look", kind="begin", of=len(learn), values={"title": "Twin"})
+    yield Event(stage="features", kind="begin", of=len(learn), values={"title": "Twin"})
     there: list[Example] = []
     found: list[Features] = []
     for examples, pixels in images.batches(learn):
         with torch.inference_mode():
             found.append(probe.features(feed(pixels))[0].float().numpy())
         there += examples
-        yield Event(stage="look", kind="step", step=len(there), of=len(learn))
+        yield Event(stage="features", kind="step", step=len(there), of=len(learn))
     if len(there) < LEAST_THERE * len(learn):
         many = nouns_of(images.record.kind).count(len(learn), "training")
         raise ExportError(
@@ -224,7 +224,7 @@ def _on_test(
     if not there:
         why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(np.array(own), np.array(before), group_numbers(there, labelled.twins), "holdout")
+    found = _compared(np.array(own), np.array(before), group_numbers(there, labelled.near_duplicates), "holdout")
     why = f"on the run's test part; its layers had seen all other {many}"
     return SingleLayerHead(
         head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]

@@ -190,7 +190,7 @@ def _choose(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[EngineSurve
         if choice.source == "user":
             raise PlanError(f"{SETTING} {name}: {why}; choose {', '.join(seen.keys)}.")
         choice, name = ruled, cast(EngineName, ruled.value)
-        yield events.note("look", "Engine", f"{why}; {ENGINE_TITLES[name]} is used instead")
+        yield events.note("features", "Engine", f"{why}; {ENGINE_TITLES[name]} is used instead")
     return seen, ChosenEngine(choice, seen.keys[name], made.get(name))
 
 
@@ -226,7 +226,7 @@ def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[E
     seen = replace(seen, keys=keys)
     found = rules.paces(kept_paces(seen.store.root, seen.work), seen.work.macs)
     instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(seen.counts, found))]
-    yield events.note("look", "Engine", f"{error}; {instead} is used instead")
+    yield events.note("features", "Engine", f"{error}; {instead} is used instead")
     return seen
 
 

@@ -121,7 +121,7 @@ class _Progress:
     def event(self) -> Event:
         speed = self.passed / max(time.perf_counter() - self.began, 1e-9)
         values: dict[str, float | int | str] = {"per_second": round(speed, 1)}
-        return Event(stage="look", kind="step", step=self.decoded, of=self.total, values=values)
+        return Event(stage="features", kind="step", step=self.decoded, of=self.total, values=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
     known = source.store.quarantined(source.decoder)
     missing = len(source.todo)
     begin: dict[str, float | int | str] = {"total": len(examples), "missing": missing}
-    yield Event(stage="look", kind="begin", of=missing, values=begin)
+    yield Event(stage="features", kind="begin", of=missing, values=begin)
     progress = _Progress(missing)
     if source.engine is not None:
         prefetch = Prefetch(source.todo, source.decode)
@@ -165,7 +165,7 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
         "decoded": progress.decoded,
         "unreadable": len(lost),
     }
-    yield Event(stage="look", kind="end", step=missing, of=missing, values=counts)
+    yield Event(stage="features", kind="end", step=missing, of=missing, values=counts)
     return ExtractedRows(
         cache_file=source.cache_file,
         unreadable=lost,

@@ -84,7 +84,7 @@ class BlockQueue:
     dtype: str
     keeps_last: bool = False
     kept: int = 0
-    stage: Stage = "look"
+    stage: Stage = "features"
     done: Done = field(default_factory=Done)
 
     @contextmanager
@@ -308,7 +308,7 @@ def extract_streamed(
     """
     known, todo = source.store.quarantined(source.decoder), source.todo
     begin: dict[str, float | int | str] = {"total": len(examples), "missing": len(todo)}
-    yield Event(stage="look", kind="begin", of=len(todo), values=begin)
+    yield Event(stage="features", kind="begin", of=len(todo), values=begin)
     gate = _Gate(source)
     if todo:
         made = belt_of(
@@ -334,7 +334,7 @@ def extract_streamed(
         "decoded": gate.decoded,
         "unreadable": len(lost),
     }
-    yield Event(stage="look", kind="end", step=len(todo), of=len(todo), values=counts)
+    yield Event(stage="features", kind="end", step=len(todo), of=len(todo), values=counts)
     return ExtractedRows(
         cache_file=source.cache_file, unreadable=lost, passed=gate.passed, decoded=gate.decoded
     )

@@ -138,7 +138,7 @@ def _check_calibration(path: Path, found: CalibrationRecord, n: int) -> None:
     for name, value in told.items():
         if not np.isfinite(np.asarray(value, np.float64)).all():
             raise _damaged(path, f"{name} is not finite")
-    if found.temperature <= 0 or found.unknown_from < 0:
+    if found.temperature <= 0 or found.ood_from < 0:
         raise _damaged(path, "its temperature or its distance makes no sense")
 
 

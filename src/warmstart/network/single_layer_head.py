@@ -104,12 +104,12 @@ def is_native(network: nn.Module | None) -> bool:
 def linear(head: MultiLayerHead) -> tuple[Tensor, Tensor]:
     """A head with its calibration as one matrix and bias: (K, D) and (K,).
 
-    >>> head = MultiLayerHead(torch.ones(1, 2), torch.ones(1), 3.0, torch.tensor([0.5]))
+    >>> head = MultiLayerHead(torch.ones(1, 2), torch.ones(1), 0.5, torch.tensor([0.5]))
     >>> [found.tolist() for found in linear(head)]
-    [[[3.0, 3.0]], [3.5]]
+    [[[2.0, 2.0]], [2.5]]
     """
-    warmth = head.temperature.detach()
-    return warmth * head.weight.detach(), warmth * head.bias.detach() + head.class_bias
+    temperature = head.temperature.detach()
+    return head.weight.detach() / temperature, head.bias.detach() / temperature + head.class_bias
 
 
 def _classifier(model: WarmModel, library: str) -> str:

@@ -33,7 +33,7 @@ from warmstart.records.network import FeatureLayer
 class MultiLayerHead(nn.Module):
     """The linear head on concatenated taps, with its calibration:
 
-    logits = temperature · (W · concat(taps) + b) + class_bias
+    logits = (W · concat(features) + b) / temperature + class_bias
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class MultiLayerHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Taps, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
         scores = nn.functional.linear(torch.cat(list(features), dim=1), self.weight, self.bias)
-        return self.temperature * scores + self.class_bias
+        return scores / self.temperature + self.class_bias
 
 
 class WarmModel(nn.Module):

@@ -134,7 +134,7 @@ def _without_bare(
 def ruled(verdict: VerdictKind | None, names: Sequence[str], random: frozenset[str]) -> Strategy:
     """What the rule says without a wish: the verdict's depth, and down to parts with random values.
 
-    >>> word(ruled("deeper", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
+    >>> word(ruled("fine-tune", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
     ('last:3', 'last:5')
     """
     found = resolve(AUTO, verdict, len(names))

@@ -89,10 +89,10 @@ def _ruled(
     """What the rule says without a wish. A network for tables is small: all of it, or nothing."""
     if not network.is_table:
         found = ruled(network.asked, names, network.random)
-        is_paired = network.asked == "deeper" and on_pairs(wishes, facts, network, found)
+        is_paired = network.asked == "fine-tune" and on_pairs(wishes, facts, network, found)
         least = pair_blocks(len(names)) if is_paired else 0
         return replace(found, count=max(found.count, least))
-    if network.asked != "deeper":
+    if network.asked != "fine-tune":
         return HEAD
     return Strategy(depth="scratch" if network.is_drawn else "frozen")
 

@@ -77,7 +77,7 @@ class NetworkFacts:
     @property
     def asked(self) -> VerdictKind | None:
         """What decides the depth: the verdict, or that both depths are to be compared."""
-        return "deeper" if self.tries_tail else self.verdict
+        return "fine-tune" if self.tries_tail else self.verdict
 
     @property
     def n_blocks(self) -> int:

@@ -66,10 +66,10 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     see = speeds.forward + speeds.decode / speeds.threads
     seconds = {
         "read": speeds.elapsed,
-        "look": _look(load, speeds),
+        "features": _look(load, speeds),
         "check": _check(load, speeds),
         "head": _head(plan, load.n, speeds),
-        "tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
+        "fine_tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
         "evaluate": see * load.n_test if plan.is_trained else 0.1,
         "deliver": 0.5 + (load.tail * see * load.n if plan.is_trained else 0.0),
     }

@@ -169,11 +169,11 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> S
     tune. Else the output alone is learnt. `frozen:P` comes back as `head`.
     Raises: PlanError as `n_tuned` does.
 
-    >>> word(resolve(AUTO, "deeper", 18)), word(resolve(parse("auto+add"), None, 18))
+    >>> word(resolve(AUTO, "fine-tune", 18)), word(resolve(parse("auto+add"), None, 18))
     ('last:9', 'head+add')
     """
     if strategy.depth == "auto":
-        is_deep = verdict == "deeper" or bool(strategy.extras & TUNING)
+        is_deep = verdict == "fine-tune" or bool(strategy.extras & TUNING)
         count = rules.deeper_blocks(n_blocks) if is_deep else 0
         if "gradual" in strategy.extras:
             count = min(max(count, 2), n_blocks)

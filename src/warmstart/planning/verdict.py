@@ -123,7 +123,7 @@ def is_hidden(p: float, plain_p: float) -> bool:
 
 def hides(evidence: Iterable[Evidence]) -> bool:
     """The same of the evidence of a check."""
-    found = next((one.details for one in evidence if one.name == "signal"), {})
+    found = next((one.details for one in evidence if one.name == "permutation_test"), {})
     return is_hidden(float(found.get("p", 0.0)), float(found.get("plain_p", 1.0)))
 
 
@@ -142,18 +142,18 @@ def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> Verdict
     'head'
     """
     if is_hidden(facts.p, facts.plain_p):
-        return "scratch-fair"
+        return "no-transfer"
     if not has_signal(facts.p):
         is_blind = facts.mde > limits.blind or facts.n < LEAST_EXAMPLES
-        return "unclear" if is_blind else "no-signal"
+        return "inconclusive" if is_blind else "no-signal"
     k, s = facts.knowledge, facts.knowledge_error
     if k is not None and k - 1.64 * s <= 0:
-        return "scratch-fair" if k + 1.64 * s < limits.fair else "unclear"
+        return "no-transfer" if k + 1.64 * s < limits.fair else "inconclusive"
     if _reaches(facts):
-        return "scratch-fair"
+        return "no-transfer"
     if not facts.is_tuned and leaves_little(facts.accuracy):
-        return "head"
-    return "unclear"
+        return "linear-probe"
+    return "inconclusive"
 
 
 def leaves_little(accuracy: float) -> bool:
@@ -193,9 +193,9 @@ def sentence(
         return f"{against}. {_BETTER.format(basis.nouns.picture)}"
     if not has_signal(facts.p):
         return _without_signal(kind, facts, n)
-    if kind == "scratch-fair":
+    if kind == "no-transfer":
         return _scratch_fair(facts, words, basis)
-    if kind == "head":
+    if kind == "linear-probe":
         return (
             f"{basis.head} is enough: it {words.does.format(_percent(accuracy))}, which leaves at "
             f"most {points(facts.mistakes)} points for {basis.training.lower()}."
@@ -241,13 +241,13 @@ def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
     Where fine-tuning was compared with the linear probe, what ships is the verdict. A strategy of
     the user's own says nothing of which would be better, unless the comparison does.
     """
-    if kind in ("no-signal", "scratch-fair") or outcome.gain is None:
+    if kind in ("no-signal", "no-transfer") or outcome.gain is None:
         return kind
     if not outcome.chosen:
-        return "deeper" if outcome.is_fine_tuned else "head"
+        return "fine-tune" if outcome.is_fine_tuned else "linear-probe"
     if outcome.gain.low > 0:
-        return "deeper"
-    return "head" if outcome.gain.high < LITTLE else "unclear"
+        return "fine-tune"
+    return "linear-probe" if outcome.gain.high < LITTLE else "inconclusive"
 
 
 def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = BASE) -> str:

@@ -45,9 +45,9 @@ class CalibrationRecord:
 
     temperature: float
     class_bias: tuple[float, ...]
-    sure_from: float | None  # least probability that counts as sure; None: nothing can be promised
+    confident_from: float | None  # least probability that counts as sure; None: nothing can be promised
     promised_error: float  # error rate among the sure, with 95 % certainty
-    unknown_from: float  # distance to the training examples beyond which an input is unknown
+    ood_from: float  # distance to the training examples beyond which an input is unknown
     nearest: int  # how many neighbours that distance looks at
 
 
@@ -76,8 +76,8 @@ class Answer:
     path: str
     label: str | None
     probability: float | None
-    sure: bool | None
-    unknown: bool
+    confident: bool | None
+    ood: bool
     scores: dict[str, float]
     error: str | None = None
     nearest: tuple[str, ...] = ()  # ids of the most similar training examples

@@ -35,7 +35,7 @@ class ComparedRun:
     high: float
     learnt: int  # different images that it learnt from
     seconds: float
-    seconds_look: float  # of them for the look at the images; `kept`: an earlier one served
+    seconds_features: float  # of them for the look at the images; `kept`: an earlier one served
     kept: bool
     updates: int
     near_end_updates: int | None

@@ -13,20 +13,20 @@ Task = Literal["classify", "multilabel", "regress"]
 Split = Literal["train", "holdout", "test"]
 FindingKind = Literal[
     "unreadable",
-    "duplicate",
+    "near-duplicate",
     "conflict",
-    "leak",
-    "shortcut",
+    "leakage",
+    "spurious-correlation",
     "label-issue",
     "off-topic",
     "truncated",
     "windows",
     "language",
     "columns",
-    "tiny-class",
-    "size-cue",
+    "small-class",
+    "metadata-leakage",
     "preprocessing",
-    "drift",
+    "distribution-shift",
     "group-proposed",
 ]
 
@@ -65,7 +65,7 @@ class DataRecord:
     columns: tuple[ColumnRecord, ...] = ()  # of a table of plain columns, as its training rows say
     # The same with the reasons, and those that are left out; for the plan.
     column_choices: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)
-    twins: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …
+    near_duplicates: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …
 
 
 # ---- Label issues and off-topic examples (inspection.json, `check --json`).

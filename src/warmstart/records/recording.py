@@ -20,7 +20,7 @@ from warmstart.machine import default_root
 from warmstart.records.run_folder import RunFolder
 
 Result = TypeVar("Result")
-STAGES = ("read", "look", "check", "plan", "head", "tune", "evaluate", "deliver")
+STAGES = ("read", "features", "checks", "plan", "head", "fine_tune", "evaluate", "deliver")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOG = "progress.jsonl"
 

@@ -63,7 +63,7 @@ class NumberScores:
 
 
 Level = Literal["ready", "review", "not-ready"]
-VerdictKind = Literal["head", "deeper", "scratch-fair", "no-signal", "unclear"]
+VerdictKind = Literal["linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class DataCounts:
     test: int
     classes: int
     unreadable: int
-    duplicates: int
+    near_duplicates: int
     leaks: int
     label_issues: int | None  # null: no number can be stated
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images

@@ -46,12 +46,12 @@ class CurveReader:
     def read(self, event: Event) -> Curves:
         """The points that an event adds, all at its step; none where it adds none.
 
-        >>> event = Event(stage="tune", kind="step", step=3, values={"loss": 0.5, "lesson": 1})
+        >>> event = Event(stage="fine_tune", kind="step", step=3, values={"loss": 0.5, "lesson": 1})
         >>> CurveReader().read(event)
         {'fold1/loss': 0.5}
         """
         self._remember(event)
-        if event.stage != "tune" or self._is_beside:
+        if event.stage != "fine_tune" or self._is_beside:
             return {}
         if event.kind == "guard":
             return {f"guard/{event.values.get('guard') or event.values.get('kind') or 'any'}": 1.0}
@@ -65,7 +65,7 @@ class CurveReader:
         return points | {OF_ALL[n]: v for n, v in numbers.items() if n in OF_ALL}
 
     def _remember(self, event: Event) -> None:
-        if event.stage != "tune" or event.kind != "begin":
+        if event.stage != "fine_tune" or event.kind != "begin":
             return
         self._is_beside = BESIDE in event.values
         if "trainings" in event.values:
@@ -90,7 +90,7 @@ class Axis:
 
     >>> axis = Axis()
     >>> for step in (1, 2, 3, 1, 2, 0):
-    ...     axis.see(Event(stage="tune", kind="step" if step else "guard", step=step))
+    ...     axis.see(Event(stage="fine_tune", kind="step" if step else "guard", step=step))
     >>> axis.at
     5
     """

@@ -24,7 +24,7 @@ OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
     "regress": lambda n: [],
 }
 _PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
-_WHAT = {"conflict": "two labels", "leak": "also in training, or nearly", "duplicate": "a copy"}
+_WHAT = {"conflict": "two labels", "leakage": "also in training, or nearly", "near-duplicate": "a copy"}
 
 
 def data_section(facts: ReportFacts) -> str:
@@ -49,7 +49,7 @@ def _counts(facts: ReportFacts) -> str:
         (data.test, f"test {one}", f"test {many}"),
         *OUTPUTS[facts.summary.task](data.classes),
         (data.unreadable, "unreadable", "unreadable"),
-        (data.duplicates, "copy", "copies"),
+        (data.near_duplicates, "copy", "copies"),
         (data.leaks, f"test {one} known from training", f"test {many} known from training"),
         (data.label_issues or 0, "label issue", "label issues"),
         (data.off_topic or 0, f"off-topic {one}", f"off-topic {many}"),

@@ -32,7 +32,7 @@ def screen(
     `picture` is markup, the rest is plain text.
     """
     verdict = facts.summary.verdict
-    kind = "verdict bad" if verdict.kind in ("no-signal", "scratch-fair") else "verdict"
+    kind = "verdict bad" if verdict.kind in ("no-signal", "no-transfer") else "verdict"
     cards = "".join(f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(steps, 1))
     return (
         f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
@@ -79,12 +79,12 @@ def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
 
 # Kinds of findings that change how far a figure can be believed, and what to say then.
 WARNINGS = {
-    "leak": "But some test {many} are among the training {many}, or nearly: the test set flatters "
+    "leakage": "But some test {many} are among the training {many}, or nearly: the test set flatters "
     "it.",
-    "drift": "But the test {many} are unlike the training {many}: each figure holds for its own "
+    "distribution-shift": "But the test {many} are unlike the training {many}: each figure holds for its own "
     "kind only.",
-    "shortcut": "But it may have learnt the borders of the {many} instead of their subject.",
-    "size-cue": "But something about the files themselves gives {given} away; on other files "
+    "spurious-correlation": "But it may have learnt the borders of the {many} instead of their subject.",
+    "metadata-leakage": "But something about the files themselves gives {given} away; on other files "
     "that help is gone.",
     "preprocessing": "But the {many} may be fed in wrongly; in another way it did better.",
     "label-issue": "But some labels look wrong: where it seems to err it may be right, and the "
@@ -100,7 +100,7 @@ _GIVEN: dict[Task, str] = {
 def warnings(facts: ReportFacts) -> list[str]:
     """A sentence for each kind of finding."""
     kinds = {finding.kind for finding in facts.summary.findings}
-    kinds -= set() if leaks_much(facts) else {"leak"}
+    kinds -= set() if leaks_much(facts) else {"leakage"}
     given, many = _GIVEN[facts.summary.task], facts.nouns.many
     return [
         words.format(given=given, many=many) for kind, words in WARNINGS.items() if kind in kinds
@@ -154,7 +154,7 @@ def _shown(picture: str, caption: str) -> str:
 def _marks(facts: ReportFacts) -> list[Mark]:
     if facts.guess is None:
         return []
-    signal = facts.evidence("signal")
+    signal = facts.evidence("permutation_test")
     n = signal.n if signal is not None else facts.summary.data.train
     name, share = facts.guess
     return [Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share)]
@@ -202,12 +202,12 @@ def confident_text(facts: ReportFacts) -> str:
     calibration, held = facts.calibration, facts.held
     if calibration is None or not held:
         return ""
-    if calibration.sure_from is None:
+    if calibration.confident_from is None:
         return (
             "It calls no answer confident: there are too few examples to promise that one is "
             "right. Look at each of them yourself where a mistake matters."
         )
-    share = sum(said.probability >= calibration.sure_from for said in held) / len(held)
+    share = sum(said.probability >= calibration.confident_from for said in held) / len(held)
     promised = calibration.promised_error
     text = (
         f"It is confident in about {round(100 * share)} of 100 answers; of those at most "

@@ -69,8 +69,8 @@ def weakest(facts: ReportFacts) -> ClassScore | None:
 def repair_step(facts: ReportFacts) -> NextStep | None:
     """What must be mended before any figure can be believed."""
     kinds = {finding.kind: finding for finding in facts.summary.findings}
-    shift, feeding = kinds.get("drift"), kinds.get("preprocessing")
-    leak = kinds.get("leak") if leaks_much(facts) else None
+    shift, feeding = kinds.get("distribution-shift"), kinds.get("preprocessing")
+    leak = kinds.get("leakage") if leaks_much(facts) else None
     if shift is not None:
         return NextStep(
             title=f"Add {facts.nouns.many} like the test {facts.nouns.many}",
@@ -92,7 +92,7 @@ def repair_step(facts: ReportFacts) -> NextStep | None:
 
 def _images(facts: ReportFacts) -> NextStep | None:
     """The class that more images would help, or that more images would not."""
-    appetite, score = facts.evidence("appetite"), weakest(facts)
+    appetite, score = facts.evidence("learning_curve"), weakest(facts)
     gain = appetite.meaning if appetite is not None else ""
     better = [one.name for one in facts.summary.beside if one.is_better]
     if not facts.ships and better:
@@ -177,7 +177,7 @@ def _try(facts: ReportFacts) -> NextStep | None:
             "can be learnt. It trains nothing.",
             command=_command(facts, "check", TOLD),
         )
-    if kind == "scratch-fair":
+    if kind == "no-transfer":
         beside = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
         return NextStep(
             title=f"Try a base model that knows such {many}",
@@ -187,7 +187,7 @@ def _try(facts: ReportFacts) -> NextStep | None:
         )
     if facts.repeat.is_own_strategy:
         return _other_depth(facts, strategy)
-    if gain is None and facts.repeat.budget == "fast" and kind != "head":
+    if gain is None and facts.repeat.budget == "fast" and kind != "linear-probe":
         return NextStep(
             title="Try fine-tuning",
             text="This run only fitted linear probes. Where there are examples enough, the "

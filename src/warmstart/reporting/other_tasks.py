@@ -84,7 +84,7 @@ def _how_far(facts: ReportFacts) -> str:
 
 def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """The labels to look at, more images, use: three at most, the most urgent first."""
-    labels, appetite, repair = labels_step(facts), facts.evidence("appetite"), repair_step(facts)
+    labels, appetite, repair = labels_step(facts), facts.evidence("learning_curve"), repair_step(facts)
     more = (
         None
         if appetite is None

@@ -53,11 +53,11 @@ def _rows(facts: ReportFacts) -> Iterator[tuple[str, str, str]]:
 SHOWN = 0.05  # s: what took less is no part of the picture
 STAGES = {
     "read": "reading the files",
-    "look": "one look at every {one}",
+    "features": "one look at every {one}",
     "check": "checks",
     "plan": "the plan",
     "head": "fitting the linear probe",
-    "tune": "training layers",
+    "fine_tune": "training layers",
     "evaluate": "measuring",
     "deliver": "writing it down",
 }

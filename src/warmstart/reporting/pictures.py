@@ -11,7 +11,7 @@ from warmstart.reporting.next_steps import label_issues, next_steps
 
 MOST = 40  # pictures on one page
 WORST, ISSUES, OFF_TOPIC, PROBLEMS = 12, 12, 6, 6
-PROBLEM_KINDS = ("conflict", "leak", "duplicate")
+PROBLEM_KINDS = ("conflict", "leakage", "near-duplicate")
 
 
 def wanted(facts: ReportFacts) -> tuple[str, ...]:

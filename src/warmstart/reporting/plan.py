@@ -181,7 +181,7 @@ def base_section(facts: ReportFacts) -> str:
     blocks = len(facts.network.blocks) if facts.network is not None else 0
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{blocks}", "layers")] if blocks else []
-    distance = facts.evidence("distance")
+    distance = facts.evidence("domain_gap")
     return html.section(
         "base",
         "Base model: what it began from",
@@ -196,7 +196,7 @@ def base_section(facts: ReportFacts) -> str:
 
 def _knowledge(facts: ReportFacts) -> str:
     """The pretrained network against the same one with shuffled weights, and plain pixels."""
-    found = facts.evidence("knowledge")
+    found = facts.evidence("transfer_gain")
     if found is None:
         return ""
     arms = (
@@ -204,14 +204,14 @@ def _knowledge(facts: ReportFacts) -> str:
         ("shuffled", "the same weights, shuffled", "bar pale"),
         ("pixels", f"{facts.nouns.plain}, no network", "bar pale"),
     )
-    shares = [(words, facts.detail("knowledge", key), class_) for key, words, class_ in arms]
+    shares = [(words, facts.detail("transfer_gain", key), class_) for key, words, class_ in arms]
     bars = [
         Bar(words, share, percent(share, found.n), class_)
         for words, share, class_ in shares
         if share is not None
     ]
     title = f"What pretraining is worth on these {facts.nouns.many}"
-    picture = lying(bars, name="knowledge", title=title, about=found.meaning)
+    picture = lying(bars, name="transfer_gain", title=title, about=found.meaning)
     return html.figure(title, picture, found.meaning)
 
 

@@ -347,7 +347,7 @@ def _promise(facts: ReportFacts) -> str:
     if calibration is None or not held:
         return ""
     title = html.heading("What “confident” means here")
-    if calibration.sure_from is None:
+    if calibration.confident_from is None:
         return (
             f"<div>{title}"
             + html.paragraph(
@@ -355,10 +355,10 @@ def _promise(facts: ReportFacts) -> str:
             )
             + "</div>"
         )
-    sure = [said for said in held if said.probability >= calibration.sure_from]
+    sure = [said for said in held if said.probability >= calibration.confident_from]
     wrong = sum(not said.is_right for said in sure)
     text = (
-        f"An answer is called confident from {percent(calibration.sure_from, len(held))} on. Of "
+        f"An answer is called confident from {percent(calibration.confident_from, len(held))} on. Of "
         f"{facts.nouns.count(len(held))} held out {len(sure):,} were confident, and {wrong:,} of "
         f"those wrong. Promised, with 95 % certainty: at most "
         f"{at_most(calibration.promised_error)} % of the confident ones are."

@@ -260,7 +260,7 @@ def read_training(path: Path) -> tuple[Event, ...]:
     log = path / LOG
     if not log.is_file():
         return ()
-    return tuple(event for event in earlier_events(log) if event.stage == "tune")
+    return tuple(event for event in earlier_events(log) if event.stage == "fine_tune")
 
 
 def first_folder(path: Path) -> str | None:
@@ -295,7 +295,7 @@ def _blocks(
     said: Sequence[HeldOutAnswer], record: DataRecord
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     found = {example.id: example for example in record.examples}
-    return group_numbers([found[one.id] for one in said], record.twins)
+    return group_numbers([found[one.id] for one in said], record.near_duplicates)
 
 
 # ---- Examples as small pictures for the report, read through the safe decoder.

@@ -14,10 +14,10 @@ from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.words import EVIDENCE_NAMES, signed_points
 
 POINTS = (
-    "knowledge",
+    "transfer_gain",
     "depth",
-    "appetite",
-    "tail_gain",
+    "learning_curve",
+    "fine_tuning_gain",
     "preprocessing",
     "scratch",
 )  # differences of shares
@@ -27,7 +27,7 @@ _POINTS_IN_CURVE = 24
 def verdict_section(facts: ReportFacts) -> str:
     """The verdict's evidence: two pictures, then the table of all of it."""
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
-    signal = against_shuffled(facts, "signal")
+    signal = against_shuffled(facts, "permutation_test")
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
         "verdict",
@@ -40,10 +40,10 @@ def verdict_section(facts: ReportFacts) -> str:
 
 def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | None:
     """The right labels against shuffled ones: heading, picture, caption, where measured."""
-    found = facts.evidence("signal")
+    found = facts.evidence("permutation_test")
     if found is None or found.value is None or found.low is None or found.high is None:
         return None
-    mean = facts.detail("signal", "null_mean")
+    mean = facts.detail("permutation_test", "null_mean")
     middle = (found.low + found.high) / 2 if mean is None else mean
     low, high = percents(found.low, found.high, n=found.n)
     right = MeasuredShare(
@@ -54,17 +54,17 @@ def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | No
     )
     title = "Your labels against the same labels shuffled"
     picture = on_a_line((shuffled, right), (), name=name, title=title, about=found.meaning)
-    p = facts.detail("signal", "p")
+    p = facts.detail("permutation_test", "p")
     chance = f" p = {p:.2g}" if p is not None else ""
-    times = facts.detail("signal", "permutations")
+    times = facts.detail("permutation_test", "permutations")
     how = f" over {times:.0f} shuffles." if times is not None else "."
     return title, picture, f"{found.meaning}{chance}{how if chance else ''}"
 
 
 def _curve(facts: ReportFacts) -> str:
     """The learning curve, carried on to twice as many images."""
-    found = facts.evidence("appetite")
-    scale, rate = facts.detail("appetite", "scale"), facts.detail("appetite", "rate")
+    found = facts.evidence("learning_curve")
+    scale, rate = facts.detail("learning_curve", "scale"), facts.detail("learning_curve", "rate")
     if found is None or found.value is None or scale is None or rate is None:
         return ""
     measured = _measured(found)
@@ -95,7 +95,7 @@ def _curve(facts: ReportFacts) -> str:
             Curve(scratch, "curve base", has_dots=True),
         ),
         band(frame, _spread(found, law, n, last)),
-        name="appetite",
+        name="learning_curve",
         title=title,
         about=found.meaning,
     )
@@ -165,7 +165,7 @@ def _value(one: Evidence) -> str:
     if one.name in POINTS:
         shown = [signed_points(x) for x in (one.value, one.low, one.high) if x is not None]
         unit = "points"
-    elif one.name == "distance":
+    elif one.name == "domain_gap":
         shown = [f"{x:.2f}" for x in (one.value, one.low, one.high) if x is not None]
         unit = ""
     else:
@@ -175,5 +175,5 @@ def _value(one: Evidence) -> str:
     text = f"{shown[0]} {unit}".strip()
     if len(shown) < 3:
         return text
-    word = "shuffled: " if one.name == "signal" else ""
+    word = "shuffled: " if one.name == "permutation_test" else ""
     return f"{text} ({word}{shown[1]} to {shown[2]})"

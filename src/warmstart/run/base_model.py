@@ -19,7 +19,7 @@ from torch import nn
 from warmstart import events, request
 from warmstart.data.dataset import Collection
 from warmstart.data.labels import AskedTask
-from warmstart.data.near_duplicates import with_twins
+from warmstart.data.near_duplicates import with_near_duplicates
 from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
@@ -70,7 +70,7 @@ class ExtractedModel:
     feature_layers: tuple[FeatureLayer, ...]
     features: ExtractedRows
     unreadable: Mapping[str, str]  # example ids, with the reason
-    twins: tuple[tuple[str, str], ...]  # near copies, by id
+    near_duplicates: tuple[tuple[str, str], ...]  # near copies, by id
     engine: Choice
     seconds: float
     per_second: float | None
@@ -252,7 +252,7 @@ def choose_base(
     clock.lap("read")
     choice = yield from _ranked(asked, collection, wish)
     base = fitted(open_base(str(choice.value), inputs=wish), collection, wish)
-    clock.lap("look")
+    clock.lap("features")
     return replace(asked, base=choice.value, base_choice=choice), base
 
 
@@ -273,7 +273,7 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
             rule=DEFAULTS[kind],
         )
     )
-    yield events.note("look", "Chosen", f"{ranking.take}, {ranking.because}")
+    yield events.note("features", "Chosen", f"{ranking.take}, {ranking.because}")
     return choice
 
 
@@ -378,7 +378,7 @@ def rank(
     if not looked:
         raise ModelError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
-    labelled = dataset.arrange(with_twins(settle(seen, lost), looked[0].twins).record)
+    labelled = dataset.arrange(with_near_duplicates(settle(seen, lost), looked[0].near_duplicates).record)
     judged: list[ScoredModel] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
@@ -419,7 +419,7 @@ def _look(
         features=look.features,
         unreadable=look.unreadable,
         engine=look.engine,
-        twins=before[0].twins if before else near_copies(settle(collection, look.unreadable), look),
+        near_duplicates=before[0].near_duplicates if before else near_copies(settle(collection, look.unreadable), look),
         seconds=time.perf_counter() - began,
         per_second=per_second,
         inherited=inherited,

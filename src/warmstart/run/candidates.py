@@ -32,7 +32,7 @@ from warmstart.training.output import by_layer
 from warmstart.training.score import Measured, estimate, score_test
 from warmstart.training.ship import HEAD, TUNED, Decision
 
-BLEND = "blend"
+ENSEMBLE = "ensemble"
 LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choice
 
 
@@ -115,7 +115,7 @@ def weigh(
         found, gain=fine_tuning_gain(probe, decision.tuned, training_data.labelled, fold)
     )
     if plan.strategy.source != "user":
-        yield note("tune", "Compared", found.why)
+        yield note("fine_tune", "Compared", found.why)
     return found
 
 
@@ -135,7 +135,7 @@ def _tuned(training_data: TrainingDataset, fine_tuned: FineTuned, decision: Deci
     fitted = fine_tuned.head
     made = replace(
         fitted,
-        weight=(fitted.calibration.temperature * fitted.weight).astype(np.float32),
+        weight=(fitted.calibration.scale * fitted.weight).astype(np.float32),
         bias=_bias(fitted).astype(np.float32),
         probabilities=decision.probabilities,
     )
@@ -185,8 +185,8 @@ def _blended(
     cut, share = frozen_prefix(fine_tuned.plan), option.share
     network = put_beside(fine_tuned.network, training_data.look.network.trunk, cut)
     record = training_data.look.network.record
-    tuned = share * fine_tuned.head.calibration.temperature
-    own = (1 - share) * head.calibration.temperature
+    tuned = share * fine_tuned.head.calibration.scale
+    own = (1 - share) * head.calibration.scale
     columns = {layer: tuned * weight for layer, weight in by_layer(fine_tuned.head, record).items()}
     for layer, weight in by_layer(head, record).items():
         place = layer if layer.block <= cut else replace(layer, of="base")
@@ -214,13 +214,13 @@ def _blended(
         network=network,
         head=made,
         reader=CandidatePair(fine_tuned.reader, training_data.look.reader),
-        shipped=BLEND,
+        shipped=ENSEMBLE,
         why=why,
     )
 
 
 def _bias(head: HeadFit) -> Array:
-    return head.calibration.temperature * head.bias.astype(np.float64) + head.calibration.bias
+    return head.calibration.scale * head.bias.astype(np.float64) + head.calibration.bias
 
 
 def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: Rows) -> Evidence:
@@ -238,7 +238,7 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
     loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
     error = float(np.sqrt(inflation)) * standard_error(loss, groups)
     return Evidence(
-        name="tail_gain",
+        name="fine_tuning_gain",
         value=gap.value,
         low=gap.low,
         high=gap.high,

@@ -57,7 +57,7 @@ def take(part, pool):
 
 features = torch.cat([take(tap["block"], tap["pool"]) for tap in config["feature_layers"]])
 scores = tensors["head.weight"] @ features + tensors["head.bias"]
-logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
+logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits.softmax(0).tolist())))
 """)
 
@@ -272,7 +272,7 @@ with torch.no_grad():
     for network in networks.values(): network(x.permute(0, 3, 1, 2))
 features = torch.cat([pool(taken[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
 scores = features @ tensors["head.weight"].T + tensors["head.bias"]
-logits = tensors["head.temperature"] * scores + tensors["head.class_bias"]
+logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits$link[0].tolist())))
 """)
 

@@ -48,7 +48,7 @@ def _work(
     clock: Clock,
 ) -> Steps[Checked]:
     look = yield from extract_features(collection, base)
-    clock.lap("look")
+    clock.lap("features")
     with threadpool_limits(limits=1, user_api="blas"):
         fix_into = folder.path if asked.fix and folder else None
         collection = cleaning.settled(collection, look, fix_into)
@@ -58,7 +58,7 @@ def _work(
         )
         collection = training_data.collection
         inspection = yield from evidence_check.check(training_data)
-    clock.lap("check")
+    clock.lap("checks")
     found = (*collection.record.problems, *inspection.findings)
     issues = inspection.label_issues
     if folder is not None:

@@ -18,9 +18,9 @@ from warmstart.data.near_duplicates import (
     NearDuplicate,
     agreeing,
     comparable,
-    find_twins,
+    find_near_duplicates,
     what_to_leave_out,
-    with_twins,
+    with_near_duplicates,
 )
 from warmstart.errors import DataError, RunFolderError
 from warmstart.features.batches import text_copies
@@ -108,7 +108,7 @@ def find_copies(
     if copies:
         n = len(copies)
         sentence = f"{nouns.count(n, 'training')} {is_are(n)} an exact copy of another one."
-        findings.append(Finding(kind="duplicate", sentence=sentence, items=tuple(copies)))
+        findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(copies)))
     if conflicts:
         n = len(conflicts)
         sentence = f"{nouns.count(n, 'training')} are identical and carry {alike.apart}."
@@ -132,10 +132,10 @@ def find_leaks(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Find
         if copies:
             n = len(copies)
             sentence = f"{nouns.count(n, word)} {is_are(n)} in the training data as well."
-            findings.append(Finding(kind="leak", sentence=sentence, items=copies))
+            findings.append(Finding(kind="leakage", sentence=sentence, items=copies))
         if shared:
             sentence = f"{nouns.count(len(shared), word)} share a group with training data."
-            findings.append(Finding(kind="leak", sentence=sentence, items=shared))
+            findings.append(Finding(kind="leakage", sentence=sentence, items=shared))
     return tuple(findings)
 
 
@@ -153,7 +153,7 @@ def find_tiny(
         return ()
     fewer = f"with fewer than {TINY} training {nouns.many}"
     sentence = f"{count(len(tiny), 'class')} {fewer}: {some(tiny)}."
-    return (Finding(kind="tiny-class", sentence=sentence, items=tiny),)
+    return (Finding(kind="small-class", sentence=sentence, items=tiny),)
 
 
 def _was(n: int) -> str:
@@ -225,7 +225,7 @@ def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
         )
 
 
-COPIES = ("duplicate", "conflict", "leak", "tiny-class")  # found anew on what is left
+COPIES = ("near-duplicate", "conflict", "leakage", "small-class")  # found anew on what is left
 
 
 def settled(
@@ -237,7 +237,7 @@ def settled(
     Raises: DataError where too little of a class is left.
     """
     plain = settle(collection, look.unreadable)
-    noted = with_twins(plain, near_copies(plain, look))
+    noted = with_near_duplicates(plain, near_copies(plain, look))
     if fix_into is None:
         return noted
     reasons = what_to_leave_out(noted.record)
@@ -260,7 +260,7 @@ def near_copies(collection: Collection, look: ExtractedFeatures) -> tuple[tuple[
     features = comparable(look.reader(shown), look.feature_layers[-1], len(shown))
     is_heard = collection.record.kind == "audio"
     alike = ALIKE_SOUNDS if is_heard else ALIKE
-    found = find_twins(StoredThumbnails(look, shown), features, alike)
+    found = find_near_duplicates(StoredThumbnails(look, shown), features, alike)
     if is_heard:
         found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
     places = {row for twin in found for row in (twin.first, twin.second)}
@@ -300,7 +300,7 @@ def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         f"--fix left {nouns.count(len(reasons))} out: copies of test {nouns.many}, exact copies "
         f"and {nouns.many} in conflict; the reasons stand in clean.csv."
     )
-    note = Finding(kind="duplicate", sentence=sentence)
-    twins = [pair for pair in clean.record.twins if not reasons.keys() & set(pair)]
-    bare = replace(clean, record=replace(clean.record, problems=(*kept, note), twins=()))
-    return with_twins(settle(bare, {}), twins)
+    note = Finding(kind="near-duplicate", sentence=sentence)
+    near_duplicates = [pair for pair in clean.record.near_duplicates if not reasons.keys() & set(pair)]
+    bare = replace(clean, record=replace(clean.record, problems=(*kept, note), near_duplicates=()))
+    return with_near_duplicates(settle(bare, {}), near_duplicates)

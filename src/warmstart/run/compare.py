@@ -71,7 +71,7 @@ def credit_of(data: DataRecord) -> Credit:
     return _CREDITS[data.task](data)
 
 
-STAGES_TO_HEAD = ("read", "look", "check", "plan", "head")
+STAGES_TO_HEAD = ("read", "features", "checks", "plan", "head")
 HOW = "warmstart compare DATA --strategies head,full"
 
 
@@ -290,7 +290,7 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
         high=value[2],
         learnt=len(run.held.learnt),
         seconds=seconds.get("total", 0.0),
-        seconds_look=seconds.get("look", 0.0),
+        seconds_features=seconds.get("features", 0.0),
         kept=_found_kept(run.events),
         updates=course.updates,
         near_end_updates=updates,
@@ -301,5 +301,5 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
 
 def _found_kept(events: Sequence[Event]) -> bool:
     """Whether the look at the images had been made before, and was in the store."""
-    begun = [e.values["missing"] for e in events if e.stage == "look" and "missing" in e.values]
+    begun = [e.values["missing"] for e in events if e.stage == "features" and "missing" in e.values]
     return bool(begun) and begun[0] == 0

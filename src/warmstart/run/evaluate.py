@@ -48,7 +48,7 @@ def evaluate(
         task=predictor.task,
     )
     examples = collection.record.examples
-    yield Event(stage="look", kind="begin", of=len(examples))
+    yield Event(stage="features", kind="begin", of=len(examples))
     kept: list[Example] = []
     found: list[np.ndarray] = []
     strange = 0
@@ -60,13 +60,13 @@ def evaluate(
             strange += int(predictor.unlike(joined).sum())
             kept += batch
         yield Event(
-            stage="look", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
+            stage="features", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
         )
     nouns = nouns_of(predictor.heard)
     if not kept:
         raise DataError(f"{collection.record.name}: none of its {nouns.many} can be read.")
     for title, text in _remarks(run, kept, len(examples), strange, nouns):
-        yield Event(stage="look", kind="note", values={"title": title, "text": text})
+        yield Event(stage="features", kind="note", values={"title": title, "text": text})
     labels = [example.label for example in kept]
     measured = predictor.replies.measured(np.concatenate(found), labels, group_numbers(kept))
     return measured

@@ -51,7 +51,7 @@ def _work(
     look = yield from journal.look(asked, collection, base)
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
         origin = origin_of(base, look.network)
-        clock.lap("look")
+        clock.lap("features")
         collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
         inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
         asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
@@ -63,7 +63,7 @@ def _work(
         inspection = yield from journal.inspect(training_data)
         verdict = check.judge(inspection, words=labelled.target.words, basis=training_data.basis)
         yield notes.evidence(verdict)
-        clock.lap("check")
+        clock.lap("checks")
         depth = verdict, check.tries_tail(training_data, verdict)
         facts = run_plan.network_facts(asked, base, look.network, *depth)
         names = inherited.names(tuple(training_data.profiles))
@@ -76,13 +76,13 @@ def _work(
         fine_tuned = yield from tune_and_weigh(
             training_data, plan, head, origin.digests, kept, allowed
         )
-        clock.lap("tune")
+        clock.lap("fine_tune")
         measured = measure(fine_tuned, labelled, head, check.ships(inspection, fine_tuned))
         clock.lap("evaluate")
         inspection, verdict = yield from concluded(
             asked, training_data, inspection, fine_tuned, measured
         )
-        clock.lap("tune")
+        clock.lap("fine_tune")
         shipped = check.choose_shipped(verdict, fine_tuned)
         results = Results(
             origin=origin,

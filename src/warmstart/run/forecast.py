@@ -324,7 +324,7 @@ def hurried(asked: Request, look: ExtractedFeatures, n: int) -> Steps[Request]:
     """
     found = quicker(asked, look.network.record, n)
     if found is not asked:
-        yield note("check", "Hurry", "few minutes: --budget fast, without what the start knows")
+        yield note("checks", "Hurry", "few minutes: --budget fast, without what the start knows")
     return found
 
 

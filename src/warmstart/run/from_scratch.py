@@ -191,7 +191,7 @@ def concluded(
 
 def _is_wanted(asked: Request, inspection: Inspection) -> bool:
     """Not where the user counts the minutes: nothing that ships depends on it."""
-    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "signal")
+    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "permutation_test")
     return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
 
 
@@ -274,13 +274,13 @@ def measure(
         return not_measured(n, "too few independent examples")
     if why := _too_long(asked, network, fine_tuning.samples_from_scratch(_sizes(n)[0])):
         return not_measured(n, why)
-    yield note("tune", "Scratch", "the same design is trained from nothing, to compare")
+    yield note("fine_tune", "Scratch", "the same design is trained from nothing, to compare")
     told: dict[str, float | int | str] = {
         "trainings": FOLDS * len(SHARES),
         "unit": labelled.nouns.many,
         BESIDE: "scratch",
     }
-    yield Event(stage="tune", kind="begin", values=told)
+    yield Event(stage="fine_tune", kind="begin", values=told)
     folds = held_out(training_data, FOLDS)
     nothing = _nothing(asked, training_data, small, network)
     warm, groups = _warm(fine_tuned, labelled), labelled.groups()
@@ -297,7 +297,7 @@ def measure(
             rng = np.random.default_rng([training_data.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
             found = scratch(sizes, hits, warm[rows], groups[rows], side, rng, labelled.nouns)
-    yield Event(stage="tune", kind="end")
+    yield Event(stage="fine_tune", kind="end")
     return found
 
 

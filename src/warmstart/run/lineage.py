@@ -288,15 +288,15 @@ def inherit(
     why = _why_not(base, data, seen)
     if prior is not None and why is not None:
         prior = None
-        yield events.note("look", "Output", f"the old output is not used: {why}")
+        yield events.note("features", "Output", f"the old output is not used: {why}")
     if prior is not None:
         text = f"{sum(prior.known):,} of {len(data.classes):,} classes have the name of a class in"
-        yield events.note("look", "Output", f"{text} {record.name} and begin from its output")
+        yield events.note("features", "Output", f"{text} {record.name} and begin from its output")
     if record.recipe is None and prior is None:
         return NOTHING
     leak = _leak(record, data, seen) if seen else None
     if leak is not None:
-        yield events.note("look", "Leak", leak.sentence)
+        yield events.note("features", "Leak", leak.sentence)
     return Inherited(prior, leak)
 
 
@@ -352,7 +352,7 @@ def _leak(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> 
     shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in blocks if n)
     how = "" if all(seen.values()) else _nearly(nouns)
     return Finding(
-        kind="leak",
+        kind="leakage",
         sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {base.name} "
         f"learnt from{how}: the figures flatter this run",
         items=tuple(example.id for example in found),

@@ -181,7 +181,7 @@ def write_model(
     `before`: what the start had learnt from, as `Origin.learnt`.
     """
     own = described.own_layers
-    neighbours, unknown_from, nearest = fit_neighbours(read, own, labelled.group_rows, seed=0)
+    neighbours, ood_from, nearest = fit_neighbours(read, own, labelled.group_rows, seed=0)
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16, copy=False),
         "target": neighbours.sketch.target.astype(np.int32),
@@ -195,7 +195,7 @@ def write_model(
         Bundle(
             unique_state(model),
             described,
-            calibration_record(head, labelled, unknown_from, nearest),
+            calibration_record(head, labelled, ood_from, nearest),
             arrays,
             [example.id for example in labelled.learn],
         ),
@@ -221,7 +221,7 @@ def count_data(
     kind: Kind,
 ) -> DataCounts:
     """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
-    sizes = dict.fromkeys(("unreadable", "duplicate", "leak"), 0)
+    sizes = dict.fromkeys(("unreadable", "near-duplicate", "leakage"), 0)
     for finding in findings:
         if finding.kind in sizes:
             sizes[finding.kind] += len(finding.items)
@@ -230,8 +230,8 @@ def count_data(
         test=len(labelled.test),
         classes=labelled.n_classes,
         unreadable=sizes["unreadable"],
-        duplicates=sizes["duplicate"],
-        leaks=sizes["leak"],
+        near_duplicates=sizes["near-duplicate"],
+        leaks=sizes["leakage"],
         label_issues=inspection.label_issues.count,
         off_topic=None if inspection.off_topic is None else inspection.off_topic.count,
         kind=None if kind == "image" else kind,

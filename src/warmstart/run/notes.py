@@ -39,7 +39,7 @@ def base(record: BaseModelRecord, surgery: str = "") -> Event:
 def evidence(verdict: Verdict) -> Event:
     """What the start knows where that was measured, else the signal test, in words."""
     found = {evidence.name: evidence for evidence in verdict.evidence}
-    return note("check", "Check", found.get("knowledge", found["signal"]).meaning)
+    return note("checks", "Check", found.get("transfer_gain", found["permutation_test"]).meaning)
 
 
 def plan(plan: Plan, record: DataRecord) -> Event:

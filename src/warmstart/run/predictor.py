@@ -69,7 +69,7 @@ class AnswerPlace:
     """Which input is answered, and how it lies among what was learnt from."""
 
     path: str
-    unknown: bool
+    ood: bool
     nearest: tuple[str, ...]
 
 
@@ -98,8 +98,8 @@ class Replies(Protocol):
 
 
 def _none(path: str, error: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("label", "probability", "sure"))
-    return {"path": path, "unknown": False, "scores": {}, "error": error, **nothing}
+    nothing = dict.fromkeys(("label", "probability", "confident"))
+    return {"path": path, "ood": False, "scores": {}, "error": error, **nothing}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,13 +117,13 @@ class ClassReplies:
         """The likeliest class."""
         calibration, names = self.bundle.calibration, self.bundle.record.classes
         best = int(said.argmax())
-        sure = None if calibration.sure_from is None else bool(said[best] >= calibration.sure_from)
+        sure = None if calibration.confident_from is None else bool(said[best] >= calibration.confident_from)
         return Answer(
             path=place.path,
             label=names[best],
             probability=float(said[best]),
-            sure=False if place.unknown else sure,
-            unknown=place.unknown,
+            confident=False if place.ood else sure,
+            ood=place.ood,
             scores={names[i]: float(said[i]) for i in np.argsort(-said, kind="stable")},
             nearest=place.nearest,
         )
@@ -156,15 +156,15 @@ class LabelReplies:
     def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """The labels from their thresholds on."""
         names, thresholds = self.bundle.record.classes, np.array(self.calibration.thresholds)
-        certain, least = float(confidence(said[None], thresholds)[0]), self.calibration.sure_from
+        certain, least = float(confidence(said[None], thresholds)[0]), self.calibration.confident_from
         sure = None if least is None else certain >= least
         order = np.argsort(-said, kind="stable")
         return LabelAnswer(
             path=place.path,
             label=names[order[0]],
             probability=float(said[order[0]]),
-            sure=False if place.unknown else sure,
-            unknown=place.unknown,
+            confident=False if place.ood else sure,
+            ood=place.ood,
             scores={names[i]: float(said[i]) for i in order},
             nearest=place.nearest,
             labels=tuple(names[i] for i in order if said[i] >= thresholds[i]),
@@ -177,7 +177,7 @@ class LabelReplies:
     def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
         """Mean average precision and the like."""
         own, names = self.calibration, self.bundle.record.classes
-        certainty = LabelCertainty(np.array(own.thresholds), own.sure_from, own.promised_error)
+        certainty = LabelCertainty(np.array(own.thresholds), own.confident_from, own.promised_error)
         truth = MULTILABEL.read(labels, names)
         return measure_of(MULTILABEL).scores(said, truth, groups, certainty, names)
 
@@ -196,7 +196,7 @@ class NumberReplies:
     @property
     def target(self) -> Regression:
         """The scale that was learnt: the finished calibration leads from it to the user's unit."""
-        return Regression(self.calibration.class_bias[0], self.calibration.temperature)
+        return Regression(self.calibration.class_bias[0], 1 / self.calibration.temperature)
 
     def answers(self, outputs: Tensor) -> Answers:
         """Values, as they are."""
@@ -210,8 +210,8 @@ class NumberReplies:
             path=place.path,
             label=f"{value:.6g}",
             probability=None,
-            sure=False if place.unknown else None,
-            unknown=place.unknown,
+            confident=False if place.ood else None,
+            ood=place.ood,
             scores={},
             nearest=place.nearest,
             value=value,
@@ -402,7 +402,7 @@ class Predictor:
         """The same, and the rows of the nearest among what was learnt from (B, k)."""
         calibration = self.bundle.calibration
         distances, rows = self.neighbours.nearest(joined, calibration.nearest)
-        return distances > calibration.unknown_from, rows
+        return distances > calibration.ood_from, rows
 
     def logits(self, pixels: Pixels) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same to calibrated logits (B, K) in double precision, and each tap (B, d)."""

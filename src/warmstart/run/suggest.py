@@ -114,7 +114,7 @@ def suggest(
 def _look(paths: Sequence[str], sieve: _Sieve, predictor: Predictor) -> Steps[_Batch]:
     """Pass the images that the sieve lets through. Raises: DataError if there is none."""
     batches = []
-    yield Event(stage="look", kind="begin", of=len(paths))
+    yield Event(stage="features", kind="begin", of=len(paths))
     for start in range(0, len(paths), BATCH):
         names = paths[start : start + BATCH]
         images = [sieve.take(name, predictor.bundle.record.preprocessing) for name in names]
@@ -122,7 +122,7 @@ def _look(paths: Sequence[str], sieve: _Sieve, predictor: Predictor) -> Steps[_B
         if kept:
             batches.append(_pass(kept, predictor))
         step = start + len(names)
-        yield Event(stage="look", kind="step", step=step, of=len(paths))
+        yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
         raise _nothing_new(len(paths), sieve, nouns_of(predictor.heard))
     return _Batch(
@@ -141,7 +141,7 @@ def _pass(images: Mapping[str, NDArray[np.uint8]], predictor: Predictor) -> _Bat
         tuple(images),
         probabilities.astype(np.float32),
         neighbours.place(joined),
-        distances > calibration.unknown_from,
+        distances > calibration.ood_from,
     )
 
 
@@ -184,7 +184,7 @@ def read_evidence(run: Path) -> Evidence | None:
     if not (run / "inspection.json").is_file():
         return None
     found = read_json(run / "inspection.json", Inspection).evidence
-    return next((evidence for evidence in found if evidence.name == "appetite"), None)
+    return next((evidence for evidence in found if evidence.name == "learning_curve"), None)
 
 
 def expected_gain(appetite: Evidence | None, n: int, more: int) -> ExpectedGain | None:

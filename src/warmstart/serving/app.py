@@ -148,8 +148,8 @@ class Answering:
             "name": picture.name,
             "label": answer.label,
             "probability": answer.probability,
-            "sure": answer.sure,
-            "unknown": answer.unknown,
+            "confident": answer.confident,
+            "ood": answer.ood,
             "words": words(answer, self._nouns),
             "scores": answer.scores,
             "nearest": self._near(answer.nearest),
@@ -169,8 +169,8 @@ class Answering:
             "name": one.name,
             "label": None,
             "probability": None,
-            "sure": None,
-            "unknown": False,
+            "confident": None,
+            "ood": False,
             "words": f"not {self._nouns.an}",
             "scores": {},
             "nearest": [],
@@ -236,8 +236,8 @@ class LabelledAnswer(BaseModel):
     name: str
     label: str | None
     probability: float | None = Field(description="calibrated: of all 0.8, eight in ten are right")
-    sure: bool | None = Field(description="null where nothing could be promised")
-    unknown: bool = Field(description="unlike all that the model was shown")
+    confident: bool | None = Field(description="null where nothing could be promised")
+    ood: bool = Field(description="unlike all that the model was shown")
     words: str
     scores: dict[str, float]
     nearest: list[Near]

@@ -101,9 +101,9 @@ def outcome_of(answer: Answer) -> str:
     >>> outcome_of(Answer(path="", label="a", probability=1.0, sure=None, unknown=False, scores={}))
     'unpromised'
     """
-    if answer.unknown:
+    if answer.ood:
         return "unknown"
-    return {True: "sure", False: "unsure", None: "unpromised"}[answer.sure]
+    return {True: "confident", False: "uncertain", None: "unpromised"}[answer.confident]
 
 
 MEDIA_TYPE = "application/problem+json"

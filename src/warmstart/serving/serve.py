@@ -338,7 +338,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "verdict": summary.verdict.kind if summary else None,
         "kind": predictor.heard,
         "promise": promise_words(estimate, nouns_of(predictor.heard)),
-        "sure_from": calibration.sure_from,
+        "confident_from": calibration.confident_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),
     }

@@ -10,7 +10,7 @@ from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Estimate
 
 UNKNOWN = "unlike anything I was shown"
-ALMOST = 0.98  # a calibrated probability from which "sure" needs no "fairly"
+ALMOST = 0.98  # a calibrated probability from which "confident" needs no "fairly"
 RIVAL = 0.5  # of the best: a class as probable as that is named beside it
 NAMED = 3  # classes, at most
 LITTLE = 0.05  # of probability: a part whose loss costs less decides nothing
@@ -45,7 +45,7 @@ def _label_words(answer: LabelAnswer) -> str:
     'a, b; sure'
     """
     named = ", ".join(answer.labels) or "none of the labels"
-    return f"{named}; sure" if answer.sure else named
+    return f"{named}; sure" if answer.confident else named
 
 
 def words(answer: Answer, nouns: Nouns = IMAGES) -> str:
@@ -54,23 +54,23 @@ def words(answer: Answer, nouns: Nouns = IMAGES) -> str:
     >>> seen = dict(path="", unknown=False, label="shirt", probability=0.9, scores={"shirt": 0.9})
     >>> words(Answer(sure=True, **seen)), words(Answer(sure=None, **seen))
     ('shirt, fairly sure', 'probably shirt')
-    >>> words(Answer(sure=False, **(seen | {"scores": {"shirt": 0.4, "dress": 0.3, "hat": 0.1}})))
+    >>> words(Answer(confident=False, **(seen | {"scores": {"shirt": 0.4, "dress": 0.3, "hat": 0.1}})))
     'not sure: shirt or dress'
-    >>> words(Answer(sure=False, **(seen | {"unknown": True})))
+    >>> words(Answer(confident=False, **(seen | {"unknown": True})))
     'unlike anything I was shown'
     """
     if isinstance(answer, NumberAnswer) and answer.label is not None:
-        return UNKNOWN if answer.unknown else _number_words(answer)
+        return UNKNOWN if answer.ood else _number_words(answer)
     if answer.label is None or answer.probability is None:
         return f"not {nouns.an}"
-    if answer.unknown:
+    if answer.ood:
         return UNKNOWN
     if isinstance(answer, LabelAnswer):
         return _label_words(answer)
-    if answer.sure:
+    if answer.confident:
         return f"{answer.label}, {'sure' if answer.probability >= ALMOST else 'fairly sure'}"
     rivals = close_classes(answer)
-    if answer.sure is False or len(rivals) > 1:
+    if answer.confident is False or len(rivals) > 1:
         return f"not sure: {either(rivals)}"
     return f"probably {answer.label}"
 

@@ -178,7 +178,7 @@ class StoredAnswers:
         joined = np.concatenate([read(layer) for layer in bundle.record.feature_layers], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
-        logits = head["temperature"] * scores + head["class_bias"]
+        logits = scores / head["temperature"] + head["class_bias"]
         ordered: Array = logits[:, _order(self.learnt.names, bundle.record.classes)]
         return ordered
 

@@ -1,4 +1,4 @@
-"""Scores to probabilities: softmax(temperature * scores + bias).
+"""Scores to probabilities: softmax(scores / temperature + bias).
 
 The temperature (and the bias, where there are examples enough) minimises the log-loss
 of scores that were computed without the example itself. Convex, solved by Newton steps
@@ -104,22 +104,33 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """softmax(temperature * scores + bias). Shapes: bias (K,).
+    """softmax(scale * scores + bias). Shapes: bias (K,).
+
+    `scale` is one over the temperature (Guo et al. 2017, "On Calibration", §4.2).
 
     `slopes` (K,), where labels are calibrated each by itself, are factors of their scores.
     """
 
-    temperature: float
+    scale: float
     bias: Array
     slopes: Array | None = None
 
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by.
+
+        >>> Calibration(4.0, np.zeros(1)).temperature
+        0.25
+        """
+        return 1.0 / max(self.scale, 1e-9)
+
     def scaled(self, scores: Array) -> Array:
-        """temperature * slopes * scores + bias. Shapes: (n, K) to (n, K).
+        """scale * slopes * scores + bias. Shapes: (n, K) to (n, K).
 
         >>> Calibration(2.0, np.ones(1), np.array([3.0])).scaled(np.ones((1, 1))).tolist()
         [[7.0]]
         """
-        found: Array = self.temperature * (1.0 if self.slopes is None else self.slopes) * scores
+        found: Array = self.scale * (1.0 if self.slopes is None else self.slopes) * scores
         return found + self.bias
 
 
@@ -131,7 +142,7 @@ def log_probabilities(scores: Array, calibration: Calibration) -> Array:
     [[0.5, 0.5]]
     """
     # In place: of many rows and classes each array made in passing is as large as the scores.
-    logits: Array = np.multiply(calibration.temperature, scores, dtype=np.float64)
+    logits: Array = np.multiply(calibration.scale, scores, dtype=np.float64)
     logits += calibration.bias
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -223,7 +234,7 @@ def fit_temperature_and_bias(
     if np.bincount(labels, weights, minlength=k).min() < LEAST_FOR_BIAS:
         return first
     targets = _targets(labels, k, weights)
-    values = np.concatenate([[first.temperature], np.zeros(k)])
+    values = np.concatenate([[first.scale], np.zeros(k)])
     loss = _smooth_loss(scores, targets, first, weights)
     for _ in range(30):
         step = _newton_step(scores, targets, values, weights)

@@ -61,14 +61,14 @@ def promise(error: float) -> float:
     return max(LEAST_PROMISE, error / 2)
 
 
-def sure_threshold(confidence: Values, correct: Values, n_effective: float) -> float | None:
+def confident_threshold(confidence: Values, correct: Values, n_effective: float) -> float | None:
     """Lowest confidence whose "sure" examples keep the promise with 95 % certainty.
 
     Shapes: confidence (n,) of the predicted class, correct (n,) of 0 and 1, both out of
     fold. `n_effective` <= n shrinks the counts of dependent examples. None where no
     threshold passes: too few examples to promise anything.
 
-    >>> sure_threshold(np.full(8, 0.9), np.ones(8), 8) is None
+    >>> confident_threshold(np.full(8, 0.9), np.ones(8), 8) is None
     True
     """
     n = len(correct)

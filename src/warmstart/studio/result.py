@@ -157,7 +157,7 @@ def _compared(
         return None
     known = {example.id: example for example in facts.data.examples}
     a, b = (np.array([float(credit(pair[k]) or 0.0) for pair in both]) for k in (1, 0))
-    groups = group_numbers([known[new["id"]] for _, new in both], facts.data.twins)
+    groups = group_numbers([known[new["id"]] for _, new in both], facts.data.near_duplicates)
     gap = difference(a, b, groups, np.random.default_rng(number))
     if gap.low <= 0 <= gap.high:
         ends = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f} points".replace("-", "−")
@@ -260,7 +260,7 @@ def compared(project: Project, number: int, facts: ReportFacts) -> Told | None:
     if len(both) < 2:
         return None
     known = {example.id: example for example in facts.data.examples}
-    groups = group_numbers([known[new.id] for _, new in both], facts.data.twins)
+    groups = group_numbers([known[new.id] for _, new in both], facts.data.near_duplicates)
     name = project.history.name_of
     hits = [
         (name(old.label, earlier) == name(new.target, number), new.is_right) for old, new in both

@@ -145,8 +145,8 @@ class Hands:
             "label": called.label,
             "words": words(called),
             "probability": called.probability,
-            "sure": called.sure,
-            "unknown": called.unknown,
+            "confident": called.confident,
+            "ood": called.ood,
             "scores": called.scores,
             "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
         }

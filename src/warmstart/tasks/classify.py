@@ -90,7 +90,7 @@ class Classification:
 
     def warmth(self, scores: Array, truth: Truth) -> float:
         """The temperature."""
-        return fit_temperature(scores, truth).temperature
+        return fit_temperature(scores, truth).scale
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """1 where the row is named right, else 0.

@@ -85,7 +85,7 @@ class Multilabel:
 
     def warmth(self, scores: Array, truth: Truth) -> float:
         """One slope for all labels."""
-        return self.recalibrate(scores, truth).temperature
+        return self.recalibrate(scores, truth).scale
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """What each row adds to the mean average precision: the precision at its labels."""

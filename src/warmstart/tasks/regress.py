@@ -83,7 +83,7 @@ class Regression:
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Standardised numbers (n, 1)."""
-        found: Array = calibration.temperature * scores + calibration.bias
+        found: Array = calibration.scale * scores + calibration.bias
         return found
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
@@ -102,7 +102,7 @@ class Regression:
         [10.0]
         """
         bias = self.natural(calibration.bias)
-        return Calibration(self.spread * calibration.temperature, bias)
+        return Calibration(self.spread * calibration.scale, bias)
 
     def scores_of(self, answers: Array) -> Array:
         """The same."""

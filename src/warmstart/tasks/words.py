@@ -79,13 +79,13 @@ TASK_WORDS: dict[Task, TaskWords] = {
 
 # What was measured, by the name of the evidence; {many} is what examples are called.
 EVIDENCE_NAMES = {
-    "signal": "permutation test: can it be learnt at all",
-    "knowledge": "transfer gain",
+    "permutation_test": "permutation test: can it be learnt at all",
+    "transfer_gain": "transfer gain",
     "depth": "all layers instead of the last",
-    "appetite": "learning curve: twice as many {many}",
-    "tail_gain": "fine-tuning gain",
-    "distance": "domain gap",
-    "ceiling": "label-noise ceiling",
+    "learning_curve": "learning curve: twice as many {many}",
+    "fine_tuning_gain": "fine-tuning gain",
+    "domain_gap": "domain gap",
+    "label_noise_ceiling": "label-noise ceiling",
     "preprocessing": "another preprocessing",
     "scratch": "from scratch, with twice the {many}",
 }

@@ -99,7 +99,7 @@ def moving(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
     Together they are at most `width` columns. What is least important gives way to the bar,
     and the bar to what is important.
 
-    >>> moving(Stage("look", "Look", began=0.0, latest=9.0, step=64, of=300), 9.0, 40)
+    >>> moving(Stage("features", "Look", began=0.0, latest=9.0, step=64, of=300), 9.0, 40)
     ('Look     64/300 ', 17, '  9.0 s')
     """
     left = f"{lead(stage.title)}{stage.place} " if stage.place else lead(stage.title)

@@ -83,7 +83,7 @@ def title_of(event: Event, at_work: Stage | None) -> str:
 
     A stage may do something first that has a title of its own.
 
-    >>> title_of(Event(stage="look", kind="begin", values={"title": "Views"}), None)
+    >>> title_of(Event(stage="features", kind="begin", values={"title": "Views"}), None)
     'Views'
     """
     usual = TITLES.get(event.stage, event.stage.capitalize())
@@ -343,7 +343,7 @@ class Stages:
                 began=event.t,
                 latest=event.t,
                 unit=self._unit,
-                folds=self._folds if event.stage == "tune" else None,
+                folds=self._folds if event.stage == "fine_tune" else None,
             )
         self.stage.see(event)
         text = event.values.get("text")

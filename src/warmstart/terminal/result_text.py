@@ -47,7 +47,7 @@ def any_better(summary: Summary) -> bool:
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
     """Why training was stopped, and what might help."""
-    evidence = next((e for e in verdict.evidence if e.name == "signal"), None)
+    evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
     pictures = nouns_of(data.kind).pictures
     found = _signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     if task != "classify":

@@ -65,14 +65,14 @@ def probability(p: float) -> str:
 
 
 def _caveat(answer: Answer, nouns: Nouns) -> str:
-    if answer.unknown:
+    if answer.ood:
         return f"unlike the training {nouns.many}"
-    return "not sure" if answer.sure is False else ""
+    return "not sure" if answer.confident is False else ""
 
 
 def is_promised(answer: Answer) -> bool:
     """Whether it is promised how far an answer can be trusted: by "sure", or by an interval."""
-    return answer.sure is not None or (isinstance(answer, NumberAnswer) and answer.low is not None)
+    return answer.confident is not None or (isinstance(answer, NumberAnswer) and answer.low is not None)
 
 
 def scores_text(scores: TestScores, kind: str = "image") -> str:

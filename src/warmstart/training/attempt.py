@@ -102,7 +102,7 @@ class TrainingAttempt:
             if not has_joined:
                 self.looks.forget(steps.start, lesson.schedule.n_steps)
             if self._is_over(steps.stop):
-                yield note("tune", "Stopped", self._over())
+                yield note("fine_tune", "Stopped", self._over())
             if not has_joined or self._stopped:
                 break
         if lesson.is_last:
@@ -215,7 +215,7 @@ class TrainingAttempt:
         }
         done, total = lesson.earlier + step + 1, lesson.total
         try:
-            yield Event(stage="tune", kind="step", step=done, of=total, values={**told})
+            yield Event(stage="fine_tune", kind="step", step=done, of=total, values={**told})
         except GeneratorExit:
             if self.way.is_whole:  # else the others would have to tell of theirs
                 self._save(number, step + 1)

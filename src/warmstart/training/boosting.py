@@ -61,7 +61,7 @@ def boost(
         said[held] = trees.says(rows[held])
         fold[held] = number
         yield Event(
-            stage="tune", kind="step", step=number + 1, of=len(outer), values={"title": "Boosting"}
+            stage="fine_tune", kind="step", step=number + 1, of=len(outer), values={"title": "Boosting"}
         )
     return Boosted(said, fold, "gradient boosting")
 
@@ -157,7 +157,7 @@ def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple
         part = folds(labelled.labels[keep], own, INNER, rng)
         return [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]
 
-    yield Event(stage="tune", kind="begin", of=len(outer), values={"title": "Boosting"})
+    yield Event(stage="fine_tune", kind="begin", of=len(outer), values={"title": "Boosting"})
     found = yield from boost(
         rows, labelled.labels, labelled.n_classes, outer, inner, training_data.seed
     )
@@ -181,7 +181,7 @@ def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple
         is_better=gap.low > 0,
         sentence=_sentence(found.name, estimate.value, gap.value, gap.low, gap.high),
     )
-    yield note("tune", "Beside", told.sentence)
+    yield note("fine_tune", "Beside", told.sentence)
     return (told,)
 
 

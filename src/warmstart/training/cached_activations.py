@@ -222,7 +222,7 @@ def _bases(
 def _pass(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Steps[None]:
     todo = work.todo
     begin: dict[str, float | int | str] = {"title": "Views", "missing": len(todo)}
-    yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+    yield Event(stage="fine_tune", kind="begin", of=len(todo), values=begin)
     run = yield from _open(engine, prefix, work)
     began, done = time.perf_counter(), 0
     chunks = [todo[at : at + BATCH] for at in range(0, len(todo), BATCH)]
@@ -235,7 +235,7 @@ def _pass(work: _PassWork, engine: str, prefix: FrozenPrefix) -> Steps[None]:
         done += len(chunk)
         speed = done / max(time.perf_counter() - began, 1e-9)
         values: dict[str, float | int | str] = {"title": "Views", "per_second": round(speed, 1)}
-        yield Event(stage="tune", kind="step", step=done, of=len(todo), values=values)
+        yield Event(stage="fine_tune", kind="step", step=done, of=len(todo), values=values)
 
 
 def _open(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Steps[Engine]:
@@ -243,7 +243,7 @@ def _open(engine: str, prefix: FrozenPrefix, work: _PassWork) -> Steps[Engine]:
     try:
         return _make(engine, prefix, work)
     except EngineError as error:
-        yield events.note("tune", "Engine", f"{error}; torch is used instead")
+        yield events.note("fine_tune", "Engine", f"{error}; torch is used instead")
         return _make("torch", prefix, work)
 
 
@@ -263,10 +263,10 @@ def _carry(work: _PassWork, blocks: Sequence[OffloadedBlock], stream: str) -> St
         if not todo:
             continue
         begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
-        yield Event(stage="tune", kind="begin", of=len(todo), values=begin)
+        yield Event(stage="fine_tune", kind="begin", of=len(todo), values=begin)
         cache_file, alone = work.shelves[number], work.just(number)
         made = belt_of(store, cache_file.key, (e.sha256 for e in learn), blocks, stream)
-        block_queue = replace(made, keeps_last=True, stage="tune")
+        block_queue = replace(made, keeps_last=True, stage="fine_tune")
         with block_queue.held():
             block_queue.open([e.sha256 for e in todo])
             yield from block_queue.run(len(todo), partial(_fed, alone, number, todo))

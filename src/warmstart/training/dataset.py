@@ -61,7 +61,7 @@ class LabelledRows:
     group_rows: tuple[Rows, ...]
     holdout: int
     n_classes: int
-    twins: tuple[tuple[str, str], ...] = ()
+    near_duplicates: tuple[tuple[str, str], ...] = ()
     target: Target = CLASSIFICATION
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
@@ -116,7 +116,7 @@ def arrange(record: DataRecord) -> LabelledRows:
     train, holdout = parts["train"], parts["holdout"]
     learn = (*train, *holdout)
     group_of = np.concatenate(
-        [group_numbers(train, record.twins), group_numbers(holdout, record.twins) + len(train)]
+        [group_numbers(train, record.near_duplicates), group_numbers(holdout, record.near_duplicates) + len(train)]
     )
     group_rows = tuple(members(group_of))
     target = target_of(record.task, [example.label for example in learn])
@@ -130,7 +130,7 @@ def arrange(record: DataRecord) -> LabelledRows:
         group_rows=group_rows,
         holdout=len(holdout),
         n_classes=len(record.classes),
-        twins=record.twins,
+        near_duplicates=record.near_duplicates,
         target=target,
         names=record.classes,
         columns=record.column_choices,

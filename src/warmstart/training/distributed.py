@@ -112,7 +112,7 @@ def tell_way(way: Way) -> Steps[None]:
             f"{n} stages, {most}; idle {100 * told.idle:.0f} % of the time (stages that cost the "
             f"same: {100 * least:.0f} %)"
         )
-    said = note("tune", title, text)
+    said = note("fine_tune", title, text)
     yield replace(said, values={**said.values, **values})
 
 

@@ -169,7 +169,7 @@ def tune(
     steps = _steps(training_data, plan, folds_held)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
     values["unit"] = training_data.labelled.nouns.many
-    yield Event(stage="tune", kind="begin", values=values)
+    yield Event(stage="fine_tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(training_data.look.network.record))
     source = yield from open_source(training_data, plan)
     room = TrainingContext(
@@ -222,7 +222,7 @@ class _TrainingJob:
             found.joined.append(taught.n_stages)
             if number + 1 == EARLIEST < len(folds_held) and self.is_futile(room, found):
                 text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
-                yield note("tune", "Stopped", text)
+                yield note("fine_tune", "Stopped", text)
                 break
         return found
 
@@ -268,7 +268,7 @@ class _TrainingJob:
             target,
             is_apart="fresh" in actions,
             is_paired=schedule(plan).contrastive,
-            may_blend="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
+            may_ensemble="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
         )
 
@@ -290,7 +290,7 @@ class _TrainingJob:
         yield from _tell_joined(plan, joined)
         decision = self.decision(room, held, chosen)
         if decision.kind == HEAD:
-            yield Event(stage="tune", kind="end", values={"joined": joined})
+            yield Event(stage="fine_tune", kind="end", values={"joined": joined})
             return FineTuned(
                 network=training_data.look.network,
                 head=head,
@@ -328,7 +328,7 @@ class _TrainingJob:
         again = RefitHead(training_data, plan, room.source)
         output, reader = again.end(taught.trainable, head, chosen, warmths)
         tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.groups, room.target)
-        yield Event(stage="tune", kind="end", values={"joined": joined})
+        yield Event(stage="fine_tune", kind="end", values={"joined": joined})
         return FineTuned(
             network=taught.trainable.network,
             head=tuned,
@@ -429,7 +429,7 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
     if groups > 1:
         text = f"{joined} of {groups} groups of layers joined"
         text += "" if joined == groups else "; one more did not help on examples set apart"
-        yield note("tune", "Joined", text)
+        yield note("fine_tune", "Joined", text)
 
 
 def held_out(training_data: TrainingDataset, n_folds: int) -> list[Rows]:

@@ -31,7 +31,7 @@ FLOOR = 2.0  # times the entropy of the classes
 LEAST_BLIND = math.log(2) / 2  # nats; where one class is nearly all, a few mistakes are no trend
 STUCK = 0.98  # times the entropy
 KNOWN = 0.75  # times the entropy: a head that begins above this knows little that can be lost
-SURE = 2.0  # standard errors that the average lies above
+CONFIDENT = 2.0  # standard errors that the average lies above
 LATE = 0.75  # share of the updates before a training that began at blind answers can be stuck
 LEAST_CHANGE = 1e-3  # of the answers' size: less is nothing
 RISING = 3  # looks in a row
@@ -174,7 +174,7 @@ class Watch:
         mean = state["long"] / state["long_n"]
         variance = max(state["squares"] / state["long_n"] - mean * mean, 0.0)
         error = math.sqrt(variance / (2 * self._long - 1))
-        return mean - SURE * error > STUCK * self._blind
+        return mean - CONFIDENT * error > STUCK * self._blind
 
     def _raise(self, kind: GuardKind, step: int, sentence: str) -> Alarm | None:
         if self.state[kind]:

@@ -47,7 +47,7 @@ class HeadFit:
     @property
     def warmth(self) -> float:
         """The temperature, by which scores may be divided; 1 where all rows are answered alike."""
-        return self.calibration.temperature or 1.0
+        return self.calibration.scale or 1.0
 
 
 def blank(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
@@ -80,7 +80,7 @@ def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
     slopes = calibration.slopes
     return replace(
         head,
-        calibration=Calibration(calibration.temperature, calibration.bias),
+        calibration=Calibration(calibration.scale, calibration.bias),
         weight=(slopes[:, None] * head.weight).astype(np.float32),
         bias=(slopes * head.bias).astype(np.float32),
     )

@@ -59,9 +59,9 @@ def stirred(
     if height > BARRIER * target.blind_loss(lesson.room.labels[lesson.rows]):
         _put(trainable, first)
         text = f"the mean of {len(losses)} trainings answers worse than each; the first is kept"
-        yield note("tune", "Mean", text)
+        yield note("fine_tune", "Mean", text)
     else:
-        yield note("tune", "Mean", f"the weights are the mean of {len(losses)} trainings")
+        yield note("fine_tune", "Mean", f"the weights are the mean of {len(losses)} trainings")
     return taught
 
 

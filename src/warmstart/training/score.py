@@ -107,7 +107,7 @@ def score_test(
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test part: looked at here, once, after everything is settled."""
     answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
-    found = group_numbers(labelled.test, labelled.twins)
+    found = group_numbers(labelled.test, labelled.near_duplicates)
     certainty = _certainty(head, labelled)
     return measure.scores(answers, labelled.test_labels, found, certainty, labelled.names), answers
 
@@ -115,7 +115,7 @@ def score_test(
 def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
     """Answers out of fold that are called confident: their share, and how many are right."""
     certainty = _certainty(head, labelled)
-    least = certainty.sure_from if isinstance(certainty, ClassCertainty) else None
+    least = certainty.confident_from if isinstance(certainty, ClassCertainty) else None
     if least is None:
         return None
     held = head.fold >= 0
@@ -145,14 +145,14 @@ def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadFeatures) 
 
 
 def calibration_record(
-    head: HeadFit, labelled: LabelledRows, unknown_from: float, nearest: int
+    head: HeadFit, labelled: LabelledRows, ood_from: float, nearest: int
 ) -> CalibrationRecord:
     """When an answer is sure, promised on rows held out; and when an input is unknown."""
     calibration = delivered(head, labelled.target)
     return _certainty(head, labelled).record(
         temperature=calibration.temperature,
         class_bias=tuple(float(b) for b in calibration.bias),
-        unknown_from=unknown_from,
+        ood_from=ood_from,
         nearest=nearest,
     )
 

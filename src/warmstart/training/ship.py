@@ -102,7 +102,7 @@ def decide(
     *,
     is_apart: bool = False,
     is_paired: bool = False,
-    may_blend: bool = True,
+    may_ensemble: bool = True,
     is_set: bool = False,
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
@@ -111,7 +111,7 @@ def decide(
     how sure they are says little, and of a handful of texts no share of a mean can be told. They
     ship where they are more often right than the linear probe, by half a standard error.
     `is_apart`: the network did not begin with the linear probe's head, so that what it says stands
-    for itself. `may_blend`: whether both can stand in one network, so that means of the two may
+    for itself. `may_ensemble`: whether both can stand in one network, so that means of the two may
     ship. `is_set`: the user has set the strategy, so that the fine-tuned network ships as it is.
 
     Shapes: probe, before, tuned (n, K) answers as of `at_full_size`, NaN for rows not held out;
@@ -124,7 +124,7 @@ def decide(
     >>> decide(good, good, good, labels, fold, np.arange(60)).option.share
     0.0
     """
-    shares = SHARES if may_blend else SHARES[: TUNED + 1]
+    shares = SHARES if may_ensemble else SHARES[: TUNED + 1]
     own = target.scores_of(tuned)
     if not (is_apart or is_paired):
         own = at_full_size(probe, before, tuned, target)

@@ -149,7 +149,7 @@ def _scaled(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[Featur
     found = [by_layer[layer] for layer in head.feature_layers]
     offset = np.concatenate([scaling.offset for scaling in found])
     scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
-    warmth, shift = head.calibration.temperature, head.calibration.bias
+    warmth, shift = head.calibration.scale, head.calibration.bias
     weight = warmth * head.weight.astype(np.float64)
     bias = weight @ offset + warmth * head.bias.astype(np.float64) + shift
     raised = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)

@@ -44,7 +44,7 @@ class LinearFit:
 
     def calibrated(self) -> tuple[Array, Array]:
         """One matrix and one bias that give the logits. Shapes: (d, K), (K,)."""
-        warmth = self.calibration.temperature
+        warmth = self.calibration.scale
         return warmth * self.weights, warmth * self.bias + self.calibration.bias
 
 
@@ -86,7 +86,7 @@ def fit_linear(rows: Weighed, penalties: Sequence[float]) -> LinearFit:
     penalty, scores = _chosen(rows, spread, targets, penalties)
     weights, bias = solve(spread, targets, penalty)
     calibration = fit_temperature_and_bias(scores, rows.labels, rows.weights)
-    if calibration.temperature == 0:
+    if calibration.scale == 0:
         calibration = Calibration(0.0, np.log(rows.shares))
     return LinearFit(weights, bias, calibration, penalty)
 

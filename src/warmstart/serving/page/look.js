@@ -51,8 +51,8 @@ function showPicture(file) {
 }
 
 function remark(answer) {
-  if (answer.unknown) return `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`;
-  if (answer.sure === null) return "It learnt from too few examples to promise when it is right.";
+  if (answer.ood) return `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`;
+  if (answer.confident === null) return "It learnt from too few examples to promise when it is right.";
   return "";
 }
 

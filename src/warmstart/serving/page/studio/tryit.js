@@ -86,9 +86,9 @@ function show(answer, file) {
 
 function remark(answer) {
   if (answer.value !== undefined) return numberRemark(answer);
-  const words = answer.unknown
+  const words = answer.ood
     ? `Nothing it learnt from is like this. If it must be one of its ${taskOf(now()).many}, ${answer.label} comes closest.`
-    : answer.sure === null ? "It learnt from too few pictures to promise when it is right." : "";
+    : answer.confident === null ? "It learnt from too few pictures to promise when it is right." : "";
   return words && make("p", { class: "quiet" }, words);
 }
 
