@@ -129,10 +129,10 @@ def holds_estimate(row: Row) -> bool:
     p, n = row["accuracy"], len(row["correct"])
     low, high = wilson(p, n, n - 1)
     if p > row["value"]:
-        room = np.hypot(row["high"] - row["value"], p - low)
+        context = np.hypot(row["high"] - row["value"], p - low)
     else:
-        room = np.hypot(row["value"] - row["low"], high - p)
-    return bool(abs(p - row["value"]) <= room)
+        context = np.hypot(row["value"] - row["low"], high - p)
+    return bool(abs(p - row["value"]) <= context)
 
 
 def _against(rows: Sequence[Row], runs: dict[str, list[Row]]) -> Row:

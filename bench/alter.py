@@ -46,7 +46,7 @@ class Seen:
 def see(folder: Path) -> Seen:
     """Read a folder and look at it."""
     collection = drain(read(folder))
-    look = drain(extract_features(collection, load("lite0")))
+    extracted = drain(extract_features(collection, load("lite0")))
     examples, classes = collection.record.examples, collection.record.classes
     labels = np.array([classes.index(e.label) for e in examples])
     return Seen(
@@ -54,8 +54,11 @@ def see(folder: Path) -> Seen:
         split=np.array([e.split for e in examples]),
         labels=labels,
         classes=classes,
-        glances=look.glances(examples),
-        pool=Pool({layer: look.features.read(examples, layer) for layer in look.feature_layers}, labels),
+        glances=extracted.glances(examples),
+        pool=Pool(
+            {layer: extracted.features.read(examples, layer) for layer in extracted.feature_layers},
+            labels,
+        ),
     )
 
 

@@ -79,6 +79,6 @@ def facts_of(row: dict[str, Any]) -> VerdictFacts:
         mde=found["mde"],
         n=found["n"],
         plain_p=found.get("plain_p", 1.0),
-        knowledge=found.get("transfer_gain"),
-        knowledge_error=found.get("knowledge_error", 0.0),
+        transfer_gain=found.get("transfer_gain"),
+        transfer_gain_error=found.get("knowledge_error", 0.0),
     )

@@ -26,7 +26,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Draw 100, fit, compare the interval with the accuracy on all the rest."""
     rows = []
     for name in POOLS:
-        rows.append(_real(name, pools.look(given, name), given.draws))
+        rows.append(_real(name, pools.extracted(given, name), given.draws))
         print(rows[-1], flush=True)
     rows.append(_synthetic("synthetic", given.synthetic, group=1))
     print(rows[-1], flush=True)

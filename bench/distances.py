@@ -8,7 +8,7 @@ from typing import Any
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.evidence.controls import measure_distance, open_probe
+from warmstart.evidence.controls import measure_domain_gap, open_probe
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
@@ -21,13 +21,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """The evidence `distance` on every set; its values go into evidence/domain_gap.py."""
+    """The evidence `domain_gap` on every set; its values go into evidence/domain_gap.py."""
     base, found = load(given.base), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(given) / name))
-        look = drain(extract_features(collection, base))
-        training_data = training_dataset(collection, look, base.record, "balanced", 0)
-        seen = measure_distance(open_probe(training_data)(rules.DISTANCE_IMAGES))
+        extracted = drain(extract_features(collection, base))
+        training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
+        seen = measure_domain_gap(open_probe(training_data)(rules.DISTANCE_IMAGES))
         found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)
     values = sorted(round(float(row["distance"]), 3) for row in found)

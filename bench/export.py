@@ -58,17 +58,22 @@ def one(run: warmstart.Run, to: str, **options: bool) -> dict[str, Any]:
 
 
 def _twin(told: Exported) -> dict[str, Any]:
-    twin = told.twin
-    if twin is None or twin.gap is None or twin.estimate is None or twin.original is None:
+    single_layer = told.single_layer
+    if (
+        single_layer is None
+        or single_layer.gap is None
+        or single_layer.estimate is None
+        or single_layer.original is None
+    ):
         return {}
     return {
-        "twin": twin.estimate.value,
-        "model": twin.original.value,
-        "difference": twin.gap.value,
-        "low": twin.gap.low,
-        "high": twin.gap.high,
-        "n": twin.gap.n,
-        "judged": twin.estimate.method,
+        "twin": single_layer.estimate.value,
+        "model": single_layer.original.value,
+        "difference": single_layer.gap.value,
+        "low": single_layer.gap.low,
+        "high": single_layer.gap.high,
+        "n": single_layer.gap.n,
+        "judged": single_layer.estimate.method,
     }
 
 

@@ -60,7 +60,9 @@ def claimed(name: str, folder: Path, seen: Seen, seed: int) -> Row:
         ("joined", _components(find_near_duplicates(copies.glances, compared(copies.neck)), n)),
         ("apart", [np.array([i]) for i in range(n)]),
     ):
-        fit = pools.fit_rows(copies.pool, np.arange(n), labels, np.random.default_rng(0), group_rows)
+        fit = pools.fit_rows(
+            copies.pool, np.arange(n), labels, np.random.default_rng(0), group_rows
+        )
         groups = np.empty(n, dtype=np.int64)
         for number, rows in enumerate(group_rows):
             groups[rows] = number

@@ -118,11 +118,11 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
         _draw(files, n, np.random.default_rng([draw, n]), Path(place))
-        asked = Request(
+        request = Request(
             data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={given.side}",)
         )
-        training_data, start = set_up(asked)
-        trial = try_tail(asked, training_data, start)
+        training_data, start = set_up(request)
+        trial = try_tail(request, training_data, start)
         claim = measured(trial)
     kind, head = trial.chosen, trial.fine_tuned.head
     if given.arrays is not None and trial.fine_tuned.before is not None:

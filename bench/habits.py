@@ -90,9 +90,9 @@ def _wrong() -> dict[str, PretrainedModel]:
 def _hits(given: Namespace, name: str, base: PretrainedModel) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
-    look = drain(extract_features(collection, base))
-    settled = cleaning.settled(collection, look)
-    training_data = training_dataset(settled, look, base.record, "balanced", 0)
+    extracted = drain(extract_features(collection, base))
+    settled = cleaning.settled(collection, extracted)
+    training_data = training_dataset(settled, extracted, base.record, "balanced", 0)
     sample = draw(training_data, training_data.labelled.n_train)
     head = best_left_out(
         sample.kernels, sample.labels, sample.group_rows, training_data.labelled.n_classes

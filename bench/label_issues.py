@@ -22,10 +22,10 @@ from warmstart.evidence import label_issues
 from warmstart.evidence.distribution_shift import drift
 from warmstart.evidence.label_issues import JudgedLabels, judge_labels
 from warmstart.evidence.off_topic import find_off_topic
-from warmstart.evidence.permutation_test import signal
+from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.evidence.probe_hits import PENALTIES
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.verdict import has_signal
 from warmstart.records.data import Why
 from warmstart.records.network import FeatureLayer
@@ -87,8 +87,10 @@ class Set:
 class Learner:
     """A head fitted to any labels of some rows; what it says of each row without that row."""
 
-    def __init__(self, feature_layers: dict[FeatureLayer, NDArray[np.float32]], labels: Labels) -> None:
-        shapes = profiles(list(feature_layers))
+    def __init__(
+        self, feature_layers: dict[FeatureLayer, NDArray[np.float32]], labels: Labels
+    ) -> None:
+        shapes = probe_layers(list(feature_layers))
         pair = {name: shapes[name] for name in ("last", "equal")}
         self.kernels = [*mixed_kernels(feature_layers.items(), pair).values()]
         self.inverses = [ridge.inverse(k, p) for k in self.kernels for p in PENALTIES]
@@ -111,7 +113,7 @@ class Learner:
     def is_signal(self, labels: Labels, rng: np.random.Generator) -> bool:
         """Whether the permutation test finds that the labels can be learnt."""
         times = rules.permutations("fast")
-        found = signal(self.kernels, labels, self.singles, times, rng)
+        found = permutation_evidence(self.kernels, labels, self.singles, times, rng)
         return has_signal(float(found.details["p"]))
 
 
@@ -127,7 +129,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     known = {name: _read(given, name) for name in sets.ALL}
     planted, cells, clean = [], list[tuple[Array, Labels]](), list[Row]()
     for name, one in known.items():
-        learner = Learner({t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train])
+        learner = Learner(
+            {t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train]
+        )
         clean.append(_clean(name, "training part", learner, learner.truth))
         if name in PLANTED:
             for row, p, labels in _plant(name, learner, given.draws):
@@ -149,10 +153,17 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _read(given: Namespace, name: str) -> Set:
-    train, test = (pools.look(given, name, split) for split in ("train", "test"))
-    shapes = profiles(list(train.feature_layers))
-    used = [layer for layer in train.feature_layers if layer in shapes["last"] or layer in shapes["equal"]]
-    feature_layers = {layer: np.concatenate([train.feature_layers[layer], test.feature_layers[layer]]) for layer in used}
+    train, test = (pools.extracted(given, name, split) for split in ("train", "test"))
+    shapes = probe_layers(list(train.feature_layers))
+    used = [
+        layer
+        for layer in train.feature_layers
+        if layer in shapes["last"] or layer in shapes["equal"]
+    ]
+    feature_layers = {
+        layer: np.concatenate([train.feature_layers[layer], test.feature_layers[layer]])
+        for layer in used
+    }
     labels = np.concatenate([train.labels, test.labels])
     return Set(name, feature_layers, labels, len(train.labels))
 
@@ -250,7 +261,9 @@ def _small(one: Set) -> list[Row]:
     for n in SMALL:
         for draw in range(3 if 6 * k <= n <= 0.8 * len(one.labels) else 0):
             drawn = pools.draw(one.labels, n, np.random.default_rng([draw, n]))
-            learner = Learner({t: x[drawn] for t, x in one.feature_layers.items()}, one.labels[drawn])
+            learner = Learner(
+                {t: x[drawn] for t, x in one.feature_layers.items()}, one.labels[drawn]
+            )
             rows.append(_clean(one.name, f"{n} drawn", learner, learner.truth))
     return rows
 
@@ -258,7 +271,10 @@ def _small(one: Set) -> list[Row]:
 def _joined(one: Set, other: Set) -> Row:
     """A training part of two sources: all of one, a fifth as many of the other."""
     some = np.random.default_rng(4).permutation(other.train)[: one.n_train // 5]
-    feature_layers = {t: np.concatenate([x[one.train], other.feature_layers[t][some]]) for t, x in one.feature_layers.items()}
+    feature_layers = {
+        t: np.concatenate([x[one.train], other.feature_layers[t][some]])
+        for t, x in one.feature_layers.items()
+    }
     labels = np.concatenate([one.labels[one.train], other.labels[some]])
     learner = Learner(feature_layers, labels)
     return _clean(f"{one.name} + {other.name}", "two sources", learner, learner.truth)
@@ -268,7 +284,9 @@ def _shifted(one: Set, other: Set) -> Row:
     """A test part of another source."""
     test = other.neck[other.n_train :]
     is_other = drift(one.neck[one.train], test, np.random.default_rng(0)) is not None
-    learner = Learner({t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train])
+    learner = Learner(
+        {t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train]
+    )
     excuse: Why | None = "distribution-shift" if is_other else None
     name = f"{one.name} -> {other.name}"
     return _clean(name, "test part of another source", learner, learner.truth, excuse)

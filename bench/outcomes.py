@@ -37,7 +37,7 @@ from warmstart.stats.paired import mean_interval
 from warmstart.training import fine_tune
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import blank
 from warmstart.training.live import read_pixels
 from warmstart.training.shared import TrainingContext
@@ -99,22 +99,22 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         data = copy_few(root / cell.set, Path(place), most=cell.n)
         if cell.labels == "random":
             _shuffle(data, np.random.default_rng(len(cell.set)))
-        asked = Request(data=data, settings=(SIDE,))
+        request = Request(data=data, settings=(SIDE,))
         if cell.base == "blank":
             known = load("lite0")
-            blank = without_knowledge(drain(read_data(asked)), known, 0)
-            asked = replace(
-                asked, base=blank.module, preprocessing=pictures(blank.record.preprocessing)
+            blank = without_knowledge(drain(read_data(request)), known, 0)
+            request = replace(
+                request, base=blank.module, preprocessing=pictures(blank.record.preprocessing)
             )
-        training_data, base = set_up(asked)
+        training_data, base = set_up(request)
         inspection = drain(check.check(training_data))
-        trial = try_tail(asked, training_data, base)
+        trial = try_tail(request, training_data, base)
         verdict = judged(trial, inspection)
         hits = {"head": trial.hits[0], "fine-tune": trial.hits[trial.deeper]}
         labels = training_data.labelled.test_labels
         usual = int(np.bincount(training_data.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
-        scratch = _scratch(asked, training_data, base)
+        scratch = _scratch(request, training_data, base)
     hits["scratch"] = hits["majority"] if scratch is None else scratch
     return {
         "cell": asdict(cell),
@@ -141,22 +141,22 @@ def _shuffle(data: Path, rng: np.random.Generator) -> None:
 
 
 def _scratch(
-    asked: Request, training_data: TrainingDataset, base: PretrainedModel
+    request: Request, training_data: TrainingDataset, base: PretrainedModel
 ) -> NDArray[np.float64] | None:
     """Whether a network trained from nothing on all images answers each test image rightly.
 
     None where training was given up.
     """
     labelled, network = training_data.labelled, partition_base(base)
-    wanted = replace(asked, strategy="scratch", given=frozenset({"strategy"}))
+    wanted = replace(request, strategy="scratch", given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
         wanted,
         labelled.facts(),
         run_plan.network_facts(wanted, base, network, None),
-        tuple(training_data.profiles),
-        training_data.look.engine,
+        tuple(training_data.probe_layers),
+        training_data.extracted.engine,
     )
-    room = TrainingContext(
+    context = TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         groups=labelled.groups(),
@@ -165,15 +165,15 @@ def _scratch(
         checkpoints=NoCheckpoints(),
     )
     head = blank(feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
-    lesson = TrainingTask(
-        make=lambda: trainable(network, plan, head, _nothing_read, asked.seed),
+    job = TrainingJob(
+        make=lambda: trainable(network, plan, head, _nothing_read, request.seed),
         schedule=schedule(plan),
-        room=room,
+        context=context,
         rows=np.arange(len(labelled.learn)),
         held=np.arange(0),
         number=0,
     )
-    made = drain(lesson.learn()).trainable
+    made = drain(job.learn()).trainable
     if made is None:
         return None
     pixels = read_pixels(training_data.collection, labelled.test, training_data.prep)

@@ -16,7 +16,7 @@ from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import NearDuplicate, compared, find_near_duplicates
 from warmstart.evidence.distribution_shift import drift, two_samples
-from warmstart.evidence.label_issues import ceiling, judge_labels
+from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.evidence.spurious import cues, shortcut
 from warmstart.records.data import Finding
@@ -110,12 +110,15 @@ def _clean(name: str, seen: Seen) -> Row:
     fit = pools.fit_rows(pool, np.arange(len(labels)), labels, rng)
     judged = judge_labels(fit.probabilities, labels, np.arange(len(labels)))
     told = two_samples(seen.neck[train], seen.neck[~train], rng)
-    most = ceiling(judged, _renumbered(inside, train), labels)
+    most = label_noise_ceiling(judged, _renumbered(inside, train), labels)
     found = drift(seen.neck[train], seen.neck[~train], rng)
     return {
         "set": name,
         "planted": "nothing",
-        "twins": [f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}" for t in near_duplicates],
+        "twins": [
+            f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}"
+            for t in near_duplicates
+        ],
         "spurious-correlation": bool(_shortcut(seen, np.flatnonzero(train))),
         "cues": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
         "distribution-shift": bool(found),
@@ -129,7 +132,9 @@ def _part(pool: Pool, rows: Rows) -> Pool:
     return Pool({layer: x[rows] for layer, x in pool.feature_layers.items()}, pool.labels[rows])
 
 
-def _renumbered(near_duplicates: Sequence[NearDuplicate], kept: NDArray[np.bool_]) -> list[NearDuplicate]:
+def _renumbered(
+    near_duplicates: Sequence[NearDuplicate], kept: NDArray[np.bool_]
+) -> list[NearDuplicate]:
     place = np.cumsum(kept) - 1
     return [
         NearDuplicate(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored)

@@ -15,7 +15,7 @@ from warmstart.events import drain
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import HeadFit, families, fit_head
@@ -32,14 +32,16 @@ class Pool:
     labels: Labels
 
 
-def look(given: Namespace, name: str, split: str | None = None, base: str = "lite0") -> Pool:
+def extracted(given: Namespace, name: str, split: str | None = None, base: str = "lite0") -> Pool:
     """The features of a set (of one of its parts), from the store where they are there."""
     collection = drain(read(sets.root(given) / name))
     seen = drain(extract_features(collection, load(base)))
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])
-    return Pool({layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, labels)
+    return Pool(
+        {layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, labels
+    )
 
 
 def draw(labels: Labels, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -79,7 +81,7 @@ def fit_shipped(pool: Pool, rows: NDArray[np.intp], labels: Labels) -> HeadFit:
 
 def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadFit:
     n, k, smallest = len(rows), problem.n_classes, int(np.bincount(problem.labels).min())
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     feature_layers = {layer: x[rows] for layer, x in pool.feature_layers.items()}
     names = rules.candidates(n, k, smallest, tuple(shapes), "fast")
     kernels = mixed_kernels(feature_layers.items(), shapes)
@@ -89,6 +91,8 @@ def _fit(pool: Pool, rows: NDArray[np.intp], problem: SelectionProblem) -> HeadF
 
 def predict(fit: HeadFit, pool: Pool, rows: NDArray[np.intp]) -> Labels:
     """Predicted classes of other rows."""
-    joined = np.concatenate([pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1)
+    joined = np.concatenate(
+        [pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1
+    )
     scores = fit.calibration.scale * (joined @ fit.weight.T + fit.bias)
     return np.asarray((scores + fit.calibration.bias).argmax(axis=1))

@@ -14,7 +14,7 @@ from bench import pools
 from bench.pools import Pool
 from warmstart.events import drain
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.solve.calibration import log_losses
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.paired import mean_interval
@@ -57,9 +57,9 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     for older, newer in (*OTHER_PLACE, *((name, name) for name in SAME_PLACE)):
-        trained = pools.look(given, older, "train")
-        other = trained if older == newer else pools.look(given, newer, "train")
-        case = _Case(trained, other, pools.look(given, newer, "test"), older == newer)
+        trained = pools.extracted(given, older, "train")
+        other = trained if older == newer else pools.extracted(given, newer, "train")
+        case = _Case(trained, other, pools.extracted(given, newer, "test"), older == newer)
         most = len(other.labels) // (2 if case.is_halved else 1)
         for n in (*(n for n in SIZES if n < most), most):
             draws = 1 if n == len(other.labels) else given.draws  # all there are: one way to draw
@@ -121,7 +121,7 @@ def _draws(case: _Case, n: int, draws: int) -> Iterator[tuple[Rows, Rows]]:
 def _fit(pool: Pool, rows: Rows, prior: Prior | None, *, every: bool) -> HeadFit:
     """The head that ships, without its estimate."""
     labels, n, k = pool.labels[rows], len(rows), int(pool.labels.max()) + 1
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     names = tuple(shapes)
     if prior is not None:
         begun = tuple(name + SUFFIX for name in names)
@@ -129,7 +129,9 @@ def _fit(pool: Pool, rows: Rows, prior: Prior | None, *, every: bool) -> HeadFit
     heads = rules.candidates(n, k, int(np.bincount(labels).min()), names, "fast")
     feature_layers = {layer: values[rows] for layer, values in pool.feature_layers.items()}
     kernels = mixed_kernels(feature_layers.items(), shapes)
-    made = families(heads, shapes, kernels, feature_layers.__getitem__, rules.penalties(n), 0, prior)
+    made = families(
+        heads, shapes, kernels, feature_layers.__getitem__, rules.penalties(n), 0, prior
+    )
     alone = tuple(np.array([i]) for i in range(n))
     return drain(fit_head(made, SelectionProblem(labels, k, alone, ())))
 

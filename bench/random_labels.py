@@ -9,9 +9,9 @@ import numpy as np
 
 from bench import pools, sets
 from warmstart.evaluation.metrics import accuracy_estimate
-from warmstart.evidence.permutation_test import signal
+from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.solve.kernels import mixed_kernels
 
@@ -29,7 +29,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows = []
     for name in given.sets:
-        pool = pools.look(given, name, split="train")
+        pool = pools.extracted(given, name, split="train")
         for seed in range(given.draws):
             rows.append({"set": name, "draw": seed, **_one(pool, seed)})
             print(rows[-1], flush=True)
@@ -62,13 +62,14 @@ def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
 
 
 def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> str:
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     rows = np.sort(rng.permutation(len(labels))[: rules.evidence_rows("fast")])
     pair = mixed_kernels(
-        ((layer, x[rows]) for layer, x in pool.feature_layers.items()), {k: shapes[k] for k in ("last", "equal")}
+        ((layer, x[rows]) for layer, x in pool.feature_layers.items()),
+        {k: shapes[k] for k in ("last", "equal")},
     )
     singles = [np.array([i]) for i in range(len(rows))]
-    found = signal(
+    found = permutation_evidence(
         list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
     ).details
     return verdict_kind(VerdictFacts(p=float(found["p"]), mde=float(found["mde"]), n=len(rows)))

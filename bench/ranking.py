@@ -48,7 +48,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows = []
     for name in POOLS:
-        seen = {base: pools.look(given, name, base=base) for base in MODELS}
+        seen = {base: pools.extracted(given, name, base=base) for base in MODELS}
         rows.append({"pool": name, **_row([_draw(seen, seed) for seed in range(given.draws)])})
         print(rows[-1], flush=True)
     keys = ("optimism, lightest that ties", "optimism, best", "variance ratio")

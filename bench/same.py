@@ -55,7 +55,11 @@ PLAN = {
     "batch": "training.batch_size",
     "cut": "training.split_at",
 }
-TRAINING_STEP = ("fine_tune", "step", "loss")  # the event of an update: stage, kind, one of its values
+TRAINING_STEP = (
+    "fine_tune",
+    "step",
+    "loss",
+)  # the event of an update: stage, kind, one of its values
 CHECKPOINTS = "checkpoints"  # folder in the run folder of what a killed training goes on from
 CHECKPOINT_AFTER = 3.5  # seconds of training after which the first one is written, and some
 MODEL = "model"  # folder in the run folder of the tensors that are shipped
@@ -536,7 +540,10 @@ def _of_tensors(
             there, other = (now, before) if old is None else (before, now)
             near_duplicates = [n for n in sorted({*other} - {*there}) if other[n] == there[name]]
             is_new = "is new" if old is None else "is gone"
-            lines.append(f"tensor {name} {is_new}" + (f"; same bytes: {near_duplicates[0]}" if near_duplicates else ""))
+            lines.append(
+                f"tensor {name} {is_new}"
+                + (f"; same bytes: {near_duplicates[0]}" if near_duplicates else "")
+            )
         elif (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
             form = [f"{one['dtype']} {one['shape']}" for one in (old, new)]
             lines.append(f"tensor {name}: {' → '.join(form)}")

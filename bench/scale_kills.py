@@ -68,7 +68,11 @@ def _command(given: Namespace, place: Path) -> list[str]:
     command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
     settings = [f"input.size={given.size}", "training.offload=true", "training.engine=torch"]
     if given.strategy != "head":
-        settings += ["training.epochs=320", "training.batch_size=16", f"training.augmentations={given.views}"]
+        settings += [
+            "training.epochs=320",
+            "training.batch_size=16",
+            f"training.augmentations={given.views}",
+        ]
     return [*command, *(word for one in settings for word in ("--set", one))]
 
 

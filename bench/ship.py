@@ -50,9 +50,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _row(folder: Path, given: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
-    asked = Request(data=folder, budget=given.budget, seed=given.seed, settings=tuple(given.set))
-    training_data, start = set_up(asked)
-    trial = try_tail(asked, training_data, start)
+    request = Request(data=folder, budget=given.budget, seed=given.seed, settings=tuple(given.set))
+    training_data, start = set_up(request)
+    trial = try_tail(request, training_data, start)
     found, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
     claim = measured(trial).estimate
     estimate = claim.value, claim.low, claim.high

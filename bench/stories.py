@@ -136,7 +136,7 @@ def _looks(log: Path) -> Iterator[list[float]]:
     for event in map(json.loads, log.read_text().splitlines()):
         values = event["values"]
         attempt += event["stage"] == "fine_tune" and event["kind"] == "guard"
-        if event["kind"] == "step" and values.get("lesson") == 1 and "val" in values:
+        if event["kind"] == "step" and values.get("job") == 1 and "val" in values:
             yield [attempt, event["step"], values["val"]]
 
 

@@ -35,7 +35,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """From 5 a class, five rounds of 20: what is asked for against what is drawn."""
     rows = []
     for name in given.sets:
-        train, test = pools.look(given, name, "train"), pools.look(given, name, "test")
+        train, test = pools.extracted(given, name, "train"), pools.extracted(given, name, "test")
         rows.append(_compare(name, train, test, given.seeds))
         print(rows[-1], flush=True)
     better = [r["set"] for r in rows if min(r["low (seeds)"], r["low (images)"]) > 0]
@@ -99,11 +99,15 @@ def _learn(train: Pool, test: Pool, rows: Rows, choose: Choose) -> list[NDArray[
 
 def _suggested(pool: Pool, fit: HeadFit, rows: Rows, rest: Rows) -> Rows:
     """As the verb does, from the features on."""
-    joined = np.concatenate([pool.feature_layers[layer][rest] for layer in fit.feature_layers], axis=1)
+    joined = np.concatenate(
+        [pool.feature_layers[layer][rest] for layer in fit.feature_layers], axis=1
+    )
     logits = fit.calibration.scale * (joined @ fit.weight.T + fit.bias)
     probabilities = softmax(logits + fit.calibration.bias, axis=1)
     alone = [np.array([i]) for i in range(len(rows))]
-    known, _, _ = fit_neighbours(lambda layer: pool.feature_layers[layer][rows], fit.feature_layers, alone, 0)
+    known, _, _ = fit_neighbours(
+        lambda layer: pool.feature_layers[layer][rows], fit.feature_layers, alone, 0
+    )
     return choose_queries(probabilities, known.place(joined), known.points, COUNT)
 
 

@@ -65,14 +65,14 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     """`*_loss`: log-loss of rows held out; `head` and `tuned`: accuracy on the test part."""
     strategy, rate, times = VARIANTS[variant]
     n = sum(1 for _ in (folder / "train").glob("*/*"))
-    asked = Request(
+    request = Request(
         data=folder,
         budget="balanced",
         strategy=strategy,
         given=frozenset({"strategy", "budget"}),
         settings=(f"training.lr={rate}", f"training.epochs={times * n}"),
     )
-    training_data, start = set_up(asked)
+    training_data, start = set_up(request)
     seen: list[ChosenEnd] = []
     choose, began = fine_tune.choose, time.perf_counter()
 
@@ -81,7 +81,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         return seen[-1]
 
     with patch.object(fine_tune, "choose", kept):
-        trial = try_tail(asked, training_data, start)
+        trial = try_tail(request, training_data, start)
     before = trial.fine_tuned.before
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])

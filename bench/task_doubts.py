@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from bench.tasks import PAIRED, TURNED, pool_of, wine_table
 from warmstart.evidence.label_issues import judge_numbers, judge_sets
 from warmstart.evidence.probe_hits import best_probabilities
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.data import Share, Why
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
@@ -64,7 +64,9 @@ def _rows(
     target: Target,
     draws: int,
 ) -> list[dict[str, Any]]:
-    found = [{"set": name, "task": task, **row} for row in doubts(feature_layers, truth, target, draws)]
+    found = [
+        {"set": name, "task": task, **row} for row in doubts(feature_layers, truth, target, draws)
+    ]
     print(found[0], found[-1], flush=True)
     return found
 
@@ -103,10 +105,13 @@ def _columns(
 
 
 def doubts(
-    feature_layers: dict[FeatureLayer, NDArray[np.float32]], truth: Truth, target: Target, draws: int
+    feature_layers: dict[FeatureLayer, NDArray[np.float32]],
+    truth: Truth,
+    target: Target,
+    draws: int,
 ) -> list[dict[str, Any]]:
     """One row for the data as they are, one for each draw of mistakes."""
-    shapes = profiles(list(feature_layers))
+    shapes = probe_layers(list(feature_layers))
     pair: dict[str, Mapping[FeatureLayer, float]] = {
         name: shapes[name] for name in ("last", "equal") if name in shapes
     }

@@ -23,11 +23,11 @@ from bench.task_tails import TAILED, tuned
 from warmstart.data.read import read
 from warmstart.data.splits import folds
 from warmstart.events import drain
-from warmstart.evidence.permutation_test import signal
+from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.data import Task
 from warmstart.records.network import FeatureLayer
@@ -58,7 +58,9 @@ class Pool:
     @property
     def last(self) -> NDArray[np.float64]:
         """What the last layer gives, (N, d)."""
-        return next(x for layer, x in self.feature_layers.items() if layer.pool == "neck").astype(np.float64)
+        return next(x for layer, x in self.feature_layers.items() if layer.pool == "neck").astype(
+            np.float64
+        )
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -116,7 +118,9 @@ def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Poo
     texts = [example.label for example in examples]
     target = target_of(task, texts)
     truth = target.read(texts, collection.record.classes)
-    return Pool({layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, truth, target)
+    return Pool(
+        {layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, truth, target
+    )
 
 
 def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
@@ -126,7 +130,7 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     fold = folds(pool.target.folding(truth), np.arange(n), rules.outer_folds(n), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     k = pool.target.n_outputs(truth)
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     feature_layers = {layer: x[rows] for layer, x in pool.feature_layers.items()}
     names = rules.candidates(n, k, n, tuple(shapes), "fast", pool.target.task)
     kernels = mixed_kernels(feature_layers.items(), shapes)
@@ -135,7 +139,9 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
 
 
 def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:
-    joined = np.concatenate([pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1)
+    joined = np.concatenate(
+        [pool.feature_layers[layer][rows] for layer in fit.feature_layers], axis=1
+    )
     scores = joined.astype(np.float64) @ fit.weight.T + fit.bias
     return pool.target.answers(scores, fit.calibration)
 
@@ -259,12 +265,13 @@ def _verdict(pool: Pool, seed: int) -> str:
     rng = np.random.default_rng([seed, 23])
     rows = rng.permutation(len(pool.truth))[: rules.evidence_rows("fast")]
     truth = pool.target.among(pool.truth[rng.permutation(len(pool.truth))[: len(rows)]])
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     pair = mixed_kernels(
-        ((layer, x[rows]) for layer, x in pool.feature_layers.items()), {k: shapes[k] for k in ("last", "equal")}
+        ((layer, x[rows]) for layer, x in pool.feature_layers.items()),
+        {k: shapes[k] for k in ("last", "equal")},
     )
     singles = [np.array([i]) for i in range(len(rows))]
-    test = signal(
+    test = permutation_evidence(
         list(pair.values()), truth, singles, rules.permutations("fast"), rng, pool.target
     ).details
     return verdict_kind(VerdictFacts(p=float(test["p"]), mde=float(test["mde"]), n=len(rows)))

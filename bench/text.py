@@ -217,7 +217,9 @@ def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
     base = load("minilm")
     inputs: Any = base.record.preprocessing
     network = cut(base.module, inputs)
-    run = make_engine("torch", FeatureExtractor(network, feature_layers(network.record)[-1:]), inputs, 1)
+    run = make_engine(
+        "torch", FeatureExtractor(network, feature_layers(network.record)[-1:]), inputs, 1
+    )
     encoded = np.stack([token_numbers(text, inputs) for text in texts])
     order = np.argsort((encoded != inputs.pad).sum(axis=1), kind="stable")
     found = np.empty((len(texts), network.record.neck_width), np.float32)

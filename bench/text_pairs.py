@@ -100,7 +100,7 @@ def _layers(network: Network, rate: float) -> torch.optim.Optimizer:
     moving: list[nn.Parameter] = []
     for step in network.steps.blocks[1:]:
         for module in step.modules:
-            moving += network.trunk.get_submodule(module).parameters()
+            moving += network.backbone.get_submodule(module).parameters()
     for parameter in moving:
         parameter.requires_grad_(True)
     return torch.optim.AdamW(moving, lr=rate, weight_decay=0.01)
@@ -115,7 +115,7 @@ def _update(
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    network.trunk.train()
+    network.backbone.train()
     vectors = _vectors(network, rows, inputs)
     same = torch.from_numpy(labels[:, None] == labels[None])
     errors = (vectors @ vectors.T - same.float()) ** 2
@@ -127,7 +127,7 @@ def _update(
 
 
 def _pooled(network: Network, rows: Any, inputs: Any) -> Tensor:
-    network.trunk.eval()
+    network.backbone.eval()
     with torch.inference_mode():
         return _vectors(network, rows, inputs)
 

@@ -84,7 +84,7 @@ def _ours(data: Path, strategy: str, cache: str) -> float:
         for event in events
         if event["stage"] == "fine_tune"
         and event["kind"] == "step"
-        and event["values"].get("lesson") == 2
+        and event["values"].get("job") == 2
     ]
     # The last training holds nothing out, so that no look comes between its updates.
     return round(BATCH * (len(times) - 1) / (times[-1] - times[0]), 1)

@@ -39,7 +39,7 @@ from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.guards import Alarm, Watch
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.live import read_pixels
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext
@@ -144,17 +144,19 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
     seed = asks[0].seed
     with tempfile.TemporaryDirectory() as place:
         data = _draw(folder, seed, asks[0].wrong, Path(place))
-        asked = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
-        collection = drain(read_data(asked))
-        asked, base = drain(choose_base(asked, collection, Clock()))
-        look = drain(extract_features(collection, base))
-        plain = settle(collection, look.unreadable)
-        training_data = training_dataset(with_near_duplicates(plain, ()), look, base.record, "fast", seed)
+        request = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
+        collection = drain(read_data(request))
+        request, base = drain(choose_base(request, collection, Clock()))
+        extracted = drain(extract_features(collection, base))
+        plain = settle(collection, extracted.unreadable)
+        training_data = training_dataset(
+            with_near_duplicates(plain, ()), extracted, base.record, "fast", seed
+        )
         learn = training_data.labelled.learn
         pixels = read_pixels(training_data.collection, learn, training_data.prep)
         images = normalised(pixels.rows(np.arange(len(learn))), pictures(training_data.prep))
         for ask in asks:
-            yield _train(asked, training_data, base, images, ask)
+            yield _train(request, training_data, base, images, ask)
 
 
 def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
@@ -179,15 +181,23 @@ def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
 
 
 def _train(
-    asked: Request, training_data: TrainingDataset, base: PretrainedModel, images: Tensor, ask: Ask
+    request: Request,
+    training_data: TrainingDataset,
+    base: PretrainedModel,
+    images: Tensor,
+    ask: Ask,
 ) -> Trained:
-    plan = _plan(asked, training_data, base, ask)
-    course, labelled, network = schedule(plan), training_data.labelled, training_data.look.network
+    plan = _plan(request, training_data, base, ask)
+    course, labelled, network = (
+        schedule(plan),
+        training_data.labelled,
+        training_data.extracted.network,
+    )
     labels, groups = labelled.labels, labelled.groups()
     part = folds(labels, groups, HELD, np.random.default_rng([ask.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
-    room = TrainingContext(
+    context = TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=labels,
         groups=groups,
@@ -196,17 +206,17 @@ def _train(
     )
     head, read = (
         fit_on(training_data, plan, keep),
-        training_data.look.reader(training_data.examples(keep)),
+        training_data.extracted.reader(training_data.examples(keep)),
     )
-    lesson = TrainingTask(
+    job = TrainingJob(
         make=lambda: trainable(network, plan, head, read, ask.seed),
         schedule=course,
-        room=room,
+        context=context,
         rows=keep,
         held=held,
         number=0,
     )
-    attempt = TrainingAttempt(lesson, 1.0, ())
+    attempt = TrainingAttempt(job, 1.0, ())
     is_fresh = "fresh" in attempt.trainable.actions.values()
     counts = np.bincount(labels[keep]).tolist()
     found = Trained(ask, course.n_steps, course.warmup, counts, not is_fresh)
@@ -231,16 +241,20 @@ def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Ten
     return ([0 * layer for layer in arguments[0]],)
 
 
-def _plan(asked: Request, training_data: TrainingDataset, base: PretrainedModel, ask: Ask) -> Plan:
+def _plan(
+    request: Request, training_data: TrainingDataset, base: PretrainedModel, ask: Ask
+) -> Plan:
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
         passes = () if ask.passes is None else (f"training.epochs={ask.passes}",)
-        wanted = replace(asked, strategy=ask.strategy, lr=lr, settings=(*asked.settings, *passes))
-        facts = run_plan.network_facts(wanted, base, training_data.look.network, None)
-        names = tuple(training_data.profiles)
+        wanted = replace(
+            request, strategy=ask.strategy, lr=lr, settings=(*request.settings, *passes)
+        )
+        facts = run_plan.network_facts(wanted, base, training_data.extracted.network, None)
+        names = tuple(training_data.probe_layers)
         return run_plan.make_plan(
-            wanted, training_data.labelled.facts(), facts, names, training_data.look.engine
+            wanted, training_data.labelled.facts(), facts, names, training_data.extracted.engine
         )
 
     plain = made(None)
@@ -257,10 +271,10 @@ def _measure(
     found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
     found.n_joined = attempt.joining.joined
     attempt.settle()
-    lesson = attempt.lesson
-    own = held_scores(attempt.trainable, lesson.room, lesson.rows)
-    found.end_loss = float(_log_losses(own, lesson.room.labels[lesson.rows]).mean())
-    after = held_scores(attempt.trainable, lesson.room, lesson.held)
+    job = attempt.job
+    own = held_scores(attempt.trainable, job.context, job.rows)
+    found.end_loss = float(_log_losses(own, job.context.labels[job.rows]).mean())
+    after = held_scores(attempt.trainable, job.context, job.held)
     for when, scores in (("before", before), ("after", after)):
         found.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
         found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from warmstart import request
 from warmstart.data.splits import group_numbers
 from warmstart.events import drain
 from warmstart.evidence import check
@@ -15,7 +14,7 @@ from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import head_alone
 from warmstart.records.recording import Clock
 from warmstart.records.summary import Inspection, Verdict
-from warmstart.request import Request
+from warmstart.request import Request, read_data
 from warmstart.run import cleaning
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
@@ -61,32 +60,34 @@ class Trial:
         return group_numbers(labelled.test, labelled.near_duplicates)
 
 
-def set_up(asked: Request) -> tuple[TrainingDataset, PretrainedModel]:
+def set_up(request: Request) -> tuple[TrainingDataset, PretrainedModel]:
     """Read, look, settle: as far as `fit` goes before any evidence."""
-    collection = drain(request.read_data(asked))
-    asked, base = drain(choose_base(asked, collection, Clock()))
-    look = drain(extract_features(collection, base))
-    collection = cleaning.settled(collection, look, None)
-    return training_dataset(collection, look, base.record, asked.budget, asked.seed), base
+    collection = drain(read_data(request))
+    request, base = drain(choose_base(request, collection, Clock()))
+    extracted = drain(extract_features(collection, base))
+    collection = cleaning.settled(collection, extracted, None)
+    return training_dataset(collection, extracted, base.record, request.budget, request.seed), base
 
 
-def try_tail(asked: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
+def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
-    facts = run_plan.network_facts(asked, base, training_data.look.network, None, is_tried=True)
+    facts = run_plan.network_facts(
+        request, base, training_data.extracted.network, None, is_tried=True
+    )
     plan = run_plan.make_plan(
-        run_plan.settle(asked),
+        run_plan.settle(request),
         training_data.labelled.facts(),
         facts,
-        tuple(training_data.profiles),
-        training_data.look.engine,
+        tuple(training_data.probe_layers),
+        training_data.extracted.engine,
     )
     head = drain(score.fit_all(training_data, plan))
-    digests = origin_of(base, training_data.look.network).digests
+    digests = origin_of(base, training_data.extracted.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
     fine_tuned = drain(tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
     labelled = training_data.labelled
     said = [
-        head_probabilities(head, training_data.look.reader(labelled.test)),
+        head_probabilities(head, training_data.extracted.reader(labelled.test)),
         head_probabilities(fine_tuned.head, fine_tuned.reader(labelled.test)),
     ]
     logs = [np.log(np.maximum(p, LEAST)) for p in said]

@@ -17,14 +17,14 @@ from warmstart.data.dataset import Collection
 from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.evidence import check
-from warmstart.evidence.permutation_test import signal
+from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.shuffled import CHUNK, shuffled
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.summary import Verdict
@@ -50,12 +50,12 @@ def measure(given: Namespace) -> dict[str, Any]:
     base = load("lite0")
     for name in given.sets:
         collection = drain(read(sets.root(given) / name))
-        look = drain(extract_features(collection, base))
-        settled = cleaning.settled(collection, look)
-        found.append(_row(name, "true labels", 0, _judge(settled, look, base)))
+        extracted = drain(extract_features(collection, base))
+        settled = cleaning.settled(collection, extracted)
+        found.append(_row(name, "true labels", 0, _judge(settled, extracted, base)))
         for seed in range(given.draws):
             random = _relabelled(settled, seed)
-            found.append(_row(name, "random labels", seed, _judge(random, look, base, seed)))
+            found.append(_row(name, "random labels", seed, _judge(random, extracted, base, seed)))
         for seed in range(given.shuffles):
             blank = without_knowledge(collection, base, seed)
             seen = drain(extract_features(collection, blank))
@@ -66,18 +66,30 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _judge(
-    collection: Collection, look: ExtractedFeatures, base: PretrainedModel, seed: int = 0
+    collection: Collection, extracted: ExtractedFeatures, base: PretrainedModel, seed: int = 0
 ) -> Verdict:
-    training_data = training_dataset(collection, look, base.record, "balanced", seed)
+    training_data = training_dataset(collection, extracted, base.record, "balanced", seed)
     return check.judge(drain(check.check(training_data)))
 
 
 def _row(name: str, what: str, draw: int, verdict: Verdict) -> dict[str, Any]:
     found = {e.name: e for e in verdict.evidence}
-    row = {"set": name, "what": what, "draw": draw, "verdict": verdict.kind, "n": found["permutation_test"].n}
-    row |= {"p": found["permutation_test"].details["p"], "mde": found["permutation_test"].details["mde"]}
+    row = {
+        "set": name,
+        "what": what,
+        "draw": draw,
+        "verdict": verdict.kind,
+        "n": found["permutation_test"].n,
+    }
+    row |= {
+        "p": found["permutation_test"].details["p"],
+        "mde": found["permutation_test"].details["mde"],
+    }
     if "transfer_gain" in found:
-        row |= {"transfer_gain": found["transfer_gain"].value, "error": found["transfer_gain"].details["error"]}
+        row |= {
+            "transfer_gain": found["transfer_gain"].value,
+            "error": found["transfer_gain"].details["error"],
+        }
     return row
 
 
@@ -116,17 +128,17 @@ def settle_norms(module: nn.Module, pixels: np.ndarray, prep: Preprocessing) -> 
 
 def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     """Few examples: `no-signal` is wrong where the model beats chance on all the rest."""
-    pool = pools.look(given, name)
+    pool = pools.extracted(given, name)
     rng = np.random.default_rng([seed, n, 19])
     drawn = pools.draw(pool.labels, n, rng) if _fits(pool, n) else None
     if drawn is None:
         return {"set": name, "what": "few", "draw": seed, "n": n, "verdict": "too many classes"}
-    shapes = profiles(list(pool.feature_layers))
+    shapes = probe_layers(list(pool.feature_layers))
     pair = {key: shapes[key] for key in ("last", "equal")}
     kernels = mixed_kernels(((layer, x[drawn]) for layer, x in pool.feature_layers.items()), pair)
     labels = pool.labels[drawn]
     singles = [np.array([i]) for i in range(n)]
-    details = signal(
+    details = permutation_evidence(
         list(kernels.values()), labels, singles, rules.permutations("balanced"), rng
     ).details
     kind = verdict_kind(VerdictFacts(p=float(details["p"]), mde=float(details["mde"]), n=n))

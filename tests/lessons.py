@@ -22,7 +22,7 @@ from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
 
@@ -68,7 +68,9 @@ def training_data(data, module=network, **options):
 
 def planned(training_data, strategy, settings=(), lr=None, **wishes):
     """The plan of a run on a scene."""
-    facts = NetworkFacts(record=training_data.look.network.record, preprocessing=training_data.prep)
+    facts = NetworkFacts(
+        record=training_data.extracted.network.record, preprocessing=training_data.prep
+    )
     data = training_data.labelled.facts()
     made = plan_for(strategy, data, facts, lr=lr, raw=True, **wishes)
     return with_store(apply_settings(made, settings), facts, data)
@@ -80,21 +82,21 @@ def room(training_data, plan, checkpoints=None):
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=training_data.labelled.labels,
         groups=training_data.labelled.groups(),
-        before=take_digests(training_data.look.network),
+        before=take_digests(training_data.extracted.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )
 
 
-def lesson(training_data, plan, held=(), checkpoints=None, **options):
+def job(training_data, plan, held=(), checkpoints=None, **options):
     """A training on all rows but those held out."""
     rows = np.arange(len(training_data.labelled.learn))
     held = np.asarray(held, np.int64)
     keep = np.setdiff1d(rows, held)
     head = score.fit_on(training_data, plan, keep)
-    read = training_data.look.reader(training_data.examples(keep))
+    read = training_data.extracted.reader(training_data.examples(keep))
     options = {"number": 1, **options}
-    return TrainingTask(
-        make=lambda: trainable(training_data.look.network, plan, head, read, 0),
+    return TrainingJob(
+        make=lambda: trainable(training_data.extracted.network, plan, head, read, 0),
         schedule=schedule(plan),
         room=room(training_data, plan, checkpoints),
         rows=keep,
@@ -114,15 +116,15 @@ def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
-def changed(lesson, trainable):
+def changed(job, trainable):
     """Parts of which some tensor is not what it was in the start."""
-    now, before = take_digests(trainable.network), lesson.room.before
+    now, before = take_digests(trainable.network), job.room.before
     return {trainable.network.owners[name] for name in before if now[name] != before[name]}
 
 
-def with_room(lesson, **changes):
+def with_room(job, **changes):
     """The same training in another room."""
-    return replace(lesson, room=replace(lesson.room, **changes))
+    return replace(job, room=replace(job.room, **changes))
 
 
 def with_engine(plan, name):

@@ -5,7 +5,7 @@ from warmstart.data.read import read
 from warmstart.events import drain, follow
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.run.cleaning import settled
 from warmstart.training.dataset import TrainingDataset, arrange
 
@@ -19,24 +19,24 @@ def look_at(collection, module="convolutions", prep=PREP, engine=None):
     """The look, and what it said."""
     module = network(module) if isinstance(module, str) else module
     events = []
-    look = follow(
+    extracted = follow(
         extract_features(collection, load(module, preprocessing=prep), engine), events.append
     )
-    return look, [event.values["text"] for event in events if event.kind == "note"]
+    return extracted, [event.values["text"] for event in events if event.kind == "note"]
 
 
 def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, seed=0, **options):
     """What the checks look at."""
     collection = collect(source, **options)
     module = network(module) if isinstance(module, str) else module
-    look, _ = look_at(collection, module, prep)
-    collection = settled(collection, look)
+    extracted, _ = look_at(collection, module, prep)
+    collection = settled(collection, extracted)
     return TrainingDataset(
         collection=collection,
-        look=look,
+        extracted=extracted,
         labelled=arrange(collection.record),
         prep=prep,
-        profiles=profiles(look.feature_layers),
+        probe_layers=probe_layers(extracted.feature_layers),
         budget=budget,
         seed=seed,
         base=load(module, preprocessing=prep).record,

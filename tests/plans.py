@@ -31,7 +31,11 @@ def network(names=NAMES, **changes):
         for name in names
     ]
     record = NetworkRecord(
-        blocks=tuple(parts), head_parameters=7, partition="traced", neck_width=4, neck_is_average=True
+        blocks=tuple(parts),
+        head_parameters=7,
+        partition="traced",
+        neck_width=4,
+        neck_is_average=True,
     )
     return replace(record, **changes)
 

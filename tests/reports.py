@@ -82,7 +82,9 @@ EVIDENCE = (
         meaning="It knows much.",
         details={"trained": 0.69, "shuffled": 0.27, "pixels": 0.42, "error": 0.05},
     ),
-    Evidence(name="fine_tuning_gain", value=None, low=None, high=None, n=0, meaning="Not measured."),
+    Evidence(
+        name="fine_tuning_gain", value=None, low=None, high=None, n=0, meaning="Not measured."
+    ),
 )
 
 
@@ -220,12 +222,14 @@ def training(guards: int = 1) -> tuple[Event, ...]:
         values: dict[str, float | int | str] = {
             "loss": 2.0 / (1 + step / 40),
             "factor": 1.0,
-            "lesson": 1 + (step > 100),
+            "job": 1 + (step > 100),
             "epoch": (step if step <= 100 else step - 100) / 20,
         }
         if step % 20 == 0 and step <= 100:
             values |= {"val": 0.7 + step / 1000, "head": 0.72}
-        events.append(Event(stage="fine_tune", kind="step", step=step, of=200, values=values, t=0.0))
+        events.append(
+            Event(stage="fine_tune", kind="step", step=step, of=200, values=values, t=0.0)
+        )
     for _ in range(guards):
         told = {"title": "Guard", "text": "held-out examples got worse", "guard": "overfit"}
         events.append(Event(stage="fine_tune", kind="guard", values=told, t=0.0))

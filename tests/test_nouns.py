@@ -29,8 +29,8 @@ TOLD = (
     *(
         verdict.VerdictFacts(
             **CLEAR,
-            knowledge=known,
-            knowledge_error=0.02,
+            transfer_gain=known,
+            transfer_gain_error=0.02,
             accuracy=accuracy,
             scratch_gap=gap,
             is_tuned=tuned,
@@ -55,7 +55,7 @@ def test_no_verdict_on_other_kinds_speaks_of_images(kind):
 
 
 def test_a_verdict_says_which_kind_the_start_knows():
-    facts = verdict.VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.02)
+    facts = verdict.VerdictFacts(**CLEAR, transfer_gain=0.3, transfer_gain_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
         base = verdict.basis_of(None, nouns_of(kind))
         said = verdict.sentence("inconclusive", facts, 90, 0.8, basis=base)

@@ -221,10 +221,10 @@ def test_from_the_command_line(runs, task, tmp_path, capsys):
 def test_a_check_speaks_of_the_task(runs):
     from warmstart.request import Request
 
-    asked = Request(
+    request = Request(
         data=runs[1]["regress"], label="light", base=network(), preprocessing=PREP, budget="fast"
     )
-    found = drain(check(asked))
+    found = drain(check(request))
     assert "variance" in found.verdict.evidence[0].meaning
 
 

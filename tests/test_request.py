@@ -47,12 +47,12 @@ FULL = Request(
 )
 
 
-@pytest.mark.parametrize("asked", [Request(data="photos"), FULL], ids=["plain", "full"])
-def test_a_request_comes_back(tmp_path, asked, monkeypatch):
+@pytest.mark.parametrize("wanted", [Request(data="photos"), FULL], ids=["plain", "full"])
+def test_a_request_comes_back(tmp_path, wanted, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_request(tmp_path, asked, "ab" * 32, AROUND)
+    write_request(tmp_path, wanted, "ab" * 32, AROUND)
     found = read_request(tmp_path)
-    assert found.request == asked
+    assert found.request == wanted
     assert (found.base, found.around, found.objects) == ("ab" * 32, AROUND, ())
     assert found.place == tmp_path
     assert json.loads((tmp_path / "request.json").read_text())["asked"].keys() == {
@@ -98,11 +98,11 @@ OBJECTS = {
 
 
 def test_objects_are_named_and_must_be_given_again(tmp_path):
-    asked = Request(**OBJECTS, seed=3)
-    write_request(tmp_path, asked, "", AROUND)
+    request = Request(**OBJECTS, seed=3)
+    write_request(tmp_path, request, "", AROUND)
     found = read_request(tmp_path)
     assert found.objects == ("data", "base", "test")
-    assert found.request == replace(asked, data=None, base=None, test=None)
+    assert found.request == replace(request, data=None, base=None, test=None)
     with pytest.raises(UsageError) as caught:
         with_objects(found, Path("runs/a"), {"data": OBJECTS["data"]})
     assert str(caught.value) == (

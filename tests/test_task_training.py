@@ -80,7 +80,7 @@ def test_a_training_goes_on_where_it_was_stopped(place, task):
     short = {"budget": "fast", "strategy": "last:1"}
 
     def see(event):
-        if (event.stage, event.kind) == ("fine_tune", "step") and event.values.get("lesson") == 2:
+        if (event.stage, event.kind) == ("fine_tune", "step") and event.values.get("job") == 2:
             raise Stop
 
     whole = fit(task, place / "whole" / task, **short)

@@ -33,7 +33,7 @@ def test_three_rates_are_tried_from_the_same_start(pictures):
     assert all(0 <= one.accuracy <= 1 for one in found.tried)
     assert found.best.behind == 0
     assert found.sentence.startswith(f"Loss on {found.n} examples held out after 12 steps")
-    steps = [event.step for event in events if "lesson" in event.values]
+    steps = [event.step for event in events if "job" in event.values]
     assert steps == list(range(1, 37))
 
 

@@ -131,7 +131,7 @@ def test_no_tensor_is_lost(base):
 
 @pytest.mark.parametrize(
     "wrap",
-    ["module.{}", "model.{}", "_orig_mod.module.{}", "model.backbone.{}", "trunk.{}", "{}"],
+    ["module.{}", "model.{}", "_orig_mod.module.{}", "model.backbone.{}", "backbone.{}", "{}"],
 )
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_wrappers_around_the_names_do_not_matter(base, wrap, name):

@@ -159,7 +159,9 @@ class Work:
         self.asked.append(request)
         try:
             yield Event(stage="features", kind="begin", of=4, t=0.0)
-            yield Event(stage="features", kind="step", step=2, of=4, t=1.0, values={"per_second": 2.0})
+            yield Event(
+                stage="features", kind="step", step=2, of=4, t=1.0, values={"per_second": 2.0}
+            )
             if self.error is not None:
                 raise self.error
             note = {"title": "Proof", "text": "frozen: unchanged, bit for bit"}

@@ -34,10 +34,12 @@ def test_a_small_model_is_named_without_its_size():
 
 def test_noise_and_twins_are_told():
     noise = replace(FOUND.agreement, images="noise")
-    twin = SingleLayerHead(
+    single_layer = SingleLayerHead(
         head="last", estimate=None, original=None, gap=None, why="no honest figure"
     )
-    text = export_text(replace(FOUND, agreement=noise, twin=twin, to="timm"), Path("my out"))
+    text = export_text(
+        replace(FOUND, agreement=noise, single_layer=single_layer, to="timm"), Path("my out")
+    )
     assert "16 images of noise" in " ".join(text.split())
     assert "Twin     This is a twin of the run's model" in text
     assert "python 'my out/predict.py' photo.jpg" in text

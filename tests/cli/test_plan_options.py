@@ -32,16 +32,21 @@ def test_what_was_typed_is_asked_for(work):
         "--strategy last:2+add"
     )
     assert main(words.split()) == 0
-    asked = work.asked[0]
-    assert (asked.lr, asked.plan, asked.strategy) == (3e-4, Path("my.toml"), "last:2+add")
-    assert asked.settings == ("training.epochs=900", "block.1.lr=1e-4")
-    assert asked.given == {"lr", "strategy"}
+    request = work.request[0]
+    assert (request.lr, request.plan, request.strategy) == (3e-4, Path("my.toml"), "last:2+add")
+    assert request.settings == ("training.epochs=900", "block.1.lr=1e-4")
+    assert request.given == {"lr", "strategy"}
 
 
 def test_nothing_typed_is_nothing_given(work):
     assert main(["fit", "photos"]) == 0
-    asked = work.asked[0]
-    assert (asked.lr, asked.plan, asked.settings, asked.given) == (None, None, (), frozenset())
+    request = work.request[0]
+    assert (request.lr, request.plan, request.settings, request.given) == (
+        None,
+        None,
+        (),
+        frozenset(),
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def way_of(word, network, model, tail):
     runs = balanced([Cost(1, 2, 1)] * len(network.blocks), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {
-        name: network.owners.get(name.removeprefix("trunk."), "output")
+        name: network.owners.get(name.removeprefix("backbone."), "output")
         for name in model.state_dict()
     }
     own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)

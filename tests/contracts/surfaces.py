@@ -108,9 +108,9 @@ def _of_a_model(found: Surfaces, run: Run, root: Path) -> None:
     predictor = run.predictor
     found.server = json.loads(json.dumps(describe(run.path, predictor)))
     found.texts["server"] = "\n".join(_words(found.server))
-    twin = root / "twin"
-    shutil.copytree(run.path, twin)
-    found.comparison = warmstart.compare(run.path, twin)
+    clone = root / "twin"
+    shutil.copytree(run.path, clone)
+    found.comparison = warmstart.compare(run.path, clone)
     found.texts["compare"] = comparison_text(found.comparison)
     if predictor.kind == "image" and not predictor.bundle.record.arch.startswith("module:"):
         warmstart.export(run.path, "torch", out=root / "export")

@@ -20,14 +20,14 @@ SPLIT = [name for name in KINDS if KINDS[name].n_blocks > 1]
 
 def _tuned(network, cut):
     """A copy whose parts after `cut` moved."""
-    twin = copy.deepcopy(network)
+    clone = copy.deepcopy(network)
     upper = {step.name for step in (*network.steps.blocks[cut:], network.steps.neck)}
-    state = twin.trunk.state_dict()
+    state = clone.backbone.state_dict()
     with torch.no_grad():
-        for name, owner in twin.owners.items():
+        for name, owner in clone.owners.items():
             if owner in upper and name in state and state[name].is_floating_point():
                 state[name] += 0.01
-    return twin
+    return clone
 
 
 def _both(name):
@@ -35,8 +35,8 @@ def _both(name):
     cut = len(network.blocks) // 2
     if not may_stand_beside(network, cut):
         pytest.skip("its upper layers cannot stand twice")
-    twin = _tuned(network, cut)
-    return module, network, twin, put_beside(twin, network.trunk, cut), cut
+    clone = _tuned(network, cut)
+    return module, network, clone, put_beside(clone, network.backbone, cut), cut
 
 
 def _inputs(name):
@@ -53,15 +53,17 @@ def _model(network, wanted):
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_each_tap_is_what_its_own_network_gives(name):
-    _, network, twin, both, cut = _both(name)
+    _, network, clone, both, cut = _both(name)
     inputs = _inputs(name)
     own = feature_layers(network.record)
     beside = tuple(
-        FeatureLayer(block=layer.block, pool=layer.pool, of="base") for layer in own if layer.block > cut
+        FeatureLayer(block=layer.block, pool=layer.pool, of="base")
+        for layer in own
+        if layer.block > cut
     )
     with torch.inference_mode():
         found = _model(both, (*own, *beside)).features(inputs)
-        tuned = _model(twin, own).features(inputs)
+        tuned = _model(clone, own).features(inputs)
         base = _model(network, own).features(inputs)
     for one, other in zip(found, (*tuned, *base[-len(beside) :]), strict=True):
         assert torch.equal(one, other)
@@ -93,7 +95,7 @@ def test_a_copy_that_moved_is_seen():
     last = feature_layers(network.record)[-1]
     model = _model(both, (last, FeatureLayer(block=last.block, pool="neck", of="base")))
     with torch.no_grad():
-        next(p for n, p in model.named_parameters() if n.startswith(f"trunk.{NAME}.")).add_(1)
+        next(p for n, p in model.named_parameters() if n.startswith(f"backbone.{NAME}.")).add_(1)
     frozen = frozenset(block.name for block in network.blocks[:cut])
     actions = {block.name: "tuned" for block in network.blocks} | dict.fromkeys(frozen, "frozen")
     actions |= {"neck": "tuned", "unused": "frozen"}
@@ -110,9 +112,9 @@ def test_the_tensors_of_both_are_saved_once_each(name):
     )
     upper = {step.name for step in (*both.steps.blocks[cut:], both.steps.neck)}
     doubled = [n for n, owner in both.owners.items() if owner in upper]
-    assert all(f"trunk.{NAME}.{n}" in saved for n in doubled if f"trunk.{n}" in saved)
+    assert all(f"backbone.{NAME}.{n}" in saved for n in doubled if f"backbone.{n}" in saved)
     lower = {step.name for step in both.steps.blocks[:cut]}
-    assert not any(f"trunk.{NAME}.{n}" in saved for n, o in both.owners.items() if o in lower)
+    assert not any(f"backbone.{NAME}.{n}" in saved for n, o in both.owners.items() if o in lower)
 
 
 def test_a_network_that_runs_in_one_piece_cannot_stand_twice():

@@ -67,13 +67,13 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     names = [block.name for block in network.blocks]
     actions = {names[0]: "frozen", **dict.fromkeys(names[1:], "tuned"), names[-1]: "fresh"}
     actions |= {"neck": "fresh", "added": "added", "added#2": "added"}
-    twin, last = copy.deepcopy(network), network.record.blocks[-1]
-    twin = added.graft(twin, [added.make_block(last, rng) for _ in range(2)])
-    surgery.refresh(twin, [names[-1], "neck"], rng)
-    model = _warm(twin)
+    clone, last = copy.deepcopy(network), network.record.blocks[-1]
+    clone = added.graft(clone, [added.make_block(last, rng) for _ in range(2)])
+    surgery.refresh(clone, [names[-1], "neck"], rng)
+    model = _warm(clone)
     with torch.no_grad():
-        state = twin.trunk.state_dict()
-        for tensor, block in twin.owners.items():
+        state = clone.backbone.state_dict()
+        for tensor, block in clone.owners.items():
             if actions.get(block) == "tuned" and state[tensor].is_floating_point():
                 state[tensor] += 1
     rows = write_ledger(before, network, model, actions=actions).rows
@@ -110,10 +110,10 @@ def test_rows_add_up_to_the_start_as_it_came_after_surgery(name, action):
     network = cut(base.module, base.record.preprocessing)
     before, first = take_digests(network), network.record.blocks[0].name
     actions = {block.name: "frozen" for block in network.blocks} | {first: action}
-    twin = copy.deepcopy(network)
+    clone = copy.deepcopy(network)
     if action == "fresh":
-        surgery.refresh(twin, [first], torch.Generator())
-    model = _warm(twin)
+        surgery.refresh(clone, [first], torch.Generator())
+    model = _warm(clone)
     rows = write_ledger(before, network, model, actions=actions, changes=base.changes).rows
     assert sum(row.numel_before for row in rows) == _numel(plain.module)
     assert sum(row.numel for row in rows if row.fate != "dropped") == _numel(model)

@@ -99,18 +99,18 @@ def _stages(names, strategy):
 
 def _outfit(network, actions, seed=0):
     """A copy of a network with what the actions add, and a model with a random head on it."""
-    twin, rng = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+    clone, rng = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     if n_added := [*actions.values()].count("added"):
-        last = twin.record.blocks[-1]
-        twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
+        last = clone.record.blocks[-1]
+        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
-        surgery.refresh(twin, renewed, rng)
-    last = feature_layers(twin.record)[-1]
-    weight = torch.randn(N_CLASSES, layer_width(twin.record, last), generator=rng) * 0.1
-    model = assemble(twin, [last], weight, torch.zeros(N_CLASSES))
+        surgery.refresh(clone, renewed, rng)
+    last = feature_layers(clone.record)[-1]
+    weight = torch.randn(N_CLASSES, layer_width(clone.record, last), generator=rng) * 0.1
+    model = assemble(clone, [last], weight, torch.zeros(N_CLASSES))
     if adapted := [name for name, action in actions.items() if action == "low-rank"]:
-        lora.inject(twin, adapted, 2, rng)
-    return twin, model
+        lora.inject(clone, adapted, 2, rng)
+    return clone, model
 
 
 def _train(model, forward, actions, owners, n_steps=3):
@@ -144,33 +144,33 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
         stages[0]["neck"] = stages[0][network.blocks[-1].name]
     if strategy == "lora":
         pytest.importorskip("peft")
-    twin, model = _outfit(network, stages[0])
-    base = {name: tensor.clone() for name, tensor in tensors_of(twin).items()}
+    clone, model = _outfit(network, stages[0])
+    base = {name: tensor.clone() for name, tensor in tensors_of(clone).items()}
     head = model.head.weight.detach().clone()
     inputs = _inputs(name)
     for actions in stages:
-        before = {name: tensor.clone() for name, tensor in tensors_of(twin).items()}
-        _train(model, lambda: model(inputs.clone()), actions, twin.owners)
+        before = {name: tensor.clone() for name, tensor in tensors_of(clone).items()}
+        _train(model, lambda: model(inputs.clone()), actions, clone.owners)
         held = {"frozen", "low-rank"}
         moved = {
-            n for n in _moved(before, twin) if freeze.action_of(actions, twin.owners[n]) in held
+            n for n in _moved(before, clone) if freeze.action_of(actions, clone.owners[n]) in held
         }
         assert not moved
     assert not torch.equal(head, model.head.weight)
-    trained = [p.name for p in twin.blocks if stages[-1][p.name] not in ("frozen", "low-rank")]
-    changed = {twin.owners[n] for n in _moved(base, twin)}
+    trained = [p.name for p in clone.blocks if stages[-1][p.name] not in ("frozen", "low-rank")]
+    changed = {clone.owners[n] for n in _moved(base, clone)}
     assert changed >= set(trained)
     if strategy == "lora":
         lora.merge(model)
-        assert {twin.owners[n] for n in _moved(base, twin)} == {twin.blocks[-1].name}
+        assert {clone.owners[n] for n in _moved(base, clone)} == {clone.blocks[-1].name}
 
 
 def test_the_tests_see_a_statistic_that_moves():
     """Without `hold` the same training breaks the law: the check can fail."""
     network = copy.deepcopy(_cut("resnet18"))
     before, actions = take_digests(network), _actions([p.name for p in network.blocks], "head")
-    freeze.apply(network.trunk, actions, network.owners)
-    network.trunk.train()
+    freeze.apply(network.backbone, actions, network.owners)
+    network.backbone.train()
     network.features(_inputs("resnet18"))
     moved = violations(before, network, actions)
     statistics = {n for n, t in tensors_of(network).items() if not isinstance(t, nn.Parameter)}
@@ -266,26 +266,26 @@ def test_random_actions_keep_laws_1_2_and_5(module, data):
     actions = {**actions, "output": "replaced"}
     inputs = torch.randn(BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     try:
-        twin, model = _outfit(network, actions)
+        clone, model = _outfit(network, actions)
     except PlanError:  # a part of grouped convolutions alone has no layer for low-rank updates
         actions |= {n: "tuned" for n, action in actions.items() if action == "low-rank"}
-        twin, model = _outfit(network, actions)
+        clone, model = _outfit(network, actions)
     if set(actions.values()) <= {"frozen", "tuned", "low-rank", "added", "replaced"}:
         with torch.no_grad():  # step 0 equals the old network
-            assert torch.equal(twin.logits(inputs.clone()), network.logits(inputs.clone()))
-    _train(model, lambda: model(inputs.clone()), actions, twin.owners, n_steps=2)
-    assert violations(before, twin, actions) == ()  # law 5
+            assert torch.equal(clone.logits(inputs.clone()), network.logits(inputs.clone()))
+    _train(model, lambda: model(inputs.clone()), actions, clone.owners, n_steps=2)
+    assert violations(before, clone, actions) == ()  # law 5
     lora.merge(model)
-    assert violations(before, twin, actions) == ()
+    assert violations(before, clone, actions) == ()
     assert take_digests(network) == before
     model.eval()
     with torch.no_grad():  # law 1
         state = {"main": inputs.clone()}
-        for block in (*twin.blocks, twin.neck):
+        for block in (*clone.blocks, clone.neck):
             state = block(state)
         torch.testing.assert_close(model.head([state["main"]]), model(inputs.clone()))
     rows = write_ledger(before, network, model, actions=actions).rows  # law 2
-    assert rows == write_ledger(before, twin, model, actions=actions).rows
+    assert rows == write_ledger(before, clone, model, actions=actions).rows
     assert _numel(module) == sum(row.numel for row in rows if row.fate != "new")
     assert _numel(model) == sum(row.numel for row in rows if row.fate != "dropped")
     assert len({(row.tensor, row.fate) for row in rows}) == len(rows)

@@ -17,7 +17,7 @@ from warmstart.planning.build import build
 from warmstart.planning.cached_activations import with_store
 from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
 from warmstart.planning.facts import NetworkFacts, Wishes
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.plan import Choice
 
@@ -55,7 +55,7 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
     _, cut = cut_once(name)
     prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None
     facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
-    names = tuple(profiles(feature_layers(cut.record)))
+    names = tuple(probe_layers(feature_layers(cut.record)))
     for strategy in WORDS:
         if "gradual" in strategy and len(cut.record.blocks) < 2:
             continue  # one layer has none to join it; refused in tests/planning/test_strategy.py

@@ -122,14 +122,16 @@ def test_timm_holds_a_twin_of_trained_layers(tuned, tmp_path):
     module = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     inputs = inputs_for(tuned, 5)
     assert module(inputs).shape == (5, 3)
-    trunk = tuned.model.trunk.state_dict()
+    backbone = tuned.model.backbone.state_dict()
     assert all(
-        torch.equal(t, trunk[name]) for name, t in module.state_dict().items() if name in trunk
+        torch.equal(t, backbone[name])
+        for name, t in module.state_dict().items()
+        if name in backbone
     )
-    if told.twin is None:  # the run's own head listens to the last tap alone
+    if told.clone is None:  # the run's own head listens to the last tap alone
         same(module(inputs).detach(), logits(tuned, pixels_for(tuned, 5)))
     else:
-        assert told.twin.estimate.method == "holdout"  # its layers had seen all the rest
+        assert told.clone.estimate.method == "holdout"  # its layers had seen all the rest
         assert "twin of the run's model" in (out / "README.md").read_text()
 
 

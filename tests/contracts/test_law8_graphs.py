@@ -92,7 +92,7 @@ def test_a_program_with_a_head_of_all_taps(name):
 
 def test_a_graph_of_two_networks_in_one():
     _, network = cut_once("resnet18")
-    both = put_beside(network, network.trunk, 5)
+    both = put_beside(network, network.backbone, 5)
     last = len(network.blocks)
     wanted = (
         FeatureLayer(block=last, pool="neck"),

@@ -275,7 +275,9 @@ def test_certainty_speaks_of_the_same_answers(told):
     right = sum(one["label"] == one["target"] for one in sure) / max(len(sure), 1)
     for name, text in told.texts.items():
         every(text, rf"confident {NUMBER} % are {NUMBER} % right", share, right)
-        for n_confident, n_wrong in percentages(text, r"([\d,]+) were confident, and ([\d,]+) of th"):
+        for n_confident, n_wrong in percentages(
+            text, r"([\d,]+) were confident, and ([\d,]+) of th"
+        ):
             wrong = sum(one["label"] != one["target"] for one in sure)
             assert (int(n_confident), int(n_wrong)) == (len(sure), wrong), name
         every(text, rf"confident in about {NUMBER} of 100", share)

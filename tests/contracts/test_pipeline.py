@@ -92,7 +92,7 @@ def test_half_formats_are_those_of_the_whole(kind, word, piped):
 
 def test_a_tensor_that_stands_in_two_pieces_is_refused():
     network, model = model_of("layers")
-    linear = [m for m in network.trunk.modules() if isinstance(m, torch.nn.Linear)]
+    linear = [m for m in network.backbone.modules() if isinstance(m, torch.nn.Linear)]
     linear[1].bias = linear[0].bias
     pieces = [range(1, 2), range(2, len(network.blocks) + 1)]
     says = r"are one tensor, which the pipeline would part; train this network without --parallel"
@@ -108,7 +108,7 @@ def test_a_piece_that_reads_what_another_keeps_is_refused():
     top, n = feature_layers(network.record)[-1:], len(network.blocks)
     weight = torch.zeros(2, layer_width(network.record, top[0]))
     model = assemble(network, top, weight, torch.zeros(2))
-    owners = {f"trunk.{name}": block for name, block in network.owners.items()}
+    owners = {f"backbone.{name}": block for name, block in network.owners.items()}
     with pytest.raises(PlanError, match="rel_attn_embed, which another stage of the pipeline"):
         keepers(UnfrozenBlocks(model, 0), owners, [range(1, n), range(n, n + 1)])
     assert keepers(UnfrozenBlocks(model, 0), owners, [range(1, n + 1)])

@@ -25,7 +25,12 @@ from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
 from warmstart.run import inputs
 
-SMALL = ("training.epochs=32", "training.batch_size=8", "training.folds=1", "training.augmentations=1")
+SMALL = (
+    "training.epochs=32",
+    "training.batch_size=8",
+    "training.folds=1",
+    "training.augmentations=1",
+)
 STREAM = "training.offload=true"
 PREDICTIONS = "predictions.jsonl"
 CLOCKED = {
@@ -132,7 +137,10 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
         "settings": (*SMALL, STREAM, "training.engine=torch"),
     }
     n_blocks = len(json.loads((whole.path / "network.json").read_text())["blocks"])
-    places = [("features", block) for block in (1, 2, n_blocks)] + [("fine_tune", 1), ("fine_tune", n_blocks - 1)]
+    places = [("features", block) for block in (1, 2, n_blocks)] + [
+        ("fine_tune", 1),
+        ("fine_tune", n_blocks - 1),
+    ]
     server = get_context("forkserver")  # which imports once what each of them needs
     server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.main", "warmstart.run.fit"])
     run, own = tmp_path / "run", str(tmp_path / "own")

@@ -275,7 +275,7 @@ def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, ca
     assert (base.record.arch, base.record.classes) == (tiny.ARCH, 3)
     own, usual = timm_run.predictor.bundle.record.preprocessing, base.record.preprocessing
     assert (usual.size, usual.resize) == (own.size, own.resize)
-    body = timm_run.model.trunk.state_dict()
+    body = timm_run.model.backbone.state_dict()
     for name, tensor in base.module.state_dict().items():
         if name in body:
             assert torch.equal(tensor, body[name])

@@ -80,9 +80,9 @@ def test_features_find_what_the_coarse_look_misses(scenes, monkeypatch):
     monkeypatch.setattr(
         "warmstart.data.near_duplicates._coarse", lambda grey: np.zeros((len(grey), 64), np.float32)
     )
-    assert [(t.first, t.second) for t in find_near_duplicates(glances(images), compared(features))] == [
-        (5, N)
-    ]
+    assert [
+        (t.first, t.second) for t in find_near_duplicates(glances(images), compared(features))
+    ] == [(5, N)]
 
 
 def face(seed):

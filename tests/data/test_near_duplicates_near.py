@@ -218,5 +218,7 @@ def test_pictures_of_one_scene_are_not_taken_for_copies():
     (note,) = record.problems
     assert (note.kind, note.items) == ("near-duplicate", ())
     assert "fixed scene" in note.sentence
-    kept = with_near_duplicates(collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs)
+    kept = with_near_duplicates(
+        collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs
+    )
     assert len(kept.record.near_duplicates) == 19

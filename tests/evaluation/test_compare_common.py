@@ -105,7 +105,9 @@ def test_several_copies_of_one_content_keep_their_number_and_belong_together():
 def test_near_copies_and_groups_of_any_run_are_links():
     data = rows("x", 6)
     grouped = [(*row, "g" if row[0] in ("x4.jpg", "x5.jpg") else None) for row in data]
-    found = common([run(data, near_duplicates=[("x0.jpg", "x1.jpg"), ("x2.jpg", "far.jpg")]), run(grouped)])
+    found = common(
+        [run(data, near_duplicates=[("x0.jpg", "x1.jpg"), ("x2.jpg", "far.jpg")]), run(grouped)]
+    )
     assert set(found.links) == {(0, 1), (4, 5)}
 
 

@@ -13,14 +13,19 @@ BEGIN = Event(stage="read", kind="note", values={"folder": "runs/a", "read": 2.0
 def training(number, vals, *, t, each=10, trainings=3, head=None):
     """The updates of one training, a second each, with a look at every second one."""
     for update in range(1, each + 1):
-        values = {"loss": 1.0, "lesson": number}
+        values = {"loss": 1.0, "job": number}
         if update % 2 == 0 and vals:
             values["val"] = vals[update // 2 - 1]
             if head is not None:
                 values["head"] = head
         step = each * (number - 1) + update
         yield Event(
-            stage="fine_tune", kind="step", step=step, of=each * trainings, values=values, t=t + update
+            stage="fine_tune",
+            kind="step",
+            step=step,
+            of=each * trainings,
+            values=values,
+            t=t + update,
         )
 
 
@@ -52,11 +57,13 @@ def test_trainings_that_hold_rows_out_make_fewer_updates_than_the_last():
     events = [BEGIN, Event(stage="fine_tune", kind="begin", values={"trainings": 3}, t=100.0)]
     for number, before, count in ((1, 0, 6), (2, 6, 6), (3, 12, 12)):
         for update in range(1, count + 1):
-            values = {"loss": 1.0, "lesson": number}
+            values = {"loss": 1.0, "job": number}
             if number < 3 and update % 3 == 0:
                 values["val"] = 0.2 * number + 0.1 * update
             step = before + update
-            events.append(Event(stage="fine_tune", kind="step", step=step, of=24, values=values, t=1.0))
+            events.append(
+                Event(stage="fine_tune", kind="step", step=step, of=24, values=values, t=1.0)
+            )
     course = course_of(events, None)
     assert course.updates == 24
     assert [(p.updates, round(p.value, 2)) for p in course.points] == [(3, 0.6), (6, 0.9)]

@@ -72,7 +72,12 @@ def test_an_interval_that_says_next_to_nothing_is_not_ready(high, level):
 
 def test_why_nothing_could_be_learnt_is_the_only_reason():
     found = readiness(
-        measured(claim(0.3, 0.0, 0.9), claim(0.1), why_not="no signal", findings=[finding("distribution-shift")])
+        measured(
+            claim(0.3, 0.0, 0.9),
+            claim(0.1),
+            why_not="no signal",
+            findings=[finding("distribution-shift")],
+        )
     )
     assert found == Readiness(level="not-ready", reasons=("no signal",))
 
@@ -132,10 +137,7 @@ def test_what_explains_the_difference_is_said_with_it(kind, value, level):
 
 SAID = {
     "distribution-shift": "the test clips are unlike the training clips",
-    "distribution-shift": "the test clips are unlike the training clips",
     "leakage": "training clips are in the test set",
-    "leakage": "training clips are in the test set",
-    "spurious-correlation": "the borders of the clips give the answer away",
     "spurious-correlation": "something beside the subject gives the answer away",
     "metadata-leakage": "the files themselves give the answer away",
     "preprocessing": "the clips may be fed in wrongly",
@@ -156,7 +158,12 @@ def test_other_findings_change_nothing(kind):
 def test_one_reason_is_given_once():
     found = readiness(
         measured(
-            claim(0.95), findings=[finding("distribution-shift"), finding("leakage"), finding("distribution-shift")]
+            claim(0.95),
+            findings=[
+                finding("distribution-shift"),
+                finding("leakage"),
+                finding("distribution-shift"),
+            ],
         )
     )
     assert found.reasons == (
@@ -269,7 +276,13 @@ def test_what_is_never_folded_comes_first():
 
 
 def test_the_level_does_not_depend_on_the_order_of_findings():
-    kinds = ["leakage", "distribution-shift", "metadata-leakage", "unreadable", "spurious-correlation"]
+    kinds = [
+        "leakage",
+        "distribution-shift",
+        "metadata-leakage",
+        "unreadable",
+        "spurious-correlation",
+    ]
     found = [
         readiness(measured(claim(0.95), findings=[finding(k) for k in some]))
         for some in (kinds, kinds[::-1], sorted(kinds))

@@ -14,7 +14,6 @@ from torch.nn import functional
 from issues import issue, issues, off_topic
 from plans import plan_for
 from tiny import fit, lines
-from warmstart import request
 from warmstart.errors import PlanError, TrainingError, UsageError
 from warmstart.evidence import check
 from warmstart.planning.schedule import given_up as alone
@@ -22,7 +21,8 @@ from warmstart.planning.verdict import BASE
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
-from warmstart.request import Request
+from warmstart.request import Request, open_folder
+from warmstart.request import check as check_request
 from warmstart.run import candidates, model_files
 from warmstart.solve.calibration import Calibration
 from warmstart.training import score
@@ -89,7 +89,7 @@ def inspection(p, mde, *more):
     return Inspection(evidence=(evidence, *more), label_issues=issues())
 
 
-def knowledge(value, error):
+def transfer_gain(value, error):
     return Evidence(
         name="transfer_gain",
         value=value,
@@ -126,10 +126,12 @@ def test_the_verdict_carries_its_evidence(p, mde, kind):
     ],
 )
 def test_the_verdict_weighs_what_the_start_knows(known, kind):
-    assert check.judge(inspection(0.001, 0.1, knowledge(*known))).kind == kind
+    assert check.judge(inspection(0.001, 0.1, transfer_gain(*known))).kind == kind
 
 
-@pytest.mark.parametrize("kind", ["linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive"])
+@pytest.mark.parametrize(
+    "kind", ["linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive"]
+)
 @pytest.mark.parametrize("strategy", ["auto", "head", "last:0"])
 def test_nothing_ships_without_a_signal_unless_it_was_asked_for(kind, strategy):
     plan = plan_for(strategy)
@@ -242,7 +244,7 @@ def test_the_gain_takes_the_place_of_what_was_not_measured():
     assert untouched.evidence[1] == check.NO_TAIL
 
 
-@pytest.mark.parametrize(("p", "known"), [(0.5, ()), (0.001, (knowledge(0.01, 0.02),))])
+@pytest.mark.parametrize(("p", "known"), [(0.5, ()), (0.001, (transfer_gain(0.01, 0.02),))])
 def test_what_was_done_is_said_after_that_there_is_nothing_to_learn_from(p, known):
     """No signal, or none that pretraining helps with, comes before what the user's training did."""
     _, verdict = after(inspection(p, 0.1, *known), "full", gain_of(0.05, 0.01, 0.09))
@@ -390,8 +392,8 @@ def test_no_answer_is_more_certain_than_the_examples_allow(finished):
 )
 def test_values_that_are_none_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
-        request.check(Request(data="photos", **wrong))
-    request.check(Request(data="photos"))
+        check_request(Request(data="photos", **wrong))
+    check_request(Request(data="photos"))
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,7 @@ def test_values_that_are_none_are_refused(wrong, message):
 )
 def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
     with pytest.raises(PlanError, match=message):
-        request.check(Request(data="nowhere", **wrong))
+        check_request(Request(data="nowhere", **wrong))
 
 
 @pytest.mark.parametrize(
@@ -421,7 +423,7 @@ def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
 )
 def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
     monkeypatch.chdir(tmp_path)
-    made = request.open_folder(Request(data="d"), name)
+    made = open_folder(Request(data="d"), name)
     assert made.path.as_posix() == f"runs/{folder}"
     assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "runs" / folder).resolve()
 

@@ -16,10 +16,10 @@ from warmstart.data.thumbnails import plain_features
 from warmstart.events import drain
 from warmstart.evidence import controls, preprocessing
 from warmstart.evidence.controls import (
-    measure_distance,
+    measure_domain_gap,
     open_probe,
     try_preprocessing,
-    weigh_knowledge,
+    weigh_transfer_gain,
 )
 from warmstart.evidence.domain_gap import mean_divergence
 from warmstart.evidence.preprocessing import warning
@@ -66,13 +66,13 @@ def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     training_data = scene_of(pictures)
     probe = probes(training_data)(20)
     examples = [training_data.labelled.learn[row] for row in probe.rows]
-    read = training_data.look.reader(examples)
+    read = training_data.extracted.reader(examples)
     truth = mixed_kernels(
         [(layer, read(layer)) for layer in probe.training_data.feature_layers], training_data.pair()
     )
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    kinds = plain_features(training_data.look.glances(examples))
+    kinds = plain_features(training_data.extracted.glances(examples))
     plain = probe.plain()
     assert len(plain) == len(kinds) + 1
     np.testing.assert_allclose(plain[-1], np.mean(plain[:-1], axis=0))
@@ -88,7 +88,7 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     group_rows = probes(training_data)(20).group_rows()
     assert len(group_rows) == 3
     assert sorted(np.concatenate(group_rows)) == list(range(20))
-    found = drain(weigh_knowledge(probes(training_data), 2, seed=0))
+    found = drain(weigh_transfer_gain(probes(training_data), 2, seed=0))
     assert np.isfinite([found.value, found.low, found.high, found.details["error"]]).all()
 
 
@@ -109,15 +109,15 @@ def test_neither_hold_out_nor_test_is_looked_at(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_random_weights_knows_nothing(kind, pictures):
     training_data = scene_of(pictures, kind)
-    module = training_data.look.network.trunk
+    module = training_data.extracted.network.backbone
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    found = drain(weigh_knowledge(probes(training_data), 3, seed=0))
+    found = drain(weigh_transfer_gain(probes(training_data), 3, seed=0))
     assert (found.name, found.n) == ("transfer_gain", 36)
     assert found.value - 1.64 * found.details["error"] <= 0
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    again = drain(weigh_knowledge(probes(training_data), 3, seed=0))
+    again = drain(weigh_transfer_gain(probes(training_data), 3, seed=0))
     assert found == again
 
 
@@ -139,14 +139,14 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
 
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((12, 2), (24, 3)))
     monkeypatch.setattr(controls, "transfer_gain", weigh)
-    found = drain(weigh_knowledge(probes(scene_of(pictures)), 2, seed=0))
+    found = drain(weigh_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
     assert asked == stages
     assert found.n == stages[-1][0]
 
 
 def test_many_classes_take_more_images(pictures, monkeypatch):
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((6, 1), (6, 1)))
-    assert drain(weigh_knowledge(probes(scene_of(pictures)), 3, seed=0)).n == 15
+    assert drain(weigh_transfer_gain(probes(scene_of(pictures)), 3, seed=0)).n == 15
 
 
 # ---- distance ------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_many_classes_take_more_images(pictures, monkeypatch):
 def test_the_distance_is_that_of_the_first_layers_here(pictures):
     training_data = scene_of(pictures)
     probe = probes(training_data)(24)
-    found = measure_distance(probe)
+    found = measure_domain_gap(probe)
     assert (found.name, found.n) == ("domain_gap", 24)
     assert found.low <= found.value <= found.high
     module = network("convolutions")
@@ -171,7 +171,7 @@ def test_the_distance_is_that_of_the_first_layers_here(pictures):
 
 @pytest.mark.parametrize("kind", ["attention", "layers"])
 def test_networks_that_keep_no_statistics_have_none(kind, pictures):
-    assert measure_distance(probes(scene_of(pictures, kind))(24)).value is None
+    assert measure_domain_gap(probes(scene_of(pictures, kind))(24)).value is None
 
 
 # ---- preprocessing -------------------------------------------------------------------------

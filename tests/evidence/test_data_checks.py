@@ -71,11 +71,16 @@ def test_probabilities_are_of_heads_that_have_not_seen_the_block(pictures):
     training_data = scene_of(source, label="label", group="person")
     labelled = training_data.labelled
     assert {len(rows) for rows in labelled.group_rows} == {2}
-    read = training_data.look.reader(labelled.learn)
+    read = training_data.extracted.reader(labelled.learn)
     pair = training_data.pair()
-    feature_layers = {layer for profile in pair.values() for layer in profile}
+    feature_layers = {layer for layer_weights in pair.values() for layer in layer_weights}
     kernels = mixed_kernels(
-        [(layer, read(layer)) for layer in training_data.look.feature_layers if layer in feature_layers], pair
+        [
+            (layer, read(layer))
+            for layer in training_data.extracted.feature_layers
+            if layer in feature_layers
+        ],
+        pair,
     )
     tried = []
     for kernel in kernels.values():
@@ -122,7 +127,7 @@ def test_misfiled_pictures_lead_the_list(misfiled):
     (finding,) = [f for f in found.findings if f.kind == "label-issue"]
     assert finding.sentence == told.sentence
     assert [item.split(":")[0] for item in finding.items] == [one.id for one in told.issues]
-    assert found.ceiling.low <= 285 / 300 <= found.ceiling.high
+    assert found.label_noise_ceiling.low <= 285 / 300 <= found.label_noise_ceiling.high
 
 
 def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
@@ -133,7 +138,7 @@ def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
     assert {one.id for one in told.ranked} & set(names)
     assert not told.issues
     assert [f for f in found.findings if f.kind == "label-issue"] == []
-    assert found.ceiling.value is None
+    assert found.label_noise_ceiling.value is None
 
 
 def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
@@ -156,7 +161,7 @@ def test_a_clean_set_has_no_label_issues(tmp_path):
     assert (found.label_issues.count, found.label_issues.why) == (0, "not-significant")
     assert found.label_issues.sentence.startswith("No label issues found")
     assert [f for f in found.findings if f.kind == "label-issue"] == []
-    assert found.ceiling.value == 1.0
+    assert found.label_noise_ceiling.value == 1.0
 
 
 def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
@@ -165,7 +170,7 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
     training_data = scene_of(root)
     assert training_data.labelled.near_duplicates == (("blue/000.png", "red/mirrored.png"),)
-    assert checked(training_data).ceiling.details["conflicts"] == 1
+    assert checked(training_data).label_noise_ceiling.details["conflicts"] == 1
 
 
 def test_hold_out_and_test_labels_are_not_looked_at(tmp_path):
@@ -245,7 +250,7 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
     assert {id: labels[id] for id in edited} == edited
     rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
     assert {id: labels[id] for id in rest} == rest
-    assert checked(training_data).ceiling.value > first.ceiling.value
+    assert checked(training_data).label_noise_ceiling.value > first.label_noise_ceiling.value
 
 
 def test_of_several_labels_the_list_says_which_is_meant(tmp_path):

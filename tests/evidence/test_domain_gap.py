@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from warmstart.evidence.domain_gap import distance, divergences, mean_divergence
+from warmstart.evidence.domain_gap import divergences, domain_gap, mean_divergence
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def test_the_old_data_itself_is_not_far():
     plain, value = [], []
     for _ in range(20):
         layers = [layer(rng, n=16, positions=4)]
-        found = distance(layers, 1, rng)
+        found = domain_gap(layers, 1, rng)
         plain.append(mean_divergence(layers, np.arange(16)))
         value.append(plain[-1] - found.details["bias"])
         assert found.low == 0.0
@@ -63,17 +63,17 @@ def test_the_old_data_itself_is_not_far():
 
 def test_it_grows_with_a_shift_and_with_a_spread():
     rng = np.random.default_rng(3)
-    by_shift = [distance([layer(rng, shift=s)], 1, rng).value for s in (0.0, 0.3, 1.0, 3.0)]
+    by_shift = [domain_gap([layer(rng, shift=s)], 1, rng).value for s in (0.0, 0.3, 1.0, 3.0)]
     assert by_shift == sorted(by_shift)
     assert by_shift[2] == pytest.approx(0.5, rel=0.1)
-    by_spread = [distance([layer(rng, wider=w)], 1, rng).value for w in (1.0, 2.0, 4.0)]
+    by_spread = [domain_gap([layer(rng, wider=w)], 1, rng).value for w in (1.0, 2.0, 4.0)]
     assert by_spread == sorted(by_spread)
     assert by_spread[2] == pytest.approx((4 - 1 - np.log(4)) / 2, rel=0.1)
 
 
 def test_the_interval_holds_the_value():
     rng = np.random.default_rng(4)
-    found = distance([layer(rng, shift=0.5)], 1, rng)
+    found = domain_gap([layer(rng, shift=0.5)], 1, rng)
     assert 0 <= found.low < found.value < found.high
     assert (found.n, found.details["layers"], found.details["blocks"]) == (32, 1, 1)
     assert found.meaning.endswith(".")
@@ -83,11 +83,11 @@ def test_channels_that_never_vary_stay_finite():
     still = Layer(1, np.zeros(3), np.zeros(3), np.zeros((5, 3)), np.zeros((5, 3)))
     dark = Layer(1, np.zeros(3), np.ones(3), np.zeros((5, 3)), np.zeros((5, 3)))
     for seen in (still, dark):
-        found = distance([seen], 1, np.random.default_rng(0))
+        found = domain_gap([seen], 1, np.random.default_rng(0))
         assert np.isfinite([found.value, found.low, found.high]).all()
 
 
 def test_without_statistics_there_is_no_distance():
-    found = distance([], 3, np.random.default_rng(0))
+    found = domain_gap([], 3, np.random.default_rng(0))
     assert found.value is found.low is found.high is None
     assert "Not available" in found.meaning

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from warmstart.evidence.check import depth
-from warmstart.evidence.permutation_test import signal
-from warmstart.planning.feature_layers import profiles
+from warmstart.evidence.permutation_test import permutation_evidence
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.stats.permutation import SignalTest
+from warmstart.stats.permutation import PermutationTest
 
 FEATURE_LAYERS = (
     FeatureLayer(block=1, pool="avg"),
@@ -21,7 +21,7 @@ def make(signal_at, n=80, seed=0):
     feature_layers = {layer: rng.normal(size=(n, 6)).astype(np.float32) for layer in FEATURE_LAYERS}
     if signal_at is not None:
         feature_layers[FEATURE_LAYERS[signal_at]][:, :2] += 1.5 * labels[:, None]
-    kernels = mixed_kernels(feature_layers.items(), profiles(FEATURE_LAYERS))
+    kernels = mixed_kernels(feature_layers.items(), probe_layers(FEATURE_LAYERS))
     singles = [np.array([i]) for i in range(n)]
     return feature_layers, [kernels["last"], kernels["equal"]], labels, singles
 
@@ -29,21 +29,23 @@ def make(signal_at, n=80, seed=0):
 @pytest.mark.parametrize("where", [0, 2])
 def test_signal_is_found_at_the_last_and_at_an_early_depth(where):
     _, kernels, labels, singles = make(where)
-    evidence = signal(kernels, labels, singles, 199, np.random.default_rng(0))
+    evidence = permutation_evidence(kernels, labels, singles, 199, np.random.default_rng(0))
     assert evidence.details["p"] <= 0.01
     assert evidence.value > evidence.high
 
 
 def test_no_signal_is_found_in_noise_and_the_detectable_effect_is_stated():
     _, kernels, labels, singles = make(None)
-    evidence = signal(kernels, labels, singles, 199, np.random.default_rng(0))
+    evidence = permutation_evidence(kernels, labels, singles, 199, np.random.default_rng(0))
     assert evidence.details["p"] > 0.01
     assert 0.05 < evidence.details["mde"] < 0.4
 
 
 def test_few_examples_can_detect_only_large_effects():
     _, kernels, labels, singles = make(None, n=12)
-    small = signal(kernels, labels, singles, 199, np.random.default_rng(0)).details["mde"]
+    small = permutation_evidence(kernels, labels, singles, 199, np.random.default_rng(0)).details[
+        "mde"
+    ]
     assert small > 0.25
 
 
@@ -61,16 +63,16 @@ def test_rows_that_belong_together_leave_less_to_find():
     labels = np.repeat(np.arange(10) % 2, 8)
     group_rows = np.split(np.arange(80), 10)
     alone, together = (
-        signal(kernels, labels, of, 199, np.random.default_rng(0)).details["mde"]
+        permutation_evidence(kernels, labels, of, 199, np.random.default_rng(0)).details["mde"]
         for of in (singles, group_rows)
     )
     assert together > alone
 
 
 def test_shares_are_told_in_percent(monkeypatch):
-    always = SignalTest(0.01, 1.0, np.ones(100), 100, 1.0)
+    always = PermutationTest(0.01, 1.0, np.ones(100), 100, 1.0)
     monkeypatch.setattr("warmstart.evidence.permutation_test._permuted", lambda *_: always)
     _, kernels, labels, singles = make(2)
-    told = signal(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
+    told = permutation_evidence(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
     assert "is right 100 % of the time" in told
     assert told.endswith("100 to 100 %.")

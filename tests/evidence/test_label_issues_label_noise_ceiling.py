@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from warmstart.data.near_duplicates import NearDuplicate
-from warmstart.evidence.label_issues import JudgedLabels, ceiling
+from warmstart.evidence.label_issues import JudgedLabels, label_noise_ceiling
 from warmstart.records.data import Share
 
 LABELS = np.array([0, 1] * 50)
@@ -28,7 +28,7 @@ def judged(rate, low, high, issues=(), why=None):
 
 
 def test_the_share_of_wrong_labels_bounds_every_model():
-    found = ceiling(judged(0.05, 0.02, 0.08), [], LABELS)
+    found = label_noise_ceiling(judged(0.05, 0.02, 0.08), [], LABELS)
     assert (found.value, found.low, found.high) == pytest.approx((0.95, 0.92, 0.98))
     assert "no model can agree with more than about 95.0 %" in found.meaning
 
@@ -39,25 +39,27 @@ def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
         NearDuplicate(2, 4, 0.9, False),
         NearDuplicate(6, 7, 0.9, False),
     ]
-    found = ceiling(judged(0.0, 0.0, 0.02), near_duplicates, LABELS)
+    found = label_noise_ceiling(judged(0.0, 0.0, 0.02), near_duplicates, LABELS)
     assert found.value == pytest.approx(0.98)
     assert found.details["conflicts"] == 2
 
 
 def test_a_pair_with_a_label_issue_adds_nothing():
     near_duplicates = [NearDuplicate(0, 1, 0.9, False)]
-    assert ceiling(judged(0.01, 0.0, 0.02, [1]), near_duplicates, LABELS).value == pytest.approx(0.99)
+    assert label_noise_ceiling(
+        judged(0.01, 0.0, 0.02, [1]), near_duplicates, LABELS
+    ).value == pytest.approx(0.99)
 
 
 def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
-    found = ceiling(judged(0.0, 0.0, 0.03), [], LABELS)
+    found = label_noise_ceiling(judged(0.0, 0.0, 0.03), [], LABELS)
     assert found.value == found.high == 1.0
     assert "up to 3 %" in found.meaning
 
 
 @pytest.mark.parametrize("why", ["too-few", "weak-model", "distribution-shift"])
 def test_where_no_number_is_stated_there_is_no_ceiling(why):
-    found = ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
+    found = label_noise_ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
     assert found.value is found.low is found.high is None
     assert found.meaning == "Not measured: how many labels are wrong cannot be told here."
 
@@ -68,4 +70,7 @@ def test_where_no_number_is_stated_there_is_no_ceiling(why):
 )
 def test_pairs_are_counted_in_words(pairs, said):
     near_duplicates = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
-    assert f"({said})" in ceiling(judged(0.05, 0.02, 0.08), near_duplicates, LABELS).meaning
+    assert (
+        f"({said})"
+        in label_noise_ceiling(judged(0.05, 0.02, 0.08), near_duplicates, LABELS).meaning
+    )

@@ -11,7 +11,7 @@ from warmstart.evidence.learning_curve import (
     MOST_BEYOND,
     SHARES,
     anchored,
-    appetite,
+    learning_curve,
 )
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.records.summary import Estimate
@@ -24,7 +24,7 @@ def ask(features, labels, group_rows, n_all=None, seed=0):
     kernel, k = kernel_of(features), int(labels.max()) + 1
     head = best_left_out([kernel], labels, group_rows, k)
     rng = np.random.default_rng(seed)
-    return appetite(kernel, head, labels, group_rows, n_all or len(labels), rng), kernel, head
+    return learning_curve(kernel, head, labels, group_rows, n_all or len(labels), rng), kernel, head
 
 
 def take(groups, size):

@@ -48,7 +48,7 @@ def kernel(strength, seed=0):
 
 def of_signal():
     rng, both = np.random.default_rng(1), [kernel(1.0), kernel(0.4, 1)]
-    found = permutation_test.signal(both, LABELS, PAIRS, 99, rng)
+    found = permutation_test.permutation_evidence(both, LABELS, PAIRS, 99, rng)
     return found, permutation_test.with_plain(found, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
 
 
@@ -56,11 +56,15 @@ def of_appetite():
     one = kernel(1.2)
     head = probe_hits.best_left_out([one], LABELS, SINGLES, K)
     said = head.number, head.penalty, head.hits(LABELS), head.probabilities()[:9]
-    return said, learning_curve.appetite(one, head, LABELS, SINGLES, 200, np.random.default_rng(2))
+    return said, learning_curve.learning_curve(
+        one, head, LABELS, SINGLES, 200, np.random.default_rng(2)
+    )
 
 
 def of_depth():
-    feature_layers = {FeatureLayer(block=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)}
+    feature_layers = {
+        FeatureLayer(block=p, pool="avg"): features(0.4 * p, seed=p) for p in (1, 2, 3)
+    }
     return check.depth(feature_layers, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
 
 
@@ -69,7 +73,7 @@ def of_knowledge():
     poor = Controls(trained=[kernel(1.5)], shuffles=shuffles, pixels=[kernel(0.1, 9)])
     flat = Controls(trained=[kernel(0.9)], shuffles=shuffles, pixels=[kernel(1.0, 9)])
     one, other = (
-        transfer_gain.knowledge(c, LABELS, g) for c, g in ((poor, PAIRS), (flat, SINGLES))
+        transfer_gain.transfer_gain(c, LABELS, g) for c, g in ((poor, PAIRS), (flat, SINGLES))
     )
     return one, other, transfer_gain.is_clear(one), transfer_gain.is_clear(other)
 
@@ -100,7 +104,7 @@ def layers(shift):
 def of_distance():
     rng = np.random.default_rng(4)
     return [
-        domain_gap.distance([*layers(s)], 2, rng, name) for s, name in ((0.1, ""), (1, "lite0"))
+        domain_gap.domain_gap([*layers(s)], 2, rng, name) for s, name in ((0.1, ""), (1, "lite0"))
     ]
 
 
@@ -141,8 +145,8 @@ def of_label_issues():
     return (
         label_issues.of_classes(found, ids, NAMES, 20),
         label_issues.of_classes(clean, ids, NAMES, 5),
-        label_issues.ceiling(found, near_duplicates, labels),
-        label_issues.ceiling(clean, (), labels),
+        label_issues.label_noise_ceiling(found, near_duplicates, labels),
+        label_issues.label_noise_ceiling(clean, (), labels),
     )
 
 
@@ -249,9 +253,7 @@ def of_reading():
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
     known = unreadable_texts.Read(tokens=tokens, ood=few, signs=signs, dense=none)
-    unknown = unreadable_texts.Read(
-        tokens=tokens, ood=tokens // 2, signs=signs, dense=signs // 3
-    )
+    unknown = unreadable_texts.Read(tokens=tokens, ood=tokens // 2, signs=signs, dense=signs // 3)
     found = [unreadable_texts.reading(one, rng) for one in (known, unknown)]
     return found, [unreadable_texts.language(one) for one in found]
 

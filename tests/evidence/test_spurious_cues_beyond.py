@@ -36,7 +36,10 @@ def files(rng, **given):
 def test_a_size_that_goes_with_a_label_is_named(rng):
     has = rng.random((N, 2)) < 0.5
     found = cues_of_sets(files(rng, width=np.where(has[:, 1], 640, 300)), has * 1.0, "ab", rng)
-    assert [one.kind for one in found] == ["metadata-leakage", "metadata-leakage"]  # and fewer bytes a pixel
+    assert [one.kind for one in found] == [
+        "metadata-leakage",
+        "metadata-leakage",
+    ]  # and fewer bytes a pixel
     assert found[0].items == ("b: 100 % are 640 x 200 px, 0 % elsewhere",)
     assert "gives a label away" in found[0].sentence
     assert not cues_of_sets(files(rng), has * 1.0, "ab", rng)

@@ -6,7 +6,7 @@ from scipy.special import stdtrit
 
 from refit import kernel_of, left_out, singles, told_apart
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, Controls, is_clear, knowledge
+from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, Controls, is_clear, transfer_gain
 from warmstart.stats.intervals import kish, number_groups, standard_error
 
 
@@ -31,7 +31,7 @@ def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, group
     first, pixel, *rest = arms(rng, labels, (trained, pixels, *shuffles))
     group_rows = group_rows or singles(n)
     controls = Controls(trained=first, shuffles=rest, pixels=pixel)
-    return knowledge(controls, labels, group_rows), controls, labels, group_rows
+    return transfer_gain(controls, labels, group_rows), controls, labels, group_rows
 
 
 def slow_hits(kernels, labels, group_rows):
@@ -52,7 +52,9 @@ def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
     assert found.value == pytest.approx(trained.mean() - shuffles.mean())
     paired = standard_error(trained - shuffles.mean(axis=0), number_groups(group_rows))
     spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
-    assert found.details["error"] == pytest.approx(few(group_rows) * np.sqrt(paired**2 + spread / 3))
+    assert found.details["error"] == pytest.approx(
+        few(group_rows) * np.sqrt(paired**2 + spread / 3)
+    )
     assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
     assert (found.n, found.details["shuffles"]) == (90, 3)
 
@@ -60,7 +62,9 @@ def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
 def test_pixels_are_the_control_where_they_do_better():
     rng = np.random.default_rng(1)
     found, controls, labels, group_rows = ask(rng, pixels=1.5)
-    trained, pixels = (slow_hits(x, labels, group_rows) for x in (controls.trained, controls.pixels))
+    trained, pixels = (
+        slow_hits(x, labels, group_rows) for x in (controls.trained, controls.pixels)
+    )
     assert found.details["pixels"] > found.details["shuffled"]
     assert found.value == pytest.approx(trained.mean() - pixels.mean())
     error = standard_error(trained - pixels, number_groups(group_rows))
@@ -106,7 +110,7 @@ def test_random_labels_give_no_knowledge():
     told = []
     for _ in range(60):
         labels = rng.permutation(np.arange(80) % 2)
-        found = knowledge(controls, labels, singles(80))
+        found = transfer_gain(controls, labels, singles(80))
         told.append(found.value - 1.64 * found.details["error"] > 0)
         assert not is_clear(found)
     assert np.mean(told) <= 0.10
@@ -122,6 +126,6 @@ def test_arms_that_err_on_the_same_rows_are_not_told_apart_exactly():
     rng = np.random.default_rng(4)
     labels = rng.permutation(np.arange(60) % 3)
     (same,) = arms(rng, labels, (6.0,))
-    found = knowledge(Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60))
+    found = transfer_gain(Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60))
     assert found.value == 0.0
     assert found.details["error"] >= 1 / 60

@@ -95,7 +95,7 @@ def test_a_run_without_a_test_part_claims_its_estimate(facts):
 
 
 def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
-    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", twin=SINGLE_LAYER)))
+    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", single_layer=SINGLE_LAYER)))
     assert metrics(text) == [{"type": "accuracy", "value": 0.8125, "name": "Accuracy (nested-cv)"}]
     assert "not the model itself" in text
     assert "The twin: 81 % (75 to 86) against 83 % (77 to 88)" in text
@@ -105,7 +105,7 @@ def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
 
 def test_a_twin_without_an_honest_figure_claims_none(facts):
     bare = replace(SINGLE_LAYER, estimate=None, original=None, gap=None, why="no honest figure: so")
-    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", twin=bare)))
+    text = readme(replace(facts, exported=replace(EXPORTED, to="timm", single_layer=bare)))
     assert "model-index" not in front(text)
     assert "What it is worth: no honest figure: so." in text
 

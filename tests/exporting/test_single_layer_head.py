@@ -10,7 +10,12 @@ import torch
 
 from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
-from warmstart.exporting.single_layer_head import Known, has_trained, make_single_layer_head, right_answers
+from warmstart.exporting.single_layer_head import (
+    Known,
+    has_trained,
+    make_single_layer_head,
+    right_answers,
+)
 from warmstart.features.batches import normalised
 from warmstart.network.single_layer_head import is_plain
 from warmstart.planning.plan_file import read_plan
@@ -41,10 +46,13 @@ def made(parts):
 
 
 def test_it_is_plain_and_shares_the_layers(parts, made):
-    model, (twin, _) = parts[0], made
-    assert is_plain(twin)
+    model, (single_layer, _) = parts[0], made
+    assert is_plain(single_layer)
     assert all(
-        a is b for a, b in zip(model.trunk.parameters(), twin.trunk.parameters(), strict=True)
+        a is b
+        for a, b in zip(
+            model.backbone.parameters(), single_layer.backbone.parameters(), strict=True
+        )
     )
 
 
@@ -76,12 +84,12 @@ def test_the_figure_is_out_of_fold_not_in_sample(parts):
 def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
     model, images, known, feed = parts
     known = replace(known, has_learnt=True)
-    twin, told = drain(make_single_layer_head(model, images, known, feed))
+    single_layer, told = drain(make_single_layer_head(model, images, known, feed))
     tests = images.of("test")
     assert (told.estimate.method, told.estimate.n) == ("holdout", len(tests))
     with torch.inference_mode():
         pixels = np.stack([images.pixels(e) for e in tests])
-        said = twin(feed(pixels)).argmax(dim=1).numpy()
+        said = single_layer(feed(pixels)).argmax(dim=1).numpy()
     classes = images.record.classes
     right = np.mean([classes[k] == e.label for k, e in zip(said, tests, strict=True)])
     assert told.estimate.value == pytest.approx(right)

@@ -152,7 +152,9 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
             assert check_all_present_are_right(cache_file) == len(NAMES)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"feature_layers": 3, "key": {}}', '{"feature_layers": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"feature_layers": 3, "key": {}}', '{"feature_layers": {}}']
+)
 def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
     fill(tmp_path)
     (tmp_path / (KEY.digest + ".json")).write_text(text)

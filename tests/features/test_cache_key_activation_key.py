@@ -26,7 +26,7 @@ LOOK = FeatureKey(
     view="crop=0.35 seed=0 view=1",
 )
 KEY = ActivationKey(
-    look=LOOK,
+    extracted=LOOK,
     cut=2,
     wanted=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     dtype="float32",
@@ -49,7 +49,7 @@ CHANGED = {
 }
 KEYS = {
     **{
-        name: dataclasses.replace(KEY, look=dataclasses.replace(LOOK, **{name: value}))
+        name: dataclasses.replace(KEY, extracted=dataclasses.replace(LOOK, **{name: value}))
         for name, value in CHANGED.items()
     },
     "cut": dataclasses.replace(KEY, cut=1),
@@ -64,7 +64,9 @@ KEYS = {
 
 def test_every_member_is_changed_here():
     members = {field.name for field in dataclasses.fields(FeatureKey)}
-    assert members - {"feature_layers", "dtype"} == CHANGED.keys()  # these two are the activations' own
+    assert (
+        members - {"feature_layers", "dtype"} == CHANGED.keys()
+    )  # these two are the activations' own
 
 
 def test_all_keys_are_apart_from_each_other_and_from_the_look():

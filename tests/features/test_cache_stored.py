@@ -50,7 +50,9 @@ def cache_file(tmp_path):
 
 def joined(reader, feature_layers):
     found = [*reader.chunks(feature_layers)]
-    return {layer: np.concatenate([chunk[layer] for chunk in found]) for layer in feature_layers}, found
+    return {
+        layer: np.concatenate([chunk[layer] for chunk in found]) for layer in feature_layers
+    }, found
 
 
 @pytest.mark.parametrize("feature_layers", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])

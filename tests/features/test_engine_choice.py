@@ -97,9 +97,9 @@ def made(monkeypatch, failing=()):
 
 def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
     names = made(monkeypatch)
-    look, said = look_at(collect(pictures))
+    extracted, said = look_at(collect(pictures))
     assert (names, said) == (["torch"], [])
-    choice = look.engine
+    choice = extracted.engine
     assert (choice.value, choice.source, choice.rule) == ("torch", "rule", "torch")
     assert choice.because.startswith("torch: 36 images in about 0.2 s as a rule, ")
     assert engine_speeds.read(default_root(), surveyed(pictures).work) == {}
@@ -107,9 +107,11 @@ def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
 
 def test_the_quickest_is_taken_and_says_how_quick(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.5, 3.0), onnxruntime=(2.0, 1000.0))
-    look, _ = look_at(collect(pictures))
-    assert look.engine.value == "onnxruntime"
-    assert look.engine.because == "ONNX Runtime: 36 images in about 2.0 s as a rule, torch 12 s"
+    extracted, _ = look_at(collect(pictures))
+    assert extracted.engine.value == "onnxruntime"
+    assert (
+        extracted.engine.because == "ONNX Runtime: 36 images in about 2.0 s as a rule, torch 12 s"
+    )
 
 
 def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monkeypatch):
@@ -117,8 +119,8 @@ def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monk
     eager_to_measure(monkeypatch)
     measured = truly(monkeypatch, onnxruntime=(50.0, 700.0), traced=(0.1, 90.0))
     names = made(monkeypatch)
-    look, _ = look_at(collect(pictures))
-    choice = look.engine
+    extracted, _ = look_at(collect(pictures))
+    choice = extracted.engine
     assert measured == names == ["onnxruntime", "traced"]
     assert (choice.value, choice.source, choice.rule) == ("traced", "measured", "onnxruntime")
     assert choice.because == "traced torch: 36 images in about 0.5 s here, torch 0.6 s"
@@ -133,10 +135,10 @@ def test_the_engine_that_was_measured_is_not_made_again_for_the_look(pictures, m
     eager_to_measure(monkeypatch)
     truly(monkeypatch, onnxruntime=(0.05, 500.0))
     names = made(monkeypatch)
-    look, _ = look_at(collect(pictures))
+    extracted, _ = look_at(collect(pictures))
     assert names == ["onnxruntime"]
-    assert (look.engine.value, look.engine.source) == ("onnxruntime", "measured")
-    assert look.engine.because == "ONNX Runtime: 36 images in about 0.1 s here, torch 0.8 s"
+    assert (extracted.engine.value, extracted.engine.source) == ("onnxruntime", "measured")
+    assert extracted.engine.because == "ONNX Runtime: 36 images in about 0.1 s here, torch 0.8 s"
 
 
 def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, monkeypatch):
@@ -154,8 +156,8 @@ def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, m
     steps.close()
     seen = survey(collection, base())
     assert 0 < seen.counts["onnxruntime"] < seen.counts["torch"] == 76
-    look, _ = look_at(collection)
-    assert (look.engine, measured) == (first.choice, ["onnxruntime"])
+    extracted, _ = look_at(collection)
+    assert (extracted.engine, measured) == (first.choice, ["onnxruntime"])
     whole, _ = look_at(collection)
     assert (whole.engine, whole.features.passed) == (first.choice, 0)
 
@@ -164,30 +166,30 @@ def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
     collection = collect(pictures)
     look_at(collection, engine=user("traced"))
     usual(monkeypatch, torch=(0.1, 700.0), traced=(0.5, 75.0))
-    look, _ = look_at(collection)
-    assert (look.engine.value, look.features.passed) == ("traced", 0)
-    assert "traced torch has passed some of these images before" in look.engine.because
+    extracted, _ = look_at(collection)
+    assert (extracted.engine.value, extracted.features.passed) == ("traced", 0)
+    assert "traced torch has passed some of these images before" in extracted.engine.because
 
 
 def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
     """It is not tried again, however many images come later."""
     usual(monkeypatch, torch=(1.0, 10.0), traced=(1.0, 10.0), onnxruntime=(0.1, 90.0))
     names = made(monkeypatch, failing=["onnxruntime"])
-    look, said = look_at(collect(pictures))
-    assert (names, look.engine.value) == (["onnxruntime", "torch"], "torch")
+    extracted, said = look_at(collect(pictures))
+    assert (names, extracted.engine.value) == (["onnxruntime", "torch"], "torch")
     assert said == ["it cannot; torch is used instead"]
     draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
-    look, said = look_at(collect(pictures))
-    assert (names[2:], look.engine.value, said) == (["torch"], "torch", [])
+    extracted, said = look_at(collect(pictures))
+    assert (names[2:], extracted.engine.value, said) == (["torch"], "torch", [])
 
 
 def test_one_that_fails_while_it_is_measured_gives_way_too(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
     names = made(monkeypatch, failing=["onnxruntime"])
-    look, said = look_at(collect(pictures))
-    assert (look.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
-    assert look.engine.because == "the only engine here that can run this network"
+    extracted, said = look_at(collect(pictures))
+    assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
+    assert extracted.engine.because == "the only engine here that can run this network"
     assert names[0] == "onnxruntime"
     assert set(names[1:]) == {"torch"}
 
@@ -212,9 +214,13 @@ def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
 
 @each_engine
 def test_the_engine_that_was_asked_for_is_taken_and_the_rules_word_is_kept(pictures, name):
-    look, said = look_at(collect(pictures), engine=user(name))
-    assert (look.engine.value, look.engine.source, look.engine.rule) == (name, "user", "torch")
-    assert look.features.cache_file.key.engine == name
+    extracted, said = look_at(collect(pictures), engine=user(name))
+    assert (extracted.engine.value, extracted.engine.source, extracted.engine.rule) == (
+        name,
+        "user",
+        "torch",
+    )
+    assert extracted.features.cache_file.key.engine == name
     assert said == []
 
 
@@ -234,7 +240,10 @@ def test_images_that_were_added_have_the_rows_that_a_whole_look_gives(
     whole, _ = look_at(collection, engine=asked)
     assert whole.features.passed == 43
     for layer in grown.feature_layers:
-        bits = [look.reader(collection.record.examples)(layer).tobytes() for look in (grown, whole)]
+        bits = [
+            extracted.reader(collection.record.examples)(layer).tobytes()
+            for extracted in (grown, whole)
+        ]
         assert bits[0] == bits[1], layer
 
 
@@ -273,10 +282,10 @@ def test_nor_when_an_earlier_look_could_not_use_it(pictures, monkeypatch):
 def test_a_plans_engine_gives_way_and_the_look_says_to_which(pictures, monkeypatch):
     planned = Choice(value="onnxruntime", because="so", source="rule")
     made(monkeypatch, failing=["onnxruntime"])
-    look, said = look_at(collect(pictures), engine=planned)
-    assert (look.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
-    look, said = look_at(collect(pictures), engine=planned)
-    assert look.engine.value == "torch"
+    extracted, said = look_at(collect(pictures), engine=planned)
+    assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
+    extracted, said = look_at(collect(pictures), engine=planned)
+    assert extracted.engine.value == "torch"
     assert said == ["this network cannot be run by ONNX Runtime; torch is used instead"]
 
 

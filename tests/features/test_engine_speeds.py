@@ -17,7 +17,9 @@ from warmstart.features import cache_key, engine_speeds
 from warmstart.features.cache import FeatureCache
 from warmstart.features.engine_speeds import FILE, EngineWork, Timing
 
-WORK = EngineWork(macs=384_000_000, parameters=4_600_000, feature_layers=35, size=(224, 224, 3), threads=2)
+WORK = EngineWork(
+    macs=384_000_000, parameters=4_600_000, feature_layers=35, size=(224, 224, 3), threads=2
+)
 FAST, SLOW = Timing(1.5, 160.0), Timing(0.25, 75.0)
 
 

@@ -107,7 +107,7 @@ def steps_of(root, examples, worker):
     )
 
 
-def look(root, examples, worker):
+def extracted(root, examples, worker):
     return drain(steps_of(root, examples, worker))
 
 
@@ -116,7 +116,7 @@ def all_bytes(features, examples):
 
 
 def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
-    features = look(tmp_path, EXAMPLES, Worker())
+    features = extracted(tmp_path, EXAMPLES, Worker())
     backwards = EXAMPLES[::-1]
     for layer, slow in zip(FEATURE_LAYERS, expected(backwards), strict=True):
         np.testing.assert_array_equal(features.read(backwards, layer), slow)
@@ -124,41 +124,42 @@ def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
 
 def test_a_first_look_passes_each_image_once(tmp_path):
     worker = Worker()
-    features = look(tmp_path, EXAMPLES, worker)
+    features = extracted(tmp_path, EXAMPLES, worker)
     assert (features.passed, features.decoded, worker.engines) == (N, N, 1)
     assert sorted(worker.decoded) == sorted(one.id for one in EXAMPLES)
     assert worker.batches == [BATCH, BATCH, N - 2 * BATCH]
 
 
 def test_a_second_look_decodes_nothing_and_makes_no_engine(tmp_path):
-    first = look(tmp_path, EXAMPLES, Worker())
+    first = extracted(tmp_path, EXAMPLES, Worker())
     worker = Worker()
-    second = look(tmp_path, EXAMPLES, worker)
+    second = extracted(tmp_path, EXAMPLES, worker)
     assert (second.passed, second.decoded, worker.engines, worker.decoded) == (0, 0, 0, [])
     assert all_bytes(first, EXAMPLES) == all_bytes(second, EXAMPLES)
 
 
 def test_fifty_more_images_cost_fifty_passes_and_change_no_bit(tmp_path):
-    look(tmp_path / "grown", EXAMPLES[:25], Worker())
+    extracted(tmp_path / "grown", EXAMPLES[:25], Worker())
     worker = Worker()
-    grown = look(tmp_path / "grown", EXAMPLES, worker)
+    grown = extracted(tmp_path / "grown", EXAMPLES, worker)
     assert (grown.passed, grown.decoded, len(worker.decoded)) == (50, 50, 50)
-    whole = look(tmp_path / "whole", EXAMPLES, Worker())
+    whole = extracted(tmp_path / "whole", EXAMPLES, Worker())
     assert all_bytes(grown, EXAMPLES) == all_bytes(whole, EXAMPLES)
 
 
 def test_equal_bytes_are_passed_once(tmp_path):
     examples = [*EXAMPLES[:10], *(example(100 + i, copy_of=i) for i in range(10))]
     worker = Worker()
-    features = look(tmp_path, examples, worker)
+    features = extracted(tmp_path, examples, worker)
     assert (features.passed, len(worker.decoded)) == (10, 10)
     np.testing.assert_array_equal(
-        features.read(examples[:10], FEATURE_LAYERS[0]), features.read(examples[10:], FEATURE_LAYERS[0])
+        features.read(examples[:10], FEATURE_LAYERS[0]),
+        features.read(examples[10:], FEATURE_LAYERS[0]),
     )
 
 
 def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
-    features = look(tmp_path, EXAMPLES, Worker(broken=["3.png", "40.png"]))
+    features = extracted(tmp_path, EXAMPLES, Worker(broken=["3.png", "40.png"]))
     reasons = {"3.png": "3.png is truncated", "40.png": "40.png is truncated"}
     assert features.unreadable == reasons
     assert (features.passed, features.decoded) == (N - 2, N)
@@ -169,18 +170,18 @@ def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
 
 
 def test_unreadable_images_are_not_decoded_again(tmp_path):
-    look(tmp_path, EXAMPLES, Worker(broken=["3.png"]))
+    extracted(tmp_path, EXAMPLES, Worker(broken=["3.png"]))
     worker = Worker(broken=["3.png"])
-    features = look(tmp_path, EXAMPLES, worker)
+    features = extracted(tmp_path, EXAMPLES, worker)
     assert worker.decoded == []
     assert features.unreadable == {"3.png": "3.png is truncated"}
 
 
 def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        look(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
+        extracted(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
     assert FeatureCache(tmp_path).info().rows == 2 * BATCH
-    features = look(tmp_path, EXAMPLES, Worker())
+    features = extracted(tmp_path, EXAMPLES, Worker())
     assert features.passed == N - 2 * BATCH
     np.testing.assert_array_equal(features.read(EXAMPLES, FEATURE_LAYERS[0]), expected(EXAMPLES)[0])
 
@@ -199,9 +200,9 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(features_cache_file, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
-        look(tmp_path, EXAMPLES, Worker())
+        extracted(tmp_path, EXAMPLES, Worker())
     monkeypatch.undo()
-    assert look(tmp_path, EXAMPLES, Worker()).passed == N
+    assert extracted(tmp_path, EXAMPLES, Worker()).passed == N
 
 
 def test_events_count_images_up_to_the_end(tmp_path):
@@ -251,9 +252,9 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
                 raise Vanished("3.png can no longer be read")
             return super().decode(one)
 
-    features = look(tmp_path, EXAMPLES, Moved())
+    features = extracted(tmp_path, EXAMPLES, Moved())
     assert set(features.unreadable) == {"3.png"}
-    again = look(tmp_path, EXAMPLES, Worker())
+    again = extracted(tmp_path, EXAMPLES, Worker())
     assert again.unreadable == {}
     assert again.passed == 1
 
@@ -274,9 +275,11 @@ def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds
     monkeypatch.setattr(
         features_cache_file.CacheFile,
         "append",
-        lambda self, hashes, feature_layers: appended.append(len(hashes)) or plain(self, hashes, feature_layers),
+        lambda self, hashes, feature_layers: (
+            appended.append(len(hashes)) or plain(self, hashes, feature_layers)
+        ),
     )
-    features = look(tmp_path, EXAMPLES, Worker())
+    features = extracted(tmp_path, EXAMPLES, Worker())
     assert appended == (kept or [BATCH, BATCH, N - 2 * BATCH])
     for layer, rows in zip(FEATURE_LAYERS, expected(EXAMPLES), strict=True):
         np.testing.assert_array_equal(features.read(EXAMPLES, layer), rows)

@@ -23,8 +23,8 @@ def by_hand(collection):
     return unpack(np.stack(rows))
 
 
-def same_glances(look, collection):
-    found, truth = look.glances(collection.record.examples), by_hand(collection)
+def same_glances(extracted, collection):
+    found, truth = extracted.glances(collection.record.examples), by_hand(collection)
     for name in ("grey", "colour", "border", "width", "height", "n_bytes", "is_colour", "format"):
         np.testing.assert_array_equal(getattr(found, name), getattr(truth, name))
 
@@ -63,18 +63,18 @@ def counted(monkeypatch):
 
 def test_a_look_leaves_a_glance_at_every_image(pictures, monkeypatch):
     counts, collection = counted(monkeypatch), collect(pictures)
-    look, _ = look_at(collection)
+    extracted, _ = look_at(collection)
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(look, collection)
+    same_glances(extracted, collection)
 
 
 def test_one_glance_serves_every_start(pictures, monkeypatch):
     collection = collect(pictures)
     look_at(collection)
     counts = counted(monkeypatch)
-    look, _ = look_at(collection, "layers")
+    extracted, _ = look_at(collection, "layers")
     assert counts == {"decode": 36, "glance": 0}
-    same_glances(look, collection)
+    same_glances(extracted, collection)
 
 
 def test_a_second_look_decodes_nothing(pictures, monkeypatch):
@@ -96,40 +96,40 @@ def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkey
     for path in shelves:
         path.unlink()
     counts = counted(monkeypatch)
-    look, _ = look_at(collection)
-    assert look.features.passed == 0
+    extracted, _ = look_at(collection)
+    assert extracted.features.passed == 0
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(look, collection)
+    same_glances(extracted, collection)
 
 
 def test_added_images_are_the_only_ones_glanced_at(pictures, monkeypatch):
     look_at(collect(pictures))
     draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
     counts, collection = counted(monkeypatch), collect(pictures)
-    look, _ = look_at(collection)
+    extracted, _ = look_at(collection)
     assert counts == {"decode": 1, "glance": 1}
-    same_glances(look, collection)
+    same_glances(extracted, collection)
 
 
 def test_copies_are_glanced_at_once(pictures, monkeypatch):
     (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
     counts, collection = counted(monkeypatch), collect(pictures)
-    look, _ = look_at(collection)
+    extracted, _ = look_at(collection)
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(look, collection)
+    same_glances(extracted, collection)
 
 
 def test_what_cannot_be_read_has_no_glance(pictures):
     (pictures / "blue" / "torn.png").write_bytes(b"\x89PNG nothing")
     for _ in range(2):
         collection = collect(pictures)
-        look, _ = look_at(collection)
-        assert look.unreadable.keys() == {"blue/torn.png"}
+        extracted, _ = look_at(collection)
+        assert extracted.unreadable.keys() == {"blue/torn.png"}
         (torn,) = [e for e in collection.record.examples if e.id == "blue/torn.png"]
         with pytest.raises(KeyError):
-            look.glances([torn])
+            extracted.glances([torn])
         readable = [e for e in collection.record.examples if e is not torn]
-        assert len(look.glances(readable).grey) == 36
+        assert len(extracted.glances(readable).grey) == 36
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -145,12 +145,12 @@ def test_a_file_that_vanished_is_reported(pictures, cache, stored, harm):
         (pictures / "red" / "003.png").unlink()
     else:
         Image.new("RGB", (9, 9)).save(pictures / "red" / "003.png")
-    look, _ = look_at(collection)
-    assert look.unreadable.keys() == {"red/003.png"}
+    extracted, _ = look_at(collection)
+    assert extracted.unreadable.keys() == {"red/003.png"}
     reason = "can no longer be read" if harm == "gone" else "changed while the run was going on"
-    assert reason in look.unreadable["red/003.png"]
-    rest = [e for e in collection.record.examples if e.id not in look.unreadable]
-    assert len(look.glances(rest).grey) == 35
+    assert reason in extracted.unreadable["red/003.png"]
+    rest = [e for e in collection.record.examples if e.id not in extracted.unreadable]
+    assert len(extracted.glances(rest).grey) == 35
     if harm == "gone":  # nothing is remembered against bytes that were not seen
         draw(np.random.default_rng(9), 0).save(pictures / "red" / "003.png")
     assert look_at(collect(pictures))[0].unreadable == {}

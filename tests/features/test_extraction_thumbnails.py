@@ -25,13 +25,13 @@ def seen(tmp_path_factory):
 
 
 def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
-    collection, look = seen
+    collection, extracted = seen
     examples = collection.record.examples
-    whole = look.glances(examples)
+    whole = extracted.glances(examples)
     for kept in (100, 5):
         monkeypatch.setattr(extraction, "KEPT", kept)
         monkeypatch.setattr(extraction, "_ROWS", 4)
-        album = StoredThumbnails(look, examples)
+        album = StoredThumbnails(extracted, examples)
         assert len(album) == len(album.grey) == len(examples)
         for rows in (np.array([7, 2, 7]), slice(3, 9), slice(None), np.array([], dtype=int)):
             np.testing.assert_array_equal(album.grey[rows], whole.grey[rows])
@@ -45,23 +45,23 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
 
 
 def test_near_copies_of_many_are_those_of_few(seen, monkeypatch):
-    collection, look = seen
-    few = near_copies(collection, look)
+    collection, extracted = seen
+    few = near_copies(collection, extracted)
     assert few == (("b/03.png", "b/again.jpg"),)
     monkeypatch.setattr(extraction, "KEPT", 5)
-    assert near_copies(collection, look) == few
+    assert near_copies(collection, extracted) == few
 
 
 def test_many_are_never_read_at_once(seen, monkeypatch):
-    collection, look = seen
+    collection, extracted = seen
     monkeypatch.setattr(extraction, "KEPT", 5)
     monkeypatch.setattr(extraction, "_ROWS", 4)
     asked = []
-    plain = type(look).glances
+    plain = type(extracted).glances
     monkeypatch.setattr(
-        type(look), "glances", lambda self, rows: asked.append(len(rows)) or plain(self, rows)
+        type(extracted), "glances", lambda self, rows: asked.append(len(rows)) or plain(self, rows)
     )
-    album = StoredThumbnails(look, collection.record.examples)
+    album = StoredThumbnails(extracted, collection.record.examples)
     assert not asked
     assert len(album.files.width) == N + 1
     assert asked == [4, 4, 4, 1]

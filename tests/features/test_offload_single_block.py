@@ -35,6 +35,6 @@ def test_parts_one_after_the_other_give_what_the_network_gives(name):
 def test_a_part_holds_its_own_tensors_alone():
     _, network = cut_once("resnet18")
     lone = SingleBlock(network, 2, feature_layers(network.record))
-    own = {id(tensor) for tensor in network.trunk.parameters()}
+    own = {id(tensor) for tensor in network.backbone.parameters()}
     assert sum(p.numel() for p in lone.parameters()) == network.record.blocks[1].parameters
     assert not own & {id(parameter) for parameter in lone.parameters()}

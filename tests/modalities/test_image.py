@@ -63,9 +63,9 @@ def test_other_colour_spaces_become_rgb(mode):
     if mode == "LAB":
         from PIL import ImageCms
 
-        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        probe_layers = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         image = ImageCms.applyTransform(
-            image, ImageCms.buildTransform(*profiles, "RGB", "LAB"), inPlace=False
+            image, ImageCms.buildTransform(*probe_layers, "RGB", "LAB"), inPlace=False
         )
     else:
         image = image.convert(mode)

@@ -118,7 +118,7 @@ def test_at_birth_the_answers_are_the_old_ones_to_the_bit(name):
 def test_law_1_the_parts_compose_and_each_block_runs_once(name):
     network = _stir(_grafted(name))
     old = _cut(name)
-    added = [network.trunk.get_submodule(step.modules[0]) for step in network.steps.blocks[-2:]]
+    added = [network.backbone.get_submodule(step.modules[0]) for step in network.steps.blocks[-2:]]
     assert all(isinstance(module, AddedBlock) for module in added)
     with torch.no_grad():
         value = {"main": _inputs(name)}
@@ -138,12 +138,12 @@ def test_law_1_the_parts_compose_and_each_block_runs_once(name):
 @every_network
 def test_the_old_network_is_left_alone_and_shares_its_tensors(name):
     old = _cut(name)
-    before, names = digests(old.trunk), [*old.trunk._modules]
+    before, names = digests(old.backbone), [*old.backbone._modules]
     network = _stir(_grafted(name))
-    assert digests(old.trunk) == before
-    assert [*old.trunk._modules] == names
-    shared = {place(tensor) for tensor in unique_tensors(old.trunk).values()}
-    assert shared <= {place(tensor) for tensor in unique_tensors(network.trunk).values()}
+    assert digests(old.backbone) == before
+    assert [*old.backbone._modules] == names
+    shared = {place(tensor) for tensor in unique_tensors(old.backbone).values()}
+    assert shared <= {place(tensor) for tensor in unique_tensors(network.backbone).values()}
     assert len(old.blocks) == len(network.blocks) - 2 == len(old.record.blocks)
 
 
@@ -151,10 +151,14 @@ def test_the_old_network_is_left_alone_and_shares_its_tensors(name):
 def test_record_and_owners_tell_what_is_there(name):
     network, old = _grafted(name), _cut(name)
     new = network.record.blocks[-2:]
-    assert [block.name for block in network.blocks] == [block.name for block in network.record.blocks]
+    assert [block.name for block in network.blocks] == [
+        block.name for block in network.record.blocks
+    ]
     assert len({block.name for block in network.record.blocks}) == len(network.blocks)
-    for record, block, step in zip(new, network.blocks[-2:], network.steps.blocks[-2:], strict=True):
-        block = network.trunk.get_submodule(step.modules[0])
+    for record, block, step in zip(
+        new, network.blocks[-2:], network.steps.blocks[-2:], strict=True
+    ):
+        block = network.backbone.get_submodule(step.modules[0])
         value = torch.zeros(1, *record.shape_in)
         with FlopCounterMode(display=False) as counter:
             assert tuple(block(value).shape[1:]) == record.shape_out
@@ -165,11 +169,11 @@ def test_record_and_owners_tell_what_is_there(name):
         assert {id(p) for p in block.parameters()} == {id(p) for p in block.parameters()}
     assert network.owners.items() > old.owners.items()
     owned = {
-        place(network.trunk.state_dict(keep_vars=True)[n])
+        place(network.backbone.state_dict(keep_vars=True)[n])
         for n in network.owners
         if network.owners[n] != "head"
     }
-    assert owned == {place(tensor) for tensor in unique_tensors(network.trunk).values()}
+    assert owned == {place(tensor) for tensor in unique_tensors(network.backbone).values()}
 
 
 def test_names_do_not_clash_and_are_the_same_each_time():
@@ -178,7 +182,7 @@ def test_names_do_not_clash_and_are_the_same_each_time():
     crowded = _grafted("crowded", 1)
     assert crowded.steps.blocks[-1].modules == ("added_3",)
     assert [p.name for p in crowded.blocks] == ["added#2", "added"]  # the word is the block's
-    assert crowded.trunk.added_2 == "not a module"
+    assert crowded.backbone.added_2 == "not a module"
 
 
 def test_blocks_can_be_added_again():
@@ -216,12 +220,12 @@ def test_a_copy_of_a_model_runs_on_its_own_blocks(name):
     )
     with torch.no_grad():
         expected = model(_inputs(name))
-        twin = copy.deepcopy(model)
-        for parameter in model.trunk.parameters():
+        clone = copy.deepcopy(model)
+        for parameter in model.backbone.parameters():
             parameter += 1
-        assert torch.equal(twin(_inputs(name)), expected)
+        assert torch.equal(clone(_inputs(name)), expected)
         assert not torch.equal(model(_inputs(name)), expected)
-        for parameter in model.trunk.parameters():
+        for parameter in model.backbone.parameters():
             parameter -= 1
 
 

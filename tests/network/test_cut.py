@@ -84,15 +84,15 @@ def test_a_prefix_gives_the_taps_that_a_look_takes(name):
 @each
 def test_a_prefix_rests_and_shares_the_networks_modules(name):
     network = copy.deepcopy(cut_once(name)[1])
-    network.trunk.train()
-    before = {n: t.clone() for n, t in network.trunk.state_dict().items()}
+    network.backbone.train()
+    before = {n: t.clone() for n, t in network.backbone.state_dict().items()}
     prefix = FrozenPrefix(network, 1, ())
     with torch.inference_mode():
         (main,) = prefix(inputs_for(name))
     assert not any(module.training for module in prefix.modules())
-    assert prefix.trunk is network.trunk
+    assert prefix.backbone is network.backbone
     assert len(main) == N
-    assert all(torch.equal(t, before[n]) for n, t in network.trunk.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in network.backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("cut", [-1, 0, 10, 99])
@@ -113,7 +113,9 @@ def test_the_neck_is_never_stored():
 
 
 def test_a_tail_needs_a_value_for_each_tap_below_it():
-    network, model = model_of(cut_once("resnet18")[1], feature_layers(cut_once("resnet18")[1].record))
+    network, model = model_of(
+        cut_once("resnet18")[1], feature_layers(cut_once("resnet18")[1].record)
+    )
     tail = UnfrozenBlocks(model, 4)
     main, *stored = FrozenPrefix(network, 4, tail.stored)(inputs_for("resnet18"))
     with pytest.raises(ValueError, match="shorter"):
@@ -123,10 +125,10 @@ def test_a_tail_needs_a_value_for_each_tap_below_it():
 def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
     _, model = model_of(cut_once("residual")[1], feature_layers(cut_once("residual")[1].record))
     tail, called = UnfrozenBlocks(model, 0), []
-    model.trunk.left.register_forward_hook(lambda *_: called.append(1))
+    model.backbone.left.register_forward_hook(lambda *_: called.append(1))
     tail.train()
-    assert model.trunk.training
-    assert tail.to(torch.float64).model.trunk.stem.weight.dtype == torch.float64
+    assert model.backbone.training
+    assert tail.to(torch.float64).model.backbone.stem.weight.dtype == torch.float64
     tail.to(torch.float32)(inputs_for("residual"))
     assert called == [1]
 
@@ -144,7 +146,9 @@ def gradients(name, depth, recompute, actions=None):
     inputs = inputs_for(name)
     if depth:
         with torch.no_grad():
-            inputs = FrozenPrefix(network, depth, stored_layers(model.scan.feature_layers, depth))(inputs)
+            inputs = FrozenPrefix(network, depth, stored_layers(model.scan.feature_layers, depth))(
+                inputs
+            )
     tail = UnfrozenBlocks(model, depth, recompute)
     with freeze.hold(model, actions, network.owners) as held, torch.random.fork_rng(devices=[]):
         model.train()
@@ -214,7 +218,7 @@ def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given()
     found = []
     for recompute in (False, True):
         _, model = model_of(network, feature_layers(network.record)[-1:])
-        model.trunk.requires_grad_(True)
+        model.backbone.requires_grad_(True)
         logits = UnfrozenBlocks(model.train(), 0, recompute)(inputs)
         cross_entropy(logits, LABELS).backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -230,7 +234,7 @@ def test_what_is_computed_again_is_not_kept():
     sizes = []
     for recompute in (False, True):
         _, model = model_of(network, feature_layers(network.record)[-1:])
-        model.trunk.requires_grad_(True)
+        model.backbone.requires_grad_(True)
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, kept=kept: (kept.append(t.numel()), t)[1], lambda t: t

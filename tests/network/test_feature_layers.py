@@ -68,12 +68,19 @@ def test_offered_taps_follow_the_rules(lite0):
     assert names[:4] == ["1.avg", "1.grid2", "2.avg", "2.grid2"]
     assert names[-2:] == ["18.grid2", "18.neck"]
     vit = cut(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval(), small(32))
-    assert [layer.name for layer in feature_layers(vit.record)] == ["1.avg", "2.avg", "3.avg", "3.neck"]
+    assert [layer.name for layer in feature_layers(vit.record)] == [
+        "1.avg",
+        "2.avg",
+        "3.avg",
+        "3.neck",
+    ]
     swin = timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(2, 2, 2, 2)
     ).eval()
     record = cut(swin, small(64)).record
-    assert next(layer.name for layer in feature_layers(record) if layer.pool == "grid2") == "1.grid2"
+    assert (
+        next(layer.name for layer in feature_layers(record) if layer.pool == "grid2") == "1.grid2"
+    )
     assert record.blocks[0].layout == "NHWC"
 
 
@@ -87,7 +94,7 @@ def test_widths_are_static_and_true(lite0, inputs):
 
 def test_only_parts_up_to_the_deepest_tap_run(lite0, inputs):
     calls = []
-    module = lite0.trunk.blocks[1][0]
+    module = lite0.backbone.blocks[1][0]
     hook = module.register_forward_hook(lambda *_: calls.append(1))
     try:
         FeatureExtractor(lite0, [FeatureLayer(block=2, pool="avg")])(inputs)
@@ -112,7 +119,10 @@ def test_channels_last_batches_give_the_same_features(lite0):
 
 def test_tracing_and_freezing_keep_the_features():
     network = cut(timm.create_model("mobilenetv3_small_100").eval(), small(64))
-    tapped, inputs = FeatureExtractor(network, feature_layers(network.record)), torch.randn(2, 3, 64, 64)
+    tapped, inputs = (
+        FeatureExtractor(network, feature_layers(network.record)),
+        torch.randn(2, 3, 64, 64),
+    )
     with torch.no_grad():
         frozen = torch.jit.freeze(torch.jit.trace(tapped, inputs))
         for a, b in zip(frozen(inputs), tapped(inputs), strict=True):

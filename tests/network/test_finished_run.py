@@ -25,7 +25,7 @@ SIZES = {
     "timm:lcnet_035": 32,
     "timm:resnet18": 32,
     "timm:test_vit": 160,
-    "timm:deit_tiny_distilled_patch16_224": 224,  # two heads: one of them stays in the trunk
+    "timm:deit_tiny_distilled_patch16_224": 224,  # two heads: one of them stays in the backbone
     "torchvision:squeezenet1_1": 64,  # its classifier is no last linear layer
     "torchvision:mobilenet_v3_small": 64,
 }
@@ -54,7 +54,7 @@ def run_of(arch, wanted=None, hidden=()):
     drawn = torch.Generator().manual_seed(1)
     network = cut(build(arch, None, prep.size).eval(), prep)
     with torch.no_grad():
-        for tensor in unique_tensors(network.trunk).values():
+        for tensor in unique_tensors(network.backbone).values():
             if tensor.is_floating_point():
                 tensor += 0.01 * torch.rand(tensor.shape, generator=drawn)
     blocks = [make_block(network.record.blocks[-1], drawn, width) for width in hidden]
@@ -123,7 +123,7 @@ def test_the_old_head_of_the_ledger_is_the_runs_own():
 def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
     arch = "timm:deit_tiny_distilled_patch16_224"
     network = partition_base(revived(arch, run_of(arch)))
-    assert "head.weight" in network.trunk.state_dict()
+    assert "head.weight" in network.backbone.state_dict()
     assert network.steps.classifier == "run_head"
     assert network.owners["run_head.weight"] == "head"
 
@@ -165,7 +165,7 @@ def test_the_digest_is_that_of_the_trunk_the_blocks_among_it():
     assert revived(arch, plain).record.sha256 == revived(arch, other_head).record.sha256
     one, two = run_of(arch, hidden=(8,)), run_of(arch, hidden=(8,))
     with torch.no_grad():
-        two.trunk.get_submodule("added").up.bias += 1.0
+        two.backbone.get_submodule("added").up.bias += 1.0
     digests = {revived(arch, model, added=(8,)).record.sha256 for model in (one, two)}
     assert len(digests | {revived(arch, plain).record.sha256}) == 3
 
@@ -176,7 +176,7 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
     for shift in (0.0, 1.0):
         model = run_of(arch, hidden=(8,))
         with torch.no_grad():
-            model.trunk.get_submodule("added").up.bias += shift
+            model.backbone.get_submodule("added").up.bias += shift
         models.append(revived(arch, model, added=(8,)))
     grey = [change(base, InputWish(channels=1, size=48)) for base in models]
     assert len({base.record.sha256 for base in (*models, *grey)}) == 4
@@ -228,9 +228,9 @@ def without(state, name):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: without(s, "trunk.conv_stem.weight"), "trunk.conv_stem.weight is missing"),
-        (lambda s: without(s, "trunk.added.up.bias"), r"trunk.added.up.bias is missing"),
-        (lambda s: {**s, "trunk.extra": torch.ones(1)}, "trunk.extra is not in the network"),
+        (lambda s: without(s, "backbone.conv_stem.weight"), "backbone.conv_stem.weight is missing"),
+        (lambda s: without(s, "backbone.added.up.bias"), r"backbone.added.up.bias is missing"),
+        (lambda s: {**s, "backbone.extra": torch.ones(1)}, "backbone.extra is not in the network"),
         (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, "head.bias holds NaN"),
         (lambda s: without(s, "head.weight"), "no head.weight for 3 classes"),
     ],

@@ -333,11 +333,11 @@ def test_in_a_warm_model_dropout_goes_with_its_step(x):
     with freeze.hold(model, actions, network.owners):
         model.train()
         model(x)
-        assert not model.trunk.drop_first.training
-        assert model.trunk.drop_second.training
-        model.trunk.drop_first.train()
-        frozen = network.steps.blocks[0].run(model.trunk, x)
-        assert torch.equal(frozen, network.steps.blocks[0].run(model.trunk, x))
+        assert not model.backbone.drop_first.training
+        assert model.backbone.drop_second.training
+        model.backbone.drop_first.train()
+        frozen = network.steps.blocks[0].run(model.backbone, x)
+        assert torch.equal(frozen, network.steps.blocks[0].run(model.backbone, x))
 
 
 def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called(x):
@@ -353,10 +353,10 @@ def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called(
 
 def test_owners_may_carry_the_names_of_the_model():
     network, model = _warm(Mixed())
-    full = {f"trunk.{n}": block for n, block in network.owners.items() if block != "head"}
+    full = {f"backbone.{n}": block for n, block in network.owners.items() if block != "head"}
     expected = freeze.tensor_blocks(model, network.owners)
     assert freeze.tensor_blocks(model, full) == expected
-    assert expected["trunk.first.weight"] == "first"
+    assert expected["backbone.first.weight"] == "first"
 
 
 def test_updates_belong_to_the_part_of_their_layer():
@@ -364,8 +364,8 @@ def test_updates_belong_to_the_part_of_their_layer():
     network, model = _warm(timm.create_model("resnet18", num_classes=2))
     lora.inject(network, ["layer4.1"], 2, torch.Generator())
     blocks = freeze.tensor_blocks(model, network.owners)
-    assert blocks["trunk.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
-    assert blocks["trunk.layer4.1.conv1.base_layer.weight"] == "layer4.1"
+    assert blocks["backbone.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
+    assert blocks["backbone.layer4.1.conv1.base_layer.weight"] == "layer4.1"
     rates = {"layer4.1": 0.1, "output": 0.2}
     actions = {block.name: "frozen" for block in network.blocks} | {"layer4.1": "low-rank"}
     groups = freeze.groups(model, actions, network.owners, rates)

@@ -115,41 +115,41 @@ def normalised(values, prep):
     return (values - mean) / std
 
 
-def difference(module, twin, prep, new):
+def difference(module, clone, prep, new):
     """The largest change of an output between a grey picture copied to RGB, and the picture."""
     grey = noise(prep, channels=1)
     expected = outputs(module, normalised(grey.expand(-1, 3, -1, -1), prep))
-    found = outputs(twin, normalised(grey, new))
+    found = outputs(clone, normalised(grey, new))
     return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_grey_is_the_picture_copied_to_all_channels_where_the_means_are_equal(kind):
     module, prep = made(kind, mean=(0.4,) * 3, std=(0.2, 0.25, 0.3))
-    twin, _ = made(kind)
-    new, changes = rechannel(twin, prep, Channels(number=1))
+    clone, _ = made(kind)
+    new, changes = rechannel(clone, prep, Channels(number=1))
     assert new.mean == (0.4,)
     assert all(change.tensor.endswith("weight") for change in changes)
-    assert difference(module, twin, prep, new) < 1e-5
+    assert difference(module, clone, prep, new) < 1e-5
 
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_grey_is_exact_with_other_means_too_where_nothing_is_padded(kind):
     module, prep = made(kind)
-    twin, _ = made(kind)
-    new, changes = rechannel(twin, prep, Channels(number=1))
+    clone, _ = made(kind)
+    new, changes = rechannel(clone, prep, Channels(number=1))
     assert 0.406 <= new.mean[0] <= 0.485
     assert len(changes) == 2
-    assert difference(module, twin, prep, new) < 1e-5
+    assert difference(module, clone, prep, new) < 1e-5
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {*EXACT}))
 def test_with_other_means_only_the_borders_differ_and_little(kind):
     module, prep = made(kind)
-    twin, _ = made(kind)
-    new, _ = rechannel(twin, prep, Channels(number=1))
+    clone, _ = made(kind)
+    new, _ = rechannel(clone, prep, Channels(number=1))
     grey = noise(prep, channels=1)
-    for stem in find_stems(twin, normalised(grey, new)):
+    for stem in find_stems(clone, normalised(grey, new)):
         old = module.get_submodule(stem.name)
         expected = old(normalised(grey.expand(-1, 3, -1, -1), prep))
         found = stem.conv(normalised(grey, new))
@@ -158,7 +158,7 @@ def test_with_other_means_only_the_borders_differ_and_little(kind):
         assert inside.abs().max() < 1e-5 * expected.abs().max()
         worst = (expected - found - shift).abs().max() / expected.abs().max()
         assert worst < 0.15
-    assert difference(module, twin, prep, new) < 0.05
+    assert difference(module, clone, prep, new) < 0.05
 
 
 def test_greys_mean_is_the_one_with_the_smallest_error_at_the_borders():
@@ -192,10 +192,10 @@ def test_the_constant_goes_into_the_bias_the_batchnorm_or_a_new_bias():
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_is_kept(kind):
     module, prep = made(kind)
-    twin, _ = made(kind)
-    new, changes = rechannel(twin, prep, Channels(number=13, rgb=BANDS, is_tuned=True))
+    clone, _ = made(kind)
+    new, changes = rechannel(clone, prep, Channels(number=13, rgb=BANDS, is_tuned=True))
     inputs = noise(prep, channels=13)
-    expected, found = outputs(module, inputs[:, BANDS]), outputs(twin, inputs)
+    expected, found = outputs(module, inputs[:, BANDS]), outputs(clone, inputs)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert [new.mean[place] for place in BANDS] == list(prep.mean)
     assert new.mean[0] == new.mean[12] == pytest.approx(sum(prep.mean) / 3)
@@ -211,9 +211,9 @@ def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_is_kept
 @pytest.mark.parametrize("number", [2, 4, 13])
 def test_a_frozen_layer_sees_every_channel_and_equal_ones_as_it_did(kind, number):
     module, prep = made(kind)
-    twin, _ = made(kind)
-    _, (change, *_) = rechannel(twin, prep, Channels(number=number))
-    weight, old = twin.state_dict()[change.tensor], module.state_dict()[change.tensor]
+    clone, _ = made(kind)
+    _, (change, *_) = rechannel(clone, prep, Channels(number=number))
+    weight, old = clone.state_dict()[change.tensor], module.state_dict()[change.tensor]
     slow = old.mean(1) * 3 / number
     for channel in range(number):
         is_colour = number > 3 and channel < 3
@@ -221,26 +221,26 @@ def test_a_frozen_layer_sees_every_channel_and_equal_ones_as_it_did(kind, number
         torch.testing.assert_close(weight[:, channel], kernel)
     grey = noise(prep, channels=1)
     expected = outputs(module, grey.expand(-1, 3, -1, -1))
-    found = outputs(twin, grey.expand(-1, number, -1, -1))
+    found = outputs(clone, grey.expand(-1, number, -1, -1))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_a_network_for_grey_takes_more_channels():
     make = lambda: seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))  # noqa: E731
-    module, twin = make(), make()
+    module, clone = make(), make()
     prep = Preprocessing(size=(8, 8), resize=8, mean=(0.3,), std=(0.2,))
-    new, _ = rechannel(twin, prep, Channels(number=5))
+    new, _ = rechannel(clone, prep, Channels(number=5))
     assert (new.mean, new.std) == ((0.3,) * 5, (0.2,) * 5)
     grey = noise(prep)
-    torch.testing.assert_close(outputs(twin, grey.expand(-1, 5, -1, -1)), outputs(module, grey))
+    torch.testing.assert_close(outputs(clone, grey.expand(-1, 5, -1, -1)), outputs(module, grey))
 
 
 def test_three_channels_in_another_order():
     module, prep = made("resnet18")
-    twin, _ = made("resnet18")
-    new, _ = rechannel(twin, prep, Channels(number=3, rgb=(2, 1, 0)))
+    clone, _ = made("resnet18")
+    new, _ = rechannel(clone, prep, Channels(number=3, rgb=(2, 1, 0)))
     inputs = noise(prep)
-    torch.testing.assert_close(outputs(twin, inputs.flip(1)), outputs(module, inputs))
+    torch.testing.assert_close(outputs(clone, inputs.flip(1)), outputs(module, inputs))
     assert new.mean == prep.mean[::-1]
 
 

@@ -59,7 +59,7 @@ def test_fates_without_training(made):
 def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_part(made):
     before, network, model = made
     with torch.no_grad():
-        model.trunk.layer4[1].bn2.running_var[0] += 1e-3
+        model.backbone.layer4[1].bn2.running_var[0] += 1e-3
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "layer4.1.bn2.running_var").fate == "trained"
     assert _row(ledger, "conv1.weight").fate == "frozen"
@@ -83,7 +83,7 @@ def _move(module):
 
 def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
     before, network, model = made
-    _move(model.trunk.layer4[1])
+    _move(model.backbone.layer4[1])
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "tuned"})
     for row in ledger.rows:
         if row.block == "layer4.1":
@@ -94,7 +94,7 @@ def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
 
 def test_a_frozen_part_that_moved_is_called_trained_whatever_the_plan_says(made):
     before, network, model = made
-    _move(model.trunk.layer4[1])
+    _move(model.backbone.layer4[1])
     ledger = write_ledger(before, network, model, actions=FROZEN)
     assert _row(ledger, "layer4.1.conv1.weight").fate == "trained"
     assert not prove_frozen(ledger, frozenset(PARTS)).identical
@@ -102,7 +102,7 @@ def test_a_frozen_part_that_moved_is_called_trained_whatever_the_plan_says(made)
 
 def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
     before, network, model = made
-    surgery.refresh(model.trunk, ["layer4.1"], torch.Generator())
+    surgery.refresh(model.backbone, ["layer4.1"], torch.Generator())
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
     own = [row for row in ledger.rows if row.block == "layer4.1"]
     names = [n for n, block in network.owners.items() if block == "layer4.1"]
@@ -117,9 +117,9 @@ def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
 def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made):
     pytest.importorskip("peft")
     before, network, model = made
-    targets = lora.inject(model.trunk, ["layer4.1"], 2, torch.Generator())
-    _move(model.trunk.layer4[1].conv1.lora_B)
-    _move(model.trunk.layer4[1].conv2.lora_B)
+    targets = lora.inject(model.backbone, ["layer4.1"], 2, torch.Generator())
+    _move(model.backbone.layer4[1].conv1.lora_B)
+    _move(model.backbone.layer4[1].conv2.lora_B)
     lora.merge(model)
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "low-rank"})
     merged = {row.tensor for row in ledger.rows if row.fate == "merged"}
@@ -130,22 +130,24 @@ def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made
 
 def _extended(network, n=2):
     rng, last = torch.Generator().manual_seed(0), network.record.blocks[-1]
-    twin = added.graft(copy.deepcopy(network), [added.make_block(last, rng, 4) for _ in range(n)])
-    layer = feature_layers(twin.record)[-1]
-    return twin, assemble(twin, [layer], torch.zeros(3, layer_width(twin.record, layer)), torch.zeros(3))
+    clone = added.graft(copy.deepcopy(network), [added.make_block(last, rng, 4) for _ in range(n)])
+    layer = feature_layers(clone.record)[-1]
+    return clone, assemble(
+        clone, [layer], torch.zeros(3, layer_width(clone.record, layer)), torch.zeros(3)
+    )
 
 
 def test_added_blocks_are_new_parts(made):
     before, network, _ = made
-    twin, model = _extended(network)
+    clone, model = _extended(network)
     actions = {**FROZEN, "added": "added", "added#2": "added"}
     ledger = write_ledger(before, network, model, actions=actions)
-    assert ledger == write_ledger(before, twin, model, actions=actions)
+    assert ledger == write_ledger(before, clone, model, actions=actions)
     for name in ("added", "added#2"):
         own = [row for row in ledger.rows if row.block == name]
         assert {row.fate for row in own} == {"new"}
         assert len(own) == 6
-    assert _row(ledger, "trunk.added_2.up.bias").block == "added#2"
+    assert _row(ledger, "backbone.added_2.up.bias").block == "added#2"
 
 
 def test_blocks_of_an_earlier_run_are_old_tensors(made):
@@ -222,8 +224,8 @@ def test_violations_name_parameters_and_buffers_of_frozen_parts_alone(made):
     assert violations(before, network, FROZEN) == ()
     assert violations(before, network, FROZEN, model) == ()
     with torch.no_grad():
-        model.trunk.layer4[1].bn2.running_var[0] += 1e-3
-        model.trunk.conv1.weight[0, 0, 0, 0] += 1e-3
+        model.backbone.layer4[1].bn2.running_var[0] += 1e-3
+        model.backbone.conv1.weight[0, 0, 0, 0] += 1e-3
     moved = ("conv1.weight", "layer4.1.bn2.running_var")
     assert violations(before, network, FROZEN, model) == moved
     assert violations(before, network, {**FROZEN, "conv1": "tuned"}, model) == moved[1:]
@@ -236,25 +238,25 @@ def test_violations_of_low_rank_parts_until_they_are_merged(made):
     before, network, _ = made
     actions = {**FROZEN, "layer4.1": "low-rank"}
     lora.inject(network, ["layer4.1"], 2, torch.Generator())
-    _move(network.trunk.layer4[1].conv1.lora_B)
+    _move(network.backbone.layer4[1].conv1.lora_B)
     assert violations(before, network, actions) == ()
     assert take_digests(network) == before
     with torch.no_grad():
-        network.trunk.layer4[1].conv1.base_layer.weight[0] += 1
-        network.trunk.layer4[1].bn1.running_mean[0] += 1
+        network.backbone.layer4[1].conv1.base_layer.weight[0] += 1
+        network.backbone.layer4[1].bn1.running_mean[0] += 1
     moved = ("layer4.1.conv1.weight", "layer4.1.bn1.running_mean")
     assert violations(before, network, actions) == moved
-    lora.merge(network.trunk)
+    lora.merge(network.backbone)
     assert violations(before, network, actions) == moved[1:]
 
 
 def test_blocks_that_were_added_have_no_bytes_to_keep(made):
     before, network, _ = made
-    twin, model = _extended(network)
-    _move(twin.trunk.added)
+    clone, model = _extended(network)
+    _move(clone.backbone.added)
     actions = {**FROZEN, "added": "added", "added#2": "frozen"}
-    assert violations(before, twin, actions) == ()
-    assert violations(before, twin, actions, model) == ()
+    assert violations(before, clone, actions) == ()
+    assert violations(before, clone, actions, model) == ()
 
 
 # ---- lines for a terminal --------------------------------------------------------------------
@@ -298,7 +300,7 @@ def test_lines_are_few_and_short_and_no_fate_is_left_out(without):
 def test_lines_of_a_real_run(made):
     lines = summary_lines(write_ledger(*made))
     assert [line.split()[0] for line in lines] == ["kept", "new", "dropped"]
-    parameters = sum(p.numel() for p in made[2].trunk.parameters())
+    parameters = sum(p.numel() for p in made[2].backbone.parameters())
     assert lines[0] == f"kept      120 tensors, {parameters:,} weights, unchanged bit for bit"
 
 
@@ -309,7 +311,7 @@ def test_digests_are_those_of_the_original_names(made):
 
 def test_a_tensor_of_another_shape_is_reshaped(made):
     before, network, model = made
-    model.trunk.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
+    model.backbone.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "conv1.weight").fate == "reshaped"
     assert _row(ledger, "conv1.weight").shape_before == (64, 3, 7, 7)
@@ -318,10 +320,10 @@ def test_a_tensor_of_another_shape_is_reshaped(made):
 
 def test_tensors_added_to_the_trunk_are_new(made):
     before, network, model = made
-    model.trunk.extra = torch.nn.Linear(2, 2)
+    model.backbone.extra = torch.nn.Linear(2, 2)
     ledger = write_ledger(before, network, model, actions=TUNED)
-    assert _row(ledger, "trunk.extra.weight").fate == "new"
-    assert _row(ledger, "trunk.extra.weight").block == "added"
+    assert _row(ledger, "backbone.extra.weight").fate == "new"
+    assert _row(ledger, "backbone.extra.weight").block == "added"
 
 
 def test_the_ledger_survives_its_file(made):

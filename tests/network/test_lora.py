@@ -69,22 +69,22 @@ def test_step_0_gives_the_old_answers_to_the_bit(resnet, inputs):
 
 
 def test_merged_the_answers_stay_and_the_names_come_back(resnet, inputs):
-    names = [*resnet.trunk.state_dict()]
-    before = digests(resnet.trunk)
+    names = [*resnet.backbone.state_dict()]
+    before = digests(resnet.backbone)
     targets = inject(resnet, ["layer4.1"], 4, _rng())
-    assert has_updates(resnet.trunk)
-    _stir(resnet.trunk)
-    assert {name: digest(one) for name, one in base_tensors(resnet.trunk).items()} == before
+    assert has_updates(resnet.backbone)
+    _stir(resnet.backbone)
+    assert {name: digest(one) for name, one in base_tensors(resnet.backbone).items()} == before
     with torch.no_grad():
         expected = resnet.logits(inputs)
-        merge(resnet.trunk)
+        merge(resnet.backbone)
         torch.testing.assert_close(resnet.logits(inputs), expected, rtol=1e-4, atol=1e-4)
-    assert [*resnet.trunk.state_dict()] == names
-    assert not has_updates(resnet.trunk)
-    changed = {name for name, value in digests(resnet.trunk).items() if value != before[name]}
+    assert [*resnet.backbone.state_dict()] == names
+    assert not has_updates(resnet.backbone)
+    changed = {name for name, value in digests(resnet.backbone).items() if value != before[name]}
     assert changed == {f"{name}.weight" for name in targets}
-    merge(resnet.trunk)  # nothing left to merge
-    assert [*resnet.trunk.state_dict()] == names
+    merge(resnet.backbone)  # nothing left to merge
+    assert [*resnet.backbone.state_dict()] == names
 
 
 def test_an_update_is_twice_b_times_a():
@@ -103,26 +103,26 @@ def test_random_numbers_come_from_the_generator_alone(resnet):
     for network, seed in zip((resnet, *others), (1, 1, 2), strict=True):
         inject(network, ["layer4.1"], 4, _rng(seed))
     assert torch.equal(torch.random.get_rng_state(), state)
-    drawn = [n.trunk.layer4[1].conv1.lora_A["default"].weight for n in (resnet, *others)]
+    drawn = [n.backbone.layer4[1].conv1.lora_A["default"].weight for n in (resnet, *others)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_flags_modes_and_attributes_stay_as_they_were(resnet):
-    trunk = resnet.trunk
-    trunk.requires_grad_(False)
-    trunk.layer1.requires_grad_(True)
-    trunk.layer1.train()
-    flags = {name: p.requires_grad for name, p in trunk.named_parameters()}
+    backbone = resnet.backbone
+    backbone.requires_grad_(False)
+    backbone.layer1.requires_grad_(True)
+    backbone.layer1.train()
+    flags = {name: p.requires_grad for name, p in backbone.named_parameters()}
     inject(resnet, ["layer4.1"], 4, _rng())
-    origins = original_names(trunk)
+    origins = original_names(backbone)
     found = {
-        origins[n][0]: p.requires_grad for n, p in trunk.named_parameters() if not origins[n][1]
+        origins[n][0]: p.requires_grad for n, p in backbone.named_parameters() if not origins[n][1]
     }
     assert found == flags
-    assert not hasattr(trunk, "peft_config")
-    assert not any(module.training for module in trunk.layer4.modules())
-    assert all(module.training for module in trunk.layer1.modules())
+    assert not hasattr(backbone, "peft_config")
+    assert not any(module.training for module in backbone.layer4.modules())
+    assert all(module.training for module in backbone.layer1.modules())
 
 
 def test_copies_are_independent_and_run_on_their_own_updates(resnet, inputs):
@@ -131,30 +131,32 @@ def test_copies_are_independent_and_run_on_their_own_updates(resnet, inputs):
     weight = torch.randn(3, width, generator=_rng(4))
     model = assemble(resnet, [last], weight, torch.zeros(3))
     inject(resnet, ["layer4.1"], 4, _rng())
-    twin = copy.deepcopy(model)
-    _stir(twin)
+    clone = copy.deepcopy(model)
+    _stir(clone)
     with torch.no_grad():
-        expected = twin(inputs)
+        expected = clone(inputs)
         assert not torch.allclose(model(inputs), expected)
-        merge(twin)
-        torch.testing.assert_close(twin(inputs), expected, rtol=1e-4, atol=1e-4)
+        merge(clone)
+        torch.testing.assert_close(clone(inputs), expected, rtol=1e-4, atol=1e-4)
     assert has_updates(model)
     own = {id(p) for p in model.parameters()}
-    assert not own & {id(p) for p in twin.parameters()}
+    assert not own & {id(p) for p in clone.parameters()}
 
 
 def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
     last = feature_layers(resnet.record)[-1]
-    model = assemble(resnet, [last], torch.zeros(3, layer_width(resnet.record, last)), torch.zeros(3))
-    found = inject(model, ["trunk.layer4.1", "trunk.bn1"], 2, _rng())
-    assert found == ("trunk.layer4.1.conv1", "trunk.layer4.1.conv2")
+    model = assemble(
+        resnet, [last], torch.zeros(3, layer_width(resnet.record, last)), torch.zeros(3)
+    )
+    found = inject(model, ["backbone.layer4.1", "backbone.bn1"], 2, _rng())
+    assert found == ("backbone.layer4.1.conv1", "backbone.layer4.1.conv2")
     origins = original_names(model)
-    assert origins["trunk.layer4.1.conv1.base_layer.weight"] == (
-        "trunk.layer4.1.conv1.weight",
+    assert origins["backbone.layer4.1.conv1.base_layer.weight"] == (
+        "backbone.layer4.1.conv1.weight",
         False,
     )
-    assert origins["trunk.layer4.1.conv1.lora_A.default.weight"] == (
-        "trunk.layer4.1.conv1.weight",
+    assert origins["backbone.layer4.1.conv1.lora_A.default.weight"] == (
+        "backbone.layer4.1.conv1.weight",
         True,
     )
 
@@ -191,8 +193,8 @@ def test_attention_of_pytorch_is_left_out():
 
 def _odd_layers():
     tied = nn.Linear(4, 4)
-    twin = nn.Linear(4, 4)
-    twin.weight = tied.weight
+    clone = nn.Linear(4, 4)
+    clone.weight = tied.weight
     shared = nn.Linear(4, 4)
     return nn.ModuleDict(
         {
@@ -203,7 +205,7 @@ def _odd_layers():
             "standard": timm.layers.StdConv2d(4, 4, 3),
             "spectral": parametrizations.spectral_norm(nn.Linear(4, 4)),
             "tied": tied,
-            "twin": twin,
+            "twin": clone,
             "shared": nn.Sequential(shared, shared),
             "plain": nn.Conv2d(4, 4, 3, stride=2, padding=1),
         }
@@ -254,10 +256,10 @@ def test_what_a_plan_gets_wrong(resnet):
     with pytest.raises(PlanError, match=r"has no part 'layer9'; it has conv1, layer1.0"):
         inject(resnet, ["layer9"], 1, _rng())
     with pytest.raises(PlanError, match=r"has no layers 'layer9'; see its named_modules"):
-        inject(resnet.trunk, ["layer9"], 1, _rng())
+        inject(resnet.backbone, ["layer9"], 1, _rng())
     with pytest.raises(PlanError, match=r"part bn1 has no linear"):
-        inject(resnet.trunk, ["bn1"], 1, _rng())
-    assert not has_updates(resnet.trunk)
+        inject(resnet.backbone, ["bn1"], 1, _rng())
+    assert not has_updates(resnet.backbone)
 
 
 def test_a_part_without_such_layers_is_named():
@@ -270,4 +272,4 @@ def test_without_peft_the_error_says_what_to_install(resnet, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(PlanError, match=r"run `pip install .*peft`\.$"):
         inject(resnet, ["layer4.1"], 4, _rng())
-    assert not has_updates(resnet.trunk)
+    assert not has_updates(resnet.backbone)

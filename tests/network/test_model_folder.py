@@ -51,7 +51,7 @@ def test_files_for_readers_agree_with_the_configuration(finished):
     tensors = load_file(folder / "model.safetensors")
     assert tensors["head.temperature"].item() == pytest.approx(calibration["temperature"])
     assert tensors["head.class_bias"].tolist() == pytest.approx(calibration["class_bias"])
-    assert {name.split(".")[0] for name in tensors} == {"trunk", "head"}
+    assert {name.split(".")[0] for name in tensors} == {"backbone", "head"}
 
 
 def test_the_tensors_are_those_of_the_model_and_of_the_start(finished):
@@ -59,9 +59,9 @@ def test_the_tensors_are_those_of_the_model_and_of_the_start(finished):
     state = finished.model.state_dict()
     assert all(torch.equal(tensors[name], state[name]) for name in tensors)
     base = load_file(finished.path.parents[1] / "start.safetensors")
-    kept = {name: t for name, t in base.items() if f"trunk.{name}" in tensors}
+    kept = {name: t for name, t in base.items() if f"backbone.{name}" in tensors}
     assert len(kept) > len(base) / 2
-    assert all(torch.equal(t, tensors[f"trunk.{name}"]) for name, t in kept.items())
+    assert all(torch.equal(t, tensors[f"backbone.{name}"]) for name, t in kept.items())
 
 
 def test_the_neighbours_are_the_training_examples_in_order(finished):
@@ -112,8 +112,12 @@ EDITS = {
     "no architecture": lambda c: c.pop("arch"),
     "another class count": lambda c: c["classes"].append("violet"),
     "a class less": lambda c: c["classes"].pop(),
-    "a tap that is not there": lambda c: c["feature_layers"].__setitem__(0, {"block": 99, "pool": "avg"}),
-    "a pooling that is none": lambda c: c["feature_layers"].__setitem__(0, {"block": 1, "pool": "max"}),
+    "a tap that is not there": lambda c: c["feature_layers"].__setitem__(
+        0, {"block": 99, "pool": "avg"}
+    ),
+    "a pooling that is none": lambda c: c["feature_layers"].__setitem__(
+        0, {"block": 1, "pool": "max"}
+    ),
     "no taps": lambda c: c.__setitem__("feature_layers", []),
     "taps as text": lambda c: c.__setitem__("feature_layers", "all"),
     "other weights' architecture": lambda c: c.__setitem__("arch", "timm:resnet18"),
@@ -161,14 +165,14 @@ def test_a_missing_tensor_is_named(own_run):
     tensors = load_file(path)
     for name in ("head.weight", "head.temperature", next(iter(tensors))):
         save_file({key: t for key, t in tensors.items() if key != name}, path)
-        refused(own_run, "model.safetensors", name.removeprefix("trunk."))
+        refused(own_run, "model.safetensors", name.removeprefix("backbone."))
 
 
 def test_a_tensor_too_many_or_of_another_shape_is_named(own_run):
     path = own_run / "model" / "model.safetensors"
     tensors = load_file(path)
-    save_file({**tensors, "trunk.spare.weight": torch.zeros(2)}, path)
-    refused(own_run, "trunk.spare.weight")
+    save_file({**tensors, "backbone.spare.weight": torch.zeros(2)}, path)
+    refused(own_run, "backbone.spare.weight")
     save_file({**tensors, "head.bias": torch.zeros(7)}, path)
     refused(own_run, "head.bias")
     save_file({**tensors, "head.bias": torch.full((3,), float("nan"))}, path)

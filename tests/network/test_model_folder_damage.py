@@ -158,9 +158,11 @@ DAMAGES = {
     "a head of whole numbers": with_tensor("head.weight", lambda t: t.to(torch.int32)),
     "a head that is turned": with_tensor("head.weight", lambda t: t.T.contiguous()),
     "a head of one row more": with_tensor("head.weight", lambda t: torch.cat([t, t[:1]])),
-    "moments of NaN": with_tensor("trunk.bn1.running_mean", lambda t: t * NAN),
-    "a negative variance": with_tensor("trunk.bn1.running_var", lambda t: -1 - t.abs()),
-    "moments of whole numbers": with_tensor("trunk.bn1.running_var", lambda t: t.to(torch.int64)),
+    "moments of NaN": with_tensor("backbone.bn1.running_mean", lambda t: t * NAN),
+    "a negative variance": with_tensor("backbone.bn1.running_var", lambda t: -1 - t.abs()),
+    "moments of whole numbers": with_tensor(
+        "backbone.bn1.running_var", lambda t: t.to(torch.int64)
+    ),
     **{
         f"calibration {changes}": with_calibration(**changes)
         for changes in (

@@ -150,14 +150,14 @@ def test_tied_tensors_are_filled_under_either_name():
 def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
     base = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
     sizes = {n: p.numel() for n, p in base.module.named_parameters()}
-    trunk = sum(n for name, n in sizes.items() if not name.startswith("classifier."))
+    backbone = sum(n for name, n in sizes.items() if not name.startswith("classifier."))
     lost = sum(
         sizes[n] for n in ("conv_stem.weight", "blocks.3.0.bn1.weight", "blocks.3.0.bn1.bias")
     )
     share = carried(base.changes, base.module)
-    assert share == pytest.approx(1 - lost / trunk)
+    assert share == pytest.approx(1 - lost / backbone)
     text = surgery_sentence(base.changes, share)
-    assert text.startswith(f"2 layers, {lost:,} of {trunk:,} parameters do not carry over: ")
+    assert text.startswith(f"2 layers, {lost:,} of {backbone:,} parameters do not carry over: ")
     assert text.endswith("1 layer of the start, 6 parameters, has no place: extra.")
 
 

@@ -145,11 +145,11 @@ def test_kernels_used_by_functional_calls_are_parts_too():
 
 def test_moved_and_copied_networks_need_no_second_cut(lite0):
     _, network = lite0
-    twin = copy.deepcopy(network.trunk).double()
+    clone = copy.deepcopy(network.backbone).double()
     value = torch.randn(1, 3, 224, 224, dtype=torch.float64)
     with torch.no_grad():
         for step in network.steps.blocks:
-            value = step.run(twin, value)
+            value = step.run(clone, value)
     assert value.dtype == torch.float64
 
 

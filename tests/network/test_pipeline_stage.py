@@ -89,4 +89,4 @@ def test_gradients_go_no_further_down_than_something_learns():
 def first_parameters(tail):
     """Of part 1."""
     names = tail.scan.steps.blocks[0].modules
-    return [p for name in names for p in tail.model.trunk.get_submodule(name).parameters()]
+    return [p for name in names for p in tail.model.backbone.get_submodule(name).parameters()]

@@ -53,7 +53,9 @@ def state_of(module):
     """All that can be changed: tensors, modes, hooks."""
     tensors = {name: value.clone() for name, value in module.state_dict().items()}
     modes = [(name, block.training) for name, block in module.named_modules()]
-    hooks = [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in module.modules()]
+    hooks = [
+        len(block._forward_hooks) + len(block._forward_pre_hooks) for block in module.modules()
+    ]
     return tensors, modes, hooks
 
 
@@ -70,18 +72,18 @@ def same_state(one, other):
 def test_every_tensor_keeps_its_values_and_loses_their_order(name):
     module = module_of(name)
     before = state_of(module)
-    twin = shuffled(module, np.random.default_rng(0))
+    clone = shuffled(module, np.random.default_rng(0))
     assert same_state(before, state_of(module))
     assert not {p.data_ptr() for p in module.parameters()} & {
-        p.data_ptr() for p in twin.parameters()
+        p.data_ptr() for p in clone.parameters()
     }
     moved = 0
-    for own, other in zip(module.parameters(), twin.parameters(), strict=True):
+    for own, other in zip(module.parameters(), clone.parameters(), strict=True):
         assert own.shape == other.shape
         assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
         moved += not torch.equal(own, other)
     assert moved >= sum(p.ndim > 1 for p in module.parameters())
-    for own, other in zip(module.buffers(), twin.buffers(), strict=True):
+    for own, other in zip(module.buffers(), clone.buffers(), strict=True):
         assert torch.equal(own, other)
 
 
@@ -97,8 +99,8 @@ def test_shuffles_differ_and_repeat_with_the_generator():
 def test_a_large_matrix_loses_its_rows_and_the_order_within_them(monkeypatch):
     monkeypatch.setattr(network_shuffled, "MANY", 100)
     module = nn.Linear(20, 30)
-    twin = shuffled(module, np.random.default_rng(0))
-    own, other = module.weight, twin.weight
+    clone = shuffled(module, np.random.default_rng(0))
+    own, other = module.weight, clone.weight
     assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
     assert (own.sort(dim=1).values != other.sort(dim=1).values).any()
     assert (own == other).float().mean() < 0.1
@@ -107,8 +109,8 @@ def test_a_large_matrix_loses_its_rows_and_the_order_within_them(monkeypatch):
 def test_tied_weights_stay_tied():
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     module[1].weight = module[0].weight
-    twin = shuffled(module, np.random.default_rng(0))
-    assert twin[1].weight is twin[0].weight
+    clone = shuffled(module, np.random.default_rng(0))
+    assert clone[1].weight is clone[0].weight
 
 
 # ---- features of the control ---------------------------------------------------------------

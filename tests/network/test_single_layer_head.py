@@ -75,20 +75,20 @@ def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
     model = warm(network, [FeatureLayer(block=3, pool="grid2"), neck(network)])
     assert not is_plain(model)
     head = MultiLayerHead(torch.ones(3, 512), torch.zeros(3))
-    twin = on_neck(model, prep, head)
-    assert is_plain(twin)
-    assert twin.scan.widths == (512,)
+    clone = on_neck(model, prep, head)
+    assert is_plain(clone)
+    assert clone.scan.widths == (512,)
     with torch.no_grad():
-        plain, _ = as_timm(twin, "timm:resnet18", prep)
-        torch.testing.assert_close(plain(inputs()), twin(inputs()))
+        plain, _ = as_timm(clone, "timm:resnet18", prep)
+        torch.testing.assert_close(plain(inputs()), clone(inputs()))
 
 
 def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
     network, prep = made()
     tuned = copy.deepcopy(network)
     with torch.no_grad():
-        tuned.trunk.layer4[1].conv2.weight.mul_(1.5)
-    both = put_beside(tuned, network.trunk, 5)
+        tuned.backbone.layer4[1].conv2.weight.mul_(1.5)
+    both = put_beside(tuned, network.backbone, 5)
     model = warm(
         both,
         [
@@ -97,11 +97,11 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
         ],
     )
     assert not is_plain(model)
-    twin = on_neck(model, prep, MultiLayerHead(torch.ones(3, 512), torch.zeros(3)))
-    plain, _ = as_timm(twin, "timm:resnet18", prep)
+    clone = on_neck(model, prep, MultiLayerHead(torch.ones(3, 512), torch.zeros(3)))
+    plain, _ = as_timm(clone, "timm:resnet18", prep)
     with torch.no_grad():
-        torch.testing.assert_close(plain(inputs()), twin(inputs()))
-    assert torch.equal(plain.layer4[1].conv2.weight, tuned.trunk.layer4[1].conv2.weight)
+        torch.testing.assert_close(plain(inputs()), clone(inputs()))
+    assert torch.equal(plain.layer4[1].conv2.weight, tuned.backbone.layer4[1].conv2.weight)
 
 
 def test_what_timm_cannot_hold_is_refused_with_what_can():

@@ -63,10 +63,10 @@ def test_logits_are_temperature_times_scores_plus_class_bias(network, chosen, mo
 def test_trunk_tensors_keep_their_names_and_the_old_classifier_is_gone(network, model):
     names = set(model.state_dict())
     assert not any("fc" in name for name in names)
-    trunk = {name.removeprefix("trunk.") for name in names if name.startswith("trunk.")}
-    assert trunk == {name for name, owner in network.owners.items() if owner != "head"}
+    backbone = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
+    assert backbone == {name for name, owner in network.owners.items() if owner != "head"}
     heads = {"head.weight", "head.bias", "head.temperature", "head.class_bias"}
-    assert names - {f"trunk.{name}" for name in trunk} == heads
+    assert names - {f"backbone.{name}" for name in backbone} == heads
 
 
 def test_only_the_head_asks_for_gradients(model):
@@ -96,20 +96,20 @@ def test_saved_and_rebuilt_gives_the_same_logits(chosen, model, inputs, tmp_path
 def extended(network, chosen):
     """Two blocks of other widths behind the last part, which add something."""
     rng, last = torch.Generator().manual_seed(4), network.record.blocks[-1]
-    twin = graft(copy.deepcopy(network), [make_block(last, rng, width) for width in (4, 6)])
+    clone = graft(copy.deepcopy(network), [make_block(last, rng, width) for width in (4, 6)])
     with torch.no_grad():
-        for block in (twin.trunk.added, twin.trunk.added_2):
+        for block in (clone.backbone.added, clone.backbone.added_2):
             block.up.weight.add_(torch.randn(block.up.weight.shape, generator=rng))
     moved = shift_layers(chosen, len(network.blocks), 2)
-    width = sum(layer_width(twin.record, layer) for layer in moved)
-    return moved, assemble(twin, moved, torch.randn(3, width, generator=rng), torch.zeros(3))
+    width = sum(layer_width(clone.record, layer) for layer in moved)
+    return moved, assemble(clone, moved, torch.randn(3, width, generator=rng), torch.zeros(3))
 
 
 def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs, tmp_path):
     moved, model = extended
     save_file(unique_state(model), tmp_path / "model.safetensors")
     state = load_file(tmp_path / "model.safetensors")
-    assert state["trunk.added_2.down.weight"].shape[0] == 6
+    assert state["backbone.added_2.down.weight"].shape[0] == 6
     again = rebuild("timm:resnet18", state, moved, 3, SMALL, added=(4, 6))
     with torch.no_grad():
         assert torch.equal(again(inputs), model(inputs))
@@ -121,7 +121,7 @@ def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs
     [
         ((), r"has no tap 11.neck"),
         ((4,), r"has no tap 11.neck"),
-        ((4, 4), r"trunk.added_2.down.weight has shape \(6, 512\)"),
+        ((4, 4), r"backbone.added_2.down.weight has shape \(6, 512\)"),
     ],
 )
 def test_rebuilding_with_other_blocks_is_refused(extended, widths, message):
@@ -154,9 +154,9 @@ class Own(nn.Module):
 def test_a_users_own_module_is_rebuilt_with_its_blocks(inputs):
     network = cut(Own().eval(), SMALL)
     rng, last = torch.Generator().manual_seed(4), network.record.blocks[-1]
-    twin = graft(network, [make_block(last, rng)])
-    layer = feature_layers(twin.record)[-1]
-    model = assemble(twin, [layer], torch.randn(3, 6, generator=rng), torch.zeros(3))
+    clone = graft(network, [make_block(last, rng)])
+    layer = feature_layers(clone.record)[-1]
+    model = assemble(clone, [layer], torch.randn(3, 6, generator=rng), torch.zeros(3))
     again = rebuild("module:Own", unique_state(model), [layer], 3, SMALL, network=Own(), added=(8,))
     with torch.no_grad():
         assert torch.equal(again(inputs), model(inputs))
@@ -176,7 +176,7 @@ def test_a_users_own_module_is_rebuilt_from_an_instance(inputs, tmp_path):
     with torch.no_grad():
         assert torch.equal(again(inputs), model(inputs))
     assert digests(other) == before
-    assert again.trunk.third.weight is again.trunk.second.weight
+    assert again.backbone.third.weight is again.backbone.second.weight
     with pytest.raises(ModelError, match=r"made from your own Own; pass an instance"):
         rebuild(base.record.arch, state, [last], 3, SMALL)
 
@@ -188,9 +188,12 @@ def _without(state, name):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: _without(s, "trunk.conv1.weight"), r"trunk.conv1.weight is missing"),
-        (lambda s: {**s, "trunk.extra": torch.ones(1)}, r"trunk.extra is not in the network"),
-        (lambda s: {**s, "trunk.bn1.bias": torch.ones(3)}, r"trunk.bn1.bias has shape \(3,\)"),
+        (lambda s: _without(s, "backbone.conv1.weight"), r"backbone.conv1.weight is missing"),
+        (lambda s: {**s, "backbone.extra": torch.ones(1)}, r"backbone.extra is not in the network"),
+        (
+            lambda s: {**s, "backbone.bn1.bias": torch.ones(3)},
+            r"backbone.bn1.bias has shape \(3,\)",
+        ),
         (lambda s: {**s, "head.bias": torch.ones(4)}, r"head.bias has shape \(4,\)"),
         (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, r"head.bias holds NaN"),
         (lambda s: _without(s, "head.weight"), r"no head.weight for 3"),

@@ -105,7 +105,7 @@ def test_all_parts_fresh_is_a_network_that_knows_nothing_and_can_learn(name):
     network = copy.deepcopy(_pristine(name))
     refresh(network, [block.name for block in network.blocks], _rng())
     inputs = torch.randn(4, 3, NETWORKS[name][1], NETWORKS[name][1], generator=_rng(3))
-    network.trunk.train().requires_grad_(True)
+    network.backbone.train().requires_grad_(True)
     features = network.features(inputs)
     assert bool(features.isfinite().all())
     assert float(features.detach().std(dim=0).mean()) > 1e-3  # images can be told apart
@@ -133,16 +133,16 @@ def test_the_neck_goes_with_the_last_part():
     network = cut(Pooled().eval(), _prep(4))
     assert {n for n, owner in network.owners.items() if owner == "neck"} > {"norm.weight"}
     assert set(refresh(network, ["one"], _rng())) == {"one.weight", "one.bias"}
-    assert network.trunk.norm.weight.tolist() == [7.0] * 6
+    assert network.backbone.norm.weight.tolist() == [7.0] * 6
     found = refresh(network, ["two"], _rng())
     assert set(found) == {"two.weight", "two.bias", "norm.weight", "norm.bias"}
-    assert network.trunk.norm.weight.tolist() == [1.0] * 6
+    assert network.backbone.norm.weight.tolist() == [1.0] * 6
 
 
 def test_layers_draw_by_their_own_rule_and_statistics_begin_anew():
     network = copy.deepcopy(_pristine("resnet18"))
     refresh(network, ["layer4.1"], _rng())
-    block = network.trunk.layer4[1]
+    block = network.backbone.layer4[1]
     bound = 1 / math.sqrt(block.conv1.weight[0].numel())  # nn.Conv2d.reset_parameters
     assert 0.99 * bound < float(block.conv1.weight.detach().abs().max()) <= bound
     for norm in (block.bn1, block.bn2):
@@ -192,7 +192,7 @@ def test_only_the_generator_is_drawn_from_and_repeats():
     for network, seed in ((one, 1), (two, 1), (other, 2)):
         refresh(network, [block.name for block in network.blocks], _rng(seed))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert digests(one.trunk) == digests(two.trunk) != digests(other.trunk)
+    assert digests(one.backbone) == digests(two.backbone) != digests(other.backbone)
 
 
 def test_a_reset_that_wants_arguments_is_not_called():

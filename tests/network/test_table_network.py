@@ -53,9 +53,9 @@ def test_drawing_repeats_itself_and_leaves_the_random_state_alone():
 
 def test_it_is_built_again_in_the_shapes_of_its_weights():
     module = draw(INPUTS, 3, 0)
-    twin = build_table(module.state_dict())
-    twin.load_state_dict(module.state_dict())
-    assert digests(twin) == digests(module)
+    clone = build_table(module.state_dict())
+    clone.load_state_dict(module.state_dict())
+    assert digests(clone) == digests(module)
     record = describe(module, INPUTS, 3)
     assert (record.arch, record.classes, record.preprocessing) == (ARCH, 3, INPUTS)
     assert record.parameters == sum(p.numel() for p in module.parameters())

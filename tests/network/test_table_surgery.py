@@ -48,10 +48,10 @@ def test_a_column_of_another_kind_is_another_column():
 
 def test_weights_go_by_name_and_what_is_new_begins_at_zero():
     module, inputs = draw(OLD, 2, 0), matched(OLD, NEW, "runs/a")
-    twin, changes = recolumn(module, OLD, inputs)
+    clone, changes = recolumn(module, OLD, inputs)
     old, new = [*OLD.slots, *OLD.bins], [*inputs.slots, *inputs.bins]
     for place, name in enumerate(new):
-        column = twin.mix.weight[:, place]
+        column = clone.mix.weight[:, place]
         if name in old:
             assert torch.equal(column, module.mix.weight[:, old.index(name)]), name
         else:
@@ -68,16 +68,16 @@ def test_weights_go_by_name_and_what_is_new_begins_at_zero():
 
 def test_a_row_is_answered_as_if_what_is_dropped_stood_at_its_mean():
     module, inputs = draw(OLD, 2, 0), matched(OLD, NEW, "runs/a")
-    twin, _ = recolumn(module, OLD, inputs)
+    clone, _ = recolumn(module, OLD, inputs)
     before = torch.tensor([[0.5, 0.0, 1.0, 0.0]])  # age, slope at its mean, site = north
     slots = {"age": 0.5, "site = north": 1.0, "dose": 3.0}
     after = torch.tensor([[slots.get(slot, 0.0) for slot in inputs.slots]])
-    torch.testing.assert_close(twin(after), module(before))
+    torch.testing.assert_close(clone(after), module(before))
 
 
 def test_the_same_columns_change_nothing():
     module = draw(OLD, 2, 0)
-    twin, changes = recolumn(module, OLD, matched(OLD, OLD, "runs/a"))
+    clone, changes = recolumn(module, OLD, matched(OLD, OLD, "runs/a"))
     assert changes == ()
-    assert torch.equal(twin.mix.weight, module.mix.weight)
-    assert twin is not module
+    assert torch.equal(clone.mix.weight, module.mix.weight)
+    assert clone is not module

@@ -91,14 +91,14 @@ def test_a_deep_copy_is_in_memory_and_may_be_trained(tmp_path):
 def test_layers_run_on_a_file_and_let_go_of_its_pages(tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 40, 40), nn.Flatten(), nn.Linear(40, 2))
     save_file(own.state_dict(), tmp_path / "a.safetensors")
-    twin = nn.Sequential(nn.Conv2d(3, 40, 40), nn.Flatten(), nn.Linear(40, 2))
-    share(twin, map_file(tmp_path / "a.safetensors"))
-    assert is_mapped(twin)
+    clone = nn.Sequential(nn.Conv2d(3, 40, 40), nn.Flatten(), nn.Linear(40, 2))
+    share(clone, map_file(tmp_path / "a.safetensors"))
+    assert is_mapped(clone)
     assert not is_mapped(own)
-    lay_out(twin, torch.channels_last)
-    assert twin[0].weight.is_contiguous()  # as it lies in the file
+    lay_out(clone, torch.channels_last)
+    assert clone[0].weight.is_contiguous()  # as it lies in the file
     images = torch.randn(2, 3, 40, 40)
-    assert torch.allclose(twin(images), own(images), atol=1e-6)
+    assert torch.allclose(clone(images), own(images), atol=1e-6)
 
 
 def written(header, values=bytes(400_000)):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from plans import NAMES, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
-from warmstart.planning.actions import added_name, body_actions, blocks, ruled
+from warmstart.planning.actions import added_name, blocks, body_actions, ruled
 from warmstart.planning.learning_rates import LearningRateSpread
 from warmstart.planning.strategy import HEAD, parse, resolve, word
 
@@ -106,7 +106,9 @@ def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains
 
 
 def test_auto_goes_down_to_what_did_not_carry_over():
-    plan = plan_for("auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="fine-tune"))
+    plan = plan_for(
+        "auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="fine-tune")
+    )
     assert plan.strategy.value == "last:3"
     assert "did not carry over" in plan.strategy.because
     assert word(ruled("fine-tune", NAMES, frozenset())) == "last:2"

@@ -99,7 +99,10 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (after("scratch", "block.1.action=frozen"), "strategy scratch and part stem frozen, and in"),
+        (
+            after("scratch", "block.1.action=frozen"),
+            "strategy scratch and part stem frozen, and in",
+        ),
         (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or let parts"),
         (
             after("full+gradual", *(f"block.{n}.action=frozen" for n in (1, 2, 3))),

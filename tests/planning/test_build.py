@@ -46,7 +46,9 @@ STRATEGIES = [
 CLOSED = {"engine", "batch", "seed"}  # what a plan that trains nothing says of training
 
 
-@pytest.mark.parametrize("verdict", [None, "linear-probe", "fine-tune", "no-transfer", "inconclusive"])
+@pytest.mark.parametrize(
+    "verdict", [None, "linear-probe", "fine-tune", "no-transfer", "inconclusive"]
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_plan_is_sound_and_round_trips(strategy, verdict):
     facts = network_facts(verdict=verdict, preprocessing=PREPROCESSING)

@@ -34,7 +34,9 @@ def settled(plan, network=FACTS_OF_BASE, facts=FACTS):
 def bare(plan):
     """The plan before it was settled what is stored: as it is built."""
     mine = plan.training.augmentations if plan.training.augmentations.source == "user" else said(4)
-    return replace(plan, training=replace(plan.training, split_at=None, cache_dtype=None, augmentations=mine))
+    return replace(
+        plan, training=replace(plan.training, split_at=None, cache_dtype=None, augmentations=mine)
+    )
 
 
 def stored(plan):
@@ -99,7 +101,9 @@ def test_outputs_that_would_not_fit_are_not_stored():
     assert (live.cut.value, live.views.value, live.store.value) == (0, 0, "float32")
     assert live.cut.because == "the outputs of the frozen layers would take 0.0 GB of disk"
     planned = settled(plan, network_facts(room=0))
-    assert settled(planned).training.split_at.value == 0  # a plan is followed where there is room, too
+    assert (
+        settled(planned).training.split_at.value == 0
+    )  # a plan is followed where there is room, too
 
 
 @given(
@@ -238,15 +242,27 @@ BAD = {
         "the plan has training.split_at 2 and training.augmentations 0: views that are new each time cannot be "
         "stored; --set training.split_at=0, or training.augmentations=4.",
     ),
-    "no cut": (("last:2", {"cut": None}), "the plan trains layers and lacks training.split_at; make a"),
-    "a cut below 0": (("last:2", {"cut": -1}), "training.split_at -1; it is a whole number, 0 or more."),
+    "no cut": (
+        ("last:2", {"cut": None}),
+        "the plan trains layers and lacks training.split_at; make a",
+    ),
+    "a cut below 0": (
+        ("last:2", {"cut": -1}),
+        "training.split_at -1; it is a whole number, 0 or more.",
+    ),
     "too many views": (
         ("last:2", {"views": 65}),
         "training.augmentations 65; it is a whole number from 0 to 64.",
     ),
     "another format": (("last:2", {"store": "int8"}), "'int8'; it is float32 or float16."),
-    "a colour of 1": (("last:2", {"colour": 1.0}), "training.color_jitter 1.0; it is a number from 0,"),
-    "an average of 1": (("full", {"average": 1.0}), "training.ema_decay 1.0; it is a number from 0,"),
+    "a colour of 1": (
+        ("last:2", {"colour": 1.0}),
+        "training.color_jitter 1.0; it is a number from 0,",
+    ),
+    "an average of 1": (
+        ("full", {"average": 1.0}),
+        "training.ema_decay 1.0; it is a number from 0,",
+    ),
     "a push away": (("full", {"l2_sp": -1.0}), "training.l2_sp -1.0; it is a number, 0 or more."),
     "pieces of nothing": (("full", {"micro_batch": 0}), "micro_batch 0; it is a whole number, 1"),
     "recompute in words": (("full", {"recompute": "yes"}), "'yes'; it is true or false."),

@@ -66,7 +66,9 @@ BAD = {
         "no part output, replaced, at its end",
     ),
     "a part too many": (
-        replace(FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[3], name="more"), FULL.blocks[4])),
+        replace(
+            FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[3], name="more"), FULL.blocks[4])
+        ),
         "it has part more, which lite0 has not; make a new plan with --dry-run.",
     ),
     "an unknown action": (
@@ -122,8 +124,14 @@ BAD = {
         training(epochs=4),
         "training.epochs 4 and training.batch_size 16: that is not one step; set",
     ),
-    "a batch of 0": (training(batch_size=0), "has training.batch_size 0; it is a whole number, 1 or more."),
-    "a batch in parts": (training(batch_size=8.5), "has training.batch_size 8.5; it is a whole number"),
+    "a batch of 0": (
+        training(batch_size=0),
+        "has training.batch_size 0; it is a whole number, 1 or more.",
+    ),
+    "a batch in parts": (
+        training(batch_size=8.5),
+        "has training.batch_size 8.5; it is a whole number",
+    ),
     "a long warm-up": (training(warmup=1.5), "training.warmup 1.5; it is a number from 0 to 1."),
     "a warm-up below 0": (training(warmup=-0.1), "training.warmup -0.1; it is a number from 0"),
     "no crop": (training(crop=0.0), "training.crop 0.0; it is a number above 0, at most 1."),
@@ -134,7 +142,10 @@ BAD = {
     "an optimizer not ours": (training(optimizer="adam"), "'adam'; it is adamw or sgd."),
     "weights that grow": (training(weight_decay=-1.0), "training.weight_decay -1.0; it is a num"),
     "a flip of 1": (training(flip=1), "training.flip 1; it is true or false."),
-    "a rank of 0": (training(lora_rank=0), "training.lora_rank 0; it is a whole number from 1 to 256."),
+    "a rank of 0": (
+        training(lora_rank=0),
+        "training.lora_rank 0; it is a whole number from 1 to 256.",
+    ),
     "a rate of true": (training(lr=True), "training.lr True; it is a number above 0."),
     "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
     "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
@@ -152,7 +163,10 @@ BAD = {
     "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
     "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
     "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
-    "a rank too large": (training(lora_rank=257), "training.lora_rank 257; it is a whole number from 1 to"),
+    "a rank too large": (
+        training(lora_rank=257),
+        "training.lora_rank 257; it is a whole number from 1 to",
+    ),
     "endless shuffles": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
     "scratch over a start": (
         with_block(plan_for("scratch"), 1, action=said("tuned")),

@@ -40,7 +40,11 @@ def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
     assert plan.strategy.value == "last:4"
     assert "lowest layer whose weights" not in plan.strategy.because
     chosen = plan.training
-    assert (chosen.contrastive.value, chosen.lr.value, chosen.layer_decay.value) == (True, RATE, 1.0)
+    assert (chosen.contrastive.value, chosen.lr.value, chosen.layer_decay.value) == (
+        True,
+        RATE,
+        1.0,
+    )
     assert (chosen.batch_size.value, chosen.epochs.value) == (48, UPDATES * 48)
     assert (chosen.warmup.value, chosen.ema_decay.value, chosen.l2_sp.value) == (0, 0, 0)
     assert chosen.contrastive_temperature.value == 0

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 
 
@@ -9,8 +9,10 @@ from warmstart.records.network import FeatureLayer
 def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_blocks, n_grids):
     feature_layers = [FeatureLayer(block=p, pool="avg") for p in range(1, n_blocks)]
     feature_layers.append(FeatureLayer(block=n_blocks, pool="neck"))
-    feature_layers += [FeatureLayer(block=p, pool="grid2") for p in range(1, min(n_grids, n_blocks) + 1)]
-    found = profiles(feature_layers)
+    feature_layers += [
+        FeatureLayer(block=p, pool="grid2") for p in range(1, min(n_grids, n_blocks) + 1)
+    ]
+    found = probe_layers(feature_layers)
     assert next(iter(found)) == "last"
     for weights in found.values():
         assert set(weights) <= set(feature_layers)
@@ -19,13 +21,17 @@ def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_blocks, n_grid
 
 
 def test_a_network_of_one_part_has_one_profile():
-    assert list(profiles([FeatureLayer(block=1, pool="neck")])) == ["last"]
+    assert list(probe_layers([FeatureLayer(block=1, pool="neck")])) == ["last"]
 
 
 def test_shapes_over_depth_by_hand():
-    feature_layers = [*(FeatureLayer(block=p, pool="avg") for p in (1, 2)), FeatureLayer(block=3, pool="neck")]
+    feature_layers = [
+        *(FeatureLayer(block=p, pool="avg") for p in (1, 2)),
+        FeatureLayer(block=3, pool="neck"),
+    ]
     found = {
-        name: [weights.get(layer, 0.0) for layer in feature_layers] for name, weights in profiles(feature_layers).items()
+        name: [weights.get(layer, 0.0) for layer in feature_layers]
+        for name, weights in probe_layers(feature_layers).items()
     }
     for name, times in (("late", 4.0), ("early", 0.25), ("equal", 1.0)):
         a, b, c = found[name]

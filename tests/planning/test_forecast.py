@@ -14,7 +14,7 @@ SPEEDS = Speeds(
     elapsed=2.0,
     forward=0.01,
     setup=1.5,
-    look=0.006,
+    extracted=0.006,
     decode=0.004,
     step=0.3,
     view=0.002,
@@ -52,7 +52,15 @@ def with_training(made, **values):
 def test_the_total_is_the_sum_of_the_stages(strategy):
     found = forecast(plan(strategy), LOAD, SPEEDS)
     stages = {name: value for name, value in found.seconds.items() if name != "total"}
-    assert stages.keys() == {"read", "features", "check", "head", "fine_tune", "evaluate", "deliver"}
+    assert stages.keys() == {
+        "read",
+        "features",
+        "check",
+        "head",
+        "fine_tune",
+        "evaluate",
+        "deliver",
+    }
     assert found.total == pytest.approx(sum(stages.values()), abs=0.05)
     assert all(value >= 0 for value in stages.values())
     assert (stages["fine_tune"] > 0) == (strategy != "head")
@@ -151,7 +159,7 @@ def test_longer_training_takes_longer(name):
 def test_what_is_in_the_store_is_not_passed_again():
     fresh, known = (forecast(plan("head"), replace(LOAD, n_missing=n), SPEEDS) for n in (380, 0))
     assert known.seconds["features"] < 1
-    passed = 380 * (SPEEDS.look + SPEEDS.decode / SPEEDS.threads)
+    passed = 380 * (SPEEDS.extracted + SPEEDS.decode / SPEEDS.threads)
     assert fresh.seconds["features"] == pytest.approx(passed + SPEEDS.setup, abs=0.5)
     assert known.disk_mb < fresh.disk_mb
 

@@ -145,14 +145,23 @@ def test_what_was_given_up_is_said(seconds, says):
 
 def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
     plan = plan_for("last:1")
-    few = replace(plan.training.augmentations, value=1, because="each takes long", source="rule", rule=4)
-    streamed = replace(plan.training, augmentations=few, offload=replace(few, value="float32", rule=None))
+    few = replace(
+        plan.training.augmentations, value=1, because="each takes long", source="rule", rule=4
+    )
+    streamed = replace(
+        plan.training, augmentations=few, offload=replace(few, value="float32", rule=None)
+    )
     plan = replace(plan, training=streamed)
     for seconds, count in ((201, 1), (301, 2), (401, 3), (5000, 4)):
-        found = within(plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.augmentations.number)
+        found = within(
+            plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.augmentations.number
+        )
         assert found.training.augmentations.value == count
         if count > 1:
             assert found.training.augmentations.source == "measured"
             assert found.training.augmentations.because.startswith("as many as --minutes")
     mine = replace(streamed, augmentations=replace(few, source="user"))
-    assert within(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations == mine.views
+    assert (
+        within(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
+        == mine.views
+    )

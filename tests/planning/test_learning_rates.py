@@ -10,11 +10,11 @@ from warmstart.planning.learning_rates import (
     USUAL,
     LearningRateSpread,
     base_rate,
+    block_rate,
+    block_rates,
     choose_optimizer,
     converted,
     layer_decay,
-    block_rate,
-    block_rates,
     rounded,
     scratch_rate,
 )

@@ -16,7 +16,9 @@ from warmstart.records.plan import Choice
 
 
 def test_a_pipeline_takes_a_batch_in_parts():
-    plan = apply_settings(plan_for("full"), ["training.parallel=pipeline:2", "training.batch_size=12"])
+    plan = apply_settings(
+        plan_for("full"), ["training.parallel=pipeline:2", "training.batch_size=12"]
+    )
     chosen = schedule(plan)
     assert (chosen.parallel, chosen.micro_batch) == ("pipeline", 2)
     assert plan.training.micro_batch.source == "rule"

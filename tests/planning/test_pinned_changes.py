@@ -120,7 +120,13 @@ def of_overlays():
         "lora": pictures("lora", budget="fast", seed=5),
         "scratch": pictures("scratch"),
     }
-    old = replace(files["last:2"].training, ema_decay=None, micro_batch=None, augmentations=None, cache_dtype=None)
+    old = replace(
+        files["last:2"].training,
+        ema_decay=None,
+        micro_batch=None,
+        augmentations=None,
+        cache_dtype=None,
+    )
     files["old"] = replace(files["last:2"], training=old)
     quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_wish=True)
     typed = {

@@ -30,7 +30,7 @@ SPEEDS = Speeds(
     elapsed=2.1,
     forward=0.011,
     setup=1.5,
-    look=0.0063,
+    extracted=0.0063,
     decode=0.0041,
     step=0.31,
     view=0.0023,
@@ -155,7 +155,9 @@ def of_views_and_hurry():
     stream = replace(plan.training, augmentations=views, offload=said("float32"))
     plan, found = replace(plan, training=stream), []
     for seconds in (100, 250, 350, 450, 1000):
-        fitted = planning_forecast.within(plan, seconds, lambda p: 90 * p.training.augmentations.number)
+        fitted = planning_forecast.within(
+            plan, seconds, lambda p: 90 * p.training.augmentations.number
+        )
         chosen = fitted.training.augmentations
         found.append((chosen.value, chosen.because, chosen.source, chosen.rule))
     blocks = [replace(block, macs=10**9) for block in network().blocks]
@@ -284,10 +286,7 @@ def of_what_was_followed():
     made += [schedule.given_up(added, "it was slow"), schedule.head_alone(plan, "so")]
     return [
         (
-            [
-                (p.name, p.action.value, p.action.because, p.lr and p.lr.value)
-                for p in one.blocks
-            ],
+            [(p.name, p.action.value, p.action.because, p.lr and p.lr.value) for p in one.blocks],
             one.strategy.value,
             one.strategy.because,
             one.strategy.rule,
@@ -348,7 +347,9 @@ def of_storing():
     for room in (0, 1_500_000_000, 10**10):
         for n in (300, 600, 2000):
             facts, plan = replace(FACTS, n=n), pictures("last:2")
-            training = replace(plan.training, split_at=None, cache_dtype=None, offload=said("float32"))
+            training = replace(
+                plan.training, split_at=None, cache_dtype=None, offload=said("float32")
+            )
             for one in (replace(training, offload=None), training):
                 kept = cached_activations.with_store(
                     replace(plan, training=one), replace(known, room=room), facts

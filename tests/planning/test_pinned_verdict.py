@@ -13,7 +13,7 @@ from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said,
 from warmstart.nouns import NOUNS
 from warmstart.planning import fine_tuning, rules, strategy
 from warmstart.planning.actions import as_blocks_say
-from warmstart.planning.feature_layers import for_trained, profiles
+from warmstart.planning.feature_layers import for_trained, probe_layers
 from warmstart.planning.forecast import control_passes
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.verdict import (
@@ -56,7 +56,7 @@ def of_knowledge():
     some = itertools.product((None, 0.0, 0.0164, 0.03, 0.164, 0.2), (0.0, 0.01, 0.1), (False, True))
     return {
         f"{known} ± {error}, tuned {tuned}": told(
-            VerdictFacts(**CLEAR, knowledge=known, knowledge_error=error, is_tuned=tuned)
+            VerdictFacts(**CLEAR, transfer_gain=known, transfer_gain_error=error, is_tuned=tuned)
         )
         for known, error, tuned in some
     }
@@ -102,7 +102,7 @@ def of_scratch():
     return {
         f"{gap} ± {error}": told(
             VerdictFacts(
-                **CLEAR, knowledge=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91
+                **CLEAR, transfer_gain=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91
             )
         )
         for gap, error in some
@@ -121,8 +121,8 @@ def of_words():
     some = {
         "hidden": VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL),
         "open": VerdictFacts(**CLEAR),
-        "fair": VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02),
-        "known": VerdictFacts(**CLEAR, knowledge=0.3),
+        "fair": VerdictFacts(**CLEAR, transfer_gain=0.01, transfer_gain_error=0.02),
+        "known": VerdictFacts(**CLEAR, transfer_gain=0.3),
         "late": VerdictFacts(**CLEAR, scratch_gap=0.03, scratch_later=0.9),
         "best": VerdictFacts(**(CLEAR | {"accuracy": 0.99})),
         "tuned": VerdictFacts(**CLEAR, is_tuned=True),
@@ -137,7 +137,10 @@ def of_words():
 
 def of_limits():
     own = VerdictLimits(blind=0.05, fair=0.5)
-    some = (VerdictFacts(p=0.5, mde=0.1), VerdictFacts(**CLEAR, knowledge=0.1, knowledge_error=0.1))
+    some = (
+        VerdictFacts(p=0.5, mde=0.1),
+        VerdictFacts(**CLEAR, transfer_gain=0.1, transfer_gain_error=0.1),
+    )
     signal = Evidence(name="permutation_test", value=None, low=None, high=None, n=9, meaning="")
     known = [{"p": 0.3, "plain_p": 0.005}, {"p": 0.3}, {"p": 0.01, "plain_p": 0.001}, {}]
     other = replace(signal, name="depth", details=known[0])
@@ -301,14 +304,20 @@ def of_profiles():
         "a first": [*vectors, neck, firsts[0]],
     }
     found = {
-        name: {kind: {layer.name: w for layer, w in weights.items()} for kind, weights in made.items()}
-        for name, made in ((name, profiles(feature_layers)) for name, feature_layers in some.items())
+        name: {
+            kind: {layer.name: w for layer, w in weights.items()} for kind, weights in made.items()
+        }
+        for name, made in (
+            (name, probe_layers(feature_layers)) for name, feature_layers in some.items()
+        )
     }
     return found, [for_trained(names) for names in (HEADS, HEADS[:3], HEADS[:2])]
 
 
 def heavy(macs, n_blocks=5):
-    blocks = [replace(network().blocks[0], name=f"p{n}", macs=macs * (n + 1)) for n in range(n_blocks)]
+    blocks = [
+        replace(network().blocks[0], name=f"p{n}", macs=macs * (n + 1)) for n in range(n_blocks)
+    ]
     return replace(network(), blocks=tuple(blocks))
 
 
@@ -371,7 +380,7 @@ def of_rules():
             rules.outer_folds(n),
             len(rules.penalties(n)),
             rules.batch_size(n),
-            rules.deeper_blocks(n),
+            rules.fine_tuned_blocks(n),
             [rules.passes(n, b) for b in budgets],
             [rules.training_folds(b, n) for b in budgets],
             control_passes(n),
@@ -388,7 +397,7 @@ def of_rules():
         for of in (
             rules.permutations,
             rules.evidence_rows,
-            rules.appetite_rows,
+            rules.learning_curve_rows,
             rules.looks_closely,
         )
     ]

@@ -1,6 +1,6 @@
 """A plan from a file with options typed beside it: what was typed wins, all else stays."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -125,7 +125,10 @@ def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
     assert laid(older, thorough).training.epochs == expected.passes
     mine = apply_settings(plan_for("last:2"), ["training.epochs=2.3333"])
     assert laid(mine, thorough).training.epochs.value == 700
-    assert laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.model_soup is None
+    assert (
+        laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.model_soup
+        is None
+    )
 
 
 @pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])

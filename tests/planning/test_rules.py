@@ -64,8 +64,8 @@ def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
     chosen = choose_engine(missing, usual)
     assert not kept or chosen in kept
     spent = sum(p.setup + MEASURED / p.speed for p in kept.values())
-    look = engine_seconds(usual[chosen], n)
-    assert not kept or spent - usual[chosen].setup <= TENTH * look * 1.000001
+    extracted = engine_seconds(usual[chosen], n)
+    assert not kept or spent - usual[chosen].setup <= TENTH * extracted * 1.000001
 
 
 @given(n=counts, truth=truths, n_macs=macs)
@@ -76,8 +76,8 @@ def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
         found = paces(kept, n_macs)
         best = choose_engine(missing, found)
         hoped = EngineSpeed(found[name].setup, HOPE * found[name].speed)
-        look = engine_seconds(found[best], n)
-        assert name == best or engine_seconds(hoped, n) < look
+        extracted = engine_seconds(found[best], n)
+        assert name == best or engine_seconds(hoped, n) < extracted
         kept[name] = truth[name]
 
 

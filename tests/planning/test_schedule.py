@@ -188,7 +188,13 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
     assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
     assert of_rows(replace(plain, contrastive=True), 0, 48) == replace(plain, contrastive=True)
     in_parts = replace(
-        plain, contrastive=True, contrastive_temperature=0.1, batch_size=16, micro_batch=16, n_steps=20, ema_decay=0.9
+        plain,
+        contrastive=True,
+        contrastive_temperature=0.1,
+        batch_size=16,
+        micro_batch=16,
+        n_steps=20,
+        ema_decay=0.9,
     )
     half = of_rows(in_parts, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (10, 16, 16)

@@ -31,32 +31,38 @@ CLEAR = {"p": 0.001, "mde": 0.1}
         (VerdictFacts(p=0.2, mde=0.1, plain_p=0.005), "no-transfer"),
         (VerdictFacts(p=0.2, mde=0.4, n=30, plain_p=0.005), "no-transfer"),
         (VerdictFacts(p=0.2, mde=0.1, plain_p=0.006), "no-signal"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, plain_p=0.001), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, plain_p=0.001), "inconclusive"),
         (VerdictFacts(p=0.2, mde=0.31), "inconclusive"),
         (VerdictFacts(p=0.2, mde=0.30), "no-signal"),
         (VerdictFacts(p=0.2, mde=0.1, n=39), "inconclusive"),
         (VerdictFacts(p=0.2, mde=0.1, n=40), "no-signal"),
         (VerdictFacts(p=0.011, mde=0.1), "no-signal"),
         (VerdictFacts(p=0.01, mde=0.1), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02), "no-transfer"),
-        (VerdictFacts(**CLEAR, knowledge=0.05, knowledge_error=0.05), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, knowledge_error=0.05), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, is_tuned=True), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.01, transfer_gain_error=0.02), "no-transfer"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.05, transfer_gain_error=0.05), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, transfer_gain_error=0.05), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, is_tuned=True), "inconclusive"),
         (
-            VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, is_tuned=True),
+            VerdictFacts(**CLEAR, transfer_gain=0.01, transfer_gain_error=0.02, is_tuned=True),
             "no-transfer",
         ),
         (
-            VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.01),
+            VerdictFacts(**CLEAR, transfer_gain=0.3, scratch_gap=0.01, scratch_error=0.01),
             "no-transfer",
         ),
-        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=0.01, scratch_error=0.05), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, scratch_gap=-0.3), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98), "linear-probe"),
+        (
+            VerdictFacts(**CLEAR, transfer_gain=0.3, scratch_gap=0.01, scratch_error=0.05),
+            "inconclusive",
+        ),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, scratch_gap=-0.3), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.98), "linear-probe"),
         (VerdictFacts(**CLEAR, accuracy=0.98), "linear-probe"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.979), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.98, is_tuned=True), "inconclusive"),
-        (VerdictFacts(**CLEAR, knowledge=0.01, knowledge_error=0.02, accuracy=1.0), "no-transfer"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.979), "inconclusive"),
+        (VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.98, is_tuned=True), "inconclusive"),
+        (
+            VerdictFacts(**CLEAR, transfer_gain=0.01, transfer_gain_error=0.02, accuracy=1.0),
+            "no-transfer",
+        ),
     ],
 )
 def test_rows_of_the_table(facts, kind):
@@ -71,7 +77,7 @@ def test_a_test_that_was_not_run_never_matches(p, mde):
 @pytest.mark.parametrize("kind", ["linear-probe", "no-transfer", "no-signal", "inconclusive"])
 def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
     p = 0.5 if kind == "no-signal" else 0.001
-    facts = VerdictFacts(p=p, mde=0.12, knowledge=0.04, knowledge_error=0.05)
+    facts = VerdictFacts(p=p, mde=0.12, transfer_gain=0.04, transfer_gain_error=0.05)
     text = sentence(kind, facts, 180, 0.35)
     assert any(c.isdigit() for c in text)
     assert text.endswith(".")
@@ -79,7 +85,7 @@ def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
 
 def test_a_curve_from_nothing_is_told_as_what_it_is():
     facts = VerdictFacts(
-        **CLEAR, knowledge=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
+        **CLEAR, transfer_gain=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
     )
     text = sentence("no-transfer", facts, 180, 0.87)
     assert "90 % right" in text
@@ -87,7 +93,7 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
 
 
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
-    facts = VerdictFacts(**CLEAR, knowledge=0.3, accuracy=0.987, mistakes=0.021)
+    facts = VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.987, mistakes=0.021)
     assert sentence("linear-probe", facts, 300, 0.987) == (
         "The linear probe (a new head on the frozen network) is enough: it is 99 % right, which "
         "leaves at most 2 points for fine-tuning."
@@ -114,8 +120,10 @@ def test_too_few_examples_are_called_too_few():
 @pytest.mark.parametrize("known", [None, 0.3])
 @pytest.mark.parametrize("what", ["is_tuned"])
 def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(known, what):
-    plain = sentence("inconclusive", VerdictFacts(**CLEAR, knowledge=known), 180, 0.87)
-    tuned = sentence("inconclusive", VerdictFacts(**CLEAR, knowledge=known, **{what: True}), 180, 0.87)
+    plain = sentence("inconclusive", VerdictFacts(**CLEAR, transfer_gain=known), 180, 0.87)
+    tuned = sentence(
+        "inconclusive", VerdictFacts(**CLEAR, transfer_gain=known, **{what: True}), 180, 0.87
+    )
     assert "Fine-tuning was not tried" in plain
     assert "not tried" not in tuned
     assert plain.startswith(tuned)

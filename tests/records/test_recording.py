@@ -235,7 +235,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
         return Event(stage=stage, kind="note", t=t, values=values)
 
     told = [
-        event("read", 100.0, folder="runs/a", read=2.5, look=1.0),
+        event("read", 100.0, folder="runs/a", read=2.5, extracted=1.0),
         event("features", 104.0),
         event("check", 105.0),
         event("check", 106.5),

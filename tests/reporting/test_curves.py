@@ -24,9 +24,9 @@ def read(*events, rate=None):
 
 
 @pytest.mark.parametrize(
-    ("lesson", "group"), [(1, "fold1"), (2, "fold2"), (3, "final"), (None, "train")]
+    ("job", "group"), [(1, "fold1"), (2, "fold2"), (3, "final"), (None, "train")]
 )
-def test_each_training_has_its_own_curves(lesson, group):
+def test_each_training_has_its_own_curves(job, group):
     values = {
         "loss": 0.5,
         "factor": 0.1,
@@ -36,8 +36,8 @@ def test_each_training_has_its_own_curves(lesson, group):
         "val": 0.8,
         "head": 0.75,
     }
-    if lesson is not None:
-        values["lesson"] = lesson
+    if job is not None:
+        values["job"] = job
     assert read(BEGIN, step(1, **values), rate=3e-4)[1] == {
         f"{group}/loss": 0.5,
         f"{group}/val_loss": 0.7,
@@ -51,16 +51,18 @@ def test_each_training_has_its_own_curves(lesson, group):
 
 def test_one_training_learns_from_all():
     only = Event(stage="fine_tune", kind="begin", values={"trainings": 1})
-    assert read(only, step(1, loss=0.5, lesson=1))[1] == {"final/loss": 0.5}
+    assert read(only, step(1, loss=0.5, job=1))[1] == {"final/loss": 0.5}
 
 
 def test_what_is_no_number_is_no_point():
-    assert read(step(1, loss=math.nan, lesson=1, per_second="fast")) == [{}]
+    assert read(step(1, loss=math.nan, job=1, per_second="fast")) == [{}]
 
 
 def test_other_stages_and_stored_views_have_no_curves():
     views = Event(stage="fine_tune", kind="step", step=3, of=9, values={"per_second": 3.0})
-    look = Event(stage="features", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0})
+    look = Event(
+        stage="features", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0}
+    )
     assert read(views, look, Event(stage="fine_tune", kind="end")) == [{}, {}, {}]
 
 

@@ -42,7 +42,8 @@ def test_nothing_shipped_is_nothing_to_use():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "is_marked"), [("last:4", True), ("ensemble", True), ("head", False), ("none", False)]
+    ("strategy", "is_marked"),
+    [("last:4", True), ("ensemble", True), ("head", False), ("none", False)],
 )
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)

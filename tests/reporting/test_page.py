@@ -175,7 +175,8 @@ GAIN = FineTuningGain(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "row"), [("last:1", "what ships"), ("ensemble", "what ships"), ("head", "fine-tuned")]
+    ("strategy", "row"),
+    [("last:1", "what ships"), ("ensemble", "what ships"), ("head", "fine-tuned")],
 )
 def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)

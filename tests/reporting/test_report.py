@@ -8,8 +8,8 @@ from warmstart.reporting.report import repeat_of
 from warmstart.request import Request, write_request
 
 
-def written(folder, **asked):
-    write_request(folder, Request(**asked), "00", {"packages": {"torch": "2"}, "cpu": "x86"})
+def written(folder, **request):
+    write_request(folder, Request(**request), "00", {"packages": {"torch": "2"}, "cpu": "x86"})
     return repeat_of(folder, "runs/photos")
 
 

@@ -16,10 +16,10 @@ from looking import collect
 from tiny import PREP, fit, network
 from warmstart.events import drain
 from warmstart.evidence.controls import (
-    measure_distance,
+    measure_domain_gap,
     open_probe,
     try_preprocessing,
-    weigh_knowledge,
+    weigh_transfer_gain,
 )
 from warmstart.evidence.preprocessing import warning
 from warmstart.features.batches import normalised
@@ -59,22 +59,22 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     collection = collect(fill_bands(tmp_path / "fields", write=write, suffix=suffix, n=10))
     wish = wish_for(collection, rgb=(3, 2, 1), is_tuned=is_tuned)
     base = load(network(), preprocessing=PREP, inputs=wish)
-    look = drain(extract_features(collection, base))
-    assert not look.unreadable
+    extracted = drain(extract_features(collection, base))
+    assert not extracted.unreadable
     layer, slow = by_hand(collection, base)
     np.testing.assert_allclose(
-        look.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
+        extracted.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
     )
-    seen = look.glances(collection.record.examples)
+    seen = extracted.glances(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
-    training_data = training_dataset(collection, look, base.record, "balanced", 0)
+    training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
     probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, 13)
-    assert measure_distance(probe(6)).n > 0
+    assert measure_domain_gap(probe(6)).n > 0
     found = try_preprocessing(probe)
     assert found.value is None  # swapped channels and other normalisations mean nothing here
     assert warning(found) is None
-    assert drain(weigh_knowledge(probe, 2, 0)).n > 0
+    assert drain(weigh_transfer_gain(probe, 2, 0)).n > 0
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -84,18 +84,18 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
             picture.convert("RGBA").save(path)
     collection = collect(pictures)
     base = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
-    look = drain(extract_features(collection, base))
-    assert not look.unreadable
+    extracted = drain(extract_features(collection, base))
+    assert not extracted.unreadable
     layer, slow = by_hand(collection, base)
     np.testing.assert_allclose(
-        look.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
+        extracted.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
     )
-    training_data = training_dataset(collection, look, base.record, "balanced", 0)
+    training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
     probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, channels)
     assert try_preprocessing(probe).value is None
-    assert measure_distance(probe(6)).n > 0
-    assert drain(weigh_knowledge(probe, 3, 0)).n > 0
+    assert measure_domain_gap(probe(6)).n > 0
+    assert drain(weigh_transfer_gain(probe, 3, 0)).n > 0
 
 
 def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):
@@ -119,20 +119,24 @@ def test_a_file_of_another_number_of_bands_is_left_out_and_named(tmp_path):
     wish = wish_for(collection)
     (root / "crop0" / "002.npy").write_bytes(npy(np.zeros((9, 9, 12), np.int16)))
     collection = collect(root)
-    look = drain(extract_features(collection, load(network(), preprocessing=PREP, inputs=wish)))
-    assert look.unreadable == {"crop0/002.npy": "crop0/002.npy has 12 bands; the network takes 13"}
+    extracted = drain(
+        extract_features(collection, load(network(), preprocessing=PREP, inputs=wish))
+    )
+    assert extracted.unreadable == {
+        "crop0/002.npy": "crop0/002.npy has 12 bands; the network takes 13"
+    }
 
 
 def test_what_was_no_picture_is_read_again_as_bands(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=4))
-    look = drain(extract_features(collection, load(network(), preprocessing=PREP)))
-    assert len(look.unreadable) == 8
-    look = drain(
+    extracted = drain(extract_features(collection, load(network(), preprocessing=PREP)))
+    assert len(extracted.unreadable) == 8
+    extracted = drain(
         extract_features(
             collection, load(network(), preprocessing=PREP, inputs=wish_for(collection))
         )
     )
-    assert not look.unreadable
+    assert not extracted.unreadable
 
 
 def test_other_ranges_are_another_look(tmp_path):
@@ -140,10 +144,10 @@ def test_other_ranges_are_another_look(tmp_path):
     wish = wish_for(collection)
     wider = replace(wish, ranges=tuple((low, high + 500) for low, high in wish.ranges))
     for inputs, passed in ((wish, 8), (wish, 0), (wider, 8)):
-        look = drain(
+        extracted = drain(
             extract_features(collection, load(network(), preprocessing=PREP, inputs=inputs))
         )
-        assert look.features.passed == passed
+        assert extracted.features.passed == passed
 
 
 def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
@@ -152,8 +156,8 @@ def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):
     assert wish.channels == 3
     base = load(network(), preprocessing=PREP, inputs=wish)
     assert base.changes == ()
-    look = drain(extract_features(collection, base))
-    training_data = training_dataset(collection, look, base.record, "balanced", 0)
+    extracted = drain(extract_features(collection, base))
+    training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
     assert try_preprocessing(open_probe(training_data)).value is None
 
 

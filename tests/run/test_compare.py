@@ -172,7 +172,7 @@ def looked(path, values, head):
     begin = {"stage": "fine_tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
     events = [begin]
     for update, value in enumerate(values, 1):
-        told = {"loss": 1.0, "lesson": 1, "val": value, "head": head}
+        told = {"loss": 1.0, "job": 1, "val": value, "head": head}
         events.append(
             {
                 "stage": "fine_tune",

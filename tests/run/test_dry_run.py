@@ -59,7 +59,11 @@ def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(picture
 def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(pictures):
     """Outputs of the first part and its two taps, in full precision: the image and its views."""
     live, stored = (
-        ask(pictures, "last:1", settings=(*FEW, f"training.split_at={cut}", "training.augmentations=3"))
+        ask(
+            pictures,
+            "last:1",
+            settings=(*FEW, f"training.split_at={cut}", "training.augmentations=3"),
+        )
         for cut in (0, 1)
     )
     gap = stored.forecast.disk_mb - live.forecast.disk_mb
@@ -146,10 +150,10 @@ def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
 
 def test_only_reading_is_told(pictures):
     seen = []
-    asked = Request(
+    request = Request(
         data=pictures, base=network(), preprocessing=PREP, strategy="last:1", settings=FEW
     )
-    follow(dry_run(asked), seen.append)
+    follow(dry_run(request), seen.append)
     assert {event.stage for event in seen} == {"read"}
 
 
@@ -237,7 +241,9 @@ def test_an_image_that_cannot_be_read_is_left_out_as_fit_does(pictures):
 def bench(pictures):
     collection = collect(pictures)
     blocks = cut(network(), PREP)
-    return Bench(blocks, feature_layers(blocks.record), collection, arrange(collection.record), PREP)
+    return Bench(
+        blocks, feature_layers(blocks.record), collection, arrange(collection.record), PREP
+    )
 
 
 def plan_of(pictures, strategy):

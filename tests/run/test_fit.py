@@ -121,7 +121,13 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["readiness"]["level"] in ("ready", "review", "not-ready")
     assert (summary["format"], summary["task"]) == (1, "classify")
     assert summary["verdict"].keys() == {"kind", "sentence", "evidence"}
-    assert summary["verdict"]["kind"] in ("linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
+    assert summary["verdict"]["kind"] in (
+        "linear-probe",
+        "fine-tune",
+        "no-transfer",
+        "no-signal",
+        "inconclusive",
+    )
     named = {"name", "value", "low", "high", "n", "meaning"}
     for evidence in summary["verdict"]["evidence"]:
         assert evidence.keys() - {"details"} == named
@@ -151,7 +157,17 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     # Drawn pictures are tinted to their very edge, and that is told.
     assert [finding["kind"] for finding in summary["findings"]] == ["spurious-correlation"]
     assert summary["findings"][0].keys() == {"kind", "sentence", "items"}
-    stages = {"read", "features", "check", "plan", "head", "fine_tune", "evaluate", "deliver", "total"}
+    stages = {
+        "read",
+        "features",
+        "check",
+        "plan",
+        "head",
+        "fine_tune",
+        "evaluate",
+        "deliver",
+        "total",
+    }
     assert summary["seconds"].keys() == stages
     blocks = sum(value for name, value in summary["seconds"].items() if name != "total")
     assert blocks <= summary["seconds"]["total"] + 0.01
@@ -189,7 +205,8 @@ def test_the_plan_can_be_read_and_leaves_nothing_to_be_decided(finished):
     assert plan["format"] == 1
     assert '"auto"' not in text
     names = [
-        block["name"] for block in json.loads((finished.path / "network.json").read_text())["blocks"]
+        block["name"]
+        for block in json.loads((finished.path / "network.json").read_text())["blocks"]
     ]
     assert [block["name"] for block in plan["block"]] == [*names, "output"]
     assert {block["action"]["value"] for block in plan["block"][:-1]} == {"frozen"}
@@ -316,7 +333,10 @@ def test_copies_are_one_block_and_counted(pictures):
     assert len({fold[f"red/{name}"] for name in names}) == 1
     assert run.summary.data.duplicates == 3
     assert run.summary.data.train == 39
-    assert [finding.kind for finding in run.summary.findings] == ["spurious-correlation", "near-duplicate"]
+    assert [finding.kind for finding in run.summary.findings] == [
+        "spurious-correlation",
+        "near-duplicate",
+    ]
     assert look_of(run.path) == (36, 36)
 
 
@@ -358,11 +378,11 @@ def test_noise_ships_nothing_unless_the_user_asks_for_a_model(tmp_path):
     } - {"weights_ledger.json"}
     with pytest.raises(RunFolderError, match="holds no model: none was shipped"):
         run.predict([tmp_path / "noise" / "a" / "000.png"])
-    asked = fit(tmp_path / "noise", strategy="head")
-    assert asked.verdict.kind == "no-signal"
-    assert asked.summary.shipped.strategy == "head"
-    assert (asked.path / "model" / "model.safetensors").exists()
-    assert asked.plan.strategy.source == "user"
+    request = fit(tmp_path / "noise", strategy="head")
+    assert request.verdict.kind == "no-signal"
+    assert request.summary.shipped.strategy == "head"
+    assert (request.path / "model" / "model.safetensors").exists()
+    assert request.plan.strategy.source == "user"
 
 
 def test_nothing_is_claimed_of_a_test_part_when_nothing_is_shipped(tmp_path):

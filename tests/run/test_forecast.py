@@ -47,7 +47,7 @@ def with_engine(plan, name):
 def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
     monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, "torch"), 0.0)
-    assert (speeds.forward, speeds.look) == (0.125, 0.125)
+    assert (speeds.forward, speeds.extracted) == (0.125, 0.125)
     assert speeds.setup == USUAL["torch"].setup
 
 
@@ -55,7 +55,7 @@ def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
 def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatch, name):
     monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, name), 0.0)
-    assert speeds.look == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
+    assert speeds.extracted == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
     assert speeds.setup == USUAL[name].setup
 
 
@@ -64,6 +64,6 @@ def test_or_as_it_was_when_it_was_measured(bench, plan):
     engine_speeds.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
-    assert (speeds.setup, speeds.look) == (7.0, 0.25)
-    look = outlook(bench, planned, 36, False, 0.0)(planned).seconds["features"]
-    assert look >= 7.0 + 36 * 0.25
+    assert (speeds.setup, speeds.extracted) == (7.0, 0.25)
+    extracted = outlook(bench, planned, 36, False, 0.0)(planned).seconds["features"]
+    assert extracted >= 7.0 + 36 * 0.25

@@ -39,7 +39,7 @@ def run(data, minutes, **options):
 
 
 def steps(seen):
-    return [e for e in seen if e.kind == "step" and "lesson" in e.values]
+    return [e for e in seen if e.kind == "step" and "job" in e.values]
 
 
 def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):

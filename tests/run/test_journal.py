@@ -131,7 +131,9 @@ def test_a_plan_is_made_once_for_the_same_evidence(tmp_path):
     assert again.plan(make) == plan
     assert len(made) == 1
     other = Inspection(
-        evidence=(), label_issues=issues(), findings=(Finding(kind="distribution-shift", sentence="another"),)
+        evidence=(),
+        label_issues=issues(),
+        findings=(Finding(kind="distribution-shift", sentence="another"),),
     )
     write_json(tmp_path / "inspection.json", other)
     again.plan(make)
@@ -226,6 +228,6 @@ def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
     notes: dict = {}
     for _ in range(2):
         at_work = journal(tmp_path, notes=notes)
-        drain(at_work.look(None, empty, None))
+        drain(at_work.extracted(None, empty, None))
         at_work.log.close()
     assert asked == [None, choice]

@@ -154,10 +154,12 @@ def test_a_run_that_follows_keeps_names_lineage_and_the_ledger_of_the_old_head(f
     dropped = {row.tensor: row.shape for row in rows if row.fate == "dropped"}
     assert dropped == {n: tuple(t.shape) for n, t in old.items() if n.startswith("head.")}
     kept = [row for row in rows if row.fate == "kept"]
-    assert {f"trunk.{row.tensor}" for row in kept} == {n for n in old if n.startswith("trunk.")}
+    assert {f"backbone.{row.tensor}" for row in kept} == {
+        n for n in old if n.startswith("backbone.")
+    }
     new = load_file(run.path / "model" / "model.safetensors")
     for name in old:
-        if name.startswith("trunk."):
+        if name.startswith("backbone."):
             assert torch.equal(new[name], old[name])
     third = follow_up(run.path, tmp_path, seed=6, out="third")
     assert record_of(third.path).lineage == (*record.lineage, str(run.path))
@@ -229,7 +231,7 @@ def test_layers_that_a_run_added_are_parts_of_its_network(first, tmp_path):
     assert record_of(run.path).added == (hidden,)
     assert [block.name for block in run.plan.blocks][-2:] == ["added", "output"]
     before, after = (load_file(r.path / "model" / "model.safetensors") for r in (added, run))
-    names = [name for name in before if name.startswith("trunk.")]
+    names = [name for name in before if name.startswith("backbone.")]
     assert any("added" in name for name in names)
     assert all(torch.equal(before[name], after[name]) for name in names)
     picture = next((tmp_path / "data-added").rglob("*.png"))
@@ -425,8 +427,8 @@ def saved_again(source, target, quality=97):
 def looked(base, data):
     """What a run passes on where its look is at hand."""
     collection = drain(read(data))
-    look = drain(extract_features(collection, base))
-    return drain(inherit(base, look.network.record, collection.record, look))
+    extracted = drain(extract_features(collection, base))
+    return drain(inherit(base, extracted.network.record, collection.record, extracted))
 
 
 def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_path):
@@ -515,7 +517,7 @@ def damaged(tmp_path, first, name):
         (copy / "model" / "model.safetensors").write_bytes(b"\x10")
     elif name == "half":
         tensors = load_file(copy / "model" / "model.safetensors")
-        tensors.pop("trunk.conv_stem.weight")
+        tensors.pop("backbone.conv_stem.weight")
         save_file(tensors, copy / "model" / "model.safetensors")
     return copy
 

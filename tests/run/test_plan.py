@@ -36,15 +36,17 @@ from warmstart.run import plan as run_plan
 FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 
 
-def file_plan(strategy="last:2", settings=("training.epochs=500", "training.batch_size=10"), **wishes):
+def file_plan(
+    strategy="last:2", settings=("training.epochs=500", "training.batch_size=10"), **wishes
+):
     """What a user kept: another seed and start, some values of their own."""
     plan = apply_settings(plan_for(strategy, seed=5, base="lite1", **wishes), settings)
     return with_store(plan, FACTS_OF_BASE, FACTS)
 
 
-def made(facts=FACTS, **asked):
-    asked = run_plan.settle(Request(data=None, **asked))
-    return run_plan.make_plan(asked, facts, FACTS_OF_BASE, PROFILES, ENGINE)
+def made(facts=FACTS, **request):
+    request = run_plan.settle(Request(data=None, **request))
+    return run_plan.make_plan(request, facts, FACTS_OF_BASE, PROFILES, ENGINE)
 
 
 def values(plan):
@@ -62,9 +64,9 @@ def values(plan):
 
 
 def test_without_a_plan_nothing_is_settled():
-    asked = Request(data="photos", seed=3)
-    assert run_plan.settle(asked) is asked
-    assert run_plan.engine_of(asked) is None
+    request = Request(data="photos", seed=3)
+    assert run_plan.settle(request) is request
+    assert run_plan.engine_of(request) is None
 
 
 @pytest.mark.parametrize("given", [None, frozenset()])
@@ -72,25 +74,30 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
     plan = file_plan(budget="fast", arch="timm:resnet18")
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(plan))
-    asked = run_plan.settle(Request(data="photos", plan=path, given=given))
-    assert asked.plan == plan
-    assert (asked.base, asked.arch, asked.seed, asked.budget) == (
+    request = run_plan.settle(Request(data="photos", plan=path, given=given))
+    assert request.plan == plan
+    assert (request.base, request.arch, request.seed, request.budget) == (
         "lite1",
         "timm:resnet18",
         5,
         "fast",
     )
-    assert run_plan.engine_of(asked) == plan.training.engine
-    assert asked.typed == frozenset()
+    assert run_plan.engine_of(request) == plan.training.engine
+    assert request.typed == frozenset()
 
 
 def test_what_was_typed_holds_against_the_file():
     plan = file_plan(budget="fast", arch="timm:resnet18")
     typed = frozenset({"base", "seed", "budget"})
-    asked = run_plan.settle(
+    request = run_plan.settle(
         Request(data="d", plan=plan, base="lite0", seed=0, budget="balanced", given=typed)
     )
-    assert (asked.base, asked.arch, asked.seed, asked.budget) == ("lite0", None, 0, "balanced")
+    assert (request.base, request.arch, request.seed, request.budget) == (
+        "lite0",
+        None,
+        0,
+        "balanced",
+    )
 
 
 def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
@@ -106,8 +113,8 @@ def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
 
 def test_an_arch_that_was_typed_is_that_of_the_files_start():
     plan = file_plan(arch="timm:resnet18")
-    asked = run_plan.settle(Request(data="d", plan=plan, arch="timm:resnet34"))
-    assert (asked.base, asked.arch) == ("lite1", "timm:resnet34")
+    request = run_plan.settle(Request(data="d", plan=plan, arch="timm:resnet34"))
+    assert (request.base, request.arch) == ("lite1", "timm:resnet34")
 
 
 @pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
@@ -134,8 +141,8 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
         run_plan.settle(Request(data="d", plan=far))
     with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
         run_plan.settle(Request(data="d", settings=("training.engine=openvino",)))
-    asked = run_plan.settle(Request(data="d", plan=far, settings=("training.engine=traced",)))
-    assert run_plan.engine_of(asked) == Choice(
+    request = run_plan.settle(Request(data="d", plan=far, settings=("training.engine=traced",)))
+    assert run_plan.engine_of(request) == Choice(
         value="traced", because="your choice (--set)", source="user"
     )
 
@@ -144,8 +151,8 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
 def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
     taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
     for plan in (None, file_plan()):
-        asked = run_plan.settle(Request(data=None, plan=plan, settings=(setting,)))
-        made = run_plan.make_plan(asked, FACTS, FACTS_OF_BASE, PROFILES, taken)
+        request = run_plan.settle(Request(data=None, plan=plan, settings=(setting,)))
+        made = run_plan.make_plan(request, FACTS, FACTS_OF_BASE, PROFILES, taken)
         assert made.training.engine == taken
 
 

@@ -185,7 +185,11 @@ def test_layers_are_trained_on_views_of_sounds(tmp_path):
     data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
     run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=40"])
     training = run.plan.training
-    assert (training.flip.value, training.time_shift.value > 0, training.spec_augment.value > 0) == (
+    assert (
+        training.flip.value,
+        training.time_shift.value > 0,
+        training.spec_augment.value > 0,
+    ) == (
         False,
         True,
         True,

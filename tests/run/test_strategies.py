@@ -24,7 +24,7 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def request(**options):
+def request_with(**options):
     given = {"data": None, "base": network(), "preprocessing": PREP, "budget": "fast", **options}
     return Request(**given)
 
@@ -46,7 +46,7 @@ def stand_in(finished):
 
 
 def compared(flow, places, words, **options):
-    return drain(compare_strategies(places, words, request(**options), flow))
+    return drain(compare_strategies(places, words, request_with(**options), flow))
 
 
 def folders():
@@ -56,7 +56,7 @@ def folders():
 def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures, monkeypatch):
     texts = []
     monkeypatch.setattr(fine_tuning, "passes", lambda n: 320)  # as long as a test may be
-    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request(), fit)
+    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with(), fit)
     found = follow(steps, lambda event: texts.append(event.values.get("text")))
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
     assert Path("runs/latest").resolve().name == "split-scratch"
@@ -86,7 +86,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
         ]
         assert runs[name].updates == len(told)
     assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
-    drain(fit(request(data="split", strategy="head", out=Path("alone"))))
+    drain(fit(request_with(data="split", strategy="head", out=Path("alone"))))
     one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
     assert one.keys() == other.keys()
     for name in ("plan.toml", "predictions.jsonl", "data.json", "model/model.safetensors"):
@@ -117,7 +117,7 @@ def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_i
 
 def test_one_that_fails_is_told_of_and_leaves_nothing(pictures, stand_in):
     texts = []
-    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request(), stand_in)
+    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request_with(), stand_in)
     found = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
     assert {run.name for run in found.runs} == {"head", "full"}
     (failed,) = found.failed
@@ -155,7 +155,7 @@ def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
 
 
 def test_an_interruption_leaves_what_is_finished(pictures):
-    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request(), fit)
+    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request_with(), fit)
     for event in steps:
         if event.stage == "fine_tune" and event.kind == "step":
             break

@@ -31,7 +31,7 @@ def inbox(tmp_path):
     return folder
 
 
-def appetite(**details):
+def learning_curve(**details):
     return Evidence(
         name="learning_curve", value=0.1, low=0.04, high=0.2, n=100, meaning="", details=details
     )
@@ -138,7 +138,7 @@ def test_a_count_of_none_is_an_error(finished, inbox):
 
 
 def test_a_doubling_brings_what_was_measured():
-    assert expected_gain(appetite(scale=0.2, rate=0.5), 50, 50) == ExpectedGain(
+    assert expected_gain(learning_curve(scale=0.2, rate=0.5), 50, 50) == ExpectedGain(
         gain=pytest.approx(0.1), low=pytest.approx(0.04), high=pytest.approx(0.2), n=50
     )
 
@@ -166,10 +166,10 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
     "evidence",
     [
         None,
-        appetite(),
-        appetite(scale=0.2, rate="unknown"),
-        appetite(rate=0.5),
-        appetite(scale=0.2, rate=0.0),
+        learning_curve(),
+        learning_curve(scale=0.2, rate="unknown"),
+        learning_curve(rate=0.5),
+        learning_curve(scale=0.2, rate=0.0),
         Evidence(name="learning_curve", value=None, low=None, high=None, n=9, meaning=""),
     ],
 )
@@ -178,16 +178,16 @@ def test_nothing_is_said_where_nothing_was_measured(evidence):
 
 
 def test_nothing_is_said_beyond_a_doubling():
-    assert expected_gain(appetite(scale=0.2, rate=0.5), 10, 20) is None
+    assert expected_gain(learning_curve(scale=0.2, rate=0.5), 10, 20) is None
 
 
 def test_the_gain_is_read_from_the_run(own_run, inbox):
     inspection = read_json(own_run / "inspection.json", Inspection)
     others = tuple(e for e in inspection.evidence if e.name != "learning_curve")
-    evidence = (*others, appetite(scale=0.2, rate=0.5))
+    evidence = (*others, learning_curve(scale=0.2, rate=0.5))
     write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
     found = drain(suggest(own_run, [str(inbox)], count=20)).expected
-    assert found == expected_gain(appetite(scale=0.2, rate=0.5), 36, 20)
+    assert found == expected_gain(learning_curve(scale=0.2, rate=0.5), 36, 20)
     (own_run / "inspection.json").unlink()
     assert drain(suggest(own_run, [str(inbox)], count=20)).expected is None
 

@@ -77,11 +77,11 @@ def training(gap=60.0):
     """Three trainings, the first of which begins anew after a guard; `gap` seconds an update."""
     at, made = 100.0, 0
     yield Event(stage="fine_tune", kind="begin", values={"trainings": 3}, t=at)
-    for lesson, first, n in ((1, 1, 5), (1, 1, N), (2, N + 1, N), (3, 2 * N + 1, N)):
+    for job, first, n in ((1, 1, 5), (1, 1, N), (2, N + 1, N), (3, 2 * N + 1, N)):
         for step in range(first, first + n):
             at, made = at + gap, made + 1
-            values = {"loss": 1 / made, "factor": 0.5, "lesson": lesson, "per_second": 64.0}
-            if step % 10 == 0 and lesson < 3:
+            values = {"loss": 1 / made, "factor": 0.5, "job": job, "per_second": 64.0}
+            if step % 10 == 0 and job < 3:
                 values |= {"val": 0.8, "val_loss": 0.4, "head": 0.75}
             yield Event(stage="fine_tune", kind="step", step=step, of=3 * N, values=values, t=at)
         if n == 5:
@@ -329,7 +329,7 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
     """The same names without being asked again, the same folder, and nothing done anew."""
 
     def stopped(event):
-        if event.stage == "fine_tune" and event.values.get("lesson") == 2:
+        if event.stage == "fine_tune" and event.values.get("job") == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,9 @@ GREY = np.uint8([128, 128, 128])
 def model_of(kind, depths):
     """A random network under a random head that listens to its last, or to all its taps."""
     parted = cut(network(kind), PREP)
-    wanted = feature_layers(parted.record) if depths == "many" else feature_layers(parted.record)[-1:]
+    wanted = (
+        feature_layers(parted.record) if depths == "many" else feature_layers(parted.record)[-1:]
+    )
     width = sum(layer_width(parted.record, layer) for layer in wanted)
     drawn = torch.Generator().manual_seed(0)
     weight = torch.randn(4, width, generator=drawn) / width**0.5

@@ -13,7 +13,7 @@ from warmstart.serving.wording import close_classes, heat_words, promise_words, 
 def answer(confident=True, ood=False, **scores):
     best = max(scores, key=scores.get)
     return Answer(
-        path="", label=best, probability=scores[best], confident=sure, ood=unknown, scores=scores
+        path="", label=best, probability=scores[best], confident=confident, ood=ood, scores=scores
     )
 
 

@@ -67,9 +67,7 @@ def test_useless_scores_get_temperature_zero():
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     scores = -np.eye(3)[labels] + rng.normal(size=(300, 3)) * 0.01  # the wrong way round
-    assert solve_calibration.fit_temperature(scores, labels).scale == pytest.approx(
-        0, abs=1e-6
-    )
+    assert solve_calibration.fit_temperature(scores, labels).scale == pytest.approx(0, abs=1e-6)
 
 
 def test_a_separable_set_does_not_claim_certainty():

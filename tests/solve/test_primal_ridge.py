@@ -58,7 +58,9 @@ def test_chunks_give_what_all_rows_at_once_give(cuts, penalty):
     ):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
     group_rows = [np.array([i]) for i in range(10)]
-    some = primal_ridge.left_out(cut, cut.rotate(features[20:30]), targets[20:30], penalty, group_rows)
+    some = primal_ridge.left_out(
+        cut, cut.rotate(features[20:30]), targets[20:30], penalty, group_rows
+    )
     singles = [np.array([i]) for i in range(50)]
     all_rows = primal_ridge.left_out(whole, whole.rotate(features), targets, penalty, singles)
     np.testing.assert_allclose(some, all_rows[20:30], rtol=1e-9, atol=1e-12)

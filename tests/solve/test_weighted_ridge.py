@@ -61,7 +61,9 @@ def test_weights_of_one_are_plain_ridge(shape):
     np.testing.assert_allclose(b, solve_ridge.intercept(x @ x.T, dual, 0.5), atol=1e-9)
     group_rows = [np.array([0, 3, 4]), *(np.array([row]) for row in (1, 2, *range(5, len(x))))]
     np.testing.assert_allclose(
-        left_out(spread_out(x, ones), y, 0.5, group_rows), solve_ridge.left_out(dual, group_rows), atol=1e-9
+        left_out(spread_out(x, ones), y, 0.5, group_rows),
+        solve_ridge.left_out(dual, group_rows),
+        atol=1e-9,
     )
 
 
@@ -77,7 +79,9 @@ def test_whole_weights_are_repeated_rows(shape):
     alone = [np.array([row]) for row in range(len(x))]
     whole = left_out(weighted, y, 0.3)
     np.testing.assert_allclose(whole, left_out(weighted, y, 0.3, alone), atol=1e-9)
-    np.testing.assert_allclose(whole[again], left_out(repeated, y[again], 0.3, group_rows), atol=1e-9)
+    np.testing.assert_allclose(
+        whole[again], left_out(repeated, y[again], 0.3, group_rows), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -3,7 +3,7 @@ import pytest
 
 from warmstart.solve import kernels, ridge
 from warmstart.stats import permutation
-from warmstart.stats.permutation import PLENTY, permute_groups, signal_test
+from warmstart.stats.permutation import PLENTY, permutation_test, permute_groups
 
 
 def grid(features, penalties=(0.01, 0.1, 1.0)):
@@ -21,7 +21,7 @@ def test_p_is_uniform_under_random_labels():
     for _ in range(120):
         features = rng.normal(size=(30, 40))
         labels = rng.permutation(np.arange(30) % 3)
-        p.append(signal_test(grid(features), labels, singles(30), rng, 99).p)
+        p.append(permutation_test(grid(features), labels, singles(30), rng, 99).p)
     p = np.array(p)
     assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
     assert 0.4 < np.mean(p) < 0.62
@@ -32,7 +32,7 @@ def test_a_rare_class_is_found_where_accuracy_would_miss_it():
     labels = np.array([0] * 90 + [1] * 8)
     features = rng.normal(size=(98, 20))
     features[90:, :4] += 2.0
-    assert signal_test(grid(features), labels, singles(98), rng, 199).p <= 0.01
+    assert permutation_test(grid(features), labels, singles(98), rng, 199).p <= 0.01
 
 
 def test_copies_do_not_make_signal():
@@ -41,8 +41,8 @@ def test_copies_do_not_make_signal():
     features = np.repeat(rng.normal(size=(16, 30)), 5, axis=0) + rng.normal(size=(80, 30)) * 0.05
     labels = np.repeat(rng.permutation(np.arange(16) % 2), 5)
     groups = [np.arange(5 * i, 5 * i + 5) for i in range(16)]
-    assert signal_test(grid(features), labels, singles(80), rng, 99).p <= 0.02
-    assert signal_test(grid(features), labels, groups, rng, 99).p > 0.05
+    assert permutation_test(grid(features), labels, singles(80), rng, 99).p <= 0.02
+    assert permutation_test(grid(features), labels, groups, rng, 99).p > 0.05
 
 
 @pytest.mark.parametrize("sizes", [[1] * 9, [2, 2, 3, 1, 1], [4, 4]])
@@ -78,7 +78,7 @@ def test_a_few_mixed_blocks_do_not_hide_the_signal(n_mixed):
         groups.append(np.array([a, b]))
     taken = np.concatenate(groups)
     groups += [np.array([i]) for i in range(80) if i not in taken]
-    test = signal_test(grid(features), labels, groups, rng, 199)
+    test = permutation_test(grid(features), labels, groups, rng, 199)
     assert test.p <= 0.01
     assert test.null_accuracies.mean() < 0.6
     assert test.moved > 0.8
@@ -88,7 +88,7 @@ def test_blocks_that_leave_nothing_to_shuffle_are_told():
     labels = np.repeat([0, 1, 0], [4, 5, 7])
     groups = [np.arange(4), np.arange(4, 9), np.arange(9, 16)]
     features = np.random.default_rng(0).normal(size=(16, 4))
-    test = signal_test(grid(features), labels, groups, np.random.default_rng(0), 99)
+    test = permutation_test(grid(features), labels, groups, np.random.default_rng(0), 99)
     assert test.moved == 0
 
 
@@ -100,7 +100,7 @@ def test_permutations_that_say_the_same_count_against_the_signal():
         rng = np.random.default_rng(seed)
         features = rng.normal(size=(180, 24))
         features[:, :3] += 5.0 * np.eye(3)[labels]
-        test = signal_test(grid(features), labels, groups, rng, 999)
+        test = permutation_test(grid(features), labels, groups, rng, 999)
         assert test.p > 0.1
         assert test.moved == 0.0, "six orders of three blocks: nothing can be told from them"
 
@@ -108,14 +108,14 @@ def test_permutations_that_say_the_same_count_against_the_signal():
 @pytest.mark.parametrize("n", [4, 8])
 def test_few_single_rows_are_few_but_free(n):
     rng = np.random.default_rng(0)
-    test = signal_test(grid(rng.normal(size=(n, 4))), np.arange(n) % 2, singles(n), rng, 199)
+    test = permutation_test(grid(rng.normal(size=(n, 4))), np.arange(n) % 2, singles(n), rng, 199)
     assert test.moved > 0.5
 
 
 def test_early_stop_agrees_with_the_full_count():
     rng = np.random.default_rng(4)
     features, labels = rng.normal(size=(40, 10)), np.arange(40) % 2
-    test = signal_test(grid(features), labels, singles(40), rng, 999)
+    test = permutation_test(grid(features), labels, singles(40), rng, 999)
     assert test.permutations < 999
     assert test.p > 0.02
 
@@ -126,7 +126,7 @@ def test_a_plain_signal_is_settled_early():
     labels = np.arange(40) % 2
     features = rng.normal(size=(40, 10))
     features[:, :3] += 3.0 * labels[:, None]
-    test = signal_test(grid(features), labels, singles(40), rng, 999)
+    test = permutation_test(grid(features), labels, singles(40), rng, 999)
     assert PLENTY <= test.permutations == len(test.null_accuracies) <= PLENTY + 50
     assert test.p == 1 / (test.permutations + 1)
 
@@ -139,6 +139,6 @@ def test_stopping_early_keeps_the_level(monkeypatch):
     p, labels = [], np.arange(10) % 2
     for _ in range(2000):
         inverses = grid(rng.normal(size=(10, 4)), penalties=(0.1, 1.0))
-        p.append(signal_test(inverses, labels, singles(10), rng, 999).p)
+        p.append(permutation_test(inverses, labels, singles(10), rng, 999).p)
     assert (np.array(p) <= 0.01).mean() <= 0.015
     assert 0.08 < (np.array(p) <= 0.1).mean() < 0.12

@@ -166,7 +166,9 @@ def of_selective():
         for values in (sure, sure.round(1), np.ones(400), 1 - sure)
         for n in (400, 150)
     ]
-    few = [selective.confident_threshold(np.linspace(0.5, 1, n), np.ones(n), n) for n in (1, 2, 200)]
+    few = [
+        selective.confident_threshold(np.linspace(0.5, 1, n), np.ones(n), n) for n in (1, 2, 200)
+    ]
     promised = [selective.promise(e) for e in (0.0, 0.04, 0.06, 0.3)]
     return [selective.upper_bound(*each) for each in bounds], told, few, promised
 
@@ -217,12 +219,12 @@ def of_signal_test():
         (0.7, SINGLES, 30),
     ):
         rng = np.random.default_rng(18)
-        found = permutation.signal_test(inverses(strength), LABELS, group_rows, rng, count)
+        found = permutation.permutation_test(inverses(strength), LABELS, group_rows, rng, count)
         null = found.null_accuracies
         told.append((found.p, found.accuracy, found.permutations, found.moved, null[:5], len(null)))
     # Settled within the first fifty, it goes on to a hundred and no further.
     rng = np.random.default_rng(18)
-    usual = permutation.signal_test(inverses(0.0, 21), LABELS, SINGLES, rng, 999)
+    usual = permutation.permutation_test(inverses(0.0, 21), LABELS, SINGLES, rng, 999)
     return told, usual.p, usual.permutations
 
 

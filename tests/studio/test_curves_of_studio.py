@@ -10,8 +10,8 @@ def begin(**values):
     return Event(stage="fine_tune", kind="begin", values={"trainings": 3, "folds": 2, **values})
 
 
-def step(n, lesson, epoch, **values):
-    values = {"loss": 0.5, "lesson": lesson, "epoch": epoch, **values}
+def step(n, job, epoch, **values):
+    values = {"loss": 0.5, "job": job, "epoch": epoch, **values}
     return Event(stage="fine_tune", kind="step", step=n, of=300, values=values)
 
 

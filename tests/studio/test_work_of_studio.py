@@ -108,7 +108,7 @@ def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with
         raise end
 
     told.run(steps)
-    assert told.worker.look().state == "stopped"
+    assert told.worker.extracted().state == "stopped"
     assert told.seen[-1].state == "stopped"
     told.run(one_step)
     assert told.done == [1]
@@ -118,11 +118,11 @@ def test_a_thread_that_is_gone_without_a_word_is_noticed(told):
     """Nothing was told of its end: whoever looks finds out, and so does whoever begins anew."""
     told.run(one_step)
     told.worker.now = replace(told.worker.now, state="working")  # its last word was lost
-    assert told.worker.look().state == "stopped"
+    assert told.worker.extracted().state == "stopped"
     assert told.seen[-1].state == "stopped"
     told.worker.now = replace(told.worker.now, state="stopping")
     told.run(one_step, number=2)
-    assert told.worker.look().state == "idle"
+    assert told.worker.extracted().state == "idle"
 
 
 def test_a_thread_that_works_is_left_alone(told):
@@ -135,7 +135,7 @@ def test_a_thread_that_works_is_left_alone(told):
 
     told.worker.begin(1, "fast", steps)
     assert begun.wait(10)
-    assert told.worker.look().state == "working"
+    assert told.worker.extracted().state == "working"
     go.set()
     told.worker.wait(10)
-    assert told.worker.look().state == "idle"
+    assert told.worker.extracted().state == "idle"

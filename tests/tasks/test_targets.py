@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, log_loss, r2_score
 
 from warmstart.solve import ridge
-from warmstart.stats.permutation import signal_test
+from warmstart.stats.permutation import permutation_test
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.registry import target_of
@@ -87,7 +87,7 @@ def test_the_signal_test_finds_what_is_there_and_not_what_is_not(rng, task):
     for features, is_there in ((target.coded(truth, k), True), (rng.normal(size=(60, 5)), False)):
         kernel = features @ features.T
         inverses = [ridge.inverse(kernel, penalty) for penalty in (0.3, 3.0)]
-        test = signal_test(
+        test = permutation_test(
             inverses,
             target.identities(truth),
             singles,

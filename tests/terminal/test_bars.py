@@ -20,7 +20,7 @@ def training(t=60.0, step=1500, of=6000, val=0.86, **more):
     """A training at work that has made as many updates in so many seconds."""
     stage = Stage("fine_tune", "Tune", began=0.0, latest=0.0)
     for at, made in ((0.0, 0), (t / 2, step // 2), (t, step)):
-        values = {"lesson": 1, "loss": 0.31, "val": val, "head": 0.83, **more}
+        values = {"job": 1, "loss": 0.31, "val": val, "head": 0.83, **more}
         stage.see(Event(stage="fine_tune", kind="step", step=made, of=of, t=at, values=values))
     return stage
 

@@ -112,14 +112,14 @@ def test_a_job_that_breaks_at_once_shows_nothing():
 
 TRAINING = [
     event("fine_tune", "begin", 0.0, trainings=4),
-    event("fine_tune", "step", 10.0, 1, 6000, lesson=1, loss=2.3, per_second=60.0),
-    event("fine_tune", "step", 20.0, 150, 6000, lesson=1, loss=1.0, per_second=60.0),
-    event("fine_tune", "step", 69.0, 900, 6000, lesson=1, loss=0.5, per_second=60.0),
-    event("fine_tune", "step", 70.0, 915, 6000, lesson=1, loss=0.5, val=0.80, head=0.75),
-    event("fine_tune", "step", 90.0, 1200, 6000, lesson=1, loss=0.5),
-    event("fine_tune", "step", 200.0, 2850, 6000, lesson=2, loss=0.5),
+    event("fine_tune", "step", 10.0, 1, 6000, job=1, loss=2.3, per_second=60.0),
+    event("fine_tune", "step", 20.0, 150, 6000, job=1, loss=1.0, per_second=60.0),
+    event("fine_tune", "step", 69.0, 900, 6000, job=1, loss=0.5, per_second=60.0),
+    event("fine_tune", "step", 70.0, 915, 6000, job=1, loss=0.5, val=0.80, head=0.75),
+    event("fine_tune", "step", 90.0, 1200, 6000, job=1, loss=0.5),
+    event("fine_tune", "step", 200.0, 2850, 6000, job=2, loss=0.5),
     note("fine_tune", 205.0, "Guard", "the loss rises"),
-    event("fine_tune", "step", 410.0, 6000, 6000, lesson=4, loss=0.3, per_second=64.0),
+    event("fine_tune", "step", 410.0, 6000, 6000, job=4, loss=0.3, per_second=64.0),
     event("fine_tune", "end", 411.0),
     event("evaluate", "begin", 412.0),
 ]
@@ -140,8 +140,8 @@ VIEWS = [
     event("fine_tune", "begin", 1.0, of=64, title="Views"),
     event("fine_tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
     event("fine_tune", "step", 3.0, 64, 64, per_second=32.0),
-    event("fine_tune", "step", 4.0, 1, 20, lesson=1, per_second=99.0),
-    event("fine_tune", "step", 5.0, 20, 20, lesson=1, per_second=99.0),
+    event("fine_tune", "step", 4.0, 1, 20, job=1, per_second=99.0),
+    event("fine_tune", "step", 5.0, 20, 20, job=1, per_second=99.0),
 ]
 
 
@@ -160,7 +160,10 @@ def test_a_training_names_what_it_passes_also_after_its_views():
 
 def test_a_look_that_the_cache_answers_is_not_lost_before_views():
     begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
-    views = [event("features", "begin", 0.1, of=9, title="Views"), event("features", "step", 9.0, 9, 9)]
+    views = [
+        event("features", "begin", 0.1, of=9, title="Views"),
+        event("features", "step", 9.0, 9, 9),
+    ]
     assert play(io.StringIO(), [begin, *views]) == (
         "Look     300 kept from an earlier look  0.1 s\nViews    9/9  8.9 s\n"
     )

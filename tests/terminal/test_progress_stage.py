@@ -9,7 +9,7 @@ from warmstart.terminal.progress import Stage, title_of
 
 NUMBERS = st.one_of(st.floats(), st.integers(-(10**30), 10**30))
 VALUES = st.dictionaries(
-    st.sampled_from(["loss", "val", "head", "per_second", "lesson", "missing", "total"]),
+    st.sampled_from(["loss", "val", "head", "per_second", "job", "missing", "total"]),
     st.one_of(NUMBERS, st.just("many")),
 )
 
@@ -52,8 +52,8 @@ def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):
 
 def test_a_training_tells_its_speed_and_its_gain():
     stage = after(
-        tune(0.0, 1, 1500, lesson=1, loss=0.9),
-        tune(41.0, 1500, 1500, lesson=1, loss=0.3, per_second=64.2, val=0.861, head=0.832),
+        tune(0.0, 1, 1500, job=1, loss=0.9),
+        tune(41.0, 1500, 1500, job=1, loss=0.3, per_second=64.2, val=0.861, head=0.832),
     )
     assert stage.line() == "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"
     assert stage.line(51) == (
@@ -73,38 +73,38 @@ def test_a_training_tells_its_speed_and_its_gain():
 )
 def test_on_a_narrow_terminal_the_important_stays(width, text):
     stage = after(
-        tune(0.0, 1, 1500, lesson=1),
-        tune(41.0, 1500, 1500, lesson=1, per_second=64.2, val=0.861, head=0.832),
+        tune(0.0, 1, 1500, job=1),
+        tune(41.0, 1500, 1500, job=1, per_second=64.2, val=0.861, head=0.832),
     )
     assert stage.line(0, width) == text
 
 
 def test_the_loss_is_that_of_the_training_at_work():
-    first = [tune(t, t + 1, lesson=1, loss=1.0) for t in range(10)]
+    first = [tune(t, t + 1, job=1, loss=1.0) for t in range(10)]
     assert after(*first).loss == "loss 1.00"
-    assert after(*first, tune(10, 11, lesson=1, loss=0.0)).loss == "loss 0.85"  # smoothed
-    assert after(*first, tune(10, 3001, lesson=2, loss=0.25)).loss == "loss 0.25"
-    assert after(*first, tune(10, 1, lesson=1, loss=0.25)).loss == "loss 0.25"  # it began anew
-    assert after(*first, tune(10, 11, lesson=1, loss=float("nan"))).loss == "loss 1.00"
+    assert after(*first, tune(10, 11, job=1, loss=0.0)).loss == "loss 0.85"  # smoothed
+    assert after(*first, tune(10, 3001, job=2, loss=0.25)).loss == "loss 0.25"
+    assert after(*first, tune(10, 1, job=1, loss=0.25)).loss == "loss 0.25"  # it began anew
+    assert after(*first, tune(10, 11, job=1, loss=float("nan"))).loss == "loss 1.00"
 
 
 def test_looks_are_averaged_over_the_trainings_that_had_one():
-    one = tune(1, 10, lesson=1, val=0.80, head=0.70)
-    two = tune(2, 20, lesson=1, val=0.90, head=0.70)
-    three = tune(3, 3010, lesson=2, val=0.60, head=0.70)
+    one = tune(1, 10, job=1, val=0.80, head=0.70)
+    two = tune(2, 20, job=1, val=0.90, head=0.70)
+    three = tune(3, 3010, job=2, val=0.60, head=0.70)
     assert after(one).val == "val 80 % (linear probe 70 %)"
     assert after(one, two).val == "val 90 % (linear probe 70 %)"
     assert after(one, two, three).val == "val 75 % (linear probe 70 %)"
     assert after(three).val == "val 60 % (linear probe 70 %)"
-    assert after(tune(1, 10, lesson=1, val=0.8)).val == "val 80 %"
+    assert after(tune(1, 10, job=1, val=0.8)).val == "val 80 %"
 
 
 def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
     begin = Event(stage="fine_tune", kind="begin", values={"trainings": 3, "folds": 2}, t=0.0)
-    first = tune(1, 10, 6000, lesson=1, epoch=0.2, val=0.80, head=0.70)
-    second = tune(2, 3010, 6000, lesson=2, epoch=0.1)
-    third = tune(3, 3500, 6000, lesson=2, epoch=2.34, val=0.60, head=0.55)
-    last = tune(4, 6000, 6000, lesson=3, epoch=4.0)
+    first = tune(1, 10, 6000, job=1, epoch=0.2, val=0.80, head=0.70)
+    second = tune(2, 3010, 6000, job=2, epoch=0.1)
+    third = tune(3, 3500, 6000, job=2, epoch=2.34, val=0.60, head=0.55)
+    last = tune(4, 6000, 6000, job=3, epoch=4.0)
     assert after(begin, first).place == "fold 1/2 epoch 0.2"
     assert after(begin, first, second).sign_of_life(2.0).startswith("Tune     fold 2/2 epoch 0.1")
     assert "val" not in after(begin, first, second).sign_of_life(2.0)  # that was another fold
@@ -116,21 +116,23 @@ def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
 
 
 def test_the_time_left_counts_no_pause_between_trainings():
-    seen = [tune(float(t), 10 * t, lesson=1) for t in range(1, 51)]
-    seen += [tune(100.0 + t, 3000 + 10 * t, lesson=2) for t in range(51)]
+    seen = [tune(float(t), 10 * t, job=1) for t in range(1, 51)]
+    seen += [tune(100.0 + t, 3000 + 10 * t, job=2) for t in range(51)]
     assert after(*seen).pace.left(150.0) == pytest.approx(250, rel=0.02)
 
 
 def test_images_are_counted_by_the_second_and_updates_are_not():
-    look = Event(stage="features", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25})
-    assert after(look, name="features", title="Look").speed == "8.2/s"
-    assert after(tune(1.0, 64, lesson=1, per_second=73.0)).speed == "73 images/s"
+    extracted = Event(
+        stage="features", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25}
+    )
+    assert after(extracted, name="features", title="Look").speed == "8.2/s"
+    assert after(tune(1.0, 64, job=1, per_second=73.0)).speed == "73 images/s"
 
 
 def test_the_speed_of_a_training_is_that_of_all_its_updates():
-    seen = [tune(float(t), t, lesson=1, per_second=speed) for t, speed in enumerate((20.0, 60.0))]
+    seen = [tune(float(t), t, job=1, per_second=speed) for t, speed in enumerate((20.0, 60.0))]
     assert after(*seen).speed == "30 images/s"  # as many images at each: 2 / (1/20 + 1/60)
-    assert after(*seen, tune(3.0, 3, lesson=1, per_second=0.0)).speed == "30 images/s"
+    assert after(*seen, tune(3.0, 3, job=1, per_second=0.0)).speed == "30 images/s"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_speed_of_a_training_is_that_of_all_its_updates():
         ("begin", {"title": "Views"}, "Views"),
         ("begin", {}, "Tune"),
         ("step", {}, "Views"),
-        ("step", {"lesson": 1}, "Tune"),
+        ("step", {"job": 1}, "Tune"),
         ("end", {}, "Views"),
         ("note", {"title": "Guard"}, "Views"),
     ],

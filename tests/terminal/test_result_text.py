@@ -72,7 +72,13 @@ FITTED = Summary(
     peak_rss_mb=900.0,
 )
 SIGNAL = Evidence(
-    name="permutation_test", value=0.35, low=0.29, high=0.39, n=180, meaning="…", details={"mde": 0.12}
+    name="permutation_test",
+    value=0.35,
+    low=0.29,
+    high=0.39,
+    n=180,
+    meaning="…",
+    details={"mde": 0.12},
 )
 NOTHING = replace(
     FITTED,

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 import lessons
-from lessons import FEW, changed, differing, lesson, planned, state
+from lessons import FEW, changed, differing, job, planned, state
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.network.ledger import take_digests
 from warmstart.training import attempt as training_attempt
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.augmentations import draw_batches
-from warmstart.training.lesson import SCALES
+from warmstart.training.job import SCALES
 from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
 
 HELD = np.arange(0, 36, 5)
@@ -48,13 +48,13 @@ def kinds(taught):
 
 def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
     """The loop that one would write, over `n_steps` of all steps; the model and its average."""
-    chosen, room, begun = made.schedule, made.room, made.make()
+    chosen, context, begun = made.schedule, made.context, made.make()
     model = begun.model.eval()
-    trunk, head = model.trunk, model.head
+    backbone, head = model.backbone, model.head
     for parameter in model.parameters():
         parameter.requires_grad = False
-    weights = [trunk.second.weight, head.weight]
-    vectors = [trunk.second.bias, trunk.again.weight, trunk.again.bias, head.bias]
+    weights = [backbone.second.weight, head.weight]
+    vectors = [backbone.second.bias, backbone.again.weight, backbone.again.bias, head.bias]
     moving = [*weights, *vectors]
     for parameter in moving:
         parameter.requires_grad = True
@@ -75,8 +75,8 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
         for group in optimizer.param_groups:
             group["lr"] = rate
         places = made.rows[rows]
-        (images,) = room.source.batch(places, 1 + visits % 2, begun.feature_layers)
-        loss = nn.functional.cross_entropy(model(images), room.targets(places))
+        (images,) = context.source.batch(places, 1 + visits % 2, begun.feature_layers)
+        loss = nn.functional.cross_entropy(model(images), context.targets(places))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,15 +98,19 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     """SGD on what `last:1` lets move, statistics at rest, vectors without decay."""
     settings = ("training.epochs=120", "training.batch_size=12", "training.l2_sp=0", *SGD, *LIVE)
     plan = planned(training_data, "last:1", settings, lr=0.01)
-    made = lesson(training_data, plan, HELD)
+    made = job(training_data, plan, HELD)
     taught, _ = learnt(made)
-    hand, *_ = by_hand(made, 10, lambda group_rows: torch.optim.SGD(group_rows, lr=0.0, momentum=0.9))
+    hand, *_ = by_hand(
+        made, 10, lambda group_rows: torch.optim.SGD(group_rows, lr=0.0, momentum=0.9)
+    )
     close(state(taught.trainable.model), state(hand))
     assert changed(made, taught.trainable) == {taught.trainable.network.blocks[-1].name}
 
 
 @pytest.mark.parametrize(("features", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
-def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_data, look, share):
+def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
+    training_data, extracted, share
+):
     """Averaged, and drawn back to the start."""
     settings = (
         "training.epochs=80",
@@ -116,10 +120,10 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(training_
         *LIVE,
     )
     plan = planned(training_data, "last:1", settings, lr=0.01)
-    made = lesson(training_data, plan, route=TrainingEnd(look=look, share=share))
+    made = job(training_data, plan, route=TrainingEnd(extracted=extracted, share=share))
     taught, events = learnt(made)
-    model, moving, base, mean = by_hand(made, 2 * look, torch.optim.AdamW, 0.7, 2.0)
-    assert len([e for e in events if e.kind == "step"]) == 2 * look
+    model, moving, base, mean = by_hand(made, 2 * extracted, torch.optim.AdamW, 0.7, 2.0)
+    assert len([e for e in events if e.kind == "step"]) == 2 * extracted
     with torch.no_grad():
         for parameter, home, end in zip(moving, base, mean, strict=True):
             parameter.copy_(home + share * (end - home))
@@ -130,7 +134,7 @@ def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     """Every candidate that a training looked at is where a training of that route ends."""
     settings = ("training.epochs=80", "training.batch_size=8", *LIVE)
     plan = planned(training_data, "full", settings, lr=0.005)
-    whole = lesson(training_data, plan, HELD)
+    whole = job(training_data, plan, HELD)
     taught, events = learnt(whole)
     assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
     told = [e.values for e in events if "val" in e.values]
@@ -138,14 +142,14 @@ def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     labels = training_data.labelled.labels[HELD]
     for candidate, route in enumerate(CANDIDATES):
         ended, _ = learnt(replace(whole, held=HELD[:0], route=route))
-        found = held_scores(ended.trainable, whole.room, HELD)
+        found = held_scores(ended.trainable, whole.context, HELD)
         np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
         if candidate < LOOKS:
             values = told[candidate]
             assert values["val"] == round(float((found.argmax(1) == labels).mean()), 4)
             log_p = torch.log_softmax(torch.from_numpy(found), 1)[range(len(HELD)), labels]
             assert values["val_loss"] == pytest.approx(-float(log_p.mean()), abs=1e-4)
-    begun = held_scores(whole.make(), whole.room, HELD)
+    begun = held_scores(whole.make(), whole.context, HELD)
     assert {v["head"] for v in told} == {round(float((begun.argmax(1) == labels).mean()), 4)}
     assert len({scores.tobytes() for scores in taught.scores}) == len(CANDIDATES)
 
@@ -155,7 +159,7 @@ def test_the_same_training_ends_with_the_same_bytes_and_another_does_not(trainin
     plan = planned(training_data, strategy, LONGER if strategy == "scratch" else FEW)
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    made = lesson(training_data, plan)
+    made = job(training_data, plan)
     one, again = (state(learnt(made)[0].trainable.model) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert differing(one, again) == []
@@ -169,7 +173,7 @@ def test_threads_that_prepare_images_change_nothing(training_data, strategy, wor
     one, other = (
         state(
             learnt(
-                lesson(
+                job(
                     training_data, planned(training_data, strategy, (*FEW, f"training.workers={n}"))
                 )
             )[0].trainable.model
@@ -179,10 +183,12 @@ def test_threads_that_prepare_images_change_nothing(training_data, strategy, wor
     assert differing(one, other) == []
 
 
-@pytest.mark.parametrize("setting", ["training.gradient_checkpointing=true", "training.micro_batch=3"])
+@pytest.mark.parametrize(
+    "setting", ["training.gradient_checkpointing=true", "training.micro_batch=3"]
+)
 def test_ways_to_save_memory_come_to_the_same(training_data, setting):
     plans = [planned(training_data, "full", (*FEW, *more), lr=0.001) for more in ((), (setting,))]
-    one, other = (state(learnt(lesson(training_data, plan))[0].trainable.model) for plan in plans)
+    one, other = (state(learnt(job(training_data, plan))[0].trainable.model) for plan in plans)
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-4)
 
@@ -190,7 +196,7 @@ def test_ways_to_save_memory_come_to_the_same(training_data, setting):
 def test_recomputation_leaves_new_statistics_as_they_are(training_data):
     one, other = (
         state(
-            learnt(lesson(training_data, planned(training_data, "scratch", (*LONGER, *more))))[
+            learnt(job(training_data, planned(training_data, "scratch", (*LONGER, *more))))[
                 0
             ].trainable.model
         )
@@ -202,28 +208,28 @@ def test_recomputation_leaves_new_statistics_as_they_are(training_data):
 @pytest.mark.parametrize("momentum", [0.1, 0.001, None])
 def test_new_layers_remember_what_the_final_weights_make_of_the_images(training_data, momentum):
     """Few updates with a small momentum left the 0 and 1 of the beginning, and "stuck" was said."""
-    made = lesson(training_data, planned(training_data, "scratch", LONGER))
+    made = job(training_data, planned(training_data, "scratch", LONGER))
 
     def slow():
         begun = made.make()
-        begun.model.trunk.norm.momentum = momentum
+        begun.model.backbone.norm.momentum = momentum
         return begun
 
     taught, _ = learnt(replace(made, make=slow))
     assert not kinds(taught)
-    trunk = taught.trainable.model.trunk
-    (images,) = made.room.plain(made.rows, taught.trainable.feature_layers)
+    backbone = taught.trainable.model.backbone
+    (images,) = made.context.plain(made.rows, taught.trainable.feature_layers)
     with torch.no_grad():
-        seen = trunk.first(images)
-    torch.testing.assert_close(trunk.norm.running_mean, seen.mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(trunk.norm.running_var, seen.var(dim=(0, 2, 3)))
-    assert trunk.norm.momentum == momentum
+        seen = backbone.first(images)
+    torch.testing.assert_close(backbone.norm.running_mean, seen.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(backbone.norm.running_var, seen.var(dim=(0, 2, 3)))
+    assert backbone.norm.momentum == momentum
 
 
 def test_half_precision_products_come_close(training_data):
     half = ("training.precision=bfloat16",)
     plans = [planned(training_data, "full", (*FEW, *more), lr=1e-4) for more in ((), half)]
-    one, other = (state(learnt(lesson(training_data, plan))[0].trainable.model) for plan in plans)
+    one, other = (state(learnt(job(training_data, plan))[0].trainable.model) for plan in plans)
     assert differing(one, other)
     for name in one:
         assert other[name].dtype == one[name].dtype
@@ -240,53 +246,53 @@ def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(
 
     monkeypatch.setattr(torch, "compile", compiled)
     plan = planned(training_data, "last:1", (*FEW, "training.compile=true"))
-    learnt(lesson(training_data, plan, HELD))
+    learnt(job(training_data, plan, HELD))
     assert len(calls) == 4  # looks are taken without it
 
 
 def test_steps_are_counted_through_all_trainings(training_data):
     made = lessons.with_room(
-        lesson(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
+        job(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
     )
     _, found = learnt(made)
     assert {(event.stage, event.kind) for event in found} == {("fine_tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
     assert {event.of for event in found} == {12}
-    assert {event.values["lesson"] for event in found} == {2}
+    assert {event.values["job"] for event in found} == {2}
     assert all(np.isfinite(event.values["loss"]) for event in found)
     assert all(event.values["per_second"] > 0 for event in found)
 
 
 def test_scores_do_not_depend_on_how_many_are_asked_for(training_data):
-    made = lesson(training_data, planned(training_data, "full", FEW))
+    made = job(training_data, planned(training_data, "full", FEW))
     trainable = made.make()
     trainable.model.train()
-    whole = held_scores(trainable, made.room, made.rows)
+    whole = held_scores(trainable, made.context, made.rows)
     assert (whole.shape, whole.dtype) == ((36, 3), np.float64)
     assert not trainable.model.training
-    few = held_scores(trainable, made.room, made.rows[30:])
+    few = held_scores(trainable, made.context, made.rows[30:])
     np.testing.assert_allclose(whole[30:], few, rtol=1e-4, atol=1e-5)
-    assert held_scores(trainable, made.room, made.rows[:0]).shape == (0, 3)
+    assert held_scores(trainable, made.context, made.rows[:0]).shape == (0, 3)
 
 
 # ---- what is frozen ------------------------------------------------------------------------
 
 
 def test_what_was_frozen_and_moved_ships_nothing(training_data):
-    made, outfits = lesson(training_data, planned(training_data, "last:1", FEW)), []
+    made, outfits = job(training_data, planned(training_data, "last:1", FEW)), []
     steps = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1]).learn()
     next(steps)
     with torch.no_grad():  # a buffer, which no optimizer holds
-        outfits[0].network.trunk.norm.running_mean += 1
+        outfits[0].network.backbone.norm.running_mean += 1
     says = r"1 frozen tensors changed .*norm.running_mean.*please report it"
     with pytest.raises(TrainingError, match=says):
         drain(steps)
 
 
 def test_the_start_is_not_touched(training_data):
-    before = take_digests(training_data.look.network)
-    learnt(lesson(training_data, planned(training_data, "full", FEW, lr=0.01)))
-    assert take_digests(training_data.look.network) == before
+    before = take_digests(training_data.extracted.network)
+    learnt(job(training_data, planned(training_data, "full", FEW, lr=0.01)))
+    assert take_digests(training_data.extracted.network) == before
 
 
 # ---- guards --------------------------------------------------------------------------------
@@ -296,7 +302,7 @@ LONG = ("training.epochs=160", "training.batch_size=8", "training.split_at=0")
 
 def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_data):
     plan = planned(training_data, "full", LONG, lr=0.3)
-    made = lesson(training_data, plan, HELD)
+    made = job(training_data, plan, HELD)
     taught, events = learnt(made)
     assert kinds(taught) == ["diverged", "diverged"]
     assert {note.action for note in taught.guards} == {
@@ -316,9 +322,7 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_dat
 
 
 def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
-    taught, events = learnt(
-        lesson(training_data, planned(training_data, "full", LONG, lr=10.0), HELD)
-    )
+    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=10.0), HELD))
     assert kinds(taught) == ["diverged"] * 3
     assert taught.guards[-1].action == "training was given up"
     assert (taught.has_failed, taught.trainable, taught.scale) == (True, None, SCALES[2])
@@ -328,9 +332,7 @@ def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
 
 
 def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
-    taught, events = learnt(
-        lesson(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD)
-    )
+    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD))
     assert (kinds(taught), taught.has_failed) == (["stuck"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
@@ -338,9 +340,7 @@ def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
 
 
 def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
-    taught, events = learnt(
-        lesson(training_data, planned(training_data, "full", LONG, lr=1e30), HELD)
-    )
+    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e30), HELD))
     assert kinds(taught) == ["diverged"] * 3
     assert {note.step for note in taught.guards} == {2}
     assert "the loss was nan at update 2 of 20" in next(
@@ -351,7 +351,7 @@ def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
 @pytest.mark.parametrize("when", [4, 20])
 def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training_data, when):
     """Also by what is told of it: no line of progress holds what is no number."""
-    made, outfits = lesson(training_data, planned(training_data, "full", LONG), HELD), []
+    made, outfits = job(training_data, planned(training_data, "full", LONG), HELD), []
     spied = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1])
     made_last = replace(spied, scale=SCALES[2])
 
@@ -360,7 +360,7 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training
             assert all(v == v for v in event.values.values())
         if event.kind == "step" and event.step == when - 1:
             with torch.no_grad():
-                outfits[-1].network.trunk.first.weight.fill_(torch.nan)
+                outfits[-1].network.backbone.first.weight.fill_(torch.nan)
 
     taught = follow(made_last.learn(), spoil)
     assert (kinds(taught), taught.has_failed) == (["diverged"], True)
@@ -369,7 +369,7 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training
 
 def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monkeypatch):
     """Where no further loss would tell."""
-    made = lesson(training_data, planned(training_data, "last:1", FEW), HELD, scale=SCALES[2])
+    made = job(training_data, planned(training_data, "last:1", FEW), HELD, scale=SCALES[2])
     monkeypatch.setattr(
         training_attempt.ValidationScores, "finish", lambda looks: looks._found.update(x=np.nan)
     )
@@ -380,8 +380,8 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monk
 
 
 def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, monkeypatch):
-    made = lesson(training_data, planned(training_data, "last:1", FEW))
-    monkeypatch.setattr("warmstart.training.lesson.held_scores", lambda *a: np.full((2, 3), np.nan))
+    made = job(training_data, planned(training_data, "last:1", FEW))
+    monkeypatch.setattr("warmstart.training.job.held_scores", lambda *a: np.full((2, 3), np.nan))
     with pytest.raises(TrainingError, match="answers are not numbers; use --strategy head"):
         learnt(made)
 
@@ -390,7 +390,7 @@ def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, 
 
 
 def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
-    made = lesson(training_data, planned(training_data, "full", LONG), HELD)
+    made = job(training_data, planned(training_data, "full", LONG), HELD)
     whole, _ = learnt(made)
     taught, events = learnt(replace(made, until=time.perf_counter() - 1.0))
     steps = [e for e in events if e.kind == "step"]
@@ -399,7 +399,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
     assert note == {"title": "Stopped", "text": "after 1 of 20 updates: the minutes were over"}
     assert (kinds(taught), taught.has_failed, taught.n_stages) == ([], False, 1)
     # What it looked at later is what it ended with; the estimate is of this very network.
-    found = held_scores(taught.trainable, made.room, HELD)
+    found = held_scores(taught.trainable, made.context, HELD)
     for candidate in range(LOOKS):
         np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
     assert not np.allclose(whole.scores[LOOKS - 1], found)
@@ -407,12 +407,12 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
 
 def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(training_data):
     plan = planned(training_data, "full", ("training.epochs=16000", *LONG[1:]), lr=1e-6)
-    taught, _ = learnt(lesson(training_data, plan, HELD, until=time.perf_counter() - 1.0))
+    taught, _ = learnt(job(training_data, plan, HELD, until=time.perf_counter() - 1.0))
     assert taught.guards == ()
 
 
 def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(training_data):
-    made = lesson(training_data, planned(training_data, "full", LONG), route=TrainingEnd(look=1))
+    made = job(training_data, planned(training_data, "full", LONG), route=TrainingEnd(extracted=1))
     attempt = TrainingAttempt(replace(made, until=0.0), 1.0, ())
     events = []
     follow(attempt.run(), events.append)
@@ -425,9 +425,9 @@ def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(trai
 
 def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(training_data):
     """Shares of a way that was not gone to its end are what the last weights say."""
-    made = lesson(training_data, planned(training_data, "last:1", FEW), HELD)
+    made = job(training_data, planned(training_data, "last:1", FEW), HELD)
     attempt = TrainingAttempt(made, 1.0, ())
-    attempt.looks.look(1, 5)  # the first look alone: no end was reached
+    attempt.looks.extracted(1, 5)  # the first look alone: no end was reached
     found = attempt.looks.scores()
     assert found.shape == (len(CANDIDATES), len(HELD), 3)
     assert np.isfinite(found).all()

@@ -59,12 +59,12 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_da
     plan = lessons.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
     source, _ = views_of(training_data, plan)
     live = lessons.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
-    images = lessons.room(training_data, live).source
+    images = lessons.context(training_data, live).source
     cut = source.cut
     assert cut == plan.training.split_at.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = tuple(source.columns)
     assert wanted
-    prefix = FrozenPrefix(training_data.look.network, cut, wanted)
+    prefix = FrozenPrefix(training_data.extracted.network, cut, wanted)
     rows = np.array([0, 17, 35, 3, 17])
     for view in range(5):
         numbers = np.full(5, view)
@@ -83,19 +83,22 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(trainin
     settings = ("training.epochs=96", "training.batch_size=8", f"head.candidates={head}")
     plans = [
         lessons.planned(training_data, "last:1", (*settings, *more))
-        for more in (("training.augmentations=4",), ("training.split_at=0", "training.augmentations=4"))
+        for more in (
+            ("training.augmentations=4",),
+            ("training.split_at=0", "training.augmentations=4"),
+        )
     ]
     assert [plan.training.split_at.value for plan in plans] == [1, 0]
     found = []
     for plan in plans:
-        made = lessons.lesson(training_data, plan, held=np.arange(0, 36, 5))
+        made = lessons.job(training_data, plan, held=np.arange(0, 36, 5))
         taught = drain(made.learn())
         found.append((lessons.state(taught.trainable.model), taught.scores))
     for name, tensor in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
     base = network().state_dict()["second.weight"]
-    assert (found[0][0]["trunk.second.weight"] - base).abs().max() > 1e-3
+    assert (found[0][0]["backbone.second.weight"] - base).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
@@ -161,7 +164,7 @@ def test_more_views_are_added_to_those_that_there_are(training_data, monkeypatch
         cached_activations._pass(
             work_of(training_data, views=3),
             "torch",
-            FrozenPrefix(training_data.look.network, 1, ()),
+            FrozenPrefix(training_data.extracted.network, 1, ()),
         )
     )
     assert set(kept) == {3}
@@ -244,7 +247,7 @@ def test_rows_that_are_lost_while_training_goes_on_are_made_again(
 ):
     plan = lessons.planned(training_data, "last:1")
     source, _ = views_of(training_data, plan)
-    wanted = feature_layers(training_data.look.network.record)[:1]
+    wanted = feature_layers(training_data.extracted.network.record)[:1]
     before = everything(source, 36, 5, wanted)
     for path in rows_files(tmp_path):
         with path.open("r+b") as file:
@@ -265,7 +268,7 @@ def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
     lost = []
 
     def lose(event):
-        if event.values.get("lesson") and not lost:
+        if event.values.get("job") and not lost:
             lost.extend(rows_files(tmp_path))
             for path in lost:
                 with path.open("r+b") as file:
@@ -371,9 +374,7 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
 def test_a_scene_without_its_start_has_no_key(training_data):
     with pytest.raises(ValueError, match="need the record of their start"):
         drain(
-            store_views(
-                replace(training_data, base=None), lessons.planned(training_data, "last:1")
-            )
+            store_views(replace(training_data, base=None), lessons.planned(training_data, "last:1"))
         )
 
 
@@ -402,7 +403,11 @@ def test_images_of_thirteen_bands_are_stored_and_their_brightness_is_kept(tmp_pa
     data = fill_bands(tmp_path / "fields", n=9)
     run = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "run")
     training = run.plan.training
-    assert (training.split_at.value, training.augmentations.value, training.color_jitter.value) == (1, 4, 0.0)
+    assert (training.split_at.value, training.augmentations.value, training.color_jitter.value) == (
+        1,
+        4,
+        0.0,
+    )
     assert run.summary.shipped.strategy == "last:1"
     columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["feature_layers"]
     assert columns["main"] == 8 * 16 * 16

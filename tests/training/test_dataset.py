@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warmstart.errors import DataError
 from warmstart.planning.build import build
 from warmstart.planning.facts import NetworkFacts, Wishes
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
@@ -56,7 +56,7 @@ def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
     wishes = Wishes(base="lite0", strategy="auto", budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
-    return build(wishes, labelled.facts(), network, tuple(profiles(FEATURE_LAYERS)), engine)
+    return build(wishes, labelled.facts(), network, tuple(probe_layers(FEATURE_LAYERS)), engine)
 
 
 splits = st.sampled_from(["train", "holdout", "test"])
@@ -194,7 +194,7 @@ def test_heads_are_those_of_the_plan_in_its_order():
     plan = plan_of(labelled, "balanced")
     rng = np.random.default_rng(0)
     features = {layer: rng.normal(size=(8, 4)).astype(np.float32) for layer in FEATURE_LAYERS}
-    made = heads(plan, profiles(FEATURE_LAYERS), features.__getitem__, 8)
+    made = heads(plan, probe_layers(FEATURE_LAYERS), features.__getitem__, 8)
     assert tuple(made) == as_tuple(plan.head.candidates)
     assert {"class-mean", "logistic", "last"} <= made.keys()
 
@@ -206,7 +206,7 @@ def test_no_kernel_is_made_where_rows_are_many():
     def never(layer):
         raise AssertionError("features were read before a head asked for them")
 
-    made = heads(plan, profiles(FEATURE_LAYERS), never, 2001)
+    made = heads(plan, probe_layers(FEATURE_LAYERS), never, 2001)
     assert {type(family).__name__ for family in made.values()} == {"SketchedRidge"}
 
 

@@ -99,7 +99,7 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
     for name, tensor in before.items():
         if name.startswith("out."):
             continue
-        is_same = torch.equal(tensors[f"trunk.{name}"], tensor)
+        is_same = torch.equal(tensors[f"backbone.{name}"], tensor)
         if actions[owner[name]] == "frozen" or owner[name] not in joined:
             assert is_same, name
             frozen += 1
@@ -222,14 +222,14 @@ def test_the_shipped_model_gives_the_answers_that_were_written_down(runs, strate
 @each
 def test_steps_are_told_in_order_through_all_trainings(runs, strategy):
     _, seen = runs(strategy)
-    steps = [event for event in seen if event.kind == "step" and "lesson" in event.values]
+    steps = [event for event in seen if event.kind == "step" and "job" in event.values]
     numbers = [event.step for event in steps]
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 1
     each = (256 if strategy == "scratch" else 64) // 8
     held_once = {8: 6, 32: 26}[each]  # 29 of 36 pictures, passed as often
     assert {event.of for event in steps} == {held_once + each}
-    first, last = ([e.step for e in steps if e.values["lesson"] == n] for n in (1, 2))
+    first, last = ([e.step for e in steps if e.values["job"] == n] for n in (1, 2))
     if "gradual" in strategy:  # groups that do not join leave their steps out
         assert numbers[-1] <= held_once + each
     else:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lessons
-from lessons import differing, lesson, planned, state
+from lessons import differing, job, planned, state
 from tiny import fit, network
 from warmstart.events import drain, follow
 from warmstart.network import lora
@@ -41,21 +41,23 @@ def tuned(
     training_data, strategy="full", by=1.0, settings=("training.epochs=32", "training.batch_size=8")
 ):
     """A lesson, and its outfit with every weight that moves moved far away."""
-    made = lesson(training_data, planned(training_data, strategy, settings))
+    made = job(training_data, planned(training_data, strategy, settings))
     trainable = made.make()
     rng = torch.Generator().manual_seed(1)
     moving = {name for name, action in trainable.actions.items() if action not in ("frozen",)}
     with torch.no_grad():
         for name, parameter in trainable.model.named_parameters():
-            owner = trainable.owners.get(name, trainable.owners.get(name.replace("trunk.", "", 1)))
+            owner = trainable.owners.get(
+                name, trainable.owners.get(name.replace("backbone.", "", 1))
+            )
             if owner in moving or "lora" in name:
                 parameter += by * torch.randn(parameter.shape, generator=rng)
-    lora.merge(trainable.network.trunk)
+    lora.merge(trainable.network.backbone)
     return made, trainable
 
 
 def memory(training_data, made):
-    return BaseModelAnswers(training_data, made.room, np.arange(N), 20)
+    return BaseModelAnswers(training_data, made.context, np.arange(N), 20)
 
 
 def chosen(losses=None, candidate=END):
@@ -83,16 +85,20 @@ def kept(training_data, made, trainable, ended):
 
 def by_hand(training_data, module, number):
     """Features of part `number`, averaged over places, of a network of its own."""
-    offered = [t for t in feature_layers(training_data.look.network.record) if t.block == number]
+    offered = [
+        t for t in feature_layers(training_data.extracted.network.record) if t.block == number
+    ]
     layer = next(t for t in offered if t.pool != "grid2")
-    images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
+    images = lessons.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
+        0
+    ]
     with torch.inference_mode():
         return FeatureExtractor(under(training_data, module), [layer])(images)[0].numpy()
 
 
 def under(training_data, module):
     """The order of work of the start, on the modules of another: blocks were added above."""
-    return replace(training_data.look.network, trunk=module.trunk)
+    return replace(training_data.extracted.network, backbone=module.backbone)
 
 
 @pytest.mark.parametrize("strategy", ["full", "last:1", "full+lora", "last:1+add"])
@@ -100,13 +106,13 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
     if "lora" in strategy:
         pytest.importorskip("peft")
     made, trainable = tuned(training_data, strategy, by=3.0)
-    names = [part.name for part in training_data.look.network.blocks]
+    names = [part.name for part in training_data.extracted.network.blocks]
     moved = [
         n for n, name in enumerate(names, 1) if trainable.actions[name] in ("tuned", "low-rank")
     ]
     slow = {
         names[n - 1]: cka(
-            by_hand(training_data, training_data.look.network, n),
+            by_hand(training_data, training_data.extracted.network, n),
             by_hand(training_data, trainable.network, n),
         )
         for n in moved
@@ -121,7 +127,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
         assert likeness[name] == pytest.approx(slow[name], abs=1e-3)
     assert step == 20
     before, now = (
-        _original(training_data, n) for n in (training_data.look.network, trainable.network)
+        _original(training_data, n) for n in (training_data.extracted.network, trainable.network)
     )
     assert said == pytest.approx(agreement(before, now))
     assert said < 1 or strategy != "full"
@@ -129,17 +135,19 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
 
 def _original(training_data, module):
     """What the start's own output says after the body of a network."""
-    layer = feature_layers(training_data.look.network.record)[-1]
-    images = lessons.room(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
+    layer = feature_layers(training_data.extracted.network.record)[-1]
+    images = lessons.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
+        0
+    ]
     with torch.inference_mode():
         seen = FeatureExtractor(under(training_data, module), [layer])(images)[0]
-    return outputs(training_data.look.network, seen.numpy())
+    return outputs(training_data.extracted.network, seen.numpy())
 
 
 def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
-    made = lesson(training_data, planned(training_data, "full"))
+    made = job(training_data, planned(training_data, "full"))
     assert memory(training_data, made).weigh(made.make()) is None
-    frozen = lesson(training_data, planned(training_data, "head+add"))
+    frozen = job(training_data, planned(training_data, "head+add"))
     assert (
         memory(training_data, frozen).weigh(frozen.make()) is None
     )  # nothing of the start was tuned
@@ -148,9 +156,9 @@ def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
 def test_stored_and_live_sources_weigh_the_same(training_data):
     stored, trainable = tuned(training_data, "last:1", by=3.0)
     live = lessons.with_room(
-        stored, source=lessons.room(training_data, planned(training_data, "full")).source
+        stored, source=lessons.context(training_data, planned(training_data, "full")).source
     )
-    assert (stored.room.source.cut, live.room.source.cut) == (1, 0)
+    assert (stored.context.source.cut, live.context.source.cut) == (1, 0)
     one, other = (memory(training_data, made).weigh(trainable) for made in (stored, live))
     assert one == other
 
@@ -176,7 +184,7 @@ def alarm_above(share):
 
     def weigh(memory, trainable):
         begin = network().first.weight
-        way = (trainable.network.trunk.first.weight - begin).abs().max() / weigh.whole
+        way = (trainable.network.backbone.first.weight - begin).abs().max() / weigh.whole
         return Alarm("forgetting", 20, "much is lost") if way > share + 1e-4 else None
 
     return weigh
@@ -187,7 +195,7 @@ def test_where_it_costs_nothing_less_is_forgotten(training_data, monkeypatch, li
     made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)
     weigh = alarm_above(limit)
-    weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
+    weigh.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
     notes, found, events = kept(training_data, made, trainable, chosen())
     for name, tensor in state(trainable.model).items():
@@ -206,24 +214,24 @@ def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(training_data
     made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)  # three quarters of the way
     weigh = alarm_above(0.7)
-    weigh.whole = (trainable.network.trunk.first.weight - network().first.weight).abs().max()
+    weigh.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
     monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
     _, found, _ = kept(training_data, made, trainable, chosen(candidate=SHARE[0.75]))
     assert found.candidate == SHARE[0.5]
-    line = torch.lerp(begin["trunk.first.weight"], end["trunk.first.weight"], 0.5 / 0.75)
-    torch.testing.assert_close(trainable.model.trunk.first.weight.detach(), line)
+    line = torch.lerp(begin["backbone.first.weight"], end["backbone.first.weight"], 0.5 / 0.75)
+    torch.testing.assert_close(trainable.model.backbone.first.weight.detach(), line)
 
 
 def test_low_rank_updates_go_part_of_the_way_back_too(training_data, monkeypatch):
     pytest.importorskip("peft")
     made, trainable = tuned(training_data, "full+lora", by=1.0)
-    begin, end = network().second.weight, trainable.network.trunk.second.weight.detach().clone()
+    begin, end = network().second.weight, trainable.network.backbone.second.weight.detach().clone()
     answers = iter([Alarm("forgetting", 20, "much is lost"), None])
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: next(answers))
     kept(training_data, made, trainable, chosen())
     assert (end - begin).abs().max() > 0.1
     torch.testing.assert_close(
-        trainable.network.trunk.second.weight.detach(), torch.lerp(begin, end, 0.75)
+        trainable.network.backbone.second.weight.detach(), torch.lerp(begin, end, 0.75)
     )
 
 
@@ -244,7 +252,7 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     ties = [
         CANDIDATES[number].share
         for number, gap in gaps.items()
-        if gap.mean() <= TIE * standard_error(gap, made.room.groups)
+        if gap.mean() <= TIE * standard_error(gap, made.context.groups)
     ]
     assert tried == ties
     expected = (
@@ -266,7 +274,7 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
     )
     notes, found, _ = kept(training_data, made, trainable, chosen(candidate=1))
     assert notes[0].action == "kept: training ended early already, as held-out examples said"
-    assert found.route == TrainingEnd(look=2)
+    assert found.route == TrainingEnd(extracted=2)
     assert LOOKS > 2
     assert differing(state(trainable.model), end) == []
 

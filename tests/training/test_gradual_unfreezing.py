@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import lessons
-from lessons import changed, differing, four, lesson, planned, state
+from lessons import changed, differing, four, job, planned, state
 from warmstart.events import follow
 from warmstart.network.ledger import take_digests
 from warmstart.training.attempt import TrainingAttempt
@@ -35,7 +35,7 @@ def learnt(made):
         if event.kind != "step":
             return
         now, owners = take_digests(outfits[-1].network), outfits[-1].network.owners
-        moved = {owners[n] for n, digest in made.room.before.items() if now[n] != digest}
+        moved = {owners[n] for n, digest in made.context.before.items() if now[n] != digest}
         if not marks or moved != marks[-1]:
             marks.append(moved)
 
@@ -43,7 +43,7 @@ def learnt(made):
 
 
 def names(training_data):
-    return [block.name for block in training_data.look.network.blocks]
+    return [block.name for block in training_data.extracted.network.blocks]
 
 
 # ---- without judges ------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def names(training_data):
 def test_parts_join_from_the_top_and_each_moves_once_it_has(training_data, n_stages):
     """As many groups as are asked for."""
     plan = planned(training_data, "full+gradual", SHORT)
-    made = lesson(training_data, plan, route=TrainingEnd(n_stages=n_stages))
+    made = job(training_data, plan, route=TrainingEnd(n_stages=n_stages))
     taught, trainable, marks = learnt(made)
     blocks = names(training_data)
     assert len(blocks) == 4
@@ -64,7 +64,7 @@ def test_parts_join_from_the_top_and_each_moves_once_it_has(training_data, n_sta
 
 def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training_data):
     plan = planned(training_data, "full+gradual", SHORT)
-    made = lesson(training_data, plan, route=TrainingEnd(n_stages=0))
+    made = job(training_data, plan, route=TrainingEnd(n_stages=0))
     taught, trainable, marks = learnt(made)
     assert (taught.n_stages, taught.guards, marks) == (0, (), [])
     assert differing(state(trainable.model), state(made.make().model)) == []
@@ -73,7 +73,7 @@ def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_data):
     plan = planned(training_data, "full+gradual", ("training.epochs=160", "training.batch_size=8"))
     found = []
-    follow(lesson(training_data, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
+    follow(job(training_data, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
     factors = [e.values["factor"] for e in found]
     assert factors[:5] == factors[5:] == [1.0, 1.0, 0.853553, 0.5, 0.146447]
@@ -82,7 +82,7 @@ def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_d
 def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
     plan = planned(training_data, "full+gradual", ("training.epochs=160", "training.batch_size=8"))
     found = []
-    follow(lesson(training_data, plan, route=TrainingEnd(look=3)).learn(), found.append)
+    follow(job(training_data, plan, route=TrainingEnd(extracted=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third
 
 
@@ -96,28 +96,28 @@ def judged(made):
 
 
 def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(training_data):
-    made = lesson(training_data, planned(training_data, "full+gradual", SHORT), HELD)
+    made = job(training_data, planned(training_data, "full+gradual", SHORT), HELD)
     attempt, apart = judged(made)
     fit = attempt.joining.fit
     assert sorted([*fit, *apart]) == made.rows.tolist()
     assert 4 <= len(apart) <= 8
-    groups = made.room.groups
+    groups = made.context.groups
     assert not set(groups[fit]) & set(groups[apart])
     for strategy, route in (("full", None), ("full+gradual", TrainingEnd())):
-        other = lesson(training_data, planned(training_data, strategy, SHORT), HELD, route=route)
+        other = job(training_data, planned(training_data, strategy, SHORT), HELD, route=route)
         assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()
 
 
 def test_groups_join_while_the_judges_say_that_it_helps(training_data):
     plan = planned(training_data, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
-    made = lesson(training_data, plan)
+    made = job(training_data, plan)
     taught, trainable, _ = learnt(made)
     assert 1 <= taught.n_stages <= 4
     assert changed(made, trainable) == set(names(training_data)[4 - taught.n_stages :])
     _, apart = judged(made)
-    labels = made.room.targets(apart)
+    labels = made.context.targets(apart)
     now, before = (
-        float(cross_entropy(torch.from_numpy(held_scores(o, made.room, apart)), labels))
+        float(cross_entropy(torch.from_numpy(held_scores(o, made.context, apart)), labels))
         for o in (trainable, made.make())
     )
     assert now < before
@@ -126,14 +126,14 @@ def test_groups_join_while_the_judges_say_that_it_helps(training_data):
 def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(training_data):
     """So high a rate ruins the first stage: nothing of it may stay, in any part."""
     plan = planned(training_data, "full+gradual", (*SHORT, "training.ema_decay=0.9"), lr=0.02)
-    made = lesson(training_data, plan, HELD)
+    made = job(training_data, plan, HELD)
     taught, trainable, marks = learnt(made)
     assert marks  # it did move, meanwhile
     assert (taught.n_stages, taught.guards, taught.has_failed) == (0, (), False)
     assert changed(made, trainable) == set()
     begun = made.make()
     assert differing(state(trainable.model), state(begun.model)) == []
-    expected = held_scores(begun, made.room, HELD)
+    expected = held_scores(begun, made.context, HELD)
     for scores in taught.scores:
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
@@ -161,14 +161,14 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeyp
     """Every candidate is where a training of that route, with the groups that joined, ends."""
     settings = ("training.epochs=160", "training.batch_size=8", "training.augmentations=2")
     plan = planned(training_data, "full+gradual", settings, lr=0.002)
-    made = lesson(training_data, plan, HELD)
+    made = job(training_data, plan, HELD)
     monkeypatch.setattr(
         "warmstart.training.gradual_unfreezing.Joining.joins",
         lambda joining, number: Judges(yes)(joining, number),
     )
     taught, trainable, _ = learnt(made)
     assert taught.n_stages == yes
-    ended = held_scores(trainable, made.room, HELD)
+    ended = held_scores(trainable, made.context, HELD)
     for candidate, route in enumerate(CANDIDATES[:LOOKS]):
         if route.n_steps(20) >= 5 * yes:  # a stage has five steps
             np.testing.assert_allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)

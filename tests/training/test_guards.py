@@ -205,7 +205,7 @@ def test_a_rise_that_chance_explains_is_none():
 def test_rows_of_one_block_count_as_dependent():
     rng = np.random.default_rng(3)
     shift = np.repeat(rng.normal(size=6), 20)  # six groups that go up or down as a whole
-    found = [np.ones(120) + look * (0.7 + shift - shift.mean()) for look in range(4)]
+    found = [np.ones(120) + extracted * (0.7 + shift - shift.mean()) for extracted in range(4)]
     assert overfit(found, np.arange(120), range(4))[0] is not None
     assert overfit(found, np.repeat(np.arange(6), 20), range(4))[0] is None
 

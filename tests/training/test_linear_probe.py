@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from warmstart.events import drain
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import families, fit_head
@@ -35,7 +35,7 @@ def problem_of(labels, n_folds=5, group_rows=None):
 
 
 def candidates(features, names, penalties=(0.01, 0.1, 1.0), kernel=True):
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes) if kernel else {}
     return families(names, shapes, kernels, features.__getitem__, penalties, seed=0)
 
@@ -68,7 +68,7 @@ def test_a_kernel_head_predicts_what_its_dual_form_predicts():
     outside = family.trials(problem)[0][0].outside
     assert outside.shape == (len(fold), 3)
     # The scaling is shared over training rows, so the direct fit borrows it.
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernel = mixed_kernels(features.items(), shapes)["late"]
     from warmstart.solve import ridge
 

@@ -17,7 +17,7 @@ from tiny import fit
 from warmstart.errors import PlanError
 from warmstart.events import Event, drain, follow
 from warmstart.training import model_soup
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.trainable import moving_of
 
 QUICK = {"training.epochs": 96, "training.batch_size": 8, "training.folds": 1}
@@ -32,7 +32,7 @@ def training_data(tmp_path_factory):
 def made(training_data, **options):
     """A maker of lessons, as `stirred` takes it; the lessons that it made."""
     plan = lessons.planned(training_data, "full", (*lessons.FEW,))
-    whole = lessons.lesson(training_data, plan, **options)
+    whole = lessons.job(training_data, plan, **options)
     given = []
 
     def make(number, scale):
@@ -75,7 +75,7 @@ def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch)
     """The second is turned around and yet as right as the first: what lies between is not."""
     make, _ = made(training_data)
     first = weights(drain(make(3, 1.0).learn()).trainable)
-    learn, loss = TrainingTask.learn, model_soup._loss
+    learn, loss = TrainingJob.learn, model_soup._loss
 
     def turned(self):
         taught = yield from learn(self)
@@ -85,12 +85,12 @@ def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch)
                     tensor.copy_(-3 * first[name])
         return taught
 
-    def told(lesson, trainable, rows):
+    def told(job, trainable, rows):
         now = weights(trainable)
         is_alone = any(all(torch.equal(now[n], k * t) for n, t in first.items()) for k in (1, -3))
-        return 0.01 if is_alone else loss(lesson, trainable, rows)
+        return 0.01 if is_alone else loss(job, trainable, rows)
 
-    monkeypatch.setattr(TrainingTask, "learn", turned)
+    monkeypatch.setattr(TrainingJob, "learn", turned)
     monkeypatch.setattr(model_soup, "_loss", told)
     said = []
     taught = follow(model_soup.stirred(make, range(3, 5), 1.0), said.append)
@@ -101,13 +101,13 @@ def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch)
 def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(training_data, monkeypatch):
     make, _ = made(training_data)
     alone = weights(drain(make(3, 1.0).learn()).trainable)
-    learn = TrainingTask.learn
+    learn = TrainingJob.learn
 
     def failing(self):
         taught = yield from learn(self)
         return taught if self.number == 3 else replace(taught, trainable=None)
 
-    monkeypatch.setattr(TrainingTask, "learn", failing)
+    monkeypatch.setattr(TrainingJob, "learn", failing)
     taught = drain(model_soup.stirred(make, range(3, 6), 1.0))
     for name, tensor in weights(taught.trainable).items():
         torch.testing.assert_close(tensor, alone[name])
@@ -145,4 +145,9 @@ def test_what_no_mean_can_be_taken_of_is_refused(tmp_path, strategy, monkeypatch
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
     data = fill(tmp_path / "pictures", {"blue": 8, "red": 8})
     with pytest.raises(PlanError, match=r"training\.soup 2.*--set training\.soup=1"):
-        fit(data, strategy=strategy, settings={**QUICK, "training.model_soup": 2}, out=tmp_path / "run")
+        fit(
+            data,
+            strategy=strategy,
+            settings={**QUICK, "training.model_soup": 2},
+            out=tmp_path / "run",
+        )

@@ -16,7 +16,10 @@ FEATURE_LAYERS = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool=
 
 def make(n=200, seed=0):
     rng = np.random.default_rng(seed)
-    return {FEATURE_LAYERS[0]: rng.normal(size=(n, 300)), FEATURE_LAYERS[1]: rng.normal(size=(n, 90)) * 50}
+    return {
+        FEATURE_LAYERS[0]: rng.normal(size=(n, 300)),
+        FEATURE_LAYERS[1]: rng.normal(size=(n, 90)) * 50,
+    }
 
 
 def as32(features):
@@ -111,7 +114,9 @@ def test_of_many_examples_some_say_what_is_usual(monkeypatch):
     features = as32(make(n=1500))
     _, limit, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
     monkeypatch.setattr(out_of_distribution, "TYPICAL", 300)
-    neighbours, near, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
+    neighbours, near, _ = fit_neighbours(
+        features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0
+    )
     assert len(neighbours.points) == 1500
     assert near == pytest.approx(limit, rel=0.03)
 

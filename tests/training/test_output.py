@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lessons
-from lessons import FEW, lesson, planned
+from lessons import FEW, job, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
 from warmstart.training import score
@@ -38,7 +38,7 @@ def training_data(tmp_path_factory):
 def trained(training_data):
     """A training of the uppermost part on all rows: its plan, lesson, outfit."""
     plan = planned(training_data, "last:1", FEW)
-    made = lesson(training_data, plan)
+    made = job(training_data, plan)
     return plan, made, drain(made.learn()).trainable
 
 
@@ -54,11 +54,11 @@ def scores(n=40, k=3, seed=0):
 
 def test_both_outputs_are_brought_to_one_scale_before_their_mean_is_taken():
     said, labels = scores()
-    found, warmths = joined_outputs(said, labels)
+    found, scales = joined_outputs(said, labels)
     for place, number in enumerate(REFITTED):
         own, other = said[number], said[REFIT + place]
         heat = [fit_temperature(one[4:], labels[4:]).scale for one in (own, other)]
-        assert warmths[place] == pytest.approx((1.0, heat[1] / heat[0]))
+        assert scales[place] == pytest.approx((1.0, heat[1] / heat[0]))
         np.testing.assert_allclose(found[REFIT + place], (own + heat[1] / heat[0] * other) / 2)
     np.testing.assert_array_equal(found[:REFIT], said[:REFIT])
 
@@ -78,30 +78,30 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
 def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, trained):
     plan, made, trainable = trained
     head = score.fit_on(training_data, plan, made.rows)
-    again = RefitHead(training_data, plan, made.room.source)
+    again = RefitHead(training_data, plan, made.context.source)
     chosen = ChosenEnd(REFIT, np.empty(0), np.empty(0))
-    warmths = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
-    output, reader = again.end(trainable, head, chosen, warmths)
+    scales = ((2.0, 3.0), (9.0, 9.0), (9.0, 9.0))
+    output, reader = again.end(trainable, head, chosen, scales)
     examples = training_data.examples(HELD)
-    own = held_scores(trainable, made.room, HELD)
+    own = held_scores(trainable, made.context, HELD)
     other = again.held_scores(trainable, head, made.rows, HELD)
-    said = head.warmth * head_scores(output, reader(examples))
+    said = head.scale * head_scores(output, reader(examples))
     np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
     assert output.penalty == PENALTY
-    alone, _ = again.end(trainable, head, replace(chosen, candidate=END), warmths)
+    alone, _ = again.end(trainable, head, replace(chosen, candidate=END), scales)
     assert alone.feature_layers == trainable.feature_layers
 
 
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(training_data, trained):
     plan, made, trainable = trained
     head = score.fit_on(training_data, plan, made.rows)
-    again = RefitHead(training_data, plan, made.room.source)
+    again = RefitHead(training_data, plan, made.context.source)
     keep = np.setdiff1d(made.rows, HELD)
     plain = again.held_scores(trainable, head, keep, HELD)
     labels = training_data.labelled.labels.copy()
     labels[HELD] = (labels[HELD] + 1) % 3
     wrong = replace(training_data, labelled=replace(training_data.labelled, labels=labels))
-    other = RefitHead(wrong, plan, made.room.source).held_scores(trainable, head, keep, HELD)
+    other = RefitHead(wrong, plan, made.context.source).held_scores(trainable, head, keep, HELD)
     np.testing.assert_array_equal(plain, other)
 
 
@@ -118,11 +118,11 @@ def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(
     training_data, strategy, may
 ):
     plan = planned(training_data, strategy, FEW)
-    made = lesson(training_data, plan, HELD)
+    made = job(training_data, plan, HELD)
     trainable = made.make()
     assert may_refit(trainable) == may
     head = score.fit_on(training_data, plan, made.rows)
-    found = RefitHead(training_data, plan, made.room.source).held_scores(
+    found = RefitHead(training_data, plan, made.context.source).held_scores(
         trainable, head, made.rows, HELD
     )
     assert np.isfinite(found).all() == may
@@ -134,7 +134,7 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, 
     head = score.fit_on(training_data, plan, made.rows)
     n = len(made.rows)
     labels, fold = training_data.labelled.labels, np.arange(n) % 2
-    said = head.warmth * np.eye(3)[labels]
+    said = head.scale * np.eye(3)[labels]
     found = calibrated(head, said, labels, fold, np.arange(n))
     assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).temperature
     assert (found.probabilities.argmax(axis=1) == labels).all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lessons
-from lessons import lesson, planned
+from lessons import job, planned
 from tiny import PREP
 from warmstart.events import drain
 from warmstart.features.batches import normalised
@@ -33,18 +33,18 @@ FEW = ("training.epochs=32", "training.batch_size=8", "head.candidates=equal")
 
 def looked(training_data, strategy, settings=FEW):
     """A trained network, its taps, a second look at it, how often its source was asked."""
-    made = lesson(training_data, planned(training_data, strategy, settings, lr=0.01))
+    made = job(training_data, planned(training_data, strategy, settings, lr=0.01))
     trainable = drain(made.learn()).trainable
     asked = []
 
     class Counting:
-        cut = made.room.source.cut
+        cut = made.context.source.cut
 
         def batch(self, rows, numbers, wanted):
             asked.append((rows.tolist(), set(numbers.tolist())))
-            return made.room.source.batch(rows, numbers, wanted)
+            return made.context.source.batch(rows, numbers, wanted)
 
-    look = TunedFeatures(
+    extracted = TunedFeatures(
         trainable.network,
         trainable.feature_layers,
         Counting(),
@@ -52,7 +52,7 @@ def looked(training_data, strategy, settings=FEW):
         training_data.collection,
         PREP,
     )
-    return trainable, look, asked
+    return trainable, extracted, asked
 
 
 def slow(training_data, trainable, examples):
@@ -61,16 +61,19 @@ def slow(training_data, trainable, examples):
     pixels = [load_image(training_data.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]
-    return {layer: np.concatenate([row[i] for row in rows]) for i, layer in enumerate(trainable.feature_layers)}
+    return {
+        layer: np.concatenate([row[i] for row in rows])
+        for i, layer in enumerate(trainable.feature_layers)
+    }
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
 def test_taps_are_those_of_a_plain_pass(training_data, strategy):
     settings = FEW if strategy != "scratch" else ("training.epochs=160", "training.batch_size=8")
-    trainable, look, asked = looked(training_data, strategy, settings)
+    trainable, extracted, asked = looked(training_data, strategy, settings)
     learn, test = training_data.labelled.learn, training_data.labelled.test
     examples = [*learn[5:9], *test, *learn[30:], learn[5]]
-    read = look(examples)
+    read = extracted(examples)
     for layer, expected in slow(training_data, trainable, examples).items():
         found = read(layer)
         assert found.dtype == np.float32
@@ -82,7 +85,7 @@ def test_taps_are_those_of_a_plain_pass(training_data, strategy):
 def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
     training_data, monkeypatch, strategy
 ):
-    _, look, asked = looked(training_data, strategy)
+    _, extracted, asked = looked(training_data, strategy)
     decoded = []
     real = output.prepared
 
@@ -93,9 +96,9 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
     monkeypatch.setattr(output, "prepared", prepared)
     learn, test = training_data.labelled.learn, training_data.labelled.test
     assert not asked
-    layer = look._scan.feature_layers[0]
-    first = look(learn[:20])(layer)
-    both = look([*learn[10:], *test, *learn[:3]])(layer)
+    layer = extracted._scan.feature_layers[0]
+    first = extracted(learn[:20])(layer)
+    both = extracted([*learn[10:], *test, *learn[:3]])(layer)
     np.testing.assert_array_equal(both[:10], first[10:])
     np.testing.assert_array_equal(both[-3:], first[:3])
     passed = [row for rows, _ in asked for row in rows]
@@ -106,40 +109,43 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
 
 
 def test_rows_of_copies_are_alike(training_data):
-    _, look, _ = looked(training_data, "last:1")
+    _, extracted, _ = looked(training_data, "last:1")
     learn, test = training_data.labelled.learn, training_data.labelled.test
     same = {e.sha256 for e in (*learn, *test) if e.id.endswith(("copy.png", "known.png"))}
     copies = [e for e in (*learn, *test) if e.sha256 in same]
     assert len(copies) == 3
-    rows = look(copies)(look._scan.feature_layers[0])
+    rows = extracted(copies)(extracted._scan.feature_layers[0])
     assert (rows == rows[0]).all()
 
 
 def test_rows_lie_in_a_folder_that_goes_with_the_look(training_data, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(output, "roomy_folder", lambda n_bytes: tmp_path / "here")
-    _, look, _ = looked(training_data, "last:1")
-    look(training_data.labelled.learn)
+    _, extracted, _ = looked(training_data, "last:1")
+    extracted(training_data.labelled.learn)
     (folder,) = (tmp_path / "here").iterdir()
     assert [*folder.glob("*.rows")]
-    del look
+    del extracted
     gc.collect()
     assert not [*(tmp_path / "here").iterdir()]
 
 
 def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(training_data):
-    trainable, look, _ = looked(training_data, "full")
+    trainable, extracted, _ = looked(training_data, "full")
     layer = trainable.feature_layers[-1]
     learn = training_data.labelled.learn
-    before = training_data.look.reader(learn)(layer)
-    assert np.abs(look(learn)(layer) - before).max() > 0.01
-    assert layer in feature_layers(training_data.look.network.record)
+    before = training_data.extracted.reader(learn)(layer)
+    assert np.abs(extracted(learn)(layer) - before).max() > 0.01
+    assert layer in feature_layers(training_data.extracted.network.record)
 
 
 def test_the_network_rests_while_it_is_looked_at(training_data):
-    trainable, look, _ = looked(training_data, "full")
+    trainable, extracted, _ = looked(training_data, "full")
     layer, learn = trainable.feature_layers[-1], training_data.labelled.learn
-    trainable.network.trunk.train()
+    trainable.network.backbone.train()
     np.testing.assert_allclose(
-        look(learn[:3])(layer), slow(training_data, trainable, learn[:3])[layer], rtol=1e-4, atol=1e-4
+        extracted(learn[:3])(layer),
+        slow(training_data, trainable, learn[:3])[layer],
+        rtol=1e-4,
+        atol=1e-4,
     )

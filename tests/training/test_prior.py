@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import nnls
 
 from warmstart.events import drain
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import apply_scaling, fit_scaling, mixed_kernels
 from warmstart.training.linear_probe import families, fit_head
@@ -31,7 +31,9 @@ def make(n=60, classes=3, seed=0, signal=1.5):
     return features, labels
 
 
-def older(classes=("cat", "ant", "cow"), feature_layers=FEATURE_LAYERS[1:], seed=9, signal=1.5, names=OLD):
+def older(
+    classes=("cat", "ant", "cow"), feature_layers=FEATURE_LAYERS[1:], seed=9, signal=1.5, names=OLD
+):
     """An older head of four classes on two taps, in the order of the new classes."""
     rng = np.random.default_rng(seed)
     widths = [WIDTHS[FEATURE_LAYERS.index(layer)] for layer in feature_layers]
@@ -50,19 +52,21 @@ def problem_of(labels, n_folds=5, group_rows=None):
 
 
 def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     return PriorRidge(kernels[name], shapes[name], features.__getitem__, penalties, prior)
 
 
-def minimised(features, labels, prior, profile, penalty, learn):
+def minimised(features, labels, prior, layer_weights, penalty, learn):
     """Weights per tap and bias by least squares on rows; the taps' scaling is that of all rows.
 
     What is learnt is penalised in the scaled features of the profile, the factor is not.
     """
     k = int(labels.max()) + 1
-    scalings = {layer: fit_scaling(features[layer]) for layer in profile}
-    scaled = [np.sqrt(profile[t]) * apply_scaling(features[t], scalings[t]) for t in profile]
+    scalings = {layer: fit_scaling(features[layer]) for layer in layer_weights}
+    scaled = [
+        np.sqrt(layer_weights[t]) * apply_scaling(features[t], scalings[t]) for t in layer_weights
+    ]
     joined = np.concatenate(scaled, axis=1).astype(np.float64)
     known = prior.scores(features.__getitem__)
     d = joined.shape[1]
@@ -78,25 +82,27 @@ def minimised(features, labels, prior, profile, penalty, learn):
 
 
 @pytest.mark.parametrize("name", ["last", "late"])
-@pytest.mark.parametrize("group_rows", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))])
+@pytest.mark.parametrize(
+    "group_rows", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))]
+)
 def test_trials_and_refit_equal_minimising_anew(name, group_rows):
     """Re-centring, blocks, nested folds and weights over the union of taps, all at once."""
     features, labels = make()
     prior, problem = older(), problem_of(labels, group_rows=group_rows)
-    head, profile = family(features, prior, name, (0.1,)), profiles(FEATURE_LAYERS)[name]
+    head, layer_weights = family(features, prior, name, (0.1,)), probe_layers(FEATURE_LAYERS)[name]
     everything = np.arange(len(labels))
     for (keep, fold), (trial,) in zip(problem.training_sets(), head.trials(problem), strict=True):
-        slow = minimised(features, labels, prior, profile, 0.1, keep)
+        slow = minimised(features, labels, prior, layer_weights, 0.1, keep)
         np.testing.assert_allclose(trial.outside, slow[fold], atol=2e-4)
     fit = head.refit(problem, 0.1)
     for rows in problem.group_rows:
         learn = np.setdiff1d(everything, rows)
-        slow = minimised(features, labels, prior, profile, 0.1, learn)
+        slow = minimised(features, labels, prior, layer_weights, 0.1, learn)
         np.testing.assert_allclose(fit.scores[rows], slow[rows], atol=2e-4)
     said = sum(features[layer] @ weight for layer, weight in fit.weights.items()) + fit.bias
-    slow = minimised(features, labels, prior, profile, 0.1, everything)
+    slow = minimised(features, labels, prior, layer_weights, 0.1, everything)
     np.testing.assert_allclose(said, slow, atol=2e-4)
-    assert set(fit.weights) == {*prior.weights, *profile}
+    assert set(fit.weights) == {*prior.weights, *layer_weights}
 
 
 def test_inner_losses_come_from_rows_that_were_left_out():
@@ -108,7 +114,9 @@ def test_inner_losses_come_from_rows_that_were_left_out():
     slow = np.empty((len(keep), 3))
     for place, row in enumerate(keep):
         learn = np.setdiff1d(keep, [row])
-        slow[place] = minimised(features, labels, prior, profiles(FEATURE_LAYERS)["last"], 0.3, learn)[row]
+        slow[place] = minimised(
+            features, labels, prior, probe_layers(FEATURE_LAYERS)["last"], 0.3, learn
+        )[row]
     logits = trials[0].calibration.scale * slow
     logits -= logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(keep)), labels[keep]]
@@ -147,11 +155,13 @@ def test_a_good_older_head_makes_a_few_examples_better():
     wide, all_labels = make(n=460, seed=1, signal=0.6)
     labels = all_labels[:400]
     old = {layer: x[:400] for layer, x in wide.items()}
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernels = mixed_kernels(old.items(), shapes)
     heads = families(["last"], shapes, kernels, old.__getitem__, (0.1,), 0)
     fit = drain(fit_head(heads, problem_of(labels)))
-    prior = prior_of(fit.feature_layers, [9], (fit.weight, fit.bias), ["a", "b", "c"], ["a", "b", "c"])
+    prior = prior_of(
+        fit.feature_layers, [9], (fit.weight, fit.bias), ["a", "b", "c"], ["a", "b", "c"]
+    )
     few = {layer: x[400:430] for layer, x in wide.items()}
     right = {}
     for kind, begun in (("plain", None), ("begun", prior)):
@@ -170,7 +180,7 @@ def test_random_labels_are_estimated_at_chance():
     right = []
     for seed in range(12):
         features, labels = make(n=60, seed=seed, signal=0.0)
-        shapes = profiles(FEATURE_LAYERS)
+        shapes = probe_layers(FEATURE_LAYERS)
         names = [name + SUFFIX for name in shapes]
         kernels = mixed_kernels(features.items(), shapes)
         prior = older(seed=seed + 50)
@@ -182,7 +192,7 @@ def test_random_labels_are_estimated_at_chance():
 
 def test_the_families_are_those_that_were_named():
     features, _ = make()
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     heads = families(
         ["last+prior", "late"], shapes, kernels, features.__getitem__, (0.1,), 0, older()

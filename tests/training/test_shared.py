@@ -73,7 +73,7 @@ def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures)
     plan = lessons.planned(
         training_data, "full", ("training.crop=0.4", "training.color_jitter=0.3"), seed=5
     )
-    source = lessons.room(training_data, plan).source
+    source = lessons.context(training_data, plan).source
     assert source.cut == 0
     rows, numbers = np.array([3, 30, 3, 0]), np.array([0, 1, 7, 2])
     (found,) = source.batch(rows, numbers, ())
@@ -90,11 +90,11 @@ def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures)
 
 
 def test_the_targets_are_the_labels_of_the_rows(training_data):
-    room = lessons.room(training_data, lessons.planned(training_data, "full"))
+    context = lessons.context(training_data, lessons.planned(training_data, "full"))
     rows = np.array([35, 0, 17, 0])
-    assert room.targets(rows).tolist() == training_data.labelled.labels[rows].tolist()
-    (plain,) = room.plain(rows, ())
-    assert torch.equal(plain, room.source.batch(rows, np.zeros(4, int), ())[0])
+    assert context.targets(rows).tolist() == training_data.labelled.labels[rows].tolist()
+    (plain,) = context.plain(rows, ())
+    assert torch.equal(plain, context.source.batch(rows, np.zeros(4, int), ())[0])
 
 
 # ---- stored --------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def _said(labels, right, rng, confident=4.0, k=K):
     """Probabilities that are right with a chance, and as sure as that."""
     scores = rng.normal(size=(len(labels), k))
     shown = np.where(rng.random(len(labels)) < right, labels, rng.integers(k, size=len(labels)))
-    scores[np.arange(len(labels)), shown] += sure
+    scores[np.arange(len(labels)), shown] += confident
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
 

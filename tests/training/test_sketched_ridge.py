@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training import sketched_ridge
@@ -76,7 +76,7 @@ def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, s
     monkeypatch.setattr(sketched_ridge, "STRETCH", 16)
     monkeypatch.setattr(sketched_ridge, "LARGE", 24)
     features, labels = make()
-    problem, shape = problem_of(labels, sizes), profiles(FEATURE_LAYERS)["late"]
+    problem, shape = problem_of(labels, sizes), probe_layers(FEATURE_LAYERS)["late"]
     penalties, most = (0.01, 0.1, 1.0), []
     streamed = SketchedRidge(shape, Few(features, most), penalties, 0)
     kernel = mixed_kernels(features.items(), {"late": shape})["late"]
@@ -94,7 +94,7 @@ def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
     """With a sketch that folds features together, and blocks of all kinds."""
     monkeypatch.setattr(sketched_ridge, "SKETCH_WIDTH", 8)
     features, labels = make()
-    problem, shape = problem_of(labels, (20, 4, 2)), profiles(FEATURE_LAYERS)["equal"]
+    problem, shape = problem_of(labels, (20, 4, 2)), probe_layers(FEATURE_LAYERS)["equal"]
     whole = SketchedRidge(shape, features.__getitem__, (0.01, 1.0), 0)
     expected, refitted = [*whole.trials(problem)], whole.refit(problem, 1.0)
     for stretch, large in ((9, 1000), (64, 20), (1, 3)):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from warmstart.events import drain
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.tasks.multilabel import MULTILABEL
@@ -21,7 +21,7 @@ NAMES = ("last", "late", "early", "stack")
 
 
 def made(features, names=NAMES):
-    shapes = profiles(FEATURE_LAYERS)
+    shapes = probe_layers(FEATURE_LAYERS)
     kernels = mixed_kernels(features.items(), shapes)
     return families(names, shapes, kernels, features.__getitem__, (0.01, 0.1, 1.0), seed=0)
 
@@ -39,12 +39,17 @@ def numbers(n=80, seed=0, signal=1.0):
         layer: rng.normal(size=(n, d)).astype(np.float32)
         for layer, d in zip(FEATURE_LAYERS, (4, 6, 9), strict=True)
     }
-    value = signal * (features[FEATURE_LAYERS[0]][:, 0] + features[FEATURE_LAYERS[2]][:, 0]) + rng.normal(size=n)
+    value = signal * (
+        features[FEATURE_LAYERS[0]][:, 0] + features[FEATURE_LAYERS[2]][:, 0]
+    ) + rng.normal(size=n)
     return features, (value - value.mean()) / value.std()
 
 
 def said(fit, features):
-    return np.concatenate([features[layer] for layer in fit.feature_layers], axis=1) @ fit.weight.T + fit.bias
+    return (
+        np.concatenate([features[layer] for layer in fit.feature_layers], axis=1) @ fit.weight.T
+        + fit.bias
+    )
 
 
 def test_it_is_about_as_good_as_the_best_of_its_members_and_linear():

@@ -66,7 +66,9 @@ def fitted(network, read, wanted, seed=0):
 
 def answers(head, read):
     """What the head says: temperature * (W . taps + b) + class bias."""
-    joined = np.concatenate([read(layer) for layer in head.feature_layers], axis=1).astype(np.float64)
+    joined = np.concatenate([read(layer) for layer in head.feature_layers], axis=1).astype(
+        np.float64
+    )
     return 1.7 * (joined @ head.weight.T.astype(np.float64) + head.bias) + [0.3, -0.2, -0.1]
 
 
@@ -152,7 +154,9 @@ def test_a_head_that_hears_no_layer_that_moves_listens_to_the_last_one_too(name,
     np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
     for _ in range(2):  # the output first, then what it has begun to listen to
         moved = _gradients(made, inputs)
-    moving = {block for block, action in made.actions.items() if action not in ("frozen", "replaced")}
+    moving = {
+        block for block, action in made.actions.items() if action not in ("frozen", "replaced")
+    }
     assert moving <= moved | {"neck"}
 
 
@@ -176,7 +180,10 @@ def _gradients(made, inputs):
 def test_added_blocks_stand_behind_the_last_part_and_what_read_it_reads_them(name):
     network, made, _, _ = ready(name, "head+add")
     n = len(network.blocks)
-    assert [block.name for block in made.network.blocks] == [*(p.name for p in network.blocks), "added"]
+    assert [block.name for block in made.network.blocks] == [
+        *(p.name for p in network.blocks),
+        "added",
+    ]
     assert {layer.block for layer in made.feature_layers} == {
         n + 1 if layer.block == n else layer.block for layer in feature_layers(network.record)
     }
@@ -192,7 +199,7 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
     _, network = cut_once(name)
     marked = copy.deepcopy(network)
     with torch.no_grad():
-        for parameter in marked.trunk.parameters():
+        for parameter in marked.backbone.parameters():
             parameter += 0.01  # also where a new layer begins at ones or zeros
     before = take_digests(marked)
     _, plan = planned(name, "scratch")
@@ -200,12 +207,14 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
     made = trainable(marked, plan, fitted(marked, read, feature_layers(marked.record)), read, 0)
     assert not say(made.model, inputs).any()
     now = take_digests(made.network)
-    parameters = {n for n, _ in marked.trunk.named_parameters()}
+    parameters = {n for n, _ in marked.backbone.named_parameters()}
     owned = {n for n, block in marked.owners.items() if block not in ("head", "unused")}
     assert not {n for n in owned & parameters if now[n] == before[n]}
     assert take_digests(marked) == before
     assert [layer.block for layer in made.feature_layers] == [len(network.blocks)]
-    assert layer_width(made.network.record, made.feature_layers[0]) == made.model.head.weight.shape[1]
+    assert (
+        layer_width(made.network.record, made.feature_layers[0]) == made.model.head.weight.shape[1]
+    )
 
 
 def test_scratch_follows_from_the_seed():
@@ -240,7 +249,9 @@ def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
     assert {freeze.action_of(made.actions, block) for block in blocks.values()}
     last = network.record.blocks[-1].name
     assert made.actions["neck"] == made.actions[last]
-    moving = {block for block, action in made.actions.items() if action not in ("frozen", "replaced")}
+    moving = {
+        block for block, action in made.actions.items() if action not in ("frozen", "replaced")
+    }
     groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
     assert {group["block"] for group in groups} <= moving | {"output"}
     assert made.rates.keys() == {block.name for block in plan.blocks if block.lr is not None}
@@ -250,12 +261,12 @@ def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers()
     pytest.importorskip("peft")
     network, made, _, inputs = ready("vit_tiny", "full+lora")
     before = take_digests(network)
-    assert lora.has_updates(made.network.trunk)
+    assert lora.has_updates(made.network.backbone)
     _move(made)
     moved = say(made.model, inputs)
     assert not violations(before, made.network, made.actions)
-    lora.merge(made.network.trunk)
-    assert not lora.has_updates(made.network.trunk)
+    lora.merge(made.network.backbone)
+    assert not lora.has_updates(made.network.backbone)
     np.testing.assert_allclose(say(made.model, inputs), moved, rtol=1e-3, atol=1e-3)
     assert take_digests(made.network) != before
     assert made.actions["neck"] == "frozen"

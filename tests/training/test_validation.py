@@ -43,7 +43,7 @@ def slow_losses(scores, labels):
 @property_of
 @given(n_steps=st.integers(1, 5000))
 def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
-    steps = [TrainingEnd(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(extracted=extracted).n_steps(n_steps) for extracted in range(1, LOOKS + 1)]
     assert steps == sorted(steps)
     assert steps[0] >= 1
     assert steps[-1] == n_steps == TrainingEnd().n_steps(n_steps)
@@ -52,10 +52,10 @@ def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
 
 
 def test_candidates_are_the_looks_then_the_shares_of_the_whole_way():
-    assert [c.look for c in CANDIDATES[:LOOKS]] == [1, 2, 3, 4, 5]
+    assert [c.extracted for c in CANDIDATES[:LOOKS]] == [1, 2, 3, 4, 5]
     assert {c.share for c in CANDIDATES[:LOOKS]} == {1.0}
     assert tuple(c.share for c in CANDIDATES[LOOKS:]) == SHARES
-    assert {c.look for c in CANDIDATES[LOOKS:]} == {LOOKS}
+    assert {c.extracted for c in CANDIDATES[LOOKS:]} == {LOOKS}
     assert CANDIDATES[END] == TrainingEnd()
 
 

@@ -17,7 +17,6 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.nn.functional import cross_entropy
 
-from warmstart import request
 from warmstart.errors import UsageError
 from warmstart.events import Event, Steps, follow
 from warmstart.features.extraction import extract_features
@@ -28,7 +27,8 @@ from warmstart.planning.strategy import AUTO, HEAD, parse
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
-from warmstart.request import Request
+from warmstart.request import DEFAULT_BASE, Request, read_data, typed_settings
+from warmstart.request import check as check_request
 from warmstart.run import cleaning, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
@@ -39,7 +39,7 @@ from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.guards import Alarm
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
@@ -116,7 +116,7 @@ def rate_probe(
     strategy: str = "last:6",
     *,
     steps: int = STEPS,
-    base: Any = request.DEFAULT_BASE,
+    base: Any = DEFAULT_BASE,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
     label: str | None = None,
@@ -141,7 +141,7 @@ def rate_probe(
         label=label,
         group=group,
         lr=lr,
-        settings=request.typed_settings(settings),
+        settings=typed_settings(settings),
         seed=seed,
     )
     return follow(probe(asked, steps), on_event or (lambda event: None))
@@ -152,25 +152,29 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
     if n_steps < 1:
         raise UsageError(f"steps={n_steps}: it needs a whole number, 1 or more.")
     clock = Clock()
-    request.check(asked)
+    check_request(asked)
     if parse(asked.strategy) in (AUTO, HEAD):
         raise _nothing_moves(asked.strategy)
     asked = run_plan.settle(asked)
-    collection = yield from request.read_data(asked)
+    collection = yield from read_data(asked)
     yield notes.data(collection)
     asked, base = yield from choose_base(asked, collection, clock)
     yield notes.base(base.record)
     run_plan.rehearse(asked, collection, base)
-    look = yield from extract_features(collection, base, run_plan.engine_of(asked))
+    extracted = yield from extract_features(collection, base, run_plan.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):
-        collection = cleaning.settled(collection, look)
-        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
-        training_data = training_dataset(
-            collection, look, base.record, asked.budget, asked.seed, inherited
+        collection = cleaning.settled(collection, extracted)
+        inherited = yield from lineage.inherit(
+            base, extracted.network.record, collection.record, extracted
         )
-        facts = run_plan.network_facts(asked, base, look.network, None)
-        names = inherited.names(tuple(training_data.profiles))
-        plan = run_plan.make_plan(asked, training_data.labelled.facts(), facts, names, look.engine)
+        training_data = training_dataset(
+            collection, extracted, base.record, asked.budget, asked.seed, inherited
+        )
+        facts = run_plan.network_facts(asked, base, extracted.network, None)
+        names = inherited.names(tuple(training_data.probe_layers))
+        plan = run_plan.make_plan(
+            asked, training_data.labelled.facts(), facts, names, extracted.engine
+        )
         if not plan.is_trained or plan.training.lr is None:
             raise _nothing_moves(asked.strategy)
         return (yield from _try_all(training_data, plan, plan.training.lr.number, n_steps))
@@ -186,37 +190,39 @@ def _nothing_moves(strategy: str) -> UsageError:
 def _try_all(
     training_data: TrainingDataset, plan: Plan, rate: float, n_steps: int
 ) -> Steps[RateProbe]:
-    torch.set_num_threads(threads_for(training_data.look.network.record))
+    torch.set_num_threads(threads_for(training_data.extracted.network.record))
     labelled = training_data.labelled
     held = fine_tune.held_out(training_data, 1)[0]
     keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="fine_tune", kind="begin", values={"trainings": len(SCALES)})
-    room = TrainingContext(
+    context = TrainingContext(
         source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         groups=labelled.groups(),
-        before=take_digests(training_data.look.network),
+        before=take_digests(training_data.extracted.network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
     )
     head, read = (
         fit_on(training_data, plan, keep),
-        training_data.look.reader(training_data.examples(keep)),
+        training_data.extracted.reader(training_data.examples(keep)),
     )
     # The same number for all: the same batches in the same order.
-    lesson = TrainingTask(
-        make=lambda: trainable(training_data.look.network, plan, head, read, training_data.seed),
+    job = TrainingJob(
+        make=lambda: trainable(
+            training_data.extracted.network, plan, head, read, training_data.seed
+        ),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
-        room=room,
+        context=context,
         rows=keep,
         held=held,
         number=0,
     )
     found: list[_Tried] = []
     for number, scale in enumerate(SCALES):
-        found.append((yield from _try(lesson, scale, number)))
+        found.append((yield from _try(job, scale, number)))
     yield Event(stage="fine_tune", kind="end")
-    return _judged(found, rate, lesson)
+    return _judged(found, rate, job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,22 +236,20 @@ class _Tried:
     alarm: Alarm | None
 
 
-def _try(lesson: TrainingTask, scale: float, number: int) -> Steps[_Tried]:
+def _try(job: TrainingJob, scale: float, number: int) -> Steps[_Tried]:
     """One short training, whose events count on from those of the ones before."""
-    attempt, n_steps = TrainingAttempt(lesson, scale, ()), lesson.schedule.n_steps
+    attempt, n_steps = TrainingAttempt(job, scale, ()), job.schedule.n_steps
     steps = attempt.run()
     try:
         while True:
             event = next(steps)
-            values = (
-                {**event.values, "lesson": number + 1} if event.kind == "step" else event.values
-            )
+            values = {**event.values, "job": number + 1} if event.kind == "step" else event.values
             yield replace(event, step=event.step + number * n_steps, values=values)
     except StopIteration as stop:
         alarm: Alarm | None = stop.value
     finally:
         steps.close()
-    labels, before = lesson.room.labels[lesson.held], attempt.looks.before
+    labels, before = job.context.labels[job.held], attempt.looks.before
     if before is None:
         raise ValueError("a training that is judged holds rows out")
     has_ended = alarm is None or alarm.kind != "diverged"
@@ -263,9 +267,9 @@ def _losses(scores: Array, labels: Rows) -> Array:
     return losses
 
 
-def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateProbe:
+def _judged(found: Sequence[_Tried], rate: float, job: TrainingJob) -> RateProbe:
     """Each rate beside the best, by the same rows."""
-    groups = lesson.room.groups[lesson.held]
+    groups = job.context.groups[job.held]
     alive = [one.losses for one in found if one.losses is not None]
     best = min(alive, key=lambda losses: float(losses.mean()), default=None)
     tried = []
@@ -285,8 +289,8 @@ def _judged(found: Sequence[_Tried], rate: float, lesson: TrainingTask) -> RateP
     return RateProbe(
         tried=tuple(tried),
         before=float(found[0].before.mean()),
-        n=len(lesson.held),
-        steps=lesson.schedule.n_steps,
+        n=len(job.held),
+        steps=job.schedule.n_steps,
     )
 
 

@@ -210,7 +210,9 @@ class _Sentry:
     def _told(self, alarm: Alarm | None) -> Iterator[Event]:
         if alarm is not None:
             values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
-            yield Event(stage="fine_tune", kind="guard", step=alarm.step, of=self.n_steps, values=values)
+            yield Event(
+                stage="fine_tune", kind="guard", step=alarm.step, of=self.n_steps, values=values
+            )
 
 
 @dataclass(slots=True)

@@ -134,7 +134,9 @@ def _copies(judged: Sequence[Example], pairs: Sequence[Pair]) -> list[Finding]:
         n = len(further)
         sentence = f"{count(n, 'image')} judged on {is_are(n)} a copy or near copy of another one; "
         sentence += "copies count as one where the interval is drawn."
-        findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(sorted(further))))
+        findings.append(
+            Finding(kind="near-duplicate", sentence=sentence, items=tuple(sorted(further)))
+        )
     if mixed:
         sentence = f"{count(len(mixed), 'image')} judged on show the same picture as another one "
         sentence += "under another class; not all of these labels can be right."
@@ -197,7 +199,11 @@ def question(
             if done % BATCH == 0:
                 speed = round(done / (time.perf_counter() - began), 1)
                 yield Event(
-                    stage="features", kind="step", step=done, of=len(todo), values={"per_second": speed}
+                    stage="features",
+                    kind="step",
+                    step=done,
+                    of=len(todo),
+                    values={"per_second": speed},
                 )
     finally:
         prefetch.close()
@@ -450,7 +456,10 @@ def _lot(seen: InferenceResult, names: Names, found: Overlap, split: str) -> _Lo
     examples = tuple(seen.examples[seen.asked[k]] for k in rows)
     labels = np.array([number[example.label] for example in examples], dtype=np.int64)
     return _Lot(
-        examples, labels, group_numbers(examples, found.near_duplicates), seen.scores[rows].astype(np.float64)
+        examples,
+        labels,
+        group_numbers(examples, found.near_duplicates),
+        seen.scores[rows].astype(np.float64),
     )
 
 
@@ -636,7 +645,9 @@ def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
     def answer(inputs: Tensor) -> tuple[Array, Array]:
         with torch.inference_mode():
             feature_layers = model.features(inputs)
-            return model.head(feature_layers).float().numpy(), feature_layers[-1].flatten(1).float().numpy()
+            return model.head(feature_layers).float().numpy(), feature_layers[-1].flatten(
+                1
+            ).float().numpy()
 
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
     return ExternalClassifier(

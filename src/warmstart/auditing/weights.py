@@ -23,7 +23,7 @@ from warmstart.records.network import Audit, AuditGroup, Fate, GroupState, Ledge
 from warmstart.records.run_folder import read_json
 
 # What wrappers put before every name: data parallel training, Lightning, torch.compile, ours.
-PREFIXES = ("module.", "model.", "_orig_mod.", "trunk.", "backbone.")
+PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "backbone.")
 
 Weights = Mapping[str, Tensor]
 

@@ -140,8 +140,8 @@ def audit_text(found: Audit) -> str:
     if not found.is_related:
         return "\n".join([*head, "", *_strangers(found)])
     head += ["", *_tallies(found), ""]
-    room = LINES - sum(block.count("\n") + 1 for block in head)
-    return "\n".join([*head, *_table(found.groups, room)])
+    width = LINES - sum(block.count("\n") + 1 for block in head)
+    return "\n".join([*head, *_table(found.groups, width)])
 
 
 def _strangers(found: Audit) -> list[str]:
@@ -184,12 +184,12 @@ def _tensors(n: int) -> str:
     return count(n, "tensor")
 
 
-def _table(groups: Sequence[AuditGroup], room: int) -> list[str]:
+def _table(groups: Sequence[AuditGroup], width: int) -> list[str]:
     rows = [[group] for group in groups]
-    if len(rows) > room:
+    if len(rows) > width:
         rows = [list(run) for _, run in groupby(groups, key=lambda group: group.state)]
     left = min(max(len(_label(row)) for row in rows), _NAME)
-    hidden = len(rows) - room + 1 if len(rows) > room else 0
+    hidden = len(rows) - width + 1 if len(rows) > width else 0
     lines = [_line(row, left) for row in rows[: len(rows) - hidden]]
     return lines + ([f"and {hidden:,} more lines; --json has them all"] if hidden else [])
 
@@ -283,7 +283,10 @@ def judged_text(found: AuditedModel) -> str:
     """Model, accuracy, whether it is as sure as it is right, leaks, findings, classes."""
     groups = [
         [*_model(found), *_names(found)],
-        [column("Accuracy", "\n".join(_accuracy(found))), column("Sure", "\n".join(_confident(found)))],
+        [
+            column("Accuracy", "\n".join(_accuracy(found))),
+            column("Sure", "\n".join(_confident(found))),
+        ],
         [column("Leaks", _leaks(found)), *_findings(found.findings)],
         _classes(found.classes, found.n_classes),
     ]

@@ -58,8 +58,8 @@ def _table(runs: Sequence[ComparedRun], n: int, metric: str = "accuracy") -> Ite
     if all(run.strategy == run.name for run in runs):
         rows = [row[:1] + row[2:] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    room = max(WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1), LEAST)
-    widths[0] = min(widths[0], room)
+    space = max(WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1), LEAST)
+    widths[0] = min(widths[0], space)
     for name, *rest in rows:
         first = name if len(name) <= widths[0] else "…" + name[len(name) - widths[0] + 1 :]
         cells = zip((first, *rest), widths, strict=True)

@@ -24,7 +24,12 @@ from warmstart.planning.words import BlockRange, runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import WIDTH, column
 
-STAGES = {"features": "the look", "check": "the checks", "head": "the output", "fine_tune": "training"}
+STAGES = {
+    "features": "the look",
+    "check": "the checks",
+    "head": "the output",
+    "fine_tune": "training",
+}
 NAME_WIDTH = 24
 ACTIONS = {
     "frozen": "frozen",
@@ -115,9 +120,7 @@ def _training(plan: Plan, nouns: Nouns) -> str:
     texts = []
     if training.epochs and training.folds:
         n = int(training.folds.number)
-        texts.append(
-            f"{training.epochs.number:.3g} epochs, batches of {training.batch_size.value}"
-        )
+        texts.append(f"{training.epochs.number:.3g} epochs, batches of {training.batch_size.value}")
         is_own = "hold-out" in training.folds.because
         held = (
             "your hold-out gives the estimate"

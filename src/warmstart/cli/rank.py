@@ -67,11 +67,11 @@ def _mark(base: RankedModel, best: set[str], ranking: Ranking) -> str:
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows in columns; the first one gives way where a name is long, and keeps its end."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    room = WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1)
-    widths[0] = min(widths[0], room)
+    space = WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1)
+    widths[0] = min(widths[0], space)
     lines = []
     for name, *rest in rows:
-        shown = name if len(name) <= room else "…" + name[len(name) - room + 1 :]
+        shown = name if len(name) <= space else "…" + name[len(name) - space + 1 :]
         cells = (f"{cell:<{width}}" for cell, width in zip((shown, *rest), widths, strict=True))
         lines.append(GAP.join(cells).rstrip())
     return lines

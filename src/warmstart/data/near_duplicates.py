@@ -188,7 +188,9 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair], nouns: Nouns) -> 
                 f"({nouns.changed}): the {word} flatters the model. --fix learns without those "
                 "copies."
             )
-            findings.append(Finding(kind="leakage", sentence=sentence, items=tuple(sorted(crossing))))
+            findings.append(
+                Finding(kind="leakage", sentence=sentence, items=tuple(sorted(crossing)))
+            )
     return findings
 
 

@@ -167,7 +167,9 @@ def _filled(found: Numbers, sizes: NDArray[np.float64], n_folds: int) -> Numbers
     return found
 
 
-def group_numbers(examples: Sequence[Example], near_duplicates: Iterable[tuple[str, str]] = ()) -> NDArray[np.int64]:
+def group_numbers(
+    examples: Sequence[Example], near_duplicates: Iterable[tuple[str, str]] = ()
+) -> NDArray[np.int64]:
     """Number the sets of examples linked by equal bytes, an equal group or near copies.
 
     `near_duplicates` are pairs of ids; those of other examples are passed over.

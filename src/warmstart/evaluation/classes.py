@@ -15,7 +15,7 @@ from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Prediction, Scores
 from warmstart.stats.intervals import Groups, Values, effective_size, proportion
-from warmstart.stats.selective import promise, confident_threshold
+from warmstart.stats.selective import confident_threshold, promise
 
 
 @dataclass(frozen=True, slots=True)

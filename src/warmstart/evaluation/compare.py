@@ -139,7 +139,9 @@ def _links(
     found: set[Link] = set()
     for run, one in zip(runs, said, strict=True):
         place = {one[key].id: row for row, key in enumerate(keys)}
-        found |= {(place[a], place[b]) for a, b in run.data.near_duplicates if a in place and b in place}
+        found |= {
+            (place[a], place[b]) for a, b in run.data.near_duplicates if a in place and b in place
+        }
         together: dict[tuple[str, str], list[int]] = {}
         for example in run.data.examples:
             if example.id in place:
@@ -271,7 +273,9 @@ def course_of(events: Iterable[Event], fitted: float | None) -> Convergence:
     for event in events:
         log.see(event)
     points = list(_mean(list(log.looks.values())))
-    before = [look.head for looks in log.looks.values() for look in list(looks.values())[:1]]
+    before = [
+        extracted.head for looks in log.looks.values() for extracted in list(looks.values())[:1]
+    ]
     known = [head for head in before if head is not None]
     if points and known and fitted is not None:
         points.insert(0, Point(0, sum(known) / len(known), fitted))
@@ -310,8 +314,8 @@ class _Log:
             return
         if event.kind == "guard":
             self._is_alarmed |= event.values.get("guard") in RESTARTS
-        elif event.kind == "step" and "lesson" in event.values:
-            self._step(event, int(event.values["lesson"]))
+        elif event.kind == "step" and "job" in event.values:
+            self._step(event, int(event.values["job"]))
 
     def _tick(self, event: Event) -> None:
         if "folder" in event.values:  # a process begins: what it had worked before stands there
@@ -331,8 +335,8 @@ class _Log:
         self.made.add((training, self._attempt, updates))
         value, head = event.values.get("val"), event.values.get("head")
         if isinstance(value, (int, float)):
-            look = _Look(value, float(head) if head is not None else None, self._seconds)
-            self.looks.setdefault(training, {}).setdefault(updates, look)
+            extracted = _Look(value, float(head) if head is not None else None, self._seconds)
+            self.looks.setdefault(training, {}).setdefault(updates, extracted)
 
 
 def _mean(trainings: Sequence[dict[int, _Look]]) -> Iterable[Point]:
@@ -341,5 +345,5 @@ def _mean(trainings: Sequence[dict[int, _Look]]) -> Iterable[Point]:
         return
     for updates in sorted(set.intersection(*map(set, trainings))):
         looks = [training[updates] for training in trainings]
-        value = sum(look.value for look in looks) / len(looks)
-        yield Point(updates, value, min(look.seconds for look in looks))
+        value = sum(extracted.value for extracted in looks) / len(looks)
+        yield Point(updates, value, min(extracted.seconds for extracted in looks))

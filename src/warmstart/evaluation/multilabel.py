@@ -15,7 +15,7 @@ from warmstart.records.data import SEPARATOR, Example
 from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, LabelScores
 from warmstart.stats.average_precision import precisions
 from warmstart.stats.intervals import Groups, Values, effective_size
-from warmstart.stats.selective import promise, confident_threshold
+from warmstart.stats.selective import confident_threshold, promise
 from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- From which probability on a label is named: what gives the best F1 on rows left out.
@@ -121,7 +121,9 @@ class LabelMeasure:
         n_effective = effective_size(correct, groups)
         return LabelCertainty(
             thresholds=thresholds,
-            confident_from=confident_threshold(confidence(answers, thresholds), correct, n_effective),
+            confident_from=confident_threshold(
+                confidence(answers, thresholds), correct, n_effective
+            ),
             promised_error=promise(1 - float(correct.mean())),
         )
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from warmstart.events import Event, Steps
 from warmstart.evidence.controls import (
-    measure_distance,
+    measure_domain_gap,
     open_probe,
     plain_kernels,
     try_preprocessing,
-    weigh_knowledge,
+    weigh_transfer_gain,
 )
 from warmstart.evidence.data_checks import check_data, with_labels_of
-from warmstart.evidence.learning_curve import anchored, appetite
-from warmstart.evidence.permutation_test import signal, with_plain
+from warmstart.evidence.learning_curve import anchored, learning_curve
+from warmstart.evidence.permutation_test import permutation_evidence, with_plain
 from warmstart.evidence.preprocessing import warning
 from warmstart.evidence.probe_hits import LeftOut, best_left_out
 from warmstart.evidence.unreadable_texts import read_texts
@@ -140,8 +140,8 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
     if len(sample.kernels) > 1:
         evidence.append(_depth(training_data, sample_of(min(rules.DEPTH_ROWS, n))))
     is_signal = has_signal(float(evidence[0].details["p"]))
-    rows = min(rules.appetite_rows(training_data.budget), n)
-    evidence.append(_appetite(training_data, sample_of(rows)) if is_signal else NO_CURVE)
+    rows = min(rules.learning_curve_rows(training_data.budget), n)
+    evidence.append(_learning_curve(training_data, sample_of(rows)) if is_signal else NO_CURVE)
     if rules.looks_closely(training_data.budget) and is_signal:
         evidence += yield from _closely(training_data)
     said: tuple[Finding, ...] = ()
@@ -149,7 +149,7 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
         read, said = read_texts(training_data, training_data.prep)
         evidence.append(read)
     found = check_data(training_data, has_signal(float(evidence[0].details["p"])))
-    evidence += [found.ceiling, NO_TAIL]
+    evidence += [found.label_noise_ceiling, NO_TAIL]
     fed = (e for e in evidence if e.name == "preprocessing")
     words, nouns = training_data.labelled.target.words, training_data.labelled.nouns
     warned = tuple(f for f in (warning(e, words, nouns) for e in fed) if f)
@@ -167,7 +167,7 @@ def _signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
     times = rules.permutations(training_data.budget)
     target = training_data.labelled.target
     rows = sample.labels, sample.group_rows, times, rng, target
-    found = signal(sample.kernels, *rows)
+    found = permutation_evidence(sample.kernels, *rows)
     if has_signal(float(found.details["p"])):
         return found
     plain = plain_kernels(training_data, sample.rows)
@@ -182,12 +182,14 @@ def _depth(training_data: TrainingDataset, sample: Sample) -> Evidence:
     )
 
 
-def _appetite(training_data: TrainingDataset, sample: Sample) -> Evidence:
+def _learning_curve(training_data: TrainingDataset, sample: Sample) -> Evidence:
     kernel, target = sample.kernels[-1], training_data.labelled.target
     n_classes = target.n_outputs(sample.labels)
     head: LeftOut = best_left_out([kernel], sample.labels, sample.group_rows, n_classes, target)
     rng = np.random.default_rng([training_data.seed, 6])
-    return appetite(kernel, head, sample.labels, sample.group_rows, training_data.labelled.n_train, rng)
+    return learning_curve(
+        kernel, head, sample.labels, sample.group_rows, training_data.labelled.n_train, rng
+    )
 
 
 def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
@@ -200,10 +202,10 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
         return []
     with freed_memory_kept():
         opened, found = open_probe(training_data), list[Evidence]()
-        if not is_mapped(training_data.look.network.trunk):
+        if not is_mapped(training_data.extracted.network.backbone):
             found.append(
                 (
-                    yield from weigh_knowledge(
+                    yield from weigh_transfer_gain(
                         opened, training_data.labelled.n_classes, training_data.seed
                     )
                 )
@@ -211,7 +213,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
         if not isinstance(
             training_data.prep, TextInputs
         ):  # how texts are read is told without a pass
-            found.append(measure_distance(opened(rules.DISTANCE_IMAGES)))
+            found.append(measure_domain_gap(opened(rules.DISTANCE_IMAGES)))
         yield Event(stage="checks", kind="step", step=len(found))
         return [*found, try_preprocessing(opened)]
 
@@ -223,10 +225,10 @@ def tries_tail(training_data: TrainingDataset, verdict: Verdict) -> bool:
     unless the budget is for that.
     """
     tests = {evidence.name: evidence for evidence in verdict.evidence}
-    facts, record = training_data.labelled.facts(), training_data.look.network.record
-    signal = tests["permutation_test"]
-    is_open = training_data.budget == "thorough" or not leaves_little(signal.value or 0.0)
-    is_signal = has_signal(float(signal.details["p"]))
+    facts, record = training_data.labelled.facts(), training_data.extracted.network.record
+    permutation_test = tests["permutation_test"]
+    is_open = training_data.budget == "thorough" or not leaves_little(permutation_test.value or 0.0)
+    is_signal = has_signal(float(permutation_test.details["p"]))
     return is_signal and is_open and fine_tuning.tries_tail(record, facts, training_data.budget)
 
 
@@ -258,8 +260,8 @@ def judge(
         plain_p=float(test.details.get("plain_p", 1.0)),
         accuracy=right,
         mistakes=1 - low,
-        knowledge=known.value if known else None,
-        knowledge_error=float(known.details["error"]) if known else 0.0,
+        transfer_gain=known.value if known else None,
+        transfer_gain_error=float(known.details["error"]) if known else 0.0,
         is_tuned=is_tuned,
         ships_trained=ships_trained,
     )
@@ -295,12 +297,12 @@ def concluded(
     """
     labelled, basis = training_data.labelled, training_data.basis
     target, probe = labelled.target, measured.linear_probe
-    signal = next(one for one in inspection.evidence if one.name == "permutation_test")
+    permutation_test = next(one for one in inspection.evidence if one.name == "permutation_test")
     inspection = with_labels_of(
         training_data,
         inspection,
         fine_tuned.head.probabilities,
-        has_signal(float(signal.details["p"])),
+        has_signal(float(permutation_test.details["p"])),
     )
     inspection = replace(
         inspection,
@@ -347,7 +349,11 @@ def _agreed(one: Evidence, measured: Measured, labelled: LabelledRows) -> Eviden
     if one.name == "learning_curve":
         n_learnt = labelled.n_train if labelled.holdout else measured.n_learnt
         return anchored(one, probe, n_learnt, labelled.n_train, labelled.n_classes, target)
-    if one.name == "permutation_test" and has_signal(float(one.details["p"])) and one.low is not None:
+    if (
+        one.name == "permutation_test"
+        and has_signal(float(one.details["p"]))
+        and one.low is not None
+    ):
         meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
         return replace(one, value=probe.value, meaning=meaning)
     return one
@@ -424,8 +430,8 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
             strategy=fine_tuned.shipped or str(strategy.value),
             why=f"{in_words(plan)}; {fine_tuned.why or word}",
         )
-    profile, _, older = head.partition("+")
-    what = heads.get(profile, f"a multi-layer linear probe ({profile})")
+    layer_weights, _, older = head.partition("+")
+    what = heads.get(layer_weights, f"a multi-layer linear probe ({layer_weights})")
     what += ", begun from the base model's head for classes with the same name" if older else ""
     why = "your choice" if is_chosen else "the best of those tried in cross-validation"
     why += f"; {fine_tuned.why}" if fine_tuned.why else ""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from warmstart.data.thumbnails import plain_features
 from warmstart.events import Event, Steps
 from warmstart.evidence import preprocessing
-from warmstart.evidence.domain_gap import distance, mean_divergence
-from warmstart.evidence.transfer_gain import Controls, is_clear, knowledge
+from warmstart.evidence.domain_gap import domain_gap, mean_divergence
+from warmstart.evidence.transfer_gain import Controls, is_clear, transfer_gain
 from warmstart.features.batches import texts_of, to_tensor
 from warmstart.features.extraction import load_same
 from warmstart.features.machine import threads_for
@@ -48,7 +48,7 @@ def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
         return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
     if not isinstance(training_data.prep, (Preprocessing, WaveInputs)):
         return []
-    kinds = plain_features(training_data.look.glances(examples))
+    kinds = plain_features(training_data.extracted.glances(examples))
     shapes = {name: {name: 1.0} for name in kinds}
     shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
     return [*mixed_kernels(kinds.items(), shapes).values()]
@@ -73,7 +73,9 @@ class Probe:
 
     def tapped(self) -> FeatureExtractor:
         """The network up to the taps of the pair."""
-        return FeatureExtractor(self.training_data.look.network, self.training_data.feature_layers)
+        return FeatureExtractor(
+            self.training_data.extracted.network, self.training_data.feature_layers
+        )
 
     def labels(self) -> Truth:
         """Shapes: (m,), numbered anew where a class is missing among them."""
@@ -104,7 +106,7 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     singles = [np.array([row]) for row in range(n)]
     order, _ = spread_order(training_data.labelled.strata[:n], singles, rng)
     # A look from the store has not set them.
-    torch.set_num_threads(threads_for(training_data.look.network.record))
+    torch.set_num_threads(threads_for(training_data.extracted.network.record))
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
@@ -112,32 +114,32 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
 
     def probe(m: int) -> Probe:
         rows = order[:m]
-        with ThreadPoolExecutor(training_data.look.threads) as pool:
+        with ThreadPoolExecutor(training_data.extracted.threads) as pool:
             decoded.extend(pool.map(decode, training_data.examples(rows[len(decoded) :])))
         return Probe(training_data=training_data, images=np.stack(decoded[: len(rows)]), rows=rows)
 
     return probe
 
 
-def weigh_knowledge(
+def weigh_transfer_gain(
     open_images: Callable[[int], Probe], n_classes: int, seed: int
 ) -> Steps[Evidence]:
     """Few images and shuffles first; more where the answer is not plain."""
-    (few, least), (many, most) = rules.KNOWLEDGE_STAGES
-    enough, kernels = min(5 * n_classes, rules.KNOWLEDGE_MOST), list[list[Array]]()
+    (few, least), (many, most) = rules.TRANSFER_GAIN_STAGES
+    enough, kernels = min(5 * n_classes, rules.TRANSFER_GAIN_MOST), list[list[Array]]()
     first = open_images(max(few, enough))
     normalise = partial(to_tensor, inputs=first.training_data.prep)
     scales = layer_scales(first.tapped(), first.images[: rules.SCALE_IMAGES], normalise)
-    found = yield from _knowledge(first, least, seed, kernels, scales)
+    found = yield from _transfer_gain(first, least, seed, kernels, scales)
     if is_clear(found):
         return found
     second = open_images(max(many, enough))
     if len(second.rows) > len(first.rows):  # else the same shuffles gave the same already
         kernels.clear()
-    return (yield from _knowledge(second, most, seed, kernels, scales))
+    return (yield from _transfer_gain(second, most, seed, kernels, scales))
 
 
-def _knowledge(
+def _transfer_gain(
     probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]], scales: Sequence[float]
 ) -> Steps[Evidence]:
     """`kernels` are those of the first shuffles, where there are some; the others are added."""
@@ -151,20 +153,22 @@ def _knowledge(
         yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
     controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
     labelled = probe.training_data.labelled
-    return knowledge(controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns)
+    return transfer_gain(
+        controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns
+    )
 
 
-def measure_distance(probe: Probe) -> Evidence:
+def measure_domain_gap(probe: Probe) -> Evidence:
     """BatchNorm's old statistics against these images, in early and middle parts."""
     training_data = probe.training_data
-    n_blocks = max(1, round(DISTANCE_DEPTH * len(training_data.look.network.blocks)))
+    n_blocks = max(1, round(DISTANCE_DEPTH * len(training_data.extracted.network.blocks)))
     layers = norm_statistics(
-        training_data.look.network, to_tensor(probe.images, training_data.prep), n_blocks
+        training_data.extracted.network, to_tensor(probe.images, training_data.prep), n_blocks
     )
     name = (
         training_data.base.name if training_data.base else ""
     )  # of the reference sets measured with it
-    return distance(layers, n_blocks, np.random.default_rng([training_data.seed, 5]), name)
+    return domain_gap(layers, n_blocks, np.random.default_rng([training_data.seed, 5]), name)
 
 
 def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
@@ -221,7 +225,9 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
     few = probe.images[: rules.FIRST_BLOCKS_IMAGES]
-    return norm_statistics(probe.training_data.look.network, to_tensor(few, prep), FIRST_BLOCKS)
+    return norm_statistics(
+        probe.training_data.extracted.network, to_tensor(few, prep), FIRST_BLOCKS
+    )
 
 
 def _is_present(prep: Preprocessing, moments: preprocessing.Moments) -> bool:

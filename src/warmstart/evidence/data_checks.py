@@ -15,11 +15,11 @@ from warmstart.data.splits import folds
 from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.distribution_shift import drift
 from warmstart.evidence.label_issues import (
-    ceiling,
     judge_labels,
     judge_numbers,
     judge_sets,
     label_finding,
+    label_noise_ceiling,
     of_classes,
     of_numbers,
     of_sets,
@@ -62,7 +62,7 @@ from warmstart.training.dataset import (
 
 LISTED = 0.1  # share of the labels that are listed, whatever is counted
 LEAST_LISTED = 20
-NO_CEILING = Evidence(
+NO_LABEL_NOISE_CEILING = Evidence(
     name="label_noise_ceiling",
     value=None,
     low=None,
@@ -107,7 +107,7 @@ class CheckedLabels:
     """What is said of the labels, and what that means for any model."""
 
     issues: LabelIssues
-    ceiling: Evidence = NO_CEILING
+    label_noise_ceiling: Evidence = NO_LABEL_NOISE_CEILING
 
 
 class TaskChecks(Protocol):
@@ -143,7 +143,9 @@ class ClassChecks:
         found = judge_labels(out_of_fold.answers, out_of_fold.truth, out_of_fold.groups, excuse)
         return CheckedLabels(
             issues=of_classes(found, ids, out_of_fold.names, out_of_fold.most, nouns),
-            ceiling=ceiling(found, _pairs(out_of_fold.labelled, ids), out_of_fold.truth, nouns),
+            label_noise_ceiling=label_noise_ceiling(
+                found, _pairs(out_of_fold.labelled, ids), out_of_fold.truth, nouns
+            ),
         )
 
     def files(self, out_of_fold: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
@@ -262,7 +264,7 @@ ODD_COLUMNS = ("path", "label", "score", "off_topic")
 class DataChecks:
     """What was found; `off_topic` is None where it was not looked for."""
 
-    ceiling: Evidence
+    label_noise_ceiling: Evidence
     findings: tuple[Finding, ...]
     label_issues: LabelIssues
     off_topic: OffTopic | None
@@ -292,7 +294,7 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> DataChecks:
         shift,
     ]
     return DataChecks(
-        ceiling=labels.ceiling,
+        label_noise_ceiling=labels.label_noise_ceiling,
         findings=tuple(finding for finding in found if finding is not None),
         label_issues=labels.issues,
         off_topic=odd,
@@ -323,7 +325,8 @@ def with_labels_of(
     finding = label_finding(labels.issues)
     others = tuple(one for one in inspection.findings if one.kind != "label-issue")
     evidence = tuple(
-        labels.ceiling if one.name == labels.ceiling.name else one for one in inspection.evidence
+        labels.label_noise_ceiling if one.name == labels.label_noise_ceiling.name else one
+        for one in inspection.evidence
     )
     return replace(
         inspection,
@@ -347,7 +350,7 @@ def _off_topic(training_data: TrainingDataset, examples: Sequence[Example]) -> O
     if training_data.collection.record.kind != "image":
         return None
     groups = training_data.labelled.groups()[: len(examples)]
-    found = find_off_topic(_Last(training_data.look, examples), groups)
+    found = find_off_topic(_Last(training_data.extracted, examples), groups)
     ids, labels = [e.id for e in examples], [e.label for e in examples]
     return off_topic(found, groups, ids, labels, training_data.labelled.nouns)
 
@@ -361,7 +364,7 @@ def _of_inputs(
         return [_telling(training_data, out_of_fold, examples)]
     if kind not in ("image", "audio"):
         return []
-    album = StoredThumbnails(training_data.look, examples)
+    album = StoredThumbnails(training_data.extracted, examples)
     found = CHECKS[training_data.collection.record.task].files(out_of_fold, album.files, kind)
     return [_shortcut(album, training_data, out_of_fold), *found]
 
@@ -414,7 +417,7 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
 
 def _kernels(training_data: TrainingDataset, rows: Rows) -> Iterable[Array]:
     """Of the pair."""
-    read = training_data.look.reader(training_data.examples(rows))
+    read = training_data.extracted.reader(training_data.examples(rows))
     return kernels_of(training_data.pair(), read, len(rows)).values()
 
 
@@ -430,18 +433,20 @@ def _shortcut(
 
 
 def _drift(training_data: TrainingDataset, examples: Sequence[Example]) -> Finding | None:
-    look, test = training_data.look, training_data.labelled.test
+    extracted, test = training_data.extracted, training_data.labelled.test
     if not test:
         return None
     rng = np.random.default_rng([training_data.seed, 9])
-    return drift(_Last(look, examples), _Last(look, test), rng, training_data.labelled.nouns)
+    return drift(
+        _Last(extracted, examples), _Last(extracted, test), rng, training_data.labelled.nouns
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Last:
     """The last tap of some examples, of which a few rows are asked for."""
 
-    look: ExtractedFeatures
+    extracted: ExtractedFeatures
     examples: Sequence[Example]
 
     def __len__(self) -> int:
@@ -449,7 +454,7 @@ class _Last:
 
     def __getitem__(self, rows: Rows) -> Features:
         chosen = [self.examples[row] for row in rows]
-        return self.look.reader(chosen)(self.look.feature_layers[-1])
+        return self.extracted.reader(chosen)(self.extracted.feature_layers[-1])
 
 
 def write_lists(folder: Path, issues: LabelIssues, odd: OffTopic | None) -> None:

@@ -17,7 +17,7 @@ from warmstart.records.data import Finding
 from warmstart.solve import ridge
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Rows
-from warmstart.stats.permutation import SignalTest, signal_test
+from warmstart.stats.permutation import PermutationTest, permutation_test
 
 MOST = 500  # rows of each part that are compared
 LEAST = 10  # rows of each part below which nothing is said
@@ -68,7 +68,9 @@ def drift(
     )
 
 
-def two_samples(train: Drawable, test: Drawable, rng: np.random.Generator) -> SignalTest | None:
+def two_samples(
+    train: Drawable, test: Drawable, rng: np.random.Generator
+) -> PermutationTest | None:
     """How well the parts can be told apart, with equally many rows of each; None if too few."""
     size = min(len(train), len(test), MOST)
     if size < LEAST:
@@ -78,7 +80,7 @@ def two_samples(train: Drawable, test: Drawable, rng: np.random.Generator) -> Si
     kernel = mixed_kernels([("one", both)], {"one": {"one": 1.0}})["one"]
     inverses = [ridge.inverse(kernel, penalty) for penalty in PENALTIES]
     singles = [np.array([row]) for row in range(2 * size)]
-    return signal_test(inverses, part, singles, rng, PERMUTATIONS)
+    return permutation_test(inverses, part, singles, rng, PERMUTATIONS)
 
 
 def _draw(features: Drawable, size: int, rng: np.random.Generator) -> Rows:

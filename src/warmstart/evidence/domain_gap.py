@@ -79,7 +79,7 @@ class NormLayer(Protocol):
         ...
 
 
-def distance(
+def domain_gap(
     layers: Sequence[NormLayer], n_blocks: int, rng: np.random.Generator, base: str = ""
 ) -> Evidence:
     """The evidence; `layers` of the early and middle parts only, empty without BatchNorm.
@@ -104,7 +104,11 @@ def distance(
     bias = float(np.mean(boots)) - plain
     value = max(plain - bias, 0.0)
     spread = 1.96 * float(np.std(boots))
-    details: dict[str, float | int | str] = {"layers": len(layers), "blocks": n_blocks, "bias": bias}
+    details: dict[str, float | int | str] = {
+        "layers": len(layers),
+        "blocks": n_blocks,
+        "bias": bias,
+    }
     place = _place(value, REFERENCES.get(base, ()))
     if place is not None:
         details["percentile"] = place

@@ -254,14 +254,14 @@ def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
         own, other = q[rows, labels], (q * reached).sum(axis=1)
         mixed = np.outer(1 - RATES, own) + np.outer(RATES, other)
         found[:, at] = np.log(np.maximum(mixed, _TINY)) @ weights
-    profile = found.max(axis=1)
-    best = int(profile.argmax())
-    inside = RATES[profile >= profile[best] - _DROP]
+    layer_weights = found.max(axis=1)
+    best = int(layer_weights.argmax())
+    inside = RATES[layer_weights >= layer_weights[best] - _DROP]
     return _Fit(
         float(RATES[best]),
         float(inside.min()),
         float(inside.max()),
-        2 * float(profile[best] - profile[0]),
+        2 * float(layer_weights[best] - layer_weights[0]),
         float(POWERS[found[best].argmax()]),
         spread,
     )
@@ -599,9 +599,9 @@ def _fitted(
     return Share(value=rate, low=float(inside.min()), high=float(inside.max())), None, wrong
 
 
-def _usual(distance: Array) -> float:
+def _usual(domain_gap: Array) -> float:
     """The distance that half of them are within."""
-    return float(np.median(np.abs(distance))) if len(distance) else 0.0
+    return float(np.median(np.abs(domain_gap))) if len(domain_gap) else 0.0
 
 
 def _log_density(error: Array, log_scale: float, log_shape: float) -> Array:
@@ -680,8 +680,11 @@ def of_numbers(
 # ---- How right can any model be on these labels?
 
 
-def ceiling(
-    found: JudgedLabels, near_duplicates: Iterable[NearDuplicate], labels: Labels, nouns: Nouns = IMAGES
+def label_noise_ceiling(
+    found: JudgedLabels,
+    near_duplicates: Iterable[NearDuplicate],
+    labels: Labels,
+    nouns: Nouns = IMAGES,
 ) -> Evidence:
     """One minus the share of labels that must be wrong, estimated.
 
@@ -719,7 +722,13 @@ def ceiling(
     is_clear = share is not None or bool(apart)
     meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
     return Evidence(
-        name="label_noise_ceiling", value=value, low=low, high=high, n=n, meaning=meaning, details=details
+        name="label_noise_ceiling",
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        meaning=meaning,
+        details=details,
     )
 
 

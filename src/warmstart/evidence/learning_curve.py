@@ -22,7 +22,7 @@ MOST_BEYOND = 2.5  # times the rows measured: for more examples nothing is claim
 FLAT = 0.01  # a doubling that brings less than this is called flat
 
 
-def appetite(
+def learning_curve(
     kernel: Array,
     head: LeftOut,
     labels: Truth,
@@ -115,7 +115,13 @@ def _evidence(
     details: dict[str, float | int | str],
 ) -> Evidence:
     return Evidence(
-        name="learning_curve", value=value, low=low, high=high, n=n, meaning=meaning, details=details
+        name="learning_curve",
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        meaning=meaning,
+        details=details,
     )
 
 

@@ -11,7 +11,7 @@ from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.summary import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.permutation import SignalTest, signal_test
+from warmstart.stats.permutation import PermutationTest, permutation_test
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import signal_text
@@ -21,7 +21,7 @@ LEAST_MOVED = 0.25  # share of free label moves below which the test cannot be m
 POWER = 0.84  # standard normal quantile of 80 %
 
 
-def signal(
+def permutation_evidence(
     kernels: Sequence[Array],
     labels: Truth,
     group_rows: Sequence[Rows],
@@ -71,7 +71,7 @@ def with_plain(
 ) -> Evidence:
     """The same evidence, with what the same rows tell without any network.
 
-    A start that knows nothing hides labels that plain pixels tell. Shapes as of `signal`; the
+    A start that knows nothing hides labels that plain pixels tell. Shapes as of `permutation_test`; the
     details gain `plain`, a score, and `plain_p`.
     """
     test = _permuted(kernels, labels, group_rows, permutations, rng, target)
@@ -90,9 +90,9 @@ def _permuted(
     permutations: int,
     rng: np.random.Generator,
     target: Target,
-) -> SignalTest:
+) -> PermutationTest:
     inverses = [ridge.inverse(kernel, penalty) for kernel in kernels for penalty in PENALTIES]
-    return signal_test(
+    return permutation_test(
         inverses,
         target.identities(labels),
         group_rows,
@@ -102,7 +102,7 @@ def _permuted(
     )
 
 
-def detectable(test: SignalTest, n_effective: float, target: Target = CLASSIFICATION) -> float:
+def detectable(test: PermutationTest, n_effective: float, target: Target = CLASSIFICATION) -> float:
     """Smallest effect on accuracy that would have been found with 80 % power.
 
     q99(null) - mean(null) + 0.84 standard errors of the accuracy (RECIPE §4);

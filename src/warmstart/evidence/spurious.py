@@ -132,11 +132,11 @@ def border_accuracy(
     """Accuracy of a left-out kernel ridge that sees the borders alone; 0 where all are equal."""
     flat = border.reshape(len(border), -1).astype(np.float64) / 255
     squares = (flat**2).sum(axis=1)
-    distance = np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0.0)
-    width = float(distance.mean())
+    domain_gap = np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0.0)
+    width = float(domain_gap.mean())
     if width < 1e-9 or len(border) < BORDER_LEAST:
         return 0.0
-    kernel: Array = np.exp(-distance / width)
+    kernel: Array = np.exp(-domain_gap / width)
     return float(best_left_out([kernel], labels, group_rows, n_classes).hits(labels).mean())
 
 
@@ -443,7 +443,9 @@ def _kinds_of_clips(glances: HasFiles) -> dict[str, list[FileProperty]]:
         "file format": [
             FileProperty(formats[1].astype(float), lambda v: str(formats[0][int(v)]), is_exact=True)
         ],
-        "file size": [FileProperty(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")],
+        "file size": [
+            FileProperty(glances.n_bytes / seconds, lambda v: f"{v:,.0f} bytes a second")
+        ],
     }
 
 

@@ -39,7 +39,7 @@ class Controls:
     pixels: Sequence[Array]
 
 
-def knowledge(
+def transfer_gain(
     controls: Controls,
     labels: Truth,
     group_rows: Sequence[Rows],
@@ -86,7 +86,7 @@ def knowledge(
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
         n=len(labels),
-        meaning=_meaning(details, value, len(labels), target.words.knowledge, nouns),
+        meaning=_meaning(details, value, len(labels), target.words.transfer_gain, nouns),
         details=details,
     )
 

@@ -52,9 +52,7 @@ def reading(read: Read, rng: np.random.Generator) -> Evidence:
     n = len(read.tokens)
     value = _share(read.ood, read.tokens)
     drawn = [rng.integers(n, size=n) for _ in range(BOOTS)]
-    low, high = np.quantile(
-        [_share(read.ood[d], read.tokens[d]) for d in drawn], (0.025, 0.975)
-    )
+    low, high = np.quantile([_share(read.ood[d], read.tokens[d]) for d in drawn], (0.025, 0.975))
     spaced = read.dense * 3 < read.signs
     pieces = _share(read.tokens[spaced], read.signs[spaced])
     warned = warning(value, pieces)
@@ -155,7 +153,7 @@ SPECIAL = 2  # tokens at the beginning and the end that stand for no text
 def read_texts(
     training_data: TrainingDataset, inputs: TextInputs
 ) -> tuple[Evidence, tuple[Finding, ...]]:
-    """The evidence `distance` of texts, and findings over their language and length.
+    """The evidence `domain_gap` of texts, and findings over their language and length.
 
     No label and no test text is looked at.
     """

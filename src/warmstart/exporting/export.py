@@ -25,7 +25,12 @@ from warmstart.exporting.predict_script import MODEL, NAME, predict_script
 from warmstart.exporting.quantize import run as answered
 from warmstart.exporting.quantize import session, shrink
 from warmstart.exporting.readme import TITLES, ReadmeFacts, readme
-from warmstart.exporting.single_layer_head import Known, has_trained, make_single_layer_head, right_answers
+from warmstart.exporting.single_layer_head import (
+    Known,
+    has_trained,
+    make_single_layer_head,
+    right_answers,
+)
 from warmstart.features.batches import noise, to_tensor
 from warmstart.features.machine import n_threads
 from warmstart.modalities import text
@@ -195,11 +200,11 @@ def write_export(run: Path, source: ExportSource, wanted: ExportOptions) -> Step
     title = f"{run.resolve().name}, {TITLES[wanted.to]}"
     job = _ExportJob(run, wanted, source, images, title)
     yield Event(stage="deliver", kind="begin")
-    source, twin = yield from _holdable(job, source)
+    source, single_layer = yield from _holdable(job, source)
     with beside(place) as folder:
         shrunk = yield from _write(job, source, folder)
         agreement = _agreed(job, source, folder, shrunk)
-        exported = _record(job, source, folder, agreement, twin, shrunk)
+        exported = _record(job, source, folder, agreement, single_layer, shrunk)
         _describe(job, source, folder, exported)
     yield Event(stage="deliver", kind="end")
     return Delivered(place, exported)
@@ -216,8 +221,10 @@ def _holdable(
         right=right_answers(job.run / "predictions.jsonl"),
         has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
     )
-    model, twin = yield from make_single_layer_head(source.model, job.images, known, job.feed)
-    return ExportSource(model, source.record, source.network), twin
+    model, single_layer = yield from make_single_layer_head(
+        source.model, job.images, known, job.feed
+    )
+    return ExportSource(model, source.record, source.network), single_layer
 
 
 def _write(job: _ExportJob, source: ExportSource, folder: Path) -> Steps[Quantized | None]:
@@ -296,7 +303,7 @@ def _record(
     source: ExportSource,
     folder: Path,
     agreement: Agreement,
-    twin: SingleLayerHead | None,
+    single_layer: SingleLayerHead | None,
     shrunk: Quantized | None,
 ) -> Exported:
     k = len(source.record.classes)
@@ -315,7 +322,7 @@ def _record(
         task=None if source.record.task == "classify" else source.record.task,
         outputs=outputs,
         agreement=agreement,
-        twin=twin,
+        single_layer=single_layer,
         shrunk=shrunk,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),

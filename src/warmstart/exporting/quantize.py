@@ -193,7 +193,9 @@ def _others(said: Floats, there: Sequence[Example], record: DataRecord) -> Graph
             float(((said[0] > 0) == (said[1] > 0)).mean()),
         )
     before, after = (target.credits(one.astype(np.float64), truth) for one in answers)
-    gap = difference(after, before, group_numbers(there, record.near_duplicates), np.random.default_rng(0))
+    gap = difference(
+        after, before, group_numbers(there, record.near_duplicates), np.random.default_rng(0)
+    )
     return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
 
 

@@ -115,15 +115,19 @@ def _front_matter(facts: ReadmeFacts) -> str:
 
 def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
     """Type, value and name of what is claimed: of the twin or the 8 bits where that ships."""
-    summary, twin, shrunk = facts.summary, facts.exported.twin, facts.exported.shrunk
+    summary, single_layer, shrunk = (
+        facts.summary,
+        facts.exported.single_layer,
+        facts.exported.shrunk,
+    )
     if shrunk is not None:
         if shrunk.images == "train":  # flattered; and the run's figures are those of 32 bits
             return []
         own = TASK_WORDS[summary.task]
         name = f"{own.name[0].upper()}{own.name[1:]} in 8 bits ({shrunk.images} images)"
         return [(own.metric, shrunk.accuracy, name)]
-    if twin is not None:
-        found = twin.estimate
+    if single_layer is not None:
+        found = single_layer.estimate
         return [("accuracy", found.value, f"Accuracy ({found.method})")] if found else []
     if summary.test is not None:
         test, own = summary.test, TASK_WORDS[summary.task]
@@ -152,14 +156,14 @@ def _lead(facts: ReadmeFacts) -> str:
 def _ready(facts: ReadmeFacts) -> str:
     """The line that stands above everything; of a twin or of 8 bits it says whose it is."""
     line = f"**{readiness_line(facts.summary.readiness)}**"
-    is_other = facts.exported.twin is not None or facts.exported.shrunk is not None
+    is_other = facts.exported.single_layer is not None or facts.exported.shrunk is not None
     return f"{line} (That is said of the run's own model.)" if is_other else line
 
 
 def _numbers(facts: ReadmeFacts) -> str:
-    twin = facts.exported.twin
+    single_layer = facts.exported.single_layer
     lines = ["## How good it is\n"]
-    if twin is not None:
+    if single_layer is not None:
         return "\n".join([*lines, single_layer_text(facts.exported), ""])
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
@@ -182,23 +186,27 @@ def _numbers(facts: ReadmeFacts) -> str:
 
 def single_layer_text(exported: Exported) -> str:
     """What a last-tap twin is and is worth, in words; empty where the export is the model."""
-    twin = exported.twin
-    if twin is None:
+    single_layer = exported.single_layer
+    if single_layer is None:
         return ""
     lead = (
         "This is a twin of the run's model, not the model itself: its output listens to more than "
         f"the last layer, which {LIBRARIES[exported.to]} cannot hold. The twin has the same "
         "layers and an output fitted anew on the last one."
     )
-    if twin.estimate is None or twin.original is None or twin.gap is None:
-        return f"{lead} What it is worth: {twin.why}."
-    n = twin.gap.n
-    own = interval(twin.estimate.value, twin.estimate.low, twin.estimate.high, n)
-    other = interval(twin.original.value, twin.original.low, twin.original.high, n)
+    if single_layer.estimate is None or single_layer.original is None or single_layer.gap is None:
+        return f"{lead} What it is worth: {single_layer.why}."
+    n = single_layer.gap.n
+    own = interval(
+        single_layer.estimate.value, single_layer.estimate.low, single_layer.estimate.high, n
+    )
+    other = interval(
+        single_layer.original.value, single_layer.original.low, single_layer.original.high, n
+    )
     return (
         f"{lead} The twin: {own} against {other} for the model on the same "
         f"{nouns_of(exported.kind).count(n)}, a "
-        f"difference of {gap_text(twin.gap)} ({twin.why})."
+        f"difference of {gap_text(single_layer.gap)} ({single_layer.why})."
     )
 
 
@@ -271,7 +279,7 @@ def agreement_text(exported: Exported) -> str:
     """How the export was compared before it was written, in words."""
     found, many = exported.agreement, nouns_of(exported.kind).many
     images = f"{many} of {'the run' if found.images == 'run' else 'noise'}"
-    whom = "its own twin in torch" if exported.twin is not None else "the model"
+    whom = "its own twin in torch" if exported.single_layer is not None else "the model"
     limit = "" if found.tolerance is None else f" (at most {found.tolerance:g} may)"
     same = "all" if found.same_labels == found.n else f"{found.same_labels} of {found.n}"
     what, rest = "logit", f", {same} labels are the same"

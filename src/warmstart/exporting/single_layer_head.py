@@ -76,13 +76,13 @@ def make_single_layer_head(
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
         head = yield from _fitted(labelled, known.plan, last_layer(model), features)
-    twin = on_neck(model, pictures(images.prep), as_module(head))
-    told = yield from _measured(twin, model, head, labelled, images, known, feed)
+    single_layer = on_neck(model, pictures(images.prep), as_module(head))
+    told = yield from _measured(single_layer, model, head, labelled, images, known, feed)
     if len(there) < len(learn):
         many = labelled.nouns.count(len(learn), "training")
         lost = f"{len(learn) - len(there):,} of {many} were not there"
         told = replace(told, why=f"{told.why}; {lost}")
-    return twin, told
+    return single_layer, told
 
 
 def as_module(head: HeadFit) -> MultiLayerHead:
@@ -164,7 +164,7 @@ def _fitted(
 
 
 def _measured(
-    twin: WarmModel,
+    single_layer: WarmModel,
     model: WarmModel,
     head: HeadFit,
     labelled: dataset.LabelledRows,
@@ -181,7 +181,7 @@ def _measured(
             f"part. Measure it with `warmstart audit` on {many} of your own"
         )
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    return (yield from _on_test(twin, model, head, labelled, images, feed))
+    return (yield from _on_test(single_layer, model, head, labelled, images, feed))
 
 
 def _out_of_fold(
@@ -201,7 +201,7 @@ def _out_of_fold(
 
 
 def _on_test(
-    twin: WarmModel,
+    single_layer: WarmModel,
     model: WarmModel,
     head: HeadFit,
     labelled: dataset.LabelledRows,
@@ -216,7 +216,7 @@ def _on_test(
     for examples, pixels in images.batches(labelled.test):
         inputs, labels = feed(pixels), np.array([number[e.label] for e in examples])
         with torch.inference_mode():
-            own += (twin(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
+            own += (single_layer(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
             before += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
         there += examples
         yield Event(stage="evaluate", kind="step", step=len(there), of=len(labelled.test))
@@ -224,7 +224,9 @@ def _on_test(
     if not there:
         why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(np.array(own), np.array(before), group_numbers(there, labelled.near_duplicates), "holdout")
+    found = _compared(
+        np.array(own), np.array(before), group_numbers(there, labelled.near_duplicates), "holdout"
+    )
     why = f"on the run's test part; its layers had seen all other {many}"
     return SingleLayerHead(
         head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]

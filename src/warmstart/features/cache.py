@@ -265,7 +265,9 @@ class StoredFeatures:
         chosen = tuple(self.examples[row] for row in rows)
         return replace(self, examples=chosen, origin=self.origin or self.examples)
 
-    def chunks(self, feature_layers: Sequence[FeatureLayer]) -> Iterator[Mapping[FeatureLayer, Floats]]:
+    def chunks(
+        self, feature_layers: Sequence[FeatureLayer]
+    ) -> Iterator[Mapping[FeatureLayer, Floats]]:
         """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
         widths = self.cache_file.widths
         wanted = sum(widths[layer.name] for layer in feature_layers)
@@ -278,7 +280,9 @@ class StoredFeatures:
                 row, columns = self.cache_file.fetch(hashes), self.cache_file.columns
                 found = {layer: row[:, columns[layer.name]] for layer in feature_layers}
             else:
-                found = {layer: self.cache_file.read(hashes, layer.name) for layer in feature_layers}
+                found = {
+                    layer: self.cache_file.read(hashes, layer.name) for layer in feature_layers
+                }
             self._check(found)
             yield found
 

@@ -373,9 +373,17 @@ class CacheFile:
         Raises: ValueError if the shapes do not fit; OSError (disk full) after the files
         have been set back to what they held before.
         """
-        widths = dict(zip((t.name for t in self.key.feature_layers), (a.shape[1] for a in feature_layers), strict=True))
+        widths = dict(
+            zip(
+                (t.name for t in self.key.feature_layers),
+                (a.shape[1] for a in feature_layers),
+                strict=True,
+            )
+        )
         if any(len(array) != len(hashes) for array in feature_layers):
-            raise ValueError(f"{len(hashes)} examples, taps of {[len(a) for a in feature_layers]} rows")
+            raise ValueError(
+                f"{len(hashes)} examples, taps of {[len(a) for a in feature_layers]} rows"
+            )
         with exclusive(self._lock):
             self._open()
             files = self._files or self._create(widths)
@@ -538,7 +546,9 @@ class CacheFile:
             is_whole = entry == _entry(start + i, sha256, crc)
             self._places.add([sha256.hex() if is_whole else None], [crc], is_sound=False)
 
-    def _write(self, files: Files, fresh: Mapping[str, int], feature_layers: Sequence[Values]) -> None:
+    def _write(
+        self, files: Files, fresh: Mapping[str, int], feature_layers: Sequence[Values]
+    ) -> None:
         """Rows first, forced to disk; then their entries. The lock is held.
 
         `fresh` maps examples to their rows in `feature_layers`. A few MB are laid side by side at a time:

@@ -223,11 +223,11 @@ MAIN = "main"
 class ActivationKey:
     """Everything that one view's stored activations depend on, apart from the images' bytes.
 
-    `look` has the members that a look's features depend on, `view` among them; `cut` counts
+    `extracted` has the members that a look's features depend on, `view` among them; `cut` counts
     the parts that were run, `wanted` are the taps taken on the way.
     """
 
-    look: FeatureKey
+    extracted: FeatureKey
     cut: int
     wanted: tuple[FeatureLayer, ...]
     dtype: str
@@ -243,7 +243,7 @@ class ActivationKey:
         names = [layer.name for layer in self.wanted]
         return {
             "activations": 1,
-            **self.look.plain,
+            **self.extracted.plain,
             "dtype": self.dtype,
             "cut": self.cut,
             "wanted": names,
@@ -256,9 +256,11 @@ class ActivationKey:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def main_key(look: FeatureKey, cut: int) -> ActivationKey:
+def main_key(extracted: FeatureKey, cut: int) -> ActivationKey:
     """Of what part `cut` gives alone, as a look passes it on its way."""
-    return ActivationKey(look=replace(look, feature_layers=()), cut=cut, wanted=(), dtype=look.dtype)
+    return ActivationKey(
+        extracted=replace(extracted, feature_layers=()), cut=cut, wanted=(), dtype=extracted.dtype
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,4 +278,7 @@ class ScratchKey:
     @property
     def plain(self) -> dict[str, Any]:
         """All members as JSON gives them back."""
-        return {"feature_layers": [layer.name for layer in self.feature_layers], "dtype": self.dtype}
+        return {
+            "feature_layers": [layer.name for layer in self.feature_layers],
+            "dtype": self.dtype,
+        }

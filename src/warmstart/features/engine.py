@@ -297,7 +297,9 @@ def _by_length(run: Engine, inputs: TextInputs) -> Engine:
             size = int(sizes[places[0]])
             found = _filled_up(run, inputs, together(size, inputs, TEXTS))(rows[places])
             if not made:
-                made = [np.zeros((len(rows), *_shape(layer, inputs)), np.float32) for layer in found]
+                made = [
+                    np.zeros((len(rows), *_shape(layer, inputs)), np.float32) for layer in found
+                ]
             for whole, layer in zip(made, found, strict=True):
                 (whole[:, :size] if layer.ndim == 3 else whole)[places] = layer
         return made

@@ -232,7 +232,9 @@ def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[E
 
 def _make(seen: EngineSurvey, name: EngineName) -> Engine:
     threads = threads_for(seen.network.record)
-    return make_engine(name, FeatureExtractor(seen.network, seen.feature_layers), seen.prep, threads)
+    return make_engine(
+        name, FeatureExtractor(seen.network, seen.feature_layers), seen.prep, threads
+    )
 
 
 # ---- the choice in words -----------------------------------------------------------------

@@ -96,20 +96,20 @@ def extract_features(
     """
     with freed_memory_kept():
         for _ in range(TRIES):
-            look = yield from _take(collection, base, asked, tell, kept)
-            if not here().gathered(_lost(look, collection.record.examples))[0]:
-                return look
+            extracted = yield from _take(collection, base, asked, tell, kept)
+            if not here().gathered(_lost(extracted, collection.record.examples))[0]:
+                return extracted
     raise UsageError(
         f"the feature cache {default_root()} loses what is written to it; set WARMSTART_CACHE to a "
         "folder on another disk"
     )
 
 
-def _lost(look: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
+def _lost(extracted: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
     """The contents whose rows, passed or stored before, are damaged or gone."""
-    rest = [e.sha256 for e in examples if e.id not in look.unreadable]
-    return look.features.cache_file.missing(rest) or (
-        look.book.missing(rest) if look.glanced else []
+    rest = [e.sha256 for e in examples if e.id not in extracted.unreadable]
+    return extracted.features.cache_file.missing(rest) or (
+        extracted.book.missing(rest) if extracted.glanced else []
     )
 
 
@@ -269,9 +269,9 @@ class StoredThumbnails:
     `grey` and `colour` are asked for some rows at a time: `album.grey[rows]`.
     """
 
-    def __init__(self, look: ExtractedFeatures, examples: Sequence[Example]) -> None:
-        self._look, self._examples = look, examples
-        self._all = look.glances(examples) if len(examples) <= KEPT else None
+    def __init__(self, extracted: ExtractedFeatures, examples: Sequence[Example]) -> None:
+        self._look, self._examples = extracted, examples
+        self._all = extracted.glances(examples) if len(examples) <= KEPT else None
         self.grey, self.colour = _Column(self, "grey"), _Column(self, "colour")
 
     def __len__(self) -> int:

@@ -113,7 +113,9 @@ class BlockQueue:
             sizes[f"main-{self.kept}"] = n * found.kept * wide
         if found.blocks < len(self.links) or self.keeps_last:
             sizes[f"main-{found.blocks}"] = n * found.main * wide
-        sizes |= {f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.feature_layers, 1)}
+        sizes |= {
+            f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.feature_layers, 1)
+        }
         paths = {self._path(name): size for name, size in sizes.items()}
         return all(path.is_file() and path.stat().st_size == paths[path] for path in paths)
 
@@ -179,7 +181,11 @@ class BlockQueue:
         before = self.done.feature_layers[: number - 1]
         kept = width if number == self.kept else self.done.kept
         self.done = Done(
-            blocks=number, contents=tuple(contents), main=width, feature_layers=(*before, widths), kept=kept
+            blocks=number,
+            contents=tuple(contents),
+            main=width,
+            feature_layers=(*before, widths),
+            kept=kept,
         )
         write_json(self.folder / "done.json", self.done)
 
@@ -399,24 +405,24 @@ class SingleBlock(nn.Module):
         self._step = network.steps.blocks[number - 1]
         self._neck = network.steps.neck if any(layer.pool == "neck" for layer in own) else None
         called = [self._step] if self._neck is None else [self._step, self._neck]
-        self.trunk = excerpt(network.trunk, called)
+        self.backbone = excerpt(network.backbone, called)
         self.eval()
 
     def forward(self, main: Tensor) -> tuple[Tensor, ...]:
         """What the part gives, (B, …), then (B, d) float32 of each of `feature_layers`."""
         with quick_linear(main):
-            main = self._step.run(self.trunk, main)
+            main = self._step.run(self.backbone, main)
         if self._scan is None:
             return (main,)
         found = self._scan.taken(self.number, main)
         if self._neck is not None:  # last: a neck may work in place
-            vector = self._neck.run(self.trunk, main.clone())
+            vector = self._neck.run(self.backbone, main.clone())
             found |= {layer: vector for layer in self.feature_layers if layer.pool == "neck"}
         return (main, *(found[layer].float() for layer in self.feature_layers))
 
 
-def excerpt(trunk: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
-    """A module with copies of what some steps look up in `trunk`, under the same names.
+def excerpt(backbone: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
+    """A module with copies of what some steps look up in `backbone`, under the same names.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> step = SegmentStep("1", lambda network, x: network[1](x), ("1",), ())
@@ -425,14 +431,14 @@ def excerpt(trunk: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
     """
     modules = [name for step in steps for name in step.modules]
     if "" in modules:
-        return trunk
+        return backbone
     made = nn.Module()
     for name in sorted(modules, key=lambda name: name.count(".")):
         owner, last = _owner(made, name)
-        owner.add_module(last, copy.deepcopy(trunk.get_submodule(name)))
+        owner.add_module(last, copy.deepcopy(backbone.get_submodule(name)))
     for name in (name for step in steps for name in step.attributes):
         owner, last = _owner(made, name)
-        parent = trunk.get_submodule(name.rpartition(".")[0])
+        parent = backbone.get_submodule(name.rpartition(".")[0])
         if not hasattr(owner, last):
             setattr(owner, last, copy.deepcopy(getattr(parent, last)))
     return made

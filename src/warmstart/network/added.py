@@ -81,12 +81,16 @@ def make_block(
 def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
     """A network with blocks between its last part and its neck; the old one stays as it is.
 
-    The new trunk is a shallow copy: it shares all tensors, and holds the blocks as
+    The new backbone is a shallow copy: it shares all tensors, and holds the blocks as
     submodules `added`, `added_2`, … Each is one more part ("added", "added#2", …).
 
     Raises: ModelError where a block does not fit the last part's output.
     """
-    trunk, steps, records = shallow_copy(network.trunk), list[SegmentStep](), list[BlockRecord]()
+    backbone, steps, records = (
+        shallow_copy(network.backbone),
+        list[SegmentStep](),
+        list[BlockRecord](),
+    )
     owners, last = dict(network.owners), network.record.blocks[-1]
     for one in added:
         if (one.channels, one.layout) != (_channels(last), last.layout):
@@ -94,9 +98,11 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
                 f"a block for {one.channels} channels ({one.layout}) does not fit the output "
                 f"{last.shape_out} ({last.layout}) of {last.name}; make it with make_block."
             )
-        name = _free(NAME, "_", {*vars(trunk), *dir(type(trunk)), *_held(trunk)})
-        block = _free(NAME, "#", {*(p.name for p in network.blocks), *(step.name for step in steps)})
-        trunk.add_module(name, one.train(trunk.training))
+        name = _free(NAME, "_", {*vars(backbone), *dir(type(backbone)), *_held(backbone)})
+        block = _free(
+            NAME, "#", {*(p.name for p in network.blocks), *(step.name for step in steps)}
+        )
+        backbone.add_module(name, one.train(backbone.training))
         steps.append(SegmentStep(block, _runner(name), (name,), ()))
         owners |= {f"{name}.{tensor}": block for tensor in one.state_dict()}
         records.append(_record(one, block, last))
@@ -104,9 +110,9 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
     made = (*(_bare(network, step, names) for step in network.steps.blocks), *steps)
     return replace(
         network,
-        trunk=trunk,
-        blocks=tuple(_block(trunk, step, owners) for step in made),
-        neck=_block(trunk, network.steps.neck, owners),
+        backbone=backbone,
+        blocks=tuple(_block(backbone, step, owners) for step in made),
+        neck=_block(backbone, network.steps.neck, owners),
         owners=owners,
         steps=replace(network.steps, blocks=made),
         record=replace(network.record, blocks=(*network.record.blocks, *records)),
@@ -123,7 +129,8 @@ def shift_layers(
     ['2.avg', '10.neck']
     """
     return tuple(
-        replace(layer, block=n_before + n_added) if layer.block == n_before else layer for layer in feature_layers
+        replace(layer, block=n_before + n_added) if layer.block == n_before else layer
+        for layer in feature_layers
     )
 
 
@@ -148,8 +155,8 @@ def _record(block: AddedBlock, name: str, last: BlockRecord) -> BlockRecord:
     )
 
 
-def _block(trunk: nn.Module, step: SegmentStep, owners: dict[str, str]) -> Block:
-    return Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
+def _block(backbone: nn.Module, step: SegmentStep, owners: dict[str, str]) -> Block:
+    return Block(backbone, step, [name for name, owner in owners.items() if owner == step.name])
 
 
 def _free(name: str, mark: str, taken: set[str]) -> str:
@@ -161,13 +168,13 @@ def _free(name: str, mark: str, taken: set[str]) -> str:
     return found
 
 
-def _held(trunk: nn.Module) -> set[str]:
-    return {*trunk._modules, *trunk._parameters, *trunk._buffers}
+def _held(backbone: nn.Module) -> set[str]:
+    return {*backbone._modules, *backbone._parameters, *backbone._buffers}
 
 
 def _runner(name: str) -> Run:
-    def run(trunk: nn.Module, x: Tensor) -> Tensor:
-        result: Tensor = trunk.get_submodule(name)(x)
+    def run(backbone: nn.Module, x: Tensor) -> Tensor:
+        result: Tensor = backbone.get_submodule(name)(x)
         return result
 
     return run
@@ -181,12 +188,12 @@ def _bare(network: Network, step: SegmentStep, names: Sequence[str]) -> SegmentS
     if "" not in step.modules:
         return step
 
-    def run(trunk: nn.Module, x: Tensor) -> Tensor:
-        alone = shallow_copy(trunk)
+    def run(backbone: nn.Module, x: Tensor) -> Tensor:
+        alone = shallow_copy(backbone)
         for name in names:
             alone._modules.pop(name, None)
         return step.run(alone, x)
 
-    own = network.trunk
+    own = network.backbone
     attributes = (*step.attributes, *own._parameters, *own._buffers)
     return replace(step, run=run, modules=tuple(own._modules), attributes=attributes)

@@ -44,7 +44,7 @@ def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[No
     try:
         with torch.inference_mode():
             for chunk in torch.split(inputs, CHUNK) if layers else ():
-                run_all(network.steps.blocks[:n_blocks], network.trunk, chunk)
+                run_all(network.steps.blocks[:n_blocks], network.backbone, chunk)
     finally:
         for hook in hooks:
             hook.remove()
@@ -93,7 +93,7 @@ def _layers(network: Network, n_blocks: int) -> list[tuple[int, _BatchNorm]]:
     layers: list[tuple[int, _BatchNorm]] = []
     for number, step in enumerate(network.steps.blocks[:n_blocks], start=1):
         for name in step.modules:
-            inside = network.trunk.get_submodule(name).modules()
+            inside = network.backbone.get_submodule(name).modules()
             layers += [(number, m) for m in inside if isinstance(m, _BatchNorm) and _remembers(m)]
     return layers
 

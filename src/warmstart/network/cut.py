@@ -46,7 +46,7 @@ class FrozenPrefix(nn.Module):
             raise PlanError(
                 f"the plan has training.split_at {cut}; the network has parts 1 to {len(network.blocks)}."
             )
-        self.trunk = network.trunk
+        self.backbone = network.backbone
         self.cut = cut
         self.wanted = tuple(feature_layers)
         last = FeatureLayer(block=len(network.blocks), pool="neck")
@@ -55,7 +55,7 @@ class FrozenPrefix(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The main output first, then the taps in the order they were asked for."""
-        main, found = self.scan.between(self.trunk, range(1, self.cut + 1), inputs, {})
+        main, found = self.scan.between(self.backbone, range(1, self.cut + 1), inputs, {})
         return (main, *(found[layer].float() for layer in self.wanted))
 
 
@@ -84,11 +84,11 @@ class UnfrozenBlocks(nn.Module):
     def features(self, main: Tensor, *stored: Tensor) -> tuple[Tensor, ...]:
         """What the head sees of the same: each tap, (B, d); the last one is the deepest."""
         taken = dict(zip(self.stored, stored, strict=True))
-        return self.scan.onward(self.model.trunk, self.cut, main, taken)
+        return self.scan.onward(self.model.backbone, self.cut, main, taken)
 
     def vectors(self, main: Tensor, *stored: Tensor) -> Tensor:
         """The deepest tap alone, (B, d); texts about as long pass together."""
-        groups = alike(self.model.trunk, main)
+        groups = alike(self.model.backbone, main)
         found = [
             self.features(main[rows, :length], *(value[rows] for value in stored))[-1]
             for rows, length in groups
@@ -104,23 +104,23 @@ def _recomputing(scan: LayerOrder) -> LayerOrder:
 
 
 def _again(step: SegmentStep) -> Run:
-    def apart(trunk: nn.Module, value: Tensor) -> Tensor:
+    def apart(backbone: nn.Module, value: Tensor) -> Tensor:
         with quick_linear(value):  # again where it is computed again
-            return step.run(trunk, value.clone())  # a part may work in place on what it is given
+            return step.run(backbone, value.clone())  # a part may work in place on what it is given
 
-    def wrapped(trunk: nn.Module, value: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or _gathers(trunk, step):
-            return step.run(trunk, value)
-        made: Tensor = checkpoint(apart, trunk, value, use_reentrant=False)
+    def wrapped(backbone: nn.Module, value: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() or _gathers(backbone, step):
+            return step.run(backbone, value)
+        made: Tensor = checkpoint(apart, backbone, value, use_reentrant=False)
         return made
 
     return wrapped
 
 
-def _gathers(trunk: nn.Module, step: SegmentStep) -> bool:
+def _gathers(backbone: nn.Module, step: SegmentStep) -> bool:
     """Whether a part takes the statistics of each batch, as BatchNorm does while it trains."""
     return any(
         module.training and any(name.startswith("running_") for name in module._buffers)
         for called in step.modules
-        for module in trunk.get_submodule(called).modules()
+        for module in backbone.get_submodule(called).modules()
     )

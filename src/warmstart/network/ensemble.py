@@ -1,6 +1,6 @@
 """The start's own upper layers beside tuned ones: both stand on one frozen prefix.
 
-The trunk of the tuned network holds the others as its submodule `start`, under their original
+The backbone of the tuned network holds the others as its submodule `start`, under their original
 names. A head may then listen to taps of both (`FeatureLayer.of`).
 """
 
@@ -29,38 +29,38 @@ def may_stand_beside(network: Network, cut: int) -> bool:
     upper = _upper(network, cut)
     if any("" in step.modules for step in network.steps.blocks):
         return False
-    if NAME in {*network.trunk._modules, *dir(type(network.trunk))}:
+    if NAME in {*network.backbone._modules, *dir(type(network.backbone))}:
         return False
     mine = {"unused", *(step.name for step in upper)}
-    names = unique_tensors(_only(network.trunk, upper))
+    names = unique_tensors(_only(network.backbone, upper))
     return all(network.owners.get(name) in mine for name in names)
 
 
 def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
-    """`network` with the parts after `cut` of `other`, a trunk of the same design, beside its own.
+    """`network` with the parts after `cut` of `other`, a backbone of the same design, beside its own.
 
-    The new trunk is a shallow copy of `network`'s; of `other` it holds copies.
+    The new backbone is a shallow copy of `network`'s; of `other` it holds copies.
 
     >>> from warmstart.network.load import load
     >>> from warmstart.network.partition import cut
     >>> base = load("lite0")
     >>> network = cut(base.module, base.record.preprocessing)
-    >>> both = put_beside(network, network.trunk, 12)
-    >>> sorted(both.trunk.base._modules) == sorted(network.trunk._modules)
+    >>> both = put_beside(network, network.backbone, 12)
+    >>> sorted(both.backbone.base._modules) == sorted(network.backbone._modules)
     True
     """
     upper = _upper(network, cut)
-    trunk = shallow_copy(network.trunk)
+    backbone = shallow_copy(network.backbone)
     beside = copy.deepcopy(_only(other, upper)).requires_grad_(False)
-    trunk.add_module(NAME, beside.eval())
+    backbone.add_module(NAME, beside.eval())
     owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(beside)}
     made = [
-        Block(trunk, step, [n for n, owner in owners.items() if owner == step.name])
+        Block(backbone, step, [n for n, owner in owners.items() if owner == step.name])
         for step in (*network.steps.blocks, network.steps.neck)
     ]
     return replace(
         network,
-        trunk=trunk,
+        backbone=backbone,
         blocks=tuple(made[:-1]),
         neck=made[-1],
         owners=owners,
@@ -80,14 +80,16 @@ def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
 
 
 def _pruned(module: nn.Module, called: set[str], read: set[str], path: str) -> nn.Module:
-    twin = shallow_copy(module)
-    for tensors in (twin._parameters, twin._buffers):
+    clone = shallow_copy(module)
+    for tensors in (clone._parameters, clone._buffers):
         for name in [name for name in tensors if f"{path}{name}" not in read]:
             tensors.pop(name)
-    for name, child in list(twin._modules.items()):
+    for name, child in list(clone._modules.items()):
         own = f"{path}{name}"
         if child is None or own in called:
             continue
         is_above = any(one.startswith(f"{own}.") for one in called | read)
-        twin._modules[name] = _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
-    return twin
+        clone._modules[name] = (
+            _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
+        )
+    return clone

@@ -94,42 +94,48 @@ class LayerOrder:
     blocks: tuple[BlockRecord, ...]  # whose shapes and layouts say how to pool
     beside: EnsembleBranch | None = None
 
-    def run(self, trunk: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `trunk`."""
+    def run(self, backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `backbone`."""
         if self.beside is None:
-            return self.onward(trunk, 0, inputs, {})
+            return self.onward(backbone, 0, inputs, {})
         cut, found = self.beside.cut, dict[FeatureLayer, Tensor]()
-        main = self._walk(trunk, range(1, cut + 1), inputs, found, "")
+        main = self._walk(backbone, range(1, cut + 1), inputs, found, "")
         other = main.clone()  # layers may work in place
-        self._finish(trunk, cut, main, found, "")
-        self._finish(trunk.get_submodule(self.beside.name), cut, other, found, "base")
+        self._finish(backbone, cut, main, found, "")
+        self._finish(backbone.get_submodule(self.beside.name), cut, other, found, "base")
         return tuple(found[layer].float() for layer in self.feature_layers)
 
     def onward(
-        self, trunk: nn.Module, cut: int, main: Tensor, before: Mapping[FeatureLayer, Tensor]
+        self, backbone: nn.Module, cut: int, main: Tensor, before: Mapping[FeatureLayer, Tensor]
     ) -> tuple[Tensor, ...]:
         """The same from what part `cut` gave, (B, …), and the taps taken up to there."""
         found = dict(before)
-        self._finish(trunk, cut, main, found, "")
+        self._finish(backbone, cut, main, found, "")
         return tuple(found[layer].float() for layer in self.feature_layers)
 
     def between(
-        self, trunk: nn.Module, numbers: range, main: Tensor, before: Mapping[FeatureLayer, Tensor]
+        self,
+        backbone: nn.Module,
+        numbers: range,
+        main: Tensor,
+        before: Mapping[FeatureLayer, Tensor],
     ) -> tuple[Tensor, dict[FeatureLayer, Tensor]]:
         """Run some parts on what the part before them gave; all taps taken up to their end."""
         found = dict(before)
-        main = self._walk(trunk, numbers, main, found, "")
+        main = self._walk(backbone, numbers, main, found, "")
         return main, found
 
     def taken(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
         block = self.blocks[number - 1]
-        here = [layer for layer in self.feature_layers if layer.block == number and layer.pool != "neck"]
+        here = [
+            layer for layer in self.feature_layers if layer.block == number and layer.pool != "neck"
+        ]
         return {layer: _pooled(main, layer.pool, block) for layer in here if layer.of == of}
 
     def _walk(
         self,
-        trunk: nn.Module,
+        backbone: nn.Module,
         numbers: range,
         main: Tensor,
         found: dict[FeatureLayer, Tensor],
@@ -138,20 +144,25 @@ class LayerOrder:
         """Run some parts; what they give lies in `found`. Returns what the last one gave."""
         with quick_linear(main):
             for number in numbers:
-                main = self.steps.blocks[number - 1].run(trunk, main)
+                main = self.steps.blocks[number - 1].run(backbone, main)
                 found |= self.taken(number, main, of)
         return main
 
     def _finish(
-        self, trunk: nn.Module, cut: int, main: Tensor, found: dict[FeatureLayer, Tensor], of: str
+        self,
+        backbone: nn.Module,
+        cut: int,
+        main: Tensor,
+        found: dict[FeatureLayer, Tensor],
+        of: str,
     ) -> None:
         """The same from part `cut` up to the last one that is tapped, and the neck."""
         own = [layer for layer in self.feature_layers if layer.of == of]
         last = max((layer.block for layer in own), default=0)
-        main = self._walk(trunk, range(cut + 1, last + 1), main, found, of)
+        main = self._walk(backbone, range(cut + 1, last + 1), main, found, of)
         for layer in own:
             if layer.pool == "neck" and layer not in found:  # last: a neck may work in place
-                found[layer] = self.steps.neck.run(trunk, main)
+                found[layer] = self.steps.neck.run(backbone, main)
 
 
 def plan_scan(network: Network, wanted: Sequence[FeatureLayer]) -> LayerOrder:
@@ -179,15 +190,15 @@ def _pooled(main: Tensor, pool: Pool, block: BlockRecord) -> Tensor:
 
 
 class LayerReader(nn.Module):
-    """A trunk as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap of a scan.
+    """A backbone as a feature extractor: inputs (B, C, H, W) to one (B, d) per tap of a scan.
 
-    Runs the parts up to the deepest tap. Holds the trunk itself, so that it is moved, put
+    Runs the parts up to the deepest tap. Holds the backbone itself, so that it is moved, put
     into channels_last, traced and exported like any module.
     """
 
-    def __init__(self, trunk: nn.Module, scan: LayerOrder) -> None:
+    def __init__(self, backbone: nn.Module, scan: LayerOrder) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
         self.scan = scan
         self.eval()
 
@@ -198,11 +209,11 @@ class LayerReader(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of each tap, float32, in the order of the taps."""
-        return self.scan.run(self.trunk, inputs)
+        return self.scan.run(self.backbone, inputs)
 
 
 class FeatureExtractor(LayerReader):
     """A frozen network, looked at through the taps that are wanted."""
 
     def __init__(self, network: Network, wanted: Sequence[FeatureLayer]) -> None:
-        super().__init__(network.trunk, plan_scan(network, wanted))
+        super().__init__(network.backbone, plan_scan(network, wanted))

@@ -1,4 +1,4 @@
-"""A finished run as a start: its trunk, the head that it answers with, the layers it added.
+"""A finished run as a start: its backbone, the head that it answers with, the layers it added.
 
 The classifier of the network that the run once began from is not kept in a run. The design
 is built with a drawn one in its place, so that it can be cut like any other; once it is cut,
@@ -26,8 +26,8 @@ from warmstart.network.tensors import tensor_digest
 from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.refit_cache import at_hand
 
-TRUNK = "trunk."
-_BESIDE = f"{TRUNK}{NAME}."
+BACKBONE = "backbone."
+_BESIDE = f"{BACKBONE}{NAME}."
 HEAD = "head"  # under this name the run's head stands in the ledger of a run that follows
 
 
@@ -66,7 +66,7 @@ class FinishedRunNetwork(Network):
         """What the run answers: inputs (B, C, H, W) to (B, K), calibrated."""
         if self.classifier is None:
             raise ModelError("this network has lost the head of its run; load the run again.")
-        logits: Tensor = self.classifier(self.scan.run(self.trunk, inputs))
+        logits: Tensor = self.classifier(self.scan.run(self.backbone, inputs))
         return logits
 
 
@@ -79,7 +79,7 @@ def revive(
     """Build a run's network again from the tensors in its model.safetensors, strictly.
 
     `record` describes the start; its digest and its numbers of parameters and classes are
-    filled in here. The digest is over the trunk alone: runs that differ in their head see
+    filled in here. The digest is over the backbone alone: runs that differ in their head see
     the same in an image. Where the start's own layers stand `beside` tuned ones, the tuned
     ones are taken, and their share of the head: the others are what the run began from.
 
@@ -87,32 +87,36 @@ def revive(
     shape, or not finite.
     """
     own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
-    trunk = {n.removeprefix(TRUNK): t for n, t in own.items() if n.startswith(TRUNK)}
+    backbone = {n.removeprefix(BACKBONE): t for n, t in own.items() if n.startswith(BACKBONE)}
     prep = record.preprocessing
-    module = fresh(record.arch, trunk, prep)
+    module = fresh(record.arch, backbone, prep)
     n_classes = len(record.labels)
-    model = rebuild(record.arch, tensors, feature_layers, n_classes, prep, module, record.added, beside)
+    model = rebuild(
+        record.arch, tensors, feature_layers, n_classes, prep, module, record.added, beside
+    )
     state = module.state_dict()
-    module.load_state_dict({**state, **{name: t for name, t in trunk.items() if name in state}})
+    module.load_state_dict({**state, **{name: t for name, t in backbone.items() if name in state}})
     head, feature_layers = _own_head(model)
     return FinishedRunModel(
         module=module.eval().requires_grad_(False),
         record=replace(
             record,
-            sha256=tensor_digest(trunk),
+            sha256=tensor_digest(backbone),
             parameters=sum(t.numel() for n, t in model.named_parameters() if n in own),
             classes=n_classes,
         ),
         head=head.requires_grad_(False),
         feature_layers=tuple(feature_layers),
-        added=tuple(m for m in model.trunk.modules() if isinstance(m, AddedBlock)),
+        added=tuple(m for m in model.backbone.modules() if isinstance(m, AddedBlock)),
     )
 
 
 def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...]]:
     """The head on the taps of the network itself, without those of layers beside it."""
     head, scan = model.head, model.scan
-    pairs = zip(scan.feature_layers, torch.split(head.weight, list(scan.widths), dim=1), strict=True)
+    pairs = zip(
+        scan.feature_layers, torch.split(head.weight, list(scan.widths), dim=1), strict=True
+    )
     own = {layer: weight for layer, weight in pairs if not layer.of}
     weight = torch.cat([*own.values()], dim=1)
     return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
@@ -170,15 +174,15 @@ def _cut_once(base: PretrainedModel) -> Network:
 
 def _with_head(network: Network, base: FinishedRunModel) -> FinishedRunNetwork:
     """The run's head in place of the drawn classifier, under a name that is free."""
-    # By what the trunk holds, not by the owner's name: a part may be called "head" as well.
-    trunk = network.trunk.state_dict()
-    kept = {name: owner for name, owner in network.owners.items() if name in trunk}
+    # By what the backbone holds, not by the owner's name: a part may be called "head" as well.
+    backbone = network.backbone.state_dict()
+    kept = {name: owner for name, owner in network.owners.items() if name in backbone}
     own = list(base.head.state_dict())
     name = HEAD
     while any(f"{name}.{tensor}" in kept for tensor in own):
         name = f"run_{name}"
     return FinishedRunNetwork(
-        trunk=network.trunk,
+        backbone=network.backbone,
         blocks=network.blocks,
         neck=network.neck,
         classifier=base.head,

@@ -53,7 +53,7 @@ def action_of(actions: Mapping[str, Action], block: str) -> Action:
 def tensor_blocks(model: nn.Module, owners: Mapping[str, str]) -> dict[str, str]:
     """The part of each tensor of a model, by its name there.
 
-    `owners` names tensors as they stand in the model, or as they stand in the trunk of a
+    `owners` names tensors as they stand in the model, or as they stand in the backbone of a
     `WarmModel`, or as they stood before low-rank updates came; tied ones need to be named
     once. The head of a `WarmModel` is the part "output". Buffers without an owner are left
     out. Raises: PlanError for a parameter that belongs to no part.
@@ -65,7 +65,7 @@ def tensor_blocks(model: nn.Module, owners: Mapping[str, str]) -> dict[str, str]
     state = model.state_dict(keep_vars=True)
     is_warm = isinstance(model, WarmModel)
     for name, (original, _) in original_names(model).items():
-        block = owners.get(original, owners.get(original.removeprefix("trunk.")))
+        block = owners.get(original, owners.get(original.removeprefix("backbone.")))
         if is_warm and original.startswith("head."):
             block = _OUTPUT  # whatever the old network called so
         if block is not None:
@@ -263,7 +263,7 @@ def _of_steps(
     for step in (*model.scan.steps.blocks, model.scan.steps.neck):
         kinds: Kinds = frozenset({action_of(actions, step.name)})
         for name in step.modules:
-            module = model.trunk.get_submodule(name)
+            module = model.backbone.get_submodule(name)
             if not _below(module, own):
                 found |= {id(m): kinds for m in module.modules()}
     return found

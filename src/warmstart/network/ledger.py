@@ -42,7 +42,7 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
     >>> tensors_of(network).keys() == base.module.state_dict().keys()
     True
     """
-    found = base_tensors(network.trunk)
+    found = base_tensors(network.backbone)
     if network.classifier is not None:
         for name, tensor in unique_tensors(network.classifier).items():
             found[f"{network.steps.classifier}.{name}"] = tensor
@@ -120,14 +120,14 @@ def violations(
     """Original names of tensors that should not have moved and did.
 
     Those of frozen parts, parameters and buffers, and of low-rank parts; once updates are
-    merged, the latter's weights may differ. Looks at `network`, or at the trunk of `model`
+    merged, the latter's weights may differ. Looks at `network`, or at the backbone of `model`
     where it is a copy. `before` are the digests taken when training began.
 
     Raises: PlanError for a part that `actions` says nothing about.
     """
-    trunk = network.trunk if model is None else model.trunk
-    now = tensors_of(network) if model is None else base_tensors(trunk)
-    is_merged = not has_updates(trunk)
+    backbone = network.backbone if model is None else model.backbone
+    now = tensors_of(network) if model is None else base_tensors(backbone)
+    is_merged = not has_updates(backbone)
     moved = []
     for name, tensor in now.items():
         action = action_of(actions, network.owners[name])
@@ -181,7 +181,7 @@ class _LedgerBuilder:
 
     def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that the network had when training began."""
-        now = model.trunk.state_dict(keep_vars=True)
+        now = model.backbone.state_dict(keep_vars=True)
         for name, old in tensors_of(self.network).items():
             if name not in self.before:
                 continue
@@ -198,7 +198,9 @@ class _LedgerBuilder:
                 yield _row(name, self._block_of(name), tensor, "new", tensor.shape, None, after)
             elif tensor is not None:
                 after, fate = digest(tensor), self._fate(name, old, tensor)
-                row = _row(name, self._block_of(name), tensor, fate, tensor.shape, digest_before, after)
+                row = _row(
+                    name, self._block_of(name), tensor, fate, tensor.shape, digest_before, after
+                )
                 yield row if shape == row.shape else replace(row, shape_before=shape)
 
     def lost_rows(self) -> Iterator[LedgerRow]:
@@ -218,22 +220,24 @@ class _LedgerBuilder:
 
     def new_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that only the model has."""
-        homes = {f"trunk.{n}": step.name for step in model.scan.steps.blocks for n in step.modules}
+        homes = {
+            f"backbone.{n}": step.name for step in model.scan.steps.blocks for n in step.modules
+        }
         for name, tensor in unique_tensors(model).items():
-            if name.startswith("trunk.") and name.removeprefix("trunk.") in self.before:
+            if name.startswith("backbone.") and name.removeprefix("backbone.") in self.before:
                 continue
             if (copied := self._copied_from(name, model)) is not None:
                 yield _row(
                     name, NAME, tensor, "copied", tensor.shape, self.before[copied], digest(tensor)
                 )
                 continue
-            outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the trunk
+            outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the backbone
             block = "head" if name.startswith("head.") else homes.get(outermost, "added")
             yield _row(name, block, tensor, "new", tensor.shape, None, digest(tensor))
 
     def _copied_from(self, name: str, model: WarmModel) -> str | None:
         """The start's tensor that stands under this name of the model beside a tuned one."""
-        prefix = f"trunk.{NAME}."
+        prefix = f"backbone.{NAME}."
         is_beside = model.scan.beside is not None and name.startswith(prefix)
         return name.removeprefix(prefix) if is_beside else None
 

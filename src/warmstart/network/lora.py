@@ -48,7 +48,7 @@ def inject(
     """
     if rank < 1:
         raise PlanError(f"training.lora_rank {rank}: low-rank updates have a rank of 1 or more.")
-    module = where.trunk if isinstance(where, Network) else where
+    module = where.backbone if isinstance(where, Network) else where
     targets = [name for found in _targets(where, names) for name in found]
     if not targets:
         raise PlanError(_no_layer(names[0] if names else "of no name"))
@@ -166,10 +166,10 @@ def _targets(where: Network | nn.Module, names: Sequence[str]) -> Iterator[list[
             raise PlanError(f"the network has no part {name!r}; it has {', '.join(steps)}.")
         own = [
             n
-            for n in _layers(where.trunk, steps[name].modules)
+            for n in _layers(where.backbone, steps[name].modules)
             if where.owners.get(f"{n}.weight") == name
         ]
-        found = _called(where.trunk, steps[name], records[name], own)
+        found = _called(where.backbone, steps[name], records[name], own)
         if not found:
             raise PlanError(_no_layer(name))
         yield found
@@ -207,7 +207,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def _called(
-    trunk: nn.Module, step: SegmentStep, block: BlockRecord, names: Sequence[str]
+    backbone: nn.Module, step: SegmentStep, block: BlockRecord, names: Sequence[str]
 ) -> list[str]:
     """Those of the named layers that a part calls, seen by running it on noise.
 
@@ -217,16 +217,16 @@ def _called(
         return []
     called: set[str] = set()
     hooks = [
-        trunk.get_submodule(name).register_forward_pre_hook(
+        backbone.get_submodule(name).register_forward_pre_hook(
             lambda _, args, name=name: called.add(name)
         )
         for name in names
     ]
-    like = next(iter(trunk.parameters()))
+    like = next(iter(backbone.parameters()))
     noise = torch.randn(2, *block.shape_in, generator=torch.Generator().manual_seed(0))
     try:
-        with evaluating(trunk), torch.random.fork_rng(devices=[]):
-            step.run(trunk, noise.to(like.device, like.dtype))
+        with evaluating(backbone), torch.random.fork_rng(devices=[]):
+            step.run(backbone, noise.to(like.device, like.dtype))
     finally:
         for hook in hooks:
             hook.remove()

@@ -18,17 +18,17 @@ from warmstart.records.network import BlockRecord, Layout, NetworkRecord
 
 
 def find_owners(
-    trunk: nn.Module, steps: SegmentSteps, classifier: nn.Module | None
+    backbone: nn.Module, steps: SegmentSteps, classifier: nn.Module | None
 ) -> dict[str, str]:
     """Give each tensor of the original network, tied ones once, exactly one owner.
 
     The first part that reads it; else "neck"; "head" for what only the classifier has;
     "unused" for what forward never reads.
     """
-    names = {place(tensor): name for name, tensor in unique_tensors(trunk).items()}
+    names = {place(tensor): name for name, tensor in unique_tensors(backbone).items()}
     owners = dict.fromkeys(names.values(), "unused")
     for step in (*steps.blocks, steps.neck):
-        for tensor in _tensors(trunk, step):
+        for tensor in _tensors(backbone, step):
             name = names.get(place(tensor))
             if name is not None and owners[name] == "unused":
                 owners[name] = step.name
@@ -38,16 +38,18 @@ def find_owners(
     return owners
 
 
-def _tensors(trunk: nn.Module, step: SegmentStep) -> list[Tensor]:
+def _tensors(backbone: nn.Module, step: SegmentStep) -> list[Tensor]:
     called = [
-        t for n in step.modules for t in trunk.get_submodule(n).state_dict(keep_vars=True).values()
+        t
+        for n in step.modules
+        for t in backbone.get_submodule(n).state_dict(keep_vars=True).values()
     ]
-    own = trunk.state_dict(keep_vars=True)
+    own = backbone.state_dict(keep_vars=True)
     return [t for t in (*called, *(own.get(n) for n in step.attributes)) if isinstance(t, Tensor)]
 
 
 def measure(
-    trunk: nn.Module,
+    backbone: nn.Module,
     steps: SegmentSteps,
     classifier: nn.Module | None,
     owners: Mapping[str, str],
@@ -55,12 +57,12 @@ def measure(
     how: Literal["traced", "whole"],
 ) -> NetworkRecord:
     """Run the parts once on inputs (B, C, H, W) and note shapes, layouts and costs."""
-    sizes = _parameters(trunk, owners)
+    sizes = _parameters(backbone, owners)
     value, blocks = inputs, []
     with FlopCounterMode(display=False) as counter:
         for step in steps.blocks:
             flops, shape = counter.get_total_flops(), tuple(value.shape[1:])
-            value = step.run(trunk, value)
+            value = step.run(backbone, value)
             blocks.append(
                 BlockRecord(
                     name=step.name,
@@ -68,12 +70,12 @@ def measure(
                     shape_in=shape,
                     shape_out=tuple(value.shape[1:]),
                     macs=(counter.get_total_flops() - flops) // (2 * len(inputs)),
-                    layout=_layout(trunk, step, value, inputs),
+                    layout=_layout(backbone, step, value, inputs),
                 )
             )
     # Averaged first: a neck may work in place.
     average = None if blocks[-1].layout == "other" else pool_average(value, blocks[-1].layout)
-    vector = steps.neck.run(trunk, value)
+    vector = steps.neck.run(backbone, value)
     return NetworkRecord(
         blocks=tuple(blocks),
         head_parameters=sum(p.numel() for p in classifier.parameters()) if classifier else 0,
@@ -83,25 +85,25 @@ def measure(
     )
 
 
-def _layout(trunk: nn.Module, step: SegmentStep, value: Tensor, inputs: Tensor) -> Layout:
-    if isinstance(trunk, Encoder):
-        return trunk.layout
-    if value.ndim == 3 and _convolves(trunk, step, nn.Conv1d):
+def _layout(backbone: nn.Module, step: SegmentStep, value: Tensor, inputs: Tensor) -> Layout:
+    if isinstance(backbone, Encoder):
+        return backbone.layout
+    if value.ndim == 3 and _convolves(backbone, step, nn.Conv1d):
         return "NCL"
-    if value.ndim == 5 and _convolves(trunk, step, nn.Conv3d):
+    if value.ndim == 5 and _convolves(backbone, step, nn.Conv3d):
         return "NCDHW"
     return find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:]))
 
 
-def _convolves(trunk: nn.Module, step: SegmentStep, kind: type[nn.Module]) -> bool:
+def _convolves(backbone: nn.Module, step: SegmentStep, kind: type[nn.Module]) -> bool:
     """Whether a step holds convolutions over one axis, or three: channels come first then."""
-    called = (module for name in step.modules for module in trunk.get_submodule(name).modules())
+    called = (module for name in step.modules for module in backbone.get_submodule(name).modules())
     return any(isinstance(module, kind) for module in called)
 
 
-def _parameters(trunk: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
+def _parameters(backbone: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for name, tensor in unique_tensors(trunk).items():
+    for name, tensor in unique_tensors(backbone).items():
         if isinstance(tensor, nn.Parameter):
             sizes[owners[name]] = sizes.get(owners[name], 0) + tensor.numel()
     return sizes

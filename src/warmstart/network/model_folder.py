@@ -1,6 +1,6 @@
 """The model folder: tensors in safetensors, everything else in JSON; no code, no pickle.
 
-model.safetensors        trunk.* under their original names, head.*
+model.safetensors        backbone.* under their original names, head.*
 config.json              what rebuilds the network
 labels.json              class names in the order of the outputs
 preprocess.json          how an image, or another example, becomes an input

@@ -43,7 +43,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class EnsembleBranch:
-    """Layers of the start beside tuned ones: a submodule of the trunk, fed by part `cut`."""
+    """Layers of the start beside tuned ones: a submodule of the backbone, fed by part `cut`."""
 
     name: str
     cut: int
@@ -73,9 +73,9 @@ class Block(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A cut network. `trunk` is the original without its classifier; all tensors are shared."""
+    """A cut network. `backbone` is the original without its classifier; all tensors are shared."""
 
-    trunk: nn.Module
+    backbone: nn.Module
     blocks: tuple[Block, ...]
     neck: Block  # from the last state to the (B, F) vector that the classifier sees
     classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
@@ -88,7 +88,7 @@ class Network:
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the classifier sees: inputs (B, C, H, W) to (B, F)."""
-        return run_all((*self.steps.blocks, self.steps.neck), self.trunk, inputs)
+        return run_all((*self.steps.blocks, self.steps.neck), self.backbone, inputs)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
@@ -105,13 +105,13 @@ class Network:
             return vector
         if isinstance(self.classifier, nn.Conv2d):
             vector = vector[:, :, None, None]
-        return self.steps.finish.run(self.trunk, self.classifier(vector))
+        return self.steps.finish.run(self.backbone, self.classifier(vector))
 
 
-def run_all(steps: Sequence[SegmentStep], trunk: nn.Module, value: Tensor) -> Tensor:
-    """Run steps one after another on the modules of `trunk`."""
+def run_all(steps: Sequence[SegmentStep], backbone: nn.Module, value: Tensor) -> Tensor:
+    """Run steps one after another on the modules of `backbone`."""
     for step in steps:
-        value = step.run(trunk, value)
+        value = step.run(backbone, value)
     return value
 
 
@@ -182,22 +182,22 @@ def _network(
     module: nn.Module, steps: SegmentSteps, inputs: Tensor, how: Literal["traced", "whole"]
 ) -> Network:
     """Put the pieces together; `inputs` (B, C, H, W) is what shapes and costs are measured on."""
-    trunk = without(module, steps.classifier)
+    backbone = without(module, steps.classifier)
     classifier = module.get_submodule(steps.classifier) if steps.classifier else None
-    owners = find_owners(trunk, steps, classifier)
+    owners = find_owners(backbone, steps, classifier)
     made = [
-        Block(trunk, step, [name for name, owner in owners.items() if owner == step.name])
+        Block(backbone, step, [name for name, owner in owners.items() if owner == step.name])
         for step in (*steps.blocks, steps.neck)
     ]
     return Network(
-        trunk=trunk,
+        backbone=backbone,
         blocks=tuple(made[:-1]),
         neck=made[-1],
         classifier=classifier,
         owners=owners,
         steps=steps,
         record=replace(
-            measure(trunk, steps, classifier, owners, inputs.clone(), how),
+            measure(backbone, steps, classifier, owners, inputs.clone(), how),
             family=find_family(module),
         ),
     )
@@ -210,11 +210,13 @@ def without(module: nn.Module, name: str | None) -> nn.Module:
     >>> without(net, "1")[1], net[1].out_features
     (Identity(), 4)
     """
-    twin = shallow_copy(module)
+    clone = shallow_copy(module)
     if name is not None:
         child, _, rest = name.partition(".")
-        twin._modules[child] = without(module.get_submodule(child), rest) if rest else nn.Identity()
-    return twin
+        clone._modules[child] = (
+            without(module.get_submodule(child), rest) if rest else nn.Identity()
+        )
+    return clone
 
 
 def _attribute(network: nn.Module, name: str) -> Tensor:

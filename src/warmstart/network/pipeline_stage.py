@@ -46,15 +46,17 @@ class PipelineStage(nn.Module):
         (tail,) = self._tail
         given = (main, *taken)
         is_asked = any(parameter.requires_grad for parameter in self._below)
-        main, *feature_layers = ((_answered if is_asked else Tensor.detach)(value) for value in given)
-        trunk, before = tail.model.trunk, dict(zip(self.taken, feature_layers, strict=True))
+        main, *feature_layers = (
+            (_answered if is_asked else Tensor.detach)(value) for value in given
+        )
+        backbone, before = tail.model.backbone, dict(zip(self.taken, feature_layers, strict=True))
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_last:
-            features = tail.scan.onward(trunk, self.numbers.start - 1, main, before)
+            features = tail.scan.onward(backbone, self.numbers.start - 1, main, before)
             logits: Tensor = tail.model.head(features)
             return logits if is_asked else _linked(logits, given)
-        main, found = tail.scan.between(trunk, self.numbers, main, before)
+        main, found = tail.scan.between(backbone, self.numbers, main, before)
         main = main if is_asked else _linked(main, given)
         made = (main, *(found[layer] for layer in tail.scan.feature_layers if layer in found))
         return tuple(_sendable(value) for value in made)
@@ -104,10 +106,10 @@ def _learning(tail: UnfrozenBlocks, numbers: range) -> Iterator[nn.Parameter]:
     """The parameters of some parts, whether they move or not."""
     for step in (tail.scan.steps.blocks[number - 1] for number in numbers):
         for name in step.modules:
-            yield from tail.model.trunk.get_submodule(name).parameters()
+            yield from tail.model.backbone.get_submodule(name).parameters()
         for name in step.attributes:
             owner, _, last = name.rpartition(".")
-            value = getattr(tail.model.trunk.get_submodule(owner), last)
+            value = getattr(tail.model.backbone.get_submodule(owner), last)
             if isinstance(value, nn.Parameter):
                 yield value
 
@@ -197,7 +199,7 @@ def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
     read = [name for block in blocks for name in block.attributes]
     homes: dict[int, set[str]] = {}
     for name in dict.fromkeys(calls):
-        for tensor in tail.model.trunk.get_submodule(name).parameters():
+        for tensor in tail.model.backbone.get_submodule(name).parameters():
             homes.setdefault(id(tensor), set()).add(name)
     tied = {name for names in homes.values() if len(names) > 1 for name in names}
     held = {name for names in homes.values() for name in names} - tied
@@ -211,7 +213,7 @@ def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
             and not any(other.startswith(inside) or name.startswith(f"{other}.") for other in seen)
         )
 
-    groups = [tuple(f"model.trunk.{n}" for n in block.modules if is_own(n)) for block in blocks]
+    groups = [tuple(f"model.backbone.{n}" for n in block.modules if is_own(n)) for block in blocks]
     return tuple(group for group in groups if group)
 
 
@@ -234,10 +236,10 @@ def keepers(
     found = {name: home.get(names.get(name, ""), last) for name in state}
     seen: dict[tuple[int, ...], str] = {}
     for name, tensor in state.items():
-        twin = seen.setdefault(place(tensor), name)
-        if found[twin] != found[name]:
+        clone = seen.setdefault(place(tensor), name)
+        if found[clone] != found[name]:
             raise PlanError(
-                f"{twin} and {name} are one tensor, which the pipeline would part; train this "
+                f"{clone} and {name} are one tensor, which the pipeline would part; train this "
                 "network without --parallel pipeline."
             )
     _check_read(found, [(k, blocks[n - 1]) for k, numbers in enumerate(pieces) for n in numbers])
@@ -247,7 +249,7 @@ def keepers(
 def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, SegmentStep]]) -> None:
     for piece, block in run:
         for module in block.modules:
-            begun = f"trunk.{module}."
+            begun = f"backbone.{module}."
             if any(name.startswith(begun) and where != piece for name, where in kept.items()):
                 raise PlanError(
                     f"part {block.name} reads {module}, which another stage of the pipeline keeps; "

@@ -117,9 +117,9 @@ def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
     if arch.startswith("module:"):
         if _setter(module) is None:
             return module
-        twin = copy.deepcopy(module)
-        set_size(twin, size)
-        return twin.eval().requires_grad_(False)
+        clone = copy.deepcopy(module)
+        set_size(clone, size)
+        return clone.eval().requires_grad_(False)
     if arch.startswith(VISION):  # which resamples its table as it runs
         return module
     if not size_option(arch, (1, 1)):  # not made for one size: it takes others as it is

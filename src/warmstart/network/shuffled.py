@@ -41,14 +41,14 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     """A copy whose parameters are permuted, each inside itself; buffers stay.
 
     >>> net = nn.Linear(3, 2)
-    >>> twin = shuffled(net, np.random.default_rng(0))
-    >>> bool(twin.weight.sum().isclose(net.weight.sum())), bool((twin.weight == net.weight).all())
+    >>> clone = shuffled(net, np.random.default_rng(0))
+    >>> bool(clone.weight.sum().isclose(net.weight.sum())), bool((clone.weight == net.weight).all())
     (True, False)
     """
-    twin = copy.deepcopy(module)
-    vectors = {id(block.weight) for block in twin.modules() if isinstance(block, nn.Embedding)}
+    clone = copy.deepcopy(module)
+    vectors = {id(block.weight) for block in clone.modules() if isinstance(block, nn.Embedding)}
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in clone.parameters():
             if parameter.ndim == 2 and parameter.numel() > MANY:
                 rows = parameter.detach().numpy()[rng.permutation(len(parameter))]
                 found = rows if id(parameter) in vectors else rng.permuted(rows, axis=1)
@@ -56,7 +56,7 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
                 continue
             order = torch.from_numpy(rng.permutation(parameter.numel()))
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return twin
+    return clone
 
 
 def control_features(
@@ -70,12 +70,12 @@ def control_features(
 
     `scales` is what `layer_scales` measured; empty for a network that has BatchNorm.
     """
-    twin = in_channels_last(shuffled(tapped, rng))
-    for norm in _norms(twin):
+    clone = in_channels_last(shuffled(tapped, rng))
+    for norm in _norms(clone):
         norm.train()
-    for layer, scale in zip(_layers(twin) if scales else (), scales, strict=True):
+    for layer, scale in zip(_layers(clone) if scales else (), scales, strict=True):
         layer.register_forward_hook(_to_scale(scale))
-    return pass_images(twin, images, normalise)
+    return pass_images(clone, images, normalise)
 
 
 def halved(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
@@ -159,8 +159,8 @@ def pass_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows
     Texts pass with those about as long.
     """
     group_rows = [np.arange(len(images))]
-    if is_text(trunk := getattr(module, "trunk", module)):
-        group_rows = [rows.numpy() for rows, _ in alike(trunk, normalise(images))]
+    if is_text(backbone := getattr(module, "backbone", module)):
+        group_rows = [rows.numpy() for rows, _ in alike(backbone, normalise(images))]
     chunks = [c for rows in group_rows for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
     with torch.inference_mode():
         found = [module(normalise(images[rows])) for rows in chunks]

@@ -42,13 +42,13 @@ def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
     scan = replace(model.scan, feature_layers=(layer,), widths=(0,), beside=None)
     with torch.inference_mode():
         blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
-        width = scan.run(model.trunk, blank)[0].shape[1]
+        width = scan.run(model.backbone, blank)[0].shape[1]
     return replace(scan, widths=(width,))
 
 
 def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
-    """The same trunk with a head on its last tap."""
-    return WarmModel(model.trunk, neck_scan(model, preprocessing), head).eval()
+    """The same backbone with a head on its last tap."""
+    return WarmModel(model.backbone, neck_scan(model, preprocessing), head).eval()
 
 
 def as_timm(
@@ -66,7 +66,7 @@ def as_timm(
         )
     classifier = _classifier(model, "timm")
     weight, bias = linear(model.head)
-    state = _trunk_state(model)
+    state = _backbone_state(model)
     options = {"num_classes": len(bias), **size_option(arch, preprocessing.size)}
     module = build(arch, {**state, f"{classifier}.weight": weight}, preprocessing.size)
     if preprocessing.channels != 3:
@@ -82,7 +82,7 @@ def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing
     """
     classifier = _classifier(model, "transformers")
     weight, bias = linear(model.head)
-    state = _trunk_state(model)
+    state = _backbone_state(model)
     own = copy.deepcopy(network)
     refit_size(own, state, preprocessing.size)
     refit(own, state, preprocessing.channels)
@@ -119,7 +119,7 @@ def _classifier(model: WarmModel, library: str) -> str:
             f"the network has no linear output layer that {library} could hold; "
             "use --to onnx, torch or openvino."
         )
-    if any(isinstance(module, AddedBlock) for module in model.trunk.modules()):
+    if any(isinstance(module, AddedBlock) for module in model.backbone.modules()):
         raise ExportError(
             f"the run added blocks behind the last layer, and {library} has no place for them; "
             "use --to onnx, torch or openvino."
@@ -127,9 +127,9 @@ def _classifier(model: WarmModel, library: str) -> str:
     return name
 
 
-def _trunk_state(model: WarmModel) -> dict[str, Tensor]:
+def _backbone_state(model: WarmModel) -> dict[str, Tensor]:
     """Tensors of the model's own layers under their original names."""
-    state = model.trunk.state_dict()
+    state = model.backbone.state_dict()
     return {name: t for name, t in state.items() if not name.startswith(f"{BESIDE}.")}
 
 

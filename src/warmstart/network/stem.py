@@ -134,12 +134,12 @@ def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
     """Whether the output is linear in the kernel: no standardised or derived weights."""
     if not isinstance(conv._parameters.get("weight"), nn.Parameter):
         return False
-    twin = copy.deepcopy(conv)
+    clone = copy.deepcopy(conv)
     with torch.no_grad():
-        twin.weight.mul_(2)
+        clone.weight.mul_(2)
         values = inputs.to(conv.weight.dtype)
         bias = 0 if conv.bias is None else conv.bias[:, None, None]
-        return is_same(twin(values) - bias, 2 * (conv(values) - bias))
+        return is_same(clone(values) - bias, 2 * (conv(values) - bias))
 
 
 def _follower(stem: _Call, calls: Sequence[_Call]) -> tuple[str, _BatchNorm] | None:

@@ -1,4 +1,4 @@
-"""Surgery: the trunk keeps its tensors, a new head reads its taps."""
+"""Surgery: the backbone keeps its tensors, a new head reads its taps."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ class MultiLayerHead(nn.Module):
 class WarmModel(nn.Module):
     """Trunk and new head in one network: normalised inputs (B, C, H, W) to logits (B, K).
 
-    State dict: `trunk.<original name>` for all tensors but the old classifier's, and `head.*`.
+    State dict: `backbone.<original name>` for all tensors but the old classifier's, and `head.*`.
     """
 
-    def __init__(self, trunk: nn.Module, scan: LayerOrder, head: MultiLayerHead) -> None:
+    def __init__(self, backbone: nn.Module, scan: LayerOrder, head: MultiLayerHead) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
         self.head = head
         self.scan = scan
 
     def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """What the head sees: one (B, d) per tap."""
-        return self.scan.run(self.trunk, inputs)
+        return self.scan.run(self.backbone, inputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, C, H, W), normalised, to logits (B, K)."""
@@ -89,7 +89,7 @@ def assemble(
     temperature: float | Tensor = 1.0,
     class_bias: Tensor | None = None,
 ) -> WarmModel:
-    """Join a cut network and a fitted head; the trunk's tensors are shared and frozen.
+    """Join a cut network and a fitted head; the backbone's tensors are shared and frozen.
 
     What is to be trained is thawed after that, by `freeze.apply`.
 
@@ -111,8 +111,8 @@ def assemble(
             f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit taps "
             f"of widths {scan.widths}; fit the head on these taps."
         )
-    trunk = network.trunk.requires_grad_(False)
-    return WarmModel(trunk, scan, MultiLayerHead(weight, bias, temperature, class_bias)).eval()
+    backbone = network.backbone.requires_grad_(False)
+    return WarmModel(backbone, scan, MultiLayerHead(weight, bias, temperature, class_bias)).eval()
 
 
 def rebuild(
@@ -144,7 +144,7 @@ def rebuild(
     last, drawn = again.record.blocks[-1], torch.Generator().manual_seed(0)
     again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
     if beside is not None:
-        again = put_beside(again, again.trunk, beside)
+        again = put_beside(again, again.backbone, beside)
     model = assemble(again, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
@@ -185,36 +185,36 @@ def _fresh(
     network: nn.Module | None,
 ) -> nn.Module:
     """The architecture, shaped as in `state`, with any weights: they are all replaced."""
-    trunk = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
+    backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     if network is not None:
         own = copy.deepcopy(network)
         if isinstance(preprocessing, Preprocessing):
-            refit_size(own, trunk, preprocessing.size)
-            refit(own, trunk, preprocessing.channels)
+            refit_size(own, backbone, preprocessing.size)
+            refit(own, backbone, preprocessing.channels)
         return own.eval().requires_grad_(False)
     if arch.startswith("module:"):
         raise ModelError(
             f"this model was made from your own {arch.partition(':')[2]}; "
             "pass an instance of it as `network`."
         )
-    return fresh(arch, trunk, preprocessing)
+    return fresh(arch, backbone, preprocessing)
 
 
-def fresh(arch: str, trunk: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
-    """A design for such inputs, shaped as its tensors `trunk` are, with values yet to be replaced.
+def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
+    """A design for such inputs, shaped as its tensors `backbone` are, with values yet to be replaced.
 
     Raises: ModelError for an unknown design.
     """
     if isinstance(inputs, TableInputs):
-        return build_table(trunk).eval().requires_grad_(False)
+        return build_table(backbone).eval().requires_grad_(False)
     if not isinstance(inputs, Preprocessing):
         own = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
         return own.requires_grad_(False)
     if arch.startswith(VISION):
         module: nn.Module = build_vision(arch)
     else:
-        module = build(arch, trunk, inputs.size)
-    refit(module, trunk, inputs.channels)
+        module = build(arch, backbone, inputs.size)
+    refit(module, backbone, inputs.channels)
     return module.eval().requires_grad_(False)
 
 
@@ -268,9 +268,9 @@ def _wanted(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Modu
         known = {block.name for block in where.blocks}
         _check(names, {*known, "neck"})
         chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
-        state = where.trunk.state_dict(keep_vars=True)
+        state = where.backbone.state_dict(keep_vars=True)
         own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
-        return where.trunk, {place(state[name]) for name in own}
+        return where.backbone, {place(state[name]) for name in own}
     _check(names, {name for name, _ in where.named_modules()})
     return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
 

@@ -104,20 +104,20 @@ def recolumn(
 
     Returns: the network, and the tensors that were changed; the others are the old ones.
     """
-    twin = TableNet(len(new.slots), len(new.bins), module.output.out_features, len(module.blocks))
+    clone = TableNet(len(new.slots), len(new.bins), module.output.out_features, len(module.blocks))
     state = module.state_dict()
     kept = {n: t for n, t in state.items() if n not in (MIX, SPREAD, SHIFT)}
     weight = _columns_of(state[MIX], _inputs(old), _inputs(new))
     bias = state[BIAS] + state[MIX] @ _at_mean(old, new)
-    twin.load_state_dict({**twin.state_dict(), **kept, MIX: weight, BIAS: bias})
-    set_spans(twin, new)
+    clone.load_state_dict({**clone.state_dict(), **kept, MIX: weight, BIAS: bias})
+    set_spans(clone, new)
     because = _because(old, new)
     changes = [
         _change(name, state[name], tensor, text)
         for name, text in ((MIX, because), (BIAS, _MEANS), (SPREAD, _SPANS), (SHIFT, _SPANS))
-        if not torch.equal(state[name], tensor := twin.state_dict()[name])
+        if not torch.equal(state[name], tensor := clone.state_dict()[name])
     ]
-    return twin.eval().requires_grad_(False), tuple(changes)
+    return clone.eval().requires_grad_(False), tuple(changes)
 
 
 _MEANS = "takes in what the dropped columns give at their mean"

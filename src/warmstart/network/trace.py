@@ -135,16 +135,16 @@ def attempts(module: nn.Module, classifier: str | None, inputs: Tensor) -> Itera
 def _traced(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace | None:
     answers: list[bool] = []
     while len(answers) < _MOST_QUESTIONS:
-        twin = shallow_copy(module)  # the tracer leaves constants on the module that it traces
+        clone = shallow_copy(module)  # the tracer leaves constants on the module that it traces
         tracer = _Coarse(opened, answers)
         try:
-            graph = tracer.trace(twin, _defaults(module))
+            graph = tracer.trace(clone, _defaults(module))
         except _Question as question:
-            answers.append(_answer(twin, tracer.graph, question.node, inputs))
+            answers.append(_answer(clone, tracer.graph, question.node, inputs))
         except Exception:  # tracing runs the network's own Python: it may raise anything
             return None
         else:
-            left = {n: value for n, value in vars(twin).items() if n not in vars(module)}
+            left = {n: value for n, value in vars(clone).items() if n not in vars(module)}
             constants = {n: value for n, value in left.items() if isinstance(value, Tensor)}
             return Trace(_tidied(graph), constants)
     return None
@@ -159,10 +159,10 @@ def _answer(module: nn.Module, graph: fx.Graph, node: fx.Node, inputs: Tensor) -
 
 def shallow_copy(module: nn.Module) -> nn.Module:
     """Copy one module and share all that it holds: tensors, submodules, settings."""
-    twin = copy.copy(module)
+    clone = copy.copy(module)
     for registry in ("_modules", "_parameters", "_buffers"):
-        twin.__dict__[registry] = dict(module.__dict__[registry])
-    return twin
+        clone.__dict__[registry] = dict(module.__dict__[registry])
+    return clone
 
 
 def _defaults(module: nn.Module) -> dict[str, Any]:

@@ -194,7 +194,12 @@ def _why(action: Action, strategy: Strategy, n_blocks: int) -> str:
 # ---- A plan's strategy and its parts say the same: the word follows the parts, or is refused.
 
 
-_ALWAYS = ("engine", "batch_size", "seed", "offload")  # choices of training that a look alone has, too
+_ALWAYS = (
+    "engine",
+    "batch_size",
+    "seed",
+    "offload",
+)  # choices of training that a look alone has, too
 _OTHERWISE = ", with single parts set otherwise"
 
 

@@ -41,7 +41,7 @@ def build(
     wishes: Wishes,
     facts: DataFacts,
     network: NetworkFacts,
-    profile_names: Sequence[str],
+    head_names: Sequence[str],
     engine: Choice,
 ) -> Plan:
     """The plan for a strategy, the user's or the rule's.
@@ -75,7 +75,7 @@ def build(
             bare=network.bare,
             rule=rule if is_wish else None,
         ),
-        head=_head(wishes.budget, facts, tuple(profile_names), _kind(network.preprocessing)),
+        head=_head(wishes.budget, facts, tuple(head_names), _kind(network.preprocessing)),
         training=training,
         input=_input(network),
         columns=facts.columns,
@@ -235,13 +235,13 @@ def _kind(inputs: Inputs | None) -> str:
     return inputs.kind if inputs is not None else "image"
 
 
-def _head(budget: Budget, facts: DataFacts, profile_names: tuple[str, ...], kind: str) -> HeadPlan:
+def _head(budget: Budget, facts: DataFacts, head_names: tuple[str, ...], kind: str) -> HeadPlan:
     names = rules.candidates(
-        facts.n, facts.n_classes, facts.smallest_class, profile_names, budget, facts.task
+        facts.n, facts.n_classes, facts.smallest_class, head_names, budget, facts.task
     )
     many = f"label-free depth profiles that {facts.n:,} examples can choose among"
     penalties, spaced = rules.penalties(facts.n), "half a decade apart or one"
-    robust = tuple(n for n in profile_names if n.partition("+")[0] in DEPTHS)
+    robust = tuple(n for n in head_names if n.partition("+")[0] in DEPTHS)
     if robust and facts.task == "classify" and are_few(kind, facts.n, facts.n_classes):
         names, penalties = robust, PENALTIES
         many = f"the depth profile that was best elsewhere: {facts.n:,} texts can choose none"

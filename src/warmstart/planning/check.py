@@ -45,7 +45,10 @@ _RATE = (_number(lambda value: value > 0), "a number above 0")
 _POSITIVE = (_whole(1), "a whole number, 1 or more")
 _SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
 SOUND_LIMITS: dict[str, tuple[Test, str]] = {
-    "input.sample_rate": (_whole(2_000, 48_000), "a whole number from 2000 to 48000 samples a second"),
+    "input.sample_rate": (
+        _whole(2_000, 48_000),
+        "a whole number from 2000 to 48000 samples a second",
+    ),
     "input.seconds": (_number(lambda value: 0.05 <= value <= 60), "a number from 0.05 to 60"),
     "input.n_mels": (_whole(8, 512), "a whole number from 8 to 512"),
     "input.top_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
@@ -79,7 +82,10 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.micro_batch": _POSITIVE,
     "training.parallel": (machine.is_way, machine.KIND),
     "training.contrastive": _SWITCH,
-    "training.contrastive_temperature": (_number(lambda value: 0 <= value <= 10), "a number from 0 to 10"),
+    "training.contrastive_temperature": (
+        _number(lambda value: 0 <= value <= 10),
+        "a number from 0 to 10",
+    ),
     "training.gradient_checkpointing": _SWITCH,
     "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
     "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
@@ -260,16 +266,16 @@ def _check_soup(plan: Plan) -> None:
 
 
 def check_facts(
-    plan: Plan, facts: DataFacts, network: NetworkFacts, profile_names: Sequence[str]
+    plan: Plan, facts: DataFacts, network: NetworkFacts, head_names: Sequence[str]
 ) -> None:
     """Refuse a plan that these images, or these weights, do not allow.
 
-    `profile_names` are the heads that `build` was given.
+    `head_names` are the heads that `build` was given.
     Raises: PlanError that names the value, and what it may be.
     """
     _check_pairs(plan, facts)
     _check_weights(plan, network)
-    _check_heads(plan, facts, profile_names, network.nouns)
+    _check_heads(plan, facts, head_names, network.nouns)
     _check_folds(plan, facts, network.nouns)
 
 
@@ -286,7 +292,9 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
     new = [block.name for block in plan.blocks if block.action.value in NEW]
     if new or "gradual" in str(plan.strategy.value):
         what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
-        raise PlanError(f"training.contrastive fits the output at the end alone, and {what}; {of_rule}")
+        raise PlanError(
+            f"training.contrastive fits the output at the end alone, and {what}; {of_rule}"
+        )
     batch = int(training.batch_size.number)
     at_once = int(training.micro_batch.number) if training.micro_batch else batch
     if min(batch, facts.n) < LEAST_COMPARED or at_once < batch:
@@ -314,11 +322,11 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
             )
 
 
-def _check_heads(plan: Plan, facts: DataFacts, profile_names: Sequence[str], nouns: Nouns) -> None:
+def _check_heads(plan: Plan, facts: DataFacts, head_names: Sequence[str], nouns: Nouns) -> None:
     """The heads are among those that can be fitted."""
     special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
-    plain = [name.partition("+")[0] for name in profile_names]  # without an older head, too
-    known = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *profile_names, *plain]
+    plain = [name.partition("+")[0] for name in head_names]  # without an older head, too
+    known = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *head_names, *plain]
     known = list(dict.fromkeys(known))
     names = items(plan.head.candidates)
     if "stack" in names and names.index("stack") < 2:

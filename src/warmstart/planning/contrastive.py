@@ -135,7 +135,9 @@ def _whole(training: TrainingPlan) -> TrainingPlan:
     return replace(
         training,
         contrastive=_rule(True, "so few texts say more by which of them are of one class"),
-        contrastive_temperature=_rule(0.0, "all pairs in one update: each cosine is drawn to 1 or 0"),
+        contrastive_temperature=_rule(
+            0.0, "all pairs in one update: each cosine is drawn to 1 or 0"
+        ),
         lr=_rule(RATE, "pairs say little each, and a few updates have to do"),
         warmup=_rule(0.0, "few updates: none is spent on rising"),
         ema_decay=_rule(0.0, "few updates: there are no late ones to take the mean of"),

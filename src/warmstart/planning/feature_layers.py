@@ -13,7 +13,7 @@ import numpy as np
 
 from warmstart.records.network import FeatureLayer
 
-Profile = dict[FeatureLayer, float]
+LayerWeights = dict[FeatureLayer, float]
 Shape = Callable[[np.ndarray], np.ndarray]
 
 # Shapes over relative depth 0 (first part) .. 1 (last part). Constants v0; measured on
@@ -30,7 +30,7 @@ _GRID_SHAPES: dict[str, Shape] = {
 }
 
 
-def profiles(feature_layers: Sequence[FeatureLayer]) -> dict[str, Profile]:
+def probe_layers(feature_layers: Sequence[FeatureLayer]) -> dict[str, LayerWeights]:
     """Weights per tap, each summing to 1, simplest first.
 
     `last` is what the original head saw. The others exist where there is more than one
@@ -38,14 +38,14 @@ def profiles(feature_layers: Sequence[FeatureLayer]) -> dict[str, Profile]:
     `first-late` and `mean-and-first` where each layer gives something for a text's first token.
 
     >>> two = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck"))
-    >>> list(profiles(two))
+    >>> list(probe_layers(two))
     ['last', 'late', 'equal', 'middle', 'early']
     """
     vectors = [layer for layer in feature_layers if layer.pool not in ("grid2", "first")]
     grids = [layer for layer in feature_layers if layer.pool == "grid2"]
     firsts = [layer for layer in feature_layers if layer.pool == "first"]
     last = next(layer for layer in reversed(vectors) if layer.pool == "neck")
-    found: dict[str, Profile] = {"last": {last: 1.0}}
+    found: dict[str, LayerWeights] = {"last": {last: 1.0}}
     if len(vectors) > 2:
         found["last-two"] = dict.fromkeys(vectors[-2:], 0.5)
     if len(vectors) > 1:
@@ -70,8 +70,10 @@ def for_trained(names: Collection[str]) -> str:
     return next(name for name in ("grid-late", "late", "last") if name in names)
 
 
-def _weigh(feature_layers: Sequence[FeatureLayer], shape: Shape) -> Profile:
+def _weigh(feature_layers: Sequence[FeatureLayer], shape: Shape) -> LayerWeights:
     blocks = np.array([layer.block for layer in feature_layers], dtype=float)
     depth = (blocks - blocks[0]) / max(blocks[-1] - blocks[0], 1.0)
     weights = shape(depth)
-    return {layer: float(w) for layer, w in zip(feature_layers, weights / weights.sum(), strict=True)}
+    return {
+        layer: float(w) for layer, w in zip(feature_layers, weights / weights.sum(), strict=True)
+    }

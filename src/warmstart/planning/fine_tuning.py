@@ -46,7 +46,7 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     From multiply-adds alone, so that two runs agree. Texts learn from pairs.
     """
     is_paired = facts.kind == "text" and facts.task == "classify"
-    count = (pair_blocks if is_paired else rules.deeper_blocks)(len(network.blocks))
+    count = (pair_blocks if is_paired else rules.fine_tuned_blocks)(len(network.blocks))
     prefix = sum(block.macs for block in network.blocks[:-count])
     tail = sum(block.macs for block in network.blocks[-count:])
     views = 1 if is_paired else rules.MOST_STORED[budget] + 1
@@ -170,7 +170,9 @@ def with_training(
         ema_decay=averaging(samples, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch, network.nouns),
         micro_batch=at_once(int(batch.number)),
-        gradient_checkpointing=_rule(False, "inner results are kept; anew they cost a third more time"),
+        gradient_checkpointing=_rule(
+            False, "inner results are kept; anew they cost a third more time"
+        ),
         device=machine.device(wishes.machine),
         precision=machine.precision(wishes.machine),
         workers=machine.workers(wishes.machine),

@@ -30,7 +30,7 @@ class Speeds:
     elapsed: float  # seconds until now: imports, reading, loading, cutting
     forward: float  # seconds an image, passing the frozen network in torch
     setup: float  # seconds until the engine of the look runs
-    look: float  # seconds an image, passing the network in that engine
+    extracted: float  # seconds an image, passing the network in that engine
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
     view: float  # seconds of one random view of an image, on one core; 0 likewise
@@ -86,7 +86,11 @@ def _disk(plan: Plan, load: Load) -> float:
     features = 4 * load.width * load.n_missing + load.belt_bytes
     if not plan.is_trained or not (chosen := schedule(plan)).split_at:
         return load.model_bytes + features
-    return load.model_bytes + features + load.n * _views(chosen) * load.stored * BYTES[chosen.cache_dtype]
+    return (
+        load.model_bytes
+        + features
+        + load.n * _views(chosen) * load.stored * BYTES[chosen.cache_dtype]
+    )
 
 
 def _views(chosen: Schedule) -> int:
@@ -98,7 +102,7 @@ def _look(load: Load, speeds: Speeds) -> float:
     """Passing what the store lacks."""
     if not load.n_missing:
         return 0.3
-    see = speeds.look + speeds.decode / speeds.threads
+    see = speeds.extracted + speeds.decode / speeds.threads
     return 0.2 + speeds.setup + load.n_missing * see
 
 

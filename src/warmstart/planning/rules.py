@@ -70,10 +70,10 @@ def evidence_rows(budget: Budget) -> int:
     return 400 if budget == "fast" else 600
 
 
-def appetite_rows(budget: Budget) -> int:
+def learning_curve_rows(budget: Budget) -> int:
     """Rows that the learning curve is drawn from, at most.
 
-    >>> appetite_rows("fast"), appetite_rows("balanced")
+    >>> learning_curve_rows("fast"), learning_curve_rows("balanced")
     (400, 1000)
     """
     return 400 if budget == "fast" else 1000
@@ -83,8 +83,8 @@ DEPTH_ROWS = 300  # a fit a part and penalty: enough to say where the useful lay
 # Images and shuffled networks of the knowledge test: the second step where the first is not
 # plain. 96 images tell all near-domain sets (3 standard errors); 400 bring the error below
 # 0.04, so that a start without knowledge is named as such (bench/results/verdict.json).
-KNOWLEDGE_STAGES = ((96, 2), (400, 3))
-KNOWLEDGE_MOST = 600  # images, however many classes there are
+TRANSFER_GAIN_STAGES = ((96, 2), (400, 3))
+TRANSFER_GAIN_MOST = 600  # images, however many classes there are
 LEAST_A_CLASS = 4  # rows below which a class cannot be told from rows left out
 LEAST_SIDE = 32  # px below which pictures have too few details to tell copies or borders by
 BORDER_ROWS = 1000  # rows whose borders are compared with each other
@@ -107,7 +107,7 @@ def candidates(
     n: int,
     n_classes: int,
     smallest_class: int,
-    profile_names: tuple[str, ...],
+    head_names: tuple[str, ...],
     budget: Budget,
     task: Task = "classify",
 ) -> tuple[str, ...]:
@@ -136,9 +136,9 @@ def candidates(
         names += ("logistic",)
     if n > MANY:
         kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
-        profile_names = tuple(n for n in profile_names if n.partition("+")[0] in kept)
-    is_stacked = not tells_classes and n <= DUAL_LIMIT and len(profile_names) > 1
-    return names + profile_names + (("stack",) if is_stacked else ())
+        head_names = tuple(n for n in head_names if n.partition("+")[0] in kept)
+    is_stacked = not tells_classes and n <= DUAL_LIMIT and len(head_names) > 1
+    return names + head_names + (("stack",) if is_stacked else ())
 
 
 class EngineSpeed(NamedTuple):
@@ -225,12 +225,12 @@ def engine_to_measure(
     """
     found = paces(kept, macs)
     best = choose_engine(missing, found)
-    look = engine_seconds(found[best], missing[best])
+    extracted = engine_seconds(found[best], missing[best])
     spent = MEASURED / found[best].speed
-    if look < SHORT:
+    if extracted < SHORT:
         return None
     if best not in kept:
-        return best if spent <= TENTH * look else None
+        return best if spent <= TENTH * extracted else None
     cost = {name: pace.setup + MEASURED / pace.speed for name, pace in found.items()}
     hoped = {
         name: engine_seconds(
@@ -241,17 +241,17 @@ def engine_to_measure(
     }
     spent += sum(cost[name] for name in hoped if name in kept)
     for name in sorted(hoped, key=hoped.__getitem__):
-        if name not in kept and hoped[name] < look and spent + cost[name] <= TENTH * look:
+        if name not in kept and hoped[name] < extracted and spent + cost[name] <= TENTH * extracted:
             return name
     return None
 
 
-def deeper_blocks(n_blocks: int) -> int:
+def fine_tuned_blocks(n_blocks: int) -> int:
     """Uppermost parts to tune where tuning deeper pays: half of them.
 
     On drawings and skin a third cost half the time and brought less (`bench run tail`).
 
-    >>> [deeper_blocks(n) for n in (1, 2, 12, 18)]
+    >>> [fine_tuned_blocks(n) for n in (1, 2, 12, 18)]
     [1, 1, 6, 9]
     """
     return max(n_blocks // 2, 1)

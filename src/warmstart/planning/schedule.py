@@ -37,7 +37,9 @@ class Schedule:
     ema_decay: float = 0.0
     l2_sp: float = 0.0
     contrastive: bool = False
-    contrastive_temperature: float = 0.0  # of pairs; 0: one update draws all of them to cosines of 1 and 0
+    contrastive_temperature: float = (
+        0.0  # of pairs; 0: one update draws all of them to cosines of 1 and 0
+    )
     micro_batch: int = 0  # 0: the whole batch
     gradient_checkpointing: bool = False
     parallel: str = DATA  # what several processes share: data, fsdp or pipeline
@@ -50,7 +52,11 @@ class Schedule:
     @property
     def is_varied(self) -> bool:
         """Whether any view of an image differs from the image as it is."""
-        return self.crop < 1 or self.flip or max(self.color_jitter, self.time_shift, self.spec_augment) > 0
+        return (
+            self.crop < 1
+            or self.flip
+            or max(self.color_jitter, self.time_shift, self.spec_augment) > 0
+        )
 
 
 def schedule(plan: Plan) -> Schedule:
@@ -101,7 +107,9 @@ def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
     found = replace(chosen, batch_size=batch, micro_batch=min(chosen.micro_batch or batch, batch))
     if chosen.batch_size >= n:
         return found
-    average = max(1 - (1 - chosen.ema_decay) * chosen.n_steps / steps, 0.0) if chosen.ema_decay else 0.0
+    average = (
+        max(1 - (1 - chosen.ema_decay) * chosen.n_steps / steps, 0.0) if chosen.ema_decay else 0.0
+    )
     return replace(found, n_steps=steps, ema_decay=average)
 
 
@@ -126,7 +134,9 @@ def _executed(training: TrainingPlan, batch: int) -> dict[str, Any]:
     """The same for how the machine is used."""
     return {
         "micro_batch": min(int(_given(training.micro_batch, batch)), batch),
-        "gradient_checkpointing": bool(training.gradient_checkpointing and training.gradient_checkpointing.value),
+        "gradient_checkpointing": bool(
+            training.gradient_checkpointing and training.gradient_checkpointing.value
+        ),
         "parallel": kind_of(training.parallel.value) if training.parallel else DATA,
         "device": str(training.device.value) if training.device else "cpu",
         "precision": str(training.precision.value) if training.precision else "float32",

@@ -174,7 +174,7 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> S
     """
     if strategy.depth == "auto":
         is_deep = verdict == "fine-tune" or bool(strategy.extras & TUNING)
-        count = rules.deeper_blocks(n_blocks) if is_deep else 0
+        count = rules.fine_tuned_blocks(n_blocks) if is_deep else 0
         if "gradual" in strategy.extras:
             count = min(max(count, 2), n_blocks)
         found = Strategy(depth="last", count=count, extras=strategy.extras)

@@ -94,8 +94,8 @@ class VerdictFacts:
     plain_p: float = 1.0
     accuracy: float = 0.0  # of a new output, there
     mistakes: float = 1.0  # of it, at most, with 90 % certainty
-    knowledge: float | None = None
-    knowledge_error: float = 0.0
+    transfer_gain: float | None = None
+    transfer_gain_error: float = 0.0
     scratch_gap: float | None = None  # from nothing with twice the examples, less what is there
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from nothing with twice the examples
@@ -146,7 +146,7 @@ def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> Verdict
     if not has_signal(facts.p):
         is_blind = facts.mde > limits.blind or facts.n < LEAST_EXAMPLES
         return "inconclusive" if is_blind else "no-signal"
-    k, s = facts.knowledge, facts.knowledge_error
+    k, s = facts.transfer_gain, facts.transfer_gain_error
     if k is not None and k - 1.64 * s <= 0:
         return "no-transfer" if k + 1.64 * s < limits.fair else "inconclusive"
     if _reaches(facts):
@@ -303,7 +303,7 @@ def _scratch_fair(facts: VerdictFacts, words: Words, basis: Basis) -> str:
             f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
         )
     worth = (
-        f"pretraining is worth {points(facts.knowledge or 0.0)} points here ({_range(facts)}) over "
+        f"pretraining is worth {points(facts.transfer_gain or 0.0)} points here ({_range(facts)}) over "
         f"the same network with shuffled weights, or {basis.nouns.plain}"
     )
     return f"{_against(facts, f'its {worth}', worth)}. {_BETTER.format(basis.nouns.picture)}"
@@ -334,29 +334,29 @@ def _without_signal(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
 def _unclear(facts: VerdictFacts, accuracy: float, words: Words, basis: Basis) -> str:
     right = f"linear probe: {words.about.format(_percent(accuracy))}"
     untried = "" if facts.is_tuned else _untried(facts, basis)
-    if facts.knowledge is None:
+    if facts.transfer_gain is None:
         return f"The labels can be learnt {basis.given} ({right}).{untried}"
-    if facts.knowledge - 1.64 * facts.knowledge_error <= 0:
+    if facts.transfer_gain - 1.64 * facts.transfer_gain_error <= 0:
         return (
             f"The labels can be learnt ({right}), but it is not clear that pretraining helps: it "
-            f"is worth {points(facts.knowledge)} points ({_range(facts)})."
+            f"is worth {points(facts.transfer_gain)} points ({_range(facts)})."
         )
     return (
-        f"Pretraining is worth {points(facts.knowledge)} points here ({_range(facts)}): this base "
+        f"Pretraining is worth {points(facts.transfer_gain)} points here ({_range(facts)}): this base "
         f"model knows this kind of {basis.nouns.picture}.{untried}"
     )
 
 
 def _untried(facts: VerdictFacts, basis: Basis) -> str:
     """That fine-tuning was not compared."""
-    if facts.knowledge is None:
+    if facts.transfer_gain is None:
         return f" {basis.training} was not tried: {basis.untried}."
     return f" {basis.training} was not tried."
 
 
 def _range(facts: VerdictFacts) -> str:
     """The 90 % interval of the knowledge."""
-    return _interval(facts.knowledge or 0.0, facts.knowledge_error)
+    return _interval(facts.transfer_gain or 0.0, facts.transfer_gain_error)
 
 
 def _more(gap: float) -> str:

@@ -45,7 +45,9 @@ class CalibrationRecord:
 
     temperature: float
     class_bias: tuple[float, ...]
-    confident_from: float | None  # least probability that counts as sure; None: nothing can be promised
+    confident_from: (
+        float | None
+    )  # least probability that counts as sure; None: nothing can be promised
     promised_error: float  # error rate among the sure, with 95 % certainty
     ood_from: float  # distance to the training examples beyond which an input is unknown
     nearest: int  # how many neighbours that distance looks at

@@ -65,7 +65,9 @@ class DataRecord:
     columns: tuple[ColumnRecord, ...] = ()  # of a table of plain columns, as its training rows say
     # The same with the reasons, and those that are left out; for the plan.
     column_choices: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)
-    near_duplicates: tuple[tuple[str, str], ...] = ()  # ids of near copies: re-encoded, mirrored, cropped …
+    near_duplicates: tuple[
+        tuple[str, str], ...
+    ] = ()  # ids of near copies: re-encoded, mirrored, cropped …
 
 
 # ---- Label issues and off-topic examples (inspection.json, `check --json`).

@@ -83,7 +83,7 @@ class Exported:
     files: dict[str, int]  # bytes by name
     agreement: Agreement
     libraries: dict[str, str]  # versions it was made and checked with
-    twin: SingleLayerHead | None = None
+    single_layer: SingleLayerHead | None = None
     shrunk: Quantized | None = None
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     task: Task | None = field(default=None, metadata=ABSENT)  # None: it names classes

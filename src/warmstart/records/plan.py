@@ -82,21 +82,37 @@ class TrainingPlan:
     crop: Choice | None = None  # least share of an image that a random crop keeps; 1: no crops
     flip: Choice | None = None  # whether images are mirrored at random
     folds: Choice | None = None  # trainings that hold a part out, for the estimate
-    model_soup: Choice | None = None  # trainings on all images; the mean of their weights is shipped
+    model_soup: Choice | None = (
+        None  # trainings on all images; the mean of their weights is shipped
+    )
     lora_rank: Choice | None = None  # of low-rank updates
-    color_jitter: Choice | None = None  # largest relative change of brightness, contrast, saturation
-    time_shift: Choice | None = None  # largest share of its length that a clip is moved by; sounds alone
-    spec_augment: Choice | None = None  # largest share of pitches, and of time, blotted out; sounds alone
-    augmentations: Choice | None = None  # different views of an image that training sees; 0: ever new ones
-    split_at: Choice | None = None  # parts whose outputs are stored and not run again; 0: none, live
+    color_jitter: Choice | None = (
+        None  # largest relative change of brightness, contrast, saturation
+    )
+    time_shift: Choice | None = (
+        None  # largest share of its length that a clip is moved by; sounds alone
+    )
+    spec_augment: Choice | None = (
+        None  # largest share of pitches, and of time, blotted out; sounds alone
+    )
+    augmentations: Choice | None = (
+        None  # different views of an image that training sees; 0: ever new ones
+    )
+    split_at: Choice | None = (
+        None  # parts whose outputs are stored and not run again; 0: none, live
+    )
     cache_dtype: Choice | None = None  # number format of what is stored: "float32" or "float16"
     ema_decay: Choice | None = None  # decay of the moving average of the weights; 0: none
     l2_sp: Choice | None = None  # pull of a weight towards its start, times its rate; 0: none
     contrastive: Choice | None = None  # whether texts of a class are drawn together; texts alone
-    contrastive_temperature: Choice | None = None  # of pairs: each text told from others; 0: cosines to 1 and 0
+    contrastive_temperature: Choice | None = (
+        None  # of pairs: each text told from others; 0: cosines to 1 and 0
+    )
     micro_batch: Choice | None = None  # images worked through at once; their gradients add up
     parallel: Choice | None = None  # "data", "fsdp" or "pipeline:N": what processes share
-    gradient_checkpointing: Choice | None = None  # whether inner results are made anew, to save memory
+    gradient_checkpointing: Choice | None = (
+        None  # whether inner results are made anew, to save memory
+    )
     device: Choice | None = None  # "cpu", "cuda" or "mps"
     precision: Choice | None = None  # "float32", or "bfloat16" or "float16" where a GPU gains
     workers: Choice | None = None  # threads that prepare the next images meanwhile

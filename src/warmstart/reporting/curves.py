@@ -46,7 +46,7 @@ class CurveReader:
     def read(self, event: Event) -> Curves:
         """The points that an event adds, all at its step; none where it adds none.
 
-        >>> event = Event(stage="fine_tune", kind="step", step=3, values={"loss": 0.5, "lesson": 1})
+        >>> event = Event(stage="fine_tune", kind="step", step=3, values={"loss": 0.5, "job": 1})
         >>> CurveReader().read(event)
         {'fold1/loss': 0.5}
         """
@@ -57,7 +57,7 @@ class CurveReader:
             return {f"guard/{event.values.get('guard') or event.values.get('kind') or 'any'}": 1.0}
         if event.kind != "step" or "loss" not in event.values:
             return {}
-        group, numbers = self._group(event.values.get("lesson")), numbers_of(event.values)
+        group, numbers = self._group(event.values.get("job")), numbers_of(event.values)
         own = {OF_A_TRAINING[name]: v for name, v in numbers.items() if name in OF_A_TRAINING}
         if "factor" in numbers and self.rate is not None:
             own["rate"] = numbers["factor"] * self.rate
@@ -72,12 +72,12 @@ class CurveReader:
             self.trainings = int(event.values["trainings"])
             self.folds = int(event.values.get("folds", self.trainings - 1))
 
-    def _group(self, lesson: object) -> str:
-        if lesson is None:
+    def _group(self, job: object) -> str:
+        if job is None:
             return "train"
-        if lesson == self.trainings:
+        if job == self.trainings:
             return FINAL
-        number = int(str(lesson))
+        number = int(str(job))
         after = 0 if self.folds is None else number - self.folds
         return f"{FINAL}{after}" if after > 0 else f"fold{number}"
 

@@ -24,7 +24,11 @@ OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
     "regress": lambda n: [],
 }
 _PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
-_WHAT = {"conflict": "two labels", "leakage": "also in training, or nearly", "near-duplicate": "a copy"}
+_WHAT = {
+    "conflict": "two labels",
+    "leakage": "also in training, or nearly",
+    "near-duplicate": "a copy",
+}
 
 
 def data_section(facts: ReportFacts) -> str:

@@ -260,9 +260,9 @@ def standing(
     name both ends.
     """
     top = 1.0 if unit == "%" else max(max(values), 1.0)
-    room, floor = WIDTH - _LEFT - 4, HEIGHT - _BOTTOM
+    space, floor = WIDTH - _LEFT - 4, HEIGHT - _BOTTOM
     body = [_level(share, top, unit) for share in (0.0, 0.5, 1.0)]
-    wide = room / len(values)
+    wide = space / len(values)
     for place, value in enumerate(values):
         high = (floor - _TOP) * value / top
         class_ = "bar" if place == best or best is None else "bar pale"

@@ -154,8 +154,8 @@ def _shown(picture: str, caption: str) -> str:
 def _marks(facts: ReportFacts) -> list[Mark]:
     if facts.guess is None:
         return []
-    signal = facts.evidence("permutation_test")
-    n = signal.n if signal is not None else facts.summary.data.train
+    permutation_test = facts.evidence("permutation_test")
+    n = permutation_test.n if permutation_test is not None else facts.summary.data.train
     name, share = facts.guess
     return [Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share)]
 

@@ -92,8 +92,8 @@ def repair_step(facts: ReportFacts) -> NextStep | None:
 
 def _images(facts: ReportFacts) -> NextStep | None:
     """The class that more images would help, or that more images would not."""
-    appetite, score = facts.evidence("learning_curve"), weakest(facts)
-    gain = appetite.meaning if appetite is not None else ""
+    learning_curve, score = facts.evidence("learning_curve"), weakest(facts)
+    gain = learning_curve.meaning if learning_curve is not None else ""
     better = [one.name for one in facts.summary.beside if one.is_better]
     if not facts.ships and better:
         return NextStep(title=f"Use {better[0]}", text=facts.summary.verdict.sentence)

@@ -84,11 +84,15 @@ def _how_far(facts: ReportFacts) -> str:
 
 def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """The labels to look at, more images, use: three at most, the most urgent first."""
-    labels, appetite, repair = labels_step(facts), facts.evidence("learning_curve"), repair_step(facts)
+    labels, learning_curve, repair = (
+        labels_step(facts),
+        facts.evidence("learning_curve"),
+        repair_step(facts),
+    )
     more = (
         None
-        if appetite is None
-        else NextStep(title=f"More {facts.nouns.many}", text=appetite.meaning)
+        if learning_curve is None
+        else NextStep(title=f"More {facts.nouns.many}", text=learning_curve.meaning)
     )
     use = use_step(facts)
     ordered = (labels, more, use) if has_issues(facts) or not facts.ships else (more, labels, use)

@@ -181,20 +181,20 @@ def base_section(facts: ReportFacts) -> str:
     blocks = len(facts.network.blocks) if facts.network is not None else 0
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{blocks}", "layers")] if blocks else []
-    distance = facts.evidence("domain_gap")
+    domain_gap = facts.evidence("domain_gap")
     return html.section(
         "base",
         "Base model: what it began from",
         html.figures(rows),
-        html.side_by_side(_knowledge(facts), _depth(facts)),
-        html.paragraph(distance.meaning if distance is not None else ""),
+        html.side_by_side(_transfer_gain(facts), _depth(facts)),
+        html.paragraph(domain_gap.meaning if domain_gap is not None else ""),
         html.paragraph(f"Weights: {base.name}, SHA-256 {base.sha256}", "note")
         if base.sha256
         else "",
     )
 
 
-def _knowledge(facts: ReportFacts) -> str:
+def _transfer_gain(facts: ReportFacts) -> str:
     """The pretrained network against the same one with shuffled weights, and plain pixels."""
     found = facts.evidence("transfer_gain")
     if found is None:
@@ -221,15 +221,15 @@ def _depth(facts: ReportFacts) -> str:
     if found is None:
         return ""
     keys = [key for key in found.details if key.startswith("block.")]
-    profile = {int(key.removeprefix("block.")): float(found.details[key]) for key in keys}
-    if not profile:
+    layer_weights = {int(key.removeprefix("block.")): float(found.details[key]) for key in keys}
+    if not layer_weights:
         return ""
-    numbers = sorted(profile)
+    numbers = sorted(layer_weights)
     best = int(float(found.details.get("best_part", numbers[-1])))
     words = TASK_WORDS[facts.summary.task]
     title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(
-        [profile[number] for number in numbers],
+        [layer_weights[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
         first=f"layer {numbers[0]}, at the {facts.nouns.one}",
         last=f"layer {numbers[-1]}",

@@ -38,15 +38,15 @@ class ConfusionTable:
 def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """Cells with their counts; the shade is the share of a class's own images."""
     longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
-    room = 10 + _LETTER * min(longest, _LETTERS)
-    width = room + CELL * len(table.columns) + 4
-    height = room + CELL * len(table.rows) + 4
-    body = [_names(table, CELL, room, "")]
+    space = 10 + _LETTER * min(longest, _LETTERS)
+    width = space + CELL * len(table.columns) + 4
+    height = space + CELL * len(table.rows) + 4
+    body = [_names(table, CELL, space, "")]
     for i, row in enumerate(table.rows):
         total = _total(table, row)
         for j, column in enumerate(table.columns):
             n = table.counts.get((row, column), 0)
-            x, y = room + CELL * j, room + CELL * i
+            x, y = space + CELL * j, space + CELL * i
             body.append(_cell(x, y, CELL, row == column, n, total))
             if n:
                 body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))
@@ -83,18 +83,18 @@ def _total(table: ConfusionTable, row: str) -> int:
     return max(sum(n for (target, _), n in table.counts.items() if target == row), 1)
 
 
-def _names(table: ConfusionTable, cell: float, room: float, class_: str) -> str:
+def _names(table: ConfusionTable, cell: float, space: float, class_: str) -> str:
     body = []
     for i, row in enumerate(table.rows):
-        y = room + cell * (i + 0.5) + 3
-        body.append(label(room - 5, y, short(row, _LETTERS), f"soft{class_}", "end"))
+        y = space + cell * (i + 0.5) + 3
+        body.append(label(space - 5, y, short(row, _LETTERS), f"soft{class_}", "end"))
     for j, column in enumerate(table.columns):
-        x = room + cell * (j + 0.5) + 3
+        x = space + cell * (j + 0.5) + 3
         turned = tag(
             "text",
             svg_escaped(short(column, _LETTERS)),
             class_=f"soft{class_}",
-            transform=f"translate({x:.1f} {room - 5:.1f}) rotate(-90)",
+            transform=f"translate({x:.1f} {space - 5:.1f}) rotate(-90)",
         )
         body.append(turned)
     return "".join(body)

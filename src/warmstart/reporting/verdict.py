@@ -27,13 +27,15 @@ _POINTS_IN_CURVE = 24
 def verdict_section(facts: ReportFacts) -> str:
     """The verdict's evidence: two pictures, then the table of all of it."""
     verdict, shipped = facts.summary.verdict, facts.summary.shipped
-    signal = against_shuffled(facts, "permutation_test")
+    permutation_test = against_shuffled(facts, "permutation_test")
     lead = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
         "verdict",
         "Verdict: what it rests on",
         html.paragraph(sentence(lead + shipped.why)),
-        html.side_by_side(html.figure(*signal) if signal is not None else "", _curve(facts)),
+        html.side_by_side(
+            html.figure(*permutation_test) if permutation_test is not None else "", _curve(facts)
+        ),
         _table(verdict.evidence, facts.nouns),
     )
 

@@ -37,7 +37,7 @@ from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import nouns_of
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
@@ -222,7 +222,7 @@ LARGE = 100_000_000  # parameters above which --base auto leaves a network alone
 
 
 def choose_base(
-    asked: Request, collection: Collection, clock: Clock
+    request: Request, collection: Collection, clock: Clock
 ) -> Steps[tuple[Request, PretrainedModel]]:
     """Load the start; under `--base auto` the one that a ranking of those on disk says to take.
 
@@ -230,33 +230,33 @@ def choose_base(
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
     that is none, or shipped no model.
     """
-    asked = with_default(asked, collection)
+    request = with_default(request, collection)
     kind = collection.record.kind
     if kind == "table":
-        if asked.arch is not None:
+        if request.arch is not None:
             raise ModelError(
-                f"--arch {asked.arch}: rows of a table are learnt by a network of warmstart's own; "
+                f"--arch {request.arch}: rows of a table are learnt by a network of warmstart's own; "
                 "leave it away."
             )
-        return asked, table_base(asked.base, collection, asked.seed)
+        return request, table_base(request.base, collection, request.seed)
     if kind == "tensor":
-        return asked, tensor_base(asked.base, collection)
-    wish = input_wish(asked, collection)
-    if not asked.base_is_auto:
-        asked = replace(asked, stream=here().same(settle_stream(asked)))
-        if asked.stream is not None:
-            wish = replace(wish, stream=str(asked.stream.value))
-        base = open_base(asked.base, asked.arch, asked.preprocessing, wish)
-        check_waves(asked, base.record)
-        return asked, fitted(base, collection, wish)
+        return request, tensor_base(request.base, collection)
+    wish = input_wish(request, collection)
+    if not request.base_is_auto:
+        request = replace(request, stream=here().same(settle_stream(request)))
+        if request.stream is not None:
+            wish = replace(wish, stream=str(request.stream.value))
+        base = open_base(request.base, request.arch, request.preprocessing, wish)
+        check_waves(request, base.record)
+        return request, fitted(base, collection, wish)
     clock.lap("read")
-    choice = yield from _ranked(asked, collection, wish)
+    choice = yield from _ranked(request, collection, wish)
     base = fitted(open_base(str(choice.value), inputs=wish), collection, wish)
     clock.lap("features")
-    return replace(asked, base=choice.value, base_choice=choice), base
+    return replace(request, base=choice.value, base_choice=choice), base
 
 
-def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
+def _ranked(request: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
     """The start that a ranking of those on this computer says to take, and why."""
     kind = collection.record.kind
     names, left_out = on_disk(LARGE, kind)
@@ -264,7 +264,7 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
         only = names[0] if names else DEFAULTS.get(kind, DEFAULT_BASE)
         why = "the only start on this computer that --base auto looks at"
         return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
-    ranking = yield from rank(collection, names, seed=asked.seed, left_out=left_out, inputs=wish)
+    ranking = yield from rank(collection, names, seed=request.seed, left_out=left_out, inputs=wish)
     choice = here().same(
         Choice(
             value=ranking.take,
@@ -277,14 +277,14 @@ def _ranked(asked: Request, collection: Collection, wish: InputWish) -> Steps[Ch
     return choice
 
 
-def with_default(asked: Request, collection: Collection) -> Request:
+def with_default(request: Request, collection: Collection) -> Request:
     """The request with the usual start for this kind of data, where none was named."""
     usual = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
-    if asked.base is not DEFAULT_BASE and asked.base != DEFAULT_BASE:
-        return asked
-    if usual == DEFAULT_BASE or (asked.given is not None and "base" in asked.given):
-        return asked
-    return replace(asked, base=usual, given=asked.typed)
+    if request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE:
+        return request
+    if usual == DEFAULT_BASE or (request.given is not None and "base" in request.given):
+        return request
+    return replace(request, base=usual, given=request.typed)
 
 
 def open_base(
@@ -378,7 +378,9 @@ def rank(
     if not looked:
         raise ModelError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
-    labelled = dataset.arrange(with_near_duplicates(settle(seen, lost), looked[0].near_duplicates).record)
+    labelled = dataset.arrange(
+        with_near_duplicates(settle(seen, lost), looked[0].near_duplicates).record
+    )
     judged: list[ScoredModel] = []
     yield Event(stage="head", kind="begin", of=len(looked))
     with threadpool_limits(limits=1, user_api="blas"):
@@ -404,22 +406,26 @@ def _look(
     base = fitted(open_base(file, arch, inputs=inputs), collection, inputs)
     yield notes.base(base.record)
     began = time.perf_counter()
-    look, per_second = yield from _timed(extract_features(collection, base))
-    examples = [e for e in collection.record.examples if e.id not in look.unreadable]
-    read = look.reader(examples)
-    for layer in look.feature_layers:
+    extracted, per_second = yield from _timed(extract_features(collection, base))
+    examples = [e for e in collection.record.examples if e.id not in extracted.unreadable]
+    read = extracted.reader(examples)
+    for layer in extracted.feature_layers:
         read(layer)
-    inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
+    inherited = yield from lineage.inherit(
+        base, extracted.network.record, collection.record, extracted
+    )
     return ExtractedModel(
         name=name,
         arch=arch,
         base=base.record,
-        network=look.network.record,
-        feature_layers=look.feature_layers,
-        features=look.features,
-        unreadable=look.unreadable,
-        engine=look.engine,
-        near_duplicates=before[0].near_duplicates if before else near_copies(settle(collection, look.unreadable), look),
+        network=extracted.network.record,
+        feature_layers=extracted.feature_layers,
+        features=extracted.features,
+        unreadable=extracted.unreadable,
+        engine=extracted.engine,
+        near_duplicates=before[0].near_duplicates
+        if before
+        else near_copies(settle(collection, extracted.unreadable), extracted),
         seconds=time.perf_counter() - began,
         per_second=per_second,
         inherited=inherited,
@@ -442,11 +448,11 @@ def _timed(steps: Steps[ExtractedFeatures]) -> Steps[tuple[ExtractedFeatures, fl
 def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredModel:
     """The head that `fit --budget fast` would give, and its hits on the rows held out."""
     began = time.perf_counter()
-    asked = Request(data=None, base=one.name, budget="fast", seed=seed)
-    shapes = profiles(one.feature_layers)
+    request = Request(data=None, base=one.name, budget="fast", seed=seed)
+    shapes = probe_layers(one.feature_layers)
     facts = NetworkFacts(record=one.network)
     names = one.inherited.names(tuple(shapes))
-    plan = run_plan.make_plan(asked, labelled.facts(), facts, names, one.engine)
+    plan = run_plan.make_plan(request, labelled.facts(), facts, names, one.engine)
     read = partial(one.features.read, labelled.learn)
     heads = dataset.heads(plan, shapes, read, len(labelled.learn), one.inherited.prior)
     fit = drain(fit_head(heads, dataset.pose(labelled, plan), 0 if labelled.holdout else None))

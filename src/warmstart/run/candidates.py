@@ -156,9 +156,9 @@ def _head(
     why = f"{_tried(str(fine_tuned.plan.strategy.value))} and is no better on held-out examples"
     return replace(
         fine_tuned,
-        network=training_data.look.network,
+        network=training_data.extracted.network,
         head=head,
-        reader=training_data.look.reader,
+        reader=training_data.extracted.reader,
         plan=head_alone(fine_tuned.plan, why),
         actions=None,
         guards=(),
@@ -183,8 +183,8 @@ def _blended(
     """Both in one network: the head listens to the tuned layers and to the start's own."""
     option = decision.option
     cut, share = frozen_prefix(fine_tuned.plan), option.share
-    network = put_beside(fine_tuned.network, training_data.look.network.trunk, cut)
-    record = training_data.look.network.record
+    network = put_beside(fine_tuned.network, training_data.extracted.network.backbone, cut)
+    record = training_data.extracted.network.record
     tuned = share * fine_tuned.head.calibration.scale
     own = (1 - share) * head.calibration.scale
     columns = {layer: tuned * weight for layer, weight in by_layer(fine_tuned.head, record).items()}
@@ -213,7 +213,7 @@ def _blended(
         fine_tuned,
         network=network,
         head=made,
-        reader=CandidatePair(fine_tuned.reader, training_data.look.reader),
+        reader=CandidatePair(fine_tuned.reader, training_data.extracted.reader),
         shipped=ENSEMBLE,
         why=why,
     )

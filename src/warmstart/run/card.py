@@ -31,7 +31,7 @@ tensors = load_file("model/model.safetensors")
 design = json.loads('$design')
 pooling = design.pop("pooling")
 encoder = AutoModel.from_config(AutoConfig.for_model("$kind", **design)$options).eval()
-front = "trunk.encoder."
+front = "backbone.encoder."
 encoder.load_state_dict({k[len(front):]: v for k, v in tensors.items() if k.startswith(front)})
 tokenizer = Tokenizer.from_file("model/tokenizer.json")
 tokenizer.no_padding()
@@ -241,7 +241,7 @@ from safetensors.torch import load_file
 config = json.load(open("model/config.json"))
 tensors = load_file("model/model.safetensors")
 def make(): return timm.create_model("$arch", num_classes=0$options).eval()
-state = {k[6:]: v for k, v in tensors.items() if k.startswith("trunk.")}
+state = {k[6:]: v for k, v in tensors.items() if k.startswith("backbone.")}
 $load
 taken = {}
 HOOKS = $hooks

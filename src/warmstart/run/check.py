@@ -6,7 +6,6 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.events import Steps
 from warmstart.evidence import check as evidence_check
@@ -16,45 +15,48 @@ from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock, recorded
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Checked
-from warmstart.request import Request
+from warmstart.request import Request, folder_name, read_data
+from warmstart.request import check as check_request
 from warmstart.run import cleaning, lineage, notes
 from warmstart.run.base_model import choose_base
 from warmstart.run.model_files import count_data
 from warmstart.training.dataset import training_dataset
 
 
-def check(asked: Request) -> Steps[Checked]:
+def check(request: Request) -> Steps[Checked]:
     """Read, look and check. With --out or --fix a folder is written, none of it a model.
 
     Raises: DataError, ModelError, UsageError or RunFolderError as `fit` does.
     """
     clock = Clock()
-    request.check(asked)
-    collection = yield from request.read_data(asked)
+    check_request(request)
+    collection = yield from read_data(request)
     yield notes.data(collection)
-    asked, base = yield from choose_base(asked, collection, clock)
+    request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
     clock.lap("read")
-    folder = _folder(asked, collection.record.name)
-    steps = _work(asked, folder, collection, base, clock)
+    folder = _folder(request, collection.record.name)
+    steps = _work(request, folder, collection, base, clock)
     return (yield from (recorded(steps, folder) if folder is not None else steps))
 
 
 def _work(
-    asked: Request,
+    request: Request,
     folder: RunFolder | None,
     collection: Collection,
     base: PretrainedModel,
     clock: Clock,
 ) -> Steps[Checked]:
-    look = yield from extract_features(collection, base)
+    extracted = yield from extract_features(collection, base)
     clock.lap("features")
     with threadpool_limits(limits=1, user_api="blas"):
-        fix_into = folder.path if asked.fix and folder else None
-        collection = cleaning.settled(collection, look, fix_into)
-        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
+        fix_into = folder.path if request.fix and folder else None
+        collection = cleaning.settled(collection, extracted, fix_into)
+        inherited = yield from lineage.inherit(
+            base, extracted.network.record, collection.record, extracted
+        )
         training_data = training_dataset(
-            collection, look, base.record, asked.budget, asked.seed, inherited
+            collection, extracted, base.record, request.budget, request.seed, inherited
         )
         collection = training_data.collection
         inspection = yield from evidence_check.check(training_data)
@@ -80,10 +82,10 @@ def _work(
     )
 
 
-def _folder(asked: Request, name: str) -> RunFolder | None:
+def _folder(request: Request, name: str) -> RunFolder | None:
     """A folder only where files were asked for."""
-    if asked.out is not None:
-        return RunFolder.create(asked.out)
-    if asked.fix:
-        return RunFolder.create_beside(Path("runs"), request.folder_name(f"{name}-check"))
+    if request.out is not None:
+        return RunFolder.create(request.out)
+    if request.fix:
+        return RunFolder.create_beside(Path("runs"), folder_name(f"{name}-check"))
     return None

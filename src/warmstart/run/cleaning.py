@@ -229,15 +229,15 @@ COPIES = ("near-duplicate", "conflict", "leakage", "small-class")  # found anew 
 
 
 def settled(
-    collection: Collection, look: ExtractedFeatures, fix_into: Path | None = None
+    collection: Collection, extracted: ExtractedFeatures, fix_into: Path | None = None
 ) -> Collection:
     """Unreadable images left out; copies, near copies, conflicts and leaks noted.
 
     With `fix_into` (--fix) those are left out too, and clean.csv is written there.
     Raises: DataError where too little of a class is left.
     """
-    plain = settle(collection, look.unreadable)
-    noted = with_near_duplicates(plain, near_copies(plain, look))
+    plain = settle(collection, extracted.unreadable)
+    noted = with_near_duplicates(plain, near_copies(plain, extracted))
     if fix_into is None:
         return noted
     reasons = what_to_leave_out(noted.record)
@@ -245,7 +245,9 @@ def settled(
     return repaired(noted, reasons) if reasons else noted
 
 
-def near_copies(collection: Collection, look: ExtractedFeatures) -> tuple[tuple[str, str], ...]:
+def near_copies(
+    collection: Collection, extracted: ExtractedFeatures
+) -> tuple[tuple[str, str], ...]:
     """Near copies among all parts: pairs of ids. Exact copies are no news here."""
     examples = collection.record.examples
     if collection.record.kind in ("table", "tensor"):
@@ -253,14 +255,16 @@ def near_copies(collection: Collection, look: ExtractedFeatures) -> tuple[tuple[
     if collection.record.kind == "text":
         return text_copies(collection)
     shown = first_of_each(examples, [e.sha256 for e in examples])  # one example a content
-    large = np.flatnonzero(StoredThumbnails(look, shown).files.short_side() >= rules.LEAST_SIDE)
+    large = np.flatnonzero(
+        StoredThumbnails(extracted, shown).files.short_side() >= rules.LEAST_SIDE
+    )
     shown = [shown[row] for row in large]
     if len(shown) < 2:
         return ()
-    features = comparable(look.reader(shown), look.feature_layers[-1], len(shown))
+    features = comparable(extracted.reader(shown), extracted.feature_layers[-1], len(shown))
     is_heard = collection.record.kind == "audio"
     alike = ALIKE_SOUNDS if is_heard else ALIKE
-    found = find_near_duplicates(StoredThumbnails(look, shown), features, alike)
+    found = find_near_duplicates(StoredThumbnails(extracted, shown), features, alike)
     if is_heard:
         found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
     places = {row for twin in found for row in (twin.first, twin.second)}
@@ -301,6 +305,8 @@ def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
         f"and {nouns.many} in conflict; the reasons stand in clean.csv."
     )
     note = Finding(kind="near-duplicate", sentence=sentence)
-    near_duplicates = [pair for pair in clean.record.near_duplicates if not reasons.keys() & set(pair)]
+    near_duplicates = [
+        pair for pair in clean.record.near_duplicates if not reasons.keys() & set(pair)
+    ]
     bare = replace(clean, record=replace(clean.record, problems=(*kept, note), near_duplicates=()))
     return with_near_duplicates(settle(bare, {}), near_duplicates)

@@ -62,7 +62,7 @@ class Results:
     """Everything the earlier stages found, for writing down."""
 
     origin: Origin
-    look: ExtractedFeatures
+    extracted: ExtractedFeatures
     record: DataRecord
     labelled: LabelledRows
     inspection: Inspection
@@ -141,7 +141,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     head, classes = results.fine_tuned.head, results.record.classes
     lines = predictions(head, results.labelled, classes, results.measured)
     write_json_lines(path / "predictions.jsonl", lines)
-    model_files.write_environment(folder, results.look.threads)
+    model_files.write_environment(folder, results.extracted.threads)
 
 
 def _write_model(

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from warmstart import request
 from warmstart.errors import UsageError
 from warmstart.events import Steps
 from warmstart.features import engine_choice
 from warmstart.network.added import make_block
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import write_plan
 from warmstart.planning.rules import looks_closely
 from warmstart.planning.strategy import parse
@@ -21,7 +20,8 @@ from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import DryRun, Plan
 from warmstart.records.recording import Clock
 from warmstart.records.run_folder import write_bytes
-from warmstart.request import Request
+from warmstart.request import Request, read_data
+from warmstart.request import check as check_request
 from warmstart.run import forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
@@ -30,36 +30,38 @@ from warmstart.run.model_files import surgery_of
 from warmstart.training.dataset import arrange
 
 
-def dry_run(asked: Request) -> Steps[DryRun]:
+def dry_run(request: Request) -> Steps[DryRun]:
     """Read the data, load the start, make the plan, measure this machine for some seconds.
 
     With `out`, the plan is written there as a file to edit and follow.
     Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
     """
-    clock, target = Clock(), _check_out(asked.out)
-    request.check(replace(asked, out=None))
-    asked = run_plan.settle(asked)
-    collection = yield from request.read_data(asked)
+    clock, target = Clock(), _check_out(request.out)
+    check_request(replace(request, out=None))
+    request = run_plan.settle(request)
+    collection = yield from read_data(request)
     yield notes.data(collection)
-    asked, base = yield from choose_base(asked, collection, clock)
+    request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
     seen = engine_choice.survey(collection, base)
     inherited = yield from lineage.inherit(base, seen.network.record, collection.record)
     labelled = arrange(collection.record)
-    elapsed = asked.elapsed + clock.table()["total"]  # the engines are measured in the look
-    chosen = yield from engine_choice.choose(seen, run_plan.engine_of(asked))
+    elapsed = request.elapsed + clock.table()["total"]  # the engines are measured in the look
+    chosen = yield from engine_choice.choose(seen, run_plan.engine_of(request))
     facts, record = labelled.facts(), seen.network.record
-    asked = forecast.quicker(asked, record, len(collection.record.examples))
-    is_tried = run_plan.may_try_tail(asked, record, facts)
-    known = run_plan.network_facts(asked, base, seen.network, None, is_tried)
-    names = inherited.names(tuple(profiles(seen.feature_layers)))
-    plan = run_plan.make_plan(asked, facts, known, names, chosen.choice)
+    request = forecast.quicker(request, record, len(collection.record.examples))
+    is_tried = run_plan.may_try_tail(request, record, facts)
+    known = run_plan.network_facts(request, base, seen.network, None, is_tried)
+    names = inherited.names(tuple(probe_layers(seen.feature_layers)))
+    plan = run_plan.make_plan(request, facts, known, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
-        bench = Bench(seen.network, seen.feature_layers, collection, labelled, base.record.preprocessing)
-        is_close, n_missing = looks_closely(asked.budget), len(seen.missing[chosen.key])
+        bench = Bench(
+            seen.network, seen.feature_layers, collection, labelled, base.record.preprocessing
+        )
+        is_close, n_missing = looks_closely(request.budget), len(seen.missing[chosen.key])
         foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
-        if asked.minutes is not None and plan.is_trained:
-            plan = forecast.cut(plan, asked.minutes, foreseen, known, facts)
+        if request.minutes is not None and plan.is_trained:
+            plan = forecast.cut(plan, request.minutes, foreseen, known, facts)
     if target is not None:
         write_bytes(target, write_plan(plan).encode())
     kind = collection.record.kind
@@ -73,7 +75,7 @@ def dry_run(asked: Request) -> Steps[DryRun]:
         forecast=foreseen(plan),
         parameters=_parameters(plan, record),
         surgery=surgery_of(base),
-        follows_verdict=_follows_verdict(asked),
+        follows_verdict=_follows_verdict(request),
         plan_file=str(target) if target else None,
         kind=None if kind == "image" else kind,
     )
@@ -103,6 +105,6 @@ def _check_out(out: Path | None) -> Path | None:
     return out
 
 
-def _follows_verdict(asked: Request) -> bool:
+def _follows_verdict(request: Request) -> bool:
     """Whether what is measured in the run may still change the plan."""
-    return parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)
+    return parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from threadpoolctl import threadpool_limits
 
-from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock
-from warmstart.request import Request
+from warmstart.request import Request, read_data
+from warmstart.request import check as check_request
 from warmstart.run import cleaning, forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
@@ -24,39 +24,41 @@ from warmstart.training import score
 from warmstart.training.dataset import training_dataset
 
 
-def fit(asked: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
+def fit(request: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
     """Do the whole job into a new run folder, or what is left of it into an `unfinished` one.
 
     Raises: DataError, ModelError, UsageError or RunFolderError before any folder is made;
     TrainingError, or what went wrong, after it (the folder then says FAILED or INTERRUPTED).
     """
     clock = Clock()
-    request.check(asked)
-    asked = run_plan.settle(asked)
-    collection = yield from request.read_data(asked)
+    check_request(request)
+    request = run_plan.settle(request)
+    collection = yield from read_data(request)
     yield notes.data(collection)
-    asked, base = yield from choose_base(asked, collection, clock)
+    request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record, surgery_of(base))
-    run_plan.rehearse(asked, collection, base)
-    journal = open_journal(asked, collection, base, unfinished)
+    run_plan.rehearse(request, collection, base)
+    journal = open_journal(request, collection, base, unfinished)
     clock.lap("read")
-    work = tracked(_work(asked, journal, collection, base, clock), asked.track)
+    work = tracked(_work(request, journal, collection, base, clock), request.track)
     return (yield from journal.record(work))
 
 
 def _work(
-    asked: Request, journal: Journal, collection: Collection, base: PretrainedModel, clock: Clock
+    request: Request, journal: Journal, collection: Collection, base: PretrainedModel, clock: Clock
 ) -> Steps[Finished]:
-    yield from journal.begin(asked, collection, base, clock)
-    look = yield from journal.look(asked, collection, base)
+    yield from journal.begin(request, collection, base, clock)
+    extracted = yield from journal.extracted(request, collection, base)
     with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
-        origin = origin_of(base, look.network)
+        origin = origin_of(base, extracted.network)
         clock.lap("features")
-        collection = cleaning.settled(collection, look, journal.path if asked.fix else None)
-        inherited = yield from lineage.inherit(base, look.network.record, collection.record, look)
-        asked = yield from forecast.hurried(asked, look, len(collection.record.examples))
+        collection = cleaning.settled(collection, extracted, journal.path if request.fix else None)
+        inherited = yield from lineage.inherit(
+            base, extracted.network.record, collection.record, extracted
+        )
+        request = yield from forecast.hurried(request, extracted, len(collection.record.examples))
         training_data = training_dataset(
-            collection, look, base.record, asked.budget, asked.seed, inherited
+            collection, extracted, base.record, request.budget, request.seed, inherited
         )
         record, labelled = training_data.collection.record, training_data.labelled
         journal.settle(record)
@@ -65,14 +67,14 @@ def _work(
         yield notes.evidence(verdict)
         clock.lap("checks")
         depth = verdict, check.tries_tail(training_data, verdict)
-        facts = run_plan.network_facts(asked, base, look.network, *depth)
-        names = inherited.names(tuple(training_data.profiles))
-        plan = journal.plan(lambda: forecast.make_plan(asked, training_data, facts, names, clock))
+        facts = run_plan.network_facts(request, base, extracted.network, *depth)
+        names = inherited.names(tuple(training_data.probe_layers))
+        plan = journal.plan(lambda: forecast.make_plan(request, training_data, facts, names, clock))
         yield notes.plan(plan, record)
         clock.lap("plan")
         head = yield from score.fit_all(training_data, plan)
         clock.lap("head")
-        allowed, kept = forecast.allow(asked, training_data, plan, clock), journal.checkpoints
+        allowed, kept = forecast.allow(request, training_data, plan, clock), journal.checkpoints
         fine_tuned = yield from tune_and_weigh(
             training_data, plan, head, origin.digests, kept, allowed
         )
@@ -80,13 +82,13 @@ def _work(
         measured = measure(fine_tuned, labelled, head, check.ships(inspection, fine_tuned))
         clock.lap("evaluate")
         inspection, verdict = yield from concluded(
-            asked, training_data, inspection, fine_tuned, measured
+            request, training_data, inspection, fine_tuned, measured
         )
         clock.lap("fine_tune")
         shipped = check.choose_shipped(verdict, fine_tuned)
         results = Results(
             origin=origin,
-            look=look,
+            extracted=extracted,
             record=record,
             labelled=labelled,
             inspection=inspection,

@@ -53,7 +53,7 @@ from warmstart.training.augmentations import view_of
 from warmstart.training.cached_activations import views_of_plan
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import HeadFit, blank
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
@@ -86,7 +86,7 @@ def outlook(
     """
     labelled, network, prep = bench.labelled, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
-    parameters = sum(p.numel() for p in network.trunk.parameters())
+    parameters = sum(p.numel() for p in network.backbone.parameters())
     load = Load(
         n=len(labelled.learn),
         n_test=len(labelled.test),
@@ -133,7 +133,9 @@ def _stored(bench: Bench, plan: Plan) -> int:
     cut, record = _cut(plan), bench.network.record
     if not cut:
         return 0
-    feature_layers = sum(layer_width(record, layer) for layer in stored_layers(bench.feature_layers, cut))
+    feature_layers = sum(
+        layer_width(record, layer) for layer in stored_layers(bench.feature_layers, cut)
+    )
     return math.prod(record.blocks[cut - 1].shape_out) + feature_layers
 
 
@@ -164,7 +166,7 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
         step=step,
         algebra=_inverting(),
         setup=pace.setup,
-        look=1 / pace.speed,
+        extracted=1 / pace.speed,
         view=_viewing(bench, plan) if plan.is_trained else 0.0,
         passed_mb=passed_mb,
         step_mb=peak_rss_mb() - passed_mb,
@@ -200,7 +202,7 @@ def _decoding(collection: Collection, examples: Sequence[Example], prep: Inputs)
 
 def passing(bench: Bench) -> float:
     """Seconds an image, passing the whole network."""
-    if is_mapped(bench.network.trunk):
+    if is_mapped(bench.network.backbone):
         return _passing_streamed(bench)
     engine = make_engine(
         "torch", FeatureExtractor(bench.network, bench.feature_layers), bench.prep, n_threads()
@@ -215,7 +217,10 @@ def _passing_streamed(bench: Bench) -> float:
     Parts of one shape and size take the same time; many a large network repeats a few.
     """
     network, prep = bench.network, bench.prep
-    blocks, records = links(network, bench.feature_layers, len(network.blocks), prep), network.record.blocks
+    blocks, records = (
+        links(network, bench.feature_layers, len(network.blocks), prep),
+        network.record.blocks,
+    )
     kinds = [(p.shape_in, p.shape_out, p.parameters, p.macs) for p in records]
     total = 0.0
     for kind, count in Counter(kinds).items():
@@ -255,23 +260,23 @@ def _steps(bench: Bench, plan: Plan, chosen: Schedule) -> float:
     At a rate of nothing: no rate that the user set, however high, can end it.
     """
     rows = np.arange(chosen.batch_size)
-    room = TrainingContext(
+    context = TrainingContext(
         source=_Noise(bench, chosen.split_at),
         labels=rows % bench.labelled.n_classes,
         groups=rows,
         before=take_digests(bench.network),
         checkpoints=NoCheckpoints(),
     )
-    lesson = TrainingTask(
+    job = TrainingJob(
         make=lambda: trainable(bench.network, plan, _blank(bench), _unread(bench), 0),
         schedule=chosen,
-        room=room,
+        context=context,
         rows=rows,
         held=rows[:0],
         number=0,
         route=TrainingEnd(),
     )
-    ends = [event.t for event in TrainingAttempt(lesson, 0.0, ()).run()]
+    ends = [event.t for event in TrainingAttempt(job, 0.0, ()).run()]
     return float(np.min(np.diff(ends)))
 
 
@@ -302,13 +307,18 @@ class _Noise:
 
 def _blank(bench: Bench) -> HeadFit:
     """A head of zeros on all taps: it costs what the widest costs."""
-    labelled, width = bench.labelled, sum(layer_width(bench.network.record, t) for t in bench.feature_layers)
+    labelled, width = (
+        bench.labelled,
+        sum(layer_width(bench.network.record, t) for t in bench.feature_layers),
+    )
     return blank(bench.feature_layers, width, labelled.n_classes, len(labelled.learn))
 
 
 def _unread(bench: Bench) -> Callable[[FeatureLayer], np.ndarray]:
     rng = np.random.default_rng(0)
-    return lambda layer: rng.normal(size=(8, layer_width(bench.network.record, layer))).astype(np.float32)
+    return lambda layer: rng.normal(size=(8, layer_width(bench.network.record, layer))).astype(
+        np.float32
+    )
 
 
 # ---- --minutes: the plan cut down to the time there is, and the moment at which training ends.
@@ -317,27 +327,27 @@ def _unread(bench: Bench) -> Callable[[FeatureLayer], np.ndarray]:
 DELIVERY = 3.0  # seconds for what comes after training, beside passing images
 
 
-def hurried(asked: Request, look: ExtractedFeatures, n: int) -> Steps[Request]:
+def hurried(request: Request, extracted: ExtractedFeatures, n: int) -> Steps[Request]:
     """The request with `--budget fast`, where the minutes are too few for a close look.
 
     A budget that was typed stays.
     """
-    found = quicker(asked, look.network.record, n)
-    if found is not asked:
+    found = quicker(request, extracted.network.record, n)
+    if found is not request:
         yield note("checks", "Hurry", "few minutes: --budget fast, without what the start knows")
     return found
 
 
-def quicker(asked: Request, network: NetworkRecord, n: int) -> Request:
+def quicker(request: Request, network: NetworkRecord, n: int) -> Request:
     """The same without a word; the request itself where there is time."""
-    minutes, is_ours = asked.minutes, "budget" not in asked.typed and asked.budget != "fast"
+    minutes, is_ours = request.minutes, "budget" not in request.typed and request.budget != "fast"
     if minutes is None or not is_ours or not hurries(minutes, network, n):
-        return asked
-    return replace(asked, budget="fast", given=asked.typed)
+        return request
+    return replace(request, budget="fast", given=request.typed)
 
 
 def make_plan(
-    asked: Request,
+    request: Request,
     training_data: TrainingDataset,
     facts: NetworkFacts,
     names: Sequence[str],
@@ -345,13 +355,13 @@ def make_plan(
 ) -> Plan:
     """The plan, cut down where the user has set minutes. Raises: PlanError as planning does."""
     plan = run_plan.make_plan(
-        asked, training_data.labelled.facts(), facts, names, training_data.look.engine
+        request, training_data.labelled.facts(), facts, names, training_data.extracted.engine
     )
-    if asked.minutes is None or not plan.is_trained:
+    if request.minutes is None or not plan.is_trained:
         return plan
-    elapsed = asked.elapsed + clock.table()["total"]
+    elapsed = request.elapsed + clock.table()["total"]
     foreseen = outlook(_bench(training_data), plan, 0, False, elapsed)
-    return cut(plan, asked.minutes, foreseen, facts, training_data.labelled.facts())
+    return cut(plan, request.minutes, foreseen, facts, training_data.labelled.facts())
 
 
 def cut(
@@ -369,22 +379,22 @@ def cut(
     return settled(within(plan, 60 * minutes, lambda other: foreseen(settled(other)).total))
 
 
-def allow(asked: Request, training_data: TrainingDataset, plan: Plan, clock: Clock) -> Allowance:
+def allow(request: Request, training_data: TrainingDataset, plan: Plan, clock: Clock) -> Allowance:
     """The time for training: what is left, without what comes after it."""
-    if asked.minutes is None or not plan.is_trained:
+    if request.minutes is None or not plan.is_trained:
         return Allowance()
     labelled, bench = training_data.labelled, _bench(training_data)
     images = len(labelled.test) + tail_share(bench.network, plan) * len(labelled.learn)
     after = DELIVERY + passing(bench) * images
-    left = 60 * asked.minutes - asked.elapsed - clock.table()["total"] - after
+    left = 60 * request.minutes - request.elapsed - clock.table()["total"] - after
     return Allowance(time.perf_counter() + left)
 
 
 def _bench(training_data: TrainingDataset) -> Bench:
-    look = training_data.look
+    extracted = training_data.extracted
     return Bench(
-        look.network,
-        look.feature_layers,
+        extracted.network,
+        extracted.feature_layers,
         training_data.collection,
         training_data.labelled,
         training_data.prep,

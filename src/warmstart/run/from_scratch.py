@@ -38,7 +38,7 @@ from warmstart.training.cached_activations import views_of_plan
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset, members
 from warmstart.training.fine_tune import FineTuned, held_out
-from warmstart.training.lesson import TrainingTask
+from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import HeadFit, blank
 from warmstart.training.live import read_pixels
 from warmstart.training.score import Measured
@@ -172,7 +172,7 @@ FOLDS = 3
 
 
 def concluded(
-    asked: Request,
+    request: Request,
     training_data: TrainingDataset,
     inspection: Inspection,
     fine_tuned: FineTuned,
@@ -182,17 +182,17 @@ def concluded(
 
     With `--budget thorough` and a signal, what training from nothing brings is measured too.
     """
-    if _is_wanted(asked, inspection):
+    if _is_wanted(request, inspection):
         with freed_memory_kept():
-            found = yield from measure(asked, training_data, fine_tuned)
+            found = yield from measure(request, training_data, fine_tuned)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
     return check.concluded(training_data, inspection, fine_tuned, measured)
 
 
-def _is_wanted(asked: Request, inspection: Inspection) -> bool:
+def _is_wanted(request: Request, inspection: Inspection) -> bool:
     """Not where the user counts the minutes: nothing that ships depends on it."""
     p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "permutation_test")
-    return asked.budget == "thorough" and asked.minutes is None and has_signal(p)
+    return request.budget == "thorough" and request.minutes is None and has_signal(p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class _Nothing:
 
     training_data: TrainingDataset
     network: Network
-    room: TrainingContext
+    context: TrainingContext
     plans: tuple[Plan, ...]  # one for each of SHARES
     said: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
@@ -211,8 +211,8 @@ class _Nothing:
         And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
         0 is said of rows in none of them.
         """
-        room, labelled = self.room, self.training_data.labelled
-        n, k = len(room.labels), labelled.n_classes
+        context, labelled = self.context, self.training_data.labelled
+        n, k = len(context.labels), labelled.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
         learnt = []
         for place, held in folds.items():
@@ -220,29 +220,29 @@ class _Nothing:
             scores[:, held], fold[held] = said, place
             learnt.append(count)
         plain = Calibration(1.0, np.zeros(k))
-        said = choose(scores, room.labels, fold, room.groups, plain, room.target).scores
-        credits = room.target.credits(np.nan_to_num(said), room.labels)
+        said = choose(scores, context.labels, fold, context.groups, plain, context.target).scores
+        credits = context.target.credits(np.nan_to_num(said), context.labels)
         return credits, float(np.mean(learnt))
 
     def _one(self, number: int, place: int, held: Rows) -> Steps[tuple[Array, int]]:
         """What a network says of held rows, (C, m, K), and how many others it learnt from."""
         if (number, place) not in self.said:
-            others = np.setdiff1d(np.arange(len(self.room.labels)), held)
+            others = np.setdiff1d(np.arange(len(self.context.labels)), held)
             keep = self._drawn(others, SHARES[number], place)
-            taught = yield from self._lesson(number, place, keep, held).learn()
+            taught = yield from self._job(number, place, keep, held).learn()
             self.said[number, place] = taught.scores, len(keep)
         return self.said[number, place]
 
     def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
         rng = np.random.default_rng([self.training_data.seed, 14, place])
-        own = np.unique(self.room.groups[rows], return_inverse=True)[1]
-        strata = self.room.target.strata(self.room.labels[rows])
+        own = np.unique(self.context.groups[rows], return_inverse=True)[1]
+        strata = self.context.target.strata(self.context.labels[rows])
         order, ends = spread_order(strata, members(own), rng)
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
-    def _lesson(self, number: int, place: int, keep: Rows, held: Rows) -> TrainingTask:
+    def _job(self, number: int, place: int, keep: Rows, held: Rows) -> TrainingJob:
         plan, seed = self.plans[number], self.training_data.seed
 
         def make() -> TrainableNetwork:
@@ -250,10 +250,10 @@ class _Nothing:
                 self.network, plan, _blank(self.network, self.training_data), _none, seed
             )
 
-        return TrainingTask(
+        return TrainingJob(
             make=make,
             schedule=schedule(plan),
-            room=self.room,
+            context=self.context,
             rows=keep,
             held=held,
             number=FOLDS * number + place,
@@ -261,18 +261,18 @@ class _Nothing:
 
 
 def measure(
-    asked: Request, training_data: TrainingDataset, fine_tuned: FineTuned
+    request: Request, training_data: TrainingDataset, fine_tuned: FineTuned
 ) -> Steps[Evidence]:
     """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
 
     Three folds each then, and the curve is carried on.
     """
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
-    small = _small_base(asked, training_data)
+    small = _small_base(request, training_data)
     network = partition_base(small)
     if labelled.facts().n_groups < fine_tuning.LEAST_GROUPS:
         return not_measured(n, "too few independent examples")
-    if why := _too_long(asked, network, fine_tuning.samples_from_scratch(_sizes(n)[0])):
+    if why := _too_long(request, network, fine_tuning.samples_from_scratch(_sizes(n)[0])):
         return not_measured(n, why)
     yield note("fine_tune", "Scratch", "the same design is trained from nothing, to compare")
     told: dict[str, float | int | str] = {
@@ -282,14 +282,16 @@ def measure(
     }
     yield Event(stage="fine_tune", kind="begin", values=told)
     folds = held_out(training_data, FOLDS)
-    nothing = _nothing(asked, training_data, small, network)
+    nothing = _nothing(request, training_data, small, network)
     warm, groups = _warm(fine_tuned, labelled), labelled.groups()
     side = small.record.preprocessing.shape[0]
     hits, size = yield from nothing.hits(0, {0: folds[0]})
     rows = _both(folds[:1], warm)
     found = behind(size, hits[rows], warm[rows], groups[rows], side, labelled.nouns)
     if found is None:
-        if why := _too_long(asked, network, FOLDS * sum(map(fine_tuning.samples_from_scratch, _sizes(n)))):
+        if why := _too_long(
+            request, network, FOLDS * sum(map(fine_tuning.samples_from_scratch, _sizes(n)))
+        ):
             found = not_measured(n, why)
         else:
             curve = yield from _curve(nothing, folds)
@@ -314,10 +316,10 @@ def _both(folds: Sequence[Rows], warm: Array) -> Rows:
     return np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
 
 
-def _too_long(asked: Request, network: Network, passes: float) -> str:
+def _too_long(request: Request, network: Network, passes: float) -> str:
     """Why so many images are not passed; nothing where they are."""
     seconds = fine_tuning.seconds(network.record, passes)
-    is_long = seconds > fine_tuning.MOST_SECONDS[asked.budget]
+    is_long = seconds > fine_tuning.MOST_SECONDS[request.budget]
     return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 
 
@@ -326,23 +328,23 @@ def _sizes(n: int) -> list[int]:
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 
-def _small_base(asked: Request, training_data: TrainingDataset) -> PretrainedModel:
+def _small_base(request: Request, training_data: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
-    wish = input_wish(asked, training_data.collection)
+    wish = input_wish(request, training_data.collection)
     if isinstance(training_data.prep, Preprocessing):
         side = min(*training_data.prep.size, SIDE)
         wish = replace(wish, size=None if side == training_data.prep.size[0] else side)
-    return open_base(asked.base, asked.arch, asked.preprocessing, wish)
+    return open_base(request.base, request.arch, request.preprocessing, wish)
 
 
 def _nothing(
-    asked: Request, training_data: TrainingDataset, small: PretrainedModel, network: Network
+    request: Request, training_data: TrainingDataset, small: PretrainedModel, network: Network
 ) -> _Nothing:
     labelled, prep = training_data.labelled, small.record.preprocessing
     size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
-    kept = tuple(s for s in asked.settings if s.startswith(("input.", "start.")))
+    kept = tuple(s for s in request.settings if s.startswith(("input.", "start.")))
     wanted = replace(
-        asked,
+        request,
         strategy="scratch",
         lr=None,
         plan=None,
@@ -355,8 +357,8 @@ def _nothing(
             wanted,
             replace(labelled.facts(), n=n),
             facts,
-            tuple(training_data.profiles),
-            training_data.look.engine,
+            tuple(training_data.probe_layers),
+            training_data.extracted.engine,
         )
         for n in _sizes(len(labelled.learn))
     )
@@ -368,7 +370,7 @@ def _nothing(
         seed=chosen.seed,
         prep=prep,
     )
-    room = TrainingContext(
+    context = TrainingContext(
         source=source,
         labels=labelled.labels,
         groups=labelled.groups(),
@@ -377,7 +379,7 @@ def _nothing(
         checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )
-    return _Nothing(training_data, network, room, plans)
+    return _Nothing(training_data, network, context, plans)
 
 
 def _warm(fine_tuned: FineTuned, labelled: LabelledRows) -> Array:

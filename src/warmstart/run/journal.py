@@ -23,7 +23,6 @@ from typing import Any, TextIO, TypeVar
 import torch
 
 import warmstart
-from warmstart import request
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.errors import DataError, ModelError, RunFolderError
@@ -47,7 +46,7 @@ from warmstart.records.run_folder import (
     write_json,
 )
 from warmstart.records.summary import Inspection
-from warmstart.request import Request, as_plain, write_request
+from warmstart.request import Request, as_plain, open_folder, write_request
 from warmstart.run import plan
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import TrainingDataset
@@ -181,12 +180,12 @@ class Journal:
         return (yield from recorded(steps, self.folder, self.log))
 
     def begin(
-        self, asked: Request, collection: Collection, base: PretrainedModel, clock: Clock
+        self, request: Request, collection: Collection, base: PretrainedModel, clock: Clock
     ) -> Steps[None]:
         """Write down what the run was asked and what it read; tell where it works."""
         if self.earlier is None:
             yield opening(self.folder, clock)
-            write_request(self.path, asked, base.record.sha256, around())
+            write_request(self.path, request, base.record.sha256, around())
         else:
             text = f"goes on after {sum(self.earlier.values()):.0f} s of work"
             yield opening(self.folder, clock, f"{text}; {self.remark}" if self.remark else text)
@@ -194,16 +193,16 @@ class Journal:
         (self.path / FOLDER).mkdir(exist_ok=True)
         write_json(self.path / FOLDER / READ, collection.record)
 
-    def look(
-        self, asked: Request, collection: Collection, base: PretrainedModel
+    def extracted(
+        self, request: Request, collection: Collection, base: PretrainedModel
     ) -> Steps[ExtractedFeatures]:
         """The look, under the engine that it was begun with: another rounds differently.
 
         Which one that is stands in the journal before the first image is passed.
         """
         kept = self.notes.get("engine")
-        engine = plan.engine_of(asked) if kept is None else from_plain(Choice, kept)
-        kept = plan.kept_block(asked, base, len(collection.record.examples))
+        engine = plan.engine_of(request) if kept is None else from_plain(Choice, kept)
+        kept = plan.kept_block(request, base, len(collection.record.examples))
         return (yield from extract_features(collection, base, engine, self._keep_engine, kept))
 
     def settle(self, record: DataRecord) -> None:
@@ -252,7 +251,7 @@ class Journal:
 
 
 def open_journal(
-    asked: Request,
+    request: Request,
     collection: Collection,
     base: PretrainedModel,
     unfinished: Unfinished | None = None,
@@ -262,9 +261,9 @@ def open_journal(
     Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
     ModelError where the data or the start are not what they were.
     """
-    about = _about(asked, base)
+    about = _about(request, base)
     if unfinished is None:
-        folder = request.open_folder(asked, collection.record.name)
+        folder = open_folder(request, collection.record.name)
         return Journal(folder, open_log(folder), about, {})
     folder = unfinished.folder
     if base.record.sha256 != unfinished.base:
@@ -312,10 +311,10 @@ def _difference(old: Example | None, new: Example | None) -> str:
     return "has changed" if new.sha256 != old.sha256 else "has another label, group or part"
 
 
-def _about(asked: Request, base: PretrainedModel) -> str:
+def _about(request: Request, base: PretrainedModel) -> str:
     """What stages depend on, apart from each other, the data and the processors' names."""
     now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
-    plain = {n: value for n, value in as_plain(asked).items() if n not in ("out", "track")}
+    plain = {n: value for n, value in as_plain(request).items() if n not in ("out", "track")}
     text = json.dumps([plain, base.record.sha256, now], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -95,7 +95,9 @@ class TrainingPast:
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
             block = examples[start : start + ROWS]
             joined = [
-                self.points.place(np.concatenate([chunk[layer] for layer in self.feature_layers], axis=1))
+                self.points.place(
+                    np.concatenate([chunk[layer] for layer in self.feature_layers], axis=1)
+                )
                 for chunk in chunks(read(block), self.feature_layers)
             ]
             distances, _ = self.points.nearest_to(np.concatenate(joined), 1)
@@ -270,13 +272,13 @@ def inherit(
     base: PretrainedModel,
     network: NetworkRecord,
     data: DataRecord,
-    look: ExtractedFeatures | None = None,
+    extracted: ExtractedFeatures | None = None,
 ) -> Steps[Inherited]:
     """The prior for classes of the same name, where it is knowledge from other images.
 
     An image that the run learnt from tells the old head its own label: then that head is no
     prior. Where layers were trained on such images every head on them has seen the label,
-    and that is reported, as it is where the test part holds them. With a `look` at them,
+    and that is reported, as it is where the test part holds them. With a `extracted` at them,
     near copies of such images count as they do; without, the same bytes alone.
     """
     if not isinstance(base, RunBaseModel):
@@ -284,7 +286,7 @@ def inherit(
     record, prior = base.record, _prior(base, network, data)
     if prior is None and record.recipe is None:  # the layers are those of a network that saw none
         return NOTHING
-    seen = _seen(base.past, data, look)
+    seen = _seen(base.past, data, extracted)
     why = _why_not(base, data, seen)
     if prior is not None and why is not None:
         prior = None
@@ -300,12 +302,14 @@ def inherit(
     return Inherited(prior, leak)
 
 
-def _seen(past: TrainingPast, data: DataRecord, look: ExtractedFeatures | None) -> dict[str, bool]:
+def _seen(
+    past: TrainingPast, data: DataRecord, extracted: ExtractedFeatures | None
+) -> dict[str, bool]:
     """Ids of examples that a run learnt from, and whether as the very same bytes."""
     seen = {example.id: True for example in data.examples if past.holds(example)}
-    if look is not None and set(past.feature_layers) <= set(look.feature_layers):
-        rest = [e for e in data.examples if e.id not in seen and e.id not in look.unreadable]
-        seen.update({example.id: False for example in past.alike(rest, look.reader)})
+    if extracted is not None and set(past.feature_layers) <= set(extracted.feature_layers):
+        rest = [e for e in data.examples if e.id not in seen and e.id not in extracted.unreadable]
+        seen.update({example.id: False for example in past.alike(rest, extracted.reader)})
     return seen
 
 

@@ -84,7 +84,7 @@ def surgery_of(base: PretrainedModel) -> str:
 
 
 def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION) -> WarmModel:
-    """The trunk and the head as one network."""
+    """The backbone and the head as one network."""
     calibration = delivered(head, target)
     return assemble(
         network,
@@ -97,7 +97,11 @@ def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION
 
 
 def check_model(
-    model: WarmModel, head: HeadFit, inputs: torch.Tensor, read: ReadFeatures, store: str = "float32"
+    model: WarmModel,
+    head: HeadFit,
+    inputs: torch.Tensor,
+    read: ReadFeatures,
+    store: str = "float32",
 ) -> float:
     """Largest difference between the network and the features its head was fitted on.
 
@@ -143,7 +147,7 @@ def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> Model
 
 def _hidden_widths(network: Network) -> tuple[int, ...]:
     """Of the blocks that were added behind the last part, by this run or those before it."""
-    blocks = ((n, m) for n, m in network.trunk.named_modules() if isinstance(m, AddedBlock))
+    blocks = ((n, m) for n, m in network.backbone.named_modules() if isinstance(m, AddedBlock))
     return tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}."))
 
 

@@ -26,7 +26,7 @@ from warmstart.planning.build import build
 from warmstart.planning.cached_activations import FULL_BYTES, stored_bytes, with_store
 from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.fine_tuning import tries_tail
 from warmstart.planning.machine import with_parallel
 from warmstart.planning.plan_file import open_plan, overlay, wishes_for
@@ -42,21 +42,21 @@ from warmstart.training.device import AUTO, check_machine, find_machine
 from warmstart.training.prior import SUFFIX
 
 
-def settle(asked: Request) -> Request:
+def settle(request: Request) -> Request:
     """The request with its plan file read: its start and seed hold where none was typed.
 
     Raises: PlanError if the file is no plan, or has values that no plan can have; for an
     engine that is none, or is not installed.
     """
-    own = _own_engine(asked)
-    if asked.plan is None:
-        return asked
-    plan = open_plan(asked.plan) if isinstance(asked.plan, Path) else asked.plan
+    own = _own_engine(request)
+    if request.plan is None:
+        return request
+    plan = open_plan(request.plan) if isinstance(request.plan, Path) else request.plan
     check_values(plan)
     if own is None:
         check_name(str(plan.training.engine.value), f"the plan's {SETTING}")
-    typed, arch = asked.typed, plan.arch
-    read = replace(asked, plan=plan, given=typed)
+    typed, arch = request.typed, plan.arch
+    read = replace(request, plan=plan, given=typed)
     if "seed" not in typed:
         read = replace(read, seed=int(plan.training.seed.number))
     if "budget" not in typed:  # how closely the evidence looks is the budget's, too
@@ -64,37 +64,37 @@ def settle(asked: Request) -> Request:
         read = replace(read, budget="fast" if is_fast else "balanced")
     if "base" not in typed:
         own = str(arch.value) if arch is not None else None
-        read = replace(read, base=str(plan.base.value), arch=asked.arch or own)
+        read = replace(read, base=str(plan.base.value), arch=request.arch or own)
     return read
 
 
-def engine_of(asked: Request) -> Choice | None:
+def engine_of(request: Request) -> Choice | None:
     """The engine that --set names, else that of the plan; None where the look chooses.
 
     Raises: PlanError for an engine that is none, or is not installed.
     """
-    own = _own_engine(asked)
+    own = _own_engine(request)
     if own is not None:
         return Choice(value=own, because="your choice (--set)", source="user")
-    return asked.plan.training.engine if isinstance(asked.plan, Plan) else None
+    return request.plan.training.engine if isinstance(request.plan, Plan) else None
 
 
-def _own_engine(asked: Request) -> str | None:
-    text = parse_settings(asked.settings).get(SETTING)
+def _own_engine(request: Request) -> str | None:
+    text = parse_settings(request.settings).get(SETTING)
     return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
 
 
-def _own_pairs(asked: Request) -> bool | None:
+def _own_pairs(request: Request) -> bool | None:
     """Whether texts are learnt by pairs, where --set says so: other choices follow from it."""
-    text = parse_settings(asked.settings).get(PAIRS)
+    text = parse_settings(request.settings).get(PAIRS)
     return None if text is None else bool(typed(PAIRS, text, "switch"))
 
 
 def make_plan(
-    asked: Request,
+    request: Request,
     facts: DataFacts,
     network: NetworkFacts,
-    profile_names: Sequence[str],
+    head_names: Sequence[str],
     engine: Choice,
 ) -> Plan:
     """The plan; what the user set wins and is marked as theirs.
@@ -102,45 +102,45 @@ def make_plan(
     `asked` is settled; `engine` is the one that the look has taken.
     Raises: PlanError for a plan that this network or this data do not allow.
     """
-    if may_try_tail(asked, network.record, facts) and not network.tries_tail:
-        asked = _untrained(asked)
-    base = asked.base if isinstance(asked.base, (str, Path)) else type(asked.base).__name__
+    if may_try_tail(request, network.record, facts) and not network.tries_tail:
+        request = _untrained(request)
+    base = request.base if isinstance(request.base, (str, Path)) else type(request.base).__name__
     wishes = Wishes(
         base=str(base),
-        strategy=asked.strategy,
-        budget=asked.budget,
-        seed=asked.seed,
-        arch=asked.arch,
-        lr=asked.lr,
-        given=asked.typed,
-        pairs=_own_pairs(asked),
+        strategy=request.strategy,
+        budget=request.budget,
+        seed=request.seed,
+        arch=request.arch,
+        lr=request.lr,
+        given=request.typed,
+        pairs=_own_pairs(request),
         processes=foreseen().size,
-        machine=find_machine(asked.device, n_threads()),
+        machine=find_machine(request.device, n_threads()),
     )
-    if isinstance(asked.plan, Plan):
-        wishes = wishes_for(asked.plan, wishes)
-    made = build(wishes, facts, network, profile_names, engine)
-    if asked.base_choice is not None:
-        made = replace(made, base=asked.base_choice)
-    if isinstance(asked.plan, Plan):
-        on_device = {"device"} if asked.device != AUTO else set[str]()
-        made = overlay(made, asked.plan, asked.typed | on_device)
-    if is_partial(asked):
+    if isinstance(request.plan, Plan):
+        wishes = wishes_for(request.plan, wishes)
+    made = build(wishes, facts, network, head_names, engine)
+    if request.base_choice is not None:
+        made = replace(made, base=request.base_choice)
+    if isinstance(request.plan, Plan):
+        on_device = {"device"} if request.device != AUTO else set[str]()
+        made = overlay(made, request.plan, request.typed | on_device)
+    if is_partial(request):
         mine = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         made = replace(made, partial=mine)
-    if asked.stream is not None:
-        made = replace(made, training=replace(made.training, offload=asked.stream))
-    late = [s for s in asked.settings if not is_early(s.partition("=")[0].strip())]
+    if request.stream is not None:
+        made = replace(made, training=replace(made.training, offload=request.stream))
+    late = [s for s in request.settings if not is_early(s.partition("=")[0].strip())]
     made = apply_settings(replace(made, training=replace(made.training, engine=engine)), late)
     made = with_store(as_blocks_say(made, network), network, facts)
     made = with_parallel(made, network.record, foreseen().local, free_memory())
     check_plan(made, network.record)
-    check_facts(made, facts, network, profile_names)
+    check_facts(made, facts, network, head_names)
     check_machine(made)
     return made
 
 
-def kept_block(asked: Request, base: PretrainedModel, n: int) -> int:
+def kept_block(request: Request, base: PretrainedModel, n: int) -> int:
     """The part of a streamed network whose output a look keeps; 0 for none.
 
     Where the layers begin that were typed to be trained; else those of `last:1`, which may be
@@ -149,9 +149,9 @@ def kept_block(asked: Request, base: PretrainedModel, n: int) -> int:
     """
     if not base.stream:
         return 0
-    wish = parse(asked.strategy)
-    if isinstance(asked.plan, Plan) and "strategy" not in asked.typed:
-        wish = strategy_of(asked.plan)
+    wish = parse(request.strategy)
+    if isinstance(request.plan, Plan) and "strategy" not in request.typed:
+        wish = strategy_of(request.plan)
     record = partition_base(base).record
     tuned = 0 if wish.depth == "auto" else n_tuned(wish, len(record.blocks))
     cut = len(record.blocks) - max(tuned, 1)
@@ -159,38 +159,38 @@ def kept_block(asked: Request, base: PretrainedModel, n: int) -> int:
     return cut if tuned or is_little else 0
 
 
-def may_try_tail(asked: Request, network: NetworkRecord, facts: DataFacts) -> bool:
+def may_try_tail(request: Request, network: NetworkRecord, facts: DataFacts) -> bool:
     """Whether upper layers will be trained beside a head, if only there is a signal."""
-    is_ours = parse(asked.strategy).depth == "auto" and not isinstance(asked.plan, Plan)
-    return is_ours and tries_tail(network, facts, asked.budget)
+    is_ours = parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)
+    return is_ours and tries_tail(network, facts, request.budget)
 
 
-def _untrained(asked: Request) -> Request:
+def _untrained(request: Request) -> Request:
     """Without what was set for a training that turned out to have no signal to train for."""
-    kept = tuple(s for s in asked.settings if not s.strip().startswith("training."))
-    return replace(asked, lr=None, settings=kept)
+    kept = tuple(s for s in request.settings if not s.strip().startswith("training."))
+    return replace(request, lr=None, settings=kept)
 
 
-def rehearse(asked: Request, collection: Collection, base: PretrainedModel) -> None:
+def rehearse(request: Request, collection: Collection, base: PretrainedModel) -> None:
     """Make the plan once before any folder is made or any image is passed, where one was typed.
 
     What only the run can know, the verdict and the engine, does not matter to what is refused.
     Raises: PlanError as `make_plan` does; DataError where too few images are independent.
     """
-    is_plain = asked.plan is None and not asked.settings and asked.lr is None
-    if is_plain and asked.strategy == "auto":
+    is_plain = request.plan is None and not request.settings and request.lr is None
+    if is_plain and request.strategy == "auto":
         return
     network = partition_base(base)
-    plain = tuple(profiles(feature_layers(network.record)))
+    plain = tuple(probe_layers(feature_layers(network.record)))
     names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
     data = arrange(collection.record).facts()
-    facts = network_facts(asked, base, network, None, may_try_tail(asked, network.record, data))
+    facts = network_facts(request, base, network, None, may_try_tail(request, network.record, data))
     engine = Choice(value="torch", because="only rehearsed", source="rule")
-    make_plan(asked, data, facts, names, engine)
+    make_plan(request, data, facts, names, engine)
 
 
 def network_facts(
-    asked: Request,
+    request: Request,
     base: PretrainedModel,
     network: Network,
     verdict: Verdict | None,
@@ -213,11 +213,13 @@ def network_facts(
         tries_tail=is_tried,
         fresh=fresh,
         touched=touched - fresh,
-        bare=bare_blocks(network) if _is_low_rank(asked) else frozenset(),
+        bare=bare_blocks(network) if _is_low_rank(request) else frozenset(),
     )
 
 
-def _random_blocks(drawn: frozenset[str], network: Network) -> tuple[frozenset[str], frozenset[str]]:
+def _random_blocks(
+    drawn: frozenset[str], network: Network
+) -> tuple[frozenset[str], frozenset[str]]:
     """Parts with some drawn tensors, and those whose parameters are mostly drawn."""
     names = [block.name for block in network.record.blocks]
     homes = {**{name: name for name in names}, "neck": names[-1]}
@@ -235,11 +237,11 @@ def _random_blocks(drawn: frozenset[str], network: Network) -> tuple[frozenset[s
     return frozenset(touched), frozenset(block for block in new if 2 * new[block] > whole[block])
 
 
-def _is_low_rank(asked: Request) -> bool:
+def _is_low_rank(request: Request) -> bool:
     """Whether some part may get low-rank updates; only then is it worth asking which can."""
-    planned = asked.plan.blocks if isinstance(asked.plan, Plan) else ()
+    planned = request.plan.blocks if isinstance(request.plan, Plan) else ()
     return (
-        "lora" in parse(asked.strategy).extras
-        or any("low-rank" in setting for setting in asked.settings)
+        "lora" in parse(request.strategy).extras
+        or any("low-rank" in setting for setting in request.settings)
         or any(block.action.value == "low-rank" for block in planned)
     )

@@ -117,7 +117,11 @@ class ClassReplies:
         """The likeliest class."""
         calibration, names = self.bundle.calibration, self.bundle.record.classes
         best = int(said.argmax())
-        sure = None if calibration.confident_from is None else bool(said[best] >= calibration.confident_from)
+        sure = (
+            None
+            if calibration.confident_from is None
+            else bool(said[best] >= calibration.confident_from)
+        )
         return Answer(
             path=place.path,
             label=names[best],
@@ -156,7 +160,10 @@ class LabelReplies:
     def answer(self, place: AnswerPlace, said: Answers) -> Answer:
         """The labels from their thresholds on."""
         names, thresholds = self.bundle.record.classes, np.array(self.calibration.thresholds)
-        certain, least = float(confidence(said[None], thresholds)[0]), self.calibration.confident_from
+        certain, least = (
+            float(confidence(said[None], thresholds)[0]),
+            self.calibration.confident_from,
+        )
         sure = None if least is None else certain >= least
         order = np.argsort(-said, kind="stable")
         return LabelAnswer(
@@ -482,7 +489,7 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     try:
         with torch.inference_mode():
             logits = model(tried)
-        fast = fused(LayerReader(model.trunk, model.scan), tried)
+        fast = fused(LayerReader(model.backbone, model.scan), tried)
     except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
         raise _apart(where, str(error)) from error
     own = zip(bundle.record.feature_layers, model.scan.widths, strict=True)

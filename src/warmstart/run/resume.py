@@ -98,10 +98,10 @@ def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
 # It does all that the first does; its folder ends with it.
 
 
-def fit_along(asked: Request, fit: Callable[[Request], Steps[Finished]]) -> Steps[Finished]:
+def fit_along(request: Request, fit: Callable[[Request], Steps[Finished]]) -> Steps[Finished]:
     """A new run, beside the first process's. Raises: as `fit`, the flow."""
     with _own_folder() as place:
-        return (yield from fit(replace(asked, out=place / "run", track=())))
+        return (yield from fit(replace(request, out=place / "run", track=())))
 
 
 def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) -> Steps[Finished]:

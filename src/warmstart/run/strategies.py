@@ -28,7 +28,7 @@ Fit = Callable[[Request], Steps[HasPath]]
 
 
 def compare_strategies(
-    places: Sequence[str], strategies: Sequence[str], asked: Request, fit: Fit
+    places: Sequence[str], strategies: Sequence[str], request: Request, fit: Fit
 ) -> Steps[Comparison]:
     """Run each strategy on the data among `places`, then compare them, and the runs among them.
 
@@ -43,13 +43,13 @@ def compare_strategies(
     runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
     if len(runs) + len(words) < 2:
         raise UsageError(f"compare needs at least two runs or strategies, such as: {HOW}")
-    name = list_source(data, columns_of(asked)).name
-    asked = replace(_shared_out(asked, len(words)), data=data, out=None)
+    name = list_source(data, columns_of(request)).name
+    request = replace(_shared_out(request, len(words)), data=data, out=None)
     made, failed, kinds = [], [], []
     for number, strategy in enumerate(words, 1):
         yield note("read", "Strategy", f"{strategy}, {number} of {len(words)}")
         try:
-            path = yield from _run(replace(asked, strategy=strategy), name, fit)
+            path = yield from _run(replace(request, strategy=strategy), name, fit)
             made.append(open_run(strategy, path))
             yield note("deliver", "Run", str(path))
         except (PlanError, ModelError, TrainingError, RunFolderError) as error:
@@ -86,20 +86,20 @@ def _data_among(places: Sequence[str]) -> str:
     return data[0]
 
 
-def _shared_out(asked: Request, n_runs: int) -> Request:
+def _shared_out(request: Request, n_runs: int) -> Request:
     """The minutes that are left, in equal parts; the strategy counts as typed."""
-    given = None if asked.given is None else asked.given | {"strategy"}
-    if asked.minutes is None:
-        return replace(asked, given=given)
-    left = max(asked.minutes - asked.elapsed / 60, 0.01)
-    return replace(asked, given=given, minutes=left / n_runs, elapsed=0.0)
+    given = None if request.given is None else request.given | {"strategy"}
+    if request.minutes is None:
+        return replace(request, given=given)
+    left = max(request.minutes - request.elapsed / 60, 0.01)
+    return replace(request, given=given, minutes=left / n_runs, elapsed=0.0)
 
 
-def _run(asked: Request, name: str, fit: Fit) -> Steps[Path]:
+def _run(request: Request, name: str, fit: Fit) -> Steps[Path]:
     """One run in a folder named for its data and strategy; none is left where it never began."""
-    folder = RunFolder.create_beside(Path("runs"), folder_name(f"{name}-{asked.strategy}"))
+    folder = RunFolder.create_beside(Path("runs"), folder_name(f"{name}-{request.strategy}"))
     try:
-        yield from fit(replace(asked, out=folder.path))
+        yield from fit(replace(request, out=folder.path))
     finally:
         with suppress(OSError):
             folder.path.rmdir()  # if it is empty

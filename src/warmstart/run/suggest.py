@@ -187,15 +187,20 @@ def read_evidence(run: Path) -> Evidence | None:
     return next((evidence for evidence in found if evidence.name == "learning_curve"), None)
 
 
-def expected_gain(appetite: Evidence | None, n: int, more: int) -> ExpectedGain | None:
+def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> ExpectedGain | None:
     """What `more` examples drawn at random would add to `n`; None where nothing was measured.
 
     The gain that was measured, of a doubling, is scaled with its interval by the share that
     falls to the first `more` on the fitted learning curve.
     """
-    if appetite is None or appetite.value is None or appetite.low is None or appetite.high is None:
+    if (
+        learning_curve is None
+        or learning_curve.value is None
+        or learning_curve.low is None
+        or learning_curve.high is None
+    ):
         return None
-    scale, rate = appetite.details.get("scale"), appetite.details.get("rate")
+    scale, rate = learning_curve.details.get("scale"), learning_curve.details.get("rate")
     if not isinstance(scale, (int, float)) or not isinstance(rate, (int, float)):
         return None
     law = PowerLaw(float(scale), float(rate))
@@ -204,7 +209,10 @@ def expected_gain(appetite: Evidence | None, n: int, more: int) -> ExpectedGain 
         return None
     share = (law.at(n + more) - law.at(n)) / doubling
     return ExpectedGain(
-        gain=share * appetite.value, low=share * appetite.low, high=share * appetite.high, n=more
+        gain=share * learning_curve.value,
+        low=share * learning_curve.low,
+        high=share * learning_curve.high,
+        n=more,
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart import request
 from warmstart.data.dataset import Asked, Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
@@ -28,7 +27,7 @@ from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputWish
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
-from warmstart.planning.feature_layers import profiles
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import read_plan
 from warmstart.planning.rules import DUAL_LIMIT
 from warmstart.records.answer import ModelRecord
@@ -37,7 +36,7 @@ from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary
-from warmstart.request import Request
+from warmstart.request import Request, read_data
 from warmstart.run.base_model import open_base
 from warmstart.run.deliver import Finished
 from warmstart.run.inputs import input_wish
@@ -45,7 +44,7 @@ from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, make_sketch
 from warmstart.solve.ridge import Array
 from warmstart.solve.weighted_ridge import evened
-from warmstart.training.dataset import LabelledRows, arrange, as_tuple, profile_of
+from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_weights_of
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import Weighed, fit_linear
 
@@ -86,7 +85,7 @@ class Learnt:
 
 
 def learn(
-    asked: Request, names: Sequence[str], fit: Fit, weights: Array | None = None
+    request: Request, names: Sequence[str], fit: Fit, weights: Array | None = None
 ) -> tuple[Learnt, Answerer]:
     """Run the flow, keep its model in memory, and be ready to answer.
 
@@ -97,14 +96,14 @@ def learn(
     """
     with TemporaryDirectory(prefix="warmstart-") as place:
         folder = Path(place) / "run"
-        found = drain(fit(replace(asked, out=folder)))
+        found = drain(fit(replace(request, out=folder)))
         plan = read_plan((folder / "plan.toml").read_text("utf-8"))
         has_model = found.summary.shipped.strategy != "none"
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
         network = read_json(folder / "network.json", NetworkRecord)
     labelled = arrange(record)
-    by_row = _by_row(asked.data[0], labelled, weights, record.kind)
+    by_row = _by_row(request.data[0], labelled, weights, record.kind)
     counts = np.bincount(labelled.labels, by_row)[_order(names, record.classes)]
     learnt = Learnt(
         names=tuple(names),
@@ -115,12 +114,12 @@ def learn(
         bundle=bundle,
     )
     if not learnt.is_kept:
-        return learnt, answerer(learnt, asked.base)
-    collection = replace(drain(request.read_data(asked)), record=record)
-    base = ReopenedModel(asked, input_wish(asked, collection), plan)
+        return learnt, answerer(learnt, request.base)
+    collection = replace(drain(read_data(request)), record=record)
+    base = ReopenedModel(request, input_wish(request, collection), plan)
     if weights is not None:
         read = rows_of(learnt, collection, base)
-        learnt = _reweighed(learnt, read, labelled, by_row, asked.seed)
+        learnt = _reweighed(learnt, read, labelled, by_row, request.seed)
     return learnt, StoredAnswers(learnt, base)
 
 
@@ -186,9 +185,9 @@ class StoredAnswers:
 class ReopenedModel:
     """The start that a run began from, opened again when some image has to be passed."""
 
-    def __init__(self, asked: Request, wish: InputWish, plan: Plan) -> None:
-        name = plan.base.value if asked.base_is_auto else asked.base
-        self._asked = name, asked.arch, asked.preprocessing, wish
+    def __init__(self, request: Request, wish: InputWish, plan: Plan) -> None:
+        name = plan.base.value if request.base_is_auto else request.base
+        self._asked = name, request.arch, request.preprocessing, wish
         self._found: PretrainedModel | None = None
 
     def open(self) -> PretrainedModel:
@@ -207,10 +206,10 @@ def rows_of(learnt: Learnt, collection: Collection, base: ReopenedModel) -> Stor
     cache_file = FeatureCache(default_root()).cache_file(_key(learnt))
     if not cache_file.missing([example.sha256 for example in examples]):
         return StoredFeatures(cache_file, tuple(examples))
-    look = drain(extract_features(collection, base.open(), learnt.plan.training.engine))
-    for reason in look.unreadable.values():
+    extracted = drain(extract_features(collection, base.open(), learnt.plan.training.engine))
+    for reason in extracted.unreadable.values():
         raise DataError(f"{reason}; leave it out of X")
-    return look.reader(examples)
+    return extracted.reader(examples)
 
 
 def _key(learnt: Learnt) -> FeatureKey:
@@ -277,10 +276,14 @@ def _reweighed(
     bundle = learnt.bundle
     if bundle is None:
         return learnt
-    profile = profiles(feature_layers(learnt.network))[profile_of(bundle.record.head)]
+    layer_weights = probe_layers(feature_layers(learnt.network))[
+        layer_weights_of(bundle.record.head)
+    ]
     read = replace(stored, examples=labelled.learn)
-    scalings = {layer: evened(read(layer).astype(np.float64), weights) for layer in profile}
-    parts = [np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in profile.items()]
+    scalings = {layer: evened(read(layer).astype(np.float64), weights) for layer in layer_weights}
+    parts = [
+        np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in layer_weights.items()
+    ]
     wide: Features = np.concatenate(parts, axis=1)
     width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
     sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
@@ -294,7 +297,9 @@ def _reweighed(
     penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
     fit = fit_linear(rows, penalties)
     narrow = sketch.sign[:, None] * fit.weights[sketch.target]
-    scale = np.concatenate([np.sqrt(profile[layer]) * s.scale for layer, s in scalings.items()])
+    scale = np.concatenate(
+        [np.sqrt(layer_weights[layer]) * s.scale for layer, s in scalings.items()]
+    )
     offset = np.concatenate([scaling.offset for scaling in scalings.values()])
     weight = scale[:, None] * narrow
     head = {
@@ -306,7 +311,7 @@ def _reweighed(
     tensors: dict[str, Tensor] = dict(bundle.tensors)
     for name, values in head.items():
         tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    record = replace(bundle.record, feature_layers=tuple(profile), penalty=fit.penalty)
+    record = replace(bundle.record, feature_layers=tuple(layer_weights), penalty=fit.penalty)
     return replace(learnt, bundle=replace(bundle, tensors=tensors, record=record))
 
 
@@ -340,11 +345,11 @@ class LearntNumbers:
         return np.concatenate(found)
 
 
-def learn_numbers(asked: Request, fit: Callable[[Request], Steps[Finished]]) -> LearntNumbers:
+def learn_numbers(request: Request, fit: Callable[[Request], Steps[Finished]]) -> LearntNumbers:
     """Run the flow in a folder that goes away; keep its model. Raises: as the flow does."""
     with TemporaryDirectory(prefix="warmstart-") as place:
         folder = Path(place) / "run"
-        found = drain(fit(replace(asked, out=folder)))
+        found = drain(fit(replace(request, out=folder)))
         has_model = found.summary.shipped.strategy != "none"
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)

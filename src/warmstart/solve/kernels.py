@@ -67,7 +67,7 @@ def apply_scaling(features: Features, scaling: Scaling) -> Features:
 
 
 def mixed_kernels(
-    feature_layers: Iterable[tuple[Key, Features]], profiles: Mapping[str, Weights[Key]]
+    feature_layers: Iterable[tuple[Key, Features]], probe_layers: Mapping[str, Weights[Key]]
 ) -> dict[str, Array]:
     """One kernel per profile: the weighted sum of the kernels of its taps.
 
@@ -79,7 +79,7 @@ def mixed_kernels(
     """
     mixed: dict[str, Array] = {}
     for key, features in feature_layers:
-        users = {name: float(w[key]) for name, w in profiles.items() if w.get(key)}
+        users = {name: float(w[key]) for name, w in probe_layers.items() if w.get(key)}
         if not users:
             continue
         scaled = apply_scaling(features, fit_scaling(features))
@@ -90,7 +90,7 @@ def mixed_kernels(
             for start in range(0, len(kernel), _ROWS):
                 part = slice(start, start + _ROWS)
                 mixed[name][part] += weight * kernel[part].astype(np.float64)
-    return {name: mixed[name] for name in profiles}
+    return {name: mixed[name] for name in probe_layers}
 
 
 # ---- Features a few rows at a time, from sources that can give them so.
@@ -166,7 +166,9 @@ def fit_scalings(read: Read[Key], feature_layers: Sequence[Key]) -> dict[Key, Sc
         for layer in feature_layers:
             gap = chunk[layer] - means[layer]
             squares[layer] = _added(squares.get(layer), np.multiply(gap, gap, out=gap))
-    return {layer: scaling_of(means[layer], np.sqrt(squares[layer] / n)) for layer in feature_layers}
+    return {
+        layer: scaling_of(means[layer], np.sqrt(squares[layer] / n)) for layer in feature_layers
+    }
 
 
 def _added(total: Array | None, rows: Array) -> Array:

@@ -90,7 +90,9 @@ def left_out(anchored: Anchored, group_rows: Sequence[Rows]) -> Array:
     return _predict(anchored, dual.targets, missed, dual.coefficients, group_rows)
 
 
-def nested(anchored: Anchored, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows, Array, Array]:
+def nested(
+    anchored: Anchored, held_out: Rows, group_rows: Sequence[Rows]
+) -> tuple[Rows, Array, Array]:
     """The same on all rows but `held_out`: what it says inside and outside, as `ridge.nested`.
 
     Returns the kept rows (m,), their leave-group-out predictions (m, K), and the
@@ -113,7 +115,11 @@ def nested(anchored: Anchored, held_out: Rows, group_rows: Sequence[Rows]) -> tu
 
 
 def _predict(
-    anchored: Anchored, targets: Array, missed: Array, coefficients: Array, group_rows: Sequence[Rows]
+    anchored: Anchored,
+    targets: Array,
+    missed: Array,
+    coefficients: Array,
+    group_rows: Sequence[Rows],
 ) -> Array:
     """Leave-group-out predictions from the residuals of both sides. Shapes: (m, 2 K) to (m, K)."""
     y, s = np.split(missed, 2, axis=1)

@@ -60,7 +60,7 @@ Statistics = Callable[[Operators, Labels], tuple[NDArray[np.float64], NDArray[np
 
 
 @dataclass(frozen=True, slots=True)
-class SignalTest:
+class PermutationTest:
     """p-value, and accuracies of the best grid member under the true and permuted labels.
 
     What is called accuracy is the score that the statistics give.
@@ -135,14 +135,14 @@ def movable(labels: Labels, draws: Labels) -> float:
     return float((draws != labels[:, None]).mean()) / max(free, 1e-12)
 
 
-def signal_test(
+def permutation_test(
     inverses: Sequence[Array],
     labels: Labels,
     group_rows: Sequence[Rows],
     rng: np.random.Generator,
     permutations: int,
     statistics: Statistics | None = None,
-) -> SignalTest:
+) -> PermutationTest:
     """Test the labels against permutations of themselves.
 
     Shapes: inverses, one (n, n) matrix G of `solve.ridge` per grid member; labels (n,) in
@@ -172,7 +172,7 @@ def signal_test(
         p = (1 + int((nulls >= least).sum())) / (len(nulls) + 1)
     if len(group_rows) < len(labels) and same > SAME * len(nulls):
         moved = 0.0  # so few blocks that their orders can be counted on one hand
-    return SignalTest(p, float(true_accuracy[0]), accuracies, len(nulls), moved)
+    return PermutationTest(p, float(true_accuracy[0]), accuracies, len(nulls), moved)
 
 
 def _leave_out_operator(G: Array, group_rows: Sequence[Rows]) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ class Worker:
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         """Start to work. Raises: UsageError while another learning is at work."""
         with self._lock:
-            if self.look().state in AT_WORK:
+            if self.extracted().state in AT_WORK:
                 raise UsageError("a learning is at work; stop it first, or wait for its end.")
             self._stop.clear()
             self._thread = threading.Thread(
@@ -101,7 +101,7 @@ class Worker:
             self._thread.start()  # whose first word waits for the lock
             self._set(Working(state="working", number=number, budget=budget, stage="Read"))
 
-    def look(self) -> Working:
+    def extracted(self) -> Working:
         """What is going on. Work whose thread is gone without a word has stopped."""
         with self._lock:
             is_gone = self._thread is None or not self._thread.is_alive()

@@ -56,7 +56,7 @@ class Hands:
         return Tools(
             see=see,
             small=small,
-            working=self.worker.look,
+            working=self.worker.extracted,
             fit=self.begin,
             resume=self.go_on,
             stop=self.worker.stop,
@@ -74,7 +74,7 @@ class Hands:
 
     def go_on(self) -> None:
         """Go on with what was stopped. Raises: UsageError where nothing was."""
-        now = self.worker.look()
+        now = self.worker.extracted()
         if now.state != "stopped" or now.number is None:
             raise RunFolderError("there is nothing to go on with.")
         run = self.project.run(now.number)

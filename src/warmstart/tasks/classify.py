@@ -88,7 +88,7 @@ class Classification:
         found: Array = np.log(np.maximum(answers, LEAST))
         return found
 
-    def warmth(self, scores: Array, truth: Truth) -> float:
+    def scale(self, scores: Array, truth: Truth) -> float:
         """The temperature."""
         return fit_temperature(scores, truth).scale
 

@@ -83,7 +83,7 @@ class Multilabel:
         found: Array = logit(np.clip(answers, _LEAST, 1 - _LEAST))
         return found
 
-    def warmth(self, scores: Array, truth: Truth) -> float:
+    def scale(self, scores: Array, truth: Truth) -> float:
         """One slope for all labels."""
         return self.recalibrate(scores, truth).scale
 

@@ -108,7 +108,7 @@ class Regression:
         """The same."""
         return answers
 
-    def warmth(self, scores: Array, truth: Truth) -> float:
+    def scale(self, scores: Array, truth: Truth) -> float:
         """1: scores stand on the scale of answers."""
         return 1.0
 

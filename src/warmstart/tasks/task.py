@@ -90,7 +90,7 @@ class Target(Protocol):
         """Scores that answer this with nothing to calibrate. Shapes: (n, K) to (n, K)."""
         ...
 
-    def warmth(self, scores: Array, truth: Truth) -> float:
+    def scale(self, scores: Array, truth: Truth) -> float:
         """By what scores are multiplied to stand on the scale of answers."""
         ...
 

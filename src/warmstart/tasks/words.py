@@ -232,7 +232,7 @@ class Words:
     score: str
     signal: str
     alone: str  # the same without any network
-    knowledge: str
+    transfer_gain: str
     ranked: str  # why a start is taken
     more: str  # examples, of which so many more would bring something
 
@@ -255,7 +255,7 @@ CLASS_WORDS = Words(
         "with shuffled labels it is right {low:.0f} to {high:.0f} %."
     ),
     alone="From {plain} alone it is right {value:.0f} % of the time.",
-    knowledge=(
+    transfer_gain=(
         "a quick linear probe is right {trained} of the time with the pretrained weights, "
         "{shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),
@@ -280,7 +280,7 @@ LABEL_WORDS = Words(
         "with shuffled labels it is {low:.0f} to {high:.0f} %."
     ),
     alone="From {plain} alone it has {value:.0f} %.",
-    knowledge=(
+    transfer_gain=(
         "a quick linear probe has a mean average precision of {trained} with the pretrained "
         "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),
@@ -305,7 +305,7 @@ NUMBER_WORDS = Words(
         "with shuffled numbers it is {low:.0f} to {high:.0f} %."
     ),
     alone="From {plain} alone it explains {value:.0f} %.",
-    knowledge=(
+    transfer_gain=(
         "a quick linear probe explains {trained} of the numbers' variance with the pretrained "
         "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),

@@ -103,8 +103,8 @@ def moving(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
     ('Look     64/300 ', 17, '  9.0 s')
     """
     left = f"{lead(stage.title)}{stage.place} " if stage.place else lead(stage.title)
-    news, room = stage.news(now), width - len(left)
-    right = fitting(news, room - LEAST_BAR - 2)
+    news, space = stage.news(now), width - len(left)
+    right = fitting(news, space - LEAST_BAR - 2)
     if not right:  # the most important of it before a bar
-        return left[:width], 0, fitting(news, room)
-    return left, min(WIDEST, room - 2 - len(right)), f"  {right}"
+        return left[:width], 0, fitting(news, space)
+    return left, min(WIDEST, space - 2 - len(right)), f"  {right}"

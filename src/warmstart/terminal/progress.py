@@ -92,7 +92,7 @@ def title_of(event: Event, at_work: Stage | None) -> str:
         return at_work.title if at_work is not None and is_there else usual
     if "title" in event.values:
         return str(event.values["title"])
-    is_new = event.kind == "begin" or "lesson" in event.values
+    is_new = event.kind == "begin" or "job" in event.values
     return usual if is_new or at_work is None or not is_there else at_work.title
 
 
@@ -110,7 +110,7 @@ class Stage:
     unit: str = "images"  # what a training passes
     kept: int = 0  # images whose features stood in the cache, where all did
     has_spoken: bool = False
-    lesson: int | None = None  # which of several trainings is at work
+    job: int | None = None  # which of several trainings is at work
     folds: int | None = None  # of the trainings, the first ones, that hold rows out
     epoch: float | None = None  # of the training at work
     looks: dict[int, tuple[float, float | None]] = field(default_factory=dict)  # by training
@@ -143,10 +143,10 @@ class Stage:
     @property
     def fold(self) -> str:
         """`fold 2/3`, or `all images` for a training that holds none out."""
-        if self.lesson is None or self.folds is None:
+        if self.job is None or self.folds is None:
             return ""
-        is_last = self.lesson > self.folds
-        return f"all {self.unit}" if is_last else f"fold {self.lesson}/{self.folds}"
+        is_last = self.job > self.folds
+        return f"all {self.unit}" if is_last else f"fold {self.job}/{self.folds}"
 
     @property
     def place(self) -> str:
@@ -160,7 +160,7 @@ class Stage:
         """`73/s` where the stage knows; what it counts in is named where it is not images."""
         if self.per_second is None:
             return ""
-        unit = "/s" if self.lesson is None else f" {self.unit}/s"
+        unit = "/s" if self.job is None else f" {self.unit}/s"
         few = self.per_second < 9.95
         return f"{self.per_second:.1f}{unit}" if few else f"{self.per_second:,.0f}{unit}"
 
@@ -180,7 +180,7 @@ class Stage:
     @property
     def val_now(self) -> str:
         """The same of the training at work alone."""
-        latest = self.looks.get(self.lesson or 0)
+        latest = self.looks.get(self.job or 0)
         return _compared([latest] if latest is not None else [])
 
     def see(self, event: Event) -> None:
@@ -199,12 +199,12 @@ class Stage:
 
     def _count(self, event: Event) -> None:
         self.of = event.of or self.of
-        lesson = _number(event.values, "lesson")
-        if lesson is None or lesson == self.lesson:
+        job = _number(event.values, "job")
+        if job is None or job == self.job:
             self.pace.see(event.t, event.step, self.of)
         else:  # what lies between two trainings is no update, and some end early
             self.pace.skip(event.t, event.step)
-            self.lesson = int(lesson)
+            self.job = int(job)
             self._losses = self._weight = 0.0
         if event.step < self.step:  # it began anew
             self._losses = self._weight = 0.0
@@ -215,7 +215,7 @@ class Stage:
         if speed is None or speed <= 0:
             return
         self.per_second = speed
-        if self.lesson is not None:
+        if self.job is not None:
             self._pauses += 1 / speed
             self._n_pauses += 1
             self.per_second = self._n_pauses / self._pauses
@@ -228,7 +228,7 @@ class Stage:
             self._losses = SMOOTH * self._losses + loss
             self._weight = SMOOTH * self._weight + 1
         if val is not None:
-            self.looks[self.lesson or 0] = (val, _number(values, "head"))
+            self.looks[self.job or 0] = (val, _number(values, "head"))
 
     def line(self, bar_end: int = 0, width: int = WIDTH) -> str | None:
         """Its line once it is over; None where its note has said what there is to say.

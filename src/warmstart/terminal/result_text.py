@@ -125,10 +125,10 @@ def _decision(summary: Summary) -> list[str]:
 def _findings(summary: Summary, run_path: Path) -> list[str]:
     grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
     others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
-    room = max(SHOWN - len(grave), 0)
-    shown = [_finding(finding) for finding in (*grave, *others[:room])]
-    if len(others) > room:
-        shown.append(f"{len(others) - room} more in {run_path / 'report.html'}")
+    width = max(SHOWN - len(grave), 0)
+    shown = [_finding(finding) for finding in (*grave, *others[:width])]
+    if len(others) > width:
+        shown.append(f"{len(others) - width} more in {run_path / 'report.html'}")
     return [column("Found", "\n".join(shown))] if shown else []
 
 

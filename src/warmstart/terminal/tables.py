@@ -72,7 +72,9 @@ def _caveat(answer: Answer, nouns: Nouns) -> str:
 
 def is_promised(answer: Answer) -> bool:
     """Whether it is promised how far an answer can be trusted: by "sure", or by an interval."""
-    return answer.confident is not None or (isinstance(answer, NumberAnswer) and answer.low is not None)
+    return answer.confident is not None or (
+        isinstance(answer, NumberAnswer) and answer.low is not None
+    )
 
 
 def scores_text(scores: TestScores, kind: str = "image") -> str:
@@ -111,9 +113,9 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
         facts = [f"{base.parameters / 1e6:.1f} M parameters" if base.parameters else ""]
         facts.append(f"{base.size_px} px" if base.size_px else "")
         tail = ", ".join(fact for fact in facts if fact)
-        room = max(WIDTH - name_width - len(tail) - 2, 10)
-        title = base.title if len(base.title) <= room else base.title[: room - 1] + "…"
-        lines.append(f"{base.name:<{name_width}}{title:<{min(room, 34)}}  {tail}".rstrip())
+        width = max(WIDTH - name_width - len(tail) - 2, 10)
+        title = base.title if len(base.title) <= width else base.title[: width - 1] + "…"
+        lines.append(f"{base.name:<{name_width}}{title:<{min(width, 34)}}  {tail}".rstrip())
     return "\n".join([*lines, "", "Begin from one of them: warmstart fit DATA --base NAME"])
 
 

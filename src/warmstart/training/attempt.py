@@ -35,7 +35,7 @@ from warmstart.training.trainer import LAG, Trainer, UpdateRule
 from warmstart.training.validation import TrainingEnd, ValidationScores, renew_statistics, spread
 
 if TYPE_CHECKING:
-    from warmstart.training.lesson import TrainingTask
+    from warmstart.training.job import TrainingJob
 
 
 COMPARED = 64  # rows on which it is seen whether answers moved at all
@@ -47,16 +47,18 @@ class TrainingAttempt:
     `guards` tells of earlier attempts, for the checkpoints. `is_idle`: training moved nothing.
     """
 
-    def __init__(self, lesson: TrainingTask, scale: float, guards: tuple[GuardNote, ...]) -> None:
-        self.lesson, self.scale, self.guards = lesson, scale, guards
-        self.trainable, schedule = lesson.make(), lesson.schedule
+    def __init__(self, job: TrainingJob, scale: float, guards: tuple[GuardNote, ...]) -> None:
+        self.job, self.scale, self.guards = job, scale, guards
+        self.trainable, schedule = job.make(), job.schedule
         self.trainable.model.to(schedule.device)
         in_channels_last(self.trainable.model)
-        tail = UnfrozenBlocks(self.trainable.model, schedule.split_at, schedule.gradient_checkpointing)
+        tail = UnfrozenBlocks(
+            self.trainable.model, schedule.split_at, schedule.gradient_checkpointing
+        )
         self.way = way_of(self.trainable, tail, schedule, self._few())
         self.moving = moving_of(self.trainable)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
-        loss = _loss(lesson)
+        loss = _loss(job)
         self.trainer = Trainer(
             tail,
             moving,
@@ -68,16 +70,16 @@ class TrainingAttempt:
             ),
         )
         says = not schedule.contrastive  # else the output is left behind
-        self.looks = ValidationScores(lesson.room, lesson.held, self.trainable, self.trainer, says)
+        self.looks = ValidationScores(job.context, job.held, self.trainable, self.trainer, says)
         self.stages = stage_actions(schedule, self.trainable.actions)
-        is_judged = len(self.stages) > 1 and lesson.route is None
-        self.joining = Joining(self.looks, lesson.rows, schedule.seed, is_judged)
-        self._route = lesson.route or TrainingEnd()
+        is_judged = len(self.stages) > 1 and job.route is None
+        self.joining = Joining(self.looks, job.rows, schedule.seed, is_judged)
+        self._route = job.route or TrainingEnd()
         last = self._steps_of(len(self.stages[: self._route.n_stages]) - 1, schedule.n_steps).stop
         self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
         self.is_idle = False
         self._stopped = 0  # after so many updates, where the time was over before they were
-        self._watch = _watch(lesson, self.trainable)
+        self._watch = _watch(job, self.trainable)
         self._clock = _Clock(schedule.batch_size)
 
     def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
@@ -85,7 +87,7 @@ class TrainingAttempt:
 
         `saved`: the state that an earlier process left this attempt in.
         """
-        lesson, route = self.lesson, self._route
+        job, route = self.job, self._route
         first = int(saved.facts["stage"]) if saved else 0
         if saved is None:
             self.looks.begin()
@@ -100,12 +102,12 @@ class TrainingAttempt:
                 return alarm
             has_joined = self.joining.joins(number)
             if not has_joined:
-                self.looks.forget(steps.start, lesson.schedule.n_steps)
+                self.looks.forget(steps.start, job.schedule.n_steps)
             if self._is_over(steps.stop):
                 yield note("fine_tune", "Stopped", self._over())
             if not has_joined or self._stopped:
                 break
-        if lesson.is_last:
+        if job.is_last:
             yield from tell_way(self.way)
         return self._end()
 
@@ -114,7 +116,7 @@ class TrainingAttempt:
         self.trainer.settle(self._route.share)
 
     def _steps_of(self, number: int, stop: int) -> range:
-        total, n = self.lesson.schedule.n_steps, len(self.stages)
+        total, n = self.job.schedule.n_steps, len(self.stages)
         return range(total * number // n, min(total * (number + 1) // n, stop))
 
     def _stage(
@@ -140,7 +142,7 @@ class TrainingAttempt:
                         self.way.end()
                         return alarm
                     values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
-                    values |= self.looks.look(step + 1, self.lesson.schedule.n_steps)
+                    values |= self.looks.extracted(step + 1, self.job.schedule.n_steps)
                     yield from self._told(number, step, values)
                     if self._is_over(step + 1):
                         break
@@ -153,16 +155,16 @@ class TrainingAttempt:
     def _probe(self) -> Tensor:
         """Outputs for two images, in eval mode."""
         self.trainable.model.eval()
-        device = self.lesson.schedule.device
+        device = self.job.schedule.device
         return self.way.run(*(value.to(device) for value in self._few()))
 
     def _few(self) -> Inputs:
         """Two images as they are."""
-        return self.lesson.room.plain(spread(self.lesson.rows, 2), self.trainable.feature_layers)
+        return self.job.context.plain(spread(self.job.rows, 2), self.trainable.feature_layers)
 
     def _is_over(self, done: int) -> bool:
         """Whether the time is over before the steps are."""
-        until = self.lesson.until
+        until = self.job.until
         if until is not None and done < self._goal and here().same(time.perf_counter() > until):
             self._stopped = self._stopped or done
         return self._stopped > 0
@@ -181,52 +183,56 @@ class TrainingAttempt:
 
     def _factor(self, number: int, step: int) -> float:
         """Warm-up and cosine of a stage; a route that ends early ends on the same curve."""
-        chosen = self.lesson.schedule
+        chosen = self.job.schedule
         whole = self._steps_of(number, chosen.n_steps)
-        return warm_cosine(len(whole), chosen.warmup, falls=not chosen.contrastive)(step - whole.start)
+        return warm_cosine(len(whole), chosen.warmup, falls=not chosen.contrastive)(
+            step - whole.start
+        )
 
     def _batches(
         self, number: int, steps: range, begin: int
     ) -> Generator[tuple[Inputs, Tensor], None, None]:
         """Inputs and labels of each step from `begin` on; drawn as from the stage's first."""
-        chosen, room, rows = self.lesson.schedule, self.lesson.room, self.joining.fit
-        rng = np.random.default_rng([chosen.seed, self.lesson.number, number])
+        chosen, context, rows = self.job.schedule, self.job.context, self.joining.fit
+        rng = np.random.default_rng([chosen.seed, self.job.number, number])
         drawn = islice(
             draw_batches(len(rows), chosen.batch_size, len(steps), rng), begin - steps.start, None
         )
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
             places, visits = rows[one[0]], view_numbers(one[1], chosen)
-            return room.source.batch(places, visits, self.trainable.feature_layers), room.targets(places)
+            return context.source.batch(
+                places, visits, self.trainable.feature_layers
+            ), context.targets(places)
 
         for inputs, labels in ahead(make, drawn, chosen.workers):
             yield tuple(value.to(chosen.device) for value in inputs), labels.to(chosen.device)
 
     def _told(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
         """The event of an update; a checkpoint where one is due, or where the caller stops."""
-        lesson = self.lesson
-        seen = (step + 1) * lesson.schedule.batch_size
+        job = self.job
+        seen = (step + 1) * job.schedule.batch_size
         told = {
             **values,
             "epoch": round(seen / len(self.joining.fit), 2),
-            "lesson": lesson.number + 1,
+            "job": job.number + 1,
             "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
         }
-        done, total = lesson.earlier + step + 1, lesson.total
+        done, total = job.earlier + step + 1, job.total
         try:
             yield Event(stage="fine_tune", kind="step", step=done, of=total, values={**told})
         except GeneratorExit:
             if self.way.is_whole:  # else the others would have to tell of theirs
                 self._save(number, step + 1)
             raise
-        if self.way.agreed(lesson.room.checkpoints.is_due):
+        if self.way.agreed(job.context.checkpoints.is_due):
             self._save(number, step + 1)
 
     def _end(self) -> Alarm | None:
         """The last looks; an alarm where training moved nothing, or ruined the weights."""
         most = COMPARED if self.looks.says else COMPARED // 4
-        some, n_steps = spread(self.lesson.rows, most), self.lesson.schedule.n_steps
+        some, n_steps = spread(self.job.rows, most), self.job.schedule.n_steps
         ended = self.looks.shown(1.0, some)
         self.looks.finish()
         if not np.isfinite(ended).all() or not self.looks.are_finite:
@@ -237,7 +243,7 @@ class TrainingAttempt:
         is_whole = self._route == TrainingEnd(n_stages=self._route.n_stages)
         is_judged = is_whole and self.looks.says
         loss = self.looks.loss(ended, some) if is_judged else None
-        of_classes = self.lesson.room.target.tells_classes
+        of_classes = self.job.context.target.tells_classes
         moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
         self.is_idle = moved < LEAST_CHANGE
         return self._watch.finish(moved, loss)
@@ -247,7 +253,7 @@ class TrainingAttempt:
     def _save(self, number: int, step: int) -> None:
         tensors = {**self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors()}
         facts = {
-            "lesson": self.lesson.number,
+            "job": self.job.number,
             "scale": self.scale,
             "stage": number,
             "step": step,
@@ -256,7 +262,7 @@ class TrainingAttempt:
             "joining": self.joining.facts(),
             "guards": [{"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards],
         }
-        checkpoints = self.lesson.room.checkpoints
+        checkpoints = self.job.context.checkpoints
         write = checkpoints.save if self.way.is_whole else checkpoints.save_jointly
         write(Saved(tensors, facts))
 
@@ -284,9 +290,13 @@ class _Clock:
         return round(self._batch / max(self._seconds, 1e-9), 1)
 
 
-def _loss(lesson: TrainingTask) -> BatchLoss:
-    chosen = lesson.schedule
-    return pairs_loss(chosen.contrastive_temperature) if chosen.contrastive else summed_loss(lesson.room.target)
+def _loss(job: TrainingJob) -> BatchLoss:
+    chosen = job.schedule
+    return (
+        pairs_loss(chosen.contrastive_temperature)
+        if chosen.contrastive
+        else summed_loss(job.context.target)
+    )
 
 
 def _course(chosen: Schedule) -> UpdateRule:
@@ -303,12 +313,14 @@ def _course(chosen: Schedule) -> UpdateRule:
     )
 
 
-def _watch(lesson: TrainingTask, trainable: TrainableNetwork) -> Watch:
-    room = lesson.room
+def _watch(job: TrainingJob, trainable: TrainableNetwork) -> Watch:
+    context = job.context
     return Watch(
-        n_steps=lesson.schedule.n_steps,
-        warm_up=lesson.schedule.warmup,
+        n_steps=job.schedule.n_steps,
+        warm_up=job.schedule.warmup,
         # Pairs are compared with each other: blind answers have no loss there.
-        blind=0.0 if lesson.schedule.contrastive else room.target.blind_loss(room.labels[lesson.rows]),
+        blind=0.0
+        if job.schedule.contrastive
+        else context.target.blind_loss(context.labels[job.rows]),
         begins_fitted="fresh" not in trainable.actions.values(),
     )

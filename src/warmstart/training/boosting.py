@@ -61,7 +61,11 @@ def boost(
         said[held] = trees.says(rows[held])
         fold[held] = number
         yield Event(
-            stage="fine_tune", kind="step", step=number + 1, of=len(outer), values={"title": "Boosting"}
+            stage="fine_tune",
+            kind="step",
+            step=number + 1,
+            of=len(outer),
+            values={"title": "Boosting"},
         )
     return Boosted(said, fold, "gradient boosting")
 

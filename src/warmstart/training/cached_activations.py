@@ -120,12 +120,12 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
     Shelves stay open, and are not evicted, for as long as the source lives.
     Raises: TrainingError where half precision cannot hold an output.
     """
-    chosen, network = schedule(plan), training_data.look.network
+    chosen, network = schedule(plan), training_data.extracted.network
     wanted = _wanted(training_data, plan, chosen.split_at)
     store, engine = FeatureCache(default_root()), str(plan.training.engine.value)
     stream = str(plan.training.offload.value) if plan.training.offload else ""
     keys = [
-        ActivationKey(look=base, cut=chosen.split_at, wanted=wanted, dtype=chosen.cache_dtype)
+        ActivationKey(extracted=base, cut=chosen.split_at, wanted=wanted, dtype=chosen.cache_dtype)
         for base in _bases(training_data, chosen, engine, stream)
     ]
     shelves = tuple(store.cache_file(key) for key in keys)
@@ -164,10 +164,12 @@ def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
 
 def _take_over(work: _PassWork, wanted: Sequence[FeatureLayer]) -> None:
     """The plain view of a network that is streamed, of images whose look kept the output."""
-    features, lost = work.training_data.look.features.cache_file, work.missing[0]
+    features, lost = work.training_data.extracted.features.cache_file, work.missing[0]
     if not isinstance(features.key, FeatureKey):
         return
-    with FeatureCache(default_root()).cache_file(main_key(features.key, work.chosen.split_at)) as kept:
+    with FeatureCache(default_root()).cache_file(
+        main_key(features.key, work.chosen.split_at)
+    ) as kept:
         todo = first_of_each(work.training_data.labelled.learn, [*lost - {*kept.missing(lost)}])
         for at in range(0, len(todo), BATCH):
             contents = [example.sha256 for example in todo[at : at + BATCH]]
@@ -187,8 +189,8 @@ def _share(
 def _wanted(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple[FeatureLayer, ...]:
     """Every tap below the cut that some head of the plan, or one fitted later, may listen to."""
     names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
-    heads = (*dataset.profiles_of(names), for_trained(training_data.profiles))
-    feature_layers = {layer for name in heads for layer in training_data.profiles[name]}
+    heads = (*dataset.probe_layers_of(names), for_trained(training_data.probe_layers))
+    feature_layers = {layer for name in heads for layer in training_data.probe_layers[name]}
     if training_data.prior is not None:
         feature_layers |= set(training_data.prior.weights)
     return stored_layers(sorted(feature_layers, key=lambda layer: (layer.block, layer.pool)), cut)
@@ -204,7 +206,7 @@ def _bases(
     plain = FeatureKey(
         network=base.sha256,
         arch=base.arch,
-        blocks=tuple(block.name for block in training_data.look.network.record.blocks),
+        blocks=tuple(block.name for block in training_data.extracted.network.record.blocks),
         feature_layers=(),
         preprocessing=training_data.prep,
         decoder=decoder_name(training_data.prep),

@@ -16,7 +16,7 @@ from warmstart.features.extraction import ExtractedFeatures
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.feature_layers import Profile, profiles
+from warmstart.planning.feature_layers import LayerWeights, probe_layers
 from warmstart.planning.rules import Budget
 from warmstart.planning.verdict import Basis, basis_of
 from warmstart.records.data import DataRecord, Example
@@ -116,7 +116,10 @@ def arrange(record: DataRecord) -> LabelledRows:
     train, holdout = parts["train"], parts["holdout"]
     learn = (*train, *holdout)
     group_of = np.concatenate(
-        [group_numbers(train, record.near_duplicates), group_numbers(holdout, record.near_duplicates) + len(train)]
+        [
+            group_numbers(train, record.near_duplicates),
+            group_numbers(holdout, record.near_duplicates) + len(train),
+        ]
     )
     group_rows = tuple(members(group_of))
     target = target_of(record.task, [example.label for example in learn])
@@ -219,7 +222,11 @@ def members(groups: NDArray[np.int64]) -> list[Rows]:
 
 
 def heads(
-    plan: Plan, shapes: Mapping[str, Profile], read: ReadFeatures, n: int, prior: Prior | None = None
+    plan: Plan,
+    shapes: Mapping[str, LayerWeights],
+    read: ReadFeatures,
+    n: int,
+    prior: Prior | None = None,
 ) -> dict[str, Family]:
     """The candidate heads of the plan over stored features, simplest first.
 
@@ -234,7 +241,7 @@ def heads(
 def heads_of(
     names: Sequence[str],
     penalties: Sequence[float],
-    shapes: Mapping[str, Profile],
+    shapes: Mapping[str, LayerWeights],
     read: ReadFeatures,
     n: int,
     seed: int,
@@ -243,12 +250,14 @@ def heads_of(
     """The same for candidates and penalties that stand in no plan."""
     kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
-        wanted = {name: shapes[name] for name in profiles_of(names)}
+        wanted = {name: shapes[name] for name in probe_layers_of(names)}
         kernels = kernels_of(wanted, read, n)
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
-def kernels_of(wanted: Mapping[str, Profile], read: ReadFeatures, n: int) -> Mapping[str, Array]:
+def kernels_of(
+    wanted: Mapping[str, LayerWeights], read: ReadFeatures, n: int
+) -> Mapping[str, Array]:
     """One kernel (n, n) a profile; taps are read one by one, for all would fill the memory.
 
     Those of stored rows are kept, where something is.
@@ -268,16 +277,16 @@ def kernels_of(wanted: Mapping[str, Profile], read: ReadFeatures, n: int) -> Map
     return kept.get(("kernels", read.key, shares), 8 * n * n * len(wanted), make)
 
 
-def profiles_of(names: Sequence[str]) -> tuple[str, ...]:
+def probe_layers_of(names: Sequence[str]) -> tuple[str, ...]:
     """The depth profiles behind candidate heads, each once.
 
-    >>> profiles_of(("logistic", "last", "late", "stack"))
+    >>> probe_layers_of(("logistic", "last", "late", "stack"))
     ('last', 'late')
     """
-    return tuple(dict.fromkeys(profile_of(name) for name in names if name != STACK))
+    return tuple(dict.fromkeys(layer_weights_of(name) for name in names if name != STACK))
 
 
-def profile_of(name: str) -> str:
+def layer_weights_of(name: str) -> str:
     """The depth profile behind a candidate head of a plan."""
     return "last" if name in ("class-mean", "logistic") else name.removesuffix(SUFFIX)
 
@@ -292,19 +301,19 @@ class TrainingDataset:
     """Settled data, the look at it, and how closely to check it."""
 
     collection: Collection
-    look: ExtractedFeatures
+    extracted: ExtractedFeatures
     labelled: LabelledRows
     prep: Inputs
-    profiles: dict[str, Profile]
+    probe_layers: dict[str, LayerWeights]
     budget: Budget
     seed: int
     base: BaseModelRecord | None = None  # None: not known
     prior: Prior | None = None  # the head of a run, where classes have the same name
 
-    def pair(self) -> dict[str, Profile]:
+    def pair(self) -> dict[str, LayerWeights]:
         """The last tap, and all parts alike: two mixtures that no label has touched."""
-        names = ("last", "equal") if "equal" in self.profiles else ("last",)
-        return {name: self.profiles[name] for name in names}
+        names = ("last", "equal") if "equal" in self.probe_layers else ("last",)
+        return {name: self.probe_layers[name] for name in names}
 
     @property
     def basis(self) -> Basis:
@@ -322,12 +331,14 @@ class TrainingDataset:
 
     def vectors(self, rows: Rows) -> dict[FeatureLayer, Features]:
         """The taps of the pair for some learning rows, from the store. Shapes: each (m, d_t)."""
-        read = self.look.reader(self.examples(rows))
+        read = self.extracted.reader(self.examples(rows))
         return {layer: read(layer) for layer in self.feature_layers}
 
     def kernels(self, features: Sequence[Features]) -> list[Array]:
         """One kernel (m, m) of each of the pair, from one array (m, d_t) a tap."""
-        return [*mixed_kernels(zip(self.feature_layers, features, strict=True), self.pair()).values()]
+        return [
+            *mixed_kernels(zip(self.feature_layers, features, strict=True), self.pair()).values()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +354,7 @@ class Sample:
 
 def training_dataset(
     collection: Collection,
-    look: ExtractedFeatures,
+    extracted: ExtractedFeatures,
     base: BaseModelRecord,
     budget: Budget,
     seed: int,
@@ -352,10 +363,10 @@ def training_dataset(
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
     return TrainingDataset(
         collection=inherited.told(collection),
-        look=look,
+        extracted=extracted,
         labelled=arrange(collection.record),
         prep=base.preprocessing,
-        profiles=profiles(look.feature_layers),
+        probe_layers=probe_layers(extracted.feature_layers),
         budget=budget,
         seed=seed,
         base=base,

@@ -148,7 +148,7 @@ def _costs(
     found, is_below = [], False
     for number in numbers:
         step = tail.scan.steps.blocks[number - 1]
-        seconds, made = _timed(partial(step.run, trainable.model.trunk), main)
+        seconds, made = _timed(partial(step.run, trainable.model.backbone), main)
         moves = action_of(trainable.actions, step.name) not in HELD
         passed = DOWN * is_below + OWN * moves
         again = 1.0 if chosen.gradient_checkpointing and passed else 0.0

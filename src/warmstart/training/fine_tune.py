@@ -28,7 +28,7 @@ from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset
 from warmstart.training.forgetting import ROWS, BaseModelAnswers, keep_memory
 from warmstart.training.guards import overfit
-from warmstart.training.lesson import SCALES, TrainingTask
+from warmstart.training.job import SCALES, TrainingJob
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import stirred
@@ -57,7 +57,7 @@ def watch_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) ->
 
     Shapes: blocks (n,).
     """
-    steps = [TrainingEnd(look=look).n_steps(n_steps) for look in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(extracted=extracted).n_steps(n_steps) for extracted in range(1, LOOKS + 1)]
     held = np.isfinite(chosen.losses[END])
     looks = [losses[held] for losses in chosen.losses[:LOOKS]]
     if not held.any():
@@ -66,7 +66,7 @@ def watch_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) ->
     if alarm is None:
         return None
     route = chosen.route
-    kept = f"what was learnt up to {route.look} fifths of the steps is kept"
+    kept = f"what was learnt up to {route.extracted} fifths of the steps is kept"
     if route.share < 1:
         kept = f"weights {route.share:.0%} of the way from the start's are kept"
     return GuardNote(kind="overfit", step=alarm.step, action=kept)
@@ -115,7 +115,7 @@ class _Ended:
 
     joined: int
     scores: Array
-    warmths: tuple[Warmths, ...]
+    scales: tuple[Warmths, ...]
     chosen: ChosenEnd
 
 
@@ -154,12 +154,12 @@ def tune(
     Raises: TrainingError if a frozen tensor changed.
     """
     if not plan.is_trained:
-        read = training_data.look.reader(training_data.labelled.learn)
+        read = training_data.extracted.reader(training_data.labelled.learn)
         came = as_it_came(training_data.prior, training_data.labelled, read)
         return FineTuned(
-            training_data.look.network,
+            training_data.extracted.network,
             head,
-            training_data.look.reader,
+            training_data.extracted.reader,
             plan,
             own_head=came,
             given_up=gave_way(plan),
@@ -170,9 +170,9 @@ def tune(
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
     values["unit"] = training_data.labelled.nouns.many
     yield Event(stage="fine_tune", kind="begin", values=values)
-    torch.set_num_threads(threads_for(training_data.look.network.record))
+    torch.set_num_threads(threads_for(training_data.extracted.network.record))
     source = yield from open_source(training_data, plan)
-    room = TrainingContext(
+    context = TrainingContext(
         source=source,
         labels=training_data.labelled.labels,
         groups=training_data.labelled.groups(),
@@ -181,10 +181,10 @@ def tune(
         checkpoints=job.checkpoints,
         steps=steps,
     )
-    held = yield from job.without(room, folds_held)
+    held = yield from job.without(context, folds_held)
     if held.failed:
         return _head_alone(training_data, plan, head, held)
-    return (yield from job.finish(room, job.ended(room, held), held))
+    return (yield from job.finish(context, job.ended(context, held), held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +195,9 @@ class _TrainingJob:
     checkpoints: Checkpoints
     allowance: Allowance
 
-    def without(self, room: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
+    def without(self, context: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
         """One training for each fold, on all rows but those; what they say of them."""
-        n, training_data = len(room.labels), self.training_data
+        n, training_data = len(context.labels), self.training_data
         shape = (n, training_data.labelled.n_classes)
         found = _HeldOut(
             np.full((REFIT + len(REFITTED), *shape), np.nan),
@@ -208,10 +208,10 @@ class _TrainingJob:
             keep = np.setdiff1d(np.arange(n), held)
             fitted = fit_on(training_data, self.plan, keep)
             found.before[held] = head_probabilities(
-                fitted, training_data.look.reader(training_data.examples(held)), room.target
+                fitted, training_data.extracted.reader(training_data.examples(held)), context.target
             )
-            lesson = self._lesson(room, fitted, keep, held, number, None, found.scale)
-            taught = yield from lesson.learn()
+            job = self._job(context, fitted, keep, held, number, None, found.scale)
+            taught = yield from job.learn()
             found.guards += taught.guards
             if taught.has_failed:
                 found.failed = _scales(found.scale, taught.scale)
@@ -220,51 +220,51 @@ class _TrainingJob:
             found.scores[:, held] = taught.scores
             found.fold[held] = number
             found.joined.append(taught.n_stages)
-            if number + 1 == EARLIEST < len(folds_held) and self.is_futile(room, found):
+            if number + 1 == EARLIEST < len(folds_held) and self.is_futile(context, found):
                 text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
                 yield note("fine_tune", "Stopped", text)
                 break
         return found
 
-    def ended(self, room: TrainingContext, held: _HeldOut) -> _Ended:
+    def ended(self, context: TrainingContext, held: _HeldOut) -> _Ended:
         """Where the trainings should have ended, by rows that they held out."""
         joined = int(np.median(held.joined))
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
         is_paired = schedule(self.plan).contrastive
-        scores, warmths = joined_outputs(said, room.labels, room.target, is_alone=is_paired)
+        scores, scales = joined_outputs(said, context.labels, context.target, is_alone=is_paired)
         chosen = choose(
             scores,
-            room.labels,
+            context.labels,
             held.fold,
-            room.groups,
+            context.groups,
             _plain(self.head),
-            room.target,
+            context.target,
             usual=REFIT if is_paired else END,
         )
-        return _Ended(joined, scores, warmths, chosen)
+        return _Ended(joined, scores, scales, chosen)
 
-    def decision(self, room: TrainingContext, held: _HeldOut, chosen: ChosenEnd) -> Decision:
+    def decision(self, context: TrainingContext, held: _HeldOut, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of trainings that had not seen these rows."""
-        head, plan, target = self.head, self.plan, room.target
+        head, plan, target = self.head, self.plan, context.target
         rows = held.fold >= 0
         tuned = cross_calibrated(
-            chosen.scores / head.warmth,
-            room.labels,
+            chosen.scores / head.scale,
+            context.labels,
             held.fold,
-            room.groups,
-            Calibration(head.warmth, np.zeros(len(head.bias))),
+            context.groups,
+            Calibration(head.scale, np.zeros(len(head.bias))),
             target,
         )[0]
         actions = {str(part.action.value) for part in plan.blocks}
-        network = self.training_data.look.network
+        network = self.training_data.extracted.network
         return decide(
             np.where(rows[:, None], head.probabilities, np.nan),
             held.before,
             tuned,
-            room.labels,
+            context.labels,
             held.fold,
-            room.groups,
+            context.groups,
             target,
             is_apart="fresh" in actions,
             is_paired=schedule(plan).contrastive,
@@ -272,7 +272,7 @@ class _TrainingJob:
             is_set=plan.strategy.source == "user",
         )
 
-    def is_futile(self, room: TrainingContext, held: _HeldOut) -> bool:
+    def is_futile(self, context: TrainingContext, held: _HeldOut) -> bool:
         """Whether the folds so far leave no hope that fine-tuning ships.
 
         Nothing that ships depends on it but the time: where it is stopped, the linear probe ships,
@@ -280,54 +280,59 @@ class _TrainingJob:
         """
         if self.plan.strategy.source == "user" or not held.joined:
             return False
-        found = self.decision(room, held, self.ended(room, held).chosen)
+        found = self.decision(context, held, self.ended(context, held).chosen)
         return found.kind == HEAD and found.ahead <= 0
 
-    def finish(self, room: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
+    def finish(self, context: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
         """The training on all rows, where it ships; the head that came out, what it is worth."""
         training_data, plan, head = self.training_data, self.plan, self.head
-        joined, scores, warmths, chosen = ended.joined, ended.scores, ended.warmths, ended.chosen
+        joined, scores, scales, chosen = ended.joined, ended.scores, ended.scales, ended.chosen
         yield from _tell_joined(plan, joined)
-        decision = self.decision(room, held, chosen)
+        decision = self.decision(context, held, chosen)
         if decision.kind == HEAD:
             yield Event(stage="fine_tune", kind="end", values={"joined": joined})
             return FineTuned(
-                network=training_data.look.network,
+                network=training_data.extracted.network,
                 head=head,
-                reader=training_data.look.reader,
+                reader=training_data.extracted.reader,
                 plan=carried_out(plan, joined),
                 decision=decision,
                 held=held.fold,
             )
         guards = list(held.guards)
-        if seen := watch_overfit(chosen, room.groups, schedule(plan).n_steps):
+        if seen := watch_overfit(chosen, context.groups, schedule(plan).n_steps):
             guards.append(seen)
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
         route = replace(chosen.route, n_stages=joined)
-        everything, first = np.arange(len(room.labels)), len(room.steps) - schedule(plan).model_soup
+        everything, first = (
+            np.arange(len(context.labels)),
+            len(context.steps) - schedule(plan).model_soup,
+        )
         none = everything[:0]
 
-        def of_all(number: int, scale: float) -> TrainingTask:
-            return self._lesson(room, head, everything, none, number, route, scale)
+        def of_all(number: int, scale: float) -> TrainingJob:
+            return self._job(context, head, everything, none, number, route, scale)
 
-        taught = yield from stirred(of_all, range(first, len(room.steps)), held.scale)
+        taught = yield from stirred(of_all, range(first, len(context.steps)), held.scale)
         guards += taught.guards
         if taught.trainable is None:
             held.guards, held.failed = guards, _scales(held.scale, taught.scale)
             return _head_alone(training_data, plan, head, held)
         memory = BaseModelAnswers(
-            training_data, room, spread(everything, ROWS), schedule(plan).n_steps
+            training_data, context, spread(everything, ROWS), schedule(plan).n_steps
         )
         make = of_all(first, taught.scale).make
         kept = keep_memory(memory, taught.trainable, make, chosen, scores)
         told, end = yield from kept
         guards += told
         if end is not chosen:  # the network that ships is another one
-            chosen, decision = end, self.decision(room, held, end)
-        again = RefitHead(training_data, plan, room.source)
-        output, reader = again.end(taught.trainable, head, chosen, warmths)
-        tuned = calibrated(output, chosen.scores, room.labels, held.fold, room.groups, room.target)
+            chosen, decision = end, self.decision(context, held, end)
+        again = RefitHead(training_data, plan, context.source)
+        output, reader = again.end(taught.trainable, head, chosen, scales)
+        tuned = calibrated(
+            output, chosen.scores, context.labels, held.fold, context.groups, context.target
+        )
         yield Event(stage="fine_tune", kind="end", values={"joined": joined})
         return FineTuned(
             network=taught.trainable.network,
@@ -341,33 +346,33 @@ class _TrainingJob:
             held=held.fold,
         )
 
-    def _lesson(
+    def _job(
         self,
-        room: TrainingContext,
+        context: TrainingContext,
         head: HeadFit,
         keep: Rows,
         held: Rows,
         number: int,
         route: TrainingEnd | None,
         scale: float,
-    ) -> TrainingTask:
+    ) -> TrainingJob:
         """One training of fresh copies of the start on some rows, each passed as often."""
         training_data, plan = self.training_data, self.plan
-        read = training_data.look.reader(training_data.examples(keep))
-        steps = room.steps
+        read = training_data.extracted.reader(training_data.examples(keep))
+        steps = context.steps
 
         def make() -> TrainableNetwork:
-            return trainable(training_data.look.network, plan, head, read, training_data.seed)
+            return trainable(training_data.extracted.network, plan, head, read, training_data.seed)
 
-        again = RefitHead(training_data, plan, room.source)
+        again = RefitHead(training_data, plan, context.source)
 
         def refit(trained: TrainableNetwork) -> Array:
             return again.held_scores(trained, head, keep, held)
 
-        return TrainingTask(
+        return TrainingJob(
             make=make,
-            schedule=of_rows(schedule(plan), len(held), len(room.labels)),
-            room=room,
+            schedule=of_rows(schedule(plan), len(held), len(context.labels)),
+            context=context,
             rows=keep,
             held=held,
             number=number,
@@ -406,11 +411,11 @@ def _head_alone(
 ) -> FineTuned:
     """What is left where training was given up: the network as it came, its fitted head."""
     why = gave_up(plan, held.guards[-1].kind, held.failed)
-    read = training_data.look.reader(training_data.labelled.learn)
+    read = training_data.extracted.reader(training_data.labelled.learn)
     return FineTuned(
-        network=training_data.look.network,
+        network=training_data.extracted.network,
         head=head,
-        reader=training_data.look.reader,
+        reader=training_data.extracted.reader,
         plan=given_up(plan, why),
         own_head=as_it_came(training_data.prior, training_data.labelled, read),
         guards=tuple(held.guards),

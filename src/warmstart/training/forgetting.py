@@ -40,7 +40,7 @@ class BaseModelAnswers:
     """What the start gives for some rows, at every layer that is tuned."""
 
     training_data: TrainingDataset
-    room: TrainingContext
+    context: TrainingContext
     rows: Rows
     step: int
 
@@ -50,7 +50,10 @@ class BaseModelAnswers:
         if not wanted:
             return None
         examples = self.training_data.examples(self.rows)
-        read, base = self.training_data.look.reader(examples), self.training_data.look.network
+        read, base = (
+            self.training_data.extracted.reader(examples),
+            self.training_data.extracted.network,
+        )
         after = self._after(trainable, wanted)
         likeness = {
             base.record.blocks[layer.block - 1].name: cka(read(layer), after[layer])
@@ -66,7 +69,7 @@ class BaseModelAnswers:
 
     def _feature_layers(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
         """One tap of each tuned part of the start; the last is the neck where that is tuned."""
-        record = self.training_data.look.network.record
+        record = self.training_data.extracted.network.record
         tuned = {
             number
             for number, block in enumerate(record.blocks, 1)
@@ -78,10 +81,10 @@ class BaseModelAnswers:
         self, trainable: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
     ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
-        scan, source = plan_scan(self.training_data.look.network, wanted), self.room.source
+        scan, source = plan_scan(self.training_data.extracted.network, wanted), self.context.source
         made = []
         for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
-            plain = self.room.plain(self.rows[first : first + PASS], wanted)
+            plain = self.context.plain(self.rows[first : first + PASS], wanted)
             made.append(run_from(trainable.network, scan, source.cut, plain))
         joined = [torch.cat(rows).numpy() for rows in zip(*made, strict=True)]
         return dict(zip(wanted, joined, strict=True))
@@ -110,14 +113,14 @@ def keep_memory(
     if alarm is None:
         return (), chosen
     action = _KEPT
-    if shares := _shares(chosen, memory.room.groups):
+    if shares := _shares(chosen, memory.context.groups):
         found = _go_back(memory, trainable, make, shares, chosen.route.share)
         action = _AS_MUCH
         if found is not None:
             share = CANDIDATES[found].share
             action = f"weights {share:.0%} of the way from the start's are shipped instead"
             chosen = replace(chosen, candidate=found, scores=scores[found])
-    elif chosen.route.look < LOOKS:
+    elif chosen.route.extracted < LOOKS:
         action = _EARLY
     yield guard(alarm.kind, f"{alarm.sentence}; {action}")
     return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
@@ -135,7 +138,7 @@ def _go_back(
     `gone`: the share of the way that lies behind `trainable`.
     """
     begun = make()
-    lora.merge(begun.network.trunk)  # tensors are called as in the trained one
+    lora.merge(begun.network.backbone)  # tensors are called as in the trained one
     ended = {
         n: t.detach().clone()
         for n, t in trainable.model.state_dict(keep_vars=True).items()
@@ -159,7 +162,7 @@ def _shares(chosen: ChosenEnd, groups: Rows) -> list[int]:
     found = []
     for number, route in enumerate(CANDIDATES):
         is_nearer = route.share in SHARES and route.share < chosen.route.share
-        if not is_nearer or chosen.route.look < LOOKS or not held.any():
+        if not is_nearer or chosen.route.extracted < LOOKS or not held.any():
             continue
         gap = (losses[number] - losses[chosen.candidate])[held]
         if gap.mean() <= TIE * standard_error(gap, groups[held]):

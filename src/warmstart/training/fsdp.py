@@ -71,12 +71,12 @@ class Sharded(DataParallel):
 
     def begin(self) -> None:
         """Keep the own share of every weight, and let go of the rest."""
-        twin = _twin(self._plain_twin, {id(t): _fresh(t) for t in self._tensors})
+        clone = _twin(self._plain_twin, {id(t): _fresh(t) for t in self._tensors})
         for names in self._groups:
-            members = [twin.get_submodule(name) for name in names]
+            members = [clone.get_submodule(name) for name in names]
             fully_shard(members, mesh=self._mesh, reshard_after_forward=True)
-        fully_shard(twin, mesh=self._mesh, reshard_after_forward=True)
-        shares, held, whole = dict(twin.named_parameters()), 0, 0
+        fully_shard(clone, mesh=self._mesh, reshard_after_forward=True)
+        shares, held, whole = dict(clone.named_parameters()), 0, 0
         for name, tensor in self._module.named_parameters():
             share, order = shares[name], tensor.stride()
             own = cast(DTensor, share).to_local()
@@ -84,7 +84,7 @@ class Sharded(DataParallel):
             tensor.data = own.detach()
             self._pairs.append((tensor, share, order))
         self._largest = held / max(whole, 1)
-        self._twin = self._wrapped = twin
+        self._twin = self._wrapped = clone
 
     @exchanging()
     @torch.no_grad()
@@ -159,10 +159,10 @@ class Sharded(DataParallel):
     def _as_it_is(self) -> None:
         """The twin trains, rests and remembers as the network does."""
         pairs = zip(self._module.modules(), cast(nn.Module, self._twin).modules(), strict=True)
-        for module, twin in pairs:
-            twin.training = module.training
+        for module, clone in pairs:
+            clone.training = module.training
             if "momentum" in vars(module):  # of norms, which may be told another one for a while
-                vars(twin)["momentum"] = vars(module)["momentum"]
+                vars(clone)["momentum"] = vars(module)["momentum"]
 
     def _rows(self, n: int) -> slice:
         """Which of n rows this process keeps: as torch's chunks are."""

@@ -25,9 +25,11 @@ class Joining:
         self.looks = looks
         self.fit, self._judged_on = rows, rows[:0]
         if is_judged:
-            room = looks.room
+            context = looks.context
             rng = np.random.default_rng([seed, 8])
-            part = folds(room.target.folding(room.labels[rows]), room.groups[rows], VALIDATION, rng)
+            part = folds(
+                context.target.folding(context.labels[rows]), context.groups[rows], VALIDATION, rng
+            )
             self.fit, self._judged_on = rows[part > 0], rows[part == 0]
         self.joined = 0
         self._best = float("inf")

@@ -21,7 +21,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.training.selection import SelectionProblem, Trial, Trials, groups_within, judge
 
 ReadFeatures = Callable[[FeatureLayer], Features]
-Profile = Mapping[FeatureLayer, float]
+LayerWeights = Mapping[FeatureLayer, float]
 
 LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
 _RANK = 1e-7  # kernel axes below this share of the largest carry rounding only
@@ -53,11 +53,11 @@ class Family(Protocol):
 
 
 def over_layers(
-    coefficients: Array, profile: Profile, read: ReadFeatures
+    coefficients: Array, layer_weights: LayerWeights, read: ReadFeatures
 ) -> tuple[dict[FeatureLayer, Array], Array]:
     """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
     weights, shift = {}, np.zeros(coefficients.shape[1])
-    for layer, share in profile.items():
+    for layer, share in layer_weights.items():
         features = read(layer)
         scaling = fit_scaling(features)
         inner = apply_scaling(features, scaling).T @ coefficients
@@ -71,7 +71,7 @@ class KernelRidge:
     """Ridge on a mixed kernel. Shapes: kernel (n, n)."""
 
     kernel: Array
-    profile: Profile
+    layer_weights: LayerWeights
     read: ReadFeatures
     penalties: Sequence[float]
 
@@ -100,7 +100,7 @@ class KernelRidge:
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows."""
         dual = ridge.fit(self.kernel, problem.targets, penalty)
-        weights, shift = over_layers(dual.coefficients, self.profile, self.read)
+        weights, shift = over_layers(dual.coefficients, self.layer_weights, self.read)
         bias = ridge.intercept(self.kernel, dual, penalty) + shift
         return Refit(ridge.left_out(dual, problem.group_rows), weights, bias)
 
@@ -110,7 +110,7 @@ class ClassMean:
     """Nearest class mean on a kernel; it has no penalty. Shapes: kernel (n, n)."""
 
     kernel: Array
-    profile: Profile
+    layer_weights: LayerWeights
     read: ReadFeatures
 
     def trials(self, problem: SelectionProblem) -> Trials:
@@ -133,7 +133,7 @@ class ClassMean:
         scores = nearest_mean.left_out_class_means(
             self.kernel, problem.labels, problem.n_classes, problem.group_rows
         )
-        weights, shift = over_layers(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.layer_weights, self.read)
         return Refit(scores, weights, bias + shift)
 
 
@@ -142,7 +142,7 @@ class Logistic:
     """Logistic path in the kernel's own axes, judged by three inner folds; kernel (n, n)."""
 
     kernel: Array
-    profile: Profile
+    layer_weights: LayerWeights
     read: ReadFeatures
 
     def _axes(self) -> tuple[Array, Array]:
@@ -191,7 +191,7 @@ class Logistic:
         coefficients = (axes / size) @ fit.weights
         # The axes are those of the centred kernel; predictions are made with the plain one.
         bias = fit.bias - (self.kernel @ coefficients).mean(axis=0)
-        weights, shift = over_layers(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.layer_weights, self.read)
         return Refit(scores[0], weights, bias + shift)
 
 

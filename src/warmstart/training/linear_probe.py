@@ -16,8 +16,8 @@ from warmstart.training.head_families import (
     ClassMean,
     Family,
     KernelRidge,
+    LayerWeights,
     Logistic,
-    Profile,
     ReadFeatures,
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
@@ -45,7 +45,7 @@ class HeadFit:
     fold: NDArray[np.int64]
 
     @property
-    def warmth(self) -> float:
+    def scale(self) -> float:
         """The temperature, by which scores may be divided; 1 where all rows are answered alike."""
         return self.calibration.scale or 1.0
 
@@ -88,7 +88,7 @@ def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
 
 def families(
     candidates: Sequence[str],
-    profiles: Mapping[str, Profile],
+    probe_layers: Mapping[str, LayerWeights],
     kernels: Mapping[str, Array],
     read: ReadFeatures,
     penalties: Sequence[float],
@@ -105,19 +105,19 @@ def families(
     ridges: dict[str, KernelRidge] = {}
     for name in candidates:
         if name == "class-mean":
-            made[name] = ClassMean(kernels["last"], profiles["last"], read)
+            made[name] = ClassMean(kernels["last"], probe_layers["last"], read)
         elif name == "logistic":
-            made[name] = Logistic(kernels["last"], profiles["last"], read)
+            made[name] = Logistic(kernels["last"], probe_layers["last"], read)
         elif name == STACK:
             made[name] = Stacked(ridges)
         elif name.endswith(SUFFIX) and prior is not None:
             base = name.removesuffix(SUFFIX)
-            made[name] = PriorRidge(kernels[base], profiles[base], read, penalties, prior)
+            made[name] = PriorRidge(kernels[base], probe_layers[base], read, penalties, prior)
         elif name in kernels:
-            ridges[name] = KernelRidge(kernels[name], profiles[name], read, penalties)
+            ridges[name] = KernelRidge(kernels[name], probe_layers[name], read, penalties)
             made[name] = ridges[name]
         else:
-            made[name] = SketchedRidge(profiles[name], read, penalties, seed)
+            made[name] = SketchedRidge(probe_layers[name], read, penalties, seed)
     return made
 
 

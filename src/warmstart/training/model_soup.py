@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
-from warmstart.training.lesson import TrainedNetwork, TrainingTask
+from warmstart.training.job import TrainedNetwork, TrainingJob
 from warmstart.training.loop import mean_loss
 from warmstart.training.trainable import TrainableNetwork, moving_of
 from warmstart.training.validation import held_scores, spread
@@ -28,35 +28,35 @@ Weights = dict[str, Tensor]
 
 
 def stirred(
-    make: Callable[[int, float], TrainingTask], numbers: range, scale: float
+    make: Callable[[int, float], TrainingJob], numbers: range, scale: float
 ) -> Steps[TrainedNetwork]:
     """Train once for each number; what comes out has the mean of all their weights.
 
     `make` gives a training of that number that begins at a scale of its rates. A mean that answers
     learnt rows worse than its ingredients is left: then the first is what comes out.
     """
-    lesson = make(numbers[0], scale)
-    taught = yield from lesson.learn()
+    job = make(numbers[0], scale)
+    taught = yield from job.learn()
     trainable = taught.trainable
     if len(numbers) == 1 or trainable is None:
         return taught
-    rows = spread(lesson.rows, ROWS)
+    rows = spread(job.rows, ROWS)
     first = _weights(trainable)
-    mean, losses = first, [_loss(lesson, trainable, rows)]
+    mean, losses = first, [_loss(job, trainable, rows)]
     for count, number in enumerate(numbers[1:], start=2):
         again = yield from make(number, taught.scale).learn()
         taught = replace(taught, guards=(*taught.guards, *again.guards))
         if again.trainable is None:
             break  # its guards tell why; what was learnt before stands
-        losses.append(_loss(lesson, again.trainable, rows))
+        losses.append(_loss(job, again.trainable, rows))
         mean = _moved(mean, _weights(again.trainable), 1 / count)
         del again  # a whole network
     if len(losses) == 1:
         return taught
     _put(trainable, mean)
-    height = _loss(lesson, trainable, rows) - float(np.mean(losses))
-    target = lesson.room.target
-    if height > BARRIER * target.blind_loss(lesson.room.labels[lesson.rows]):
+    height = _loss(job, trainable, rows) - float(np.mean(losses))
+    target = job.context.target
+    if height > BARRIER * target.blind_loss(job.context.labels[job.rows]):
         _put(trainable, first)
         text = f"the mean of {len(losses)} trainings answers worse than each; the first is kept"
         yield note("fine_tune", "Mean", text)
@@ -80,7 +80,7 @@ def _put(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
             tensor.copy_(weights[name])
 
 
-def _loss(lesson: TrainingTask, trainable: TrainableNetwork, rows: Rows) -> float:
+def _loss(job: TrainingJob, trainable: TrainableNetwork, rows: Rows) -> float:
     """Mean loss of learnt rows, not calibrated."""
-    scores = torch.from_numpy(held_scores(trainable, lesson.room, rows))
-    return mean_loss(lesson.room.target, scores, lesson.room.targets(rows))
+    scores = torch.from_numpy(held_scores(trainable, job.context, rows))
+    return mean_loss(job.context.target, scores, job.context.targets(rows))

@@ -120,7 +120,10 @@ def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64],
 
 
 def fit_neighbours(
-    read: Read[FeatureLayer], feature_layers: Sequence[FeatureLayer], group_rows: Sequence[Rows], seed: int
+    read: Read[FeatureLayer],
+    feature_layers: Sequence[FeatureLayer],
+    group_rows: Sequence[Rows],
+    seed: int,
 ) -> tuple[Neighbours, float, int]:
     """Place the training examples; the distance beyond which an input is unknown; k.
 

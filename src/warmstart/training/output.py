@@ -105,7 +105,11 @@ class TunedFeatures:
             chunk = learnt[at : at + BATCH]
             rows = np.array([self._rows[e.sha256] for e in chunk])
             plain = np.zeros(len(rows), np.int64)
-            yield chunk, self._source.batch(rows, plain, self._scan.feature_layers), self._source.cut
+            yield (
+                chunk,
+                self._source.batch(rows, plain, self._scan.feature_layers),
+                self._source.cut,
+            )
         others = [example for example in todo if example.sha256 not in self._rows]
         images = prepared(self._collection, others, self._prep)
         for at in range(0, len(others), BATCH):
@@ -133,9 +137,9 @@ def run_from(
 ) -> tuple[Tensor, ...]:
     """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
     taken = dict(zip(stored_layers(scan.feature_layers, cut), inputs[1:], strict=True))
-    network.trunk.eval()
+    network.backbone.eval()
     with torch.inference_mode():
-        return scan.onward(network.trunk, cut, inputs[0].clone(), taken)
+        return scan.onward(network.backbone, cut, inputs[0].clone(), taken)
 
 
 # In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
@@ -156,13 +160,15 @@ class RefitHead:
 
     @property
     def _feature_layers(self) -> tuple[FeatureLayer, ...]:
-        return tuple(self.training_data.profiles[self._profile])
+        return tuple(self.training_data.probe_layers[self._layer_weights])
 
     @property
-    def _profile(self) -> str:
-        return for_trained(self.training_data.profiles)
+    def _layer_weights(self) -> str:
+        return for_trained(self.training_data.probe_layers)
 
-    def _look(self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]) -> TunedFeatures:
+    def _look(
+        self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]
+    ) -> TunedFeatures:
         return TunedFeatures(
             trainable.network,
             feature_layers,
@@ -181,40 +187,44 @@ class RefitHead:
         """
         if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
-        look = self._look(trainable, self._feature_layers)
-        fitted = self._fit(look(self.training_data.examples(keep)), head, keep)
-        return head.warmth * head_scores(fitted, look(self.training_data.examples(held)))
+        extracted = self._look(trainable, self._feature_layers)
+        fitted = self._fit(extracted(self.training_data.examples(keep)), head, keep)
+        return head.scale * head_scores(fitted, extracted(self.training_data.examples(held)))
 
     def end(
         self,
         trainable: TrainableNetwork,
         head: HeadFit,
         chosen: ChosenEnd,
-        warmths: Sequence[Warmths],
+        scales: Sequence[Warmths],
     ) -> tuple[HeadFit, TunedFeatures]:
         """The output that was chosen, in the place of `head`, and a reader of what it listens to.
 
-        Not calibrated yet. `warmths`: of the trained output and of the fitted one, at each of
+        Not calibrated yet. `scales`: of the trained output and of the fitted one, at each of
         `REFITTED`.
         """
         trained, learn = _trained(trainable, head), self.training_data.labelled.learn
         if not chosen.is_refitted:
             return trained, self._look(trainable, trainable.feature_layers)
-        warmth = warmths[chosen.candidate - REFIT]
-        look = self._look(trainable, [*dict.fromkeys((*trainable.feature_layers, *self._feature_layers))])
-        fitted = self._fit(look(learn), head, np.arange(len(learn)))
-        if not warmth[0]:
-            return fitted, look
-        return _mean((trained, fitted), warmth, trainable.network.record), look
+        scale = scales[chosen.candidate - REFIT]
+        extracted = self._look(
+            trainable, [*dict.fromkeys((*trainable.feature_layers, *self._feature_layers))]
+        )
+        fitted = self._fit(extracted(learn), head, np.arange(len(learn)))
+        if not scale[0]:
+            return fitted, extracted
+        return _mean((trained, fitted), scale, trainable.network.record), extracted
 
     def _fit(self, read: ReadFeatures, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
         training_data, name, seed = (
             self.training_data,
-            self._profile,
+            self._layer_weights,
             int(self.plan.training.seed.number),
         )
-        family = heads_of((name,), (PENALTY,), training_data.profiles, read, len(rows), seed)[name]
+        family = heads_of((name,), (PENALTY,), training_data.probe_layers, read, len(rows), seed)[
+            name
+        ]
         found = family.refit(pose_on(training_data.labelled, rows), PENALTY)
         return replace(
             head,
@@ -246,32 +256,36 @@ def joined_outputs(
     """
     if is_alone:
         return scores, ((0.0, 1.0),) * len(REFITTED)
-    found, warmths = scores.copy(), []
+    found, scales = scores.copy(), []
     for place, number in enumerate(REFITTED if len(scores) > REFIT else ()):
         both = scores[[number, REFIT + place]]
         held = np.isfinite(both).all(axis=(0, 2))
         ratio = 1.0
         if held.any():
-            trained, fitted = (target.warmth(z[held], labels[held]) for z in both)
+            trained, fitted = (target.scale(z[held], labels[held]) for z in both)
             ratio = fitted / max(trained, _LEAST)
         found[REFIT + place] = (both[0] + ratio * both[1]) / 2
-        warmths.append((1.0, ratio))
-    return found, tuple(warmths)
+        scales.append((1.0, ratio))
+    return found, tuple(scales)
 
 
 def by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     """Columns of a head's weights. Shapes: (K, d_t) each."""
     ends = np.cumsum([layer_width(record, layer) for layer in head.feature_layers])[:-1]
-    return dict(zip(head.feature_layers, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True))
+    return dict(
+        zip(
+            head.feature_layers, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True
+        )
+    )
 
 
-def _mean(heads: Sequence[HeadFit], warmths: Warmths, record: NetworkRecord) -> HeadFit:
+def _mean(heads: Sequence[HeadFit], scales: Warmths, record: NetworkRecord) -> HeadFit:
     """One head that says what the mean of several says, each made so much warmer."""
     columns: dict[FeatureLayer, Array] = {}
-    for head, warmth in zip(heads, warmths, strict=True):
+    for head, scale in zip(heads, scales, strict=True):
         for layer, weight in by_layer(head, record).items():
-            columns[layer] = columns.get(layer, 0.0) + warmth * weight / len(heads)
-    bias = np.mean([w * head.bias for head, w in zip(heads, warmths, strict=True)], axis=0)
+            columns[layer] = columns.get(layer, 0.0) + scale * weight / len(heads)
+    bias = np.mean([w * head.bias for head, w in zip(heads, scales, strict=True)], axis=0)
     return replace(
         heads[-1],
         feature_layers=tuple(columns),
@@ -293,8 +307,8 @@ def calibrated(
     Shapes: scores (n, K) in the scale of training, NaN where never held out; labels, fold and
     blocks (n,).
     """
-    plain = Calibration(head.warmth, np.zeros(len(head.bias)))
-    found = cross_calibrated(scores / head.warmth, labels, fold, groups, plain, target)
+    plain = Calibration(head.scale, np.zeros(len(head.bias)))
+    found = cross_calibrated(scores / head.scale, labels, fold, groups, plain, target)
     return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
 
 
@@ -310,6 +324,6 @@ def _trained(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
         head,
         name="linear" if is_fresh else head.name,
         feature_layers=trainable.feature_layers,
-        weight=(weight / head.warmth).float().numpy(),
-        bias=(bias / head.warmth).float().numpy(),
+        weight=(weight / head.scale).float().numpy(),
+        bias=(bias / head.scale).float().numpy(),
     )

@@ -96,7 +96,9 @@ class Pipeline:
         Raises: ProcessError where another process is gone.
         """
         n = len(labels)
-        self.n_micro_batches = min(m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch)
+        self.n_micro_batches = min(
+            m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch
+        )
         stage, schedule = self._schedule(inputs, self.n_micro_batches, work, n)
         began, stage.busy = time.perf_counter(), 0.0
         losses: list[Tensor] = []

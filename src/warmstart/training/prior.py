@@ -22,7 +22,7 @@ from warmstart.records.data import Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.solve import ridge_with_prior
 from warmstart.solve.ridge import Array
-from warmstart.training.head_families import Profile, ReadFeatures, Refit, over_layers
+from warmstart.training.head_families import LayerWeights, ReadFeatures, Refit, over_layers
 from warmstart.training.selection import SelectionProblem, Trials, judge
 
 SUFFIX = "+prior"  # of a profile's name: the same profile, begun from an older head
@@ -78,7 +78,11 @@ def prior_of(
         if name in row:
             ours[0][index], ours[1][index] = weight[row[name]], bias[row[name]]
     pieces = np.split(ours[0], np.cumsum(widths)[:-1], axis=1)
-    return Prior({layer: piece.T for layer, piece in zip(feature_layers, pieces, strict=True)}, ours[1], known)
+    return Prior(
+        {layer: piece.T for layer, piece in zip(feature_layers, pieces, strict=True)},
+        ours[1],
+        known,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class PriorRidge:
     """
 
     kernel: Array
-    profile: Profile
+    layer_weights: LayerWeights
     read: ReadFeatures
     penalties: Sequence[float]
     prior: Prior
@@ -114,7 +118,7 @@ class PriorRidge:
         known = self.prior.scores(self.read)
         fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
         factor, coefficients = ridge_with_prior.solve(fit)
-        weights, shift = over_layers(coefficients, self.profile, self.read)
+        weights, shift = over_layers(coefficients, self.layer_weights, self.read)
         bias = (
             ridge_with_prior.intercept(self.kernel, fit, penalty) + shift + factor * self.prior.bias
         )
@@ -130,9 +134,9 @@ class Inherited:
     prior: Prior | None = None
     leak: Finding | None = None
 
-    def names(self, profiles: Sequence[str]) -> tuple[str, ...]:
+    def names(self, probe_layers: Sequence[str]) -> tuple[str, ...]:
         """Names of the depth profiles that heads may have, for the plan."""
-        return tuple(f"{name}{SUFFIX}" if self.prior else name for name in profiles)
+        return tuple(f"{name}{SUFFIX}" if self.prior else name for name in probe_layers)
 
     def told(self, collection: Collection) -> Collection:
         """The collection with the leak among its problems."""

@@ -33,9 +33,9 @@ from warmstart.training.prior import Prior
 def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
     """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
     labelled = training_data.labelled
-    read = training_data.look.reader(labelled.learn)
+    read = training_data.extracted.reader(labelled.learn)
     heads = dataset.heads(
-        plan, training_data.profiles, read, len(labelled.learn), training_data.prior
+        plan, training_data.probe_layers, read, len(labelled.learn), training_data.prior
     )
     problem = dataset.pose(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
@@ -43,8 +43,8 @@ def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
 
 def fit_on(training_data: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
-    read = training_data.look.reader(training_data.examples(keep))
-    heads = dataset.heads(plan, training_data.profiles, read, len(keep), training_data.prior)
+    read = training_data.extracted.reader(training_data.examples(keep))
+    heads = dataset.heads(plan, training_data.probe_layers, read, len(keep), training_data.prior)
     return drain(fit_head(heads, dataset.pose_on(training_data.labelled, keep)))
 
 

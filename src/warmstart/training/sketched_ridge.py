@@ -21,7 +21,7 @@ from warmstart.solve.kernels import (
     some,
 )
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.head_families import Profile, ReadFeatures, Refit
+from warmstart.training.head_families import LayerWeights, ReadFeatures, Refit
 from warmstart.training.selection import SelectionProblem, Trial, groups_within, judge
 
 SKETCH_WIDTH = 2048  # features kept in the primal form
@@ -68,7 +68,7 @@ class Embedding:
 class SketchedRidge:
     """Ridge on the sketched taps of a profile; memory does not grow with the rows."""
 
-    profile: Profile
+    layer_weights: LayerWeights
     read: ReadFeatures
     penalties: Sequence[float]
     rng_seed: int
@@ -76,8 +76,8 @@ class SketchedRidge:
     def embedding(self) -> Embedding:
         """How rows are seen: label-free, shared by all training sets."""
         scalings = {
-            layer: Scaling(found.offset, np.sqrt(self.profile[layer]) * found.scale)
-            for layer, found in fit_scalings(self.read, [*self.profile]).items()
+            layer: Scaling(found.offset, np.sqrt(self.layer_weights[layer]) * found.scale)
+            for layer, found in fit_scalings(self.read, [*self.layer_weights]).items()
         }
         width = sum(len(scaling.scale) for scaling in scalings.values())
         sketch = make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))

@@ -33,7 +33,7 @@ from warmstart.training.loop import ScaledHead
 
 @dataclass(frozen=True, slots=True)
 class TrainableNetwork:
-    """A network about to be trained. `model` runs on the trunk of `network`, which is a copy.
+    """A network about to be trained. `model` runs on the backbone of `network`, which is a copy.
 
     `owners` names the part behind each tensor of the model, `actions` and `rates` what the
     plan does to that part.
@@ -62,29 +62,29 @@ def trainable(
     """
     actions = {block.name: plan.action_of(block.name) for block in plan.blocks}
     rng = torch.Generator().manual_seed(seed)
-    twin = _copied(network, _with_rest(actions, network))
+    clone = _copied(network, _with_rest(actions, network))
     n_added = [*actions.values()].count("added")
     if n_added:
         last = network.record.blocks[-1]
-        twin = added.graft(twin, [added.make_block(last, rng) for _ in range(n_added)])
+        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
-        surgery.refresh(twin, renewed, rng)
+        surgery.refresh(clone, renewed, rng)
     if renewed:
-        scaled, wanted = _blank(twin, len(head.bias))
+        scaled, wanted = _blank(clone, len(head.bias))
     else:
         scaled, wanted = _scaled(_heard(head, network, actions), read)
     if n_added and not renewed:
         wanted = added.shift_layers(wanted, len(network.blocks), n_added)
-    model = assemble(twin, wanted, *scaled.plain())
+    model = assemble(clone, wanted, *scaled.plain())
     model.head = cast(MultiLayerHead, scaled)  # the same in and out, while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
     if low_rank and plan.training.lora_rank is not None:
-        lora.inject(twin, low_rank, int(plan.training.lora_rank.number), rng)
+        lora.inject(clone, low_rank, int(plan.training.lora_rank.number), rng)
     return TrainableNetwork(
-        network=twin,
+        network=clone,
         model=model,
         feature_layers=wanted,
-        owners=_owners(twin),
+        owners=_owners(clone),
         actions=_with_rest(actions, network),
         rates={block.name: block.lr.number for block in plan.blocks if block.lr},
     )
@@ -117,7 +117,9 @@ def _copied(network: Network, actions: Mapping[str, Action]) -> Network:
 
 def _owners(network: Network) -> dict[str, str]:
     """Part names as in the plan, by the tensor names of the model."""
-    owners = {f"trunk.{name}": block for name, block in network.owners.items() if block != "head"}
+    owners = {
+        f"backbone.{name}": block for name, block in network.owners.items() if block != "head"
+    }
     return {**owners, "head.weight": "output", "head.bias": "output"}
 
 
@@ -149,9 +151,9 @@ def _scaled(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[Featur
     found = [by_layer[layer] for layer in head.feature_layers]
     offset = np.concatenate([scaling.offset for scaling in found])
     scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
-    warmth, shift = head.calibration.scale, head.calibration.bias
-    weight = warmth * head.weight.astype(np.float64)
-    bias = weight @ offset + warmth * head.bias.astype(np.float64) + shift
+    factor, shift = head.calibration.scale, head.calibration.bias
+    weight = factor * head.weight.astype(np.float64)
+    bias = weight @ offset + factor * head.bias.astype(np.float64) + shift
     raised = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
     tensors = [torch.from_numpy(np.asarray(a)) for a in (raised, bias, offset, scale)]
     return ScaledHead(*tensors), head.feature_layers

@@ -273,7 +273,8 @@ class Trainer:
             keys = [key.removeprefix(begun) for key in tensors if key.startswith(begun)]
             if keys:
                 optimizer.state[parameter] = {
-                    key: _like(self.way.block(name, tensors[begun + key]), parameter) for key in keys
+                    key: _like(self.way.block(name, tensors[begun + key]), parameter)
+                    for key in keys
                 }
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])

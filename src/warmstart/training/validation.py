@@ -42,21 +42,21 @@ class TrainingEnd:
     `n_stages`: groups of parts that join, None where all do.
     """
 
-    look: int = LOOKS
+    extracted: int = LOOKS
     share: float = 1.0
     n_stages: int | None = None
 
     def n_steps(self, n_steps: int) -> int:
         """Updates up to the look, of all that a plan makes.
 
-        >>> [TrainingEnd(look=k).n_steps(7) for k in (1, 3, 5)]
+        >>> [TrainingEnd(extracted=k).n_steps(7) for k in (1, 3, 5)]
         [1, 4, 7]
         """
-        return max(self.look * n_steps // LOOKS, 1)
+        return max(self.extracted * n_steps // LOOKS, 1)
 
 
 CANDIDATES: tuple[TrainingEnd, ...] = (
-    *(TrainingEnd(look=look) for look in range(1, LOOKS + 1)),
+    *(TrainingEnd(extracted=extracted) for extracted in range(1, LOOKS + 1)),
     *(TrainingEnd(share=share) for share in SHARES),
 )
 END = LOOKS - 1  # the candidate that is all of the way
@@ -176,13 +176,13 @@ class ValidationScores:
 
     def __init__(
         self,
-        room: TrainingContext,
+        context: TrainingContext,
         held: Rows,
         trainable: TrainableNetwork,
         trainer: Trainer,
         says: bool = True,
     ) -> None:
-        self.room, self.held, self.trainable, self.trainer = room, held, trainable, trainer
+        self.context, self.held, self.trainable, self.trainer = context, held, trainable, trainer
         self.says, self._watched = says, held if says else held[:0]
         self.before: Array | None = None
         self._found: dict[str, Array] = {}
@@ -192,9 +192,9 @@ class ValidationScores:
         if len(self._watched):
             self.before = self.say(self.held)
 
-    def look(self, done: int, n_steps: int) -> dict[str, float]:
+    def extracted(self, done: int, n_steps: int) -> dict[str, float]:
         """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
-        due = [k for k in range(1, LOOKS + 1) if TrainingEnd(look=k).n_steps(n_steps) == done]
+        due = [k for k in range(1, LOOKS + 1) if TrainingEnd(extracted=k).n_steps(n_steps) == done]
         if not due or not len(self._watched):
             return {}
         scores = self.shown(1.0, self.held)
@@ -208,17 +208,17 @@ class ValidationScores:
 
     def loss(self, scores: Array, rows: Rows) -> float:
         """Mean loss of what is said of some rows, such as log-loss in nats. Shapes: (m, K)."""
-        return mean_loss(self.room.target, torch.from_numpy(scores), self.room.targets(rows))
+        return mean_loss(self.context.target, torch.from_numpy(scores), self.context.targets(rows))
 
     def _score(self, scores: Array) -> float:
         """Accuracy on the rows held out, or what else the task is scored by."""
-        credits = self.room.target.credits(scores, self.room.labels[self.held])
+        credits = self.context.target.credits(scores, self.context.labels[self.held])
         return round(float(credits.mean()), 4)
 
     def forget(self, done: int, n_steps: int) -> None:
         """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
         for k in range(1, LOOKS + 1):
-            if TrainingEnd(look=k).n_steps(n_steps) > done:
+            if TrainingEnd(extracted=k).n_steps(n_steps) > done:
                 self._found.pop(f"{k}", None)
 
     def finish(self) -> None:
@@ -250,7 +250,7 @@ class ValidationScores:
 
     def say(self, rows: Rows) -> Array:
         """Scores of some rows with the weights as they stand, (m, K)."""
-        return held_scores(self.trainable, self.room, rows, self.trainer.way)
+        return held_scores(self.trainable, self.context, rows, self.trainer.way)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -266,7 +266,7 @@ class ValidationScores:
 
 
 def held_scores(
-    trainable: TrainableNetwork, room: TrainingContext, rows: Rows, way: Way | None = None
+    trainable: TrainableNetwork, context: TrainingContext, rows: Rows, way: Way | None = None
 ) -> Array:
     """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
 
@@ -275,12 +275,12 @@ def held_scores(
     """
     trainable.model.eval()
     bias = trainable.model.head.bias
-    by = way or RowWay(UnfrozenBlocks(trainable.model, room.source.cut), bias.device.type)
+    by = way or RowWay(UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type)
     own = np.array_split(rows, by.world.size)[by.world.rank]
     found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(own), PASS):
-            inputs = room.plain(own[start : start + PASS], trainable.feature_layers)
+            inputs = context.plain(own[start : start + PASS], trainable.feature_layers)
             found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(found).double().numpy()
     return np.concatenate(by.world.gathered(scores))
@@ -299,7 +299,9 @@ def renew_statistics(
     with relearning(trainable.model, [*moving]) as is_wanted:
         device = trainable.model.head.bias.device
         for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
-            way.run(*(value.to(device) for value in looks.room.plain(some, trainable.feature_layers)))
+            way.run(
+                *(value.to(device) for value in looks.context.plain(some, trainable.feature_layers))
+            )
 
 
 def spread(rows: Rows, most: int) -> Rows:

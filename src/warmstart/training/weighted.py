@@ -44,8 +44,8 @@ class LinearFit:
 
     def calibrated(self) -> tuple[Array, Array]:
         """One matrix and one bias that give the logits. Shapes: (d, K), (K,)."""
-        warmth = self.calibration.scale
-        return warmth * self.weights, warmth * self.bias + self.calibration.bias
+        scale = self.calibration.scale
+        return scale * self.weights, scale * self.bias + self.calibration.bias
 
 
 @dataclass(frozen=True, slots=True)

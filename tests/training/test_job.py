@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import lessons
-from lessons import differing, four, lesson, planned, state, with_room
+from lessons import differing, four, job, planned, state, with_room
 from tiny import network
 from warmstart.events import follow
 from warmstart.training import checkpoint
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.lesson import SCALES
+from warmstart.training.job import SCALES
 from warmstart.training.validation import TrainingEnd
 
 HELD = np.arange(0, 36, 5)
@@ -31,7 +31,7 @@ CASES = {
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
 }
-ROUTES = {"held": (HELD, None), "early": (HELD[:0], TrainingEnd(look=4, share=0.5))}
+ROUTES = {"held": (HELD, None), "early": (HELD[:0], TrainingEnd(extracted=4, share=0.5))}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _always_due(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "lesson") as data:
+    with lessons.drawn(tmp_path_factory, "job") as data:
         yield {module: lessons.training_data(data, module) for module in (network, four)}
 
 
@@ -59,7 +59,7 @@ def made(scenes, tmp_path):
         given = {setting.partition("=")[0]: setting for setting in (*STEPS, *settings)}
         training_data = scenes[module]
         plan = planned(training_data, strategy, tuple(given.values()), lr=lr)
-        return lesson(training_data, plan, held, route=route)
+        return job(training_data, plan, held, route=route)
 
     return make
 
@@ -108,7 +108,7 @@ def test_closed_after_any_event_and_gone_on_with(made, tmp_path, case, way):
         assert differing(state(taught.trainable.model), state(whole.trainable.model)) == [], n
         steps = [e.step for e in told if e.kind == "step"]
         assert len(steps) < sum(e.kind == "step" for e in events)  # it did not begin anew
-        assert again.room.checkpoints.load() is None  # what is done leaves no way to it
+        assert again.context.checkpoints.load() is None  # what is done leaves no way to it
 
 
 def test_interrupted_again_and_again(made, tmp_path):
@@ -166,9 +166,9 @@ def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
     one = made("lora", HELD[:0], TrainingEnd())
     taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     again = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
-    names = {f"trunk.{name}" for name in network().state_dict() if not name.startswith("out.")}
+    names = {f"backbone.{name}" for name in network().state_dict() if not name.startswith("out.")}
     for trainable in (taught.trainable, again.trainable):
         assert names <= trainable.model.state_dict().keys()
         assert not [name for name in trainable.model.state_dict() if "lora" in name]
     assert differing(state(taught.trainable.model), state(again.trainable.model)) == []
-    assert not torch.equal(taught.trainable.network.trunk.second.weight, network().second.weight)
+    assert not torch.equal(taught.trainable.network.backbone.second.weight, network().second.weight)

@@ -49,7 +49,7 @@ class TrainedNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingTask:
+class TrainingJob:
     """One training: how its outfit is made, its rows, and its place among all trainings.
 
     `held`: rows that it must not learn from and that are looked at on the way. `route`: how
@@ -59,7 +59,7 @@ class TrainingTask:
 
     make: Callable[[], TrainableNetwork]
     schedule: Schedule
-    room: TrainingContext
+    context: TrainingContext
     rows: Rows
     held: Rows
     number: int
@@ -75,11 +75,11 @@ class TrainingTask:
         What was done before an interruption is taken from the checkpoints.
         Raises: TrainingError where a frozen tensor changed.
         """
-        kept = self.room.checkpoints.kept(self.name)
+        kept = self.context.checkpoints.kept(self.name)
         if kept is not None:
             return self._again(kept)
-        saved = self.room.checkpoints.load()
-        if saved is not None and saved.facts.get("lesson") != self.number:
+        saved = self.context.checkpoints.load()
+        if saved is not None and saved.facts.get("job") != self.number:
             saved = None
         notes = [GuardNote(**fields) for fields in saved.facts["guards"]] if saved else []
         begin = float(saved.facts["scale"]) if saved else self.scale
@@ -108,12 +108,12 @@ class TrainingTask:
     @property
     def earlier(self) -> int:
         """Updates of the trainings before it."""
-        return sum(self.room.steps[: self.number])
+        return sum(self.context.steps[: self.number])
 
     @property
     def total(self) -> int:
         """Updates of all trainings."""
-        return sum(self.room.steps) or self.schedule.n_steps
+        return sum(self.context.steps) or self.schedule.n_steps
 
     @property
     def is_last(self) -> bool:
@@ -125,7 +125,7 @@ class TrainingTask:
         attempt.settle()
         trainable.model.cpu()
         self._prove(trainable)
-        if not np.isfinite(held_scores(trainable, self.room, self.rows[:PASS])).all():
+        if not np.isfinite(held_scores(trainable, self.context, self.rows[:PASS])).all():
             raise TrainingError(
                 "the trained network's answers are not numbers; use --strategy head."
             )
@@ -135,7 +135,7 @@ class TrainingTask:
             trainable, attempt.joining.joined, scores, attempt.scale, tuple(notes)
         )
         self._keep(taught, attempt)
-        lora.merge(trainable.network.trunk)
+        lora.merge(trainable.network.backbone)
         return taught
 
     def _refitted(
@@ -163,7 +163,7 @@ class TrainingTask:
             "has_failed": taught.has_failed,
             "guards": [vars_of(one) for one in taught.guards],
         }
-        self.room.checkpoints.keep(self.name, Saved(tensors, facts))
+        self.context.checkpoints.keep(self.name, Saved(tensors, facts))
 
     def _again(self, kept: Saved) -> TrainedNetwork:
         """A training that was finished before an interruption."""
@@ -183,11 +183,11 @@ class TrainingTask:
         attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
         attempt.trainable.model.cpu()
         self._prove(attempt.trainable)
-        lora.merge(attempt.trainable.network.trunk)
+        lora.merge(attempt.trainable.network.backbone)
         return replace(taught, trainable=attempt.trainable)
 
     def _prove(self, trainable: TrainableNetwork) -> None:
-        moved = ledger.violations(self.room.before, trainable.network, trainable.actions)
+        moved = ledger.violations(self.context.before, trainable.network, trainable.actions)
         if moved:
             raise TrainingError(
                 f"{len(moved)} frozen tensors changed while training (first: {moved[0]}); nothing "
