@@ -78,7 +78,7 @@ def _twin(told: Exported) -> dict[str, Any]:
 
 
 def _shrunk(told: Exported) -> dict[str, Any]:
-    found = told.shrunk
+    found = told.quantized
     if found is None:
         return {}
     return {

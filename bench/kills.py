@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,6 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
-
-import signal
 
 from bench.sets import root
 from bench.small import SIZE, copy_few

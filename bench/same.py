@@ -77,7 +77,7 @@ KEYS = {  # of predictions, answers, evidence; where there are dots, their first
     "sure": "confident",
     "unknown": "ood",
     "part": "block",
-    "best_part": "best_block",
+    "best_block": "best_block",
 }
 WORDS = {
     "verdict": {

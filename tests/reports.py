@@ -56,7 +56,7 @@ EVIDENCE = (
         high=0.03,
         n=300,
         meaning="Layer 3 is best.",
-        details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_part": 3},
+        details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_block": 3},
     ),
     Evidence(
         name="learning_curve",

@@ -171,7 +171,7 @@ def test_exports_say_the_same(runs, task, tmp_path):
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
 def test_eight_bits_are_judged_by_the_score_of_the_task(runs, task, tmp_path):
     done = warmstart.export(runs[0][task].path, "onnx", out=tmp_path / "int8", int8=True)
-    shrunk = done.shrunk
+    shrunk = done.quantized
     assert (shrunk.metric, shrunk.images) == ({"multilabel": "mAP", "regress": "r2"}[task], "test")
     test = runs[0][task].test
     score = test.mAP if task == "multilabel" else test.r2

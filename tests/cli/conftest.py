@@ -86,10 +86,10 @@ RANKING = Ranking(
         ),
     ),
     ties=(),
-    take="lite0",
+    choice="lite0",
     because="no other start was looked at",
     n=300,
-    guess=0.1,
+    majority=0.1,
     method="nested-cv",
 )
 

@@ -36,11 +36,11 @@ RANKING = Ranking(
         base(FILE, 0.7, -0.25, arch="timm:resnet18", cached=True, parameters=11_700_000),
     ),
     ties=(("lite1", "lite0"),),
-    take="lite0",
+    choice="lite0",
     because="right on 94 % (90 to 97) of 244 images it had not seen; lite1 (95 %, 1.6 times the "
     "work) ties with it: the difference could be chance",
     n=244,
-    guess=0.51,
+    majority=0.51,
     method="nested-cv",
 )
 
@@ -66,7 +66,7 @@ Next     warmstart fit 'my photos' --base lite0"""
 
 
 def test_a_file_of_weights_is_taken_with_its_design():
-    text = ranking_text(replace(RANKING, take=FILE), ["photos"])
+    text = ranking_text(replace(RANKING, choice=FILE), ["photos"])
     command = "warmstart fit photos --base 'models/a name.safetensors' --arch timm:resnet18"
     assert text.splitlines()[-1] == f"Next     {command}"
 
@@ -77,7 +77,7 @@ def test_what_failed_what_was_left_out_and_other_ties_are_told():
         RANKING,
         models=rows,
         ties=(("n1", "n2", "n3"),),
-        take="n0",
+        choice="n0",
         left_out=("n8", "n9"),
         failed=(FailedModel(name="n7", error="start 'n7' is not known."),),
         method="holdout",
@@ -92,7 +92,7 @@ def test_what_failed_what_was_left_out_and_other_ties_are_told():
 
 
 def test_starts_that_know_nothing_are_called_so():
-    ranking = replace(RANKING, guess=0.92)
+    ranking = replace(RANKING, majority=0.92)
     assert "None of them is measurably better than always naming the largest class" in ranking_text(
         ranking, ["photos"]
     ).replace("\n         ", " ")
@@ -113,6 +113,6 @@ def test_one_start_is_no_best():
 
 def test_a_name_cannot_steer_the_terminal():
     rows = (base("a\x1b[2J", 0.9),)
-    text = ranking_text(replace(RANKING, models=rows, ties=(), take="a\x1b[2J"), ["p\x07"])
+    text = ranking_text(replace(RANKING, models=rows, ties=(), choice="a\x1b[2J"), ["p\x07"])
     assert "\x1b" not in text
     assert "\x07" not in text

@@ -196,7 +196,14 @@ UNHEARD = np.full((30, 3), np.nan)
 
 
 def after(
-    found, strategy="auto", gain=None, given_up="", guards=(), probe=0.9, answers=UNHEARD, beside=()
+    found,
+    strategy="auto",
+    gain=None,
+    given_up="",
+    guards=(),
+    probe=0.9,
+    answers=UNHEARD,
+    baselines=(),
 ):
     """Inspection and verdict of a run that did this; depth by rule where `strategy` is auto."""
     plan = plan_for("last:2" if strategy == "auto" else strategy)
@@ -210,7 +217,7 @@ def after(
         plan,
         given_up=given_up,
         guards=guards,
-        beside=beside,
+        baselines=beside,
     )
     value = probe + (gain.value if gain else 0.0)
     measured = score.Measured(claim(value), claim(probe), gain, 27)
@@ -272,7 +279,7 @@ def test_another_method_that_is_better_is_named():
         SimpleNamespace(sentence="Trees are better.", is_better=True),
         SimpleNamespace(sentence="Others are not.", is_better=False),
     )
-    _, verdict = after(inspection(0.001, 0.1), "linear-probe", probe=0.8, beside=others)
+    _, verdict = after(inspection(0.001, 0.1), "linear-probe", probe=0.8, baselines=others)
     assert verdict.sentence.endswith(" Trees are better.")
     assert "Others" not in verdict.sentence
 

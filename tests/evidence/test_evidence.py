@@ -52,7 +52,7 @@ def test_few_examples_can_detect_only_large_effects():
 def test_depth_names_the_part_where_the_signal_is():
     feature_layers, kernels, labels, singles = make(1)
     evidence = depth(feature_layers, kernels, labels, singles)
-    assert evidence.details["best_part"] == 2
+    assert evidence.details["best_block"] == 2
     assert evidence.low <= evidence.value <= evidence.high
     assert evidence.value > 0
 

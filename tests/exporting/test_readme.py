@@ -112,14 +112,14 @@ def test_a_twin_without_an_honest_figure_claims_none(facts):
 
 def test_eight_bits_claim_what_was_measured_of_them(facts):
     rounded = replace(AGREED, tolerance=None, same_labels=15, difference=2.1)
-    exported = replace(EXPORTED, shrunk=SHRUNK, agreement=rounded)
+    exported = replace(EXPORTED, quantized=SHRUNK, agreement=rounded)
     text = readme(replace(facts, exported=exported))
     assert metrics(text)[0]["value"] == 0.775
     assert "78 % instead of 78 %" in text or "% instead of" in text
     assert "−1.0 points (−4.0 to +2.0)" in text
     assert "3.9 MB instead of 13.6, 1.5 times as fast" in text
     assert "15 of 16 labels are the same" in text
-    seen = replace(exported, shrunk=replace(SHRUNK, images="train", seconds=0.02))
+    seen = replace(exported, quantized=replace(SHRUNK, images="train", seconds=0.02))
     text = readme(replace(facts, exported=seen))
     assert "training images, which flatter both" in text
     assert "slower (0.75 times)" in text

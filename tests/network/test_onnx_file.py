@@ -57,7 +57,7 @@ def test_half_precision_and_bytes(tmp_path):
     half = open_onnx(onnx_file(tmp_path / "h.onnx", kind=TensorProto.FLOAT16), SMALL)
     np.testing.assert_allclose(half.answer(X)[0], expected(), atol=0.05)
     whole = open_onnx(onnx_file(tmp_path / "b.onnx", kind=TensorProto.UINT8), SMALL)
-    assert whole.fed_as == "8-bit inputs, and your options"
+    assert whole.preprocessing_from == "8-bit inputs, and your options"
     assert whole.preprocessing.std == (1 / 255,) * 3
     pixels = (X * 255).round()
     np.testing.assert_allclose(whole.answer(pixels)[0] / 255, expected(), atol=0.1)
@@ -80,7 +80,7 @@ def test_the_metadata_is_used_and_options_win(tmp_path):
     assert (found.labels, found.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
     prep = found.preprocessing
     assert (prep.size, prep.mean, prep.std) == ((48, 64), (0.5,) * 3, (0.25,) * 3)
-    assert found.fed_as == "its metadata"
+    assert found.preprocessing_from == "its metadata"
     said = open_onnx(tmp_path / "m.onnx", InputHandling(mean=(0.0,))).preprocessing
     assert (said.mean, said.std) == ((0.0,) * 3, (0.25,) * 3)
 
@@ -89,7 +89,7 @@ def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", metadata={"labels": "ant, bee, cat", "mean": "?"})
     found = open_onnx(path, InputHandling())
     assert found.preprocessing == IMAGENET
-    assert found.fed_as == "ImageNet's habit"
+    assert found.preprocessing_from == "ImageNet's habit"
     assert found.labels == ("ant", "bee", "cat")
     plain = onnx_file(tmp_path / "n.onnx")
     (tmp_path / "labels.json").write_text(json.dumps(["x", "y", "z"]))

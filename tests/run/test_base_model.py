@@ -89,12 +89,12 @@ def test_the_network_that_sees_most_comes_first_and_ties_are_named(disk, picture
     found = rank(pictures, "blind", "small", "twin")
     assert [base.name for base in found.models] == ["small", "twin", "blind"]
     assert found.ties == (("small", "twin"),)
-    assert found.take == "small"
+    assert found.choice == "small"
     best, twin, worst = found.models
     assert (best.difference, twin.difference, twin.difference_low) == (0, 0, 0)
     assert worst.difference == pytest.approx(worst.value - best.value)
     assert worst.difference_high < 0
-    assert (found.n, found.method, found.guess) == (36, "nested-cv", pytest.approx(1 / 3))
+    assert (found.n, found.method, found.majority) == (36, "nested-cv", pytest.approx(1 / 3))
     assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in found.models)
     assert "twin (" in found.because
     assert found.because.endswith("times the work) ties with it: the difference could be chance")
@@ -104,7 +104,7 @@ def test_of_those_that_tie_the_one_with_the_least_work_is_taken(disk, pictures):
     found = rank(pictures, "small", "layers")
     works = {base.name: base.macs for base in found.models}
     assert found.ties
-    assert works[found.take] == min(works.values())
+    assert works[found.choice] == min(works.values())
 
 
 def test_seconds_say_whether_anything_was_passed(disk, pictures):

@@ -53,7 +53,7 @@ def test_weights_of_ones_own_are_ranked(pictures, local):
     (base,) = found.models
     assert (base.name, base.arch) == (local, ARCH)
     assert (base.low, base.high) != (base.value, base.value)
-    assert found.take == local
+    assert found.choice == local
     assert found.n == 36
 
 

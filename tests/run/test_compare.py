@@ -110,8 +110,8 @@ def test_other_data_are_told_of(finished, copy):
         data["examples"].remove(first)
 
     found = compare(finished, copy("fewer", data=fewer))
-    assert {run.name: run.learnt for run in found.runs} == {"split": 36, "fewer": 35}
-    assert found.learnt_common == 35
+    assert {run.name: run.n_train for run in found.runs} == {"split": 36, "fewer": 35}
+    assert found.n_common_train == 35
 
 
 def test_what_a_run_had_seen_before_is_left_out(finished, copy):
@@ -160,11 +160,11 @@ def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
     found = compare(finished, copy("again"))
     seconds = finished.summary.seconds
     for run in found.runs:
-        assert (run.updates, run.near_end_updates) == (0, 0)
+        assert (run.updates, run.updates_to_95) == (0, 0)
         assert run.seconds == seconds["total"]
         own = sum(seconds[stage] for stage in ("read", "features", "checks", "plan", "head"))
-        assert run.near_end_seconds == pytest.approx(own, abs=0.001)
-        assert not run.kept
+        assert run.seconds_to_95 == pytest.approx(own, abs=0.001)
+        assert not run.features_cached
 
 
 def looked(path, values, head):
@@ -193,17 +193,17 @@ def test_tuned_layers_and_scratch_are_near_their_end_when_they_were_seen_to_be(f
     warm = looked(copy("warm", summary=as_run_of("full")), rising, head=0.79)
     cold = looked(copy("cold", summary=as_run_of("scratch")), rising, head=0.79)
     runs = {run.name: run for run in compare(warm, cold).runs}
-    assert (runs["warm"].near_end_updates, runs["cold"].near_end_updates) == (0, 3)
+    assert (runs["warm"].updates_to_95, runs["cold"].updates_to_95) == (0, 3)
     assert runs["warm"].updates == runs["cold"].updates == 5
-    assert runs["warm"].near_end_seconds < runs["cold"].near_end_seconds
+    assert runs["warm"].seconds_to_95 < runs["cold"].seconds_to_95
 
 
 def test_where_no_events_are_left_nothing_is_said_of_time(finished, copy):
     path = copy("full", summary=as_run_of("full"))
     (path / "progress.jsonl").unlink()
     runs = {run.name: run for run in compare(finished, path).runs}
-    assert runs["full"].near_end_updates is None
-    assert runs["full"].near_end_seconds is None
+    assert runs["full"].updates_to_95 is None
+    assert runs["full"].seconds_to_95 is None
     assert runs["full"].seconds > 0
 
 

@@ -77,7 +77,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
         "scratch, 3 of 3",
     ]
     runs = {run.name: run for run in found.runs}
-    assert (runs["head"].updates, runs["head"].near_end_updates) == (0, 0)
+    assert (runs["head"].updates, runs["head"].updates_to_95) == (0, 0)
     for name in ("full", "scratch"):
         told = [
             e

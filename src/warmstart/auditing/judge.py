@@ -49,7 +49,7 @@ from warmstart.network.trained_elsewhere import (
 from warmstart.network.weights import SUFFIXES
 from warmstart.nouns import IMAGES, count, is_are
 from warmstart.planning import rules
-from warmstart.records.comparison import AuditedModel, Guess, TrainGap
+from warmstart.records.comparison import AuditedModel, MajorityClass, TrainGap
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.run_folder import read_json
@@ -433,10 +433,10 @@ def _judged(
         is_assumed=names.is_assumed,
         better_order=_better_order(test) if names.is_assumed else None,
         preprocessing=model.preprocessing,
-        fed_as=model.fed_as,
+        preprocessing_from=model.preprocessing_from,
         test=test.measured(),
         without_leaks=clean.measured() if has_clean else None,
-        guess=_guess(clean, names),
+        majority=_guess(clean, names),
         leaked=int(leaks.sum()),
         leaks_by="near copies" if n_train else "bytes" if model.learnt else "nothing",
         trained_on=n_train or len(model.learnt),
@@ -478,10 +478,10 @@ def _better_order(test: _Lot) -> float | None:
     return best if best - float(np.trace(table)) > ANOTHER_ORDER else None
 
 
-def _guess(test: _Lot, names: Names) -> Guess:
+def _guess(test: _Lot, names: Names) -> MajorityClass:
     sizes = np.bincount(test.labels)
     label = names.outputs[int(sizes.argmax())]
-    return Guess(label=label, accuracy=float(sizes.max() / sizes.sum()))
+    return MajorityClass(label=label, accuracy=float(sizes.max() / sizes.sum()))
 
 
 def _train(lot: _Lot, unseen: Scores, of: int) -> TrainGap | None:
@@ -656,7 +656,7 @@ def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
         answer=answer,
         outputs=len(record.classes),
         preprocessing=pictures(record.preprocessing),
-        fed_as="the run",
+        preprocessing_from="the run",
         labels=record.classes,
         labels_from="the run",
         learnt=_learnt(run),

@@ -301,7 +301,7 @@ def _model(found: AuditedModel) -> list[str]:
             f"{found.data}; judged on {count(found.test.n, 'image')}, "
             f"{_number(found.n_classes, 'class', 'classes')}",
         ),
-        column("Fed in", f"{_shape(found.preprocessing)} ({found.fed_as})"),
+        column("Fed in", f"{_shape(found.preprocessing)} ({found.preprocessing_from})"),
     ]
 
 
@@ -356,14 +356,14 @@ def _accuracy(found: AuditedModel) -> list[str]:
     if found.without_leaks:
         text = [f"{text[0]} on the {test.n:,} images that do not leak; {_share(found.test)} on all"]
     text[0] += "."
-    guess = f"{percent(found.guess.accuracy, test.n)} of the time"
-    if found.guess.accuracy >= test.low:
+    guess = f"{percent(found.majority.accuracy, test.n)} of the time"
+    if found.majority.accuracy >= test.low:
         text.append(
-            f'Not clearly better than always answering "{found.guess.label}", which is right '
+            f'Not clearly better than always answering "{found.majority.label}", which is right '
             f"{guess}."
         )
     else:
-        text.append(f'Always answering "{found.guess.label}" would be right {guess}.')
+        text.append(f'Always answering "{found.majority.label}" would be right {guess}.')
     if found.n_classes > 1:
         balanced = percent(test.balanced_accuracy, test.n)
         text.append(f"Mean over classes {balanced}, macro F1 {test.macro_f1:.2f}.")

@@ -78,9 +78,9 @@ def _row(run: ComparedRun, n: int) -> tuple[str, ...]:
 
 def _near_end(run: ComparedRun) -> str:
     """`0 updates, 12 s`, or a dash where nobody looked."""
-    if run.near_end_updates is None or run.near_end_seconds is None:
+    if run.updates_to_95 is None or run.seconds_to_95 is None:
         return "–"
-    return f"{count(run.near_end_updates, 'update')}, {duration(run.near_end_seconds)}"
+    return f"{count(run.updates_to_95, 'update')}, {duration(run.seconds_to_95)}"
 
 
 def _meaning(found: Comparison) -> Iterator[str]:
@@ -168,9 +168,9 @@ def _is_scratch(run: ComparedRun) -> bool:
 
 def _needed(warm: ComparedRun, cold: ComparedRun, names: dict[str, str]) -> str:
     told = [
-        f"{names[run.name]} {count(run.near_end_updates, 'update')}"
+        f"{names[run.name]} {count(run.updates_to_95, 'update')}"
         for run in (warm, cold)
-        if run.near_end_updates is not None
+        if run.updates_to_95 is not None
     ]
     return f"to 95 % of the end: {', '.join(told)}." if len(told) == 2 else ""
 
@@ -180,14 +180,17 @@ def _needed(warm: ComparedRun, cold: ComparedRun, names: dict[str, str]) -> str:
 
 def _rest(found: Comparison) -> Iterator[str]:
     runs, nouns = found.runs, nouns_of(found.kind)
-    looked, kept = [r for r in runs if not r.kept], [r for r in runs if r.kept]
-    if looked and kept:
+    looked, features_cached = (
+        [r for r in runs if not r.features_cached],
+        [r for r in runs if r.features_cached],
+    )
+    if looked and features_cached:
         took = [f"{run.name} ({duration(run.seconds_features)})" for run in looked]
-        others = _list([run.name for run in kept])
+        others = _list([run.name for run in features_cached])
         yield column("Look", f"in the time of {_list(took)}; {others} found it in the cache.")
-    if any(run.learnt != found.learnt_common for run in runs):
-        each = ", ".join(f"{run.name} from {nouns.count(run.learnt)}" for run in runs)
-        yield column("Learnt", f"{each}; {found.learnt_common:,} of them are the same.")
+    if any(run.n_train != found.n_common_train for run in runs):
+        each = ", ".join(f"{run.name} from {nouns.count(run.n_train)}" for run in runs)
+        yield column("Learnt", f"{each}; {found.n_common_train:,} of them are the same.")
     left = [
         (found.seen_before, "that one of the runs had seen before (by its own findings)"),
         (found.relabelled, "whose label is another one in another run"),

@@ -37,7 +37,7 @@ def export_text(found: Exported, path: Path) -> str:
         column("Checked", agreement_text(found)),
     ]
     lines += [column("Twin", single_layer_text(found))] if found.single_layer else []
-    lines += [column("8 bits", shrunk_text(found))] if found.shrunk else []
+    lines += [column("8 bits", shrunk_text(found))] if found.quantized else []
     script = shlex.quote(str(path / NAME))
     return "\n".join([*lines, column("Use", f"python {script} {example_of(found)}")])
 

@@ -83,7 +83,7 @@ def _meaning(ranking: Ranking) -> str:
     words = TASK_WORDS[ranking.task or "classify"]
     name = f"{words.name[0].upper()}{words.name[1:]}"
     text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"
-    text += f" {words.idle.format(percent(ranking.guess, ranking.n))}."
+    text += f" {words.idle.format(percent(ranking.majority, ranking.n))}."
     if any(base.cached for base in ranking.models):
         text += "\nkept: seen in an earlier look, so there was nothing to time."
     return column("Meaning", text)
@@ -105,9 +105,9 @@ def _names(tie: Sequence[str]) -> str:
 
 
 def _advice(ranking: Ranking, words: Sequence[str]) -> str:
-    take = next(base for base in ranking.models if base.name == ranking.take)
+    take = next(base for base in ranking.models if base.name == ranking.choice)
     text = f"{take.name}: {ranking.because}."
-    if take.low <= ranking.guess:
+    if take.low <= ranking.majority:
         blind = TASK_WORDS[ranking.task or "classify"].naming
         text += f"\nNone of them is measurably better than {blind}."
     options = ["--base", take.name]

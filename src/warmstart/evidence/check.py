@@ -92,7 +92,7 @@ def depth(
         f"block.{block}": float(right.mean()) for block, right in by_block.items()
     }
     best = max(by_block, key=lambda block: float(by_block[block].mean()))
-    details["best_part"] = best
+    details["best_block"] = best
     return Evidence(
         name="depth",
         value=gain,
@@ -319,9 +319,9 @@ def concluded(
         text = f"{done} {text}"
     elif done:
         text = f"{text} {done}"
-    better = [one.sentence for one in fine_tuned.beside if one.is_better]
+    better = [one.sentence for one in fine_tuned.baselines if one.is_better]
     if verdict.kind == "no-signal" and better and not done:
-        text, better = unseen_sentence(fine_tuned.beside, measured.estimate.n), []
+        text, better = unseen_sentence(fine_tuned.baselines, measured.estimate.n), []
     kind = outcome_kind(outcome, verdict.kind)
     return inspection, replace(verdict, kind=kind, sentence=" ".join([text, *better]))
 
@@ -412,7 +412,7 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     plan, head, given_up = fine_tuned.plan, fine_tuned.head.name, fine_tuned.given_up
     is_chosen = plan.strategy.source == "user" or bool(given_up)
     if verdict.kind == "no-signal" and not is_chosen:
-        is_seen = any(one.is_better for one in fine_tuned.beside)
+        is_seen = any(one.is_better for one in fine_tuned.baselines)
         found = "the linear probe finds no signal" if is_seen else "no signal was found"
         return ShippedCandidate(strategy="none", why=f"{found}, so no model would be honest")
     if hides(verdict.evidence) and not is_chosen:

@@ -202,9 +202,9 @@ def write_export(run: Path, source: ExportSource, wanted: ExportOptions) -> Step
     yield Event(stage="deliver", kind="begin")
     source, single_layer = yield from _holdable(job, source)
     with beside(place) as folder:
-        shrunk = yield from _write(job, source, folder)
-        agreement = _agreed(job, source, folder, shrunk)
-        exported = _record(job, source, folder, agreement, single_layer, shrunk)
+        quantized = yield from _write(job, source, folder)
+        agreement = _agreed(job, source, folder, quantized)
+        exported = _record(job, source, folder, agreement, single_layer, quantized)
         _describe(job, source, folder, exported)
     yield Event(stage="deliver", kind="end")
     return Delivered(place, exported)
@@ -241,9 +241,9 @@ def _write(job: _ExportJob, source: ExportSource, folder: Path) -> Steps[Quantiz
         return None
     graph = formats.onnx_graph(source, job.title)
     _check_graph(job, source, graph)
-    small, shrunk = yield from shrink(graph, job.images, job.graph_inputs, served.input_name)
+    small, quantized = yield from shrink(graph, job.images, job.graph_inputs, served.input_name)
     write_bytes(folder / MODEL["onnx"], small)
-    return shrunk
+    return quantized
 
 
 def _check_graph(job: _ExportJob, source: ExportSource, graph: bytes) -> None:
@@ -260,7 +260,7 @@ def _check_graph(job: _ExportJob, source: ExportSource, graph: bytes) -> None:
 
 
 def _agreed(
-    job: _ExportJob, source: ExportSource, folder: Path, shrunk: Quantized | None
+    job: _ExportJob, source: ExportSource, folder: Path, quantized: Quantized | None
 ) -> Agreement:
     """What the export says in a process without warmstart, against the model."""
     real, which = _looked_at(job)
@@ -275,7 +275,7 @@ def _agreed(
     found = clean_process.ask(folder, pixels, cells)
     if cells and not np.array_equal(found["prepared"], real):
         raise ExportError("predict.py encodes rows as the model does not; nothing was written.")
-    if shrunk is None:
+    if quantized is None:
         return clean_process.compare(found, expected, which, job.prep, task=source.record.task, n=n)
     made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
     task = source.record.task
@@ -304,7 +304,7 @@ def _record(
     folder: Path,
     agreement: Agreement,
     single_layer: SingleLayerHead | None,
-    shrunk: Quantized | None,
+    quantized: Quantized | None,
 ) -> Exported:
     k = len(source.record.classes)
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
@@ -323,7 +323,7 @@ def _record(
         outputs=outputs,
         agreement=agreement,
         single_layer=single_layer,
-        shrunk=shrunk,
+        quantized=quantized,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         libraries=formats.library_versions(job.wanted.to),
     )

@@ -115,17 +115,17 @@ def _front_matter(facts: ReadmeFacts) -> str:
 
 def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
     """Type, value and name of what is claimed: of the twin or the 8 bits where that ships."""
-    summary, single_layer, shrunk = (
+    summary, single_layer, quantized = (
         facts.summary,
         facts.exported.single_layer,
-        facts.exported.shrunk,
+        facts.exported.quantized,
     )
-    if shrunk is not None:
-        if shrunk.images == "train":  # flattered; and the run's figures are those of 32 bits
+    if quantized is not None:
+        if quantized.images == "train":  # flattered; and the run's figures are those of 32 bits
             return []
         own = TASK_WORDS[summary.task]
-        name = f"{own.name[0].upper()}{own.name[1:]} in 8 bits ({shrunk.images} images)"
-        return [(own.metric, shrunk.accuracy, name)]
+        name = f"{own.name[0].upper()}{own.name[1:]} in 8 bits ({quantized.images} images)"
+        return [(own.metric, quantized.accuracy, name)]
     if single_layer is not None:
         found = single_layer.estimate
         return [("accuracy", found.value, f"Accuracy ({found.method})")] if found else []
@@ -156,7 +156,7 @@ def _lead(facts: ReadmeFacts) -> str:
 def _ready(facts: ReadmeFacts) -> str:
     """The line that stands above everything; of a twin or of 8 bits it says whose it is."""
     line = f"**{readiness_line(facts.summary.readiness)}**"
-    is_other = facts.exported.single_layer is not None or facts.exported.shrunk is not None
+    is_other = facts.exported.single_layer is not None or facts.exported.quantized is not None
     return f"{line} (That is said of the run's own model.)" if is_other else line
 
 
@@ -222,29 +222,29 @@ def gap_text(gap: Gap) -> str:
 
 
 def _eight_bits(facts: ReadmeFacts) -> str:
-    shrunk = facts.exported.shrunk
-    return "" if shrunk is None else f"## 8-bit numbers\n\n{shrunk_text(facts.exported)}\n"
+    quantized = facts.exported.quantized
+    return "" if quantized is None else f"## 8-bit numbers\n\n{shrunk_text(facts.exported)}\n"
 
 
 def shrunk_text(exported: Exported) -> str:
     """What 8 bits cost and bring, in words; empty where the export keeps its 32."""
-    shrunk = exported.shrunk
-    if shrunk is None:
+    quantized = exported.quantized
+    if quantized is None:
         return ""
-    before, after = percents(shrunk.accuracy_before, shrunk.accuracy, n=shrunk.gap.n)
+    before, after = percents(quantized.accuracy_before, quantized.accuracy, n=quantized.gap.n)
     nouns = nouns_of(exported.kind)
     which = {"test": f"test {nouns.many}", "holdout": f"{nouns.many} of your hold-out"}.get(
-        shrunk.images, f"training {nouns.many}, which flatter both: the run held none apart"
+        quantized.images, f"training {nouns.many}, which flatter both: the run held none apart"
     )
     same = ""
-    if shrunk.same_labels is not None:
-        same = f", {100 * shrunk.same_labels:.1f} % of the labels are the same"
-    faster = shrunk.seconds_before / max(shrunk.seconds, 1e-9)
+    if quantized.same_labels is not None:
+        same = f", {100 * quantized.same_labels:.1f} % of the labels are the same"
+    faster = quantized.seconds_before / max(quantized.seconds, 1e-9)
     speed = f"{faster:.1f} times as fast" if faster >= 1 else f"slower ({faster:.2f} times)"
     return (
-        f"{_named(exported)}{after} % instead of {before} % on {shrunk.gap.n:,} {which}: "
-        f"{gap_text(shrunk.gap)}{same}; {shrunk.sentence}. "
-        f"{shrunk.bytes / 1e6:.1f} MB instead of {shrunk.bytes_before / 1e6:.1f}, {speed} for one "
+        f"{_named(exported)}{after} % instead of {before} % on {quantized.gap.n:,} {which}: "
+        f"{gap_text(quantized.gap)}{same}; {quantized.sentence}. "
+        f"{quantized.bytes / 1e6:.1f} MB instead of {quantized.bytes_before / 1e6:.1f}, {speed} for one "
         f"{nouns.one} on the computer that made it."
     )
 

@@ -64,7 +64,7 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
         blocks=tuple(made[:-1]),
         neck=made[-1],
         owners=owners,
-        beside=EnsembleBranch(NAME, cut),
+        ensemble=EnsembleBranch(NAME, cut),
     )
 
 

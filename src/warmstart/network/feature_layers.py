@@ -92,17 +92,17 @@ class LayerOrder:
     widths: tuple[int, ...]  # of each tap's features
     steps: SegmentSteps
     blocks: tuple[BlockRecord, ...]  # whose shapes and layouts say how to pool
-    beside: EnsembleBranch | None = None
+    ensemble: EnsembleBranch | None = None
 
     def run(self, backbone: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs (B, C, H, W) to one float32 (B, d) per tap, on the modules of `backbone`."""
-        if self.beside is None:
+        if self.ensemble is None:
             return self.onward(backbone, 0, inputs, {})
-        cut, found = self.beside.cut, dict[FeatureLayer, Tensor]()
+        cut, found = self.ensemble.cut, dict[FeatureLayer, Tensor]()
         main = self._walk(backbone, range(1, cut + 1), inputs, found, "")
         other = main.clone()  # layers may work in place
         self._finish(backbone, cut, main, found, "")
-        self._finish(backbone.get_submodule(self.beside.name), cut, other, found, "base")
+        self._finish(backbone.get_submodule(self.ensemble.name), cut, other, found, "base")
         return tuple(found[layer].float() for layer in self.feature_layers)
 
     def onward(
@@ -177,7 +177,7 @@ def plan_scan(network: Network, wanted: Sequence[FeatureLayer]) -> LayerOrder:
         widths=tuple(layer_width(network.record, layer) for layer in wanted),
         steps=network.steps,
         blocks=network.record.blocks,
-        beside=network.beside,
+        ensemble=network.ensemble,
     )
 
 

@@ -74,25 +74,25 @@ def revive(
     record: BaseModelRecord,
     tensors: Mapping[str, Tensor],
     feature_layers: Sequence[FeatureLayer],
-    beside: int | None = None,
+    ensemble: int | None = None,
 ) -> FinishedRunModel:
     """Build a run's network again from the tensors in its model.safetensors, strictly.
 
     `record` describes the start; its digest and its numbers of parameters and classes are
     filled in here. The digest is over the backbone alone: runs that differ in their head see
-    the same in an image. Where the start's own layers stand `beside` tuned ones, the tuned
+    the same in an image. Where the start's own layers stand `ensemble` tuned ones, the tuned
     ones are taken, and their share of the head: the others are what the run began from.
 
     Raises: ModelError if the design is unknown, or a tensor is missing, extra, of another
     shape, or not finite.
     """
-    own = {n: t for n, t in tensors.items() if beside is None or not n.startswith(_BESIDE)}
+    own = {n: t for n, t in tensors.items() if ensemble is None or not n.startswith(_BESIDE)}
     backbone = {n.removeprefix(BACKBONE): t for n, t in own.items() if n.startswith(BACKBONE)}
     prep = record.preprocessing
     module = fresh(record.arch, backbone, prep)
     n_classes = len(record.labels)
     model = rebuild(
-        record.arch, tensors, feature_layers, n_classes, prep, module, record.added, beside
+        record.arch, tensors, feature_layers, n_classes, prep, module, record.added, ensemble
     )
     state = module.state_dict()
     module.load_state_dict({**state, **{name: t for name, t in backbone.items() if name in state}})
@@ -112,7 +112,7 @@ def revive(
 
 
 def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...]]:
-    """The head on the taps of the network itself, without those of layers beside it."""
+    """The head on the taps of the network itself, without those of layers ensemble it."""
     head, scan = model.head, model.scan
     pairs = zip(
         scan.feature_layers, torch.split(head.weight, list(scan.widths), dim=1), strict=True

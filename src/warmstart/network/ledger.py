@@ -238,7 +238,7 @@ class _LedgerBuilder:
     def _copied_from(self, name: str, model: WarmModel) -> str | None:
         """The start's tensor that stands under this name of the model beside a tuned one."""
         prefix = f"backbone.{NAME}."
-        is_beside = model.scan.beside is not None and name.startswith(prefix)
+        is_beside = model.scan.ensemble is not None and name.startswith(prefix)
         return name.removeprefix(prefix) if is_beside else None
 
     def _block_of(self, name: str) -> str:

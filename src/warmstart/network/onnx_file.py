@@ -79,7 +79,7 @@ def open_onnx(path: Path, feeding: InputHandling, threads: int = 1) -> ExternalC
         answer=_answer(session, entry, number, _are_probabilities(scores)),
         outputs=scores.shape[1],
         preprocessing=prep,
-        fed_as=said_by(feeding, source),
+        preprocessing_from=said_by(feeding, source),
         labels=labels,
         labels_from=where,
     )

@@ -82,7 +82,7 @@ class Network:
     owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
     steps: SegmentSteps
     record: NetworkRecord
-    beside: EnsembleBranch | None = (
+    ensemble: EnsembleBranch | None = (
         None  # the start's own upper layers, where they stand beside tuned ones
     )
 

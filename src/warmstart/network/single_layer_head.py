@@ -39,7 +39,7 @@ def last_layer(model: WarmModel) -> FeatureLayer:
 def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
     """How the last tap of the model's own layers is taken, those beside them left alone."""
     layer = last_layer(model)
-    scan = replace(model.scan, feature_layers=(layer,), widths=(0,), beside=None)
+    scan = replace(model.scan, feature_layers=(layer,), widths=(0,), ensemble=None)
     with torch.inference_mode():
         blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
         width = scan.run(model.backbone, blank)[0].shape[1]

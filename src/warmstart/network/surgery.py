@@ -123,12 +123,12 @@ def rebuild(
     preprocessing: Inputs,
     network: nn.Module | None = None,
     added: Sequence[int] = (),
-    beside: int | None = None,
+    ensemble: int | None = None,
 ) -> WarmModel:
     """Make a warm model again from its architecture and its saved tensors, strictly.
 
     `network` is the user's own module where `arch` is "module:…"; it is left as it is.
-    `added` gives the hidden width of each block that was added behind the last part, `beside`
+    `added` gives the hidden width of each block that was added behind the last part, `ensemble`
     the part above which the start's own layers stand beside tuned ones.
 
     Raises: ModelError if the architecture is unknown or a tensor is missing, extra, of
@@ -143,8 +143,8 @@ def rebuild(
     again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
     last, drawn = again.record.blocks[-1], torch.Generator().manual_seed(0)
     again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
-    if beside is not None:
-        again = put_beside(again, again.backbone, beside)
+    if ensemble is not None:
+        again = put_beside(again, again.backbone, ensemble)
     model = assemble(again, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)

@@ -41,7 +41,7 @@ class ExternalClassifier:
     answer: Answer
     outputs: int
     preprocessing: Preprocessing
-    fed_as: str  # whose preprocessing that is, for people
+    preprocessing_from: str  # whose preprocessing that is, for people
     labels: tuple[str, ...] = ()
     labels_from: str = ""
     is_imagenet: bool = False  # published weights whose outputs are ImageNet's classes
@@ -142,7 +142,7 @@ def open_file(path: Path, arch: str | None, feeding: InputHandling) -> ExternalC
 
 
 def from_module(
-    module: nn.Module, name: str, title: str, preprocessing: Preprocessing, fed_as: str
+    module: nn.Module, name: str, title: str, preprocessing: Preprocessing, preprocessing_from: str
 ) -> ExternalClassifier:
     """Any module in eval mode as a finished classifier; it is changed to channels_last order.
 
@@ -173,7 +173,7 @@ def from_module(
         answer=answer,
         outputs=n_outputs,
         preprocessing=preprocessing,
-        fed_as=fed_as,
+        preprocessing_from=preprocessing_from,
     )
 
 

@@ -27,7 +27,7 @@ class ModelRecord:
     recipe: Recipe | None = None  # how its layers were trained here; None: they were not
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
     added: tuple[int, ...] = ()  # hidden widths of the blocks added after the last part
-    beside: int | None = None  # part after which the start's own layers stand beside tuned ones
+    ensemble: int | None = None  # part after which the start's own layers stand beside tuned ones
     format: int = 1
 
     @property

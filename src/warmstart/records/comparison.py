@@ -33,13 +33,13 @@ class ComparedRun:
     value: float
     low: float
     high: float
-    learnt: int  # different images that it learnt from
+    n_train: int  # different images that it learnt from
     seconds: float
     seconds_features: float  # of them for the look at the images; `kept`: an earlier one served
-    kept: bool
+    features_cached: bool
     updates: int
-    near_end_updates: int | None
-    near_end_seconds: float | None
+    updates_to_95: int | None
+    seconds_to_95: float | None
     readiness: Readiness | None = None
 
 
@@ -72,7 +72,7 @@ class FailedRun:
 class Comparison:
     """Runs from best to worst on the same `n` examples, and every pair of them.
 
-    `learnt_common`: images that all of them learnt from. Examples are left out that a run had
+    `n_common_train`: images that all of them learnt from. Examples are left out that a run had
     seen before, by its own findings (`seen_before`), and those whose label is another one in
     another run (`relabelled`).
     """
@@ -82,7 +82,7 @@ class Comparison:
     n: int
     runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
-    learnt_common: int
+    n_common_train: int
     seen_before: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
@@ -138,10 +138,10 @@ class Ranking:
 
     models: tuple[RankedModel, ...]
     ties: tuple[tuple[str, ...], ...]
-    take: str
+    choice: str
     because: str  # why that one
     n: int
-    guess: float  # share of the largest class: right without looking
+    majority: float  # share of the largest class: right without looking
     method: str  # of the estimates: "nested-cv" or "holdout"
     failed: tuple[FailedModel, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
@@ -228,7 +228,7 @@ class Confidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
+class MajorityClass:
     """Answering always with the largest class."""
 
     label: str
@@ -254,9 +254,9 @@ class AuditedModel:
     is_assumed: bool  # the order of the outputs was assumed, nothing tells it
     better_order: float | None  # accuracy under another order, where the assumed one is wrong
     preprocessing: Preprocessing
-    fed_as: str  # whose preprocessing that is
+    preprocessing_from: str  # whose preprocessing that is
     test: Scores
-    guess: Guess
+    majority: MajorityClass
     leaked: int
     without_leaks: Scores | None
     leaks_by: LeakCheck

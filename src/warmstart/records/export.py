@@ -84,7 +84,7 @@ class Exported:
     agreement: Agreement
     libraries: dict[str, str]  # versions it was made and checked with
     single_layer: SingleLayerHead | None = None
-    shrunk: Quantized | None = None
+    quantized: Quantized | None = None
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
     task: Task | None = field(default=None, metadata=ABSENT)  # None: it names classes
     format: int = 1

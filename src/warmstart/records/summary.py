@@ -273,7 +273,7 @@ class Summary:
     seconds: dict[str, float]
     peak_rss_mb: float
     own_head: Estimate | None = None
-    beside: tuple[Baseline, ...] = ()  # other methods on the same rows; for tables
+    baselines: tuple[Baseline, ...] = ()  # other methods on the same rows; for tables
     format: int = 1
 
 

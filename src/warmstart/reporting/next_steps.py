@@ -94,7 +94,7 @@ def _images(facts: ReportFacts) -> NextStep | None:
     """The class that more images would help, or that more images would not."""
     learning_curve, score = facts.evidence("learning_curve"), weakest(facts)
     gain = learning_curve.meaning if learning_curve is not None else ""
-    better = [one.name for one in facts.summary.beside if one.is_better]
+    better = [one.name for one in facts.summary.baselines if one.is_better]
     if not facts.ships and better:
         return NextStep(title=f"Use {better[0]}", text=facts.summary.verdict.sentence)
     if not facts.ships:

@@ -22,7 +22,7 @@ from warmstart.tasks.words import signed_points
 
 def beside_section(facts: ReportFacts) -> str:
     """The model and each other method, with how far they are apart; for tables."""
-    told = facts.summary.beside
+    told = facts.summary.baselines
     if not told:
         return ""
     return html.section(
@@ -34,7 +34,7 @@ def beside_section(facts: ReportFacts) -> str:
 
 
 def _rows(facts: ReportFacts) -> Iterator[tuple[str, str, str]]:
-    own, told = facts.summary.estimate, facts.summary.beside
+    own, told = facts.summary.estimate, facts.summary.baselines
     if told and own is not None and facts.ships:
         yield "this model", html.escaped(interval(own.value, own.low, own.high, own.n)), ""
     for one in told:

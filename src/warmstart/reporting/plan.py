@@ -225,7 +225,7 @@ def _depth(facts: ReportFacts) -> str:
     if not layer_weights:
         return ""
     numbers = sorted(layer_weights)
-    best = int(float(found.details.get("best_part", numbers[-1])))
+    best = int(float(found.details.get("best_block", numbers[-1])))
     words = TASK_WORDS[facts.summary.task]
     title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(

@@ -56,7 +56,7 @@ from warmstart.training.linear_probe import fit_head
 from warmstart.training.prior import Inherited
 from warmstart.training.score import estimate
 
-# ---- Starts that were looked at, in order: which is best, which tie, which to take and why.
+# ---- Starts that were looked at, in order: which is best, which tie, which to choice and why.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class ScoredModel:
 
 
 def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) -> Ranking:
-    """Order, ties, and the start to take. All starts were judged on the same rows."""
+    """Order, ties, and the start to choice. All starts were judged on the same rows."""
     n = len(judged[0].hits)
     held = slice(len(labelled.learn) - n, None)  # a hold-out stands last; folds hold out all
     light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
@@ -105,15 +105,15 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         for index, gap in zip(standing.order, standing.to_best, strict=True)
     }
     groups = [[models[index] for index in group] for group in standing.ties]
-    take = min(groups[0], key=lambda base: (base.macs, base.parameters))
+    choice = min(groups[0], key=lambda base: (base.macs, base.parameters))
     labels = labelled.labels[held]
     return Ranking(
         models=tuple(models.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
-        take=take.name,
-        because=_because(take, groups[0], list(models.values()), n, labelled),
+        choice=choice.name,
+        because=_because(choice, groups[0], list(models.values()), n, labelled),
         n=n,
-        guess=labelled.target.blind_score(labels),
+        majority=labelled.target.blind_score(labels),
         task=None if labelled.target.task == "classify" else labelled.target.task,
         method=judged[0].estimate.method,
     )
@@ -146,19 +146,19 @@ def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
 
 
 def _because(
-    take: RankedModel,
+    choice: RankedModel,
     best: Sequence[RankedModel],
     models: Sequence[RankedModel],
     n: int,
     labelled: LabelledRows,
 ) -> str:
     """Why this one: how often it is right, and what the others would bring."""
-    shown = f"{100 * take.value:.0f} % ({100 * take.low:.0f} to {100 * take.high:.0f})"
+    shown = f"{100 * choice.value:.0f} % ({100 * choice.low:.0f} to {100 * choice.high:.0f})"
     text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
-    others = [base for base in best if base is not take]
+    others = [base for base in best if base is not choice]
     if others:
         verb = "ties" if len(others) == 1 else "tie"
-        names = _list([_tied(other, take) for other in others])
+        names = _list([_tied(other, choice) for other in others])
         return f"{text}; {names} {verb} with it: the difference could be chance"
     if len(models) == 1:
         return f"{text}; no other start was looked at"
@@ -169,8 +169,8 @@ def _because(
     return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
 
 
-def _tied(other: RankedModel, take: RankedModel) -> str:
-    ratio = other.macs / max(take.macs, 1)
+def _tied(other: RankedModel, choice: RankedModel) -> str:
+    ratio = other.macs / max(choice.macs, 1)
     return f"{other.name} ({100 * other.value:.0f} %, {ratio:.1f} times the work)"
 
 
@@ -224,7 +224,7 @@ LARGE = 100_000_000  # parameters above which --base auto leaves a network alone
 def choose_base(
     request: Request, collection: Collection, clock: Clock
 ) -> Steps[tuple[Request, PretrainedModel]]:
-    """Load the start; under `--base auto` the one that a ranking of those on disk says to take.
+    """Load the start; under `--base auto` the one that a ranking of those on disk says to choice.
 
     The request that comes back names it, with the reason. Raises: ModelError if the start
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
@@ -257,7 +257,7 @@ def choose_base(
 
 
 def _ranked(request: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
-    """The start that a ranking of those on this computer says to take, and why."""
+    """The start that a ranking of those on this computer says to choice, and why."""
     kind = collection.record.kind
     names, left_out = on_disk(LARGE, kind)
     if len(names) < 2:
@@ -267,13 +267,13 @@ def _ranked(request: Request, collection: Collection, wish: InputWish) -> Steps[
     ranking = yield from rank(collection, names, seed=request.seed, left_out=left_out, inputs=wish)
     choice = here().same(
         Choice(
-            value=ranking.take,
+            value=ranking.choice,
             because=ranking.because,
             source="measured",
             rule=DEFAULTS[kind],
         )
     )
-    yield events.note("features", "Chosen", f"{ranking.take}, {ranking.because}")
+    yield events.note("features", "Chosen", f"{ranking.choice}, {ranking.because}")
     return choice
 
 
@@ -324,7 +324,7 @@ def on_disk(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Starts to look at where none are named, smallest first, and the names left out.
 
-    `most`: parameters that a start may have; `kind`: what it is to take.
+    `most`: parameters that a start may have; `kind`: what it is to choice.
     """
     takes = "image" if kind == "audio" else kind
     found = sorted((s for s in available() if s.kind == takes), key=_parameters)

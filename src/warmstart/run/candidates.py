@@ -65,7 +65,7 @@ def tune_and_weigh(
     with freed_memory_kept():
         fine_tuned = yield from tune(training_data, plan, head, digests, checkpoints, allowance)
     weighed = yield from weigh(training_data, plan, head, fine_tuned)
-    return replace(weighed, beside=(yield from beside(training_data, weighed)))
+    return replace(weighed, baselines=(yield from beside(training_data, weighed)))
 
 
 def measure(

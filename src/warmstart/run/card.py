@@ -72,7 +72,7 @@ def plain_text(model: ModelRecord) -> str:
 
 def can_be_plain(model: ModelRecord) -> bool:
     """Whether those lines are all: no added blocks, no second set of layers, one label a text."""
-    is_own = model.arch.startswith(PREFIX) and model.beside is None
+    is_own = model.arch.startswith(PREFIX) and model.ensemble is None
     return is_own and not model.added and model.task == "classify"
 
 
@@ -201,7 +201,7 @@ def _numbers(facts: CardFacts) -> str:
         "\nThe estimate comes from models that had not seen the example, every choice made "
         f"{where}; it is slightly pessimistic, as each of them learnt from fewer examples."
     )
-    lines += [f"\n{one.sentence}" for one in facts.summary.beside]
+    lines += [f"\n{one.sentence}" for one in facts.summary.baselines]
     return "\n".join([*lines, ""])
 
 
@@ -293,7 +293,7 @@ def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
     """A script that predicts without warmstart, run inside the run folder."""
     prep = pictures(model.preprocessing)
     return _SNIPPET.substitute(
-        load=_ONE if model.beside is None else _BOTH,
+        load=_ONE if model.ensemble is None else _BOTH,
         arch=model.arch.partition(":")[2],
         options=", in_chans=1" if prep.channels == 1 else "",
         hooks=repr(list(hooks)),

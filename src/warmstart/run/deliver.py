@@ -203,7 +203,7 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         seconds=clock.table(),
         peak_rss_mb=peak_rss_mb(),
         own_head=results.fine_tuned.own_head,
-        beside=results.fine_tuned.beside,
+        baselines=results.fine_tuned.baselines,
     )
 
 
@@ -220,7 +220,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     why_not = ""
     if verdict.kind == "no-signal":
         why_not = "no signal: the labels cannot be told from shuffled ones"
-        if better := [one.name for one in results.fine_tuned.beside if one.is_better]:
+        if better := [one.name for one in results.fine_tuned.baselines if one.is_better]:
             why_not = f"the linear probe finds no signal, where {better[0]} does"
     elif results.shipped.strategy == "none":
         why_not = results.shipped.why

@@ -198,7 +198,7 @@ def base_from_run(
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        revived = revive(described, bundle.tensors, record.feature_layers, record.beside)
+        revived = revive(described, bundle.tensors, record.feature_layers, record.ensemble)
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
         return RunBaseModel(
             **{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past

@@ -141,7 +141,7 @@ def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> Model
         recipe=_recipe(plan, base.recipe),
         lineage=base.lineage or (base.name,),
         added=_hidden_widths(fine_tuned.network),
-        beside=fine_tuned.network.beside.cut if fine_tuned.network.beside else None,
+        ensemble=fine_tuned.network.ensemble.cut if fine_tuned.network.ensemble else None,
     )
 
 

@@ -520,7 +520,7 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
             record.preprocessing,
             network,
             record.added,
-            record.beside,
+            record.ensemble,
         )
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, ModelError):

@@ -42,7 +42,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
 
 def any_better(summary: Summary) -> bool:
     """Whether another method is better beyond noise."""
-    return any(one.is_better for one in summary.beside)
+    return any(one.is_better for one in summary.baselines)
 
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
@@ -88,7 +88,7 @@ def _accuracy(summary: Summary) -> list[str]:
         shown = interval(own.value, own.low, own.high, own.n)
         parts.append(f"the base model's own head, before a new one was fitted: {shown}")
     lines = [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
-    return [*lines, *(column("Beside", one.sentence) for one in summary.beside)]
+    return [*lines, *(column("Beside", one.sentence) for one in summary.baselines)]
 
 
 def probe_text(summary: Summary) -> str:

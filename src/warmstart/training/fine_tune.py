@@ -106,7 +106,7 @@ class FineTuned:
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
-    beside: tuple[Baseline, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
