@@ -64,7 +64,7 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.lr": _RATE,
     "training.layer_decay": _SHARE,
     "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.epochs": _POSITIVE,
+    "training.epochs": (_number(lambda value: value > 0), "a number above 0"),
     "training.warmup": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
