@@ -141,7 +141,7 @@ def test_the_list_of_doubtful_numbers_goes_back_in(runs):
 def test_layers_can_be_trained(task, tmp_path):
     X, has, light = pictures()
     y = has.astype(int) if task == "multilabel" else light
-    settings = ["training.epochs=600", "training.batch_size=8"]
+    settings = ["training.epochs=7.5", "training.batch_size=8"]
     run = fit((X, y), strategy="last:1", settings=settings, out=tmp_path / "r")
     assert run.summary.shipped.strategy == "last:1"
     assert run.summary.frozen.identical

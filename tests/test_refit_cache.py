@@ -65,7 +65,7 @@ def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
 
     small = ("input.size=32", "training.engine=torch")
     quick = {"budget": "fast", "settings": small}
-    deep = {"strategy": "last:1", "settings": (*small, "training.epochs=64")}
+    deep = {"strategy": "last:1", "settings": (*small, "training.epochs=1.7778")}
     plain = [run("a", **quick), run("b", **deep)]
     with remembering(Remembered(10**9)):
         first = [run("c", **quick), run("d", **deep)]

@@ -42,7 +42,7 @@ FULL = Request(
     fix=True,
     seed=7,
     lr=0.1 + 0.2,
-    settings=("training.epochs=3000", "block.3.action=frozen"),
+    settings=("training.epochs=10", "block.3.action=frozen"),
     given=frozenset({"seed", "lr"}),
 )
 

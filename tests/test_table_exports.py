@@ -16,7 +16,7 @@ from tiny import lines
 from warmstart.cli.main import main
 from warmstart.errors import ExportError
 
-QUICK = ("training.epochs=320", "training.folds=1")
+QUICK = ("training.epochs=5.3333", "training.folds=1")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError
 from warmstart.records.plan import Choice, ColumnPlan
 
-QUICK = ("training.epochs=320", "training.folds=1")
+QUICK = ("training.epochs=6.4", "training.folds=1")
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
 
 @each
 def test_it_fits_with_all_that_can_be_said(strategy):
-    settings = () if strategy == "head" else ("training.epochs=64000", "training.batch_size=64")
+    settings = () if strategy == "head" else ("training.epochs=213.3333", "training.batch_size=64")
     made = found(
         strategy,
         settings=settings,

@@ -28,13 +28,13 @@ def here(tmp_path, monkeypatch):
 
 def test_what_was_typed_is_asked_for(work):
     words = (
-        "fit photos --lr 3e-4 --plan my.toml --set training.epochs=900 --set block.1.lr=1e-4 "
+        "fit photos --lr 3e-4 --plan my.toml --set training.epochs=50 --set block.1.lr=1e-4 "
         "--strategy last:2+add"
     )
     assert main(words.split()) == 0
     request = work.request[0]
     assert (request.lr, request.plan, request.strategy) == (3e-4, Path("my.toml"), "last:2+add")
-    assert request.settings == ("training.epochs=900", "block.1.lr=1e-4")
+    assert request.settings == ("training.epochs=50", "block.1.lr=1e-4")
     assert request.given == {"lr", "strategy"}
 
 
@@ -132,7 +132,7 @@ def test_what_is_no_plan_is_refused_at_once_and_leaves_nothing(here, capsys, wor
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("words", ["--strategy head", "--strategy last:1 --set training.epochs=64"])
+@pytest.mark.parametrize("words", ["--strategy head", "--strategy last:1 --set training.epochs=3.5556"])
 def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):
     assert main([*LITE.split(), *words.split(), "--dry-run"]) == 0
     out, err = capsys.readouterr()
@@ -165,7 +165,7 @@ def test_progress_of_a_dry_run_goes_to_stderr(here, capsys):
 
 def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, capsys):
     words = [*LITE.split(), "--strategy", "last:1", "--seed", "3"]
-    few = ["--set", "training.epochs=16", "--set", "training.folds=1"]
+    few = ["--set", "training.epochs=0.8889", "--set", "training.folds=1"]
     assert main([*words, *few, "--dry-run", "--out", "plan.toml"]) == 0
     assert "warmstart fit photos --plan plan.toml" in capsys.readouterr().out
     assert main(["fit", "photos", "-q", "--plan", "plan.toml", "--out", "one"]) in (0, 3)
@@ -179,7 +179,7 @@ def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, c
             "--out",
             "two",
             "--set",
-            "training.epochs=24",
+            "training.epochs=1.3333",
         ]
     ) in (0, 3)
     plan, one, two = (

@@ -22,7 +22,7 @@ import wordy
 from drawing import fill
 from warmstart.api.run import Run
 
-QUICK = ["training.epochs=96", "training.folds=2"]
+QUICK = ["training.epochs=2", "training.folds=2"]
 NAMES = ("blue", "green", "red")
 
 
@@ -65,7 +65,7 @@ def linear_probe(root: Path) -> Run:
 
 def fine_tuned(root: Path) -> Run:
     """The depth is ours to choose, and the fine-tuned network ships."""
-    settings = ["training.epochs=600"]
+    settings = ["training.epochs=10"]
     return tiny.fit(
         tinted(54, seed=6, light=70), budget="balanced", settings=settings, out=root / "run"
     )
@@ -77,7 +77,7 @@ def not_kept(root: Path) -> Run:
         tinted(48, seed=2, light=30),
         budget="balanced",
         out=root / "run",
-        settings=["training.epochs=48"],
+        settings=["training.epochs=1"],
     )
 
 
@@ -87,7 +87,7 @@ def gained(root: Path) -> Run:
         stripes(96, depth=7),
         strategy="full",
         out=root / "run",
-        settings=["training.epochs=2000", "training.folds=2", "training.lr=3e-3"],
+        settings=["training.epochs=20.8333", "training.folds=2", "training.lr=3e-3"],
     )
 
 
@@ -106,7 +106,7 @@ def from_scratch(root: Path) -> Run:
         base=tiny.weights(root, tiny.CONVNEXT),
         arch=tiny.CONVNEXT,
         out=root / "run",
-        settings=["training.epochs=600", "training.folds=2"],
+        settings=["training.epochs=10", "training.folds=2"],
     )
 
 
@@ -130,7 +130,7 @@ def no_transfer(root: Path) -> Run:
     return tiny.fit(
         (X, [str(t) for t in scans.target[rows]]),
         budget="balanced",
-        settings=["training.epochs=600"],
+        settings=["training.epochs=10"],
         out=root / "run",
     )
 
@@ -179,7 +179,7 @@ def ensemble(root: Path) -> Run:
     data = tables.write(root / "t.csv", signs(96, 0), COLUMNS)
     test = tables.write(root / "test.csv", signs(24, 9), COLUMNS)
     return warmstart.fit(
-        data, test=test, budget="fast", settings=["training.epochs=1200"], out=root / "run"
+        data, test=test, budget="fast", settings=["training.epochs=12.5"], out=root / "run"
     )
 
 
@@ -190,7 +190,7 @@ def without_network(root: Path) -> Run:
     names = np.where(X[:, 0] * X[:, 1] > 0, "yes", "no")
     rows = [[*(f"{v:.3f}" for v in row), name] for row, name in zip(X, names, strict=True)]
     data = tables.write(root / "t.csv", rows, (*(f"c{i}" for i in range(6)), "label"))
-    return warmstart.fit(data, budget="fast", settings=["training.epochs=96"], out=root / "run")
+    return warmstart.fit(data, budget="fast", settings=["training.epochs=2"], out=root / "run")
 
 
 def tensors(root: Path) -> Run:
@@ -225,7 +225,7 @@ def numbers(root: Path) -> Run:
     X, _, light = test_other_tasks.pictures()
     data = test_other_tasks.written(root / "n", "light", [f"{v:.3f}" for v in light], X)
     return tiny.fit(
-        data, label="light", budget="balanced", settings=["training.epochs=300"], out=root / "run"
+        data, label="light", budget="balanced", settings=["training.epochs=5"], out=root / "run"
     )
 
 

@@ -20,7 +20,7 @@ from tiny import bytes_of, weights
 
 SMALL = {
     "strategy": "last:1",
-    "settings": ["training.epochs=48", "training.folds=1"],
+    "settings": ["training.epochs=2.4", "training.folds=1"],
     "budget": "fast",
 }
 OTHER = {"a note": "hiss", "hiss": "a note"}

@@ -59,7 +59,7 @@ def tuned(place):
             budget="fast",
             lr=1e-6,
             strategy="last:1",
-            settings={"training.epochs": 200, "input.size": 64},
+            settings={"training.epochs": 5.5556, "input.size": 64},
             out=place / "runs" / "tuned",
         )
     assert run.summary.shipped.strategy == "last:1"

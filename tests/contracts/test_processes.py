@@ -20,7 +20,7 @@ from drawing import fill
 SCRIPT = Path(__file__).with_name("processes.py")
 SETTINGS = (
     "training.engine=torch",
-    "training.epochs=64",
+    "training.epochs=2.6667",
     "training.batch_size=7",
     "training.folds=1",
     "training.augmentations=2",

@@ -26,7 +26,7 @@ from warmstart.request import Request
 from warmstart.run import inputs
 
 SMALL = (
-    "training.epochs=32",
+    "training.epochs=1.3333",
     "training.batch_size=8",
     "training.folds=1",
     "training.augmentations=1",

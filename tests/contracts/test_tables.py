@@ -22,7 +22,7 @@ from warmstart.network.table_network import draw
 from warmstart.records.inputs import TableInputs
 from warmstart.records.network import FeatureLayer
 
-SMALL = {"settings": ["training.epochs=160", "training.folds=1"], "budget": "fast"}
+SMALL = {"settings": ["training.epochs=4", "training.folds=1"], "budget": "fast"}
 
 
 def rows_of(body):

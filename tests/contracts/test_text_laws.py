@@ -218,7 +218,7 @@ def asked(encoders, tmp_path_factory):
         "base": f"transformers:{encoders['bert']}",
         "budget": "fast",
         "strategy": "last:1",
-        "settings": ["training.epochs=160"],
+        "settings": ["training.epochs=3.3333"],
     }
 
 

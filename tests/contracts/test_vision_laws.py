@@ -207,7 +207,7 @@ def tuned(encoders, photos, tmp_path_factory):
                 budget="fast",
                 strategy="last:1",
                 lr=1e-5,
-                settings={"training.epochs": 100},
+                settings={"training.epochs": 2.7778},
                 out=root / kind,
             )
             for kind in ("vit", "dinov2", "siglip_vision_model")

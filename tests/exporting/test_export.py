@@ -164,7 +164,7 @@ def test_a_network_of_transformers_is_exported_as_its_own(photos, tmp_path):
 
 
 def test_other_channels_and_added_blocks_and_low_rank_updates(photos, tmp_path):
-    settings = {"training.epochs": 40, "input.channels": 1}
+    settings = {"training.epochs": 2, "input.channels": 1}
     run = tiny.fit(
         photos,
         strategy="last:1+add",

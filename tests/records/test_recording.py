@@ -292,7 +292,7 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
         out=tmp_path / "run",
         strategy="last:1",
         on_event=seen.append,
-        settings=["training.epochs=160", "training.folds=2"],
+        settings=["training.epochs=4.4444", "training.folds=2"],
         track="tensorboard",
     )
     rate = run.plan.training.lr.number

@@ -33,7 +33,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
         fix=True,
         seed=7,
         device="cpu",
-        settings=("training.epochs=100",),
+        settings=("training.epochs=2.7778",),
     )
     assert shlex.split(found.command) == [
         "warmstart",
@@ -62,7 +62,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
         "--device",
         "cpu",
         "--set",
-        "training.epochs=100",
+        "training.epochs=2.7778",
         "--fix",
     ]
     assert found.data == "'my photos'"

@@ -22,7 +22,7 @@ from warmstart.training import ship
 from warmstart.training.ship import SHARES
 
 COUNTS = {"blue": 14, "green": 14, "red": 14}
-SHORT = {"training.epochs": 48, "training.batch_size": 8, "training.folds": 2}
+SHORT = {"training.epochs": 1, "training.batch_size": 8, "training.folds": 2}
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from warmstart.run.forecast import Bench, measure, outlook
 from warmstart.training.dataset import arrange
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
-FEW = ("training.epochs=32", "training.batch_size=8")
+FEW = ("training.epochs=0.8889", "training.batch_size=8")
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monke
 
 def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
     plan = plan_of(pictures, "last:1")
-    longer = apply_settings(plan, ["training.epochs=32000"])
+    longer = apply_settings(plan, ["training.epochs=888.8889"])
     short, long = (outlook(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
     assert long.seconds["fine_tune"] > 5 * short.seconds["fine_tune"]
     known = outlook(bench, plan, 0, False, 1.0)(plan)

@@ -10,7 +10,7 @@ from warmstart.run import from_scratch
 from warmstart.tasks.classify import CLASSIFICATION
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
-SHORT = {"training.epochs": 32, "training.batch_size": 8, "training.folds": 2}
+SHORT = {"training.epochs": 0.6667, "training.batch_size": 8, "training.folds": 2}
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 
 
 def file_plan(
-    strategy="last:2", settings=("training.epochs=500", "training.batch_size=10"), **wishes
+    strategy="last:2", settings=("training.epochs=1.6667", "training.batch_size=10"), **wishes
 ):
     """What a user kept: another seed and start, some values of their own."""
     plan = apply_settings(plan_for(strategy, seed=5, base="lite1", **wishes), settings)
@@ -202,9 +202,9 @@ def test_a_file_is_followed_to_the_letter():
         ({"lr": 0.02}, {"rate": 0.02}),
         ({"seed": 9}, {"seed": 9}),
         ({"base": "lite2"}, {"base": "lite2"}),
-        ({"settings": ("training.epochs=900",)}, {"passes": 900}),
+        ({"settings": ("training.epochs=3",)}, {"passes": 900}),
         ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"rate": 0.03}),
-        ({"settings": ("training.batch_size=4", "training.epochs=44")}, {"batch": 4, "passes": 44}),
+        ({"settings": ("training.batch_size=4", "training.epochs=0.1467")}, {"batch": 4, "passes": 44}),
         ({"strategy": "full"}, {}),
     ],
 )
@@ -306,7 +306,7 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
         ({"strategy": "last:9"}, "has 4 parts"),
         ({"strategy": "head", "settings": ("training.epochs=9",)}, "add --strategy last:N"),
         (
-            {"strategy": "full", "settings": ("training.batch_size=900", "training.epochs=40")},
+            {"strategy": "full", "settings": ("training.batch_size=900", "training.epochs=0.1333")},
             "one step",
         ),
         (

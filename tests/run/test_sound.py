@@ -183,7 +183,7 @@ def test_flac_beside_wav(tmp_path):
 
 def test_layers_are_trained_on_views_of_sounds(tmp_path):
     data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
-    run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=40"])
+    run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=3.3333"])
     training = run.plan.training
     assert (
         training.flip.value,

@@ -338,7 +338,7 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
             out=tmp_path / "photos",
             strategy="last:1",
             on_event=stopped,
-            settings=["training.epochs=160", "training.folds=2"],
+            settings=["training.epochs=4.4444", "training.folds=2"],
             track="tensorboard",
         )
     first = curves(tmp_path / "photos")

@@ -238,7 +238,7 @@ def test_images_that_were_looked_at_need_no_network(paths, monkeypatch):
 
 def test_search_over_strategies_trains_them():
     X, y = pictures()
-    short = {"training.epochs": 64, "training.batch_size": 8, "training.folds": 1}
+    short = {"training.epochs": 1.7778, "training.batch_size": 8, "training.folds": 1}
     fitted = tiny(strategy="last:1", settings=short).fit(X, y)
     assert fitted.plan_.is_trained
     fresh, truth = pictures(30, seed=5)

@@ -434,12 +434,12 @@ def test_pictures_may_be_kept_out_of_the_learning(studio, split, expected):
 
 def test_learning_begins_from_a_table_of_its_own(studio):
     pair(studio)
-    got = studio.post("/api/fit", {"budget": "balanced", "settings": ["training.epochs=100"]})
+    got = studio.post("/api/fit", {"budget": "balanced", "settings": ["training.epochs=10"]})
     assert (got.status, got.json) == (202, {"number": 1})
     (order,) = studio.desk.orders
     assert order.table == studio.project.path / "board-1.csv"
     assert order.out == studio.project.path / "runs" / "1"
-    assert (order.budget, order.settings) == ("balanced", ("training.epochs=100",))
+    assert (order.budget, order.settings) == ("balanced", ("training.epochs=10",))
     assert studio.post("/api/fit").status == 409
     assert studio.get("/api/board").json["work"]["state"] == "working"
 

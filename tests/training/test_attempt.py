@@ -23,7 +23,7 @@ from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_s
 
 HELD = np.arange(0, 36, 5)
 LIVE = ("training.split_at=0", "training.augmentations=2")
-LONGER = ("training.epochs=320", "training.batch_size=8")  # new layers need some time
+LONGER = ("training.epochs=8.8889", "training.batch_size=8")  # new layers need some time
 SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.ema_decay=0")
 
 
@@ -96,7 +96,7 @@ def close(ours, theirs):
 
 def test_a_training_is_the_loop_that_one_would_write(training_data):
     """SGD on what `last:1` lets move, statistics at rest, vectors without decay."""
-    settings = ("training.epochs=120", "training.batch_size=12", "training.l2_sp=0", *SGD, *LIVE)
+    settings = ("training.epochs=3.3333", "training.batch_size=12", "training.l2_sp=0", *SGD, *LIVE)
     plan = planned(training_data, "last:1", settings, lr=0.01)
     made = job(training_data, plan, HELD)
     taught, _ = learnt(made)
@@ -113,7 +113,7 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
 ):
     """Averaged, and drawn back to the start."""
     settings = (
-        "training.epochs=80",
+        "training.epochs=2.2222",
         "training.batch_size=8",
         "training.ema_decay=0.7",
         "training.l2_sp=2",
@@ -132,7 +132,7 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
 
 def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     """Every candidate that a training looked at is where a training of that route ends."""
-    settings = ("training.epochs=80", "training.batch_size=8", *LIVE)
+    settings = ("training.epochs=2.2222", "training.batch_size=8", *LIVE)
     plan = planned(training_data, "full", settings, lr=0.005)
     whole = job(training_data, plan, HELD)
     taught, events = learnt(whole)
@@ -297,7 +297,7 @@ def test_the_start_is_not_touched(training_data):
 
 # ---- guards --------------------------------------------------------------------------------
 
-LONG = ("training.epochs=160", "training.batch_size=8", "training.split_at=0")
+LONG = ("training.epochs=4.4444", "training.batch_size=8", "training.split_at=0")
 
 
 def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_data):
@@ -406,7 +406,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
 
 
 def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(training_data):
-    plan = planned(training_data, "full", ("training.epochs=16000", *LONG[1:]), lr=1e-6)
+    plan = planned(training_data, "full", ("training.epochs=444.4444", *LONG[1:]), lr=1e-6)
     taught, _ = learnt(job(training_data, plan, HELD, until=time.perf_counter() - 1.0))
     assert taught.guards == ()
 

@@ -24,7 +24,7 @@ from warmstart.network.feature_layers import feature_layers
 from warmstart.training import cached_activations
 from warmstart.training.cached_activations import store_views
 
-SETTINGS = {"training.epochs": 96, "training.batch_size": 8}
+SETTINGS = {"training.epochs": 2.6667, "training.batch_size": 8}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_da
 @pytest.mark.parametrize("head", ["last", "equal"])
 def test_a_training_on_stored_views_is_the_training_on_the_whole_network(training_data, head):
     """Law 3 over a whole training: the same views, the same updates."""
-    settings = ("training.epochs=96", "training.batch_size=8", f"head.candidates={head}")
+    settings = ("training.epochs=2.6667", "training.batch_size=8", f"head.candidates={head}")
     plans = [
         lessons.planned(training_data, "last:1", (*settings, *more))
         for more in (

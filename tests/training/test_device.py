@@ -70,7 +70,7 @@ def test_a_plan_for_another_device_is_refused(usable):
     check_machine(on_gpu)
 
 
-SETTINGS = {"training.epochs": 32, "training.batch_size": 8}
+SETTINGS = {"training.epochs": 0.8889, "training.batch_size": 8}
 
 
 def test_a_plan_that_was_made_on_a_gpu_runs_here_where_that_is_asked_for(pictures, tmp_path):

@@ -26,7 +26,7 @@ STRATEGIES = (
     "full+lora",
     "scratch",
 )
-SETTINGS = {"training.epochs": 64, "training.batch_size": 8}
+SETTINGS = {"training.epochs": 1.7778, "training.batch_size": 8}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
             seen = []
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("WARMSTART_CACHE", str(root / f"cache{again}"))
-                longer = {"training.epochs": 256} if strategy == "scratch" else {}
+                longer = {"training.epochs": 7.1111} if strategy == "scratch" else {}
                 made[strategy + again] = (
                     fit(
                         data,
@@ -260,7 +260,7 @@ def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
 
 
 def test_balanced_holds_out_every_part_in_turn(pictures):
-    run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.epochs": 32})
+    run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.epochs": 0.8889})
     assert "was not tried" not in run.verdict.sentence
     found = lines(run.path, "predictions.jsonl")
     assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
@@ -273,7 +273,7 @@ def test_a_part_set_apart_is_the_only_one_held_out(tmp_path):
     root = tmp_path / "given"
     fill(root / "train", {"blue": 12, "green": 12, "red": 12})
     fill(root / "val", {"blue": 4, "green": 4, "red": 4}, seed=3)
-    run = fit(root, strategy="last:1", budget="balanced", settings={"training.epochs": 32})
+    run = fit(root, strategy="last:1", budget="balanced", settings={"training.epochs": 0.8889})
     assert (run.estimate.method, run.estimate.n) == ("holdout", 12)
     assert all(line["id"].startswith("val/") for line in lines(run.path, "predictions.jsonl"))
     assert run.summary.data.train == 48
@@ -291,7 +291,7 @@ def test_a_group_is_never_on_both_sides(tmp_path, pictures):
         label="kind",
         group="person",
         strategy="last:1",
-        settings={"training.epochs": 32, "training.folds": 3},
+        settings={"training.epochs": 0.8889, "training.folds": 3},
     )
     examples = json.loads((run.path / "data.json").read_text())["examples"]
     group = {example["id"]: example["group"] for example in examples}
@@ -329,7 +329,7 @@ def unrelated(n, k, seed, balanced):
 def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balanced):
     data = unrelated(60, 3, seed, balanced)
     settings = {
-        "training.epochs": 640,
+        "training.epochs": 17.7778,
         "training.batch_size": 16,
         "training.folds": 3,
         "training.crop": 1.0,
@@ -353,7 +353,7 @@ def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balan
 def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
     """A penalty so small that a head knows its own rows by heart, and hardly a step after it."""
     settings = {
-        "training.epochs": 8,
+        "training.epochs": 0.2222,
         "training.batch_size": 8,
         "training.folds": 3,
         "head.penalties": 1e-4,
@@ -390,7 +390,7 @@ def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr,
         split_pictures,
         strategy="full",
         lr=lr,
-        settings={"training.epochs": 160},
+        settings={"training.epochs": 4.4444},
         on_event=seen.append,
     )
     guards = run.summary.guards
@@ -428,7 +428,7 @@ def fit_text(run):
 
 
 def test_a_rate_that_works_at_a_third_is_shipped_so(split_pictures):
-    run = fit(split_pictures, strategy="full", lr=0.3, settings={"training.epochs": 160})
+    run = fit(split_pictures, strategy="full", lr=0.3, settings={"training.epochs": 4.4444})
     # Even a third of that rate forgets much.
     guards = [guard for guard in run.summary.guards if guard.kind != "forgetting"]
     assert {guard.kind for guard in guards} == {"diverged"}

@@ -38,7 +38,7 @@ def training_data(scenes):
 
 
 def tuned(
-    training_data, strategy="full", by=1.0, settings=("training.epochs=32", "training.batch_size=8")
+    training_data, strategy="full", by=1.0, settings=("training.epochs=0.8889", "training.batch_size=8")
 ):
     """A lesson, and its outfit with every weight that moves moved far away."""
     made = job(training_data, planned(training_data, strategy, settings))
@@ -301,7 +301,7 @@ def test_a_run_says_what_was_forgotten(pictures, monkeypatch):
         strategy="full",
         lr=0.003,
         on_event=seen.append,
-        settings={"training.epochs": 160, "training.batch_size": 8},
+        settings={"training.epochs": 4.4444, "training.batch_size": 8},
     )
     (note,) = [g for g in run.summary.guards if g.kind == "forgetting"]
     (told,) = [e.values for e in seen if e.values.get("guard") == "forgetting"]

@@ -16,7 +16,7 @@ from warmstart.network.ledger import take_digests
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
 
-SHORT = ("training.epochs=64", "training.batch_size=8")
+SHORT = ("training.epochs=1.7778", "training.batch_size=8")
 HELD = np.arange(0, 36, 5)
 
 
@@ -71,7 +71,7 @@ def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training
 
 
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_data):
-    plan = planned(training_data, "full+gradual", ("training.epochs=160", "training.batch_size=8"))
+    plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
     found = []
     follow(job(training_data, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
@@ -80,7 +80,7 @@ def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_d
 
 
 def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
-    plan = planned(training_data, "full+gradual", ("training.epochs=160", "training.batch_size=8"))
+    plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
     found = []
     follow(job(training_data, plan, route=TrainingEnd(extracted=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third
@@ -159,7 +159,7 @@ class Judges:
 @pytest.mark.parametrize("yes", [1, 2, 3])
 def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeypatch, yes):
     """Every candidate is where a training of that route, with the groups that joined, ends."""
-    settings = ("training.epochs=160", "training.batch_size=8", "training.augmentations=2")
+    settings = ("training.epochs=4.4444", "training.batch_size=8", "training.augmentations=2")
     plan = planned(training_data, "full+gradual", settings, lr=0.002)
     made = job(training_data, plan, HELD)
     monkeypatch.setattr(

@@ -18,7 +18,7 @@ from warmstart.training.job import SCALES
 from warmstart.training.validation import TrainingEnd
 
 HELD = np.arange(0, 36, 5)
-STEPS = ("training.epochs=80", "training.batch_size=8")  # ten updates
+STEPS = ("training.epochs=2.2222", "training.batch_size=8")  # ten updates
 CASES = {
     "last:1": ("last:1", (), network, 1e-3),
     "full": ("full", (), network, 1e-3),
@@ -27,7 +27,7 @@ CASES = {
     "gradual": ("full+gradual", (), four, 1e-3),
     "add": ("head+add", (), network, 1e-3),
     "lora": ("full+lora", (), network, 1e-3),
-    "scratch": ("scratch", ("training.epochs=200",), network, None),
+    "scratch": ("scratch", ("training.epochs=5.5556",), network, None),
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
 }

@@ -20,7 +20,7 @@ from warmstart.training import model_soup
 from warmstart.training.job import TrainingJob
 from warmstart.training.trainable import moving_of
 
-QUICK = {"training.epochs": 96, "training.batch_size": 8, "training.folds": 1}
+QUICK = {"training.epochs": 2.6667, "training.batch_size": 8, "training.folds": 1}
 
 
 @pytest.fixture(scope="module")

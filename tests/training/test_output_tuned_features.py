@@ -28,7 +28,7 @@ def training_data(split_pictures):
     return lessons.training_data(split_pictures)
 
 
-FEW = ("training.epochs=32", "training.batch_size=8", "head.candidates=equal")
+FEW = ("training.epochs=0.8889", "training.batch_size=8", "head.candidates=equal")
 
 
 def looked(training_data, strategy, settings=FEW):
@@ -69,7 +69,7 @@ def slow(training_data, trainable, examples):
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
 def test_taps_are_those_of_a_plain_pass(training_data, strategy):
-    settings = FEW if strategy != "scratch" else ("training.epochs=160", "training.batch_size=8")
+    settings = FEW if strategy != "scratch" else ("training.epochs=4.4444", "training.batch_size=8")
     trainable, extracted, asked = looked(training_data, strategy, settings)
     learn, test = training_data.labelled.learn, training_data.labelled.test
     examples = [*learn[5:9], *test, *learn[30:], learn[5]]
