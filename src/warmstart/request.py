@@ -21,7 +21,8 @@ from warmstart.events import Steps
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
-from warmstart.planning.strategy import parse
+from warmstart.planning.strategy import nearest, parse
+from warmstart.records.data import CODES
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
@@ -65,6 +66,7 @@ class Request:
     task: AskedTask = "auto"  # what labels are; auto: as they plainly are
     relabel: Path | None = None
     fix: bool = False
+    ignore: tuple[str, ...] = ()  # codes of findings that are not reported
     strict: bool = False  # refuse what cannot be read instead of leaving it out
     seed: int = 0
     lr: float | None = None
@@ -118,6 +120,11 @@ def check(asked: Request) -> None:
         raise UsageError(f"--lr {asked.lr:g}: it needs a number above 0, such as 0.0003.")
     if asked.minutes is not None and not (math.isfinite(asked.minutes) and asked.minutes > 0):
         raise UsageError(f"--minutes {asked.minutes:g}: it needs a number above 0, such as 5.")
+    for code in asked.ignore:
+        if code not in CODES.values():
+            like = nearest(code, CODES.values())
+            cure = f"did you mean {like}?" if like else "they run from WS101 to WS304."
+            raise UsageError(f"--ignore {code}: no finding has this code; {cure}")
     check_device(asked.device)
     check_trackers(asked.track)
     if asked.base_is_auto and asked.arch is not None:

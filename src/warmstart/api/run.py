@@ -123,6 +123,7 @@ def fit(
     task: Literal["auto", "classify", "multilabel", "regress"] = "auto",
     relabel: str | Path | None = None,
     fix: bool = False,
+    ignore: str | Sequence[str] = (),
     strict: bool = False,
     seed: int = 0,
     lr: float | None = None,
@@ -146,7 +147,8 @@ def fit(
     the uppermost tuned part, `minutes` the time for everything, `device` where layers are
     trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
     ({"training.epochs": 20}, or ["training.epochs=20"]). `relabel` is a table of corrected
-    labels, `fix` leaves copies and conflicts out, `strict` refuses what cannot be read instead of
+    labels, `fix` leaves copies and conflicts out, `ignore` names findings that are
+    not reported ("WS102"), `strict` refuses what cannot be read instead of
     leaving it out, as on the command line. `track` names what
     shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
     shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
@@ -171,6 +173,7 @@ def fit(
         task=task,
         relabel=Path(relabel) if relabel is not None else None,
         fix=fix,
+        ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
         strict=strict,
         seed=seed,
         lr=lr,

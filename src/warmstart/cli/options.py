@@ -89,6 +89,11 @@ FIX = Option(
     name="--fix",
     help="leave out copies of test images, exact copies and conflicts; lists them in clean.csv",
 )
+IGNORE = Option(
+    name="--ignore",
+    value="CODE,...",
+    help="findings that are not reported, such as WS102 (docs/findings.md lists them)",
+)
 STRICT = Option(
     name="--strict",
     help="refuse unreadable files instead of leaving them out; exit with 4 if the result is not "

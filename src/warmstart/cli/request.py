@@ -38,6 +38,7 @@ def request_of(call: Call) -> Request:
         test=values.get("--test"),
         relabel=Path(values["--relabel"]) if "--relabel" in values else None,
         fix="--fix" in call.switches,
+        ignore=names_in(values.get("--ignore", "")),
         strict="--strict" in call.switches,
         seed=int(values.get("--seed", "0")),
         lr=float(values["--lr"]) if "--lr" in values else None,

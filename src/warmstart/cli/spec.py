@@ -11,6 +11,7 @@ from warmstart.cli.options import (
     FIX,
     GROUP,
     HELP,
+    IGNORE,
     JSON,
     KIND,
     LABEL,
@@ -341,6 +342,7 @@ FIT = Verb(
         KIND,
         RELABEL,
         FIX,
+        IGNORE,
         STRICT,
         Option(
             name="--track",
@@ -388,6 +390,7 @@ CHECK = Verb(
         KIND,
         RELABEL,
         FIX,
+        IGNORE,
         STRICT,
         Option(name="--out", value="FOLDER", help="folder for evidence, findings, label issues"),
         SEED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +32,27 @@ FindingKind = Literal[
 ]
 
 
+# A stable code of each kind: what `--ignore` takes, and the name of its page in the documentation.
+CODES: dict[FindingKind, str] = {
+    "unreadable": "WS101",
+    "near-duplicate": "WS102",
+    "conflict": "WS103",
+    "leakage": "WS104",
+    "small-class": "WS105",
+    "group-proposed": "WS106",
+    "truncated": "WS107",
+    "windows": "WS108",
+    "language": "WS109",
+    "columns": "WS110",
+    "label-issue": "WS201",
+    "off-topic": "WS202",
+    "spurious-correlation": "WS301",
+    "metadata-leakage": "WS302",
+    "preprocessing": "WS303",
+    "distribution-shift": "WS304",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One labelled example. `id` is unique in its data set: the path under the data root."""
@@ -44,11 +66,28 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One problem found in the data: a sentence for people, items for machines."""
+    """One problem in the data: a sentence for people, items for machines.
 
+    >>> Finding(kind="leakage", sentence="…").code
+    'WS104'
+    """
+
+    code: str = ""  # follows from the kind
     kind: FindingKind
     sentence: str
     items: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", CODES[self.kind])
+
+
+def without(findings: Iterable[Finding], ignored: Collection[str]) -> tuple[Finding, ...]:
+    """The findings whose codes are not ignored.
+
+    >>> without([Finding(kind="conflict", sentence="…")], ["WS103"])
+    ()
+    """
+    return tuple(one for one in findings if one.code not in ignored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel
+from warmstart.records.data import without
 from warmstart.records.recording import Clock, recorded
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Checked
@@ -61,7 +62,7 @@ def _work(
         collection = training_data.collection
         inspection = yield from evidence_check.check(training_data)
     clock.lap("checks")
-    found = (*collection.record.problems, *inspection.findings)
+    found = without((*collection.record.problems, *inspection.findings), request.ignore)
     issues = inspection.label_issues
     if folder is not None:
         write_json(folder.path / "data.json", collection.record)

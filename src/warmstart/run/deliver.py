@@ -22,7 +22,7 @@ from warmstart.modalities.preprocessing import encode
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
 from warmstart.planning.words import in_words, own_choices
 from warmstart.records.answer import ModelRecord
-from warmstart.records.data import DataRecord, Finding
+from warmstart.records.data import DataRecord, Finding, without
 from warmstart.records.network import Ledger
 from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
@@ -71,6 +71,7 @@ class Results:
     fine_tuned: FineTuned
     measured: Measured
     shipped: ShippedCandidate
+    ignored: tuple[str, ...] = ()  # codes of findings that are not reported
 
 
 def deliver(
@@ -183,7 +184,8 @@ def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
     base, kind, measured = results.origin.came, results.record.kind, results.measured
-    findings = by_consequence((*results.record.problems, *results.inspection.findings))
+    problems = (*results.record.problems, *results.inspection.findings)
+    findings = by_consequence(without(problems, results.ignored))
     return Summary(
         task=results.record.task,
         verdict=results.verdict,

@@ -97,5 +97,6 @@ def _work(
             fine_tuned=fine_tuned,
             measured=measured,
             shipped=shipped,
+            ignored=request.ignore,
         )
         return (yield from deliver(journal.folder, results, collection, clock))
