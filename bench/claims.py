@@ -23,7 +23,7 @@ def frozen_speed() -> str:
 
 def frozen_moves() -> str:
     """Freezing, as it is done elsewhere."""
-    found = [row for row in rows("distribution-shift") if "frozen_weights" in row]
+    found = [row for row in rows("drift") if "frozen_weights" in row]
     theirs = [row for row in found if "warmstart" not in row["library"] + row["recipe"]]
     moved = [row for row in theirs if row["frozen_statistics_moved"]]
     ours = [row for row in found if row not in theirs]

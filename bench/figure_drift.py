@@ -10,7 +10,7 @@ WIDTH, LEFT, BAR, GAP, ROW, TOP = 860, 470, 150, 40, 26, 76
 
 def svg() -> str:
     """Two bars a recipe: the shares of weights and of statistics that moved."""
-    found = [row for row in rows("distribution-shift") if "frozen_weights" in row]
+    found = [row for row in rows("drift") if "frozen_weights" in row]
     found.sort(key=lambda row: (-row["frozen_weights_moved"], -row["frozen_statistics_moved"]))
     drawn = [
         text(16, 26, "What moves in layers that were frozen", "ink", 'font-weight="bold"'),

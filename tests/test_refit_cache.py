@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiny import CONVNEXT, weights
-from warmstart.refit_cache import Remembered, remembering
+from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.solve import ridge
 
 
@@ -18,7 +18,7 @@ def kernel():
 
 def test_what_is_kept_is_what_would_be_made(kernel):
     plain = [ridge.inverse(kernel, penalty) for penalty in (0.1, 1.0)]
-    with remembering(Remembered(10**6)):
+    with use_refit_cache(RefitCache(10**6)):
         for _ in range(2):
             for penalty, expected in zip((0.1, 1.0), plain, strict=True):
                 np.testing.assert_array_equal(ridge.inverse(kernel, penalty), expected)
@@ -30,15 +30,15 @@ def test_what_is_kept_is_what_would_be_made(kernel):
 
 
 def test_it_cannot_be_written_to(kernel):
-    with remembering(Remembered(10**6)):
+    with use_refit_cache(RefitCache(10**6)):
         found = ridge.inverse(kernel, 1.0)
         with pytest.raises(ValueError, match="read-only"):
             found[0, 0] = 1.0
 
 
 def test_the_oldest_go_first(kernel):
-    kept, size = Remembered(2 * kernel.nbytes), kernel.nbytes
-    with remembering(kept):
+    kept, size = RefitCache(2 * kernel.nbytes), kernel.nbytes
+    with use_refit_cache(kept):
         first = ridge.inverse(kernel, 0.1)
         ridge.inverse(kernel, 1.0)
         assert ridge.inverse(kernel, 0.1) is first
@@ -67,7 +67,7 @@ def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
     quick = {"budget": "fast", "settings": small}
     deep = {"strategy": "last:1", "settings": (*small, "training.epochs=1.7778")}
     plain = [run("a", **quick), run("b", **deep)]
-    with remembering(Remembered(10**9)):
+    with use_refit_cache(RefitCache(10**9)):
         first = [run("c", **quick), run("d", **deep)]
         again = [run("e", **quick), run("f", **deep)]
     assert first == plain

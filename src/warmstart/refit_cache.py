@@ -1,8 +1,7 @@
-"""What is kept while the same examples are fitted again and again, with other labels.
+"""Cache for fits that are repeated on the same examples with other labels.
 
-Neither the cut of a network nor an inverse kernel knows the labels. Whoever corrects a few of them
-and learns again would need each of these anew, and they are most of the work. Nothing is kept
-unless a program asks for it.
+Neither the partition of a network nor an inverse kernel depends on the labels, and they are most
+of the work of a refit after a few corrections. Nothing is cached unless a program turns it on.
 """
 
 from __future__ import annotations
@@ -14,59 +13,58 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import Any, TypeVar
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
-class Remembered:
-    """Things by what they were made of; the oldest go when all are larger than `most_bytes`.
+class RefitCache:
+    """Values by what they were computed from; above `max_bytes` the least recently used go.
 
-    They are shared: nobody may change them.
+    They are shared: do not modify them.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self._found: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = Lock()
 
     @property
     def n_bytes(self) -> int:
-        """Of all that is kept."""
-        return sum(size for _, size in self._found.values())
+        return sum(size for _, size in self._entries.values())
 
-    def get(self, key: Hashable, n_bytes: int, make: Callable[[], Made]) -> Made:
-        """What stands under a key; made, and kept as so many bytes, if it is not here.
+    def get(self, key: Hashable, n_bytes: int, make: Callable[[], Value]) -> Value:
+        """The value under a key; if it is missing, made and cached as `n_bytes`.
 
-        >>> kept = Remembered(1000)
-        >>> first = kept.get("a", 8, lambda: [1])
-        >>> kept.get("a", 8, lambda: [2]) is first
+        >>> cache = RefitCache(1000)
+        >>> first = cache.get("a", 8, lambda: [1])
+        >>> cache.get("a", 8, lambda: [2]) is first
         True
         """
         with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                found: Made = self._found[key][0]
-                return found
-        made = make()
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                cached: Value = self._entries[key][0]
+                return cached
+        value = make()
         with self._lock:
-            self._found[key] = made, n_bytes
-            while self.n_bytes > self.most_bytes:
-                self._found.popitem(last=False)
-        return made
+            self._entries[key] = value, n_bytes
+            while self.n_bytes > self.max_bytes:
+                self._entries.popitem(last=False)
+        return value
 
 
-_at_hand: ContextVar[Remembered | None] = ContextVar("remembered", default=None)
+_active: ContextVar[RefitCache | None] = ContextVar("refit_cache", default=None)
 
 
 @contextmanager
-def remembering(kept: Remembered) -> Iterator[None]:
-    """What this thread makes is looked up in `kept` for a while."""
-    token = _at_hand.set(kept)
+def use_refit_cache(cache: RefitCache) -> Iterator[None]:
+    """Cache what this thread computes inside the `with` block."""
+    token = _active.set(cache)
     try:
         yield
     finally:
-        _at_hand.reset(token)
+        _active.reset(token)
 
 
-def at_hand() -> Remembered | None:
-    """What is kept for this thread; None where nobody has asked for it."""
-    return _at_hand.get()
+def active_refit_cache() -> RefitCache | None:
+    """The cache of this thread; None unless `use_refit_cache` turned one on."""
+    return _active.get()

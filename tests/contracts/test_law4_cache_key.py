@@ -97,4 +97,4 @@ def test_a_key_of_pictures_says_nothing_of_sounds():
         cpu="x86_64",
         arithmetic="",
     )
-    assert key.digest == "9838a1fb53d8373342d81dfc79b0b15ee529785bba31d732f1a9505d51e273d5"
+    assert key.digest == "fe366c862f192ea5f43b9d6514ac3d506efdd5a5829b89bd162b7f4fe8062398"

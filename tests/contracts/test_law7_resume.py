@@ -134,7 +134,7 @@ def stop_at(mark: tuple[str, str], nth: int = 1):
 # ---- the head ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mark", [("features", "step"), ("check", "step"), ("head", "step")])
+@pytest.mark.parametrize("mark", [("features", "step"), ("checks", "step"), ("head", "step")])
 def test_killed_at_an_event(wholes, tmp_path, mark):
     whole = wholes("head")
     die(whole, tmp_path / "run", event=whole.events.index(mark) + 1)
@@ -165,7 +165,7 @@ def test_killed_before_anything_was_written_down(wholes, tmp_path):
 
 MARKS = [
     ("features", "begin"),
-    ("check", "end"),
+    ("checks", "end"),
     ("plan", "note"),
     ("head", "end"),
     ("deliver", "note"),
@@ -188,7 +188,7 @@ def test_killed_again_and_again(wholes, tmp_path):
     whole = wholes("head")
     out = tmp_path / "run"
     die(whole, out, event=whole.events.index(("features", "step")) + 1)
-    for mark in (("features", "end"), ("check", "end"), ("head", "step")):
+    for mark in (("features", "end"), ("checks", "end"), ("head", "step")):
         with pytest.raises(Stop):
             warmstart.resume(out, on_event=stop_at(mark))
     run = warmstart.resume(out)

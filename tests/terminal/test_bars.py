@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from warmstart.events import Event
-from warmstart.terminal.bars import Bars, _Moving, moving
+from warmstart.terminal.bars import Bars, _RunningBar, running_parts
 from warmstart.terminal.progress import Stage
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -18,7 +18,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def training(t=60.0, step=1500, of=6000, val=0.86, **more):
     """A training at work that has made as many updates in so many seconds."""
-    stage = Stage("fine_tune", "Tune", began=0.0, latest=0.0)
+    stage = Stage("fine_tune", "Fine-tune", began=0.0, latest=0.0)
     for at, made in ((0.0, 0), (t / 2, step // 2), (t, step)):
         values = {"job": 1, "loss": 0.31, "val": val, "head": 0.83, **more}
         stage.see(Event(stage="fine_tune", kind="step", step=made, of=of, t=at, values=values))
@@ -29,27 +29,27 @@ def drawn(stage, width, now=60.0, **terminal):
     """The line as a terminal of this width shows it, without colours."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=True, **terminal)
-    console.print(_Moving(stage, now), end="")
+    console.print(_RunningBar(stage, now), end="")
     return ESCAPES.sub("", stream.getvalue()).translate({ord("╸"): "━", ord("╺"): "━"})
 
 
 def test_a_training_shows_what_is_left_and_how_it_goes():
     assert drawn(training(), 80).rstrip() == (
-        "Tune     1,500/6,000 " + "━" * 11 + "  about 3 min left  val 86 % (linear probe 83 %)"
+        "Fine-tune 1,500/6,000 " + "━" * 11 + "  about 3 min left  val 86 % (linear probe 83 %)"
     )
     assert drawn(training(), 80, now=200.0).rstrip() == (
-        "Tune     1,500/6,000 " + "━" * 7 + "  40 s left  loss 0.31  val 86 % (linear probe 83 %)"
+        "Fine-tune 1,500/6,000 " + "━" * 7 + "  40 s left  loss 0.31  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
     [
-        (74, "Tune     1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
-        (48, "Tune     1,500/6,000 ━━━━━━━━━  about 3 min left"),
-        (38, "Tune     1,500/6,000 about 3 min left"),
-        (30, "Tune     1,500/6,000"),
-        (9, "Tune"),
+        (74, "Fine-tune 1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
+        (48, "Fine-tune 1,500/6,000 ━━━━━━━━━  about 3 min left"),
+        (38, "Fine-tune 1,500/6,000 about 3 min left"),
+        (30, "Fine-tune 1,500/6,000"),
+        (9, "Fine-tune"),
         (3, "Tun"),
     ],
 )
@@ -76,7 +76,7 @@ def test_the_bar_stays_within_the_terminal_and_80_columns(
     t, step, of, val, loss, speed, width, now
 ):
     stage = training(t, step, of, val, loss=loss, per_second=speed)
-    left, n_bar, right = moving(stage, now, min(width, 80))
+    left, n_bar, right = running_parts(stage, now, min(width, 80))
     assert len(left) + n_bar + len(right) <= min(width, 80)
     for line in drawn(stage, width, now).splitlines():
         assert cell_len(line) <= min(width, 80)

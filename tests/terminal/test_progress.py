@@ -34,7 +34,7 @@ JOB = [
 ]
 SEEN = """\
 Data     1,797 images, 10 classes
-Look     1,797/1,797  4.1 s  73/s
+Features  1,797/1,797  4.1 s  73/s
 Check    The network's best guess is right 99 % of the time. The network's best
          guess is right 99 % of the time.
 Train    3/3  44 s
@@ -88,7 +88,7 @@ def test_no_color_is_honoured(monkeypatch):
 
 def test_a_look_that_the_cache_answers_says_so():
     begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
-    assert play(io.StringIO(), [begin]) == "Look     300 kept from an earlier look  0.0 s\n"
+    assert play(io.StringIO(), [begin]) == "Features  300 from the cache  0.0 s\n"
 
 
 def broken(events):
@@ -103,7 +103,7 @@ def broken(events):
 
 def test_a_job_that_breaks_shows_how_far_it_came():
     events = [event("features", "step", 1.0, 64, 300, per_second=8.25)]
-    assert broken(events) == "Look     64/300  0.0 s  8.2/s\n"
+    assert broken(events) == "Features  64/300  0.0 s  8.2/s\n"
 
 
 def test_a_job_that_breaks_at_once_shows_nothing():
@@ -125,20 +125,20 @@ TRAINING = [
 ]
 
 
-def test_a_long_training_gives_a_sign_of_life_at_most_once_a_minute():
+def test_a_long_training_gives_a_running_line_at_most_once_a_minute():
     assert play(io.StringIO(), TRAINING).splitlines() == [
-        "Tune     900/6,000  about 6 min left  loss 1.20",
-        "Tune     2,850/6,000  about 4 min left  loss 0.50",
-        "Guard    the loss rises",
-        "Tune     6,000/6,000  6 min 52 s  61 images/s  val 80 % (linear probe 75 %)",
+        "Fine-tune 900/6,000  about 6 min left  loss 1.20",
+        "Fine-tune 2,850/6,000  about 4 min left  loss 0.50",
+        "Guard     the loss rises",
+        "Fine-tune 6,000/6,000  6 min 52 s  61 images/s  val 80 % (linear probe 75 %)",
         "Evaluate 0.0 s",
     ]
 
 
 VIEWS = [
     event("fine_tune", "begin", 0.0, trainings=2),
-    event("fine_tune", "begin", 1.0, of=64, title="Views"),
-    event("fine_tune", "step", 2.0, 32, 64, per_second=32.0, title="Views"),
+    event("fine_tune", "begin", 1.0, of=64, title="Augment"),
+    event("fine_tune", "step", 2.0, 32, 64, per_second=32.0, title="Augment"),
     event("fine_tune", "step", 3.0, 64, 64, per_second=32.0),
     event("fine_tune", "step", 4.0, 1, 20, job=1, per_second=99.0),
     event("fine_tune", "step", 5.0, 20, 20, job=1, per_second=99.0),
@@ -147,25 +147,25 @@ VIEWS = [
 
 def test_views_that_are_stored_first_have_a_line_of_their_own():
     assert play(io.StringIO(), VIEWS) == (
-        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 images/s\n"
+        "Augment   64/64  3.0 s  32/s\nFine-tune 20/20  1.0 s  99 images/s\n"
     )
 
 
 def test_a_training_names_what_it_passes_also_after_its_views():
     begin = event("fine_tune", "begin", 0.0, trainings=2, unit="texts")
     assert play(io.StringIO(), [begin, *VIEWS[1:]]) == (
-        "Views    64/64  3.0 s  32/s\nTune     20/20  1.0 s  99 texts/s\n"
+        "Augment   64/64  3.0 s  32/s\nFine-tune 20/20  1.0 s  99 texts/s\n"
     )
 
 
 def test_a_look_that_the_cache_answers_is_not_lost_before_views():
     begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
     views = [
-        event("features", "begin", 0.1, of=9, title="Views"),
+        event("features", "begin", 0.1, of=9, title="Augment"),
         event("features", "step", 9.0, 9, 9),
     ]
     assert play(io.StringIO(), [begin, *views]) == (
-        "Look     300 kept from an earlier look  0.1 s\nViews    9/9  8.9 s\n"
+        "Features  300 from the cache  0.1 s\nAugment   9/9  8.9 s\n"
     )
 
 

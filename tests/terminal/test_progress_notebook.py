@@ -6,7 +6,7 @@ import warnings
 from types import ModuleType, SimpleNamespace
 
 from terminal.test_progress import JOB, SEEN, event
-from warmstart.terminal.progress import REFRESH_S, Cell, Lines, Silent, asked_watcher, cell_display
+from warmstart.terminal.progress import REFRESH_S, Cell, Lines, Silent, python_watcher, cell_display
 
 
 class Output:
@@ -40,7 +40,7 @@ def test_what_is_at_work_stands_below_and_goes():
     with Cell(output) as cell:
         for each in JOB[:6]:
             cell.show(each)
-        assert output.shown["text/plain"].splitlines()[-1].startswith("Look     500/1,797")
+        assert output.shown["text/plain"].splitlines()[-1].startswith("Features  500/1,797")
         for each in JOB[6:]:
             cell.show(each)
     assert "500/1,797" not in output.shown["text/plain"]
@@ -75,7 +75,7 @@ def test_an_error_leaves_what_was_done():
         for each in JOB[:7]:
             cell.show(each)
         raise RuntimeError
-    assert "Look     1,797/1,797" in output.shown["text/plain"]
+    assert "Features  1,797/1,797" in output.shown["text/plain"]
 
 
 def test_bars_of_others_are_not_asked_for():
@@ -110,8 +110,8 @@ def test_a_notebook_is_told_from_a_terminal(monkeypatch):
 
 def test_progress_shows_itself_in_notebooks_and_elsewhere_when_asked(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    kinds = [type(asked_watcher(progress)) for progress in (None, False, True)]
+    kinds = [type(python_watcher(progress)) for progress in (None, False, True)]
     assert kinds == [Silent, Silent, Lines]
     ipython(monkeypatch, SimpleNamespace(kernel=object()))
-    kinds = [type(asked_watcher(progress)) for progress in (None, False, True)]
+    kinds = [type(python_watcher(progress)) for progress in (None, False, True)]
     assert kinds == [Cell, Silent, Cell]

@@ -30,7 +30,7 @@ def tune(t, step, of=6000, **values):
     return Event(stage="fine_tune", kind="step", step=step, of=of, t=t, values=values)
 
 
-def after(*seen, name="fine_tune", title="Tune"):
+def after(*seen, name="fine_tune", title="Fine-tune"):
     stage = Stage(name, title, began=seen[0].t, latest=seen[0].t)
     for event in seen:
         stage.see(event)
@@ -44,7 +44,7 @@ def after(*seen, name="fine_tune", title="Tune"):
 )
 def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):
     stage = after(*seen)
-    finished, living = stage.line(bar_end, width) or "", stage.sign_of_life(seen[-1].t)
+    finished, living = stage.line(bar_end, width) or "", stage.running_line(seen[-1].t)
     assert len(finished) <= width
     assert len(living) <= 80
     assert (finished + living).isprintable()
@@ -55,20 +55,20 @@ def test_a_training_tells_its_speed_and_its_gain():
         tune(0.0, 1, 1500, job=1, loss=0.9),
         tune(41.0, 1500, 1500, job=1, loss=0.3, per_second=64.2, val=0.861, head=0.832),
     )
-    assert stage.line() == "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"
+    assert stage.line() == "Fine-tune 1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"
     assert stage.line(51) == (
-        "Tune     1,500/1,500 " + "━" * 10 + "  41 s  64 images/s  val 86 % (linear probe 83 %)"
+        "Fine-tune 1,500/1,500 " + "━" * 10 + "  41 s  64 images/s  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
     [
-        (79, "Tune     1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
-        (60, "Tune     1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
-        (51, "Tune     1,500/1,500  val 86 % (linear probe 83 %)"),
-        (30, "Tune     1,500/1,500"),
-        (12, "Tune"),
+        (79, "Fine-tune 1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
+        (60, "Fine-tune 1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
+        (51, "Fine-tune 1,500/1,500  val 86 % (linear probe 83 %)"),
+        (30, "Fine-tune 1,500/1,500"),
+        (12, "Fine-tune"),
     ],
 )
 def test_on_a_narrow_terminal_the_important_stays(width, text):
@@ -105,14 +105,14 @@ def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
     second = tune(2, 3010, 6000, job=2, epoch=0.1)
     third = tune(3, 3500, 6000, job=2, epoch=2.34, val=0.60, head=0.55)
     last = tune(4, 6000, 6000, job=3, epoch=4.0)
-    assert after(begin, first).place == "fold 1/2 epoch 0.2"
-    assert after(begin, first, second).sign_of_life(2.0).startswith("Tune     fold 2/2 epoch 0.1")
-    assert "val" not in after(begin, first, second).sign_of_life(2.0)  # that was another fold
+    assert after(begin, first).position == "fold 1/2 epoch 0.2"
+    assert after(begin, first, second).running_line(2.0).startswith("Fine-tune fold 2/2 epoch 0.1")
+    assert "val" not in after(begin, first, second).running_line(2.0)  # that was another fold
     now = after(begin, first, second, third)
-    assert now.sign_of_life(3.0).endswith("val 60 % (linear probe 55 %)")
+    assert now.running_line(3.0).endswith("val 60 % (linear probe 55 %)")
     done = after(begin, first, second, third, last)
     assert done.fold == "all images"
-    assert done.line() == "Tune     6,000/6,000  4.0 s  val 70 % (linear probe 62 %)"
+    assert done.line() == "Fine-tune 6,000/6,000  4.0 s  val 70 % (linear probe 62 %)"
 
 
 def test_the_time_left_counts_no_pause_between_trainings():
@@ -125,7 +125,7 @@ def test_images_are_counted_by_the_second_and_updates_are_not():
     extracted = Event(
         stage="features", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25}
     )
-    assert after(extracted, name="features", title="Look").speed == "8.2/s"
+    assert after(extracted, name="features", title="Features").speed == "8.2/s"
     assert after(tune(1.0, 64, job=1, per_second=73.0)).speed == "73 images/s"
 
 
@@ -138,21 +138,21 @@ def test_the_speed_of_a_training_is_that_of_all_its_updates():
 @pytest.mark.parametrize(
     ("kind", "values", "title"),
     [
-        ("begin", {"title": "Views"}, "Views"),
-        ("begin", {}, "Tune"),
-        ("step", {}, "Views"),
-        ("step", {"job": 1}, "Tune"),
-        ("end", {}, "Views"),
-        ("note", {"title": "Guard"}, "Views"),
+        ("begin", {"title": "Augment"}, "Augment"),
+        ("begin", {}, "Fine-tune"),
+        ("step", {}, "Augment"),
+        ("step", {"job": 1}, "Fine-tune"),
+        ("end", {}, "Augment"),
+        ("note", {"title": "Guard"}, "Augment"),
     ],
 )
 def test_a_stage_may_do_something_first_that_has_its_own_title(kind, values, title):
-    at_work = Stage("fine_tune", "Views", began=0.0, latest=0.0)
+    at_work = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
     assert title_of(Event(stage="fine_tune", kind=kind, values=values), at_work) == title
 
 
 def test_another_stage_begins_with_its_own_title():
-    at_work = Stage("fine_tune", "Views", began=0.0, latest=0.0)
+    at_work = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
     assert title_of(Event(stage="deliver", kind="note", values={"title": "Proof"}), at_work) == (
         "Deliver"
     )

@@ -264,9 +264,9 @@ def _shown(
 
     They are made in here, for what they import has something to say in notebooks.
     """
-    from warmstart.terminal.progress import asked_watcher
+    from warmstart.terminal.progress import python_watcher
 
-    with asked_watcher(progress) as watcher:
+    with python_watcher(progress) as watcher:
 
         def see(event: Event) -> None:
             watcher.show(event)

@@ -1,8 +1,8 @@
-"""Were the training part and the test part drawn from one source?
+"""Do the training set and the test set come from one distribution?
 
-A classifier is asked to tell the two parts apart by their features; if they are alike it
-can only guess. Test labels are not looked at. Source: Lopez-Paz & Oquab 2017, "Revisiting
-Classifier Two-Sample Tests", with a closed-form classifier and permutations.
+A classifier two-sample test: a classifier that separates the two sets by their features better
+than chance shows a distribution shift. Test labels are not used. Source: Lopez-Paz & Oquab 2017,
+"Revisiting Classifier Two-Sample Tests", with a closed-form classifier and permutations.
 """
 
 from __future__ import annotations
@@ -19,69 +19,59 @@ from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Rows
 from warmstart.stats.permutation import PermutationTest, permutation_test
 
-MOST = 500  # rows of each part that are compared
-LEAST = 10  # rows of each part below which nothing is said
+MOST = 500  # rows of each set that are compared
+LEAST = 10  # rows of each set that the test needs
 PERMUTATIONS = 999
-LARGE = 0.75  # accuracy of telling the parts apart from which a shift matters
+LARGE = 0.75  # accuracy from which a shift matters
 CERTAIN = 0.005  # p-value of the permutations; they stop here when none came near
-CLEAR = 3.1  # and standard deviations above what they reach, which is p = .001
+CLEAR = 3.1  # and standard deviations above the null distribution, which is p = .001
 
 
-class Drawable(Protocol):
-    """Features of many rows, of which some are asked for; an array is one."""
+class FeatureRows(Protocol):
+    """Features of n rows, loaded when indexed by rows (m,); an array (n, d) is one."""
 
-    def __len__(self) -> int:
-        """How many rows there are."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: Rows, /) -> Features:
-        """Shapes: (m,) to (m, d)."""
-        ...
+    def __getitem__(self, rows: Rows, /) -> Features: ...
 
 
 def drift(
-    train: Drawable, test: Drawable, rng: np.random.Generator, nouns: Nouns = IMAGES
+    train: FeatureRows, test: FeatureRows, rng: np.random.Generator, nouns: Nouns = IMAGES
 ) -> Finding | None:
-    """A finding where the two parts can be told apart with ease, else None.
+    """A finding where the two sets are easily separated, else None.
 
-    Shapes: train (n, d), test (m, d), one tap. Blocks (several pictures of one object in one
-    part only) make the parts a little easier to tell apart than their pictures are.
+    Shapes: train (n, d), test (m, d), of one feature layer. Groups (several pictures of one object,
+    all in one set) make the sets slightly easier to separate than their pictures are.
     """
-    found = two_samples(train, test, rng)
-    if found is None or found.p > CERTAIN or found.accuracy < LARGE:
+    test_result = two_samples(train, test, rng)
+    if test_result is None or test_result.p > CERTAIN or test_result.accuracy < LARGE:
         return None
-    null = found.null_accuracies
-    if found.accuracy < null.mean() + CLEAR * null.std():
+    null = test_result.null_accuracies
+    if test_result.accuracy < null.mean() + CLEAR * null.std():
         return None
     return Finding(
         kind="distribution-shift",
         sentence=(
-            f"The test {nouns.many} differ from the training {nouns.many} as a whole: a simple "
-            "test "
-            f"tells the two parts apart {100 * found.accuracy:.0f} % of the time, where guessing "
-            "is "
-            f"right 50 %. The test then says how the model does on {nouns.many} of another kind; "
-            "for "
-            "a fair figure, mix the two parts and divide them anew, and for the other kind add "
+            f"Distribution shift: a simple classifier tells test {nouns.many} from training "
+            f"{nouns.many} {100 * test_result.accuracy:.0f} % of the time, where guessing is right "
+            f"50 %. The test set then measures the model on {nouns.many} of another kind; for a "
+            "fair figure, mix the two sets and split them again, and for the other kind add "
             f"training {nouns.many} of it."
         ),
     )
 
 
 def two_samples(
-    train: Drawable, test: Drawable, rng: np.random.Generator
+    train: FeatureRows, test: FeatureRows, rng: np.random.Generator
 ) -> PermutationTest | None:
-    """How well the parts can be told apart, with equally many rows of each; None if too few."""
+    """The two-sample test on equally many rows of each set; None if there are too few."""
     size = min(len(train), len(test), MOST)
     if size < LEAST:
         return None
-    both = np.concatenate([train[_draw(train, size, rng)], test[_draw(test, size, rng)]])
-    part = np.repeat(np.arange(2), size)
-    kernel = mixed_kernels([("one", both)], {"one": {"one": 1.0}})["one"]
+    samples = [
+        rows[np.sort(rng.choice(len(rows), size=size, replace=False))] for rows in (train, test)
+    ]
+    kernel = mixed_kernels([("one", np.concatenate(samples))], {"one": {"one": 1.0}})["one"]
     inverses = [ridge.inverse(kernel, penalty) for penalty in PENALTIES]
     singles = [np.array([row]) for row in range(2 * size)]
-    return permutation_test(inverses, part, singles, rng, PERMUTATIONS)
-
-
-def _draw(features: Drawable, size: int, rng: np.random.Generator) -> Rows:
-    return np.sort(rng.choice(len(features), size=size, replace=False))
+    return permutation_test(inverses, np.repeat(np.arange(2), size), singles, rng, PERMUTATIONS)

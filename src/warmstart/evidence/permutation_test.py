@@ -1,4 +1,4 @@
-"""Can the labels be learnt from this start at all?"""
+"""Can the labels be learnt from this base model's features at all?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import signal_text
 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)  # label-free grid; the permutations take the same maximum
-LEAST_MOVED = 0.25  # share of free label moves below which the test cannot be made
+LEAST_MOVED = 0.25  # share of labels free to move, below which the test has no power
 POWER = 0.84  # standard normal quantile of 80 %
 
 
@@ -29,19 +29,18 @@ def permutation_evidence(
     rng: np.random.Generator,
     target: Target = CLASSIFICATION,
 ) -> Evidence:
-    """Permutation test over the last tap's and the mean kernel.
+    """Permutation test over the kernels of the last feature layer and of all.
 
     Shapes: each kernel (n, n), labels (n,), groups partition the rows. The value is the
-    leave-one-out accuracy, low and high what shuffled labels reach (2.5 to 97.5 %).
+    leave-one-out accuracy; low and high bound the accuracy on shuffled labels (2.5 to 97.5 %).
     """
-    test = _permuted(kernels, labels, group_rows, permutations, rng, target)
+    test = _test(kernels, labels, group_rows, permutations, rng, target)
     low, high = np.quantile(test.null_accuracies, [0.025, 0.975])
     sizes = np.array([len(rows) for rows in group_rows], dtype=float)
-    # Blocks that leave next to nothing to permute leave next to nothing to find.
-    is_bound = test.moved < LEAST_MOVED
-    effect = (
-        1.0 if is_bound else detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()), target)
-    )
+    # Groups that leave next to nothing to permute leave next to nothing to detect.
+    effect = 1.0
+    if test.moved >= LEAST_MOVED:
+        effect = detectable(test, float(sizes.sum() ** 2 / (sizes**2).sum()), target)
     return Evidence(
         name="permutation_test",
         value=test.accuracy,
@@ -60,7 +59,7 @@ def permutation_evidence(
 
 
 def with_plain(
-    found: Evidence,
+    evidence: Evidence,
     kernels: Sequence[Array],
     labels: Truth,
     group_rows: Sequence[Rows],
@@ -69,21 +68,20 @@ def with_plain(
     target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
-    """The same evidence, with what the same rows tell without any network.
+    """Add the test on raw inputs to `evidence`: `plain`, a score, and `plain_p` in the details.
 
-    A start that knows nothing hides labels that plain pixels tell. Shapes as of `permutation_test`; the
-    details gain `plain`, a score, and `plain_p`.
+    Labels that raw pixels predict can be hidden by an unsuitable base model. Shapes as above.
     """
-    test = _permuted(kernels, labels, group_rows, permutations, rng, target)
-    beside = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
+    test = _test(kernels, labels, group_rows, permutations, rng, target)
+    sentence = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
     return replace(
-        found,
-        meaning=f"{found.meaning} {beside}",
-        details={**found.details, "plain": test.accuracy, "plain_p": test.p},
+        evidence,
+        meaning=f"{evidence.meaning} {sentence}",
+        details={**evidence.details, "plain": test.accuracy, "plain_p": test.p},
     )
 
 
-def _permuted(
+def _test(
     kernels: Sequence[Array],
     labels: Truth,
     group_rows: Sequence[Rows],
@@ -103,10 +101,10 @@ def _permuted(
 
 
 def detectable(test: PermutationTest, n_effective: float, target: Target = CLASSIFICATION) -> float:
-    """Smallest effect on accuracy that would have been found with 80 % power.
+    """Smallest effect on accuracy that the test detects with 80 % power.
 
     q99(null) - mean(null) + 0.84 standard errors of the accuracy (RECIPE §4);
-    `n_effective` is Kish's size of the blocks, the fewest that the rows can be worth.
+    `n_effective` is Kish's effective sample size of the groups, a lower bound.
     """
     null = test.null_accuracies
     spread = float(np.quantile(null, 0.99) - null.mean())

@@ -1,4 +1,4 @@
-"""Which rows a simple head gets right without having seen them or their block."""
+"""A leave-one-group-out probe, which the measurements share: which rows does it get right?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warmstart.records.summary import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Dual, Rows
@@ -16,11 +17,16 @@ from warmstart.tasks.task import Target, Truth
 PENALTIES = (0.1, 1.0)
 
 
+def not_measured(name: str, n: int, reason: str) -> Evidence:
+    """Evidence without a value; `reason` is a sentence."""
+    return Evidence(name=name, value=None, low=None, high=None, n=n, meaning=reason)
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A head of least log-loss, and what it says of each row without its block.
+    """The probe of lowest log-loss and its scores (n, K), each row's without its group.
 
-    Shapes: scores (n, K). `number` is the kernel's place among those tried.
+    `number` is the index of its kernel.
     """
 
     number: int
@@ -31,14 +37,14 @@ class LeftOut:
     target: Target = CLASSIFICATION
 
     def hits(self, labels: Truth) -> Array:
-        """1 where the row is named right, else 0; what each row adds to the score elsewhere.
+        """1 for each correct row, else 0; for other tasks each row's share of the score.
 
         Shapes: labels (n,), or as the target takes them; returns (n,).
         """
         return self.target.credits(self.scores, labels)
 
     def probabilities(self) -> Array:
-        """Calibrated probabilities, each row's without its block. Shapes: (n, K)."""
+        """Calibrated probabilities, each row's without its group. Shapes: (n, K)."""
         return self.target.answers(self.scores, self.calibration)
 
 
@@ -49,19 +55,19 @@ def best_left_out(
     n_classes: int,
     target: Target = CLASSIFICATION,
 ) -> LeftOut:
-    """Ridge on each kernel at each penalty; the pair of least log-loss is kept.
+    """Fit ridge on each kernel at each penalty; return the fit of lowest log-loss.
 
-    Shapes: kernels (n, n), labels (n,); groups partition the rows. The choice flatters a
-    little, alike in whatever is compared.
+    Shapes: kernels (n, n), labels (n,); groups partition the rows. The choice is slightly
+    optimistic, equally so in everything that is compared.
     """
     targets = target.coded(labels, n_classes)
     # One by one: each holds an inverse as large as its kernel.
-    tried = (
+    fits = (
         _left_out(number, kernel, penalty, targets, labels, group_rows, target)
         for number, kernel in enumerate(kernels)
         for penalty in PENALTIES
     )
-    return min(tried, key=lambda pair: pair[0])[1]
+    return min(fits, key=lambda fit: fit[0])[1]
 
 
 def best_probabilities(
@@ -71,19 +77,19 @@ def best_probabilities(
     n_classes: int,
     target: Target = CLASSIFICATION,
 ) -> Array:
-    """What the head that `best_left_out` finds says of each row; its inverse is let go.
+    """Probabilities of the probe that `best_left_out` returns, without keeping its inverse.
 
     Shapes: kernels (n, n), labels (n,); returns (n, K).
     """
     targets = target.coded(labels, n_classes)
-    least, found = np.inf, np.full(targets.shape, np.nan)
+    least, probabilities = np.inf, np.full(targets.shape, np.nan)
     for number, kernel in enumerate(kernels):
         for penalty in PENALTIES:
             loss, head = _left_out(number, kernel, penalty, targets, labels, group_rows, target)
             if loss < least:
-                least, found = loss, head.probabilities()
+                least, probabilities = loss, head.probabilities()
             del head  # before the next inverse is made
-    return found
+    return probabilities
 
 
 def _left_out(
@@ -95,7 +101,7 @@ def _left_out(
     group_rows: Sequence[Rows],
     target: Target,
 ) -> tuple[float, LeftOut]:
-    """The log-loss of one head, and the head."""
+    """The log-loss of one probe, and the probe."""
     dual = ridge.fit(kernel, targets, penalty)
     scores = ridge.left_out(dual, group_rows)
     calibration = target.calibrate(scores, labels)

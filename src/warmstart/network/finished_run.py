@@ -24,7 +24,7 @@ from warmstart.network.partition import Network, cut
 from warmstart.network.surgery import MultiLayerHead, WarmModel, fresh, rebuild
 from warmstart.network.tensors import tensor_digest
 from warmstart.records.network import BaseModelRecord, FeatureLayer
-from warmstart.refit_cache import at_hand
+from warmstart.refit_cache import active_refit_cache
 
 BACKBONE = "backbone."
 _BESIDE = f"{BACKBONE}{NAME}."
@@ -164,7 +164,7 @@ def partition_base(base: PretrainedModel) -> Network:
 
 def _cut_once(base: PretrainedModel) -> Network:
     """The cut of the same weights for the same inputs is kept, where something is."""
-    record, kept = base.record, at_hand()
+    record, kept = base.record, active_refit_cache()
     if kept is None:
         return cut(base.module, record.preprocessing)
     key = "cut", record.sha256, record.preprocessing

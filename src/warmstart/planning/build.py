@@ -194,14 +194,14 @@ def _heard(sound: Sound | None) -> dict[str, Choice]:
     if sound is None:
         return {}
     return {
-        "lr": Choice(
+        "sample_rate": Choice(
             value=sound.rate,
             source="measured",
             because="what nine of ten clips hold, up to 16,000; others are resampled",
         ),
         "seconds": _seconds(sound.seconds),
-        "mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
-        "range_db": Choice(
+        "n_mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
+        "top_db": Choice(
             value=sound.range_db,
             source="rule",
             because="what is fainter than that below a clip's loudest is mostly noise",

@@ -27,7 +27,7 @@ from warmstart.request import Request
 # ---- How clips become pictures: what the files are like, what was set, what a plan says.
 
 
-NAMES = ("rate", "seconds", "mels", "range_db")
+NAMES = ("sample_rate", "seconds", "n_mels", "top_db")
 
 
 def sound_wish(request: Request, collection: Collection) -> Sound:
@@ -39,9 +39,9 @@ def sound_wish(request: Request, collection: Collection) -> Sound:
     told = {name: value for name in NAMES if (value := _told_sound(request, name)) is not None}
     if not told:
         return found
-    rate = int(told.get("rate", found.rate))
-    made = drawn(rate, float(told.get("seconds", found.seconds)), int(told.get("mels", found.mels)))
-    return replace(made, range_db=float(told.get("range_db", found.range_db)))
+    rate = int(told.get("sample_rate", found.rate))
+    made = drawn(rate, float(told.get("seconds", found.seconds)), int(told.get("n_mels", found.mels)))
+    return replace(made, range_db=float(told.get("top_db", found.range_db)))
 
 
 def check_unheard(request: Request) -> None:
@@ -61,7 +61,7 @@ def check_waves(request: Request, base: BaseModelRecord) -> None:
     if not isinstance(base.preprocessing, WaveInputs):
         return
     settings = parse_settings(request.settings)
-    for name in ("size", "channels", "rate", "mels", "range_db"):
+    for name in ("size", "channels", "sample_rate", "n_mels", "top_db"):
         if (text := settings.get(f"input.{name}")) is not None:
             raise PlanError(
                 f"--set input.{name}={text}: {base.name} takes clips as they are, at "

@@ -1,4 +1,4 @@
-"""Lines for people, as events: what was read, from where it starts, what was found."""
+"""Notes of a run as events: what was read, the base model, the evidence, the plan, the weights."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from warmstart.records.summary import Verdict
 
 
 def data(collection: Collection) -> Event:
-    """How much was read, and how it is divided."""
+    """The number of examples and how they are split."""
     record = collection.record
     n = {s: sum(e.split == s for e in record.examples) for s in ("train", "holdout", "test")}
     n_read = count(len(record.examples), collection.wording.noun)
     text = f"{n_read}, {output_words(record.task, record.classes)}"
     if n["test"] or n["holdout"]:
-        text += f", {n['train']:,} to learn from"
+        text += f", {n['train']:,} to train on"
     if n["holdout"]:
-        text += f", {n['holdout']:,} held out as you set them apart"
+        text += f", {n['holdout']:,} in your hold-out set"
     if n["test"]:
-        text += f", {n['test']:,} kept for the test"
+        text += f", {n['test']:,} in the test set"
     return note("read", "Data", text)
 
 
 def base(record: BaseModelRecord, surgery: str = "") -> Event:
-    """The pretrained network, and what was changed in it to fit the inputs."""
+    """The base model, and what was changed in it to fit the inputs."""
     text = f"{record.title}, {record.parameters / 1e6:.1f} M parameters"
-    return note("read", "Start", f"{text}\n{surgery}" if surgery else text)
+    return note("read", "Base", f"{text}\n{surgery}" if surgery else text)
 
 
 def evidence(verdict: Verdict) -> Event:
-    """What the start knows where that was measured, else the signal test, in words."""
-    found = {evidence.name: evidence for evidence in verdict.evidence}
-    return note("checks", "Check", found.get("transfer_gain", found["permutation_test"]).meaning)
+    """The transfer gain where it was measured, else the permutation test, in words."""
+    by_name = {evidence.name: evidence for evidence in verdict.evidence}
+    return note("checks", "Check", by_name.get("transfer_gain", by_name["permutation_test"]).meaning)
 
 
 def plan(plan: Plan, record: DataRecord) -> Event:
-    """What is frozen, what is trained at which rate, and what is new."""
+    """What is frozen, what is trained at which learning rate, and what is new."""
     text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
     cut = given_up(plan, nouns_of(record.kind))
     return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 
 
 def proof(lines: Sequence[str]) -> Event:
-    """What became of the weights, a line for each fate; the first says what stayed as it was."""
+    """What became of the weights, one line per fate; frozen tensors come first."""
     return note("deliver", "Proof", "\n".join(lines))

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, lapack, solve_triangular
 
-from warmstart.refit_cache import at_hand
+from warmstart.refit_cache import active_refit_cache
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -63,7 +63,7 @@ def inverse(kernel: Array, penalty: float) -> Array:
     >>> np.allclose(G.sum(axis=0), 0)
     True
     """
-    kept = at_hand()
+    kept = active_refit_cache()
     if kept is None:
         return _inverse(kernel, penalty)
     key = "inverse", sha256(np.ascontiguousarray(kernel).data).digest(), penalty

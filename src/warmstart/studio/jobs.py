@@ -11,7 +11,7 @@ from typing import Any
 
 from warmstart.errors import UsageError, WarmstartError
 from warmstart.events import Event, Steps
-from warmstart.refit_cache import Remembered, remembering
+from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.reporting.curves import CurveReader
 from warmstart.studio.work import FoldCurve, State, Working
 from warmstart.terminal.progress import Stage, title_of
@@ -87,7 +87,7 @@ class Worker:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
-        self._kept = Remembered(KEPT_BYTES)
+        self._kept = RefitCache(KEPT_BYTES)
 
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
         """Start to work. Raises: UsageError while another learning is at work."""
@@ -135,7 +135,7 @@ class Worker:
         end: State = "failed"
         error: str | None = None
         try:
-            with remembering(self._kept):
+            with use_refit_cache(self._kept):
                 end = "stopped" if self._follow(teller, steps()) else "idle"
         except WarmstartError as told:
             error = str(told)

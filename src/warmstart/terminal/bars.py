@@ -1,10 +1,9 @@
-"""Events as a bar on a terminal (rich; imported only there)."""
+"""Progress bars on a terminal; the only module that imports rich."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterable
 from typing import Self, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -17,13 +16,13 @@ from warmstart.events import Event
 from warmstart.terminal.progress import LEAST_BAR, Stage, Stages
 from warmstart.terminal.text import WIDTH, fitting, lead
 
-REFRESHES = 5  # a second: a moving bar costs time that the work could use
-BAR_END = 51  # the column in which finished bars end
+REFRESHES = 5  # per second; a moving bar takes time from the work
+BAR_END = 52  # column in which finished bars end
 WIDEST = 34  # columns of a bar
 
 
 class Bars:
-    """The stage at work as a bar with what is left and how it goes; a finished one leaves a line.
+    """The current stage as a moving bar with time left and scores; finished stages leave a line.
 
     `clock` gives seconds since the epoch, as events do.
     """
@@ -33,7 +32,7 @@ class Bars:
         self.clock = clock
         self.stages = Stages(BAR_END)
         self.live = Live(
-            get_renderable=lambda: _Moving(self.stages.stage, self.clock()),
+            get_renderable=lambda: _RunningBar(self.stages.stage, self.clock()),
             console=self.console,
             transient=True,
             refresh_per_second=REFRESHES,
@@ -43,30 +42,25 @@ class Bars:
         self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        left = list(self.stages.finish(is_broken=error is not None))
+    def __exit__(self, *error: object) -> None:
+        is_broken = error[0] is not None
+        last = list(self.stages.finish(is_broken))
         self.live.stop()
-        self._write(iter(left))
-        if error is None:
+        self._write(last)
+        if not is_broken:
             self.console.print()  # the result follows on the same screen
 
     def show(self, event: Event) -> None:
-        """Write what the event adds above the bar, which moves by itself."""
         self.stages.width = min(WIDTH, self.console.width)
         self._write(self.stages.feed(event))
 
-    def _write(self, lines: Iterator[str]) -> None:
+    def _write(self, lines: Iterable[str]) -> None:
         for text in lines:
             self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-class _Moving:
-    """The stage at work as it is at one moment, as wide as the terminal then is."""
+class _RunningBar:
+    """The current stage at one moment, as wide as the terminal is then."""
 
     def __init__(self, stage: Stage | None, now: float) -> None:
         self.stage = stage
@@ -75,7 +69,7 @@ class _Moving:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.stage is None:
             return
-        left, n_bar, right = moving(self.stage, self.now, min(WIDTH, options.max_width))
+        left, n_bar, right = running_parts(self.stage, self.now, min(WIDTH, options.max_width))
         bar = ProgressBar(
             total=self.stage.of,
             completed=self.stage.step,
@@ -93,18 +87,18 @@ class _Moving:
         yield row
 
 
-def moving(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
-    """What stands left of the bar, the columns of the bar, what stands right of it.
+def running_parts(stage: Stage, now: float, width: int) -> tuple[str, int, str]:
+    """Text left of the bar, columns of the bar, text right of it: at most `width` columns.
 
-    Together they are at most `width` columns. What is least important gives way to the bar,
-    and the bar to what is important.
+    The bar gives way to the most important facts; the others give way to the bar.
 
-    >>> moving(Stage("features", "Look", began=0.0, latest=9.0, step=64, of=300), 9.0, 40)
-    ('Look     64/300 ', 17, '  9.0 s')
+    >>> stage = Stage("features", "Features", began=0.0, latest=9.0, step=64, of=300)
+    >>> running_parts(stage, 9.0, 41)
+    ('Features  64/300 ', 17, '  9.0 s')
     """
-    left = f"{lead(stage.title)}{stage.place} " if stage.place else lead(stage.title)
-    news, space = stage.news(now), width - len(left)
-    right = fitting(news, space - LEAST_BAR - 2)
-    if not right:  # the most important of it before a bar
-        return left[:width], 0, fitting(news, space)
+    left = f"{lead(stage.title)}{stage.position} " if stage.position else lead(stage.title)
+    status, space = stage.status(now), width - len(left)
+    right = fitting(status, space - LEAST_BAR - 2)
+    if not right:  # no space for a bar beside the most important fact
+        return left[:width], 0, fitting(status, space)
     return left, min(WIDEST, space - 2 - len(right)), f"  {right}"

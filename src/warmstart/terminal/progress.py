@@ -1,4 +1,4 @@
-"""Events as lines on stderr: one line a stage, and the notes of the stages."""
+"""Progress of a job: its events as one line per stage, in a log, a notebook or a terminal."""
 
 from __future__ import annotations
 
@@ -6,99 +6,98 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from warmstart.events import Event
 from warmstart.formatting import duration
 from warmstart.terminal.text import WIDTH, column, lead, line, time_left
 
-# ---- How fast a job counts, and how long it will still take: smoothed, so that it does not jump.
+# ---- Speed and time left, smoothed so that they do not jump.
 
 
-RECENT_S = 15.0  # seconds after which what was seen counts a third
-CALM_S = 5.0  # the same for a change of mind about the end
-SOONEST_S = 1.0  # seconds of counting before the end is guessed
+RECENT_S = 15.0  # seconds after which a measurement of the speed counts a third
+CALM_S = 5.0  # seconds after which a change of the expected end is two thirds done
+SOONEST_S = 1.0  # seconds of counting before the end is estimated
 
 
 @dataclass(slots=True)
 class ProgressRate:
-    """The recent speed of something that counts, and the time at which it will be done.
+    """The recent speed of a counter and the time at which it will reach its end.
 
-    Speed is steps over seconds, both fading with age; the end that follows from it is
-    approached, not jumped to. Times are seconds since the epoch.
+    Speed is steps over seconds, both decaying exponentially with age; the expected end moves
+    towards the one that follows from it. Times are seconds since the epoch.
     """
 
     at: float  # when `step` was reached
     step: int = 0
-    done: float = 0.0  # steps and seconds, the older the less they count
+    done: float = 0.0  # decayed steps and seconds
     spent: float = 0.0
     counted: float = 0.0  # seconds in all
     end: float | None = None
 
     def skip(self, at: float, step: int) -> None:
-        """Go on from here: what lies between says nothing about the speed."""
+        """Continue from here without measuring the speed in between."""
         self.at, self.step = at, step
 
     def see(self, at: float, step: int, of: int | None) -> None:
-        """Take in that `step` of `of` was reached."""
-        passed, made = at - self.at, step - self.step
+        """Record that `step` of `of` was reached."""
+        seconds, steps = at - self.at, step - self.step
         self.skip(at, step)
-        if passed < 0 or made < 0:  # a clock that was set back, a job that began anew
+        if seconds < 0 or steps < 0:  # the clock was set back or the job restarted
             return
-        fading = math.exp(-passed / RECENT_S)
-        self.done, self.spent = fading * self.done + made, fading * self.spent + passed
-        self.counted += passed
+        decay = math.exp(-seconds / RECENT_S)
+        self.done, self.spent = decay * self.done + steps, decay * self.spent + seconds
+        self.counted += seconds
         if of is None or self.counted < SOONEST_S or not self.done:
             return
-        guess = at + max(of - step, 0) * self.spent / self.done
-        kept = 0.0 if self.end is None else math.exp(-passed / CALM_S)
-        self.end = guess + kept * ((self.end or guess) - guess)
+        end = at + max(of - step, 0) * self.spent / self.done
+        inertia = 0.0 if self.end is None else math.exp(-seconds / CALM_S)
+        self.end = end + inertia * ((self.end or end) - end)
 
     def left(self, now: float) -> float | None:
-        """Seconds until it is done; None as long as that cannot be told.
+        """Seconds until the end; None while it cannot be estimated.
 
-        >>> pace = ProgressRate(at=0.0)
-        >>> pace.see(2.0, step=100, of=300)
-        >>> pace.left(2.0), pace.left(3.5)
+        >>> rate = ProgressRate(at=0.0)
+        >>> rate.see(2.0, step=100, of=300)
+        >>> rate.left(2.0), rate.left(3.5)
         (4.0, 2.5)
         """
         return None if self.end is None else max(self.end - now, 0.0)
 
 
-# ---- One stage of a job as its events have told it, and its line.
+# ---- One stage of a job, built from its events, and its line.
 
 
-TITLES = {"head": "Train"}  # the other stages are called by their own names
-SMOOTH = 0.9  # what the losses before count for, after each update
+TITLES = {"fine_tune": "Fine-tune"}  # the other stages are called by their capitalized names
+SMOOTH = 0.9  # weight of earlier losses after each update
 LEAST_BAR = 4  # columns
 
 
-def title_of(event: Event, at_work: Stage | None) -> str:
-    """The word at the left of the line that an event belongs to.
+def title_of(event: Event, current: Stage | None) -> str:
+    """The title of the line that an event belongs to.
 
-    A stage may do something first that has a title of its own.
+    A stage may begin with work that has its own title, such as the augmentations of a training.
 
-    >>> title_of(Event(stage="features", kind="begin", values={"title": "Views"}), None)
-    'Views'
+    >>> title_of(Event(stage="fine_tune", kind="begin", values={"title": "Augment"}), None)
+    'Augment'
     """
     usual = TITLES.get(event.stage, event.stage.capitalize())
-    is_there = at_work is not None and at_work.name == event.stage
+    is_same = current is not None and current.name == event.stage
     if event.kind in ("note", "guard"):  # their titles are those of paragraphs
-        return at_work.title if at_work is not None and is_there else usual
+        return current.title if current is not None and is_same else usual
     if "title" in event.values:
         return str(event.values["title"])
     is_new = event.kind == "begin" or "job" in event.values
-    return usual if is_new or at_work is None or not is_there else at_work.title
+    return usual if is_new or current is None or not is_same else current.title
 
 
 @dataclass(slots=True)
 class Stage:
-    """The stage at work, as far as its events have told."""
+    """The current stage of a job, updated by its events."""
 
     name: str
     title: str
@@ -107,30 +106,30 @@ class Stage:
     step: int = 0
     of: int | None = None
     per_second: float | None = None
-    unit: str = "images"  # what a training passes
-    kept: int = 0  # images whose features stood in the cache, where all did
-    has_spoken: bool = False
-    job: int | None = None  # which of several trainings is at work
-    folds: int | None = None  # of the trainings, the first ones, that hold rows out
-    epoch: float | None = None  # of the training at work
-    looks: dict[int, tuple[float, float | None]] = field(default_factory=dict)  # by training
+    unit: str = "images"  # what a training counts
+    cached: int = 0  # images whose features were all in the cache
+    has_note: bool = False
+    job: int | None = None  # number of the current training
+    folds: int | None = None  # how many trainings, the first ones, hold rows out
+    epoch: float | None = None  # of the current training
+    validations: dict[int, tuple[float, float | None]] = field(default_factory=dict)  # by training
     pace: ProgressRate = field(init=False)
-    _losses: float = 0.0  # the older the less they count, and the sum of what they count
+    _losses: float = 0.0  # decayed sum of losses, and of their weights
     _weight: float = 0.0
-    _pauses: float = 0.0  # seconds an image at each update, and how many updates told them
-    _n_pauses: int = 0
+    _seconds: float = 0.0  # sum over updates of seconds per image, and the number of updates
+    _n_seconds: int = 0
 
     def __post_init__(self) -> None:
         self.pace = ProgressRate(self.began)
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it another stage than the one before."""
+        """Name and title: an event with another key begins another stage."""
         return self.name, self.title
 
     @property
     def is_counting(self) -> bool:
-        """Whether it has begun to count and is not yet through."""
+        """Whether it has begun to count and has not reached the end."""
         return self.step > 0 and (self.of is None or self.step < self.of)
 
     @property
@@ -142,106 +141,101 @@ class Stage:
 
     @property
     def fold(self) -> str:
-        """`fold 2/3`, or `all images` for a training that holds none out."""
+        """`fold 2/3`, or `all images` for a training on all of them."""
         if self.job is None or self.folds is None:
             return ""
-        is_last = self.job > self.folds
-        return f"all {self.unit}" if is_last else f"fold {self.job}/{self.folds}"
+        return f"all {self.unit}" if self.job > self.folds else f"fold {self.job}/{self.folds}"
 
     @property
-    def place(self) -> str:
-        """Where the work is: `fold 2/3 epoch 4.2` of a training, else its count."""
+    def position(self) -> str:
+        """`fold 2/3 epoch 4.2` of a training, else the count."""
         if not self.fold or self.epoch is None:
             return self.count
         return f"{self.fold} epoch {self.epoch:.1f}"
 
     @property
     def speed(self) -> str:
-        """`73/s` where the stage knows; what it counts in is named where it is not images."""
+        """`73/s`; a training names its unit, `73 images/s`."""
         if self.per_second is None:
             return ""
         unit = "/s" if self.job is None else f" {self.unit}/s"
-        few = self.per_second < 9.95
-        return f"{self.per_second:.1f}{unit}" if few else f"{self.per_second:,.0f}{unit}"
+        digits = 1 if self.per_second < 9.95 else 0
+        return f"{self.per_second:,.{digits}f}{unit}"
 
     @property
     def loss(self) -> str:
-        """`loss 0.31`, smoothed over the latest updates of the training at work."""
+        """`loss 0.31`, smoothed over the latest updates of the current training."""
         return f"loss {_figure(self._losses / self._weight)}" if self._weight else ""
 
     @property
     def val(self) -> str:
-        """`val 86 % (linear probe 83 %)`: the score on the held-out rows of all folds, their mean.
+        """`val 86 % (linear probe 83 %)`: mean over folds of their latest validation scores.
 
-        Each fold counts with its latest score; the linear probe is measured on the same rows.
+        The linear probe is measured on the same rows.
         """
-        return _compared([*self.looks.values()])
+        return _validation_text([*self.validations.values()])
 
     @property
-    def val_now(self) -> str:
-        """The same of the training at work alone."""
-        latest = self.looks.get(self.job or 0)
-        return _compared([latest] if latest is not None else [])
+    def fold_val(self) -> str:
+        """The validation score of the current training alone."""
+        latest = self.validations.get(self.job or 0)
+        return _validation_text([latest] if latest is not None else [])
 
     def see(self, event: Event) -> None:
-        """Take in an event of this stage."""
+        """Update the stage with one of its events."""
+        values = event.values
         self.latest = max(self.latest, event.t)
-        folds = _number(event.values, "folds")
+        folds = _number(values, "folds")
         self.folds = int(folds) if folds is not None else self.folds
-        if event.values.get("missing") == 0:
-            self.kept = int(_number(event.values, "total") or 0)
+        if values.get("missing") == 0:
+            self.cached = int(_number(values, "total") or 0)
         if event.kind in ("note", "guard"):
             return
         if event.kind == "step" or event.of:
             self._count(event)
-        self._hurry(_number(event.values, "per_second"))
-        self._learn(event.values)
+        speed = _number(values, "per_second")
+        if speed is not None and speed > 0:
+            self._set_speed(speed)
+        epoch, loss, val = (_number(values, name) for name in ("epoch", "loss", "val"))
+        self.epoch = epoch if epoch is not None else self.epoch
+        if loss is not None:
+            self._losses = SMOOTH * self._losses + loss
+            self._weight = SMOOTH * self._weight + 1
+        if val is not None:
+            self.validations[self.job or 0] = (val, _number(values, "head"))
 
     def _count(self, event: Event) -> None:
         self.of = event.of or self.of
         job = _number(event.values, "job")
         if job is None or job == self.job:
             self.pace.see(event.t, event.step, self.of)
-        else:  # what lies between two trainings is no update, and some end early
+        else:  # the pause between two trainings says nothing about the speed
             self.pace.skip(event.t, event.step)
             self.job = int(job)
             self._losses = self._weight = 0.0
-        if event.step < self.step:  # it began anew
+        if event.step < self.step:  # the training restarted
             self._losses = self._weight = 0.0
         self.step = event.step
 
-    def _hurry(self, speed: float | None) -> None:
-        """Take in a speed: a look tells its mean so far, a training that of the moment."""
-        if speed is None or speed <= 0:
-            return
+    def _set_speed(self, speed: float) -> None:
+        """Feature extraction reports its mean speed so far, a training that of one update."""
         self.per_second = speed
         if self.job is not None:
-            self._pauses += 1 / speed
-            self._n_pauses += 1
-            self.per_second = self._n_pauses / self._pauses
-
-    def _learn(self, values: Mapping[str, float | int | str]) -> None:
-        loss, val = _number(values, "loss"), _number(values, "val")
-        epoch = _number(values, "epoch")
-        self.epoch = epoch if epoch is not None else self.epoch
-        if loss is not None:
-            self._losses = SMOOTH * self._losses + loss
-            self._weight = SMOOTH * self._weight + 1
-        if val is not None:
-            self.looks[self.job or 0] = (val, _number(values, "head"))
+            self._seconds += 1 / speed
+            self._n_seconds += 1
+            self.per_second = self._n_seconds / self._seconds
 
     def line(self, bar_end: int = 0, width: int = WIDTH) -> str | None:
-        """Its line once it is over; None where its note has said what there is to say.
+        """The line of the finished stage; None where its note has said everything.
 
-        Between the count and the rest a bar reaches up to column `bar_end`, where there is room.
+        A bar fills the space between the count and the rest up to column `bar_end`.
         """
-        if self.has_spoken and self.per_second is None and not self._weight:
+        if self.has_note and self.per_second is None and not self._weight:
             return None
-        took = duration(self.latest - self.began)
-        if self.kept and not self.step:
-            facts = [(1, f"{self.kept:,} kept from an earlier look"), (0, took)]
-            return line(self.title, facts, width)
-        rest = [(1, took), (0, self.speed), (2, self.val)]
+        seconds = duration(self.latest - self.began)
+        if self.cached and not self.step:
+            return line(self.title, [(1, f"{self.cached:,} from the cache"), (0, seconds)], width)
+        rest = [(1, seconds), (0, self.speed), (2, self.val)]
         text = line(self.title, [(3, self.count), *rest], width)
         counted = f"{lead(self.title)}{self.count}"
         n_bar = min(bar_end, width - len(text) + len(counted)) - len(counted) - 1
@@ -249,44 +243,42 @@ class Stage:
             return text
         return f"{counted} {'━' * n_bar}{text[len(counted) :]}"
 
-    def sign_of_life(self, now: float) -> str:
-        """Its line while it is at work."""
-        return line(self.title, [(3, self.place), *self.news(now)])
+    def running_line(self, now: float) -> str:
+        """The line of the stage while it runs."""
+        return line(self.title, [(3, self.position), *self.status(now)])
 
-    def news(self, now: float) -> list[tuple[int, str]]:
-        """What changes while it is at work, each with its importance."""
+    def status(self, now: float) -> list[tuple[int, str]]:
+        """What changes while the stage runs, each with its importance."""
         left = self.pace.left(now) if self.is_counting else None
-        waits = duration(max(now - self.began, 0.0)) if left is None else time_left(left)
-        if self.place != self.count:  # a training says where it is: room is short
-            waits = waits.removeprefix("about ")
-        speed = "" if self.loss else self.speed
-        return [(2, waits), (0, speed), (0, self.loss), (1, self.val_now)]
+        wait = duration(max(now - self.began, 0.0)) if left is None else time_left(left)
+        if self.position != self.count:  # a training says where it is: space is short
+            wait = wait.removeprefix("about ")
+        return [(2, wait), (0, "" if self.loss else self.speed), (0, self.loss), (1, self.fold_val)]
 
 
-def _compared(looks: Sequence[tuple[float, float | None]]) -> str:
-    """The mean of scores, beside that of the linear probes they are compared with.
+def _validation_text(validations: list[tuple[float, float | None]]) -> str:
+    """The mean validation score beside that of the linear probe.
 
-    >>> _compared([(0.9, 0.75), (0.8, 0.85)]), _compared([(0.9, None)])
+    >>> _validation_text([(0.9, 0.75), (0.8, 0.85)]), _validation_text([(0.9, None)])
     ('val 85 % (linear probe 80 %)', 'val 90 %')
     """
-    if not looks:
+    if not validations:
         return ""
-    probes = [probe for _, probe in looks if probe is not None]
-    text = f"val {100 * sum(val for val, _ in looks) / len(looks):.0f} %"
-    if len(probes) < len(looks):
+    probes = [probe for _, probe in validations if probe is not None]
+    text = f"val {100 * sum(val for val, _ in validations) / len(validations):.0f} %"
+    if len(probes) < len(validations):
         return text
     return f"{text} (linear probe {100 * sum(probes) / len(probes):.0f} %)"
 
 
 def _number(values: Mapping[str, float | int | str], name: str) -> float | None:
-    """A value that is a finite number, if there is one of this name."""
+    """A finite number by its name, or None."""
     value = values.get(name)
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    return float(value) if is_number and value is not None else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _figure(value: float) -> str:
-    """A loss or a share, short.
+    """A loss, short.
 
     >>> _figure(0.314), _figure(2.0), _figure(1234.5), _figure(5e9)
     ('0.31', '2.00', '1,234', '5.0e+09')
@@ -296,114 +288,70 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
-MINUTE_S = 60.0  # between two signs of life in a log
-
-
-class Watcher(Protocol):
-    """Shows events while a verb works; a context manager that leaves the terminal clean."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-    def show(self, event: Event) -> None:
-        """Show one event."""
-
-
 class Stages:
-    """Follows the events of a job; turns them into the lines that stay on the screen.
+    """Turns the events of a job into the lines that stay on the screen.
 
-    `bar_end`: the column up to which a finished line is filled with a bar, 0: none; `width`:
-    the columns that a line may have.
+    A finished line is filled with a bar up to column `bar_end` (0: none) and has at most `width`
+    columns.
     """
 
     def __init__(self, bar_end: int = 0, width: int = WIDTH) -> None:
         self.bar_end = bar_end
         self.width = width
         self.stage: Stage | None = None
-        self._unit = "images"  # told once; views and other trainings come in between
-        self._folds: int | None = None  # the same
+        # Reported once, when the trainings begin; other stages may come in between.
+        self._unit = "images"
+        self._folds: int | None = None
 
     def feed(self, event: Event) -> Iterator[str]:
         """The lines that an event adds."""
         title = title_of(event, self.stage)
         if self.stage is not None and self.stage.key != (event.stage, title):
-            yield from self._leave(event)
+            yield from self._leave(self.stage, event)
         self._unit = str(event.values.get("unit", self._unit))
         if event.kind == "begin" and "trainings" in event.values:
             folds = event.values.get("folds")
             self._folds = None if folds is None else int(folds)
         if self.stage is None:
-            self.stage = Stage(
-                event.stage,
-                title,
-                began=event.t,
-                latest=event.t,
-                unit=self._unit,
-                folds=self._folds if event.stage == "fine_tune" else None,
-            )
+            self.stage = Stage(event.stage, title, event.t, event.t, unit=self._unit)
+            self.stage.folds = self._folds if event.stage == "fine_tune" else None
         self.stage.see(event)
         text = event.values.get("text")
         if event.kind in ("note", "guard") and text:
-            self.stage.has_spoken = True
+            self.stage.has_note = True
             yield column(str(event.values.get("title", self.stage.title)), str(text))
 
-    def _leave(self, event: Event) -> Iterator[str]:
-        """The line of the stage at work, where another begins."""
-        stage = self.stage
-        if stage is not None and stage.name == event.stage and not (stage.step or stage.kept):
+    def _leave(self, stage: Stage, event: Event) -> Iterator[str]:
+        """The line of a stage that ends because another begins."""
+        if stage.name == event.stage and not (stage.step or stage.cached):
             self.stage = None  # only its title has changed
             return
-        if stage is not None:
-            stage.latest = max(stage.latest, event.t)
+        stage.latest = max(stage.latest, event.t)
         yield from self.finish()
 
     def finish(self, is_broken: bool = False) -> Iterator[str]:
-        """The line of the stage at work; if the job broke, only where something was counted."""
+        """The line of the current stage; of a broken job only if it has counted something."""
         stage, self.stage = self.stage, None
         text = stage.line(self.bar_end, self.width) if stage else None
         if text and stage and (stage.step or not is_broken):
             yield text
 
 
-class Lines:
-    """One line a stage, no control characters: for files and logs.
+# ---- Watchers: where the lines go.
 
-    A stage that takes longer than a minute gives a sign of life, at most one a minute.
-    """
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.stages = Stages()
-        self.spoke = 0.0  # when the last line was written, by the clock of the events
+MINUTE_S = 60.0  # between two lines of a running stage in a log
+Display = Callable[..., Any]  # IPython.display.display
+REFRESH_S = 0.25  # between two updates of a notebook cell; each is a message to the browser
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._write(self.stages.finish(is_broken=error is not None))
+class Watcher(Protocol):
+    """Shows events while a verb works; a context manager that leaves the terminal clean."""
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
     def show(self, event: Event) -> None:
-        """Write what the event adds."""
-        self._write(self.stages.feed(event))
-        stage = self.stages.stage
-        if stage is None or not stage.is_counting:
-            return
-        if event.t - max(stage.began, self.spoke) >= MINUTE_S:
-            self.spoke = event.t
-            self._write(iter([stage.sign_of_life(event.t)]))
-
-    def _write(self, lines: Iterator[str]) -> None:
-        for text in lines:
-            print(text, file=self.stream, flush=True)
+        """Show one event."""
 
 
 class Silent:
@@ -412,73 +360,74 @@ class Silent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        return None
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+
+class Lines:
+    """One line per stage without control characters, for files and logs.
+
+    A stage that takes longer than a minute also writes its progress, at most once a minute.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.stages = Stages()
+        self.written_at = 0.0  # by the clock of the events
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._write(self.stages.finish(is_broken=error[0] is not None))
 
     def show(self, event: Event) -> None:
-        """Nothing."""
+        self._write(self.stages.feed(event))
+        stage = self.stages.stage
+        if stage is None or not stage.is_counting:
+            return
+        if event.t - max(stage.began, self.written_at) >= MINUTE_S:
+            self.written_at = event.t
+            self._write(iter([stage.running_line(event.t)]))
 
-
-# ---- Events in the output of a notebook cell: one place that is written anew, never a growing log.
-
-
-Display = Callable[..., Any]  # IPython.display.display
-REFRESH_S = 0.25  # between two updates; each is a message to the browser
-
-
-def cell_display() -> Display | None:
-    """How to write into the cell that is running; None outside a notebook.
-
-    IPython is not imported here: without it nobody is in a notebook. A terminal that runs
-    IPython has no kernel, and is none either.
-    """
-    ipython: Any = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or not hasattr(shell, "kernel"):
-        return None
-    display: Display = import_module("IPython.display").display
-    return display
+    def _write(self, lines: Iterator[str]) -> None:
+        for text in lines:
+            print(text, file=self.stream, flush=True)
 
 
 class Cell:
-    """Lines of finished stages and the one at work, in one output that is replaced in place."""
+    """Finished stages and the current one in one output of a notebook, replaced in place."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
         self._stages = Stages()
         self._lines: list[str] = []
         self._handle: Any = None
-        self._shown_at = 0.0  # by the clock of the events
+        self._written_at = 0.0  # by the clock of the events
         self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> Self:
         self._warnings.__enter__()
-        # What a package that is imported meanwhile says of bars which nobody here draws.
+        # A package imported meanwhile warns about progress bars that nobody draws here.
         warnings.filterwarnings("ignore", message="IProgress not found")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._warnings.__exit__(kind, error, trace)
-        self._lines += self._stages.finish(is_broken=error is not None)
+    def __exit__(self, *error: object) -> None:
+        self._warnings.__exit__()
+        self._lines += self._stages.finish(is_broken=error[0] is not None)
         self._write(self._lines)
 
     def show(self, event: Event) -> None:
-        """Take the event in, and write anew where something is to be seen."""
         new = list(self._stages.feed(event))
         self._lines += new
-        if new or event.t - self._shown_at >= REFRESH_S:
-            self._shown_at = event.t
-            self._write([*self._lines, *self._at_work(event.t)])
-
-    def _at_work(self, now: float) -> Iterator[str]:
-        stage = self._stages.stage
-        if stage is not None and stage.is_counting:
-            yield stage.sign_of_life(now)
+        if new or event.t - self._written_at >= REFRESH_S:
+            self._written_at = event.t
+            stage = self._stages.stage
+            if stage is not None and stage.is_counting:
+                self._write([*self._lines, stage.running_line(event.t)])
+            else:
+                self._write(self._lines)
 
     def _write(self, lines: list[str]) -> None:
         if not lines:
@@ -491,25 +440,36 @@ class Cell:
             self._handle.update(bundle, raw=True)
 
 
-# ---- Which watcher fits a stream: bars need a terminal, and rich only then.
+def cell_display() -> Display | None:
+    """The function that writes into the running notebook cell; None outside a notebook.
+
+    IPython is not imported here: without it there is no notebook. IPython in a terminal has no
+    kernel.
+    """
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    display: Display = import_module("IPython.display").display
+    return display
 
 
 def watcher(stream: TextIO | None) -> Watcher:
-    """Bars on a terminal, lines elsewhere, nothing where there is no stderr."""
+    """Bars on a terminal, lines elsewhere, nothing without a stream."""
     if stream is None:
         return Silent()
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return Lines(stream)
-    from warmstart.terminal.bars import Bars
+    from warmstart.terminal.bars import Bars  # imports rich
 
     return Bars(stream)
 
 
-def asked_watcher(progress: bool | None) -> Watcher:
-    """What shows the progress of a call from Python.
+def python_watcher(progress: bool | None) -> Watcher:
+    """The watcher of a call from Python.
 
-    None: in a notebook, in the output of the cell; nowhere else. True: as the command line
-    does it, too. False: nothing.
+    None: the output of the cell in a notebook, nothing elsewhere. True: elsewhere also as on the
+    command line. False: nothing.
     """
     if progress is False:
         return Silent()

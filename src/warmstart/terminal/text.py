@@ -1,4 +1,4 @@
-"""Lines and columns as people read them, at most 80 columns wide; numbers by `formatting`."""
+"""Lines and paragraphs of at most 80 columns; numbers are formatted by `formatting`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TextIO
 from warmstart.formatting import duration, printable
 
 WIDTH = 80
-TITLE = 9  # columns of the title at the left of each paragraph
+TITLE = 10  # columns of the title at the left of each paragraph
 
 
 def time_left(seconds: float) -> str:
-    """Seconds still to wait, the coarser the more there are.
+    """Seconds left, rounded more coarsely the more there are.
 
     >>> time_left(41.2), time_left(130), time_left(4700)
     ('41 s left', 'about 2 min left', 'about 1 h 20 min left')
@@ -28,7 +28,7 @@ def time_left(seconds: float) -> str:
 
 
 def wrap(text: str, left: str = "", hanging: str = "") -> str:
-    """Fill a paragraph to 80 columns; words, paths among them, are never broken."""
+    """Fill a paragraph to 80 columns; words and paths are never broken."""
     return textwrap.fill(
         printable(" ".join(text.split())),
         WIDTH,
@@ -40,45 +40,68 @@ def wrap(text: str, left: str = "", hanging: str = "") -> str:
 
 
 def line(title: str, facts: Sequence[tuple[int, str]], width: int = WIDTH) -> str:
-    """A title and the facts beside it, as many as fit into `width` columns.
+    """A title and as many of the facts beside it as fit into `width` columns.
 
-    >>> line("Tune", [(3, "9/9"), (1, "41 s"), (2, "val 0.86")])
-    'Tune     9/9  41 s  val 0.86'
+    >>> line("Head", [(3, "9/9"), (1, "41 s"), (2, "val 0.86")])
+    'Head      9/9  41 s  val 0.86'
     """
-    beside = fitting(facts, width - len(lead(title)))
-    return f"{lead(title)}{beside}"[:width].rstrip()
+    return f"{lead(title)}{fitting(facts, width - len(lead(title)))}"[:width].rstrip()
 
 
 def fitting(facts: Sequence[tuple[int, str]], width: int) -> str:
-    """As many facts as fit: each comes with its importance, the least important ones go first.
+    """As many (importance, fact) as fit into `width`; the least important are dropped first.
 
     >>> fitting([(3, "9/9"), (1, "41 s"), (2, "val 0.86")], 13)
     '9/9  val 0.86'
     """
-    kept = [fact for fact in facts if fact[1]]
-    while kept:
-        text = "  ".join(fact for _, fact in kept)
+    remaining = [fact for fact in facts if fact[1]]
+    while remaining:
+        text = "  ".join(fact for _, fact in remaining)
         if len(text) <= width:
             return text
-        kept.remove(min(kept, key=lambda fact: fact[0]))
+        remaining.remove(min(remaining, key=lambda fact: fact[0]))
     return ""
 
 
 def lead(title: str) -> str:
-    """A title with the space up to its text.
+    """A title padded to the column where its text begins.
 
-    >>> lead("Look")
-    'Look     '
+    >>> lead("Data")
+    'Data      '
     """
     return f"{printable(title):<{TITLE - 1}} "
 
 
+def command_rows(rows: Sequence[tuple[str, str]], title: str = "Next") -> list[str]:
+    """Commands with their purpose as a comment, which is dropped where the line is too long.
+
+    >>> command_rows([("warmstart models", "list them")])
+    ['Next      warmstart models  # list them']
+    """
+    width = max((len(command) for command, _ in rows), default=0)
+    lines = []
+    for number, (command, purpose) in enumerate(rows):
+        prefix = lead("" if number else title)
+        line = f"{prefix}{command:<{width}}  # {purpose}"
+        lines.append(line if len(line) <= WIDTH else prefix + command)
+    return lines
+
+
+def shortened(text: str, width: int = WIDTH) -> str:
+    """Text cut to `width` columns, the cut marked by an ellipsis.
+
+    >>> shortened("longsleeve", 5)
+    'long…'
+    """
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def column(title: str, text: str) -> str:
-    """A title at the left and its text beside it; each line of the text begins anew.
+    """A title at the left and its wrapped text beside it; line breaks of the text stay.
 
     >>> print(column("Data", "500 photographs\\n3 unreadable"))
-    Data     500 photographs
-             3 unreadable
+    Data      500 photographs
+              3 unreadable
     """
     blank = " " * TITLE
     rows = [row for row in text.splitlines() if row.strip()] or [""]
@@ -87,10 +110,7 @@ def column(title: str, text: str) -> str:
 
 
 def error_text(message: str, stream: TextIO | None) -> str:
-    """The line for an error; on a terminal too narrow for it, filled with a hanging indent.
-
-    Elsewhere it stays one line, so that it can be searched for.
-    """
+    """An error as one line that can be grepped; on a terminal, wrapped to its width."""
     text = "warmstart: " + printable(" ".join(message.split()))
     if stream is None or not stream.isatty():
         return text

@@ -23,7 +23,7 @@ from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Inputs, Kind
 from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.records.plan import Choice, ColumnPlan, Plain, Plan
-from warmstart.refit_cache import at_hand
+from warmstart.refit_cache import active_refit_cache
 from warmstart.solve.kernels import Features, mixed_kernels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_groups
@@ -270,7 +270,7 @@ def kernels_of(
             kernel.flags.writeable = False
         return found
 
-    kept = at_hand()
+    kept = active_refit_cache()
     if kept is None or not isinstance(read, StoredFeatures):
         return make()
     shares = tuple((name, tuple(shape.items())) for name, shape in wanted.items())
