@@ -12,7 +12,7 @@ from bench import results, sets
 from bench.outcomes import KEPT, right_kinds
 from warmstart.planning.verdict import LIMITS, VerdictFacts, VerdictLimits, has_signal, verdict_kind
 
-COST = 2  # a wrong verdict costs twice what a right one is worth; `unclear` is worth nothing
+COST = 2  # a wrong verdict costs twice what a right one is worth; `inconclusive` is worth nothing
 GRID = [
     VerdictLimits(blind=blind, fair=fair)
     for blind, fair in product((0.2, 0.25, 0.3, 0.35, 0.4), (0.05, 0.1, 0.15, 0.2))
@@ -58,9 +58,14 @@ def counted(rows: Sequence[dict[str, Any]], limits: VerdictLimits) -> dict[str, 
     """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
     said = [(kind_of(row, limits), right_kinds(row)) for row in rows]
     right = sum(kind in kinds for kind, kinds in said)
-    unclear = sum(kind == "inconclusive" for kind, _ in said)
-    wrong = len(said) - right - unclear
-    return {"right": right, "wrong": wrong, "inconclusive": unclear, "worth": right - COST * wrong}
+    n_inconclusive = sum(kind == "inconclusive" for kind, _ in said)
+    wrong = len(said) - right - n_inconclusive
+    return {
+        "right": right,
+        "wrong": wrong,
+        "inconclusive": n_inconclusive,
+        "worth": right - COST * wrong,
+    }
 
 
 def kind_of(row: dict[str, Any], limits: VerdictLimits) -> str:
@@ -68,7 +73,11 @@ def kind_of(row: dict[str, Any], limits: VerdictLimits) -> str:
     facts = facts_of(row)
     kind = verdict_kind(facts, limits)
     is_compared = "fine_tuning_gain" in row["evidence"] and has_signal(facts.p)
-    return row["shipped"] if is_compared and kind in ("inconclusive", "head", "fine-tune") else kind
+    return (
+        row["shipped"]
+        if is_compared and kind in ("inconclusive", "linear-probe", "fine-tune")
+        else kind
+    )
 
 
 def facts_of(row: dict[str, Any]) -> VerdictFacts:
@@ -80,5 +89,5 @@ def facts_of(row: dict[str, Any]) -> VerdictFacts:
         n=found["n"],
         plain_p=found.get("plain_p", 1.0),
         transfer_gain=found.get("transfer_gain"),
-        transfer_gain_error=found.get("knowledge_error", 0.0),
+        transfer_gain_error=found.get("transfer_gain_error", 0.0),
     )

@@ -14,10 +14,10 @@ def frozen_speed() -> str:
     """Freezing the lower layers, as speed."""
     said = results.read("train_speed")["summary"]
     return (
-        f"Training all layers of the default start passes {said['live_full images/s']:.0f} images "
-        f"a second on two cores; from a stored boundary with the last six tuned "
-        f"{said['stored_tail images/s']:.0f}, {said['stored tail over live full']:.1f} times as "
-        f"many {source('train_speed')}."
+        f"Fine-tuning all blocks of the default base model runs at "
+        f"{said['live_full images/s']:.0f} images/s on two cores; fine-tuning the last six from "
+        f"cached features at {said['stored_tail images/s']:.0f} images/s, "
+        f"{said['stored tail over live full']:.1f} times as fast {source('train_speed')}."
     )
 
 
@@ -30,9 +30,9 @@ def frozen_moves() -> str:
     if any(row["frozen_weights_moved"] or row["frozen_statistics_moved"] for row in ours):
         raise ValueError("something that warmstart froze has moved")
     return (
-        f"Of {len(theirs)} usual recipes {len(moved)} moved the statistics of layers that they "
-        f"call frozen, {sum(row['frozen_weights_moved'] > 0 for row in theirs)} of them weights "
-        f"too; warmstart's {len(ours)} ways moved nothing {source('drift')}."
+        f"Of {len(theirs)} common recipes, {len(moved)} changed the BatchNorm statistics of layers "
+        f"they call frozen and {sum(row['frozen_weights_moved'] > 0 for row in theirs)} of them "
+        f"the weights too; warmstart's {len(ours)} changed nothing {source('drift')}."
     )
 
 
@@ -43,10 +43,10 @@ def all_but_last() -> str:
     both = [name for name, method in timed if method == "fastai5"]
     ratio = mean(timed[name, "fastai5"] / timed[name, "fast"] for name in both)
     return (
-        f"On {count(len(found))} sets a new output that listens to all depths is right "
-        f"{percent(mean(r['accuracy'] for r in found))} of the time, the usual one on the last "
-        f"layer {percent(mean(r['onelook'] for r in found))}. Five rounds of fastai's `fine_tune` "
-        f"took {ratio:.0f} times as long on the {len(both)} sets where both were timed "
+        f"On {count(len(found))} sets, a multi-layer linear probe reaches a mean accuracy of "
+        f"{percent(mean(r['accuracy'] for r in found))}, logistic regression on the last layer "
+        f"{percent(mean(r['onelook'] for r in found))}. fastai's `fine_tune(5)` takes "
+        f"{ratio:.0f} times as long on the {len(both)} sets where both were timed "
         f"{source('accuracy', 'paired')}."
     )
 
@@ -59,8 +59,9 @@ def old_output() -> str:
         for how in ("none", "every depth")
     )
     return (
-        f"Where old and new images come from different places and classes have the same names, "
-        f"beginning from the old output gave {percent(kept)} instead of {percent(none)} "
+        f"Where old and new images come from different sources and classes share their names, "
+        f"starting from the old head gave an accuracy of {percent(kept)} instead of "
+        f"{percent(none)} "
         f"{source('prior')}."
     )
 
@@ -69,7 +70,7 @@ def rates() -> str:
     """The rule's rate, ten times it, a hundred times."""
     found = rows("forgetting")
     lines = []
-    for factor, title in ((1.0, "the rule's"), (10.0, "ten times"), (100.0, "a hundred times")):
+    for factor, title in ((1.0, "default"), (10.0, "10 ×"), (100.0, "100 ×")):
         own = [row for row in found if row["factor"] == factor]
         change = mean(row["accuracy_after"] - row["accuracy_before"] for row in own)
         lines.append(
@@ -82,11 +83,11 @@ def rates() -> str:
             ]
         )
     heads = [
-        "rate",
-        "trainings",
-        "likeness of the layer that changed most",
-        "accuracy held out",
-        "alarms",
+        "learning rate",
+        "runs",
+        "lowest CKA of a block",
+        "change of held-out accuracy",
+        "guard alarms",
     ]
     return f"{table(heads, lines)}\n\n{source('forgetting')}"
 
@@ -106,7 +107,7 @@ def similarity() -> str:
         ]
         for name in sorted(far, key=far.__getitem__)
     ]
-    heads = ["set", "domain_gap", "the start's knowledge", "last layer alone", "`warmstart fit`"]
+    heads = ["set", "domain gap", "transfer gain", "last layer alone", "`warmstart fit`"]
     return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
 
 
@@ -121,8 +122,9 @@ def near_and_far() -> str:
 
     half = len(order) // 2
     return (
-        f"What `warmstart fit` brings over an output on the last layer: {gain(order[:half])} on "
-        f"the {half} nearest sets, {gain(order[half:])} on the {len(order) - half} farthest."
+        f"Gain of `warmstart fit` over logistic regression on the last layer: {gain(order[:half])} "
+        f"on the {half} sets with the smallest domain gap, {gain(order[half:])} on the "
+        f"{len(order) - half} others."
     )
 
 
@@ -133,8 +135,8 @@ def no_knowledge() -> str:
     true = [row for row in rows("verdict") if row["what"] == "true labels"]
     wrongly = sum(row["verdict"] == "no-transfer" for row in true)
     return (
-        f'With a start whose weights had been shuffled, {fair} of {len(found)} checks said "do not '
-        f'fine-tune" and the others found no signal; with the real start {wrongly} of {len(true)} '
+        f"With shuffled weights, {fair} of {len(found)} checks gave `no-transfer`; "
+        f"with the pretrained weights, {wrongly} of {len(true)} "
         f"{source('verdict')}."
     )
 
@@ -143,8 +145,8 @@ def small() -> str:
     """What a few hundred images reach with a start."""
     found = rows("accuracy-balanced")
     return (
-        f"On {len(found)} sets of 58 to 1,000 images to learn from, `warmstart fit` was right on "
-        f"{percent(mean(row['accuracy'] for row in found))} of the test images "
+        f"On {len(found)} sets with 58 to 1,000 training images, `warmstart fit` reached a mean "
+        f"test accuracy of {percent(mean(row['accuracy'] for row in found))} "
         f"{source('accuracy-balanced')}."
     )
 
@@ -156,7 +158,7 @@ def way(name: str) -> dict[str, dict[str, Any]]:
 
 def share(row: dict[str, Any]) -> str:
     """A test accuracy with its interval."""
-    return f"{percent(row['test'], 0)} ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+    return f"{percent(row['test'], 0)} ({100 * row['low']:.0f}–{100 * row['high']:.0f})"
 
 
 def ways() -> str:
@@ -171,8 +173,8 @@ def ways() -> str:
         lines.append([f"`{kind}`", *cells])
     heads = ["", *(f"{n}, {way('head')[n]['n']} images" for n in names)]
     return (
-        f"{table(heads, lines)}\n\nTest accuracy at {px} px with its 95 % interval, `--budget "
-        f"fast`, one seed {source('strategies')}. No difference is shown where intervals overlap."
+        f"{table(heads, lines)}\n\nTest accuracy at {px} px (95 % CI), `--budget fast`, one seed "
+        f"{source('strategies')}."
     )
 
 

@@ -28,7 +28,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         extracted = drain(extract_features(collection, base))
         training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
         seen = measure_domain_gap(open_probe(training_data)(rules.DISTANCE_IMAGES))
-        found.append({"set": name, "distance": seen.value, "low": seen.low, "high": seen.high})
+        found.append({"set": name, "domain_gap": seen.value, "low": seen.low, "high": seen.high})
         print(found[-1], flush=True)
-    values = sorted(round(float(row["distance"]), 3) for row in found)
+    values = sorted(round(float(row["domain_gap"]), 3) for row in found)
     return {"summary": {"base": given.base, "sorted": values}, "rows": found}

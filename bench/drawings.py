@@ -1,4 +1,4 @@
-"""Drawings that explain: what each strategy does, why frozen layers are run once, near and far."""
+"""Drawings that explain: strategies, cached features, gain against domain gap."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from bench.drawing import box, dot, line, picture, text
 from bench.tables import rows
 
-PARTS = 8
+BLOCKS = 8
 BOLD = 'font-weight="bold"'
 MIDDLE = 'text-anchor="middle"'
 KINDS = {
-    "frozen": "stays as it came, bit for bit",
-    "tuned": "trained on, from what it came with",
-    "fresh": "drawn anew, trained",
+    "frozen": "frozen, identical bit for bit",
+    "tuned": "fine-tuned",
+    "fresh": "trained from random weights",
     "new": "new, for your classes",
 }
-STRATEGIES = {  # what happens to parts 1 to 8, from the picture on
+STRATEGIES = {  # what happens to blocks 1 to 8
     "head": ["frozen"] * 8,
     "last:3": ["frozen"] * 5 + ["tuned"] * 3,
     "frozen:2": ["frozen"] * 2 + ["tuned"] * 6,
@@ -27,12 +27,12 @@ STRATEGIES = {  # what happens to parts 1 to 8, from the picture on
 
 
 def strategies() -> str:
-    """A row a strategy, a box a part."""
+    """A row a strategy, a box a block."""
     left, wide, top, row = 110, 46, 62, 40
     drawn = [
-        text(16, 26, "What a strategy does with a network of eight parts", "ink", BOLD),
-        text(left, 50, "from the picture …", "faint"),
-        text(left + PARTS * (wide + 6) + 62, 50, "… to the output", "faint"),
+        text(16, 26, "What a strategy does with a network of eight blocks", "ink", BOLD),
+        text(left, 50, "from the image …", "faint"),
+        text(left + BLOCKS * (wide + 6) + 62, 50, "… to the head", "faint"),
     ]
     for number, (name, actions) in enumerate(STRATEGIES.items()):
         y = top + row * number
@@ -43,48 +43,48 @@ def strategies() -> str:
                 box(x, y, wide, 28, action),
                 text(x + wide / 2, y + 19, place + 1, "on", MIDDLE),
             ]
-        x = left + PARTS * (wide + 6)
+        x = left + BLOCKS * (wide + 6)
         if name.endswith("+add"):
             drawn += [box(x, y, wide, 28, "new"), text(x + wide / 2, y + 19, "+", "on", MIDDLE)]
-        drawn += [box(x + 62, y, 80, 28, "new"), text(x + 102, y + 19, "output", "on", MIDDLE)]
+        drawn += [box(x + 62, y, 80, 28, "new"), text(x + 102, y + 19, "head", "on", MIDDLE)]
     y = top + row * len(STRATEGIES) + 8
     for number, (kind, meaning) in enumerate(KINDS.items()):
         x, down = 16 + 360 * (number % 2), 24 * (number // 2)
         drawn += [box(x, y + down, 14, 14, kind), text(x + 22, y + down + 12, meaning, "faint")]
-    about = "What each strategy does with the parts of a network"
+    about = "What each strategy does with the blocks of a network"
     return picture(760, y + 54, about, drawn)
 
 
 def once() -> str:
-    """Frozen layers are run once and stored; what is trained passes again and again."""
+    """Frozen blocks run once and their features are cached; only the rest is trained."""
     y = 70
     drawn = [
-        text(16, 26, "Frozen layers are run once", "ink", BOLD),
+        text(16, 26, "Frozen blocks run once", "ink", BOLD),
         box(24, y, 76, 44, "rail"),
-        text(62, y + 27, "pictures", "ink", MIDDLE),
+        text(62, y + 27, "images", "ink", MIDDLE),
         line(100, y + 22, 132, y + 22, "edge", 2),
         box(132, y, 190, 44, "frozen"),
-        text(227, y + 27, "frozen layers", "on", MIDDLE),
-        text(227, y + 64, "once for each picture and view", "faint", MIDDLE),
+        text(227, y + 27, "frozen blocks", "on", MIDDLE),
+        text(227, y + 64, "once per image and augmentation", "faint", MIDDLE),
         line(322, y + 22, 354, y + 22, "edge", 2),
         box(354, y - 8, 110, 60, "rail"),
-        text(409, y + 19, "stored on", "ink", MIDDLE),
-        text(409, y + 35, "this computer", "ink", MIDDLE),
+        text(409, y + 19, "feature", "ink", MIDDLE),
+        text(409, y + 35, "cache", "ink", MIDDLE),
         line(464, y + 22, 496, y + 22, "edge", 2),
         box(496, y, 100, 44, "tuned"),
-        text(546, y + 27, "tuned layers", "on", MIDDLE),
+        text(546, y + 27, "fine-tuned", "on", MIDDLE),
         line(596, y + 22, 616, y + 22, "edge", 2),
         box(616, y, 80, 44, "new"),
-        text(656, y + 27, "output", "on", MIDDLE),
+        text(656, y + 27, "head", "on", MIDDLE),
         f'<path class="edge" stroke-width="2" d="M 656 {y + 44} v 26 h -247 v -14"/>',
-        text(532, y + 88, "as often as training asks", "faint", MIDDLE),
-        text(409, y - 18, "a second run begins here", "faint", MIDDLE),
+        text(532, y + 88, "every epoch", "faint", MIDDLE),
+        text(409, y - 18, "a second run starts here", "faint", MIDDLE),
     ]
-    return picture(720, y + 106, "Frozen layers are run once and their outputs are stored", drawn)
+    return picture(720, y + 106, "Frozen blocks run once and their outputs are cached", drawn)
 
 
 def distance() -> str:
-    """A mark a set: how far from the start's old images, and what is gained beyond one layer."""
+    """A mark a set: domain gap, and gain over the last layer."""
     far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
     left, right, top, bottom = 70, 690, 60, 330
@@ -100,15 +100,15 @@ def distance() -> str:
         text(
             16,
             26,
-            "What is gained beyond the last layer, and how far the pictures are",
+            "Gain over the last layer against domain gap",
             "ink",
             BOLD,
         ),
-        text(16, 46, "points over an output on the last layer alone", "faint"),
+        text(16, 46, "points over logistic regression on the last layer", "faint"),
         text(
             right,
             bottom + 38,
-            "distance from the start's old pictures",
+            "domain gap to the images of pretraining",
             "faint",
             'text-anchor="end"',
         ),
@@ -130,7 +130,7 @@ def distance() -> str:
             left_of = name == "trashnet"  # its right-hand neighbour is near
             more = 'font-size="11"' + (' text-anchor="end"' if left_of else "")
             drawn.append(text(x - 10 if left_of else x + 10, y + 4, name, "ink", more))
-    return picture(820, bottom + 52, "Gain over the last layer against distance, 14 sets", drawn)
+    return picture(820, bottom + 52, "Gain over the last layer against domain gap, 14 sets", drawn)
 
 
 DRAWN: dict[str, Callable[[], str]] = {

@@ -23,10 +23,10 @@ from warmstart.features.engine_choice import work_of
 from warmstart.features.machine import n_threads
 from warmstart.features.machine import freed_memory_kept
 from warmstart.network.load import load
-from warmstart.network.finished_run import cut_start
+from warmstart.network.finished_run import partition_base
 from warmstart.network.feature_layers import FeatureExtractor, taps
 engine, start, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.argv[3:]]
-network, prep = cut_start(start), start.record.preprocessing
+network, prep = partition_base(start), start.record.preprocessing
 tapped = FeatureExtractor(network, taps(network.record))
 images, passed, batches, seconds, worked_s = noise(prep, 256), 0, [], {}, {}
 kept = freed_memory_kept()  # as in a run

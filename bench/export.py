@@ -1,4 +1,4 @@
-"""Exports: sizes, seconds, agreement, what a twin and 8-bit numbers cost."""
+"""Exports: sizes, seconds, agreement, what a single-layer head and 8-bit numbers cost."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def one(run: warmstart.Run, to: str, **options: bool) -> dict[str, Any]:
         "largest difference of a logit": told.agreement.difference,
         "same labels": told.agreement.same_labels / told.agreement.n,
     }
-    return row | _twin(told) | _shrunk(told)
+    return row | _single_layer(told) | _shrunk(told)
 
 
-def _twin(told: Exported) -> dict[str, Any]:
+def _single_layer(told: Exported) -> dict[str, Any]:
     single_layer = told.single_layer
     if (
         single_layer is None
@@ -67,7 +67,7 @@ def _twin(told: Exported) -> dict[str, Any]:
     ):
         return {}
     return {
-        "twin": single_layer.estimate.value,
+        "single_layer": single_layer.estimate.value,
         "model": single_layer.original.value,
         "difference": single_layer.gap.value,
         "low": single_layer.gap.low,

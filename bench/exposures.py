@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench import alter, pools
 from bench.alter import Seen
-from warmstart.data.near_duplicates import NearDuplicate, compared, find_near_duplicates
+from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
 from warmstart.evaluation.metrics import accuracy_estimate
 
 OBJECTS = 40
@@ -40,7 +40,9 @@ def _components(near_duplicates: Sequence[NearDuplicate], n: int) -> list[Rows]:
 def joined_and_mixed(name: str, folder: Path, seen: Seen) -> Row:
     """Are the copies of an object joined, and different objects kept apart?"""
     copies, objects, _ = _exposed(folder, seen, seed=0)
-    joined = _components(find_near_duplicates(copies.glances, compared(copies.neck)), len(objects))
+    joined = _components(
+        find_near_duplicates(copies.glances, unit_features(copies.neck)), len(objects)
+    )
     largest = {o: max(int((objects[rows] == o).sum()) for rows in joined) for o in set(objects)}
     return {
         "set": name,
@@ -57,7 +59,10 @@ def claimed(name: str, folder: Path, seen: Seen, seed: int) -> Row:
     rest = np.setdiff1d(np.arange(len(seen.ids)), source)
     row: Row = {"set": name, "planted": "exposures, estimate", "draw": seed}
     for word, group_rows in (
-        ("joined", _components(find_near_duplicates(copies.glances, compared(copies.neck)), n)),
+        (
+            "joined",
+            _components(find_near_duplicates(copies.glances, unit_features(copies.neck)), n),
+        ),
         ("apart", [np.array([i]) for i in range(n)]),
     ):
         fit = pools.fit_rows(

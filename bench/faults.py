@@ -129,7 +129,7 @@ def _planted(
     with tempfile.TemporaryDirectory() as place:
         data = copy_few(root / name, Path(place))
         options = found.plant(data, number, np.random.default_rng([number, 11]))
-        if ELSEWHERE.get(name) and fault == "test from another domain":
+        if ELSEWHERE.get(name) and fault == "a test set of another domain":
             shutil.rmtree(data / "test")
             options = {"test": copy_few(root / ELSEWHERE[name], Path(place)) / "test"}
         outcome = run(data, options)
@@ -193,20 +193,20 @@ def _outcome(summary: Summary, folder: Path) -> Outcome:
 
 
 FAULTS: dict[str, Fault] = {
-    "rate x 1,000": Fault(
+    "learning rate x 1,000": Fault(
         planting.too_fast, frozenset({"diverged", "stuck"}), may_be_harmless=True
     ),
-    "rate x 0.000001": Fault(planting.too_slow, frozenset({"stuck"})),
+    "learning rate x 0.000001": Fault(planting.too_slow, frozenset({"stuck"})),
     "shuffled labels": Fault(planting.shuffled, frozenset({"no-signal"})),
     "wrong normalisation": Fault(planting.wrong_moments, frozenset({"preprocessing"})),
     "swapped channels": Fault(planting.swapped, frozenset({"preprocessing"}), may_be_harmless=True),
     "one class": Fault(planting.one_class, frozenset({"DataError"})),
     "a class of 1 or 2": Fault(planting.tiny, frozenset({"DataError", "small-class"})),
-    "a broken start": Fault(planting.broken, frozenset({"ModelError"})),
+    "a broken base model": Fault(planting.broken, frozenset({"ModelError"})),
     "a constant layer": Fault(
         planting.constant, frozenset({"stuck", "no-signal"}), may_be_harmless=True
     ),
-    "copies across the split": Fault(planting.copies, frozenset({"leakage"})),
+    "near-duplicates across the split": Fault(planting.copies, frozenset({"leakage"})),
     "groups across the split": Fault(planting.shared_groups, frozenset({"leakage"})),
-    "test from another domain": Fault(planting.elsewhere, frozenset({"distribution-shift"})),
+    "a test set of another domain": Fault(planting.elsewhere, frozenset({"distribution-shift"})),
 }

@@ -1,4 +1,4 @@
-"""docs/accuracy.svg: each of the sets, `warmstart fit` beside an output on the last layer."""
+"""docs/accuracy.svg: each of the sets, `warmstart fit` beside regression on the last layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def svg() -> str:
     found = sorted(rows("accuracy-balanced"), key=lambda row: row["onelook"] - row["accuracy"])
     bottom = TOP + ROW * len(found)
     drawn = [
-        text(16, 24, "Test accuracy, same network and pictures", "ink", 'font-weight="bold"'),
+        text(16, 24, "Test accuracy, same base model and images", "ink", 'font-weight="bold"'),
         dot(22, 43, "stays"),
         text(34, 47, "warmstart fit"),
         dot(142, 43, "plain"),

@@ -13,8 +13,8 @@ def svg() -> str:
     found = [row for row in rows("drift") if "frozen_weights" in row]
     found.sort(key=lambda row: (-row["frozen_weights_moved"], -row["frozen_statistics_moved"]))
     drawn = [
-        text(16, 26, "What moves in layers that were frozen", "ink", 'font-weight="bold"'),
-        text(16, 46, "resnet18, all layers but the last frozen, three steps", "faint"),
+        text(16, 26, "What changes in layers that were frozen", "ink", 'font-weight="bold"'),
+        text(16, 46, "resnet18, all layers but the last frozen, three updates", "faint"),
         text(LEFT, 66, "weights", "faint"),
         text(LEFT + BAR + GAP, 66, "BatchNorm statistics", "faint"),
     ]
@@ -27,7 +27,7 @@ def svg() -> str:
         second = LEFT + BAR + GAP
         drawn += _bar(second, y, row["frozen_statistics_moved"], row["frozen_statistics"])
     height = TOP + ROW * len(found) + 16
-    return picture(WIDTH, height, "What moves in frozen layers, by recipe", drawn)
+    return picture(WIDTH, height, "What changes in frozen layers, by recipe", drawn)
 
 
 def _bar(x: int, y: int, moved: int, total: int) -> list[str]:

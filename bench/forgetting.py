@@ -49,7 +49,7 @@ def _row(trained: Trained) -> dict[str, Any]:
         "strategy": trained.ask.strategy,
         "factor": trained.ask.factor,
         "least_cka": round(least[1], 3),
-        "least_part": least[0],
+        "least_block": least[0],
         "cka": {name: round(value, 3) for name, value in blocks},
         "agreement": trained.agreement,
         "heard": heard is not None,

@@ -140,7 +140,7 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
             test_labels=labelled.test_labels,
         )
     gain, right = claim.gain, trial.hits.mean(axis=1)
-    best = trial.deeper
+    best = trial.tuned
     return {
         "set": folder.name,
         "n": n,

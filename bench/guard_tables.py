@@ -1,4 +1,4 @@
-"""Tables of what the guards hear, and of how far layers move from their start."""
+"""Tables of guard alarms, and of how far blocks move from the base model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bench.markdown import percent, source, table
 from bench.tables import rows
 
 CASES = {
-    "clean": "clean: 8 sets × 3 draws × `last:4`, `last:6+gradual`, `head+add`; 8 `full`, "
+    "clean": "no fault: 8 sets × 3 draws × `last:4`, `last:6+gradual`, `head+add`; 8 `full`, "
     "4 `scratch`",
-    "60 % of labels exchanged": "60 % of the labels exchanged (a weak signal), 5 sets × "
+    "60 % of labels exchanged": "60 % of the labels shuffled (a weak signal), 5 sets × "
     "3 strategies",
-    "all labels exchanged": "all labels exchanged (the verdict says `no-signal` before)",
-    "a constant before the output": "a layer that gives a constant before the output",
-    "rate x 1,000": "rates × 1,000, 5 sets × 5 strategies",
-    "rate x 1,000,000": "rates × 1,000,000",
-    "rate x 0.000001": "rates × 0.000001",
+    "all labels exchanged": "all labels shuffled (the verdict is `no-signal` beforehand)",
+    "a constant before the output": "a constant layer before the head",
+    "rate x 1,000": "learning rate × 1,000, 5 sets × 5 strategies",
+    "rate x 1,000,000": "learning rate × 1,000,000",
+    "rate x 0.000001": "learning rate × 0.000001",
 }
 
 
@@ -28,14 +28,14 @@ def guarded() -> str:
     """Broken trainings and clean ones: what was heard, and when."""
     found = {row["case"]: row for row in rows("guards") if row["of"] == "all"}
     lines = [[title, _heard(found[case]), _when(found[case])] for case, title in CASES.items()]
-    return table(["trainings", "alarms", "first alarm after"], lines)
+    return table(["runs", "alarms", "first alarm after"], lines)
 
 
 def _heard(row: dict[str, Any]) -> str:
     kinds = " and ".join(f"{row[kind]} `{kind}`" for kind in ("stuck", "diverged") if row.get(kind))
     told = f"{row['heard']} of {row['n']}" + (f": {kinds}" if row["heard"] and kinds else "")
     if row["put_back"]:
-        told += f"; {row['put_back']} (`gradual`) joined no layers, which is no alarm"
+        told += f"; {row['put_back']} (`gradual`) unfroze no further blocks, which is no alarm"
     return told
 
 
@@ -45,20 +45,27 @@ def _when(row: dict[str, Any]) -> str:
 
 
 def forgotten() -> str:
-    """Likeness to the start at the rule's rate and above it: median, least and most."""
+    """Likeness to the base model at the default learning rate and above: median and range."""
     found = rows("forgetting")
     lines = []
     for factor in sorted({row["factor"] for row in found}):
         own = [row for row in found if row["factor"] == factor]
-        title = "the rule's" if factor == 1 else f"{factor:,.0f} times"
+        title = "default" if factor == 1 else f"{factor:,.0f} ×"
         spans = [_span([row[name] for row in own]) for name in ("least_cka", "agreement")]
         lines.append([title, len(own), *spans, sum(row["heard"] for row in own)])
-    heads = ["rates", "trainings", "least CKA of a layer", "agreement of the old output", "alarms"]
+    heads = [
+        "learning rate",
+        "runs",
+        "lowest CKA of a block",
+        "agreement of the old head",
+        "alarms",
+    ]
     return table(heads, lines)
 
 
 def _span(values: list[float]) -> str:
-    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    span = f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return span.replace("-", "−")
 
 
 def tested() -> str:
@@ -68,11 +75,11 @@ def tested() -> str:
     held = "; ".join(f"{blocks}: {share}" for blocks, share in core.items())
     began = {row["command"]: row["median s"] for row in rows("startup")}
     return (
-        f"Small faults put into planning, solve, stats and inspection at random: {mutants['all']} "
-        f"by the tests {source('mutants')}. Statements and branches that tests reach: {held} "
-        f"{source('branches')}. Of {lot['draws']} sets whose labels were shuffled, "
-        f"{percent(lot['no-signal'], 0)} got `no-signal`, and the interval of "
-        f"{percent(lot['interval holds chance'], 0)} held chance {source('random_labels')}. "
+        f"Mutation testing of planning, solve, stats and inspection: {mutants['all']} "
+        f"{source('mutants')}. Statement and branch coverage: {held} {source('branches')}. Of "
+        f"{lot['draws']} sets with shuffled labels, {percent(lot['no-signal'], 0)} got "
+        f"`no-signal`, and the interval of {percent(lot['interval holds chance'], 0)} covered "
+        f"chance {source('random_labels')}. "
         f"`warmstart --help` answers after {began['warmstart --help']:.2f} s {source('startup')}."
     )
 

@@ -31,7 +31,7 @@ FRESH = ("clothing", "sign_digits", "pacs_sketch", "vehicles")  # from scratch t
 BROKEN = ("ants_bees", "sign_digits", "wbc_cells", "pacs_sketch", "skin_lesions")
 STRATEGIES = ("last:4", "last:6+gradual", "head+add", "full", "scratch")
 RATES = {"rate x 1,000": 1e3, "rate x 1,000,000": 1e6, "rate x 0.000001": 1e-6}
-SHORT = 400  # images passed
+SHORT = 400  # images seen in all epochs
 SHORTER = {"full": 160, "scratch": 320}  # where a step takes long and something is wrong
 N_FLAT, N_ROWS = 1000, 60  # simulated trainings whose held-out loss goes nowhere, rows held out
 

@@ -91,7 +91,7 @@ def _hits(given: Namespace, name: str, base: PretrainedModel) -> tuple[np.ndarra
     """Left-out hits on all training rows, and the evidence on a few of them."""
     collection = drain(read(sets.root(given) / name / "train"))
     extracted = drain(extract_features(collection, base))
-    settled = cleaning.settled(collection, extracted)
+    settled = cleaning.clean(collection, extracted)
     training_data = training_dataset(settled, extracted, base.record, "balanced", 0)
     sample = draw(training_data, training_data.labelled.n_train)
     head = best_left_out(

@@ -21,27 +21,27 @@ def coverage() -> str:
         ]
         for row in rows("coverage")
     ]
-    heads = ["pool", "draws", "the interval holds the truth", "mean width", "estimate − truth"]
+    heads = ["data", "draws", "interval covers the truth", "mean width", "estimate − truth"]
     said = results.read("coverage")["summary"]
     share, _, over = said["pooled coverage"].partition(" over ")
     return (
-        f"{table(heads, lines)}\n\nTogether {percent(float(share))} over {over}, without the last "
-        f"row: groups of very unequal size are the case in which the interval is too narrow "
+        f"{table(heads, lines)}\n\nIn all {percent(float(share))} over {over}, excluding the last "
+        f"row: with groups of very unequal size the interval is too narrow "
         f"{source('coverage')}."
     )
 
 
 def verdicts() -> str:
-    """What was said of labels drawn by lot, true labels, starts without knowledge."""
+    """The verdict on random labels, true labels, and with shuffled weights."""
     found = rows("verdict")
     counted: dict[str, dict[str, int]] = {}
     for row in found:
         of = counted.setdefault(row["what"], {})
         of[row["verdict"]] = of.get(row["verdict"], 0) + 1
     named = {
-        "true labels": "the true labels (`check`)",
-        "random labels": "labels drawn by lot",
-        "no knowledge": "a start without knowledge (its weights shuffled)",
+        "true labels": "true labels (`check`)",
+        "random labels": "random labels",
+        "no knowledge": "true labels, shuffled weights",
         "few": "20 to 60 examples",
     }
     lines = []
@@ -49,28 +49,28 @@ def verdicts() -> str:
         said = {kind: n for kind, n in counted[what].items() if kind != "too many classes"}
         told = ", ".join(f"`{kind}` {n}" for kind, n in sorted(said.items(), key=lambda p: -p[1]))
         lines.append([title, sum(said.values()), told])
-    return table(["planted", "times", "said"], lines) + f"\n\n{source('verdict')}"
+    return table(["data", "runs", "verdicts"], lines) + f"\n\n{source('verdict')}"
 
 
 def outcomes() -> str:
-    """Head, tuned layers and training from nothing, each run in full, beside what was said."""
+    """Linear probe, fine-tuning and scratch, each run in full, beside the verdict."""
     found, said = rows("outcomes"), results.read("outcomes")["summary"]
-    titles = {"lite0": "", "blank": ", weights shuffled", "true": "", "random": ", labels by lot"}
+    titles = {"lite0": "", "blank": ", shuffled weights", "true": "", "random": ", random labels"}
     lines = [
         [
             f"{row['set']}{titles[row['base']]}{titles[row['labels']]}",
             row["n"],
-            *(percent(row[name]) for name in ("head", "fine-tune", "scratch")),
+            *(percent(row[name]) for name in ("linear-probe", "fine-tune", "scratch")),
             f"`{row['verdict']}`",
             ", ".join(f"`{kind}`" for kind in row["right"]) or "none",
         ]
         for row in found
     ]
-    heads = ["set", "images", "head", "tuned", "from nothing", "said", "borne out"]
+    heads = ["set", "images", "linear probe", "fine-tuned", "scratch", "verdict", "correct"]
     told = said["right of those that say something"]
     return (
-        f"{table(heads, lines)}\n\nOf {said['cells']} cells, {told} verdicts that say something "
-        f"are borne out by the test images; {said['unclear']} were `unclear` {source('outcomes')}."
+        f"{table(heads, lines)}\n\nThe test images confirm {told} verdicts; "
+        f"{said['inconclusive']} were `inconclusive` {source('outcomes')}."
     )
 
 
@@ -90,25 +90,25 @@ def calibrated() -> str:
         ):
             found = best[key]
             lines.append([where, limits, found["right"], found["wrong"], found["inconclusive"]])
-    heads = ["cells", "points", "right", "wrong", "inconclusive"]
+    heads = ["runs", "limits (points)", "right", "wrong", "inconclusive"]
     return f"{table(heads, lines)}\n\n{source('calibrate')}"
 
 
 def from_nothing() -> str:
-    """What training from nothing was worth beside a start, with and without knowledge."""
+    """Training from scratch beside a base model, pretrained and shuffled."""
     found = [row for row in rows("outcomes") if row["labels"] == "true"]
     known = [row for row in found if row["base"] == "lite0"]
     blank = [row for row in found if row["base"] == "blank"]
     fair = [f"{row['set']} ({row['n']})" for row in known if "no-transfer" in row["right"]]
-    behind = [max(row["head"], row["fine-tune"]) - row["scratch"] for row in known]
-    mean = f"{100 * sum(behind) / len(behind):.1f} points behind in the mean of {len(known)} draws"
+    behind = [max(row["linear-probe"], row["fine-tune"]) - row["scratch"] for row in known]
+    mean = f"{100 * sum(behind) / len(behind):.1f} points worse on average over {len(known)} draws"
     sizes = sorted(row["n"] for row in known)
     ahead = sum("no-transfer" in row["right"] for row in blank)
     return (
-        f"At 96 px, each picture passed up to 120 times, {sizes[0]} to {sizes[-1]} images to learn "
-        f"from: training from nothing was as good as the ImageNet start on "
-        f"{', '.join(fair) or 'none'}, and {mean}. Beside the same start with its weights shuffled "
-        f"it was ahead or as good in {ahead} of {len(blank)} {source('outcomes')}."
+        f"At 96 px, with {sizes[0]} to {sizes[-1]} training images and up to 120 epochs, training "
+        f"from scratch was as good as fine-tuning the ImageNet weights on "
+        f"{', '.join(fair) or 'none'}, and {mean}. Compared with the same network with shuffled "
+        f"weights it was as good or better in {ahead} of {len(blank)} {source('outcomes')}."
     )
 
 
@@ -119,17 +119,17 @@ def faults() -> str:
     lines = [[name, told] for name, told in said.items() if name not in skipped]
     lines += [["**together**", f"**{said['reported or repaired']}**"]]
     lines += [
-        ["runs without a mistake that raised an alarm", said["clean runs with a false alarm"]]
+        ["runs without a mistake that raised a false alarm", said["clean runs with a false alarm"]]
     ]
-    return table(["mistake", "reported, or harmless by measurement"], lines)
+    return table(["mistake", "reported, or measured to be harmless"], lines)
 
 
 def kills() -> str:
     """Runs that were killed and resumed."""
     said = results.read("kills")["summary"]
     return (
-        f"{said['identical']} runs that were killed ({said['kills']} kills in all) and resumed "
-        f"ended with the same bytes as runs that were not {source('kills')}."
+        f"{said['identical']} killed and resumed runs ({said['kills']} kills in all) ended with "
+        f"the same bytes as uninterrupted runs {source('kills')}."
     )
 
 
@@ -139,7 +139,7 @@ def minutes() -> str:
     longest = max(row["of what was set"] for row in rows("minutes"))
     return (
         f"`--minutes` was kept within 10 % in {said['kept within 10 %']} runs "
-        f"{source('minutes')}; the longest took {longest:.2f} times what was set."
+        f"{source('minutes')}; the longest took {longest:.2f} times the limit."
     )
 
 
@@ -148,7 +148,7 @@ def guards() -> str:
     said = results.read("guards")["summary"]
     names = ("clean", "rate x 1,000", "rate x 0.000001", "a constant before the output")
     lines = [[name, said[name].partition(" heard")[0]] for name in names]
-    return table(["trainings", "alarms"], lines) + f"\n\n{source('guards')}"
+    return table(["runs", "alarms"], lines) + f"\n\n{source('guards')}"
 
 
 def habits() -> str:
@@ -156,8 +156,8 @@ def habits() -> str:
     said = results.read("habits")["summary"]
     costly = said["costly (3 points and more, surely above 0)"]
     return (
-        f"Of {costly} ways to feed images in wrongly that cost 3 points and more, "
-        f"{said['of them found']} were found, with {said['right way warned of']} false alarms "
+        f"Of {costly} preprocessing errors that cost 3 points or more, {said['of them found']} "
+        f"were reported, with {said['right way warned of']} false alarms "
         f"{source('habits')}."
     )
 
@@ -168,8 +168,8 @@ def copies() -> str:
     found = percent(said["near copies found, worst set"], 0)
     sets = len({row["set"] for row in rows("planted") if row["planted"] == "nothing"})
     return (
-        f"Of near copies planted across the parts of {sets} sets, {found} "
-        f"were found in the worst set, and no copy was paired with a stranger "
+        f"Of near-duplicates planted across training and test set of {sets} sets, {found} were "
+        f"found in the worst set, and none was paired with an unrelated image "
         f"{source('planted')}."
     )
 

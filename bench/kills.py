@@ -27,7 +27,7 @@ PLANS = (  # heads alone, stored activations, the whole network, parts that join
 COMMON = (
     *SIZE,
     "--set",
-    "training.epochs=160",
+    "training.epochs=3",
     "--set",
     "training.folds=2",
     "--minutes",
@@ -41,7 +41,7 @@ FILES = (
     "inspection.json",
     "weights_ledger.json",
     "predictions.jsonl",
-    "suspects.csv",
+    "label_issues.csv",
 )
 METRICS = (
     "verdict",
@@ -49,7 +49,7 @@ METRICS = (
     "estimate",
     "test",
     "data",
-    "start",
+    "base",
     "frozen",
     "guards",
     "findings",

@@ -38,8 +38,8 @@ def add_options(parser: ArgumentParser) -> None:
 def measure(given: Namespace) -> dict[str, Any]:
     """Fit crops of real images in child processes: once to look, then with what it stored.
 
-    The look of many images takes as much memory as that of a few (the network's own), and
-    more than most of what follows; hence the runs that find their features in the store.
+    Feature extraction takes as much memory for many images as for few (the network's), and
+    more than most of what follows; hence the runs whose features are in the cache.
     """
     plans = [(strategy, budget) for strategy in given.strategy for budget in given.budgets]
     rows = []
@@ -57,7 +57,7 @@ def _summary(rows: list[dict[str, Any]], least: int, most: int) -> dict[str, str
     """Peak at the largest size over that at the smallest, for each kind of run."""
     peaks: dict[str, dict[int, float]] = {}
     for row in rows:
-        kind = f"{row['strategy']}, {row['budget']}, {'looking' if row['cold'] else 'looked'}"
+        kind = f"{row['strategy']}, {row['budget']}, {'no cache' if row['cold'] else 'cached'}"
         peaks.setdefault(kind, {})[row["n"]] = row["peak_rss_mb"]
     found = {}
     for kind, peak in peaks.items():

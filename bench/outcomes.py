@@ -1,4 +1,4 @@
-"""Verdict against outcome (E1): head, tuned layers and scratch, each run in full on small cells."""
+"""Verdict against outcome: linear probe, fine-tuning and scratch in full on small sets."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ KEPT = results.FOLDER / "outcomes.jsonl"
 SIDE = "input.size=96"  # px; everything is run at it, scratch too
 POINT = 0.01
 CHUNK = 50  # images that are asked about at once
-KINDS = ("head", "fine-tune", "no-transfer", "no-signal")
+KINDS = ("linear-probe", "fine-tune", "no-transfer", "no-signal")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Some images of a set, a start, true or random labels."""
+    """Some images of a set, a base model, true or random labels."""
 
     set: str
     n: int  # training images, about
@@ -61,7 +61,7 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """True labels, a start that knows nothing, labels by lot; then more images."""
+    """True labels, a base model with shuffled weights, random labels; then more images."""
     few = ("car_brands", "wbc_cells_site2")
     yield from (Cell(name, 100) for name in sets.ALL)
     yield from (Cell(name, 100, base="blank") for name in sets.ALL[:9])
@@ -110,7 +110,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         inspection = drain(check.check(training_data))
         trial = try_tail(request, training_data, base)
         verdict = judged(trial, inspection)
-        hits = {"head": trial.hits[0], "fine-tune": trial.hits[trial.deeper]}
+        hits = {"linear-probe": trial.hits[0], "fine-tune": trial.hits[trial.tuned]}
         labels = training_data.labelled.test_labels
         usual = int(np.bincount(training_data.labelled.labels).argmax())
         hits["majority"] = (labels == usual).astype(float)
@@ -123,14 +123,14 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         "n_test": len(labels),
         "evidence": _evidence(verdict.evidence),
         "accuracy": {name: round(float(h.mean()), 4) for name, h in hits.items()},
-        "shipped": "head" if trial.chosen == 0 else "fine-tune",
+        "shipped": "linear-probe" if trial.chosen == 0 else "fine-tune",
         "hits": {name: "".join(str(int(x)) for x in h) for name, h in hits.items()},
         "seconds": round(time.perf_counter() - began, 1),
     }
 
 
 def _shuffle(data: Path, rng: np.random.Generator) -> None:
-    """Labels by lot, in both parts."""
+    """Random labels, in training and test set."""
     for block in ("train", "test"):
         files = sorted((data / block).rglob("*.jpg"))
         homes = [file.parent for file in files]
@@ -198,7 +198,7 @@ def _evidence(found: Any) -> dict[str, Any]:
         elif one.name == "transfer_gain" and one.value is not None:
             told |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
         elif one.name == "fine_tuning_gain" and one.value is not None:
-            told |= {one.name: one.value, "tail_gain_error": (one.high - one.low) / 3.92}
+            told |= {one.name: one.value, "fine_tuning_gain_error": (one.high - one.low) / 3.92}
     return told
 
 
@@ -208,16 +208,16 @@ def _evidence(found: Any) -> dict[str, Any]:
 def right_kinds(row: dict[str, Any]) -> set[str]:
     """Every verdict that the outcome on the test images would bear out."""
     hits = {k: np.array([int(c) for c in text], float) for k, text in row["hits"].items()}
-    warm = max(("head", "fine-tune"), key=lambda k: hits[k].mean())
-    best = max(("head", "fine-tune", "scratch"), key=lambda k: hits[k].mean())
+    warm = max(("linear-probe", "fine-tune"), key=lambda k: hits[k].mean())
+    best = max(("linear-probe", "fine-tune", "scratch"), key=lambda k: hits[k].mean())
     found = set()
-    if _is_near(hits["head"], hits[best]):
-        found.add("head")
+    if _is_near(hits["linear-probe"], hits[best]):
+        found.add("linear-probe")
     if _is_near(hits["fine-tune"], hits[best]):
         found.add("fine-tune")
     if _is_near(hits["scratch"], hits[warm]):
         found.add("no-transfer")
-    if not any(_beats(hits[k], hits["majority"]) for k in ("head", "fine-tune", "scratch")):
+    if not any(_beats(hits[k], hits["majority"]) for k in ("linear-probe", "fine-tune", "scratch")):
         found.add("no-signal")
     return found
 
@@ -256,7 +256,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "cells": len(rows),
         "verdicts": dict(Counter(told)),
         "right of those that say something": f"{sum(t in r for t, r in clear)} of {len(clear)}",
-        "inconclusive": f"{told.count('unclear')} of {len(rows)}",
+        "inconclusive": f"{told.count('inconclusive')} of {len(rows)}",
         "always the same": {
             kind: round(float(np.mean([kind in r for r in right])), 3) for kind in KINDS
         },

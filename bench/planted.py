@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
-from warmstart.data.near_duplicates import NearDuplicate, compared, find_near_duplicates
+from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
 from warmstart.evidence.distribution_shift import drift, two_samples
 from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
 from warmstart.evidence.probe_hits import best_left_out
@@ -78,16 +78,16 @@ def _summary(rows: Sequence[Row]) -> Row:
     exposed = by["exposures, estimate"]
     return {
         "near copies found, worst set": min(r["found"] for r in by["20 near copies"]),
-        "pairs reported in clean sets": sum(len(r["twins"]) for r in by["nothing"]),
+        "pairs reported in clean sets": sum(len(r["near-duplicates"]) for r in by["nothing"]),
         "pairs of a copy with a stranger": sum(len(r["strangers"]) for r in by["20 near copies"]),
         "exposures joined, worst set": min(r["joined"] for r in by["40 x 6 exposures"]),
         "frames found": f"{sum(r['found'] for r in by['frames'])} of {len(by['frames'])}",
         "sizes found": f"{sum(r['found'] for r in by['sizes'])} of {len(by['sizes'])}",
         "shifts found": f"{sum(r['found'] for r in by['another source'])} of {len(SHIFTED)}",
-        "shortcuts, cues, drifts and label issues in clean sets": [
+        "spurious correlations, shifts and label issues in clean sets": [
             f"{r['set']}: {word}"
             for r in by["nothing"]
-            for word in ("spurious-correlation", "cues", "distribution-shift", "label issues")
+            for word in ("spurious-correlation", "metadata", "distribution-shift", "label issues")
             if r[word]
         ],
         "estimate holds the truth, joined": f"{sum(r['holds'] for r in exposed)} of {len(exposed)}",
@@ -104,7 +104,7 @@ def _clean(name: str, seen: Seen) -> Row:
     """What is found in a set as it is."""
     train, rng = seen.split == "train", np.random.default_rng(0)
     labels = seen.labels[train]
-    near_duplicates = find_near_duplicates(seen.glances, compared(seen.neck))
+    near_duplicates = find_near_duplicates(seen.glances, unit_features(seen.neck))
     inside = [t for t in near_duplicates if train[t.first] and train[t.second]]
     pool = _part(seen.pool, np.flatnonzero(train))
     fit = pools.fit_rows(pool, np.arange(len(labels)), labels, rng)
@@ -115,12 +115,12 @@ def _clean(name: str, seen: Seen) -> Row:
     return {
         "set": name,
         "planted": "nothing",
-        "twins": [
+        "near-duplicates": [
             f"{seen.ids[t.first]} ~ {seen.ids[t.second]} {t.similarity:.3f}"
             for t in near_duplicates
         ],
         "spurious-correlation": bool(_shortcut(seen, np.flatnonzero(train))),
-        "cues": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
+        "metadata": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
         "distribution-shift": bool(found),
         "parts told apart": round(told.accuracy, 3) if told else None,
         "label issues": judged.count or 0,
@@ -161,7 +161,7 @@ def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.float
         grey=np.concatenate([seen.glances.grey, copies.glances.grey]),
         colour=np.concatenate([seen.glances.colour, copies.glances.colour]),
     )
-    return both, compared(np.concatenate([seen.neck, copies.neck]))
+    return both, unit_features(np.concatenate([seen.neck, copies.neck]))
 
 
 def _copies(name: str, folder: Path, seen: Seen) -> Row:
@@ -171,7 +171,9 @@ def _copies(name: str, folder: Path, seen: Seen) -> Row:
     alters = [alter.COPIES[i % len(alter.COPIES)] for i in range(len(source))]
     copies, where = alter.altered(folder, [seen.ids[row] for row in source], alters, seed=3)
     pairs = {(t.first, t.second) for t in find_near_duplicates(*_beside(seen, copies))}
-    known = {(t.first, t.second) for t in find_near_duplicates(seen.glances, compared(seen.neck))}
+    known = {
+        (t.first, t.second) for t in find_near_duplicates(seen.glances, unit_features(seen.neck))
+    }
     wanted = [(int(row), int(n + at)) for row, at in zip(source, where, strict=True)]
     lost = [a.__name__ for a, pair in zip(alters, wanted, strict=True) if pair not in pairs]
     origin = {at: row for row, at in wanted}  # a copy of a row that has a twin is its twin too

@@ -129,7 +129,7 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
         "gmacs_an_image": round(sum(passed.values()) / 1e9, 2),
         "blocks": len(passed),
         **watch.told(),
-        "look_seconds_an_image": round(summary["seconds"]["features"] / given.images, 3),
+        "feature_seconds_an_image": round(summary["seconds"]["features"] / given.images, 3),
         "forecast": {
             "seconds": foreseen["seconds"]["total"],
             "memory_mb": foreseen["memory_mb"],

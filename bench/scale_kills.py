@@ -23,12 +23,12 @@ LOOK_S = 0.005  # between two looks at what a run says
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """--network, --images, --size, --strategy, --views, --kills, --place."""
+    """--network, --images, --size, --strategy, --augmentations, --kills, --place."""
     parser.add_argument("--network", default="test_convnext")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--strategy", default="last:1")
-    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--augmentations", type=int, default=2)
     parser.add_argument("--kills", type=int, help="at most so many in this call")
     parser.add_argument("--place", type=Path, help="folder that keeps runs: go on where stopped")
 
@@ -50,7 +50,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         if not (killed / "DONE").exists():
             sys.exit("some parts are left: call it again with the same --place")
         rows, differing = results.lines(kept), compare(whole, killed)
-    blocks = {(row["stage"], row["view"], row["part"]) for row in rows}
+    blocks = {(row["stage"], row["augmentation"], row["part"]) for row in rows}
     summary = {
         "kills": f"{len(rows)}, in {len(blocks)} different parts",
         "files and figures that differ from a run never killed": ", ".join(differing) or "none",
@@ -69,9 +69,9 @@ def _command(given: Namespace, place: Path) -> list[str]:
     settings = [f"input.size={given.size}", "training.offload=true", "training.engine=torch"]
     if given.strategy != "head":
         settings += [
-            "training.epochs=320",
+            f"training.epochs={320 / given.images:g}",
             "training.batch_size=16",
-            f"training.augmentations={given.views}",
+            f"training.augmentations={given.augmentations}",
         ]
     return [*command, *(word for one in settings for word in ("--set", one))]
 
@@ -93,7 +93,7 @@ def _killed(
 
     `rows`: the kills of an earlier call.
     """
-    seen = {(row["stage"], row["view"], row["part"]) for row in rows}
+    seen = {(row["stage"], row["augmentation"], row["part"]) for row in rows}
     while not (out / "DONE").exists():
         if (out / "request.json").exists():
             command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
@@ -111,11 +111,11 @@ def _killed(
         child.kill()
         child.wait()
         seen.add(found)
-        yield dict(zip(("stage", "view", "part"), found, strict=True))
+        yield dict(zip(("stage", "augmentation", "part"), found, strict=True))
 
 
 def _place(out: Path) -> tuple[str, str, int] | None:
-    """The stage, view and part of the last event, where it is one of a part at work."""
+    """The stage, augmentation and part of the last event, where it is one of a part at work."""
     try:
         lines = (out / "progress.jsonl").read_text().splitlines()
     except OSError:

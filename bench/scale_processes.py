@@ -28,9 +28,9 @@ TOLERANCE = 1e-3  # of a probability
 DRIFTS = 3
 PLACE = Path(tempfile.gettempdir()) / "warmstart-bench-processes"
 CACHED = ("--strategy", "last:2")
-LIVE = ("--strategy", "last:4", "--set", "training.split_at=0", "--set", "training.epochs=320")
+LIVE = ("--strategy", "last:4", "--set", "training.split_at=0", "--set", "training.epochs=2")
 # 500 updates: enough for a last bit to be seen.
-LONG = ("--strategy", "last:2", "--set", "input.size=128", "--set", "training.epochs=5000")
+LONG = ("--strategy", "last:2", "--set", "input.size=128", "--set", "training.epochs=25")
 HALVES = ("--set", "training.micro_batch=8")  # of a batch of 16, as two processes share it
 # Blocks that all cost the same and hold as much, all of them trained.
 BLOCKS = "vit_tiny_patch16_224"
@@ -38,7 +38,7 @@ WHOLE = (
     "--strategy",
     "full",
     "--set",
-    "training.epochs=320",
+    "training.epochs=2",
     "--set",
     "input.size=128",
     "--set",
@@ -46,7 +46,7 @@ WHOLE = (
     "--set",
     "training.micro_batch=4",
 )
-SMALL = ("--set", "input.size=64", "--set", "training.epochs=128", "--strategy", "last:2")
+SMALL = ("--set", "input.size=64", "--set", "training.epochs=2", "--strategy", "last:2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,14 @@ def jobs(images: int) -> tuple[Job, ...]:
             beside="1 small",
             words=(*SMALL, "--parallel", "fsdp"),
         ),
-        Job(name="2, killed in the look", size=2, images=images, words=CACHED, dies="features"),
-        Job(name="2, killed in the tail", size=2, images=160, words=live, dies="fine_tune"),
+        Job(
+            name="2, killed in feature extraction",
+            size=2,
+            images=images,
+            words=CACHED,
+            dies="features",
+        ),
+        Job(name="2, killed in fine-tuning", size=2, images=160, words=live, dies="fine_tune"),
     )
 
 

@@ -19,12 +19,12 @@ def large_network() -> str:
         told = row["forecast"]
         lines.append(
             [
-                f"`{row['strategy']}`" + (", its look kept" if row["cache_before_gb"] else ""),
+                f"`{row['strategy']}`" + (", features cached" if row["cache_before_gb"] else ""),
                 f"{row['images']:,}",
                 _hours(row["seconds"]),
                 _hours(told["seconds"]),
                 _hours(row["processor_seconds"]),
-                f"{row['look_seconds_an_image']:.2f} s",
+                f"{row['feature_seconds_an_image']:.2f} s",
                 f"{row['peak_rss_mb'] / 1000:.2f} GB ({told['memory_mb'] / 1000:.2f})",
                 f"{row['disk_gb']:.1f} GB ({told['disk_mb'] / 1000:.1f})",
                 row["verdict"],
@@ -33,10 +33,10 @@ def large_network() -> str:
     heads = [
         "",
         "images",
-        "took",
+        "time",
         "forecast",
-        "of a processor",
-        "look, an image",
+        "CPU time",
+        "features, per image",
         "peak memory (forecast)",
         "disk (forecast)",
         "verdict",
@@ -56,14 +56,14 @@ def many_images() -> str:
         ]
         for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
     ]
-    return table(["images", "packed as", "peak memory", "of a processor", "disk"], lines)
+    return table(["images", "packed as", "peak memory", "CPU time", "disk"], lines)
 
 
 def cost_curves() -> str:
     """The lines through those, how far off they are, and where they lead."""
     found = results.read("scale_data")["curves"]["shards"]
     shown = {
-        "processor_seconds": ("time, of a processor", "s", _hours),
+        "processor_seconds": ("CPU time", "s", _hours),
         "peak_rss_mb": ("memory", "MB", _bytes),
         "disk_mb": ("disk: features and run folder", "MB", _bytes),
     }
@@ -79,7 +79,7 @@ def cost_curves() -> str:
                 *(say(curve.at(n)) for n in FAR),
             ]
         )
-    heads = ["", "measured", "largest error", "error at the largest n, left out"]
+    heads = ["", "fitted line", "largest error", "error at the largest n, left out"]
     return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
 
 
@@ -91,8 +91,8 @@ def exchange() -> str:
     found = ", ".join(f"{row['mb']:.1f} MB for {row['n']:,} images" for row in kept["rows"])
     far = ", ".join(f"{_bytes(each * n / 1e6 + sums)} for {n:,}" for n in FAR)
     return (
-        f"Look and head of two processes sent {found}: {each} bytes an image, and {sums:.0f} MB "
-        f"once where a head is fitted from sums. By that line it would be {far} "
+        f"Feature extraction and head of two processes exchanged {found}: {each} bytes per image, "
+        f"plus {sums:.0f} MB once where a head is fitted from sums. Extrapolated: {far} "
         f"{source('scale_exchange')}."
     )
 
@@ -105,7 +105,7 @@ def several_processes() -> str:
         row, other = rows[job.name], job.beside in rows
         shares = [percent(row.get(name), 0) for name in ("largest", "idle")]
         if "idle" in row:
-            shares[1] += f" (least {percent(row['least_idle'], 0)})"
+            shares[1] += f" (lowest {percent(row['least_idle'], 0)})"
         lines.append(
             [
                 job.name,
@@ -122,14 +122,14 @@ def several_processes() -> str:
     heads = [
         "job",
         "images",
-        "took",
-        "times one process",
-        "most memory of one",
-        "fullest holds",
+        "time",
+        "× one process",
+        "peak memory of one",
+        "largest share of the weights",
         "idle",
         "updates",
-        "a probability differs by",
-        "so it is",
+        "largest probability difference",
+        "result",
     ]
     return table(heads, lines)
 
@@ -138,14 +138,18 @@ def killed() -> str:
     """What was killed, and what came of it."""
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
     lines = [
-        [job.name, f"the others ended {rows[job.name]['seconds_to_end']:.1f} s later"]
+        [job.name, f"the others stopped {rows[job.name]['seconds_to_end']:.1f} s later"]
         for job in jobs(0)
         if job.dies and job.name in rows
     ]
     kept = results.read("scale_kills")
-    what = f"a streamed run, {len(kept['rows'])} times, each time in another part"
+    what = f"an offloaded run, {len(kept['rows'])} times, each at another point"
     other = ", ".join(kept["differing"])
-    then = f"resumed each time, it differs in {other}" if other else "byte for byte as never killed"
+    then = (
+        f"resumed each time, it differs in {other}"
+        if other
+        else "identical bytes to an uninterrupted run"
+    )
     lines.append([what, then])
     return table(["killed", "then"], lines)
 

@@ -126,11 +126,13 @@ def _told(said: Mapping[str, Any], words: list[str], place: Path) -> Row:
     }
     if verb == "fit":
         told |= {key: said[key] for key in ("test", "estimate", "shipped", "guards")}
-        told["looks"] = list(_looks(place / words[words.index("--out") + 1] / "progress.jsonl"))
+        told["accuracy_held_out"] = list(
+            _held_out(place / words[words.index("--out") + 1] / "progress.jsonl")
+        )
     return told
 
 
-def _looks(log: Path) -> Iterator[list[float]]:
+def _held_out(log: Path) -> Iterator[list[float]]:
     """Of the training that holds rows out: attempt, update, accuracy on these rows."""
     attempt = 0
     for event in map(json.loads, log.read_text().splitlines()):

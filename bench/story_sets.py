@@ -10,7 +10,7 @@ from pathlib import Path
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # of the Debian package tuxpaint-stamps-default
 LEAVES = 35  # classes of stamps
-SOURCE_PASSES, PASSES, MORE = 1500, 600, 3  # pictures passed; `MORE` times as many from nothing
+MORE = 3  # times the epochs, where training starts from random weights
 COMMON = "--budget fast --set input.size=96"
 Parts = Mapping[str, list[Path]]  # files by their folder: train/glass, test/glass
 
@@ -26,8 +26,8 @@ class Story:
     source: str
     target: str
     made: Mapping[str, Callable[[Path], Parts]]  # folders to be made, by name
-    source_passes: int = SOURCE_PASSES
-    passes: int = PASSES
+    source_epochs: float
+    epochs: float
     rate: float = 1e-4
     learnt_by: str = ""  # how the source run is trained, where not by the rule
     same_classes: bool = False  # the source run can answer as it is
@@ -36,12 +36,12 @@ class Story:
         """What to type for each run, the source's first; `as-is` trains nothing."""
         target, first = self.target, f"runs/{self.source}"
         fit = f"warmstart fit {target}"
-        own = f"{COMMON} --set training.epochs={self.passes}"
+        own = f"{COMMON} --set training.epochs={self.epochs:g}"
         tuned = f"{fit} --base {first} --strategy last:6"
         few = "--strategy last:1 --set block.18.action=frozen --set block.1.action=fresh"
         known = {
             "source": f"warmstart fit {self.source} --strategy last:9 {self.learnt_by}{COMMON} "
-            f"--set training.epochs={self.source_passes} --out {first}",
+            f"--set training.epochs={self.source_epochs:g} --out {first}",
             "check": f"warmstart check {target} --base {first}",
         }
         if self.same_classes:
@@ -54,7 +54,7 @@ class Story:
             "x10": f"{tuned} --lr {10 * self.rate:g} {own}",
             "d1000": f"{tuned} --lr {self.rate / 1000:g} {own}",
             "scratch": f"{fit} --strategy scratch {COMMON} "
-            f"--set training.epochs={MORE * self.passes}",
+            f"--set training.epochs={MORE * self.epochs:g}",
         }
         return known | {arm: f"{typed} --out runs/{arm}" for arm, typed in arms.items()}
 
@@ -143,7 +143,8 @@ STORIES = {
             "rubbish",
             "rubbish-50",
             {"rubbish": lambda images: _part(images, "trashnet/train"), "rubbish-50": _rubbish},
-            source_passes=3000,
+            source_epochs=3,
+            epochs=12,
             same_classes=True,
         ),
         Story(
@@ -151,6 +152,8 @@ STORIES = {
             "cells-first",
             "cells-second",
             {"cells-first": lambda images: _whole(images, "wbc_cells"), "cells-second": _cells},
+            source_epochs=8.5,
+            epochs=30,
             same_classes=True,
         ),
         Story(
@@ -163,19 +166,24 @@ STORIES = {
                 ),
                 "lesions-three": _rare,
             },
+            source_epochs=5.2,
+            epochs=10,
         ),
         Story(
             "cars",
             "vehicles",
             "brands",
             {"vehicles": _vehicles, "brands": lambda images: _whole(images, "car_brands")},
+            source_epochs=6.85,
+            epochs=10.2,
         ),
         Story(
             "stamps",
             "vehicles",
             "stamps-35",
             {"vehicles": _vehicles, "stamps-35": _leaves},
-            passes=1000,
+            source_epochs=6.85,
+            epochs=2.8,
         ),
         Story(
             "breeds",
@@ -185,7 +193,8 @@ STORIES = {
                 "cats-dogs": lambda images: _whole(images, "cats_dogs"),
                 "breeds": lambda images: _whole(images, "cat_breeds"),
             },
-            passes=1000,
+            source_epochs=5,
+            epochs=2.8,
             rate=1e-3,
             learnt_by="--set training.optimizer=sgd --lr 0.01 ",
         ),

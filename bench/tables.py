@@ -98,10 +98,16 @@ def balanced() -> str:
                 both["sets"],
                 percent(both["theirs"]),
                 f"**{percent(both['ours'])}**",
-                f"{both['below on']}, by chance" if both["below on"] else "none",
+                f"{both['below on']}, not significant" if both["below on"] else "none",
             ]
         )
-    heads = ["other tool, same start", "sets", "it", "`warmstart fit`", "sets where we are below"]
+    heads = [
+        "other tool, same base model",
+        "sets",
+        "its accuracy",
+        "`warmstart fit`",
+        "sets where `fit` is lower",
+    ]
     if any(said[peer]["significantly (Holm)"] for peer in PEERS):
         raise ValueError("a difference is no longer chance; say so in the table")
     return table(heads, lines)
@@ -115,7 +121,7 @@ def sets() -> str:
         lines.append(
             [
                 row["set"],
-                f"{percent(row['value'], 0)} ({low} to {high})",
+                f"{percent(row['value'], 0)} ({low}–{high})",
                 percent(row["accuracy"]),
                 *(percent(row.get(peer)) for peer in PEERS),
                 row["verdict"],
@@ -125,7 +131,7 @@ def sets() -> str:
         )
     heads = [
         "set",
-        "estimate",
+        "estimate (95 % CI)",
         "test",
         "regression",
         "fastai 5",
@@ -133,7 +139,7 @@ def sets() -> str:
         "expert 30",
         "verdict",
         "shipped",
-        "took",
+        "time",
     ]
     return table(heads, lines)
 
@@ -212,8 +218,8 @@ def forecast() -> str:
     """How near forecasts of time and memory come."""
     said, n = results.read("forecast")["summary"], len(rows("forecast"))
     return (
-        f"Over {n} pairs of data and strategy the forecast of seconds was within a factor of 1.5 "
-        f"of what the run took in {said['seconds within 1.5']}, that of memory in "
+        f"Over {n} pairs of data set and strategy, the time forecast was within a factor of 1.5 of "
+        f"the real time in {said['seconds within 1.5']}, the memory forecast in "
         f"{said['memory_mb within 1.5']} {source('forecast')}."
     )
 
@@ -222,13 +228,13 @@ def task_doubts() -> str:
     """What is called wrong among several labels and numbers, planted and as they are."""
     said = results.read("task_doubts")["summary"]
     found = []
-    for name, what in (("labels", "labels of pairs of pictures"), ("numbers", "numbers")):
+    for name, what in (("labels", "multi-label sets"), ("numbers", "regression targets")):
         own = {key.removeprefix(f"{name}: "): value for key, value in said.items()}
         found.append(
-            f"Of {own['planted']:,} mistakes planted into {what} of {own['sets']} sets (5 % of the "
-            f"examples) {own['planted, rightly']:,} were called wrong, and "
-            f"{own['planted, named'] - own['planted, rightly']:,} others; of the "
-            f"{own['as they are, of']:,} examples as they are {own['as they are, named']:,}."
+            f"Of {own['planted']:,} errors planted into {what} ({own['sets']} sets, 5 % of the "
+            f"examples), {own['planted, rightly']:,} were reported, along with "
+            f"{own['planted, named'] - own['planted, rightly']:,} correct ones. Of "
+            f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,} were."
         )
     return " ".join(found) + f" {source('task_doubts')}"
 
@@ -238,19 +244,19 @@ def label_issues() -> str:
     said = results.read("label_issues")["summary"]
     rates = (5, 10, 20)
     return (
-        f"Wrong labels planted into ten sets (5, 10 and 20 %, to any class or to the next one, "
-        f"{said['planted cells']} draws): {', '.join(_found(said, rate) for rate in rates)} % of "
-        f"them stand in the first tenth of the list. A number was stated in "
+        f"With wrong labels planted into ten sets (5, 10, 20 %, to any class or to the next one, "
+        f"{said['planted cells']} draws), {', '.join(_found(said, rate) for rate in rates)} % of "
+        f"them are in the first tenth of the ranked list. A count was stated in "
         f"{said['with a count']} draws; {percent(said['counted labels that are wrong'], 0)} of the "
-        "labels counted were planted ones, and the interval held the planted share in "
+        "labels counted were planted, and the interval covered the planted share in "
         f"{percent(said['rate holds the truth, of those'], 0)}. In {said['clean data']} sets and "
-        f"draws with nothing planted, tables, two sources and shifted test sets among them, "
-        f"{said['clean data with a count']} got a number; of {said['random labels']} sets with "
-        f"labels drawn by lot {said['random labels with a count']}. The limit of 3 in 10, chosen "
-        "without each set in turn, is between "
+        f"draws with nothing planted (including tables, two sources and shifted test sets), "
+        f"{said['clean data with a count']} got a count; of {said['random labels']} sets with "
+        f"random labels, {said['random labels with a count']}. The limit of 3 in 10, chosen "
+        "leaving each set out in turn, lies between "
         f"{said['limits chosen without the set'].replace(', ', ' and ')}; "
         f"{percent(said['counted labels that are wrong, in the set left out'], 0)} of what is "
-        f"then counted are planted ones {source('label_issues')}."
+        f"then counted was planted {source('label_issues')}."
     )
 
 
@@ -262,13 +268,13 @@ def off_topic() -> str:
     """Images of other sets among those of one, and alarms where there are none."""
     said = results.read("label_issues")["summary"]
     return (
-        "Five images of other sets in each of 14: "
-        f"{percent(said['off-topic, strangers in the first ten'], 0)} stand in the first ten of "
-        f"the list, {percent(said['off-topic, strangers called so'], 0)} are called off-topic. "
+        "With five images from other sets added to each of 14 sets, "
+        f"{percent(said['off-topic, strangers in the first ten'], 0)} are in the first ten of the "
+        f"list and {percent(said['off-topic, strangers called so'], 0)} are reported. "
         f"Of {said['off-topic, clean draws']} draws with none planted "
         f"{percent(said['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
-        f"{said['off-topic, alarms in 1,000 images']:.1f} images of 1,000; about half of these are "
-        "what they are called: a logo among cats, a worm among ants, the emblem of a car "
+        f"{said['off-topic, alarms in 1,000 images']:.1f} images in 1,000; about half of these are "
+        "truly off-topic: a logo among cats, a worm among ants, the emblem of a car "
         f"{source('label_issues')}."
     )
 
@@ -277,9 +283,9 @@ def speed() -> str:
     """Images a second while layers train."""
     said = results.read("train_speed")
     named = {
-        "hf_trainer": "Hugging Face Trainer, all layers",
-        "live_full": "warmstart, all layers, live (`--strategy full`)",
-        "stored_tail": "warmstart, from a stored 14 × 14 boundary (`last:6`)",
+        "hf_trainer": "Hugging Face Trainer, all blocks",
+        "live_full": "warmstart, all blocks (`--strategy full`)",
+        "stored_tail": "warmstart, from cached features (`last:6`, split at 14 × 14)",
     }
     lines = [[title, said["summary"][f"{name} images/s"]] for name, title in named.items()]
     return table(["", "images/s"], lines)
@@ -295,45 +301,45 @@ def exports() -> str:
         megabytes = max(row["MB"] for row in own)
         same = min(float(row.get("labels as in 32 bits") or row["same labels"]) for row in own)
         lines.append([f"`{name}`", f"{megabytes:.1f}", f"{largest:.1g}", percent(same, 0)])
-    return table(["export", "MB", "largest difference of a logit", "labels the same"], lines)
+    return table(["format", "MB", "largest logit difference", "same labels"], lines)
 
 
 def served() -> str:
     """One server under load."""
     said = results.read("serve")["summary"]
     return (
-        f"{said['clients']} clients for {said['seconds']:.0f} s on the server's own two cores: "
-        f"{said['served, images a second']:.0f} images a second, "
-        f"{percent(said['served / raw'], 0)} of what the model alone does there; "
-        f"{said['errors']} errors; half of the answers within {said['p50 s']:.1f} s, 99 of 100 "
-        f"within {said['p99 s']:.1f} s; memory {said['memory first third, MB']:.0f} MB in the "
-        f"first third of the minute, {said['memory last third, MB']:.0f} MB in the last "
+        f"{said['clients']} clients for {said['seconds']:.0f} s on the two cores of the server: "
+        f"{said['served, images a second']:.0f} images/s "
+        f"({percent(said['served / raw'], 0)} of the model alone), {said['errors']} errors, "
+        f"median latency {said['p50 s']:.1f} s, p99 {said['p99 s']:.1f} s; memory "
+        f"{said['memory first third, MB']:.0f} MB in the first third of the minute, "
+        f"{said['memory last third, MB']:.0f} MB in the last "
         f"{source('serve')}."
     )
 
 
 def memory() -> str:
-    """Peak memory with the default start."""
+    """Peak memory with the default base model."""
     lines = [
         [
             f"{row['n']:,}",
             f"`{row['strategy']}`",
             row["budget"],
-            "first look" if row["cold"] else "look kept",
+            "no cache" if row["cold"] else "features cached",
             f"{row['peak_rss_mb'] / 1000:.1f} GB",
             took(row["seconds"]),
         ]
         for row in rows("memory")
     ]
-    return table(["images", "strategy", "budget", "", "peak memory", "took"], lines)
+    return table(["images", "strategy", "budget", "", "peak memory", "time"], lines)
 
 
-IMAGES = {"images": "95 %"}
-BOTH = {"seeds": "95 % over beginnings", "images": "95 % over test images"}
+IMAGES = {"images": "95 % CI"}
+BOTH = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
 
 
 def suggested(intervals: Mapping[str, str]) -> str:
-    """Labelling what the model asks for, against drawing at random; a column an interval."""
+    """Active learning against labelling at random; a column an interval."""
     lines = [
         [
             row["set"],

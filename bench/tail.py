@@ -20,7 +20,7 @@ from warmstart.training.validation import END, REFIT, ChosenEnd
 
 KEPT = results.FOLDER / "tail.jsonl"
 SETS = ("pacs_sketch", "skin_lesions", "clothing")
-# Strategy (of 18 parts), rate, passes of each image.
+# Strategy (of 18 blocks), learning rate, epochs.
 VARIANTS: dict[str, tuple[str, float, int]] = {
     "third slow short": ("last:6", 3e-4, 5),
     "third fast long": ("last:6", 1e-3, 10),
@@ -63,14 +63,14 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _row(folder: Path, variant: str) -> dict[str, Any]:
     """`*_loss`: log-loss of rows held out; `head` and `tuned`: accuracy on the test part."""
-    strategy, rate, times = VARIANTS[variant]
+    strategy, rate, epochs = VARIANTS[variant]
     n = sum(1 for _ in (folder / "train").glob("*/*"))
     request = Request(
         data=folder,
         budget="balanced",
         strategy=strategy,
         given=frozenset({"strategy", "budget"}),
-        settings=(f"training.lr={rate}", f"training.epochs={times * n}"),
+        settings=(f"training.lr={rate}", f"training.epochs={epochs}"),
     )
     training_data, start = set_up(request)
     seen: list[ChosenEnd] = []

@@ -32,18 +32,18 @@ def gains() -> str:
         for row in rows
     ]
     lower = sum(row["high"] < 0 for row in rows)
-    heads = ["what, score, against", "set", "ours", "other", "difference (95 %)"]
-    told = f"Significantly lower: {lower} of {len(rows)} {source('tasks')}."
+    heads = ["task, score, baseline", "set", "warmstart", "baseline", "difference (95 % CI)"]
+    told = f"Significantly worse: {lower} of {len(rows)} {source('tasks')}."
     return table(heads, lines) + f"\n\n{told}"
 
 
 def promises() -> str:
-    """Coverage of intervals, and what shuffled targets are told."""
+    """Coverage of prediction intervals, and the verdict on shuffled targets."""
     said = results.read("tasks")["summary"]
     return (
-        f"Intervals of numbers held {percent(said['coverage: covered'])} of the rest at 90 % "
-        f"promised, over {said['coverage: draws']} re-splits of three sets; shuffled targets of "
-        f"both tasks were `no-signal` in {percent(said['random: no-signal'])} of "
+        f"Nominal 90 % prediction intervals covered {percent(said['coverage: covered'])} of new "
+        f"targets over {said['coverage: draws']} re-splits of three sets; with shuffled targets "
+        f"both tasks got `no-signal` in {percent(said['random: no-signal'])} of "
         f"{said['random: draws']} draws {source('tasks')}."
     )
 

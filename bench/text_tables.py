@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ TITLES = {
     "fast": "`warmstart fit --budget fast`",
     "balanced": "`warmstart fit`",
     "setfit": "SetFit 1.2, its defaults",
-    "logistic": "logistic regression on the pooled output",
-    "trainer": "transformers `Trainer`, all layers, 3 epochs",
+    "logistic": "logistic regression on the pooled features",
+    "trainer": "transformers `Trainer`, full fine-tuning, 3 epochs",
 }
 SIZES = {"8": "8 a class", "all": "600"}
 
@@ -25,7 +24,7 @@ def _rows() -> Rows:
 
 
 def texts() -> str:
-    """Accuracy on the test part and seconds until there is a model, beside other tools."""
+    """Test accuracy and CPU time to a model, beside other tools."""
     kept = _rows()
     cells = [(name, size) for name in ("trec6", "sst2") for size in SIZES]
     lines = [
@@ -34,7 +33,7 @@ def texts() -> str:
         if any((*cell, method) in kept for cell in cells)
     ]
     heads = ["", *(f"{name}, {SIZES[size]}" for name, size in cells)]
-    told = "Accuracy; processor seconds until there is a model; draws, where not ten and one."
+    told = "Test accuracy, CPU time to a model, draws if not 10 (8 a class) or 1 (600)."
     return f"{told} {source('text')}\n\n{table(heads, lines)}"
 
 
@@ -56,24 +55,25 @@ def long_texts() -> str:
     ships = cut["accuracy"] is not None
     other = percent(cut["accuracy"]) if ships else f"no model (verdict `{cut['verdict'][0]}`)"
     return (
-        f"Where three telling sentences of a film review stand behind 260 words of questions: "
-        f"{percent(whole['accuracy'])} in windows, {other} where only the first 256 tokens are "
+        f"With three sentences of a film review behind 260 words of unrelated questions: accuracy "
+        f"{percent(whole['accuracy'])} in windows, {other} if only the first 256 tokens are "
         f"read {source('text')}."
     )
 
 
 def unread() -> str:
-    """What the verdict says of a language that the start never saw."""
+    """The verdict on a language that the base model was not trained on."""
     row = _rows().get(("zh_hotel", "all", "fast"))
     if row is None:
         return ""
-    said = textwrap.wrap(row["sentence"], 100)
-    told = f"Balanced accuracy on the test part: {percent(row['balanced'])} {source('text')}."
-    return "\n".join([*(f"> {line}" for line in said), "", told])
+    return (
+        f"Verdict `{row['verdict'][0]}`; balanced accuracy on the test set "
+        f"{percent(row['balanced'])} {source('text')}."
+    )
 
 
 def pairs() -> str:
-    """What tuning all layers on all pairs of a draw brings, outside of the product."""
+    """Fine-tuning all blocks on all pairs of a draw; not part of the product."""
     rows = results.read("text_pairs")["rows"]
     lines = [
         [
@@ -85,7 +85,7 @@ def pairs() -> str:
         ]
         for row in rows
     ]
-    heads = ["8 a class", "draws", "updates", "accuracy", "processor time"]
+    heads = ["8 a class", "draws", "updates", "accuracy", "CPU time"]
     return f"{table(heads, lines)}\n\n{source('text_pairs')}"
 
 

@@ -31,7 +31,7 @@ from warmstart.records.recording import Clock
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
-from warmstart.run.cleaning import settle
+from warmstart.run.cleaning import drop_unreadable
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
@@ -60,7 +60,7 @@ class Ask:
     seed: int
     strategy: str
     factor: float = 1.0  # times the rule's rate
-    passes: int | None = None  # None: as many as the rule says
+    images_seen: int | None = None  # None: as many as the rule says
     wrong: float = 0.0  # share of the labels that are exchanged among each other
     is_blind: bool = False  # the output sees zeros: a layer before it gives a constant
 
@@ -148,7 +148,7 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         collection = drain(read_data(request))
         request, base = drain(choose_base(request, collection, Clock()))
         extracted = drain(extract_features(collection, base))
-        plain = settle(collection, extracted.unreadable)
+        plain = drop_unreadable(collection, extracted.unreadable)
         training_data = training_dataset(
             with_near_duplicates(plain, ()), extracted, base.record, "fast", seed
         )
@@ -247,9 +247,12 @@ def _plan(
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
-        passes = () if ask.passes is None else (f"training.epochs={ask.passes}",)
+        epochs: tuple[str, ...] = ()
+        if ask.images_seen is not None:
+            n = len(training_data.labelled.learn)
+            epochs = (f"training.epochs={ask.images_seen / n:g}",)
         wanted = replace(
-            request, strategy=ask.strategy, lr=lr, settings=(*request.settings, *passes)
+            request, strategy=ask.strategy, lr=lr, settings=(*request.settings, *epochs)
         )
         facts = run_plan.network_facts(wanted, base, training_data.extracted.network, None)
         names = tuple(training_data.probe_layers)

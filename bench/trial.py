@@ -18,7 +18,7 @@ from warmstart.request import Request, read_data
 from warmstart.run import cleaning
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
-from warmstart.run.candidates import fine_tuning_gain, on_rows_of
+from warmstart.run.candidates import fine_tuning_gain, restrict_to_rows_of
 from warmstart.run.candidates import measure as claims
 from warmstart.run.model_files import origin_of
 from warmstart.training import score
@@ -49,7 +49,7 @@ class Trial:
         return self.decision.kind if self.decision is not None else HEAD
 
     @property
-    def deeper(self) -> int:
+    def tuned(self) -> int:
         """Of what ships, or would if the head were no choice."""
         return self.chosen if self.chosen != HEAD else TUNED
 
@@ -65,7 +65,7 @@ def set_up(request: Request) -> tuple[TrainingDataset, PretrainedModel]:
     collection = drain(read_data(request))
     request, base = drain(choose_base(request, collection, Clock()))
     extracted = drain(extract_features(collection, base))
-    collection = cleaning.settled(collection, extracted, None)
+    collection = cleaning.clean(collection, extracted, None)
     return training_dataset(collection, extracted, base.record, request.budget, request.seed), base
 
 
@@ -75,7 +75,7 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
         request, base, training_data.extracted.network, None, is_tried=True
     )
     plan = run_plan.make_plan(
-        run_plan.settle(request),
+        run_plan.with_plan_file(request),
         training_data.labelled.facts(),
         facts,
         tuple(training_data.probe_layers),
@@ -96,7 +96,7 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
     decision = None
     if fine_tuned.before is not None:
         decision = decide(
-            on_rows_of(head, fine_tuned.head).probabilities,
+            restrict_to_rows_of(head, fine_tuned.head).probabilities,
             fine_tuned.before,
             fine_tuned.head.probabilities,
             labelled.labels,
@@ -112,7 +112,7 @@ def measured(trial: Trial) -> Measured:
     decision, labelled = trial.decision, trial.training_data.labelled
     if decision is None:
         return claims(replace(trial.fine_tuned, head=trial.head), labelled, trial.head, False)
-    probe = on_rows_of(trial.head, trial.fine_tuned.head).probabilities
+    probe = restrict_to_rows_of(trial.head, trial.fine_tuned.head).probabilities
     fold = trial.fine_tuned.head.fold
     gain = fine_tuning_gain(probe, decision.tuned, labelled, fold)
     shipped = replace(trial.fine_tuned.head, probabilities=decision.probabilities)
@@ -124,10 +124,10 @@ def measured(trial: Trial) -> Measured:
 def judged(trial: Trial, inspection: Inspection) -> Verdict:
     """The verdict of `fit`: with the measured gain, where it would have trained at all."""
     verdict = check.judge(inspection)
-    if not check.tries_tail(trial.training_data, verdict) or trial.decision is None:
+    if not check.tries_fine_tuning(trial.training_data, verdict) or trial.decision is None:
         return verdict
     plan = trial.fine_tuned.plan
     if trial.chosen == HEAD:
         plan = head_alone(plan, "the linear probe ships")
     fine_tuned = replace(trial.fine_tuned, plan=plan)
-    return check.concluded(trial.training_data, inspection, fine_tuned, measured(trial))[1]
+    return check.conclude(trial.training_data, inspection, fine_tuned, measured(trial))[1]

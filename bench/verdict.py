@@ -1,4 +1,4 @@
-"""What is the verdict on random labels, on real ones, and from starts that know nothing?"""
+"""The verdict on random labels, on real ones, and with shuffled weights of the base model."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def add_options(parser: ArgumentParser) -> None:
     """--sets, --draws, --shuffles, --few."""
     parser.add_argument("--sets", nargs="+", default=list(sets.ALL))
     parser.add_argument("--draws", type=int, default=10, help="random labellings a set")
-    parser.add_argument("--shuffles", type=int, default=3, help="starts without knowledge a set")
+    parser.add_argument("--shuffles", type=int, default=3, help="shuffled base models a set")
     parser.add_argument("--few", type=int, default=10, help="draws of few examples a set")
 
 
 def measure(given: Namespace) -> dict[str, Any]:
-    """Every set: true labels, random labels, shuffled starts, few examples."""
+    """Every set: true labels, random labels, shuffled base models, few examples."""
     found: list[dict[str, Any]] = []
     base = load("lite0")
     for name in given.sets:
         collection = drain(read(sets.root(given) / name))
         extracted = drain(extract_features(collection, base))
-        settled = cleaning.settled(collection, extracted)
+        settled = cleaning.clean(collection, extracted)
         found.append(_row(name, "true labels", 0, _judge(settled, extracted, base)))
         for seed in range(given.draws):
             random = _relabelled(settled, seed)
@@ -104,7 +104,7 @@ def _relabelled(collection: Collection, seed: int) -> Collection:
 
 
 def without_knowledge(collection: Collection, base: PretrainedModel, seed: int) -> PretrainedModel:
-    """The start with each weight tensor shuffled; BatchNorm learns its statistics here."""
+    """The base model with each weight tensor shuffled; BatchNorm learns its statistics here."""
     blank = shuffled(base.module, np.random.default_rng([seed, 17]))
     prep = pictures(base.record.preprocessing)
     examples = [e for e in collection.record.examples if e.split == "train"][::4][: 4 * CHUNK]
@@ -175,11 +175,11 @@ def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     silent = [r for r in random if r["verdict"] == "no-signal"]
     return {
         "random labels": dict(Counter(r["verdict"] for r in random)),
-        "random labels called no-signal, or unclear by the first row": round(
+        "random labels called no-signal, or inconclusive by the first row": round(
             (len(silent) + len(first_row)) / max(len(random), 1), 4
         ),
         "true labels": dict(Counter(r["verdict"] for r in true)),
-        "near sets called scratch-fair": [
+        "near sets called no-transfer": [
             r["set"] for r in true if r["set"] in NEAR and r["verdict"] == "no-transfer"
         ],
         "no knowledge, 130 images and more": dict(Counter(r["verdict"] for r in large)),

@@ -62,7 +62,7 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def any_share(monkeypatch):
     """However much cannot be read is left out: for sets of a few files, of which one is bad."""
-    monkeypatch.setattr("warmstart.data.dataset.MOST", 1.0)
+    monkeypatch.setattr("warmstart.data.dataset.MAX_UNREADABLE", 1.0)
 
 
 @pytest.fixture

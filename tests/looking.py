@@ -6,7 +6,7 @@ from warmstart.events import drain, follow
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning.feature_layers import probe_layers
-from warmstart.run.cleaning import settled
+from warmstart.run.cleaning import clean
 from warmstart.training.dataset import TrainingDataset, arrange
 
 
@@ -30,7 +30,7 @@ def scene_of(source, module="convolutions", *, budget="balanced", prep=PREP, see
     collection = collect(source, **options)
     module = network(module) if isinstance(module, str) else module
     extracted, _ = look_at(collection, module, prep)
-    collection = settled(collection, extracted)
+    collection = clean(collection, extracted)
     return TrainingDataset(
         collection=collection,
         extracted=extracted,

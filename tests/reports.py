@@ -64,7 +64,7 @@ EVIDENCE = (
         low=0.02,
         high=0.06,
         n=300,
-        meaning="About 30 more a class would bring 4.0 points (2.0 to 6.0).",
+        meaning="About 30 more a class would add 4.0 points (2.0 to 6.0).",
         details={
             "accuracy.30": 0.6,
             "accuracy.100": 0.74,

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from warmstart.data.arrays import encode
-from warmstart.data.thumbnails import glance, unpack
+from warmstart.data.thumbnails import make_thumbnail, unpack
 
 
 def training_data(seed, width=160, height=120):
@@ -24,4 +24,4 @@ def training_data(seed, width=160, height=120):
 
 def glances(images):
     """What the product would keep of these pictures."""
-    return unpack(np.stack([glance(encode(np.asarray(i)), i) for i in images]))
+    return unpack(np.stack([make_thumbnail(encode(np.asarray(i)), i) for i in images]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.data.place import look_for
+from warmstart.data.place import check_exists
 from warmstart.errors import DataError, missing
 
 
@@ -21,7 +21,7 @@ def test_the_nearest_name_beside_it_is_offered(name, said, tmp_path, monkeypatch
     Path("photos").mkdir()
     assert missing(Path(name), name) == said
     with pytest.raises(DataError, match=name):
-        look_for(name)
+        check_exists(name)
 
 
 def test_of_a_missing_parent_folders_alone_are_offered(tmp_path, monkeypatch):
@@ -39,4 +39,4 @@ def test_a_link_to_nothing_is_told_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["sample:digits", "https://example.org/x.zip", "", "  ", "."])
 def test_what_is_no_path_is_not_looked_for(name):
-    look_for(name)
+    check_exists(name)

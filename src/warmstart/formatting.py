@@ -55,13 +55,22 @@ def at_most(share: float) -> str:
 
 
 def interval(value: float, low: float, high: float, n: int) -> str:
-    """A share with its interval.
+    """A share with its 95 % confidence interval.
 
     >>> interval(0.84, 0.78, 0.88, n=200)
-    '84 % (78 to 88)'
+    '84 % (95 % CI 78–88)'
+    """
+    return short_interval(value, low, high, n).replace("(", "(95 % CI ")
+
+
+def short_interval(value: float, low: float, high: float, n: int) -> str:
+    """The same for cells of a table whose heading says 95 % CI.
+
+    >>> short_interval(0.84, 0.78, 0.88, n=200), short_interval(0.04, -0.1, 0.2, n=200)
+    ('84 % (78–88)', '4 % (−10 to 20)')
     """
     middle, least, most = percents(value, low, high, n=n)
-    return f"{middle} % ({least} to {most})"
+    return f"{middle} % ({least}{' to ' if low < 0 else '–'}{most})"
 
 
 def duration(seconds: float) -> str:

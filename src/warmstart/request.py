@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from warmstart.data.column_types import ColumnWish
-from warmstart.data.dataset import Asked, Collection, Columns
-from warmstart.data.labels import AskedTask
+from warmstart.data.column_types import ColumnSetting
+from warmstart.data.dataset import Collection, Columns, KindOption
+from warmstart.data.labels import TaskOption
 from warmstart.data.read import read
 from warmstart.data.tables import with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
@@ -29,7 +29,7 @@ from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_
 from warmstart.training.device import check_device
 from warmstart.training.trackers import check_trackers
 
-KINDS: tuple[Asked, ...] = get_args(Asked)
+KINDS: tuple[KindOption, ...] = get_args(KindOption)
 BUDGETS = ("fast", "balanced", "thorough")
 TASKS = ("auto", "classify", "multilabel", "regress")
 DEFAULT_BASE = "lite0"
@@ -62,8 +62,8 @@ class Request:
     label: str | None = None
     group: str | None = None
     text: str | None = None  # the column that holds texts
-    kind: Asked = "auto"  # of the data; auto: as it is recognised
-    task: AskedTask = "auto"  # what labels are; auto: as they plainly are
+    kind: KindOption = "auto"  # of the data; auto: as it is recognised
+    task: TaskOption = "auto"  # what labels are; auto: as they plainly are
     relabel: Path | None = None
     fix: bool = False
     ignore: tuple[str, ...] = ()  # codes of findings that are not reported
@@ -164,7 +164,7 @@ def _with_columns(collection: Collection, asked: Request) -> Collection:
     Raises: DataError as `type_columns` does, and where columns are set of other data.
     """
     kinds = {
-        path.removeprefix(COLUMN): ColumnWish(kind.lower(), f"--set {path}={kind.lower()}")
+        path.removeprefix(COLUMN): ColumnSetting(kind.lower(), f"--set {path}={kind.lower()}")
         for path, kind in parse_settings(asked.settings).items()
         if path.startswith(COLUMN)
     }
@@ -172,17 +172,17 @@ def _with_columns(collection: Collection, asked: Request) -> Collection:
         return with_columns(collection, {**_planned_columns(asked), **kinds})
     if kinds:
         raise DataError(
-            f"{next(iter(kinds.values())).shown}: {collection.wording.source} holds "
+            f"{next(iter(kinds.values())).origin}: {collection.wording.source} holds "
             f"{collection.wording.noun}s, no columns of numbers; leave it away"
         )
     return collection
 
 
-def _planned_columns(asked: Request) -> dict[str, ColumnWish]:
+def _planned_columns(asked: Request) -> dict[str, ColumnSetting]:
     """What a person wanted in the plan that is followed; what the rule said is told anew."""
     columns = asked.plan.columns if isinstance(asked.plan, Plan) else None
     return {
-        column.name: ColumnWish(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
+        column.name: ColumnSetting(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
         for column in columns or ()
         if column.is_chosen
     }

@@ -216,7 +216,7 @@ def work(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
-    monkeypatch.setattr(data_place, "look_for", lambda text: None)  # no data has to be there
+    monkeypatch.setattr(data_place, "check_exists", lambda text: None)  # no data has to be there
     place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
     place("warmstart.run.predictor", predict=standing_in.predict)
     place("warmstart.run.evaluate", evaluate=standing_in.evaluate)

@@ -11,10 +11,10 @@ import torch
 import tiny
 from warmstart.distributed import here, joined
 from warmstart.network import partition
-from warmstart.network.batch_norm_statistics import relearning
+from warmstart.network.batch_norm_statistics import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.pipeline_stage import Cost, PipelineStage, balanced, keepers, together
+from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages, assign_stages, group_modules
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_jointly
 from warmstart.training.data_parallel import DataParallel
@@ -43,21 +43,21 @@ def way_of(word, network, model, tail):
     if world.size == 1 or word == "data":
         return DataParallel(tail, "cpu")
     if word == "fsdp":
-        return Sharded(tail, together(tail), model.state_dict(keep_vars=True), "cpu")
-    runs = balanced([Cost(1, 2, 1)] * len(network.blocks), world.size)
+        return Sharded(tail, group_modules(tail), model.state_dict(keep_vars=True), "cpu")
+    runs = balance_stages([Cost(1, 2, 1)] * len(network.blocks), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {
         name: network.owners.get(name.removeprefix("backbone."), "output")
         for name in model.state_dict()
     }
     own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
-    kept = keepers(tail, owners, pieces)
+    kept = assign_stages(tail, owners, pieces)
     return Pipeline(tail, own, model.state_dict(keep_vars=True), kept, "cpu")
 
 
 def renewed(model, way, images):
     """Statistics anew, of networks that have some."""
-    with relearning(model, [*model.buffers()]) as is_wanted, torch.no_grad():
+    with recompute_statistics(model, [*model.buffers()]) as is_wanted, torch.no_grad():
         if is_wanted:
             way.run(images)
 

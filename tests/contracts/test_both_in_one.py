@@ -8,7 +8,7 @@ import pytest
 import torch
 from networks import KINDS, cut_once
 
-from warmstart.network.ensemble import NAME, may_stand_beside, put_beside
+from warmstart.network.ensemble import NAME, can_ensemble, add_ensemble_branch
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.surgery import assemble, unique_state
@@ -33,10 +33,10 @@ def _tuned(network, cut):
 def _both(name):
     module, network = cut_once(name)
     cut = len(network.blocks) // 2
-    if not may_stand_beside(network, cut):
+    if not can_ensemble(network, cut):
         pytest.skip("its upper layers cannot stand twice")
     clone = _tuned(network, cut)
-    return module, network, clone, put_beside(clone, network.backbone, cut), cut
+    return module, network, clone, add_ensemble_branch(clone, network.backbone, cut), cut
 
 
 def _inputs(name):
@@ -120,4 +120,4 @@ def test_the_tensors_of_both_are_saved_once_each(name):
 def test_a_network_that_runs_in_one_piece_cannot_stand_twice():
     name = next(name for name in KINDS if KINDS[name].n_blocks == 1)
     _, network = cut_once(name)
-    assert not may_stand_beside(network, 0) or "" not in network.steps.blocks[0].modules
+    assert not can_ensemble(network, 0) or "" not in network.steps.blocks[0].modules

@@ -20,7 +20,7 @@ from warmstart.features.batches import noise, to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import take_digests, write_ledger
 from warmstart.network.load import load
@@ -163,7 +163,7 @@ def test_law_3_the_gradient_on_what_is_stored_is_that_of_the_whole_network(kind)
     actions = {name: "frozen" if place < depth else "tuned" for place, name in enumerate(names)}
     actions |= {"neck": "tuned", "output": "replaced", "unused": "frozen"}
     model, last = warm(copy.deepcopy(network)), feature_layers(network.record)[-1]
-    prefix = FrozenPrefix(copy.deepcopy(network), depth, stored_layers([last], depth))
+    prefix = FrozenPrefix(copy.deepcopy(network), depth, cached_layers([last], depth))
     batch = noise(inputs, N)
     rows = make_engine("torch", prefix, inputs, 1)(batch)
     stored = [torch.from_numpy(np.ascontiguousarray(one)) for one in rows]

@@ -13,7 +13,7 @@ import tiny
 from tiny import PREP
 from warmstart.network import added, surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -92,10 +92,10 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
 
 
 SURGERY = {
-    "grey": ("convolutions", InputWish(channels=1)),
-    "alpha": ("convolutions", InputWish(channels=4, is_tuned=True)),
-    "bands": ("convolutions", InputWish(channels=5)),
-    "a grey bias": ("attention", InputWish(channels=1)),
+    "grey": ("convolutions", InputOptions(channels=1)),
+    "alpha": ("convolutions", InputOptions(channels=4, is_tuned=True)),
+    "bands": ("convolutions", InputOptions(channels=5)),
+    "a grey bias": ("attention", InputOptions(channels=1)),
 }
 
 

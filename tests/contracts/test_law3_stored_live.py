@@ -20,7 +20,7 @@ from warmstart.errors import PlanError
 from warmstart.features.batches import normalised
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -59,7 +59,7 @@ def _model(name, depth, wanted):
 def _stored(name, depth, wanted, engine="torch"):
     """What the frozen parts give for the images, as a run keeps it: in float32."""
     prep = KINDS[name].preprocessing
-    prefix = FrozenPrefix(copy.deepcopy(_cut(name)), depth, stored_layers(wanted, depth))
+    prefix = FrozenPrefix(copy.deepcopy(_cut(name)), depth, cached_layers(wanted, depth))
     run = make_engine(engine, prefix, prep, torch.get_num_threads())
     return [torch.from_numpy(np.ascontiguousarray(rows)) for rows in run(_images(name))]
 

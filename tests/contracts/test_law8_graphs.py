@@ -13,7 +13,7 @@ from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import ExportSource, onnx_graph, to_program
 from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import put_beside
+from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -92,7 +92,7 @@ def test_a_program_with_a_head_of_all_taps(name):
 
 def test_a_graph_of_two_networks_in_one():
     _, network = cut_once("resnet18")
-    both = put_beside(network, network.backbone, 5)
+    both = add_ensemble_branch(network, network.backbone, 5)
     last = len(network.blocks)
     wanted = (
         FeatureLayer(block=last, pool="neck"),

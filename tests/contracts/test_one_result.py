@@ -293,7 +293,7 @@ def test_the_learning_curve_ends_in_the_linear_probe(told):
         if k.startswith("accuracy.")
     }
     assert points[max(points)] == pytest.approx(told.summary["linear_probe"]["value"])
-    said = set(percentages(told.everything, r"would bring ([\d.]+) points \(([\d.]+) to ([\d.]+)"))
+    said = set(percentages(told.everything, r"would add ([\d.]+) points \(([\d.]+) to ([\d.]+)"))
     assert len(said) <= 1
     for shown in said:
         assert all(agrees(a, b) for a, b in zip(shown, ends(evidence), strict=True))
@@ -393,7 +393,7 @@ def test_advice_does_not_contradict_the_verdict(told):
             assert "Use it\n" not in told.texts[name]
         assert "Take those as they are" not in text
     if verdict["kind"] == "no-signal":
-        assert "would bring" not in text
+        assert "would add" not in text
 
 
 def test_no_guard_speaks_of_a_network_that_was_thrown_away(told):

@@ -19,7 +19,7 @@ from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.pipeline_stage import keepers
+from warmstart.network.pipeline_stage import assign_stages
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import Jointly
 
@@ -97,7 +97,7 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
     pieces = [range(1, 2), range(2, len(network.blocks) + 1)]
     says = r"are one tensor, which the pipeline would part; train this network without --parallel"
     with pytest.raises(PlanError, match=says):
-        keepers(UnfrozenBlocks(model, 0), network.owners, pieces)
+        assign_stages(UnfrozenBlocks(model, 0), network.owners, pieces)
 
 
 def test_a_piece_that_reads_what_another_keeps_is_refused():
@@ -110,5 +110,5 @@ def test_a_piece_that_reads_what_another_keeps_is_refused():
     model = assemble(network, top, weight, torch.zeros(2))
     owners = {f"backbone.{name}": block for name, block in network.owners.items()}
     with pytest.raises(PlanError, match="rel_attn_embed, which another stage of the pipeline"):
-        keepers(UnfrozenBlocks(model, 0), owners, [range(1, n), range(n, n + 1)])
-    assert keepers(UnfrozenBlocks(model, 0), owners, [range(1, n + 1)])
+        assign_stages(UnfrozenBlocks(model, 0), owners, [range(1, n), range(n, n + 1)])
+    assert assign_stages(UnfrozenBlocks(model, 0), owners, [range(1, n + 1)])

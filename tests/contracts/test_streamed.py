@@ -193,33 +193,33 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
     size = Path(asked["base"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
         monkeypatch.setattr(inputs, "free_memory", lambda free=free: free)
-        found = inputs.settle_stream(request)
+        found = inputs.choose_offload(request)
         assert (found is not None) == streams
     monkeypatch.setattr(inputs, "free_memory", lambda: 2 * size)
-    assert "4 times" in inputs.settle_stream(request).because
-    assert inputs.settle_stream(Request(data=asked["data"])) is None
+    assert "4 times" in inputs.choose_offload(request).because
+    assert inputs.choose_offload(Request(data=asked["data"])) is None
 
 
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
     monkeypatch.setattr(inputs, "free_memory", lambda: 1)
     request = Request(data=asked["data"], base=asked["base"], arch=asked["arch"])
-    assert inputs.settle_stream(request) is not None
+    assert inputs.choose_offload(request) is not None
     half = {n: t.half() for n, t in load_file(asked["base"]).items()}
     save_file(half, tmp_path / "half.safetensors")
-    assert inputs.settle_stream(replace(request, base=tmp_path / "half.safetensors")) is None
+    assert inputs.choose_offload(replace(request, base=tmp_path / "half.safetensors")) is None
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
-    assert inputs.settle_stream(replace(request, base=tmp_path / "torn.safetensors")) is None
+    assert inputs.choose_offload(replace(request, base=tmp_path / "torn.safetensors")) is None
     partial = replace(request, settings=("base.partial=true",))
-    assert inputs.settle_stream(partial) is None
+    assert inputs.choose_offload(partial) is None
     monkeypatch.setattr(inputs, "HELPER", "no_such_package")
-    assert inputs.settle_stream(request) is None
+    assert inputs.choose_offload(request) is None
     with pytest.raises(PlanError, match=r"start\.partial do not go together"):
-        inputs.settle_stream(replace(partial, settings=("base.partial=true", STREAM)))
+        inputs.choose_offload(replace(partial, settings=("base.partial=true", STREAM)))
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):
-    with pytest.raises(PlanError, match=r"only a \.safetensors file of weights can be streamed"):
+    with pytest.raises(PlanError, match=r"only a \.safetensors file of weights can be offloaded"):
         warmstart.fit(asked["data"], settings=(STREAM,))
     with pytest.raises(PlanError, match="it is true, false, float32 or float16"):
         warmstart.fit(asked["data"], settings=("training.offload=int8",))
@@ -238,8 +238,8 @@ PEAK = """
 import re, sys, timm, torch
 from pathlib import Path
 from warmstart.network.ledger import take_digests
-from warmstart.network.load import InputWish, load
-from warmstart.network.finished_run import cut_start
+from warmstart.network.load import InputOptions, load
+from warmstart.network.finished_run import partition_base
 from warmstart.records.inputs import Preprocessing
 import accelerate
 
@@ -249,9 +249,9 @@ def peak():  # of this process alone: what getrusage says begins at its parent's
 prep = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 taken, before = [], peak()
 for stream in ("float32", ""):
-    wish = InputWish(stream=stream)
+    wish = InputOptions(stream=stream)
     start = load(sys.argv[1], arch="timm:resnet50", preprocessing=prep, inputs=wish)
-    take_digests(cut_start(start))
+    take_digests(partition_base(start))
     taken.append(peak() - before)
 print(*taken)
 """

@@ -25,7 +25,7 @@ from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
 from warmstart.modalities import text as modalities_text
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.encoder import load_transformers
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.ledger import take_digests, write_ledger
@@ -133,7 +133,7 @@ def test_law_3_stored_is_live_for_long_texts(encoders):
     last = feature_layers(network.record)[-1]
     model = assemble(network, [last], torch.ones(3, 32).triu(), torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_layers([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, cached_layers([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)
@@ -162,7 +162,7 @@ def test_law_3_stored_is_live(encoders, kind):
     weight = torch.randn(3, 32, generator=generator)
     model = assemble(network, [last], weight, torch.zeros(3))
     actions = {"embeddings": "frozen", "layer.1": "frozen", "layer.2": "tuned"}
-    prefix = make_engine("torch", FrozenPrefix(network, 2, stored_layers([last], 2)), inputs, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 2, cached_layers([last], 2)), inputs, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(rows)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(rows, inputs)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 2), kept)

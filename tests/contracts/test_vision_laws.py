@@ -20,9 +20,9 @@ from warmstart.errors import ModelError
 from warmstart.features.batches import noise, normalised, to_tensor
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -48,7 +48,7 @@ def photos(tmp_path_factory):
 
 
 def opened(folder, size=None):
-    base = load(f"transformers:{folder}", inputs=InputWish(size=size) if size else None)
+    base = load(f"transformers:{folder}", inputs=InputOptions(size=size) if size else None)
     return base, cut(base.module, base.record.preprocessing)
 
 
@@ -93,7 +93,7 @@ def test_law_3_stored_is_live(encoders, kind):
     model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
     actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
     pixels = noise(prep, 4)
-    prefix = make_engine("torch", FrozenPrefix(network, 3, stored_layers([last], 3)), prep, 1)
+    prefix = make_engine("torch", FrozenPrefix(network, 3, cached_layers([last], 3)), prep, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(pixels, prep)])
     stored = gradient(model, actions, network, UnfrozenBlocks(model, 3), kept)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from warmstart.data.column_types import ColumnWish, knots, type_columns
+from warmstart.data.column_types import ColumnSetting, knots, type_columns
 from warmstart.errors import DataError
 
 
 def typed(asked=None, **columns):
     n = len(next(iter(columns.values())))
     given = (asked or {}).items()
-    wishes = {name: ColumnWish(kind, f"--set column.{name}={kind}") for name, kind in given}
+    wishes = {name: ColumnSetting(kind, f"--set column.{name}={kind}") for name, kind in given}
     rows = [{name: str(cells[row]) for name, cells in columns.items()} for row in range(n)]
     return type_columns(rows, [f"line {row + 2}" for row in range(n)], "t.csv", wishes)
 

@@ -69,7 +69,7 @@ def test_one_of_many_is_left_out_and_listed(photos, monkeypatch, how):
     record = drain(read(photos)).record
     assert len(record.examples) == 40
     assert [found.items for found in record.problems if found.kind == "unreadable"] == [(item,)]
-    with pytest.raises(DataError, match=r"^--strict: .*leave --strict away$") as caught:
+    with pytest.raises(DataError, match=r"^--strict: .*drop --strict$") as caught:
         drain(read(photos, strict=True))
     assert item in str(caught.value)
 

@@ -187,14 +187,14 @@ def test_a_description_is_missing(saved):
 
 def test_shards_with_names_that_are_none(saved):
     (saved / "state.json").write_text('{"_data_files": [{"filename": 3}]}')
-    fails(saved, "state.json is damaged (a file name is no text)")
+    fails(saved, "state.json is damaged (a file name is not a text)")
 
 
 def test_a_selection_in_the_old_way(saved):
     state = json.loads((saved / "state.json").read_text())
     state["_indices_data_files"] = [{"filename": "indices.arrow"}]
     (saved / "state.json").write_text(json.dumps(state))
-    fails(saved, "state.json selects rows in the way of an old version", "save the data set again")
+    fails(saved, "state.json selects rows as an old version did", "save the data set again")
 
 
 @pytest.mark.parametrize("number", [2, -1])
@@ -205,7 +205,7 @@ def test_a_class_number_out_of_range(tmp_path, number):
 
 def test_splits_that_are_no_parts(tmp_path):
     root = save_dict(tmp_path / "saved", ["train", "unsupervised"])
-    fails(root, "names the split 'unsupervised', which is no part", "name one split alone")
+    fails(root, "names the split 'unsupervised', which is not train", "name a single split")
     fails(save_dict(tmp_path / "other", ["test"]), "has no train split, only test")
     fails(save_dict(tmp_path / "none", []), "has no train split, only none")
 

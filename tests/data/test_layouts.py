@@ -218,4 +218,4 @@ def test_a_test_table_without_labels_is_left_out(tmp_path):
 def test_two_tables_of_one_part(tmp_path):
     write_table(tmp_path / "train.csv", TEXTS)
     write_table(tmp_path / "train.jsonl", TEXTS)
-    fails(tmp_path, "holds train.csv and train.jsonl, two tables of one part; remove one")
+    fails(tmp_path, "holds train.csv and train.jsonl, two tables of one split; remove one")

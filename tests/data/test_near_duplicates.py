@@ -9,7 +9,12 @@ from PIL import Image, ImageDraw, ImageOps
 
 from scenes import glances, training_data
 from warmstart.data import near_duplicates
-from warmstart.data.near_duplicates import NearDuplicate, comparable, compared, find_near_duplicates
+from warmstart.data.near_duplicates import (
+    NearDuplicate,
+    find_near_duplicates,
+    search_vectors,
+    unit_features,
+)
 
 N = 24
 
@@ -81,7 +86,7 @@ def test_features_find_what_the_coarse_look_misses(scenes, monkeypatch):
         "warmstart.data.near_duplicates._coarse", lambda grey: np.zeros((len(grey), 64), np.float32)
     )
     assert [
-        (t.first, t.second) for t in find_near_duplicates(glances(images), compared(features))
+        (t.first, t.second) for t in find_near_duplicates(glances(images), unit_features(features))
     ] == [(5, N)]
 
 
@@ -142,7 +147,7 @@ def test_few_or_blank_pictures_are_no_trouble(n):
     view = glances(blank) if n else glances([Image.new("L", (2, 2))])
     if not n:
         view = type("Empty", (), {"grey": view.grey[:0], "colour": view.colour[:0]})()
-    assert find_near_duplicates(view, compared(np.ones((n, 5), np.float32))) == ()
+    assert find_near_duplicates(view, unit_features(np.ones((n, 5), np.float32))) == ()
 
 
 def test_equal_pictures_are_twins_of_similarity_one(scenes):
@@ -169,14 +174,14 @@ def test_pictures_that_do_not_fit_in_memory_have_the_same_twins(scenes, monkeypa
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
     seen = glances([*scenes, *scenes[20:22], *copies])
     features = np.random.default_rng(0).normal(size=(len(seen.grey), 600)).astype(np.float32)
-    expected = find_near_duplicates(seen, compared(features))
+    expected = find_near_duplicates(seen, unit_features(features))
     assert len(expected) >= len(copies)
     monkeypatch.setattr(near_duplicates, "IN_MEMORY", 10)
     monkeypatch.setattr(near_duplicates, "_FEW", 7)
     monkeypatch.setattr(near_duplicates, "_ROWS", 11)
     lazy = type("Lazily", (), {"grey": Lazy(seen.grey), "colour": Lazy(seen.colour)})()
-    assert find_near_duplicates(lazy, compared(features)) == expected
-    assert find_near_duplicates(lazy, compared(near_duplicates.thin(features))) == expected
+    assert find_near_duplicates(lazy, unit_features(features)) == expected
+    assert find_near_duplicates(lazy, unit_features(near_duplicates.thin(features))) == expected
 
 
 @dataclass
@@ -199,11 +204,11 @@ class FewAtATime:
 def test_features_read_a_few_rows_at_a_time_are_the_same(monkeypatch):
     """Byte for byte; those of many rows, kept in half the memory, are as alike as they were."""
     features = np.random.default_rng(1).normal(3.0, 2.0, size=(40, 600)).astype(np.float32)
-    whole = compared(features)
+    whole = unit_features(features)
     assert np.allclose((whole**2).sum(axis=1), 1.0)
-    assert np.array_equal(comparable(FewAtATime(features), "last", 40), whole)
+    assert np.array_equal(search_vectors(FewAtATime(features), "last", 40), whole)
     monkeypatch.setattr(near_duplicates, "EXACT", 39)
-    half = comparable(FewAtATime(features), "last", 40)
+    half = search_vectors(FewAtATime(features), "last", 40)
     single = half.astype(np.float32)
     assert half.dtype == np.float16
     assert np.abs(single @ single.T - whole @ whole.T).max() < 1e-3

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenes import glances, training_data
-from warmstart.data.near_duplicates import MODELS, correlate, details, register, warp
+from warmstart.data.near_duplicates import INITIAL_POSES, correlate, details, register, warp
 
 STILL = np.array([[1, 0, 1, 0]], np.float32)
 
@@ -54,4 +54,4 @@ def test_blank_pictures_are_alike_to_nothing():
 
 
 def test_starts_come_in_pairs_of_opposites():
-    assert len(np.unique(MODELS, axis=0)) == len(MODELS) == 11
+    assert len(np.unique(INITIAL_POSES, axis=0)) == len(INITIAL_POSES) == 11

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.data.dataset import Collection, Wording
-from warmstart.data.near_duplicates import what_to_leave_out, with_near_duplicates
+from warmstart.data.near_duplicates import find_exclusions, with_near_duplicates
 from warmstart.records.data import DataRecord, Example
-from warmstart.run.cleaning import find_copies
+from warmstart.run.cleaning import find_duplicates
 
 WORDING = Wording(source="photos/", before="photos/", remove="the folder")
 
@@ -44,8 +44,8 @@ def found(pairs, *examples):
 
 def left_out(pairs, *examples):
     """What --fix leaves out, after exact copies were settled."""
-    whole = collection(*examples, problems=find_copies(examples))
-    return what_to_leave_out(with_near_duplicates(whole, pairs).record)
+    whole = collection(*examples, problems=find_duplicates(examples))
+    return find_exclusions(with_near_duplicates(whole, pairs).record)
 
 
 # ---- findings ------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_the_labels_of_the_test_change_nothing():
 
 
 def test_pairs_are_noted_sorted_beside_earlier_problems():
-    earlier = find_copies([example("a", sha256="s"), example("b", sha256="s")])
+    earlier = find_duplicates([example("a", sha256="s"), example("b", sha256="s")])
     whole = collection(*map(example, "abcd"), problems=earlier)
     noted = with_near_duplicates(whole, [("d", "c"), ("b", "a")]).record
     assert noted.near_duplicates == (("a", "b"), ("c", "d"))
@@ -174,7 +174,7 @@ def test_exactly_what_is_promised_is_left_out(case):
     conflicts = {
         i
         for problem in with_near_duplicates(
-            collection(*examples, problems=find_copies(examples)), pairs
+            collection(*examples, problems=find_duplicates(examples)), pairs
         ).record.problems
         if problem.kind == "conflict"
         for i in problem.items

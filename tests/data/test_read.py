@@ -284,7 +284,7 @@ def test_images_without_class_folders(tmp_path):
 
 def test_one_class_only(tmp_path):
     fill(tmp_path, {"cat": 5})
-    fails(tmp_path, 'one class ("cat")', "each class in a folder of its own")
+    fails(tmp_path, 'one class ("cat")', "each class in its own folder")
 
 
 def test_a_class_with_one_image(photos):
@@ -336,7 +336,7 @@ def test_parts_without_train(tmp_path):
 
 def test_a_folder_beside_the_parts(tmp_path):
     fill(tmp_path, {"train/a": 2, "test/a": 2, "extra/a": 2})
-    fails(tmp_path, "but also extra/, which is no part; move it elsewhere")
+    fails(tmp_path, "but also extra/, which is no split; move it elsewhere")
 
 
 def test_label_for_a_folder(photos):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from warmstart.data.arrays import encode
-from warmstart.data.thumbnails import WIDTH, glance, plain_features, unpack
+from warmstart.data.thumbnails import WIDTH, make_thumbnail, plain_features, unpack
 from warmstart.modalities.image import decode
 
 
@@ -24,11 +24,11 @@ def photo(width=300, height=200, seed=0):
 
 
 def seen(payload, draft=None):
-    return unpack(glance(payload, decode(payload, "x", draft=draft))[None])
+    return unpack(make_thumbnail(payload, decode(payload, "x", draft=draft))[None])
 
 
 def test_a_row_is_small_and_of_fixed_width():
-    row = glance(saved(photo()), photo())
+    row = make_thumbnail(saved(photo()), photo())
     assert row.shape == (WIDTH,)
     assert row.dtype == np.uint8
     assert WIDTH < 6000
@@ -50,7 +50,7 @@ def test_a_jpeg_with_a_second_picture_inside_is_a_jpeg():
     file = io.BytesIO()
     first.save(file, "MPO", save_all=True, append_images=[second])
     payload = file.getvalue()
-    seen = unpack(glance(payload, decode(payload, "a.jpg"))[None])
+    seen = unpack(make_thumbnail(payload, decode(payload, "a.jpg"))[None])
     assert (seen.width[0], seen.height[0], seen.format[0]) == (60, 40, "JPEG")
 
 
@@ -106,9 +106,9 @@ def test_tiny_pictures_have_a_glance():
 
 
 def test_plain_features_are_told_apart_by_what_they_describe():
-    rows = [glance(saved(photo(seed=s), "PNG"), photo(seed=s)) for s in (0, 0, 1)]
+    rows = [make_thumbnail(saved(photo(seed=s), "PNG"), photo(seed=s)) for s in (0, 0, 1)]
     flat = Image.new("RGB", (9, 9), (10, 20, 30))
-    rows.append(glance(saved(flat, "PNG"), flat))
+    rows.append(make_thumbnail(saved(flat, "PNG"), flat))
     features = plain_features(unpack(np.stack(rows)))
     assert {name: x.shape for name, x in features.items()} == {
         "pixels": (4, 768),

@@ -221,7 +221,7 @@ def after(
     )
     value = probe + (gain.value if gain else 0.0)
     measured = score.Measured(claim(value), claim(probe), gain, 27)
-    return check.concluded(scene_of(), found, fine_tuned, measured)
+    return check.conclude(scene_of(), found, fine_tuned, measured)
 
 
 def test_the_signal_is_told_with_the_linear_probes_own_estimate():
@@ -243,12 +243,12 @@ def test_without_a_signal_the_test_keeps_its_own_figure():
 
 def test_the_gain_takes_the_place_of_what_was_not_measured():
     gain = gain_of(0.05, 0.01, 0.09)
-    found, verdict = after(inspection(0.001, 0.1, check.NO_TAIL), gain=gain)
+    found, verdict = after(inspection(0.001, 0.1, check.NO_FINE_TUNING_GAIN), gain=gain)
     assert found.evidence[1] == gain
     assert verdict.kind == "fine-tune"
     assert verdict.sentence.startswith("Fine-tuning helped: +5 points of accuracy ")
-    untouched, _ = after(inspection(0.001, 0.1, check.NO_TAIL))
-    assert untouched.evidence[1] == check.NO_TAIL
+    untouched, _ = after(inspection(0.001, 0.1, check.NO_FINE_TUNING_GAIN))
+    assert untouched.evidence[1] == check.NO_FINE_TUNING_GAIN
 
 
 @pytest.mark.parametrize(("p", "known"), [(0.5, ()), (0.001, (transfer_gain(0.01, 0.02),))])

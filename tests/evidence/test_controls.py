@@ -19,7 +19,7 @@ from warmstart.evidence.controls import (
     measure_domain_gap,
     open_probe,
     try_preprocessing,
-    weigh_transfer_gain,
+    measure_transfer_gain,
 )
 from warmstart.evidence.domain_gap import mean_divergence
 from warmstart.evidence.preprocessing import warning
@@ -88,7 +88,7 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     group_rows = probes(training_data)(20).group_rows()
     assert len(group_rows) == 3
     assert sorted(np.concatenate(group_rows)) == list(range(20))
-    found = drain(weigh_transfer_gain(probes(training_data), 2, seed=0))
+    found = drain(measure_transfer_gain(probes(training_data), 2, seed=0))
     assert np.isfinite([found.value, found.low, found.high, found.details["error"]]).all()
 
 
@@ -111,13 +111,13 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
     training_data = scene_of(pictures, kind)
     module = training_data.extracted.network.backbone
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    found = drain(weigh_transfer_gain(probes(training_data), 3, seed=0))
+    found = drain(measure_transfer_gain(probes(training_data), 3, seed=0))
     assert (found.name, found.n) == ("transfer_gain", 36)
     assert found.value - 1.64 * found.details["error"] <= 0
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    again = drain(weigh_transfer_gain(probes(training_data), 3, seed=0))
+    again = drain(measure_transfer_gain(probes(training_data), 3, seed=0))
     assert found == again
 
 
@@ -139,14 +139,14 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
 
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((12, 2), (24, 3)))
     monkeypatch.setattr(controls, "transfer_gain", weigh)
-    found = drain(weigh_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
+    found = drain(measure_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
     assert asked == stages
     assert found.n == stages[-1][0]
 
 
 def test_many_classes_take_more_images(pictures, monkeypatch):
     monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((6, 1), (6, 1)))
-    assert drain(weigh_transfer_gain(probes(scene_of(pictures)), 3, seed=0)).n == 15
+    assert drain(measure_transfer_gain(probes(scene_of(pictures)), 3, seed=0)).n == 15
 
 
 # ---- distance ------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_a_hard_task_wants_more_and_a_solved_one_does_not():
     wants, _, _ = ask(hard, labels, singles(200))
     assert wants.value > 0.02
     assert wants.low <= wants.value <= wants.high
-    assert "About 100 more a class would bring" in wants.meaning
+    assert "About 100 more a class would add" in wants.meaning
     easy, labels = told_apart(rng, 1000, 2, 30.0)
     sated, _, _ = ask(easy, labels, singles(1000))
     assert sated.value < FLAT

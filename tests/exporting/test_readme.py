@@ -98,7 +98,7 @@ def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
     text = readme(replace(facts, exported=replace(EXPORTED, to="timm", single_layer=SINGLE_LAYER)))
     assert metrics(text) == [{"type": "accuracy", "value": 0.8125, "name": "Accuracy (nested-cv)"}]
     assert "not the model itself" in text
-    assert "The twin: 81 % (75 to 86) against 83 % (77 to 88)" in text
+    assert "The twin: 81 % (95 % CI 75–86) against 83 % (95 % CI 77–88)" in text
     assert "−1.8 points (−5.4 to +1.4)" in text
     assert "from its own twin in torch" in text
 

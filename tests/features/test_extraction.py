@@ -8,7 +8,7 @@ from drawing import draw
 from looking import collect, look_at
 from tiny import PREP
 from warmstart.data import thumbnails
-from warmstart.data.thumbnails import glance, unpack
+from warmstart.data.thumbnails import make_thumbnail, unpack
 from warmstart.features import extraction
 from warmstart.modalities.image import decode
 from warmstart.modalities.preprocessing import draft_side
@@ -19,7 +19,7 @@ def by_hand(collection):
     rows = []
     for example in collection.record.examples:
         payload = collection.load(example.id)
-        rows.append(glance(payload, decode(payload, example.id, draft=draft_side(PREP))))
+        rows.append(make_thumbnail(payload, decode(payload, example.id, draft=draft_side(PREP))))
     return unpack(np.stack(rows))
 
 
@@ -57,7 +57,7 @@ def counted(monkeypatch):
         return call
 
     monkeypatch.setattr(extraction, "open_image", counting("decode", extraction.open_image))
-    monkeypatch.setattr(thumbnails, "glance", counting("glance", thumbnails.glance))
+    monkeypatch.setattr(thumbnails, "make_thumbnail", counting("glance", thumbnails.make_thumbnail))
     return counts
 
 

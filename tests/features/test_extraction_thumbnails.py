@@ -7,7 +7,7 @@ from looking import collect, look_at
 from scenes import training_data
 from warmstart.features import extraction
 from warmstart.features.extraction import StoredThumbnails
-from warmstart.run.cleaning import near_copies
+from warmstart.run.cleaning import near_duplicate_pairs
 
 N = 12
 
@@ -46,10 +46,10 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
 
 def test_near_copies_of_many_are_those_of_few(seen, monkeypatch):
     collection, extracted = seen
-    few = near_copies(collection, extracted)
+    few = near_duplicate_pairs(collection, extracted)
     assert few == (("b/03.png", "b/again.jpg"),)
     monkeypatch.setattr(extraction, "KEPT", 5)
-    assert near_copies(collection, extracted) == few
+    assert near_duplicate_pairs(collection, extracted) == few
 
 
 def test_many_are_never_read_at_once(seen, monkeypatch):

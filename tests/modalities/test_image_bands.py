@@ -11,7 +11,7 @@ from PIL import Image
 
 from banded import fill_bands, npy, tiff, training_data
 from warmstart.data.read import read
-from warmstart.data.thumbnails import glance, unpack
+from warmstart.data.thumbnails import make_thumbnail, unpack
 from warmstart.errors import DataError
 from warmstart.events import drain
 from warmstart.modalities.image import (
@@ -374,11 +374,11 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
 )
 def test_a_glance_at_bands(payload, kind):
     pixels = scale_bands(BANDED[:30], ((1000.0, 3000.0),) * 13, "x")
-    seen = unpack(glance(payload, as_picture(pixels))[None])
+    seen = unpack(make_thumbnail(payload, as_picture(pixels))[None])
     assert (seen.width[0], seen.height[0], seen.format[0]) == (40, 30, kind)
     assert seen.n_bytes[0] == len(payload)
     small = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
-    assert (seen.colour[0] == unpack(glance(payload, small)[None]).colour[0]).all()
+    assert (seen.colour[0] == unpack(make_thumbnail(payload, small)[None]).colour[0]).all()
 
 
 def test_pictures_of_what_was_opened():

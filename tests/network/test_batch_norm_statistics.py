@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tiny import KINDS, PREP, network
-from warmstart.network.batch_norm_statistics import CHUNK, norm_statistics, relearning
+from warmstart.network.batch_norm_statistics import CHUNK, norm_statistics, recompute_statistics
 from warmstart.network.partition import cut
 
 
@@ -123,7 +123,7 @@ def test_only_statistics_that_may_move_are_taken_anew():
     module = lcnet()
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
-    with torch.no_grad(), relearning(module, [norms[0].running_mean]) as is_wanted:
+    with torch.no_grad(), recompute_statistics(module, [norms[0].running_mean]) as is_wanted:
         for chunk in torch.split(inputs_of(8), 4):
             module(chunk)
     assert is_wanted
@@ -136,5 +136,5 @@ def test_only_statistics_that_may_move_are_taken_anew():
 
 
 def test_a_network_without_such_norms_says_so():
-    with relearning(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), []) as is_wanted:
+    with recompute_statistics(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), []) as is_wanted:
         assert not is_wanted

@@ -18,7 +18,7 @@ from networks import KINDS, cut_once, inputs_for
 
 from warmstart.errors import PlanError
 from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, stored_layers
+from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -57,7 +57,7 @@ def test_prefix_and_tail_are_the_model_at_every_cut(name):
         whole = model(inputs.clone())
         assert torch.equal(UnfrozenBlocks(model, 0)(inputs.clone()), whole)
         for depth in depths(name):
-            wanted = stored_layers(model.scan.feature_layers, depth)
+            wanted = cached_layers(model.scan.feature_layers, depth)
             main, *stored = FrozenPrefix(network, depth, wanted)(inputs.clone())
             assert main.shape[1:] == network.record.blocks[depth - 1].shape_out
             widths = [layer_width(network.record, layer) for layer in wanted]
@@ -73,7 +73,7 @@ def test_a_prefix_gives_the_taps_that_a_look_takes(name):
     with torch.inference_mode():
         seen = dict(zip(offered, FeatureExtractor(network, offered)(inputs.clone()), strict=True))
         for depth in depths(name):
-            wanted = stored_layers(offered, depth)
+            wanted = cached_layers(offered, depth)
             assert set(wanted) == {t for t in offered if t.block <= depth and t.pool != "neck"}
             _, *stored = FrozenPrefix(network, depth, wanted[::-1])(inputs.clone())
             for layer, rows in zip(wanted[::-1], stored, strict=True):
@@ -107,9 +107,9 @@ def test_the_neck_is_never_stored():
         FeatureLayer(block=2, pool="neck"),
         FeatureLayer(block=1, pool="avg"),
     ]
-    assert stored_layers(offered, 0) == ()
-    assert stored_layers(offered, 1) == (offered[2],)
-    assert stored_layers(offered, 9) == (offered[0], offered[2])
+    assert cached_layers(offered, 0) == ()
+    assert cached_layers(offered, 1) == (offered[2],)
+    assert cached_layers(offered, 9) == (offered[0], offered[2])
 
 
 def test_a_tail_needs_a_value_for_each_tap_below_it():
@@ -146,7 +146,7 @@ def gradients(name, depth, recompute, actions=None):
     inputs = inputs_for(name)
     if depth:
         with torch.no_grad():
-            inputs = FrozenPrefix(network, depth, stored_layers(model.scan.feature_layers, depth))(
+            inputs = FrozenPrefix(network, depth, cached_layers(model.scan.feature_layers, depth))(
                 inputs
             )
     tail = UnfrozenBlocks(model, depth, recompute)

@@ -16,7 +16,7 @@ from warmstart.modalities import text as modalities_text
 from warmstart.network import registry, text_encoders
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
@@ -121,8 +121,8 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
     name = f"transformers:{sound}"
     inputs = load(name).record.preprocessing
     assert (inputs.length, inputs.most, inputs.n_windows) == (48, 48, 1)
-    short = load(name, inputs=InputWish(size=20)).record.preprocessing
-    long = load(name, inputs=InputWish(size=100)).record.preprocessing
+    short = load(name, inputs=InputOptions(size=20)).record.preprocessing
+    long = load(name, inputs=InputOptions(size=100)).record.preprocessing
     assert (short.length, long.length, long.n_windows) == (20, 144, 3)
     text = " ".join(["ball"] * 46)  # fills one window, with a mark at both ends
     assert [modalities_text.is_cut(n, inputs) for n in (48, 49)] == [False, True]
@@ -132,7 +132,7 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
     ).sum() == 4
     message = r"reads 8 windows of 48 tokens of a text at most, not 1,000; ask for fewer"
     with pytest.raises(ModelError, match=message):
-        load(name, inputs=InputWish(size=1000))
+        load(name, inputs=InputOptions(size=1000))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
     tokens_of = torch.from_numpy(
         np.stack([modalities_text.token_numbers(t, inputs) for t in rows])
     ).long()
-    groups = text_encoders.alike(base.module, tokens_of)
+    groups = text_encoders.group_by_length(base.module, tokens_of)
     assert sorted(torch.cat([places for places, _ in groups]).tolist()) == [0, 1, 2, 3, 4]
     assert len(groups) == 3
     network = cut(base.module, inputs)
@@ -174,7 +174,7 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
             tail.vectors(tokens_of), tail.features(tokens_of)[-1], rtol=1e-4, atol=1e-5
         )
     picture = torch.zeros(2, 3, 8, 8)
-    ((places, _),) = text_encoders.alike(torch.nn.Identity(), picture)
+    ((places, _),) = text_encoders.group_by_length(torch.nn.Identity(), picture)
     assert places.tolist() == [0, 1]
 
 

@@ -11,8 +11,8 @@ from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
-from warmstart.network.finished_run import FinishedRunNetwork, change, partition_base, revive
-from warmstart.network.inputs import InputWish
+from warmstart.network.finished_run import FinishedRunNetwork, change, partition_base, rebuild_finished_run
+from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
@@ -69,7 +69,7 @@ def run_of(arch, wanted=None, hidden=()):
 
 def revived(arch, model, **given):
     record = described(arch, prep_of(SIZES[arch]), **given)
-    return revive(record, unique_state(model), model.scan.feature_layers)
+    return rebuild_finished_run(record, unique_state(model), model.scan.feature_layers)
 
 
 def inputs_of(arch, n=3):
@@ -178,7 +178,7 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
         with torch.no_grad():
             model.backbone.get_submodule("added").up.bias += shift
         models.append(revived(arch, model, added=(8,)))
-    grey = [change(base, InputWish(channels=1, size=48)) for base in models]
+    grey = [change(base, InputOptions(channels=1, size=48)) for base in models]
     assert len({base.record.sha256 for base in (*models, *grey)}) == 4
     assert grey[0].record.preprocessing.channels == 1
     assert grey[0].record.preprocessing.size == (48, 48)
@@ -195,10 +195,10 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
 
 def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is():
     base = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
-    assert change(base, InputWish(held=3)) is base
-    bands = change(base, InputWish(channels=5, held=5))
+    assert change(base, InputOptions(image_channels=3)) is base
+    bands = change(base, InputOptions(channels=5, image_channels=5))
     with pytest.raises(ModelError, match=r"takes 5 bands, the images have 3; choose a start"):
-        change(bands, InputWish(held=3))
+        change(bands, InputOptions(image_channels=3))
 
 
 def test_a_start_that_is_no_run_is_cut_as_before():
@@ -239,7 +239,7 @@ def test_reviving_is_strict(spoil, message):
     model = run_of("timm:lcnet_035", hidden=(8,))
     record = described("timm:lcnet_035", prep_of(32), added=(8,))
     with pytest.raises(ModelError, match=message):
-        revive(record, spoil(unique_state(model)), model.scan.feature_layers)
+        rebuild_finished_run(record, spoil(unique_state(model)), model.scan.feature_layers)
 
 
 def test_a_network_that_lost_its_head_says_so():
@@ -252,4 +252,4 @@ def test_a_tap_that_the_network_does_not_have_is_refused():
     model = run_of("timm:lcnet_035")
     record = described("timm:lcnet_035", prep_of(32))
     with pytest.raises(ModelError, match=r"has no tap 99\.avg"):
-        revive(record, unique_state(model), [FeatureLayer(block=99, pool="avg")])
+        rebuild_finished_run(record, unique_state(model), [FeatureLayer(block=99, pool="avg")])

@@ -104,7 +104,7 @@ def test_of_low_rank_parts_the_updates_alone_move(net):
         "output.weight",
         "output.bias",
     }
-    held = freeze.resting(net, actions, owners)
+    held = freeze.eval_modules(net, actions, owners)
     assert {id(m) for m in held} > {id(m) for m in net.b.modules()}
 
 
@@ -120,7 +120,7 @@ def test_what_is_tied_to_a_frozen_part_is_frozen():
         freeze.apply(net, actions, owners)
         assert not net["a"].weight.requires_grad
         assert net["b"].bias.requires_grad == (actions["b"] != "frozen")
-        assert {id(m) for m in freeze.resting(net, actions, owners)} >= {id(net["a"]), id(net["b"])}
+        assert {id(m) for m in freeze.eval_modules(net, actions, owners)} >= {id(net["a"]), id(net["b"])}
     freeze.apply(net, {"a": "tuned", "b": "tuned"}, owners)
     assert net["a"].weight.requires_grad
     del owners["b.weight"]  # named once: it goes with that name
@@ -274,9 +274,9 @@ def test_norms_with_statistics_of_other_kinds():
         }
     )
     owners = dict.fromkeys(net.state_dict(), "p")
-    assert freeze.resting(net, {"p": "tuned"}, owners) == (net["one"],)
-    assert {*freeze.resting(net, {"p": "frozen"}, owners)} == {*net.modules()}
-    assert freeze.resting(net, {"p": "fresh"}, owners) == ()
+    assert freeze.eval_modules(net, {"p": "tuned"}, owners) == (net["one"],)
+    assert {*freeze.eval_modules(net, {"p": "frozen"}, owners)} == {*net.modules()}
+    assert freeze.eval_modules(net, {"p": "fresh"}, owners) == ()
 
 
 def test_remove_puts_flags_modes_and_hooks_back(net, x):

@@ -14,21 +14,21 @@ from torch import nn
 from tiny import PREP, network
 from warmstart.errors import ModelError
 from warmstart.network.feature_layers import feature_layers
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import tensors_of
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble, rebuild, unique_state
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 
-NO_WISH = InputWish()
+NO_WISH = InputOptions()
 WISHES = {
-    "grey": InputWish(channels=1),
-    "alpha": InputWish(channels=4, is_tuned=True),
-    "bands": InputWish(channels=13, rgb=(3, 2, 1), ranges=((0.0, 9.0),) * 13),
-    "size": InputWish(size=64),
-    "size and bands": InputWish(size=96, channels=13, is_tuned=True),
-    "size and grey": InputWish(size=96, channels=1),
+    "grey": InputOptions(channels=1),
+    "alpha": InputOptions(channels=4, is_tuned=True),
+    "bands": InputOptions(channels=13, rgb=(3, 2, 1), ranges=((0.0, 9.0),) * 13),
+    "size": InputOptions(size=64),
+    "size and bands": InputOptions(size=96, channels=13, is_tuned=True),
+    "size and grey": InputOptions(size=96, channels=1),
 }
 ARCHES = {
     "timm:lcnet_035": lambda: timm.create_model("lcnet_035"),
@@ -148,7 +148,7 @@ def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
 def test_the_shipped_start_sees_rgb_among_thirteen_bands():
     plain, base = (
         load("lite0"),
-        load("lite0", inputs=InputWish(size=64, channels=13, rgb=(3, 2, 1), is_tuned=True)),
+        load("lite0", inputs=InputOptions(size=64, channels=13, rgb=(3, 2, 1), is_tuned=True)),
     )
     bands = torch.randn(2, 13, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_the_shipped_start_sees_rgb_among_thirteen_bands():
 
 
 def test_the_shipped_start_sees_grey_as_it_saw_copied_grey():
-    plain, base = load("lite0"), load("lite0", inputs=InputWish(channels=1))
+    plain, base = load("lite0"), load("lite0", inputs=InputOptions(channels=1))
     grey = torch.randn(2, 1, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, given = plain.module(grey.expand(-1, 3, -1, -1)), base.module(grey)
@@ -168,8 +168,8 @@ def test_ranges_go_with_the_bands():
     with pytest.raises(
         ModelError, match=r"ranges are given for 2 bands, the network takes 3; give"
     ):
-        load("lite0", inputs=InputWish(ranges=((0.0, 1.0),) * 2))
-    base = load("lite0", inputs=InputWish(ranges=((0.0, 10.0),) * 3))
+        load("lite0", inputs=InputOptions(ranges=((0.0, 1.0),) * 2))
+    base = load("lite0", inputs=InputOptions(ranges=((0.0, 10.0),) * 3))
     assert base.record.preprocessing.ranges == ((0.0, 10.0),) * 3
     assert base.changes == ()
 
@@ -178,24 +178,24 @@ def test_a_network_for_bands_is_not_shown_pictures():
     own = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     says = r"^module:Sequential takes 5 bands, the images have 3; choose a start for pictures"
     with pytest.raises(ModelError, match=says):
-        load(own, inputs=InputWish(held=3))
-    assert load(own, inputs=InputWish(held=5, channels=5)).record.preprocessing.channels == 5
+        load(own, inputs=InputOptions(image_channels=3))
+    assert load(own, inputs=InputOptions(image_channels=5, channels=5)).record.preprocessing.channels == 5
     focus = nn.Sequential(
         nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    assert load(focus, inputs=InputWish(held=3)).changes == ()  # its first layer is no stem
+    assert load(focus, inputs=InputOptions(image_channels=3)).changes == ()  # its first layer is no stem
     for held in (1, 3):  # any start for pictures can be shown pictures
         for channels in (None, 1, 3, 4):
-            load(network(), preprocessing=PREP, inputs=InputWish(held=held, channels=channels))
+            load(network(), preprocessing=PREP, inputs=InputOptions(image_channels=held, channels=channels))
 
 
 def test_the_start_as_it_came_is_kept():
     plain = load(network(), preprocessing=PREP)
     assert (plain.origin, plain.usual) == (plain.record, PREP)
-    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=1, size=48))
+    base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=1, size=48))
     assert (base.origin, base.usual) == (plain.record, PREP)
     assert base.record.preprocessing.channels == 1
-    assert base.drawn == frozenset()
+    assert base.random_tensors == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -209,22 +209,22 @@ def test_the_start_as_it_came_is_kept():
     ],
 )
 def test_new_channels_begin_at_zero_where_the_user_has_the_first_part_trained(told, first, is_zero):
-    wish = InputWish(channels=5, is_tuned=first, told=told)
+    wish = InputOptions(channels=5, is_tuned=first, tuned_blocks=told)
     kernel = load(network(), preprocessing=PREP, inputs=wish).module.first.weight
     assert bool((kernel[:, 3:] == 0).all()) == is_zero
 
 
 def test_a_start_that_cannot_be_changed_says_why():
     with pytest.raises(ModelError, match="is a Linear"):
-        load(network("layers"), preprocessing=PREP, inputs=InputWish(channels=1))
+        load(network("layers"), preprocessing=PREP, inputs=InputOptions(channels=1))
     with pytest.raises(ModelError, match="Sequential cannot take images of 64 px"):
-        load(network("layers"), preprocessing=PREP, inputs=InputWish(size=64))
+        load(network("layers"), preprocessing=PREP, inputs=InputOptions(size=64))
     with pytest.raises(ModelError, match="0 channels are not taken"):
-        load(network(), preprocessing=PREP, inputs=InputWish(channels=0))
+        load(network(), preprocessing=PREP, inputs=InputOptions(channels=0))
 
 
 def test_a_model_of_other_channels_is_not_built_from_another_network():
-    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=4))
+    base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=4))
     blocks = cut(base.module, base.record.preprocessing)
     layer = feature_layers(blocks.record)[-1]
     model = assemble(blocks, [layer], torch.zeros(3, blocks.record.neck_width), torch.zeros(3))
@@ -237,7 +237,7 @@ def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path
     """Whatever the library says of its published weights."""
     module = timm.create_model("resnet18", in_chans=13, num_classes=2)
     save_file(module.state_dict(), tmp_path / "w.safetensors")
-    wish = InputWish(channels=13, ranges=((0.0, 9.0),) * 13)
+    wish = InputOptions(channels=13, ranges=((0.0, 9.0),) * 13)
     own = nn.Sequential(nn.Conv2d(13, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     for base in (
         load(tmp_path / "w.safetensors", arch="timm:resnet18", inputs=wish),

@@ -14,7 +14,7 @@ from torch import nn
 from warmstart.errors import ModelError
 from warmstart.network import hub, registry
 from warmstart.network.load import load
-from warmstart.network.registry import available
+from warmstart.network.registry import models
 from warmstart.network.tensors import digests, tensor_digest, unique_tensors
 from warmstart.records.inputs import Preprocessing
 
@@ -167,9 +167,9 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    found = [s.name for s in available() if s.kind == "image"]
+    found = [s.name for s in models() if s.kind == "image"]
     assert found == ["lite0", "lite1", "lite2", "timm:resnet18.a1_in1k"]
-    assert [s.size_px for s in available("LITE2")] == [260]
+    assert [s.size_px for s in models("LITE2")] == [260]
 
 
 @pytest.mark.parametrize(

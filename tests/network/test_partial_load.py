@@ -10,15 +10,15 @@ from torch import nn
 
 from warmstart.errors import ModelError
 from warmstart.network.architectures import build
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
-from warmstart.network.partial_load import carried, surgery_sentence, take_over
+from warmstart.network.partial_load import transferred_share, surgery_sentence, load_matching
 from warmstart.network.partition import cut
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records.network import InputChange
 
 ARCH = "timm:lcnet_035"
-PARTIAL = InputWish(is_partial=True)
+PARTIAL = InputOptions(is_partial=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +87,19 @@ def test_a_file_that_fits_gives_what_a_strict_load_gives(tmp_path, state):
 def test_what_was_drawn_is_named_and_the_file_as_it_came_is_kept(tmp_path, state):
     other = spoilt(state)
     base = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
-    assert base.drawn == {c.tensor for c in base.changes if c.fate == "new"}
+    assert base.random_tensors == {c.tensor for c in base.changes if c.fate == "new"}
     assert base.origin.sha256 == tensor_digest(other) != base.record.sha256
     names = {*dict(base.module.named_parameters()), "extra.weight"}
     assert base.origin.parameters == sum(t.numel() for n, t in other.items() if n in names)
-    grey = load(saved(tmp_path, other), arch=ARCH, inputs=InputWish(is_partial=True, channels=1))
-    assert (grey.origin, grey.drawn) == (base.origin, base.drawn)
+    grey = load(saved(tmp_path, other), arch=ARCH, inputs=InputOptions(is_partial=True, channels=1))
+    assert (grey.origin, grey.random_tensors) == (base.origin, base.random_tensors)
 
 
 def test_the_classifier_does_not_count(tmp_path, state):
     path = saved(tmp_path, {n: t for n, t in state.items() if not n.startswith("classifier.")})
     base = load(path, arch=ARCH, inputs=PARTIAL)
     assert base.changes == ()
-    assert carried(base.changes, base.module) == 1.0
+    assert transferred_share(base.changes, base.module) == 1.0
     assert surgery_sentence(base.changes, 1.0) == ""
 
 
@@ -122,7 +122,7 @@ def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path
         r"over what fits with --set base.partial=true\.$",
     ):
         load(path, arch=ARCH)
-    for inputs in (None, InputWish()):
+    for inputs in (None, InputOptions()):
         with pytest.raises(ModelError, match=r"base.partial=true"):
             load(path, arch=ARCH, inputs=inputs)
 
@@ -143,7 +143,7 @@ def test_tied_tensors_are_filled_under_either_name():
 
     module = Tied()
     found = {"second.weight": torch.ones(3, 3)}
-    assert [c.tensor for c in take_over(module, found, "x.pt")] == ["first.bias", "second.bias"]
+    assert [c.tensor for c in load_matching(module, found, "x.pt")] == ["first.bias", "second.bias"]
     assert (module.first.weight == 1).all()
 
 
@@ -154,7 +154,7 @@ def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
     lost = sum(
         sizes[n] for n in ("conv_stem.weight", "blocks.3.0.bn1.weight", "blocks.3.0.bn1.bias")
     )
-    share = carried(base.changes, base.module)
+    share = transferred_share(base.changes, base.module)
     assert share == pytest.approx(1 - lost / backbone)
     text = surgery_sentence(base.changes, share)
     assert text.startswith(f"2 layers, {lost:,} of {backbone:,} parameters do not carry over: ")
@@ -162,8 +162,8 @@ def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
 
 
 def test_reshaped_tensors_carry_over():
-    base = load("lite0", inputs=InputWish(channels=1))
-    assert carried(base.changes, base.module) == 1.0
+    base = load("lite0", inputs=InputOptions(channels=1))
+    assert transferred_share(base.changes, base.module) == 1.0
     assert surgery_sentence(base.changes, 1.0) == (
         "1 layer reshaped (conv_stem): the kernels of all channels are added up for grey."
     )

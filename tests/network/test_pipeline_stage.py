@@ -14,7 +14,7 @@ from warmstart.errors import PlanError
 from warmstart.network import partition
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.pipeline_stage import NEAR, Cost, PipelineStage, balanced
+from warmstart.network.pipeline_stage import NEAR, Cost, PipelineStage, balance_stages
 from warmstart.network.surgery import assemble
 
 COSTS = st.builds(
@@ -34,7 +34,7 @@ def _dearest(costs, run):
 @given(costs=st.lists(COSTS, min_size=1, max_size=7), share=st.floats(0, 1))
 def test_no_other_cut_about_as_quick_spreads_parameters_more_evenly(costs, share):
     n = 1 + int(share * (len(costs) - 1))
-    runs = balanced(costs, n)
+    runs = balance_stages(costs, n)
     assert [place for run in runs for place in run] == list(range(len(costs)))
     assert len(runs) == n
     assert all(runs)
@@ -53,13 +53,13 @@ def test_no_other_cut_about_as_quick_spreads_parameters_more_evenly(costs, share
 def test_frozen_parts_and_trained_ones_are_shared_apart():
     """By sums the cut is below the trained parts: 5 seconds and 5, but none at the same time."""
     costs = [Cost(1.0, 0.0, 1)] * 5 + [Cost(0.5, 2.0, 1)] * 2
-    assert balanced(costs, 2) == (range(3), range(3, 7))
+    assert balance_stages(costs, 2) == (range(3), range(3, 7))
 
 
 def test_more_stages_than_parts_are_refused():
     says = r"^a pipeline of 3 stages .* there are 2: start at most 2 processes\.$"
     with pytest.raises(PlanError, match=says):
-        balanced([Cost(1.0, 2.0, 3)] * 2, 3)
+        balance_stages([Cost(1.0, 2.0, 3)] * 2, 3)
 
 
 def test_gradients_go_no_further_down_than_something_learns():

@@ -16,9 +16,9 @@ from warmstart.network.partition import cut
 from warmstart.network.shuffled import (
     CHUNK,
     control_features,
-    halved,
+    halve_images,
     layer_scales,
-    pass_images,
+    forward_images,
     shuffled,
 )
 from warmstart.records.inputs import Preprocessing
@@ -122,7 +122,7 @@ def test_features_are_finite_and_of_a_sane_scale(name):
     tapped, images = tapped_of(name), images_of()
     before = state_of(tapped)
     scales = layer_scales(tapped, images[:12], normalise)
-    own = pass_images(tapped, images, normalise)
+    own = forward_images(tapped, images, normalise)
     found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
     assert same_state(before, state_of(tapped))
     assert [layer.shape for layer in found] == [(30, width) for width in tapped.widths]
@@ -160,7 +160,7 @@ def test_signals_neither_die_out_nor_blow_up(factor):
     """Without BatchNorm, shuffled weights of another size are brought back to scale."""
     tapped, images = tapped_of("layers"), images_of()
     scales = layer_scales(tapped, images, normalise)
-    own = pass_images(tapped, images, normalise)[-1]
+    own = forward_images(tapped, images, normalise)[-1]
     with torch.no_grad():
         for parameter in tapped.parameters():
             parameter.mul_(factor)
@@ -182,7 +182,7 @@ def test_a_network_that_fails_leaves_no_hooks():
 def test_images_are_halved_where_the_network_takes_that():
     tapped = tapped_of("lcnet_035", LARGE)
     images = images_of(5, side=96)
-    small = halved(tapped, images, normalise)
+    small = halve_images(tapped, images, normalise)
     assert small.shape == (5, 48, 48, 3)
     squares = images.reshape(5, 48, 2, 48, 2, 3).astype(float).mean(axis=(2, 4))
     assert np.abs(small - squares).max() <= 0.5
@@ -221,13 +221,13 @@ def test_a_network_of_one_size_keeps_its_images(kind):
     cut_open = cut(kind().eval(), LARGE)
     tapped = FeatureExtractor(cut_open, feature_layers(cut_open.record))
     images = images_of(4, side=96)
-    assert halved(tapped, images, normalise) is images
+    assert halve_images(tapped, images, normalise) is images
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32, 3), (2, 97, 98, 3)])
 def test_small_and_odd_images_stay(shape):
     images = np.zeros(shape, np.uint8)
-    assert halved(tapped_of("convolutions"), images, normalise) is images
+    assert halve_images(tapped_of("convolutions"), images, normalise) is images
 
 
 @pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
@@ -235,5 +235,5 @@ def test_a_pass_in_chunks_is_one_pass(n):
     tapped, images = tapped_of("convolutions"), images_of(n)
     with torch.inference_mode():
         whole = tapped(normalise(images))
-    for ours, theirs in zip(pass_images(tapped, images, normalise), whole, strict=True):
+    for ours, theirs in zip(forward_images(tapped, images, normalise), whole, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)

@@ -11,7 +11,7 @@ from torch import nn
 
 from warmstart.errors import ExportError
 from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import put_beside
+from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import layer_width
 from warmstart.network.partition import cut
 from warmstart.network.single_layer_head import (
@@ -88,7 +88,7 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
     tuned = copy.deepcopy(network)
     with torch.no_grad():
         tuned.backbone.layer4[1].conv2.weight.mul_(1.5)
-    both = put_beside(tuned, network.backbone, 5)
+    both = add_ensemble_branch(tuned, network.backbone, 5)
     model = warm(
         both,
         [

@@ -7,12 +7,12 @@ import torch
 import torchvision.models
 from torch import nn
 
-from warmstart.network.structure import built
+from warmstart.network.structure import find_blocks
 
 
 def blocks(module):
     """Part names, and how many tensors each has, the output last."""
-    names, owners = built(module)
+    names, owners = find_blocks(module)
     assert owners.keys() == module.state_dict().keys()
     return {name: list(owners.values()).count(name) for name in (*names, "output")}
 

@@ -113,10 +113,10 @@ def grouped(owners):
 
 def test_both_ways_part_a_resnet_alike():
     module = torchvision.models.resnet18()
-    followed, built = sections(module, torch.zeros(1, 3, 32, 32)), sections(module, "text")
+    followed, find_blocks = sections(module, torch.zeros(1, 3, 32, 32)), sections(module, "text")
     assert followed.shape == (3, 32, 32)
-    assert built.shape is None
-    assert grouped(followed.owners) == grouped(built.owners)
+    assert find_blocks.shape is None
+    assert grouped(followed.owners) == grouped(find_blocks.owners)
 
 
 def test_half_precision_and_a_mapping_of_inputs():

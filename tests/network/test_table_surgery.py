@@ -5,7 +5,7 @@ import torch
 
 from warmstart.errors import ModelError
 from warmstart.network.table_network import draw
-from warmstart.network.table_surgery import matched, recolumn
+from warmstart.network.table_surgery import match_columns, recolumn
 from warmstart.network.tensors import digest
 from warmstart.records.inputs import ColumnRecord, TableInputs
 
@@ -26,7 +26,7 @@ NEW = TableInputs(columns=(number("dose"), site("south", "west"), number("age", 
 
 
 def test_columns_that_are_shared_keep_spans_and_slots_on_their_own_scale():
-    found = matched(OLD, NEW, "runs/a")
+    found = match_columns(OLD, NEW, "runs/a")
     dose, place, age = found.columns
     assert (age.mean, age.std, age.has_missing) == (60, 12, True)
     assert age.knots == OLD.columns[0].knots
@@ -37,17 +37,17 @@ def test_columns_that_are_shared_keep_spans_and_slots_on_their_own_scale():
 def test_other_columns_altogether_are_refused():
     other = TableInputs(columns=(number("price"), site()))
     with pytest.raises(ModelError, match=r"runs/a has learnt from other columns \(age\) than"):
-        matched(TableInputs(columns=(number("age"),)), other, "runs/a")
+        match_columns(TableInputs(columns=(number("age"),)), other, "runs/a")
 
 
 def test_a_column_of_another_kind_is_another_column():
     age = ColumnRecord(name="age", kind="category", values=("old", "young"))
-    found = matched(OLD, TableInputs(columns=(age, number("slope"))), "runs/a")
+    found = match_columns(OLD, TableInputs(columns=(age, number("slope"))), "runs/a")
     assert found.columns[0] == age
 
 
 def test_weights_go_by_name_and_what_is_new_begins_at_zero():
-    module, inputs = draw(OLD, 2, 0), matched(OLD, NEW, "runs/a")
+    module, inputs = draw(OLD, 2, 0), match_columns(OLD, NEW, "runs/a")
     clone, changes = recolumn(module, OLD, inputs)
     old, new = [*OLD.slots, *OLD.bins], [*inputs.slots, *inputs.bins]
     for place, name in enumerate(new):
@@ -67,7 +67,7 @@ def test_weights_go_by_name_and_what_is_new_begins_at_zero():
 
 
 def test_a_row_is_answered_as_if_what_is_dropped_stood_at_its_mean():
-    module, inputs = draw(OLD, 2, 0), matched(OLD, NEW, "runs/a")
+    module, inputs = draw(OLD, 2, 0), match_columns(OLD, NEW, "runs/a")
     clone, _ = recolumn(module, OLD, inputs)
     before = torch.tensor([[0.5, 0.0, 1.0, 0.0]])  # age, slope at its mean, site = north
     slots = {"age": 0.5, "site = north": 1.0, "dose": 3.0}
@@ -77,7 +77,7 @@ def test_a_row_is_answered_as_if_what_is_dropped_stood_at_its_mean():
 
 def test_the_same_columns_change_nothing():
     module = draw(OLD, 2, 0)
-    clone, changes = recolumn(module, OLD, matched(OLD, OLD, "runs/a"))
+    clone, changes = recolumn(module, OLD, match_columns(OLD, OLD, "runs/a"))
     assert changes == ()
     assert torch.equal(clone.mix.weight, module.mix.weight)
     assert clone is not module

@@ -21,10 +21,10 @@ from warmstart.network.weight_file import (
     chunks,
     is_full,
     is_mapped,
-    lay_out,
+    set_memory_format,
     map_file,
     release,
-    share,
+    assign_weights,
 )
 from warmstart.network.weights import map_weights, read_weights
 
@@ -92,10 +92,10 @@ def test_layers_run_on_a_file_and_let_go_of_its_pages(tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 40, 40), nn.Flatten(), nn.Linear(40, 2))
     save_file(own.state_dict(), tmp_path / "a.safetensors")
     clone = nn.Sequential(nn.Conv2d(3, 40, 40), nn.Flatten(), nn.Linear(40, 2))
-    share(clone, map_file(tmp_path / "a.safetensors"))
+    assign_weights(clone, map_file(tmp_path / "a.safetensors"))
     assert is_mapped(clone)
     assert not is_mapped(own)
-    lay_out(clone, torch.channels_last)
+    set_memory_format(clone, torch.channels_last)
     assert clone[0].weight.is_contiguous()  # as it lies in the file
     images = torch.randn(2, 3, 40, 40)
     assert torch.allclose(clone(images), own(images), atol=1e-6)

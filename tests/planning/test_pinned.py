@@ -36,10 +36,10 @@ from warmstart.records.plan import ColumnPlan
 
 TABLE = TableInputs(columns=(ColumnRecord(name="age", kind="number"),))
 CLIP = Sound(
-    lr=16_000, seconds=1.5, window=400, hop=160, mels=64, low=20.0, high=8000.0, range_db=80.0
+    rate=16_000, seconds=1.5, window=400, hop=160, mels=64, low=20.0, high=8000.0, range_db=80.0
 )
 SOUND = replace(PREPROCESSING, mean=(0.5,), std=(0.5,), sound=CLIP)
-WAVES = WaveInputs(lr=16_000, seconds=0.5, is_scaled=True)
+WAVES = WaveInputs(rate=16_000, seconds=0.5, is_scaled=True)
 
 
 def of_bases():

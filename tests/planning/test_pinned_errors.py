@@ -32,7 +32,12 @@ from warmstart.planning.settings import (
 )
 
 FULL, LAST, HEAD = pictures("full"), pictures("last:2"), pictures("head")
-SOUNDS = {"rate": said(16_000), "seconds": said(1.0), "mels": said(64), "range_db": said(80.0)}
+SOUNDS = {
+    "sample_rate": said(16_000),
+    "seconds": said(1.0),
+    "n_mels": said(64),
+    "top_db": said(80.0),
+}
 HEARD = replace(FULL, input=replace(FULL.input, **SOUNDS))
 
 
@@ -157,7 +162,7 @@ def of_parts():
 
 def of_training():
     lora, added = pictures("full+lora"), pictures("add")
-    stream = {"stream": "float32"}
+    stream = {"offload": "float32"}
     some = {
         "no rank": training(lora, lora_rank=None),
         "rank alone": training(LAST, lora_rank=4),
@@ -165,8 +170,8 @@ def of_training():
         "less": training(LAST, split_at=1),
         "new": training(split_at=0),
         "views": training(LAST, augmentations=0),
-        "a step": training(LAST, epochs=16, batch_size=16),
-        "no step": training(LAST, epochs=15, batch_size=16),
+        "a step": training(LAST, epochs=16 / 300, batch_size=16),
+        "no step": training(LAST, epochs=15 / 300, batch_size=16),
         "soup": training(LAST, model_soup=2),
         "one soup": training(added, model_soup=1),
         "new soup": training(added, model_soup=3),
@@ -179,8 +184,9 @@ def of_training():
         "pipeline": training(parallel="pipeline:2", **stream),
         "stream": training(**stream),
     }
-    lacking = "optimizer rate layer_decay weight_decay passes warm_up crop flip folds colour views"
-    lacking += " cut store average l2_sp micro_batch recompute device precision workers compile"
+    lacking = "optimizer lr layer_decay weight_decay epochs warmup crop flip folds color_jitter"
+    lacking += " augmentations split_at cache_dtype ema_decay l2_sp micro_batch gradient_checkpointing"
+    lacking += " device precision workers compile"
     some |= {f"lacks {name}": training(**{name: None}) for name in lacking.split()}
     found = {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
     bare = [training(epochs=None), training(flip=None), training(crop="x"), training(crop=(1, 2))]
@@ -189,7 +195,7 @@ def of_training():
 
 def of_words():
     """A strategy that the parts contradict."""
-    lora, added, stream = pictures("full+lora"), pictures("add"), {"stream": "float32"}
+    lora, added, stream = pictures("full+lora"), pictures("add"), {"offload": "float32"}
     some = {
         "head and training": replace(HEAD, training=FULL.training),
         "head and rate": with_block(HEAD, 4, lr=said(0.1)),
@@ -289,7 +295,7 @@ SETTINGS = (
     "input.rgb=1,2.5,3",
     "head.candidates=last,",
     "training.seed=3",
-    "start=lite0",
+    "base=lite0",
     "arch=x",
     "strategy=full",
     "head.permutations=9",
@@ -303,9 +309,9 @@ SETTINGS = (
     "batch=4",
     "training.lora_rank=4",
     "input.size=96",
-    "part.stem=1",
-    "part.top.size=1",
-    "part..rate=1",
+    "block.stem=1",
+    "block.top.size=1",
+    "block..lr=1",
     "block.0.lr=1",
     "block.5.lr=1",
     "block.4.lr=0.5",
@@ -336,7 +342,7 @@ def of_settings():
         f"{name} {setting}": refusal(apply_settings, plan, [setting])
         for name, plan in plans.items()
         for setting in SETTINGS
-        if name == "last" or setting.startswith(("part.a", "part.5", "input", "training.lora_rank"))
+        if name == "last" or setting.startswith(("block.a", "block.5", "input", "training.lora_rank"))
     }
     pairs = [
         ["lr=1", "lr=2"],
@@ -358,7 +364,7 @@ def of_paths():
         for text in texts
     }
     early = [is_early(p) for p in ("column.x", "columns", "training.engine", "training.lr")]
-    bad = ("training.engine", "engine", "input.raet", "EMA", "seed", "head.zzz", "training.lr")
+    bad = ("training.engine", "engine", "input.sizee", "EMA", "seed", "head.zzz", "training.lr")
     paths = [refusal(check_path, path, "1") for path in bad]
     return found, early, paths, parse_settings(["a=b=c", " d = e "])
 

@@ -81,8 +81,8 @@ def of_forecasts():
     plans["one"] = apply_settings(pictures("full"), ["training.folds=1", "training.batch_size=7"])
     engine = replace(plans["last:1"].training, engine=said("traced"))
     plans["traced"] = replace(plans["last:1"], training=engine)
-    for varied in ("crop", "flip", "colour", "shift", "mask"):
-        own = {"crop": said(1.0), "flip": said(False), "colour": said(0.0)}
+    for varied in ("crop", "flip", "color_jitter", "time_shift", "spec_augment"):
+        own = {"crop": said(1.0), "flip": said(False), "color_jitter": said(0.0)}
         one = {"crop": said(0.9), "flip": said(True)}.get(varied, said(0.1))
         of_one = replace(plans["last:1"].training, **(own | {varied: one}))
         plans[varied] = replace(plans["last:1"], training=of_one)
@@ -108,11 +108,12 @@ def work(plan):
     if not plan.is_trained:
         return 1.0
     soup = training.model_soup.number if training.model_soup else 1
-    return 1.0 + (training.folds.number + soup) * training.epochs.number / 1000
+    return 1.0 + (training.folds.number + soup) * plan.samples_seen / 1000
 
 
 def shown(plan):
-    chosen = {n: getattr(plan.training, n) for n in ("folds", "soup", "passes", "average", "views")}
+    names = ("folds", "model_soup", "epochs", "ema_decay", "augmentations")
+    chosen = {n: getattr(plan.training, n) for n in names}
     words = [f"{n} {c.value} ({c.source}, {c.rule}): {c.because}" for n, c in chosen.items() if c]
     return words, f"{plan.strategy.value}: {plan.strategy.because}"
 
@@ -141,7 +142,7 @@ def of_minutes():
                 found[f"{name} {seconds:g}"] = *shown(fitted), *given
     bare = [
         replace(plans["last"], training=replace(plans["last"].training, **{name: None}))
-        for name in ("folds", "passes")
+        for name in ("folds", "epochs")
     ]
     # A plan that lacks one of these is for others to refuse.
     kept = [planning_forecast.within(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
@@ -258,7 +259,8 @@ def of_schedules():
             "training.workers=3",
         ],
     )
-    later = "colour views cut store average l2_sp micro_batch recompute device precision workers"
+    later = "color_jitter augmentations split_at cache_dtype ema_decay l2_sp micro_batch"
+    later += " gradient_checkpointing device precision workers"
     bare = dict.fromkeys(later.split())
     own = replace(plans["last:2"].training, **bare)
     plans["bare"] = replace(plans["last:2"], training=own)
@@ -272,7 +274,7 @@ def of_schedules():
         for batch, micro in ((64, 64), (48, 0), (48, 8))
     ]
     alone = schedule.of_rows(replace(found["texts"], ema_decay=0.0), 100, 600)
-    told_of = [(s.n_steps, s.batch, s.micro_batch, s.average) for s in (*shared, alone)]
+    told_of = [(s.n_steps, s.batch_size, s.micro_batch, s.ema_decay) for s in (*shared, alone)]
     short = [schedule.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
     return found, stages, told_of, short, [f.is_varied for f in found.values()]
 
@@ -354,7 +356,7 @@ def of_storing():
                 kept = cached_activations.with_store(
                     replace(plan, training=one), replace(known, room=room), facts
                 ).training
-                found.append((kept.cut, kept.views, kept.store))
+                found.append((kept.split_at, kept.augmentations, kept.cache_dtype))
     return views, sizes, streamed, [[(c.value, c.because, c.rule) for c in one] for one in found]
 
 
@@ -363,7 +365,7 @@ def of_pairing():
     some = [(n, length) for n in (8, 16, 17, 48, 128, 129, 256, 600) for length in lengths]
     kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
     return (
-        [(contrastive.pair_batch(*each), contrastive.pair_passes(*each)) for each in some],
+        [(contrastive.pair_batch(*each), contrastive.pair_samples(*each)) for each in some],
         [contrastive.pair_blocks(n) for n in (1, 2, 3, 12)],
         [
             contrastive.pair_averaging(p, b).value
@@ -380,14 +382,14 @@ def of_tuning():
     ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)
     return (
         spreads,
-        [[fine_tuning.table_passes(n, s) for s in (False, True)] for n in ns],
+        [[fine_tuning.table_samples(n, s) for s in (False, True)] for n in ns],
         [fine_tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
         [
             fine_tuning.averaging(p, b).value
             for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))
         ],
         [fine_tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
-        [fine_tuning.passes(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
+        [fine_tuning.samples_from_scratch(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
     )
 
 

@@ -84,7 +84,7 @@ def of_outcomes():
         )
         did = Outcome(estimate=estimate, gain=gain, is_fine_tuned=is_kept, chosen=chosen, blind=0.8)
         name = f"{value} ± {half}, log-loss {change}, kept {is_kept}, chosen {chosen!r}"
-        found[name] = f"{outcome_kind(did, 'unclear')}: {outcome_sentence(did)}"
+        found[name] = f"{outcome_kind(did, 'inconclusive')}: {outcome_sentence(did)}"
     return found
 
 
@@ -381,7 +381,7 @@ def of_rules():
             len(rules.penalties(n)),
             rules.batch_size(n),
             rules.fine_tuned_blocks(n),
-            [rules.passes(n, b) for b in budgets],
+            [rules.samples_seen(n, b) for b in budgets],
             [rules.training_folds(b, n) for b in budgets],
             control_passes(n),
             [

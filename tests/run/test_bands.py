@@ -17,9 +17,9 @@ from tiny import PREP, fit, network
 from warmstart.events import drain
 from warmstart.evidence.controls import (
     measure_domain_gap,
+    measure_transfer_gain,
     open_probe,
     try_preprocessing,
-    weigh_transfer_gain,
 )
 from warmstart.evidence.preprocessing import warning
 from warmstart.features.batches import normalised
@@ -27,7 +27,7 @@ from warmstart.features.extraction import extract_features
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.training.dataset import training_dataset
@@ -37,7 +37,7 @@ def wish_for(collection, **options):
     """What a run would find out about its images before it loads the start."""
     examples = collection.record.examples
     n = count_bands(collection.load, examples)
-    return InputWish(channels=n, ranges=band_ranges(collection.load, examples), **options)
+    return InputOptions(channels=n, ranges=band_ranges(collection.load, examples), **options)
 
 
 def by_hand(collection, base):
@@ -74,7 +74,7 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     found = try_preprocessing(probe)
     assert found.value is None  # swapped channels and other normalisations mean nothing here
     assert warning(found) is None
-    assert drain(weigh_transfer_gain(probe, 2, 0)).n > 0
+    assert drain(measure_transfer_gain(probe, 2, 0)).n > 0
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -83,7 +83,7 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
         with Image.open(path) as picture:
             picture.convert("RGBA").save(path)
     collection = collect(pictures)
-    base = load(network(), preprocessing=PREP, inputs=InputWish(channels=channels))
+    base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=channels))
     extracted = drain(extract_features(collection, base))
     assert not extracted.unreadable
     layer, slow = by_hand(collection, base)
@@ -95,7 +95,7 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
     assert probe(6).images.shape == (6, 32, 32, channels)
     assert try_preprocessing(probe).value is None
     assert measure_domain_gap(probe(6)).n > 0
-    assert drain(weigh_transfer_gain(probe, 3, 0)).n > 0
+    assert drain(measure_transfer_gain(probe, 3, 0)).n > 0
 
 
 def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):

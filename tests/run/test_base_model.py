@@ -17,7 +17,7 @@ from warmstart.data.read import read
 from warmstart.errors import ModelError, UsageError
 from warmstart.events import drain, follow
 from warmstart.network.finished_run import FinishedRunModel
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.registry import ModelListing
 from warmstart.run import base_model
@@ -76,7 +76,7 @@ def listed(monkeypatch, *names, parameters=1000):
     found = tuple(
         ModelListing(name=n, title=n, parameters=parameters, size_px=32, where=n) for n in names
     )
-    monkeypatch.setattr(base_model, "available", lambda: found)
+    monkeypatch.setattr(base_model, "available_models", lambda: found)
 
 
 def rank(data, *names, events=None, **options):
@@ -181,7 +181,7 @@ def test_the_smallest_on_disk_are_looked_at_and_the_others_named(monkeypatch, tm
         for size in (9000, 1000, 8000, 2000, 7000, 3000)
     ]
     unknown = ModelListing(name="file", title="", parameters=None, size_px=None, where=str(weights))
-    monkeypatch.setattr(base_model, "available", lambda: (*found, unknown))
+    monkeypatch.setattr(base_model, "available_models", lambda: (*found, unknown))
     assert base_model.on_disk() == (
         ("n1000", "n2000", "n3000", "file", "n7000", "n8000"),
         ("n9000",),
@@ -225,7 +225,7 @@ def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, t
 def test_a_run_is_opened_and_changed_for_other_inputs(finished):
     base = base_model.open_base(finished.path)
     assert isinstance(base, FinishedRunModel)
-    grey = base_model.open_base(str(finished.path), inputs=InputWish(channels=1))
+    grey = base_model.open_base(str(finished.path), inputs=InputOptions(channels=1))
     assert isinstance(grey, FinishedRunModel)
     assert grey.record.preprocessing.channels == 1
     assert [change.tensor for change in grey.changes] == ["conv_stem.weight"]

@@ -12,7 +12,7 @@ from tiny import ARCH, weights
 from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError, UsageError
 from warmstart.events import drain
-from warmstart.network.registry import available
+from warmstart.network.registry import models
 from warmstart.run import base_model
 from warmstart.run.base_model import rank_base_models as rank
 
@@ -82,7 +82,7 @@ def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
     with pytest.raises(ModelError, match="is refused"):
         drain(rank(pictures))
     assert asked[0] == "lite0"
-    assert set(asked) <= {listing.name for listing in available()}
+    assert set(asked) <= {listing.name for listing in models()}
 
 
 def test_nothing_is_written_but_features(pictures, local, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from scenes import training_data
 from tiny import bytes_of, fit, network
 from warmstart.errors import DataError
 from warmstart.planning.rules import LEAST_SIDE
-from warmstart.run.cleaning import settled
+from warmstart.run.cleaning import clean
 from warmstart.training.dataset import arrange, groups_among
 
 PER_CLASS = 5
@@ -57,7 +57,7 @@ def copy(path, to):
 
 def settle(root, **options):
     collection = collect(root)
-    return settled(collection, look_at(collection)[0], **options)
+    return clean(collection, look_at(collection)[0], **options)
 
 
 def findings(collection):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from warmstart.data.dataset import Collection, Wording
 from warmstart.errors import DataError
 from warmstart.records.data import DataRecord, Example
-from warmstart.run.cleaning import settle
+from warmstart.run.cleaning import drop_unreadable
 
 WORDING = Wording(source="clothing/", before="clothing/", remove="the folder")
 
@@ -32,18 +32,18 @@ CLEAN = [(label, "train", f"{label}{i}") for label in "ab" for i in range(6)]
 
 
 def findings(rows, reasons=None) -> list[tuple[str, tuple[str, ...]]]:
-    problems = settle(collection(rows), reasons or {}).record.problems
+    problems = drop_unreadable(collection(rows), reasons or {}).record.problems
     return [(found.kind, found.items) for found in problems]
 
 
 def test_clean_data_has_no_findings():
-    settled = settle(collection(CLEAN), {})
+    settled = drop_unreadable(collection(CLEAN), {})
     assert settled.record.problems == ()
     assert settled.record.classes == ("a", "b")
 
 
 def test_unreadable_images_leave_and_are_listed():
-    settled = settle(collection(CLEAN), {"3": "3 is cut off"})
+    settled = drop_unreadable(collection(CLEAN), {"3": "3 is cut off"})
     assert "3" not in {e.id for e in settled.record.examples}
     (found,) = settled.record.problems
     assert (found.kind, found.items) == ("unreadable", ("3: is cut off",))
@@ -65,7 +65,7 @@ def test_leaks_into_test_and_holdout_are_reported_and_stay():
         ("a", "test", "new"),
     ]
     assert findings(rows) == [("leakage", ("14", "15")), ("leakage", ("13",))]
-    assert len(settle(collection(rows), {}).record.examples) == len(rows)
+    assert len(drop_unreadable(collection(rows), {}).record.examples) == len(rows)
 
 
 def test_a_group_in_train_and_test_is_a_leak():
@@ -86,23 +86,23 @@ def test_tiny_classes():
 def test_a_class_that_shrinks_below_two_is_an_error():
     rows = [*CLEAN, ("hat", "train", "x"), ("hat", "train", "y")]
     with pytest.raises(DataError, match=r"clothing/hat has 1 training image.*remove the folder"):
-        settle(collection(rows), {"12": "is cut off"})
+        drop_unreadable(collection(rows), {"12": "is cut off"})
 
 
 def test_a_second_class_that_vanishes_is_an_error():
     lost = {str(i): "is cut off" for i in range(6, 12)}
     with pytest.raises(DataError, match=r'clothing/ has one class \("a"\).*second one'):
-        settle(collection(CLEAN), lost)
+        drop_unreadable(collection(CLEAN), lost)
 
 
 def test_no_training_image_left_is_an_error():
     with pytest.raises(DataError, match="holds no training image"):
-        settle(collection(CLEAN), {str(i): "is cut off" for i in range(12)})
+        drop_unreadable(collection(CLEAN), {str(i): "is cut off" for i in range(12)})
 
 
 def test_an_unknown_id_is_an_error():
     with pytest.raises(DataError, match="nope is called unreadable"):
-        settle(collection(CLEAN), {"nope": "is cut off"})
+        drop_unreadable(collection(CLEAN), {"nope": "is cut off"})
 
 
 @given(
@@ -114,6 +114,6 @@ def test_permuting_test_labels_changes_nothing_but_those_labels(tests, random):
     shuffled = [label for label, _ in tests]
     random.shuffle(shuffled)
     other = [*CLEAN, *[(k, "test", sha) for k, (_, sha) in zip(shuffled, tests, strict=True)]]
-    one, two = (settle(collection(r), {"2": "is cut off"}).record for r in (rows, other))
+    one, two = (drop_unreadable(collection(r), {"2": "is cut off"}).record for r in (rows, other))
     assert replace(one, examples=()) == replace(two, examples=())
     assert [(e.id, e.split) for e in one.examples] == [(e.id, e.split) for e in two.examples]

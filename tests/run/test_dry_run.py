@@ -27,7 +27,7 @@ from warmstart.request import Request
 from warmstart.run import dry_run as run_dry_run
 from warmstart.run import forecast
 from warmstart.run.dry_run import dry_run
-from warmstart.run.forecast import Bench, measure, outlook
+from warmstart.run.forecast import Bench, measure, make_forecaster
 from warmstart.training.dataset import arrange
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
@@ -123,7 +123,7 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
             disk_mb=1.0,
         )
 
-    monkeypatch.setattr(run_dry_run, "outlook", slow)
+    monkeypatch.setattr(run_dry_run, "make_forecaster", slow)
     found = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
     training = found.plan.training
     assert (training.epochs.value, training.folds.value) == (passes, folds)
@@ -289,22 +289,22 @@ def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monke
         asked.append([p.name for p in plan.blocks if p.action.value == "tuned"])
         return float(len(asked[-1]))
 
-    monkeypatch.setattr(forecast, "_steps", steps)
+    monkeypatch.setattr(forecast, "_time_steps", steps)
     names = [block.name for block in plan.blocks[:-1]]
-    assert forecast._training(bench, plan) == (len(names) + 1) / 2
+    assert forecast._time_training(bench, plan) == (len(names) + 1) / 2
     assert asked == [names, names[-1:]]
 
 
 def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
     plan = plan_of(pictures, "last:1")
     longer = apply_settings(plan, ["training.epochs=888.8889"])
-    short, long = (outlook(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
+    short, long = (make_forecaster(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
     assert long.seconds["fine_tune"] > 5 * short.seconds["fine_tune"]
-    known = outlook(bench, plan, 0, False, 1.0)(plan)
+    known = make_forecaster(bench, plan, 0, False, 1.0)(plan)
     assert known.seconds["features"] < short.seconds["features"]
 
 
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
     gone = replace(plan, training=replace(plan.training, warm_up=None))
-    assert "training.warmup is missing" in refusal(outlook, bench, gone, 36, False, 0.0)
+    assert "training.warmup is missing" in refusal(make_forecaster, bench, gone, 36, False, 0.0)

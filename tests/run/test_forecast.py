@@ -19,7 +19,7 @@ from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import forecast
 from warmstart.run.dry_run import dry_run
-from warmstart.run.forecast import Bench, measure, outlook
+from warmstart.run.forecast import Bench, measure, make_forecaster
 from warmstart.training.dataset import arrange
 
 
@@ -45,7 +45,7 @@ def with_engine(plan, name):
 
 
 def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
-    monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
+    monkeypatch.setattr(forecast, "time_forward", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, "torch"), 0.0)
     assert (speeds.forward, speeds.extracted) == (0.125, 0.125)
     assert speeds.setup == USUAL["torch"].setup
@@ -53,7 +53,7 @@ def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
 
 @pytest.mark.parametrize("name", ["traced", "onnxruntime", "openvino"])
 def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatch, name):
-    monkeypatch.setattr(forecast, "passing", lambda bench: 0.125)
+    monkeypatch.setattr(forecast, "time_forward", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, name), 0.0)
     assert speeds.extracted == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
     assert speeds.setup == USUAL[name].setup
@@ -65,5 +65,5 @@ def test_or_as_it_was_when_it_was_measured(bench, plan):
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
     assert (speeds.setup, speeds.extracted) == (7.0, 0.25)
-    extracted = outlook(bench, planned, 36, False, 0.0)(planned).seconds["features"]
+    extracted = make_forecaster(bench, planned, 36, False, 0.0)(planned).seconds["features"]
     assert extracted >= 7.0 + 36 * 0.25

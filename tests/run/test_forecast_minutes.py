@@ -107,7 +107,7 @@ def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
 
 
 def test_minutes_do_not_matter_to_a_head(pictures, monkeypatch):
-    monkeypatch.setattr(forecast, "outlook", None)  # nothing is measured
+    monkeypatch.setattr(forecast, "make_forecaster", None)  # nothing is measured
     made = fit(pictures, strategy="head", minutes=0.001)
     assert made.summary.shipped.strategy == "head"
 

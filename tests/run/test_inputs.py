@@ -20,7 +20,7 @@ from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
-from warmstart.run.inputs import input_wish, is_partial
+from warmstart.run.inputs import input_options, is_partial
 
 
 def request_with(*settings, **more):
@@ -41,40 +41,40 @@ def fields(tmp_path):
 
 
 def test_pictures_ask_for_nothing_and_can_be_given_one_three_or_four_channels(photos):
-    plain = input_wish(request_with(), photos)
-    assert (plain.channels, plain.size, plain.ranges, plain.held) == (None, None, (), 3)
+    plain = input_options(request_with(), photos)
+    assert (plain.channels, plain.size, plain.ranges, plain.image_channels) == (None, None, (), 3)
     for channels in (1, 3, 4):
-        assert input_wish(request_with(f"input.channels={channels}"), photos).channels == channels
+        assert input_options(request_with(f"input.channels={channels}"), photos).channels == channels
 
 
 @pytest.mark.parametrize("channels", [0, 2, 5, 13])
 def test_pictures_have_no_other_number_of_channels(photos, channels):
     says = rf"^--set input\.channels={channels}: the images are pictures of 3 channels; leave it"
     with pytest.raises(PlanError, match=says):
-        input_wish(request_with(f"input.channels={channels}"), photos)
+        input_options(request_with(f"input.channels={channels}"), photos)
 
 
 def test_bands_ask_for_as_many_channels_and_take_no_other_number(fields):
-    wish = input_wish(request_with(), fields)
-    assert (wish.channels, wish.held, len(wish.ranges)) == (5, 5, 5)
-    assert input_wish(request_with("input.channels=5"), fields).channels == 5
+    wish = input_options(request_with(), fields)
+    assert (wish.channels, wish.image_channels, len(wish.ranges)) == (5, 5, 5)
+    assert input_options(request_with("input.channels=5"), fields).channels == 5
     with pytest.raises(PlanError, match=r"channels=3: the images have 5 bands; leave it away"):
-        input_wish(request_with("input.channels=3"), fields)
+        input_options(request_with("input.channels=3"), fields)
 
 
 def test_a_network_for_bands_is_refused_for_pictures_and_taken_for_bands(photos, fields):
     kind = torch.nn.Conv2d(5, 4, 3)
     own = torch.nn.Sequential(kind, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     with pytest.raises(ModelError, match=r"^module:Sequential takes 5 bands, the images have 3; "):
-        open_base(own, inputs=input_wish(request_with(), photos))
-    assert open_base(own, inputs=input_wish(request_with(), fields)).changes == ()
+        open_base(own, inputs=input_options(request_with(), photos))
+    assert open_base(own, inputs=input_options(request_with(), fields)).changes == ()
 
 
 @pytest.mark.parametrize("size", [0, 15, 1025, 9999])
 def test_sizes_that_no_start_is_tried_with_are_refused_before_one_is_loaded(photos, size):
-    with pytest.raises(PlanError, match=rf"size={size}: sizes from 16 to 1024 px are taken\.$"):
-        input_wish(request_with(f"input.size={size}"), photos)
-    assert input_wish(request_with("input.size=1024"), photos).size == 1024
+    with pytest.raises(PlanError, match=rf"size={size}: sizes from 16 to 1024 px are supported\.$"):
+        input_options(request_with(f"input.size={size}"), photos)
+    assert input_options(request_with("input.size=1024"), photos).size == 1024
 
 
 # ---- a plan beside what was typed --------------------------------------------------------
@@ -88,10 +88,10 @@ def kept(*settings):
 
 def test_a_plan_tells_the_input_of_its_own_start_alone(photos):
     plan = kept("input.size=96", "input.channels=1")
-    own = input_wish(request_with(plan=plan, given=frozenset()), photos)
+    own = input_options(request_with(plan=plan, given=frozenset()), photos)
     assert (own.size, own.channels, own.is_partial) == (96, 1, True)
     typed = request_with(plan=plan, given=frozenset({"base"}))
-    other = input_wish(typed, photos)
+    other = input_options(typed, photos)
     assert (other.size, other.channels, other.is_partial) == (None, None, False)
     assert not is_partial(typed)
 
@@ -100,7 +100,7 @@ def test_a_plan_for_bands_is_refused_for_pictures(photos):
     plan = kept("input.channels=5")
     says = r"^the plan has input\.channels 5, the images are pictures of 3 channels; make a new"
     with pytest.raises(PlanError, match=says):
-        input_wish(request_with(plan=plan, given=frozenset()), photos)
+        input_options(request_with(plan=plan, given=frozenset()), photos)
 
 
 # ---- whether the first layer learns ------------------------------------------------------
@@ -121,11 +121,11 @@ def test_a_plan_for_bands_is_refused_for_pictures(photos):
     ],
 )
 def test_the_first_part_may_be_set_by_its_number(photos, request_, is_tuned):
-    assert input_wish(request_, photos).is_tuned == is_tuned
+    assert input_options(request_, photos).is_tuned == is_tuned
 
 
 def test_parts_set_by_name_are_told(photos):
-    wish = input_wish(
+    wish = input_options(
         request_with(
             "block.first.action=tuned",
             "block.a.b.action=frozen",
@@ -134,13 +134,13 @@ def test_parts_set_by_name_are_told(photos):
         ),
         photos,
     )
-    assert wish.told == (("first", True), ("a.b", False))
+    assert wish.tuned_blocks == (("first", True), ("a.b", False))
 
 
 @pytest.mark.parametrize("name", ["1", "first"])
 def test_new_channels_begin_at_zero_where_the_first_part_is_set_to_learn(fields, name):
     request = request_with(f"block.{name}.action=tuned", strategy="last:1")
-    base = open_base(network(), None, PREP, input_wish(request, fields))
+    base = open_base(network(), None, PREP, input_options(request, fields))
     assert (base.module.first.weight[:, 3:] == 0).all()
 
 
@@ -148,7 +148,7 @@ def test_new_channels_begin_at_zero_where_the_first_part_is_set_to_learn(fields,
 
 
 def facts_of(base, drawn):
-    base = replace(base, drawn=frozenset(drawn))
+    base = replace(base, random_tensors=frozenset(drawn))
     return run_plan.network_facts(
         request_with(), base, cut(base.module, base.record.preprocessing), None
     )
@@ -186,7 +186,7 @@ def test_a_random_neck_counts_as_the_last_part():
 
 
 def test_what_surgery_computed_is_not_random(fields):
-    base = load(network(), preprocessing=PREP, inputs=input_wish(request_with(), fields))
+    base = load(network(), preprocessing=PREP, inputs=input_options(request_with(), fields))
     network_ = cut(base.module, base.record.preprocessing)
     facts = run_plan.network_facts(request_with(), base, network_, None)
     assert facts.random == frozenset()

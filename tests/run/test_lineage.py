@@ -99,7 +99,7 @@ def test_it_answers_as_the_run_does(first):
 
 def test_the_title_names_the_network_as_people_do(first, tmp_path):
     lite = edited(first, tmp_path, arch="timm:tf_efficientnet_lite0")
-    with pytest.raises(RunFolderError, match="does not hold together"):
+    with pytest.raises(RunFolderError, match="is damaged"):
         base_from_run(lite)
     from warmstart.network.model_folder import read_bundle
     from warmstart.run.lineage import _described
@@ -528,7 +528,7 @@ def damaged(tmp_path, first, name):
         ("none-shipped", "holds no model: none was shipped"),
         ("interrupted", "its run did not finish"),
         ("torn", "cannot be read"),
-        ("half", "does not hold together"),
+        ("half", "is damaged"),
     ],
 )
 def test_a_run_without_a_whole_model_is_refused_with_one_line(name, says, first, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 from warmstart.network.model_folder import read_bundle
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
-from warmstart.run.lineage import LEARNT, TrainingPast, limit_of, memory, number, past_of
+from warmstart.run.lineage import LEARNT, TrainingPast, near_duplicate_limit, memory, number, past_of
 from warmstart.solve.kernels import Sketch
 from warmstart.training.out_of_distribution import Neighbours
 
@@ -54,11 +54,11 @@ def test_the_limit_is_a_part_of_the_least_distances(n):
     apart = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
     np.fill_diagonal(apart, np.inf)
     least = np.quantile(apart.min(axis=1), 0.05)
-    assert limit_of(points) == pytest.approx(0.4 * least, rel=1e-3 if n <= 1000 else 0.1)
+    assert near_duplicate_limit(points) == pytest.approx(0.4 * least, rel=1e-3 if n <= 1000 else 0.1)
 
 
 def test_one_point_has_no_limit():
-    assert limit_of(np.zeros((1, 4), np.float32)) == 0.0
+    assert near_duplicate_limit(np.zeros((1, 4), np.float32)) == 0.0
 
 
 def test_copies_are_found_and_other_pictures_are_not():
@@ -72,7 +72,7 @@ def test_copies_are_found_and_other_pictures_are_not():
         known,
         (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     )
-    limit, rng = limit_of(points), np.random.default_rng(1)
+    limit, rng = near_duplicate_limit(points), np.random.default_rng(1)
     aside = rng.normal(size=(700, 6))
     aside /= np.linalg.norm(aside, axis=1)[:, None]
     shift = np.where(np.arange(700) % 2, 1.1, 0.9) * limit

@@ -45,7 +45,7 @@ def file_plan(
 
 
 def made(facts=FACTS, **request):
-    request = run_plan.settle(Request(data=None, **request))
+    request = run_plan.with_plan_file(Request(data=None, **request))
     return run_plan.make_plan(request, facts, FACTS_OF_BASE, PROFILES, ENGINE)
 
 
@@ -65,7 +65,7 @@ def values(plan):
 
 def test_without_a_plan_nothing_is_settled():
     request = Request(data="photos", seed=3)
-    assert run_plan.settle(request) is request
+    assert run_plan.with_plan_file(request) is request
     assert run_plan.engine_of(request) is None
 
 
@@ -74,7 +74,7 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
     plan = file_plan(budget="fast", arch="timm:resnet18")
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(plan))
-    request = run_plan.settle(Request(data="photos", plan=path, given=given))
+    request = run_plan.with_plan_file(Request(data="photos", plan=path, given=given))
     assert request.plan == plan
     assert (request.base, request.arch, request.seed, request.budget) == (
         "lite1",
@@ -89,7 +89,7 @@ def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
 def test_what_was_typed_holds_against_the_file():
     plan = file_plan(budget="fast", arch="timm:resnet18")
     typed = frozenset({"base", "seed", "budget"})
-    request = run_plan.settle(
+    request = run_plan.with_plan_file(
         Request(data="d", plan=plan, base="lite0", seed=0, budget="balanced", given=typed)
     )
     assert (request.base, request.arch, request.seed, request.budget) == (
@@ -102,18 +102,18 @@ def test_what_was_typed_holds_against_the_file():
 
 def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
     plan = file_plan()
-    usual = run_plan.settle(Request(data="d", plan=plan, base="lite0", seed=0))
+    usual = run_plan.with_plan_file(Request(data="d", plan=plan, base="lite0", seed=0))
     assert (usual.base, usual.seed) == ("lite1", 5)
-    other = run_plan.settle(Request(data="d", plan=plan, base="lite2", seed=9))
+    other = run_plan.with_plan_file(Request(data="d", plan=plan, base="lite2", seed=9))
     assert (other.base, other.seed) == ("lite2", 9)
     module = network()
-    own = run_plan.settle(Request(data="d", plan=plan, base=module))
+    own = run_plan.with_plan_file(Request(data="d", plan=plan, base=module))
     assert own.base is module
 
 
 def test_an_arch_that_was_typed_is_that_of_the_files_start():
     plan = file_plan(arch="timm:resnet18")
-    request = run_plan.settle(Request(data="d", plan=plan, arch="timm:resnet34"))
+    request = run_plan.with_plan_file(Request(data="d", plan=plan, arch="timm:resnet34"))
     assert (request.base, request.arch) == ("lite1", "timm:resnet34")
 
 
@@ -121,16 +121,16 @@ def test_an_arch_that_was_typed_is_that_of_the_files_start():
 def test_how_closely_the_evidence_looks_follows_from_the_file(permutations, budget):
     plan = file_plan()
     plan = replace(plan, head=replace(plan.head, permutations=said(permutations)))
-    assert run_plan.settle(Request(data="d", plan=plan)).budget == budget
+    assert run_plan.with_plan_file(Request(data="d", plan=plan)).budget == budget
 
 
 def test_an_engine_that_is_none_is_refused():
     plan = file_plan()
     odd = replace(plan, training=replace(plan.training, engine=said("tpu")))
     with pytest.raises(PlanError, match=r"plan's training.engine: tpu is no engine; there are to"):
-        run_plan.settle(Request(data="d", plan=odd))
+        run_plan.with_plan_file(Request(data="d", plan=odd))
     with pytest.raises(PlanError, match=r"--set training.engine=TPU: tpu is no engine; there are"):
-        run_plan.settle(Request(data="d", settings=("training.engine=TPU",)))
+        run_plan.with_plan_file(Request(data="d", settings=("training.engine=TPU",)))
 
 
 def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkeypatch):
@@ -138,10 +138,10 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
     plan = file_plan()
     far = replace(plan, training=replace(plan.training, engine=said("openvino")))
     with pytest.raises(PlanError, match=r"plan's training.engine: openvino is not installed; "):
-        run_plan.settle(Request(data="d", plan=far))
+        run_plan.with_plan_file(Request(data="d", plan=far))
     with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
-        run_plan.settle(Request(data="d", settings=("training.engine=openvino",)))
-    request = run_plan.settle(Request(data="d", plan=far, settings=("training.engine=traced",)))
+        run_plan.with_plan_file(Request(data="d", settings=("training.engine=openvino",)))
+    request = run_plan.with_plan_file(Request(data="d", plan=far, settings=("training.engine=traced",)))
     assert run_plan.engine_of(request) == Choice(
         value="traced", because="your choice (--set)", source="user"
     )
@@ -151,7 +151,7 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
 def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
     taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
     for plan in (None, file_plan()):
-        request = run_plan.settle(Request(data=None, plan=plan, settings=(setting,)))
+        request = run_plan.with_plan_file(Request(data=None, plan=plan, settings=(setting,)))
         made = run_plan.make_plan(request, FACTS, FACTS_OF_BASE, PROFILES, taken)
         assert made.training.engine == taken
 
@@ -175,17 +175,17 @@ def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
     odd = replace(plan, **{section: replace(getattr(plan, section), **{name: said(value)})})
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(odd))
-    found = refusal(lambda: run_plan.settle(Request(data="d", plan=path)))
+    found = refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=path)))
     assert found is not None
     assert says in found
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
     with pytest.raises(PlanError, match=r"none.toml does not exist"):
-        run_plan.settle(Request(data="d", plan=tmp_path / "none.toml"))
+        run_plan.with_plan_file(Request(data="d", plan=tmp_path / "none.toml"))
     (tmp_path / "letter.toml").write_text("dear = ")
     with pytest.raises(PlanError, match=r"letter.toml is not valid TOML"):
-        run_plan.settle(Request(data="d", plan=tmp_path / "letter.toml"))
+        run_plan.with_plan_file(Request(data="d", plan=tmp_path / "letter.toml"))
 
 
 # ---- who wins ----------------------------------------------------------------------------
@@ -343,10 +343,10 @@ def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
     base = replace(load(network(), preprocessing=PREP), stream=stream)
     n_blocks = len(partition_base(base).record.blocks)
-    found = run_plan.kept_block(Request(data=None, strategy=strategy), base, n)
+    found = run_plan.stored_block(Request(data=None, strategy=strategy), base, n)
     assert found == (n_blocks - cut if cut else 0)
     if cut and strategy.startswith("last"):
         plan = plan_for(strategy)
         assert (
-            run_plan.kept_block(Request(data=None, plan=plan, given=frozenset()), base, n) == found
+            run_plan.stored_block(Request(data=None, plan=plan, given=frozenset()), base, n) == found
         )

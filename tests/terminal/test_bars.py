@@ -16,50 +16,50 @@ from warmstart.terminal.progress import Stage
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def training(t=60.0, step=1500, of=6000, val=0.86, **more):
-    """A training at work that has made as many updates in so many seconds."""
+def stage_of_training(t=60.0, step=1500, of=6000, val=0.86, **more):
+    """The stage of a training that made `step` updates in `t` seconds."""
     stage = Stage("fine_tune", "Fine-tune", began=0.0, latest=0.0)
-    for at, made in ((0.0, 0), (t / 2, step // 2), (t, step)):
+    for at, done in ((0.0, 0), (t / 2, step // 2), (t, step)):
         values = {"job": 1, "loss": 0.31, "val": val, "head": 0.83, **more}
-        stage.see(Event(stage="fine_tune", kind="step", step=made, of=of, t=at, values=values))
+        stage.see(Event(stage="fine_tune", kind="step", step=done, of=of, t=at, values=values))
     return stage
 
 
-def drawn(stage, width, now=60.0, **terminal):
-    """The line as a terminal of this width shows it, without colours."""
+def rendered(stage, width, now=60.0, **terminal):
+    """The line on a terminal of this width, without colours."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=True, **terminal)
     console.print(_RunningBar(stage, now), end="")
     return ESCAPES.sub("", stream.getvalue()).translate({ord("╸"): "━", ord("╺"): "━"})
 
 
-def test_a_training_shows_what_is_left_and_how_it_goes():
-    assert drawn(training(), 80).rstrip() == (
-        "Fine-tune 1,500/6,000 " + "━" * 11 + "  about 3 min left  val 86 % (linear probe 83 %)"
+def test_a_training_shows_time_left_and_scores():
+    assert rendered(stage_of_training(), 80).rstrip() == (
+        "Fine-tune 1,500/6,000 " + "━" * 10 + "  about 3 min left  val 86 % (linear probe 83 %)"
     )
-    assert drawn(training(), 80, now=200.0).rstrip() == (
-        "Fine-tune 1,500/6,000 " + "━" * 7 + "  40 s left  loss 0.31  val 86 % (linear probe 83 %)"
+    assert rendered(stage_of_training(), 80, now=200.0).rstrip() == (
+        "Fine-tune 1,500/6,000 " + "━" * 6 + "  40 s left  loss 0.31  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
     [
-        (74, "Fine-tune 1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
-        (48, "Fine-tune 1,500/6,000 ━━━━━━━━━  about 3 min left"),
-        (38, "Fine-tune 1,500/6,000 about 3 min left"),
+        (75, "Fine-tune 1,500/6,000 ━━━━━  about 3 min left  val 86 % (linear probe 83 %)"),
+        (49, "Fine-tune 1,500/6,000 ━━━━━━━━━  about 3 min left"),
+        (39, "Fine-tune 1,500/6,000 about 3 min left"),
         (30, "Fine-tune 1,500/6,000"),
         (9, "Fine-tune"),
-        (3, "Tun"),
+        (3, "Fin"),
     ],
 )
-def test_on_a_narrow_terminal_the_important_stays(width, text):
-    assert drawn(training(), width).rstrip() == text
+def test_a_narrow_terminal_shows_the_important(width, text):
+    assert rendered(stage_of_training(), width).rstrip() == text
 
 
-def test_without_an_end_the_time_that_passed_is_shown():
-    stage = Stage("check", "Check", began=0.0, latest=0.0)
-    assert drawn(stage, 80, now=12.0).split() == ["Check", "━" * 34, "12", "s"]
+def test_without_an_end_the_elapsed_time_is_shown():
+    stage = Stage("checks", "Checks", began=0.0, latest=0.0)
+    assert rendered(stage, 80, now=12.0).split() == ["Checks", "━" * 34, "12", "s"]
 
 
 @given(
@@ -75,22 +75,22 @@ def test_without_an_end_the_time_that_passed_is_shown():
 def test_the_bar_stays_within_the_terminal_and_80_columns(
     t, step, of, val, loss, speed, width, now
 ):
-    stage = training(t, step, of, val, loss=loss, per_second=speed)
+    stage = stage_of_training(t, step, of, val, loss=loss, per_second=speed)
     left, n_bar, right = running_parts(stage, now, min(width, 80))
     assert len(left) + n_bar + len(right) <= min(width, 80)
-    for line in drawn(stage, width, now).splitlines():
+    for line in rendered(stage, width, now).splitlines():
         assert cell_len(line) <= min(width, 80)
 
 
 def test_without_colour_the_bar_shows_how_far_it_is():
-    bar = drawn(training(step=3000), 80, no_color=True).split("  60 s left")[0].split()[-1]
-    assert len(bar) == 4  # of 7 columns
+    bar = rendered(stage_of_training(step=3000), 80, no_color=True).split("  60 s left")[0].split()[-1]
+    assert len(bar) == 3  # of 6 columns
 
 
 def test_between_events_the_time_runs_on():
     clock = iter(range(60, 1000, 10))
     watch = Bars(io.StringIO(), clock=lambda: next(clock))
-    watch.stages.stage = training()
+    watch.stages.stage = stage_of_training()
     first, second = (watch.live.get_renderable() for _ in range(2))
     assert first.stage.pace.left(first.now) - second.stage.pace.left(second.now) == (
         pytest.approx(10)

@@ -23,7 +23,7 @@ JOB = [
     event("features", "begin", 1.0, of=1797),
     event("features", "step", 3.0, 500, 1797, per_second=73.2),
     event("features", "step", 5.1, 1797, 1797, per_second=73.2),
-    event("check", "begin", 5.1),
+    event("checks", "begin", 5.1),
     note("checks", 6.0, "Check", "The network's best guess is right 99 % of the time. " * 2),
     event("head", "begin", 7.0, of=3),
     event("head", "step", 50.0, 3, 3),
@@ -32,14 +32,14 @@ JOB = [
     event("evaluate", "end", 53.0),
     note("deliver", 54.0, "Proof", "frozen: unchanged, bit for bit"),
 ]
-SEEN = """\
-Data     1,797 images, 10 classes
+LINES = """\
+Data      1,797 images, 10 classes
 Features  1,797/1,797  4.1 s  73/s
-Check    The network's best guess is right 99 % of the time. The network's best
-         guess is right 99 % of the time.
-Train    3/3  44 s
-Evaluate 3.0 s
-Proof    frozen: unchanged, bit for bit
+Check     The network's best guess is right 99 % of the time. The network's best
+          guess is right 99 % of the time.
+Head      3/3  44 s
+Evaluate  3.0 s
+Proof     frozen: unchanged, bit for bit
 """
 
 
@@ -60,7 +60,7 @@ def visible(text):
 
 
 def test_without_a_terminal_a_stage_is_a_line():
-    assert play(io.StringIO()) == SEEN
+    assert play(io.StringIO()) == LINES
 
 
 def test_a_dumb_terminal_gets_lines(monkeypatch):
@@ -76,7 +76,7 @@ def test_on_a_terminal_bars_move_and_the_same_lines_stay(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     text = visible(play(Terminal()))
     assert "━" in text
-    for line in SEEN.splitlines():
+    for line in LINES.splitlines():
         assert line.split("  ")[-1] in text
 
 
@@ -86,7 +86,7 @@ def test_no_color_is_honoured(monkeypatch):
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", play(Terminal()))
 
 
-def test_a_look_that_the_cache_answers_says_so():
+def test_features_from_the_cache_are_reported():
     begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
     assert play(io.StringIO(), [begin]) == "Features  300 from the cache  0.0 s\n"
 
@@ -125,17 +125,17 @@ TRAINING = [
 ]
 
 
-def test_a_long_training_gives_a_running_line_at_most_once_a_minute():
+def test_a_long_training_writes_its_progress_once_a_minute():
     assert play(io.StringIO(), TRAINING).splitlines() == [
         "Fine-tune 900/6,000  about 6 min left  loss 1.20",
         "Fine-tune 2,850/6,000  about 4 min left  loss 0.50",
         "Guard     the loss rises",
         "Fine-tune 6,000/6,000  6 min 52 s  61 images/s  val 80 % (linear probe 75 %)",
-        "Evaluate 0.0 s",
+        "Evaluate  0.0 s",
     ]
 
 
-VIEWS = [
+AUGMENTATION = [
     event("fine_tune", "begin", 0.0, trainings=2),
     event("fine_tune", "begin", 1.0, of=64, title="Augment"),
     event("fine_tune", "step", 2.0, 32, 64, per_second=32.0, title="Augment"),
@@ -145,26 +145,26 @@ VIEWS = [
 ]
 
 
-def test_views_that_are_stored_first_have_a_line_of_their_own():
-    assert play(io.StringIO(), VIEWS) == (
+def test_cached_augmentations_have_their_own_line():
+    assert play(io.StringIO(), AUGMENTATION) == (
         "Augment   64/64  3.0 s  32/s\nFine-tune 20/20  1.0 s  99 images/s\n"
     )
 
 
-def test_a_training_names_what_it_passes_also_after_its_views():
+def test_a_training_names_its_unit_also_after_augmentations():
     begin = event("fine_tune", "begin", 0.0, trainings=2, unit="texts")
-    assert play(io.StringIO(), [begin, *VIEWS[1:]]) == (
+    assert play(io.StringIO(), [begin, *AUGMENTATION[1:]]) == (
         "Augment   64/64  3.0 s  32/s\nFine-tune 20/20  1.0 s  99 texts/s\n"
     )
 
 
-def test_a_look_that_the_cache_answers_is_not_lost_before_views():
+def test_features_from_the_cache_are_reported_before_augmentations():
     begin = event("features", "begin", 0.0, of=0, missing=0, total=300)
-    views = [
+    augmentations = [
         event("features", "begin", 0.1, of=9, title="Augment"),
         event("features", "step", 9.0, 9, 9),
     ]
-    assert play(io.StringIO(), [begin, *views]) == (
+    assert play(io.StringIO(), [begin, *augmentations]) == (
         "Features  300 from the cache  0.1 s\nAugment   9/9  8.9 s\n"
     )
 

@@ -1,30 +1,30 @@
-"""Progress in a notebook: one output, written anew."""
+"""Progress in a notebook: one output that is replaced."""
 
 import contextlib
 import sys
 import warnings
 from types import ModuleType, SimpleNamespace
 
-from terminal.test_progress import JOB, SEEN, event
+from terminal.test_progress import JOB, LINES, event
 from warmstart.terminal.progress import REFRESH_S, Cell, Lines, Silent, python_watcher, cell_display
 
 
 class Output:
-    """Takes what `IPython.display.display` is given; its updates replace what is there."""
+    """Stands for `IPython.display.display`; updates replace the content."""
 
     def __init__(self):
-        self.shown, self.updates = None, 0
+        self.content, self.updates = None, 0
 
     def __call__(self, bundle, raw, display_id):
         assert raw
         assert display_id
-        assert self.shown is None, "a second output"
-        self.shown = bundle
+        assert self.content is None, "a second output"
+        self.content = bundle
         return SimpleNamespace(update=self.update)
 
     def update(self, bundle, raw):
         assert raw
-        self.shown, self.updates = bundle, self.updates + 1
+        self.content, self.updates = bundle, self.updates + 1
 
 
 def test_the_lines_are_those_of_a_log():
@@ -32,18 +32,18 @@ def test_the_lines_are_those_of_a_log():
     with Cell(output) as cell:
         for each in JOB:
             cell.show(each)
-    assert output.shown["text/plain"] + "\n" == SEEN
+    assert output.content["text/plain"] + "\n" == LINES
 
 
-def test_what_is_at_work_stands_below_and_goes():
+def test_the_running_stage_stands_below_until_it_ends():
     output = Output()
     with Cell(output) as cell:
         for each in JOB[:6]:
             cell.show(each)
-        assert output.shown["text/plain"].splitlines()[-1].startswith("Features  500/1,797")
+        assert output.content["text/plain"].splitlines()[-1].startswith("Features  500/1,797")
         for each in JOB[6:]:
             cell.show(each)
-    assert "500/1,797" not in output.shown["text/plain"]
+    assert "500/1,797" not in output.content["text/plain"]
 
 
 def test_it_is_not_written_more_often_than_can_be_read():
@@ -59,37 +59,37 @@ def test_html_is_escaped():
     output = Output()
     with Cell(output) as cell:
         cell.show(event("read", "note", 0.0, title="Data", text="<b>1 image</b>"))
-    assert "<b>" not in output.shown["text/html"]
+    assert "<b>" not in output.content["text/html"]
 
 
 def test_nothing_is_shown_where_nothing_happens():
     output = Output()
     with Cell(output):
         pass
-    assert output.shown is None
+    assert output.content is None
 
 
-def test_an_error_leaves_what_was_done():
+def test_an_error_leaves_the_finished_stages():
     output = Output()
     with contextlib.suppress(RuntimeError), Cell(output) as cell:
         for each in JOB[:7]:
             cell.show(each)
         raise RuntimeError
-    assert "Features  1,797/1,797" in output.shown["text/plain"]
+    assert "Features  1,797/1,797" in output.content["text/plain"]
 
 
-def test_bars_of_others_are_not_asked_for():
-    with warnings.catch_warnings(record=True) as said:
+def test_warnings_about_other_progress_bars_are_hidden():
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with Cell(Output()):
             warnings.warn("IProgress not found. Please update", UserWarning, stacklevel=1)
             warnings.warn("something else", UserWarning, stacklevel=1)
         warnings.warn("IProgress not found", UserWarning, stacklevel=1)
-    assert [str(one.message) for one in said] == ["something else", "IProgress not found"]
+    assert [str(one.message) for one in caught] == ["something else", "IProgress not found"]
 
 
 def ipython(monkeypatch, shell):
-    """As if IPython were there, with such a shell."""
+    """Pretend that IPython runs with this shell."""
     module, display = ModuleType("IPython"), ModuleType("IPython.display")
     module.get_ipython, display.display = lambda: shell, Output()
     monkeypatch.setitem(sys.modules, "IPython", module)
@@ -97,7 +97,7 @@ def ipython(monkeypatch, shell):
     return display.display
 
 
-def test_a_notebook_is_told_from_a_terminal(monkeypatch):
+def test_a_notebook_is_distinguished_from_a_terminal(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert cell_display() is None
     ipython(monkeypatch, SimpleNamespace())
@@ -108,7 +108,7 @@ def test_a_notebook_is_told_from_a_terminal(monkeypatch):
     assert cell_display() is display
 
 
-def test_progress_shows_itself_in_notebooks_and_elsewhere_when_asked(monkeypatch):
+def test_progress_is_shown_in_notebooks_and_elsewhere_on_request(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     kinds = [type(python_watcher(progress)) for progress in (None, False, True)]
     assert kinds == [Silent, Silent, Lines]

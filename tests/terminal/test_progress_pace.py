@@ -1,4 +1,4 @@
-"""The time left: right where the speed is steady, and calm where it is not."""
+"""The time left: exact at a steady speed, smooth at an uneven one."""
 
 import itertools
 import random
@@ -13,7 +13,7 @@ SPEEDS = st.floats(0.01, 1e4)
 
 
 def play(speeds, of, gap=1.0):
-    """The pace after each of these speeds was kept for `gap` seconds."""
+    """The pace after running at each of these speeds for `gap` seconds."""
     pace, at, step = ProgressRate(at=0.0), 0.0, 0.0
     for speed in speeds:
         at, step = at + gap, step + speed * gap
@@ -36,10 +36,10 @@ def test_a_steady_speed_gives_the_exact_time(speed, gap, n):
 def test_an_uneven_speed_makes_no_jumps(seed):
     rng = random.Random(seed)
     speeds = [rng.choice((6.0, 10.0, 14.0)) for _ in range(100)]
-    seen = [(at, pace.left(at)) for at, _, pace in play(speeds, of=2000)]
-    for (before, left), (at, later) in itertools.pairwise(seen[10:]):
+    history = [(at, pace.left(at)) for at, _, pace in play(speeds, of=2000)]
+    for (before, left), (at, later) in itertools.pairwise(history[10:]):
         assert abs(later - (left - (at - before))) < 0.05 * left
-    at, left = seen[-1]
+    at, left = history[-1]
     assert 0.5 < left / ((2000 - sum(speeds)) / 10) < 2
 
 
@@ -59,9 +59,9 @@ def test_what_lies_between_two_trainings_says_nothing_of_the_speed():
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 10**9)), max_size=30))
-def test_clocks_that_are_set_back_and_jobs_that_begin_anew_do_no_harm(seen):
+def test_clocks_that_are_set_back_and_jobs_that_restart_do_no_harm(steps):
     pace = ProgressRate(at=0.0)
-    for at, step in seen:
+    for at, step in steps:
         pace.see(at, step, 10**9)
         left = pace.left(at)
         assert left is None or left >= 0

@@ -1,4 +1,4 @@
-"""A stage from its events: what it counts, what it has learnt, and its line."""
+"""A stage from its events: count, scores and line."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ VALUES = st.dictionaries(
 )
 
 
-def events():
+def any_event():
     return st.builds(
         Event,
         stage=st.sampled_from(["features", "fine_tune", "head"]),
@@ -30,48 +30,48 @@ def tune(t, step, of=6000, **values):
     return Event(stage="fine_tune", kind="step", step=step, of=of, t=t, values=values)
 
 
-def after(*seen, name="fine_tune", title="Fine-tune"):
-    stage = Stage(name, title, began=seen[0].t, latest=seen[0].t)
-    for event in seen:
+def after(*events, name="fine_tune", title="Fine-tune"):
+    stage = Stage(name, title, began=events[0].t, latest=events[0].t)
+    for event in events:
         stage.see(event)
     return stage
 
 
 @given(
-    seen=st.lists(events(), min_size=1, max_size=8),
+    events=st.lists(any_event(), min_size=1, max_size=8),
     width=st.integers(1, 120),
     bar_end=st.sampled_from([0, 51]),
 )
-def test_no_line_is_wider_than_it_may_be(seen, width, bar_end):
-    stage = after(*seen)
-    finished, living = stage.line(bar_end, width) or "", stage.running_line(seen[-1].t)
+def test_no_line_is_wider_than_allowed(events, width, bar_end):
+    stage = after(*events)
+    finished, running = stage.line(bar_end, width) or "", stage.running_line(events[-1].t)
     assert len(finished) <= width
-    assert len(living) <= 80
-    assert (finished + living).isprintable()
+    assert len(running) <= 80
+    assert (finished + running).isprintable()
 
 
-def test_a_training_tells_its_speed_and_its_gain():
+def test_a_training_reports_its_speed_and_score():
     stage = after(
         tune(0.0, 1, 1500, job=1, loss=0.9),
         tune(41.0, 1500, 1500, job=1, loss=0.3, per_second=64.2, val=0.861, head=0.832),
     )
     assert stage.line() == "Fine-tune 1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"
     assert stage.line(51) == (
-        "Fine-tune 1,500/1,500 " + "━" * 10 + "  41 s  64 images/s  val 86 % (linear probe 83 %)"
+        "Fine-tune 1,500/1,500 " + "━" * 9 + "  41 s  64 images/s  val 86 % (linear probe 83 %)"
     )
 
 
 @pytest.mark.parametrize(
     ("width", "text"),
     [
-        (79, "Fine-tune 1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
-        (60, "Fine-tune 1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
-        (51, "Fine-tune 1,500/1,500  val 86 % (linear probe 83 %)"),
-        (30, "Fine-tune 1,500/1,500"),
+        (80, "Fine-tune 1,500/1,500  41 s  64 images/s  val 86 % (linear probe 83 %)"),
+        (61, "Fine-tune 1,500/1,500  41 s  val 86 % (linear probe 83 %)"),
+        (52, "Fine-tune 1,500/1,500  val 86 % (linear probe 83 %)"),
+        (31, "Fine-tune 1,500/1,500"),
         (12, "Fine-tune"),
     ],
 )
-def test_on_a_narrow_terminal_the_important_stays(width, text):
+def test_a_narrow_terminal_shows_the_important(width, text):
     stage = after(
         tune(0.0, 1, 1500, job=1),
         tune(41.0, 1500, 1500, job=1, per_second=64.2, val=0.861, head=0.832),
@@ -79,7 +79,7 @@ def test_on_a_narrow_terminal_the_important_stays(width, text):
     assert stage.line(0, width) == text
 
 
-def test_the_loss_is_that_of_the_training_at_work():
+def test_the_loss_is_that_of_the_current_training():
     first = [tune(t, t + 1, job=1, loss=1.0) for t in range(10)]
     assert after(*first).loss == "loss 1.00"
     assert after(*first, tune(10, 11, job=1, loss=0.0)).loss == "loss 0.85"  # smoothed
@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_the_training_at_work():
     assert after(*first, tune(10, 11, job=1, loss=float("nan"))).loss == "loss 1.00"
 
 
-def test_looks_are_averaged_over_the_trainings_that_had_one():
+def test_validation_scores_are_averaged_over_folds():
     one = tune(1, 10, job=1, val=0.80, head=0.70)
     two = tune(2, 20, job=1, val=0.90, head=0.70)
     three = tune(3, 3010, job=2, val=0.60, head=0.70)
@@ -99,7 +99,7 @@ def test_looks_are_averaged_over_the_trainings_that_had_one():
     assert after(tune(1, 10, job=1, val=0.8)).val == "val 80 %"
 
 
-def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
+def test_a_running_training_shows_its_fold_epoch_and_score():
     begin = Event(stage="fine_tune", kind="begin", values={"trainings": 3, "folds": 2}, t=0.0)
     first = tune(1, 10, 6000, job=1, epoch=0.2, val=0.80, head=0.70)
     second = tune(2, 3010, 6000, job=2, epoch=0.1)
@@ -115,13 +115,13 @@ def test_a_training_at_work_says_its_fold_its_epoch_and_its_own_score():
     assert done.line() == "Fine-tune 6,000/6,000  4.0 s  val 70 % (linear probe 62 %)"
 
 
-def test_the_time_left_counts_no_pause_between_trainings():
-    seen = [tune(float(t), 10 * t, job=1) for t in range(1, 51)]
-    seen += [tune(100.0 + t, 3000 + 10 * t, job=2) for t in range(51)]
-    assert after(*seen).pace.left(150.0) == pytest.approx(250, rel=0.02)
+def test_the_time_left_ignores_pauses_between_trainings():
+    events = [tune(float(t), 10 * t, job=1) for t in range(1, 51)]
+    events += [tune(100.0 + t, 3000 + 10 * t, job=2) for t in range(51)]
+    assert after(*events).pace.left(150.0) == pytest.approx(250, rel=0.02)
 
 
-def test_images_are_counted_by_the_second_and_updates_are_not():
+def test_speed_names_its_unit_in_trainings_only():
     extracted = Event(
         stage="features", kind="step", step=64, of=300, t=1.0, values={"per_second": 8.25}
     )
@@ -130,9 +130,9 @@ def test_images_are_counted_by_the_second_and_updates_are_not():
 
 
 def test_the_speed_of_a_training_is_that_of_all_its_updates():
-    seen = [tune(float(t), t, job=1, per_second=speed) for t, speed in enumerate((20.0, 60.0))]
-    assert after(*seen).speed == "30 images/s"  # as many images at each: 2 / (1/20 + 1/60)
-    assert after(*seen, tune(3.0, 3, job=1, per_second=0.0)).speed == "30 images/s"
+    events = [tune(float(t), t, job=1, per_second=speed) for t, speed in enumerate((20.0, 60.0))]
+    assert after(*events).speed == "30 images/s"  # as many images at each: 2 / (1/20 + 1/60)
+    assert after(*events, tune(3.0, 3, job=1, per_second=0.0)).speed == "30 images/s"
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_the_speed_of_a_training_is_that_of_all_its_updates():
         ("note", {"title": "Guard"}, "Augment"),
     ],
 )
-def test_a_stage_may_do_something_first_that_has_its_own_title(kind, values, title):
-    at_work = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
-    assert title_of(Event(stage="fine_tune", kind=kind, values=values), at_work) == title
+def test_work_inside_a_stage_may_have_its_own_title(kind, values, title):
+    current = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
+    assert title_of(Event(stage="fine_tune", kind=kind, values=values), current) == title
 
 
 def test_another_stage_begins_with_its_own_title():
-    at_work = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
-    assert title_of(Event(stage="deliver", kind="note", values={"title": "Proof"}), at_work) == (
+    current = Stage("fine_tune", "Augment", began=0.0, latest=0.0)
+    assert title_of(Event(stage="deliver", kind="note", values={"title": "Proof"}), current) == (
         "Deliver"
     )

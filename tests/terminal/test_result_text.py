@@ -54,7 +54,7 @@ FITTED = Summary(
         "against the linear probe.",
     ),
     shipped=ShippedCandidate(
-        strategy="head", why="a linear output, all 18 layers frozen: your choice"
+        strategy="head", why="a linear probe, all 18 layers frozen: your choice"
     ),
     readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
     estimate=ESTIMATE,
@@ -62,7 +62,7 @@ FITTED = Summary(
     fine_tuning_gain=GAIN,
     test=TEST,
     data=DataCounts(
-        train=300, test=200, classes=10, unreadable=3, duplicates=0, leaks=0, label_issues=0
+        train=300, test=200, classes=10, unreadable=3, near_duplicates=0, leaks=0, label_issues=0
     ),
     base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=198, buffers=34, identical=True),
@@ -80,7 +80,7 @@ SIGNAL = Evidence(
     meaning="…",
     details={"mde": 0.12},
 )
-NOTHING = replace(
+NO_SIGNAL = replace(
     FITTED,
     verdict=Verdict(kind="no-signal", sentence="No signal found in 180.", evidence=(SIGNAL,)),
     shipped=ShippedCandidate(strategy="none", why="no signal was found"),
@@ -102,70 +102,70 @@ def test_a_result_reads_from_the_number_to_the_next_command():
         == """\
 Usable with review: 1 in 7 answers is wrong.
 
-Accuracy 86 % (82 to 89), cross-validated;
-         84 % (78 to 88) on the test set.
+Accuracy  86 % (95 % CI 82–89), cross-validated;
+          84 % (95 % CI 78–88) on the test set.
 
-Verdict  Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI −2
-         to +2) against the linear probe.
-Decided  A linear output, all 18 layers frozen: your choice.
-Found    3 images could not be read.
+Verdict   Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI
+          −2 to +2) against the linear probe.
+Decision  A linear probe, all 18 layers frozen: your choice.
+Findings  3 images could not be read (WS101).
 
-Model    runs/clothing/model
-Report   runs/clothing/report.html
-Card     runs/clothing/README.md
-Next     warmstart predict runs/clothing photo.jpg  # name the class of an image
-         warmstart evaluate runs/clothing more/     # measure it on other images
-         warmstart serve runs/clothing              # try it in the browser"""
+Model     runs/clothing/model
+Report    runs/clothing/report.html
+Card      runs/clothing/README.md
+Next      warmstart predict runs/clothing photo.jpg  # name the class of an image
+          warmstart evaluate runs/clothing more/     # test it on other images
+          warmstart serve runs/clothing              # try it in the browser"""
     )
 
 
-def test_texts_and_rows_are_offered_what_answers_for_them():
+def test_serve_is_offered_for_the_kinds_it_supports():
     for kind in ("text", "table"):
-        told = result_text(replace(FITTED, data=replace(FITTED.data, kind=kind)), RUN, None)
-        assert f"warmstart predict {RUN}" in told
-        assert "warmstart serve" in told
-        assert "photos/" not in told
-    told = result_text(replace(FITTED, data=replace(FITTED.data, kind="tensor")), RUN, None)
-    assert "warmstart serve" not in told
+        text = result_text(replace(FITTED, data=replace(FITTED.data, kind=kind)), RUN, None)
+        assert f"warmstart predict {RUN}" in text
+        assert "warmstart serve" in text
+        assert "photos/" not in text
+    text = result_text(replace(FITTED, data=replace(FITTED.data, kind="tensor")), RUN, None)
+    assert "warmstart serve" not in text
 
 
-def test_no_signal_says_what_was_seen_and_what_might_help():
+def test_no_signal_gives_the_evidence_and_what_might_help():
     assert (
-        result_text(NOTHING, Path("runs/survey"), "x.jpg")
+        result_text(NO_SIGNAL, Path("runs/survey"), "x.jpg")
         == """\
 Not ready: no signal: the labels cannot be told from shuffled ones.
 
-No signal found. With 180 pictures in 3 classes the network's best guess is
-right 35 % of the time; with shuffled labels it is right 29 to 39 %. An effect
-of 12 points or more would have been seen. Training longer will not help.
+No signal found. With 180 pictures in 3 classes the best model is right 35 % of
+the time; with shuffled labels it is right 29–39 %. An effect of 12 points or
+more would have been detected. Training longer will not help.
 What might help: check how the labels were made, or use pictures in which a
 person can tell the classes apart.
 
-Decided  Nothing was shipped: no signal was found.
+Decision  Nothing was shipped: no signal was found.
 
-Report   runs/survey/report.html
-Card     runs/survey/README.md"""
+Report    runs/survey/report.html
+Card      runs/survey/README.md"""
     )
 
 
 def test_no_signal_with_a_strategy_of_the_users_ships_and_says_both():
     text = result_text(
-        replace(NOTHING, shipped=FITTED.shipped, estimate=ESTIMATE), RUN, "photo.jpg"
+        replace(NO_SIGNAL, shipped=FITTED.shipped, estimate=ESTIMATE), RUN, "photo.jpg"
     )
     assert text.startswith("Not ready: ")
     assert text.split("\n\n")[1].startswith("No signal found. ")
-    assert "Accuracy 86 %" in text
-    assert "Model    runs/clothing/model" in text
+    assert "Accuracy  86 %" in text
+    assert "Model     runs/clothing/model" in text
 
 
 def test_no_signal_without_numbers_falls_back_to_the_verdict():
-    bare = replace(NOTHING, verdict=replace(NOTHING.verdict, evidence=()))
+    bare = replace(NO_SIGNAL, verdict=replace(NO_SIGNAL.verdict, evidence=()))
     assert "\n\nNo signal found in 180.\n" in result_text(bare, RUN, None)
 
 
-def test_a_holdout_is_called_what_it_is():
+def test_a_holdout_is_called_held_out():
     text = result_text(replace(FITTED, estimate=replace(ESTIMATE, method="holdout")), RUN, None)
-    assert "86 % (82 to 89) on 300 examples held out;" in text
+    assert "86 % (95 % CI 82–89) on 300 held-out examples;" in text
 
 
 def test_the_linear_probe_stands_below_what_ships_where_that_was_fine_tuned():
@@ -175,22 +175,23 @@ def test_the_linear_probe_stands_below_what_ships_where_that_was_fine_tuned():
         linear_probe=PROBE,
         fine_tuning_gain=replace(GAIN, value=0.06, low=0.02, high=0.1),
     )
-    told = result_text(tuned, RUN, None)
-    assert "84 % (78 to 88) on the test set;\n         linear probe 80 % (75 to 84).\n" in told
+    text = result_text(tuned, RUN, None)
+    assert "84 % (95 % CI 78–88) on the test set;" in text
+    assert "\n          linear probe 80 % (95 % CI 75–84).\n" in text
     assert "linear probe 8" not in result_text(FITTED, RUN, None)  # it ships: one number, once
     chosen = replace(tuned, fine_tuning_gain=None)  # nothing was compared with it
     assert "linear probe 8" not in result_text(chosen, RUN, None)
 
 
-def test_the_head_of_a_run_that_serves_as_base_model_is_told_as_its_own():
+def test_the_own_head_of_a_base_model_is_reported():
     text = " ".join(result_text(replace(FITTED, own_head=PROBE), RUN, None).split())
-    assert "the base model's own head, before a new one was fitted: 80 % (75 to 84)." in text
+    assert "the base model's own head, before a new one was fitted: 80 % (95 % CI 75–84)." in text
     assert "own head" not in result_text(FITTED, RUN, None)
 
 
-def test_without_an_image_the_text_says_how_to_fit_ones_own():
+def test_without_an_image_the_text_says_how_to_fit_your_own():
     text = result_text(replace(FITTED, test=None), RUN, None)
-    assert "86 % (82 to 89), cross-validated.\n" in text
+    assert "86 % (95 % CI 82–89), cross-validated.\n" in text
     assert "warmstart predict runs/clothing photo.jpg" in text
     assert "warmstart fit photos/" in text
 
@@ -203,25 +204,25 @@ def test_commands_are_quoted_for_the_shell():
 def test_only_the_first_findings_are_listed():
     many = tuple(Finding(kind="near-duplicate", sentence=f"finding {i}") for i in range(9))
     text = result_text(replace(FITTED, findings=many), RUN, None)
-    assert "Finding 4." in text
-    assert "Finding 5." not in text
+    assert "Finding 4 " in text
+    assert "Finding 5 " not in text
     assert "4 more in runs/clothing/report.html" in text
 
 
 @pytest.mark.parametrize("kind", NEVER_FOLDED)
-def test_what_makes_a_figure_wrong_is_never_folded_away(kind):
+def test_grave_findings_are_always_listed(kind):
     grave = tuple(Finding(kind=kind, sentence=f"grave {i}") for i in range(6))
     others = tuple(Finding(kind="unreadable", sentence=f"finding {i}") for i in range(3))
     text = result_text(replace(FITTED, findings=(*others, *grave)), RUN, None)
-    assert all(f"Grave {i}." in text for i in range(6))
-    assert text.index("Grave 5.") < text.index("3 more in runs/clothing/report.html")
-    assert "Finding 0." not in text
+    assert all(f"Grave {i} " in text for i in range(6))
+    assert text.index("Grave 5 ") < text.index("3 more in runs/clothing/report.html")
+    assert "Finding 0 " not in text
     some = result_text(replace(FITTED, findings=(*others, *others, grave[0])), RUN, None)
     assert some.count("Finding ") == 4
     assert "2 more in" in some
 
 
-@pytest.mark.parametrize("summary", [FITTED, NOTHING])
+@pytest.mark.parametrize("summary", [FITTED, NO_SIGNAL])
 @pytest.mark.parametrize("sample", [None, "photo.jpg"])
 def test_a_result_keeps_to_80_columns(summary, sample):
     text = result_text(summary, RUN, sample)
@@ -229,10 +230,10 @@ def test_a_result_keeps_to_80_columns(summary, sample):
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
-def test_what_could_not_be_read_is_named_with_why():
+def test_unreadable_files_are_listed_with_the_reason():
     items = ("a.jpg: is cut off", "b.jpg: is empty", "c.jpg: is text", "d.jpg: is text")
-    found = Finding(kind="unreadable", sentence="4 images could not be read.", items=items)
-    assert terminal_result_text._finding(found) == (
-        "4 images could not be read: a.jpg: is cut off; b.jpg: is empty; c.jpg: is text; "
+    finding = Finding(kind="unreadable", sentence="4 images could not be read.", items=items)
+    assert terminal_result_text._finding(finding) == (
+        "4 images could not be read (WS101): a.jpg: is cut off; b.jpg: is empty; c.jpg: is text; "
         "1 more in the report."
     )

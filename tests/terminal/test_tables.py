@@ -1,4 +1,4 @@
-"""Answers, metrics, starts and the cache as text."""
+"""Predictions, metrics, base models and the feature cache as text."""
 
 from itertools import count, islice
 from types import SimpleNamespace
@@ -15,8 +15,8 @@ from warmstart.terminal.tables import (
 
 
 def answer(path, label="shirt", p=0.91, **values):
-    given = {"confident": True, "ood": False, "scores": {}, **values}
-    return Answer(path=path, label=label, probability=p, **given)
+    values = {"confident": True, "ood": False, "scores": {}, **values}
+    return Answer(path=path, label=label, probability=p, **values)
 
 
 def test_answers_stand_in_columns():
@@ -32,7 +32,7 @@ def test_answers_stand_in_columns():
     )
     assert list(lines) == [
         "photos/one.jpg  shirt         91 %",
-        "two.jpg         longsleeve    48 %  not sure",
+        "two.jpg         longsleeve    48 %  uncertain",
         "3.jpg           hat         > 99 %",
         "4.jpg           hat           70 %  unlike the training images",
         "5.jpg           hat         > 99 %",
@@ -69,13 +69,13 @@ def test_scores():
     assert (
         scores_text(scores)
         == """\
-Accuracy 84.1 % (78.0 to 88.0) on 1,200 images.
-         83.0 % if every class counts the same, large or small.
-Also     macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
+Accuracy  84.1 % (95 % CI 78.0–88.0) on 1,200 images.
+          83.0 % balanced over classes.
+Also      macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
     )
 
 
-def test_starts():
+def test_base_models():
     lite = SimpleNamespace(name="lite0", title="Lite0", parameters=4_652_008, size_px=224)
     bare = SimpleNamespace(name="timm:long", title="t" * 90, parameters=None, size_px=None)
     text = models_text([lite, bare])
@@ -90,7 +90,7 @@ def test_starts():
     ]
     assert max(map(len, text.splitlines())) <= 80
     assert models_text([], "zzz") == (
-        "No start on this computer is called like `zzz`. All: warmstart models"
+        "No base model on this computer matches `zzz`. List all: warmstart models"
     )
 
 
@@ -105,8 +105,8 @@ def test_cache():
     assert (
         cache_text(info)
         == """\
-Cache    /home/me/.cache/warmstart
-Holds    130 MB of at most 5.0 GB: features of 1,234 images, 1 set.
-Clear    warmstart cache clear"""
+Cache     /home/me/.cache/warmstart
+Size      130 MB of at most 5.0 GB: features of 1,234 images, 1 set.
+Clear     warmstart cache clear"""
     )
     assert cleared_text(info) == "Removed 130 MB from /home/me/.cache/warmstart."

@@ -25,11 +25,11 @@ def test_percents_keep_their_order_and_claim_no_false_certainty(n, low, high):
 
 
 def test_an_interval_has_one_precision():
-    assert interval(0.86, 0.82, 0.894, n=300) == "86 % (82 to 89)"
-    assert interval(0.996, 0.98, 0.999, n=300) == "99.6 % (98.0 to 99.9)"
-    assert interval(0.864, 0.82, 0.894, n=3000) == "86.4 % (82.0 to 89.4)"
-    assert interval(1.0, 0.97, 1.0, n=120) == "100 % (97 to 100)"
-    assert interval(1.0, 0.998, 1 - 1e-16, n=1797) == "100 % (99.8 to 100)"
+    assert interval(0.86, 0.82, 0.894, n=300) == "86 % (95 % CI 82–89)"
+    assert interval(0.996, 0.98, 0.999, n=300) == "99.6 % (95 % CI 98.0–99.9)"
+    assert interval(0.864, 0.82, 0.894, n=3000) == "86.4 % (95 % CI 82.0–89.4)"
+    assert interval(1.0, 0.97, 1.0, n=120) == "100 % (95 % CI 97–100)"
+    assert interval(1.0, 0.998, 1 - 1e-16, n=1797) == "100 % (95 % CI 99.8–100)"
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_duration(seconds, text):
 
 def test_a_column_hangs_and_keeps_to_80():
     lines = column("Data", "word " * 40).splitlines()
-    assert lines[0].startswith("Data     word")
-    assert all(line.startswith(" " * 9 + "word") for line in lines[1:])
+    assert lines[0].startswith("Data      word")
+    assert all(line.startswith(" " * 10 + "word") for line in lines[1:])
     assert max(map(len, lines)) <= 80
 
 
 def test_a_path_is_never_broken():
     path = "runs/" + "a-very-long-name/" * 8
-    assert path in column("Found", f"something in {path}")
+    assert path in column("Findings", f"something in {path}")
 
 
 class Terminal(io.StringIO):

@@ -155,15 +155,15 @@ def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
     check_request(asked)
     if parse(asked.strategy) in (AUTO, HEAD):
         raise _nothing_moves(asked.strategy)
-    asked = run_plan.settle(asked)
+    asked = run_plan.with_plan_file(asked)
     collection = yield from read_data(asked)
     yield notes.data(collection)
     asked, base = yield from choose_base(asked, collection, clock)
     yield notes.base(base.record)
-    run_plan.rehearse(asked, collection, base)
+    run_plan.validate(asked, collection, base)
     extracted = yield from extract_features(collection, base, run_plan.engine_of(asked))
     with threadpool_limits(limits=1, user_api="blas"):
-        collection = cleaning.settled(collection, extracted)
+        collection = cleaning.clean(collection, extracted)
         inherited = yield from lineage.inherit(
             base, extracted.network.record, collection.record, extracted
         )

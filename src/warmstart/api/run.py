@@ -97,7 +97,7 @@ class Run:
         images.
         Raises: UsageError, DataError or RunFolderError where the images cannot be had again.
         """
-        from warmstart.run.inputs_shown import show_inputs
+        from warmstart.run.input_pictures import show_inputs
 
         return show_inputs(self.path, n, data)
 

@@ -19,8 +19,14 @@ from torch import Tensor
 
 from warmstart.auditing.preprocessing import STAGES, try_habits
 from warmstart.data import thumbnails
-from warmstart.data.dataset import Columns, Listing, joined, some, under, unreadable
-from warmstart.data.near_duplicates import Pair, are_scenes, compared, find_near_duplicates, scenes
+from warmstart.data.dataset import Columns, Listing, as_split, concatenate, some, unreadable
+from warmstart.data.near_duplicates import (
+    Pair,
+    are_scenes,
+    find_near_duplicates,
+    scenes_sentence,
+    unit_features,
+)
 from warmstart.data.sources import Source, list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
@@ -86,7 +92,7 @@ def overlap(
     """
     pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes([replace(example, split="train") for example in examples], pairs):
-        note = Finding(kind="near-duplicate", sentence=scenes(len(pairs), IMAGES))
+        note = Finding(kind="near-duplicate", sentence=scenes_sentence(len(pairs), IMAGES))
         found = overlap(examples, (), learnt)
         return Overlap((*found.findings, note), found.leaked, ())
     judged = [example for example in examples if example.split == "test"]
@@ -157,7 +163,7 @@ _NOTHING = np.empty(0, np.uint8)  # instead of pixels where an image is only loo
 class InferenceResult:
     """The images that could be read, and what the model says of those that it was shown.
 
-    Shapes: glances (n, glance.WIDTH); asked (m,) numbers the examples that were shown, scores
+    Shapes: glances (n, thumbnails.WIDTH); asked (m,) numbers the examples that were shown, scores
     (m, K), vectors (m, D). `kept` holds the pixels of some. `unreadable` maps ids to reasons.
     """
 
@@ -236,7 +242,7 @@ class _Desk:
     def open(self, example: Example) -> Pixels:
         payload = self._load(example.id)
         image = open_image(payload, example.id, self._preprocessing)
-        self.glances[example.id] = thumbnails.glance(payload, as_picture(image))
+        self.glances[example.id] = thumbnails.make_thumbnail(payload, as_picture(image))
         self.hashes[example.id] = hashlib.sha256(payload).hexdigest()
         return prepare(image, self._preprocessing) if example.id in self._shown else _NOTHING
 
@@ -284,7 +290,7 @@ def look_alikes(seen: InferenceResult) -> tuple[tuple[str, str], ...]:
     place = {int(row): number for number, row in enumerate(seen.asked)}
     asked = [place.get(int(row)) for row in rows]
     known = [number for number in asked if number is not None]
-    vectors = compared(seen.vectors[known]) if len(known) == len(rows) else None
+    vectors = unit_features(seen.vectors[known]) if len(known) == len(rows) else None
     found = find_near_duplicates(glances, vectors)
     same: dict[str, list[str]] = {}
     for example in seen.examples:
@@ -415,7 +421,7 @@ def _judged(
     seen: InferenceResult,
     rng: np.random.Generator,
 ) -> AuditedModel:
-    found = overlap(seen.examples, look_alikes(seen), model.learnt)
+    found = overlap(seen.examples, look_alikes(seen), model.training_hashes)
     test = _lot(seen, names, found, "test")
     leaks = np.array([example.id in found.leaked for example in test.examples])
     has_clean = bool(leaks.any() and not leaks.all())
@@ -438,8 +444,8 @@ def _judged(
         without_leaks=clean.measured() if has_clean else None,
         majority=_guess(clean, names),
         leaked=int(leaks.sum()),
-        leaks_by="near copies" if n_train else "bytes" if model.learnt else "nothing",
-        trained_on=n_train or len(model.learnt),
+        leaks_by="near copies" if n_train else "bytes" if model.training_hashes else "nothing",
+        trained_on=n_train or len(model.training_hashes),
         train=_train(_lot(seen, names, found, "train"), clean.measured(), n_train),
         classes=per_class(clean.predicted, clean.labels, clean.groups, names.outputs),
         calibration=reliability(clean.scores, clean.labels, clean.groups, rng),
@@ -558,7 +564,7 @@ def list_given(
     while any(prefix + row.id in taken for row in learnt.rows):
         prefix += "train/"
     layout = f"{listing.layout}; train: {learnt.layout}"
-    return joined((listing, under(learnt, prefix, "train")), layout)
+    return concatenate((listing, as_split(learnt, prefix, "train")), layout)
 
 
 def judge(
@@ -634,7 +640,7 @@ def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
     """A run: its calibrated output, and the images that it learnt from."""
     predictor = load(run)
     record, model = predictor.bundle.record, predictor.model
-    if feeding.is_said:
+    if feeding.is_set:
         raise ModelError(f"{run} says itself how images are fed in; leave those options away.")
     if record.task != "classify":
         raise ModelError(
@@ -659,7 +665,7 @@ def _open_run(run: Path, feeding: InputHandling) -> ExternalClassifier:
         preprocessing_from="the run",
         labels=record.classes,
         labels_from="the run",
-        learnt=_learnt(run),
+        training_hashes=_learnt(run),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from warmstart.cli.output import NO_SIGNAL, dumps, watcher
 from warmstart.cli.parse import Call
-from warmstart.cli.request import request_of
+from warmstart.cli.parse import request_of
 from warmstart.events import Event, follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides

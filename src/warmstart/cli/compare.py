@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warmstart.cli.output import NO_SIGNAL, dumps, settle_imports, watcher
 from warmstart.cli.parse import Call
-from warmstart.cli.request import names_in, request_of
+from warmstart.cli.parse import names_in, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line

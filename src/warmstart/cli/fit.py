@@ -13,7 +13,7 @@ from warmstart.cli.output import (
     watcher,
 )
 from warmstart.cli.parse import Call
-from warmstart.cli.request import request_of
+from warmstart.cli.parse import request_of
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import joined
 from warmstart.events import Event, follow

@@ -1,18 +1,17 @@
-"""The help texts, written from the table of verbs; short enough for one screen."""
+"""Help texts and shell completion, both written from the table of verbs."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from warmstart import __version__
-from warmstart.cli.options import Option, Verb
-from warmstart.cli.spec import VERBS
+from warmstart.cli.spec import VERBS, Option, Verb
 
-# ---- Completion for bash, zsh and fish: scripts written from the table of verbs.
+# ---- Completion for bash, zsh and fish.
 #
-# A script is static: pressing Tab starts no Python. After an upgrade it is made anew.
+# A script is static: pressing Tab starts no Python. After an upgrade it has to be written again.
 
 
 SHELLS = ("bash", "zsh", "fish")
@@ -30,80 +29,77 @@ def script(shell: str, verbs: tuple[Verb, ...]) -> str:
 
 def _bash(verbs: tuple[Verb, ...]) -> str:
     names = " ".join(verb.name for verb in verbs)
-    values = [
-        f'        "{verb.name} {option.name}") words="{" ".join(option.choices)}" ;;'
-        for verb in verbs
-        for option in verb.options
-        if option.choices
-    ]
-    options = [f'        {verb.name}) words="{" ".join(_flags(verb))}" ;;' for verb in verbs]
-    places = [
-        f'        "{verb.name} {verb.name}") words="{" ".join(verb.choices)}" ;;'
-        for verb in verbs
-        if verb.choices
-    ]
-    return "\n".join(
-        [
-            '# warmstart for bash: eval "$(warmstart completion bash)"',
-            "_warmstart() {",
-            '    local word="${COMP_WORDS[COMP_CWORD]}" words=""',
-            f'    if [ "$COMP_CWORD" -eq 1 ]; then words="{names}"',
-            '    elif [ "${word:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
-            *options,
-            '    esac; else case "${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}" in',
-            *values,
-            *places,
-            "    esac; fi",
-            '    COMPREPLY=($(compgen -W "$words" -- "$word"))',
-            "}",
-            "complete -o default -F _warmstart warmstart",
+    options, values, places = [], [], []
+    for verb in verbs:
+        flags = (flag for o in verb.options for flag in (o.name, o.short) if flag)
+        options.append(f'        {verb.name}) words="{" ".join(flags)}" ;;')
+        values += [
+            f'        "{verb.name} {option.name}") words="{" ".join(option.choices)}" ;;'
+            for option in verb.options
+            if option.choices
         ]
-    )
+        if verb.choices:
+            choices = " ".join(verb.choices)
+            places.append(f'        "{verb.name} {verb.name}") words="{choices}" ;;')
+    lines = [
+        '# warmstart for bash: eval "$(warmstart completion bash)"',
+        "_warmstart() {",
+        '    local word="${COMP_WORDS[COMP_CWORD]}" words=""',
+        f'    if [ "$COMP_CWORD" -eq 1 ]; then words="{names}"',
+        '    elif [ "${word:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
+        *options,
+        '    esac; else case "${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}" in',
+        *values,
+        *places,
+        "    esac; fi",
+        '    COMPREPLY=($(compgen -W "$words" -- "$word"))',
+        "}",
+        "complete -o default -F _warmstart warmstart",
+    ]
+    return "\n".join(lines)
 
 
 def _zsh(verbs: tuple[Verb, ...]) -> str:
-    listed = [f"        {shlex.quote(f'{verb.name}:{verb.short}')}" for verb in verbs]
     cases: list[str] = []
     for verb in verbs:
         rest = f"*:value:({' '.join(verb.choices)})" if verb.choices else "*:file:_files"
         specs = [*_zsh_options(verb), rest]
         cases.append(f"    {verb.name}) _arguments {' '.join(map(shlex.quote, specs))} ;;")
-    return "\n".join(
-        [
-            '# warmstart for zsh: eval "$(warmstart completion zsh)"',
-            "_warmstart() {",
-            "    local -a verbs=(",
-            *listed,
-            "    )",
-            "    if (( CURRENT == 2 )); then _describe verb verbs; return; fi",
-            '    case "${words[2]}" in',
-            *cases,
-            "    esac",
-            "}",
-            "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }",
-            "compdef _warmstart warmstart",
-        ]
-    )
+    lines = [
+        '# warmstart for zsh: eval "$(warmstart completion zsh)"',
+        "_warmstart() {",
+        "    local -a verbs=(",
+        *(f"        {shlex.quote(f'{verb.name}:{verb.short}')}" for verb in verbs),
+        "    )",
+        "    if (( CURRENT == 2 )); then _describe verb verbs; return; fi",
+        '    case "${words[2]}" in',
+        *cases,
+        "    esac",
+        "}",
+        "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }",
+        "compdef _warmstart warmstart",
+    ]
+    return "\n".join(lines)
 
 
 def _zsh_options(verb: Verb) -> Iterator[str]:
     for option in verb.options:
-        told = option.help.replace("[", r"\[").replace("]", r"\]").replace(":", r"\:")
+        text = option.help.replace("[", r"\[").replace("]", r"\]").replace(":", r"\:")
         many = "*" if option.is_many else ""
         value = ""
         if option.value is not None:
             value = f":{option.value.replace(':', ' ')}:"
             value += f"({' '.join(option.choices)})" if option.choices else "_files"
-        yield f"{many}{option.name}[{told}]{value}"
+        yield f"{many}{option.name}[{text}]{value}"
         if option.short:
-            yield f"{option.short}[{told}]{value}"
+            yield f"{option.short}[{text}]{value}"
 
 
 def _fish(verbs: tuple[Verb, ...]) -> str:
     lines = ["# warmstart for fish: warmstart completion fish | source"]
     for verb in verbs:
-        told = _fish_quoted(verb.short)
-        lines.append(f"complete -c warmstart -f -n __fish_use_subcommand -a {verb.name} -d {told}")
+        text = _fish_quoted(verb.short)
+        lines.append(f"complete -c warmstart -f -n __fish_use_subcommand -a {verb.name} -d {text}")
     for verb in verbs:
         when = f"complete -c warmstart -n '__fish_seen_subcommand_from {verb.name}'"
         if verb.choices:
@@ -128,11 +124,7 @@ def _fish_quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _flags(verb: Verb) -> Iterator[str]:
-    for option in verb.options:
-        yield option.name
-        if option.short:
-            yield option.short
+# ---- Help texts, short enough for one screen.
 
 
 WIDTH = 80
@@ -141,46 +133,43 @@ WIDTH = 80
 def root_help() -> str:
     """The text of `warmstart --help`: what there is, and what to type first."""
     verbs = [(f"{verb.name} {' '.join(verb.arguments)}", verb.short) for verb in VERBS.values()]
-    return "\n".join(
-        [
-            f"warmstart {__version__}: teach a network that already knows many images your own",
-            "classes, on this computer, and learn how far its answers can be trusted.",
-            "",
-            "Usage: warmstart VERB ...     (warmstart VERB --help explains a verb)",
-            "",
-            *_columns(verbs, left=26),
-            "",
-            "DATA is a folder with one sub-folder a class (photos/cat/1.jpg), a table or an",
-            "archive. RUN is the folder that fit writes, such as runs/photos.",
-            "",
-            "Examples:",
-            *_examples(
-                [
-                    ("warmstart fit sample:digits", "no images of your own needed"),
-                    ("warmstart fit photos/", "photos/<class>/*.jpg"),
-                    ("warmstart predict runs/photos new.jpg", ""),
-                ]
-            ),
-        ]
+    examples = (
+        ("warmstart fit sample:digits", "needs no images of yours"),
+        ("warmstart fit photos/", "photos/<class>/*.jpg"),
+        ("warmstart predict runs/photos new.jpg", ""),
     )
+    lines = [
+        f"warmstart {__version__}: fine-tune a pretrained network on your own images, on this",
+        "computer, and measure how far its predictions can be trusted.",
+        "",
+        "Usage: warmstart VERB ...     (warmstart VERB --help explains a verb)",
+        "",
+        *_columns(verbs, left=26),
+        "",
+        "DATA is a folder with one sub-folder per class (photos/cat/1.jpg), a table or an",
+        "archive. RUN is the folder that fit writes, such as runs/photos.",
+        "",
+        "Examples:",
+        *_examples(examples),
+    ]
+    return "\n".join(lines)
 
 
 def verb_help(verb: Verb) -> str:
     """The text of `warmstart VERB --help`."""
     options = [(_signature(option), option.help) for option in verb.options]
-    return "\n".join(
-        [
-            f"Usage: {verb.usage}",
-            "",
-            *textwrap.wrap(verb.about, WIDTH),
-            "",
-            "Options:",
-            *_columns(options, left=20),
-            "",
-            "Examples:",
-            *_examples(verb.examples),
-        ]
-    )
+    lines = [
+        f"Usage: {verb.usage}",
+        "",
+        *textwrap.wrap(verb.about, WIDTH),
+        "",
+        "Options:",
+        *_columns(options, left=20),
+        "",
+        "Examples:",
+        *_examples(verb.examples),
+    ]
+    return "\n".join(lines)
 
 
 def _signature(option: Option) -> str:
@@ -197,7 +186,6 @@ def _columns(rows: Iterable[tuple[str, str]], left: int) -> list[str]:
     return lines
 
 
-def _examples(rows: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(rows)
-    left = max((len(command) for command, why in rows if why), default=0) + 3
+def _examples(rows: Sequence[tuple[str, str]]) -> list[str]:
+    left = max((len(command) for command, purpose in rows if purpose), default=0) + 3
     return [f"  {command:<{left}}# {why}" if why else f"  {command}" for command, why in rows]

@@ -1,4 +1,4 @@
-"""`main`: run one command, print what went wrong in a line, return the exit code."""
+"""`main`: run one command, print an error as one line, return the exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -23,12 +24,12 @@ CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
-    """Run one command; `argv` without the program's name. Returns the exit code.
+    """Run one command and return its exit code; `argv` is without the program's name.
 
-    `interrupts` are what listens to Ctrl-C where the command has a process of its own.
+    `interrupts` listens to Ctrl-C where the command has a process to itself.
 
-    0 done · 1 the work failed · 2 bad input or usage · 3 no signal in the data ·
-    130 interrupted. Never raises, and never shows a traceback without --debug.
+    0 success · 1 the work failed · 2 bad input or usage · 3 no signal in the data · 4 not ready,
+    with --strict · 130 interrupted. Never raises; shows a traceback only with --debug.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -42,14 +43,16 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        return _hush()
+    except BrokenPipeError:  # the reader of our output is gone: flushing must not fail again
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
     except (KeyboardInterrupt, Exception) as error:
         return _report(error, words, interrupts or Interrupts(words))
 
 
 def _run(words: Sequence[str]) -> int:
-    from warmstart.cli.help import root_help, verb_help
+    from warmstart.cli.help import root_help, script, verb_help
 
     if words and words[0] == "help" and len(words) > 1:
         words = [words[1], "--help"]
@@ -63,41 +66,50 @@ def _run(words: Sequence[str]) -> int:
     if "--help" in call.switches:
         print(verb_help(VERBS[call.verb]))
         return 0
-    if call.verb == "completion":
-        return _complete(call)
+    if call.verb == "completion":  # a shell runs it as it starts: nothing heavy may be loaded
+        shell, text = call.places[0], script(call.places[0], tuple(VERBS.values()))
+        is_json = "--json" in call.switches
+        print(json.dumps({"shell": shell, "script": text}) if is_json else text)
+        return 0
     if VERBS[call.verb].arguments == ("DATA",):
-        from warmstart.data.place import look_for
+        from warmstart.data.place import check_exists
 
-        look_for(call.places[0])
+        check_exists(call.places[0])
     prepare()
-    from warmstart.cli.dispatch import run
-
-    return run(call)
+    return _dispatch(call)
 
 
-def _complete(call: Call) -> int:
-    """`warmstart completion`: read by a shell as it begins, so that nothing heavy may load."""
-    from warmstart.cli.help import script
+def _dispatch(call: Call) -> int:
+    """Call the function of the module in `cli/` that has the name of the verb.
 
-    text = script(call.places[0], tuple(VERBS.values()))
-    as_json = "--json" in call.switches
-    print(json.dumps({"shell": call.places[0], "script": text}) if as_json else text)
-    return 0
+    Of several processes only the first does what is not shared: all verbs but `fit` and `resume`.
+    """
+    from warmstart.cli.output import settle_imports
+    from warmstart.distributed import is_called, told_world
+
+    is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches
+    if is_called() and not is_shared and not told_world().is_first:
+        return 0
+    verb = import_module(f"warmstart.cli.{call.verb}")
+    if call.verb not in ("fit", "resume", "compare"):  # those import the libraries later
+        settle_imports()
+    code: int = getattr(verb, call.verb)(call)
+    return code
 
 
 def prepare() -> None:
-    """Settle what must be settled before torch is loaded; what the user has set stays."""
+    """Set what torch reads when it is loaded; what the user has set stays."""
     # Idle threads of one library must not spin on the cores that another one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Without it MKL rounds a matrix product by where it lies in memory, and a row of
-    # features would depend on its place in the batch (seen with attention on 2 cores).
+    # Without it MKL rounds a matrix product depending on its memory alignment, and features of
+    # an image would depend on its place in the batch (seen with attention on 2 cores).
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text(errors="replace") if cpu.exists() else ""
     branch = "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
     if branch:
         os.environ.setdefault("MKL_CBWR", f"{branch},STRICT")
-    # Importing makes some hundred thousand objects that all stay: collecting garbage
-    # meanwhile finds none and takes a fifth of the time.
+    # Imports create some hundred thousand objects that all stay: collecting garbage meanwhile
+    # finds none and takes a fifth of the time.
     gc.disable()
 
 
@@ -109,7 +121,7 @@ def _report(error: BaseException, words: Sequence[str], interrupts: Interrupts) 
 
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
-        interrupts.tell(str(error.args[0]) if error.args else "")  # `stoppable` names the run
+        interrupts.report(str(error.args[0]) if error.args else "")  # the run: see `stoppable`
         return INTERRUPTED
     message, code = explain(error)
     with suppress(BrokenPipeError):
@@ -118,7 +130,7 @@ def _report(error: BaseException, words: Sequence[str], interrupts: Interrupts) 
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The line for an error, and the exit code.
+    """The message for an error and the exit code.
 
     >>> explain(ZeroDivisionError("division by zero"))[1]
     1
@@ -131,10 +143,3 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "the disk is full; make room, then run the same command again.", 1
     what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
     return f"this is a bug in warmstart: {what}. Run again with --debug and report it.", 1
-
-
-def _hush() -> int:
-    """The reader of our output has gone: leave quietly, also when the streams are flushed."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return CLOSED_PIPE

@@ -1,4 +1,4 @@
-"""What calls have in common: progress on stderr, the result on stdout."""
+"""What the verbs have in common: progress on stderr, the result on stdout, several processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.cli.parse import Call
-from warmstart.cli.request import request_of
-from warmstart.cli.stop import stoppable
+from warmstart.cli.parse import Call, request_of
+from warmstart.cli.stop import INTERRUPTED, stoppable
 from warmstart.distributed import ProcessGroup, here
 from warmstart.errors import ProcessError, UsageError, WarmstartError
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
 
@@ -23,31 +22,36 @@ if TYPE_CHECKING:
     from warmstart.events import Steps
     from warmstart.run.deliver import Finished
 
-
 NO_SIGNAL = 3
 NOT_READY = 4  # with --strict
 
 
 def settle_imports() -> None:
-    """Collect garbage again; what the imports made is kept out of it, for it stays anyway."""
+    """Collect garbage again, but not the objects of the imports, which stay anyway."""
     gc.freeze()
     gc.enable()
 
 
 def watcher(call: Call) -> progress.Watcher:
-    """What shows the progress of a call."""
+    """The watcher that shows the progress of a call."""
     return progress.Silent() if "--quiet" in call.switches else progress.watcher(sys.stderr)
+
+
+def print_result(call: Call, record: Any, text: Callable[[], str]) -> None:
+    """Print a record as JSON with --json, else as text."""
+    print(dumps(record, indent=2) if "--json" in call.switches else text())
 
 
 def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int:
     """Print a finished run, with an image of its data as example; returns the exit code."""
-    if "--json" in call.switches:
-        print(dumps(finished.summary, indent=2))
-        if "--quiet" not in call.switches:
-            print(f"Folder   {finished.path}", file=sys.stderr)
-    else:
-        print(result_text.result_text(finished.summary, finished.path, find_image(*data)))
     summary = finished.summary
+    print_result(
+        call,
+        summary,
+        lambda: result_text.result_text(summary, finished.path, find_image(*data)),
+    )
+    if "--json" in call.switches and "--quiet" not in call.switches:
+        print(f"Folder    {finished.path}", file=sys.stderr)
     if summary.shipped.strategy == "none" or summary.verdict.kind == "no-signal":
         return NO_SIGNAL
     is_unfit = summary.readiness.level == "not-ready" and "--strict" in call.switches
@@ -55,7 +59,7 @@ def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Any record as JSON that the terminal's encoding can hold.
+    """Any record as JSON that the terminal's encoding can represent.
 
     >>> dumps({"a": (1, 2)})
     '{"a": [1, 2]}'
@@ -70,7 +74,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def find_image(*folders: str | None) -> str | None:
-    """The first image in the first of these folders that holds one."""
+    """The first image in the first of these folders that contains one."""
     from warmstart.data.place import MEDIA_SUFFIXES
 
     for folder in filter(None, folders):
@@ -82,14 +86,21 @@ def find_image(*folders: str | None) -> str | None:
     return None
 
 
-# ---- One command in several processes: the first works as ever, the others along in silence.
+def kind_of_run(run: Path) -> str:
+    """The kind of data of a run: "image", "text" …"""
+    from warmstart.records.answer import ModelRecord
+    from warmstart.records.inputs import kind_of
+    from warmstart.records.run_folder import read_json
+
+    path = run / "model" / "config.json"
+    return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"
 
 
-INTERRUPTED = 130
+# ---- One command in several processes: the first shows everything, the others are silent.
 
 
 def check_processes(call: Call, world: ProcessGroup) -> None:
-    """Raises: UsageError where --parallel asks for other processes than there are."""
+    """Raises: UsageError where --parallel needs another number of processes than there are."""
     from warmstart.planning.machine import KIND, is_way, n_stages
 
     value = call.values.get("--parallel")
@@ -97,12 +108,12 @@ def check_processes(call: Call, world: ProcessGroup) -> None:
         return
     if not is_way(value):
         raise UsageError(f"--parallel {value}: it takes {KIND}.")
-    wanted = n_stages(value)
-    if wanted not in (0, world.size):
+    n = n_stages(value)
+    if n not in (0, world.size):
         raise UsageError(
-            f"--parallel {value} needs {wanted} processes, and {world.size} "
+            f"--parallel {value} needs {n} processes, and {world.size} "
             f"{'runs' if world.size == 1 else 'run'}; start it with torchrun --nproc-per-node "
-            f"{wanted} -m -- warmstart fit ..."
+            f"{n} -m -- warmstart fit ..."
         )
 
 
@@ -115,7 +126,7 @@ def fit_along(call: Call) -> int:
 
 
 def resume_along(run: Path) -> int:
-    """`warmstart resume` likewise."""
+    """`warmstart resume` in a process that is not the first."""
     from warmstart.run.fit import fit
     from warmstart.run.resume import resume_along as along
 
@@ -123,10 +134,10 @@ def resume_along(run: Path) -> int:
 
 
 def _silent(steps: Callable[[], Steps[Finished]]) -> int:
-    """Work to the end. What the first process says as well is not said again."""
+    """Work to the end without output; errors that the first process reports too are dropped."""
     settle_imports()
     try:
-        with stoppable(_unseen) as see:
+        with stoppable(lambda event: None) as see:
             follow(steps(), see)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -136,20 +147,6 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
         cause = error.__cause__ or error
         if not isinstance(cause, ProcessError):
             raise
-        world = here()  # it may be the first that is gone, and cannot say so
+        world = here()  # the first process may be gone, and cannot say so
         raise ProcessError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
     return 0
-
-
-def _unseen(event: Event) -> None:
-    """Progress is the first process's to show."""
-
-
-def kind_of_run(run: Path) -> str:
-    """What a run answers about, for the words of its figures."""
-    from warmstart.records.answer import ModelRecord
-    from warmstart.records.inputs import kind_of
-    from warmstart.records.run_folder import read_json
-
-    path = run / "model" / "config.json"
-    return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"

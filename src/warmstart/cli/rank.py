@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from warmstart.cli.output import dumps, watcher
 from warmstart.cli.parse import Call
-from warmstart.cli.request import names_in
+from warmstart.cli.parse import names_in
 from warmstart.events import Event, follow
 from warmstart.formatting import duration, interval, percent, percents, printable
 from warmstart.nouns import nouns_of
@@ -18,7 +18,7 @@ from warmstart.tasks.words import TASK_WORDS
 from warmstart.terminal.text import WIDTH, column
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import AskedTask
+    from warmstart.data.labels import TaskOption
 
 
 HEADER = ("base", "accuracy", "seconds", "size", "")
@@ -130,7 +130,7 @@ def rank(call: Call) -> int:
                 names_in(values.get("--models", "")),
                 label=values.get("--label"),
                 group=values.get("--group"),
-                task=cast("AskedTask", values.get("--task", "auto")),
+                task=cast("TaskOption", values.get("--task", "auto")),
                 seed=int(values.get("--seed", "0")),
                 strict="--strict" in call.switches,
             ),

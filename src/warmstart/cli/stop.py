@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends the work where it can go on from, the second ends it at once."""
+"""Ctrl-C: the first stops the work where it can be resumed, the second stops it at once."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from warmstart.events import Event
 See = Callable[[Event], None]
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAID = "Stopping after this step; press Ctrl-C again to stop at once."
-FINISHED = "Interrupted; runs that are finished are kept. Go on with the one at work:"
-KEPT = "Interrupted; what was computed is kept. Run the same command again to go on."
+STOPPING = "Stopping after this step; press Ctrl-C again to stop at once."
+INTERRUPTED_NOTE = "Interrupted; what was computed is kept."
 
 
 class Interrupts:
-    """What SIGINT does in a process that is one command.
+    """What SIGINT does in a process that runs one command.
 
-    The first raises a KeyboardInterrupt, so that what is open is closed. Any further one ends
-    the process: raised while the first is on its way, it would end in a traceback. So does the
-    first where a KeyboardInterrupt would be lost: in a module that is being imported (libraries
-    in C drop it there), and where Python lets no error out, such as a `__del__`.
+    The first raises KeyboardInterrupt, so that open files are closed. Any further one ends the
+    process: raised while the first propagates, it would end in a traceback. So does the first
+    where a KeyboardInterrupt would be lost: while a module is being imported (C libraries drop it
+    there), and where Python lets no error out, such as in a `__del__`.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
         self._is_raised = False
         self._is_listening = False
-        self._is_told = False
-        self.folder = ""  # of the run at work
+        self._is_reported = False
+        self.folder = ""  # of the current run
 
     def listen(self) -> None:
-        """Take SIGINT over, for as long as the process lasts."""
+        """Handle SIGINT for as long as the process lasts."""
         self._is_listening = True
         signal.signal(signal.SIGINT, self.interrupt)
         unraisable = sys.unraisablehook
@@ -52,22 +51,22 @@ class Interrupts:
         sys.unraisablehook = hook
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """The handler of SIGINT. Raises: KeyboardInterrupt at the first."""
+        """Handle SIGINT. Raises: KeyboardInterrupt at the first one."""
         if self._is_raised or _is_importing(frame):
             self.leave()
         self._is_raised = True
         raise KeyboardInterrupt
 
-    def tell(self, folder: str) -> None:
-        """Say how to go on; `folder` is the run that was at work, or ""."""
+    def report(self, folder: str) -> None:
+        """Print how to continue; `folder` is the current run, or ""."""
         if self._is_listening:  # the process is about to end: nothing may come in between
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._is_told = True
+        self._is_reported = True
         print(interrupted(self._words, folder), file=sys.stderr)
 
     def leave(self) -> NoReturn:
-        """End the process, having said so."""
-        if not self._is_told:
+        """Report the interruption if that has not been done, and end the process."""
+        if not self._is_reported:
             say(interrupted(self._words, self.folder))
         with suppress(OSError, ValueError, AttributeError):
             if os.isatty(sys.stderr.fileno()):
@@ -76,22 +75,27 @@ class Interrupts:
 
 
 def interrupted(words: Sequence[str], folder: str) -> str:
-    """What to type to go on after a command was interrupted; `folder` is the run at work, or "".
+    """How to continue an interrupted command; `folder` is the current run, or "".
 
     >>> interrupted(["fit", "photos"], "runs/photos")
-    'Interrupted; what was computed is kept. Go on with: warmstart resume runs/photos'
+    'Interrupted; what was computed is kept. Continue with: warmstart resume runs/photos'
     """
     verb = next((word for word in words if not word.startswith("-")), "")
     run = shlex.quote(folder)
     if verb == "fit" and folder:
-        return f"Interrupted; what was computed is kept. Go on with: warmstart resume {run}"
+        return f"{INTERRUPTED_NOTE} Continue with: warmstart resume {run}"
     if verb == "compare" and folder:
-        return f"{FINISHED} warmstart resume {run}, then: warmstart compare RUN RUN ..."
-    return KEPT if verb in ("fit", "resume", "rank") else "Interrupted."
+        return (
+            "Interrupted; finished runs are kept. Continue with: "
+            f"warmstart resume {run}, then: warmstart compare RUN RUN ..."
+        )
+    if verb in ("fit", "resume", "rank"):
+        return f"{INTERRUPTED_NOTE} Run the same command again to continue."
+    return "Interrupted."
 
 
 def say(line: str) -> None:
-    """Print a line on stderr from within a handler of signals.
+    """Print a line on stderr from within a signal handler.
 
     Not through the stream: the signal may have come in the middle of a write to it.
     """
@@ -102,7 +106,7 @@ def say(line: str) -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module is being loaded there, at any depth of the stack."""
+    """Whether a module is being imported at any depth of the stack."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -112,10 +116,10 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def stoppable(see: See) -> Iterator[See]:
-    """Show events to `see`; after a first signal, end the work at the next event.
+    """Pass events to `see`; after a first signal, end the work at the next event.
 
-    A KeyboardInterrupt that ends it carries the run folder, where events told of one. What
-    the signals did before is put back.
+    The KeyboardInterrupt that ends it carries the run folder, where an event named one. The
+    earlier signal handlers are restored at the end.
     """
     stop = _Stop(see)
     is_main = threading.current_thread() is threading.main_thread()
@@ -131,37 +135,37 @@ def stoppable(see: See) -> Iterator[See]:
 
 
 class _Stop:
-    """Whether the work is to stop, and where it is."""
+    """Whether the work is to stop, and the folder of its run."""
 
     def __init__(self, see: See) -> None:
         self._see = see
-        self._is_asked = False
+        self._is_stopping = False
         self._interrupt: Callable[[int, FrameType | None], Any] = signal.default_int_handler
         self.folder = ""
 
     def listen(self) -> dict[int, Any]:
-        """Take the signals over that are not ignored; returns what they did before."""
+        """Handle the signals that are not ignored; returns their earlier handlers."""
         before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
         if callable(before[signal.SIGINT]):
             self._interrupt = before[signal.SIGINT]
         heeded = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
         for number in heeded:
-            signal.signal(number, self.ask)
+            signal.signal(number, self.stop)
         return heeded
 
     def show(self, event: Event) -> None:
-        """Show an event, then stop if that was asked for."""
+        """Show an event, then stop if a signal has come."""
         self.folder = str(event.values.get("folder", self.folder))
         owner = getattr(self._interrupt, "__self__", None)
         if isinstance(owner, Interrupts):
             owner.folder = self.folder
         self._see(event)
-        if self._is_asked:
+        if self._is_stopping:
             raise KeyboardInterrupt
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; the second is an interruption wherever the work is."""
-        if self._is_asked:
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal; the second interrupts the work wherever it is."""
+        if self._is_stopping:
             self._interrupt(number, frame)
-        self._is_asked = True
-        say(SAID)
+        self._is_stopping = True
+        say(STOPPING)

@@ -12,7 +12,7 @@ from warmstart.cli.parse import Call
 from warmstart.cli.stop import say
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import AskedTask
+    from warmstart.data.labels import TaskOption
 
 
 STOPPING = "Stopping; what was computed is kept."
@@ -32,7 +32,7 @@ def studio(call: Call) -> int:
         out=Path(values["--out"]) if "--out" in values else None,
         label=values.get("--label"),
         group=values.get("--group"),
-        task=cast("AskedTask", values.get("--task", "auto")),
+        task=cast("TaskOption", values.get("--task", "auto")),
         base=values.get("--base", DEFAULT_BASE),
         port=int(values.get("--port", "8001")),
     )

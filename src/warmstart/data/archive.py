@@ -43,7 +43,7 @@ _CHUNK = 2**20
 Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
 
 
-def open_zip(path: Path, shown: str) -> Place:
+def open_zip(path: Path, source: str) -> Place:
     """List a zip file; members are read when asked for.
 
     Raises: DataError if it is damaged, has a password, or a member is unsafe.
@@ -51,22 +51,22 @@ def open_zip(path: Path, shown: str) -> Place:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{shown} cannot be opened as zip ({error}); copy it again") from error
+        raise DataError(f"{source} cannot be opened as zip ({error}); copy it again") from error
     members: dict[str, zipfile.ZipInfo] = {}
     folders, lost = set(), dict[str, str]()
     for info in archive.infolist():
-        name = checked_member(info.filename, shown)
+        name = checked_member(info.filename, source)
         if stat.S_ISLNK(info.external_attr >> 16):
             lost[name] = LINK
             continue
         if info.flag_bits & 1:
-            raise DataError(f"{shown} has a password; unpack it and name the folder")
+            raise DataError(f"{source} has a password; unpack it and name the folder")
         if info.is_dir():
             folders.add(name)
         elif not is_hidden(name):
-            _add(members, name, info, shown, lost)
+            _add(members, name, info, source, lost)
     sizes = {name: info.file_size for name, info in members.items()}
-    check_sizes(sizes, path.stat().st_size, shown)
+    check_sizes(sizes, path.stat().st_size, source)
 
     def load(name: str) -> bytes:
         try:
@@ -76,10 +76,10 @@ def open_zip(path: Path, shown: str) -> Place:
         except (NotImplementedError, RuntimeError) as error:
             raise DataError(f"cannot be unpacked ({error})") from error
 
-    return descend(_place(path, shown, members, folders, load, lost))
+    return descend(_place(path, source, members, folders, load, lost))
 
 
-def open_tar(path: Path, shown: str) -> Place:
+def open_tar(path: Path, source: str) -> Place:
     """List a .tar, .tar.gz or .tgz file; members are read when asked for.
 
     Raises: DataError if it is damaged, or a member is unsafe.
@@ -87,22 +87,22 @@ def open_tar(path: Path, shown: str) -> Place:
     members: dict[str, tarfile.TarInfo] = {}
     folders, lost = set(), dict[str, str]()
     try:
-        file = _plain(path, shown)
+        file = _plain(path, source)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
-                name = checked_member(info.name, shown)
+                name = checked_member(info.name, source)
                 if info.isdir():
                     folders.add(name)
                 elif why := why_not_read(info):
                     lost[name] = why
                 elif not is_hidden(name):
-                    _add(members, name, info, shown, lost)
+                    _add(members, name, info, source, lost)
     except (*TAR_ERRORS, zlib.error) as error:
         if isinstance(error, DataError):
             raise
         why = why_damaged(error)
-        raise DataError(f"{shown} cannot be opened as tar ({why}); copy it again") from error
-    check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, shown)
+        raise DataError(f"{source} cannot be opened as tar ({why}); copy it again") from error
+    check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, source)
     lock = threading.Lock()  # seek and read must not be torn apart by another thread
 
     def load(name: str) -> bytes:
@@ -114,7 +114,7 @@ def open_tar(path: Path, shown: str) -> Place:
             raise DataError("is cut off in the tar")
         return payload
 
-    return descend(_place(path, shown, members, folders, load, lost))
+    return descend(_place(path, source, members, folders, load, lost))
 
 
 def why_damaged(error: BaseException) -> str:
@@ -131,7 +131,7 @@ def why_not_read(info: tarfile.TarInfo) -> str:
     return "" if info.isreg() else "is a pipe or a device, which is not opened"
 
 
-def checked_member(name: str, shown: str) -> str:
+def checked_member(name: str, source: str) -> str:
     """A member's name with plain slashes, refused if it could point outside the archive.
 
     Bytes that are not UTF-8 are escaped. Raises: DataError for absolute paths, drive letters
@@ -143,22 +143,22 @@ def checked_member(name: str, shown: str) -> str:
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/"):
         raise DataError(
-            f"{shown} holds a member that points outside it ({escaped(name)}); pack it again"
+            f"{source} holds a member that points outside it ({escaped(name)}); pack it again"
         )
     return escaped("/".join(part for part in plain.split("/") if part not in ("", ".")))
 
 
-def check_sizes(sizes: dict[str, int], packed: int, shown: str) -> None:
+def check_sizes(sizes: dict[str, int], packed: int, source: str) -> None:
     """Refuse archives that unpack to absurd sizes; only members that would be read count.
 
     Raises: DataError for over 20 GB in all, or 200-fold compression.
     """
     total = sum(size for name, size in sizes.items() if suffix(name) in READ_SUFFIXES)
     if total > MAX_TOTAL_BYTES:
-        raise DataError(f"{shown} unpacks to more than 20 GB; unpack it and name the folder")
+        raise DataError(f"{source} unpacks to more than 20 GB; unpack it and name the folder")
     if total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
         raise DataError(
-            f"{shown} unpacks to {total // max(packed, 1):,} times its size, which is not "
+            f"{source} unpacks to {total // max(packed, 1):,} times its size, which is not "
             "plausible for images; unpack it and name the folder if you trust it"
         )
 
@@ -188,19 +188,21 @@ def _inside(place: Place, top: str) -> Place:
     )
 
 
-def _add(members: dict[str, Info], name: str, info: Info, shown: str, lost: dict[str, str]) -> None:
+def _add(
+    members: dict[str, Info], name: str, info: Info, source: str, lost: dict[str, str]
+) -> None:
     size = info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
     if size > MAX_FILE_BYTES and suffix(name) in READ_SUFFIXES:
         lost[name] = "unpacks to more than 512 MB"
         return
     if name in members:
-        raise DataError(f"{shown} holds {name} twice; pack it again")
+        raise DataError(f"{source} holds {name} twice; pack it again")
     members[name] = info
 
 
 def _place(
     path: Path,
-    shown: str,
+    source: str,
     members: Iterable[str],
     folders: Iterable[str],
     load: Load,
@@ -210,10 +212,10 @@ def _place(
     visible = {f for f in folders if f and not is_hidden(f)} | parents(files)
     name = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
     seen = {name: why for name, why in sorted(lost.items()) if not is_hidden(name)}
-    sentence = f"{count(len(seen), 'file')} in {shown} left out."
+    sentence = f"{count(len(seen), 'file')} in {source} left out."
     return Place(
         name=name,
-        shown=shown,
+        source=source,
         files=files,
         folders=tuple(sorted(visible)),
         load=load,
@@ -221,7 +223,7 @@ def _place(
     )
 
 
-def _plain(path: Path, shown: str) -> IO[bytes]:
+def _plain(path: Path, source: str) -> IO[bytes]:
     """The uncompressed tar stream as a seekable file."""
     if suffix(path.name) == ".tar":
         return open(path, "rb")
@@ -232,7 +234,7 @@ def _plain(path: Path, shown: str) -> IO[bytes]:
             file.write(chunk)
             if file.tell() > min(limit, MAX_TOTAL_BYTES):
                 raise DataError(
-                    f"{shown} unpacks to more than is plausible; unpack it and name the folder"
+                    f"{source} unpacks to more than is plausible; unpack it and name the folder"
                 )
     file.seek(0)
     return file

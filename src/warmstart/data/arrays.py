@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from PIL.ImageOps import exif_transpose
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_much
+from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.errors import DataError
 from warmstart.modalities.image import MOST_BANDS, to_uint8
@@ -35,7 +35,7 @@ class GivenTruth:
     texts: Sequence[str]
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
-    doubt: str = ""
+    label_problem: str = ""
 
 
 def read_truth(labels: Any) -> GivenTruth:
@@ -62,14 +62,14 @@ def read_truth(labels: Any) -> GivenTruth:
         raise DataError(
             f"y has shape {values.shape}; give one label per row, or 0 and 1 (N, K) for several"
         )
-    texts, doubt = [], ""
+    texts, label_problem = [], ""
     for index, value in enumerate(values.tolist()):
         text, why = _label(value, index)
         texts.append(text)
-        doubt = doubt or why
+        label_problem = label_problem or why
     fractions = {t for t, v in zip(texts, values.tolist(), strict=True) if _is_fraction(v)}
     is_many = len(fractions) > min(MANY, max(len(texts) // 2, 2))
-    return GivenTruth(texts, "numbers" if is_many else "texts", (), doubt)
+    return GivenTruth(texts, "numbers" if is_many else "texts", (), label_problem)
 
 
 def _label(value: object, index: int) -> tuple[str, str]:
@@ -209,7 +209,7 @@ def _listing(ids: Sequence[str], names: GivenTruth, layout: str, load: Any) -> L
         rows=tuple(Row(id=id, label=name) for id, name in zip(ids, names.texts, strict=True)),
         load=load,
         wording=Wording(source="y", before='y: class "', after='"', remove="its row"),
-        doubt=names.doubt,
+        label_problem=names.label_problem,
         form=names.form,
         outputs=names.outputs,
     )
@@ -231,7 +231,7 @@ def _paths(images: Any) -> list[str] | None:
             raise DataError(f"X names {path} twice; keep one row per file")
         seen.add(path)
     missing = [path for path in paths if not os.path.isfile(path)]
-    if is_too_much(len(missing), len(paths)):  # fewer are left out when they are read
+    if is_too_many(len(missing), len(paths)):  # fewer are left out when they are read
         raise DataError(
             f"X: {len(missing):,} of {count(len(paths), 'file')} not found "
             f"(first: {missing[0]}); correct the paths"

@@ -196,27 +196,27 @@ class _Contents:
     names: Names
 
 
-def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
+def parse_parquet(data: str | os.PathLike[str] | bytes, source: str) -> Table:
     """A Parquet file by its path or its bytes; its images are read a row group at a time.
 
     Where a group is large, all are unpacked into a nameless file first.
     Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
     """
-    load_pyarrow(shown)
-    with _readable(shown, "Parquet"):
-        if not isinstance(source, bytes) and (why := special(os.stat(source).st_mode)):
-            raise DataError(f"{shown} is {why}, which is not opened; name a file")
-        n_bytes = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-        with _opened(source) as file:
+    load_pyarrow(source)
+    with _readable(source, "Parquet"):
+        if not isinstance(data, bytes) and (why := special(os.stat(data).st_mode)):
+            raise DataError(f"{source} is {why}, which is not opened; name a file")
+        n_bytes = len(data) if isinstance(data, bytes) else os.path.getsize(data)
+        with _opened(data) as file:
             schema, metadata = file.schema_arrow, file.metadata
-        again = partial(_opened, source, metadata)
+        again = partial(_opened, data, metadata)
         notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = class_names(notes.get("info", {}).get("features", {}))
 
         def column(name: str) -> Any:
             """Texts come as a dictionary: a few values that stand in many rows stay few."""
             with again() as file:
-                _check_columns(file, [name], n_bytes, shown)
+                _check_columns(file, [name], n_bytes, source)
             with again(texts=[name] if _is_text(schema.field(name).type) else None) as file:
                 return file.read(columns=[name]).column(0)
 
@@ -224,15 +224,15 @@ def parse_parquet(source: str | os.PathLike[str] | bytes, shown: str) -> Table:
             schema=schema,
             n_rows=metadata.num_rows,
             column=column,
-            images=lambda name: _in_groups(again, name, shown, n_bytes),
+            images=lambda name: _in_groups(again, name, source, n_bytes),
             names=names,
         )
-        return _table(contents, shown, "Parquet")
+        return _table(contents, source, "Parquet")
 
 
 @contextmanager
 def _opened(
-    source: str | os.PathLike[str] | bytes, metadata: Any = None, texts: list[str] | None = None
+    data: str | os.PathLike[str] | bytes, metadata: Any = None, texts: list[str] | None = None
 ) -> Iterator[Any]:
     """A Parquet file for as long as it is read from: of a thousand pieces none stays open.
 
@@ -241,12 +241,12 @@ def _opened(
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    held = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
+    held = pa.BufferReader(data) if isinstance(data, bytes) else pa.OSFile(str(data))
     with held:
         yield parquet.ParquetFile(held, metadata=metadata, read_dictionary=texts)
 
 
-def _check_columns(file: Any, names: Sequence[str], n_packed: int, shown: str) -> None:
+def _check_columns(file: Any, names: Sequence[str], n_packed: int, source: str) -> None:
     """Refuse columns whose pages would not fit, by what the file says of them."""
     n_bytes = 0
     for number in range(file.metadata.num_row_groups):
@@ -255,8 +255,8 @@ def _check_columns(file: Any, names: Sequence[str], n_packed: int, shown: str) -
             chunk = group.column(place)
             if chunk.path_in_schema.split(".")[0] in names:
                 n_bytes += chunk.total_uncompressed_size
-    _check_plausible(n_bytes, n_packed, shown)
-    check_room(n_bytes, shown)
+    _check_plausible(n_bytes, n_packed, source)
+    check_room(n_bytes, source)
 
 
 def _is_text(kind: Any) -> bool:
@@ -265,22 +265,22 @@ def _is_text(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
-def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> Table:
+def parse_streams(streams: Sequence[str | bytes], names: Names, source: str) -> Table:
     """Arrow IPC streams by path (mapped into memory, not read) or as bytes, one after the other.
 
     Raises: DataError if pyarrow is missing, a stream is damaged, or they have no rows.
     """
-    pa, pages = load_pyarrow(shown), Pages()
+    pa, pages = load_pyarrow(source), Pages()
     batches: list[Any] = []
-    with _readable(shown, "Arrow stream"):
-        for source in sources:
-            handle = pa.BufferReader(pa.py_buffer(_mapped(source, pages)))
+    with _readable(source, "Arrow stream"):
+        for stream in streams:
+            handle = pa.BufferReader(pa.py_buffer(_mapped(stream, pages)))
             n_bytes = 0
             for batch in pa.ipc.open_stream(handle):
                 batch.validate(full=True)  # offsets that point outside would crash later
                 batches.append(batch.replace_schema_metadata(None))
                 n_bytes += batch.nbytes
-                _check_plausible(n_bytes, handle.size(), shown)
+                _check_plausible(n_bytes, handle.size(), source)
         table = pa.Table.from_batches(batches, None if batches else pa.schema([]))
         contents = _Contents(
             schema=table.schema,
@@ -289,17 +289,17 @@ def parse_streams(sources: Sequence[str | bytes], names: Names, shown: str) -> T
             images=lambda name: _stored(table.column(name), pages),
             names=names,
         )
-        return _table(contents, shown, "Arrow stream")
+        return _table(contents, source, "Arrow stream")
 
 
-def _mapped(source: str | bytes, pages: Pages) -> Any:
-    if isinstance(source, bytes):
-        return source
-    with open(source, "rb") as file:
+def _mapped(data: str | bytes, pages: Pages) -> Any:
+    if isinstance(data, bytes):
+        return data
+    with open(data, "rb") as file:
         return pages.map(file)
 
 
-def load_pyarrow(shown: str) -> Any:
+def load_pyarrow(source: str) -> Any:
     """The pyarrow package, with its ipc and parquet parts.
 
     Raises: DataError saying what to install.
@@ -311,7 +311,7 @@ def load_pyarrow(shown: str) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{shown} is read with pyarrow, which is not installed; run `{install_command('data')}`"
+            f"{source} is read with pyarrow, which is not installed; run `{install_command('data')}`"
         ) from None
     return pyarrow
 
@@ -337,7 +337,7 @@ def class_names(features: Any) -> dict[str, tuple[str, ...]]:
 
 
 @contextmanager
-def _readable(shown: str, kind: str) -> Any:
+def _readable(source: str, kind: str) -> Any:
     """Turn what pyarrow and json raise on damaged bytes into one line of ours."""
     try:
         yield
@@ -345,23 +345,23 @@ def _readable(shown: str, kind: str) -> Any:
         raise
     except Exception as error:  # pyarrow lets a dozen types through on damaged bytes
         reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
-        raise DataError(f"{shown} cannot be read as {kind} ({reason}); copy it again") from error
+        raise DataError(f"{source} cannot be read as {kind} ({reason}); copy it again") from error
 
 
-def _table(contents: _Contents, shown: str, kind: str) -> Table:
+def _table(contents: _Contents, source: str, kind: str) -> Table:
     if not contents.n_rows:
-        raise DataError(f"{shown} has no rows; save the data set again with all of them")
-    check_room(size_of_cells(contents.n_rows), shown)
-    image = _image_column(contents.schema, shown)
+        raise DataError(f"{source} has no rows; save the data set again with all of them")
+    check_room(size_of_cells(contents.n_rows), source)
+    image = _image_column(contents.schema, source)
 
     def texts(name: str) -> list[str | None]:
-        with _readable(shown, kind):
-            cells = _cells(_whole(contents, contents.column(name)), shown)
+        with _readable(source, kind):
+            cells = _cells(_whole(contents, contents.column(name)), source)
         names = contents.names.get(name)
-        return cells if names is None else _named(cells, names, name, shown)
+        return cells if names is None else _named(cells, names, name, source)
 
     def pictures() -> TableImages:
-        with _readable(shown, kind):
+        with _readable(source, kind):
             stored = contents.images(str(image))
             _whole(contents, stored.inside)
             return stored
@@ -375,7 +375,7 @@ def _table(contents: _Contents, shown: str, kind: str) -> Table:
     )
 
 
-def _cells(column: Any, shown: str) -> list[str | None]:
+def _cells(column: Any, source: str) -> list[str | None]:
     """A column as texts; equal values of a dictionary are one text.
 
     Raises: DataError where they would not fit into memory as texts of their own.
@@ -401,7 +401,9 @@ def _cells(column: Any, shown: str) -> list[str | None]:
             found += cells
             n_letters += sum(map(len, filter(None, cells)))
             if n_letters > limit:
-                check_room(size_of_cells(len(column), n_letters * len(column) // len(found)), shown)
+                check_room(
+                    size_of_cells(len(column), n_letters * len(column) // len(found)), source
+                )
     return found
 
 
@@ -411,7 +413,7 @@ def _whole(contents: _Contents, column: Any) -> Any:
     return column
 
 
-def _image_column(schema: Any, shown: str) -> str | None:
+def _image_column(schema: Any, source: str) -> str | None:
     """The column that holds encoded images, if there is one."""
     found = [str(field.name) for field in schema if _is_image(field.type)]
     for name in IMAGE_NAMES:
@@ -420,7 +422,7 @@ def _image_column(schema: Any, shown: str) -> str | None:
             return near[0]
     if len(found) > 1:
         raise DataError(
-            f"{shown} has {len(found)} columns of bytes ({', '.join(found)}); call the one with "
+            f"{source} has {len(found)} columns of bytes ({', '.join(found)}); call the one with "
             'the images "image"'
         )
     return found[0] if found else None
@@ -436,7 +438,7 @@ def _is_image(kind: Any) -> bool:
 
 
 def _named(
-    cells: Sequence[str | None], names: Sequence[str], column: str, shown: str
+    cells: Sequence[str | None], names: Sequence[str], column: str, source: str
 ) -> list[str | None]:
     """Class numbers as class names."""
     known = {str(index): name for index, name in enumerate(names)}
@@ -445,7 +447,7 @@ def _named(
         if cell and cell not in known:
             what = "is -1, which means without a label" if cell == "-1" else f"is {cell}"
             raise DataError(
-                f'{shown} row {row}: "{column}" {what}, but it names {len(names)} classes, '
+                f'{source} row {row}: "{column}" {what}, but it names {len(names)} classes, '
                 "counted from 0; correct the row or leave it out"
             )
         named.append(known[cell] if cell else cell)
@@ -465,31 +467,31 @@ def _stored(column: Any, pages: Pages) -> TableImages:
     return TableImages(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
 
 
-def _in_groups(opened: Opened, name: str, shown: str, n_bytes: int) -> TableImages:
+def _in_groups(opened: Opened, name: str, source: str, n_bytes: int) -> TableImages:
     """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
     groups = RowGroups(
         opened=opened,
         column=name,
-        check=lambda unpacked: _check_plausible(unpacked, n_bytes, shown),
+        check=lambda unpacked: _check_plausible(unpacked, n_bytes, source),
     )
     with opened() as file:
-        _check_columns(file, [name], n_bytes, shown)
+        _check_columns(file, [name], n_bytes, source)
     groups.scan()
     if groups.largest > MOST_BYTES:
         pages = Pages()
         with opened() as file:
-            return _stored(_spool(file, name, shown, n_bytes, pages), pages)
+            return _stored(_spool(file, name, source, n_bytes, pages), pages)
     return TableImages(paths=groups.paths, inside=groups.inside, load=groups.load)
 
 
-def _check_plausible(n_unpacked: int, n_packed: int, shown: str) -> None:
+def _check_plausible(n_unpacked: int, n_packed: int, source: str) -> None:
     """Refuse bombs. What is not compressed, and so mapped into memory, may be of any size."""
     limit = min(MAX_TOTAL_BYTES, max(MAX_RATIO * n_packed, RATIO_FROM_BYTES))
     if n_unpacked > max(limit, n_packed):
-        raise DataError(f"{shown} unpacks to more than is plausible; save its images as files")
+        raise DataError(f"{source} unpacks to more than is plausible; save its images as files")
 
 
-def _spool(file: Any, name: str, shown: str, n_bytes: int, pages: Pages) -> Any:
+def _spool(file: Any, name: str, source: str, n_bytes: int, pages: Pages) -> Any:
     """A column of a Parquet file, unpacked batch by batch to disk and mapped into memory."""
     import pyarrow as pa
 
@@ -499,6 +501,6 @@ def _spool(file: Any, name: str, shown: str, n_bytes: int, pages: Pages) -> Any:
         n = min(rows_at_once(file, number, name) for number in range(file.num_row_groups))
         for batch in file.iter_batches(batch_size=n, columns=[name]):
             writer.write_batch(batch)
-            _check_plausible(spool.tell(), n_bytes, shown)
+            _check_plausible(spool.tell(), n_bytes, source)
     spool.flush()
     return pa.ipc.open_stream(pa.py_buffer(pages.map(spool))).read_all().column(0)

@@ -38,11 +38,11 @@ class Typed:
     choices: tuple[ColumnPlan, ...]  # of every column, with its reason
 
 
-class ColumnWish(NamedTuple):
-    """The kind that a person gave a column, and where: `shown` begins an error."""
+class ColumnSetting(NamedTuple):
+    """The kind that a person gave a column, and where: `origin` begins an error."""
 
     kind: str
-    shown: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def type_columns(
     rows: Sequence[Mapping[str, str]],
     lines: Sequence[str],
     source: str,
-    asked: Mapping[str, ColumnWish] | None = None,
+    asked: Mapping[str, ColumnSetting] | None = None,
 ) -> Typed:
     """Tell numbers from categories, and leave out what can tell nothing of a new row.
 
@@ -106,14 +106,14 @@ def type_columns(
     return Typed(columns=tuple(columns), findings=findings, choices=tuple(choices))
 
 
-def _check_asked(asked: Mapping[str, ColumnWish], names: Sequence[str], source: str) -> None:
-    for name, (kind, shown) in asked.items():
+def _check_asked(asked: Mapping[str, ColumnSetting], names: Sequence[str], source: str) -> None:
+    for name, (kind, origin) in asked.items():
         if not name:
-            raise DataError(f"{shown}: it names no column; write --set column.NAME={kind}")
+            raise DataError(f"{origin}: it names no column; write --set column.NAME={kind}")
         if name not in names:
-            raise DataError(f"{shown}: {source} has no such column. It has: {some(names, 20)}.")
+            raise DataError(f"{origin}: {source} has no such column. It has: {some(names, 20)}.")
         if kind not in _KINDS:
-            raise DataError(f"{shown}: a column is number, category or {LEFT_OUT}.")
+            raise DataError(f"{origin}: a column is number, category or {LEFT_OUT}.")
 
 
 def _choice(column: _Cells, kind: str, reason: str, asked: str | None) -> Choice:

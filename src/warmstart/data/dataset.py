@@ -1,6 +1,6 @@
-"""What a source turns out to hold: rows, how to fetch their bytes, and how to name them.
+"""The contents of a source: rows, how to load their bytes, and how messages name them.
 
-`Listing` is what a layout found (nothing is read yet); `Collection` is what the stage returns.
+`Listing` is what a layout lists before any file is read; `Collection` is what reading returns.
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ from warmstart.records.data import DataRecord, Example, Finding, Split
 from warmstart.records.inputs import Kind
 
 Load = Callable[[str], bytes]
-Asked = Literal["auto", "image", "audio", "text", "table"]
+KindOption = Literal["auto", "image", "audio", "text", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The columns a user named with --label, --group and --text, and the --kind of data.
-
-    `task` is what --task says of the labels.
-    """
+    """Columns named with --label, --group and --text; the --kind of the data and its --task."""
 
     label: str | None = None
     group: str | None = None
     text: str | None = None
-    kind: Asked = "auto"
+    kind: KindOption = "auto"
     task: str = "auto"
 
 
@@ -40,8 +37,8 @@ class Wording:
     """
 
     source: str
-    before: str  # what stands before a class name where a class is named
-    after: str = ""
+    before: str  # text before a class name
+    after: str = ""  # text after it
     remove: str  # what to remove to be rid of a class
     one_class: str = ""  # what to do if there is only one class
     noun: str = "image"  # what an example is called
@@ -63,12 +60,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Every row of a source; `load` gives the encoded bytes of a row by its id.
+    """Every row of a source; `load` returns the encoded bytes of a row by its id.
 
-    `load` raises DataError with a short reason where the bytes cannot be had. `doubt` says why
-    its labels cannot be learnt, such as that all are different; other uses do not mind.
-    `form` says what the labels plainly are; "sets" are names with `|` between. `outputs` are
-    the names of 0/1 columns, or of the column of labels. `problems` lists what is left out.
+    `load` raises DataError with a short reason if a row cannot be read. `label_problem` says why
+    the labels cannot be learnt, such as that all are different; other uses ignore it. `form`
+    says what the labels plainly are; "sets" are names joined by `|`. `outputs` are the names
+    of 0/1 columns, or of the column of labels. `problems` lists what is left out.
     """
 
     name: str
@@ -78,9 +75,9 @@ class Listing:
     load: Load
     wording: Wording
     is_table: bool = False
-    doubt: str = ""
+    label_problem: str = ""
     problems: tuple[Finding, ...] = ()
-    spared: int = 0  # items of its problems that are no losses: without a label, or without pixels
+    n_harmless: int = 0  # items of `problems` that are no loss: without a label, or without pixels
     kind: Kind = "image"
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
@@ -90,49 +87,50 @@ class Listing:
 class Collection:
     """What was read: the record (data.json) and the bytes behind each example id.
 
-    `load` may be called from several threads. Raises there: DataError where a file has gone.
-    `strict` refuses what cannot be decoded instead of leaving it out.
+    `load` may be called from several threads. Raises there: DataError if a file is gone.
+    `strict` raises on what cannot be decoded instead of leaving it out.
     """
 
     record: DataRecord
     load: Load
-    title: str  # a sentence part for people: "1,300 images in photos/"
+    title: str  # part of a sentence: "1,300 images in photos/"
     wording: Wording
-    spared: int = 0  # as in `Listing`
+    n_harmless: int = 0  # as in `Listing`
     strict: bool = False
 
 
-def under(listing: Listing, prefix: str, split: Split) -> Listing:
-    """The listing as one part of a larger one: ids begin with `prefix`, all rows are of `split`.
+def as_split(listing: Listing, prefix: str, split: Split) -> Listing:
+    """The listing as one split of a larger one: ids begin with `prefix`, all rows are of `split`.
 
-    Groups are proposed for the training part only; other parts would say the same again.
+    Groups are proposed for the training set only; other splits would repeat them.
     """
-    kept = tuple(f for f in listing.problems if split == "train" or f.kind != "group-proposed")
     load = listing.load  # and not the listing, whose rows would stay in memory with it
     return replace(
         listing,
         rows=tuple(replace(row, id=prefix + row.id, split=split) for row in listing.rows),
         load=lambda id: load(id[len(prefix) :]),
-        problems=kept,
+        problems=tuple(
+            f for f in listing.problems if split == "train" or f.kind != "group-proposed"
+        ),
     )
 
 
-def joined(parts: Sequence[Listing], layout: str) -> Listing:
-    """Listings with different ids as one, called and worded as the first."""
-    owners = {row.id: part.load for part in parts for row in part.rows}
+def concatenate(listings: Sequence[Listing], layout: str) -> Listing:
+    """Listings with different ids as one, named and worded as the first."""
+    loaders = {row.id: listing.load for listing in listings for row in listing.rows}
     return replace(
-        parts[0],
+        listings[0],
         layout=layout,
-        rows=tuple(row for part in parts for row in part.rows),
-        load=lambda id: owners[id](id),
-        is_table=any(part.is_table for part in parts),
-        problems=tuple(problem for part in parts for problem in part.problems),
-        spared=sum(part.spared for part in parts),
+        rows=tuple(row for listing in listings for row in listing.rows),
+        load=lambda id: loaders[id](id),
+        is_table=any(listing.is_table for listing in listings),
+        problems=tuple(problem for listing in listings for problem in listing.problems),
+        n_harmless=sum(listing.n_harmless for listing in listings),
     )
 
 
 def some(names: Iterable[str], n: int = 5) -> str:
-    """The first few names, and that there are more.
+    """The first `n` names, with an ellipsis if there are more.
 
     >>> some(["a", "b", "c"], 2)
     'a, b, …'
@@ -154,9 +152,9 @@ def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]
 
 
 def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> tuple[str, ...]:
-    """The classes of the training part, sorted by name, each with at least 2 examples.
+    """The classes of the training set, sorted by name, each with at least 2 examples.
 
-    Raises: DataError if the training part is empty or has one class, or a class has 1 example.
+    Raises: DataError if the training set is empty or has one class, or a class has 1 example.
 
     >>> wording = Wording(source="photos", before="photos/", remove="the folder")
     >>> check_classes([Row(id=str(i), label="ab"[i % 2]) for i in range(4)], wording)
@@ -166,17 +164,19 @@ def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> 
     for row in rows:
         if row.split == "train":
             sizes[row.label] = sizes.get(row.label, 0) + 1
-    source, remove, noun = wording.source, wording.remove, wording.noun
+    source, noun = wording.source, wording.noun
     if not sizes:
         raise DataError(f"{source} holds no training {noun}; add at least 2 for each class")
     if len(sizes) == 1:
-        cure = wording.one_class or "add examples of a second one"
-        raise DataError(f'{source} has one class ("{next(iter(sizes))}") and 2 are needed; {cure}')
+        remedy = wording.one_class or "add examples of a second one"
+        raise DataError(
+            f'{source} has one class ("{next(iter(sizes))}") and 2 are needed; {remedy}'
+        )
     small = sorted(label for label, size in sizes.items() if size < 2)
     if len(small) == 1:
         raise DataError(
             f"{wording.place(small[0])} has 1 training {noun}; a class needs at least 2. "
-            f"Add one or remove {remove}."
+            f"Add one or remove {wording.remove}."
         )
     if small:
         raise DataError(
@@ -187,37 +187,32 @@ def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> 
     return tuple(sorted(sizes))
 
 
-# ---- How much of a data set may be left out because it cannot be read.
+MAX_UNREADABLE = 0.1  # of the data; with more left out, the rest may be another data set
 
 
-MOST = 0.1  # of the data; beyond, what is left may be another data set than was meant
+def is_too_many(n_unreadable: int, n_all: int) -> bool:
+    """Whether more of all examples are unreadable than may be left out.
 
-
-def is_too_much(n_lost: int, n_all: int) -> bool:
-    """Whether so many of all examples are more than may be left out.
-
-    >>> is_too_much(1, 10), is_too_much(2, 10)
+    >>> is_too_many(1, 10), is_too_many(2, 10)
     (False, True)
     """
-    return n_lost > MOST * n_all
+    return n_unreadable > MAX_UNREADABLE * n_all
 
 
-def check_lost(
-    problems: Iterable[Finding], n_read: int, source: str, *, strict: bool, spared: int = 0
+def check_unreadable(
+    problems: Iterable[Finding], n_read: int, source: str, *, strict: bool, n_harmless: int = 0
 ) -> None:
     """Refuse data of which too much, or with `strict` anything, could not be read.
 
-    `spared` counts what is listed and no loss: images without a label, drawings without pixels.
+    `n_harmless` counts items that are no loss: images without a label, drawings without pixels.
     Raises: DataError naming the first of them.
     """
-    items = [item for found in problems if found.kind == "unreadable" for item in found.items]
+    items = [item for problem in problems if problem.kind == "unreadable" for item in problem.items]
     if strict and items:
+        raise DataError(f"--strict: {source}: {items[0]}; repair or remove it, or drop --strict")
+    n_unreadable = len(items) - n_harmless
+    if is_too_many(n_unreadable, n_unreadable + n_read):
         raise DataError(
-            f"--strict: {source}: {items[0]}; repair or remove it, or leave --strict away"
-        )
-    n_lost = len(items) - spared
-    if is_too_much(n_lost, n_lost + n_read):
-        raise DataError(
-            f"{source}: {n_lost:,} of {n_lost + n_read:,} cannot be read (first: {items[0]}), and "
-            "at most a tenth may be left out; repair or remove them"
+            f"{source}: {n_unreadable:,} of {n_unreadable + n_read:,} cannot be read (first: "
+            f"{items[0]}), and at most a tenth may be left out; repair or remove them"
         )

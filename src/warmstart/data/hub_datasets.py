@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
-from warmstart.data.dataset import Columns, Listing, Wording, joined, some, under
+from warmstart.data.dataset import Columns, Listing, Wording, as_split, concatenate, some
 from warmstart.data.image_tables import ReferencedFiles, list_table
-from warmstart.data.parsing import SPLIT_VALUES
+from warmstart.data.parsing import SPLIT_ORDER, SPLIT_VALUES
 from warmstart.data.place import Place, counted
 from warmstart.errors import DataError
 from warmstart.nouns import count
@@ -34,26 +34,28 @@ def is_saved(place: Place) -> bool:
 
 
 def list_saved(place: Place, columns: Columns) -> Listing:
-    """List a data set saved on disk: a split each for train, validation and test, or one alone.
+    """List a data set saved on disk: its train, validation and test splits, or a single one.
 
     Ids are row numbers from 0, or the paths that the images carry, below "train/" and so on.
-    Raises: DataError if a file is missing or damaged, a split is none of ours, pyarrow is not
-    installed, or a table error in a split.
+    Raises: DataError if a file is missing or damaged, a split is unknown, pyarrow is not
+    installed, or a split has a table error.
     """
-    load_pyarrow(f"{place.shown}/")
+    load_pyarrow(f"{place.source}/")
     if DICT not in place.files:
         listing = _list_split(place, "", columns)
     else:
-        parts = []
-        for name in _splits(place):
-            part = _list_split(place, f"{name}/", columns)
-            parts.append(under(part, f"{name}/", SPLIT_VALUES[name.casefold()]))
-        names = "/".join(_splits(place))
-        listing = joined(parts, f"{names} of {parts[0].layout}")
+        splits = _splits(place)
+        listings = [
+            as_split(
+                _list_split(place, f"{name}/", columns), f"{name}/", SPLIT_VALUES[name.casefold()]
+            )
+            for name in splits
+        ]
+        listing = concatenate(listings, f"{'/'.join(splits)} of {listings[0].layout}")
     return replace(
         listing,
         name=place.name,
-        title=f"{counted(listing.rows)} in {place.shown}/",
+        title=f"{counted(listing.rows)} in {place.source}/",
         problems=place.problems + listing.problems,
     )
 
@@ -61,11 +63,11 @@ def list_saved(place: Place, columns: Columns) -> Listing:
 def files_of(place: Place, below: str = "") -> ReferencedFiles:
     """The files of a place as a table below `below` names them; none outside the place.
 
-    >>> place = Place(name="d", shown="d", files=("a/1.png",), folders=("a",), load=lambda _: b"")
+    >>> place = Place(name="d", source="d", files=("a/1.png",), folders=("a",), load=lambda _: b"")
     >>> files_of(place).exists("a/1.png"), files_of(place, "a/").inside("../../1.png")
     (True, None)
     """
-    known = set(place.files)
+    files = set(place.files)
     roots = [place.path.absolute(), place.path.resolve()] if place.path else []
 
     def inside(path: str) -> Callable[[], bytes] | None:
@@ -73,10 +75,10 @@ def files_of(place: Place, below: str = "") -> ReferencedFiles:
         for root in roots:
             if PurePosixPath(path).is_relative_to(root.as_posix()):
                 name = posixpath.normpath(PurePosixPath(path).relative_to(root.as_posix()))
-        return partial(place.load, name) if name in known else None
+        return partial(place.load, name) if name in files else None
 
     return ReferencedFiles(
-        exists=lambda path: below + path in known,
+        exists=lambda path: below + path in files,
         load=lambda path: place.load(below + path),
         inside=inside,
         links={link.removeprefix(below): why for link, why in place.links.items()},
@@ -84,22 +86,22 @@ def files_of(place: Place, below: str = "") -> ReferencedFiles:
 
 
 def _list_split(place: Place, below: str, columns: Columns) -> Listing:
-    where = f"{place.shown}/{below}"
-    info = _json(place, below + INFO, lambda value: class_names(value["features"]))
-    shards = _json(place, below + STATE, _shards)
+    where = f"{place.source}/{below}"
+    names = _read_json(place, below + INFO, lambda value: class_names(value["features"]))
+    shards = _read_json(place, below + STATE, _shards)
     missing = [shard for shard in shards if below + shard not in place.files]
     if missing:
         raise DataError(
             f"{where}{missing[0]} is missing ({len(missing)} of {count(len(shards), 'shard')}); "
             "copy the whole folder again"
         )
-    sources: list[str | bytes] = [
+    streams: list[str | bytes] = [
         str(place.path / (below + shard)) if place.path else place.load(below + shard)
         for shard in shards
     ]
     listing = list_table(
-        parse_streams(sources, info, where),
-        shown=where,
+        parse_streams(streams, names, where),
+        source=where,
         name=place.name,
         files=files_of(place, below),
         columns=columns,
@@ -109,45 +111,44 @@ def _list_split(place: Place, below: str, columns: Columns) -> Listing:
     return replace(listing, layout=f"Hugging Face data set: {layout}", wording=wording)
 
 
-def _json(place: Place, name: str, read: Callable[[Any], Any]) -> Any:
+def _read_json(place: Place, name: str, read: Callable[[Any], Any]) -> Any:
     if name not in place.files:
         raise DataError(
-            f"{place.shown}/{name} is missing, which `save_to_disk` writes; copy the whole folder "
+            f"{place.source}/{name} is missing, which `save_to_disk` writes; copy the whole folder "
             "again"
         )
     try:
         return read(json.loads(place.load(name)))
     except DataError as error:
-        raise DataError(f"{place.shown}/{name} {error}; save the data set again") from error
+        raise DataError(f"{place.source}/{name} {error}; save the data set again") from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{place.shown}/{name} is damaged ({error}); copy the whole folder again"
+            f"{place.source}/{name} is damaged ({error}); copy the whole folder again"
         ) from error
 
 
 def _shards(state: Any) -> list[str]:
-    """The names in state.json; each is looked up among the listed files, never opened as it is."""
+    """The names in state.json; each is looked up among the listed files, never opened directly."""
     if state.get("_indices_data_files"):
-        raise DataError("selects rows in the way of an old version, which is not read")
+        raise DataError("selects rows as an old version did, which is not supported")
     names = [entry["filename"] for entry in state["_data_files"]]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("a file name is no text")
+        raise ValueError("a file name is not a text")
     return names
 
 
 def _splits(place: Place) -> list[str]:
-    """The splits that dataset_dict.json names, the training part first."""
-    names: list[str] = _json(place, DICT, lambda value: [str(n) for n in value["splits"]])
-    strangers = [name for name in names if name.casefold() not in SPLIT_VALUES]
-    if strangers:
+    """The splits that dataset_dict.json names, the training set first."""
+    names: list[str] = _read_json(place, DICT, lambda value: [str(n) for n in value["splits"]])
+    others = [name for name in names if name.casefold() not in SPLIT_VALUES]
+    if others:
         raise DataError(
-            f"{place.shown}/{DICT} names the split {strangers[0]!r}, which is no part (train, "
-            f"validation, test); name one split alone, such as {place.shown}/{strangers[0]}"
+            f"{place.source}/{DICT} names the split {others[0]!r}, which is not train, validation "
+            f"or test; name a single split, such as {place.source}/{others[0]}"
         )
     if not any(SPLIT_VALUES[name.casefold()] == "train" for name in names):
         raise DataError(
-            f"{place.shown}/{DICT} has no train split, only {some(names) or 'none'}; add it, or "
-            "name one split alone"
+            f"{place.source}/{DICT} has no train split, only {some(names) or 'none'}; add it, or "
+            "name a single split"
         )
-    order = ("train", "holdout", "test")
-    return sorted(names, key=lambda name: order.index(SPLIT_VALUES[name.casefold()]))
+    return sorted(names, key=lambda name: SPLIT_ORDER.index(SPLIT_VALUES[name.casefold()]))

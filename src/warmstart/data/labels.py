@@ -1,8 +1,8 @@
-"""What labels are, task by task: how texts are read, which names they hold, what is refused.
+"""How labels are read, task by task: their texts, the names they hold, what is refused.
 
-A source gives each row its label as a text. Which task that makes is the user's word, or is
-plain from the labels themselves: a matrix or lists make several labels an example, measurements
-make numbers. Everything else stays what it is, one class an example.
+A source gives each row its label as a text. The task is the user's choice, or is plain from the
+labels themselves: a matrix or lists are several labels an example, measurements are numbers,
+and everything else is one class an example.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, check_classes, some
-from warmstart.data.parsing import LABEL_NAMES, Roles, Table, doubt_of, filled, find_column
+from warmstart.data.parsing import (
+    LABEL_NAMES,
+    Roles,
+    Table,
+    find_column,
+    find_label_problem,
+    nonempty_cells,
+)
 from warmstart.errors import DataError
 from warmstart.nouns import count, nouns_of
 from warmstart.records.data import SEPARATOR, Example, Task, split_labels
@@ -27,16 +34,16 @@ _ONES = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0"
 
 @dataclass(frozen=True, slots=True)
 class LabelCells:
-    """A text a row, what they plainly are, and the names of columns that are outputs."""
+    """A text a row, their form as in `Listing`, and the names of columns that are outputs."""
 
     texts: Sequence[str]
-    form: Literal["texts", "sets", "numbers"]
-    outputs: tuple[str, ...]
-    doubt: str = ""  # why they are no classes
+    form: Literal["texts", "sets", "numbers"] = "texts"
+    outputs: tuple[str, ...] = ()
+    problem: str = ""  # why they are no classes
 
 
 def several(label: str | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `--label A,B` names; none where a column is called just so.
+    """The columns that `--label A,B` names; none if there is a column "A,B".
 
     >>> several("a, b", ["path", "a", "b"]), several("a,b", ["path", "a,b"]), several("a", ["a"])
     (('a', 'b'), (), ())
@@ -46,41 +53,51 @@ def several(label: str | None, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in label.split(",") if name.strip())
 
 
-def label_column(table: Table, columns: Columns, shown: str) -> str:
-    """The column of labels, or the names of several. Raises: DataError where there is none."""
-    named = several(columns.label, table.columns)
-    each = [find_column(table.columns, name, LABEL_NAMES, "label", shown) for name in named]
-    return ", ".join(each) or find_column(table.columns, columns.label, LABEL_NAMES, "label", shown)
+def label_column(table: Table, columns: Columns, source: str) -> str:
+    """The column of labels, or the names of several. Raises: DataError if there is none."""
+    names = several(columns.label, table.columns) or (columns.label,)
+    return ", ".join(
+        find_column(table.columns, name, LABEL_NAMES, "label", source) for name in names
+    )
 
 
-def read_labels(table: Table, roles: Roles, columns: Columns, shown: str) -> LabelCells:
+def read_roles(table: Table, path: str | None, columns: Columns, source: str) -> Roles:
+    """The roles of the columns of a table; `path` is that of the examples, None for plain rows.
+
+    Raises: DataError if there is no column of labels, or none called as --group says.
+    """
+    label = label_column(table, columns, source)
+    group = columns.group and find_column(table.columns, columns.group, (), "group", source)
+    split = next((c for c in table.columns if c.casefold() == "split"), None)
+    return Roles(path=path or label, label=label, group=group or None, split=split)
+
+
+def read_labels(table: Table, roles: Roles, columns: Columns, source: str) -> LabelCells:
     """The labels in one column, or in several of 0 and 1.
 
-    Raises: DataError naming the line of a cell that is none.
+    Raises: DataError naming the line of a cell that is no label.
     """
-    named = several(columns.label, table.columns)
-    if named:
-        names = [find_column(table.columns, name, (), "label", shown) for name in named]
-        return LabelCells(_joined(table, names, shown), "sets", tuple(names))
+    if names := several(columns.label, table.columns):
+        outputs = [find_column(table.columns, name, (), "label", source) for name in names]
+        return LabelCells(_join_indicators(table, outputs, source), "sets", tuple(outputs))
     lists = table.lists(roles.label) if table.lists else None
     if lists is not None:
-        return LabelCells([_names(names, shown) for names in lists], "sets", ())
-    if columns.task == "multilabel":  # an empty cell says that nothing is there
-        texts = [(cell or "").strip() for cell in table.texts(roles.label)]
-        return LabelCells(texts, "texts", ())
-    texts = filled(table, roles.label, "label", shown)
-    doubt, is_measured = doubt_of(table, texts, roles, shown)
-    return LabelCells(texts, "numbers" if is_measured else "texts", (roles.label,), doubt)
+        return LabelCells([_join(row, source) for row in lists], "sets")
+    if columns.task == "multilabel":  # an empty cell is an example without labels
+        return LabelCells([(cell or "").strip() for cell in table.texts(roles.label)])
+    texts = nonempty_cells(table, roles.label, "label", source)
+    problem, is_measured = find_label_problem(table, texts, roles, source)
+    return LabelCells(texts, "numbers" if is_measured else "texts", (roles.label,), problem)
 
 
-def _names(names: Sequence[str], shown: str) -> str:
+def _join(names: Sequence[str], source: str) -> str:
     bad = next((name for name in names if SEPARATOR in name), None)
     if bad is not None:
-        raise DataError(f'{shown}: the label "{bad}" holds {SEPARATOR!r}; call it something else')
+        raise DataError(f'{source}: the label "{bad}" holds {SEPARATOR!r}; call it something else')
     return SEPARATOR.join(sorted({name.strip() for name in names} - {""}))
 
 
-def _joined(table: Table, columns: Sequence[str], shown: str) -> list[str]:
+def _join_indicators(table: Table, columns: Sequence[str], source: str) -> list[str]:
     """The names of the columns that hold 1, row by row."""
     rows: list[list[str]] = [[] for _ in table.lines]
     for column in columns:
@@ -88,66 +105,65 @@ def _joined(table: Table, columns: Sequence[str], shown: str) -> list[str]:
             is_on = _ONES.get((cell or "").strip().casefold())
             if is_on is None:
                 raise DataError(
-                    f'{shown} {table.where(row)}: "{column}" is "{cell}"; columns of several '
+                    f'{source} {table.where(row)}: "{column}" is "{cell}"; columns of several '
                     "labels hold 0 or 1. Name one column with --label for other labels."
                 )
             if is_on:
                 rows[row].append(column)
-    return [_names(names, shown) for names in rows]
+    return [_join(names, source) for names in rows]
 
 
-# ---- Several labels in one cell: what stands between them is found out once for a column.
+# ---- Several labels in one cell: the separator is determined once for a column.
 
 
-_MARKS = ("|", ";", ",")
+_SEPARATORS = ("|", ";", ",")
 
 
-def split_cells(cells: Sequence[str], shown: str) -> list[list[str]]:
+def split_cells(cells: Sequence[str], source: str) -> list[list[str]]:
     """The names in each cell, without white space around them; an empty cell has none.
 
-    `|`, `;` or `,` separate, whichever occurs; where none does, white space, if so the cells
-    are made of fewer different names. JSON lists come here joined already.
-    Raises: DataError where two of the marks occur, so that neither is plain.
+    `|`, `;` or `,` separate, whichever occurs; if none does, white space, provided that the
+    cells then hold fewer different names. JSON lists come here joined already.
+    Raises: DataError if two of them occur.
 
     >>> split_cells(["cat; dog", "dog", ""], "t.csv")
     [['cat', 'dog'], ['dog'], []]
     >>> split_cells(["a b", "b c", "a c", "a b c"], "t.csv")[3]
     ['a', 'b', 'c']
     """
-    if _mark(cells, shown) is None:
+    if _separator(cells, source) is None:
         words = [cell.split() for cell in cells]
         if len({word for cell in words for word in cell}) < len(set(cells) - {""}):
             return words
-    return split_marked(cells, shown)
+    return split_at_separator(cells, source)
 
 
-def split_marked(cells: Sequence[str], shown: str) -> list[list[str]]:
-    """The same, but white space never separates. Raises: as `split_cells`.
+def split_at_separator(cells: Sequence[str], source: str) -> list[list[str]]:
+    """The names in each cell as in `split_cells`, but white space never separates.
 
-    >>> split_marked(["long sleeve", ""], "t.csv")
+    >>> split_at_separator(["long sleeve", ""], "t.csv")
     [['long sleeve'], []]
     """
-    mark = _mark(cells, shown)
-    split = [[cell] if mark is None else cell.split(mark) for cell in cells]
+    separator = _separator(cells, source)
+    split = [[cell] if separator is None else cell.split(separator) for cell in cells]
     return [[name.strip() for name in cell if name.strip()] for cell in split]
 
 
-def _mark(cells: Sequence[str], shown: str) -> str | None:
-    """What separates names; None where nothing does."""
-    found = [mark for mark in _MARKS if any(mark in cell for cell in cells)]
-    if len(found) > 1:
-        first = next(cell for cell in cells if found[1] in cell)
+def _separator(cells: Sequence[str], source: str) -> str | None:
+    separators = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
+    if len(separators) > 1:
+        first = next(cell for cell in cells if separators[1] in cell)
         raise DataError(
-            f'{shown} has {" and ".join(map(repr, found))} in its labels (such as "{first}"); '
-            f"put one of them between labels, such as {SEPARATOR!r}"
+            f"{source} has {' and '.join(map(repr, separators))} in its labels (such as "
+            f'"{first}"); put one of them between labels, such as {SEPARATOR!r}'
         )
-    return found[0] if found else None
+    return separators[0] if separators else None
 
 
-AskedTask = Literal["auto", "classify", "multilabel", "regress"]
+TaskOption = Literal["auto", "classify", "multilabel", "regress"]
 Rows = Sequence[Row] | Sequence[Example]
-LEAST = 2  # training images with a label, and as many without it
-LARGEST = 1e100  # of numbers to learn, whose squares are added up
+MIN_EXAMPLES = 2  # training examples with a label, and as many without it
+MAX_VALUE = 1e100  # of numbers to learn, whose squares are added up
 
 
 class Labelling(Protocol):
@@ -155,7 +171,7 @@ class Labelling(Protocol):
 
     @property
     def task(self) -> Task:
-        """Its name."""
+        """The name of the task."""
         ...
 
     @property
@@ -163,12 +179,12 @@ class Labelling(Protocol):
         """Whether an example may have no label at all."""
         ...
 
-    def settled(self, listing: Listing) -> Listing:
-        """The listing with labels as records hold them. Raises: DataError for one that is none."""
+    def normalise(self, listing: Listing) -> Listing:
+        """The listing with labels as records hold them. Raises: DataError for an invalid label."""
         ...
 
-    def corrected(self, listing: Listing) -> Listing:
-        """The same of labels that a person or `label_issues.csv` wrote. Raises: DataError."""
+    def normalise_corrections(self, listing: Listing) -> Listing:
+        """As `normalise`, for labels that a person or `label_issues.csv` wrote."""
         ...
 
     def names(self, label: str) -> tuple[str, ...]:
@@ -176,9 +192,9 @@ class Labelling(Protocol):
         ...
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The names of the outputs. Raises: DataError where the training part cannot teach them.
+        """The names of the outputs; `outputs` are those that the source names itself.
 
-        `outputs`: those that the source names itself.
+        Raises: DataError if the training set cannot teach them.
         """
         ...
 
@@ -189,27 +205,23 @@ class ClassLabels:
     task: Task = "classify"
     is_open = False
 
-    def settled(self, listing: Listing) -> Listing:
-        """As it is. Raises: DataError where the labels are no classes."""
+    def normalise(self, listing: Listing) -> Listing:
         if listing.form == "sets":
             raise DataError(
                 f"{listing.wording.source} has several labels {nouns_of(listing.kind).an}; use "
                 "--task multilabel, or name one column of classes with --label"
             )
-        if listing.doubt:
-            raise DataError(listing.doubt)
+        if listing.label_problem:
+            raise DataError(listing.label_problem)
         return listing
 
-    def corrected(self, listing: Listing) -> Listing:
-        """The same."""
-        return self.settled(listing)
+    def normalise_corrections(self, listing: Listing) -> Listing:
+        return self.normalise(listing)
 
     def names(self, label: str) -> tuple[str, ...]:
-        """The class."""
         return (label,)
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The classes."""
         return check_classes(rows, wording)
 
 
@@ -219,36 +231,34 @@ class SeveralLabels:
     task: Task = "multilabel"
     is_open = True
 
-    def settled(self, listing: Listing) -> Listing:
-        """Sorted names with `|` between.
+    def normalise(self, listing: Listing) -> Listing:
+        """Sorted names joined by `|`.
 
         >>> rows = [Row(id=str(n), label=label) for n, label in enumerate(("b, a", "a", ""))]
         >>> wording = Wording(source="t.csv", before="", remove="")
         >>> listing = Listing(name="", layout="", title="", rows=rows, load=str, wording=wording)
-        >>> [row.label for row in SeveralLabels().settled(listing).rows]
+        >>> [row.label for row in SeveralLabels().normalise(listing).rows]
         ['a|b', 'a', '']
         """
         if listing.form == "sets":
             return listing
         cells = split_cells([row.label for row in listing.rows], listing.wording.source)
-        return self._joined(listing, cells)
+        return self._join(listing, cells)
 
-    def corrected(self, listing: Listing) -> Listing:
-        """The same, but white space never separates: few cells do not tell whether it would."""
-        cells = split_marked([row.label for row in listing.rows], listing.wording.source)
-        return self._joined(listing, cells)
+    def normalise_corrections(self, listing: Listing) -> Listing:
+        # White space never separates: few cells do not show whether it would.
+        cells = split_at_separator([row.label for row in listing.rows], listing.wording.source)
+        return self._join(listing, cells)
 
-    def _joined(self, listing: Listing, cells: Sequence[Sequence[str]]) -> Listing:
+    def _join(self, listing: Listing, cells: Sequence[Sequence[str]]) -> Listing:
         rows = zip(listing.rows, cells, strict=True)
         joined = tuple(replace(row, label=SEPARATOR.join(sorted(set(c)))) for row, c in rows)
-        return replace(listing, rows=joined, form="sets", doubt="")
+        return replace(listing, rows=joined, form="sets", label_problem="")
 
     def names(self, label: str) -> tuple[str, ...]:
-        """The labels."""
         return split_labels(label)
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The labels, sorted by name, or in the order of their columns."""
         train = [split_labels(row.label) for row in rows if row.split == "train"]
         sizes: dict[str, int] = dict.fromkeys(outputs, 0)
         for names in train:
@@ -269,15 +279,15 @@ class SeveralLabels:
                 raise DataError(
                     f'{source}: no training {wording.noun} has the label "{name}"; leave it away'
                 )
-            if size < LEAST:
+            if size < MIN_EXAMPLES:
                 raise DataError(
                     f'{source}: 1 training {wording.noun} has the label "{name}", a label needs at '
-                    f"least {LEAST}; add one, or remove the label"
+                    f"least {MIN_EXAMPLES}; add one, or remove the label"
                 )
-            if size > len(train) - LEAST:
+            if size > len(train) - MIN_EXAMPLES:
                 raise DataError(
                     f"{source}: {size:,} of {len(train):,} training {wording.noun}s have the label "
-                    f'"{name}", and at least {LEAST} are needed without it; leave it away'
+                    f'"{name}", and at least {MIN_EXAMPLES} are needed without it; leave it away'
                 )
         return tuple(outputs) or tuple(sorted(sizes))
 
@@ -288,8 +298,7 @@ class NumberLabels:
     task: Task = "regress"
     is_open = False
 
-    def settled(self, listing: Listing) -> Listing:
-        """Numbers as texts that read back the same. Raises: DataError for a label that is none."""
+    def normalise(self, listing: Listing) -> Listing:
         source = listing.wording.source
         if listing.form == "sets":
             raise DataError(
@@ -297,18 +306,15 @@ class NumberLabels:
                 "takes one number; name one column with --label, or use --task multilabel"
             )
         rows = tuple(replace(row, label=_number(row, source)) for row in listing.rows)
-        return replace(listing, rows=rows, form="numbers", doubt="")
+        return replace(listing, rows=rows, form="numbers", label_problem="")
 
-    def corrected(self, listing: Listing) -> Listing:
-        """The same."""
-        return self.settled(listing)
+    def normalise_corrections(self, listing: Listing) -> Listing:
+        return self.normalise(listing)
 
     def names(self, label: str) -> tuple[str, ...]:
-        """None: numbers are no names."""
         return ()
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        """What the number is called."""
         values = [row.label for row in rows if row.split == "train"]
         if not values:
             raise DataError(
@@ -320,7 +326,7 @@ class NumberLabels:
                 "nothing to learn; name another column with --label"
             )
         largest = max(values, key=lambda value: abs(float(value)))
-        if abs(float(largest)) > LARGEST:
+        if abs(float(largest)) > MAX_VALUE:
             raise DataError(
                 f"{wording.source}: a number is {largest}, too large to be squared; divide all of "
                 "them by a power of ten"
@@ -357,40 +363,37 @@ def labelling_of(task: Task) -> Labelling:
     return _KINDS[task]
 
 
-def labelling_for(asked: AskedTask, listing: Listing) -> Labelling:
-    """The same for what the user asked, or, with "auto", what the labels plainly are."""
-    return _KINDS[_FORMS[listing.form] if asked == "auto" else asked]
+def labelling_for(task: TaskOption, listing: Listing) -> Labelling:
+    """How the labels of `task` are read; "auto" is the task that the labels plainly make."""
+    return _KINDS[_FORMS[listing.form] if task == "auto" else task]
 
 
-def check_left(
+def check_remaining(
     outputs: Sequence[str], examples: Sequence[Example], wording: Wording, why: str, task: Task
 ) -> tuple[str, ...]:
-    """The outputs of what is left of a data set; none of `outputs` may be gone.
+    """The outputs of what remains of a data set; none of `outputs` may be missing.
 
-    Raises: DataError naming a class that is gone with `why`, or as `Labelling.check`.
+    Raises: DataError naming a missing class with `why`, or as `Labelling.check`.
     """
     labelling = labelling_of(task)
-    left = {n for e in examples if e.split == "train" for n in labelling.names(e.label)}
-    gone = [name for name in outputs if name not in left] if task != "regress" else []
-    if gone:
-        raise DataError(f"{wording.place(gone[0])}: {why}, or remove {wording.remove}.")
+    names = {n for e in examples if e.split == "train" for n in labelling.names(e.label)}
+    missing = [name for name in outputs if name not in names] if task != "regress" else []
+    if missing:
+        raise DataError(f"{wording.place(missing[0])}: {why}, or remove {wording.remove}.")
     return labelling.check(examples, wording, outputs if task != "classify" else ())
 
 
-def check_known(rows: Rows, outputs: tuple[str, ...], wording: Wording, task: Task) -> None:
-    """Refuse hold-out or test labels that the training part does not know.
-
-    Raises: DataError naming the class and the cure.
-    """
-    labelling, known = labelling_of(task), set(outputs)
+def check_split_labels(rows: Rows, outputs: tuple[str, ...], wording: Wording, task: Task) -> None:
+    """Raise a DataError for a hold-out or test label that the training set does not have."""
+    labelling, classes = labelling_of(task), set(outputs)
     for split, word in (("holdout", "hold-out"), ("test", "test")):
-        own = [name for row in rows if row.split == split for name in labelling.names(row.label)]
-        strangers = [name for name in own if name not in known]
-        if strangers:
-            label = min(strangers)
+        names = [name for row in rows if row.split == split for name in labelling.names(row.label)]
+        new = [name for name in names if name not in classes]
+        if new:
+            label = min(new)
             raise DataError(
-                f'{wording.source}: the {word} part has the class "{label}" '
-                f"({count(strangers.count(label), wording.noun)}), which the training part does "
-                f"not know. Training classes: {some(outputs)}. Add training {wording.noun}s of it, "
-                f"correct its spelling, or remove it from the {word} part."
+                f'{wording.source}: the {word} set has the class "{label}" '
+                f"({count(new.count(label), wording.noun)}), which the training set does "
+                f"not have. Training classes: {some(outputs)}. Add training {wording.noun}s of it, "
+                f"correct its spelling, or remove it from the {word} set."
             )

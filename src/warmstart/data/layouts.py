@@ -1,4 +1,4 @@
-"""Which layout a place has: class folders, train/val/test folders, or a table inside."""
+"""The layout of a place: class folders, train/val/test folders, or a table inside."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.dataset import Columns, Listing, Row, Wording, joined, some, under, unreadable
+from warmstart.data.dataset import (
+    Columns,
+    Listing,
+    Row,
+    Wording,
+    as_split,
+    concatenate,
+    some,
+    unreadable,
+)
 from warmstart.data.hub_datasets import files_of, is_saved, list_saved
 from warmstart.data.image_tables import list_table
 from warmstart.data.labels import label_column
-from warmstart.data.parsing import LABEL_NAMES, Table, parse
+from warmstart.data.parsing import LABEL_NAMES, SPLIT_ORDER, SPLIT_VALUES, Table, parse
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
-    DRAWN_SUFFIXES,
     FOREIGN_SUFFIXES,
     MEDIA_SUFFIXES,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
+    VECTOR_SUFFIXES,
     Place,
     counted,
     media_among,
@@ -33,17 +42,8 @@ from warmstart.modalities.text import normal_of
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Split
 
-# ---- Which folders are the training, hold-out and test part, by their names.
-
-
-SPLITS: dict[str, Split] = {
-    "train": "train",
-    "val": "holdout",
-    "valid": "holdout",
-    "validation": "holdout",
-    "dev": "holdout",
-    "test": "test",
-}
+# Folder names that make a folder the training, hold-out or test set.
+SPLITS = {name: split for name, split in SPLIT_VALUES.items() if name != "holdout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +54,42 @@ class SplitFolder:
     split: Split
 
     def below(self, file: str) -> str | None:
-        """The path of a file as seen from here, None if it lies elsewhere."""
+        """The path of a file relative to this folder, None if it lies elsewhere."""
         if not self.path:
             return file
         return file[len(self.path) + 1 :] if file.startswith(self.path + "/") else None
 
 
-def find_splits(shown: str, tops: Sequence[str]) -> list[SplitFolder]:
-    """The parts among the top folders, the training part first; the place itself if none is one.
+def find_splits(source: str, tops: Sequence[str]) -> list[SplitFolder]:
+    """The splits among the top folders, training set first; the place itself if there are none.
 
-    Raises: DataError if there is a part but none to train on, or a folder beside the parts.
+    Raises: DataError if there is a split but no training set, or a folder beside the splits.
 
-    >>> [part.split for part in find_splits("photos", ["test", "train"])]
+    >>> [folder.split for folder in find_splits("photos", ["test", "train"])]
     ['train', 'test']
     >>> find_splits("photos", ["bus", "car", "train"])
     [SplitFolder(path='', split='train')]
     """
-    known = [SplitFolder(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
-    splits = {part.split for part in known}
+    folders = [SplitFolder(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
+    splits = {folder.split for folder in folders}
     others = [top for top in tops if top.casefold() not in SPLITS]
+    names = " and ".join(folder.path + "/" for folder in folders)
     if len(splits) > 1 and "train" in splits and others:
         raise DataError(
-            f"{shown}/ holds {' and '.join(part.path + '/' for part in known)} but also "
-            f"{some(top + '/' for top in others)}, which is no part; move it elsewhere"
+            f"{source}/ holds {names} but also {some(top + '/' for top in others)}, which is no "
+            "split; move it elsewhere"
         )
-    if others or not known:  # "train" may also be a class, beside "bus" and "car"
+    if others or not folders:  # "train" may also be a class, beside "bus" and "car"
         return [SplitFolder("", "train")]
     if "train" not in splits:
         raise DataError(
-            f"{shown}/ holds {' and '.join(part.path + '/' for part in known)} but no train/; "
-            "add it, or name the folder that holds the class folders"
+            f"{source}/ holds {names} but no train/; add it, or name the folder that holds the "
+            "class folders"
         )
-    order = ("train", "holdout", "test")
-    return sorted(known, key=lambda part: order.index(part.split))
+    return sorted(folders, key=lambda folder: SPLIT_ORDER.index(folder.split))
 
 
-# ---- Tables inside a folder or archive: which one decides, and what it may name.
+# ---- Tables inside a folder or archive: which one is used, and which files it may name.
 
 
 # As on the Hugging Face Hub: data/train-00000-of-00002.parquet, test.parquet, test/0001.parquet;
@@ -100,130 +100,115 @@ _SHARD = re.compile(
 
 
 def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> Listing | None:
-    """The listing of the tables in a place, or None if none of them decides.
+    """The listing of the tables in a place, or None if none of them is to be used.
 
-    One called metadata.* does, at the top or in each of train/, val/ and test/, unless it has no
-    labels and there are class folders. Without class folders, so do the only table at the top,
+    A metadata.* table is used, at the top or in each of train/, val/ and test/, unless it has no
+    labels and there are class folders. Without class folders, so are the only table at the top,
     tables called train, val or test or lying in folders called so, and Parquet files whose names
     differ in a number alone: they are one table in pieces.
-    Raises: DataError if such a table cannot be used, or a part has none.
+    Raises: DataError if such a table cannot be used, or a split has none.
     """
-    table = _top_table(place, images)
-    if table is not None and _decides(place, table, images, columns):
+    tables = [f for f in place.files if "/" not in f and suffix(f) in TABLE_SUFFIXES]
+    table = next((f for f in tables if f.lower().startswith("metadata.")), None)
+    if table is None and len(tables) == 1 and not _has_classes(images):
+        table = tables[0]
+    if table is not None and _is_used(place, table, images, columns):
         listing = _list_one(place, _parse(place, table), table, columns)
         return replace(listing, problems=place.problems + listing.problems)
-    tables = _metadata_of_splits(place)
-    if tables and _decides(place, next(iter(tables.values())), images, columns):
-        return _list_splits(place, tables, columns)
+    metadata: dict[str, str] = {}  # the table of each train/, val/ or test/ folder that has one
+    for file in place.files:
+        folder, _, name = file.partition("/")
+        is_metadata = name.lower().startswith("metadata.") and suffix(name) in TABLE_SUFFIXES
+        if is_metadata and folder.casefold() in SPLITS:
+            metadata.setdefault(folder, file)
+    if metadata and _is_used(place, next(iter(metadata.values())), images, columns):
+        return _list_splits(place, metadata, columns)
     shards = {} if _in_class_folders(images) else _shards(place, has_images=bool(images))
     return _list_shards(place, shards, columns) if shards else None
 
 
-def _top_table(place: Place, images: Sequence[str]) -> str | None:
-    tables = [f for f in place.files if "/" not in f and suffix(f) in TABLE_SUFFIXES]
-    for table in tables:
-        if table.lower().startswith("metadata."):
-            return table
-    return tables[0] if len(tables) == 1 and not _has_classes(images) else None
-
-
 def _has_classes(images: Sequence[str]) -> bool:
     tops = {image.split("/")[0] for image in images if "/" in image}
-    if len(tops) == 1:  # train/ alone is a layout if it has folders of its own
+    if len(tops) == 1:  # train/ alone is a layout if it has folders inside
         return tops.pop().casefold() == "train" and any(i.count("/") > 1 for i in images)
     return len(tops) > 1
 
 
-def _decides(place: Place, table: str, images: Sequence[str], columns: Columns) -> bool:
-    """False for a table without labels beside class folders: those hold the labels then."""
+def _is_used(place: Place, table: str, images: Sequence[str], columns: Columns) -> bool:
+    """False for a table without labels beside class folders, which then hold the labels."""
     if not _in_class_folders(images) or columns.label:
         return True
     return any(c.casefold() in LABEL_NAMES for c in _parse(place, table).columns)
 
 
 def _in_class_folders(images: Sequence[str]) -> bool:
-    """Whether images lie in two folders or more, those of parts not counted."""
-    parts = [image.split("/") for image in images]
-    inner = [names[1:] if names[0].casefold() in SPLITS else names for names in parts]
+    """Whether images lie in two folders or more, split folders not counted."""
+    paths = [image.split("/") for image in images]
+    inner = [names[1:] if names[0].casefold() in SPLITS else names for names in paths]
     return len({names[0] for names in inner if len(names) > 1}) > 1
 
 
 def _parse(place: Place, table: str) -> Table:
-    shown = f"{place.shown}/{table}"
+    source = f"{place.source}/{table}"
     is_parquet = suffix(table) == ".parquet"
     if is_parquet and place.path is not None:
-        return parse_parquet(place.path / table, shown)  # it may be larger than memory
+        return parse_parquet(place.path / table, source)  # it may be larger than memory
     try:
         payload = place.load(table)
     except DataError as error:
-        raise DataError(f"{shown} {error}; copy it again, or remove it") from error
-    return parse_parquet(payload, shown) if is_parquet else parse(payload, shown)
+        raise DataError(f"{source} {error}; copy it again, or remove it") from error
+    return parse_parquet(payload, source) if is_parquet else parse(payload, source)
 
 
 def _list_one(place: Place, table: Table, file: str, columns: Columns) -> Listing:
     folder = file.rpartition("/")[0]
     return list_table(
         table,
-        shown=f"{place.shown}/{file}",
+        source=f"{place.source}/{file}",
         name=place.name,
         files=files_of(place, f"{folder}/" if folder else ""),
         columns=columns,
     )
 
 
-def _metadata_of_splits(place: Place) -> dict[str, str]:
-    """The table of each train/, val/ or test/ folder that has one called metadata.*."""
-    found: dict[str, str] = {}
-    for file in place.files:
-        folder, _, name = file.partition("/")
-        is_metadata = name.lower().startswith("metadata.") and suffix(name) in TABLE_SUFFIXES
-        if is_metadata and folder.casefold() in SPLITS:
-            found.setdefault(folder, file)
-    return found
-
-
 def _list_splits(place: Place, tables: Mapping[str, str], columns: Columns) -> Listing:
-    parts = find_splits(place.shown, sorted(tables))
+    folders = find_splits(place.source, sorted(tables))
     with_images = {file.split("/")[0] for file in place.files if suffix(file) in MEDIA_SUFFIXES}
-    bare = sorted(f for f in with_images - set(tables) if f.casefold() in SPLITS)
-    if bare:
-        first = next(iter(tables.values()))
+    incomplete = sorted(f for f in with_images - set(tables) if f.casefold() in SPLITS)
+    if incomplete:
         raise DataError(
-            f"{place.shown}/{bare[0]} has no metadata.csv, but there is {place.shown}/{first}; "
-            "add one, or move the folder elsewhere"
+            f"{place.source}/{incomplete[0]} has no metadata.csv, but there is {place.source}/"
+            f"{next(iter(tables.values()))}; add one, or move the folder elsewhere"
         )
-    listings = [
-        under(
-            _list_one(place, _parse(place, tables[part.path]), tables[part.path], columns),
-            f"{part.path}/",
-            part.split,
-        )
-        for part in parts
-    ]
-    names = "/".join(part.path for part in parts)
-    return _whole(place, listings, f"{names} folders, each with {listings[0].layout}")
-
-
-def _part_of(file: str) -> str:
-    """The part that a table is called after, "" if it is none.
-
-    >>> _part_of("data/train-00000-of-00002.parquet"), _part_of("dev.csv"), _part_of("cats.csv")
-    ('train', 'dev', '')
-    """
-    match = _SHARD.fullmatch(file)
-    return match[1] if match and match[1].casefold() in SPLITS else ""
+    listings = []
+    for folder in folders:
+        file = tables[folder.path]
+        listing = _list_one(place, _parse(place, file), file, columns)
+        listings.append(as_split(listing, f"{folder.path}/", folder.split))
+    names = "/".join(folder.path for folder in folders)
+    return _concatenate(place, listings, f"{names} folders, each with {listings[0].layout}")
 
 
 def _shards(place: Place, *, has_images: bool) -> dict[str, str]:
-    """Tables that are pieces of one data set, and the part of each.
+    """Tables that are pieces of one data set, and the split name of each.
 
-    Beside images only tables at the top are: those in folders may be notes of the images there.
+    Beside images only tables at the top are: those in folders may be notes on the images there.
     """
-    files = [file for file in place.files if not has_images or "/" not in file]
-    found = {file: part for file in files if (part := _part_of(file))}
-    if found:
-        _check_twice(place, found)
-        return found
+    shards: dict[str, str] = {}
+    for file in place.files:
+        match = None if has_images and "/" in file else _SHARD.fullmatch(file)
+        if match and match[1].casefold() in SPLITS:
+            shards[file] = match[1]
+    if shards:
+        first: dict[str, str] = {}
+        for file in shards:
+            stem = str(PurePosixPath(file).with_suffix(""))
+            if first.setdefault(stem, file) != file:
+                raise DataError(
+                    f"{place.source}/ holds {first[stem]} and {file}, two tables of one split; "
+                    "remove one"
+                )
+        return shards
     if has_images:
         return {}
     tables = [file for file in place.files if suffix(file) in TABLE_SUFFIXES]
@@ -232,52 +217,42 @@ def _shards(place: Place, *, has_images: bool) -> dict[str, str]:
     return dict.fromkeys(tables, "train") if is_one else {}
 
 
-def _check_twice(place: Place, shards: Mapping[str, str]) -> None:
-    first: dict[str, str] = {}
-    for file in shards:
-        stem = str(PurePosixPath(file).with_suffix(""))
-        if first.setdefault(stem, file) != file:
-            raise DataError(
-                f"{place.shown}/ holds {first[stem]} and {file}, two tables of one part; remove one"
-            )
-
-
-def _has_labels(table: Table, shown: str, columns: Columns) -> bool:
+def _has_labels(table: Table, source: str, columns: Columns) -> bool:
     try:
-        label_column(table, columns, shown)
+        label_column(table, columns, source)
     except DataError:
         return False
     return True
 
 
 def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> Listing:
-    order = [part.path for part in find_splits(place.shown, sorted({*shards.values()}))]
-    listings, bare = [], dict[str, str]()
+    order = [folder.path for folder in find_splits(place.source, sorted({*shards.values()}))]
+    listings, unlabelled = [], dict[str, str]()
     for shard in sorted(shards, key=lambda shard: (order.index(shards[shard]), shard)):
         split = SPLITS[shards[shard].casefold()]
-        table, shown = _parse(place, shard), f"{place.shown}/{shard}"
-        if split != "train" and not _has_labels(table, shown, columns):
-            bare[shard] = "has no labels"  # what a competition is to be answered on
+        table = _parse(place, shard)
+        if split != "train" and not _has_labels(table, f"{place.source}/{shard}", columns):
+            unlabelled[shard] = "has no labels"  # the test set of a competition
             continue
         stem = PurePosixPath(shard.removeprefix("data/")).with_suffix("")
-        listings.append(under(_list_one(place, table, shard, columns), f"{stem}/", split))
+        listings.append(as_split(_list_one(place, table, shard, columns), f"{stem}/", split))
     listings[0] = replace(
         listings[0],
-        spared=listings[0].spared + len(bare),
+        n_harmless=listings[0].n_harmless + len(unlabelled),
         problems=listings[0].problems
-        + unreadable(bare, f"{count(len(bare), 'table')} without labels left out."),
+        + unreadable(unlabelled, f"{count(len(unlabelled), 'table')} without labels left out."),
     )
-    names = "/".join(part for part in order if not {f for f in bare if shards[f] == part})
+    names = "/".join(name for name in order if not {f for f in unlabelled if shards[f] == name})
     is_parquet = all(suffix(shard) == ".parquet" for shard in shards)
     form = "as Parquet" if is_parquet else "tables"
-    return _whole(place, listings, f"{names} {form}, each {listings[0].layout}")
+    return _concatenate(place, listings, f"{names} {form}, each {listings[0].layout}")
 
 
-def _whole(place: Place, listings: Sequence[Listing], layout: str) -> Listing:
-    listing = joined(listings, layout)
+def _concatenate(place: Place, listings: Sequence[Listing], layout: str) -> Listing:
+    listing = concatenate(listings, layout)
     return replace(
         listing,
-        title=f"{counted(listing.rows)} in {place.shown}/",
+        title=f"{counted(listing.rows)} in {place.source}/",
         problems=place.problems + listing.problems,
     )
 
@@ -285,9 +260,9 @@ def _whole(place: Place, listings: Sequence[Listing], layout: str) -> Listing:
 def list_place(place: Place, columns: Columns) -> Listing:
     """Find the layout of a folder or archive and list its rows.
 
-    A data set saved by `datasets` is known by its files. Then come tables that decide (see
-    `inner.py`), then train/val/test folders, then class folders.
-    Raises: DataError if no layout fits, naming what is there and what to do.
+    A data set saved by `datasets` is recognised by its files. Then come tables (see
+    `list_inner_tables`), then train/val/test folders, then class folders.
+    Raises: DataError if no layout fits, saying what is there and what to do.
     """
     if is_saved(place):
         return list_saved(place, columns)
@@ -295,32 +270,22 @@ def list_place(place: Place, columns: Columns) -> Listing:
     listing = list_inner_tables(place, images, columns)
     if listing is not None:
         return listing
-    texts = _texts(place, images, columns)
+    texts = [file for file in place.files if suffix(file) in TEXT_SUFFIXES]
+    if columns.kind != "text":  # a text beside images is a note on them
+        is_text = columns.kind == "auto" and not images
+        texts = [file for file in texts if is_text and "/" in file]
     if texts:
-        return _as_texts(_list_class_folders(place, texts), place)
+        listing = _list_class_folders(place, texts)
+        return replace(
+            listing,
+            kind="text",
+            title=f"{count(len(listing.rows), 'text')} in {place.source}/",
+            load=lambda id: normal_of(place.load(id)).encode(),
+            wording=replace(listing.wording, noun="text"),
+        )
     if not images:
         raise DataError(_no_image(place, "clip" if columns.kind == "audio" else "image"))
     return _list_class_folders(place, images)
-
-
-def _texts(place: Place, images: Sequence[str], columns: Columns) -> list[str]:
-    """The files of texts, where these are what the folder is about."""
-    found = [file for file in place.files if suffix(file) in TEXT_SUFFIXES]
-    if columns.kind == "text":
-        return found
-    in_folders = [file for file in found if "/" in file]
-    return in_folders if columns.kind == "auto" and not images else []
-
-
-def _as_texts(listing: Listing, place: Place) -> Listing:
-    """The same listing in words for texts."""
-    return replace(
-        listing,
-        kind="text",
-        title=f"{count(len(listing.rows), 'text')} in {place.shown}/",
-        load=lambda id: normal_of(place.load(id)).encode(),
-        wording=replace(listing.wording, noun="text"),
-    )
 
 
 def class_of(folder: str) -> str:
@@ -334,47 +299,57 @@ def class_of(folder: str) -> str:
 
 def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
     tops = sorted({image.split("/")[0] for image in images if "/" in image})
-    parts = find_splits(place.shown, tops)
+    folders = find_splits(place.source, tops)
     rows: list[Row] = []
-    strays: list[str] = []
-    for part in parts:
-        found, homeless = _rows(part, images)
-        if not found:
-            raise DataError(_no_class(place.shown, part, homeless))
-        rows += found
-        strays += homeless
-    train = next(part for part in parts if part.split == "train")
+    strays: list[str] = []  # images in no class folder
+    for folder in folders:
+        labelled, others = _rows(folder, images)
+        if not labelled:
+            raise DataError(
+                f"{place.source}/{folder.path} holds {count(len(others), noun_of(others))} but no "
+                "class folders; put each class in its own folder"
+            )
+        rows += labelled
+        strays += others
+    train = next(folder for folder in folders if folder.split == "train")
     empty = _empty_folders(place, train, {row.id for row in rows})
     in_splits = {row.id for row in rows} | set(strays)
     strays += [image for image in images if image not in in_splits]
     n_others = len(place.files) - len(images)
     ignored = f" ({count(n_others, 'other file')} ignored)" if n_others else ""
-    names = "/".join(part.path for part in parts)
+    names = "/".join(folder.path for folder in folders)
+    root = f"{place.source}/{train.path}/" if train.path else f"{place.source}/"
     return Listing(
         name=place.name,
         layout=(f"{names} folders" if names else "class folders") + ignored,
-        title=f"{counted(rows)} in {place.shown}/",
+        title=f"{counted(rows)} in {place.source}/",
         rows=tuple(rows),
         load=place.load,
-        wording=_wording(place.shown, train),
-        spared=len(strays) + sum(suffix(file) in DRAWN_SUFFIXES for file in place.files),
+        wording=Wording(
+            source=root,
+            before=root,
+            remove="the folder",
+            one_class="put each class in its own folder, or, if the folders one level down "
+            "are the classes, name the folder that holds them",
+        ),
+        n_harmless=len(strays) + sum(suffix(file) in VECTOR_SUFFIXES for file in place.files),
         problems=place.problems
-        + _passed_over(place, strays)
+        + _ignored_images(place, strays)
         + empty
-        + propose_series(rows, f"{place.shown}/"),
+        + propose_series(rows, f"{place.source}/"),
     )
 
 
-def _rows(part: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """The labelled images of a part, and those that lie beside its class folders."""
+def _rows(folder: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The labelled images of a split folder, and those that lie beside its class folders."""
     rows, strays = [], []
     for image in images:
-        below = part.below(image)
+        below = folder.below(image)
         if below is None:
             continue
-        folder, inside, _ = below.partition("/")
+        name, inside, _ = below.partition("/")
         if inside:
-            rows.append(Row(id=image, label=class_of(folder), split=part.split))
+            rows.append(Row(id=image, label=class_of(name), split=folder.split))
         else:
             strays.append(image)
     return rows, strays
@@ -383,74 +358,52 @@ def _rows(part: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[str
 def _empty_folders(place: Place, train: SplitFolder, ids: set[str]) -> tuple[Finding, ...]:
     """Class folders without a usable image, as a finding.
 
-    Raises: DataError where they would have been the second class.
+    Raises: DataError if one of them would have been the second class.
     """
-    filled = {part for id in ids if (part := train.below(id)) is not None}
-    classes = {below.split("/")[0] for below in filled}
+    paths = {path for id in ids if (path := train.below(id)) is not None}
+    classes = {path.split("/")[0] for path in paths}
     noun, empty = noun_of(ids), dict[str, str]()
     for folder in place.folders:
         below = train.below(folder)
         if below is None or not below or "/" in below or below in classes:
             continue
-        found = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
+        kinds = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
         empty[folder] = (
-            f"holds only files of other kinds ({some(found)})" if found else f"holds no {noun}"
+            f"holds only files of other kinds ({some(kinds)})" if kinds else f"holds no {noun}"
         )
         if len(classes) < 2:
-            such = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
+            examples = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
             raise DataError(
-                f"{place.shown}/{folder} {empty[folder]}; a class needs at least 2 {noun}s. "
-                f"Add some ({such}) or remove the folder."
+                f"{place.source}/{folder} {empty[folder]}; a class needs at least 2 {noun}s. "
+                f"Add some ({examples}) or remove the folder."
             )
-    sentence = f"{count(len(empty), 'class folder')} without {noun}s left out."
-    return unreadable(empty, sentence)
+    return unreadable(empty, f"{count(len(empty), 'class folder')} without {noun}s left out.")
 
 
-def _wording(shown: str, train: SplitFolder) -> Wording:
-    root = f"{shown}/{train.path}" if train.path else shown
-    return Wording(
-        source=f"{root}/",
-        before=f"{root}/",
-        remove="the folder",
-        one_class="put each class in a folder of its own, or, if the folders one level down "
-        "are the classes, name the folder that holds them",
-    )
-
-
-def _passed_over(place: Place, strays: Sequence[str]) -> tuple[Finding, ...]:
+def _ignored_images(place: Place, strays: Sequence[str]) -> tuple[Finding, ...]:
     foreign = [file for file in place.files if suffix(file) in FOREIGN_SUFFIXES]
     return unreadable(
         dict.fromkeys(strays, "lies in no class folder"),
         f"{count(len(strays), noun_of(strays))} without a class folder left out.",
     ) + unreadable(
         {file: f"{suffix(file)} is not read; save it as JPEG or PNG" for file in foreign},
-        f"{count(len(foreign), 'picture')} of a kind that is not read left out.",
+        f"{count(len(foreign), 'picture')} of a format that is not read left out.",
     )
 
 
 def _no_image(place: Place, noun: str) -> str:
     links = "".join(f" ({finding.sentence.rstrip('.')})" for finding in place.problems)
     if not place.files:
-        return (
-            f"{place.shown}/ is empty{links}; put the images of each class in a folder of its own"
-        )
+        return f"{place.source}/ is empty{links}; put the images of each class in their own folder"
     archives = [file for file in place.files if suffix(file) in ARCHIVE_SUFFIXES]
     if archives:
         return (
-            f"{place.shown}/ holds no image{links}, but {archives[0]}: an archive inside is not "
+            f"{place.source}/ holds no image{links}, but {archives[0]}: an archive inside is not "
             "opened; unpack it and name its folder"
         )
     kinds = sorted({suffix(file) or file for file in place.files})
     return (
-        f"{place.shown}/ holds no {noun}{links}, only {count(len(place.files), 'other file')} "
-        f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, sounds WAV, "
-        "FLAC, OGG, MP3 or AIFF"
-    )
-
-
-def _no_class(shown: str, part: SplitFolder, strays: Sequence[str]) -> str:
-    where = f"{shown}/{part.path}" if part.path else f"{shown}/"
-    return (
-        f"{where} holds {count(len(strays), noun_of(strays))} but no class folders; "
-        "put each class in its own folder"
+        f"{place.source}/ holds no {noun}{links}, only {count(len(place.files), 'other file')} "
+        f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, audio clips "
+        "WAV, FLAC, OGG, MP3 or AIFF"
     )

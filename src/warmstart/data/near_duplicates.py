@@ -30,7 +30,7 @@ CLOSE = 0.25  # standard deviations that numbers of one picture may lie apart
 
 
 @dataclass(frozen=True, slots=True)
-class Agreeing:
+class LabelAgreement:
     """`agree` says whether the labels of some copies do; `chance` how often any two would.
 
     `apart` are the words for labels that do not, of which `many` is one.
@@ -42,12 +42,12 @@ class Agreeing:
     many: str
 
 
-def agreeing(task: Task, labels: Sequence[str]) -> Agreeing:
+def label_agreement(task: Task, labels: Sequence[str]) -> LabelAgreement:
     """For the labels of a training part, as records hold them.
 
-    >>> agreeing("classify", ["a", "b"]).agree(["a", "b"])
+    >>> label_agreement("classify", ["a", "b"]).agree(["a", "b"])
     False
-    >>> numbers = agreeing("regress", ["0", "10", "20"])
+    >>> numbers = label_agreement("regress", ["0", "10", "20"])
     >>> numbers.agree(["10", "10.5"]), numbers.agree(["10", "19"])
     (True, False)
     """
@@ -55,17 +55,17 @@ def agreeing(task: Task, labels: Sequence[str]) -> Agreeing:
         return _numbers(labels)
     counts = Counter(labels)
     chance = sum(n * n for n in counts.values()) / max(len(labels), 1) ** 2
-    return Agreeing(lambda some: len(set(some)) < 2, chance, "different labels", "labels")
+    return LabelAgreement(lambda some: len(set(some)) < 2, chance, "different labels", "labels")
 
 
-def _numbers(labels: Sequence[str]) -> Agreeing:
+def _numbers(labels: Sequence[str]) -> LabelAgreement:
     values = np.sort(np.array([float(label) for label in labels]))
     close = CLOSE * float(values.std()) if len(values) else 0.0
     near = np.searchsorted(values, values + close, "right") - np.searchsorted(
         values, values - close
     )
     chance = float(near.mean() / len(values)) if len(values) else 0.0
-    return Agreeing(partial(_within, close), chance, "numbers far apart", "numbers")
+    return LabelAgreement(partial(_within, close), chance, "numbers far apart", "numbers")
 
 
 def _within(close: float, some: Sequence[str]) -> bool:
@@ -80,7 +80,7 @@ Pair = tuple[str, str]
 MANY_PAIRS = 10  # below, so many labels that agree or not say nothing
 
 
-def scenes(n: int, nouns: Nouns) -> str:
+def scenes_sentence(n: int, nouns: Nouns) -> str:
     """What is said of so many pairs that are no copies."""
     return (
         f"{n:,} pairs of {nouns.many} are alike in every detail that is looked at and carry labels "
@@ -99,7 +99,7 @@ def with_near_duplicates(collection: Collection, near_duplicates: Iterable[Pair]
     record, nouns = collection.record, nouns_of(collection.record.kind)
     pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes(record.examples, pairs, record.task):
-        note = Finding(kind="near-duplicate", sentence=scenes(len(pairs), nouns))
+        note = Finding(kind="near-duplicate", sentence=scenes_sentence(len(pairs), nouns))
         return replace(collection, record=replace(record, problems=(*record.problems, note)))
     copies = _copies(record.examples, pairs, record.task, nouns)
     found = (*copies, *_leaks(record.examples, pairs, nouns))
@@ -123,7 +123,7 @@ def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair], task: Task = 
     inside = [(a, b) for a, b in pairs if a in labels and b in labels]
     if len(inside) < MANY_PAIRS:
         return False
-    alike = agreeing(task, [*labels.values()])
+    alike = label_agreement(task, [*labels.values()])
     agree = sum(alike.agree([labels[a], labels[b]]) for a, b in inside) / len(inside)
     return agree < (1 + alike.chance) / 2
 
@@ -141,7 +141,7 @@ def _copies(
     sets: dict[int, list[Example]] = {}
     for example, block in zip(rows, group_numbers(rows, inside), strict=True):
         sets.setdefault(int(block), []).append(example)
-    alike = agreeing(task, [e.label for e in train.values()])
+    alike = label_agreement(task, [e.label for e in train.values()])
     parted = [(same, alike.agree([e.label for e in same])) for same in sets.values()]
     mixed = [e.id for same, agree in parted if not agree for e in same]
     clean = [same for same, agree in parted if agree]
@@ -194,7 +194,7 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair], nouns: Nouns) -> 
     return findings
 
 
-def what_to_leave_out(record: DataRecord) -> dict[str, str]:
+def find_exclusions(record: DataRecord) -> dict[str, str]:
     """Training and hold-out images that --fix leaves out, each with the reason.
 
     Copies of a test image, so that the test measures what it should; images in conflict;
@@ -248,7 +248,7 @@ _SCALES = (0.85, 1.18)  # farther poses than any crop of 5 % at both ends needs
 _SHIFT = 0.12
 # Where to begin: as it is; 5 % cropped all round, in either picture; 5 % at one side.
 _CROPS = ((0.95, 0.05), (0.95, -0.05), (1 / 0.95, 1 / 19), (1 / 0.95, -1 / 19))
-MODELS: Poses = np.array(
+INITIAL_POSES: Poses = np.array(
     [(1, 0, 1, 0), (0.9, 0, 0.9, 0), (1 / 0.9, 0, 1 / 0.9, 0)]
     + [(scale, shift, 1, 0) for scale, shift in _CROPS]
     + [(1, 0, scale, shift) for scale, shift in _CROPS],
@@ -525,9 +525,11 @@ WIDEST = 256  # features compared; a network's come in no order, so that every k
 # Measured on 14 real sets (bench/planted.py) with ten kinds of alteration of 60 pictures each.
 PROMISING = 0.5  # correlation at 32 px from the best start: copies .54 and more, mostly .7
 LIKELY = 0.8  # after registration at 32 px: copies .85 and more
-ALIKE = 0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
+MIN_SIMILARITY = (
+    0.89  # after that at 64 px: copies .91 up, look-alikes .88 down (but one of .94 in 7,358)
+)
 # Of pictures of sounds, as of candidates that their waveforms then decide on.
-ALIKE_SOUNDS = 0.85
+MIN_SOUND_SIMILARITY = 0.85
 TINT = 0.09  # difference in hue: copies .07 and less (1 of 840: .11), other paint .10 and more
 IN_MEMORY = 4000  # pictures whose details are made once; those of more when they are asked for
 _ROWS = 256  # pictures in memory at a time
@@ -594,11 +596,11 @@ class _Pairs:
 
 
 def find_near_duplicates(
-    glances: HasPictures, features: Vectors | None = None, alike: float = ALIKE
+    glances: HasPictures, features: Vectors | None = None, alike: float = MIN_SIMILARITY
 ) -> tuple[NearDuplicate, ...]:
     """Pairs of near copies, ordered by row: those of at least `alike`.
 
-    Shapes: features (n, w), the same n rows, from `comparable` or `compared`. Pairs are not
+    Shapes: features (n, w), the same n rows, from `search_vectors` or `unit_features`. Pairs are not
     closed: of many copies of one picture each is found with some others; join them as connected
     components.
     """
@@ -635,7 +637,7 @@ def candidates(grey: Indexed, features: Vectors | None) -> Rows:
     return np.concatenate(found, axis=1)
 
 
-def comparable(read: Read[Key], layer: Key, n: int) -> Vectors:
+def search_vectors(read: Read[Key], layer: Key, n: int) -> Vectors:
     """Features of n rows as they are compared: thinned, evened out, each row of unit length.
 
     Read a few rows at a time; of many rows in half precision, which moves likenesses by less
@@ -655,9 +657,9 @@ def comparable(read: Read[Key], layer: Key, n: int) -> Vectors:
     return found
 
 
-def compared(features: Features) -> Vectors:
+def unit_features(features: Features) -> Vectors:
     """The same of features that are in memory. Shapes: (n, d) to (n, w)."""
-    return comparable(lambda layer: features, "all", len(features))
+    return search_vectors(lambda layer: features, "all", len(features))
 
 
 @dataclass(frozen=True, slots=True)
@@ -744,7 +746,7 @@ def _promising(small: _Details, near: Rows) -> _Pairs:
         choice = likeness.argmax(axis=1)[row, column]
         found.append((near[rows[row], column], rows[row], choice, best[row, column]))
     partner, row, choice, best = (np.concatenate(part) for part in zip(*found, strict=True))
-    mirrored, poses = choice >= len(MODELS), MODELS[choice % len(MODELS)]
+    mirrored, poses = choice >= len(INITIAL_POSES), INITIAL_POSES[choice % len(INITIAL_POSES)]
     # The row was moved and its partner mirrored; from here on the row is mirrored, then moved.
     poses[mirrored, 1] *= -1
     return _Pairs(partner, row, mirrored, poses, best)
@@ -753,7 +755,7 @@ def _promising(small: _Details, near: Rows) -> _Pairs:
 def _views(small: Pictures) -> NDArray[np.float32]:
     """Pictures from every start, of unit length. Shapes: (m, 32, 32) to (m, starts, 1024)."""
     m = len(small)
-    seen = [warp(small, np.broadcast_to(pose, (m, 4)))[0] for pose in MODELS]
+    seen = [warp(small, np.broadcast_to(pose, (m, 4)))[0] for pose in INITIAL_POSES]
     return np.stack([_unit(view.reshape(m, -1)) for view in seen], axis=1)
 
 

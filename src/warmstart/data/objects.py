@@ -57,7 +57,7 @@ def list_frame(frame: Frame, files: ReferencedFiles, columns: Columns) -> Listin
     Raises: DataError as for any table.
     """
     return list_table(
-        frame_table(frame), shown="the DataFrame", name="frame", files=files, columns=columns
+        frame_table(frame), source="the DataFrame", name="frame", files=files, columns=columns
     )
 
 

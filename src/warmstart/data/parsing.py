@@ -19,15 +19,13 @@ from warmstart.machine import check_room, size_of_cells
 from warmstart.nouns import count
 from warmstart.records.data import Split
 
-BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableImages:
-    """Encoded images that lie in a table itself.
+    """Encoded images inside a table.
 
-    `paths` holds what a row says of its file, if anything; `inside` is true where the row has
-    the bytes. `load` takes a row from 0 and raises DataError with a short reason.
+    `paths` holds the file name in each row, if any; `inside` is true where the row has the
+    bytes. `load` takes a row from 0 and raises DataError with a short reason.
     """
 
     paths: Sequence[str | None]
@@ -37,7 +35,7 @@ class TableImages:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The column that holds the images themselves, and how to get at them."""
+    """The column that holds the images themselves, and how to open them."""
 
     column: str
     open: Callable[[], TableImages]
@@ -45,10 +43,10 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns by name; `texts` gives a column as texts, with None for what is no text or number.
+    """Columns by name; `texts` returns a column as texts, with None for anything else.
 
-    `lists` gives a column of lists of texts or numbers, None for another; not every kind of
-    table can have one. `lines` says where each row stands, counted in `unit`s.
+    `lists` returns a column of lists of texts or numbers, None for another; not every format
+    has one. `lines` says where each row stands, counted in `unit`s.
     """
 
     columns: tuple[str, ...]
@@ -63,8 +61,8 @@ class Table:
         return f"{self.unit} {self.lines[row]}"
 
 
-def parse(payload: bytes, shown: str) -> Table:
-    """Parse a text by the suffix of `shown`; all cells become texts.
+def parse(payload: bytes, source: str) -> Table:
+    """Parse a text by the suffix of `source`; all cells become texts.
 
     Raises: DataError if it is not UTF-8, is empty, or a line does not fit.
 
@@ -72,19 +70,16 @@ def parse(payload: bytes, shown: str) -> Table:
     >>> table.columns, table.texts("label"), table.where(0)
     (('path', 'label'), ['cat'], 'line 2')
     """
-    check_room(_size_of(payload), shown)
-    text = _decoded(payload, shown)
-    table = _parse_json_lines(text, shown) if suffix(shown) == ".jsonl" else _parse_csv(text, shown)
-    if not table.lines:
-        raise DataError(f"{shown} has no rows; add one line an example below the header")
-    return table
-
-
-def _size_of(payload: bytes) -> int:
-    """Bytes of memory that the cells of a table will take, from above."""
-    wide = 1 if payload.isascii() else 4  # bytes a letter: one rare sign makes all so wide
     n_cells = sum(map(payload.count, (b",", b";", b"\t", b"\n", b"[", b"{", b":")))
-    return size_of_cells(n_cells, 3 * wide * len(payload))  # whole, in lines, in cells
+    letter_bytes = 1 if payload.isascii() else 4  # one rare letter makes all of them so wide
+    # The text is in memory three times: whole, as lines, as cells.
+    check_room(size_of_cells(n_cells, 3 * letter_bytes * len(payload)), source)
+    text = _decode(payload, source)
+    is_json = suffix(source) == ".jsonl"
+    table = _parse_json_lines(text, source) if is_json else _parse_csv(text, source)
+    if not table.lines:
+        raise DataError(f"{source} has no rows; add one line an example below the header")
+    return table
 
 
 def text_of(item: object) -> str | None:
@@ -104,76 +99,77 @@ def text_of(item: object) -> str | None:
 
 
 def lists_of(items: Sequence[object]) -> list[list[str]] | None:
-    """Lists of names as texts; None where something else is among them, or no list at all.
+    """Lists of names as texts; None if any item is something else.
 
     >>> lists_of([["a", 1], []]), lists_of(["a", "b"]), lists_of([["a"], None])
     ([['a', '1'], []], None, None)
     """
-    found: list[list[str]] = []
+    lists: list[list[str]] = []
     for item in items:
         names = [text_of(name) for name in item] if isinstance(item, (list, tuple, set)) else None
         if names is None or None in names:
             return None
-        found.append([name for name in names if name])
-    return found
+        lists.append([name for name in names if name])
+    return lists
 
 
-def _decoded(payload: bytes, shown: str) -> str:
-    if payload.startswith(BYTE_ORDER_MARKS) or payload[:200].count(0) * 3 > len(payload[:200]):
-        raise DataError(f"{shown} is UTF-16; save it again as UTF-8 (Excel: CSV UTF-8)")
+def _decode(payload: bytes, source: str) -> str:
+    has_mark = payload.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if has_mark or payload[:200].count(0) * 3 > len(payload[:200]):
+        raise DataError(f"{source} is UTF-16; save it again as UTF-8 (Excel: CSV UTF-8)")
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{shown} is not UTF-8 (byte {error.start:,}); save it again as UTF-8"
+            f"{source} is not UTF-8 (byte {error.start:,}); save it again as UTF-8"
         ) from None
-    before, found, _ = text.partition("\0")
-    if found:
+    before, null, _ = text.partition("\0")
+    if null:
         line = before.count("\n") + 1
-        raise DataError(f"{shown} line {line} holds a NUL byte, which is no text; save it again")
+        raise DataError(f"{source} line {line} holds a NUL byte, which is no text; save it again")
     return text
 
 
-def _parse_csv(text: str, shown: str) -> Table:
+def _parse_csv(text: str, source: str) -> Table:
     header = text.partition("\n")[0]
-    is_tsv = suffix(shown) == ".tsv"
+    is_tsv = suffix(source) == ".tsv"
     delimiter = "\t" if is_tsv else max(",;\t", key=header.count)
     if is_tsv and "\t" not in header and ("," in header or ";" in header):
-        raise DataError(f"{shown} has no tabs but commas; call it .csv, or separate cells by tabs")
+        raise DataError(f"{source} has no tabs but commas; call it .csv, or separate cells by tabs")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader if any(cells)]
     except csv.Error as error:
-        raise DataError(f"{shown} line {reader.line_num}: {error}; correct the line") from None
+        raise DataError(f"{source} line {reader.line_num}: {error}; correct the line") from None
     if not lines:
-        raise DataError(f"{shown} is empty; its first line should be: path,label")
+        raise DataError(f"{source} is empty; its first line should be: path,label")
     columns = tuple(cell.strip() for cell in lines[0][1])
-    times = Counter(column for column in columns if column)
-    twice = next((column for column, n in times.items() if n > 1), None)
+    n_columns = Counter(column for column in columns if column)
+    twice = next((column for column, n in n_columns.items() if n > 1), None)
     if twice is not None:
-        raise DataError(f'{shown} has two columns "{twice}"; rename one')
+        raise DataError(f'{source} has two columns "{twice}"; rename one')
     for number, cells in lines[1:]:
         if len(cells) != len(columns):
             raise DataError(
-                f"{shown} line {number} has {count(len(cells), 'cell')}, the first line "
+                f"{source} line {number} has {count(len(cells), 'cell')}, the first line "
                 f"{len(columns)}; put texts that hold a {delimiter!r} in quotes"
             )
-    places = {column: place for place, column in reversed([*enumerate(columns)])}
+    indices = {column: index for index, column in reversed([*enumerate(columns)])}
 
     def texts(column: str) -> list[str]:
-        place = places[column]
-        return [cells[place] for _, cells in lines[1:]]
+        index = indices[column]
+        return [cells[index] for _, cells in lines[1:]]
 
     return Table(columns=columns, lines=[number for number, _ in lines[1:]], texts=texts)
 
 
-def _parse_json_lines(text: str, shown: str) -> Table:
+def _parse_json_lines(text: str, source: str) -> Table:
     rows: list[tuple[int, dict[str, object]]] = []
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{shown} line {number}"
+        where = f"{source} line {number}"
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -190,7 +186,7 @@ def _parse_json_lines(text: str, shown: str) -> Table:
     for number, cells in rows:
         missing = next((column for column in columns if column not in cells), None)
         if missing is not None:
-            raise DataError(f'{shown} line {number} has no "{missing}"; give every line the same')
+            raise DataError(f'{source} line {number} has no "{missing}"; give every line the same')
     return Table(
         columns=columns,
         lines=[number for number, _ in rows],
@@ -199,26 +195,23 @@ def _parse_json_lines(text: str, shown: str) -> Table:
     )
 
 
-# ---- The columns of a table: which one says what, and their cells checked.
+# ---- The columns of a table: the role of each, and their cells checked.
 
 
 LABEL_NAMES = ("label", "class", "target", "category")
 PATH_NAMES = ("path", "file", "file_name", "filename", "image", "audio", "clip")
+SPLIT_ORDER = ("train", "holdout", "test")
 SPLIT_VALUES: dict[str, Split] = {
     "train": "train",
-    "val": "holdout",
-    "valid": "holdout",
-    "validation": "holdout",
-    "dev": "holdout",
-    "holdout": "holdout",
+    **dict.fromkeys(("val", "valid", "validation", "dev", "holdout"), "holdout"),
     "test": "test",
 }
-MAX_NUMERIC_CLASSES = 20  # more different fractions than this are a measurement
+MAX_NUMERIC_CLASSES = 20  # more different fractions than this are measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Which column says what; `path` is that of the examples themselves."""
+    """The role of each column; `path` is that of the examples themselves."""
 
     path: str
     label: str
@@ -227,9 +220,9 @@ class Roles:
 
 
 def find_column(
-    columns: Sequence[str], wanted: str | None, guesses: Sequence[str], role: str, shown: str
+    columns: Sequence[str], name: str | None, guesses: Sequence[str], role: str, source: str
 ) -> str:
-    """The column a user named, else the first guess that exists, upper or lower case.
+    """The column that the user named, else the first guess that exists, in any case.
 
     Raises: DataError listing the columns there are, and the likely one.
 
@@ -237,49 +230,52 @@ def find_column(
     'Class'
     """
     by_fold = {column.casefold(): column for column in columns}
-    for name in (wanted,) if wanted is not None else guesses:
-        if name in columns or name.casefold() in by_fold:
-            return name if name in columns else by_fold[name.casefold()]
+    for guess in (name,) if name is not None else guesses:
+        if guess in columns or guess.casefold() in by_fold:
+            return guess if guess in columns else by_fold[guess.casefold()]
     has = f"It has: {some(columns, 20)}."
-    if wanted is None:
-        cure = "Name it with --label." if role == "label" else f"Call it {' or '.join(guesses)}."
-        raise DataError(f"{shown} has no column that looks like the {role}. {has} {cure}")
-    near = difflib.get_close_matches(wanted.casefold(), list(by_fold), 1)
-    hint = f" Did you mean --{role} {by_fold[near[0]]}?" if near else ""
-    raise DataError(f'{shown} has no column "{wanted}". {has}{hint}')
+    if name is None:
+        remedy = "Name it with --label." if role == "label" else f"Call it {' or '.join(guesses)}."
+        raise DataError(f"{source} has no column that looks like the {role}. {has} {remedy}")
+    close = difflib.get_close_matches(name.casefold(), list(by_fold), 1)
+    hint = f" Did you mean --{role} {by_fold[close[0]]}?" if close else ""
+    raise DataError(f'{source} has no column "{name}". {has}{hint}')
 
 
-def filled(table: Table, column: str, role: str, shown: str) -> list[str]:
-    """A column as texts without white space around them, none of them empty."""
+def nonempty_cells(table: Table, column: str, role: str, source: str) -> list[str]:
+    """A column as texts without white space around them.
+
+    Raises: DataError naming the line of an empty cell, or of one that is no text or number.
+    """
     cells = []
     for row, cell in enumerate(table.texts(column)):
         if cell is None:
             raise DataError(
-                f'{shown} {table.where(row)}: "{column}" is not a text or number; '
+                f'{source} {table.where(row)}: "{column}" is not a text or number; '
                 f"give one {role} per {table.unit}"
             )
         if not cell.strip():
             raise DataError(
-                f"{shown} {table.where(row)} has an empty {role}; fill it in or remove the "
+                f"{source} {table.where(row)} has an empty {role}; fill it in or remove the "
                 f"{table.unit}"
             )
-        check_name(cell, shown)
+        check_name(cell, source)
         cells.append(cell.strip())
     return cells
 
 
-def groups_of(table: Table, column: str | None, shown: str) -> list[str | None]:
+def groups_of(table: Table, column: str | None, source: str) -> list[str | None]:
     """The group of each row, None where there is none."""
     if column is None:
         return [None] * len(table.lines)
     groups = [(cell or "").strip() or None for cell in table.texts(column)]
     for group in groups:
-        check_name(group or "", shown)
+        check_name(group or "", source)
     return groups
 
 
-def splits_of(table: Table, column: str | None, shown: str) -> list[Split]:
-    """The part of each row. Raises: DataError for a word that names none."""
+def splits_of(table: Table, column: str | None, source: str) -> list[Split]:
+    """The split of each row. Raises: DataError for a word that names none."""
     if column is None:
         return ["train"] * len(table.lines)
     splits = []
@@ -287,37 +283,36 @@ def splits_of(table: Table, column: str | None, shown: str) -> list[Split]:
         value = (cell or "").strip()
         if value.casefold() not in SPLIT_VALUES:
             raise DataError(
-                f'{shown} {table.where(row)}: split is "{value}"; write train, val or test, or '
+                f'{source} {table.where(row)}: split is "{value}"; write train, val or test, or '
                 "rename the column"
             )
         splits.append(SPLIT_VALUES[value.casefold()])
     return splits
 
 
-def doubt_of(table: Table, labels: Sequence[str], roles: Roles, shown: str) -> tuple[str, bool]:
-    """Why a column cannot hold classes: measurements, or a name of its own for each image.
-
-    And whether it holds measurements.
-    """
+def find_label_problem(
+    table: Table, labels: Sequence[str], roles: Roles, source: str
+) -> tuple[str, bool]:
+    """Why a column cannot hold classes, "" if it can, and whether it holds measurements."""
     n, values = len(labels), set(labels)
     numbers = [_number(label) for label in values]
     is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
     if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
-        doubt = (
-            f'{shown}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
+        problem = (
+            f'{source}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
             "--task regress to learn them, or name a column of classes with --label"
         )
-        return doubt, True
-    if n > 2 and len(values) == n:
-        taken = (roles.path, roles.label, roles.split)
-        near = [c for c in table.columns if c not in taken and _looks_like_classes(table.texts(c))]
-        cure = f"did you mean --label {near[0]}?" if near else "name another one with --label"
-        doubt = (
-            f'{shown}: all {n:,} labels in "{roles.label}" are different, so they are no classes; '
-            f"{cure}"
-        )
-        return doubt, False
-    return "", False
+        return problem, True
+    if n <= 2 or len(values) < n:
+        return "", False
+    others = [c for c in table.columns if c not in (roles.path, roles.label, roles.split)]
+    likely = next((c for c in others if _looks_like_classes(table.texts(c))), None)
+    remedy = f"did you mean --label {likely}?" if likely else "name another one with --label"
+    problem = (
+        f'{source}: all {n:,} labels in "{roles.label}" are different, so they are no classes; '
+        f"{remedy}"
+    )
+    return problem, False
 
 
 def _number(label: str) -> float | None:

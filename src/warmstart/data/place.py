@@ -1,4 +1,4 @@
-"""Named files wherever they lie: a `Place` is a folder, a zip or a tar, seen as one list."""
+"""Named files wherever they lie: a `Place` is a folder, a zip or a tar, listed the same way."""
 
 from __future__ import annotations
 
@@ -10,15 +10,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from warmstart.data.dataset import Asked, Listing, Load, Row, unreadable
+from warmstart.data.dataset import KindOption, Listing, Load, Row, unreadable
 from warmstart.errors import DataError, missing
 from warmstart.nouns import count
 from warmstart.records.data import Finding
 
-# ---- A path that is not there: said before anything heavy loads.
-
-
 PREFIX = "sample:"
+
+
+def _suffixes(names: str) -> frozenset[str]:
+    return frozenset("." + name for name in names.split())
+
+
+IMAGE_SUFFIXES = _suffixes("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm npy")
+TEXT_SUFFIXES = _suffixes("txt")
+SOUND_SUFFIXES = _suffixes("wav wave flac ogg oga opus mp3 aif aiff aifc")
+TABLE_SUFFIXES = _suffixes("csv tsv jsonl parquet")
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | SOUND_SUFFIXES
+# Everything that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
+READ_SUFFIXES = MEDIA_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
+ARCHIVE_SUFFIXES = _suffixes("zip tar tgz gz bz2 xz 7z rar")
+# Pictures of formats that are not read: reported, never ignored silently.
+FOREIGN_SUFFIXES = _suffixes("heic heif avif svg psd raw cr2 cr3 nef arw dng jp2 jxl eps ico")
+VECTOR_SUFFIXES = _suffixes("svg eps")  # drawings: leaving them out loses no photograph
+MAX_FILE_BYTES = 512 * 2**20
+_CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
 
 def is_address(text: str) -> bool:
@@ -30,10 +46,10 @@ def is_address(text: str) -> bool:
     return re.match(r"[a-z0-9]+://", text, re.IGNORECASE) is not None
 
 
-def look_for(text: str) -> None:
-    """Raises: DataError where `text` names a path, and nothing is there.
+def check_exists(text: str) -> None:
+    """Raise a DataError early, before anything heavy loads, if `text` names a missing path.
 
-    >>> look_for("sample:digits")
+    >>> check_exists("sample:digits")
     """
     path = Path(text).expanduser()
     is_path = text.strip() and not text.startswith(PREFIX) and not is_address(text)
@@ -41,82 +57,19 @@ def look_for(text: str) -> None:
         raise DataError(missing(path, str(Path(text))))
 
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".npy",
-    )
-)
-TEXT_SUFFIXES = frozenset((".txt",))
-SOUND_SUFFIXES = frozenset(
-    (
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-    )
-)
-TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".parquet"))
-MEDIA_SUFFIXES = IMAGE_SUFFIXES | SOUND_SUFFIXES
-# All that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
-READ_SUFFIXES = MEDIA_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
-ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
-# Pictures, but of kinds that are not read: never passed over in silence.
-FOREIGN_SUFFIXES = frozenset(
-    (
-        ".heic",
-        ".heif",
-        ".avif",
-        ".svg",
-        ".psd",
-        ".raw",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".dng",
-        ".jp2",
-        ".jxl",
-        ".eps",
-        ".ico",
-    )
-)
-DRAWN_SUFFIXES = frozenset((".svg", ".eps"))  # of these, drawings: no photograph is lost with them
-MAX_FILE_BYTES = 512 * 2**20
-_CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Files and folders by POSIX path, sorted, without hidden ones; `shown` is for messages.
+    """Files and folders by POSIX path, sorted, without hidden ones; `source` is for messages.
 
     `path` is the folder on disk, None for an archive. `links` holds the links that are not
-    followed, with the reason.
+    followed, with the reason. `load` raises DataError with a short reason.
     """
 
     name: str
-    shown: str
+    source: str
     files: tuple[str, ...]
     folders: tuple[str, ...]
-    load: Load  # raises DataError with a short reason
+    load: Load
     problems: tuple[Finding, ...] = ()
     path: Path | None = None
     links: Mapping[str, str] = field(default_factory=dict)
@@ -128,13 +81,13 @@ def suffix(path: str) -> str:
     >>> suffix("a/B.JPG"), suffix("README")
     ('.jpg', '')
     """
-    name = path.rpartition("/")[2]  # by hand: pathlib keeps the names of all it has seen
+    name = path.rpartition("/")[2]  # by hand: pathlib caches every name it has parsed
     dot = name.rfind(".")
     return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def is_hidden(path: str) -> bool:
-    """True for hidden files and the clutter that systems leave behind.
+    """True for hidden files and the clutter that operating systems leave behind.
 
     >>> [is_hidden(p) for p in (".git/a.png", "a/Thumbs.db", "__MACOSX/a.jpg", "a/b.jpg")]
     [True, True, True, False]
@@ -152,21 +105,18 @@ def is_utf8(name: str) -> bool:
 
 
 def escaped(name: str) -> str:
-    """A name with its odd bytes escaped.
+    """A name with the bytes escaped that are not UTF-8.
 
     >>> escaped("caf\\udce9.jpg")
     'caf\\\\udce9.jpg'
     """
-    return "".join(sign if is_utf8(sign) else ascii(sign)[1:-1] for sign in name)
+    return "".join(letter if is_utf8(letter) else ascii(letter)[1:-1] for letter in name)
 
 
-def check_name(path: str, shown: str) -> None:
-    """Refuse names that UTF-8, and so data.json, cannot hold.
-
-    Raises: DataError naming the file with its odd bytes escaped.
-    """
+def check_name(path: str, source: str) -> None:
+    """Raise a DataError, with the bad bytes escaped, for a name that data.json cannot hold."""
     if not is_utf8(path):
-        raise DataError(f"{shown}: the name of {escaped(path)} is not UTF-8; rename it")
+        raise DataError(f"{source}: the name of {escaped(path)} is not UTF-8; rename it")
 
 
 def parents(paths: Iterable[str]) -> set[str]:
@@ -179,7 +129,7 @@ def parents(paths: Iterable[str]) -> set[str]:
 
 
 def special(mode: int) -> str:
-    """What a file is that is neither a file, a folder nor a link; "" for those.
+    """The name of a special file; "" for a regular file, a folder or a link.
 
     >>> special(stat.S_IFIFO), special(stat.S_IFREG)
     ('a named pipe', '')
@@ -209,71 +159,71 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise DataError(f"cannot be read ({getattr(error, 'strerror', '') or error})") from error
 
 
-def open_folder(root: Path, shown: str) -> Place:
+def open_folder(root: Path, source: str) -> Place:
     """List a folder on disk. Links to files inside it count as files; other links do not.
 
-    What has a name that is not UTF-8, is no file, or is a folder that cannot be listed is left
-    out and noted.
+    Names that are not UTF-8, special files and folders that cannot be listed are left out
+    and noted.
     Raises: DataError if the folder itself cannot be listed.
     """
     files: list[str] = []
     folders: list[str] = []
     links: dict[str, str] = {}
-    lost: dict[str, str] = {}
+    reasons: dict[str, str] = {}  # for what is left out
     inside = os.path.realpath(root)
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
+    pending = [""]
+    while pending:
+        below = pending.pop()
         try:
-            entries = _entries(root, below)
+            with os.scandir(root / below) as scan:
+                entries = list(scan)
         except OSError as error:
             if not below:
                 raise DataError(
-                    f"{shown} cannot be listed ({error.strerror}); change its permissions or move "
+                    f"{source} cannot be listed ({error.strerror}); change its permissions or move "
                     "it away"
                 ) from error
-            lost[below] = f"cannot be listed ({error.strerror})"
+            reasons[below] = f"cannot be listed ({error.strerror})"
             continue
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             if is_hidden(entry.name):
                 continue
             if not is_utf8(entry.name):
-                lost[escaped(path)] = "its name is not UTF-8"
+                reasons[escaped(path)] = "its name is not UTF-8"
             elif entry.is_symlink() and (reason := _why_not_followed(entry, inside)):
                 links[path] = reason
             elif entry.is_dir():
                 folders.append(path)
-                waiting.append(path)
+                pending.append(path)
             elif entry.is_file():
                 files.append(path)
             else:
-                lost[path] = f"is {_kind(entry)}, which is not opened"
-    sentence = f"{count(len(links), 'link')} in {shown}/ were not followed."
-    left_out = f"{count(len(lost), 'file or folder')} in {shown}/ left out."
+                reasons[path] = f"is {_special_kind(entry)}, which is not opened"
     return Place(
         name=root.resolve().name or "data",
-        shown=shown,
+        source=source,
         files=tuple(sorted(files)),
         folders=tuple(sorted(folders)),
         load=lambda path: read_file(root / path),
-        problems=unreadable(dict(sorted(links.items())), sentence)
-        + unreadable(dict(sorted(lost.items())), left_out),
+        problems=unreadable(
+            dict(sorted(links.items())),
+            f"{count(len(links), 'link')} in {source}/ were not followed.",
+        )
+        + unreadable(
+            dict(sorted(reasons.items())),
+            f"{count(len(reasons), 'file or folder')} in {source}/ left out.",
+        ),
         path=root,
         links=links,
     )
 
 
-def _entries(root: Path, below: str) -> list[os.DirEntry[str]]:
-    with os.scandir(root / below) as entries:
-        return list(entries)
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
+def _special_kind(entry: os.DirEntry[str]) -> str:
     try:
         return special(entry.stat(follow_symlinks=False).st_mode) or "no file"
     except OSError:
-        return "no file"  # gone since the folder was listed
+        return "no file"  # deleted since the folder was listed
 
 
 def _why_not_followed(entry: os.DirEntry[str], inside: str) -> str | None:
@@ -287,32 +237,29 @@ def _why_not_followed(entry: os.DirEntry[str], inside: str) -> str | None:
     return None
 
 
-# ---- Clips of sound among files, told by their names, and what messages call them.
+# ---- Audio clips among files, recognised by their names, and what messages call them.
 
 
-def media_among(files: Sequence[str], asked: Asked = "auto") -> list[str]:
-    """The images of a place, or its clips of sound where these were asked for or are more.
+def media_among(files: Sequence[str], kind: KindOption = "auto") -> list[str]:
+    """The images of a place, or its audio clips if `kind` says so or there are more of them.
 
-    Images in two folders, two in each, are what a folder of both is about: stamps that speak.
+    Two folders with two images each make the images the examples, whatever the clips: a
+    talking picture book has a clip to every picture.
 
     >>> media_among(["a/1.wav", "a/1.png", "a/2.wav", "notes.txt"])
     ['a/1.wav', 'a/2.wav']
     """
     images = [file for file in files if suffix(file) in IMAGE_SUFFIXES]
     clips = [file for file in files if suffix(file) in SOUND_SUFFIXES]
-    if asked == "auto":
-        return clips if len(clips) > len(images) and not _are_classes(images) else images
-    return clips if asked == "audio" else images
-
-
-def _are_classes(images: Sequence[str]) -> bool:
-    """Whether a network could learn from them: two folders that hold two."""
+    if kind != "auto":
+        return clips if kind == "audio" else images
     sizes = Counter(image.partition("/")[0] for image in images if "/" in image)
-    return sum(size >= 2 for size in sizes.values()) >= 2
+    has_classes = sum(size >= 2 for size in sizes.values()) >= 2
+    return clips if len(clips) > len(images) and not has_classes else images
 
 
 def noun_of(names: Iterable[str]) -> str:
-    """What one of these files is called: "clip" where more than half are sounds by their names.
+    """What one of these files is called: "clip" if more than half are audio by their names.
 
     >>> noun_of(["a.wav", "b.wav", "c.png"]), noun_of(["0", "1"])
     ('clip', 'image')
@@ -330,8 +277,8 @@ def counted(rows: Sequence[Row]) -> str:
     return count(len(rows), noun_of(row.id for row in rows))
 
 
-def heard(listing: Listing) -> Listing:
-    """A listing whose files are mostly sounds as one of clips; any other as it is."""
+def as_audio(listing: Listing) -> Listing:
+    """A listing of mostly audio files as one of clips; any other listing unchanged."""
     if noun_of(row.id for row in listing.rows) == "image":
         return listing
     return replace(listing, kind="audio", wording=replace(listing.wording, noun="clip"))

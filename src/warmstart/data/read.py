@@ -11,22 +11,22 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from warmstart.data.dataset import (
-    Asked,
     Collection,
     Columns,
+    KindOption,
     Listing,
     Row,
-    check_lost,
-    joined,
+    as_split,
+    check_unreadable,
+    concatenate,
     some,
-    under,
     unreadable,
 )
 from warmstart.data.labels import (
     CLASS_LABELS,
-    AskedTask,
     Labelling,
-    check_known,
+    TaskOption,
+    check_split_labels,
     labelling_for,
     labelling_of,
 )
@@ -44,7 +44,7 @@ DROP = "drop"  # what a label column says of a row to be left out; so does an em
 
 
 def apply_relabel(
-    listing: Listing, payload: bytes, shown: str, labelling: Labelling = CLASS_LABELS
+    listing: Listing, payload: bytes, source: str, labelling: Labelling = CLASS_LABELS
 ) -> Listing:
     """A settled listing with its labels overridden by a table of the columns `path` and `label`.
 
@@ -62,7 +62,7 @@ def apply_relabel(
     >>> len(fixed.rows), fixed.rows[0].label, fixed.layout
     (1796, '1', 'sample; labels corrected by fixed.csv (2)')
     """
-    cells = _corrections(listing, payload, shown)
+    cells = _corrections(listing, payload, source)
     is_name = any(DROP in labelling.names(row.label) for row in listing.rows)
     gone = {
         id
@@ -70,12 +70,12 @@ def apply_relabel(
         if (not cell and not labelling.is_open) or (cell.casefold() == DROP and not is_name)
     }
     kept = [row for row in listing.rows if row.id not in gone]
-    said = _settled([row for row in kept if row.id in cells], cells, listing, shown, labelling)
+    said = _settled([row for row in kept if row.id in cells], cells, listing, source, labelling)
     rows = [said.get(row.id, row) for row in kept]
     changed = sum(said[row.id].label != row.label for row in kept if row.id in said)
     if labelling.task == "classify":
-        _check_sizes(listing, rows, shown)
-    name = PurePosixPath(shown).name
+        _check_sizes(listing, rows, source)
+    name = PurePosixPath(source).name
     layout = f"{listing.layout}; labels corrected by {name} ({changed + len(gone):,})"
     return replace(listing, rows=tuple(rows), layout=layout)
 
@@ -84,23 +84,23 @@ def _settled(
     rows: Sequence[Row],
     cells: Mapping[str, str],
     listing: Listing,
-    shown: str,
+    source: str,
     labelling: Labelling,
 ) -> dict[str, Row]:
     """Rows by id with their corrected labels, as the task holds labels."""
     typed = tuple(replace(row, label=cells[row.id]) for row in rows)
-    wording = replace(listing.wording, source=shown)
-    found = labelling.corrected(
-        replace(listing, rows=typed, form="texts", doubt="", wording=wording)
+    wording = replace(listing.wording, source=source)
+    found = labelling.normalise_corrections(
+        replace(listing, rows=typed, form="texts", label_problem="", wording=wording)
     )
     return {row.id: row for row in found.rows}
 
 
-def _corrections(listing: Listing, payload: bytes, shown: str) -> dict[str, str]:
+def _corrections(listing: Listing, payload: bytes, source: str) -> dict[str, str]:
     """The label of each id that the table names."""
-    table = parse(payload, shown)
-    path = find_column(table.columns, None, PATH_NAMES, "path", shown)
-    label = find_column(table.columns, None, LABEL_NAMES, "label", shown)
+    table = parse(payload, source)
+    path = find_column(table.columns, None, PATH_NAMES, "path", source)
+    label = find_column(table.columns, None, LABEL_NAMES, "label", source)
     known = {row.id for row in listing.rows}
     # Spreadsheets write the id 0012 back as 12.
     bare = {id.lstrip("0"): id for id in known if id.isdecimal()}
@@ -113,16 +113,16 @@ def _corrections(listing: Listing, payload: bytes, shown: str) -> dict[str, str]
             id = bare.get(id.lstrip("0"), id)
         where = table.where(row)
         if id in lines:
-            raise DataError(f"{shown} names {id} in {lines[id]} and {where}; keep one line of it")
+            raise DataError(f"{source} names {id} in {lines[id]} and {where}; keep one line of it")
         if cell is None:
-            raise DataError(f'{shown} {where}: "{label}" is not a text or number; give one label')
+            raise DataError(f'{source} {where}: "{label}" is not a text or number; give one label')
         if id not in known:
             strangers.append((id or "an empty path", where))
         lines[id], labels[id] = where, cell.strip()
     if strangers:
         id, where = strangers[0]
         raise DataError(
-            f"{shown}: {len(strangers):,} of {count(len(lines), 'path')} not in "
+            f"{source}: {len(strangers):,} of {count(len(lines), 'path')} not in "
             f"{listing.wording.source} (first: {id}, {where}); {_nearest(id, sorted(known))}"
         )
     return labels
@@ -135,7 +135,7 @@ def _nearest(id: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else "give the paths as warmstart wrote them"
 
 
-def _check_sizes(listing: Listing, rows: Sequence[Row], shown: str) -> None:
+def _check_sizes(listing: Listing, rows: Sequence[Row], source: str) -> None:
     """A class that the corrections leave with one training image is their mistake, so say so."""
     before = Counter(row.label for row in listing.rows if row.split == "train")
     after, one = Counter(row.label for row in rows if row.split == "train"), listing.wording.noun
@@ -146,11 +146,11 @@ def _check_sizes(listing: Listing, rows: Sequence[Row], shown: str) -> None:
             near = difflib.get_close_matches(label, list(before), 1)
             cure = f"did you mean {near[0]}?" if near else f"known are: {some(sorted(before))}"
             raise DataError(
-                f'{shown} gives one training {one} the new class "{label}", and a class needs at '
+                f'{source} gives one training {one} the new class "{label}", and a class needs at '
                 f"least 2; {cure}"
             )
         raise DataError(
-            f"{shown} leaves {listing.wording.place(label)} with 1 training {one}; a class needs "
+            f"{source} leaves {listing.wording.place(label)} with 1 training {one}; a class needs "
             "at least 2. Drop that one too, or keep another."
         )
 
@@ -166,8 +166,8 @@ def read(
     test: Source | None = None,
     relabel: str | os.PathLike[str] | None = None,
     text: str | None = None,
-    kind: Asked = "auto",
-    task: AskedTask = "auto",
+    kind: KindOption = "auto",
+    task: TaskOption = "auto",
     strict: bool = False,
 ) -> Steps[Collection]:
     """Read labelled examples: list them, hash their bytes, check their classes.
@@ -189,15 +189,14 @@ def read(
     """
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
-    listing = listed(source, columns, test)
+    listing = list_examples(source, columns, test)
     labelling = labelling_for(task, listing)
-    listing = labelling.settled(listing)
+    listing = labelling.normalise(listing)
     if relabel is not None:
-        shown = os.fspath(relabel)
-        listing = apply_relabel(
-            listing, load_table(Path(shown).expanduser(), shown), shown, labelling
-        )
-    check_known(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
+        table = os.fspath(relabel)
+        payload = load_table(Path(table).expanduser(), table)
+        listing = apply_relabel(listing, payload, table, labelling)
+    check_split_labels(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
     examples, lost = yield from _hashed(listing, strict)
     classes = labelling.check(examples, listing.wording, listing.outputs)
     n = len(listing.rows)
@@ -217,7 +216,7 @@ def read_for_scoring(
     label: str | None = None,
     group: str | None = None,
     text: str | None = None,
-    kind: Asked = "auto",
+    kind: KindOption = "auto",
     task: Task = "classify",
 ) -> Steps[Collection]:
     """Read labelled examples that a finished model will be scored on: its test part, else all.
@@ -227,9 +226,9 @@ def read_for_scoring(
     """
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
-    listing = listed(source, columns, None)
+    listing = list_examples(source, columns, None)
     labelling = labelling_of(task)
-    listing = labelling.settled(replace(listing, doubt=""))
+    listing = labelling.normalise(replace(listing, label_problem=""))
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
     strangers = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
     if not tests:
@@ -267,10 +266,10 @@ def with_test(listing: Listing, test: Listing) -> Listing:
     while any(prefix + row.id in taken for row in test.rows):
         prefix += "test/"
     layout = f"{listing.layout}; test: {test.layout}"
-    return joined((listing, under(test, prefix, "test")), layout)
+    return concatenate((listing, as_split(test, prefix, "test")), layout)
 
 
-def listed(source: Source, columns: Columns, test: Source | None) -> Listing:
+def list_examples(source: Source, columns: Columns, test: Source | None) -> Listing:
     """List labelled images, with another source as their test part; no file is opened.
 
     Raises: DataError if there is no such thing, or it has no such column.
@@ -304,7 +303,7 @@ def _collection(
         load=listing.load,
         title=listing.title,
         wording=listing.wording,
-        spared=listing.spared,
+        n_harmless=listing.n_harmless,
         strict=strict,
     )
 
@@ -327,7 +326,7 @@ def _hashed(
     """
     source = listing.wording.source
     if strict:
-        check_lost(listing.problems, len(listing.rows), source, strict=True)
+        check_unreadable(listing.problems, len(listing.rows), source, strict=True)
     examples, lost = [], {}
     known: dict[str, str] = {}  # labels: one text for all examples of a class
     for done, row in enumerate(listing.rows):
@@ -351,11 +350,11 @@ def _hashed(
         )
     sentence = f"{count(len(lost), 'file')} could not be read and left out."
     finding = unreadable(lost, sentence)
-    check_lost(
+    check_unreadable(
         (*listing.problems, *finding),
         len(examples),
         source,
         strict=strict,
-        spared=listing.spared,
+        n_harmless=listing.n_harmless,
     )
     return tuple(examples), finding

@@ -34,7 +34,7 @@ from warmstart.data.place import (
     MEDIA_SUFFIXES,
     PREFIX,
     TABLE_SUFFIXES,
-    heard,
+    as_audio,
     is_address,
     open_folder,
     read_file,
@@ -108,7 +108,7 @@ def list_source(source: Source, columns: Columns) -> Listing:
     >>> list_source("sample:digits", Columns()).title
     '1,797 scans of handwritten digits (scikit-learn)'
     """
-    listing = heard(_list_source(source, columns))
+    listing = as_audio(_list_source(source, columns))
     if columns.kind not in ("auto", listing.kind):
         raise DataError(
             f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; leave "
@@ -179,60 +179,60 @@ def _list_held(dataset: Any, images: Any, labels: list[Any], chosen: list[int] |
     )
 
 
-def _list_path(path: Path, shown: str, columns: Columns) -> Listing:
+def _list_path(path: Path, source: str, columns: Columns) -> Listing:
     if not os.path.exists(path):
-        raise DataError(missing(path, shown))
+        raise DataError(missing(path, source))
     if path.is_dir():
-        return list_shards(path, shown, columns) or list_place(open_folder(path, shown), columns)
+        return list_shards(path, source, columns) or list_place(open_folder(path, source), columns)
     if not path.is_file():
-        raise DataError(f"{shown} is neither a file nor a folder; name a folder of class folders")
+        raise DataError(f"{source} is neither a file nor a folder; name a folder of class folders")
     kind = path.name.lower()
     if kind.endswith(".zip"):
-        return list_place(open_zip(path, shown), columns)
+        return list_place(open_zip(path, source), columns)
     if kind.endswith(TAR_SUFFIXES):
         if kind.endswith(".tar") and is_shard(path):
-            return list_shard(path, shown, columns)
-        return list_place(open_tar(path, shown), columns)
+            return list_shard(path, source, columns)
+        return list_place(open_tar(path, source), columns)
     if suffix(kind) in TABLE_SUFFIXES:
-        return _list_table_file(path, shown, columns)
+        return _list_table_file(path, source, columns)
     if suffix(kind) in MEDIA_SUFFIXES:
-        raise DataError(f"{shown} is one file; name the folder that holds the class folders")
+        raise DataError(f"{source} is one file; name the folder that holds the class folders")
     cure = _CURES.get(suffix(kind), "")
     raise DataError(
-        f"{shown} is of a kind that is not read ({suffix(kind) or 'no suffix'}); {cure}name a "
+        f"{source} is of a kind that is not read ({suffix(kind) or 'no suffix'}); {cure}name a "
         "folder, .csv, .tsv, .jsonl, .parquet, .zip, .tar, .tar.gz or .tgz"
     )
 
 
-def load_table(path: Path, shown: str) -> bytes:
+def load_table(path: Path, source: str) -> bytes:
     """The bytes of a table that the user named.
 
     Raises: DataError if it does not exist or cannot be read.
     """
     if not os.path.exists(path):
-        raise DataError(missing(path, shown))
+        raise DataError(missing(path, source))
     try:
         return read_file(path)
     except DataError as error:
-        raise DataError(f"{shown} {error}; change its permissions or copy it again") from error
+        raise DataError(f"{source} {error}; change its permissions or copy it again") from error
 
 
-def open_table(path: Path, shown: str) -> Table:
+def open_table(path: Path, source: str) -> Table:
     """A table on disk, of any kind that is read.
 
     Raises: DataError if it is of another kind, does not exist or is damaged.
     """
     if suffix(path.name) not in TABLE_SUFFIXES:
-        raise DataError(f"{shown} is no table; name a .csv, .tsv, .jsonl or .parquet file")
+        raise DataError(f"{source} is no table; name a .csv, .tsv, .jsonl or .parquet file")
     if suffix(path.name) == ".parquet":
-        return parse_parquet(path, shown)
-    return parse(load_table(path, shown), shown)
+        return parse_parquet(path, source)
+    return parse(load_table(path, source), source)
 
 
-def _list_table_file(path: Path, shown: str, columns: Columns) -> Listing:
+def _list_table_file(path: Path, source: str, columns: Columns) -> Listing:
     return list_table(
-        open_table(path, shown),
-        shown=shown,
+        open_table(path, source),
+        source=source,
         name=path.stem,
         files=_files_beside(path.parent),
         columns=columns,

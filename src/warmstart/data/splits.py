@@ -43,7 +43,7 @@ MIN_SERIES = 3
 _SERIES = re.compile(r"(?P<key>.*\d.*)(?P<sep>[_\-. ])(?:\d+|\(\d+\))")
 
 
-def propose_columns(table: Table, taken: Sequence[str | None], shown: str) -> tuple[Finding, ...]:
+def propose_columns(table: Table, taken: Sequence[str | None], source: str) -> tuple[Finding, ...]:
     """A finding for each column that is called like a group and whose values come again.
 
     Columns in `taken` (path, label, split) and those with one value only are passed over.
@@ -64,14 +64,14 @@ belong together, add --group patient
             continue
         option = f'"{column}"' if " " in column else column
         sentence = (
-            f'Column "{column}" of {shown} ({n_values:,} values) looks like a group; if rows of '
+            f'Column "{column}" of {source} ({n_values:,} values) looks like a group; if rows of '
             f"one {column} belong together, add --group {option}"
         )
         findings.append(Finding(kind="group-proposed", sentence=sentence, items=(column,)))
     return tuple(findings)
 
 
-def propose_series(rows: Sequence[Row], shown: str) -> tuple[Finding, ...]:
+def propose_series(rows: Sequence[Row], source: str) -> tuple[Finding, ...]:
     """A finding if file names look like series: `person03_07.jpg` is one of person03.
 
     At least half of the names must match one pattern <key><separator><number>, with three keys
@@ -100,7 +100,7 @@ series belong together, list them in a table with a column for it and add --grou
     key, size = sizes.most_common(1)[0]
     example = next(name for other, name in matches if other == key)
     sentence = (
-        f"File names in {shown} look like {len(sizes):,} series ({example} is one of "
+        f"File names in {source} look like {len(sizes):,} series ({example} is one of "
         f'{size:,} with "{key}"); if those of a series belong together, list them in a '
         "table with a column for it and add --group COLUMN"
     )

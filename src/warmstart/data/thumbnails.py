@@ -89,7 +89,7 @@ class Thumbnails:
         return FileFigures(**{f.name: getattr(self, f.name) for f in fields(FileFigures)})
 
 
-def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
+def make_thumbnail(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     """One picture as a row of `WIDTH` bytes; 0.5 ms at 256 px.
 
     `payload` are the encoded bytes, `image` what `decode` made of them, at any draft size, or
@@ -97,7 +97,7 @@ def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (300, 200), "red").save(buffer, "PNG")
-    >>> row = glance(buffer.getvalue(), Image.new("RGB", (300, 200), "red"))
+    >>> row = make_thumbnail(buffer.getvalue(), Image.new("RGB", (300, 200), "red"))
     >>> seen = unpack(row[None])
     >>> seen.width.tolist(), seen.format.tolist(), seen.is_colour.tolist()
     ([300], ['PNG'], [True])
@@ -123,7 +123,7 @@ def glance(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
 
 
 def unpack(rows: NDArray[np.uint8]) -> Thumbnails:
-    """Rows of `glance` as arrays. Shapes: rows (n, WIDTH)."""
+    """Rows of `make_thumbnail` as arrays. Shapes: rows (n, WIDTH)."""
     table = np.ascontiguousarray(rows).view(_ROW)[:, 0]
     return Thumbnails(
         grey=table["grey"],
@@ -137,7 +137,7 @@ def unpack(rows: NDArray[np.uint8]) -> Thumbnails:
     )
 
 
-def joined(parts: Sequence[FileFigures]) -> FileFigures:
+def concatenate(parts: Sequence[FileFigures]) -> FileFigures:
     """Figures of several lots of files, at least one, as those of one."""
     return FileFigures(
         **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(FileFigures)}

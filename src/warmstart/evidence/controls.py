@@ -21,9 +21,9 @@ from warmstart.features.extraction import load_same
 from warmstart.features.machine import threads_for
 from warmstart.modalities.preprocessing import encode
 from warmstart.modalities.text import word_counts
-from warmstart.network.batch_norm_statistics import NormSeen, norm_statistics
+from warmstart.network.batch_norm_statistics import NormStatistics, norm_statistics
 from warmstart.network.feature_layers import FeatureExtractor
-from warmstart.network.shuffled import control_features, halved, layer_scales, pass_images
+from warmstart.network.shuffled import control_features, forward_images, halve_images, layer_scales
 from warmstart.planning import rules
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs, pictures
@@ -121,7 +121,7 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     return probe
 
 
-def weigh_transfer_gain(
+def measure_transfer_gain(
     open_images: Callable[[int], Probe], n_classes: int, seed: int
 ) -> Steps[Evidence]:
     """Few images and shuffles first; more where the answer is not plain."""
@@ -145,7 +145,7 @@ def _transfer_gain(
     """`kernels` are those of the first shuffles, where there are some; the others are added."""
     tapped = probe.tapped()
     normalise = partial(to_tensor, inputs=probe.training_data.prep)
-    images = halved(tapped, probe.images, normalise)
+    images = halve_images(tapped, probe.images, normalise)
     for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])
         feature_layers = control_features(tapped, images, normalise, rng, scales)
@@ -185,7 +185,7 @@ def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
 def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -> Evidence:
     """All ways alike on images of half the size: a quarter of the work, the same colours."""
     tapped = probe.tapped()
-    images = halved(tapped, probe.images, partial(to_tensor, inputs=probe.training_data.prep))
+    images = halve_images(tapped, probe.images, partial(to_tensor, inputs=probe.training_data.prep))
     others = {name: _fed(probe, tapped, images, name) for name in names}
     present = _fed(probe, tapped, images, None) if names else probe.stored()
     labels, group_rows, labelled = probe.labels(), probe.group_rows(), probe.training_data.labelled
@@ -223,7 +223,7 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (*names, *near), nearer
 
 
-def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormSeen, ...]:
+def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormStatistics, ...]:
     few = probe.images[: rules.FIRST_BLOCKS_IMAGES]
     return norm_statistics(
         probe.training_data.extracted.network, to_tensor(few, prep), FIRST_BLOCKS
@@ -245,5 +245,5 @@ def _fed(probe: Probe, tapped: FeatureExtractor, images: Pixels, name: str | Non
         images = np.ascontiguousarray(images[..., ::-1])
     elif name is not None:
         prep = _with(pictures(prep), preprocessing.USUAL[name])
-    found = pass_images(tapped, images, partial(to_tensor, inputs=prep))
+    found = forward_images(tapped, images, partial(to_tensor, inputs=prep))
     return probe.training_data.kernels(found)

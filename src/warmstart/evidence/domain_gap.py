@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.evidence.probe_hits import not_measured
-from warmstart.network.batch_norm_statistics import NormSeen
+from warmstart.network.batch_norm_statistics import NormStatistics
 from warmstart.records.summary import Evidence
 
 Values = NDArray[np.float64]
@@ -33,7 +33,7 @@ REFERENCES = {"lite0": (*_LITE0, 0.110, 0.176, 0.241, 0.315, 0.361)}
 
 
 def domain_gap(
-    layers: Sequence[NormSeen], n_blocks: int, rng: np.random.Generator, base: str = ""
+    layers: Sequence[NormStatistics], n_blocks: int, rng: np.random.Generator, base: str = ""
 ) -> Evidence:
     """Measure the gap on `layers` of the early and middle blocks; no value without BatchNorm.
 
@@ -75,7 +75,7 @@ def domain_gap(
     )
 
 
-def divergences(layer: NormSeen, rows: NDArray[np.intp]) -> Values:
+def divergences(layer: NormStatistics, rows: NDArray[np.intp]) -> Values:
     """Divergence of each channel over the images `rows`. Shapes: returns (C,)."""
     mean = layer.mean[rows].mean(axis=0)
     variance = np.maximum(layer.square[rows].mean(axis=0) - mean**2, 0.0)
@@ -86,7 +86,7 @@ def divergences(layer: NormSeen, rows: NDArray[np.intp]) -> Values:
     return divergence
 
 
-def mean_divergence(layers: Sequence[NormSeen], rows: NDArray[np.intp]) -> float:
+def mean_divergence(layers: Sequence[NormStatistics], rows: NDArray[np.intp]) -> float:
     """Median over the channels of a block, mean over the blocks, from the images `rows`."""
     by_block: dict[int, list[Values]] = {}
     for layer in layers:

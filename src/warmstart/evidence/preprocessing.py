@@ -1,8 +1,8 @@
-"""Are the images fed in as the start learnt them? The same head under other habits.
+"""Does the preprocessing match the base model's? The same head under other preprocessings.
 
-A network that is shown other brightness, contrast or channel order than it was trained on
-still gives features, only worse ones, and nothing else tells. The usual alternatives are
-tried on a few images; a warning needs a gain that chance does not explain.
+With another brightness, contrast or channel order than in pretraining a network still gives
+features, only worse ones, and nothing else reveals it. The usual alternatives are tried on a few
+images; a warning needs a gain that chance does not explain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.probe_hits import best_left_out, not_measured
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.data import Finding
 from warmstart.records.summary import Evidence
@@ -22,7 +22,7 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words, points
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread per channel, of 0..1
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel, of 0..1
 
 USUAL: dict[str, Moments] = {
     "mean 0.5, spread 0.5": ((0.5,) * 3, (0.5,) * 3),
@@ -31,20 +31,20 @@ USUAL: dict[str, Moments] = {
     "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
 }
 SWAPPED = "blue and red exchanged"
-CLEARLY_NEARER = 0.7  # of the present distance: then the old statistics speak for it
-AS_NEAR = 1.5  # of the present distance: up to there they do not speak against it
-LEVEL = 0.05  # of a false warning, shared among the habits tried
-CONFIDENT_IF_NEARER = 1.0  # where the old statistics say the same
+CLEARLY_NEARER = 0.7  # of the present distance: BatchNorm's statistics support the alternative
+AS_NEAR = 1.5  # of the present distance: up to there they do not contradict it
+LEVEL = 0.05  # chance of a false warning, shared among the alternatives
+Z_IF_NEARER = 1.0  # where BatchNorm's statistics say the same
 LEAST = 0.02  # a gain worth a warning
 
 
 def worth_trying(
     present: float, others: Mapping[str, float]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Habits about as near to the old data's statistics as the present one, and nearer ones.
+    """Alternatives about as near to BatchNorm's statistics as the present one, and nearer ones.
 
-    Of the first layers, where each habit puts them at the distance given. On 14 sets fed in
-    rightly no other habit comes nearer than 0.76; fed in with ImageNet's or without a mean the
+    `others` holds the domain gap of the first layers under each. On 14 sets with the right
+    preprocessing no alternative comes nearer than 0.76; with ImageNet's or without a mean the
     right one is at 0.66 or nearer on 12, at 1.0 on hands and 1.3 on skin.
 
     >>> worth_trying(0.9, {"0 to 1": 0.1, "0 to 255": 800.0, "other": 1.0})
@@ -64,10 +64,10 @@ def preprocessing(
     target: Target = CLASSIFICATION,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
-    """Accuracy that the best other habit gains over the present one, by paired differences.
+    """Accuracy gain of the best alternative over the present preprocessing, by paired differences.
 
-    Shapes: kernels (n, n), several a habit (the best is taken); labels (n,). `nearer` names
-    the habits under which the first layers come nearer to the old data's statistics.
+    Shapes: kernels (n, n), of several the best counts; labels (n,). `nearer` names the
+    alternatives that come nearer to BatchNorm's statistics.
     """
     k, groups = target.n_outputs(labels), number_groups(group_rows)
     n = len(labels)
@@ -77,16 +77,9 @@ def preprocessing(
         for name, x in others.items()
     }
     if not gains or len(group_rows) < 2:
-        is_alone = f"No other usual way to feed the {nouns.many} in comes nearer to the old data."
-        bound = f"Not measured: the {nouns.many} looked at all belong together."
-        return Evidence(
-            name="preprocessing",
-            value=None,
-            low=None,
-            high=None,
-            n=n,
-            meaning=bound if gains else is_alone,
-        )
+        is_alone = "No other usual preprocessing comes nearer to the pretraining data."
+        one_group = f"Not measured: the {nouns.many} compared all belong to one group."
+        return not_measured("preprocessing", n, one_group if gains else is_alone)
     best = max(gains, key=lambda name: float(gains[name].mean()))
     value, error = float(gains[best].mean()), standard_error(gains[best], groups)
     details: dict[str, float | int | str] = {
@@ -106,33 +99,36 @@ def preprocessing(
     )
 
 
-def is_open(found: Evidence) -> bool:
-    """True where more images are worth it: a gain that may or may not be chance."""
-    if found.value is None:
+def is_open(evidence: Evidence) -> bool:
+    """Whether more images are worthwhile: a gain that may or may not be chance."""
+    if evidence.value is None:
         return False
-    return found.value > 0 and found.value > 0.5 * float(found.details["error"])
+    return evidence.value > 0 and evidence.value > 0.5 * float(evidence.details["error"])
 
 
-def warning(found: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES) -> Finding | None:
-    """The finding, where another habit is clearly better."""
-    if found.value is None or found.value < LEAST:
+def warning(
+    evidence: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES
+) -> Finding | None:
+    """A finding where an alternative is clearly better, else None."""
+    value, details = evidence.value, evidence.details
+    if value is None or value < LEAST:
         return None
-    tried = sum(name.startswith("gain.") for name in found.details)
-    sure = CONFIDENT_IF_NEARER if found.details["nearer"] else float(-ndtri(LEVEL / tried))
-    if found.value - sure * float(found.details["error"]) <= 0:
+    n_alternatives = sum(name.startswith("gain.") for name in details)
+    z = Z_IF_NEARER if details["nearer"] else float(-ndtri(LEVEL / n_alternatives))
+    if value - z * float(details["error"]) <= 0:
         return None
-    best = str(found.details["best"])
+    best = str(details["best"])
     return Finding(
         kind="preprocessing",
         sentence=(
-            f"The {nouns.many} do not seem to be fed in as the base model learnt them: with "
-            f"{best} the same linear probe {words.ahead.format(f'{100 * found.value:.0f}')} "
-            f"({nouns.count(found.n)}). Give the base model's own preprocessing."
+            f"The preprocessing of the {nouns.many} does not seem to be the base model's: with "
+            f"{best} the same linear probe {words.ahead.format(f'{100 * value:.0f}')} "
+            f"({nouns.count(evidence.n)}). Use the base model's own preprocessing."
         ),
         items=(best,),
     )
 
 
 def all_grey(images: np.ndarray) -> bool:
-    """True where exchanging channels would change nothing. Shapes: images (n, H, W, C)."""
+    """Whether exchanging channels changes nothing. Shapes: images (n, H, W, C)."""
     return images.shape[-1] == 1 or bool((images[..., 0] == images[..., -1]).all())

@@ -18,7 +18,7 @@ from warmstart.data.dataset import Collection
 from warmstart.errors import DataError, ModelError
 from warmstart.modalities import text as modalities_text
 from warmstart.modalities.text import near_copies, normal_of
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel
 from warmstart.records.data import Example
 from warmstart.records.inputs import (
@@ -195,7 +195,7 @@ _CURES = {"text": "such as minilm", "table": "such as a run that learnt from one
 
 
 def fitted(
-    base: PretrainedModel, collection: Collection, wish: InputWish | None
+    base: PretrainedModel, collection: Collection, wish: InputOptions | None
 ) -> PretrainedModel:
     """A start for texts or clips, as long as these need; another start as it is.
 

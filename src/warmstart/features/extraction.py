@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from warmstart.data import thumbnails
 from warmstart.data.dataset import Collection
-from warmstart.data.thumbnails import FileFigures, Thumbnails, joined
+from warmstart.data.thumbnails import FileFigures, Thumbnails, concatenate
 from warmstart.distributed import here
 from warmstart.errors import DataError, ProcessError, UsageError
 from warmstart.events import Steps
@@ -226,13 +226,13 @@ def _decoder(
         if isinstance(prep, WaveInputs):
             wave, rate = decode_sound(payload, example.id)
             if example.sha256 in wants_glance:
-                book.put(example.sha256, thumbnails.glance(payload, clip_picture(wave, rate)))
+                book.put(example.sha256, thumbnails.make_thumbnail(payload, clip_picture(wave, rate)))
             return as_wanted(wave, rate, prep)
         if not isinstance(prep, Preprocessing):
             return encode(payload, example.id, prep)
         image = open_image(payload, example.id, prep)
         if example.sha256 in wants_glance:
-            book.put(example.sha256, thumbnails.glance(payload, as_picture(image)))
+            book.put(example.sha256, thumbnails.make_thumbnail(payload, as_picture(image)))
         return prepare(image, prep)
 
     return decode_one
@@ -289,7 +289,7 @@ class StoredThumbnails:
         if self._all is not None:
             return self._all.files()
         models = range(0, len(self), _ROWS)
-        return joined([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in models])
+        return concatenate([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in models])
 
 
 @dataclass(frozen=True, slots=True)

@@ -414,7 +414,7 @@ class SingleBlock(nn.Module):
             main = self._step.run(self.backbone, main)
         if self._scan is None:
             return (main,)
-        found = self._scan.taken(self.number, main)
+        found = self._scan.pool_layers(self.number, main)
         if self._neck is not None:  # last: a neck may work in place
             vector = self._neck.run(self.backbone, main.clone())
             found |= {layer: vector for layer in self.feature_layers if layer.pool == "neck"}

@@ -1,4 +1,4 @@
-"""Architectures by name, `timm:NAME` or `torchvision:NAME`: built, and how their inputs look."""
+"""Architectures by name, `timm:NAME` or `torchvision:NAME`: building them, their preprocessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from warmstart.records.network import Family
 IMAGENET = Preprocessing(
     size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
-_TORCHVISION = (224, 224)  # what its networks are built for unless they are told
+_TORCHVISION = (224, 224)  # the default input size of its networks
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
 
@@ -38,12 +38,14 @@ def split_arch(arch: str) -> tuple[str, str]:
             f"architecture {arch!r} is not known; write timm:NAME or torchvision:NAME."
         )
     if library == "timm":
-        known = timm.is_model(name)
-        names = [] if known else timm.list_models()
+        is_known = timm.is_model(name)
+        names = [] if is_known else timm.list_models()
     else:
-        names = _torchvision_names()
-        known = name in names
-    if not known:
+        import torchvision.models
+
+        names = cast(list[str], torchvision.models.list_models(module=torchvision.models))
+        is_known = name in names
+    if not is_known:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {', '.join(f'{library}:{n}' for n in near)}?" if near else ""
         raise ModelError(
@@ -54,14 +56,12 @@ def split_arch(arch: str) -> tuple[str, str]:
 
 
 def build(
-    arch: str,
-    weights: Mapping[str, Tensor] | None = None,
-    size: tuple[int, int] | None = None,
+    arch: str, weights: Mapping[str, Tensor] | None = None, size: tuple[int, int] | None = None
 ) -> nn.Module:
     """Build a network with random weights, its head as wide as the one in `weights`.
 
     `size` (height, width in px) matters only to networks made for one input size.
-    The global random state is left as it was.
+    The global random state is left unchanged.
 
     Raises: ModelError for an unknown architecture, TypeError where the size cannot be chosen.
 
@@ -78,29 +78,35 @@ def build(
 def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, int]) -> nn.Module:
     """Build a timm network and load published weights through timm's own converters.
 
-    Raises: ModelError if they do not fit, or if a tensor was left at its random start.
+    Raises: ModelError if they do not fit, or if a tensor keeps its random initial values.
     """
     _, name = split_arch(arch)
     options = size_option(arch, size)
     overlay = {"state_dict": dict(weights)}
+    pretrained = {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
-        module = _create(
-            "timm", name, options | {"pretrained": True, "pretrained_cfg_overlay": overlay}
-        )
+        module = _create("timm", name, options | pretrained)
     except (RuntimeError, KeyError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{arch}: the weights do not fit ({reason}); delete and fetch again."
         ) from error
     cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
-    _check_touched(arch, module, _create("timm", name, options))
+    before = dict(_create("timm", name, options).named_parameters())
+    for tensor, parameter in module.named_parameters():
+        is_random = parameter.ndim > 1 and bool((before[tensor] != before[tensor].flatten()[0]).any())
+        if is_random and parameter.requires_grad and torch.equal(parameter, before[tensor]):
+            raise ModelError(
+                f"{arch}: {tensor} is not in the published weights and would stay random; "
+                "choose another base model."
+            )
     return module
 
 
 def size_option(arch: str, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What to tell the library about the input size (height, width in px), if anything.
+    """Options that set the input size (height, width in px); empty where none is needed.
 
-    Only networks made for one size want to know, and only of another than their own.
+    Only networks built for one size need them, and only for another size.
 
     >>> size_option("timm:resnet18", (96, 96)), size_option("torchvision:vit_b_16", (96, 96))
     ({}, {'image_size': 96})
@@ -119,7 +125,7 @@ def size_option(arch: str, size: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def classifier_name(module: nn.Module) -> str | None:
-    """Name of the layer that the library, or the order of definition, calls the last."""
+    """Name of the classifier as the library records it, else of the last linear layer."""
     configured = config_of(module).get("classifier")
     if isinstance(configured, (tuple, list)):
         configured = configured[0]
@@ -141,15 +147,24 @@ def config_of(module: nn.Module) -> Mapping[str, Any]:
 
 
 def preprocessing_of(arch: str) -> Preprocessing:
-    """How the named network wants its inputs, from the library's own record.
+    """Preprocessing of the named network, from the library's own record.
 
     >>> preprocessing_of("timm:tf_efficientnet_lite0").resize
     256
     """
     library, name = split_arch(arch)
-    if library == "torchvision":
-        return _torchvision_preprocessing(name)
-    return preprocessing_from(published_config(name))
+    if library == "timm":
+        return preprocessing_from(published_config(name))
+    import torchvision.models
+
+    transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return Preprocessing(
+        size=(transforms.crop_size[0], transforms.crop_size[0]),
+        resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+    )
 
 
 def published_config(name: str) -> Mapping[str, Any]:
@@ -159,7 +174,7 @@ def published_config(name: str) -> Mapping[str, Any]:
 
 
 def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
-    """Read a timm configuration; ImageNet's usual values where it says nothing.
+    """Read a timm configuration; ImageNet's usual values are the defaults.
 
     >>> preprocessing_from({"input_size": (3, 240, 240), "crop_pct": 0.882}).resize
     272
@@ -190,27 +205,8 @@ def for_channels(preprocessing: Preprocessing, module: nn.Module, wanted: int = 
     return replace(preprocessing, mean=(mean,) * n, std=(std,) * n)
 
 
-def _torchvision_names() -> list[str]:
-    import torchvision.models
-
-    return cast(list[str], torchvision.models.list_models(module=torchvision.models))
-
-
-def _torchvision_preprocessing(name: str) -> Preprocessing:
-    import torchvision.models
-
-    transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    return Preprocessing(
-        size=(transforms.crop_size[0], transforms.crop_size[0]),
-        resize=transforms.resize_size[0],
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        interpolation=transforms.interpolation.value,
-    )
-
-
 def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
-    # Seeded, so that a network left at its random start can be told from a loaded one.
+    # Seeded, so that random initial values can be told from loaded ones.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -223,13 +219,11 @@ def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def _adaptations(library: str, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """What must change for `weights` to fit: number of classes, and of input channels."""
+    """Options that make `weights` fit: number of classes, and of input channels."""
     own = module.state_dict()
     changes = {}
-    head, stem = (
-        f"{classifier_name(module)}.weight",
-        f"{config_of(module).get('first_conv')}.weight",
-    )
+    head = f"{classifier_name(module)}.weight"
+    stem = f"{config_of(module).get('first_conv')}.weight"
     if head in own and head in weights and weights[head].shape[:1] != own[head].shape[:1]:
         changes["num_classes"] = weights[head].shape[0]
     is_other_stem = stem in own and stem in weights and weights[stem].ndim == 4
@@ -238,22 +232,11 @@ def _adaptations(library: str, module: nn.Module, weights: Mapping[str, Tensor])
     return changes
 
 
-def _check_touched(arch: str, loaded: nn.Module, blank: nn.Module) -> None:
-    before = dict(blank.named_parameters())
-    for name, parameter in loaded.named_parameters():
-        is_random = parameter.ndim > 1 and bool((before[name] != before[name].flatten()[0]).any())
-        if is_random and parameter.requires_grad and torch.equal(parameter, before[name]):
-            raise ModelError(
-                f"{arch}: {name} is not in the published weights and would stay random; "
-                "choose another start."
-            )
-
-
-# ---- Convnet, transformer or MLP: what decides the learning rate where none is on record.
+# ---- Convnet, transformer or MLP: decides the learning rate where none is on record.
 
 
 def find_family(module: nn.Module) -> Family:
-    """What kind of network it is, by its layers: this decides its learning rates.
+    """Kind of network by its layers: it decides the learning rates.
 
     >>> find_family(nn.Sequential(nn.Conv2d(3, 8, 3))), find_family(nn.Linear(2, 2))
     ('convnet', 'mlp')

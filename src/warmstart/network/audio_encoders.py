@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
 from warmstart.errors import ModelError
-from warmstart.network.encoder import Encoder, built, design, refused, settings_of
+from warmstart.network.encoder import Encoder, build_encoder, design, refused, settings_of
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, WaveInputs
 
@@ -476,4 +476,4 @@ def build_wave(arch: str) -> ClipEncoder:
     heard = {name: told.pop(f"heard_{name}", value) for name, value in listening.feeding.items()}
     if heard.get("do_normalize") is False:
         heard |= {"mean": 0.0, "std": 0.5}  # frames as they are
-    return listening.make(built(kind, {**told, **listening.fixed})[1], heard).eval()
+    return listening.make(build_encoder(kind, {**told, **listening.fixed})[1], heard).eval()

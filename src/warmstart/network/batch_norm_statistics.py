@@ -20,7 +20,7 @@ CHUNK = 16  # images in one pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NormSeen:
+class NormStatistics:
     """One BatchNorm layer. Shapes: source_mean, source_var (C,); mean, square (n, C)."""
 
     block: int
@@ -30,7 +30,7 @@ class NormSeen:
     square: Values  # mean square, the same
 
 
-def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[NormSeen, ...]:
+def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[NormStatistics, ...]:
     """Run the first `n_blocks` parts on inputs (n, C, H, W) and note what each BatchNorm sees.
 
     Empty where those parts have no BatchNorm with statistics. The network stays as it is.
@@ -56,7 +56,7 @@ def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[No
 
 
 @contextmanager
-def relearning(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
+def recompute_statistics(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
     """Inside, what passes the model in eval mode becomes what its new BatchNorm layers remember.
 
     Their statistics begin anew and end as the mean of those of all batches, so that they belong to
@@ -68,7 +68,7 @@ def relearning(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
     stay as they are. Yields whether there is any that changes.
 
     >>> norm = nn.BatchNorm1d(2, momentum=0.01)
-    >>> with relearning(norm, [norm.running_mean]):
+    >>> with recompute_statistics(norm, [norm.running_mean]):
     ...     _ = norm(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     >>> norm.running_mean.tolist(), norm.momentum
     ([2.0, 3.0], 0.01)
@@ -116,9 +116,9 @@ def _noting(place: list[tuple[Values, Values]]) -> Callable[..., None]:
     return hook
 
 
-def _seen(block: int, layer: _BatchNorm, noted: Sequence[tuple[Values, Values]]) -> NormSeen:
+def _seen(block: int, layer: _BatchNorm, noted: Sequence[tuple[Values, Values]]) -> NormStatistics:
     mean, square = (np.concatenate(values) for values in zip(*noted, strict=True))
-    return NormSeen(
+    return NormStatistics(
         block=block,
         source_mean=_array(layer.running_mean),
         source_var=_array(layer.running_var),

@@ -21,14 +21,14 @@ from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.partition import Network
 from warmstart.network.segments import Run, SegmentStep
 from warmstart.network.surgery import WarmModel
-from warmstart.network.text_encoders import alike
+from warmstart.network.text_encoders import group_by_length
 from warmstart.records.network import FeatureLayer
 
 
-def stored_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
+def cached_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
     """The taps whose values a stored prefix holds: the necks come after all parts.
 
-    >>> stored_layers([FeatureLayer(block=2, pool="avg"), FeatureLayer(block=3, pool="neck")], 3)
+    >>> cached_layers([FeatureLayer(block=2, pool="avg"), FeatureLayer(block=3, pool="neck")], 3)
     (FeatureLayer(block=2, pool='avg', of=''),)
     """
     return tuple(layer for layer in feature_layers if layer.block <= cut and layer.pool != "neck")
@@ -73,7 +73,7 @@ class UnfrozenBlocks(nn.Module):
         super().__init__()
         self.model = model
         self.cut = cut
-        self.stored = stored_layers(model.scan.feature_layers, cut)
+        self.stored = cached_layers(model.scan.feature_layers, cut)
         self.scan = _recomputing(model.scan) if recompute else model.scan
 
     def forward(self, main: Tensor, *stored: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class UnfrozenBlocks(nn.Module):
 
     def vectors(self, main: Tensor, *stored: Tensor) -> Tensor:
         """The deepest tap alone, (B, d); texts about as long pass together."""
-        groups = alike(self.model.backbone, main)
+        groups = group_by_length(self.model.backbone, main)
         found = [
             self.features(main[rows, :length], *(value[rows] for value in stored))[-1]
             for rows, length in groups

@@ -64,7 +64,7 @@ def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict
     return kind, told
 
 
-def built(
+def build_encoder(
     kind: str, told: Mapping[str, Any], *, is_drawn: bool = True, **options: Any
 ) -> tuple[Any, nn.Module]:
     """The configuration and the encoder with random weights; the global random state stays.

@@ -20,7 +20,7 @@ from warmstart.network.trace import shallow_copy
 NAME = "base"  # of the submodule
 
 
-def may_stand_beside(network: Network, cut: int) -> bool:
+def can_ensemble(network: Network, cut: int) -> bool:
     """Whether the parts after `cut` can stand twice: apart from each other, and from the prefix.
 
     A network that runs in one piece would run whatever stands inside it; a tensor that two
@@ -36,7 +36,7 @@ def may_stand_beside(network: Network, cut: int) -> bool:
     return all(network.owners.get(name) in mine for name in names)
 
 
-def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
+def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network:
     """`network` with the parts after `cut` of `other`, a backbone of the same design, beside its own.
 
     The new backbone is a shallow copy of `network`'s; of `other` it holds copies.
@@ -45,7 +45,7 @@ def put_beside(network: Network, other: nn.Module, cut: int) -> Network:
     >>> from warmstart.network.partition import cut
     >>> base = load("lite0")
     >>> network = cut(base.module, base.record.preprocessing)
-    >>> both = put_beside(network, network.backbone, 12)
+    >>> both = add_ensemble_branch(network, network.backbone, 12)
     >>> sorted(both.backbone.base._modules) == sorted(network.backbone._modules)
     True
     """

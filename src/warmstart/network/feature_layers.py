@@ -125,7 +125,7 @@ class LayerOrder:
         main = self._walk(backbone, numbers, main, found, "")
         return main, found
 
-    def taken(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
+    def pool_layers(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
         """The taps after part `number`, which gave `main` (B, …); the neck is none of them."""
         block = self.blocks[number - 1]
         here = [
@@ -145,7 +145,7 @@ class LayerOrder:
         with quick_linear(main):
             for number in numbers:
                 main = self.steps.blocks[number - 1].run(backbone, main)
-                found |= self.taken(number, main, of)
+                found |= self.pool_layers(number, main, of)
         return main
 
     def _finish(

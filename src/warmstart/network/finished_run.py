@@ -18,7 +18,7 @@ from warmstart.errors import ModelError
 from warmstart.network.added import AddedBlock, graft
 from warmstart.network.ensemble import NAME
 from warmstart.network.feature_layers import LayerOrder, plan_scan
-from warmstart.network.inputs import InputWish, change_inputs
+from warmstart.network.inputs import InputOptions, change_inputs
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network, cut
 from warmstart.network.surgery import MultiLayerHead, WarmModel, fresh, rebuild
@@ -70,7 +70,7 @@ class FinishedRunNetwork(Network):
         return logits
 
 
-def revive(
+def rebuild_finished_run(
     record: BaseModelRecord,
     tensors: Mapping[str, Tensor],
     feature_layers: Sequence[FeatureLayer],
@@ -122,7 +122,7 @@ def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...
     return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
 
-def change(base: FinishedRunModel, wish: InputWish) -> FinishedRunModel:
+def change(base: FinishedRunModel, wish: InputOptions) -> FinishedRunModel:
     """The same start for other inputs. Raises: ModelError if it cannot be done."""
     before = _size(base.module)
     module, record, changes = change_inputs(base.module, base.record, wish)

@@ -149,10 +149,10 @@ class FrozenBlocks:
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         self._modes = [(module, module.training) for module in model.modules()]
         apply(model, actions, owners)
-        self.resting = resting(model, actions, owners)
+        self.eval_modules = eval_modules(model, actions, owners)
         # First of all hooks: some (spectral norm's) move statistics before forward begins.
         self._hooks = [
-            module.register_forward_pre_hook(_rest, prepend=True) for module in self.resting
+            module.register_forward_pre_hook(_rest, prepend=True) for module in self.eval_modules
         ]
         # A module that is read but not called has no forward of its own to stop it.
         self._hooks.append(model.register_forward_pre_hook(self.rest, prepend=True))
@@ -160,7 +160,7 @@ class FrozenBlocks:
 
     def rest(self, *_: object) -> None:
         """Put what rests into eval mode again, after somebody called `train()`."""
-        for module in self.resting:
+        for module in self.eval_modules:
             module.training = False
 
     def remove(self) -> None:
@@ -185,7 +185,7 @@ class FrozenBlocks:
         self.remove()
 
 
-def resting(
+def eval_modules(
     model: nn.Module, actions: Mapping[str, Action], owners: Mapping[str, str]
 ) -> tuple[nn.Module, ...]:
     """The modules that stay in eval mode.

@@ -1,7 +1,7 @@
 """Published weights: found in the local caches, or downloaded where the network allows.
 
-Offline this fails within seconds: the address is tried once, with a limit, before the
-hub's client is asked, whose own retries take most of a minute.
+Offline this fails within seconds: the address is tried once, with a time limit, before the
+hub's client, whose own retries take most of a minute.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def find_published(source: Mapping[str, Any]) -> Path | None:
-    """Weights named by a timm configuration (`hf_hub_id`, `url`), without any network.
+    """Weights named by a timm configuration (`hf_hub_id`, `url`), without network access.
 
     >>> find_published({"hf_hub_id": "timm/no-such-network", "url": ""}) is None
     True
     """
-    for name in _file_names(source) if source.get("hf_hub_id") else ():
-        path = try_to_load_from_cache(_repository(source), name, revision=_revision(source))
+    repository, revision, names = _hub_files(source)
+    for name in names:
+        path = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(path, str):
             return Path(path)
     return find_url(str(source.get("url") or ""))
@@ -49,16 +50,17 @@ def find_url(url: str) -> Path | None:
 
 
 def download_published(source: Mapping[str, Any]) -> Path | None:
-    """Download the weights named by a timm configuration; None where that cannot be done."""
-    if source.get("hf_hub_id") and _answers(constants.ENDPOINT):
-        for name in _file_names(source):
+    """Download the weights named by a timm configuration; None where that fails."""
+    repository, revision, names = _hub_files(source)
+    if names and _answers(constants.ENDPOINT):
+        for name in names:
             with contextlib.suppress(OSError, ValueError), _silenced():
-                return Path(hf_hub_download(_repository(source), name, revision=_revision(source)))
+                return Path(hf_hub_download(repository, name, revision=revision))
     return download_url(str(source.get("url") or ""))
 
 
 def download_url(url: str) -> Path | None:
-    """Download one file into torch's hub cache; None where that cannot be done."""
+    """Download one file into torch's hub cache; None where that fails."""
     if not url or not _answers(url):
         return None
     path = _checkpoint(url)
@@ -76,37 +78,32 @@ def _checkpoint(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _file_names(source: Mapping[str, Any]) -> tuple[str, ...]:
+def _hub_files(source: Mapping[str, Any]) -> tuple[str, str | None, tuple[str, ...]]:
+    """Repository, revision, and the files to try; no files where no repository is named."""
+    repository, _, revision = str(source.get("hf_hub_id") or "").partition("@")
     name = source.get("hf_hub_filename")
-    return (str(name),) if name else _FILES
-
-
-def _repository(source: Mapping[str, Any]) -> str:
-    return str(source["hf_hub_id"]).partition("@")[0]
-
-
-def _revision(source: Mapping[str, Any]) -> str | None:
-    return str(source["hf_hub_id"]).partition("@")[2] or None
+    names = (str(name),) if name else _FILES
+    return repository, revision or None, names if repository else ()
 
 
 def _answers(url: str) -> bool:
-    """Whether the host answers at all, in at most `_PATIENCE_S`; an error page counts."""
+    """Whether the host answers within `_PATIENCE_S`; an error page counts."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     answered = threading.Event()
 
-    def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
+    def request() -> None:
+        head = urllib.request.Request(url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=_PATIENCE_S).close()
+            urllib.request.urlopen(head, timeout=_PATIENCE_S).close()
         except urllib.error.HTTPError:
             pass
         except (OSError, ValueError):
             return
         answered.set()
 
-    # In a thread of its own: a name server that does not answer knows no time limit.
-    thread = threading.Thread(target=ask, daemon=True)
+    # In a thread: a name server that does not answer ignores the time limit.
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(_PATIENCE_S)
     return answered.is_set()
@@ -114,14 +111,14 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """No warnings and no bars from the hub's client while it works."""
+    """Suppress warnings and progress bars of the hub's client."""
     logger = logging.getLogger("huggingface_hub")
-    level, hidden = logger.level, are_progress_bars_disabled()
+    level, is_hidden = logger.level, are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
     disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
-        if not hidden:
+        if not is_hidden:
             enable_progress_bars()

@@ -20,7 +20,7 @@ from warmstart.network.trained_elsewhere import (
     ExternalClassifier,
     InputHandling,
     from_module,
-    said_by,
+    preprocessing_source,
 )
 from warmstart.network.weights import check_finite, read_weights
 from warmstart.records.inputs import Preprocessing
@@ -61,7 +61,7 @@ def open_with(path: Path, name: str, feeding: InputHandling) -> ExternalClassifi
 def _timm(folder: Path, config: Mapping[str, Any], feeding: InputHandling) -> ExternalClassifier:
     module, arch, usual = open_timm(folder, feeding.size)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    found = from_module(module, str(folder), title, feeding.over(usual), said_by(feeding, CONFIG))
+    found = from_module(module, str(folder), title, feeding.over(usual), preprocessing_source(feeding, CONFIG))
     names = config.get("label_names") or ()
     labels = parse_names(json.dumps(names)) if names else names_beside(folder / CONFIG)
     where = "label_names in its config.json" if names else f"labels.json in {folder}"
@@ -77,7 +77,7 @@ def _transformers(
     usual = for_channels(_preprocessing(design, config), module)
     title = f"{where.resolve().name} ({config.model_type})"
     source = "preprocessor_config.json" if _has_processor(design) else "ImageNet's habit"
-    found = from_module(module, str(where), title, feeding.over(usual), said_by(feeding, source))
+    found = from_module(module, str(where), title, feeding.over(usual), preprocessing_source(feeding, source))
     names = from_mapping(config.id2label or {})
     if where == design and names and not all(name.startswith("LABEL_") for name in names):
         own = "id2label in its config.json"

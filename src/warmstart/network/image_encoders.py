@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from warmstart.network.audio_encoders import ended, layers_of
-from warmstart.network.encoder import Encoder, built, design, refused, settings_of
+from warmstart.network.encoder import Encoder, build_encoder, design, refused, settings_of
 from warmstart.network.segments import SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, Preprocessing
 
@@ -164,7 +164,7 @@ def build_vision(arch: str) -> VisionNetwork:
     Raises: ModelError if transformers is missing, or the design is none that it can build.
     """
     kind, told = settings_of(arch, PREFIX, IMAGE_KINDS)
-    config, encoder = built(kind, told, **IMAGE_ENCODERS[kind].options)
+    config, encoder = build_encoder(kind, told, **IMAGE_ENCODERS[kind].options)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     return VisionNetwork(kind, encoder, size).eval()

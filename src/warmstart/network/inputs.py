@@ -238,14 +238,14 @@ SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputWish:
+class InputOptions:
     """What the inputs are to be, where that is not what the start is made for.
 
     None and empty: as the start wants it. `size` in px of the square that the network sees;
     `rgb`: positions of red, green and blue among more than three bands, counted from 0;
     `ranges`: raw values of each band that become 0 and 1; `is_tuned`: whether the first layer
-    will be trained; `told`: parts of which the user said so by name, and what they said;
-    `is_partial`: take over from a file what fits; `held`: channels that the images have, 1
+    will be trained; `tuned_blocks`: parts of which the user said so by name, and what they said;
+    `is_partial`: take over from a file what fits; `image_channels`: channels that the images have, 1
     and 3 being pictures; `sound`: how clips become pictures; `stream`: let weights stay in
     their file, see `PretrainedModel`.
     """
@@ -255,9 +255,9 @@ class InputWish:
     rgb: tuple[int, int, int] | None = None
     ranges: tuple[tuple[float, float], ...] = ()
     is_tuned: bool = False
-    told: tuple[tuple[str, bool], ...] = ()
+    tuned_blocks: tuple[tuple[str, bool], ...] = ()
     is_partial: bool = False
-    held: int | None = None
+    image_channels: int | None = None
     sound: Sound | None = None
     stream: str = ""
 
@@ -269,7 +269,7 @@ class InputWish:
 
 
 def change_inputs(
-    module: nn.Module, record: BaseModelRecord, wish: InputWish
+    module: nn.Module, record: BaseModelRecord, wish: InputOptions
 ) -> tuple[nn.Module, BaseModelRecord, tuple[InputChange, ...]]:
     """Change a network for other inputs; `module` may be changed in place, or come back as it is.
 
@@ -310,7 +310,7 @@ def change_inputs(
     return sized, described, (*changes, *reshaped)
 
 
-def _shortened(record: BaseModelRecord, inputs: TextInputs, wish: InputWish) -> BaseModelRecord:
+def _shortened(record: BaseModelRecord, inputs: TextInputs, wish: InputOptions) -> BaseModelRecord:
     """As many tokens of a text as were wished for, or so many whole windows of them.
 
     Raises: ModelError for too many.
@@ -334,9 +334,9 @@ def _drawn(prep: Preprocessing, sound: Sound | None) -> Preprocessing:
     return replace(prep, sound=sound, squash=True, resize=max(prep.size))
 
 
-def _check_held(module: nn.Module, record: BaseModelRecord, wish: InputWish) -> None:
+def _check_held(module: nn.Module, record: BaseModelRecord, wish: InputOptions) -> None:
     """A network for bands cannot be shown pictures; one for pictures is given more channels."""
-    if wish.held not in PICTURE:
+    if wish.image_channels not in PICTURE:
         return
     prep = pictures(record.preprocessing)
     if prep.sound is not None and wish.sound is None:
@@ -349,7 +349,7 @@ def _check_held(module: nn.Module, record: BaseModelRecord, wish: InputWish) -> 
         wanted = _taken(module, prep)
     if wanted not in SHOWABLE:
         raise ModelError(
-            f"{record.name} takes {wanted} bands, the images have {wish.held}; choose a start "
+            f"{record.name} takes {wanted} bands, the images have {wish.image_channels}; choose a start "
             "for pictures, such as lite0, or give images of as many bands."
         )
 
@@ -366,9 +366,9 @@ def _taken(module: nn.Module, prep: Preprocessing) -> int:
     return prep.channels
 
 
-def _tunes_stem(module: nn.Module, wish: InputWish) -> bool:
+def _tunes_stem(module: nn.Module, wish: InputOptions) -> bool:
     """Whether the first layer learns: what was said of the part that holds it, by its name."""
     layers = (n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d))
     first = next(layers, "")
-    said = [is_tuned for name, is_tuned in wish.told if f"{first}.".startswith(f"{name}.")]
+    said = [is_tuned for name, is_tuned in wish.tuned_blocks if f"{first}.".startswith(f"{name}.")]
     return said[-1] if said else wish.is_tuned

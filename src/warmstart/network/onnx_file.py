@@ -22,7 +22,7 @@ from warmstart.network.trained_elsewhere import (
     ExternalClassifier,
     InputHandling,
     check_outputs,
-    said_by,
+    preprocessing_source,
 )
 from warmstart.records.inputs import Preprocessing
 
@@ -79,7 +79,7 @@ def open_onnx(path: Path, feeding: InputHandling, threads: int = 1) -> ExternalC
         answer=_answer(session, entry, number, _are_probabilities(scores)),
         outputs=scores.shape[1],
         preprocessing=prep,
-        preprocessing_from=said_by(feeding, source),
+        preprocessing_from=preprocessing_source(feeding, source),
         labels=labels,
         labels_from=where,
     )

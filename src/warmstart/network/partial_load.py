@@ -1,7 +1,8 @@
-"""What carries over from a start: weights that fit are taken, the rest is listed as lost."""
+"""Partial loading: weights that fit are loaded, the others are listed as lost."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,75 +14,73 @@ from warmstart.network.tensors import STATISTICS, digest, place, unique_tensors
 from warmstart.records.network import InputChange
 
 _NAMED = 3  # layers named in a sentence
-HARDLY = 0.5  # share below which a start is hardly warm
+HARDLY = 0.5  # share of loaded parameters below which this is hardly a warm start
 
 
-def take_over(
+def load_matching(
     module: nn.Module, weights: Mapping[str, Tensor], where: str
 ) -> tuple[InputChange, ...]:
-    """Copy the tensors whose name and shape fit into a network, in place; `where` names the file.
+    """Load the tensors whose name and shape fit into a network, in place; `where` names the file.
 
-    The network's other tensors stay at the random start that it was built with. Names may
-    stand behind one prefix (`encoder.layer1.0.weight`). The old classifier does not count: a
-    new one is fitted anyway.
-    Returns: what is new in the network, and what is left over of the file.
+    The network's other tensors keep their random initial values. All names may share one prefix
+    (`encoder.layer1.0.weight`). The old classifier does not count: a new head is fitted anyway.
+    Returns: the network's new tensors, and the file's dropped ones.
     Raises: ModelError if nothing fits.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 3), nn.Linear(3, 1))
     >>> import torch
-    >>> found = {"0.weight": torch.ones(2, 2), "1.weight": torch.ones(9, 2)}
-    >>> [(c.tensor, c.fate) for c in take_over(net, found, "best.pt")]
+    >>> weights = {"0.weight": torch.ones(2, 2), "1.weight": torch.ones(9, 2)}
+    >>> [(c.tensor, c.fate) for c in load_matching(net, weights, "best.pt")]
     [('1.weight', 'new'), ('1.bias', 'new'), ('1.weight', 'dropped')]
     """
     own = module.state_dict(keep_vars=True)
-    weights = _renamed(own, weights)
-    head = _head(module)
+    weights = _without_prefix(own, weights)
+    head = f"{classifier_name(module)}."
     fits = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
     if not any(not n.startswith(head) for n in fits):
         raise ModelError(
             f"{where}: no tensor fits {type(module).__name__} by name and shape; check --arch."
         )
-    filled = {place(own[name]) for name in fits}
+    loaded = {place(own[name]) for name in fits}
     module.load_state_dict({**module.state_dict(), **fits})
-    fresh = [
+    new = [
         _new(name, tensor, weights.get(name), where)
         for name, tensor in unique_tensors(module).items()
-        if place(tensor) not in filled and not name.startswith(head)
+        if place(tensor) not in loaded and not name.startswith(head)
     ]
-    left = [
-        _dropped(name, tensor, is_known=name in own)
+    dropped = [
+        InputChange(
+            tensor=name,
+            fate="dropped",
+            shape_before=tuple(tensor.shape),
+            shape_after=None,
+            before=digest(tensor),
+            because=f"the network has {'it in another shape' if name in own else 'no such'}",
+        )
         for name, tensor in weights.items()
         if name not in fits and not name.startswith(head)
     ]
-    return (*fresh, *left)
+    return (*new, *dropped)
 
 
-def _head(module: nn.Module) -> str:
-    """What the names of the classifier's tensors begin with."""
-    return f"{classifier_name(module)}."
-
-
-def _renamed(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's tensors without the prefix under which most of the network's names stand."""
-    prefixes = Counter(
-        name[: len(name) - len(rest)] for name in weights for rest in _ends(name) if rest in own
-    )
+def _without_prefix(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors without the prefix that most of the network's names have there."""
+    prefixes: Counter[str] = Counter()
+    for name in weights:
+        words = name.split(".")
+        for suffix in (".".join(words[n:]) for n in range(len(words))):
+            if suffix in own:
+                prefixes[name.removesuffix(suffix)] += 1
     if not prefixes:
         return dict(weights)
     prefix = max(prefixes, key=lambda p: (prefixes[p], -len(p)))
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def _ends(name: str) -> Iterable[str]:
-    """`a.b.c`, `b.c`, `c`."""
-    words = name.split(".")
-    return (".".join(words[n:]) for n in range(len(words)))
-
-
-def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> InputChange:
+def _new(name: str, tensor: Tensor, other: Tensor | None, where: str) -> InputChange:
     because = f"{where} does not hold it"
-    if found is not None:
-        because = f"{where} holds it in another shape, {tuple(found.shape)}"
+    if other is not None:
+        because = f"{where} holds it in another shape, {tuple(other.shape)}"
     return InputChange(
         tensor=name,
         fate="new",
@@ -92,29 +91,18 @@ def _new(name: str, tensor: Tensor, found: Tensor | None, where: str) -> InputCh
     )
 
 
-def _dropped(name: str, tensor: Tensor, *, is_known: bool) -> InputChange:
-    return InputChange(
-        tensor=name,
-        fate="dropped",
-        shape_before=tuple(tensor.shape),
-        shape_after=None,
-        before=digest(tensor),
-        because="the network has it in another shape" if is_known else "the network has no such",
-    )
+def transferred_share(base_changes: Sequence[InputChange], module: nn.Module) -> float:
+    """Share of a network's parameters, without its classifier, that come from the base model.
 
-
-def carried(base_changes: Sequence[InputChange], module: nn.Module) -> float:
-    """The share of a network's parameters, its classifier apart, that come from the start.
-
-    Tensors that were reshaped count as carried over.
+    Reshaped tensors count as transferred.
 
     >>> net = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1), nn.Linear(1, 9))
     >>> new = InputChange(tensor="1.bias", fate="new", shape_before=None, shape_after=(1,),
     ...     before=None, because="it is not in the file")
-    >>> carried((new,), net)
+    >>> transferred_share((new,), net)
     0.8
     """
-    head = _head(module)
+    head = f"{classifier_name(module)}."
     sizes = {n: p.numel() for n, p in module.named_parameters() if not n.startswith(head)}
     new = sum(sizes.get(c.tensor, 0) for c in base_changes if c.fate == "new")
     total = sum(sizes.values())
@@ -122,49 +110,43 @@ def carried(base_changes: Sequence[InputChange], module: nn.Module) -> float:
 
 
 def surgery_sentence(changes: Sequence[InputChange], share: float) -> str:
-    """What surgery at the input did, in plain words; `share` is what `carried` gave.
+    """Surgery at the input in plain words; `share` is the `transferred_share`.
 
-    >>> lost = InputChange(tensor="out.weight", fate="new", shape_before=None, shape_after=(30, 20),
+    >>> new = InputChange(tensor="out.weight", fate="new", shape_before=None, shape_after=(30, 20),
     ...     before=None, because="it is not in the file")
-    >>> surgery_sentence((lost,), 0.4)
+    >>> surgery_sentence((new,), 0.4)
     '1 layer, 600 of 1,000 parameters do not carry over: out. This is hardly a warm start.'
     """
     new = [c for c in changes if c.fate == "new"]
-    again = {c.tensor for c in new}
-    dropped = [c for c in changes if c.fate == "dropped" and c.tensor not in again]
-    parts = [*_reshaped([c for c in changes if c.fate == "reshaped"])]
+    renewed = {c.tensor for c in new}
+    dropped = [c for c in changes if c.fate == "dropped" and c.tensor not in renewed]
+    reshaped = [c for c in changes if c.fate == "reshaped"]
+    sentences = []
+    for because in dict.fromkeys(c.because for c in reshaped):
+        same = [c for c in reshaped if c.because == because]
+        sentences.append(f"{_layers(same)} reshaped ({_names(same)}): {because}.")
     lost = _size(new)
     if lost and share < 1:
-        total = _shown(round(lost / (1 - share)))
-        sizes = f"{_shown(lost)} of {total} parameters"
-        parts.append(f"{_layers(new)}, {sizes} do not carry over: {_names(new)}.")
+        total = _count(round(lost / (1 - share)))
+        sizes = f"{_count(lost)} of {total} parameters"
+        sentences.append(f"{_layers(new)}, {sizes} do not carry over: {_names(new)}.")
     if dropped:
-        parts.append(
-            f"{_layers(dropped)} of the start, {_shown(_size(dropped))} parameters, "
+        sentences.append(
+            f"{_layers(dropped)} of the base model, {_count(_size(dropped))} parameters, "
             f"{'have' if len(_grouped(dropped)) > 1 else 'has'} no place: {_names(dropped)}."
         )
-    if parts and share < HARDLY:
-        parts.append("This is hardly a warm start.")
-    return " ".join(parts)
+    if sentences and share < HARDLY:
+        sentences.append("This is hardly a warm start.")
+    return " ".join(sentences)
 
 
-def _reshaped(changes: Sequence[InputChange]) -> Iterable[str]:
-    """One sentence for each reason."""
-    for because in dict.fromkeys(c.because for c in changes):
-        alike = [c for c in changes if c.because == because]
-        yield f"{_layers(alike)} reshaped ({_names(alike)}): {because}."
-
-
-def _size(changes: Sequence[InputChange]) -> int:
-    """Parameters among tensors that came or went, in numbers."""
-    total = 0
-    for change in changes:
-        if change.tensor.rpartition(".")[2] not in STATISTICS:
-            n = 1
-            for side in change.shape_after or change.shape_before or ():
-                n *= side
-            total += n
-    return total
+def _size(changes: Iterable[InputChange]) -> int:
+    """Parameters among tensors that came or went."""
+    return sum(
+        math.prod(change.shape_after or change.shape_before or ())
+        for change in changes
+        if change.tensor.rpartition(".")[2] not in STATISTICS
+    )
 
 
 def _grouped(changes: Sequence[InputChange]) -> list[str]:
@@ -182,10 +164,5 @@ def _names(changes: Sequence[InputChange]) -> str:
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
-def _shown(n: int) -> str:
-    """A number of parameters for people.
-
-    >>> _shown(1_234), _shown(1_234_567)
-    ('1,234', '1.2 M')
-    """
+def _count(n: int) -> str:
     return f"{n / 1e6:.1f} M" if n >= 1_000_000 else f"{n:,}"

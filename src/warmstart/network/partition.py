@@ -25,14 +25,14 @@ from warmstart.network.segments import (
     is_same,
     probe,
     segment,
-    whole,
+    whole_network_steps,
 )
 from warmstart.network.trace import (
     Recorder,
     Trace,
     attempts,
     evaluating,
-    settle_sizes,
+    inline_sizes,
     shallow_copy,
 )
 from warmstart.records.inputs import Inputs
@@ -152,7 +152,7 @@ def _followed(
     try:
         outputs_three = three.run(inputs.clone())  # a network may work in place
         two.run(inputs[:2].clone())
-        settle_sizes(trace.graph, two, three)
+        inline_sizes(trace.graph, two, three)
         steps = segment(traced, trace.graph, two.outlines, classifier)
         if steps is None:
             return None
@@ -170,12 +170,12 @@ def _cut_whole(
 ) -> Network:
     if classifier is not None:
         try:
-            network = _network(module, whole(classifier), inputs[:2], "whole")
+            network = _network(module, whole_network_steps(classifier), inputs[:2], "whole")
             if is_same(network.logits(inputs.clone()), outputs):
                 return network
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, ModelError):
             pass  # it cannot run without its classifier: its outputs are the features
-    return _network(module, whole(None), inputs[:2], "whole")
+    return _network(module, whole_network_steps(None), inputs[:2], "whole")
 
 
 def _network(

@@ -130,7 +130,7 @@ class Cost:
     parameters: float
 
 
-def balanced(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
+def balance_stages(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
     """Cut a row of parts into `n` runs, so that an update takes as little time as can be.
 
     All of a batch goes forwards before any of it goes back, so that an update waits for the run
@@ -139,9 +139,9 @@ def balanced(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
     fullest run keeps as little as can be. Parts are counted from 0.
     Raises: PlanError where there are fewer parts than runs.
 
-    >>> balanced([Cost(6, 12, 9), Cost(1, 2, 3), Cost(6, 12, 12)], 2)
+    >>> balance_stages([Cost(6, 12, 9), Cost(1, 2, 3), Cost(6, 12, 12)], 2)
     (range(0, 2), range(2, 3))
-    >>> balanced([Cost(6, 12, 12), Cost(1, 2, 3), Cost(6, 12, 9)], 2)
+    >>> balance_stages([Cost(6, 12, 12), Cost(1, 2, 3), Cost(6, 12, 9)], 2)
     (range(0, 1), range(1, 3))
     """
     if not 1 <= n <= len(blocks):
@@ -187,7 +187,7 @@ def _cut(sums: Sequence[Sequence[float]], n: int, *most: float) -> list[int] | N
     return begins
 
 
-def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
+def group_modules(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
     """For each part, the modules that only its run calls, by their names in the tail.
 
     What they hold is read nowhere else, so that it need be there while they run alone. Tensors
@@ -217,7 +217,7 @@ def together(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
     return tuple(group for group in groups if group)
 
 
-def keepers(
+def assign_stages(
     tail: UnfrozenBlocks, owners: Mapping[str, str], pieces: Sequence[range]
 ) -> dict[str, int]:
     """Which piece keeps each tensor of the tail's model, by name. Pieces: part numbers, from 1.

@@ -1,13 +1,14 @@
 """A coarse graph → an ordered list of segments, each from one tensor to the next.
 
-A segment ends where exactly one tensor is alive. Segments without weights of their own
-join a neighbour; what lies between the last weights and the classifier is the neck.
+A segment ends where exactly one tensor is alive. Segments without weights join a neighbour;
+the operations between the last weights and the classifier are the neck.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,14 +21,8 @@ from warmstart.records.inputs import Inputs, Preprocessing, TensorInputs, TextIn
 
 Run = Callable[[nn.Module, Tensor], Tensor]  # (the whole network, state) -> next state
 
-_RESERVED = (
-    "output",
-    "neck",
-    "head",
-    "unused",
-    "added",
-    "start",
-)  # what else owns tensors in a plan
+# Other owners of tensors in a plan: no block takes these names.
+_RESERVED = ("output", "neck", "head", "unused", "added", "base")
 _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "bilinear")
 
 
@@ -36,7 +31,7 @@ class SegmentStep:
     """A pure function from one tensor to the next, read from the graph of a network.
 
     `run(network, x)` looks up the submodules that it needs in `network` at each call, so
-    that moved, copied and retrained networks need no second cut.
+    that moved, copied and retrained networks need no second partition.
     """
 
     name: str
@@ -47,7 +42,7 @@ class SegmentStep:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSteps:
-    """A network as steps: parts, neck, then classifier (a submodule's name) and finish."""
+    """A network as steps: blocks, neck, then classifier (a submodule's name) and finish."""
 
     blocks: tuple[SegmentStep, ...]
     neck: SegmentStep
@@ -61,19 +56,19 @@ class _Segment:
     out: fx.Node
 
 
-def segment(
-    module: nn.Module,
-    graph: fx.Graph,
-    outlines: dict[fx.Node, Outline],
-    classifier: str | None,
-) -> SegmentSteps | None:
-    """Cut a graph into steps; None if it does not go from one tensor to one tensor.
+Outlines = dict[fx.Node, Outline]
 
-    `outlines` gives the shape of each node's tensor for a batch of 2.
+
+def segment(
+    module: nn.Module, graph: fx.Graph, outlines: Outlines, classifier: str | None
+) -> SegmentSteps | None:
+    """Cut a graph into steps; None if it does not map one tensor to one tensor.
+
+    `outlines` holds the shape of each node's tensor for a batch of 2.
     """
     source = next(iter(graph.nodes))
-    result = _result(graph)
-    if result is None or not isinstance(outlines.get(source), tuple):
+    result = next(n for n in graph.nodes if n.op == "output").args[0]
+    if not isinstance(result, fx.Node) or not isinstance(outlines.get(source), tuple):
         return None
     flow = _dependent(graph, source)
     head = _classifier_node(flow, classifier, outlines)
@@ -83,36 +78,32 @@ def segment(
     if not segments or segments[-1].out is not end:
         return None if head is None else segment(module, graph, outlines, None)
     groups, neck = _grouped(module, segments, source, outlines)
-    make = _Maker(module, graph, frozenset(flow))
-    blocks = [
-        make.step(g, before) for g, before in zip(groups, _inputs(groups, source), strict=True)
-    ]
+    builder = _StepBuilder(module, graph, frozenset(flow))
+    sources = [source, *(g.out for g in groups[:-1])]
+    blocks = [builder.step(g, before) for g, before in zip(groups, sources, strict=True)]
+    flat = builder.step(neck, groups[-1].out)
+    after = list(flow[flow.index(head) + 1 :]) if head else []
     return SegmentSteps(
-        blocks=_named_apart(blocks),
-        neck=_flat(make.step(neck, groups[-1].out)),
+        blocks=_unique_names(blocks),
+        neck=replace(flat, name="neck", run=lambda network, x: flat.run(network, x).flatten(1)),
         classifier=classifier if head else None,
-        finish=_finish(make, flow, head, result),
+        finish=builder.step(_Segment(after, result), head or result),
     )
-
-
-def _result(graph: fx.Graph) -> fx.Node | None:
-    value = next(n for n in graph.nodes if n.op == "output").args[0]
-    return value if isinstance(value, fx.Node) else None
 
 
 def _dependent(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
     """Nodes that depend on the input, in order, without input and output."""
-    found = {source}
+    dependent = {source}
     for node in graph.nodes:
-        if node.op != "output" and any(n in found for n in node.all_input_nodes):
-            found.add(node)
-    return [n for n in graph.nodes if n in found and n is not source]
+        if node.op != "output" and any(n in dependent for n in node.all_input_nodes):
+            dependent.add(node)
+    return [n for n in graph.nodes if n in dependent and n is not source]
 
 
 def _classifier_node(
-    flow: Sequence[fx.Node], name: str | None, outlines: dict[fx.Node, Outline]
+    flow: Sequence[fx.Node], name: str | None, outlines: Outlines
 ) -> fx.Node | None:
-    """The classifier's call, if it sees one vector an example and no module comes after."""
+    """The classifier's call, if it gets one vector per example and no module follows."""
     calls = [n for n in flow if n.op == "call_module" and n.target == name]
     if len(calls) != 1 or len(calls[0].args) != 1 or not isinstance(calls[0].args[0], fx.Node):
         return None
@@ -121,9 +112,7 @@ def _classifier_node(
     return calls[0] if is_vector else None
 
 
-def _segments(
-    body: Sequence[fx.Node], source: fx.Node, outlines: dict[fx.Node, Outline]
-) -> Iterator[_Segment]:
+def _segments(body: Sequence[fx.Node], source: fx.Node, outlines: Outlines) -> Iterator[_Segment]:
     members = set(body)
     last_use = {n: i for i, node in enumerate(body) for n in node.all_input_nodes}
     alive, nodes = {source}, []
@@ -139,14 +128,11 @@ def _segments(
 
 
 def _grouped(
-    module: nn.Module,
-    segments: Sequence[_Segment],
-    source: fx.Node,
-    outlines: dict[fx.Node, Outline],
+    module: nn.Module, segments: Sequence[_Segment], source: fx.Node, outlines: Outlines
 ) -> tuple[list[_Segment], _Segment]:
-    """Join segments into parts, and set the neck apart."""
+    """Join segments into blocks, and separate the neck."""
     groups: list[_Segment] = []
-    waiting: list[_Segment] = []  # weightless segments that belong to what follows
+    waiting: list[_Segment] = []  # weightless segments that belong to the next block
     before = source
     for current in segments:
         if _has_weights(module, current):
@@ -157,7 +143,7 @@ def _grouped(
         else:
             groups[-1] = _joined([groups[-1], current])
         before = current.out
-    if not groups:  # no weights before the classifier: the first ops are the only part
+    if not groups:  # no weights before the classifier: the first operations are the only block
         return [_joined(waiting)], _Segment([], waiting[-1].out)
     return groups, _joined([_Segment([], groups[-1].out), *waiting])
 
@@ -167,18 +153,16 @@ def _joined(segments: Sequence[_Segment]) -> _Segment:
 
 
 def _has_weights(module: nn.Module, current: _Segment) -> bool:
-    return any(
-        is_weighty(module.get_submodule(str(node.target)))
-        if node.op == "call_module"
-        else _multiplies_weights(node)
-        for node in current.nodes
-    )
-
-
-def _multiplies_weights(node: fx.Node) -> bool:
-    """`F.conv2d(x, self.kernel)` and its like, written in the forward itself."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in _PRODUCTS and any(n.op == "get_attr" for n in node.all_input_nodes)
+    for node in current.nodes:
+        if node.op == "call_module":
+            if is_weighty(module.get_submodule(str(node.target))):
+                return True
+            continue
+        # `F.conv2d(x, self.kernel)` and the like, called in forward itself.
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        if name in _PRODUCTS and any(n.op == "get_attr" for n in node.all_input_nodes):
+            return True
+    return False
 
 
 def is_weighty(module: nn.Module) -> bool:
@@ -191,49 +175,25 @@ def is_weighty(module: nn.Module) -> bool:
     return any(p.ndim > 1 for owner in owners for p in owner.parameters(recurse=False))
 
 
-def _collapses(outlines: dict[fx.Node, Outline], before: fx.Node, after: fx.Node) -> bool:
+def _collapses(outlines: Outlines, before: fx.Node, after: fx.Node) -> bool:
     """Whether positions are pooled or flattened away between two values."""
     shapes = (outlines.get(before), outlines.get(after))
     old, new = (s[2:] if isinstance(s, tuple) else () for s in shapes)
     return any(n > 1 for n in old) and all(n == 1 for n in new)
 
 
-def _flat(step: SegmentStep) -> SegmentStep:
-    """The neck: its result as one vector (B, F) an example."""
-    return replace(step, name="neck", run=lambda network, x: step.run(network, x).flatten(1))
-
-
-def _inputs(groups: Sequence[_Segment], source: fx.Node) -> list[fx.Node]:
-    return [source, *(g.out for g in groups[:-1])]
-
-
-def _named_apart(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
-    """Give a second part of the same module the name `name#2`; the plan's own words are taken."""
-    seen = dict.fromkeys(_RESERVED, 1)
+def _unique_names(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
+    """Call a second block of one module `name#2`; reserved names count as the first."""
+    counts = dict.fromkeys(_RESERVED, 1)
     named = []
     for step in steps:
-        seen[step.name] = count = seen.get(step.name, 0) + 1
+        counts[step.name] = count = counts.get(step.name, 0) + 1
         named.append(step if count == 1 else replace(step, name=f"{step.name}#{count}"))
     return tuple(named)
 
 
-def _finish(
-    make: _Maker, flow: Sequence[fx.Node], head: fx.Node | None, result: fx.Node
-) -> SegmentStep:
-    if head is None:
-        return make.step(_Segment([], result), result)
-    return make.step(_Segment(list(flow[flow.index(head) + 1 :]), result), head)
-
-
-def _common(names: Sequence[str]) -> str:
-    """The innermost module that holds all the named ones, "" for none."""
-    split = [name.split(".") for name in names]
-    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*split, strict=False))
-    return ".".join(level[0] for level in levels)
-
-
 @dataclass(frozen=True, slots=True)
-class _Maker:
+class _StepBuilder:
     """Turns segments into callable steps."""
 
     module: nn.Module
@@ -251,25 +211,28 @@ class _Maker:
         read = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
         weighty = [name for name in called if is_weighty(self.module.get_submodule(name))]
         run: Any = type(fx.GraphModule(self.module, graph)).forward
-        name = _common(weighty) or (weighty or called or read or ["input"])[0]
+        # Named after the innermost module that holds all those with weights.
+        levels = zip(*(name.split(".") for name in weighty), strict=False)
+        common = itertools.takewhile(lambda level: len(set(level)) == 1, levels)
+        name = ".".join(level[0] for level in common)
+        name = name or (weighty or called or read or ["input"])[0]
         return SegmentStep(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
 
-    def _copy(self, node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> fx.Node:
+    def _copy(self, node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
         for argument in node.all_input_nodes:
-            # What does not depend on the input (a position table, say) is made where used.
+            # Values independent of the input (a position table, say) are made where used.
             if argument not in copies and argument not in self.dependent:
                 self._copy(argument, graph, copies)
         copies[node] = graph.node_copy(node, copies.__getitem__)
-        return copies[node]
 
 
-# ---- What needs no trace: the probe, the classifier found by watching, and a network in one piece.
+# ---- Without a trace: probe inputs, the classifier found with hooks, a network in one piece.
 
 
 def probe(preprocessing: Inputs) -> Tensor:
-    """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) numbers.
+    """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) tokens.
 
-    Rows, tensors and waveforms: (3, …), whole numbers within what the data hold.
+    Table rows, tensors and waveforms: (3, …), integers within the data's range.
 
     >>> from warmstart.records.inputs import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
@@ -277,16 +240,13 @@ def probe(preprocessing: Inputs) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     if isinstance(preprocessing, TextInputs):
-        tokens = torch.randint(
-            preprocessing.vocabulary, (3, preprocessing.length), generator=generator
-        )
-        return tokens.where(
-            tokens != preprocessing.pad, (preprocessing.pad + 1) % preprocessing.vocabulary
-        )
+        vocabulary, pad = preprocessing.vocabulary, preprocessing.pad
+        tokens = torch.randint(vocabulary, (3, preprocessing.length), generator=generator)
+        return tokens.where(tokens != pad, (pad + 1) % vocabulary)
     if isinstance(preprocessing, TensorInputs) and "int" in preprocessing.dtype:
         low, high = int(preprocessing.low), int(preprocessing.high)
-        whole = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
-        return whole.to(getattr(torch, preprocessing.dtype))
+        integers = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
+        return integers.to(getattr(torch, preprocessing.dtype))
     if isinstance(preprocessing, Preprocessing):
         shape: tuple[int, ...] = (preprocessing.channels, *preprocessing.size)
     else:
@@ -298,33 +258,32 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
     """Run a network once; return its outputs (B, …) and the name of its classifier.
 
     The classifier is the last module with parameters that was called, if it is a Linear or
-    1×1 convolution that saw one vector an example.
+    1×1 convolution that got one vector per example.
 
     Raises: ModelError if the network does not take such inputs, or returns no tensor.
     """
-    called: list[tuple[str, tuple[Any, ...]]] = []
-    hooks = [
-        child.register_forward_pre_hook(lambda _, args, name=name: called.append((name, args)))
-        for name, child in module.named_modules()
-        if next(child.parameters(recurse=False), None) is not None
-    ]
-    try:
-        outputs = as_tensor(module(inputs.clone()))  # a network may work in place
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{type(module).__name__} cannot take inputs of shape {tuple(inputs.shape[1:])} "
-            f"({reason[:160]}); pass the right preprocessing."
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+    with ExitStack() as hooks:
+        for name, child in module.named_modules():
+            if next(child.parameters(recurse=False), None) is not None:
+                hook = child.register_forward_pre_hook(
+                    lambda _, args, name=name: calls.append((name, args))
+                )
+                hooks.enter_context(hook)
+        try:
+            outputs = as_tensor(module(inputs.clone()))  # a network may work in place
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{type(module).__name__} cannot take inputs of shape {tuple(inputs.shape[1:])} "
+                f"({reason[:160]}); pass the right preprocessing."
+            ) from error
     if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
         raise ModelError(
-            f"{type(module).__name__} gives {tuple(outputs.shape)} for {len(inputs)} inputs; "
-            "a start gives one row of numbers for each."
+            f"{type(module).__name__} returns {tuple(outputs.shape)} for {len(inputs)} inputs; "
+            "a base model returns one row of numbers for each."
         )
-    name, args = called[-1] if called else ("", ())
+    name, args = calls[-1] if calls else ("", ())
     return outputs, name if name and _is_classifier(module.get_submodule(name), args) else None
 
 
@@ -337,7 +296,7 @@ def _is_classifier(layer: nn.Module, args: Sequence[Any]) -> bool:
 
 
 def as_tensor(output: Any) -> Tensor:
-    """The logits in what a network returned: a tensor, a tuple, a dict, or an object.
+    """The logits in a network's return value: a tensor, a tuple, a dict, or an object.
 
     Raises: ModelError if there is none.
 
@@ -346,35 +305,33 @@ def as_tensor(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    for name in ("logits", "out"):
-        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(found, Tensor):
-            return found
-    values = output.values() if isinstance(output, Mapping) else output
-    if isinstance(output, (Mapping, tuple, list)):
-        for value in values:
-            if isinstance(value, Tensor):
-                return value
+    is_mapping = isinstance(output, Mapping)
+    values = [output.get(n) if is_mapping else getattr(output, n, None) for n in ("logits", "out")]
+    if is_mapping or isinstance(output, (tuple, list)):
+        values += output.values() if is_mapping else output
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
     raise ModelError(
         f"the network returns a {type(output).__name__} without logits; "
         "wrap it in a module that returns one tensor."
     )
 
 
-def whole(classifier: str | None) -> SegmentSteps:
+def whole_network_steps(classifier: str | None) -> SegmentSteps:
     """Steps of a network that stays in one piece; run them on it without its classifier."""
     identity = SegmentStep("neck", lambda network, x: x, (), ())
     block = SegmentStep("whole", lambda network, x: as_tensor(network(x)).flatten(1), ("",), ())
     return SegmentSteps((block,), identity, classifier, identity)
 
 
-def is_same(found: Tensor, expected: Tensor) -> bool:
+def is_same(actual: Tensor, expected: Tensor) -> bool:
     """Whether two results agree to float32 rounding, relative to the largest value.
 
     >>> is_same(torch.ones(2), torch.ones(2) + 1e-7), is_same(torch.ones(2), torch.zeros(2))
     (True, False)
     """
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return False
     scale = float(expected.abs().nan_to_num().amax()) if expected.numel() else 0.0
-    return torch.allclose(found, expected, rtol=1e-5, atol=1e-6 * max(1.0, scale), equal_nan=True)
+    return torch.allclose(actual, expected, rtol=1e-5, atol=1e-6 * max(1.0, scale), equal_nan=True)

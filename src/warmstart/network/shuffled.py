@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.tensors import in_channels_last
-from warmstart.network.text_encoders import alike, is_text
+from warmstart.network.text_encoders import group_by_length, is_text
 
 Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
@@ -75,10 +75,10 @@ def control_features(
         norm.train()
     for layer, scale in zip(_layers(clone) if scales else (), scales, strict=True):
         layer.register_forward_hook(_to_scale(scale))
-    return pass_images(clone, images, normalise)
+    return forward_images(clone, images, normalise)
 
 
-def halved(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
+def halve_images(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
     """The images at half their size, where the network takes that; a quarter of the work.
 
     On seven image sets shuffled EfficientNet-Lite0s did as well at 112 px as at 224 px (mean
@@ -93,7 +93,7 @@ def halved(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pi
     quarters = images.reshape(n, height // 2, 2, width // 2, 2, channels)
     small: Pixels = np.rint(quarters.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
     try:
-        found = pass_images(tapped, small[:2], normalise)
+        found = forward_images(tapped, small[:2], normalise)
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return images
     return small if [layer.shape[1] for layer in found] == list(tapped.widths) else images
@@ -119,7 +119,7 @@ def layer_scales(
     layers = _layers(tapped)
     hooks = [layer.register_forward_hook(note(number)) for number, layer in enumerate(layers)]
     try:
-        pass_images(tapped, images, normalise)
+        forward_images(tapped, images, normalise)
     finally:
         for hook in hooks:
             hook.remove()
@@ -153,14 +153,14 @@ def _layers(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, kinds)]
 
 
-def pass_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows:
+def forward_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows:
     """One pass in chunks of nearly equal size. Shapes: images (n, H, W, C); taps (n, d_t).
 
     Texts pass with those about as long.
     """
     group_rows = [np.arange(len(images))]
     if is_text(backbone := getattr(module, "backbone", module)):
-        group_rows = [rows.numpy() for rows, _ in alike(backbone, normalise(images))]
+        group_rows = [rows.numpy() for rows, _ in group_by_length(backbone, normalise(images))]
     chunks = [c for rows in group_rows for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
     with torch.inference_mode():
         found = [module(normalise(images[rows])) for rows in chunks]

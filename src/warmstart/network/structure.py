@@ -27,7 +27,7 @@ WHOLE = "whole"  # name of a part without a module of its own
 OUTPUT_NAMES = ("classifier", "score", "head", "fc", "lm_head", OUTPUT)
 
 
-def built(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
+def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     """Names of the parts, and for every tensor's name its part or "output".
 
     One part a block; what is registered before the first block is a part of its own, what is
@@ -37,7 +37,7 @@ def built(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     `lm_head`, `output`), else the last linear layer, else the last child.
 
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 2))
-    >>> built(net)[0]
+    >>> find_blocks(net)[0]
     ('0', '1')
     """
     base = _base(module)
@@ -313,7 +313,7 @@ def _owners_in(module: nn.Module, network: Network, names: tuple[str, ...]) -> d
 
 def _made(module: nn.Module) -> Sections:
     """Parts by how the module is built."""
-    names, owner_of = built(module)
+    names, owner_of = find_blocks(module)
     order = (*names, OUTPUT)
     owners = {  # a tied tensor belongs to the first part that has it
         first: min((owner_of[name] for name in same), key=order.index)

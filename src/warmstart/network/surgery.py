@@ -14,7 +14,7 @@ from warmstart.errors import ModelError, PlanError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.audio_encoders import build_wave
-from warmstart.network.ensemble import put_beside
+from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.image_encoders import build_vision
@@ -144,7 +144,7 @@ def rebuild(
     last, drawn = again.record.blocks[-1], torch.Generator().manual_seed(0)
     again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
     if ensemble is not None:
-        again = put_beside(again, again.backbone, ensemble)
+        again = add_ensemble_branch(again, again.backbone, ensemble)
     model = assemble(again, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)

@@ -23,7 +23,7 @@ from warmstart.records.network import InputChange
 NAMED = 3  # columns that a sentence names
 
 
-def matched(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
+def match_columns(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
     """The columns of new data, as a network for `old` ones can take them; `name` is the start's.
 
     Numbers keep the start's spans, on the scale of the new rows: what was high there is high
@@ -59,7 +59,7 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
     old = base.record.preprocessing
     if not isinstance(old, TableInputs) or not isinstance(base.module, TableNet):
         raise ModelError(f"{base.record.name} takes {old.kind}s, not rows of a table.")
-    wanted = matched(old, inputs, base.record.name)
+    wanted = match_columns(old, inputs, base.record.name)
     module, changes = recolumn(base.module, old, wanted)
     if not changes and wanted == old:
         return base

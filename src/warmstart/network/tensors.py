@@ -1,7 +1,7 @@
-"""Which tensors a network has, each once, and what their bytes are.
+"""The tensors of a network, each once, and the hashes of their bytes.
 
-The identity of a tensor is its name in `module.state_dict()`. Tied tensors (one storage
-under several names) stand once, under the first of their names.
+A tensor is identified by its name in `module.state_dict()`. Tied tensors (one storage under
+several names) count once, under the first of their names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.network.weight_file import lay_out, release
+from warmstart.network.weight_file import release, set_memory_format
 
 M = TypeVar("M", bound=nn.Module)
 # What a normalisation layer gathers from the data it sees; no parameters.
@@ -21,11 +21,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def all_tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and persistent buffers in the module's order, tied ones under each name.
-
-    >>> len(all_tensors(nn.Linear(2, 1)))
-    2
-    """
+    """Parameters and persistent buffers in the module's order, tied ones once per name."""
     values = module.state_dict(keep_vars=True).values()
     return [value for value in values if isinstance(value, Tensor)]
 
@@ -37,19 +33,20 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     >>> list(unique_tensors(nn.Sequential(a, b)))
     ['0.weight']
     """
-    seen: set[tuple[int, ...]] = set()
-    unique = {}
+    unique: dict[tuple[int, ...], tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor):
-            key = place(tensor)
-            if key not in seen:
-                seen.add(key)
-                unique[name] = tensor
-    return unique
+            unique.setdefault(place(tensor), (name, tensor))
+    return dict(unique.values())
+
+
+def n_parameters(module: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def place(tensor: Tensor) -> tuple[int, ...]:
-    """Where a tensor's bytes lie: equal for tied tensors, different for all others."""
+    """Location of a tensor's bytes: equal for tied tensors, different for all others."""
     if tensor.numel() == 0:  # all empty storages share the address 0
         return (0, id(tensor))
     return (tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tensor.numel())
@@ -65,11 +62,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def digests(module: nn.Module) -> dict[str, str]:
-    """sha256 of each tensor by name; what `write_ledger` compares with later.
-
-    >>> list(digests(nn.Linear(2, 1)))
-    ['weight', 'bias']
-    """
+    """sha256 of each tensor by name; `write_ledger` compares with them later."""
     return {name: digest(tensor) for name, tensor in unique_tensors(module).items()}
 
 
@@ -94,7 +87,7 @@ def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:
 
 
 def in_channels_last(module: M) -> M:
-    """A module with the kernels of pictures in channels_last order; one for volumes as it is."""
+    """The module with 2-D kernels in channels_last order; one with 3-D kernels is left alone."""
     if not any(tensor.ndim == 5 for tensor in module.parameters()):
-        lay_out(module, torch.channels_last)
+        set_memory_format(module, torch.channels_last)
     return module

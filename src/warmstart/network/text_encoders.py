@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from warmstart.network.encoder import Encoder, built, design, refused, settings_of
+from warmstart.network.encoder import Encoder, build_encoder, design, refused, settings_of
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, TextInputs
 
@@ -158,7 +158,7 @@ def is_text(network: object) -> TypeGuard[TextNetwork]:
     return isinstance(network, TextNetwork)
 
 
-def alike(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
+def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
     """Row numbers of texts about as long, (b,), and how many tokens they go up to; all together.
 
     Filling costs as much as words: passed with the longest, short texts take twice the time.
@@ -198,5 +198,5 @@ def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
     kind, told = settings_of(arch, PREFIX, TEXT_KINDS)
     pooling = str(told.pop(_OUR_OWN, "mean"))
     options = {} if kind == "distilbert" else {"add_pooling_layer": False}
-    config, encoder = built(kind, told, is_drawn=is_drawn, **options)
+    config, encoder = build_encoder(kind, told, is_drawn=is_drawn, **options)
     return TextNetwork(encoder, pooling, int(config.pad_token_id or 0)).eval()

@@ -1,8 +1,8 @@
 """One network → one coarse torch.fx graph whose nodes are the network's own blocks.
 
-Only the top level is opened: the root's forward, `nn.Sequential` containers, wrappers that
-hold most of the parameters, stages (lists of equal blocks), and what encloses the
-classifier. Every other module stays whole, with its own train and eval behaviour.
+Only the top level is traced into: the root's forward, `nn.Sequential` containers, wrappers that
+hold most of the parameters, stages (lists of equal blocks), and the ancestors of the
+classifier. Every other module stays a leaf, with its own train and eval behaviour.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _ARITHMETIC: tuple[Any, ...] = (
 )
 _SIZES = ("size", "dim", "numel", "ndimension")
 _ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad")
-_MOST_QUESTIONS = 16
+_MAX_BRANCHES = 16
 Outline = tuple[int, ...] | int | float | str | None  # a tensor's shape, a number, or neither
 
 
-class _Question(Exception):
-    """The network's Python branches on a size: the answer is needed to go on."""
+class _SizeBranch(Exception):
+    """The network's Python branches on a size: tracing needs the value of this node."""
 
     def __init__(self, node: fx.Node) -> None:
-        super().__init__(f"{node.name} is asked for its truth")
+        super().__init__(f"forward branches on {node.name}")
         self.node = node
 
 
-class _Coarse(fx.Tracer):
-    """Leaves all modules closed except the opened ones and plain Sequential containers."""
+class _CoarseTracer(fx.Tracer):
+    """Traces into the `opened` modules and plain Sequential containers; all others are leaves."""
 
     def __init__(self, opened: frozenset[str], answers: Sequence[bool]) -> None:
         super().__init__()
@@ -61,18 +61,17 @@ class _Coarse(fx.Tracer):
         self.answers = iter(answers)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module stays whole."""
         is_container = type(m).forward is nn.Sequential.forward
         return not (is_container or module_qualified_name in self.opened)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Answer what depends on an input's own size, which is fixed; refuse what depends on
-        data, or on how many inputs come at once: the answer would hold for these alone."""
+        data, or on the batch size: the answer would hold for these inputs alone."""
         if not _is_about_sizes(obj.node) or _counts_inputs(obj.node):
             return super().to_bool(obj)
         answer = next(self.answers, None)
         if answer is None:
-            raise _Question(obj.node)
+            raise _SizeBranch(obj.node)
         return answer
 
 
@@ -80,17 +79,16 @@ def _is_about_sizes(node: fx.Node) -> bool:
     if node.target is getattr:
         return node.args[1] in _ATTRIBUTES
     if node.target in _ARITHMETIC:
-        asked = node.all_input_nodes
-        return bool(asked) and all(_is_about_sizes(n) for n in asked)
+        return bool(node.all_input_nodes) and all(map(_is_about_sizes, node.all_input_nodes))
     return node.op == "call_method" and node.target in _SIZES
 
 
 def _counts_inputs(node: fx.Node) -> bool:
     """Whether a number depends on the batch: on axis 0, or on all axes at once."""
     if node.target is operator.getitem:
-        (whole, place) = node.args
-        is_shape = isinstance(whole, fx.Node) and _is_shape(whole)
-        return bool(place == 0) if is_shape else any(map(_counts_inputs, node.all_input_nodes))
+        (value, index) = node.args
+        is_shape = isinstance(value, fx.Node) and _is_shape(value)
+        return bool(index == 0) if is_shape else any(map(_counts_inputs, node.all_input_nodes))
     if _is_shape(node) or node.target == "numel":
         return True
     if node.op == "call_method" and node.target == "size":
@@ -99,7 +97,7 @@ def _counts_inputs(node: fx.Node) -> bool:
 
 
 def _is_shape(node: fx.Node) -> bool:
-    """Whether a node gives the sizes of all axes."""
+    """Whether a node returns the sizes of all axes."""
     if node.target is getattr:
         return node.args[1] == "shape"
     is_call = node.op == "call_method" and node.target == "size"
@@ -115,50 +113,47 @@ class Trace:
 
 
 def attempts(module: nn.Module, classifier: str | None, inputs: Tensor) -> Iterator[Trace]:
-    """Graphs of a network in eval mode, the most finely opened first; none if untraceable.
+    """Graphs of a network in eval mode, the finest first; none if it cannot be traced.
 
     `classifier` is the dotted name of the layer that gives the outputs; it becomes a node.
-    `inputs` (B, C, H, W) answers the questions about sizes that forward asks.
+    `inputs` (B, C, H, W) decides branches of forward that depend on sizes.
     """
-    needed = wanted = _ancestors(classifier)
-    coarse = finest = _traced(module, needed, inputs)
+    pieces = classifier.split(".") if classifier else []
+    opened = frozenset(itertools.accumulate(pieces[:-1], "{}.{}".format))  # around the classifier
+    coarse = finest = _trace(module, opened, inputs)
     if coarse is None or finest is None:
         return
     for group in _openable(module):
-        if (finer := _traced(module, wanted | group, inputs)) is not None:
-            finest, wanted = finer, wanted | group
+        if (finer := _trace(module, opened | group, inputs)) is not None:
+            finest, opened = finer, opened | group
     yield finest
     if finest is not coarse:
         yield coarse
 
 
-def _traced(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace | None:
+def _trace(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace | None:
+    defaults = _defaults(module)
     answers: list[bool] = []
-    while len(answers) < _MOST_QUESTIONS:
+    while len(answers) < _MAX_BRANCHES:
         clone = shallow_copy(module)  # the tracer leaves constants on the module that it traces
-        tracer = _Coarse(opened, answers)
+        tracer = _CoarseTracer(opened, answers)
         try:
-            graph = tracer.trace(clone, _defaults(module))
-        except _Question as question:
-            answers.append(_answer(clone, tracer.graph, question.node, inputs))
+            graph = tracer.trace(clone, defaults)
+        except _SizeBranch as branch:
+            tracer.graph.output(branch.node)  # run the graph as far as it was traced
+            run = fx.Interpreter(clone, graph=tracer.graph).run
+            answers.append(bool(run(inputs.clone(), *defaults.values())))
         except Exception:  # tracing runs the network's own Python: it may raise anything
             return None
         else:
-            left = {n: value for n, value in vars(clone).items() if n not in vars(module)}
-            constants = {n: value for n, value in left.items() if isinstance(value, Tensor)}
+            added = {n: value for n, value in vars(clone).items() if n not in vars(module)}
+            constants = {n: value for n, value in added.items() if isinstance(value, Tensor)}
             return Trace(_tidied(graph), constants)
     return None
 
 
-def _answer(module: nn.Module, graph: fx.Graph, node: fx.Node, inputs: Tensor) -> bool:
-    """Run the graph as far as it was traced, and look."""
-    graph.output(node)
-    values = [inputs.clone(), *_defaults(module).values()]
-    return bool(fx.Interpreter(module, graph=graph).run(*values))
-
-
 def shallow_copy(module: nn.Module) -> nn.Module:
-    """Copy one module and share all that it holds: tensors, submodules, settings."""
+    """Copy one module; tensors, submodules and settings are shared."""
     clone = copy.copy(module)
     for registry in ("_modules", "_parameters", "_buffers"):
         clone.__dict__[registry] = dict(module.__dict__[registry])
@@ -166,25 +161,25 @@ def shallow_copy(module: nn.Module) -> nn.Module:
 
 
 def _defaults(module: nn.Module) -> dict[str, Any]:
-    """Defaults of all arguments of forward but the first: the calls that we make."""
+    """Defaults of all arguments of forward but the first."""
     parameters = list(inspect.signature(module.forward).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _tidied(graph: fx.Graph) -> fx.Graph:
-    """Drop assertions, dead code, and arguments that nobody reads."""
+    """Drop assertions, dead code and unused arguments."""
     for node in reversed(list(graph.nodes)):
         if "_assert" in getattr(node.target, "__name__", "") and not node.users:
             graph.erase_node(node)
-    _without_idle_queries(graph)
+    _drop_unused_sizes(graph)
     for node in [n for n in graph.nodes if n.op == "placeholder"][1:]:
         if not node.users:
             graph.erase_node(node)
     return graph
 
 
-def _without_idle_queries(graph: fx.Graph) -> None:
-    """Drop questions about sizes that nobody reads any more.
+def _drop_unused_sizes(graph: fx.Graph) -> None:
+    """Drop size queries without users.
 
     Nothing else is dropped: an operation whose result is not read may work in place.
     """
@@ -192,12 +187,6 @@ def _without_idle_queries(graph: fx.Graph) -> None:
         is_query = node.target in (getattr, *_ARITHMETIC, *_SIZES)
         if not node.users and (is_query or node.op == "get_attr"):
             graph.erase_node(node)
-
-
-def _ancestors(name: str | None) -> frozenset[str]:
-    """Names of all modules around `name`, without the root and itself."""
-    pieces = name.split(".") if name else []
-    return frozenset(itertools.accumulate(pieces[:-1], "{}.{}".format))
 
 
 def _openable(module: nn.Module) -> list[frozenset[str]]:
@@ -221,47 +210,42 @@ def is_stage(module: nn.Module) -> bool:
     (True, False)
     """
     lists = [c for c in module.children() if isinstance(c, (nn.Sequential, nn.ModuleList))]
-    return any(_is_row_of_blocks(candidate) for candidate in (module, *lists))
-
-
-def _is_row_of_blocks(module: nn.Module) -> bool:
-    blocks = list(module.children())
-    is_even = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
-    return is_even and all(_is_block(block) for block in blocks)
-
-
-def _is_block(module: nn.Module) -> bool:
-    has_weights = next(module.parameters(), None) is not None
-    return has_weights and next(module.children(), None) is not None
+    for candidate in (module, *lists):
+        blocks = list(candidate.children())
+        is_even = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
+        if is_even and all(next(b.parameters(), None) is not None for b in blocks):
+            if all(next(b.children(), None) is not None for b in blocks):
+                return True
+    return False
 
 
 class Recorder(fx.Interpreter):
-    """Runs a graph and notes the outline of every value."""
+    """Runs a graph and records the outline of every value."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
         self.outlines: dict[fx.Node, Outline] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node and note what it gave."""
         result = super().run_node(n)
-        is_input = n.op == "placeholder" and isinstance(result, Tensor)  # of whole numbers, maybe
-        self.outlines[n] = tuple(result.shape) if is_input else _outline(result)
+        if isinstance(result, Tensor):  # inputs may be whole numbers
+            is_value = n.op == "placeholder" or result.is_floating_point()
+            self.outlines[n] = tuple(result.shape) if is_value else "other tensor"
+        else:
+            self.outlines[n] = result if type(result) in (int, float) else None
         return result
 
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Shape of a node's tensor; () for any other value."""
+        outline = self.outlines.get(node)
+        return outline if isinstance(outline, tuple) else ()
 
-def _outline(value: Any) -> Outline:
-    if isinstance(value, Tensor):
-        return tuple(value.shape) if value.is_floating_point() else "other tensor"
-    return value if type(value) in (int, float) else None
 
+def inline_sizes(graph: fx.Graph, two: Recorder, three: Recorder) -> None:
+    """Take numbers out of the data flow, so that only tensors cross from block to block.
 
-def settle_sizes(graph: fx.Graph, two: Recorder, three: Recorder) -> None:
-    """Take numbers out of the flow, so that only tensors cross from part to part.
-
-    `two` and `three` ran the graph on 2 and 3 examples. A number that was equal in both is
-    written in as it is (the input size is fixed); one that was the batch size is asked
-    again from the tensor at hand.
+    `two` and `three` ran the graph on 2 and 3 examples. A number that is equal in both becomes
+    a constant (the input size is fixed); the batch size is read again from the tensor at hand.
     """
     for node in list(graph.nodes):
         small, large = two.outlines.get(node), three.outlines.get(node)
@@ -269,35 +253,28 @@ def settle_sizes(graph: fx.Graph, two: Recorder, three: Recorder) -> None:
             continue
         for user in list(node.users):
             if small == large:
-                user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), _swap(node, small))
+                _replace_argument(user, node, small)
             elif (small, large) == (2, 3):
-                _ask_again(graph, node, user, two)
-    _without_idle_queries(graph)
+                source = next((n for n in user.all_input_nodes if two.shape(n)[:1] == (2,)), None)
+                if source is None or source in node.all_input_nodes:
+                    continue
+                with graph.inserting_before(user):
+                    size = graph.call_method("size", (source, 0))
+                _replace_argument(user, node, size)
+                two.outlines[size] = 2
+    _drop_unused_sizes(graph)
 
 
-def _swap(old: fx.Node, new: Any) -> Any:
-    return lambda argument: new if argument is old else argument
+def _replace_argument(user: fx.Node, old: fx.Node, new: Any) -> None:
+    def swap(argument: fx.Node) -> Any:
+        return new if argument is old else argument
 
-
-def _ask_again(graph: fx.Graph, size: fx.Node, user: fx.Node, two: Recorder) -> None:
-    tensors = [n for n in user.all_input_nodes if isinstance(two.outlines.get(n), tuple)]
-    source = next((n for n in tensors if _shape(two, n)[:1] == (2,)), None)
-    if source is None or source in size.all_input_nodes:
-        return
-    with graph.inserting_before(user):
-        fresh = graph.call_method("size", (source, 0))
-    user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), _swap(size, fresh))
-    two.outlines[fresh] = 2
-
-
-def _shape(recorder: Recorder, node: fx.Node) -> tuple[int, ...]:
-    outline = recorder.outlines.get(node)
-    return outline if isinstance(outline, tuple) else ()
+    user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), swap)
 
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; every module's own mode is put back after."""
+    """Eval mode without gradients; every module's own mode is restored at the end."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:

@@ -45,7 +45,7 @@ class ExternalClassifier:
     labels: tuple[str, ...] = ()
     labels_from: str = ""
     is_imagenet: bool = False  # published weights whose outputs are ImageNet's classes
-    learnt: frozenset[str] = frozenset()
+    training_hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class InputHandling:
     std: tuple[float, ...] = ()
 
     @property
-    def is_said(self) -> bool:
+    def is_set(self) -> bool:
         """Whether anything is to be another way."""
         return self.size is not None or bool(self.mean) or bool(self.std)
 
@@ -111,7 +111,7 @@ def open_named(name: str, feeding: InputHandling) -> ExternalClassifier:
         name,
         found.record.title,
         feeding.over(pictures(found.record.preprocessing)),
-        said_by(feeding, found.record.arch),
+        preprocessing_source(feeding, found.record.arch),
     )
     return replace(outside, is_imagenet=outside.outputs == IMAGENET_CLASSES)
 
@@ -136,7 +136,7 @@ def open_file(path: Path, arch: str | None, feeding: InputHandling) -> ExternalC
     module.load_state_dict(weights)
     prep = feeding.over(for_channels(usual, module))
     outside = from_module(
-        module, str(path), f"{path.name} ({design})", prep, said_by(feeding, arch)
+        module, str(path), f"{path.name} ({design})", prep, preprocessing_source(feeding, arch)
     )
     return replace(outside, labels=names_beside(path), labels_from=f"labels.json beside {path}")
 
@@ -186,14 +186,14 @@ def check_outputs(title: str, n_outputs: int) -> None:
         )
 
 
-def said_by(feeding: InputHandling, source: str) -> str:
+def preprocessing_source(feeding: InputHandling, source: str) -> str:
     """Whose preprocessing it is, for people.
 
     >>> usual, own = InputHandling(), InputHandling(mean=(0.5,))
-    >>> said_by(usual, "timm:resnet18"), said_by(own, "timm:resnet18")
+    >>> preprocessing_source(usual, "timm:resnet18"), preprocessing_source(own, "timm:resnet18")
     ('timm:resnet18', 'timm:resnet18, and your options')
     """
-    return f"{source}, and your options" if feeding.is_said else source
+    return f"{source}, and your options" if feeding.is_set else source
 
 
 def is_published(name: str) -> bool:

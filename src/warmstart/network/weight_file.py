@@ -1,8 +1,8 @@
-"""Weights that stay in their file: mapped when they are read, written one after the other.
+"""Weights that stay in their file: memory-mapped for reading, written one tensor at a time.
 
 A network may be larger than memory. Its tensors are then windows on a safetensors file
 (https://github.com/huggingface/safetensors#format): the pages that a layer reads come in from
-disk, and are let go when it has run. What is written is copied through, tensor by tensor.
+disk, and are released after it has run. Writing copies tensor by tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 LEAST_BYTES = 1 << 16  # smaller tensors are read: a window on less than a few pages saves nothing
-_LENGTH = 8  # bytes before the header, which say how long it is
+_LENGTH = 8  # bytes before the header, which hold its length
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -46,74 +46,69 @@ class Window:
     stop: int
 
     def release(self) -> None:
-        """Let the pages go; they come in again when they are read."""
+        """Free the pages; they are loaded again on the next read."""
         first = self.start - self.start % mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED"):
             self.pages.madvise(mmap.MADV_DONTNEED, first, self.stop - first)
 
 
 class Mapped(nn.Parameter):
-    """A parameter whose values stay in a file. A deep copy of it is an ordinary parameter.
+    """A parameter whose values stay in a file; a deep copy of it is an ordinary parameter.
 
-    What is written into it is lost when its pages are let go.
+    Values written into it are lost when its pages are released.
     """
 
     window: Window
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
-        """A copy in memory."""
-        made = nn.Parameter(self.data.clone(), self.requires_grad)
+        clone = nn.Parameter(self.data.clone(), self.requires_grad)
         release(self)
-        memo[id(self)] = made
-        return made
+        memo[id(self)] = clone
+        return clone
 
 
 def release(tensor: Tensor) -> None:
-    """Let the pages of a mapped tensor go; nothing happens to any other."""
+    """Free the pages of a mapped tensor; any other tensor is left alone."""
     if isinstance(tensor, Mapped):
         tensor.window.release()
 
 
 def is_mapped(module: nn.Module) -> bool:
-    """Whether some weights of a module stay in a file.
-
-    >>> is_mapped(nn.Linear(2, 1))
-    False
-    """
+    """Whether some weights of a module stay in a file."""
     return any(isinstance(parameter, Mapped) for parameter in module.parameters())
 
 
 def map_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, large ones as windows on it, small ones read.
+    """The tensors of a safetensors file: large ones as windows on it, small ones in memory.
 
-    Raises: ValueError if it is no such file, or cut short; OSError if it cannot be opened.
+    Raises: ValueError for any other or a truncated file; OSError if it cannot be opened.
     """
     begin, header = _header(path)
     with open(path, "rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    found: dict[str, Tensor] = {}
-    for name, told in header.items():
-        start, stop = (begin + place for place in told["data_offsets"])
-        dtype, shape = _DTYPES.get(told["dtype"]), tuple(told["shape"])
+    tensors: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        start, stop = (begin + offset for offset in entry["data_offsets"])
+        dtype, shape = _DTYPES.get(entry["dtype"]), tuple(entry["shape"])
         if dtype is None:
-            raise ValueError(f"{name[:80]!r} holds numbers of type {told['dtype']}")
-        if stop > len(pages):  # it was cut meanwhile
+            raise ValueError(f"{name[:80]!r} holds numbers of type {entry['dtype']}")
+        if stop > len(pages):  # truncated since the header was read
             raise ValueError(f"{name[:80]!r} reaches beyond its end")
         count = (stop - start) // dtype.itemsize
         if not count:
-            found[name] = torch.empty(shape, dtype=dtype)
+            tensors[name] = torch.empty(shape, dtype=dtype)
             continue
         values = torch.frombuffer(pages, dtype=dtype, count=count, offset=start).view(shape)
         if stop - start < LEAST_BYTES:
-            found[name] = values.clone()
+            tensors[name] = values.clone()
             continue
-        found[name] = window = Mapped(values, requires_grad=False)
-        window.window = Window(pages, start, stop)
-    return found
+        tensors[name] = mapped = Mapped(values, requires_grad=False)
+        mapped.window = Window(pages, start, stop)
+    return tensors
 
 
 def is_full(path: Path) -> bool:
-    """Whether the weights in a safetensors file are float32; False where it is no such file."""
+    """Whether a safetensors file holds float32 weights; False for any other file."""
     try:
         _, header = _header(path)
     except (OSError, ValueError):
@@ -123,11 +118,10 @@ def is_full(path: Path) -> bool:
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors begin, and what is said of each: types, shapes, places in the file.
+    """Offset of the first tensor, and type, shape and offsets of each.
 
-    The library reads it first, and checks that tensors lie one behind the other, each as long as
-    its shape says: what comes after is as it should be. Its parser knows what may stand there
-    and so takes neither deep JSON nor much of it, which Python's would.
+    The library opens the file first, and checks that tensors follow one another, each as long as
+    its shape says. Its parser accepts neither deep nor oversized JSON, which Python's would.
     Raises: ValueError in one line, OSError.
     """
     try:
@@ -138,79 +132,71 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
         raise ValueError(lines[0][:200] if lines else "no such file") from error
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(_LENGTH), "little")
-        pairs = json.loads(file.read(length), object_pairs_hook=_once)
-    header = dict(pairs)
+        header = dict(json.loads(file.read(length), object_pairs_hook=_unique_names))
     header.pop("__metadata__", None)
     return _LENGTH + length, header
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises: ValueError for a name that stands twice: whichever came last would count."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):  # the last one would count
         raise ValueError("a name stands twice in its header")
-    return found
+    return entries
 
 
 def chunks(
-    tensors: Mapping[str, Tensor], told: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
     """A safetensors file piece by piece: the bytes that the library itself would write.
 
-    Tensors must be contiguous, and each stand once. Larger elements come first, then names in
-    their order, as the library has it. `told` stands in the header as its metadata.
+    Tensors must be contiguous, without ties. As in the library, larger elements come first,
+    then names in order.
 
     >>> from safetensors.torch import save
     >>> tensors = {"b": torch.zeros(2), "a": torch.ones(3, dtype=torch.int64)}
     >>> b"".join(chunks(tensors)) == save(tensors)
     True
     """
-    order = sorted(tensors, key=lambda name: (-_rank(tensors[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": dict(told)} if told else {}
-    place = 0
+    order = sorted(tensors, key=lambda n: (-_RANKS.index(_CODES[tensors[n].dtype]), n))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
     for name in order:
         tensor = tensors[name]
         size = tensor.numel() * tensor.dtype.itemsize
         header[name] = {
             "dtype": _CODES[tensor.dtype],
             "shape": list(tensor.shape),
-            "data_offsets": [place, place + size],
+            "data_offsets": [offset, offset + size],
         }
-        place += size
+        offset += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(_LENGTH, "little")
     yield text
     for name in order:
-        flat = tensors[name].detach().reshape(-1).view(torch.uint8)
-        yield flat.numpy().data
+        yield tensors[name].detach().reshape(-1).view(torch.uint8).numpy().data
         release(tensors[name])
 
 
-def _rank(dtype: torch.dtype) -> int:
-    """The library's order of types; the last of it comes first in a file."""
-    return _RANKS.index(_CODES[dtype])
+def assign_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put tensors into a module without copying; names and shapes must match.
 
-
-def share(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put tensors into a module as they are, where its own have the same names and shapes.
-
-    Each layer that holds mapped ones lets their pages go when it has run.
+    A layer that holds mapped tensors releases their pages after it has run.
     """
     module.load_state_dict(weights, assign=True)
     for layer in module.modules():
         if any(isinstance(parameter, Mapped) for parameter in layer._parameters.values()):
-            layer.register_forward_hook(_let_go)
+            layer.register_forward_hook(_release_layer)
 
 
-def _let_go(layer: nn.Module, *_: object) -> None:
+def _release_layer(layer: nn.Module, *_: object) -> None:
     for parameter in layer._parameters.values():
         if parameter is not None:
             release(parameter)
 
 
-def lay_out(module: nn.Module, format: torch.memory_format) -> None:
-    """Order the module's tensors in memory; those that stay in a file stay as they are."""
+def set_memory_format(module: nn.Module, format: torch.memory_format) -> None:
+    """Set the memory format of the module's tensors; mapped ones keep theirs."""
     if not is_mapped(module):
         module.to(memory_format=format)  # type: ignore[call-overload]
         return

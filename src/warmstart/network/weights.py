@@ -26,7 +26,7 @@ def read_weights(path: Path) -> Weights:
     """Read a state dict from .safetensors, .pt, .pth or .bin; no code in the file is run.
 
     Common wrappers ({"state_dict": …}, {"model": …}) and prefixes ("module." of data
-    parallel training) are taken off.
+    parallel training) are removed.
 
     Raises: ModelError if the file is missing, damaged, holds code, or holds no weights.
     """
@@ -34,8 +34,7 @@ def read_weights(path: Path) -> Weights:
         raise ModelError(f"{path} does not exist; check the path of the weights.")
     if path.suffix not in SUFFIXES:
         raise ModelError(f"{path.name}: weights are read from {', '.join(SUFFIXES)} only.")
-    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    weights = _unwrap(found)
+    weights = _unwrap(_read_safetensors(path) if path.suffix == SUFFIXES[0] else _read_pickle(path))
     if not isinstance(weights, Mapping) or not weights:
         raise ModelError(f"{path.name} holds no weights; save `model.state_dict()` into it.")
     for name, value in weights.items():
@@ -48,10 +47,10 @@ def read_weights(path: Path) -> Weights:
 
 
 def map_weights(path: Path) -> Weights:
-    """The same, with large tensors as windows on the file: nothing is read before it is used.
+    """As `read_weights`, with large tensors memory-mapped: each is read when it is used.
 
-    Raises: ModelError if it is no .safetensors file, is damaged, or holds other numbers than
-    float32.
+    Raises: ModelError for any other file than .safetensors, a damaged one, or weights that are
+    not float32.
     """
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(
@@ -59,20 +58,16 @@ def map_weights(path: Path) -> Weights:
             "use --set training.offload=false."
         )
     try:
-        found = _without_prefix(map_file(path))
+        weights = _without_prefix(map_file(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
-    other = next((n for n, t in found.items() if isinstance(t, Mapped) and not _is_full(t)), None)
-    if other is not None:
-        raise ModelError(
-            f"{path.name}: {other} is {str(found[other].dtype).removeprefix('torch.')}, and what "
-            "is streamed is used as it stands; save the weights as float32."
-        )
-    return found
-
-
-def _is_full(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32
+    for name, tensor in weights.items():
+        if isinstance(tensor, Mapped) and tensor.dtype != torch.float32:
+            raise ModelError(
+                f"{path.name}: {name} is {str(tensor.dtype).removeprefix('torch.')}, but streamed "
+                "weights are used without conversion; save the weights as float32."
+            )
+    return weights
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -86,8 +81,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        text = str(error)
-        if any(word in text for word in ("Unsupported", "TorchScript", "blocked")):
+        if any(word in str(error) for word in ("Unsupported", "TorchScript", "blocked")):
             raise ModelError(
                 f"{path.name} holds code, not only weights; it was not opened. "
                 "Save `model.state_dict()` with safetensors."
@@ -102,11 +96,11 @@ def _damaged(path: Path, error: Exception) -> ModelError:
     )
 
 
-def _unwrap(found: Any) -> Any:
+def _unwrap(content: Any) -> Any:
     for key in _WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            return _unwrap(found[key])
-    return found
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return _unwrap(content[key])
+    return content
 
 
 def _without_prefix(weights: Weights) -> Weights:
@@ -118,7 +112,7 @@ def _without_prefix(weights: Weights) -> Weights:
 
 def check_match(
     expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
     where: str,
     cure: str = "check --arch",
 ) -> None:
@@ -131,14 +125,14 @@ def check_match(
     warmstart.errors.ModelError: best.pt: w has shape (3,), the network needs (2,); check --arch.
     """
     for name, tensor in expected.items():
-        if name not in found:
+        if name not in weights:
             raise ModelError(f"{where}: {name} is missing; {cure}.")
-        if found[name].shape != tensor.shape:
+        if weights[name].shape != tensor.shape:
             raise ModelError(
-                f"{where}: {name} has shape {tuple(found[name].shape)}, "
+                f"{where}: {name} has shape {tuple(weights[name].shape)}, "
                 f"the network needs {tuple(tensor.shape)}; {cure}."
             )
-    for name in found:
+    for name in weights:
         if name not in expected:
             raise ModelError(f"{where}: {name} is not in the network; {cure}.")
 
@@ -153,31 +147,33 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
     warmstart.errors.ModelError: best.pt: w holds NaN or infinity; use an earlier checkpoint.
     """
     for name, tensor in weights.items():
-        # A sum that is finite holds neither; where it is not, it may only have run over.
+        # A finite sum rules both out; one that is not finite may only have overflowed.
         if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint.")
         release(tensor)
 
 
-def by_order(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> Weights:
-    """Give the found tensors the expected names, by position; shapes must agree one by one.
+def match_by_order(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str
+) -> Weights:
+    """`weights` under the names of `expected`, matched by position.
 
     For weights of the same architecture published under other names.
 
     Raises: ModelError at the first tensor whose shape differs, or when the counts differ.
 
-    >>> list(by_order({"a": torch.zeros(2)}, {"x": torch.ones(2)}, "lite0"))
+    >>> list(match_by_order({"a": torch.zeros(2)}, {"x": torch.ones(2)}, "lite0"))
     ['a']
     """
-    for (name, tensor), (other, value) in zip(expected.items(), found.items(), strict=False):
+    for (name, tensor), (other, value) in zip(expected.items(), weights.items(), strict=False):
         if tensor.shape != value.shape:
             raise ModelError(
                 f"{where}: {other} has shape {tuple(value.shape)}, "
                 f"{name} needs {tuple(tensor.shape)}; install the package again."
             )
-    if len(expected) != len(found):
+    if len(expected) != len(weights):
         raise ModelError(
-            f"{where}: {len(found)} tensors, the network has {len(expected)}; "
+            f"{where}: {len(weights)} tensors, the network has {len(expected)}; "
             "install the package again."
         )
-    return dict(zip(expected, found.values(), strict=True))
+    return dict(zip(expected, weights.values(), strict=True))

@@ -47,8 +47,8 @@ def on_pairs(
     """
     if not network.is_text or facts.task != "classify":
         return None
-    if wishes.pairs is not None:
-        return wishes.pairs
+    if wishes.contrastive is not None:
+        return wishes.contrastive
     is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
     return is_plain and wishes.processes == 1
 

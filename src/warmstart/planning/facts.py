@@ -95,7 +95,7 @@ class Wishes:
     seed: int
     arch: str | None = None
     lr: float | None = None
-    pairs: bool | None = None  # whether texts are learnt by pairs, as --set says
+    contrastive: bool | None = None  # whether texts are learnt by pairs, as --set says
     processes: int = 1  # that share the work
     machine: Machine = field(default_factory=Machine)
     given: frozenset[str] = frozenset()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from warmstart.data.dataset import Load
 from warmstart.data.place import PREFIX
-from warmstart.data.read import listed
+from warmstart.data.read import list_examples
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
 from warmstart.evaluation.classes import per_class
@@ -478,7 +478,7 @@ def _loader(run: Path) -> Load:
         file = read_request(run)
         asked = file.request
         columns = columns_of(asked)
-        return listed(_found(asked.data, file), columns, _found(asked.test, file)).load
+        return list_examples(_found(asked.data, file), columns, _found(asked.test, file)).load
     except (WarmstartError, OSError):  # the latter where a folder may not be read
         return _nothing
 

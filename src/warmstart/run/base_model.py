@@ -18,7 +18,7 @@ from torch import nn
 
 from warmstart import events, request
 from warmstart.data.dataset import Collection
-from warmstart.data.labels import AskedTask
+from warmstart.data.labels import TaskOption
 from warmstart.data.near_duplicates import with_near_duplicates
 from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
@@ -30,9 +30,10 @@ from warmstart.features.batches import fitted
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.network.finished_run import change
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel, load
-from warmstart.network.registry import DEFAULTS, ModelListing, available
+from warmstart.network.registry import DEFAULTS, ModelListing
+from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import nouns_of
@@ -47,8 +48,8 @@ from warmstart.records.summary import Estimate
 from warmstart.request import DEFAULT_BASE, Request
 from warmstart.run import lineage, notes
 from warmstart.run import plan as run_plan
-from warmstart.run.cleaning import near_copies, settle
-from warmstart.run.inputs import check_waves, input_wish, settle_stream
+from warmstart.run.cleaning import drop_unreadable, near_duplicate_pairs
+from warmstart.run.inputs import check_wave_settings, choose_offload, input_options
 from warmstart.stats.paired import Difference, stand
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
@@ -230,7 +231,7 @@ def choose_base(
     cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
     that is none, or shipped no model.
     """
-    request = with_default(request, collection)
+    request = with_default_base(request, collection)
     kind = collection.record.kind
     if kind == "table":
         if request.arch is not None:
@@ -241,13 +242,13 @@ def choose_base(
         return request, table_base(request.base, collection, request.seed)
     if kind == "tensor":
         return request, tensor_base(request.base, collection)
-    wish = input_wish(request, collection)
+    wish = input_options(request, collection)
     if not request.base_is_auto:
-        request = replace(request, stream=here().same(settle_stream(request)))
+        request = replace(request, stream=here().same(choose_offload(request)))
         if request.stream is not None:
             wish = replace(wish, stream=str(request.stream.value))
         base = open_base(request.base, request.arch, request.preprocessing, wish)
-        check_waves(request, base.record)
+        check_wave_settings(request, base.record)
         return request, fitted(base, collection, wish)
     clock.lap("read")
     choice = yield from _ranked(request, collection, wish)
@@ -256,7 +257,7 @@ def choose_base(
     return replace(request, base=choice.value, base_choice=choice), base
 
 
-def _ranked(request: Request, collection: Collection, wish: InputWish) -> Steps[Choice]:
+def _ranked(request: Request, collection: Collection, wish: InputOptions) -> Steps[Choice]:
     """The start that a ranking of those on this computer says to choice, and why."""
     kind = collection.record.kind
     names, left_out = on_disk(LARGE, kind)
@@ -277,7 +278,7 @@ def _ranked(request: Request, collection: Collection, wish: InputWish) -> Steps[
     return choice
 
 
-def with_default(request: Request, collection: Collection) -> Request:
+def with_default_base(request: Request, collection: Collection) -> Request:
     """The request with the usual start for this kind of data, where none was named."""
     usual = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
     if request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE:
@@ -291,7 +292,7 @@ def open_base(
     base: Any,
     arch: str | None = None,
     preprocessing: Preprocessing | None = None,
-    inputs: InputWish | None = None,
+    inputs: InputOptions | None = None,
 ) -> PretrainedModel:
     """Load a start of any kind: a run's folder, or what `network.load` takes.
 
@@ -304,7 +305,7 @@ def open_base(
     return load(base, arch=arch, preprocessing=preprocessing, inputs=inputs)
 
 
-def _as_before(run: PretrainedModel, inputs: InputWish) -> InputWish:
+def _as_before(run: PretrainedModel, inputs: InputOptions) -> InputOptions:
     """A run that learnt from such bands keeps the ranges that it scaled them by.
 
     One that learnt from sounds keeps how it drew them.
@@ -327,7 +328,7 @@ def on_disk(
     `most`: parameters that a start may have; `kind`: what it is to choice.
     """
     takes = "image" if kind == "audio" else kind
-    found = sorted((s for s in available() if s.kind == takes), key=_parameters)
+    found = sorted((s for s in available_models() if s.kind == takes), key=_parameters)
     names = tuple(base.name for base in found if _parameters(base) <= most)[:UNASKED]
     return names, tuple(base.name for base in found if base.name not in names)
 
@@ -355,7 +356,7 @@ def rank(
     *,
     seed: int,
     left_out: Sequence[str] = (),
-    inputs: InputWish | None = None,
+    inputs: InputOptions | None = None,
 ) -> Steps[Ranking]:
     """Look once with each start, fit a head in closed form, compare on the same folds.
 
@@ -379,7 +380,7 @@ def rank(
         raise ModelError(failed[0].error)
     lost = {id: why for one in looked for id, why in one.unreadable.items()}
     labelled = dataset.arrange(
-        with_near_duplicates(settle(seen, lost), looked[0].near_duplicates).record
+        with_near_duplicates(drop_unreadable(seen, lost), looked[0].near_duplicates).record
     )
     judged: list[ScoredModel] = []
     yield Event(stage="head", kind="begin", of=len(looked))
@@ -399,7 +400,7 @@ def _forecast(n_models: int, n_images: int, kind: Kind) -> Event:
 
 
 def _look(
-    name: str, collection: Collection, before: Sequence[ExtractedModel], inputs: InputWish | None
+    name: str, collection: Collection, before: Sequence[ExtractedModel], inputs: InputOptions | None
 ) -> Steps[ExtractedModel]:
     """Load, look, check the features, keep what a head needs; near copies are found once."""
     file, arch = split_name(name)
@@ -425,7 +426,7 @@ def _look(
         engine=extracted.engine,
         near_duplicates=before[0].near_duplicates
         if before
-        else near_copies(settle(collection, extracted.unreadable), extracted),
+        else near_duplicate_pairs(drop_unreadable(collection, extracted.unreadable), extracted),
         seconds=time.perf_counter() - began,
         per_second=per_second,
         inherited=inherited,
@@ -471,7 +472,7 @@ def rank_base_models(
     *,
     label: str | None = None,
     group: str | None = None,
-    task: AskedTask = "auto",
+    task: TaskOption = "auto",
     seed: int = 0,
     strict: bool = False,
 ) -> Steps[Ranking]:
@@ -487,7 +488,7 @@ def rank_base_models(
     yield notes.data(collection)
     kind = collection.record.kind
     names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
-    wish = input_wish(Request(data=data, seed=seed), collection)
+    wish = input_options(Request(data=data, seed=seed), collection)
     steps = rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
     ranking = yield from steps
     return ranking if kind == "image" else replace(ranking, kind=kind)

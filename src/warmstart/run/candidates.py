@@ -10,7 +10,7 @@ import numpy as np
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Steps, note
 from warmstart.features.machine import freed_memory_kept
-from warmstart.network.ensemble import put_beside
+from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance
 from warmstart.planning.schedule import head_alone
@@ -53,7 +53,7 @@ class CandidatePair:
         return read
 
 
-def tune_and_weigh(
+def fine_tune_and_choose(
     training_data: TrainingDataset,
     plan: Plan,
     head: HeadFit,
@@ -79,7 +79,7 @@ def measure(
     claimed = estimate(fine_tuned.head, labelled)
     found = Measured(
         estimate=claimed,
-        linear_probe=estimate(on_rows_of(head, fine_tuned.head), labelled, claimed.method),
+        linear_probe=estimate(restrict_to_rows_of(head, fine_tuned.head), labelled, claimed.method),
         gain=fine_tuned.gain,
         n_learnt=max(round((1 - 1 / n_folds) * len(labelled.learn)), 1),
     )
@@ -89,7 +89,7 @@ def measure(
     return replace(found, test=tested, test_probabilities=probabilities)
 
 
-def on_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
+def restrict_to_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     """The linear probe's answers on the rows that `other` was judged on."""
     held = (head.fold >= 0) & (other.fold >= 0)
     return replace(
@@ -183,7 +183,7 @@ def _blended(
     """Both in one network: the head listens to the tuned layers and to the start's own."""
     option = decision.option
     cut, share = frozen_prefix(fine_tuned.plan), option.share
-    network = put_beside(fine_tuned.network, training_data.extracted.network.backbone, cut)
+    network = add_ensemble_branch(fine_tuned.network, training_data.extracted.network.backbone, cut)
     record = training_data.extracted.network.record
     tuned = share * fine_tuned.head.calibration.scale
     own = (1 - share) * head.calibration.scale

@@ -25,7 +25,7 @@ from warmstart.training.dataset import training_dataset
 
 
 def check(request: Request) -> Steps[Checked]:
-    """Read, look and check. With --out or --fix a folder is written, none of it a model.
+    """Read, extract features and check. With --out or --fix a folder is written, without a model.
 
     Raises: DataError, ModelError, UsageError or RunFolderError as `fit` does.
     """
@@ -36,12 +36,17 @@ def check(request: Request) -> Steps[Checked]:
     request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
     clock.lap("read")
-    folder = _folder(request, collection.record.name)
-    steps = _work(request, folder, collection, base, clock)
+    folder = None
+    if request.out is not None:
+        folder = RunFolder.create(request.out)
+    elif request.fix:
+        name = folder_name(f"{collection.record.name}-check")
+        folder = RunFolder.create_beside(Path("runs"), name)
+    steps = _run_checks(request, folder, collection, base, clock)
     return (yield from (recorded(steps, folder) if folder is not None else steps))
 
 
-def _work(
+def _run_checks(
     request: Request,
     folder: RunFolder | None,
     collection: Collection,
@@ -51,42 +56,31 @@ def _work(
     extracted = yield from extract_features(collection, base)
     clock.lap("features")
     with threadpool_limits(limits=1, user_api="blas"):
-        fix_into = folder.path if request.fix and folder else None
-        collection = cleaning.settled(collection, extracted, fix_into)
+        fix_folder = folder.path if request.fix and folder else None
+        collection = cleaning.clean(collection, extracted, fix_folder)
         inherited = yield from lineage.inherit(
             base, extracted.network.record, collection.record, extracted
         )
         training_data = training_dataset(
             collection, extracted, base.record, request.budget, request.seed, inherited
         )
-        collection = training_data.collection
         inspection = yield from evidence_check.check(training_data)
     clock.lap("checks")
-    found = without((*collection.record.problems, *inspection.findings), request.ignore)
-    issues = inspection.label_issues
+    record, issues = training_data.collection.record, inspection.label_issues
+    findings = without((*record.problems, *inspection.findings), request.ignore)
     if folder is not None:
-        write_json(folder.path / "data.json", collection.record)
+        write_json(folder.path / "data.json", record)
         write_json(folder.path / "inspection.json", inspection)
         write_lists(folder.path, issues, inspection.off_topic)
-    record = collection.record
     return Checked(
         verdict=evidence_check.judge(
             inspection, words=training_data.labelled.target.words, basis=training_data.basis
         ),
-        data=count_data(training_data.labelled, found, inspection, record.kind),
-        findings=found,
+        data=count_data(training_data.labelled, findings, inspection, record.kind),
+        findings=findings,
         label_issues=issues,
         off_topic=inspection.off_topic,
         seconds=clock.table(),
         path=str(folder.path) if folder else None,
         task=None if record.task == "classify" else record.task,
     )
-
-
-def _folder(request: Request, name: str) -> RunFolder | None:
-    """A folder only where files were asked for."""
-    if request.out is not None:
-        return RunFolder.create(request.out)
-    if request.fix:
-        return RunFolder.create_beside(Path("runs"), folder_name(f"{name}-check"))
-    return None

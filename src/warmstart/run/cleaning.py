@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from warmstart.data.dataset import Collection, check_lost, some, unreadable
-from warmstart.data.labels import check_known, check_left, labelling_of
+from warmstart.data.dataset import Collection, check_unreadable, some, unreadable
+from warmstart.data.labels import check_remaining, check_split_labels, labelling_of
 from warmstart.data.near_duplicates import (
-    ALIKE,
-    ALIKE_SOUNDS,
+    MIN_SIMILARITY,
+    MIN_SOUND_SIMILARITY,
     NearDuplicate,
-    agreeing,
-    comparable,
+    find_exclusions,
     find_near_duplicates,
-    what_to_leave_out,
+    label_agreement,
+    search_vectors,
     with_near_duplicates,
 )
 from warmstart.errors import DataError, RunFolderError
@@ -32,75 +32,75 @@ from warmstart.planning import rules
 from warmstart.records.data import Example, Finding, Task
 from warmstart.records.run_folder import write_csv
 
-# ---- Settle what a run works on: leave unreadable images out, report copies, conflicts and leaks.
+SMALL = 5  # training images below which a class is reported as small
+COLUMNS = ("path", "label", "split", "group", "note")  # of clean.csv
+RECOMPUTED = ("near-duplicate", "conflict", "leakage", "small-class")  # after --fix
 
 
-TINY = 5  # training images below which a class is called tiny
+def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Collection:
+    """Leave out unreadable images (`reasons` by id) and add the findings that need only bytes.
 
-
-def settle(collection: Collection, reasons: Mapping[str, str]) -> Collection:
-    """Leave out the unreadable images (`reasons`: id to reason) and add what the bytes tell.
-
-    Findings: `unreadable`; `duplicate` (further copies of a training image); `conflict` (copies
-    in training with different labels); `leak` (test or hold-out images that training holds too:
-    reported, never removed); `tiny-class` (fewer than 5 training images). Test labels are not
-    looked at, so nothing here depends on them.
-    Raises: DataError if a class is left with fewer than 2 training images, too many of all cannot
+    Findings: `unreadable`; `near-duplicate` (exact copies within the training set); `conflict`
+    (copies with different labels); `leakage` (test or hold-out images that are in the training set
+    too: reported, never removed); `small-class` (fewer than 5 training images). Test labels are
+    not read, so nothing here depends on them.
+    Raises: DataError if a class keeps fewer than 2 training images, too many of all cannot
     be read, or an id is unknown.
     """
     record, nouns = collection.record, nouns_of(collection.record.kind)
-    known = {example.id for example in record.examples}
+    ids = {example.id for example in record.examples}
     for id in reasons:
-        if id not in known:
+        if id not in ids:
             raise DataError(
                 f"{id} is called unreadable, but {record.name} holds no such {nouns.one}"
             )
     examples = tuple(example for example in record.examples if example.id not in reasons)
     n_lost = len(reasons)
+    was = "was" if n_lost == 1 else "were"
     lost = unreadable(
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
-        f"{nouns.count(n_lost)} could not be read and {_was(n_lost)} left out.",
+        f"{nouns.count(n_lost)} could not be read and {was} left out.",
     )
     why = f"none of its {nouns.many} can be read; replace them"
-    classes = check_left(record.classes, examples, collection.wording, why, record.task)
+    classes = check_remaining(record.classes, examples, collection.wording, why, record.task)
     if lost:
-        check_lost(
+        check_unreadable(
             (*record.problems, *lost),
             len(examples),
             collection.wording.source,
             strict=collection.strict,
-            spared=collection.spared,
+            n_harmless=collection.n_harmless,
         )
     problems = (
         *record.problems,
         *lost,
-        *find_copies(examples, record.task, nouns),
-        *find_leaks(examples, nouns),
-        *find_tiny(examples, record.task, nouns),
+        *find_duplicates(examples, record.task, nouns),
+        *find_leakage(examples, nouns),
+        *find_small_classes(examples, record.task, nouns),
     )
-    settled = replace(record, classes=classes, examples=examples, problems=problems)
-    return replace(collection, record=settled)
+    cleaned = replace(record, classes=classes, examples=examples, problems=problems)
+    return replace(collection, record=cleaned)
 
 
-def find_copies(
+def find_duplicates(
     examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
 ) -> tuple[Finding, ...]:
-    """Identical bytes within the training part: `duplicate` and, where labels differ, `conflict`.
+    """Identical bytes in the training set: `near-duplicate`, or `conflict` where labels differ.
 
     A duplicate's items are the ids after the first of each set; a conflict's are all its ids.
 
     >>> same = [Example(id=i, label=l, split="train", sha256="s") for i, l in ("ax", "by")]
-    >>> [(found.kind, found.items) for found in find_copies(same)]
+    >>> [(finding.kind, finding.items) for finding in find_duplicates(same)]
     [('conflict', ('a', 'b'))]
     """
-    sets: dict[str, list[Example]] = {}
+    by_hash: dict[str, list[Example]] = {}
     for example in examples:
         if example.split == "train":
-            sets.setdefault(example.sha256, []).append(example)
-    alike = agreeing(task, [e.label for e in examples if e.split == "train"])
+            by_hash.setdefault(example.sha256, []).append(example)
+    agreement = label_agreement(task, [e.label for e in examples if e.split == "train"])
     copies, conflicts = [], []
-    for same in sets.values():
-        if not alike.agree([example.label for example in same]):
+    for same in by_hash.values():
+        if not agreement.agree([example.label for example in same]):
             conflicts += [example.id for example in same]
         else:
             copies += [example.id for example in same[1:]]
@@ -111,24 +111,24 @@ def find_copies(
         findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(copies)))
     if conflicts:
         n = len(conflicts)
-        sentence = f"{nouns.count(n, 'training')} are identical and carry {alike.apart}."
+        sentence = f"{nouns.count(n, 'training')} are identical and carry {agreement.apart}."
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(conflicts)))
     return tuple(findings)
 
 
-def find_leaks(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Finding, ...]:
-    """Images, and groups, of the test or hold-out part that earlier parts hold too."""
+def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Finding, ...]:
+    """Images and groups of the test or hold-out set that the sets before it hold too."""
     findings = []
     for split, word, earlier in (
         ("test", "test", ("train", "holdout")),
         ("holdout", "hold-out", ("train",)),
     ):
-        seen = [example for example in examples if example.split in earlier]
-        hashes = {example.sha256 for example in seen}
-        groups = {example.group for example in seen if example.group is not None}
-        unseen = [example for example in examples if example.split == split]
-        copies = tuple(example.id for example in unseen if example.sha256 in hashes)
-        shared = tuple(e.id for e in unseen if e.group in groups and e.sha256 not in hashes)
+        before = [example for example in examples if example.split in earlier]
+        hashes = {example.sha256 for example in before}
+        groups = {example.group for example in before if example.group is not None}
+        held_out = [example for example in examples if example.split == split]
+        copies = tuple(example.id for example in held_out if example.sha256 in hashes)
+        shared = tuple(e.id for e in held_out if e.group in groups and e.sha256 not in hashes)
         if copies:
             n = len(copies)
             sentence = f"{nouns.count(n, word)} {is_are(n)} in the training data as well."
@@ -139,7 +139,7 @@ def find_leaks(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Find
     return tuple(findings)
 
 
-def find_tiny(
+def find_small_classes(
     examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
 ) -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
@@ -148,42 +148,34 @@ def find_tiny(
     for example in examples:
         for name in names(example.label) if example.split == "train" else ():
             sizes[name] = sizes.get(name, 0) + 1
-    tiny = tuple(sorted(label for label, size in sizes.items() if size < TINY))
-    if not tiny:
+    small = tuple(sorted(label for label, size in sizes.items() if size < SMALL))
+    if not small:
         return ()
-    fewer = f"with fewer than {TINY} training {nouns.many}"
-    sentence = f"{count(len(tiny), 'class')} {fewer}: {some(tiny)}."
-    return (Finding(kind="small-class", sentence=sentence, items=tiny),)
+    fewer = f"with fewer than {SMALL} training {nouns.many}"
+    sentence = f"{count(len(small), 'class')} {fewer}: {some(small)}."
+    return (Finding(kind="small-class", sentence=sentence, items=small),)
 
 
-def _was(n: int) -> str:
-    return "was" if n == 1 else "were"
-
-
-# ---- The cleaned index: what is kept, what is left out and why, as a table that can be given back.
-
-
-COLUMNS = ("path", "label", "split", "group", "note")
+# ---- clean.csv: every example, with its label or the reason why it is left out, for --relabel.
 
 
 def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     """The collection without some examples; `dropped` maps their ids to reasons.
 
-    Raises: DataError if an id is unknown, a class is gone, or is left with fewer than 2 training
-    images.
+    Raises: DataError if an id is unknown, a class is gone, or keeps fewer than 2 training images.
     """
     _check_ids(collection, dropped)
     record = collection.record
     examples = tuple(example for example in record.examples if example.id not in dropped)
     lost = nouns_of(record.kind).count(len(dropped))
     why = f"nothing is left of it when {lost} are dropped; add others"
-    classes = check_left(record.classes, examples, collection.wording, why, record.task)
-    check_known(examples, classes, collection.wording, record.task)
+    classes = check_remaining(record.classes, examples, collection.wording, why, record.task)
+    check_split_labels(examples, classes, collection.wording, record.task)
     return replace(collection, record=replace(record, classes=classes, examples=examples))
 
 
 def index_rows(collection: Collection, dropped: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """One row of `COLUMNS` for each example; one that is dropped has no label, and says why.
+    """One row of `COLUMNS` per example; a dropped one has no label but a reason.
 
     Raises: DataError if an id in `dropped` is unknown.
     """
@@ -201,9 +193,8 @@ def index_rows(collection: Collection, dropped: Mapping[str, str]) -> list[tuple
 
 
 def write_index(path: Path, collection: Collection, dropped: Mapping[str, str]) -> None:
-    """Write the whole data set as CSV (RFC 4180); `--relabel` with it gives what `drop` gives.
+    """Write the data set as CSV (RFC 4180), whole or not at all; `--relabel` with it equals `drop`.
 
-    Written whole or not at all; nothing else is touched.
     Raises: DataError if an id is unknown, RunFolderError if the file cannot be written.
     """
     rows = index_rows(collection, dropped)
@@ -225,88 +216,86 @@ def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
         )
 
 
-COPIES = ("near-duplicate", "conflict", "leakage", "small-class")  # found anew on what is left
-
-
-def settled(
+def clean(
     collection: Collection, extracted: ExtractedFeatures, fix_into: Path | None = None
 ) -> Collection:
-    """Unreadable images left out; copies, near copies, conflicts and leaks noted.
+    """Leave unreadable images out; report duplicates, near-duplicates, conflicts and leakage.
 
     With `fix_into` (--fix) those are left out too, and clean.csv is written there.
     Raises: DataError where too little of a class is left.
     """
-    plain = settle(collection, extracted.unreadable)
-    noted = with_near_duplicates(plain, near_copies(plain, extracted))
+    readable = drop_unreadable(collection, extracted.unreadable)
+    checked = with_near_duplicates(readable, near_duplicate_pairs(readable, extracted))
     if fix_into is None:
-        return noted
-    reasons = what_to_leave_out(noted.record)
-    write_index(fix_into / "clean.csv", noted, reasons)
-    return repaired(noted, reasons) if reasons else noted
+        return checked
+    reasons = find_exclusions(checked.record)
+    write_index(fix_into / "clean.csv", checked, reasons)
+    return apply_fix(checked, reasons) if reasons else checked
 
 
-def near_copies(
+def near_duplicate_pairs(
     collection: Collection, extracted: ExtractedFeatures
 ) -> tuple[tuple[str, str], ...]:
-    """Near copies among all parts: pairs of ids. Exact copies are no news here."""
+    """Near-duplicates in all splits: pairs of ids. Exact copies are not listed again."""
     examples = collection.record.examples
     if collection.record.kind in ("table", "tensor"):
-        return ()  # rows that are nearly alike are two rows
+        return ()  # rows that are nearly equal are two rows
     if collection.record.kind == "text":
         return text_copies(collection)
-    shown = first_of_each(examples, [e.sha256 for e in examples])  # one example a content
+    distinct = first_of_each(examples, [e.sha256 for e in examples])  # one example per content
     large = np.flatnonzero(
-        StoredThumbnails(extracted, shown).files.short_side() >= rules.LEAST_SIDE
+        StoredThumbnails(extracted, distinct).files.short_side() >= rules.LEAST_SIDE
     )
-    shown = [shown[row] for row in large]
-    if len(shown) < 2:
+    distinct = [distinct[row] for row in large]
+    if len(distinct) < 2:
         return ()
-    features = comparable(extracted.reader(shown), extracted.feature_layers[-1], len(shown))
-    is_heard = collection.record.kind == "audio"
-    alike = ALIKE_SOUNDS if is_heard else ALIKE
-    found = find_near_duplicates(StoredThumbnails(extracted, shown), features, alike)
-    if is_heard:
-        found = tuple(twin for twin in found if _is_echo(collection, shown, twin))
-    places = {row for twin in found for row in (twin.first, twin.second)}
-    same: dict[str, list[str]] = {shown[row].sha256: [] for row in places}
+    layer = extracted.feature_layers[-1]
+    features = search_vectors(extracted.reader(distinct), layer, len(distinct))
+    is_audio = collection.record.kind == "audio"
+    threshold = MIN_SOUND_SIMILARITY if is_audio else MIN_SIMILARITY
+    pairs = find_near_duplicates(StoredThumbnails(extracted, distinct), features, threshold)
+    if is_audio:
+        pairs = tuple(pair for pair in pairs if _is_one_recording(collection, distinct, pair))
+    rows = {row for pair in pairs for row in (pair.first, pair.second)}
+    ids: dict[str, list[str]] = {distinct[row].sha256: [] for row in rows}
     for example in examples:
-        if example.sha256 in same:
-            same[example.sha256].append(example.id)
+        if example.sha256 in ids:
+            ids[example.sha256].append(example.id)
     return tuple(
         (one, other)
-        for twin in found
-        for one in same[shown[twin.first].sha256]
-        for other in same[shown[twin.second].sha256]
+        for pair in pairs
+        for one in ids[distinct[pair.first].sha256]
+        for other in ids[distinct[pair.second].sha256]
     )
 
 
-def _is_echo(collection: Collection, shown: Sequence[Example], twin: NearDuplicate) -> bool:
-    """Whether two clips that look alike are one recording; False where one can be had no more."""
+def _is_one_recording(
+    collection: Collection, distinct: Sequence[Example], pair: NearDuplicate
+) -> bool:
+    """Whether two similar clips are one recording; False where one can no longer be read."""
     try:
-        pair = [load_same(collection, shown[row]) for row in (twin.first, twin.second)]
-        return likeness(*pair) >= ONE_RECORDING
+        clips = [load_same(collection, distinct[row]) for row in (pair.first, pair.second)]
+        return likeness(*clips) >= ONE_RECORDING
     except DataError:
         return False
 
 
-def repaired(collection: Collection, reasons: Mapping[str, str]) -> Collection:
-    """What --fix works on: all but the ids that have a reason. No file is touched.
+def apply_fix(collection: Collection, reasons: Mapping[str, str]) -> Collection:
+    """The collection of a run with --fix: without the ids in `reasons`. No file is touched.
 
     Raises: DataError where too little of a class would be left.
     """
     try:
-        clean = drop(collection, reasons)
+        rest = drop(collection, reasons)
     except DataError as error:
         raise DataError(f"--fix: {error} What it would leave out stands in clean.csv.") from error
-    kept = tuple(p for p in clean.record.problems if p.kind not in COPIES)
+    problems = tuple(p for p in rest.record.problems if p.kind not in RECOMPUTED)
     nouns = nouns_of(collection.record.kind)
     sentence = (
         f"--fix left {nouns.count(len(reasons))} out: copies of test {nouns.many}, exact copies "
         f"and {nouns.many} in conflict; the reasons stand in clean.csv."
     )
     note = Finding(kind="near-duplicate", sentence=sentence)
-    near_duplicates = [
-        pair for pair in clean.record.near_duplicates if not reasons.keys() & set(pair)
-    ]
-    bare = replace(clean, record=replace(clean.record, problems=(*kept, note), near_duplicates=()))
-    return with_near_duplicates(settle(bare, {}), near_duplicates)
+    pairs = [pair for pair in rest.record.near_duplicates if not reasons.keys() & set(pair)]
+    record = replace(rest.record, problems=(*problems, note), near_duplicates=())
+    return with_near_duplicates(drop_unreadable(replace(rest, record=record), {}), pairs)

@@ -1,4 +1,4 @@
-"""`warmstart fit DATA --dry-run`: the plan and what it would take; nothing is trained."""
+"""`warmstart fit DATA --dry-run`: the plan and its forecast; nothing is trained."""
 
 from __future__ import annotations
 
@@ -25,45 +25,46 @@ from warmstart.request import check as check_request
 from warmstart.run import forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
-from warmstart.run.forecast import Bench, outlook
+from warmstart.run.forecast import Bench, make_forecaster
 from warmstart.run.model_files import surgery_of
 from warmstart.training.dataset import arrange
 
 
 def dry_run(request: Request) -> Steps[DryRun]:
-    """Read the data, load the start, make the plan, measure this machine for some seconds.
+    """Read the data, load the base model, make the plan, measure this machine for some seconds.
 
     With `out`, the plan is written there as a file to edit and follow.
     Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
     """
-    clock, target = Clock(), _check_out(request.out)
+    clock = Clock()
+    _check_out(request.out)
     check_request(replace(request, out=None))
-    request = run_plan.settle(request)
+    request = run_plan.with_plan_file(request)
     collection = yield from read_data(request)
     yield notes.data(collection)
     request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
-    seen = engine_choice.survey(collection, base)
-    inherited = yield from lineage.inherit(base, seen.network.record, collection.record)
+    survey = engine_choice.survey(collection, base)
+    inherited = yield from lineage.inherit(base, survey.network.record, collection.record)
     labelled = arrange(collection.record)
-    elapsed = request.elapsed + clock.table()["total"]  # the engines are measured in the look
-    chosen = yield from engine_choice.choose(seen, run_plan.engine_of(request))
-    facts, record = labelled.facts(), seen.network.record
-    request = forecast.quicker(request, record, len(collection.record.examples))
-    is_tried = run_plan.may_try_tail(request, record, facts)
-    known = run_plan.network_facts(request, base, seen.network, None, is_tried)
-    names = inherited.names(tuple(probe_layers(seen.feature_layers)))
-    plan = run_plan.make_plan(request, facts, known, names, chosen.choice)
+    elapsed = request.elapsed + clock.table()["total"]  # a run measures engines in `features`
+    chosen = yield from engine_choice.choose(survey, run_plan.engine_of(request))
+    facts, record = labelled.facts(), survey.network.record
+    request = forecast.shorten_checks(request, record, len(collection.record.examples))
+    tries_tail = run_plan.may_fine_tune(request, record, facts)
+    network = run_plan.network_facts(request, base, survey.network, None, tries_tail)
+    names = inherited.names(tuple(probe_layers(survey.feature_layers)))
+    plan = run_plan.make_plan(request, facts, network, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
         bench = Bench(
-            seen.network, seen.feature_layers, collection, labelled, base.record.preprocessing
+            survey.network, survey.feature_layers, collection, labelled, base.record.preprocessing
         )
-        is_close, n_missing = looks_closely(request.budget), len(seen.missing[chosen.key])
-        foreseen = outlook(bench, plan, n_missing, is_close, elapsed)
+        is_close, n_missing = looks_closely(request.budget), len(survey.missing[chosen.key])
+        forecaster = make_forecaster(bench, plan, n_missing, is_close, elapsed)
         if request.minutes is not None and plan.is_trained:
-            plan = forecast.cut(plan, request.minutes, foreseen, known, facts)
-    if target is not None:
-        write_bytes(target, write_plan(plan).encode())
+            plan = forecast.shorten(plan, request.minutes, forecaster, network, facts)
+    if request.out is not None:
+        write_bytes(request.out, write_plan(plan).encode())
     kind = collection.record.kind
     return DryRun(
         data=collection.record.name,
@@ -72,28 +73,30 @@ def dry_run(request: Request) -> Steps[DryRun]:
         n_test=len(labelled.test),
         classes=collection.record.classes,
         plan=plan,
-        forecast=foreseen(plan),
-        parameters=_parameters(plan, record),
+        forecast=forecaster(plan),
+        parameters=_count_parameters(plan, record),
         surgery=surgery_of(base),
-        follows_verdict=_follows_verdict(request),
-        plan_file=str(target) if target else None,
+        # What the run measures may still change the plan.
+        follows_verdict=parse(request.strategy).depth == "auto"
+        and not isinstance(request.plan, Plan),
+        plan_file=str(request.out) if request.out else None,
         kind=None if kind == "image" else kind,
     )
 
 
-def _parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
-    """Weights of each part, those of blocks to be added among them."""
-    found = {block.name: block.parameters for block in network.blocks}
+def _count_parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
+    """Parameters by block, including blocks to be added."""
+    counts = {block.name: block.parameters for block in network.blocks}
     for block in plan.blocks:
         if block.action.value == "added":
-            made = make_block(network.blocks[-1], torch.Generator())
-            found[block.name] = sum(parameter.numel() for parameter in made.parameters())
-    return found
+            added = make_block(network.blocks[-1], torch.Generator())
+            counts[block.name] = sum(parameter.numel() for parameter in added.parameters())
+    return counts
 
 
-def _check_out(out: Path | None) -> Path | None:
+def _check_out(out: Path | None) -> None:
     if out is None:
-        return None
+        return
     if out.suffix != ".toml":
         raise UsageError(
             f"--out {out}: with --dry-run it names the file for the plan, such as plan.toml."
@@ -102,9 +105,3 @@ def _check_out(out: Path | None) -> Path | None:
         raise UsageError(f"--out {out} exists; nothing was changed. Choose another name.")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    return out
-
-
-def _follows_verdict(request: Request) -> bool:
-    """Whether what is measured in the run may still change the plan."""
-    return parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)

@@ -57,12 +57,12 @@ def evaluate(
         if batch:
             answers, joined = predictor.probabilities(np.stack(pixels))
             found.append(answers)
-            strange += int(predictor.unlike(joined).sum())
+            strange += int(predictor.is_ood(joined).sum())
             kept += batch
         yield Event(
             stage="features", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
         )
-    nouns = nouns_of(predictor.heard)
+    nouns = nouns_of(predictor.input_kind)
     if not kept:
         raise DataError(f"{collection.record.name}: none of its {nouns.many} can be read.")
     for title, text in _remarks(run, kept, len(examples), strange, nouns):

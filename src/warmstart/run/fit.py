@@ -1,4 +1,4 @@
-"""The order of work: read → look → check → plan → head → tune → evaluate → deliver."""
+"""The recipe: read → features → checks → plan → head → fine_tune → evaluate → deliver."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from warmstart.data.dataset import Collection
 from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.network.load import PretrainedModel
-from warmstart.records.recording import Clock
+from warmstart.records.recording import Clock, recorded
 from warmstart.request import Request, read_data
 from warmstart.request import check as check_request
 from warmstart.run import cleaning, forecast, lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
-from warmstart.run.candidates import measure, tune_and_weigh
+from warmstart.run.candidates import fine_tune_and_choose, measure
 from warmstart.run.deliver import Finished, Results, deliver
 from warmstart.run.from_scratch import concluded
 from warmstart.run.journal import Journal, Unfinished, open_journal
@@ -25,48 +25,50 @@ from warmstart.training.dataset import training_dataset
 
 
 def fit(request: Request, unfinished: Unfinished | None = None) -> Steps[Finished]:
-    """Do the whole job into a new run folder, or what is left of it into an `unfinished` one.
+    """Run every stage into a new run folder, or the remaining ones into an `unfinished` one.
 
-    Raises: DataError, ModelError, UsageError or RunFolderError before any folder is made;
-    TrainingError, or what went wrong, after it (the folder then says FAILED or INTERRUPTED).
+    Raises: DataError, ModelError, UsageError or RunFolderError before a folder is made;
+    TrainingError or any other error afterwards (the folder then says FAILED or INTERRUPTED).
     """
     clock = Clock()
     check_request(request)
-    request = run_plan.settle(request)
+    request = run_plan.with_plan_file(request)
     collection = yield from read_data(request)
     yield notes.data(collection)
     request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record, surgery_of(base))
-    run_plan.rehearse(request, collection, base)
+    run_plan.validate(request, collection, base)
     journal = open_journal(request, collection, base, unfinished)
     clock.lap("read")
-    work = tracked(_work(request, journal, collection, base, clock), request.track)
-    return (yield from journal.record(work))
+    steps = _run_stages(request, journal, collection, base, clock)
+    return (yield from recorded(tracked(steps, request.track), journal.folder, journal.log))
 
 
-def _work(
+def _run_stages(
     request: Request, journal: Journal, collection: Collection, base: PretrainedModel, clock: Clock
 ) -> Steps[Finished]:
     yield from journal.begin(request, collection, base, clock)
     extracted = yield from journal.extracted(request, collection, base)
-    with threadpool_limits(limits=1, user_api="blas"):  # small matrices: more threads only wait
+    with threadpool_limits(limits=1, user_api="blas"):  # matrices are small: more threads only wait
         origin = origin_of(base, extracted.network)
         clock.lap("features")
-        collection = cleaning.settled(collection, extracted, journal.path if request.fix else None)
+        collection = cleaning.clean(collection, extracted, journal.path if request.fix else None)
         inherited = yield from lineage.inherit(
             base, extracted.network.record, collection.record, extracted
         )
-        request = yield from forecast.hurried(request, extracted, len(collection.record.examples))
+        request = yield from forecast.apply_minutes(
+            request, extracted, len(collection.record.examples)
+        )
         training_data = training_dataset(
             collection, extracted, base.record, request.budget, request.seed, inherited
         )
         record, labelled = training_data.collection.record, training_data.labelled
-        journal.settle(record)
+        journal.write_data(record)
         inspection = yield from journal.inspect(training_data)
         verdict = check.judge(inspection, words=labelled.target.words, basis=training_data.basis)
         yield notes.evidence(verdict)
         clock.lap("checks")
-        depth = verdict, check.tries_tail(training_data, verdict)
+        depth = verdict, check.tries_fine_tuning(training_data, verdict)
         facts = run_plan.network_facts(request, base, extracted.network, *depth)
         names = inherited.names(tuple(training_data.probe_layers))
         plan = journal.plan(lambda: forecast.make_plan(request, training_data, facts, names, clock))
@@ -74,9 +76,9 @@ def _work(
         clock.lap("plan")
         head = yield from score.fit_all(training_data, plan)
         clock.lap("head")
-        allowed, kept = forecast.allow(request, training_data, plan, clock), journal.checkpoints
-        fine_tuned = yield from tune_and_weigh(
-            training_data, plan, head, origin.digests, kept, allowed
+        allowance = forecast.training_allowance(request, training_data, plan, clock)
+        fine_tuned = yield from fine_tune_and_choose(
+            training_data, plan, head, origin.digests, journal.checkpoints, allowance
         )
         clock.lap("fine_tune")
         measured = measure(fine_tuned, labelled, head, check.ships(inspection, fine_tuned))

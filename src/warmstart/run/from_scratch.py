@@ -27,7 +27,7 @@ from warmstart.records.summary import Evidence, Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
-from warmstart.run.inputs import SIZE, input_wish
+from warmstart.run.inputs import SIZE, input_options
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
@@ -186,7 +186,7 @@ def concluded(
         with freed_memory_kept():
             found = yield from measure(request, training_data, fine_tuned)
         inspection = replace(inspection, evidence=(*inspection.evidence, found))
-    return check.concluded(training_data, inspection, fine_tuned, measured)
+    return check.conclude(training_data, inspection, fine_tuned, measured)
 
 
 def _is_wanted(request: Request, inspection: Inspection) -> bool:
@@ -330,7 +330,7 @@ def _sizes(n: int) -> list[int]:
 
 def _small_base(request: Request, training_data: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. What it has learnt is of no account."""
-    wish = input_wish(request, training_data.collection)
+    wish = input_options(request, training_data.collection)
     if isinstance(training_data.prep, Preprocessing):
         side = min(*training_data.prep.size, SIDE)
         wish = replace(wish, size=None if side == training_data.prep.size[0] else side)

@@ -202,10 +202,10 @@ class Journal:
         """
         kept = self.notes.get("engine")
         engine = plan.engine_of(request) if kept is None else from_plain(Choice, kept)
-        kept = plan.kept_block(request, base, len(collection.record.examples))
+        kept = plan.stored_block(request, base, len(collection.record.examples))
         return (yield from extract_features(collection, base, engine, self._keep_engine, kept))
 
-    def settle(self, record: DataRecord) -> None:
+    def write_data(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""
         write_json(self.path / "data.json", record)
 

@@ -18,7 +18,7 @@ from warmstart.features.extraction import ExtractedFeatures
 from warmstart.network.architectures import published_config
 from warmstart.network.encoder_bases import is_text_base, is_vision_base, is_wave_base
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.finished_run import FinishedRunModel, revive
+from warmstart.network.finished_run import FinishedRunModel, rebuild_finished_run
 from warmstart.network.hub_folder import is_timm_folder
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Arrays, Bundle, read_bundle
@@ -91,7 +91,7 @@ class TrainingPast:
 
         `read` gives the features of examples under the run's own network, per tap (n, d_t).
         """
-        limit, found = limit_of(self.points.points), []
+        limit, found = near_duplicate_limit(self.points.points), []
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
             block = examples[start : start + ROWS]
             joined = [
@@ -105,12 +105,12 @@ class TrainingPast:
         return found
 
 
-def limit_of(points: NDArray[np.float32]) -> float:
+def near_duplicate_limit(points: NDArray[np.float32]) -> float:
     """The distance below which two points are of one picture. Shapes: points (n, w).
 
     A small part of what the closest of different images have between them.
 
-    >>> round(limit_of(np.float32([[0.0], [1.0], [2.0]])), 2)
+    >>> round(near_duplicate_limit(np.float32([[0.0], [1.0], [2.0]])), 2)
     0.4
     """
     if len(points) < 2:
@@ -198,7 +198,9 @@ def base_from_run(
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        revived = revive(described, bundle.tensors, record.feature_layers, record.ensemble)
+        revived = rebuild_finished_run(
+            described, bundle.tensors, record.feature_layers, record.ensemble
+        )
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
         return RunBaseModel(
             **{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past
@@ -206,12 +208,12 @@ def base_from_run(
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         why = str(error).partition("\n")[0].partition("; ")[0]
         raise RunFolderError(
-            f"{run / 'model'} does not hold together ({why}); restore it, or make the run again."
+            f"{run / 'model'} is damaged ({why}); restore it, or make the run again."
         ) from error
 
 
 def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
-    record, name = bundle.record, own_name(run)
+    record, name = bundle.record, resolved_name(run)
     design = next((s.title for s in SHIPPED.values() if s.arch == record.arch), None)
     design = design.partition(" (")[0] if design else record.arch.partition(":")[2]
     return BaseModelRecord(
@@ -230,7 +232,7 @@ def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
     )
 
 
-def own_name(run: Path) -> str:
+def resolved_name(run: Path) -> str:
     """As typed; of `runs/latest` what it points to now, for tomorrow it will be another."""
     return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
 

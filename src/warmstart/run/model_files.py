@@ -18,7 +18,7 @@ from warmstart.network.ensemble import NAME
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, write_bundle
-from warmstart.network.partial_load import carried, surgery_sentence
+from warmstart.network.partial_load import surgery_sentence, transferred_share
 from warmstart.network.partition import Network
 from warmstart.network.surgery import WarmModel, assemble, unique_state
 from warmstart.records.answer import ModelRecord
@@ -80,7 +80,7 @@ def surgery_of(base: PretrainedModel) -> str:
     """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
     if not base.changes:
         return ""
-    return surgery_sentence(base.changes, carried(base.changes, base.module))
+    return surgery_sentence(base.changes, transferred_share(base.changes, base.module))
 
 
 def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION) -> WarmModel:

@@ -39,7 +39,9 @@ def base(record: BaseModelRecord, surgery: str = "") -> Event:
 def evidence(verdict: Verdict) -> Event:
     """The transfer gain where it was measured, else the permutation test, in words."""
     by_name = {evidence.name: evidence for evidence in verdict.evidence}
-    return note("checks", "Check", by_name.get("transfer_gain", by_name["permutation_test"]).meaning)
+    return note(
+        "checks", "Check", by_name.get("transfer_gain", by_name["permutation_test"]).meaning
+    )
 
 
 def plan(plan: Plan, record: DataRecord) -> Event:

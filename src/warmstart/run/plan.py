@@ -42,7 +42,7 @@ from warmstart.training.device import AUTO, check_machine, find_machine
 from warmstart.training.prior import SUFFIX
 
 
-def settle(request: Request) -> Request:
+def with_plan_file(request: Request) -> Request:
     """The request with its plan file read: its start and seed hold where none was typed.
 
     Raises: PlanError if the file is no plan, or has values that no plan can have; for an
@@ -102,7 +102,7 @@ def make_plan(
     `asked` is settled; `engine` is the one that the look has taken.
     Raises: PlanError for a plan that this network or this data do not allow.
     """
-    if may_try_tail(request, network.record, facts) and not network.tries_tail:
+    if may_fine_tune(request, network.record, facts) and not network.tries_tail:
         request = _untrained(request)
     base = request.base if isinstance(request.base, (str, Path)) else type(request.base).__name__
     wishes = Wishes(
@@ -113,7 +113,7 @@ def make_plan(
         arch=request.arch,
         lr=request.lr,
         given=request.typed,
-        pairs=_own_pairs(request),
+        contrastive=_own_pairs(request),
         processes=foreseen().size,
         machine=find_machine(request.device, n_threads()),
     )
@@ -140,7 +140,7 @@ def make_plan(
     return made
 
 
-def kept_block(request: Request, base: PretrainedModel, n: int) -> int:
+def stored_block(request: Request, base: PretrainedModel, n: int) -> int:
     """The part of a streamed network whose output a look keeps; 0 for none.
 
     Where the layers begin that were typed to be trained; else those of `last:1`, which may be
@@ -159,7 +159,7 @@ def kept_block(request: Request, base: PretrainedModel, n: int) -> int:
     return cut if tuned or is_little else 0
 
 
-def may_try_tail(request: Request, network: NetworkRecord, facts: DataFacts) -> bool:
+def may_fine_tune(request: Request, network: NetworkRecord, facts: DataFacts) -> bool:
     """Whether upper layers will be trained beside a head, if only there is a signal."""
     is_ours = parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)
     return is_ours and tries_tail(network, facts, request.budget)
@@ -171,7 +171,7 @@ def _untrained(request: Request) -> Request:
     return replace(request, lr=None, settings=kept)
 
 
-def rehearse(request: Request, collection: Collection, base: PretrainedModel) -> None:
+def validate(request: Request, collection: Collection, base: PretrainedModel) -> None:
     """Make the plan once before any folder is made or any image is passed, where one was typed.
 
     What only the run can know, the verdict and the engine, does not matter to what is refused.
@@ -184,7 +184,9 @@ def rehearse(request: Request, collection: Collection, base: PretrainedModel) ->
     plain = tuple(probe_layers(feature_layers(network.record)))
     names = (*plain, *(f"{name}{SUFFIX}" for name in plain))
     data = arrange(collection.record).facts()
-    facts = network_facts(request, base, network, None, may_try_tail(request, network.record, data))
+    facts = network_facts(
+        request, base, network, None, may_fine_tune(request, network.record, data)
+    )
     engine = Choice(value="torch", because="only rehearsed", source="rule")
     make_plan(request, data, facts, names, engine)
 
@@ -202,7 +204,7 @@ def network_facts(
     where some tensors have. The neck counts as a piece of the last part, with which it is
     trained.
     """
-    touched, fresh = _random_blocks(base.drawn, network)
+    touched, fresh = _random_blocks(base.random_tensors, network)
     return NetworkFacts(
         record=network.record,
         recipe=base.record.recipe,

@@ -1,4 +1,4 @@
-"""A finished model, ready to answer: network, preprocessing, calibration, neighbours."""
+"""A finished model that predicts: network, preprocessing, calibration, neighbours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from warmstart.data.arrays import encode as encode_array
 from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.evaluation.active_learning import doubt
 from warmstart.evaluation.measure import measure_of
-from warmstart.evaluation.metrics import scores
+from warmstart.evaluation.metrics import scores as class_scores
 from warmstart.evaluation.multilabel import LabelCertainty, confidence
 from warmstart.evaluation.regression import NumberCertainty
 from warmstart.features.batches import noise, passes, to_tensor
@@ -41,7 +41,7 @@ from warmstart.records.answer import (
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, kind_of, pictures
 from warmstart.records.summary import TestScores
-from warmstart.run.inputs_given import (
+from warmstart.run.predict_inputs import (
     InputText,
     NamedInput,
     find_files,
@@ -58,42 +58,61 @@ from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.training.out_of_distribution import Neighbours, unpack
 
-# ---- From what a finished network gives to answers, task by task.
+BATCH = 32
+# Images per forward pass and thread. With more, tensors grow so large that the C library maps them
+# anew at every layer (features/machine.py): EfficientNet-Lite0 on two cores answers 97 images a
+# second in passes of 8, and 58 in passes of 32.
+PER_THREAD = 4
+Pixels = NDArray[Any]  # an encoded example, or a batch of them
+Scores = NDArray[np.float64]  # probabilities (n, K); for regression, values (n, 1)
 
-
-Answers = NDArray[np.float64]
+# ---- From a network's outputs to answers, task by task.
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlace:
-    """Which input is answered, and how it lies among what was learnt from."""
+    """The name of an input, whether it is out of distribution, its nearest training examples."""
 
     path: str
     ood: bool
     nearest: tuple[str, ...]
 
+    def fields(
+        self, order: NDArray[np.intp], scores: Scores, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """The fields of an `Answer` that do not depend on the task; `order`: the best first."""
+        best = order[0]
+        return {
+            "path": self.path,
+            "label": names[best],
+            "probability": float(scores[best]),
+            "ood": self.ood,
+            "scores": {names[i]: float(scores[i]) for i in order},
+            "nearest": self.nearest,
+        }
+
 
 class Replies(Protocol):
     """How a model of one task answers."""
 
-    def answers(self, outputs: Tensor) -> Answers:
-        """What the network's outputs (n, K) say: probabilities, or values (n, 1)."""
+    def answers(self, outputs: Tensor) -> Scores:
+        """Logits (n, K) as probabilities, or values (n, 1)."""
         ...
 
-    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
-        """One input. Shapes: said (K,)."""
+    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
+        """The answer for one input. Shapes: scores (K,)."""
         ...
 
     def empty(self, path: str, error: str) -> Answer:
-        """An input that cannot be read."""
+        """The answer for an input that cannot be read."""
         ...
 
-    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
+    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
         """Metrics on labelled inputs."""
         ...
 
-    def doubt(self, said: NDArray[np.floating]) -> Values:
-        """How much an answer is in doubt, 0 to 1. Shapes: (m, K) to (m,)."""
+    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
+        """How uncertain each answer is, 0 to 1. Shapes: (m, K) to (m,)."""
         ...
 
 
@@ -104,45 +123,32 @@ def _none(path: str, error: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassReplies:
-    """One class."""
+    """One class per example."""
 
     bundle: Bundle
 
-    def answers(self, outputs: Tensor) -> Answers:
-        """Probabilities by softmax."""
-        found: Answers = outputs.softmax(dim=1).numpy()
-        return found
+    def answers(self, outputs: Tensor) -> Scores:
+        probabilities: Scores = outputs.softmax(dim=1).numpy()
+        return probabilities
 
-    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
-        """The likeliest class."""
-        calibration, names = self.bundle.calibration, self.bundle.record.classes
-        best = int(said.argmax())
-        sure = (
-            None
-            if calibration.confident_from is None
-            else bool(said[best] >= calibration.confident_from)
-        )
+    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
+        threshold = self.bundle.calibration.confident_from
+        is_confident = None if threshold is None else bool(scores.max() >= threshold)
+        order = np.argsort(-scores, kind="stable")
         return Answer(
-            path=place.path,
-            label=names[best],
-            probability=float(said[best]),
-            confident=False if place.ood else sure,
-            ood=place.ood,
-            scores={names[i]: float(said[i]) for i in np.argsort(-said, kind="stable")},
-            nearest=place.nearest,
+            **place.fields(order, scores, self.bundle.record.classes),
+            confident=False if place.ood else is_confident,
         )
 
     def empty(self, path: str, error: str) -> Answer:
-        """Without a label."""
         return Answer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
-        """Accuracy and the like."""
-        return scores(said, CLASSIFICATION.read(labels, self.bundle.record.classes), groups)
+    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+        truth = CLASSIFICATION.read(labels, self.bundle.record.classes)
+        return class_scores(scores, truth, groups)
 
-    def doubt(self, said: NDArray[np.floating]) -> Values:
-        """By the gap between the two likeliest classes."""
-        return doubt(said)
+    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
+        return doubt(scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,67 +158,54 @@ class LabelReplies:
     bundle: Bundle
     calibration: LabelCalibration
 
-    def answers(self, outputs: Tensor) -> Answers:
-        """A probability a label."""
-        found: Answers = outputs.sigmoid().numpy()
-        return found
+    def answers(self, outputs: Tensor) -> Scores:
+        probabilities: Scores = outputs.sigmoid().numpy()
+        return probabilities
 
-    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
-        """The labels from their thresholds on."""
+    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
         names, thresholds = self.bundle.record.classes, np.array(self.calibration.thresholds)
-        certain, least = (
-            float(confidence(said[None], thresholds)[0]),
-            self.calibration.confident_from,
-        )
-        sure = None if least is None else certain >= least
-        order = np.argsort(-said, kind="stable")
+        least = self.calibration.confident_from
+        certainty = float(confidence(scores[None], thresholds)[0])
+        is_confident = None if least is None else certainty >= least
+        order = np.argsort(-scores, kind="stable")
         return LabelAnswer(
-            path=place.path,
-            label=names[order[0]],
-            probability=float(said[order[0]]),
-            confident=False if place.ood else sure,
-            ood=place.ood,
-            scores={names[i]: float(said[i]) for i in order},
-            nearest=place.nearest,
-            labels=tuple(names[i] for i in order if said[i] >= thresholds[i]),
+            **place.fields(order, scores, names),
+            confident=False if place.ood else is_confident,
+            labels=tuple(names[i] for i in order if scores[i] >= thresholds[i]),
         )
 
     def empty(self, path: str, error: str) -> Answer:
-        """Without labels."""
         return LabelAnswer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
-        """Mean average precision and the like."""
+    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
         own, names = self.calibration, self.bundle.record.classes
         certainty = LabelCertainty(np.array(own.thresholds), own.confident_from, own.promised_error)
         truth = MULTILABEL.read(labels, names)
-        return measure_of(MULTILABEL).scores(said, truth, groups, certainty, names)
+        return measure_of(MULTILABEL).scores(scores, truth, groups, certainty, names)
 
-    def doubt(self, said: NDArray[np.floating]) -> Values:
-        """Of the label that is nearest to being one or the other."""
-        found: Values = 1 - 2 * np.abs(said.astype(np.float64) - 0.5).min(axis=1)
-        return found
+    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
+        """That of the label whose probability is nearest to 0.5."""
+        values: Values = 1 - 2 * np.abs(scores.astype(np.float64) - 0.5).min(axis=1)
+        return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NumberReplies:
-    """A number."""
+    """A number with its interval."""
 
     calibration: NumberCalibration
 
     @property
     def target(self) -> Regression:
-        """The scale that was learnt: the finished calibration leads from it to the user's unit."""
+        """The scale of training: the calibration converts it to the user's unit."""
         return Regression(self.calibration.class_bias[0], 1 / self.calibration.temperature)
 
-    def answers(self, outputs: Tensor) -> Answers:
-        """Values, as they are."""
-        found: Answers = outputs.numpy()
-        return found
+    def answers(self, outputs: Tensor) -> Scores:
+        values: Scores = outputs.numpy()
+        return values
 
-    def answer(self, place: AnswerPlace, said: Answers) -> Answer:
-        """The value with its interval."""
-        value, half = float(said[0]), self.calibration.half_width
+    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
+        value, half = float(scores[0]), self.calibration.half_width
         return NumberAnswer(
             path=place.path,
             label=f"{value:.6g}",
@@ -227,23 +220,21 @@ class NumberReplies:
         )
 
     def empty(self, path: str, error: str) -> Answer:
-        """Without a value."""
         return NumberAnswer(**_none(path, error))
 
-    def measured(self, said: Answers, labels: Sequence[str], groups: Groups) -> TestScores:
-        """R² and errors."""
+    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
         target = self.target
-        answers, truth = (said - target.mean) / target.spread, target.read(labels, ())
+        answers, truth = (scores - target.mean) / target.spread, target.read(labels, ())
         certainty = NumberCertainty(self.calibration.half_width)
         return measure_of(target).scores(answers, truth, groups, certainty, ())
 
-    def doubt(self, said: NDArray[np.floating]) -> Values:
-        """The same for all: intervals are equally wide."""
-        return np.ones(len(said))
+    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
+        """Equal for all: the intervals have one width."""
+        return np.ones(len(scores))
 
 
 def replies_of(bundle: Bundle) -> Replies:
-    """How a model answers, by what its calibration promises."""
+    """How a model answers, by the kind of its calibration."""
     calibration = bundle.calibration
     if isinstance(calibration, LabelCalibration):
         return LabelReplies(bundle, calibration)
@@ -252,21 +243,12 @@ def replies_of(bundle: Bundle) -> Replies:
     return ClassReplies(bundle)
 
 
-BATCH = 32
-# Images in one pass of the network, a thread. Of more, tensors grow so large that the C library
-# maps them anew at every layer (features/machine.py): EfficientNet-Lite0 on two cores answers 97 a
-# second in passes of 8, and 58 of 32.
-AT_ONCE = 4
-Pixels = NDArray[Any]  # an encoded example, or a batch of them
-Picture = Image.Image
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
     """Answers for images; made by `warmstart.load`.
 
     `model` maps normalised inputs (B, C, H, W) to calibrated logits (B, K) in the order of
-    `labels`. `fast` gives what its head sees, with each BatchNorm folded into its convolution.
+    `labels`. `fast` gives the features of its head, each BatchNorm folded into its convolution.
     """
 
     model: WarmModel
@@ -276,22 +258,20 @@ class Predictor:
 
     @property
     def kind(self) -> Kind:
-        """What it answers for: images, texts …"""
+        """The kind of inputs: image (clips of sound, too), text, table or tensor."""
         return self.bundle.record.preprocessing.kind
 
     @property
-    def heard(self) -> Kind:
-        """The same, and clips of sound apart from images."""
+    def input_kind(self) -> Kind:
+        """As `kind`, with audio apart from images."""
         return kind_of(self.bundle.record.preprocessing)
 
     @property
     def replies(self) -> Replies:
-        """How answers are made of outputs."""
         return replies_of(self.bundle)
 
     @property
     def task(self) -> Task:
-        """What is answered: one class, several labels, a number."""
         return self.bundle.record.task
 
     @property
@@ -304,7 +284,7 @@ class Predictor:
     @overload
     def predict(self, inputs: Any) -> Any: ...
     def predict(self, inputs: Any) -> Answer | list[Answer]:
-        """One in, one answer out; many in, a list of answers out, in order.
+        """One answer for one input; for many, a list of answers in their order.
 
         One is the path of an image, a PIL image, an array (H, W) or (H, W, C) of uint8, or of
         floats from 0 to 1, or a tensor (C, H, W). Many are a list or any other iterable of
@@ -322,7 +302,7 @@ class Predictor:
         ['cat', 'dog']
         """
         items, is_one = items_of(inputs, self.bundle.record.preprocessing)
-        answers = list(self._answered(items))
+        answers = list(self._answer_all(items))
         if not is_one:
             return answers
         (answer,) = answers
@@ -332,19 +312,24 @@ class Predictor:
         return answer
 
     def stream(self, inputs: Sequence[Any]) -> Iterator[Answer]:
-        """Answers for many inputs, a batch at a time: memory does not grow with their number."""
-        yield from self._answered(opened(inputs, self.bundle.record.preprocessing))
+        """Answers for many inputs, batch by batch, in constant memory."""
+        yield from self._answer_all(opened(inputs, self.bundle.record.preprocessing))
 
-    def _answered(self, inputs: Sequence[Any]) -> Iterator[Answer]:
+    def _answer_all(self, inputs: Sequence[Any]) -> Iterator[Answer]:
         for start in range(0, len(inputs), BATCH):
-            batch = inputs[start : start + BATCH]
-            read = [self._read(item, start + i) for i, item in enumerate(batch)]
-            pixels = [item for item in read if not isinstance(item, Answer)]
+            batch: list[Answer | tuple[str, Pixels]] = []
+            for index, item in enumerate(inputs[start : start + BATCH], start):
+                name = _name_of(item, index)
+                try:
+                    batch.append((name, self._pixels(item, name)))
+                except DataError as error:
+                    batch.append(self.replies.empty(name, str(error)))
+            pixels = [item for item in batch if not isinstance(item, Answer)]
             answers = iter(self.answer([name for name, _ in pixels], [x for _, x in pixels]))
-            yield from (item if isinstance(item, Answer) else next(answers) for item in read)
+            yield from (item if isinstance(item, Answer) else next(answers) for item in batch)
 
     def prepared(self, inputs: Sequence[Any]) -> Iterator[tuple[str, Pixels]]:
-        """Each input's name, and its pixels as the network gets them, (H, W, C) uint8.
+        """The name of each input, and its pixels as the network gets them, (H, W, C) uint8.
 
         Raises: DataError at the first that cannot be read.
         """
@@ -352,27 +337,21 @@ class Predictor:
             name = _name_of(item, index)
             yield name, self._pixels(item, name)
 
-    def show_inputs(self, inputs: Sequence[Any], labels: Sequence[Any] | None = None) -> Picture:
-        """What the network sees of these inputs, as one picture, each with its label or name.
+    def show_inputs(
+        self, inputs: Sequence[Any], labels: Sequence[Any] | None = None
+    ) -> Image.Image:
+        """These inputs as the network sees them, in one picture, each with its label or name.
 
         Prepared as for the network and brought back from its normalisation.
         Raises: DataError at the first that cannot be read, or for labels of another number.
         """
-        from warmstart.run.inputs_shown import grid
+        from warmstart.run.input_pictures import grid
 
         if labels is not None and len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} inputs have {len(labels)} labels; give one label each")
-        seen, prep = list(self.prepared(inputs)), self.bundle.record.preprocessing
-        titles = [Path(name).name for name, _ in seen] if labels is None else map(str, labels)
-        tiles = [as_seen(pixels, prep) for _, pixels in seen]
-        return grid([[tile] for tile in tiles], [*titles])
-
-    def _read(self, item: Any, index: int) -> Answer | tuple[str, Pixels]:
-        name = _name_of(item, index)
-        try:
-            return name, self._pixels(item, name)
-        except DataError as error:
-            return self.replies.empty(name, str(error))
+        pairs, prep = list(self.prepared(inputs)), self.bundle.record.preprocessing
+        titles = [Path(name).name for name, _ in pairs] if labels is None else map(str, labels)
+        return grid([[input_picture(pixels, prep)] for _, pixels in pairs], [*titles])
 
     def _pixels(self, item: Any, name: str) -> Pixels:
         inputs = self.bundle.record.preprocessing
@@ -380,59 +359,58 @@ class Predictor:
         return encode(payload, name, inputs)
 
     def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
-        """Answers for prepared images, each (H, W, C) uint8, in one pass of the network."""
+        """Answers for prepared images, each (H, W, C) uint8, in one batch."""
         if not names:
             return []
-        said, joined = self.probabilities(np.stack(pixels))
-        strange, rows = self._placed(joined)
+        scores, features = self.probabilities(np.stack(pixels))
+        is_ood, rows = self._compare(features)
         replies, ids = self.replies, self.bundle.ids
         return [
-            replies.answer(AnswerPlace(name, bool(unknown), tuple(ids[i] for i in near)), one)
-            for name, one, unknown, near in zip(names, said, strange, rows, strict=True)
+            replies.answer(AnswerPlace(name, bool(ood), tuple(ids[i] for i in nearest)), one)
+            for name, one, ood, nearest in zip(names, scores, is_ood, rows, strict=True)
         ]
 
-    def probabilities(self, pixels: Pixels) -> tuple[NDArray[np.float64], Features]:
-        """Prepared images (B, H, W, C) uint8 to probabilities (B, K) and joined taps (B, D).
+    def probabilities(self, pixels: Pixels) -> tuple[Scores, Features]:
+        """Prepared images (B, H, W, C) uint8 to probabilities (B, K) and joined features (B, D).
 
-        Of a model of numbers: to values (B, 1).
+        A regression model gives values (B, 1).
         """
         logits, feature_layers = self.logits(pixels)
         named = zip(self.bundle.record.feature_layers, feature_layers, strict=True)
         own = [features for layer, features in named if not layer.of]
         return self.replies.answers(logits), torch.cat(own, dim=1).numpy()
 
-    def unlike(self, joined: Features) -> NDArray[np.bool_]:
-        """Which joined taps (B, D) are unlike those of all that was learnt from. Shapes: (B,)."""
-        return self._placed(joined)[0]
+    def is_ood(self, joined: Features) -> NDArray[np.bool_]:
+        """Which joined features (B, D) are unlike those of all training examples. Shapes: (B,)."""
+        return self._compare(joined)[0]
 
-    def _placed(self, joined: Features) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """The same, and the rows of the nearest among what was learnt from (B, k)."""
+    def _compare(self, joined: Features) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """`is_ood`, and the rows of the nearest training examples (B, k)."""
         calibration = self.bundle.calibration
         distances, rows = self.neighbours.nearest(joined, calibration.nearest)
         return distances > calibration.ood_from, rows
 
     def logits(self, pixels: Pixels) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same to calibrated logits (B, K) in double precision, and each tap (B, d)."""
-        step = min(AT_ONCE * torch.get_num_threads(), BATCH)
+        """Prepared images to calibrated logits (B, K) in float64 and features (B, d) per layer."""
+        step = min(PER_THREAD * torch.get_num_threads(), BATCH)
         with torch.inference_mode():
             inputs = self.bundle.record.preprocessing
             order = passes(pixels, inputs, step)
-            passed = [self.fast(to_tensor(pixels[rows], inputs)) for rows in order]
+            outputs = [self.fast(to_tensor(pixels[rows], inputs)) for rows in order]
             back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))
-            feature_layers = tuple(torch.cat(blocks)[back] for blocks in zip(*passed, strict=True))
+            feature_layers = tuple(torch.cat(rows)[back] for rows in zip(*outputs, strict=True))
             return self.model.head(feature_layers).double(), feature_layers
 
 
-def as_seen(pixels: Pixels, prep: Inputs) -> Image.Image:
-    """A prepared image (H, W, C) as the network sees it, made a picture again.
+def input_picture(pixels: Pixels, prep: Inputs) -> Image.Image:
+    """A prepared image (H, W, C) as the network sees it, as a picture again.
 
-    It is normalised and brought back, so that what the network could not see is not shown.
+    It is normalised and brought back, so that it shows nothing that the network cannot see.
     """
     prep = pictures(prep)
     mean, std = torch.tensor(prep.mean), torch.tensor(prep.std)
     values = to_tensor(pixels[None], prep)[0].permute(1, 2, 0) * std + mean
-    shown = values.mul(255).round().clamp(0, 255).byte().numpy()
-    return first_bands(shown)
+    return first_bands(values.mul(255).round().clamp(0, 255).byte().numpy())
 
 
 def _name_of(item: Any, index: int) -> str:
@@ -442,7 +420,7 @@ def _name_of(item: Any, index: int) -> str:
 
 
 def _payload(item: Any, name: str) -> bytes:
-    """A path, picture or array as encoded bytes, so that one decoder treats all alike."""
+    """A path, picture or array as encoded bytes, so that one decoder reads them all."""
     if isinstance(item, NamedInput):
         return item.payload
     if isinstance(item, (str, Path)):
@@ -450,7 +428,10 @@ def _payload(item: Any, name: str) -> bytes:
             raise DataError("the path of an image is empty; name the file")
         return read_path(Path(item))
     if isinstance(item, Image.Image):
-        return _encode_picture(item, name)
+        try:
+            return payload_of_picture(item)
+        except DataError as error:
+            raise DataError(f"{name} {error}") from error
     try:
         pixels = np.asarray(item)
     except ValueError:
@@ -461,13 +442,6 @@ def _payload(item: Any, name: str) -> bytes:
             "(H, W[, C]) or a list of these"
         )
     return encode_array(channels_last(pixels[None])[0])
-
-
-def _encode_picture(picture: Image.Image, name: str) -> bytes:
-    try:
-        return payload_of_picture(picture)
-    except DataError as error:
-        raise DataError(f"{name} {error}") from error
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
@@ -481,31 +455,29 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
 
 
 def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) -> Predictor:
-    """The same for a model in memory; `where` is what messages call it."""
+    """A predictor of a model in memory; `where` names it in messages. Raises: as `load`."""
     model = in_channels_last(_rebuild(where, bundle, network))
     prep = bundle.record.preprocessing
     neighbours = unpack(bundle.neighbours)
-    tried = to_tensor(noise(prep, 2), prep)
+    sample = to_tensor(noise(prep, 2), prep)
     try:
         with torch.inference_mode():
-            logits = model(tried)
-        fast = fused(LayerReader(model.backbone, model.scan), tried)
+            logits = model(sample)
+        fast = fused(LayerReader(model.backbone, model.scan), sample)
     except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
-        raise _apart(where, str(error)) from error
+        raise _damaged(where, str(error)) from error
     own = zip(bundle.record.feature_layers, model.scan.widths, strict=True)
     n_features = sum(width for layer, width in own if not layer.of)
     if len(neighbours.offset) != n_features:
-        raise _apart(where, f"neighbours of {len(neighbours.offset)} features, not {n_features}")
+        raise _damaged(where, f"neighbours of {len(neighbours.offset)} features, not {n_features}")
     if not bool(torch.isfinite(logits).all()):
-        raise _apart(where, "it answers noise with NaN or infinity")
+        raise _damaged(where, "it answers noise with NaN or infinity")
     return Predictor(model, fast, bundle, neighbours)
 
 
-def _apart(where: str, why: str) -> RunFolderError:
-    said = why.partition("\n")[0].partition("; ")[0][:300]
-    return RunFolderError(
-        f"{where} does not hold together ({said}); restore it, or make the run again."
-    )
+def _damaged(where: str, why: str) -> RunFolderError:
+    reason = why.partition("\n")[0].partition("; ")[0][:300]
+    return RunFolderError(f"{where} is damaged ({reason}); restore it, or make the run again.")
 
 
 def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel:
@@ -525,17 +497,14 @@ def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         if is_own and isinstance(error, ModelError):
             raise
-        raise _apart(where, str(error)) from error
-
-
-# ---- `warmstart predict RUN PATH…`
+        raise _damaged(where, str(error)) from error
 
 
 def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
-    """Answer for every image; a folder stands for the images in and below it, sorted.
+    """Answers for every image (`warmstart predict`); a folder stands for its images, sorted.
 
-    A model of texts answers for each text: typed, in a .txt file, in a row of a table.
-    A model for tables answers for every row of the tables that are named.
+    A text model answers for each text: typed, in a .txt file, in a row of a table.
+    A table model answers for every row of the tables that are named.
 
     Raises: RunFolderError if the run has no model, DataError if no image was named.
     """
@@ -544,4 +513,4 @@ def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
         return predictor.stream(find_texts(paths))
     if predictor.kind == "table":
         return predictor.stream(list(paths))
-    return predictor.stream(find_files(paths, nouns_of(predictor.heard)))
+    return predictor.stream(find_files(paths, nouns_of(predictor.input_kind)))

@@ -22,7 +22,7 @@ from warmstart.records.data import SEPARATOR, DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import read_json, write_csv
 from warmstart.records.summary import Evidence, Inspection
-from warmstart.run.inputs_given import find_files
+from warmstart.run.predict_inputs import find_files
 from warmstart.run.predictor import BATCH, AnswerPlace, Predictor, load
 from warmstart.stats.learning_curve import PowerLaw
 
@@ -90,14 +90,14 @@ def suggest(
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
     sieve = _Sieve(frozenset(example.sha256 for example in record.examples))
-    kind = predictor.heard
+    kind = predictor.input_kind
     seen = yield from _look(find_files(paths, nouns_of(kind)), sieve, predictor)
     rows = choose_queries(
         seen.probabilities,
         seen.points,
         predictor.neighbours.points,
         count,
-        predictor.replies.doubt(seen.probabilities),
+        predictor.replies.uncertainty(seen.probabilities),
     )
     chosen = tuple(_suggestion(seen, row, predictor) for row in rows)
     if out is not None:
@@ -124,7 +124,7 @@ def _look(paths: Sequence[str], sieve: _Sieve, predictor: Predictor) -> Steps[_B
         step = start + len(names)
         yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
-        raise _nothing_new(len(paths), sieve, nouns_of(predictor.heard))
+        raise _nothing_new(len(paths), sieve, nouns_of(predictor.input_kind))
     return _Batch(
         tuple(path for batch in batches for path in batch.paths),
         np.concatenate([batch.probabilities for batch in batches]),

@@ -231,7 +231,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     gallery = Gallery(run, record, predictor.bundle.record.preprocessing)
     work = _WORK[predictor.kind](predictor)
     return ServedModel(
-        kind=predictor.heard,
+        kind=predictor.input_kind,
         title=record.name,
         labels=predictor.labels,
         metadata={
@@ -239,7 +239,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
             "name": record.name,
             "limits": taken_on(limits),
             "pictures": gallery.is_there and predictor.kind == "image",
-            "accept": nouns_of(predictor.heard).accept,
+            "accept": nouns_of(predictor.input_kind).accept,
         },
         decode=work.decode,
         answer=lambda pictures: _answers(predictor, pictures),
@@ -336,8 +336,8 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
-        "kind": predictor.heard,
-        "promise": promise_words(estimate, nouns_of(predictor.heard)),
+        "kind": predictor.input_kind,
+        "promise": promise_words(estimate, nouns_of(predictor.input_kind)),
         "confident_from": calibration.confident_from,
         "promised_error": calibration.promised_error,
         "input": _taken(record.preprocessing),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.data.dataset import Asked, Collection
+from warmstart.data.dataset import Collection, KindOption
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import Steps, drain
@@ -24,7 +24,7 @@ from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
 from warmstart.network.feature_layers import feature_layers
-from warmstart.network.inputs import InputWish
+from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.planning.feature_layers import probe_layers
@@ -39,7 +39,7 @@ from warmstart.records.summary import Summary
 from warmstart.request import Request, read_data
 from warmstart.run.base_model import open_base
 from warmstart.run.deliver import Finished
-from warmstart.run.inputs import input_wish
+from warmstart.run.inputs import input_options
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, make_sketch
 from warmstart.solve.ridge import Array
@@ -116,7 +116,7 @@ def learn(
     if not learnt.is_kept:
         return learnt, answerer(learnt, request.base)
     collection = replace(drain(read_data(request)), record=record)
-    base = ReopenedModel(request, input_wish(request, collection), plan)
+    base = ReopenedModel(request, input_options(request, collection), plan)
     if weights is not None:
         read = rows_of(learnt, collection, base)
         learnt = _reweighed(learnt, read, labelled, by_row, request.seed)
@@ -185,7 +185,7 @@ class StoredAnswers:
 class ReopenedModel:
     """The start that a run began from, opened again when some image has to be passed."""
 
-    def __init__(self, request: Request, wish: InputWish, plan: Plan) -> None:
+    def __init__(self, request: Request, wish: InputOptions, plan: Plan) -> None:
         name = plan.base.value if request.base_is_auto else request.base
         self._asked = name, request.arch, request.preprocessing, wish
         self._found: PretrainedModel | None = None
@@ -245,7 +245,9 @@ def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 def _gather(images: Any, record: ModelRecord) -> Collection:
     """Inputs without labels as a collection. Raises: DataError if one cannot be read."""
     named, kind = [record.classes[0]] * len(images), record.preprocessing.kind
-    told: Asked = "text" if kind == "text" else "auto"  # a text may read like the name of a file
+    told: KindOption = (
+        "text" if kind == "text" else "auto"
+    )  # a text may read like the name of a file
     collection = drain(read_for_scoring((images, named), record.classes, kind=told))
     for problem in collection.record.problems:
         raise DataError(f"{problem.items[0]}; leave it out of X")

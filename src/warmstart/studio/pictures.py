@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from warmstart.data.dataset import Columns, Listing, Row
-from warmstart.data.labels import AskedTask, labelling_for
+from warmstart.data.labels import TaskOption, labelling_for
 from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES
-from warmstart.data.read import listed
+from warmstart.data.read import list_examples
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.modalities.audio import is_sound
@@ -66,20 +66,20 @@ def suffix_of(payload: bytes, name: str) -> str:
 
 
 def take_in(
-    project: Project, data: str, label: str | None, group: str | None, task: AskedTask = "auto"
+    project: Project, data: str, label: str | None, group: str | None, task: TaskOption = "auto"
 ) -> Steps[int]:
     """Copy a data set's pictures and labels into an empty project; how many were left out.
 
     Raises: DataError if it cannot be read, or none of its pictures.
     """
-    listing = listed(data, Columns(label=label, group=group, task=task), None)
+    listing = list_examples(data, Columns(label=label, group=group, task=task), None)
     if listing.kind not in KINDS_SHOWN:
         raise DataError(
             f"{data} holds {listing.wording.noun}s, and the studio shows pictures; use "
             "`warmstart fit`"
         )
     labelling = labelling_for(task, listing)
-    listing = labelling.settled(listing)
+    listing = labelling.normalise(listing)
     project.set_task(labelling.task, next(iter(listing.outputs), None))
     labels: dict[str, str] = {}
     n_lost, n = 0, len(listing.rows)

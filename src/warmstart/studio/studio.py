@@ -21,7 +21,7 @@ from warmstart.studio.project import Project
 from warmstart.studio.tools import Fit, Hands
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import AskedTask
+    from warmstart.data.labels import TaskOption
     from warmstart.serving.access import Gate
 
 
@@ -37,7 +37,7 @@ class StudioOptions:
     out: Path | None = None
     label: str | None = None
     group: str | None = None
-    task: AskedTask = "auto"
+    task: TaskOption = "auto"
     base: str = DEFAULT_BASE
     port: int = 8001
 

@@ -1,4 +1,4 @@
-"""What `fit` found, for someone who never trained a network."""
+"""The result of `fit` as text for someone who has never trained a network."""
 
 from __future__ import annotations
 
@@ -11,33 +11,31 @@ from warmstart.nouns import nouns_of
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.words import TASK_WORDS, score_of
-from warmstart.terminal.text import WIDTH, column, wrap
+from warmstart.terminal.text import column, command_rows, lead, wrap
 
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
-SHOWN = 5  # findings listed; the rest stand in the report
-NAMED = 3  # files that could not be read, likewise
+MOST_FINDINGS = 5  # listed here; the others are in the report
+MOST_FILES = 3  # named of those that could not be read
 
 
 def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> str:
-    """The result of a run: how often it is right, why, and what to type next.
+    """Readiness, accuracy, decision, findings, and the next commands.
 
-    `sample_path` is an image that exists, for the command that names it; None if there is
-    none, and then the text tells how to fit images of one's own.
+    `sample_path` is an existing image for the example command; without one, the text says how to
+    fit your own images.
     """
     ships = summary.shipped.strategy != "none"
     groups = [wrap(readiness_line(summary.readiness))]
     if summary.verdict.kind == "no-signal" and not ships and any_better(summary):
-        groups.append(wrap(summary.verdict.sentence))  # it says which other method finds a signal
+        groups.append(wrap(summary.verdict.sentence))  # it names the method that finds a signal
     elif summary.verdict.kind == "no-signal":
         groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
         groups.append("\n".join(_accuracy(summary)))
     groups.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
-    kind = summary.data.kind or "image"
-    following = _next(run_path, sample_path, ships, kind, summary.task)
-    groups.append("\n".join([*_places(run_path, ships), *following]))
-    return "\n\n".join(block for block in groups if block)
+    groups.append("\n".join([*_files(run_path, ships), *_next(summary, run_path, sample_path)]))
+    return "\n\n".join(group for group in groups if group)
 
 
 def any_better(summary: Summary) -> bool:
@@ -46,53 +44,51 @@ def any_better(summary: Summary) -> bool:
 
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
-    """Why training was stopped, and what might help."""
+    """Why nothing was trained, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
-    pictures = nouns_of(data.kind).pictures
-    found = _signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     if task != "classify":
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
-    might = (
+    pictures = nouns_of(data.kind).pictures
+    reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
+    help_text = (
         f"What might help: check how the labels were made, or use {pictures} in which a person "
         "can tell the classes apart."
     )
-    return "\n".join([wrap(found), wrap(might)])
+    return "\n".join([wrap(reason), wrap(help_text)])
 
 
-def _signal(evidence: Evidence, n_classes: int, pictures: str) -> str:
+def _no_signal(evidence: Evidence, n_classes: int, pictures: str) -> str:
     if evidence.value is None or evidence.low is None or evidence.high is None:
         return "No signal found. " + evidence.meaning
     right, low, high = percents(evidence.value, evidence.low, evidence.high, n=evidence.n)
     text = (
-        f"No signal found. With {evidence.n:,} {pictures} in {n_classes} classes the network's "
-        f"best guess is right {right} % of the time; with shuffled labels it is right {low} to "
-        f"{high} %."
+        f"No signal found. With {evidence.n:,} {pictures} in {n_classes} classes the best model "
+        f"is right {right} % of the time; with shuffled labels it is right {low}–{high} %."
     )
     effect = evidence.details.get("mde")
     if isinstance(effect, float):
-        text += f" An effect of {max(100 * effect, 2):.0f} points or more would have been seen."
+        text += f" An effect of {max(100 * effect, 2):.0f} points or more would have been detected."
     return text + " Training longer will not help."
 
 
 def _accuracy(summary: Summary) -> list[str]:
-    """What ships, in cross-validation and on the test set; below it the linear probe."""
-    parts = []
+    """The shipped model, cross-validated and on the test set; below it the linear probe."""
+    claims = []
     if summary.estimate is not None:
-        parts.append(estimate_text(summary.estimate))
+        claims.append(estimate_text(summary.estimate))
     if summary.test is not None:
-        parts.append(f"{score_text(summary.test)} on the test set")
+        claims.append(f"{score_text(summary.test)} on the test set")
     if probe := probe_text(summary):
-        parts.append(probe)
-    if summary.own_head is not None:
-        own = summary.own_head
-        shown = interval(own.value, own.low, own.high, own.n)
-        parts.append(f"the base model's own head, before a new one was fitted: {shown}")
-    lines = [column(TITLES[summary.task], ";\n".join(parts) + ".")] if parts else []
-    return [*lines, *(column("Beside", one.sentence) for one in summary.baselines)]
+        claims.append(probe)
+    if head := summary.own_head:
+        score = interval(head.value, head.low, head.high, head.n)
+        claims.append(f"the base model's own head, before a new one was fitted: {score}")
+    lines = [column(TITLES[summary.task], ";\n".join(claims) + ".")] if claims else []
+    return [*lines, *(column("Baseline", one.sentence) for one in summary.baselines)]
 
 
 def probe_text(summary: Summary) -> str:
-    """The linear probe on the same folds, where something else ships; else nothing."""
+    """The score of the linear probe on the same folds; empty where the probe itself ships."""
     probe, gain = summary.linear_probe, summary.fine_tuning_gain
     if probe is None or gain is None or summary.shipped.strategy in ("head", "none"):
         return ""
@@ -100,70 +96,73 @@ def probe_text(summary: Summary) -> str:
 
 
 def estimate_text(estimate: Estimate) -> str:
-    """How often it is right, with its interval and how that is known."""
-    shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
+    """The estimated score with its interval and how it was measured."""
+    score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
-        return f"{shown} on {count(estimate.n, 'example')} held out"
-    return f"{shown}, cross-validated"
+        return f"{score} on {count(estimate.n, 'held-out example')}"
+    return f"{score}, cross-validated"
 
 
 def score_text(scores: TestScores) -> str:
-    """The same for what was looked at once."""
+    """The score on a test set with its interval."""
     return interval(score_of(scores), scores.low, scores.high, scores.n)
 
 
 def _decision(summary: Summary) -> list[str]:
-    shipped = summary.shipped
     lines = []
     if summary.verdict.kind != "no-signal":
         lines.append(column("Verdict", sentence(summary.verdict.sentence)))
-    lead = "nothing was shipped: " if shipped.strategy == "none" else ""
-    lines.append(column("Decided", sentence(lead + shipped.why)))
-    return lines
+    prefix = "nothing was shipped: " if summary.shipped.strategy == "none" else ""
+    return [*lines, column("Decision", sentence(prefix + summary.shipped.why))]
 
 
 def _findings(summary: Summary, run_path: Path) -> list[str]:
     grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
     others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
-    width = max(SHOWN - len(grave), 0)
-    shown = [_finding(finding) for finding in (*grave, *others[:width])]
-    if len(others) > width:
-        shown.append(f"{len(others) - width} more in {run_path / 'report.html'}")
-    return [column("Found", "\n".join(shown))] if shown else []
+    most = max(MOST_FINDINGS - len(grave), 0)
+    lines = [_finding(finding) for finding in (*grave, *others[:most])]
+    if len(others) > most:
+        lines.append(f"{len(others) - most} more in {run_path / 'report.html'}")
+    return [column("Findings", "\n".join(lines))] if lines else []
+
+
+def coded(finding: Finding) -> str:
+    """The sentence of a finding with its code, which `--ignore` takes.
+
+    >>> coded(Finding(kind="near-duplicate", sentence="2 images are copies."))
+    '2 images are copies (WS102).'
+    """
+    return f"{sentence(finding.sentence).removesuffix('.')} ({finding.code})."
 
 
 def _finding(finding: Finding) -> str:
-    """Its sentence; of what cannot be read the first names, with why."""
-    text, items = sentence(finding.sentence), finding.items
+    """The sentence; of unreadable files also the first ones with the reason."""
+    text, items = coded(finding), finding.items
     if finding.kind != "unreadable" or not items:
         return text
-    more = f"; {len(items) - NAMED} more in the report" if len(items) > NAMED else ""
-    return f"{text.removesuffix('.')}: {'; '.join(items[:NAMED])}{more}."
+    more = f"; {len(items) - MOST_FILES} more in the report" if len(items) > MOST_FILES else ""
+    return f"{text.removesuffix('.')}: {'; '.join(items[:MOST_FILES])}{more}."
 
 
-def _places(run_path: Path, ships: bool) -> list[str]:
-    lines = [f"Model    {run_path / 'model'}"] if ships else []
+def _files(run_path: Path, ships: bool) -> list[str]:
     report = shlex.quote(str(run_path / "report.html"))
-    return [*lines, f"Report   {report}", f"Card     {run_path / 'README.md'}"]
+    files = [("Model", str(run_path / "model"))] if ships else []
+    files += [("Report", report), ("Card", str(run_path / "README.md"))]
+    return [lead(title) + path for title, path in files]
 
 
-def _next(run_path: Path, sample_path: str | None, ships: bool, kind: str, task: Task) -> list[str]:
-    run, nouns = shlex.quote(str(run_path)), nouns_of(kind)
-    rows = []
-    if ships:
-        one = shlex.quote(sample_path) if sample_path else nouns.typed
-        ask, other = TASK_WORDS[task].ask.format(an=nouns.an), f"measure it on other {nouns.many}"
-        rows.append((f"warmstart predict {run} {one}", ask))
-        rows.append((f"warmstart evaluate {run} {nouns.labelled}", other))
+def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:
+    run, kind = shlex.quote(str(run_path)), summary.data.kind or "image"
+    nouns, rows = nouns_of(kind), []
+    if summary.shipped.strategy != "none":
+        example = shlex.quote(sample_path) if sample_path else nouns.typed
+        purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)
+        rows.append((f"warmstart predict {run} {example}", purpose))
+        rows.append(
+            (f"warmstart evaluate {run} {nouns.labelled}", f"test it on other {nouns.many}")
+        )
         if kind in SERVED:
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image" and task == "classify":
+    if sample_path is None and kind == "image" and summary.task == "classify":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
-    if not rows:
-        return []
-    left = max(len(command) for command, _ in rows) + 2
-    lines: list[str] = []
-    for command, why in rows:
-        line = f"{'' if lines else 'Next':<9}{command:<{left}}# {why}"
-        lines.append(line if len(line) <= WIDTH else line.split("  # ")[0].rstrip())
-    return lines
+    return command_rows(rows)

@@ -125,7 +125,7 @@ class TrainingAttempt:
         model, begin = self.trainable.model, steps.start
         with (
             freeze.hold(model, actions, self.trainable.owners) as held,
-            folded(model, held.resting if self.way.is_near else (), self._probe),
+            folded(model, held.eval_modules if self.way.is_near else (), self._probe),
         ):
             self.trainer.begin(self._groups(actions))
             if saved is not None:

@@ -35,7 +35,7 @@ from warmstart.features.machine import n_threads
 from warmstart.features.offload import Chunk, OffloadedBlock, belt_of, links, one_by_one
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name, encode
-from warmstart.network.cut import FrozenPrefix, stored_layers
+from warmstart.network.cut import FrozenPrefix, cached_layers
 from warmstart.network.feature_layers import layer_width
 from warmstart.planning.feature_layers import for_trained
 from warmstart.planning.schedule import Schedule, schedule
@@ -193,7 +193,7 @@ def _wanted(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple[Featu
     feature_layers = {layer for name in heads for layer in training_data.probe_layers[name]}
     if training_data.prior is not None:
         feature_layers |= set(training_data.prior.weights)
-    return stored_layers(sorted(feature_layers, key=lambda layer: (layer.block, layer.pool)), cut)
+    return cached_layers(sorted(feature_layers, key=lambda layer: (layer.block, layer.pool)), cut)
 
 
 def _bases(

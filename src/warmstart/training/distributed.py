@@ -17,7 +17,7 @@ from warmstart.errors import PlanError
 from warmstart.events import Steps, note
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.freeze import action_of
-from warmstart.network.pipeline_stage import Cost, PipelineStage, balanced, keepers, together
+from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages, assign_stages, group_modules
 from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
@@ -76,7 +76,7 @@ def _pipeline(
 
     world, device = here(), chosen.device
     pieces = world.same(_cut(trainable, tail, chosen, tuple(value.to(device) for value in some)))
-    kept = keepers(tail, trainable.owners, pieces)
+    kept = assign_stages(tail, trainable.owners, pieces)
     own = PipelineStage(tail, pieces[world.rank], is_last=world.rank == world.size - 1)
     return Pipeline(tail, own, trainable.model.state_dict(keep_vars=True), kept, device)
 
@@ -86,7 +86,7 @@ def _sharded(
 ) -> Way:
     from warmstart.training.fsdp import Sharded
 
-    return Sharded(tail, together(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
+    return Sharded(tail, group_modules(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
 
 
 _SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Way]] = {
@@ -131,7 +131,7 @@ def _cut(
     kept[-1] += max(whole - sum(kept), 0.0)
     blocks = [Cost(*cost, n) for cost, n in zip(costs, kept, strict=True)]
     return tuple(
-        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balanced(blocks, here().size)
+        range(numbers[run[0]], numbers[run[-1]] + 1) for run in balance_stages(blocks, here().size)
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from warmstart.data.splits import folds
 from warmstart.events import Event, Steps, guard, note
 from warmstart.features.machine import threads_for
-from warmstart.network.ensemble import may_stand_beside
+from warmstart.network.ensemble import can_ensemble
 from warmstart.network.partition import Network
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance, gave_way
@@ -268,7 +268,7 @@ class _TrainingJob:
             target,
             is_apart="fresh" in actions,
             is_paired=schedule(plan).contrastive,
-            may_ensemble="added" not in actions and may_stand_beside(network, frozen_prefix(plan)),
+            may_ensemble="added" not in actions and can_ensemble(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
         )
 

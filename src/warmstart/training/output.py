@@ -23,7 +23,7 @@ from warmstart.distributed import here
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import BATCH, Column, ScratchKey
-from warmstart.network.cut import stored_layers
+from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import LayerOrder, layer_width, plan_scan
 from warmstart.network.partition import Network
 from warmstart.planning.feature_layers import for_trained
@@ -136,7 +136,7 @@ def run_from(
     network: Network, scan: LayerOrder, cut: int, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
-    taken = dict(zip(stored_layers(scan.feature_layers, cut), inputs[1:], strict=True))
+    taken = dict(zip(cached_layers(scan.feature_layers, cut), inputs[1:], strict=True))
     network.backbone.eval()
     with torch.inference_mode():
         return scan.onward(network.backbone, cut, inputs[0].clone(), taken)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.features.batches import to_tensor
-from warmstart.network.cut import stored_layers
+from warmstart.network.cut import cached_layers
 from warmstart.network.text_encoders import longest
 from warmstart.planning.schedule import Schedule
 from warmstart.records.inputs import Inputs as Described
@@ -105,7 +105,7 @@ class CachedBatches:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_ragged:
             main = main[:, : longest(main)].contiguous()
-        wanted = stored_layers(feature_layers, self.cut)
+        wanted = cached_layers(feature_layers, self.cut)
         return (main, *(values[:, self.columns[layer]].contiguous() for layer in wanted))
 
     def _fetch(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:

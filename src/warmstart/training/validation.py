@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.network.batch_norm_statistics import relearning
+from warmstart.network.batch_norm_statistics import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
@@ -296,7 +296,7 @@ def renew_statistics(
     """
     trainable, way = looks.trainable, looks.trainer.way
     chosen = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
-    with relearning(trainable.model, [*moving]) as is_wanted:
+    with recompute_statistics(trainable.model, [*moving]) as is_wanted:
         device = trainable.model.head.bias.device
         for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
             way.run(

@@ -6,7 +6,7 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.records.inputs import TextInputs
-from warmstart.run.inputs_given import InputText, find_texts, items_of, text_payload
+from warmstart.run.predict_inputs import InputText, find_texts, items_of, text_payload
 
 
 def test_typed_texts_files_folders_and_tables(tmp_path):

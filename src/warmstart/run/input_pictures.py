@@ -1,4 +1,4 @@
-"""What the network saw of a run's own images: as prepared, and in the views it was trained on."""
+"""A run's own images as the network sees them: as prepared, and as augmented for training."""
 
 from __future__ import annotations
 
@@ -23,82 +23,76 @@ from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.request import columns_of, read_request
-from warmstart.run.predictor import as_seen
+from warmstart.run.predictor import input_picture
 from warmstart.training.augmentations import view_of
 from warmstart.training.cached_activations import views_of_plan
 
-# ---- Small pictures side by side, each row under its title: what a network sees, at a glance.
-
-
 SIDE = 112  # px of a tile
 GAP, TITLE = 6, 16  # px between tiles, and of the line above them
-MOST_WIDE = 8  # tiles beside each other
-PAPER, INK = (255, 255, 255), (32, 32, 32)
+MAX_ACROSS = 8  # tiles beside each other
+BACKGROUND, INK = (255, 255, 255), (32, 32, 32)
+AUGMENTED = 3  # augmentations shown of each image, where training used several
 
 
 def grid(cells: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    """Cells of as many tiles each, a title above every cell, as one RGB picture.
+    """Cells of equally many tiles, a title above each cell, as one RGB picture.
 
-    Cells stand beside each other as long as there is room, then below.
+    Cells stand side by side up to the full width, then in further rows.
 
     >>> tile = Image.new("L", (32, 16))
     >>> grid([[tile, tile]] * 5, ["cat"] * 5).size
     (950, 274)
     """
     depth = max((len(cell) for cell in cells), default=1)
-    across = max(min(MOST_WIDE // depth, len(cells)), 1)
+    across = max(min(MAX_ACROSS // depth, len(cells)), 1)
     down = max(math.ceil(len(cells) / across), 1)
-    wide, high = depth * (SIDE + GAP), TITLE + SIDE + GAP
-    paper = Image.new("RGB", (across * wide - GAP + 2 * GAP, down * high + GAP), PAPER)
-    pen = ImageDraw.Draw(paper)
+    width, height = depth * (SIDE + GAP), TITLE + SIDE + GAP
+    size = (across * width - GAP + 2 * GAP, down * height + GAP)
+    picture = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(picture)
     for number, (cell, title) in enumerate(zip(cells, titles, strict=True)):
-        left, top = GAP + number % across * wide, GAP + number // across * high
-        pen.text((left, top), _fitted(pen, printable(title), depth * SIDE), fill=INK)
+        left, top = GAP + number % across * width, GAP + number // across * height
+        draw.text((left, top), _shorten(draw, printable(title), depth * SIDE), fill=INK)
         for place, tile in enumerate(cell):
-            shown = _in_square(tile)
-            x = left + place * (SIDE + GAP) + (SIDE - shown.width) // 2
-            paper.paste(shown, (x, top + TITLE + (SIDE - shown.height) // 2))
-    return paper
+            scale = SIDE / max(tile.size)
+            size = (max(round(tile.width * scale), 1), max(round(tile.height * scale), 1))
+            # Small tiles keep their pixels visible.
+            method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+            tile = tile.convert("RGB").resize(size, method)
+            x = left + place * (SIDE + GAP) + (SIDE - tile.width) // 2
+            picture.paste(tile, (x, top + TITLE + (SIDE - tile.height) // 2))
+    return picture
 
 
-def _in_square(tile: Image.Image) -> Image.Image:
-    """As large as a tile may be; small ones keep their pixels visible."""
-    scale = SIDE / max(tile.size)
-    size = (max(round(tile.width * scale), 1), max(round(tile.height * scale), 1))
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    return tile.convert("RGB").resize(size, how)
-
-
-def _fitted(pen: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """The text, cut where it would run into the next cell."""
-    if pen.textlength(text) <= width:
+def _shorten(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    if draw.textlength(text) <= width:
         return text
-    while text and pen.textlength(text + "…") > width:
+    while text and draw.textlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
-
-
-VIEWS = 3  # of each image, beside the image as it is, where training saw several
 
 
 def show_inputs(run: Path, n: int = 8, data: Any = None) -> Image.Image:
     """`n` training images of a run, its classes in turn, each with its label.
 
-    Where layers were trained on varied views, the image as it is comes first, then what
-    training saw of it. `data` is wanted only where the run began from Python objects.
-    Raises: UsageError for such a run without them, DataError where an image is not what it
-    was, RunFolderError for a run that shipped no model.
+    Where blocks were fine-tuned on augmented images, the prepared image comes first, then some of
+    its augmentations. `data` is needed only where the run was given Python objects.
+    Raises: UsageError for such a run without them, DataError where an image has changed,
+    RunFolderError for a run that shipped no model.
     """
     if n < 1:
         raise UsageError(f"n={n}: it needs a whole number, 1 or more.")
     prep = read_json(run / "model" / "preprocess.json", Preprocessing)
     record = read_json(run / "data.json", DataRecord)
-    listing = _listing(run, data)
+    listing = _list_data(run, data)
     plan = open_plan(run / "plan.toml")
-    chosen = schedule(plan) if plan.is_trained else None
+    training = schedule(plan) if plan.is_trained else None
     examples = in_turn(record)[:n]
-    seen = [_seen(example, listing, prep, chosen) for example in examples]
-    return grid([[as_seen(view, prep) for view in one] for one in seen], _titles(examples))
+    cells = [
+        [input_picture(pixels, prep) for pixels in _augmented(example, listing, prep, training)]
+        for example in examples
+    ]
+    return grid(cells, [example.label for example in examples])
 
 
 def in_turn(record: DataRecord) -> list[Example]:
@@ -120,36 +114,32 @@ def in_turn(record: DataRecord) -> list[Example]:
     return [example for _, _, example in sorted(placed, key=lambda one: one[:2])]
 
 
-def _listing(run: Path, data: Any) -> Listing:
-    """The run's own images, from where it found them."""
+def _list_data(run: Path, data: Any) -> Listing:
+    """The run's own images, where the run found them."""
     file = read_request(run)
-    asked, source = file.request, data
+    request, source = file.request, data
     if source is None:
         if "data" in file.objects:
             raise UsageError(
                 f"{run} began from Python objects, which no file holds; give them again: "
                 "show_inputs(data=(X, y))"
             )
-        source = asked.data
+        source = request.data
         if isinstance(source, Path) or not str(source).startswith("sample:"):
             source = file.place / Path(source).expanduser()
-    return list_source(source, columns_of(asked))
+    return list_source(source, columns_of(request))
 
 
-def _seen(
-    example: Example, listing: Listing, prep: Preprocessing, chosen: Schedule | None
+def _augmented(
+    example: Example, listing: Listing, prep: Preprocessing, training: Schedule | None
 ) -> list[NDArray[np.uint8]]:
-    """The image as it is, then views that training saw of it. Shapes: each (H, W, C)."""
+    """The prepared image, then its augmentations in training. Shapes: each (H, W, C)."""
     payload = listing.load(example.id)
     if hashlib.sha256(payload).hexdigest() != example.sha256:
         raise DataError(f"{example.id} has changed since the run; fit again to see it as it is now")
     image = encode(payload, example.id, prep)
-    if chosen is None or not chosen.is_varied:
+    if training is None or not training.is_varied:
         return [image]
-    views, most = views_of_plan(chosen), min(chosen.augmentations or VIEWS, VIEWS)
-    numbers = range(most + 1)
-    return [view_of(image, example.sha256, number, views, chosen.seed) for number in numbers]
-
-
-def _titles(examples: Sequence[Example]) -> list[str]:
-    return [example.label for example in examples]
+    policy = views_of_plan(training)
+    numbers = range(min(training.augmentations or AUGMENTED, AUGMENTED) + 1)
+    return [view_of(image, example.sha256, number, policy, training.seed) for number in numbers]

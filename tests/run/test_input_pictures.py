@@ -12,8 +12,8 @@ from tiny import PREP, fit
 from warmstart.api.run import Run, load
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.modalities.preprocessing import load_image
-from warmstart.run.inputs_shown import GAP, SIDE, TITLE, show_inputs
-from warmstart.run.predictor import as_seen
+from warmstart.run.input_pictures import GAP, SIDE, TITLE, show_inputs
+from warmstart.run.predictor import input_picture
 
 
 def tiles(picture, depth=1, across=8, n=1):
@@ -35,7 +35,7 @@ def enlarged(pixels):
 
 def test_what_is_normalised_and_brought_back_is_what_was_prepared():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(np.asarray(as_seen(pixels, PREP)), pixels)
+    np.testing.assert_array_equal(np.asarray(input_picture(pixels, PREP)), pixels)
 
 
 def test_images_are_shown_as_the_network_gets_them(finished, pictures):

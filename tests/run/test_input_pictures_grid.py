@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from warmstart.run.inputs_shown import GAP, SIDE, TITLE, grid
+from warmstart.run.input_pictures import GAP, SIDE, TITLE, grid
 
 
 def tile(colour, size=(32, 32)):
