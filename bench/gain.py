@@ -22,7 +22,7 @@ from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.request import Request
 from warmstart.stats.paired import hits_difference
 from warmstart.training import ship
-from warmstart.training.ship import HEAD, SHARES, TUNED, decide
+from warmstart.training.ship import PROBE, SHARES, FINE_TUNED, decide
 
 KEPT = results.FOLDER / "gain.jsonl"
 SETS = (
@@ -125,13 +125,13 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         trial = try_tail(request, training_data, start)
         claim = measured(trial)
     kind, head = trial.chosen, trial.fine_tuned.head
-    if given.arrays is not None and trial.fine_tuned.before is not None:
+    if given.arrays is not None and trial.fine_tuned.probe_answers is not None:
         given.arrays.mkdir(parents=True, exist_ok=True)
         labelled = trial.training_data.labelled
         np.savez_compressed(
             given.arrays / f"{folder.name}-{n}-{draw}.npz",
             probe=trial.head.probabilities,
-            before=trial.fine_tuned.before,
+            before=trial.fine_tuned.probe_answers,
             tuned=head.probabilities,
             labels=labelled.labels,
             fold=head.fold,
@@ -146,18 +146,18 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         "n": n,
         "draw": draw,
         "side": given.side,
-        "shipped": SHARES[kind] if kind != HEAD else 0.0,
+        "shipped": SHARES[kind] if kind != PROBE else 0.0,
         "compared": SHARES[best],
         "gain": _share(gain.value if gain else 0.0),
         "gain_low": _share(gain.low if gain else 0.0),
         "gain_high": _share(gain.high if gain else 0.0),
-        "realised": _share(right[best] - right[HEAD]),
+        "realised": _share(right[best] - right[PROBE]),
         "estimate": _share(claim.estimate.value),
         "low": _share(claim.estimate.low),
         "high": _share(claim.estimate.high),
         "truth": _share(right[kind]),
         "linear_probe": _share(claim.linear_probe.value),
-        "linear_truth": _share(right[HEAD]),
+        "linear_truth": _share(right[PROBE]),
         "n_test": len(trial.hits[0]),
         "guards": [g.kind for g in trial.fine_tuned.guards],
         "seconds": round(time.perf_counter() - began, 1),
@@ -213,9 +213,9 @@ def _decided(old: dict[str, Any], arrays: Path) -> dict[str, Any]:
     ]
     hits = [
         (answers[held].argmax(axis=1) == labels[held]).astype(float)
-        for answers in (kept["probe"], decision.tuned, decision.probabilities)
+        for answers in (kept["probe"], decision.fine_tuned, decision.probabilities)
     ]
-    kind, best = decision.kind, decision.kind or TUNED
+    kind, best = decision.kind, decision.kind or FINE_TUNED
     apart = hits_difference(hits[1], hits[0], groups[held], MODEL_VARIANCE)
     probe, claim = (hits_estimate(h, groups[held], "nested-cv") for h in (hits[0], hits[2]))
     return old | {
@@ -224,13 +224,13 @@ def _decided(old: dict[str, Any], arrays: Path) -> dict[str, Any]:
         "gain": _share(apart.value),
         "gain_low": _share(apart.low),
         "gain_high": _share(apart.high),
-        "realised": _share(right[best] - right[HEAD]),
+        "realised": _share(right[best] - right[PROBE]),
         "estimate": _share(claim.value),
         "low": _share(claim.low),
         "high": _share(claim.high),
         "truth": _share(right[kind]),
         "linear_probe": _share(probe.value),
-        "linear_truth": _share(right[HEAD]),
+        "linear_truth": _share(right[PROBE]),
     }
 
 

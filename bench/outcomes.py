@@ -38,7 +38,7 @@ from warmstart.training import fine_tune
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.job import TrainingJob
-from warmstart.training.linear_probe import blank
+from warmstart.training.linear_probe import zero_head
 from warmstart.training.live import read_pixels
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
@@ -161,10 +161,10 @@ def _scratch(
         labels=labelled.labels,
         groups=labelled.groups(),
         target=labelled.target,
-        before=take_digests(network),
+        digests=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
-    head = blank(feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
+    head = zero_head(feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
     job = TrainingJob(
         make=lambda: trainable(network, plan, head, _nothing_read, request.seed),
         schedule=schedule(plan),

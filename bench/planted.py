@@ -15,10 +15,11 @@ from bench import alter, exposures, pools, sets
 from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
+from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.distribution_shift import drift, two_samples
 from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.evidence.spurious import cues, shortcut
+from warmstart.evidence.spurious import border_finding, metadata_leaks
 from warmstart.records.data import Finding
 from warmstart.solve.kernels import mixed_kernels
 
@@ -146,13 +147,13 @@ def _shortcut(seen: Seen, rows: Rows) -> Finding | None:
     labels, singles = seen.labels[rows], [np.array([i]) for i in range(len(rows))]
     kernel = mixed_kernels([("neck", seen.neck[rows])], {"neck": {"neck": 1.0}})["neck"]
     accuracy = best_left_out([kernel], labels, singles, len(seen.classes)).hits(labels).mean()
-    return shortcut(seen.glances.border[rows], labels, seen.classes, singles, float(accuracy))
+    return border_finding(seen.glances.border[rows], labels, seen.classes, singles, float(accuracy))
 
 
 def _cues(seen: Seen, rows: Rows) -> tuple[Finding, ...]:
     fields = ("width", "height", "n_bytes", "is_colour", "format")
-    files = SimpleNamespace(**{f: getattr(seen.glances, f)[rows] for f in fields})
-    return cues(files, seen.labels[rows], seen.classes, np.random.default_rng(0))
+    files = FileFigures(**{f: getattr(seen.glances, f)[rows] for f in fields})
+    return metadata_leaks(files, seen.labels[rows], seen.classes, np.random.default_rng(0))
 
 
 def _beside(seen: Seen, copies: Seen) -> tuple[SimpleNamespace, NDArray[np.floating]]:

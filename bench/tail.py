@@ -82,7 +82,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
 
     with patch.object(fine_tune, "choose", kept):
         trial = try_tail(request, training_data, start)
-    before = trial.fine_tuned.before
+    before = trial.fine_tuned.probe_answers
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])
     own = head[held, training_data.labelled.labels[held]]

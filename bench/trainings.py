@@ -44,7 +44,7 @@ from warmstart.training.live import read_pixels
 from warmstart.training.score import fit_on
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork, trainable
-from warmstart.training.validation import LOOKS, held_scores
+from warmstart.training.validation import VALIDATIONS, held_scores
 
 MOST = 100  # images of a draw
 SIDE = 96  # pixels
@@ -201,7 +201,7 @@ def _train(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=labels,
         groups=groups,
-        before=take_digests(network),
+        digests=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
     head, read = (
@@ -223,7 +223,7 @@ def _train(
     attempt._watch = _Recorder(found)
     if ask.is_blind:
         attempt.trainable.model.head.register_forward_pre_hook(_blinded)
-    before, seen = attempt.looks.say(held), _see(attempt.trainable, images)
+    before, seen = attempt.validation.predict(held), _see(attempt.trainable, images)
     alarm = drain(attempt.run())
     if alarm is not None:
         found.ended = alarm.sentence
@@ -270,9 +270,9 @@ def _measure(
     found: Trained, attempt: TrainingAttempt, before: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> None:
     """Log-losses and accuracy on what was held out, before, on the way and after."""
-    looks = [_log_losses(scores, labels) for scores in attempt.looks.scores()[:LOOKS]]
+    looks = [_log_losses(scores, labels) for scores in attempt.validation.scores()[:VALIDATIONS]]
     found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
-    found.n_joined = attempt.joining.joined
+    found.n_joined = attempt.unfreezing.n_joined
     attempt.settle()
     job = attempt.job
     own = held_scores(attempt.trainable, job.context, job.rows)

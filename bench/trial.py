@@ -24,10 +24,10 @@ from warmstart.run.model_files import origin_of
 from warmstart.training import score
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
-from warmstart.training.fine_tune import NO_LIMIT, FineTuned, tune
+from warmstart.training.fine_tune import NO_LIMIT, FineTuned, fine_tune
 from warmstart.training.linear_probe import HeadFit
-from warmstart.training.score import Measured, head_probabilities
-from warmstart.training.ship import HEAD, SHARES, TUNED, Decision, decide
+from warmstart.training.score import ModelEvaluation, head_probabilities
+from warmstart.training.ship import PROBE, SHARES, FINE_TUNED, Decision, decide
 
 LEAST = 1e-12
 
@@ -46,12 +46,12 @@ class Trial:
     @property
     def chosen(self) -> int:
         """Place in SHARES of what the rule ships."""
-        return self.decision.kind if self.decision is not None else HEAD
+        return self.decision.kind if self.decision is not None else PROBE
 
     @property
     def tuned(self) -> int:
         """Of what ships, or would if the head were no choice."""
-        return self.chosen if self.chosen != HEAD else TUNED
+        return self.chosen if self.chosen != PROBE else FINE_TUNED
 
     @property
     def test_blocks(self) -> np.ndarray:
@@ -72,7 +72,7 @@ def set_up(request: Request) -> tuple[TrainingDataset, PretrainedModel]:
 def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
     facts = run_plan.network_facts(
-        request, base, training_data.extracted.network, None, is_tried=True
+        request, base, training_data.extracted.network, None, tries_tail=True
     )
     plan = run_plan.make_plan(
         run_plan.with_plan_file(request),
@@ -84,7 +84,7 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
     head = drain(score.fit_all(training_data, plan))
     digests = origin_of(base, training_data.extracted.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
-    fine_tuned = drain(tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
+    fine_tuned = drain(fine_tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
     labelled = training_data.labelled
     said = [
         head_probabilities(head, training_data.extracted.reader(labelled.test)),
@@ -94,10 +94,10 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == labelled.test_labels for one in mixed], dtype=float)
     decision = None
-    if fine_tuned.before is not None:
+    if fine_tuned.probe_answers is not None:
         decision = decide(
             restrict_to_rows_of(head, fine_tuned.head).probabilities,
-            fine_tuned.before,
+            fine_tuned.probe_answers,
             fine_tuned.head.probabilities,
             labelled.labels,
             fine_tuned.head.fold,
@@ -107,16 +107,16 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
     return Trial(training_data, head, fine_tuned, decision, hits, np.stack(said))
 
 
-def measured(trial: Trial) -> Measured:
+def measured(trial: Trial) -> ModelEvaluation:
     """What a run would claim of its choice: the estimate, and the fine-tuning gain."""
     decision, labelled = trial.decision, trial.training_data.labelled
     if decision is None:
         return claims(replace(trial.fine_tuned, head=trial.head), labelled, trial.head, False)
     probe = restrict_to_rows_of(trial.head, trial.fine_tuned.head).probabilities
     fold = trial.fine_tuned.head.fold
-    gain = fine_tuning_gain(probe, decision.tuned, labelled, fold)
+    gain = fine_tuning_gain(probe, decision.fine_tuned, labelled, fold)
     shipped = replace(trial.fine_tuned.head, probabilities=decision.probabilities)
-    if trial.chosen == HEAD:
+    if trial.chosen == PROBE:
         shipped = trial.head
     return claims(replace(trial.fine_tuned, head=shipped, gain=gain), labelled, trial.head, False)
 
@@ -127,7 +127,7 @@ def judged(trial: Trial, inspection: Inspection) -> Verdict:
     if not check.tries_fine_tuning(trial.training_data, verdict) or trial.decision is None:
         return verdict
     plan = trial.fine_tuned.plan
-    if trial.chosen == HEAD:
+    if trial.chosen == PROBE:
         plan = head_alone(plan, "the linear probe ships")
     fine_tuned = replace(trial.fine_tuned, plan=plan)
     return check.conclude(trial.training_data, inspection, fine_tuned, measured(trial))[1]

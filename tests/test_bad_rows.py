@@ -52,7 +52,7 @@ TABLES = {
     "the design of a picture's network": (
         HEAD + ROWS,
         ["--arch", "timm:resnet18"],
-        "--arch timm:resnet18: rows of a table are learnt by a network of warmstart's own",
+        "--arch timm:resnet18: for rows of a table warmstart has a network of its own",
     ),
     "a test without a column": (
         HEAD + ROWS,

@@ -83,7 +83,7 @@ def test_a_first_model_in_the_shell(workshop, capsys):
     assert made["answer"].label in ("cat", "dog", "owl")
 
 
-@pytest.mark.parametrize("name", ["other-classes", "tenth-of-the-rate"])
+@pytest.mark.parametrize("name", ["other-classes", "learning-rate"])
 def test_a_story_in_the_shell(name, workshop, capsys):
     """The small example at its head; its runs are those of `bench run stories`."""
     for block in blocks(DOCS / f"tutorials/{name}.md", "sh"):
@@ -167,7 +167,7 @@ RUN = {
     "sh": {
         "docs/first-model.md",
         "docs/tutorials/other-classes.md",
-        "docs/tutorials/tenth-of-the-rate.md",
+        "docs/tutorials/learning-rate.md",
     },
 }
 

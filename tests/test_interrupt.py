@@ -63,7 +63,7 @@ def test_ctrl_c_ends_the_step_and_resume_goes_on(place):
     lines = err.splitlines()
     assert "Stopping after this step; press Ctrl-C again to stop at once." in lines
     assert lines[-1] == (
-        "Interrupted; what was computed is kept. Go on with: warmstart resume runs/pictures"
+        "Interrupted; what was computed is kept. Continue with: warmstart resume runs/pictures"
     )
     assert (place / "runs" / "pictures" / "INTERRUPTED").exists()
     job = subprocess.run(
@@ -141,7 +141,7 @@ def test_two_interrupts_while_libraries_load_are_one_line(place, module):
 @pytest.mark.parametrize("verb", ["check", "models", "--help"])
 def test_two_interrupts_end_every_verb_so(place, verb):
     words = {"check": ["check", *FIT[4:-2]]}.get(verb, [verb])
-    module = {"check": "scipy", "models": "warmstart.cli.dispatch"}.get(verb, "warmstart.cli.help")
+    module = {"check": "scipy", "models": "warmstart.cli.models"}.get(verb, "warmstart.cli.help")
     job = pressed(place, module, [*WARMSTART, *words])
     assert (job.returncode, job.stdout) == (130, "")
     assert job.stderr.splitlines()[-1] == "Interrupted."
@@ -161,7 +161,7 @@ def test_interrupts_in_a_row_amid_the_work_are_one_line(place, presses):
     assert "Exception ignored" not in err
     said = [line for line in err.splitlines() if line.startswith("Interrupted")]
     assert said == [
-        "Interrupted; what was computed is kept. Go on with: warmstart resume runs/pictures"
+        "Interrupted; what was computed is kept. Continue with: warmstart resume runs/pictures"
     ]
     assert warmstart.resume("runs/pictures").estimate.n == 150
 

@@ -146,7 +146,7 @@ def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
     assert fates["blocks.0.first.weight"] == "trained"
     card = (run.path / "README.md").read_text()
     assert "2 columns keep their weights by name, 1 new begin at zero (pulse)" in card
-    assert "1 of the start's are dropped (dose)" in card
+    assert "1 of the base model's are dropped (dose)" in card
     assert run.summary.fine_tuning_gain is not None
     assert run.summary.base.name == str(first.path)
     assert warmstart.load(run.path).predict([path])[0].label in ("ill", "well")
@@ -175,9 +175,9 @@ def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
         [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
         ("speed", "label"),
     )
-    with pytest.raises(ModelError, match="lite1 takes no rows of a table; name a run that"):
+    with pytest.raises(ModelError, match="lite1 takes no rows of a table; name a run on"):
         warmstart.fit(clinic[1], base="lite1")
-    with pytest.raises(ModelError, match=r"has learnt from other columns .* than the data has"):
+    with pytest.raises(ModelError, match=r"was trained on other columns .* than the data has"):
         warmstart.fit(path, base=str(clinic[0].path))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lessons import FEW, PLAIN
+from jobs import FEW, PLAIN
 from tiny import PREP, network
 from warmstart.api.rates import RateProbe, TriedRate, rate_probe
 from warmstart.errors import UsageError

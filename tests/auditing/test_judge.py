@@ -3,7 +3,7 @@
 import pytest
 
 from drawing import fill
-from warmstart.auditing.judge import list_given
+from warmstart.auditing.judge import list_images
 from warmstart.errors import DataError
 
 
@@ -13,17 +13,17 @@ def splits(listing):
 
 def test_one_image_of_one_class_is_enough(tmp_path):
     fill(tmp_path / "a", {"blue": 1})
-    assert splits(list_given(tmp_path / "a")) == {"blue/000.png": "test"}
+    assert splits(list_images(tmp_path / "a")) == {"blue/000.png": "test"}
 
 
 def test_the_test_part_is_judged_else_the_hold_out(tmp_path):
     for part in ("train", "val", "test"):
         fill(tmp_path / "all" / part, {"blue": 1, "red": 1})
-    found = splits(list_given(tmp_path / "all"))
+    found = splits(list_images(tmp_path / "all"))
     assert (found["test/red/000.png"], found["val/red/000.png"]) == ("test", "holdout")
     for part in ("train", "val"):
         fill(tmp_path / "two" / part, {"blue": 1, "red": 1})
-    found = splits(list_given(tmp_path / "two"))
+    found = splits(list_images(tmp_path / "two"))
     assert (found["val/red/000.png"], found["train/red/000.png"]) == ("test", "train")
 
 
@@ -31,7 +31,7 @@ def test_what_was_trained_on_stands_beside(tmp_path):
     fill(tmp_path / "new", {"blue": 1})
     fill(tmp_path / "new" / "train", {"blue": 1})  # a class, beside "blue"
     fill(tmp_path / "old", {"blue": 2})
-    listing = list_given(tmp_path / "new", train=tmp_path / "old")
+    listing = list_images(tmp_path / "new", train=tmp_path / "old")
     found = splits(listing)
     assert found["train/train/blue/001.png"] == "train"
     assert found["train/blue/000.png"] == "test"
@@ -42,4 +42,4 @@ def test_a_column_of_a_folder_is_a_mistake(tmp_path):
     fill(tmp_path / "a", {"blue": 1})
     for name in ("label", "group"):
         with pytest.raises(DataError, match=f"--{name} x names a column, but .* is no table"):
-            list_given(tmp_path / "a", **{name: "x"})
+            list_images(tmp_path / "a", **{name: "x"})

@@ -200,7 +200,7 @@ def test_two_designs_have_nothing_in_common(base, capsys):
     assert found.carried == 0
     assert not found.is_related
     assert main(["audit", str(base.with_name("model.pt")), "--base", str(base)]) == 0
-    assert "not the same design" in capsys.readouterr().out
+    assert "not the same architecture" in capsys.readouterr().out
 
 
 def test_a_run_is_compared_with_what_it_began_from(finished):

@@ -1,4 +1,4 @@
-"""Stand-ins for the work, so that the command line is tested alone."""
+"""Stand-ins for the work, so that the command line is tested in isolation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from warmstart.records.summary import (
 SUMMARY = Summary(
     task="classify",
     verdict=Verdict(kind="linear-probe", sentence="The linear probe is enough."),
-    shipped=ShippedCandidate(strategy="head", why="a linear output, all 18 layers frozen"),
+    shipped=ShippedCandidate(strategy="head", why="a linear probe, all 18 layers frozen"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
@@ -40,7 +40,7 @@ SUMMARY = Summary(
     fine_tuning_gain=None,
     test=None,
     data=DataCounts(
-        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
+        train=300, test=0, classes=10, unreadable=0, near_duplicates=0, leaks=0, label_issues=0
     ),
     base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
@@ -87,7 +87,7 @@ RANKING = Ranking(
     ),
     ties=(),
     choice="lite0",
-    because="no other start was looked at",
+    because="no other base model was tried",
     n=300,
     majority=0.1,
     method="nested-cv",
@@ -104,7 +104,7 @@ SUGGESTIONS = Suggestions(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The fields that the real one has."""
+    """The fields of the real one."""
 
     data: str
     base: str = "lite0"
@@ -120,7 +120,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The fields that the real one has."""
+    """The fields of the real one."""
 
     name: str
     title: str
@@ -131,7 +131,7 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheInfo:
-    """The fields that the real one has."""
+    """The fields of the real one."""
 
     path: Path
     shelves: int
@@ -140,23 +140,23 @@ class CacheInfo:
     limit_bytes: int
 
 
-INFO = CacheInfo(path=Path("kept"), shelves=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
+INFO = CacheInfo(path=Path("cache"), shelves=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
 
 
 class Work:
-    """What the stand-ins were asked, and what they shall answer."""
+    """The requests that the stand-ins got, and their answers."""
 
     info, no_signal, scores = INFO, NO_SIGNAL, SCORES
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
         self.closed = False
         self.summary = SUMMARY
         self.error = None
         self.answers = []
 
     def fit(self, request):
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             yield Event(stage="features", kind="begin", of=4, t=0.0)
             yield Event(
@@ -171,37 +171,37 @@ class Work:
         return SimpleNamespace(path=Path("runs/photos"), summary=self.summary)
 
     def predict(self, run, paths):
-        self.asked.append((run, list(paths)))
+        self.requests.append((run, list(paths)))
         if self.error is not None:
             raise self.error
         return iter(self.answers)
 
     def evaluate(self, run, data, *, label=None, group=None):
-        self.asked.append((run, data, label, group))
+        self.requests.append((run, data, label, group))
         yield Event(stage="features", kind="begin", of=200, t=0.0)
         if self.error is not None:
             raise self.error
         return SCORES
 
     def rank(self, data, models=(), *, label=None, group=None, task="auto", seed=0, strict=False):
-        self.asked.append((data, list(models), label, group, seed))
+        self.requests.append((data, list(models), label, group, seed))
         yield Event(stage="features", kind="begin", of=200, t=0.0)
         if self.error is not None:
             raise self.error
         return RANKING
 
     def suggest(self, run, paths, *, count, out=None):
-        self.asked.append((run, list(paths), count, out))
+        self.requests.append((run, list(paths), count, out))
         yield Event(stage="features", kind="step", step=1, of=1, t=0.0)
         if self.error is not None:
             raise self.error
         return SUGGESTIONS
 
     def models(self, word=""):
-        self.asked.append(word)
+        self.requests.append(word)
         lite = {"name": "lite0", "title": "EfficientNet-Lite0", "parameters": 4_652_008}
-        found = [Listing(**lite, size_px=224, where="lite0.pth")]
-        return tuple(base for base in found if word in base.name)
+        listings = [Listing(**lite, size_px=224, where="lite0.pth")]
+        return tuple(base for base in listings if word in base.name)
 
 
 @pytest.fixture
@@ -223,6 +223,6 @@ def work(monkeypatch):
     place("warmstart.run.base_model", rank_base_models=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", models=standing_in.models)
-    for name in ("kept", "clear"):
+    for name in ("info", "clear"):
         monkeypatch.setattr(cache, name, lambda: INFO)
     return standing_in

@@ -1,4 +1,4 @@
-"""The answer of `audit`: at most 14 lines of 80 columns, whatever the network."""
+"""The comparison of `audit`: at most 14 lines of 80 columns, whatever the network."""
 
 import torch
 
@@ -10,7 +10,7 @@ from warmstart.terminal.text import WIDTH
 NONE = Tally(tensors=0, numbers=0)
 
 
-def group(name, state="frozen", **given):
+def group(name, state="frozen", **changes):
     counts = {
         "weights": 6,
         "weights_same": 6,
@@ -21,10 +21,10 @@ def group(name, state="frozen", **given):
         "only_base": 0,
         "change": 0.0,
     }
-    return AuditGroup(name=name, state=state, **(counts | given))
+    return AuditGroup(name=name, state=state, **(counts | changes))
 
 
-def found(*groups, **given):
+def an_audit(*groups, **changes):
     fields = {
         "same": Tally(tensors=250, numbers=2_100_000),
         "moved": NONE,
@@ -34,7 +34,7 @@ def found(*groups, **given):
         "rounded": (),
         "carried": 1.0,
     }
-    return Audit(model="tuned.pt", base="lite0", groups=groups, rows=(), **(fields | given))
+    return Audit(model="tuned.pt", base="lite0", groups=groups, rows=(), **(fields | changes))
 
 
 def fits(text):
@@ -45,37 +45,37 @@ def fits(text):
 
 
 def test_each_group_has_its_line_in_order():
-    text = fits(audit_text(found(group("stem"), group("layer1"), group("fc", change=None))))
+    text = fits(audit_text(an_audit(group("stem"), group("layer1"), group("fc", change=None))))
     assert text.splitlines()[-3:] == [
         "stem    frozen: 10 of 10 tensors the same",
         "layer1  frozen: 10 of 10 tensors the same",
         "fc      frozen: 10 of 10 tensors the same",
     ]
     assert "250 tensors (2,100,000 numbers) of 250 in both: the same bytes" in text
-    assert "Moved    none" in text
+    assert "Changed   none" in text
 
 
-def test_frozen_in_name_only_is_said_and_explained():
-    text = fits(audit_text(found(group("bn1", "frozen in name only", statistics_same=0))))
+def test_frozen_in_name_only_is_explained():
+    text = fits(audit_text(an_audit(group("bn1", "frozen in name only", statistics_same=0))))
     assert "frozen in name only: 6 weights same, 4 statistics not" in text
-    assert "Beware   a layer whose statistics moved gives other outputs" in text
-    assert "Beware" not in audit_text(found(group("bn1")))
+    assert "Beware    a layer with changed statistics has other outputs" in text
+    assert "Beware" not in audit_text(an_audit(group("bn1")))
 
 
-def test_what_moved_says_by_how_much():
-    moved = group("layer4", "moved", weights_same=2, change=0.0312, only_model=2, reshaped=1)
-    text = fits(audit_text(found(moved, moved=Tally(tensors=4, numbers=1000))))
-    assert "moved: 4 of 10 tensors, by 3.1 %; 1 of another shape; 2 new" in text
+def test_changed_layers_say_by_how_much():
+    changed = group("layer4", "moved", weights_same=2, change=0.0312, only_model=2, reshaped=1)
+    text = fits(audit_text(an_audit(changed, moved=Tally(tensors=4, numbers=1000))))
+    assert "changed: 4 of 10 tensors, by 3.1 %; 1 of another shape; 2 new" in text
     assert "4 tensors (1,000 numbers)" in text
 
 
-def test_neighbours_of_one_fate_share_a_line_where_there_are_many():
+def test_neighbours_in_one_state_share_a_line():
     groups = [group(f"blocks.{i}") for i in range(9)]
     groups += [group(f"blocks.{i}", "moved", weights_same=0, change=i / 100) for i in (9, 10, 11)]
     groups += [group("head", "only in MODEL", only_model=4), group("fc", "only in BASE")]
-    lines = fits(audit_text(found(*groups))).splitlines()[-4:]
+    lines = fits(audit_text(an_audit(*groups))).splitlines()[-4:]
     assert lines[0] == "blocks.0 to blocks.8   frozen: 90 of 90 tensors the same"
-    assert lines[1].endswith("moved: 18 of 30 tensors, by 9 to 11 %")
+    assert lines[1].endswith("changed: 18 of 30 tensors, by 9 to 11 %")
     assert lines[2].endswith("new: 4 tensors")
 
 
@@ -83,23 +83,23 @@ def test_even_an_alternating_network_fits():
     groups = [
         group(f"a.very.long.name.of.a.layer.{i}", "moved" if i % 2 else "frozen") for i in range(60)
     ]
-    text = fits(audit_text(found(*groups, rounded=("float32 to float16",))))
+    text = fits(audit_text(an_audit(*groups, rounded=("float32 to float16",))))
     assert text.splitlines()[-1] == "and 54 more lines; --json has them all"
     assert "float32 to float16" in text
 
 
 def test_other_tensors_are_counted_on_one_line():
-    given = {"reshaped": Tally(tensors=2, numbers=9), "only_model": Tally(tensors=4, numbers=9)}
-    text = fits(audit_text(found(group("fc", "another shape", reshaped=2), **given)))
-    assert "Other    2 of another shape, 4 only in the model" in text
+    sides = {"reshaped": Tally(tensors=2, numbers=9), "only_model": Tally(tensors=4, numbers=9)}
+    text = fits(audit_text(an_audit(group("fc", "another shape", reshaped=2), **sides)))
+    assert "Other     2 of another shape, 4 only in the model" in text
     assert "fc  another shape: 2 tensors" in text
 
 
-def test_strangers_are_called_so():
+def test_unrelated_networks_are_called_so():
     sides = {"same": NONE, "only_model": Tally(tensors=3, numbers=9), "carried": 0.0}
-    text = fits(audit_text(found(group("a", "only in MODEL"), **sides)))
-    assert "not the same design" in text
-    assert "3 tensors in the model, 0 in the start" in " ".join(text.split())
+    text = fits(audit_text(an_audit(group("a", "only in MODEL"), **sides)))
+    assert "not the same architecture" in text
+    assert "3 tensors in the model, 0 in the base model" in " ".join(text.split())
 
 
 def test_a_real_network_fits(tmp_path):
@@ -112,8 +112,8 @@ def test_a_real_network_fits(tmp_path):
     module.layer3[2].bn1.running_mean += 1.0
     torch.save(module.state_dict(), tmp_path / "b.pt")
     text = fits(audit_text(audit(str(tmp_path / "b.pt"), str(tmp_path / "a.pt"))))
-    shown = [line.split("  ")[0] for line in text.splitlines()[-5:]]
-    assert shown == [
+    labels = [line.split("  ")[0] for line in text.splitlines()[-5:]]
+    assert labels == [
         "conv1 to layer3.1",
         "layer3.2",
         "layer3.3 to layer3.5",
@@ -122,7 +122,7 @@ def test_a_real_network_fits(tmp_path):
     ]
 
 
-def test_two_designs_that_share_a_few_names_are_hardly_one():
-    text = fits(audit_text(found(group("conv1", "moved", weights_same=0), carried=0.3)))
-    assert "hardly the same design" in text
-    assert "hardly" not in audit_text(found(group("conv1")))
+def test_networks_that_share_few_names_are_hardly_the_same():
+    text = fits(audit_text(an_audit(group("conv1", "moved", weights_same=0), carried=0.3)))
+    assert "hardly the same network" in text
+    assert "hardly" not in audit_text(an_audit(group("conv1")))

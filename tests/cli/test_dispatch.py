@@ -1,4 +1,4 @@
-"""The verbs over stand-ins: what they are asked, what they print, how they exit."""
+"""The verbs over stand-ins: requests, output, exit codes."""
 
 import errno
 import json
@@ -34,22 +34,22 @@ BROKEN = Answer(
 )
 
 
-def test_fit_asks_for_what_was_typed(work):
+def test_fit_passes_on_what_was_typed(work):
     words = (
         "fit photos --base timm:x --arch timm:y --strategy head --budget=fast --out runs/o "
         "--seed 7 --test later --label kind --group person"
     )
     assert main(words.split()) == 0
-    asked = work.asked[0]
-    assert (asked.data, asked.base, asked.arch) == ("photos", "timm:x", "timm:y")
-    assert (asked.strategy, asked.budget, asked.out) == ("head", "fast", Path("runs/o"))
-    assert (asked.seed, asked.test, asked.label, asked.group) == (7, "later", "kind", "person")
+    request = work.requests[0]
+    assert (request.data, request.base, request.arch) == ("photos", "timm:x", "timm:y")
+    assert (request.strategy, request.budget, request.out) == ("head", "fast", Path("runs/o"))
+    assert (request.seed, request.test, request.label, request.group) == (7, "later", "kind", "person")
 
 
 def test_fit_leaves_the_defaults_to_the_product(work):
     assert main(["fit", "photos"]) == 0
-    asked = work.asked[0]
-    assert (asked.base, asked.strategy, asked.budget, asked.out) == (
+    request = work.requests[0]
+    assert (request.base, request.strategy, request.budget, request.out) == (
         "lite0",
         "auto",
         "balanced",
@@ -59,16 +59,16 @@ def test_fit_leaves_the_defaults_to_the_product(work):
 
 def test_switches_may_stand_before_the_verb_and_arguments_after_two_hyphens(work):
     assert main(["-q", "--json", "fit", "--", "--odd-name"]) == 0
-    assert work.asked[0].data == "--odd-name"
+    assert work.requests[0].data == "--odd-name"
 
 
 def test_fit_prints_the_result_on_stdout_and_progress_on_stderr(work, capsys):
     assert main(["fit", "photos"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy 86 % ")
-    assert "\n\nAccuracy 86 % (82 to 89), cross-validated.\n" in out
-    assert "Look     2/4" in err
-    assert "Proof    frozen: unchanged, bit for bit\n" in err
+    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy  86 % ")
+    assert "\n\nAccuracy  86 % (95 % CI 82–89), cross-validated.\n" in out
+    assert "Features  2/4" in err
+    assert "Proof     frozen: unchanged, bit for bit\n" in err
     assert "\x1b" not in err
 
 
@@ -76,7 +76,7 @@ def test_fit_json_prints_the_summary_and_nothing_else_on_stdout(work, capsys):
     assert main(["fit", "photos", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == to_plain(work.summary)
-    assert "Folder   runs/photos\n" in err
+    assert "Folder    runs/photos\n" in err
 
 
 @pytest.mark.parametrize("switches", [["-q"], ["--quiet", "--json"]])
@@ -94,28 +94,28 @@ def test_no_signal_exits_with_3(work, capsys, switches):
     assert "No signal found" in capsys.readouterr().out
 
 
-def test_rank_asks_for_what_was_typed_and_names_the_same_data_again(work, capsys):
+def test_rank_passes_on_what_was_typed_and_names_the_same_data(work, capsys):
     words = "rank t.csv --models lite0,,f.pt@timm:x --label kind --group person --seed 7"
     assert main(words.split()) == 0
-    assert work.asked == [("t.csv", ["lite0", "f.pt@timm:x"], "kind", "person", 7)]
+    assert work.requests == [("t.csv", ["lite0", "f.pt@timm:x"], "kind", "person", 7)]
     out = capsys.readouterr().out
     assert out.endswith("warmstart fit t.csv --label kind --group person --seed 7 --base lite0\n")
 
 
-def test_rank_json_holds_the_starts_and_the_ties(work, capsys):
+def test_rank_json_holds_the_base_models_and_the_ties(work, capsys):
     assert main(["rank", "photos", "--json"]) == 0
     out, err = capsys.readouterr()
     printed = json.loads(out)
     keys = {"name", "value", "low", "high", "seconds", "parameters"}
     assert keys <= printed["models"][0].keys()
     assert printed["ties"] == []
-    assert "Look" in err
-    assert work.asked == [("photos", [], None, None, 0)]
+    assert "Features" in err
+    assert work.requests == [("photos", [], None, None, 0)]
 
 
 ERRORS = [
     (DataError("photos does not exist; name a folder"), 2, "photos does not exist; name a folder"),
-    (ModelError("no such start"), 2, "no such start"),
+    (ModelError("no such base model"), 2, "no such base model"),
     (RunFolderError("runs/x exists"), 2, "runs/x exists"),
     (TrainingError("the disk is full (x)"), 1, "the disk is full (x)"),
     (DataError("two\nlines"), 2, "two lines"),
@@ -172,12 +172,12 @@ def test_debug_shows_where_an_error_arose(work, capsys):
     assert "raise self.error" in err
 
 
-def test_an_interrupted_fit_says_that_work_is_kept(work, capsys):
+def test_an_interrupted_fit_says_how_to_continue(work, capsys):
     work.error = KeyboardInterrupt()
     assert main(["fit", "photos"]) == 130
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
-        "Interrupted; what was computed is kept. Run the same command again to go on."
+        "Interrupted; what was computed is kept. Run the same command again to continue."
     )
     assert "Traceback" not in err
 
@@ -202,14 +202,14 @@ def test_the_work_is_closed_when_showing_it_is_interrupted(work, monkeypatch):
 def test_predict_prints_a_line_an_image(work, capsys):
     work.answers = [SHIRT, BROKEN]
     assert main(["predict", "runs/x", "a.jpg", "b.jpg"]) == 0
-    assert work.asked == [(Path("runs/x"), ["a.jpg", "b.jpg"])]
+    assert work.requests == [(Path("runs/x"), ["a.jpg", "b.jpg"])]
     assert capsys.readouterr() == (
         "a.jpg  shirt    91 %\nb.jpg  -           -  cannot be decoded\n",
         "",
     )
 
 
-def test_predict_json_has_the_promised_keys(work, capsys):
+def test_predict_json_has_the_documented_keys(work, capsys):
     work.answers = [SHIRT, BROKEN]
     assert main(["predict", "runs/x", "a.jpg", "b.jpg", "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
@@ -225,7 +225,7 @@ def test_predict_exits_with_2_when_nothing_could_be_read(work, capsys, switches)
     assert main(["predict", "runs/x", "b.jpg", *switches]) == 2
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
-    assert err == "warmstart: no image could be read (1 named); nothing was answered.\n"
+    assert err == "warmstart: no image could be read (1 named); nothing was predicted.\n"
 
 
 def test_predict_json_survives_an_undecodable_file_name(work, capsys):
@@ -235,18 +235,18 @@ def test_predict_json_survives_an_undecodable_file_name(work, capsys):
     assert json.loads(capsys.readouterr().out)["path"] == name
 
 
-def test_predict_says_when_nothing_can_be_promised(work, capsys):
+def test_predict_says_when_nothing_is_guaranteed(work, capsys):
     work.answers = [Answer(**{**to_plain(SHIRT), "confident": None})]
     assert main(["predict", "runs/x", "a.jpg"]) == 0
     assert capsys.readouterr().err == (
-        "Too few examples were learnt from to promise when an answer is sure.\n"
+        "Too few training examples to guarantee which answers are confident.\n"
     )
 
 
 def test_evaluate(work, capsys):
     assert main(["evaluate", "runs/x", "later.csv", "--label", "kind", "--group=person"]) == 0
-    assert work.asked == [(Path("runs/x"), "later.csv", "kind", "person")]
-    assert capsys.readouterr().out.startswith("Accuracy 84 % (78 to 88) on 200 images.\n")
+    assert work.requests == [(Path("runs/x"), "later.csv", "kind", "person")]
+    assert capsys.readouterr().out.startswith("Accuracy  84 % (95 % CI 78–88) on 200 images.\n")
 
 
 def test_evaluate_json_has_the_keys_of_test(work, capsys):
@@ -254,18 +254,18 @@ def test_evaluate_json_has_the_keys_of_test(work, capsys):
     assert json.loads(capsys.readouterr().out) == to_plain(work.scores)
 
 
-def test_suggest_asks_for_what_was_typed(work, capsys):
+def test_suggest_passes_on_what_was_typed(work, capsys):
     assert main(["suggest", "runs/x", "in", "more/1.jpg", "--count", "7", "--out", "next.csv"]) == 0
-    assert work.asked == [(Path("runs/x"), ["in", "more/1.jpg"], 7, Path("next.csv"))]
+    assert work.requests == [(Path("runs/x"), ["in", "more/1.jpg"], 7, Path("next.csv"))]
     out, err = capsys.readouterr()
-    assert out.startswith("You asked for 7; there is one in in:\n")
-    assert out.endswith("Table    next.csv: fill in its column `label`.\n")
-    assert "Look     1/1" in err
+    assert out.startswith("You wanted 7; there is one in in:\n")
+    assert out.endswith("Table     next.csv: fill in its column `label`.\n")
+    assert "Features  1/1" in err
 
 
-def test_suggest_json_has_the_promised_keys(work, capsys):
+def test_suggest_json_has_the_documented_keys(work, capsys):
     assert main(["suggest", "runs/x", "in", "--json", "-q"]) == 0
-    assert work.asked == [(Path("runs/x"), ["in"], 20, None)]
+    assert work.requests == [(Path("runs/x"), ["in"], 20, None)]
     out, err = capsys.readouterr()
     assert err == ""
     assert json.loads(out) == {
@@ -276,23 +276,23 @@ def test_suggest_json_has_the_promised_keys(work, capsys):
     }
 
 
-def test_starts(work, capsys):
+def test_base_models(work, capsys):
     assert main(["models", "lite"]) == 0
     assert capsys.readouterr().out.startswith("lite0  EfficientNet-Lite0")
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == "lite0"
-    assert work.asked == ["lite", ""]
+    assert work.requests == ["lite", ""]
     assert main(["models", "zzz", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
-@pytest.mark.parametrize(("action", "begins"), [("info", "Cache    kept"), ("clear", "Removed")])
+@pytest.mark.parametrize(("action", "begins"), [("info", "Cache     cache"), ("clear", "Removed")])
 def test_cache(work, capsys, action, begins):
     assert main(["cache", action]) == 0
     assert capsys.readouterr().out.startswith(begins)
     assert main(["cache", action, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "path": "kept",
+        "path": "cache",
         "shelves": 2,
         "rows": 1234,
         "bytes": 130_000_000,
@@ -308,12 +308,12 @@ def test_the_command_of_the_result_names_an_image_that_exists(work, tmp_path, ca
     assert f"predict runs/photos '{tmp_path}/a cat/1.jpg'" in capsys.readouterr().out
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_closed_pipe_is_no_error():
     code = (
         "import sys, types\n"
         "from warmstart.records.answer import Answer\n"
         "from warmstart.cli.main import main\n"
-        "one = Answer(path='a', label='b', probability=0.5, sure=True, unknown=False, scores={})\n"
+        "one = Answer(path='a', label='b', probability=0.5, confident=True, ood=False, scores={})\n"
         "module = types.ModuleType('warmstart.run.predictor')\n"
         "module.predict = lambda run, paths: (one for _ in range(100_000))\n"
         "sys.modules['warmstart.run.predictor'] = module\n"
@@ -331,10 +331,10 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 def test_what_is_not_shared_is_done_by_the_first_of_several_processes(work, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, said in (("1", False), ("0", True)):
+    for rank, is_first in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
         assert main(["models", "--json"]) == 0
-        assert bool(capsys.readouterr().out) == said
+        assert bool(capsys.readouterr().out) == is_first
     monkeypatch.setenv("RANK", "1")
     assert main(["fit", "photos", "--dry-run"]) == 0
-    assert work.asked == [""]  # of `starts`
+    assert work.requests == [""]  # of `models`

@@ -87,5 +87,5 @@ def test_the_command_prints_it(capsys):
 
 def test_another_shell_is_one_line(capsys):
     assert main(["completion", "bsh"]) == 2
-    told = "warmstart: completion bsh is not one of bash, zsh, fish. Did you mean bash?\n"
-    assert capsys.readouterr().err == told
+    message = "warmstart: completion bsh is not one of bash, zsh, fish. Did you mean bash?\n"
+    assert capsys.readouterr().err == message

@@ -26,13 +26,13 @@ def here(tmp_path, monkeypatch):
 # ---- words -------------------------------------------------------------------------------
 
 
-def test_what_was_typed_is_asked_for(work):
+def test_what_was_typed_is_requested(work):
     words = (
         "fit photos --lr 3e-4 --plan my.toml --set training.epochs=50 --set block.1.lr=1e-4 "
         "--strategy last:2+add"
     )
     assert main(words.split()) == 0
-    request = work.request[0]
+    request = work.requests[0]
     assert (request.lr, request.plan, request.strategy) == (3e-4, Path("my.toml"), "last:2+add")
     assert request.settings == ("training.epochs=50", "block.1.lr=1e-4")
     assert request.given == {"lr", "strategy"}
@@ -40,7 +40,7 @@ def test_what_was_typed_is_asked_for(work):
 
 def test_nothing_typed_is_nothing_given(work):
     assert main(["fit", "photos"]) == 0
-    request = work.request[0]
+    request = work.requests[0]
     assert (request.lr, request.plan, request.settings, request.given) == (
         None,
         None,
@@ -63,7 +63,7 @@ def test_nothing_typed_is_nothing_given(work):
 )
 def test_a_usual_value_that_was_typed_counts_as_typed(work, words, given):
     assert main(["fit", "photos", *words.split()]) == 0
-    assert work.asked[0].given == given
+    assert work.requests[0].given == given
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_usual_value_that_was_typed_counts_as_typed(work, words, given):
         (
             "--augment",
             "unknown option --augment. Here it is --set training.crop=0.35 and --set "
-            "training.flip=true, where layers are tuned.",
+            "training.flip=true, where layers are fine-tuned.",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):
     lines = out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("Layers", "frozen", "Because", "Takes", "Next"):
+    for word in ("Layers", "frozen", "Because", "Cost", "Next"):
         assert word in out
     assert {path.name for path in here.iterdir()} <= {"photos", "cache"}
 
@@ -149,18 +149,18 @@ def test_a_dry_run_as_json_holds_the_plan_and_the_forecast(here, capsys):
     assert (
         main([*LITE.split(), "--strategy", "last:1", "--lr", "0.001", "--dry-run", "--json"]) == 0
     )
-    found = json.loads(capsys.readouterr().out)
-    assert found.keys() == set(DryRun.__dataclass_fields__) - {"kind"}  # of other inputs alone
-    assert found["plan"]["training"]["rate"]["value"] == 0.001
-    assert found["forecast"]["seconds"]["total"] > 0
-    assert found["plan_file"] is None
+    dry_run = json.loads(capsys.readouterr().out)
+    assert dry_run.keys() == set(DryRun.__dataclass_fields__) - {"kind"}  # of other inputs alone
+    assert dry_run["plan"]["training"]["lr"]["value"] == 0.001
+    assert dry_run["forecast"]["seconds"]["total"] > 0
+    assert dry_run["plan_file"] is None
 
 
 def test_progress_of_a_dry_run_goes_to_stderr(here, capsys):
     assert main(["fit", "photos", "--budget", "fast", "--strategy", "head", "--dry-run"]) == 0
     out, err = capsys.readouterr()
-    assert "Start " in err
-    assert out.startswith("Data     18 images to learn from, 3 classes\n")
+    assert "Base " in err
+    assert out.startswith("Data      18 training images, 3 classes\n")
 
 
 def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, capsys):
@@ -186,9 +186,9 @@ def test_a_plan_that_was_written_is_followed_and_single_values_still_win(here, c
         Path(name).read_text() for name in ("plan.toml", "one/plan.toml", "two/plan.toml")
     )
     assert one == plan
-    passes = two.split("[training.epochs]")[1].split("\n[")[0]
-    assert "value = 24\n" in passes
-    assert 'source = "user"' in passes
+    epochs = two.split("[training.epochs]")[1].split("\n[")[0]
+    assert "value = 1.3333\n" in epochs
+    assert 'source = "user"' in epochs
     assert "value = 3\n" in two.split("[training.seed]")[1].split("\n[")[0]
 
 

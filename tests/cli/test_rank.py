@@ -37,7 +37,7 @@ RANKING = Ranking(
     ),
     ties=(("lite1", "lite0"),),
     choice="lite0",
-    because="right on 94 % (90 to 97) of 244 images it had not seen; lite1 (95 %, 1.6 times the "
+    because="right on 94 % (95 % CI 90–97) of 244 images it had not seen; lite1 (95 %, 1.6 times the "
     "work) ties with it: the difference could be chance",
     n=244,
     majority=0.51,
@@ -49,29 +49,30 @@ def test_a_ranking():
     assert (
         ranking_text(RANKING, ["my photos"])
         == """\
-start                   accuracy         seconds  size
-lite1                   95 % (91 to 98)  61 s     4.7 M   best
-lite0                   94 % (90 to 97)  4.1 s    4.7 M   ties with the best
-…tensors@timm:resnet18  70 % (66 to 73)  kept     11.7 M  worse by 25 (23 to 27)
+base                       accuracy      seconds  size
+lite1                      95 % (91–98)  61 s     4.7 M   best
+lite0                      94 % (90–97)  4.1 s    4.7 M   ties with the best
+…afetensors@timm:resnet18  70 % (66–73)  cached   11.7 M  worse by 25 (23 to 27)
 
-Meaning  Accuracy on images held out in turn (244), with its 95 % interval;
-         always naming the largest class is right on 51 %.
-         kept: seen in an earlier look, so there was nothing to time.
+Meaning   Accuracy of a linear probe on images, cross-validated (244), with its
+          95 % interval; always naming the largest class is right on 51 %.
+          cached: the features were extracted earlier, so there was nothing to
+          time.
 
-Take     lite0: right on 94 % (90 to 97) of 244 images it had not seen; lite1
-         (95 %, 1.6 times the work) ties with it: the difference could be
-         chance.
-Next     warmstart fit 'my photos' --base lite0"""
+Take      lite0: right on 94 % (95 % CI 90–97) of 244 images it had not seen;
+          lite1 (95 %, 1.6 times the work) ties with it: the difference could be
+          chance.
+Next      warmstart fit 'my photos' --base lite0"""
     )
 
 
-def test_a_file_of_weights_is_taken_with_its_design():
+def test_a_file_of_weights_comes_with_its_architecture():
     text = ranking_text(replace(RANKING, choice=FILE), ["photos"])
     command = "warmstart fit photos --base 'models/a name.safetensors' --arch timm:resnet18"
-    assert text.splitlines()[-1] == f"Next     {command}"
+    assert text.splitlines()[-1] == f"Next      {command}"
 
 
-def test_what_failed_what_was_left_out_and_other_ties_are_told():
+def test_failures_omissions_and_other_ties_are_listed():
     rows = tuple(base(f"n{i}", 0.9 - i / 10, -i / 10) for i in range(4))
     ranking = replace(
         RANKING,
@@ -79,23 +80,23 @@ def test_what_failed_what_was_left_out_and_other_ties_are_told():
         ties=(("n1", "n2", "n3"),),
         choice="n0",
         left_out=("n8", "n9"),
-        failed=(FailedModel(name="n7", error="start 'n7' is not known."),),
+        failed=(FailedModel(name="n7", error="base model 'n7' is not known."),),
         method="holdout",
     )
     text = ranking_text(ranking, ["photos"])
-    assert "n1     80 % (76 to 83)  4.1 s    4.7 M  worse by 10 (8 to 12)\n" in text
-    assert "Ties     n1, n2 and n3 tie with each other.\n" in text
-    assert "Failed   n7: start 'n7' is not known.\n" in text
-    assert "Left out n8, n9; name them in --models.\n" in text
-    assert "Accuracy on the part you held out (244)" in text
+    assert "n1    80 % (76–83)  4.1 s    4.7 M  worse by 10 (8 to 12)\n" in text
+    assert "Ties      n1, n2 and n3 tie with each other.\n" in text
+    assert "Failed    n7: base model 'n7' is not known.\n" in text
+    assert "Left out  n8, n9; name them in --models.\n" in text
+    assert "on your hold-out (244)" in text
     assert "ties with the best" not in text
 
 
-def test_starts_that_know_nothing_are_called_so():
+def test_base_models_without_a_gain_are_called_so():
     ranking = replace(RANKING, majority=0.92)
     assert "None of them is measurably better than always naming the largest class" in ranking_text(
         ranking, ["photos"]
-    ).replace("\n         ", " ")
+    ).replace("\n          ", " ")
     assert "None of them" not in ranking_text(RANKING, ["photos"])
 
 
@@ -105,10 +106,10 @@ def test_many_images_and_long_names_stay_within_80_columns():
     assert max(map(len, ranking_text(many, ["photos"]).splitlines())) <= 80
 
 
-def test_one_start_is_no_best():
+def test_a_single_base_model_is_not_called_best():
     alone = replace(RANKING, models=RANKING.models[1:2], ties=())
     first = ranking_text(alone, ["photos"]).splitlines()[1]
-    assert first == "lite0  94 % (90 to 97)  4.1 s    4.7 M"
+    assert first == "lite0  94 % (90–97)  4.1 s    4.7 M"
 
 
 def test_a_name_cannot_steer_the_terminal():

@@ -17,23 +17,23 @@ from warmstart.events import Event
 
 @pytest.fixture
 def resumed(work, monkeypatch, tmp_path):
-    """A stand-in for the work; what it was asked."""
+    """A stand-in for the work that records its calls."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MKL_CBWR", "AVX2,STRICT")
-    asked = SimpleNamespace(runs=[], error=None, summary=work.summary, arithmetic=None)
+    work_done = SimpleNamespace(runs=[], error=None, summary=work.summary, arithmetic=None)
 
     def resume(run, fit):
-        asked.runs.append((run, fit))
-        asked.arithmetic = os.environ.get("MKL_CBWR")
+        work_done.runs.append((run, fit))
+        work_done.arithmetic = os.environ.get("MKL_CBWR")
         yield Event(stage="features", kind="step", step=1, of=1, t=0.0)
-        if asked.error is not None:
-            raise asked.error
-        return SimpleNamespace(path=run, summary=asked.summary)
+        if work_done.error is not None:
+            raise work_done.error
+        return SimpleNamespace(path=run, summary=work_done.summary)
 
     module = ModuleType("warmstart.run.resume")
     module.resume = resume
     monkeypatch.setitem(sys.modules, "warmstart.run.resume", module)
-    return asked
+    return work_done
 
 
 def test_the_result_is_printed_as_that_of_a_fit(resumed, work, capsys):
@@ -42,7 +42,7 @@ def test_the_result_is_printed_as_that_of_a_fit(resumed, work, capsys):
     assert resumed.runs == [(Path("runs/photos"), work.fit)]
     line, _, claim = out.split("\n", 2)
     assert line == "Usable with review: 1 in 7 answers is wrong."
-    assert claim.startswith("Accuracy 86 % (82 to 89)")
+    assert claim.startswith("Accuracy  86 % (95 % CI 82–89)")
     assert "warmstart predict runs/photos photo.jpg" in out
     assert "Nothing to do" not in err
 
@@ -51,7 +51,7 @@ def test_json_is_the_summary(resumed, capsys):
     assert main(["resume", "runs/photos", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["estimate"]["value"] == 0.86
-    assert err.splitlines()[-1] == "Folder   runs/photos"
+    assert err.splitlines()[-1] == "Folder    runs/photos"
     assert main(["resume", "runs/photos", "--json", "-q"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -67,7 +67,7 @@ def test_a_run_that_is_done_is_shown_again(resumed, tmp_path, capsys):
     assert main(["resume", "run"]) == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == "Nothing to do: run is done. Its result:"
-    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy 86 %")
+    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy  86 %")
     assert main(["resume", "run", "-q"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -78,16 +78,16 @@ def test_an_error_is_one_line(resumed, capsys):
     assert capsys.readouterr() == ("", "warmstart: nowhere does not exist.\n")
 
 
-def test_interrupted_again_the_same_command_goes_on(resumed, capsys):
+def test_an_interrupted_resume_says_how_to_continue(resumed, capsys):
     resumed.error = KeyboardInterrupt()
     assert main(["resume", "run", "-q"]) == 130
     assert capsys.readouterr().err == (
-        "Interrupted; what was computed is kept. Run the same command again to go on.\n"
+        "Interrupted; what was computed is kept. Run the same command again to continue.\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("told", "mode"),
+    ("request_json", "mode"),
     [
         ('{"around": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
         ('{"around": {"arithmetic": ""}}', None),
@@ -98,10 +98,10 @@ def test_interrupted_again_the_same_command_goes_on(resumed, capsys):
         (None, "AVX2,STRICT"),
     ],
 )
-def test_numbers_are_rounded_as_when_the_run_began(resumed, tmp_path, told, mode):
+def test_numbers_are_rounded_as_when_the_run_began(resumed, tmp_path, request_json, mode):
     (tmp_path / "run").mkdir()
-    if told is not None:
-        (tmp_path / "run" / "request.json").write_text(told)
+    if request_json is not None:
+        (tmp_path / "run" / "request.json").write_text(request_json)
     assert main(["resume", "run", "-q"]) == 0
     assert resumed.arithmetic == mode
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from warmstart.cli.main import main
-from warmstart.cli.stop import SAID, stoppable
+from warmstart.cli.stop import STOPPING, stoppable
 from warmstart.events import Event
 
 LOOK = Event(stage="features", kind="step", step=1, of=3, t=0.0)
@@ -42,7 +42,7 @@ def test_the_first_signal_stops_at_the_next_event(number, capfd):
     assert after == ["the step goes on to its end"]
     assert seen == [LOOK, LOOK]  # what happened is shown before it stops
     assert caught.value.args == ()  # no folder was made yet
-    assert capfd.readouterr() == ("", SAID + "\n")
+    assert capfd.readouterr() == ("", STOPPING + "\n")
 
 
 def test_the_second_signal_stops_at_once(capfd):
@@ -58,7 +58,7 @@ def test_the_second_signal_stops_at_once(capfd):
         work(see)
     assert after == []
     assert caught.value.args == ("runs/my photos",)
-    assert capfd.readouterr().err == SAID + "\n"  # once
+    assert capfd.readouterr().err == STOPPING + "\n"  # once
 
 
 def test_a_signal_after_the_last_event_lets_the_work_come_to_its_end(capfd):
@@ -111,6 +111,6 @@ def test_an_interrupted_fit_names_its_run(work, monkeypatch, capfd):
     monkeypatch.setattr(sys.modules["warmstart.run.fit"], "fit", steps)
     assert main(["fit", "my photos", "-q"]) == 130
     assert capfd.readouterr().err.splitlines() == [
-        SAID,
-        "Interrupted; what was computed is kept. Go on with: warmstart resume 'runs/my photos'",
+        STOPPING,
+        "Interrupted; what was computed is kept. Continue with: warmstart resume 'runs/my photos'",
     ]

@@ -28,11 +28,11 @@ def _status(summary, switches, tmp_path):
         ("not-ready", set(), 0),
     ],
 )
-def test_not_ready_ends_with_4_where_that_was_asked_for(
+def test_not_ready_exits_with_4_with_strict(
     level: Level, switches, status, tmp_path, capsys
 ):
-    found = replace(SUMMARY, readiness=Readiness(level=level, reasons=("for a reason",)))
-    assert _status(found, switches, tmp_path) == status
+    summary = replace(SUMMARY, readiness=Readiness(level=level, reasons=("for a reason",)))
+    assert _status(summary, switches, tmp_path) == status
     lead = {"ready": "Ready", "review": "Usable with review", "not-ready": "Not ready"}[level]
     assert capsys.readouterr().out.startswith(f"{lead}: for a reason.")
 

@@ -12,17 +12,17 @@ def one(path, label="shirt", p=0.41, why="unsure: shirt or hat"):
     return Suggestion(path=path, label=label, probability=p, why=why)
 
 
-def found(*suggestions, expected=None, skipped=NONE, candidates=245):
+def suggestions(*chosen, expected=None, skipped=NONE, candidates=245):
     return Suggestions(
-        suggestions=suggestions, expected=expected, skipped=skipped, candidates=candidates
+        suggestions=chosen, expected=expected, skipped=skipped, candidates=candidates
     )
 
 
 def test_images_stand_in_columns_below_the_folder_they_lie_in():
     text = suggestions_text(
-        found(
+        suggestions(
             one("inbox/a.jpg"),
-            one("inbox/more/b.jpg", "longsleeve", 0.97, "unlike what it knows"),
+            one("inbox/more/b.jpg", "longsleeve", 0.97, "unlike the training images"),
             expected=ExpectedGain(gain=0.012, low=0.006, high=0.019, n=2),
             skipped=Skipped(known=3, copies=1, unreadable=2),
         ),
@@ -33,35 +33,34 @@ def test_images_stand_in_columns_below_the_folder_they_lie_in():
         "Label these 2 of 245 images in inbox next:\n"
         "\n"
         "  a.jpg       shirt         41 %  unsure: shirt or hat\n"
-        "  more/b.jpg  longsleeve    97 %  unlike what it knows\n"
+        "  more/b.jpg  longsleeve    97 %  unlike the training images\n"
         "\n"
-        "Expect   about +1.2 points of accuracy (+0.6 to +1.9). That is what 2 more\n"
-        "         examples drawn at random would bring, by the run's learning curve; a\n"
-        "         choice like this usually brings a little more.\n"
-        "Beware   a run that learns from these estimates itself too low, for they are the\n"
-        "         hard ones. Judge it on images drawn at random: fit --test.\n"
-        "Left out 3 that the run's data holds already, 1 exact copy, 2 that cannot be\n"
-        "         read\n"
-        "Table    inbox/next.csv: fill in its column `label`."
+        "Expect    about +1.2 points of accuracy (95 % CI +0.6 to +1.9). That is what 2\n"
+        "          random examples would add, by the run's learning curve; a choice like\n"
+        "          this usually adds a little more.\n"
+        "Beware    a run that trains on these underestimates its accuracy, for they are\n"
+        "          the hard ones. Evaluate it on a random sample of images: fit --test.\n"
+        "Left out  3 in the run's data already, 1 exact copy, 2 that cannot be read\n"
+        "Table     inbox/next.csv: fill in its column `label`."
     )
 
 
-def test_nothing_is_said_of_what_is_not_known():
-    text = suggestions_text(found(one("a.jpg"), candidates=1), 1, None)
+def test_unmeasured_facts_are_not_mentioned():
+    text = suggestions_text(suggestions(one("a.jpg"), candidates=1), 1, None)
     assert text == (
         "Label this one of 1 image next:\n\n  a.jpg  shirt    41 %  unsure: shirt or hat"
     )
 
 
-def test_fewer_than_asked_for_is_said():
-    text = suggestions_text(found(one("in/a.jpg"), one("in/b.jpg"), candidates=2), 20, None)
-    assert text.startswith("You asked for 20; there are 2 in in:\n")
-    text = suggestions_text(found(one("in/a.jpg"), candidates=1), 20, None)
-    assert text.startswith("You asked for 20; there is one in in:\n")
+def test_fewer_than_wanted_is_reported():
+    text = suggestions_text(suggestions(one("in/a.jpg"), one("in/b.jpg"), candidates=2), 20, None)
+    assert text.startswith("You wanted 20; there are 2 in in:\n")
+    text = suggestions_text(suggestions(one("in/a.jpg"), candidates=1), 20, None)
+    assert text.startswith("You wanted 20; there is one in in:\n")
 
 
 def test_images_from_everywhere_keep_their_whole_path():
-    text = suggestions_text(found(one("/x/a.jpg"), one("b.jpg")), 2, None)
+    text = suggestions_text(suggestions(one("/x/a.jpg"), one("b.jpg")), 2, None)
     assert "  /x/a.jpg  shirt" in text
     assert "  b.jpg     shirt" in text
 
@@ -69,7 +68,7 @@ def test_images_from_everywhere_keep_their_whole_path():
 def test_long_names_keep_to_80_columns_and_are_never_cut():
     why = "unsure: american_wirehair or american_shorthair"
     text = suggestions_text(
-        found(one("in/" + "n" * 36 + ".jpg", "american_wirehair", why=why), one("in/b.jpg")),
+        suggestions(one("in/" + "n" * 36 + ".jpg", "american_wirehair", why=why), one("in/b.jpg")),
         2,
         None,
     )
@@ -78,6 +77,6 @@ def test_long_names_keep_to_80_columns_and_are_never_cut():
 
 
 def test_the_name_of_a_file_cannot_steer_the_terminal():
-    text = suggestions_text(found(one("in\x1b/a\x1b[2J.jpg", "c\x07")), 1, None)
+    text = suggestions_text(suggestions(one("in\x1b/a\x1b[2J.jpg", "c\x07")), 1, None)
     assert "\x1b" not in text
     assert "\x07" not in text

@@ -15,9 +15,9 @@ from warmstart.cli.main import main
         ("--track=tensorboard", ("tensorboard",)),
     ],
 )
-def test_the_trackers_that_were_typed_are_asked_for(work, words, names):
+def test_the_trackers_that_were_typed_are_requested(work, words, names):
     assert main(["fit", "photos", *words.split()]) == 0
-    assert work.asked[0].track == names
+    assert work.requests[0].track == names
 
 
 @pytest.mark.parametrize("words", ["", "--dry-run"])

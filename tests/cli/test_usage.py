@@ -8,7 +8,7 @@ from warmstart.cli.spec import VERBS
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"
 EVALUATE = "Usage: warmstart evaluate RUN DATA [options]"
-PASSES = "Here it is --set training.epochs=N: images passed in all (10 x the images is usual)."
+EPOCHS = "Here it is --set training.epochs=N (10 is usual)."
 BATCH = "Here it is --set training.batch_size=16 (see --dry-run for all choices)."
 CHOSEN = "Not needed: warmstart chooses it."
 
@@ -26,7 +26,7 @@ MISUSES = {
     "fitt photos": "unknown verb `fitt`. Did you mean `fit`?",
     "predit runs/x": "unknown verb `predit`. Did you mean `predict`?",
     "xyzzy": f"unknown verb `xyzzy`. This version (0.1.0) has {', '.join(VERBS)}.",
-    "sample:digits": "`sample:digits` is not a verb. To learn from it: warmstart fit sample:digits",
+    "sample:digits": "`sample:digits` is not a verb. To fine-tune on it: warmstart fit sample:digits",
     "--seed 3 fit photos": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     "--json": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     # arguments
@@ -34,7 +34,7 @@ MISUSES = {
     "fit a b": f"`b` is one argument too many. {FIT}",
     "fit -- -a -b": f"`-b` is one argument too many. {FIT}",
     "predict": f"predict needs RUN, the folder that `warmstart fit` wrote. {PREDICT}",
-    "predict runs/x": f"predict needs PATH, the images to name. {PREDICT}",
+    "predict runs/x": f"predict needs PATH, the images to classify. {PREDICT}",
     "evaluate runs/x": f"evaluate needs DATA, other labelled images. {EVALUATE}",
     "suggest runs/x": "suggest needs UNLABELLED, images without a label. "
     "Usage: warmstart suggest RUN UNLABELLED... [options]",
@@ -42,7 +42,7 @@ MISUSES = {
     "suggest runs/x in --count=-3": "--count -3: it needs a whole number, 1 or more.",
     "suggest runs/x in --count few": "--count few: it needs a whole number, 1 or more.",
     "suggest runs/x --images in": "unknown option --images. "
-    "Here UNLABELLED stands alone: warmstart suggest RUN UNLABELLED...",
+    "UNLABELLED needs no option: warmstart suggest RUN UNLABELLED...",
     "suggest runs/x in --output o.csv": "unknown option --output. Here it is --out.",
     "cache": "cache needs info|clear, what to do. Usage: warmstart cache info|clear [options]",
     "cache clean": "cache clean is not one of info, clear. Did you mean clear?",
@@ -70,33 +70,33 @@ MISUSES = {
     "fit photos --output_dir x": "unknown option --output_dir. Here it is --out.",
     "fit photos --project x": "unknown option --project. Here it is --out.",
     "fit photos -o x": "unknown option -o. Here it is --out.",
-    "fit --data photos": "unknown option --data. Here DATA stands alone: warmstart fit DATA",
+    "fit --data photos": "unknown option --data. DATA needs no option: warmstart fit DATA",
     "fit --train_dir photos": "unknown option --train_dir. "
-    "Here DATA stands alone: warmstart fit DATA",
-    "fit --dataset=photos": "unknown option --dataset. Here DATA stands alone: warmstart fit DATA",
+    "DATA needs no option: warmstart fit DATA",
+    "fit --dataset=photos": "unknown option --dataset. DATA needs no option: warmstart fit DATA",
     "fit photos --random_seed 3": "unknown option --random_seed. Here it is --seed.",
     "predict --model runs/x a.jpg": "unknown option --model. "
-    "Here RUN stands alone: warmstart predict RUN PATH...",
+    "RUN needs no option: warmstart predict RUN PATH...",
     "predict runs/x --source a.jpg": "unknown option --source. "
-    "Here PATH stands alone: warmstart predict RUN PATH...",
+    "PATH needs no option: warmstart predict RUN PATH...",
     "predict runs/x a.jpg --output o": "unknown option --output. "
-    "The answers go to stdout; write them to a file with > FILE.",
+    "The predictions go to stdout; write them to a file with > FILE.",
     "rank photos --base lite0": "unknown option --base. Here it is --models.",
-    "rank photos --models a,b": "unknown option --models. Here it is --models.",
-    "rank --data photos": "unknown option --data. Here DATA stands alone: warmstart rank DATA",
+    "rank --data photos": "unknown option --data. DATA needs no option: warmstart rank DATA",
     "fit photos --models a,b": "unknown option --models. It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
-    "fit photos --lr_find": "unknown option --lr_find. Here the rate comes by rule (--dry-run says "
-    "why) and --lr sets another; rate_probe compares three in Python: docs/notebook.md.",
+    "fit photos --lr_find": "unknown option --lr_find. A rule sets the learning rate "
+    "(--dry-run says why), --lr overrides it; rate_probe compares three in Python: "
+    "docs/notebook.md.",
     "fit photos --learning_rate 0.1": "unknown option --learning_rate. Here it is --lr.",
-    "fit photos --epochs 5": f"unknown option --epochs. {PASSES}",
+    "fit photos --epochs 5": f"unknown option --epochs. {EPOCHS}",
     "fit photos --batch-size 5": f"unknown option --batch-size. {BATCH}",
     "fit photos -b 5": f"unknown option -b. {BATCH}",
     "fit photos -b5": f"unknown option -b5. {BATCH}",
     "fit photos --workers 5": f"unknown option --workers. {CHOSEN}",
     "fit photos --patience 5": f"unknown option --patience. {CHOSEN}",
     "fit photos --img_size 5": "unknown option --img_size. "
-    "The start brings its own image size; another one is --set input.size=PX.",
+    "The base model has its image size; set another one with --set input.size=PX.",
     "fit photos --val-split 0.2": "unknown option --val-split. Not needed: accuracy is estimated "
     "inside the training images, or on a val/ folder where there is one.",
     "fit photos --gpu": "unknown option --gpu. Here it is --device cuda.",
@@ -104,9 +104,9 @@ MISUSES = {
     "fit photos --minutes none": "--minutes none: it needs a number above 0, such as 5.",
     "fit photos --device tpu": "--device tpu is not one of auto, cpu, cuda, mps.",
     "predict runs/photos a.jpg --device cuda": "unknown option --device. Only `fit` uses another "
-    "device, for training; the rest runs on the processor.",
+    "device, for training; the rest runs on the CPU.",
     "fit photos --exist-ok": "unknown option --exist-ok. A run folder is never overwritten; "
-    "leave --out away and a new one is made.",
+    "omit --out to create a new one.",
     "fit photos --resume": "unknown option --resume. Here it is `warmstart resume RUN`.",
     "fit photos --resume_from_checkpoint runs/x": "unknown option --resume_from_checkpoint. "
     "Here it is `warmstart resume RUN`.",
@@ -114,11 +114,11 @@ MISUSES = {
     "resume": "resume needs RUN, the folder of a run that was stopped. "
     "Usage: warmstart resume RUN [options]",
     "resume a b": "`b` is one argument too many. Usage: warmstart resume RUN [options]",
-    "resume --out runs/x": "unknown option --out. Here RUN stands alone: warmstart resume RUN",
+    "resume --out runs/x": "unknown option --out. RUN needs no option: warmstart resume RUN",
     "resume runs/x --epochs 5": "unknown option --epochs. "
     "`warmstart resume --help` lists its options.",
     "check photos --xyzzy": "unknown option --xyzzy. `warmstart check --help` lists its options.",
-    "check --data photos": "unknown option --data. Here DATA stands alone: warmstart check DATA",
+    "check --data photos": "unknown option --data. DATA needs no option: warmstart check DATA",
     # misspelt and foreign options
     "fit photos --buget fast": "unknown option --buget. Did you mean --budget?",
     "fit photos --bud fast": "unknown option --bud. Did you mean --budget?",
@@ -127,12 +127,12 @@ MISUSES = {
     "predict runs/x a.jpg --budget fast": "unknown option --budget. "
     "It is an option of `fit`, not of `predict`.",
     "evaluate runs/x photos -v": "unknown option -v. "
-    "Here --debug shows where an error arose; progress is always shown.",
+    "Here --debug shows the traceback of an error; progress is always shown.",
     # key=value
-    "fit data=photos": "unknown argument data=photos. Here DATA stands alone: warmstart fit DATA",
+    "fit data=photos": "unknown argument data=photos. DATA needs no option: warmstart fit DATA",
     "fit photos model=resnet18": "unknown argument model=resnet18. Here it is --base resnet18",
     "fit photos seed=3": "unknown argument seed=3. Here it is --seed 3",
-    "fit photos epochs=3": f"unknown argument epochs=3. {PASSES}",
+    "fit photos epochs=3": f"unknown argument epochs=3. {EPOCHS}",
 }
 
 
@@ -148,7 +148,7 @@ def test_a_misuse_is_answered_with_one_line(command, capsys):
 def test_a_path_in_place_of_a_verb_is_answered_with_the_command(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"warmstart: `{tmp_path}` is not a verb. To learn from it: warmstart fit {tmp_path}\n"
+        f"warmstart: `{tmp_path}` is not a verb. To fine-tune on it: warmstart fit {tmp_path}\n"
     )
 
 
@@ -156,7 +156,7 @@ def test_a_file_whose_name_holds_an_equals_sign_is_data(tmp_path, monkeypatch, w
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data=photos").mkdir()
     assert main(["fit", "data=photos"]) == 0
-    assert work.asked[0].data == "data=photos"
+    assert work.requests[0].data == "data=photos"
 
 
 def test_debug_shows_the_traceback_of_a_misuse_too(capsys):

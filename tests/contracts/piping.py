@@ -16,9 +16,9 @@ from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages, assign_stages, group_modules
 from warmstart.network.surgery import assemble
-from warmstart.training.checkpoint import write_jointly
+from warmstart.training.checkpoint import write_joint_checkpoint
 from warmstart.training.data_parallel import DataParallel
-from warmstart.training.fsdp import Sharded
+from warmstart.training.fsdp import ShardedDataParallel
 from warmstart.training.pipeline import Pipeline
 from warmstart.training.trainer import Trainer, UpdateRule
 
@@ -37,13 +37,13 @@ def model_of(kind):
     return network, assemble(network, wanted, weight, torch.zeros(CLASSES)).eval()
 
 
-def way_of(word, network, model, tail):
+def choose_parallelism(word, network, model, tail):
     """The way of this process, or plain training where it is alone."""
     world = here()
     if world.size == 1 or word == "data":
         return DataParallel(tail, "cpu")
     if word == "fsdp":
-        return Sharded(tail, group_modules(tail), model.state_dict(keep_vars=True), "cpu")
+        return ShardedDataParallel(tail, group_modules(tail), model.state_dict(keep_vars=True), "cpu")
     runs = balance_stages([Cost(1, 2, 1)] * len(network.blocks), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {
@@ -78,7 +78,7 @@ def trained(kind, word="", folder=None, precision="float32"):
     if precision == DOUBLE:
         model.double()
     tail = UnfrozenBlocks(model, 0, recompute=True)
-    way = way_of(word, network, model, tail)
+    way = choose_parallelism(word, network, model, tail)
     moving = {n: t for n, t in model.state_dict(keep_vars=True).items() if way.keeps(n)}
     if kind != "convolutions":  # those have statistics, which a fresh network learns
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
@@ -104,7 +104,7 @@ def trained(kind, word="", folder=None, precision="float32"):
     if folder is None:
         kept = {name: tensor.clone() for name, tensor in tensors.items()}
     else:
-        write_jointly(folder, tensors, {})
+        write_joint_checkpoint(folder, tensors, {})
         kept = {}
     held = sum(p.numel() for p in model.parameters())
     with trainer.shown(0.5), torch.no_grad():

@@ -131,5 +131,5 @@ def test_half_precision_comes_to_the_same_losses(name, depth):
 
 def test_a_cut_outside_the_network_is_refused():
     network = _cut("resnet18")
-    with pytest.raises(PlanError, match=r"training.split_at 99; the network has parts 1 to"):
+    with pytest.raises(PlanError, match=r"training.split_at 99; the network has blocks 1 to"):
         FrozenPrefix(network, 99, ())

@@ -21,7 +21,7 @@ from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.pipeline_stage import assign_stages
 from warmstart.network.surgery import assemble
-from warmstart.training.checkpoint import Jointly
+from warmstart.training.checkpoint import JointCheckpoint
 
 HERE = Path(__file__).parent
 SIZE = 2
@@ -64,7 +64,7 @@ def test_pieces_learn_what_the_whole_learns(kind, word, piped):
     shares = [held for _, held in found]
     assert sum(shares) == n_whole  # while training goes on, nobody holds what another one does
     assert min(shares) > 0
-    together = Jointly(piped / f"{kind}-{word}")  # a checkpoint, read by one process
+    together = JointCheckpoint(piped / f"{kind}-{word}")  # a checkpoint, read by one process
     assert together.keys() == kept.keys()
     for name, value in kept.items():
         torch.testing.assert_close(together[name], value, atol=2e-6, rtol=1e-5, msg=name)

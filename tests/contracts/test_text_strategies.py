@@ -74,7 +74,7 @@ def test_pairs_are_compared_in_one_process(monkeypatch):
     chosen = SimpleNamespace(pairs=True, parallel="data")
     monkeypatch.setattr(distributed, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
-        distributed.way_of(None, None, chosen, ())
+        distributed.choose_parallelism(None, None, chosen, ())
 
 
 @pytest.mark.parametrize(("batch", "temperature"), [(31, 0.0), (12, 0.1)], ids=["all", "some"])

@@ -13,7 +13,7 @@ from warmstart.data.arrow import Pages
 
 
 def test_pages_that_were_let_go_are_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrow, "LET_GO_BYTES", 10)
+    monkeypatch.setattr(arrow, "RELEASE_BYTES", 10)
     content = bytes(range(256)) * 100
     (tmp_path / "file").write_bytes(content)
     pages = Pages()
@@ -21,17 +21,17 @@ def test_pages_that_were_let_go_are_read_again(tmp_path, monkeypatch):
         mapped = pages.map(file)
     for start in range(0, len(content), 1000):
         assert mapped[start : start + 1000] == content[start : start + 1000]
-        pages.have_read(1000)
+        pages.count(1000)
     assert bytes(mapped) == content
 
 
 def test_pages_are_let_go_after_so_many_bytes(monkeypatch):
-    monkeypatch.setattr(arrow, "LET_GO_BYTES", 100)
+    monkeypatch.setattr(arrow, "RELEASE_BYTES", 100)
     gone = []
-    monkeypatch.setattr(Pages, "let_go", lambda self: gone.append(1))
+    monkeypatch.setattr(Pages, "release", lambda self: gone.append(1))
     pages = Pages()
     for n_bytes in (60, 40, 1, 99, 2):
-        pages.have_read(n_bytes)
+        pages.count(n_bytes)
     assert len(gone) == 2
 
 
@@ -41,7 +41,7 @@ def test_a_system_that_keeps_pages_is_no_trouble(tmp_path, monkeypatch):
     pages = Pages()
     with open(tmp_path / "file", "rb") as file:
         mapped = pages.map(file)
-    pages.let_go()
+    pages.release()
     assert bytes(mapped) == b"abc"
 
 

@@ -37,7 +37,7 @@ def source(tmp_path_factory):
 
 def opened(source):
     groups = RowGroups(
-        opened=partial(arrow._opened, source), column="image", check=lambda n_bytes: None
+        open=partial(arrow._open_parquet, source), column="image", check=lambda n_bytes: None
     )
     groups.scan()
     return groups
@@ -54,17 +54,17 @@ def test_a_row_is_found_in_its_group(source):
 
 
 def test_in_order_each_group_is_opened_once_and_few_are_kept(source, monkeypatch):
-    monkeypatch.setattr(arrow, "KEPT_BYTES", 300_000)  # hardly more than one group
+    monkeypatch.setattr(arrow, "MEMORY_BYTES", 300_000)  # hardly more than one group
     groups = opened(source)
     for row in range(N):
         if row != 7:
             assert groups.load(row) == payload(row)
     assert groups.unpacked == 8
-    assert len(groups._kept) == 2
+    assert len(groups._groups) == 2
 
 
 def test_several_threads_may_ask(source, monkeypatch):
-    monkeypatch.setattr(arrow, "KEPT_BYTES", 300_000)
+    monkeypatch.setattr(arrow, "MEMORY_BYTES", 300_000)
     groups, rows = opened(source), [row for row in range(N) if row != 7]
     with ThreadPoolExecutor(4) as threads:  # ahead of each other, as decoding is
         assert [*threads.map(groups.load, rows)] == [payload(row) for row in rows]
@@ -72,7 +72,7 @@ def test_several_threads_may_ask(source, monkeypatch):
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     """Read from end to end, a file of 24 MB takes no more than one of 6."""
-    monkeypatch.setattr(arrow, "KEPT_BYTES", 1_000_000)
+    monkeypatch.setattr(arrow, "MEMORY_BYTES", 1_000_000)
     peaks = []
     for count in (1200, 4800):
         path = tmp_path / f"{count}.parquet"
@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
 
 def test_large_groups_are_unpacked_to_disk(source, monkeypatch):
     plain = arrow.parse_parquet(source, "a.parquet").pictures.open()
-    monkeypatch.setattr(arrow, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(arrow, "MAX_GROUP_BYTES", 100_000)
     spooled = arrow.parse_parquet(source, "a.parquet").pictures.open()
     assert (spooled.inside, [*spooled.paths]) == (plain.inside, [*plain.paths])
     assert [spooled.load(row) for row in (0, 399)] == [plain.load(row) for row in (0, 399)]

@@ -116,7 +116,7 @@ def test_a_text_among_numbers_is_a_slip():
 
 def test_infinite_and_too_large_numbers_are_refused():
     fails('"age" is inf in line 2; give a number, or leave it empty', age=["inf", *MANY[1:]])
-    fails('"age" holds numbers too large to reckon with', age=["1e308", "-1e308", *MANY[2:]])
+    fails('"age" holds numbers too large to compute with', age=["1e308", "-1e308", *MANY[2:]])
 
 
 def test_a_table_without_a_column_to_learn_from_is_refused():

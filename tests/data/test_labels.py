@@ -170,5 +170,5 @@ def test_a_test_label_that_training_does_not_know(root):
     for row in (8, 9):
         Image.fromarray(X[row - 8]).save(root / f"{row}.png")
     fails(
-        table(root, "path,label,split", rows), 'the test part has the class "x"', task="multilabel"
+        table(root, "path,label,split", rows), 'the test set has the class "x"', task="multilabel"
     )

@@ -263,7 +263,7 @@ def test_a_broken_root_link(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-    fails(tmp_path, "is empty", "a folder of its own")
+    fails(tmp_path, "is empty", "in their own folder")
 
 
 def test_a_folder_of_links_only_says_why_it_is_empty(photos, tmp_path):
@@ -321,7 +321,7 @@ def test_a_class_folder_with_other_kinds_only(photos):
 @pytest.mark.parametrize(("folder", "word"), [("test", "test"), ("val", "hold-out")])
 def test_a_label_that_train_does_not_know(tmp_path, folder, word):
     fill(tmp_path, {"train/a": 2, "train/b": 2, f"{folder}/c": 3})
-    fails(tmp_path, f'the {word} part has the class "c" (3 images)', "Training classes: a, b.")
+    fails(tmp_path, f'the {word} set has the class "c" (3 images)', "Training classes: a, b.")
 
 
 def test_a_test_folder_without_classes(tmp_path):
@@ -340,14 +340,14 @@ def test_a_folder_beside_the_parts(tmp_path):
 
 
 def test_label_for_a_folder(photos):
-    fails(photos, "--label kind names a column", "is no table", label="kind")
+    fails(photos, "--label kind names a column", "is not a table", label="kind")
     fails(photos, "--group user names a column", group="user")
 
 
 def test_two_test_parts(tmp_path, photos):
     both = fill(tmp_path / "both", {"train/cat": 2, "train/dog": 2, "test/cat": 1}, start=30)
-    fails(both, "has a test part already; leave --test away", test=photos)
-    fails(photos, "given with --test has parts of its own", test=both)
+    fails(both, "has a test set already; drop --test", test=photos)
+    fails(photos, "named with --test, has several splits", test=both)
 
 
 def test_a_single_image(photos):
@@ -445,7 +445,7 @@ Y = ["a", "b", "a", "b"]
         (np.zeros((4, 9)), Y, "X has shape (4, 9); images are"),
         (np.zeros((4, 3, 32, 3), np.uint8), Y, "whose channels may be first or last; pad the"),
         (np.zeros((4, 8, 8, 14), np.uint8), Y, "of 1 to 13 channels"),
-        (X[:, :0], Y, "holds nothing"),
+        (X[:, :0], Y, "is empty"),
         (np.full((4, 3, 3), np.nan), Y, "X holds NaN or infinity"),
         (np.full((4, 3, 3), np.inf), Y, "X holds NaN or infinity"),
         (np.full((4, 3, 3), -1.5), Y, "values from -1.5 to -1.5; give 0 to 1 or 0 to 255"),

@@ -61,7 +61,7 @@ def test_test_images_too(photos):
     assert found["test/a/0.png"] == "b"
     fails(
         photos,
-        'the test part has the class "c"',
+        'the test set has the class "c"',
         test=photos,
         relabel=fixed(photos, "path,label\ntest/a/0.png,c\n"),
     )

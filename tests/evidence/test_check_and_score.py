@@ -217,10 +217,10 @@ def after(
         plan,
         given_up=given_up,
         guards=guards,
-        baselines=beside,
+        baselines=baselines,
     )
     value = probe + (gain.value if gain else 0.0)
-    measured = score.Measured(claim(value), claim(probe), gain, 27)
+    measured = score.ModelEvaluation(claim(value), claim(probe), gain, 27)
     return check.conclude(scene_of(), found, fine_tuned, measured)
 
 

@@ -17,7 +17,7 @@ from warmstart.evidence.data_checks import (
     COLUMNS,
     LEAST_LISTED,
     LISTED,
-    ODD_COLUMNS,
+    OFF_TOPIC_COLUMNS,
     check_data,
     left_out_probabilities,
     write_lists,
@@ -213,7 +213,7 @@ def test_the_columns(tmp_path):
             ["a/2.png", "a", "b", "0.97", "0.02", "no"],
         ]
     with open(tmp_path / "off_topic.csv", newline="") as file:
-        assert [*csv.reader(file)] == [[*ODD_COLUMNS], ["a/3.png", "a", "5.0", "yes"]]
+        assert [*csv.reader(file)] == [[*OFF_TOPIC_COLUMNS], ["a/3.png", "a", "5.0", "yes"]]
 
 
 def test_where_nothing_off_topic_was_looked_for_there_is_no_list_of_it(tmp_path):

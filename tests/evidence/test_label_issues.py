@@ -13,7 +13,7 @@ from warmstart.evidence.label_issues import (
     label_finding,
     of_classes,
     of_sets,
-    said,
+    summarize,
 )
 from warmstart.evidence.probe_hits import best_probabilities
 from warmstart.records.data import Share
@@ -221,10 +221,10 @@ def test_a_list_without_a_number_makes_no_finding():
 )
 def test_each_reason_has_its_sentence(why, words):
     count = 0 if why == "not-significant" else None
-    text = said(judged=384, disagreements=119, count=count, rate=None, why=why, error=0.41)
+    text = summarize(judged=384, disagreements=119, count=count, rate=None, why=why, error=0.41)
     assert words in text
     assert text.endswith(".")
-    of_numbers = said(
+    of_numbers = summarize(
         judged=384, disagreements=19, count=count, rate=None, why=why, error=None, noun="number"
     )
     assert "labels" not in of_numbers
@@ -232,10 +232,10 @@ def test_each_reason_has_its_sentence(why, words):
 
 
 def test_agreement_and_a_single_issue_are_said_plainly():
-    none = said(judged=9, disagreements=0, count=0, rate=None, why="not-significant", error=0.0)
+    none = summarize(judged=9, disagreements=0, count=0, rate=None, why="not-significant", error=0.0)
     assert none == "No label issues found: the model agrees with all 9 labels."
     rate = Share(value=0.123, low=0.1, high=0.2)
-    one = said(judged=300, disagreements=4, count=1, rate=rate, why=None, error=0.1, listed=3)
+    one = summarize(judged=300, disagreements=4, count=1, rate=rate, why=None, error=0.1, listed=3)
     assert one.startswith("1 label issue among 300 labels (3 with near copies and groups): ")
     assert "About 12 % of all labels are wrong (95 % CI 10–20)." in one
 

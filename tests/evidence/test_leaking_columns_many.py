@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from warmstart.evidence import spurious
-from warmstart.evidence.spurious import telling, telling_of_numbers
+from warmstart.evidence.spurious import leaking_columns, leaking_columns_regression
 
 N = 240
 PARTS = np.array_split(np.random.default_rng(1).permutation(N), 4)
@@ -26,24 +26,24 @@ def columns(truth, n=150):
 def test_among_many_columns_the_same_are_found(monkeypatch, n_classes):
     labels = np.arange(N) % n_classes
     given = columns(labels.astype(float))
-    many = telling(given, labels, PARTS, 0)
+    many = leaking_columns(given, labels, PARTS, 0)
     monkeypatch.setattr(spurious, "MANY", 10**9)
     assert many is not None
-    assert many == telling(given, labels, PARTS, 0)
+    assert many == leaking_columns(given, labels, PARTS, 0)
 
 
 def test_the_same_of_numbers(monkeypatch):
     truth = np.random.default_rng(2).uniform(0, 3, N)
     given = columns(truth)
-    many = telling_of_numbers(given, truth, PARTS, 0)
+    many = leaking_columns_regression(given, truth, PARTS, 0)
     monkeypatch.setattr(spurious, "MANY", 10**9)
     assert many is not None
-    assert many == telling_of_numbers(given, truth, PARTS, 0)
+    assert many == leaking_columns_regression(given, truth, PARTS, 0)
 
 
 def test_few_trees_are_grown_for_many_columns(monkeypatch):
     labels, grown = np.arange(N) % 2, []
     accuracy = spurious._accuracy
     monkeypatch.setattr(spurious, "_accuracy", lambda *a: grown.append(1) or accuracy(*a))
-    telling(columns(labels.astype(float), 2000), labels, PARTS, 0)
+    leaking_columns(columns(labels.astype(float), 2000), labels, PARTS, 0)
     assert len(grown) <= 10

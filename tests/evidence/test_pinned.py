@@ -202,13 +202,13 @@ def of_cues():
         {"n_bytes": np.where(is_first, 10**6, 10**4) + np.arange(N)},
         {"width": np.arange(N) * 2 + 600 * is_first + 300},
     ):
-        told.append(spurious.cues(files(**given), LABELS, NAMES, np.random.default_rng(12)))
+        told.append(spurious.metadata_leaks(files(**given), LABELS, NAMES, np.random.default_rng(12)))
     truth = np.stack([is_first, LABELS == 1, np.arange(N) < 20], 1).astype(float)
     by_size = files(width=np.where(is_first, 1024, 640))
     rng = np.random.default_rng(13)
-    sets = spurious.cues_of_sets(by_size, truth, NAMES, rng)
+    sets = spurious.metadata_leaks_multilabel(by_size, truth, NAMES, rng)
     by_number = files(width=300 + 10 * np.arange(N), height=np.full(N, 400))
-    numbers = spurious.cues_of_numbers(by_number, np.arange(N) * 1.0, rng)
+    numbers = spurious.metadata_leaks_regression(by_number, np.arange(N) * 1.0, rng)
     return told, sets, numbers
 
 
@@ -224,8 +224,8 @@ def of_shortcut():
     truth = np.stack([LABELS == 0, LABELS == 1, LABELS == 2], 1).astype(float)
     return [
         (
-            spurious.shortcut(borders(s), LABELS, NAMES, SINGLES, 0.9),
-            spurious.edges_of_sets(borders(s), truth, NAMES),
+            spurious.border_finding(borders(s), LABELS, NAMES, SINGLES, 0.9),
+            spurious.border_finding_multilabel(borders(s), truth, NAMES),
             spurious.border_accuracy(borders(s), LABELS, SINGLES, K),
         )
         for s in (False, True)
@@ -242,9 +242,9 @@ def of_telling():
     }
     truth = np.stack([LABELS == 2, LABELS == 1], 1).astype(float)
     return (
-        spurious.telling(columns, LABELS, parts, 0),
-        spurious.telling_of_sets(columns, truth, ("x", "y"), parts, 0),
-        spurious.telling_of_numbers(columns, columns["code"][:, 0] ** 2, parts, 0),
+        spurious.leaking_columns(columns, LABELS, parts, 0),
+        spurious.leaking_columns_multilabel(columns, truth, ("x", "y"), parts, 0),
+        spurious.leaking_columns_regression(columns, columns["code"][:, 0] ** 2, parts, 0),
     )
 
 
@@ -252,9 +252,9 @@ def of_reading():
     rng = np.random.default_rng(16)
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
-    known = unreadable_texts.Read(tokens=tokens, ood=few, signs=signs, dense=none)
-    unknown = unreadable_texts.Read(tokens=tokens, ood=tokens // 2, signs=signs, dense=signs // 3)
-    found = [unreadable_texts.reading(one, rng) for one in (known, unknown)]
+    known = unreadable_texts.TokenCounts(tokens=tokens, ood=few, chars=signs, dense=none)
+    unknown = unreadable_texts.TokenCounts(tokens=tokens, ood=tokens // 2, chars=signs, dense=signs // 3)
+    found = [unreadable_texts.text_domain_gap(one, rng) for one in (known, unknown)]
     return found, [unreadable_texts.language(one) for one in found]
 
 

@@ -153,9 +153,9 @@ def of_clips():
     for name, some in kinds.items():
         rng = np.random.default_rng(12)
         found[name] = (
-            spurious.cues(some, LABELS, NAMES, rng, "audio"),
-            spurious.cues_of_sets(some, truth, (*NAMES, "one"), rng, "audio"),
-            spurious.cues_of_numbers(some, some.width * 1.0, rng, "audio"),
+            spurious.metadata_leaks(some, LABELS, NAMES, rng, "audio"),
+            spurious.metadata_leaks_multilabel(some, truth, (*NAMES, "one"), rng, "audio"),
+            spurious.metadata_leaks_regression(some, some.width * 1.0, rng, "audio"),
         )
     return found
 
@@ -174,11 +174,11 @@ def of_grey():
     codes = np.array([0, 0, 1, 1, 2, 3, 3, 3])
     numbers = np.array([1.0, 2, 9, 8, 5, 4, 4.5, 5])
     return (
-        spurious.cues(some, LABELS, NAMES, rng),
-        spurious.cues(some, (LABELS > 0) * 1, NAMES[:2], rng),
-        spurious.cues_of_numbers(some, 3.0 * ~colour + rng.normal(size=N) * 0.9, rng),
-        spurious.explained(codes, numbers),
-        spurious.explained(codes, numbers * 0),
+        spurious.metadata_leaks(some, LABELS, NAMES, rng),
+        spurious.metadata_leaks(some, (LABELS > 0) * 1, NAMES[:2], rng),
+        spurious.metadata_leaks_regression(some, 3.0 * ~colour + rng.normal(size=N) * 0.9, rng),
+        spurious.explained_variance(codes, numbers),
+        spurious.explained_variance(codes, numbers * 0),
         spurious.informedness(codes, np.array([0, 0, 1, 1, 2, 2, 2, 0]), 4),
     )
 

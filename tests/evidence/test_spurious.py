@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.evidence.spurious import cues, informedness
+from warmstart.evidence.spurious import metadata_leaks, informedness
 
 N = 60
 LABELS = np.arange(N) % 2
@@ -27,7 +27,7 @@ def files(**given):
 
 
 def find(**given):
-    return cues(files(**given), LABELS, CLASSES, np.random.default_rng(0))
+    return metadata_leaks(files(**given), LABELS, CLASSES, np.random.default_rng(0))
 
 
 def test_files_alike_give_nothing_away():
@@ -67,7 +67,7 @@ def test_other_figures_have_findings_of_their_own(given, name):
 def test_one_class_of_many_may_be_the_only_one_told():
     labels = np.arange(N) % 6
     width = np.where(labels == 2, 1111, 640)
-    (found,) = cues(
+    (found,) = metadata_leaks(
         files(width=width, height=np.full(N, 480)), labels, "abcdef", np.random.default_rng(0)
     )
     assert [item[0] for item in found.items] == ["c"]

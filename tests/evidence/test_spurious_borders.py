@@ -3,7 +3,7 @@ import pytest
 from PIL import ImageDraw
 
 from scenes import glances, training_data
-from warmstart.evidence.spurious import border_accuracy, shortcut, steady_edges
+from warmstart.evidence.spurious import border_accuracy, border_finding, uniform_edges
 
 COLOURS = ["red", "green", "blue"]
 N = 45
@@ -27,7 +27,7 @@ def framed(image, colour, sides="trbl"):
 
 
 def find(images, accuracy=0.9, labels=LABELS):
-    return shortcut(glances(images).border, labels, CLASSES, SINGLES, accuracy)
+    return border_finding(glances(images).border, labels, CLASSES, SINGLES, accuracy)
 
 
 def test_clean_pictures_have_no_shortcut(clean):
@@ -57,7 +57,7 @@ def test_borders_that_tell_as_much_as_the_whole_are_found_without_one_colour(cle
     images = [
         framed(i, shades[c][k // 3 % 3]) for k, (i, c) in enumerate(zip(clean, LABELS, strict=True))
     ]
-    assert steady_edges(glances(images).border, LABELS, 3) == {}
+    assert uniform_edges(glances(images).border, LABELS, 3) == {}
     found = find(images)
     assert "outermost" in found.sentence
     assert find(images, accuracy=0.34) is not None
@@ -66,11 +66,11 @@ def test_borders_that_tell_as_much_as_the_whole_are_found_without_one_colour(cle
 
 def test_blank_borders_and_few_rows_say_nothing(clean):
     blank = np.full((N, 2, 4, 16, 4), 255, np.uint8)
-    assert shortcut(blank, LABELS, CLASSES, SINGLES, 0.9) is None
+    assert border_finding(blank, LABELS, CLASSES, SINGLES, 0.9) is None
     few = glances(
         [framed(i, COLOURS[c]) for i, c in zip(clean[:3], LABELS[:3], strict=True)]
     ).border
-    assert shortcut(few, LABELS[:3], CLASSES, SINGLES[:3], 0.9) is None
+    assert border_finding(few, LABELS[:3], CLASSES, SINGLES[:3], 0.9) is None
 
 
 def steady(n, n_steady):
@@ -82,8 +82,8 @@ def steady(n, n_steady):
 
 def test_each_side_of_each_class_is_a_look_that_chance_has():
     """Six of 16 alike by chance: one in 8,008, eight looks of which are less than 0.001."""
-    assert steady_edges(*steady(16, 6), 2) == {0: ("top",)}
-    assert steady_edges(*steady(16, 5), 2) == {}
+    assert uniform_edges(*steady(16, 6), 2) == {0: ("top",)}
+    assert uniform_edges(*steady(16, 5), 2) == {}
 
 
 @pytest.mark.parametrize(("n", "accuracy"), [(19, 0.0), (20, 1.0)])

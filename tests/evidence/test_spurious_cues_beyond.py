@@ -5,12 +5,12 @@ import pytest
 
 from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.spurious import (
-    cues_of_numbers,
-    cues_of_sets,
-    edges_of_sets,
-    explained,
-    telling_of_numbers,
-    telling_of_sets,
+    metadata_leaks_regression,
+    metadata_leaks_multilabel,
+    border_finding_multilabel,
+    explained_variance,
+    leaking_columns_regression,
+    leaking_columns_multilabel,
 )
 
 N = 80
@@ -35,37 +35,37 @@ def files(rng, **given):
 
 def test_a_size_that_goes_with_a_label_is_named(rng):
     has = rng.random((N, 2)) < 0.5
-    found = cues_of_sets(files(rng, width=np.where(has[:, 1], 640, 300)), has * 1.0, "ab", rng)
+    found = metadata_leaks_multilabel(files(rng, width=np.where(has[:, 1], 640, 300)), has * 1.0, "ab", rng)
     assert [one.kind for one in found] == [
         "metadata-leakage",
         "metadata-leakage",
     ]  # and fewer bytes a pixel
     assert found[0].items == ("b: 100 % are 640 x 200 px, 0 % elsewhere",)
     assert "gives a label away" in found[0].sentence
-    assert not cues_of_sets(files(rng), has * 1.0, "ab", rng)
+    assert not metadata_leaks_multilabel(files(rng), has * 1.0, "ab", rng)
 
 
 def test_a_size_that_goes_with_a_number_is_named(rng):
     values = rng.normal(size=N)
     wide = (300 + 60 * values + rng.normal(scale=10, size=N)).astype(int)
-    found = cues_of_numbers(files(rng, width=wide, n_bytes=100 * wide), values, rng)
+    found = metadata_leaks_regression(files(rng, width=wide, n_bytes=100 * wide), values, rng)
     assert len(found) == 1
     assert "of the variance" in found[0].sentence
     assert "the larger half" in found[0].items[0]
-    assert not cues_of_numbers(files(rng), values, rng)
-    assert not cues_of_numbers(files(rng), values, rng, "audio")
+    assert not metadata_leaks_regression(files(rng), values, rng)
+    assert not metadata_leaks_regression(files(rng), values, rng, "audio")
 
 
 def test_a_file_alone_with_its_figure_is_told_nothing():
-    assert explained(np.arange(4), np.array([1.0, 2.0, 3.0, 4.0])) == 0.0
+    assert explained_variance(np.arange(4), np.array([1.0, 2.0, 3.0, 4.0])) == 0.0
 
 
 def test_an_edge_that_goes_with_a_label_is_named(rng):
     border = rng.integers(0, 255, size=(N, 2, 4, 16, 4)).astype(np.uint8)
     has = rng.random((N, 2)) < 0.5
-    assert edges_of_sets(border, has * 1.0, ["cat", "dog"]) is None
+    assert border_finding_multilabel(border, has * 1.0, ["cat", "dog"]) is None
     border[has[:, 0], :, 2] = 250
-    found = edges_of_sets(border, has * 1.0, ["cat", "dog"])
+    found = border_finding_multilabel(border, has * 1.0, ["cat", "dog"])
     assert found.items == ("cat: bottom",)
     assert "gives the label away" in found.sentence
 
@@ -74,18 +74,18 @@ def test_a_column_that_tells_is_named(rng):
     has = rng.random((N, 2)) < 0.5
     parts = np.split(np.arange(N), 4)
     columns = {"noise": rng.normal(size=(N, 1)), "same": has[:, 1:].astype(float)}
-    found = telling_of_sets(columns, has * 1.0, ["cat", "dog"], parts, 0)
+    found = leaking_columns_multilabel(columns, has * 1.0, ["cat", "dog"], parts, 0)
     assert found.items == ("same",)
     assert 'whether "dog" holds' in found.sentence
-    assert telling_of_sets({"noise": columns["noise"]}, has * 1.0, ["a", "b"], parts, 0) is None
+    assert leaking_columns_multilabel({"noise": columns["noise"]}, has * 1.0, ["a", "b"], parts, 0) is None
 
 
 def test_a_column_that_is_the_number_is_named(rng):
     values = rng.uniform(size=N)
     parts = np.split(np.arange(N), 4)
     columns = {"noise": rng.normal(size=(N, 1)), "cm": 100 * values[:, None]}
-    found = telling_of_numbers(columns, values, parts, 0)
+    found = leaking_columns_regression(columns, values, parts, 0)
     assert found.items == ("cm",)
     assert "--set column.cm=left-out" in found.sentence
-    assert telling_of_numbers({"noise": columns["noise"]}, values, parts, 0) is None
-    assert telling_of_numbers(columns, values[:10], parts, 0) is None
+    assert leaking_columns_regression({"noise": columns["noise"]}, values, parts, 0) is None
+    assert leaking_columns_regression(columns, values[:10], parts, 0) is None

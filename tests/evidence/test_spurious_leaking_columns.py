@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from warmstart.evidence.spurious import telling
+from warmstart.evidence.spurious import leaking_columns
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(80) % 2
@@ -10,7 +10,7 @@ PARTS = [np.arange(80)[part::4] for part in range(4)]
 
 
 def found(**columns):
-    return telling({n: v.reshape(80, -1) for n, v in columns.items()}, LABELS, PARTS, 0)
+    return leaking_columns({n: v.reshape(80, -1) for n, v in columns.items()}, LABELS, PARTS, 0)
 
 
 def test_a_column_that_is_the_label_in_disguise_is_named():
@@ -28,12 +28,12 @@ def test_honest_columns_are_not():
 def test_a_large_class_alone_tells_nothing():
     labels = (np.arange(80) < 2).astype(int)
     columns = {"age": RNG.normal(size=(80, 1))}
-    assert telling(columns, labels, PARTS, 0) is None
+    assert leaking_columns(columns, labels, PARTS, 0) is None
 
 
 def test_few_rows_tell_nothing():
     folds = [np.array([0, 1]), np.array([2, 3])]
-    assert telling({"x": np.arange(4.0)[:, None]}, np.array([0, 0, 1, 1]), folds, 0) is None
+    assert leaking_columns({"x": np.arange(4.0)[:, None]}, np.array([0, 0, 1, 1]), folds, 0) is None
 
 
 def test_a_tree_has_two_leaves_a_class():
@@ -42,10 +42,10 @@ def test_a_tree_has_two_leaves_a_class():
     for bands, is_told in ((4, True), (5, False)):
         labels = np.arange(400) * bands // 400 % 2
         columns = {"time": np.arange(400.0)[:, None]}
-        assert (telling(columns, labels, folds, 0) is not None) == is_told
+        assert (leaking_columns(columns, labels, folds, 0) is not None) == is_told
 
 
 def test_two_rows_are_enough_for_a_leaf():
     """Eight classes of three rows, one of which is held out at a time."""
     labels, folds = np.arange(24) % 8, np.split(np.arange(24), 3)
-    assert telling({"code": labels[:, None] * 1.0}, labels, folds, 0).items == ("code",)
+    assert leaking_columns({"code": labels[:, None] * 1.0}, labels, folds, 0).items == ("code",)

@@ -327,9 +327,9 @@ def test_clearing_the_cache_forgets_the_speeds(pictures):
 
     seen = surveyed(pictures)
     engine_speeds.keep(seen.store.root, seen.work, "torch", Timing(0.1, 75.0))
-    assert cache.kept().bytes == sum(
+    assert cache.info().bytes == sum(
         p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
     )
     cache.clear()
     assert engine_speeds.read(seen.store.root, seen.work) == {}
-    assert cache.kept().bytes == 0
+    assert cache.info().bytes == 0

@@ -97,7 +97,7 @@ def test_a_prefix_rests_and_shares_the_networks_modules(name):
 
 @pytest.mark.parametrize("cut", [-1, 0, 10, 99])
 def test_a_cut_that_the_network_does_not_have_is_refused(cut):
-    with pytest.raises(PlanError, match=rf"training.split_at {cut}; the network has parts 1 to 9"):
+    with pytest.raises(PlanError, match=rf"training.split_at {cut}; the network has blocks 1 to 9"):
         FrozenPrefix(cut_once("resnet18")[1], cut, ())
 
 
@@ -117,7 +117,7 @@ def test_a_tail_needs_a_value_for_each_tap_below_it():
         cut_once("resnet18")[1], feature_layers(cut_once("resnet18")[1].record)
     )
     tail = UnfrozenBlocks(model, 4)
-    main, *stored = FrozenPrefix(network, 4, tail.stored)(inputs_for("resnet18"))
+    main, *stored = FrozenPrefix(network, 4, tail.cached)(inputs_for("resnet18"))
     with pytest.raises(ValueError, match="shorter"):
         tail(main, *stored[1:])
 

@@ -159,5 +159,5 @@ def test_taps_that_do_not_exist_are_refused(lite0):
         FeatureExtractor(lite0, [FeatureLayer(block=3, pool="neck")])
     with pytest.raises(ModelError, match=r"layout 'other' have no average"):
         pool_average(torch.zeros(1, 2, 3, 4, 5), "other")
-    with pytest.raises(ModelError, match=r"no taps were named"):
+    with pytest.raises(ModelError, match=r"no feature layers were named"):
         FeatureExtractor(lite0, [])

@@ -251,5 +251,5 @@ def test_a_network_that_lost_its_head_says_so():
 def test_a_tap_that_the_network_does_not_have_is_refused():
     model = run_of("timm:lcnet_035")
     record = described("timm:lcnet_035", prep_of(32))
-    with pytest.raises(ModelError, match=r"has no tap 99\.avg"):
+    with pytest.raises(ModelError, match=r"has no feature layer 99\.avg"):
         rebuild_finished_run(record, unique_state(model), [FeatureLayer(block=99, pool="avg")])

@@ -173,7 +173,7 @@ def test_the_neck_goes_with_the_highest_rate_of_its_action():
 
 
 def test_a_part_that_moves_needs_a_rate(net):
-    with pytest.raises(PlanError, match=r"part 'c' is fresh but has no rate; set block.c.lr"):
+    with pytest.raises(PlanError, match=r"block 'c' is fresh but has no learning rate; set block.c.lr"):
         freeze.groups(net, ACTIONS, _owners(net), {"b": 0.1, "output": 0.1})
 
 
@@ -382,7 +382,7 @@ def test_what_is_not_said_is_an_error(net):
     with pytest.raises(PlanError, match=r"says nothing about part 'c'; give it an action"):
         freeze.hold(net, {"a": "frozen", "b": "tuned"}, owners)
     del owners["b.0.weight"]
-    with pytest.raises(PlanError, match=r"tensor b.0.weight belongs to no part"):
+    with pytest.raises(PlanError, match=r"tensor b.0.weight belongs to no block"):
         freeze.apply(net, ACTIONS, owners)
     assert _asking(net) == before
     assert not any(m._forward_pre_hooks for m in net.modules())

@@ -175,9 +175,9 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("resnet18", r"start 'resnet18' is not known; did you mean timm:resnet18\?"),
+        ("resnet18", r"base model 'resnet18' is not known; did you mean timm:resnet18\?"),
         ("lite9", r"did you mean .*lite"),
-        ("???", r"start '\?\?\?' is not known; use lite0"),
+        ("???", r"base model '\?\?\?' is not known; use lite0"),
         ("timm:resnt18", r"timm has no network 'resnt18'; did you mean timm:resnet18"),
         ("timm:zzzzzzzzzzzz", r"timm has no network 'zzzzzzzzzzzz'; see `timm`"),
         ("torchvision:resnt18", r"did you mean torchvision:resnet18"),
@@ -187,10 +187,10 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
         ("gone.pt", r"gone.pt holds weights but not the network .* add --arch"),
     ],
 )
-def test_a_bad_name_is_answered_in_one_line(no_network, start, message):
+def test_a_bad_name_is_answered_in_one_line(no_network, base, message):
     begin = time.monotonic()
     with pytest.raises(ModelError, match=message) as error:
-        load(start)
+        load(base)
     assert "\n" not in str(error.value)
     assert time.monotonic() - begin < 10
 

@@ -187,7 +187,7 @@ def test_attention_of_pytorch_is_left_out():
     net = Torchs().eval()
     assert inject(net, ["first"], 2, _rng()) == ("first",)
     for name in ("layer", "mix"):
-        with pytest.raises(PlanError, match=f"part {name} has no linear or plain convolution"):
+        with pytest.raises(PlanError, match=f"block {name} has no linear or plain convolution"):
             inject(net, [name], 2, _rng())
 
 

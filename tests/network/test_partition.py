@@ -115,7 +115,7 @@ def test_in_place_work_on_the_input_does_not_confuse_the_cut():
         nn.ReLU(True), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2)
     )
     network = cut(module, small(2))
-    assert network.record.cut == "traced"
+    assert network.record.partition == "traced"
     assert [block.name for block in network.blocks] == ["2"]
 
 
@@ -183,7 +183,7 @@ def test_a_network_that_does_not_take_the_input_or_gives_no_rows_is_refused():
         def forward(self, x):
             return "cat"
 
-    with pytest.raises(ModelError, match="gives one row of numbers for each"):
+    with pytest.raises(ModelError, match="returns one row of numbers for each"):
         cut(Sum(), small())
     with pytest.raises(ModelError, match="returns a str without logits"):
         cut(Text(), small())

@@ -26,7 +26,7 @@ def test_every_tensor_has_one_owner_and_parts_are_those_of_the_cut(name):
     found = sections(module, inputs_for(name))
     assert list(found.owners) == list(unique_tensors(module))
     assert set(found.owners.values()) <= {*found.names, "output", "unused"}
-    if network.record.cut == "traced":
+    if network.record.partition == "traced":
         assert found.names == tuple(block.name for block in network.blocks)
 
 

@@ -119,8 +119,8 @@ def test_a_model_with_added_blocks_is_rebuilt_from_their_widths(extended, inputs
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        ((), r"has no tap 11.neck"),
-        ((4,), r"has no tap 11.neck"),
+        ((), r"has no feature layer 11.neck"),
+        ((4,), r"has no feature layer 11.neck"),
         ((4, 4), r"backbone.added_2.down.weight has shape \(6, 512\)"),
     ],
 )
@@ -197,7 +197,7 @@ def _without(state, name):
         (lambda s: {**s, "head.bias": torch.ones(4)}, r"head.bias has shape \(4,\)"),
         (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, r"head.bias holds NaN"),
         (lambda s: _without(s, "head.weight"), r"no head.weight for 3"),
-        (lambda s: {**s, "head.weight": torch.ones(3, 5)}, r"does not fit taps of widths"),
+        (lambda s: {**s, "head.weight": torch.ones(3, 5)}, r"does not fit feature layers of widths"),
     ],
 )
 def test_rebuilding_is_strict(chosen, model, spoil, message):
@@ -206,7 +206,7 @@ def test_rebuilding_is_strict(chosen, model, spoil, message):
 
 
 def test_a_head_that_does_not_fit_is_refused(network, chosen):
-    with pytest.raises(ModelError, match="fit the head on these taps"):
+    with pytest.raises(ModelError, match="fit the head on these layers"):
         assemble(network, chosen, torch.zeros(3, 5), torch.zeros(3))
 
 

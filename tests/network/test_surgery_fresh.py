@@ -210,7 +210,7 @@ def test_a_reset_that_wants_arguments_is_not_called():
 
 
 def test_a_name_that_is_not_there():
-    with pytest.raises(PlanError, match=r"has no part 'layer9' to make fresh"):
+    with pytest.raises(PlanError, match=r"has no block 'layer9' to make fresh"):
         refresh(_pristine("resnet18"), ["layer9"], _rng())
-    with pytest.raises(PlanError, match=r"has no part 'nine' to make fresh"):
+    with pytest.raises(PlanError, match=r"has no block 'nine' to make fresh"):
         refresh(Odd(), ["nine"], _rng())

@@ -36,7 +36,7 @@ def test_columns_that_are_shared_keep_spans_and_slots_on_their_own_scale():
 
 def test_other_columns_altogether_are_refused():
     other = TableInputs(columns=(number("price"), site()))
-    with pytest.raises(ModelError, match=r"runs/a has learnt from other columns \(age\) than"):
+    with pytest.raises(ModelError, match=r"runs/a was trained on other columns \(age\) than"):
         match_columns(TableInputs(columns=(number("age"),)), other, "runs/a")
 
 

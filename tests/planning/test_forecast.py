@@ -55,7 +55,7 @@ def test_the_total_is_the_sum_of_the_stages(strategy):
     assert stages.keys() == {
         "read",
         "features",
-        "check",
+        "checks",
         "head",
         "fine_tune",
         "evaluate",

@@ -114,7 +114,7 @@ def test_seconds_say_whether_anything_was_passed(disk, pictures):
     assert again.models[0].cached
     assert again.models[0].seconds_per_image is None
     assert first.models[0].value == again.models[0].value
-    assert first.because.endswith("no other start was looked at")
+    assert first.because.endswith("no other base model was tried")
 
 
 def test_a_start_that_fails_is_listed_and_the_others_go_on(disk, pictures):
@@ -124,7 +124,7 @@ def test_a_start_that_fails_is_listed_and_the_others_go_on(disk, pictures):
     assert [each.name for each in found.failed] == ["nowhere", "broken"]
     assert "values that are not numbers" in found.failed[1].error
     texts = [str(e.values["text"]) for e in events if e.kind == "note"]
-    assert texts[0] == "3 starts, one look at 36 images each: 108 passes at most"
+    assert texts[0] == "3 base models on 36 images: 108 forward passes at most"
     assert "nowhere: start 'nowhere' is not known" in texts
 
 
@@ -233,8 +233,8 @@ def test_a_run_is_opened_and_changed_for_other_inputs(finished):
 
 
 def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures, tmp_path):
-    listed(monkeypatch, "small", parameters=base_model.LARGE + 1)
-    assert base_model.on_disk(base_model.LARGE) == ((), ("small",))
+    listed(monkeypatch, "small", parameters=base_model.MAX_PARAMETERS + 1)
+    assert base_model.on_disk(base_model.MAX_PARAMETERS) == ((), ("small",))
 
 
 @pytest.mark.parametrize(

@@ -22,16 +22,16 @@ def test_the_default_start_is_listed_and_lies_on_disk():
 
 
 def test_the_cache_grows_with_what_was_passed_and_is_emptied(pictures, tmp_path):
-    assert (cache.kept().rows, cache.kept().shelves) == (0, 0)
+    assert (cache.info().rows, cache.info().shelves) == (0, 0)
     fit(pictures, out=tmp_path / "a")
-    kept = cache.kept()
+    kept = cache.info()
     assert (kept.rows, kept.shelves) == (2 * 36, 2)  # features, and a glance at each
     assert kept.path == os.environ["WARMSTART_CACHE"]
     on_disk = sum(path.stat().st_size for path in Path(kept.path).rglob("*") if path.is_file())
     assert kept.bytes == on_disk
     assert kept.bytes <= kept.limit_bytes
     assert cache.clear() == kept
-    assert (cache.kept().rows, cache.kept().bytes) == (0, 0)
+    assert (cache.info().rows, cache.info().bytes) == (0, 0)
 
 
 def test_a_run_does_not_need_the_cache_once_it_is_finished(pictures, tmp_path):

@@ -258,10 +258,10 @@ def test_what_is_no_finished_run(finished, copy, tmp_path, pictures):
     waiting = copy("waiting")
     for name in ("summary.json", "DONE"):
         (waiting / name).unlink()
-    with pytest.raises(RunFolderError, match=r"has not come to its end.*warmstart resume"):
+    with pytest.raises(RunFolderError, match=r"has not finished.*warmstart resume"):
         compare(finished, waiting)
     (waiting / "FAILED").write_text("the disk is full.\n")
-    with pytest.raises(RunFolderError, match=r"failed \(the disk is full\); mend that"):
+    with pytest.raises(RunFolderError, match=r"failed \(the disk is full\); fix that"):
         compare(finished, waiting)
 
 

@@ -616,7 +616,7 @@ def test_a_failure_leaves_its_reason(pictures, tmp_path, monkeypatch):
 
 
 def test_a_network_that_differs_from_its_features_is_not_shipped(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("warmstart.run.model_files.AGREEMENT", {"float32": 0.0})
+    monkeypatch.setattr("warmstart.run.model_files.TOLERANCE", {"float32": 0.0})
     with pytest.raises(TrainingError, match="differs from the features it was fitted on"):
         fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "FAILED").exists()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from drawing import fill
-from lessons import FEW
+from jobs import FEW
 from tiny import PREP, fit
 from warmstart.api.run import Run, load
 from warmstart.errors import DataError, RunFolderError, UsageError

@@ -286,7 +286,7 @@ def test_a_part_of_the_classes_is_enough(first, tmp_path):
     run = follow_up(first, tmp_path, {"blue": 10, "red": 10, "violet": 10}, on_event=events.append)
     assert record_of(run.path).head.endswith("+prior")
     texts = [str(event.values.get("text")) for event in events]
-    assert f"2 of 3 classes have the name of a class in {first} and begin from its output" in texts
+    assert f"2 of 3 classes have the name of a class in {first} and begin from its head" in texts
 
 
 def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_path):
@@ -299,7 +299,7 @@ def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_p
     run = follow_up(first, tmp_path, on_event=events.append)
     assert not any(name.endswith("+prior") for name in candidates(run))
     texts = [str(event.values.get("text")) for event in events]
-    said = f"the old output is not used: {first} learnt from 30 of these images"
+    said = f"the old head is not used: {first} was trained on 30 of these images"
     assert said in texts
     assert not [f for f in run.summary.findings if f.kind == "leakage"]
 
@@ -322,8 +322,7 @@ def test_a_test_part_that_the_old_head_has_learnt_from_is_reported(first, tmp_pa
     assert found.leak.kind == "leakage"
     assert len(found.leak.items) == 30
     assert found.leak.sentence == (
-        f"30 of the 30 test images are among those that {first} learnt from: "
-        "the figures flatter this run"
+        f"{first} was trained on 30 of the 30 test images: the figures flatter this run"
     )
     collection = drain(read(tmp_path / "data"))
     assert found.told(collection).record.problems == (*record.problems, found.leak)
@@ -372,7 +371,7 @@ def test_what_was_learnt_from_is_known_wherever_the_folders_are(first, tmp_path,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     base = base_from_run(Path("../work/runs/next"))
-    assert len(base.past.learnt) == 60
+    assert len(base.past.hashes) == 60
     assert inherited(base, data)[0].prior is None
     tuned, _ = inherited(base, data, tuned=True)
     assert len(tuned.leak.items) == 30
@@ -397,7 +396,7 @@ def test_an_older_run_asks_the_folders_and_without_them_its_head_is_no_prior(
     forgetful(Path(shutil.copytree(first, "old")))
     second = follow_up(Path("old"), tmp_path)
     base = base_from_run(second.path)
-    assert len(base.past.learnt) == 60
+    assert len(base.past.hashes) == 60
     others = fill(tmp_path / "others", COUNTS, seed=12)
     assert inherited(base, others)[0].prior is not None
     forgetful(second.path)
@@ -407,8 +406,8 @@ def test_an_older_run_asks_the_folders_and_without_them_its_head_is_no_prior(
     assert inherited(base, others)[0].prior is None
     events = list(inherit(base, partition_base(base).record, drain(read(others)).record))
     assert [event.values["text"] for event in events] == [
-        f"the old output is not used: what {second.path} or a run before it learnt from can no "
-        "longer be read"
+        f"the old head is not used: what {second.path} or a run before it was trained on can "
+        "no longer be read"
     ]
     assert inherited(base, tmp_path / "data-next", tuned=True)[0].leak is not None
     third = fit(others, base=second.path, preprocessing=None, out=tmp_path / "third")
@@ -449,8 +448,8 @@ def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_pa
     )
     leak = looked(replace(base, record=tuned), copies).leak
     assert leak.sentence == (
-        f"30 of the 30 training images are among those that {first} learnt from (the same or "
-        "nearly the same picture): the figures flatter this run"
+        f"{first} was trained on 30 of the 30 training images (the same or nearly the same "
+        "picture): the figures flatter this run"
     )
     assert looked(replace(base, record=tuned), others).leak is None
 
@@ -462,7 +461,7 @@ def test_a_run_on_pictures_that_were_saved_again_says_so(first, tmp_path):
     run = follow_up(first, tmp_path, on_event=events.append)
     assert not any(name.endswith("+prior") for name in candidates(run))
     said = (
-        f"the old output is not used: {first} learnt from 30 of these images (the same or nearly "
+        f"the old head is not used: {first} was trained on 30 of these images (the same or nearly "
         "the same picture)"
     )
     assert said in [str(event.values.get("text")) for event in events]

@@ -10,7 +10,14 @@ import pytest
 from warmstart.network.model_folder import read_bundle
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
-from warmstart.run.lineage import LEARNT, TrainingPast, near_duplicate_limit, memory, number, past_of
+from warmstart.run.lineage import (
+    LEARNT,
+    TrainingPast,
+    hash_number,
+    near_duplicate_limit,
+    past_arrays,
+    past_of,
+)
 from warmstart.solve.kernels import Sketch
 from warmstart.training.out_of_distribution import Neighbours
 
@@ -20,21 +27,23 @@ def example(name, sha256=None):
 
 
 def test_a_run_keeps_its_own_and_those_before_it_once_and_sorted():
-    kept = memory(frozenset({5, number("b" * 64)}), [example("b"), example("a"), example("a")])
-    assert kept[LEARNT].tolist() == [5, number("a" * 64), number("b" * 64)]
+    kept = past_arrays(
+        frozenset({5, hash_number("b" * 64)}), [example("b"), example("a"), example("a")]
+    )
+    assert kept[LEARNT].tolist() == [5, hash_number("a" * 64), hash_number("b" * 64)]
     assert kept[LEARNT].dtype == np.uint64
 
 
 def test_where_the_past_is_not_known_nothing_is_kept():
-    assert memory(None, [example("a")]) == {}
+    assert past_arrays(None, [example("a")]) == {}
 
 
 def test_it_is_read_back_as_it_was_kept(finished):
     bundle = read_bundle(finished.path)
     past = past_of(bundle, ["nowhere"])
     assert past.is_whole
-    assert past.kept == frozenset(bundle.neighbours[LEARNT].tolist())
-    assert len(past.learnt) == len(bundle.ids)
+    assert past.inheritable == frozenset(bundle.neighbours[LEARNT].tolist())
+    assert len(past.hashes) == len(bundle.ids)
     assert not past.holds(example("0"))
 
 
@@ -42,10 +51,10 @@ def test_of_an_older_run_what_can_be_read_is_known_and_that_some_is_missing(fini
     bundle = read_bundle(finished.path)
     arrays = {name: array for name, array in bundle.neighbours.items() if name != LEARNT}
     older = replace(bundle, neighbours=arrays)
-    expected = past_of(bundle, ()).learnt
-    assert past_of(older, [str(finished.path)]).kept == expected
+    expected = past_of(bundle, ()).hashes
+    assert past_of(older, [str(finished.path)]).inheritable == expected
     partly = past_of(older, ["nowhere", str(finished.path)])
-    assert (partly.learnt, partly.is_whole, partly.kept) == (expected, False, None)
+    assert (partly.hashes, partly.is_whole, partly.inheritable) == (expected, False, None)
 
 
 @pytest.mark.parametrize("n", [2, 40, 1500])
@@ -54,7 +63,9 @@ def test_the_limit_is_a_part_of_the_least_distances(n):
     apart = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
     np.fill_diagonal(apart, np.inf)
     least = np.quantile(apart.min(axis=1), 0.05)
-    assert near_duplicate_limit(points) == pytest.approx(0.4 * least, rel=1e-3 if n <= 1000 else 0.1)
+    assert near_duplicate_limit(points) == pytest.approx(
+        0.4 * least, rel=1e-3 if n <= 1000 else 0.1
+    )
 
 
 def test_one_point_has_no_limit():
@@ -85,6 +96,6 @@ def test_copies_are_found_and_other_pictures_are_not():
         rows = [int(e.id) for e in block]
         return lambda layer: features[rows, :2] if layer.block == 1 else features[rows, 2:]
 
-    found = [int(e.id) for e in past.alike(examples, read)]
+    found = [int(e.id) for e in past.near_duplicates(examples, read)]
     assert found == np.flatnonzero(nearest < limit).tolist()
     assert 300 < len(found) < 400

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import lessons
-from lessons import FEW, changed, differing, job, planned, state
+import jobs
+from jobs import FEW, changed, differing, job, planned, state
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.network.ledger import take_digests
@@ -19,7 +19,7 @@ from warmstart.training import attempt as training_attempt
 from warmstart.training.attempt import TrainingAttempt
 from warmstart.training.augmentations import draw_batches
 from warmstart.training.job import SCALES
-from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
+from warmstart.training.validation import CANDIDATES, VALIDATIONS, TrainingEnd, held_scores
 
 HELD = np.arange(0, 36, 5)
 LIVE = ("training.split_at=0", "training.augmentations=2")
@@ -29,8 +29,8 @@ SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.ema_dec
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "attempt") as data:
-        yield lessons.training_data(data)
+    with jobs.drawn(tmp_path_factory, "attempt") as data:
+        yield jobs.training_data(data)
 
 
 def learnt(made):
@@ -39,8 +39,8 @@ def learnt(made):
     return follow(made.learn(), events.append), events
 
 
-def kinds(taught):
-    return [note.kind for note in taught.guards]
+def kinds(trained):
+    return [note.kind for note in trained.guards]
 
 
 # ---- updates -------------------------------------------------------------------------------
@@ -99,12 +99,12 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     settings = ("training.epochs=3.3333", "training.batch_size=12", "training.l2_sp=0", *SGD, *LIVE)
     plan = planned(training_data, "last:1", settings, lr=0.01)
     made = job(training_data, plan, HELD)
-    taught, _ = learnt(made)
+    trained, _ = learnt(made)
     hand, *_ = by_hand(
         made, 10, lambda group_rows: torch.optim.SGD(group_rows, lr=0.0, momentum=0.9)
     )
-    close(state(taught.trainable.model), state(hand))
-    assert changed(made, taught.trainable) == {taught.trainable.network.blocks[-1].name}
+    close(state(trained.trainable.model), state(hand))
+    assert changed(made, trained.trainable) == {trained.trainable.network.blocks[-1].name}
 
 
 @pytest.mark.parametrize(("features", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
@@ -120,14 +120,14 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
         *LIVE,
     )
     plan = planned(training_data, "last:1", settings, lr=0.01)
-    made = job(training_data, plan, route=TrainingEnd(extracted=extracted, share=share))
-    taught, events = learnt(made)
+    made = job(training_data, plan, end=TrainingEnd(validation=extracted, share=share))
+    trained, events = learnt(made)
     model, moving, base, mean = by_hand(made, 2 * extracted, torch.optim.AdamW, 0.7, 2.0)
     assert len([e for e in events if e.kind == "step"]) == 2 * extracted
     with torch.no_grad():
         for parameter, home, end in zip(moving, base, mean, strict=True):
             parameter.copy_(home + share * (end - home))
-    close(state(taught.trainable.model), state(model))
+    close(state(trained.trainable.model), state(model))
 
 
 def test_scores_of_looks_are_those_of_the_weights_then(training_data):
@@ -135,23 +135,23 @@ def test_scores_of_looks_are_those_of_the_weights_then(training_data):
     settings = ("training.epochs=2.2222", "training.batch_size=8", *LIVE)
     plan = planned(training_data, "full", settings, lr=0.005)
     whole = job(training_data, plan, HELD)
-    taught, events = learnt(whole)
-    assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
+    trained, events = learnt(whole)
+    assert trained.scores.shape == (len(CANDIDATES), len(HELD), 3)
     told = [e.values for e in events if "val" in e.values]
-    assert len(told) == LOOKS
+    assert len(told) == VALIDATIONS
     labels = training_data.labelled.labels[HELD]
-    for candidate, route in enumerate(CANDIDATES):
-        ended, _ = learnt(replace(whole, held=HELD[:0], route=route))
+    for candidate, end in enumerate(CANDIDATES):
+        ended, _ = learnt(replace(whole, held=HELD[:0], end=end))
         found = held_scores(ended.trainable, whole.context, HELD)
-        np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
-        if candidate < LOOKS:
+        np.testing.assert_allclose(trained.scores[candidate], found, rtol=1e-4, atol=1e-4)
+        if candidate < VALIDATIONS:
             values = told[candidate]
             assert values["val"] == round(float((found.argmax(1) == labels).mean()), 4)
             log_p = torch.log_softmax(torch.from_numpy(found), 1)[range(len(HELD)), labels]
             assert values["val_loss"] == pytest.approx(-float(log_p.mean()), abs=1e-4)
     begun = held_scores(whole.make(), whole.context, HELD)
     assert {v["head"] for v in told} == {round(float((begun.argmax(1) == labels).mean()), 4)}
-    assert len({scores.tobytes() for scores in taught.scores}) == len(CANDIDATES)
+    assert len({scores.tobytes() for scores in trained.scores}) == len(CANDIDATES)
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "scratch", "full+gradual"])
@@ -215,10 +215,10 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(training_
         begun.model.backbone.norm.momentum = momentum
         return begun
 
-    taught, _ = learnt(replace(made, make=slow))
-    assert not kinds(taught)
-    backbone = taught.trainable.model.backbone
-    (images,) = made.context.plain(made.rows, taught.trainable.feature_layers)
+    trained, _ = learnt(replace(made, make=slow))
+    assert not kinds(trained)
+    backbone = trained.trainable.model.backbone
+    (images,) = made.context.plain(made.rows, trained.trainable.feature_layers)
     with torch.no_grad():
         seen = backbone.first(images)
     torch.testing.assert_close(backbone.norm.running_mean, seen.mean(dim=(0, 2, 3)))
@@ -251,7 +251,7 @@ def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(
 
 
 def test_steps_are_counted_through_all_trainings(training_data):
-    made = lessons.with_room(
+    made = jobs.with_context(
         job(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
     )
     _, found = learnt(made)
@@ -303,46 +303,46 @@ LONG = ("training.epochs=4.4444", "training.batch_size=8", "training.split_at=0"
 def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_data):
     plan = planned(training_data, "full", LONG, lr=0.3)
     made = job(training_data, plan, HELD)
-    taught, events = learnt(made)
-    assert kinds(taught) == ["diverged", "diverged"]
-    assert {note.action for note in taught.guards} == {
+    trained, events = learnt(made)
+    assert kinds(trained) == ["diverged", "diverged"]
+    assert {note.action for note in trained.guards} == {
         "training began anew at a third of the rates"
     }
-    assert (taught.scale, taught.has_failed) == (SCALES[2], False)
+    assert (trained.scale, trained.has_failed) == (SCALES[2], False)
     told = [e.values for e in events if e.kind == "guard"]
-    assert [values["guard"] for values in told] == kinds(taught)
+    assert [values["guard"] for values in told] == kinds(trained)
     says = "; always answering the class shares has 1.1; training began anew at a third of the ra"
     assert all(values["text"].startswith("the loss rose from 0.0") for values in told)
     assert all(says in values["text"] for values in told)
     factors = [e.values["factor"] for e in events if e.kind == "step"]
     assert max(factors[-20:]) == pytest.approx(1 / 9, abs=1e-6)
-    again, _ = learnt(replace(made, scale=taught.scale))  # and the next one begins there
+    again, _ = learnt(replace(made, scale=trained.scale))  # and the next one begins there
     assert again.guards == ()
-    assert differing(state(again.trainable.model), state(taught.trainable.model)) == []
+    assert differing(state(again.trainable.model), state(trained.trainable.model)) == []
 
 
 def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
-    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=10.0), HELD))
-    assert kinds(taught) == ["diverged"] * 3
-    assert taught.guards[-1].action == "training was given up"
-    assert (taught.has_failed, taught.trainable, taught.scale) == (True, None, SCALES[2])
-    assert np.isnan(taught.scores).all()
-    assert taught.scores.shape == (len(CANDIDATES), len(HELD), 3)
+    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=10.0), HELD))
+    assert kinds(trained) == ["diverged"] * 3
+    assert trained.guards[-1].action == "training was given up"
+    assert (trained.has_failed, trained.trainable, trained.scale) == (True, None, SCALES[2])
+    assert np.isnan(trained.scores).all()
+    assert trained.scores.shape == (len(CANDIDATES), len(HELD), 3)
     assert sum(e.kind == "guard" for e in events) == 3
 
 
 def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
-    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD))
-    assert (kinds(taught), taught.has_failed) == (["stuck"], True)
+    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD))
+    assert (kinds(trained), trained.has_failed) == (["stuck"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
     assert told.endswith("from what they were; training was given up")
 
 
 def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
-    taught, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e30), HELD))
-    assert kinds(taught) == ["diverged"] * 3
-    assert {note.step for note in taught.guards} == {2}
+    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e30), HELD))
+    assert kinds(trained) == ["diverged"] * 3
+    assert {note.step for note in trained.guards} == {2}
     assert "the loss was nan at update 2 of 20" in next(
         e.values["text"] for e in events if e.kind == "guard"
     )
@@ -362,9 +362,9 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training
             with torch.no_grad():
                 outfits[-1].network.backbone.first.weight.fill_(torch.nan)
 
-    taught = follow(made_last.learn(), spoil)
-    assert (kinds(taught), taught.has_failed) == (["diverged"], True)
-    assert taught.guards[0].step == when
+    trained = follow(made_last.learn(), spoil)
+    assert (kinds(trained), trained.has_failed) == (["diverged"], True)
+    assert trained.guards[0].step == when
 
 
 def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monkeypatch):
@@ -373,8 +373,8 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monk
     monkeypatch.setattr(
         training_attempt.ValidationScores, "finish", lambda looks: looks._found.update(x=np.nan)
     )
-    taught, events = learnt(made)
-    assert (kinds(taught), taught.has_failed) == (["diverged"], True)
+    trained, events = learnt(made)
+    assert (kinds(trained), trained.has_failed) == (["diverged"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told == "the network's answers are not numbers any more; training was given up"
 
@@ -392,27 +392,27 @@ def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, 
 def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
     made = job(training_data, planned(training_data, "full", LONG), HELD)
     whole, _ = learnt(made)
-    taught, events = learnt(replace(made, until=time.perf_counter() - 1.0))
+    trained, events = learnt(replace(made, until=time.perf_counter() - 1.0))
     steps = [e for e in events if e.kind == "step"]
     assert len(steps) == 1
     (note,) = [e.values for e in events if e.kind == "note"]
     assert note == {"title": "Stopped", "text": "after 1 of 20 updates: the minutes were over"}
-    assert (kinds(taught), taught.has_failed, taught.n_stages) == ([], False, 1)
+    assert (kinds(trained), trained.has_failed, trained.n_stages) == ([], False, 1)
     # What it looked at later is what it ended with; the estimate is of this very network.
-    found = held_scores(taught.trainable, made.context, HELD)
-    for candidate in range(LOOKS):
-        np.testing.assert_allclose(taught.scores[candidate], found, rtol=1e-4, atol=1e-4)
-    assert not np.allclose(whole.scores[LOOKS - 1], found)
+    found = held_scores(trained.trainable, made.context, HELD)
+    for candidate in range(VALIDATIONS):
+        np.testing.assert_allclose(trained.scores[candidate], found, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(whole.scores[VALIDATIONS - 1], found)
 
 
 def test_little_time_is_not_taken_for_a_rate_that_moves_nothing(training_data):
     plan = planned(training_data, "full", ("training.epochs=444.4444", *LONG[1:]), lr=1e-6)
-    taught, _ = learnt(job(training_data, plan, HELD, until=time.perf_counter() - 1.0))
-    assert taught.guards == ()
+    trained, _ = learnt(job(training_data, plan, HELD, until=time.perf_counter() - 1.0))
+    assert trained.guards == ()
 
 
 def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(training_data):
-    made = job(training_data, planned(training_data, "full", LONG), route=TrainingEnd(extracted=1))
+    made = job(training_data, planned(training_data, "full", LONG), end=TrainingEnd(validation=1))
     attempt = TrainingAttempt(replace(made, until=0.0), 1.0, ())
     events = []
     follow(attempt.run(), events.append)
@@ -427,8 +427,8 @@ def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(training_
     """Shares of a way that was not gone to its end are what the last weights say."""
     made = job(training_data, planned(training_data, "last:1", FEW), HELD)
     attempt = TrainingAttempt(made, 1.0, ())
-    attempt.looks.extracted(1, 5)  # the first look alone: no end was reached
-    found = attempt.looks.scores()
+    attempt.validation.extracted(1, 5)  # the first look alone: no end was reached
+    found = attempt.validation.scores()
     assert found.shape == (len(CANDIDATES), len(HELD), 3)
     assert np.isfinite(found).all()
-    assert all(np.array_equal(scores, found[LOOKS - 1]) for scores in found[LOOKS:])
+    assert all(np.array_equal(scores, found[VALIDATIONS - 1]) for scores in found[VALIDATIONS:])

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transform
 
-from warmstart.training.augmentations import Views, _box, draw_batches, view, view_of
+from warmstart.training.augmentations import Augmentations, _box, draw_batches, view, numbered_augmentation
 
 CROP = 0.35
-ALL = Views(CROP, True, 0.1)
+ALL = Augmentations(CROP, True, 0.1)
 CONTENT = hashlib.sha256(b"a picture").hexdigest()
 
 
@@ -79,7 +79,7 @@ def test_a_view_has_the_shape_and_the_type_of_its_picture(
 ):
     image = picture(channels, high, wide, seed)
     before = image.copy()
-    found = view(image, Views(crop, flip, colour), rng(seed))
+    found = view(image, Augmentations(crop, flip, colour), rng(seed))
     assert (found.shape, found.dtype) == (image.shape, np.uint8)
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(image, before)
@@ -90,14 +90,14 @@ def test_a_view_has_the_shape_and_the_type_of_its_picture(
 
 def test_nothing_varies_where_nothing_is_asked_for():
     image, generator = picture(), rng()
-    assert view(image, Views(1.0, False), generator) is image
-    assert view_of(image, CONTENT, 3, Views(1.0, False), seed=0) is image
+    assert view(image, Augmentations(1.0, False), generator) is image
+    assert numbered_augmentation(image, CONTENT, 3, Augmentations(1.0, False), seed=0) is image
     assert generator.integers(1 << 30) == rng().integers(1 << 30)  # and nothing was drawn
 
 
 def test_a_mirrored_picture_is_the_mirror_and_half_are():
     image, generator = picture(), rng()
-    found = [view(image, Views(1.0, True), generator) for _ in range(400)]
+    found = [view(image, Augmentations(1.0, True), generator) for _ in range(400)]
     same = np.array([np.array_equal(made, image) for made in found])
     mirrored = np.array([np.array_equal(made, image[:, ::-1]) for made in found])
     assert (same ^ mirrored).all()
@@ -108,7 +108,7 @@ def test_a_sound_is_moved_and_silence_comes_in():
     image, generator = picture(1, 8, 40) | 1, rng()
     models = []
     for _ in range(200):
-        made = view(image, Views(1.0, False, shift=0.25), generator)
+        made = view(image, Augmentations(1.0, False, shift=0.25), generator)
         filled = np.flatnonzero(made[..., 0].any(axis=0))
         by = filled[0] if filled[0] else filled[-1] - 39
         np.testing.assert_array_equal(made, np.roll(image, by, axis=1) * (made > 0))
@@ -121,7 +121,7 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
     image[:, ::2] = 200
     sizes = []
     for _ in range(200):
-        hidden = view(image, Views(1.0, False, mask=0.5), generator)[..., 0] == 100
+        hidden = view(image, Augmentations(1.0, False, mask=0.5), generator)[..., 0] == 100
         rows, columns = hidden.all(axis=1), hidden.all(axis=0)
         np.testing.assert_array_equal(hidden, rows[:, None] | columns)
         for line in (rows, columns):
@@ -131,8 +131,8 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
 
 
 def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
-    assert Views(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
-    sounds = {Views(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)}
+    assert Augmentations(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
+    sounds = {Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)}
     assert len(sounds) == 4
 
 
@@ -166,7 +166,7 @@ NEAR = 1.5 / SIDE  # whole pixels at both ends, and levels of 1 in 255
 
 
 def test_a_crop_lies_within_the_picture_and_is_of_the_promised_size_and_shape():
-    x, wide, y, high = windows(Views(CROP, True))
+    x, wide, y, high = windows(Augmentations(CROP, True))
     wide, mirrored = np.abs(wide), wide < 0
     for middle, length in ((x, wide), (y, high)):
         assert (middle - length / 2 > -NEAR).all()
@@ -182,7 +182,7 @@ def test_a_crop_lies_within_the_picture_and_is_of_the_promised_size_and_shape():
 
 
 def test_crops_lie_everywhere():
-    x, wide, y, high = windows(Views(CROP, False))
+    x, wide, y, high = windows(Augmentations(CROP, False))
     for middle, length in ((x, wide), (y, high)):
         place = ((middle - length / 2) / (1 - length))[length < 0.9]  # 0: at the left, 1: the right
         assert place.min() < 0.05
@@ -202,14 +202,14 @@ def test_a_crop_may_begin_at_every_pixel_where_it_fits():
 
 
 def test_a_picture_that_is_not_square_is_not_squeezed():
-    _, wide, _, high = windows(Views(CROP, False), n=100, high=120, wide=240)
+    _, wide, _, high = windows(Augmentations(CROP, False), n=100, high=120, wide=240)
     assert (wide / high).min() > 0.75 - 0.03
     assert (wide / high).max() < 4 / 3 + 0.03
 
 
 @pytest.mark.parametrize("crop", [0.8, 0.95])
 def test_a_mild_crop_keeps_what_it_promises(crop):
-    _, wide, _, high = windows(Views(crop, False), n=100)
+    _, wide, _, high = windows(Augmentations(crop, False), n=100)
     assert (wide * high).min() > crop - 2 * NEAR
 
 
@@ -220,7 +220,7 @@ def test_a_border_that_is_no_part_of_the_picture_never_shows():
     widest = 1 / CROP**0.5 / (3 / 4) ** 0.5 + 1.5  # a pixel of the frame, enlarged and smoothed
     generator = rng()
     for _ in range(200):
-        found = view(frame, Views(CROP, True), generator)[..., 0]
+        found = view(frame, Augmentations(CROP, True), generator)[..., 0]
         assert (found[16] > 127).sum() <= 2 * widest
         assert found[8:-8, 8:-8].max() < 127
 
@@ -232,7 +232,7 @@ def test_a_border_that_is_no_part_of_the_picture_never_shows():
 def test_colours_change_as_torchvision_changes_them(seed):
     """Which rounds down, three times: its pictures are darker by half a level each time."""
     image = picture(seed=seed)
-    found = view(image, Views(1.0, False, 0.1), rng(seed)).astype(int)
+    found = view(image, Augmentations(1.0, False, 0.1), rng(seed)).astype(int)
     b, c, s = rng(seed).uniform(0.9, 1.1, 3)
     slow = torch.from_numpy(image).permute(2, 0, 1)
     slow = transform.adjust_contrast(transform.adjust_saturation(slow, s), c)
@@ -246,7 +246,7 @@ def test_colours_change_as_torchvision_changes_them(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_colours_change_as_they_are_defined(seed):
     image = picture(seed=seed) // 2 + 64  # far from black and white
-    found = view(image, Views(1.0, False, 0.1), rng(seed))
+    found = view(image, Augmentations(1.0, False, 0.1), rng(seed))
     b, c, s = rng(seed).uniform(0.9, 1.1, 3)
     grey = image @ np.array([0.299, 0.587, 0.114])
     slow = s * image + (1 - s) * grey[..., None]
@@ -258,10 +258,10 @@ def test_grey_pictures_have_no_saturation_and_bands_no_colour():
     grey = picture(channels=1) // 2 + 64
     b, c, _ = rng(5).uniform(0.9, 1.1, 3)
     slow = b * (c * grey + (1 - c) * grey.mean())
-    assert np.abs(view(grey, Views(1.0, False, 0.1), rng(5)) - slow).max() <= 0.501
+    assert np.abs(view(grey, Augmentations(1.0, False, 0.1), rng(5)) - slow).max() <= 0.501
     for channels in (2, 4, 13):
         bands = picture(channels=channels)
-        assert view(bands, Views(1.0, False, 0.1), rng()) is bands
+        assert view(bands, Augmentations(1.0, False, 0.1), rng()) is bands
 
 
 # ---- the same bytes, whoever makes them ------------------------------------------------------
@@ -278,12 +278,12 @@ def test_a_view_follows_from_seed_content_and_number(channels, views):
         for content in (CONTENT, other)
         for number in (1, 2, 3, 4, 5)
     }
-    made = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)}
-    again = {key: view_of(image, key[1], key[2], views, key[0]) for key in sorted(keys)[::-1]}
+    made = {key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)}
+    again = {key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)[::-1]}
     assert all(np.array_equal(made[key], again[key]) for key in keys)
     least = 2 if views.crop == 1 and channels > 3 else len(keys)  # mirrored or not
     assert len({pixels.tobytes() for pixels in made.values()}) == least
-    assert view_of(image, CONTENT, 0, views, 0) is image
+    assert numbered_augmentation(image, CONTENT, 0, views, 0) is image
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 13])
@@ -291,7 +291,7 @@ def test_a_view_is_the_same_with_any_number_of_threads(channels):
     image = picture(channels, 300, 300)
 
     def make(number):
-        return view_of(image, CONTENT, number, ALL, 0)
+        return numbered_augmentation(image, CONTENT, number, ALL, 0)
 
     before = torch.get_num_threads()
     try:
@@ -314,7 +314,7 @@ def test_the_same_view_comes_out_of_another_process():
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = view_of(picture(), CONTENT, 7, ALL, 3)
+    here = numbered_augmentation(picture(), CONTENT, 7, ALL, 3)
     assert there.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
 
 
@@ -325,10 +325,10 @@ def test_policies_differ_where_views_do():
         replace(ALL, flip=False),
         replace(ALL, colour=0.0),
         replace(ALL, crop=0.35 + 1e-12),
-        Views(1, False),
+        Augmentations(1, False),
     ]
     assert len({views.policy for views in settings_of}) == len(settings_of)
-    assert Views(1, True).policy == Views(1.0, True, 0).policy
+    assert Augmentations(1, True).policy == Augmentations(1.0, True, 0).policy
 
 
 def test_views_load_torchvision_only_when_they_are_made():

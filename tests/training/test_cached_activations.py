@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import lessons
+import jobs
 import warmstart
 from banded import fill_bands
 from drawing import fill
@@ -22,20 +22,20 @@ from warmstart.features.engine import EngineError
 from warmstart.network.cut import FrozenPrefix
 from warmstart.network.feature_layers import feature_layers
 from warmstart.training import cached_activations
-from warmstart.training.cached_activations import store_views
+from warmstart.training.cached_activations import cache_activations
 
 SETTINGS = {"training.epochs": 2.6667, "training.batch_size": 8}
 
 
 @pytest.fixture
 def training_data(pictures):
-    return lessons.training_data(pictures)
+    return jobs.training_data(pictures)
 
 
 def views_of(training_data, plan):
     """What is stored, and what was told meanwhile."""
     events = []
-    return follow(store_views(training_data, plan), events.append), events
+    return follow(cache_activations(training_data, plan), events.append), events
 
 
 def passed(events):
@@ -56,10 +56,10 @@ def everything(source, n, views, wanted):
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
 def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_data, strategy):
-    plan = lessons.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
+    plan = jobs.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
     source, _ = views_of(training_data, plan)
-    live = lessons.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
-    images = lessons.context(training_data, live).source
+    live = jobs.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
+    images = jobs.context(training_data, live).source
     cut = source.cut
     assert cut == plan.training.split_at.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = tuple(source.columns)
@@ -82,7 +82,7 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(trainin
     """Law 3 over a whole training: the same views, the same updates."""
     settings = ("training.epochs=2.6667", "training.batch_size=8", f"head.candidates={head}")
     plans = [
-        lessons.planned(training_data, "last:1", (*settings, *more))
+        jobs.planned(training_data, "last:1", (*settings, *more))
         for more in (
             ("training.augmentations=4",),
             ("training.split_at=0", "training.augmentations=4"),
@@ -91,9 +91,9 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(trainin
     assert [plan.training.split_at.value for plan in plans] == [1, 0]
     found = []
     for plan in plans:
-        made = lessons.job(training_data, plan, held=np.arange(0, 36, 5))
-        taught = drain(made.learn())
-        found.append((lessons.state(taught.trainable.model), taught.scores))
+        made = jobs.job(training_data, plan, held=np.arange(0, 36, 5))
+        trained = drain(made.learn())
+        found.append((jobs.state(trained.trainable.model), trained.scores))
     for name, tensor in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
@@ -129,7 +129,7 @@ def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, t
 
 
 def test_a_second_run_passes_nothing(training_data):
-    plan = lessons.planned(training_data, "last:1")
+    plan = jobs.planned(training_data, "last:1")
     first, events = views_of(training_data, plan)
     assert passed(events) == 36
     assert [e.step for e in events if e.kind == "step"] == [32, 36]
@@ -149,13 +149,13 @@ def test_a_second_run_passes_nothing(training_data):
     ],
 )
 def test_views_that_are_made_otherwise_are_other_views(training_data, change):
-    views_of(training_data, lessons.planned(training_data, "last:1"))
-    _, events = views_of(training_data, lessons.planned(training_data, "last:1", (change,)))
+    views_of(training_data, jobs.planned(training_data, "last:1"))
+    _, events = views_of(training_data, jobs.planned(training_data, "last:1", (change,)))
     assert passed(events) == 36
 
 
 def test_more_views_are_added_to_those_that_there_are(training_data, monkeypatch):
-    views_of(training_data, lessons.planned(training_data, "last:1", ("training.augmentations=2",)))
+    views_of(training_data, jobs.planned(training_data, "last:1", ("training.augmentations=2",)))
     kept = []
     monkeypatch.setattr(
         cached_activations, "_keep", lambda work, number, contents, made: kept.append(number)
@@ -175,20 +175,20 @@ def work_of(training_data, views):
     made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cached_activations, "_pass", lambda work, *_: made.append(work) or iter(()))
-        plan = lessons.planned(training_data, "last:1", (f"training.augmentations={views}",))
-        drain(store_views(training_data, plan))
+        plan = jobs.planned(training_data, "last:1", (f"training.augmentations={views}",))
+        drain(cache_activations(training_data, plan))
     return made[0]
 
 
 def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_data):
-    plan = lessons.planned(training_data, "last:1", (*lessons.PLAIN, "training.augmentations=4"))
+    plan = jobs.planned(training_data, "last:1", (*jobs.PLAIN, "training.augmentations=4"))
     source, _ = views_of(training_data, plan)
-    assert len(source.shelves) == 1
+    assert len(source.cache_files) == 1
 
 
 def test_an_interrupted_pass_goes_on_where_it_was(training_data, tmp_path):
-    plan = lessons.planned(training_data, "last:1")
-    steps = store_views(training_data, plan)
+    plan = jobs.planned(training_data, "last:1")
+    steps = cache_activations(training_data, plan)
     while next(steps).kind != "step":
         pass
     steps.close()
@@ -204,8 +204,8 @@ def test_images_with_the_same_bytes_are_passed_once(pictures):
     payload = (pictures / "blue" / "000.png").read_bytes()
     for number in range(3):
         (pictures / "blue" / f"copy-{number}.png").write_bytes(payload)
-    training_data = lessons.training_data(pictures)
-    source, events = views_of(training_data, lessons.planned(training_data, "last:1"))
+    training_data = jobs.training_data(pictures)
+    source, events = views_of(training_data, jobs.planned(training_data, "last:1"))
     assert passed(events) == 36
     (main,) = everything(source, 39, 3, ())
     same = [
@@ -225,7 +225,7 @@ def rows_files(tmp_path):
 
 
 def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path):
-    plan = lessons.planned(training_data, "last:1")
+    plan = jobs.planned(training_data, "last:1")
     first, _ = views_of(training_data, plan)
     before = everything(first, 36, 5, ())
     files = rows_files(tmp_path)
@@ -245,7 +245,7 @@ def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path)
 def test_rows_that_are_lost_while_training_goes_on_are_made_again(
     training_data, tmp_path, monkeypatch
 ):
-    plan = lessons.planned(training_data, "last:1")
+    plan = jobs.planned(training_data, "last:1")
     source, _ = views_of(training_data, plan)
     wanted = feature_layers(training_data.extracted.network.record)[:1]
     before = everything(source, 36, 5, wanted)
@@ -289,10 +289,10 @@ def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
 
 
 def test_half_precision_halves_the_files_and_comes_close(training_data, tmp_path):
-    whole, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
+    whole, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
     full = sum(p.stat().st_size for p in rows_files(tmp_path))
     source, _ = views_of(
-        training_data, lessons.planned(training_data, "last:1", ("training.cache_dtype=float16",))
+        training_data, jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
     )
     assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
@@ -316,13 +316,13 @@ def louder(by):
 
 
 def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
-    training_data = lessons.training_data(pictures, louder(1e6))
-    half = lessons.planned(training_data, "last:1", ("training.cache_dtype=float16",))
+    training_data = jobs.training_data(pictures, louder(1e6))
+    half = jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
     says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.cache_dtype="
     with pytest.raises(TrainingError, match=says):
         views_of(training_data, half)
     assert rows_files(tmp_path) == []
-    source, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
+    source, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
     assert source.batch(np.arange(3), np.ones(3, int), ())[0].abs().max() > 1e5
 
 
@@ -336,15 +336,15 @@ def test_views_of_which_the_frozen_layers_give_no_number_are_refused(training_da
     monkeypatch.setattr(cached_activations, "make_engine", make)
     says = r"give nan for view 0 of some images; use milder views \(--set training.crop=0.8\), or"
     with pytest.raises(TrainingError, match=says):
-        views_of(training_data, lessons.planned(training_data, "last:1"))
+        views_of(training_data, jobs.planned(training_data, "last:1"))
 
 
 @pytest.mark.parametrize("engine", ["traced", "onnxruntime", "openvino"])
 def test_the_engine_of_the_plan_passes_the_views(training_data, engine):
     pytest.importorskip("openvino") if engine == "openvino" else None
-    usual, _ = views_of(training_data, lessons.planned(training_data, "last:1"))
-    plan = lessons.planned(training_data, "last:1")
-    other = lessons.with_engine(plan, engine)
+    usual, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
+    plan = jobs.planned(training_data, "last:1")
+    other = jobs.with_engine(plan, engine)
     source, events = views_of(training_data, other)
     assert passed(events) == 36
     assert not [e for e in events if e.kind == "note"]
@@ -361,7 +361,7 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
         return real(name, *arguments)
 
     monkeypatch.setattr(cached_activations, "make_engine", make)
-    plan = lessons.with_engine(lessons.planned(training_data, "last:1"), "onnxruntime")
+    plan = jobs.with_engine(jobs.planned(training_data, "last:1"), "onnxruntime")
     source, events = views_of(training_data, plan)
     (note,) = [e for e in events if e.kind == "note"]
     assert note.values == {
@@ -374,7 +374,7 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
 def test_a_scene_without_its_start_has_no_key(training_data):
     with pytest.raises(ValueError, match="need the record of their start"):
         drain(
-            store_views(replace(training_data, base=None), lessons.planned(training_data, "last:1"))
+            cache_activations(replace(training_data, base=None), jobs.planned(training_data, "last:1"))
         )
 
 

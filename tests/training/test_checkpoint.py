@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from warmstart.records import run_folder
 from warmstart.training import checkpoint
-from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Saved
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Snapshot
 
 KINDS = [
     torch.float64,
@@ -36,7 +36,7 @@ FACTS = {"step": 3, "best": float("inf"), "loss": [0.1, 1e-300], "größe": None
 def state(step=1, n=40):
     """A state with a few kinds of tensors."""
     generator = torch.Generator().manual_seed(step)
-    return Saved(
+    return Snapshot(
         {
             "weight": torch.randn(n, 3, generator=generator),
             "mean": torch.randn(5, generator=generator).to(torch.bfloat16),
@@ -84,7 +84,7 @@ def test_what_was_saved_comes_back(tmp_path):
 def test_every_kind_of_number_keeps_its_bits(tmp_path, kind):
     raw = torch.randint(0, 256, (24 * 8,), dtype=torch.uint8, generator=torch.Generator())
     tensor = (raw % 2).bool() if kind is torch.bool else raw.view(kind)  # NaN among the floats
-    saved = Saved({"all": tensor, "none": tensor[:0], "one": tensor[3]}, FACTS)
+    saved = Snapshot({"all": tensor, "none": tensor[:0], "one": tensor[3]}, FACTS)
     Checkpoints(tmp_path, "key").save(saved)
     assert equal(Checkpoints(tmp_path, "key").load(), saved)
     assert load_file(tmp_path / "last.safetensors")["all"].dtype == kind  # others can read it
@@ -92,7 +92,7 @@ def test_every_kind_of_number_keeps_its_bits(tmp_path, kind):
 
 def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
     base = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
-    saved = Saved(
+    saved = Snapshot(
         {
             "last": base.to(memory_format=torch.channels_last),
             "across": base.T if base.ndim == 2 else base.permute(3, 1, 0, 2),
@@ -133,13 +133,13 @@ def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
 )
 def test_facts_come_back_exactly(tmp_path_factory, facts):
     path = tmp_path_factory.mktemp("facts")
-    Checkpoints(path, "key").save(Saved({}, facts))
-    assert Checkpoints(path, "key").load() == Saved({}, facts)
+    Checkpoints(path, "key").save(Snapshot({}, facts))
+    assert Checkpoints(path, "key").load() == Snapshot({}, facts)
 
 
 def test_numbers_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"z holds torch\.complex64, which is not kept"):
-        Checkpoints(tmp_path, "key").save(Saved({"z": torch.zeros(2, dtype=torch.complex64)}, {}))
+        Checkpoints(tmp_path, "key").save(Snapshot({"z": torch.zeros(2, dtype=torch.complex64)}, {}))
     assert names(tmp_path) == []
 
 

@@ -8,7 +8,7 @@ import torch
 from warmstart.distributed import ProcessGroup
 from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
-from warmstart.training.checkpoint import INDEX, Checkpoints, Jointly, Saved, write_jointly
+from warmstart.training.checkpoint import INDEX, Checkpoints, JointCheckpoint, Snapshot, write_joint_checkpoint
 
 
 def state(step):
@@ -20,7 +20,7 @@ def state(step):
         "on": torch.tensor([True, False]),
         "none": torch.zeros(0, 4),
     }
-    return Saved(tensors, {"step": step, "best": float("inf")})
+    return Snapshot(tensors, {"step": step, "best": float("inf")})
 
 
 def same(found, saved):
@@ -49,7 +49,7 @@ def test_the_newest_sound_state_comes_back_whichever_way_it_was_written(tmp_path
 
 
 def test_no_file_is_a_pickle(tmp_path):
-    write_jointly(tmp_path / "a", state(1).tensors, {})
+    write_joint_checkpoint(tmp_path / "a", state(1).tensors, {})
     assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".json", ".safetensors"}
 
 
@@ -87,14 +87,14 @@ def test_a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "here", Apart)
     with pytest.raises(RunFolderError, match=r"is not seen by the first; put the run folder \(--"):
-        write_jointly(tmp_path / "a", state(1).tensors, {})
+        write_joint_checkpoint(tmp_path / "a", state(1).tensors, {})
     assert not (tmp_path / "a").exists()
 
 
 def test_one_tensor_is_put_together_when_it_is_asked_for(tmp_path):
     saved = state(1)
-    write_jointly(tmp_path / "a", saved.tensors, {})
-    found = Jointly(tmp_path / "a")
+    write_joint_checkpoint(tmp_path / "a", saved.tensors, {})
+    found = JointCheckpoint(tmp_path / "a")
     assert len(found) == len(saved.tensors)
     with pytest.raises(KeyError):
         found["other"]

@@ -14,7 +14,7 @@ from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
-from warmstart.training.dataset import arrange, as_tuple, draw_rows, groups_among, heads, pose
+from warmstart.training.dataset import arrange, as_tuple, draw_rows, groups_among, heads, selection_problem
 
 PARTS = tuple(
     BlockRecord(name=str(n), parameters=1, shape_in=(4,), shape_out=(4,), macs=1, layout="NC")
@@ -124,7 +124,7 @@ def test_there_must_be_blocks_to_hold_out_and_to_choose_by(group_rows, holdout, 
 def test_folds_are_whole_blocks_and_hold_out_every_row_once():
     examples = [example(n, "abc"[n % 3], group=f"g{n % 20}") for n in range(60)]
     labelled = arrange(record(examples))
-    problem = pose(labelled, plan_of(labelled))
+    problem = selection_problem(labelled, plan_of(labelled))
     assert sorted(np.concatenate(problem.folds)) == list(range(60))
     for fold in problem.folds:
         for block in labelled.group_rows:
@@ -136,7 +136,7 @@ def test_folds_follow_the_seed_and_nothing_else():
     labelled = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
 
     def folds(seed):
-        return [fold.tolist() for fold in pose(labelled, plan_of(labelled, seed=seed)).folds]
+        return [fold.tolist() for fold in selection_problem(labelled, plan_of(labelled, seed=seed)).folds]
 
     assert folds(1) == folds(1)
     assert folds(1) != folds(2)
@@ -146,7 +146,7 @@ def test_a_part_set_apart_is_the_only_fold():
     examples = [example(n, "ab"[n % 2]) for n in range(10)]
     examples += [example(n, "ab"[n % 2], "holdout") for n in range(6)]
     labelled = arrange(record(examples))
-    (fold,) = pose(labelled, plan_of(labelled)).folds
+    (fold,) = selection_problem(labelled, plan_of(labelled)).folds
     assert fold.tolist() == list(range(10, 16))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from warmstart.records.summary import GuardNote
-from warmstart.training.fine_tune import watch_overfit
-from warmstart.training.validation import CANDIDATES, END, LOOKS, ChosenEnd
+from warmstart.training.fine_tune import check_overfit
+from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, ChosenEnd
 
 N = 60
 
@@ -18,7 +18,7 @@ def chosen(means, candidate, held=N, noise=0.0):
     spread = rng.normal(0, 0.2, N)
     losses = np.full((len(CANDIDATES), N), np.nan)
     for number in range(len(CANDIDATES)):
-        mean = means[min(number, LOOKS - 1)]
+        mean = means[min(number, VALIDATIONS - 1)]
         losses[number, :held] = (mean + spread + noise * rng.normal(size=N))[:held]
     return ChosenEnd(candidate, np.zeros((N, 2)), losses)
 
@@ -31,11 +31,11 @@ RISING = (0.9, 0.4, 0.5, 0.6, 0.7)
     [
         (1, "what was learnt up to 2 fifths of the steps is kept"),
         (END, "what was learnt up to 5 fifths of the steps is kept"),
-        (LOOKS + 1, "weights 50% of the way from the start's are kept"),
+        (VALIDATIONS + 1, "weights 50% of the way from the start's are kept"),
     ],
 )
 def test_losses_that_rise_look_by_look_are_told_with_what_is_kept(candidate, kept):
-    found = watch_overfit(chosen(RISING, candidate), np.arange(N), 100)
+    found = check_overfit(chosen(RISING, candidate), np.arange(N), 100)
     assert found == GuardNote(kind="overfit", step=100, action=kept)
 
 
@@ -49,13 +49,13 @@ def test_losses_that_rise_look_by_look_are_told_with_what_is_kept(candidate, kep
     ],
 )
 def test_losses_that_fall_or_rise_by_chance_are_no_alarm(means, noise):
-    assert watch_overfit(chosen(means, END, noise=noise), np.arange(N), 100) is None
+    assert check_overfit(chosen(means, END, noise=noise), np.arange(N), 100) is None
 
 
 def test_rows_that_were_never_held_out_say_nothing():
-    few = watch_overfit(chosen(RISING, 1, held=20), np.arange(N), 100)
+    few = check_overfit(chosen(RISING, 1, held=20), np.arange(N), 100)
     assert few is not None
-    assert watch_overfit(chosen(RISING, 1, held=0), np.arange(N), 100) is None
+    assert check_overfit(chosen(RISING, 1, held=0), np.arange(N), 100) is None
 
 
 def test_rows_of_one_block_are_one_witness():
@@ -64,4 +64,4 @@ def test_rows_of_one_block_are_one_witness():
     shaken = one.losses.copy()
     shaken[4] += np.repeat([1.5, -1.4], N // 2)  # two groups that disagree at the end
     found = ChosenEnd(1, one.scores, shaken)
-    assert watch_overfit(found, np.repeat([0, 1], N // 2), 100) is None
+    assert check_overfit(found, np.repeat([0, 1], N // 2), 100) is None

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import lessons
-from lessons import differing, job, planned, state
+import jobs
+from jobs import differing, job, planned, state
 from tiny import fit, network
 from warmstart.events import drain, follow
 from warmstart.network import lora
@@ -18,18 +18,18 @@ from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
-from warmstart.training.forgetting import TIE, BaseModelAnswers, blend, keep_memory, outputs
+from warmstart.training.forgetting import TIE, BaseModelAnswers, interpolate_weights, limit_forgetting, original_outputs
 from warmstart.training.guards import Alarm
-from warmstart.training.validation import CANDIDATES, END, LOOKS, ChosenEnd, TrainingEnd
+from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, ChosenEnd, TrainingEnd
 
 N = 36
-SHARE = {route.share: n for n, route in enumerate(CANDIDATES) if route.share < 1}
+SHARE = {end.share: n for n, end in enumerate(CANDIDATES) if end.share < 1}
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "forgetting") as data:
-        yield {module: lessons.training_data(data, module) for module in (network, lessons.four)}
+    with jobs.drawn(tmp_path_factory, "forgetting") as data:
+        yield {module: jobs.training_data(data, module) for module in (network, jobs.four)}
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def scores():
 def kept(training_data, made, trainable, ended):
     """What was done: notes, the end that is taken, events."""
     events = []
-    steps = keep_memory(memory(training_data, made), trainable, made.make, ended, scores())
+    steps = limit_forgetting(memory(training_data, made), trainable, made.make, ended, scores())
     notes, found = follow(steps, events.append)
     return notes, found, events
 
@@ -89,7 +89,7 @@ def by_hand(training_data, module, number):
         t for t in feature_layers(training_data.extracted.network.record) if t.block == number
     ]
     layer = next(t for t in offered if t.pool != "grid2")
-    images = lessons.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
+    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
         0
     ]
     with torch.inference_mode():
@@ -136,12 +136,12 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
 def _original(training_data, module):
     """What the start's own output says after the body of a network."""
     layer = feature_layers(training_data.extracted.network.record)[-1]
-    images = lessons.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
+    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
         0
     ]
     with torch.inference_mode():
         seen = FeatureExtractor(under(training_data, module), [layer])(images)[0]
-    return outputs(training_data.extracted.network, seen.numpy())
+    return original_outputs(training_data.extracted.network, seen.numpy())
 
 
 def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
@@ -155,8 +155,8 @@ def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
 
 def test_stored_and_live_sources_weigh_the_same(training_data):
     stored, trainable = tuned(training_data, "last:1", by=3.0)
-    live = lessons.with_room(
-        stored, source=lessons.context(training_data, planned(training_data, "full")).source
+    live = jobs.with_context(
+        stored, source=jobs.context(training_data, planned(training_data, "full")).source
     )
     assert (stored.context.source.cut, live.context.source.cut) == (1, 0)
     one, other = (memory(training_data, made).weigh(trainable) for made in (stored, live))
@@ -170,7 +170,7 @@ def test_the_way_is_a_straight_line_for_all_that_are_numbers(training_data):
     made, trainable = tuned(training_data, by=1.0)
     begun = made.make()
     begin, end = state(begun.model), state(trainable.model)
-    blend(trainable, begun, end, 0.25)
+    interpolate_weights(trainable, begun, end, 0.25)
     for name, tensor in state(trainable.model).items():
         if tensor.is_floating_point():
             line = torch.lerp(begin[name], end[name], 0.25)
@@ -274,8 +274,8 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
     )
     notes, found, _ = kept(training_data, made, trainable, chosen(candidate=1))
     assert notes[0].action == "kept: training ended early already, as held-out examples said"
-    assert found.route == TrainingEnd(extracted=2)
-    assert LOOKS > 2
+    assert found.end == TrainingEnd(validation=2)
+    assert VALIDATIONS > 2
     assert differing(state(trainable.model), end) == []
 
 
@@ -284,7 +284,7 @@ def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
-    assert drain(keep_memory(memory(training_data, made), trainable, None, ended, scores())) == (
+    assert drain(limit_forgetting(memory(training_data, made), trainable, None, ended, scores())) == (
         (),
         ended,
     )

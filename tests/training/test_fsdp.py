@@ -11,7 +11,7 @@ from torch import nn
 from warmstart.distributed import ProcessGroup
 from warmstart.errors import PlanError
 from warmstart.training import distributed
-from warmstart.training.fsdp import Sharded
+from warmstart.training.fsdp import ShardedDataParallel
 
 
 class Scaled(nn.Module):
@@ -24,8 +24,8 @@ class Scaled(nn.Module):
 
 def test_a_weight_that_is_one_number_is_refused():
     layer = Scaled()
-    with pytest.raises(PlanError, match="scale is a single number, of which fsdp cannot give"):
-        Sharded(layer, (), layer.state_dict(keep_vars=True), "cpu")
+    with pytest.raises(PlanError, match="scale is a single number, which fsdp cannot shard"):
+        ShardedDataParallel(layer, (), layer.state_dict(keep_vars=True), "cpu")
 
 
 @pytest.mark.parametrize("word", ["fsdp", "pipeline"])
@@ -33,7 +33,7 @@ def test_a_scaled_loss_is_for_one_process_or_for_rows_alone(monkeypatch, word):
     chosen = SimpleNamespace(pairs=False, parallel=word, precision="float16")
     monkeypatch.setattr(distributed, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="use bfloat16 or float32, or --parallel data"):
-        distributed.way_of(None, None, chosen, ())
+        distributed.choose_parallelism(None, None, chosen, ())
 
 
 @pytest.mark.parametrize("word", ["fsdp", "pipeline"])
@@ -42,7 +42,7 @@ def test_a_torch_that_cannot_write_together_is_named(monkeypatch, word):
     monkeypatch.setattr(distributed, "here", lambda: SimpleNamespace(size=2))
     monkeypatch.setattr(distributed, "find_spec", lambda _: None)
     with pytest.raises(PlanError, match=f"^--parallel {word} writes checkpoints together, which"):
-        distributed.way_of(None, None, chosen, ())
+        distributed.choose_parallelism(None, None, chosen, ())
 
 
 @pytest.mark.parametrize("word", ["fsdp", "pipeline"])
@@ -54,4 +54,4 @@ def test_processes_that_share_weights_need_a_gpu_each(monkeypatch, word):
         f"^--parallel {word} takes a GPU for each process, and 2 processes share 1; start at most 1"
     )
     with pytest.raises(PlanError, match=says):
-        distributed.way_of(None, None, chosen, ())
+        distributed.choose_parallelism(None, None, chosen, ())

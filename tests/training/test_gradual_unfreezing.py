@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import lessons
-from lessons import changed, differing, four, job, planned, state
+import jobs
+from jobs import changed, differing, four, job, planned, state
 from warmstart.events import follow
 from warmstart.network.ledger import take_digests
 from warmstart.training.attempt import TrainingAttempt
-from warmstart.training.validation import CANDIDATES, LOOKS, TrainingEnd, held_scores
+from warmstart.training.validation import CANDIDATES, VALIDATIONS, TrainingEnd, held_scores
 
 SHORT = ("training.epochs=1.7778", "training.batch_size=8")
 HELD = np.arange(0, 36, 5)
@@ -22,8 +22,8 @@ HELD = np.arange(0, 36, 5)
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "joining") as data:
-        yield lessons.training_data(data, four)
+    with jobs.drawn(tmp_path_factory, "joining") as data:
+        yield jobs.training_data(data, four)
 
 
 def learnt(made):
@@ -53,27 +53,27 @@ def names(training_data):
 def test_parts_join_from_the_top_and_each_moves_once_it_has(training_data, n_stages):
     """As many groups as are asked for."""
     plan = planned(training_data, "full+gradual", SHORT)
-    made = job(training_data, plan, route=TrainingEnd(n_stages=n_stages))
-    taught, trainable, marks = learnt(made)
+    made = job(training_data, plan, end=TrainingEnd(n_stages=n_stages))
+    trained, trainable, marks = learnt(made)
     blocks = names(training_data)
     assert len(blocks) == 4
     assert marks == [set(blocks[3 - k :]) for k in range(n_stages)]
     assert changed(made, trainable) == marks[-1]
-    assert taught.n_stages == n_stages
+    assert trained.n_stages == n_stages
 
 
 def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training_data):
     plan = planned(training_data, "full+gradual", SHORT)
-    made = job(training_data, plan, route=TrainingEnd(n_stages=0))
-    taught, trainable, marks = learnt(made)
-    assert (taught.n_stages, taught.guards, marks) == (0, (), [])
+    made = job(training_data, plan, end=TrainingEnd(n_stages=0))
+    trained, trainable, marks = learnt(made)
+    assert (trained.n_stages, trained.guards, marks) == (0, (), [])
     assert differing(state(trainable.model), state(made.make().model)) == []
 
 
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_data):
     plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
     found = []
-    follow(job(training_data, plan, route=TrainingEnd(n_stages=2)).learn(), found.append)
+    follow(job(training_data, plan, end=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
     factors = [e.values["factor"] for e in found]
     assert factors[:5] == factors[5:] == [1.0, 1.0, 0.853553, 0.5, 0.146447]
@@ -82,7 +82,7 @@ def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_d
 def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
     plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
     found = []
-    follow(job(training_data, plan, route=TrainingEnd(extracted=3)).learn(), found.append)
+    follow(job(training_data, plan, end=TrainingEnd(validation=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third
 
 
@@ -92,28 +92,28 @@ def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
 def judged(made):
     """An attempt, and the rows that judge it."""
     attempt = TrainingAttempt(made, 1.0, ())
-    return attempt, attempt.joining._judged_on
+    return attempt, attempt.unfreezing._judged_on
 
 
 def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(training_data):
     made = job(training_data, planned(training_data, "full+gradual", SHORT), HELD)
     attempt, apart = judged(made)
-    fit = attempt.joining.fit
+    fit = attempt.unfreezing.fit
     assert sorted([*fit, *apart]) == made.rows.tolist()
     assert 4 <= len(apart) <= 8
     groups = made.context.groups
     assert not set(groups[fit]) & set(groups[apart])
-    for strategy, route in (("full", None), ("full+gradual", TrainingEnd())):
-        other = job(training_data, planned(training_data, strategy, SHORT), HELD, route=route)
-        assert judged(other)[0].joining.fit.tolist() == made.rows.tolist()
+    for strategy, end in (("full", None), ("full+gradual", TrainingEnd())):
+        other = job(training_data, planned(training_data, strategy, SHORT), HELD, end=end)
+        assert judged(other)[0].unfreezing.fit.tolist() == made.rows.tolist()
 
 
 def test_groups_join_while_the_judges_say_that_it_helps(training_data):
-    plan = planned(training_data, "full+gradual", (*SHORT, *lessons.PLAIN), lr=1e-3)
+    plan = planned(training_data, "full+gradual", (*SHORT, *jobs.PLAIN), lr=1e-3)
     made = job(training_data, plan)
-    taught, trainable, _ = learnt(made)
-    assert 1 <= taught.n_stages <= 4
-    assert changed(made, trainable) == set(names(training_data)[4 - taught.n_stages :])
+    trained, trainable, _ = learnt(made)
+    assert 1 <= trained.n_stages <= 4
+    assert changed(made, trainable) == set(names(training_data)[4 - trained.n_stages :])
     _, apart = judged(made)
     labels = made.context.targets(apart)
     now, before = (
@@ -127,14 +127,14 @@ def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(training_d
     """So high a rate ruins the first stage: nothing of it may stay, in any part."""
     plan = planned(training_data, "full+gradual", (*SHORT, "training.ema_decay=0.9"), lr=0.02)
     made = job(training_data, plan, HELD)
-    taught, trainable, marks = learnt(made)
+    trained, trainable, marks = learnt(made)
     assert marks  # it did move, meanwhile
-    assert (taught.n_stages, taught.guards, taught.has_failed) == (0, (), False)
+    assert (trained.n_stages, trained.guards, trained.has_failed) == (0, (), False)
     assert changed(made, trainable) == set()
     begun = made.make()
     assert differing(state(trainable.model), state(begun.model)) == []
     expected = held_scores(begun, made.context, HELD)
-    for scores in taught.scores:
+    for scores in trained.scores:
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -146,7 +146,7 @@ class Judges:
 
     def __call__(self, joining, number):
         if number >= self.yes:
-            trainer = joining.looks.trainer
+            trainer = joining.validation.trainer
             trainer.put(joining._kept[0])
             for own, old in zip(trainer.mean, joining._kept[1], strict=True):
                 own.copy_(old)
@@ -166,12 +166,12 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeyp
         "warmstart.training.gradual_unfreezing.Joining.joins",
         lambda joining, number: Judges(yes)(joining, number),
     )
-    taught, trainable, _ = learnt(made)
-    assert taught.n_stages == yes
+    trained, trainable, _ = learnt(made)
+    assert trained.n_stages == yes
     ended = held_scores(trainable, made.context, HELD)
-    for candidate, route in enumerate(CANDIDATES[:LOOKS]):
-        if route.n_steps(20) >= 5 * yes:  # a stage has five steps
-            np.testing.assert_allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)
+    for candidate, end in enumerate(CANDIDATES[:VALIDATIONS]):
+        if end.n_steps(20) >= 5 * yes:  # a stage has five steps
+            np.testing.assert_allclose(trained.scores[candidate], ended, rtol=1e-4, atol=1e-4)
         else:
-            assert not np.allclose(taught.scores[candidate], ended, rtol=1e-4, atol=1e-4)
-    assert not np.allclose(taught.scores[-1], ended)  # a quarter of the way there
+            assert not np.allclose(trained.scores[candidate], ended, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(trained.scores[-1], ended)  # a quarter of the way there

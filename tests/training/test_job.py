@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-import lessons
-from lessons import differing, four, job, planned, state, with_room
+import jobs
+from jobs import differing, four, job, planned, state, with_context
 from tiny import network
 from warmstart.events import follow
 from warmstart.training import checkpoint
@@ -31,7 +31,7 @@ CASES = {
     "bfloat16": ("full", ("training.precision=bfloat16",), network, 1e-3),
     "too high": ("full", (), network, 0.3),  # three attempts
 }
-ROUTES = {"held": (HELD, None), "early": (HELD[:0], TrainingEnd(extracted=4, share=0.5))}
+ROUTES = {"held": (HELD, None), "early": (HELD[:0], TrainingEnd(validation=4, share=0.5))}
 
 
 @pytest.fixture(autouse=True)
@@ -44,29 +44,29 @@ def _always_due(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "job") as data:
-        yield {module: lessons.training_data(data, module) for module in (network, four)}
+    with jobs.drawn(tmp_path_factory, "job") as data:
+        yield {module: jobs.training_data(data, module) for module in (network, four)}
 
 
 @pytest.fixture
 def made(scenes, tmp_path):
     """A training of each case that keeps its states in a folder."""
 
-    def make(case, held=HELD, route=None):
+    def make(case, held=HELD, end=None):
         if case == "lora":
             pytest.importorskip("peft")
         strategy, settings, module, lr = CASES[case]
         given = {setting.partition("=")[0]: setting for setting in (*STEPS, *settings)}
         training_data = scenes[module]
         plan = planned(training_data, strategy, tuple(given.values()), lr=lr)
-        return job(training_data, plan, held, route=route)
+        return job(training_data, plan, held, end=end)
 
     return make
 
 
 def going_on(made, folder):
     """The same training in another process: nothing is left of it but its files."""
-    return with_room(made, checkpoints=Checkpoints(folder, "key"))
+    return with_context(made, checkpoints=Checkpoints(folder, "key"))
 
 
 def close_after(steps, n):
@@ -80,10 +80,10 @@ def close_after(steps, n):
     return True
 
 
-def outcome(taught):
+def outcome(trained):
     """All that a training says."""
-    scores = np.nan_to_num(taught.scores, nan=-1.0)
-    return taught.n_stages, taught.scale, taught.guards, taught.has_failed, scores.tobytes()
+    scores = np.nan_to_num(trained.scores, nan=-1.0)
+    return trained.n_stages, trained.scale, trained.guards, trained.has_failed, scores.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,17 @@ def outcome(taught):
     ],
 )
 def test_closed_after_any_event_and_gone_on_with(made, tmp_path, case, way):
-    held, route = ROUTES[way]
-    one, events = made(case, held, route), []
+    held, end = ROUTES[way]
+    one, events = made(case, held, end), []
     whole = follow(one.learn(), events.append)
     assert (len(whole.guards) > 0) == (case == "too high")
     for n in range(1, len(events) + 1, max(len(events) // 3, 1)):
         folder = tmp_path / f"{n}"
         assert close_after(going_on(one, folder).learn(), n)
         again, told = going_on(one, folder), []
-        taught = follow(again.learn(), told.append)
-        assert outcome(taught) == outcome(whole), n
-        assert differing(state(taught.trainable.model), state(whole.trainable.model)) == [], n
+        trained = follow(again.learn(), told.append)
+        assert outcome(trained) == outcome(whole), n
+        assert differing(state(trained.trainable.model), state(whole.trainable.model)) == [], n
         steps = [e.step for e in told if e.kind == "step"]
         assert len(steps) < sum(e.kind == "step" for e in events)  # it did not begin anew
         assert again.context.checkpoints.load() is None  # what is done leaves no way to it
@@ -117,15 +117,15 @@ def test_interrupted_again_and_again(made, tmp_path):
     whole = follow(one.learn(), events.append)
     for _ in range(len(events)):
         assert close_after(going_on(one, tmp_path / "kept").learn(), 1)
-    taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
-    assert outcome(taught) == outcome(whole)
-    assert differing(state(taught.trainable.model), state(whole.trainable.model)) == []
+    trained = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
+    assert outcome(trained) == outcome(whole)
+    assert differing(state(trained.trainable.model), state(whole.trainable.model)) == []
 
 
 @pytest.mark.parametrize("way", ROUTES)
 def test_a_training_that_was_finished_is_not_repeated(made, tmp_path, way):
-    held, route = ROUTES[way]
-    one = made("last:1", held, route)
+    held, end = ROUTES[way]
+    one = made("last:1", held, end)
     first = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     told = []
     again = follow(going_on(one, tmp_path / "kept").learn(), told.append)
@@ -141,9 +141,9 @@ def test_a_training_that_was_given_up_stays_so(made, tmp_path):
     one = replace(made("full", HELD[:0], TrainingEnd()), scale=SCALES[0])
     dead = replace(one, make=lambda: _deaf(one.make()))
     for _ in range(2):
-        taught = follow(going_on(dead, tmp_path / "kept").learn(), lambda e: None)
-        assert (taught.has_failed, taught.trainable) == (True, None)
-        assert [note.kind for note in taught.guards] == ["stuck"]
+        trained = follow(going_on(dead, tmp_path / "kept").learn(), lambda e: None)
+        assert (trained.has_failed, trained.trainable) == (True, None)
+        assert [note.kind for note in trained.guards] == ["stuck"]
 
 
 def _deaf(trainable):
@@ -155,20 +155,20 @@ def test_the_state_of_another_training_is_not_taken_up(made, tmp_path):
     one = made("full")
     assert close_after(going_on(one, tmp_path / "kept").learn(), 4)
     other = replace(one, number=2)
-    whole, taught = (
+    whole, trained = (
         follow(made.learn(), lambda e: None) for made in (other, going_on(other, tmp_path / "kept"))
     )
-    assert differing(state(taught.trainable.model), state(whole.trainable.model)) == []
+    assert differing(state(trained.trainable.model), state(whole.trainable.model)) == []
 
 
 def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
     pytest.importorskip("peft")
     one = made("lora", HELD[:0], TrainingEnd())
-    taught = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
+    trained = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     again = follow(going_on(one, tmp_path / "kept").learn(), lambda e: None)
     names = {f"backbone.{name}" for name in network().state_dict() if not name.startswith("out.")}
-    for trainable in (taught.trainable, again.trainable):
+    for trainable in (trained.trainable, again.trainable):
         assert names <= trainable.model.state_dict().keys()
         assert not [name for name in trainable.model.state_dict() if "lora" in name]
-    assert differing(state(taught.trainable.model), state(again.trainable.model)) == []
-    assert not torch.equal(taught.trainable.network.backbone.second.weight, network().second.weight)
+    assert differing(state(trained.trainable.model), state(again.trainable.model)) == []
+    assert not torch.equal(trained.trainable.network.backbone.second.weight, network().second.weight)

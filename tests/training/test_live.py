@@ -137,22 +137,22 @@ def test_a_file_that_may_not_grow_names_the_folder(spill, monkeypatch, reserves)
     assert caught.value.filename == str(spill)
 
 
-def test_the_folder_is_one_with_room_and_on_a_disk_where_there_is_one(spill, monkeypatch, tmp_path):
+def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(spill, monkeypatch, tmp_path):
     cache = tmp_path / "cache"
     monkeypatch.setenv("WARMSTART_CACHE", str(cache))
-    assert live.roomy_folder(1000) == spill  # there is no cache folder yet
+    assert live.folder_with_space(1000) == spill  # there is no cache folder yet
     cache.mkdir()
-    assert live.roomy_folder(1000) == spill
+    assert live.folder_with_space(1000) == spill
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == spill)
-    assert live.roomy_folder(1000) == cache
+    assert live.folder_with_space(1000) == cache
     monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == cache else 2000)
-    assert live.roomy_folder(1000) == spill
+    assert live.folder_with_space(1000) == spill
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: False)
     monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == spill else 2000)
-    assert live.roomy_folder(1000) == cache
+    assert live.folder_with_space(1000) == cache
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == cache)
-    assert live.roomy_folder(1000) == cache  # better there than nowhere
-    assert live.roomy_folder(3000) == spill  # none has room: it is the first that says so
+    assert live.folder_with_space(1000) == cache  # better there than nowhere
+    assert live.folder_with_space(3000) == spill  # none has room: it is the first that says so
 
 
 def test_what_lies_in_memory_is_told_from_what_lies_on_a_disk(tmp_path):

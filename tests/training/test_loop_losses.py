@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.training.loop import contrast_loss, pair_loss, pairs_loss
+from warmstart.training.loop import contrastive_loss, pair_loss, make_pair_loss
 
 
 def written_out(vectors, labels, temperature):
@@ -28,7 +28,7 @@ def test_contrast_is_what_its_paper_writes(temperature):
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(12, 5)), rng.integers(0, 4, 12)
     labels[-1] = 9  # alone in its class
-    found = contrast_loss(torch.from_numpy(vectors), torch.from_numpy(labels), temperature)
+    found = contrastive_loss(torch.from_numpy(vectors), torch.from_numpy(labels), temperature)
     assert found.item() == pytest.approx(written_out(vectors, labels, temperature))
 
 
@@ -36,7 +36,7 @@ def test_contrast_is_what_its_paper_writes(temperature):
 def test_a_batch_without_pairs_says_nothing_and_moves_nothing(labels):
     vectors = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(0))
     vectors.requires_grad_(True)
-    loss = contrast_loss(vectors, torch.tensor(labels), 0.1)
+    loss = contrastive_loss(vectors, torch.tensor(labels), 0.1)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(vectors.grad, torch.zeros_like(vectors))
@@ -44,5 +44,5 @@ def test_a_batch_without_pairs_says_nothing_and_moves_nothing(labels):
 
 def test_a_temperature_tells_which_of_the_two_it_is():
     vectors, labels = torch.eye(4)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1])
-    assert pairs_loss(0.0)(vectors, labels) == pair_loss(vectors, labels)
-    assert pairs_loss(0.1)(vectors, labels) == contrast_loss(vectors, labels, 0.1)
+    assert make_pair_loss(0.0)(vectors, labels) == pair_loss(vectors, labels)
+    assert make_pair_loss(0.1)(vectors, labels) == contrastive_loss(vectors, labels, 0.1)

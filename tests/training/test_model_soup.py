@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import lessons
+import jobs
 import tiny
 import warmstart
 from drawing import fill
@@ -18,21 +18,21 @@ from warmstart.errors import PlanError
 from warmstart.events import Event, drain, follow
 from warmstart.training import model_soup
 from warmstart.training.job import TrainingJob
-from warmstart.training.trainable import moving_of
+from warmstart.training.trainable import tensors_to_train
 
 QUICK = {"training.epochs": 2.6667, "training.batch_size": 8, "training.folds": 1}
 
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "soup") as data:
-        yield lessons.training_data(data)
+    with jobs.drawn(tmp_path_factory, "soup") as data:
+        yield jobs.training_data(data)
 
 
 def made(training_data, **options):
-    """A maker of lessons, as `stirred` takes it; the lessons that it made."""
-    plan = lessons.planned(training_data, "full", (*lessons.FEW,))
-    whole = lessons.job(training_data, plan, **options)
+    """A maker of lessons, as `train_soup` takes it; the lessons that it made."""
+    plan = jobs.planned(training_data, "full", (*jobs.FEW,))
+    whole = jobs.job(training_data, plan, **options)
     given = []
 
     def make(number, scale):
@@ -43,7 +43,7 @@ def made(training_data, **options):
 
 
 def weights(trainable):
-    return {name: tensor.detach().clone() for name, tensor in moving_of(trainable).items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors_to_train(trainable).items()}
 
 
 def test_what_comes_out_has_the_mean_of_all_weights(training_data):
@@ -51,9 +51,9 @@ def test_what_comes_out_has_the_mean_of_all_weights(training_data):
     apart = [weights(drain(make(number, 1.0).learn()).trainable) for number in (3, 4, 5)]
     given.clear()
     said = []
-    taught = follow(model_soup.stirred(make, range(3, 6), 1.0), said.append)
+    trained = follow(model_soup.train_soup(make, range(3, 6), 1.0), said.append)
     assert given == [(3, 1.0), (4, 1.0), (5, 1.0)]
-    for name, tensor in weights(taught.trainable).items():
+    for name, tensor in weights(trained.trainable).items():
         blocks = torch.stack([one[name].double() for one in apart])
         torch.testing.assert_close(tensor.double(), blocks.mean(0), rtol=1e-5, atol=1e-6)
         assert tensor.numel() < 8 or blocks.std(0).max() > 0
@@ -66,8 +66,8 @@ def test_one_training_is_that_training(training_data):
     make, _ = made(training_data)
     alone = weights(drain(make(3, 1.0).learn()).trainable)
     said = []
-    taught = follow(model_soup.stirred(make, range(3, 4), 1.0), said.append)
-    assert all(torch.equal(alone[n], t) for n, t in weights(taught.trainable).items())
+    trained = follow(model_soup.train_soup(make, range(3, 4), 1.0), said.append)
+    assert all(torch.equal(alone[n], t) for n, t in weights(trained.trainable).items())
     assert not [e for e in said if e.kind == "note"]
 
 
@@ -78,12 +78,12 @@ def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch)
     learn, loss = TrainingJob.learn, model_soup._loss
 
     def turned(self):
-        taught = yield from learn(self)
+        trained = yield from learn(self)
         if self.number > 3:
             with torch.no_grad():
-                for name, tensor in moving_of(taught.trainable).items():
+                for name, tensor in tensors_to_train(trained.trainable).items():
                     tensor.copy_(-3 * first[name])
-        return taught
+        return trained
 
     def told(job, trainable, rows):
         now = weights(trainable)
@@ -93,8 +93,8 @@ def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch)
     monkeypatch.setattr(TrainingJob, "learn", turned)
     monkeypatch.setattr(model_soup, "_loss", told)
     said = []
-    taught = follow(model_soup.stirred(make, range(3, 5), 1.0), said.append)
-    assert all(torch.equal(first[n], t) for n, t in weights(taught.trainable).items())
+    trained = follow(model_soup.train_soup(make, range(3, 5), 1.0), said.append)
+    assert all(torch.equal(first[n], t) for n, t in weights(trained.trainable).items())
     assert "the first is kept" in next(e.values["text"] for e in said if e.kind == "note")
 
 
@@ -104,12 +104,12 @@ def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(training_da
     learn = TrainingJob.learn
 
     def failing(self):
-        taught = yield from learn(self)
-        return taught if self.number == 3 else replace(taught, trainable=None)
+        trained = yield from learn(self)
+        return trained if self.number == 3 else replace(trained, trainable=None)
 
     monkeypatch.setattr(TrainingJob, "learn", failing)
-    taught = drain(model_soup.stirred(make, range(3, 6), 1.0))
-    for name, tensor in weights(taught.trainable).items():
+    trained = drain(model_soup.train_soup(make, range(3, 6), 1.0))
+    for name, tensor in weights(trained.trainable).items():
         torch.testing.assert_close(tensor, alone[name])
 
 
@@ -134,7 +134,7 @@ def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(
         fit(data, strategy="full", settings=settings, out=tmp_path / "cut", on_event=stop)
     again = warmstart.resume(tmp_path / "cut", base=tiny.network())
     one, other = (load_file(run.path / "model" / "model.safetensors") for run in (whole, again))
-    assert not lessons.differing(one, other)
+    assert not jobs.differing(one, other)
     assert np.isclose(whole.summary.estimate.value, again.summary.estimate.value)
 
 

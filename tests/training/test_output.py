@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import lessons
-from lessons import FEW, job, planned
+import jobs
+from jobs import FEW, job, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
 from warmstart.training import score
-from warmstart.training.output import PENALTY, RefitHead, calibrated, joined_outputs, may_refit
+from warmstart.training.output import PENALTY, RefitHead, calibrated, average_refits, may_refit
 from warmstart.training.score import head_scores
 from warmstart.training.validation import (
     CANDIDATES,
     END,
     REFIT,
-    REFITTED,
+    REFIT_ENDS,
     ChosenEnd,
     TrainingEnd,
     choose,
@@ -30,8 +30,8 @@ HELD = np.arange(0, 36, 5)
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with lessons.drawn(tmp_path_factory, "output") as data:
-        yield lessons.training_data(data)
+    with jobs.drawn(tmp_path_factory, "output") as data:
+        yield jobs.training_data(data)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def scores(n=40, k=3, seed=0):
     """What every candidate says, the first four rows never held out."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % k)
-    found = rng.normal(size=(REFIT + len(REFITTED), n, k)) + 2 * np.eye(k)[labels]
+    found = rng.normal(size=(REFIT + len(REFIT_ENDS), n, k)) + 2 * np.eye(k)[labels]
     found[REFIT:] /= 7
     found[:, :4] = np.nan
     return found, labels
@@ -54,8 +54,8 @@ def scores(n=40, k=3, seed=0):
 
 def test_both_outputs_are_brought_to_one_scale_before_their_mean_is_taken():
     said, labels = scores()
-    found, scales = joined_outputs(said, labels)
-    for place, number in enumerate(REFITTED):
+    found, scales = average_refits(said, labels)
+    for place, number in enumerate(REFIT_ENDS):
         own, other = said[number], said[REFIT + place]
         heat = [fit_temperature(one[4:], labels[4:]).scale for one in (own, other)]
         assert scales[place] == pytest.approx((1.0, heat[1] / heat[0]))
@@ -68,7 +68,7 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
     said, labels = scores()
     said[REFIT:] = np.nan
     said = said if lost == "all" else said[:REFIT]
-    found, _ = joined_outputs(said, labels)
+    found, _ = average_refits(said, labels)
     np.testing.assert_array_equal(found, said)
     fold = np.where(np.arange(40) < 4, -1, np.arange(40) % 2)
     plain = Calibration(1.0, np.zeros(3))
@@ -143,5 +143,5 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, 
 
 def test_ends_with_another_output_come_after_all_others():
     assert len(CANDIDATES) == REFIT
-    routes = [ChosenEnd(REFIT + n, np.empty(0), np.empty(0)).route for n in range(len(REFITTED))]
+    routes = [ChosenEnd(REFIT + n, np.empty(0), np.empty(0)).end for n in range(len(REFIT_ENDS))]
     assert routes == [CANDIDATES[END], TrainingEnd(share=0.5), TrainingEnd(share=0.25)]

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import lessons
-from lessons import job, planned
+import jobs
+from jobs import job, planned
 from tiny import PREP
 from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.training import output
-from warmstart.training.output import TunedFeatures
+from warmstart.training.output import FineTunedFeatures
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def training_data(split_pictures):
     payload = (split_pictures / "train" / "red" / "000.png").read_bytes()
     (split_pictures / "train" / "red" / "copy.png").write_bytes(payload)
     (split_pictures / "test" / "red" / "known.png").write_bytes(payload)
-    return lessons.training_data(split_pictures)
+    return jobs.training_data(split_pictures)
 
 
 FEW = ("training.epochs=0.8889", "training.batch_size=8", "head.candidates=equal")
@@ -44,7 +44,7 @@ def looked(training_data, strategy, settings=FEW):
             asked.append((rows.tolist(), set(numbers.tolist())))
             return made.context.source.batch(rows, numbers, wanted)
 
-    extracted = TunedFeatures(
+    extracted = FineTunedFeatures(
         trainable.network,
         trainable.feature_layers,
         Counting(),

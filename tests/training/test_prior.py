@@ -131,7 +131,7 @@ def test_names_are_the_identity_never_positions():
     classes = ("cat", "ant", "cow")
     plain = prior_of(FEATURE_LAYERS[1:], WIDTHS[1:], head, OLD, classes)
     other = prior_of(FEATURE_LAYERS[1:], WIDTHS[1:], permuted, [OLD[i] for i in order], classes)
-    assert plain.known == other.known == (True, True, False)
+    assert plain.has_class == other.has_class == (True, True, False)
     problem = problem_of(labels)
     one, two = (family(features, p).refit(problem, 0.1) for p in (plain, other))
     for layer in one.weights:
@@ -146,7 +146,7 @@ def test_without_a_shared_name_there_is_no_prior():
 
 def test_an_unknown_class_has_no_weights_and_an_old_one_that_is_gone_leaves_none():
     prior = older(classes=("bee", "cow"))
-    assert prior.known == (True, False)
+    assert prior.has_class == (True, False)
     assert all(weight.shape[1] == 2 and not weight[:, 1].any() for weight in prior.weights.values())
     assert prior.bias[1] == 0
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lessons
+import jobs
 from tiny import PREP
 from warmstart.modalities.preprocessing import load_image
 from warmstart.planning.schedule import Schedule
 from warmstart.records.network import FeatureLayer
-from warmstart.training.augmentations import Views, draw_batches, view_of
-from warmstart.training.shared import CachedBatches, view_numbers
+from warmstart.training.augmentations import Augmentations, draw_batches, numbered_augmentation
+from warmstart.training.shared import CachedBatches, augmentation_numbers
 
 PLAIN = Schedule(
     optimizer="adamw",
@@ -46,7 +46,7 @@ def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
     chosen = replace(PLAIN, views=views, **how)
     seen: dict[int, list[int]] = {}
     for rows, visits in draw_batches(n, batch, 12, np.random.default_rng(seed)):
-        for row, number in zip(rows, view_numbers(visits, chosen), strict=True):
+        for row, number in zip(rows, augmentation_numbers(visits, chosen), strict=True):
             seen.setdefault(int(row), []).append(int(number))
     for numbers in seen.values():
         turn = [1 + visit % views if views else 1 + visit for visit in range(len(numbers))]
@@ -57,7 +57,7 @@ def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
 def test_where_nothing_varies_it_is_the_image_itself(views):
     chosen = replace(PLAIN, views=views)
     assert not chosen.is_varied
-    assert view_numbers(np.arange(9), chosen).tolist() == [0] * 9
+    assert augmentation_numbers(np.arange(9), chosen).tolist() == [0] * 9
     assert all(replace(chosen, **how).is_varied for how in VARIED)
 
 
@@ -66,14 +66,14 @@ def test_where_nothing_varies_it_is_the_image_itself(views):
 
 @pytest.fixture
 def training_data(pictures):
-    return lessons.training_data(pictures)
+    return jobs.training_data(pictures)
 
 
 def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures):
-    plan = lessons.planned(
+    plan = jobs.planned(
         training_data, "full", ("training.crop=0.4", "training.color_jitter=0.3"), seed=5
     )
-    source = lessons.context(training_data, plan).source
+    source = jobs.context(training_data, plan).source
     assert source.cut == 0
     rows, numbers = np.array([3, 30, 3, 0]), np.array([0, 1, 7, 2])
     (found,) = source.batch(rows, numbers, ())
@@ -81,7 +81,7 @@ def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures)
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         example = training_data.labelled.learn[row]
         image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
-        seen = view_of(image, example.sha256, int(number), Views(0.4, True, 0.3), 5)
+        seen = numbered_augmentation(image, example.sha256, int(number), Augmentations(0.4, True, 0.3), 5)
         slow = (torch.from_numpy(seen).double() / 255 - 0.5) / 0.5
         torch.testing.assert_close(
             found[place].double(), slow.permute(2, 0, 1), rtol=1e-5, atol=1e-6
@@ -90,7 +90,7 @@ def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures)
 
 
 def test_the_targets_are_the_labels_of_the_rows(training_data):
-    context = lessons.context(training_data, lessons.planned(training_data, "full"))
+    context = jobs.context(training_data, jobs.planned(training_data, "full"))
     rows = np.array([35, 0, 17, 0])
     assert context.targets(rows).tolist() == training_data.labelled.labels[rows].tolist()
     (plain,) = context.plain(rows, ())
@@ -121,13 +121,13 @@ def stored(broken=()):
         passed.append((number, content))
         return Shelf(number).fetch([content])[0]
 
-    shelves = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
+    cache_files = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
     contents = tuple(str(n) for n in range(20))
     columns = {
         FeatureLayer(block=1, pool="avg"): slice(4, 5),
         FeatureLayer(block=2, pool="grid2"): slice(5, 7),
     }
-    return CachedBatches(shelves, contents, 2, (2, 1, 2), columns, again), passed
+    return CachedBatches(cache_files, contents, 2, (2, 1, 2), columns, again), passed
 
 
 @given(

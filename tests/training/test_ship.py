@@ -12,7 +12,7 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.training.selection import cross_calibrated, cross_folds
-from warmstart.training.ship import HEAD, RESTORED, SHARES, TUNED, at_full_size, decide
+from warmstart.training.ship import PROBE, RESTORED, SHARES, FINE_TUNED, at_full_size, decide
 
 K = 4
 NUMBERS = Regression()
@@ -111,14 +111,14 @@ def test_a_much_better_fine_tuned_network_ships_or_leads_the_ensemble():
     found = decide(*_case(300, 0.4, 0.95))
     assert found.option.share >= 0.5
     assert found.ahead > 0.2
-    assert (found.tuned == found.probabilities).all()
+    assert (found.fine_tuned == found.probabilities).all()
 
 
 def test_a_worse_fine_tuned_network_leaves_the_linear_probe():
     probe, before, tuned, labels, *rest = _case(300, 0.9, 0.3)
     tuned = _said(labels, 0.3, np.random.default_rng(5), confident=8.0)  # and sure of it
     found = decide(probe, before, tuned, labels, *rest)
-    assert found.kind == HEAD
+    assert found.kind == PROBE
     assert (found.probabilities == probe).all()
 
 
@@ -130,7 +130,7 @@ def _calibrated(p, labels, fold, groups):
 def test_the_same_answers_leave_the_linear_probe():
     probe, _, _, *rows = _case(200, 0.8, 0.8)
     probe = _calibrated(probe, *rows)  # as linear probes are
-    assert decide(probe, probe, probe.copy(), *rows).kind == HEAD
+    assert decide(probe, probe, probe.copy(), *rows).kind == PROBE
 
 
 def test_what_was_not_kept_is_the_best_of_what_was_tried():
@@ -138,23 +138,23 @@ def test_what_was_not_kept_is_the_best_of_what_was_tried():
     probe, _, tuned, labels, *rest = _case(300, 0.8, 0.3)
     case = (_calibrated(probe, labels, *rest), probe, tuned, labels, *rest)
     found = decide(*case)
-    assert found.kind == HEAD
+    assert found.kind == PROBE
     tried = np.stack([_slow(share, *case) for share in SHARES[1:]])
-    assert (np.abs(tried - found.tuned).max(axis=2).min(axis=0) < 1e-5).all()
-    losses = [CLASSIFICATION.said_losses(one, labels).mean() for one in (*tried, found.tuned)]
+    assert (np.abs(tried - found.fine_tuned).max(axis=2).min(axis=0) < 1e-5).all()
+    losses = [CLASSIFICATION.said_losses(one, labels).mean() for one in (*tried, found.fine_tuned)]
     assert losses[-1] < np.mean(losses[:-1])
-    gap = _right(found.tuned, labels) - _right(case[0], labels)
+    gap = _right(found.fine_tuned, labels) - _right(case[0], labels)
     assert found.ahead == pytest.approx(gap)
 
 
 def test_two_that_err_differently_are_better_together():
     kinds = [decide(*_case(400, 0.7, 0.7, seed)).kind for seed in range(5)]
-    assert all(kind not in (HEAD, TUNED) for kind in kinds)
+    assert all(kind not in (PROBE, FINE_TUNED) for kind in kinds)
 
 
 def test_where_both_cannot_stand_in_one_network_no_ensemble_ships():
     for seed in range(5):
-        assert decide(*_case(400, 0.7, 0.7, seed), may_ensemble=False).kind in (HEAD, TUNED)
+        assert decide(*_case(400, 0.7, 0.7, seed), may_ensemble=False).kind in (PROBE, FINE_TUNED)
 
 
 @pytest.mark.parametrize("tuned", [0.3, 0.7, 0.95])
@@ -162,9 +162,9 @@ def test_a_strategy_that_is_set_ships_whatever_the_rows_say(tuned):
     """Nothing is chosen, so that each row is answered by the fine-tuned network."""
     case = _case(300, 0.7, tuned)
     found = decide(*case, is_set=True)
-    assert found.kind == TUNED
+    assert found.kind == FINE_TUNED
     np.testing.assert_allclose(found.probabilities, _slow(1.0, *case))
-    assert (found.tuned == found.probabilities).all()
+    assert (found.fine_tuned == found.probabilities).all()
     gap = _right(found.probabilities, case[3]) - _right(case[0], case[3])
     assert found.ahead == pytest.approx(gap)
 
@@ -175,7 +175,7 @@ def test_rows_that_were_never_held_out_do_not_count():
     probe[fold < 0], tuned[fold < 0] = np.nan, np.nan
     found = decide(probe, probe, tuned, labels, fold, groups)
     assert np.isfinite(found.ahead)
-    for answers in (found.probabilities, found.tuned, found.option.probabilities):
+    for answers in (found.probabilities, found.fine_tuned, found.option.probabilities):
         assert np.isnan(answers[fold < 0]).all()
         assert np.isfinite(answers[fold >= 0]).all()
     alone = decide(*(one[60:] for one in (probe, probe, tuned, labels, fold, groups)))
@@ -202,10 +202,10 @@ def test_layers_that_learnt_from_pairs_ship_by_how_often_they_are_right():
     probe, _, _, labels, fold, groups = _case(60, 0.5, 0.9)
     tuned = _said(labels, 0.85, np.random.default_rng(3), confident=12.0)
     found = decide(probe, probe, tuned, labels, fold, groups, is_paired=True)
-    assert found.kind == TUNED
+    assert found.kind == FINE_TUNED
     assert found.ahead == pytest.approx(_right(tuned, labels) - _right(probe, labels))
     worse = decide(tuned, tuned, probe, labels, fold, groups, is_paired=True)
-    assert worse.kind == HEAD
+    assert worse.kind == PROBE
     assert worse.ahead < 0
 
 
@@ -239,8 +239,8 @@ def test_the_rows_of_a_part_are_answered_by_one_option(seed):
     found = decide(*case)
     chosen, options = _choices(found, case)
     assert len(chosen) == 5
-    if found.kind == HEAD:
-        assert set(chosen.values()) == {HEAD}
+    if found.kind == PROBE:
+        assert set(chosen.values()) == {PROBE}
     else:
         expected = options[found.kind]
         np.testing.assert_allclose(found.option.probabilities, expected, atol=1e-5)
@@ -307,7 +307,7 @@ def test_labels_by_lot_gain_next_to_nothing_by_the_choice(how):
     one_estimate = 0.5 / n**0.5
     assert abs(np.mean(shipped)) < 0.4 * one_estimate
     assert np.mean(ahead) < np.std(ahead) / draws**0.5
-    nested = np.array(shipped)[np.array(kinds) != HEAD]
+    nested = np.array(shipped)[np.array(kinds) != PROBE]
     assert len(nested) > 20
     assert np.mean(nested) < 2 * np.std(nested) / len(nested) ** 0.5
     assert np.mean(hindsight) > 0.5 * one_estimate
@@ -325,10 +325,10 @@ def test_numbers_and_sets_of_labels_are_chosen_among_in_the_same_way(seed, how):
     sets = [np.clip(0.3 + 0.4 * some + 0.2 * rng.normal(size=(n, 3)), 0.05, 0.95) for _ in range(3)]
     for target, labels, said in ((NUMBERS, truth, three), (MULTILABEL, some.astype(int), sets)):
         found = decide(*said, labels, fold, np.arange(n), target, **how)
-        credits = target.credits(found.tuned, labels).mean()
+        credits = target.credits(found.fine_tuned, labels).mean()
         before = target.credits(said[0], labels).mean()
         assert found.ahead == pytest.approx(credits - before)
-        if found.kind != HEAD:
-            np.testing.assert_array_equal(found.tuned, found.probabilities)
+        if found.kind != PROBE:
+            np.testing.assert_array_equal(found.fine_tuned, found.probabilities)
         else:
             np.testing.assert_array_equal(found.probabilities, said[0])

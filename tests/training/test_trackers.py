@@ -8,7 +8,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from warmstart.errors import UsageError
 from warmstart.training import trackers
-from warmstart.training.trackers import TRACKERS, check_trackers, is_installed, project_of, where
+from warmstart.training.trackers import TRACKERS, check_trackers, is_installed, project_of, tracker_location
 
 
 def lacking(monkeypatch, *missing):
@@ -114,4 +114,4 @@ class Shy:
 )
 def test_it_is_said_where_the_curves_are(tmp_path, name, run, text):
     place = tmp_path / "my runs"
-    assert where(name, run, place / "photos") == text.format(place)
+    assert tracker_location(name, run, place / "photos") == text.format(place)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.training.checkpoint import Checkpoints, Saved
+from warmstart.training.checkpoint import Checkpoints, Snapshot
 from warmstart.training.data_parallel import is_out_of_memory
 from warmstart.training.trainer import PULL, Trainer, UpdateRule
 
@@ -346,7 +346,7 @@ def kept(folder, made, step):
     """Through a file of the kind that a run keeps."""
     checkpoints = Checkpoints(Path(folder), "key")
     facts = {"step": step, "trainer": made.facts()}
-    checkpoints.save(Saved(made.tensors(), facts))
+    checkpoints.save(Snapshot(made.tensors(), facts))
     found = Checkpoints(Path(folder), "key").load()
     assert found.facts["step"] == step
     return found

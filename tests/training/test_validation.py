@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
 from warmstart.training.selection import LEAST, PARTS, cross_folds
-from warmstart.training.validation import CANDIDATES, END, LOOKS, SHARES, WORST, TrainingEnd, choose
+from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, SHARES, MAX_LOSS, TrainingEnd, choose
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)
@@ -43,19 +43,19 @@ def slow_losses(scores, labels):
 @property_of
 @given(n_steps=st.integers(1, 5000))
 def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
-    steps = [TrainingEnd(extracted=extracted).n_steps(n_steps) for extracted in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(validation=extracted).n_steps(n_steps) for extracted in range(1, VALIDATIONS + 1)]
     assert steps == sorted(steps)
     assert steps[0] >= 1
     assert steps[-1] == n_steps == TrainingEnd().n_steps(n_steps)
-    if n_steps >= LOOKS:
-        assert len(set(steps)) == LOOKS
+    if n_steps >= VALIDATIONS:
+        assert len(set(steps)) == VALIDATIONS
 
 
 def test_candidates_are_the_looks_then_the_shares_of_the_whole_way():
-    assert [c.extracted for c in CANDIDATES[:LOOKS]] == [1, 2, 3, 4, 5]
-    assert {c.share for c in CANDIDATES[:LOOKS]} == {1.0}
-    assert tuple(c.share for c in CANDIDATES[LOOKS:]) == SHARES
-    assert {c.extracted for c in CANDIDATES[LOOKS:]} == {LOOKS}
+    assert [c.extracted for c in CANDIDATES[:VALIDATIONS]] == [1, 2, 3, 4, 5]
+    assert {c.share for c in CANDIDATES[:VALIDATIONS]} == {1.0}
+    assert tuple(c.share for c in CANDIDATES[VALIDATIONS:]) == SHARES
+    assert {c.extracted for c in CANDIDATES[VALIDATIONS:]} == {VALIDATIONS}
     assert CANDIDATES[END] == TrainingEnd()
 
 
@@ -67,7 +67,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     scores, labels, fold, groups = task(seed=seed)
     found = choose(scores, labels, fold, groups, plain())
     assert found.candidate == found.losses.mean(axis=1).argmin()
-    assert found.route == CANDIDATES[found.candidate]
+    assert found.end == CANDIDATES[found.candidate]
     part = cross_folds(groups)
     for number in range(PARTS):
         inside = part == number
@@ -164,7 +164,7 @@ def test_what_is_no_number_is_never_taken(bad, others):
         found = choose(spoilt, labels, fold, groups, plain())
         assert found.candidate == (2 if broken != 2 else found.candidate) != broken
         assert np.isfinite(found.scores).all()
-        assert (found.losses[broken] == WORST).all()
+        assert (found.losses[broken] == MAX_LOSS).all()
 
 
 def test_where_nothing_is_a_number_it_is_the_end():
@@ -179,8 +179,8 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
     sure[0] *= -1
     scores[0] = sure
     found = choose(scores, labels, fold, groups, plain())
-    assert found.losses.max() <= WORST
-    assert round(WORST / np.log(10)) == 12
+    assert found.losses.max() <= MAX_LOSS
+    assert round(MAX_LOSS / np.log(10)) == 12
 
 
 def test_the_usual_end_is_taken_where_no_other_is_better():

@@ -192,14 +192,14 @@ def _try_all(
 ) -> Steps[RateProbe]:
     torch.set_num_threads(threads_for(training_data.extracted.network.record))
     labelled = training_data.labelled
-    held = fine_tune.held_out(training_data, 1)[0]
+    held = fine_tune.held_out_folds(training_data, 1)[0]
     keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="fine_tune", kind="begin", values={"trainings": len(SCALES)})
     context = TrainingContext(
         source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         groups=labelled.groups(),
-        before=take_digests(training_data.extracted.network),
+        digests=take_digests(training_data.extracted.network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
     )
@@ -249,11 +249,11 @@ def _try(job: TrainingJob, scale: float, number: int) -> Steps[_Tried]:
         alarm: Alarm | None = stop.value
     finally:
         steps.close()
-    labels, before = job.context.labels[job.held], attempt.looks.before
+    labels, before = job.context.labels[job.held], attempt.validation.before
     if before is None:
         raise ValueError("a training that is judged holds rows out")
     has_ended = alarm is None or alarm.kind != "diverged"
-    scores = attempt.looks.scores()[END] if has_ended else None
+    scores = attempt.validation.scores()[END] if has_ended else None
     if scores is None or not np.isfinite(scores).all():
         return _Tried(scale, _losses(before, labels), None, None, alarm)
     hits = (scores.argmax(axis=1) == labels).astype(float)

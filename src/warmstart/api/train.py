@@ -25,7 +25,7 @@ from warmstart.network.structure import Sections, sections_for
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.plan import Plan
 from warmstart.training.guards import Alarm, Watch, largest_change
-from warmstart.training.loop import Batch, Loss, diverged, make_optimizer, seeded, warm_cosine
+from warmstart.training.loop import Batch, Loss, divergence_error, make_optimizer, seeded, warm_cosine
 from warmstart.training.loop import train as updates
 
 SURGERY = ("low-rank", "added", "fresh")
@@ -137,7 +137,7 @@ class _OwnTraining:
             yield from sentry.see(step.index + 1, step.loss, feed.n_by_class)
         after = self._answers(first[0])
         if not np.isfinite(after).all():
-            raise diverged(peak)  # by the last update: no loss has told
+            raise divergence_error(peak)  # by the last update: no loss has told
         yield from sentry.finish(largest_change(before, after), feed.n_by_class)
 
     def _answers(self, inputs: Any) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""`warmstart audit MODEL --base START`: which tensors of a start moved, although "frozen"."""
+"""`warmstart audit MODEL --base BASE`: which tensors of the base model changed, "frozen" or not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from warmstart.network.weights import SUFFIXES, read_weights
 from warmstart.records.network import Audit, AuditGroup, Fate, GroupState, Ledger, LedgerRow, Tally
 from warmstart.records.run_folder import read_json
 
-# What wrappers put before every name: data parallel training, Lightning, torch.compile, ours.
-PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "backbone.")
+# Prefixes of wrappers: data parallel training, Lightning, torch.compile, ours.
+PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.")
 
 Weights = Mapping[str, Tensor]
 
@@ -31,17 +31,18 @@ Weights = Mapping[str, Tensor]
 def audit(model: str, base: str) -> Audit:
     """Compare two sets of weights by name, without building the networks.
 
-    Each is a file of weights, a run folder, or the name of a start. Nothing is written.
+    Each is a file of weights, a run folder, or the name of a base model. Nothing is written.
     Raises: UsageError if both are the same; ModelError or RunFolderError if one of them
     cannot be read.
     """
-    where = _place_of(model)
-    if model == base or (where is not None and where == _place_of(base)):
+    paths = [Path(name) for name in (model, base)]
+    is_one_file = all(p.exists() for p in paths) and paths[0].resolve() == paths[1].resolve()
+    if model == base or is_one_file:
         raise UsageError(
-            f"MODEL and --base are the same ({model}); --base names what MODEL was made from."
+            f"MODEL and --base are the same ({model}); --base names the model that MODEL was "
+            "trained from."
         )
-    theirs, ours = unify(read_tensors(model)), unify(read_tensors(base))
-    pairs = list(_pairs(theirs, ours))
+    pairs = list(_pairs(unify(read_tensors(model)), unify(read_tensors(base))))
     rows = tuple(map(_row, pairs))
     return Audit(
         model=model,
@@ -58,13 +59,8 @@ def audit(model: str, base: str) -> Audit:
     )
 
 
-def _place_of(name: str) -> Path | None:
-    path = Path(name)
-    return path.resolve() if path.exists() else None
-
-
 def read_tensors(name: str) -> Weights:
-    """The tensors behind a name: of a run folder, of a file, or of a start by its name.
+    """Read the tensors of a run folder, in the order of its ledger, a file, or a base model.
 
     Raises: ModelError or RunFolderError if there are none.
     """
@@ -72,51 +68,48 @@ def read_tensors(name: str) -> Weights:
     if is_hub_folder(path):
         return read_folder(path)
     if path.is_dir():
-        return _as_listed(read_bundle(path).tensors, path / "weights_ledger.json")
+        weights: Weights = read_bundle(path).tensors
+        ledger = path / "weights_ledger.json"
+        if not ledger.is_file():
+            return weights
+        rows = read_json(ledger, Ledger).rows
+        index = {row.tensor: number for number, row in enumerate(rows)}
+        order = sorted(weights, key=lambda tensor: index.get(_strip(tensor), len(rows)))
+        return {tensor: weights[tensor] for tensor in order}
     if path.suffix in SUFFIXES or path.is_file():
         return read_weights(path)
     if os.sep in name:
-        raise ModelError(f"{name} does not exist; name a file of weights, a run folder or a start.")
+        raise ModelError(
+            f"{name} does not exist; name a file of weights, a run folder or a base model."
+        )
     from warmstart.network.load import load  # a library of architectures, only where needed
 
     return load(name).module.state_dict()
 
 
-def _as_listed(weights: Weights, ledger: Path) -> Weights:
-    """A run's tensors in the order of its ledger, which is that of the network."""
-    if not ledger.is_file():
-        return weights
-    rows = read_json(ledger, Ledger).rows
-    place_of = {row.tensor: number for number, row in enumerate(rows)}
-    order = sorted(weights, key=lambda name: place_of.get(_stripped(name), len(rows)))
-    return {name: weights[name] for name in order}
-
-
 def unify(weights: Weights) -> dict[str, Tensor]:
-    """Take wrappers' prefixes off each name; a name that would no longer be unique keeps its own.
+    """Remove wrappers' prefixes, unless a name would no longer be unique.
 
     >>> list(unify({"module.model.fc.weight": torch.zeros(1), "head.bias": torch.zeros(1)}))
     ['fc.weight', 'head.bias']
     >>> list(unify({"backbone.fc.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}))
     ['backbone.fc.weight', 'fc.weight']
     """
-    short = {name: _stripped(name) for name in weights}
-    times = Counter(short.values())
-    return {
-        short[name] if times[short[name]] == 1 else name: tensor for name, tensor in weights.items()
-    }
+    short = {name: _strip(name) for name in weights}
+    counts = Counter(short.values())
+    return {short[k] if counts[short[k]] == 1 else k: tensor for k, tensor in weights.items()}
 
 
-def _stripped(name: str) -> str:
+def _strip(name: str) -> str:
     for prefix in PREFIXES:
         if name.startswith(prefix):
-            return _stripped(name.removeprefix(prefix))
+            return _strip(name.removeprefix(prefix))
     return name
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A tensor as it was in the start and as it is in the model; None where it is not."""
+    """A tensor in the base model and in the model; None where it is missing."""
 
     name: str
     before: Tensor | None
@@ -129,12 +122,12 @@ class _Pair:
 
     @property
     def is_statistic(self) -> bool:
-        """Whether a normalisation layer gathers it from the data it sees."""
+        """Whether it is a running statistic of a normalisation layer."""
         return self.name.rpartition(".")[2] in STATISTICS
 
     @property
     def fate(self) -> Fate:
-        """What became of it; without a network at hand, same bytes mean frozen."""
+        """What became of it; same bytes count as frozen."""
         if self.before is None or self.after is None:
             return "new" if self.before is None else "dropped"
         if self.before.shape != self.after.shape:
@@ -142,80 +135,71 @@ class _Pair:
         return "frozen" if is_same(self.before, self.after) else "trained"
 
 
-def _pairs(theirs: Weights, ours: Weights) -> Iterator[_Pair]:
-    """Each tensor once, in the order of the network as far as a file tells it."""
+def _pairs(model: Weights, base: Weights) -> Iterator[_Pair]:
+    """Each tensor once, those in both first, in the order of the network where a file has it.
+
+    Files of safetensors are sorted by name; their names are then sorted naturally.
+    """
+    sides = [list(side) for side in (base, model)]
+    own = next((side for side in sides if side != sorted(side)), sorted(sides[0], key=_natural))
+    common = base.keys() & model.keys()
+    rest = [name for side in sides for name in sorted(side, key=_natural) if name not in common]
     seen: set[tuple[object, object]] = set()
     shared: set[object] = set()
-    for name in _in_order(ours, theirs):
-        before, after = ours.get(name), theirs.get(name)
+    for name in [name for name in own if name in common] + rest:
+        before, after = base.get(name), model.get(name)
         key = tuple(None if t is None else place(t) for t in (before, after))
         if key in seen or (None in key and not shared.isdisjoint(key)):
-            continue  # tied: it stands under another name
+            continue  # tied: it has another name too
         seen.add((key[0], key[1]))
         if None not in key:
             shared.update(key)
         yield _Pair(name, before, after)
 
 
-def _in_order(ours: Weights, theirs: Weights) -> list[str]:
-    """Names of both, those in both first, as the side that is not sorted by name has them.
-
-    Files of safetensors have lost the order of the layers: names are then sorted as people do.
-    """
-    sides = [list(side) for side in (ours, theirs)]
-    own = next((side for side in sides if side != sorted(side)), sorted(sides[0], key=_natural))
-    known = ours.keys() & theirs.keys()
-    rest = [name for side in sides for name in sorted(side, key=_natural) if name not in known]
-    return [name for name in own if name in known] + rest
-
-
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts `blocks.2` before `blocks.10`."""
+    """A sort key that puts `blocks.2` before `blocks.10`."""
     return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
 def is_same(before: Tensor, after: Tensor) -> bool:
-    """Whether two tensors of one shape hold the same bytes, in the coarser of their kinds.
+    """Whether two tensors of one shape hold the same bytes, in the coarser of their dtypes.
 
     >>> third = torch.tensor([1 / 3])
     >>> is_same(third, third.half()), is_same(third, third + 1e-6)
     (True, False)
     """
-    kind = _coarser(before.dtype, after.dtype)
-    a, b = (t.detach().to(kind).contiguous().reshape(-1).view(torch.uint8) for t in (before, after))
-    return torch.equal(a, b)
+    dtype = _coarser(before.dtype, after.dtype)
+    a, b = (t.detach().to(dtype).contiguous().reshape(-1) for t in (before, after))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
 def _coarser(a: torch.dtype, b: torch.dtype) -> torch.dtype:
-    """The kind of number with fewer digits: what was saved in it was rounded."""
+    """The dtype of lower precision, to which saving rounded."""
     if a == b or not (a.is_floating_point and b.is_floating_point):
         return torch.promote_types(a, b)
-    return max(a, b, key=lambda kind: (torch.finfo(kind).eps, torch.finfo(kind).bits))
+    return max(a, b, key=lambda dtype: (torch.finfo(dtype).eps, torch.finfo(dtype).bits))
 
 
 def _rounding(pair: _Pair) -> str | None:
     if pair.before is None or pair.after is None or pair.before.shape != pair.after.shape:
         return None
-    kinds = {pair.before.dtype, pair.after.dtype}
-    if len(kinds) < 2:
+    dtypes = {pair.before.dtype, pair.after.dtype}
+    if len(dtypes) < 2:
         return None
-    coarse = _coarser(*kinds)
-    (fine,) = kinds - {coarse} or {coarse}
-    return f"{_kind(fine)} to {_kind(coarse)}"
-
-
-def _kind(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    coarse = _coarser(*dtypes)
+    (fine,) = dtypes - {coarse} or {coarse}
+    return f"{fine} to {coarse}".replace("torch.", "")
 
 
 def _row(pair: _Pair) -> LedgerRow:
-    shown = next(t for t in (pair.before, pair.after) if t is not None)
+    tensor = next(t for t in (pair.before, pair.after) if t is not None)
     return LedgerRow(
         tensor=pair.name,
         block=pair.group,
         fate=pair.fate,
-        shape=tuple(shown.shape),
-        numel=shown.numel(),
+        shape=tuple(tensor.shape),
+        numel=tensor.numel(),
         buffer=pair.is_statistic,
         before=None if pair.before is None else digest(pair.before),
         after=None if pair.after is None else digest(pair.after),
@@ -228,12 +212,13 @@ def _tally(rows: Iterable[LedgerRow], fate: Fate) -> Tally:
 
 
 def _carried(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> float:
-    """Share of the start's weights that were compared; statistics and counts say little."""
-    sizes = {True: 0, False: 0}
+    """Share of the base model's weights that were compared, without running statistics."""
+    compared, total = 0, 0
     for pair, row in zip(pairs, rows, strict=True):
         if pair.before is not None and not row.buffer:
-            sizes[row.fate in ("frozen", "trained")] += pair.before.numel()
-    return sizes[True] / max(sum(sizes.values()), 1)
+            total += pair.before.numel()
+            compared += pair.before.numel() if row.fate in ("frozen", "trained") else 0
+    return compared / max(total, 1)
 
 
 def _groups(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> tuple[AuditGroup, ...]:
@@ -246,44 +231,34 @@ def _groups(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> tuple[AuditGro
 def _group(name: str, members: Sequence[tuple[_Pair, LedgerRow]]) -> AuditGroup:
     kinds = Counter((row.fate, row.buffer) for _, row in members)
     fates = Counter(row.fate for _, row in members)
-    weights = kinds["frozen", False] + kinds["trained", False]
-    statistics = kinds["frozen", True] + kinds["trained", True]
-    return AuditGroup(
-        name=name,
-        state=_state(kinds, fates),
-        weights=weights,
-        weights_same=kinds["frozen", False],
-        statistics=statistics,
-        statistics_same=kinds["frozen", True],
-        reshaped=fates["reshaped"],
-        only_model=fates["new"],
-        only_base=fates["dropped"],
-        change=_change(members),
-    )
-
-
-def _state(kinds: Mapping[tuple[Fate, bool], int], fates: Mapping[Fate, int]) -> GroupState:
-    if kinds.get(("trained", False)):
-        return "moved"
-    if kinds.get(("trained", True)):
-        return "frozen in name only"
-    if fates.get("frozen"):
-        return "frozen"
-    if fates.get("reshaped"):
-        return "another shape"
-    return "only in MODEL" if fates.get("new") else "only in BASE"
-
-
-def _change(members: Iterable[tuple[_Pair, LedgerRow]]) -> float | None:
-    """Length of the change of a group's weights over their length before."""
-    change, length = 0.0, 0.0
+    change, norm = 0.0, 0.0  # squared, of the weights
     for pair, row in members:
         is_compared = row.fate in ("frozen", "trained") and not row.buffer
         if pair.before is None or pair.after is None or not is_compared:
             continue
-        old = pair.before.detach().double()
-        length += float(old.square().sum())
+        before = pair.before.detach().double()
+        norm += float(before.square().sum())
         if row.fate == "trained":
-            change += float((pair.after.detach().double() - old).square().sum())
-    ratio = math.sqrt(change / length) if length > 0 else math.nan
-    return ratio if math.isfinite(ratio) else None
+            change += float((pair.after.detach().double() - before).square().sum())
+    ratio = math.sqrt(change / norm) if norm > 0 else math.nan
+    state: GroupState = "only in MODEL" if fates["new"] else "only in BASE"
+    if kinds["trained", False]:
+        state = "moved"
+    elif kinds["trained", True]:
+        state = "frozen in name only"
+    elif fates["frozen"]:
+        state = "frozen"
+    elif fates["reshaped"]:
+        state = "another shape"
+    return AuditGroup(
+        name=name,
+        state=state,
+        weights=kinds["frozen", False] + kinds["trained", False],
+        weights_same=kinds["frozen", False],
+        statistics=kinds["frozen", True] + kinds["trained", True],
+        statistics_same=kinds["frozen", True],
+        reshaped=fates["reshaped"],
+        only_model=fates["new"],
+        only_base=fates["dropped"],
+        change=ratio if math.isfinite(ratio) else None,
+    )

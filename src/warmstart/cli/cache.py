@@ -1,10 +1,10 @@
-"""`warmstart cache info|clear`: the features, and the speeds of engines, kept on this machine."""
+"""`warmstart cache info|clear`: features and engine speeds cached on this computer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warmstart.cli.output import dumps
+from warmstart.cli.output import print_result
 from warmstart.cli.parse import Call
 from warmstart.terminal import tables
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def cache(call: Call) -> int:
-    """`warmstart cache info|clear`."""
-    clears = call.places[0] == "clear"
-    info = clear() if clears else kept()
-    if "--json" in call.switches:
-        print(dumps(info, indent=2))
+    """Run `warmstart cache`."""
+    if call.places[0] == "clear":
+        cleared = clear()
+        print_result(call, cleared, lambda: tables.cleared_text(cleared))
     else:
-        print(tables.cleared_text(info) if clears else tables.cache_text(info))
+        size = info()
+        print_result(call, size, lambda: tables.cache_text(size))
     return 0
 
 
-def kept() -> CacheInfo:
-    """What is kept, where, and how large it may grow."""
+def info() -> CacheInfo:
+    """Path, size and limit of the cache."""
     from warmstart.features.cache import FeatureCache
     from warmstart.machine import default_root
 
@@ -32,15 +32,15 @@ def kept() -> CacheInfo:
 
 
 def clear() -> CacheInfo:
-    """Remove all that no running job uses; returns what was there before."""
+    """Remove everything that no running job uses; returns what was there before."""
     from warmstart.features import engine_speeds
     from warmstart.features.cache import FeatureCache
     from warmstart.features.offload import clear_belts
     from warmstart.machine import default_root
 
-    store = FeatureCache(default_root())
-    before = store.info()
-    store.clear()
-    clear_belts(store.root)
-    engine_speeds.clear(store.root)
+    feature_cache = FeatureCache(default_root())
+    before = feature_cache.info()
+    feature_cache.clear()
+    clear_belts(feature_cache.root)
+    engine_speeds.clear(feature_cache.root)
     return before

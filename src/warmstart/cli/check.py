@@ -1,97 +1,72 @@
-"""What `check` found: the verdict, what it rests on, what is wrong with the data."""
+"""`warmstart check`: the verdict, its evidence, and problems in the data."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 
-from warmstart.cli.output import NO_SIGNAL, dumps, watcher
-from warmstart.cli.parse import Call
-from warmstart.cli.parse import request_of
+from warmstart.cli.output import NO_SIGNAL, print_result, watcher
+from warmstart.cli.parse import Call, request_of
 from warmstart.events import Event, follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides
 from warmstart.records.data import Finding
-from warmstart.records.summary import Checked, Evidence
-from warmstart.terminal.result_text import no_signal_text
-from warmstart.terminal.text import WIDTH, column
+from warmstart.records.summary import Checked
+from warmstart.terminal.result_text import coded, no_signal_text
+from warmstart.terminal.text import column, command_rows, lead
 
-SHOWN = 3  # items named of one finding
+MOST_ITEMS = 3  # named of one finding
 ISSUES = "label_issues.csv"
+FIT_OPTIONS = ("--base", "--arch", "--test", "--label", "--task", "--group", "--relabel")
 
 
-def check_text(found: Checked, words: Sequence[str]) -> str:
-    """Verdict, evidence, findings, and what to type next; `words` name the data again."""
-    is_silent = found.verdict.kind == "no-signal"
+def check_text(checked: Checked, words: Sequence[str]) -> str:
+    """Verdict, evidence, findings and the next commands; `words` name the data in them."""
+    verdict = checked.verdict
+    evidence = [f"{one.name.replace('_', ' ')}: {one.meaning}" for one in verdict.evidence]
+    findings = "\n".join(map(_finding, checked.findings)) or "No problems found in the data."
     groups = [
-        no_signal_text(found.verdict, found.data, found.task or "classify")
-        if is_silent
-        else column("Verdict", sentence(found.verdict.sentence)),
-        column("Because", "\n".join(map(_evidence, found.verdict.evidence))),
-        column("Found", "\n".join(map(_finding, found.findings)) or "No problem in the data."),
-        *([] if found.label_issues.count else [_labels(found)]),
-        "\n".join(_next(found, shlex.join(words))),
+        no_signal_text(verdict, checked.data, checked.task or "classify")
+        if verdict.kind == "no-signal"
+        else column("Verdict", sentence(verdict.sentence)),
+        column("Evidence", "\n".join(evidence)),
+        column("Findings", findings),
     ]
-    return "\n\n".join(groups)
-
-
-def _labels(found: Checked) -> str:
-    """What is said where there is no finding of them."""
-    return column("Labels", sentence(found.label_issues.sentence))
-
-
-def _evidence(evidence: Evidence) -> str:
-    return f"{evidence.name.replace('_', ' ')}: {evidence.meaning}"
+    if not checked.label_issues.count:  # else they are among the findings
+        groups.append(column("Labels", sentence(checked.label_issues.sentence)))
+    return "\n\n".join([*groups, "\n".join(_next(checked, shlex.join(words)))])
 
 
 def _finding(finding: Finding) -> str:
-    names = ", ".join(finding.items[:SHOWN])
-    more = f" and {len(finding.items) - SHOWN:,} more" if len(finding.items) > SHOWN else ""
-    return sentence(finding.sentence) + (f" ({names}{more})" if names else "")
+    names = ", ".join(finding.items[:MOST_ITEMS])
+    n_more = len(finding.items) - MOST_ITEMS
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    return f"{coded(finding).removesuffix('.')}: {names}{more}." if names else coded(finding)
 
 
-def _next(found: Checked, data: str) -> list[str]:
-    rows = []
-    if found.path is None and (found.label_issues.ranked or found.findings):
-        rows.append((f"warmstart check {data} --out problems", "writes the lists down"))
-    is_outcome = found.label_issues.why == "outcome"  # nothing there is to be corrected
-    if found.path is not None and found.label_issues.ranked and not is_outcome:
-        table = f"{shlex.quote(found.path)}/{ISSUES}"
+def _next(checked: Checked, data: str) -> list[str]:
+    rows, issues = [], checked.label_issues
+    if checked.path is None and (issues.ranked or checked.findings):
+        rows.append((f"warmstart check {data} --out problems", "write the lists to files"))
+    if checked.path is not None and issues.ranked and issues.why != "outcome":
+        table = f"{shlex.quote(checked.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
-    if hides(found.verdict.evidence):
-        rows.append((f"warmstart fit {data} --strategy scratch", "learn it from nothing"))
-    elif found.verdict.kind != "no-signal":
-        rows.append((f"warmstart fit {data}", "learn from it"))
-    left = max((len(command) for command, _ in rows), default=0) + 2
-    lines = [f"Files    {found.path}"] if found.path is not None else []
-    for number, (command, why) in enumerate(rows):
-        line = f"{'Next' if not number else '':<9}{command:<{left}}# {why}"
-        lines.append(line if len(line) <= WIDTH else line.split("  # ")[0].rstrip())
-    return lines
-
-
-KEPT = (
-    "--base",
-    "--arch",
-    "--test",
-    "--label",
-    "--task",
-    "--group",
-    "--relabel",
-)  # for `fit` as well
+    if hides(checked.verdict.evidence):
+        rows.append((f"warmstart fit {data} --strategy scratch", "train from scratch"))
+    elif checked.verdict.kind != "no-signal":
+        rows.append((f"warmstart fit {data}", "fine-tune on it"))
+    lines = [] if checked.path is None else [f"{lead('Files')}{checked.path}"]
+    return [*lines, *command_rows(rows)]
 
 
 def check(call: Call) -> int:
-    """`warmstart check`: problems and verdict, progress on stderr; 3 without a signal."""
+    """Run `warmstart check`: progress on stderr, the result on stdout; 3 without a signal."""
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.run.check import check as steps
 
-        found = follow(steps(request_of(call)), watch.show)
-    if "--json" in call.switches:
-        print(dumps(found, indent=2))
-    else:
-        same = [word for pair in call.values.items() if pair[0] in KEPT for word in pair]
-        same += [switch for switch in ("--fix", "--strict") if switch in call.switches]
-        print(check_text(found, [call.places[0], *same]))
-    return NO_SIGNAL if found.verdict.kind == "no-signal" else 0
+        checked = follow(steps(request_of(call)), watch.show)
+    options = [word for pair in call.values.items() if pair[0] in FIT_OPTIONS for word in pair]
+    options += [switch for switch in ("--fix", "--strict") if switch in call.switches]
+    print_result(call, checked, lambda: check_text(checked, [call.places[0], *options]))
+    return NO_SIGNAL if checked.verdict.kind == "no-signal" else 0

@@ -3,125 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from warmstart.cli.output import NO_SIGNAL, dumps, settle_imports, watcher
-from warmstart.cli.parse import Call
-from warmstart.cli.parse import names_in, request_of
+from warmstart.cli.output import NO_SIGNAL, print_result, settle_imports, watcher
+from warmstart.cli.parse import Call, names_in, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import Event, follow
-from warmstart.formatting import MANY, count, duration, interval, percent, printable
+from warmstart.formatting import MANY, count, duration, percent, printable, short_interval
 from warmstart.nouns import nouns_of
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
-from warmstart.terminal.text import WIDTH, column, wrap
+from warmstart.terminal.text import column, table_lines, wrap
 
-# ---- What `compare` found: a table of runs, a line for each pair, what the start was worth.
-
-
-GAP = "  "
-LEAST = 10  # columns that a name keeps
-FINE = 0.015  # differences below it are shown in tenths of a point
-HEADER = ("run", "shipped", "accuracy", "time", "95 % after")
-CALLED = {"accuracy": "accuracy", "log_score": "log score", "r2": "R²"}
+FINE = 0.015  # differences below it are given in tenths of a point
+METRICS = {"accuracy": "accuracy", "log_score": "log score", "r2": "R²"}
 
 
-def comparison_text(found: Comparison) -> str:
-    """The table, on what it was measured, and who is better than whom."""
-    shown = [printable(run.name) for run in found.runs]
-    names = dict(zip((run.name for run in found.runs), shown, strict=True))
+def comparison_text(comparison: Comparison) -> str:
+    """The table of runs, what it was measured on, a line per pair, the worth of the base model."""
+    runs = comparison.runs
+    names = {run.name: printable(run.name) for run in runs}
+    warnings = (
+        f"{names[run.name]}: {readiness_line(run.readiness)}"
+        for run in runs
+        if run.readiness is not None and run.readiness.level == "not-ready"
+    )
     groups = [
-        "\n".join(_unfit(found, names)),
-        "\n".join(_table(found.runs, found.n, found.metric)),
-        "\n".join(_meaning(found)),
-        "\n".join(wrap(_pair(pair, names, found), hanging="  ") for pair in found.pairs),
-        "\n".join(_worth(found, names)),
-        "\n".join(_rest(found)),
+        (wrap(warning, hanging="  ") for warning in warnings),
+        _table(runs, comparison.n, comparison.metric),
+        [column("Meaning", _meaning(comparison))],
+        (wrap(_pair(pair, names, comparison), hanging="  ") for pair in comparison.pairs),
+        _base_worth(comparison, names),
+        _notes(comparison),
     ]
-    return "\n\n".join(block for block in groups if block)
+    texts = ["\n".join(group) for group in groups]
+    return "\n\n".join(text for text in texts if text)
 
 
-def _unfit(found: Comparison, names: dict[str, str]) -> Iterator[str]:
-    """Runs that are not ready, which is more than a difference between them says."""
-    for run in found.runs:
-        if run.readiness is not None and run.readiness.level == "not-ready":
-            yield wrap(f"{names[run.name]}: {readiness_line(run.readiness)}", hanging="  ")
-
-
-# ---- the table -----------------------------------------------------------------------------
-
-
-def _table(runs: Sequence[ComparedRun], n: int, metric: str = "accuracy") -> Iterator[str]:
-    head = tuple(CALLED[metric] if cell == "accuracy" else cell for cell in HEADER)
-    rows = [head, *(_row(run, n) for run in runs)]
+def _table(runs: Sequence[ComparedRun], n: int, metric: str) -> list[str]:
+    rows: list[tuple[str, ...]] = [("run", "shipped", METRICS[metric], "time", "95 % after")]
+    for run in runs:
+        score = short_interval(run.value, run.low, run.high, n)
+        names = printable(run.name), printable(run.strategy)
+        rows.append((*names, score, duration(run.seconds), _near_end(run)))
     if all(run.strategy == run.name for run in runs):
         rows = [row[:1] + row[2:] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    space = max(WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1), LEAST)
-    widths[0] = min(widths[0], space)
-    for name, *rest in rows:
-        first = name if len(name) <= widths[0] else "…" + name[len(name) - widths[0] + 1 :]
-        cells = zip((first, *rest), widths, strict=True)
-        yield GAP.join(f"{cell:<{width}}" for cell, width in cells).rstrip()
-
-
-def _row(run: ComparedRun, n: int) -> tuple[str, ...]:
-    return (
-        printable(run.name),
-        printable(run.strategy),
-        interval(run.value, run.low, run.high, n),
-        duration(run.seconds),
-        _near_end(run),
-    )
+    return table_lines(rows)
 
 
 def _near_end(run: ComparedRun) -> str:
-    """`0 updates, 12 s`, or a dash where nobody looked."""
+    """`0 updates, 12 s`, or a dash where it was not measured."""
     if run.updates_to_95 is None or run.seconds_to_95 is None:
         return "–"
     return f"{count(run.updates_to_95, 'update')}, {duration(run.seconds_to_95)}"
 
 
-def _meaning(found: Comparison) -> Iterator[str]:
-    where = "of the test set" if found.rows == "test" else "that each held out"
-    nouns = nouns_of(found.kind)
-    texts = [
-        f"on the same {nouns.count(found.n)} {where}; 95 % intervals in brackets.",
-        f"95 % after: when it first had 95 % of its final accuracy, by {nouns.many} held out: "
-        "updates of one training, time since the run began.",
-    ]
-    yield column("Meaning", "\n".join(texts))
+def _meaning(comparison: Comparison) -> str:
+    nouns = nouns_of(comparison.kind)
+    where = "of the test set" if comparison.rows == "test" else "that each held out"
+    return (
+        f"on the same {nouns.count(comparison.n)} {where}; 95 % intervals in brackets.\n"
+        "95 % after: when it first reached 95 % of its final accuracy on held-out "
+        f"{nouns.many}: updates of one training, time since the run began."
+    )
 
 
-# ---- pairs ---------------------------------------------------------------------------------
+# ---- Pairs.
 
 
-def _pair(pair: Pair, names: dict[str, str], found: Comparison) -> str:
+def _pair(pair: Pair, names: dict[str, str], comparison: Comparison) -> str:
     a, b = names[pair.a], names[pair.b]
     if pair.winner is None:
-        gap = _points(pair, found.n)
-        is_alone = pair.low <= 0 <= pair.high
-        chance = "" if is_alone else "; among so many pairs that can be chance"
-        return f"tie: {a} and {b} differ by {gap}{chance}"
+        is_plain = pair.low <= 0 <= pair.high
+        chance = "" if is_plain else "; among so many pairs that can be chance"
+        return f"tie: {a} and {b} differ by {_points(pair, comparison.n)}{chance}"
     better, worse = (a, b) if pair.winner == pair.a else (b, a)
-    return f"{better} is {_points(_seen_from(pair, pair.winner), found.n, f'better than {worse}')}"
+    gap = _points(_from_side_of(pair, pair.winner), comparison.n, f"better than {worse}")
+    return f"{better} is {gap}"
 
 
-def _seen_from(pair: Pair, name: str) -> Pair:
-    """The same pair with this run first."""
+def _from_side_of(pair: Pair, name: str) -> Pair:
+    """The pair with this run first."""
     if pair.a == name:
         return pair
-    return Pair(
-        a=pair.b,
-        b=pair.a,
-        difference=-pair.difference,
-        low=-pair.high,
-        high=-pair.low,
-        n=pair.n,
-        winner=pair.winner,
-        p=pair.p,
-    )
+    low, high = -pair.high, -pair.low
+    return replace(pair, a=pair.b, b=pair.a, difference=-pair.difference, low=low, high=high)
 
 
 def _points(pair: Pair, n: int, word: str = "") -> str:
@@ -139,69 +107,59 @@ def _signed(share: float, digits: int) -> str:
     return f"−{text}" if share < 0 else text
 
 
-# ---- warm against scratch ------------------------------------------------------------------
+# ---- The base model against training from scratch.
 
 
-def _worth(found: Comparison, names: dict[str, str]) -> Iterator[str]:
-    """What the start was worth: the best run that began from it, against the best from nothing."""
-    warm = next((run for run in found.runs if not _is_scratch(run)), None)
-    cold = next((run for run in found.runs if _is_scratch(run)), None)
+def _base_worth(comparison: Comparison, names: dict[str, str]) -> Iterator[str]:
+    """The best run from the base model against the best from scratch."""
+    warm = next((run for run in comparison.runs if not run.strategy.startswith("scratch")), None)
+    cold = next((run for run in comparison.runs if run.strategy.startswith("scratch")), None)
     if warm is None or cold is None:
         return
-    pair = next(pair for pair in found.pairs if {pair.a, pair.b} == {warm.name, cold.name})
-    gap = _points(_seen_from(pair, warm.name), found.n)
-    shares = f"{names[warm.name]} is right on {percent(warm.value, found.n)}, "
-    shares += f"{names[cold.name]} on {percent(cold.value, found.n)}"
+    pair = next(pair for pair in comparison.pairs if {pair.a, pair.b} == {warm.name, cold.name})
+    gap = _points(_from_side_of(pair, warm.name), comparison.n)
+    first, second = names[warm.name], names[cold.name]
+    shares = f"accuracy of {first} {percent(warm.value, comparison.n)}, "
+    shares += f"of {second} {percent(cold.value, comparison.n)}"
     if pair.winner is None:
-        text = f"no worth of the base model could be measured: {gap} between "
-        text += f"{names[warm.name]} and {names[cold.name]}."
+        text = f"no gain from the base model could be measured: {gap} between {first} and {second}."
     elif pair.winner == warm.name:
-        text = f"the base model was worth {gap}: {shares}."
+        text = f"the base model is worth {gap}: {shares}."
     else:
-        text = f"the base model did harm, {gap}: {shares}."
-    yield column("Base", f"{text}\n{_needed(warm, cold, names)}")
-
-
-def _is_scratch(run: ComparedRun) -> bool:
-    return run.strategy.startswith("scratch")
-
-
-def _needed(warm: ComparedRun, cold: ComparedRun, names: dict[str, str]) -> str:
-    told = [
+        text = f"the base model does harm, {gap}: {shares}."
+    updates = [
         f"{names[run.name]} {count(run.updates_to_95, 'update')}"
         for run in (warm, cold)
         if run.updates_to_95 is not None
     ]
-    return f"to 95 % of the end: {', '.join(told)}." if len(told) == 2 else ""
+    speed = f"to 95 % of the final accuracy: {', '.join(updates)}." if len(updates) == 2 else ""
+    yield column("Base", f"{text}\n{speed}")
 
 
-# ---- what else there is to know ------------------------------------------------------------
+# ---- What else the reader needs to know.
 
 
-def _rest(found: Comparison) -> Iterator[str]:
-    runs, nouns = found.runs, nouns_of(found.kind)
-    looked, features_cached = (
-        [r for r in runs if not r.features_cached],
-        [r for r in runs if r.features_cached],
-    )
-    if looked and features_cached:
-        took = [f"{run.name} ({duration(run.seconds_features)})" for run in looked]
-        others = _list([run.name for run in features_cached])
-        yield column("Look", f"in the time of {_list(took)}; {others} found it in the cache.")
-    if any(run.n_train != found.n_common_train for run in runs):
-        each = ", ".join(f"{run.name} from {nouns.count(run.n_train)}" for run in runs)
-        yield column("Learnt", f"{each}; {found.n_common_train:,} of them are the same.")
-    left = [
-        (found.seen_before, "that one of the runs had seen before (by its own findings)"),
-        (found.relabelled, "whose label is another one in another run"),
-    ]
-    for n, why in left:
+def _notes(comparison: Comparison) -> Iterator[str]:
+    runs, nouns = comparison.runs, nouns_of(comparison.kind)
+    extracted = [run for run in runs if not run.features_cached]
+    cached = [run.name for run in runs if run.features_cached]
+    if extracted and cached:
+        seconds = [f"{run.name} ({duration(run.seconds_features)})" for run in extracted]
+        text = f"extracted in the time of {_list(seconds)}; cached for {_list(cached)}."
+        yield column("Features", text)
+    if any(run.n_train != comparison.n_common_train for run in runs):
+        each = ", ".join(f"{run.name} on {nouns.count(run.n_train)}" for run in runs)
+        yield column("Trained", f"{each}; {comparison.n_common_train:,} of them are the same.")
+    for n, why in (
+        (comparison.seen_before, "that are in the training data of a run (by its own findings)"),
+        (comparison.relabelled, "whose label differs between the runs"),
+    ):
         if n:
             yield column("Left out", f"{nouns.count(n)} {why}.")
     for run in runs:
         if run.strategy != run.name and Path(run.path).name != run.name:
             yield column("Shipped", f"{run.name} ended as {run.strategy}: {run.why.rstrip('.')}.")
-    for one in found.failed:
+    for one in comparison.failed:
         yield column("Failed", f"{one.name}: {one.error}")
     if any(Path(run.path).name != run.name and run.path != run.name for run in runs):
         yield column("Runs", "\n".join(run.path for run in runs))
@@ -213,20 +171,20 @@ def _list(names: Sequence[str]) -> str:
 
 
 def compare(call: Call) -> int:
-    """`warmstart compare`: progress on stderr; 3 where the data of all runs have no signal.
+    """Run `warmstart compare`: progress on stderr; 3 where no run found a signal.
 
-    Raises: UsageError for options that say how to run what is not run.
+    Raises: UsageError for options of --strategies without it.
     """
-    found = _run_first(call) if "--strategies" in call.values else _as_they_are(call)
-    print(dumps(found, indent=2) if "--json" in call.switches else comparison_text(found))
-    return NO_SIGNAL if {run.verdict for run in found.runs} == {"no-signal"} else 0
+    comparison = _compare_strategies(call) if "--strategies" in call.values else _compare_runs(call)
+    print_result(call, comparison, lambda: comparison_text(comparison))
+    return NO_SIGNAL if {run.verdict for run in comparison.runs} == {"no-signal"} else 0
 
 
-def _run_first(call: Call) -> Comparison:
+def _compare_strategies(call: Call) -> Comparison:
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
+        from warmstart.run.compare import compare_strategies as steps
         from warmstart.run.fit import fit
-        from warmstart.run.strategies import compare_strategies as steps
 
         settle_imports()
         with stoppable(watch.show) as see:
@@ -234,14 +192,14 @@ def _run_first(call: Call) -> Comparison:
             return follow(steps(call.places, strategies, request_of(call), fit), see)
 
 
-def _as_they_are(call: Call) -> Comparison:
-    from warmstart.run.compare import compare as compared
+def _compare_runs(call: Call) -> Comparison:
+    from warmstart.run.compare import compare as compare_finished
 
     settle_imports()
-    idle = [*call.values, *call.many, *(call.switches & {"--fix", "--strict"})]
-    if idle:
+    options = [*call.values, *call.many, *(call.switches & {"--fix", "--strict"})]
+    if options:
         raise UsageError(
-            f"{idle[0]} says how strategies are run; add --strategies head,full, or leave "
-            f"{idle[0]} away to compare runs that are finished."
+            f"{options[0]} says how strategies are run; add --strategies head,full, or omit "
+            f"{options[0]} to compare finished runs."
         )
-    return compared(*call.places)
+    return compare_finished(*call.places)

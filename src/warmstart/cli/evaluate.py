@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warmstart.cli.output import dumps, kind_of_run, watcher
+from warmstart.cli.output import kind_of_run, print_result, watcher
 from warmstart.cli.parse import Call
 from warmstart.events import Event, follow
 from warmstart.terminal import tables
 
 
 def evaluate(call: Call) -> int:
-    """`warmstart evaluate`: metrics of a finished model."""
+    """Run `warmstart evaluate`: progress on stderr, the metrics on stdout."""
+    run, data = Path(call.places[0]), call.places[1]
+    columns = {name: call.values.get(f"--{name}") for name in ("label", "group")}
+    if text := call.values.get("--text"):
+        columns["text"] = text
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.run.evaluate import evaluate as steps
 
-        run_path, data = call.places
-        names = {name: call.values.get(f"--{name}") for name in ("label", "group", "text")}
-        given = {name: value for name, value in names.items() if value or name != "text"}
-        scores = follow(steps(Path(run_path), data, **given), watch.show)
-    if "--json" in call.switches:
-        print(dumps(scores, indent=2))
-    else:
-        print(tables.scores_text(scores, kind_of_run(Path(run_path))))
+        scores = follow(steps(run, data, **columns), watch.show)
+    print_result(call, scores, lambda: tables.scores_text(scores, kind_of_run(run)))
     return 0

@@ -1,4 +1,4 @@
-"""A plan on one screen: what is frozen, what is trained, at which rate, why, and how long."""
+"""`warmstart fit`, and its plan on one screen: what is frozen or fine-tuned, why, and how long."""
 
 from __future__ import annotations
 
@@ -6,152 +6,128 @@ import shlex
 
 from warmstart.cli.output import (
     check_processes,
-    dumps,
     fit_along,
+    print_result,
     print_run,
     settle_imports,
     watcher,
 )
-from warmstart.cli.parse import Call
-from warmstart.cli.parse import request_of
+from warmstart.cli.parse import Call, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import joined
 from warmstart.events import Event, follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning.forecast import given_up
-from warmstart.planning.words import BlockRange, runs
+from warmstart.planning.words import runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
-from warmstart.terminal.text import WIDTH, column
+from warmstart.terminal.text import column, command_rows, lead, shortened
 
 STAGES = {
-    "features": "the look",
-    "check": "the checks",
-    "head": "the output",
-    "fine_tune": "training",
+    "features": "features",
+    "checks": "checks",
+    "head": "linear probe",
+    "fine_tune": "fine-tuning",
 }
 NAME_WIDTH = 24
-ACTIONS = {
-    "frozen": "frozen",
-    "tuned": "tuned",
-    "low-rank": "low-rank",
-    "fresh": "new",
-    "added": "added",
-}
+ACTIONS = {"tuned": "fine-tuned", "fresh": "new"}  # the other actions are called by their names
 
 
-def plan_text(found: DryRun, data: str) -> str:
-    """The plan and its forecast, and what to type next; `data` as it was typed."""
-    plan, nouns = found.plan, nouns_of(found.kind)
-    learnt = f"{nouns.count(found.n)} to learn from, {len(found.classes)} classes"
-    groups = [
-        column("Data", learnt + (f", {found.n_test:,} to test on" if found.n_test else "")),
-        column("Start", f"{found.title}: {plan.base.because}"),
-        _layers(found),
-        column("Because", _because(plan)),
-        *([column("Rate", _rate(plan.training.lr))] if plan.training.lr else []),
-        *_trained(plan, nouns),
-        *([column("Surgery", sentence(found.surgery))] if found.surgery else []),
-        column("Takes", _takes(found.forecast)),
-        _next(found, printable(shlex.quote(data))),
+def plan_text(dry_run: DryRun, data: str) -> str:
+    """The plan, its forecast, and the next command; `data` as it was typed."""
+    plan, nouns = dry_run.plan, nouns_of(dry_run.kind)
+    sizes = f"{nouns.count(dry_run.n, 'training')}, {len(dry_run.classes)} classes"
+    sizes += f", {nouns.count(dry_run.n_test, 'test')}" if dry_run.n_test else ""
+    lines = [
+        column("Data", sizes),
+        column("Base", f"{dry_run.title}: {plan.base.because}"),
+        *_layers(dry_run),
+        column("Because", _reason(plan)),
     ]
-    return "\n".join(groups)
+    if plan.training.lr:
+        lines.append(column("LR", _learning_rate(plan.training.lr)))
+    if plan.is_trained:
+        lines.append(column("Training", _training(plan, nouns)))
+        if cut := given_up(plan, nouns):
+            lines.append(column("Minutes", sentence(cut)))
+    if dry_run.surgery:
+        lines.append(column("Surgery", sentence(dry_run.surgery)))
+    lines.append(column("Cost", _cost(dry_run.forecast)))
+    return "\n".join([*lines, *_next(dry_run, printable(shlex.quote(data)))])
 
 
-def _layers(found: DryRun) -> str:
-    """One row a run of layers: numbers, action, rate, weights, names."""
-    rows = []
-    for run in runs(found.plan):
-        weights = sum(found.parameters.get(name, 0) for name in run.names)
-        rows.append((run.layers, ACTIONS[run.action], _rates(run), f"{weights:,}", _names(run)))
-    output = found.plan.blocks[-1]
-    rate = f"{output.lr.number:g}" if output.lr else "exact"
-    rows.append(("output", "new", rate, "", f"for {len(found.classes)} classes"))
-    head = ("Layers", "", "rate", "weights", "")
-    wide = [max(len(row[i]) for row in (*rows, head)) for i in range(4)]
-    lines = []
-    for first, *rest in (head, *rows):
-        lead = f"{first:<9}" if first == "Layers" else f"         {first:<{wide[0]}}  "
-        if first == "Layers":
-            lead = f"{'Layers':<9}{'':<{wide[0]}}  "
-        cells = f"{rest[0]:<{wide[1]}}  {rest[1]:<{wide[2]}}  {rest[2]:>{wide[3]}}  {rest[3]}"
-        line = printable((lead + cells).rstrip())
-        lines.append(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
-    return "\n".join(lines)
+def _layers(dry_run: DryRun) -> list[str]:
+    """One row per range of layers: numbers, action, learning rate, weights, names."""
+    rows = [("", "", "lr", "weights", "")]
+    for run in runs(dry_run.plan):
+        weights = sum(dry_run.parameters.get(name, 0) for name in run.names)
+        names = run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}"
+        lr = run.rates.removeprefix("at ") or "–"
+        action = ACTIONS.get(run.action, run.action)
+        rows.append((run.layers, action, lr, f"{weights:,}", shortened(names, NAME_WIDTH)))
+    head = dry_run.plan.blocks[-1].lr
+    lr = f"{head.number:g}" if head else "exact"
+    rows.append(("head", "new", lr, "", f"for {len(dry_run.classes)} classes"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines: list[str] = []
+    for layers, action, lr, n, names in rows:
+        title = lead("" if lines else "Layers")
+        cells = f"{layers:<{widths[0]}}  {action:<{widths[1]}}  {lr:<{widths[2]}}"
+        lines.append(shortened(printable(f"{title}{cells}  {n:>{widths[3]}}  {names}".rstrip())))
+    return lines
 
 
-def _rates(run: BlockRange) -> str:
-    return run.rates.removeprefix("at ") or "–"
-
-
-def _names(run: BlockRange) -> str:
-    first, last = run.names[0], run.names[-1]
-    text = first if first == last else f"{first} … {last}"
-    return text if len(text) <= NAME_WIDTH else text[: NAME_WIDTH - 1] + "…"
-
-
-def _because(plan: Plan) -> str:
-    chosen = plan.strategy
-    if chosen.source != "user":
-        return sentence(f"{chosen.because} ({chosen.value})")
-    text = f"you chose {chosen.value}"
-    if chosen.rule not in (None, chosen.value):
-        text += f"; the rule would have said {chosen.rule}"
+def _reason(plan: Plan) -> str:
+    strategy = plan.strategy
+    if strategy.source != "user":
+        return sentence(f"{strategy.because} ({strategy.value})")
+    text = f"you chose {strategy.value}"
+    if strategy.rule not in (None, strategy.value):
+        text += f"; the rule would choose {strategy.rule}"
     return sentence(text)
 
 
-def _rate(rate: Choice) -> str:
-    text = f"{rate.number:g}: {rate.because}"
-    if rate.source == "user" and rate.rule is not None:
-        text += f" (the rule would have said {float(str(rate.rule)):g})"
+def _learning_rate(lr: Choice) -> str:
+    text = f"{lr.number:g}: {lr.because}"
+    if lr.source == "user" and lr.rule is not None:
+        text += f" (the rule would choose {float(str(lr.rule)):g})"
     return sentence(text)
-
-
-def _trained(plan: Plan, nouns: Nouns) -> list[str]:
-    """What is passed, and what was given up of it; a strategy given up is told as the reason."""
-    if not plan.is_trained:
-        return []
-    found, cut = [column("Training", _training(plan, nouns))], given_up(plan, nouns)
-    return [*found, column("Minutes", sentence(cut))] if cut else found
 
 
 def _training(plan: Plan, nouns: Nouns) -> str:
-    training = plan.training
-    texts = []
+    """Epochs, batches, folds and the trainings on all examples."""
+    training, texts = plan.training, []
     if training.epochs and training.folds:
         n = int(training.folds.number)
         texts.append(f"{training.epochs.number:.3g} epochs, batches of {training.batch_size.value}")
-        is_own = "hold-out" in training.folds.because
-        held = (
-            "your hold-out gives the estimate"
-            if is_own
-            else f"one {nouns.one} in five held out for the estimate"
-        )
+        folds = f"one {nouns.one} in five held out for the estimate"
         if n > 1:
-            held = f"{n} parts held out in turn for the estimate"
+            folds = f"{n}-fold cross-validation for the estimate"
+        elif "hold-out" in training.folds.because:
+            folds = "your hold-out gives the estimate"
         times = int(training.model_soup.number) if training.model_soup else 1
-        end = "once on all" if times < 2 else f"{times} times on all, whose weights are averaged"
-        texts.append(f"{held}, then {end}")
+        end = "once on all" if times < 2 else f"{times} times on all, averaged to a model soup"
+        texts.append(f"{folds}, then {end}")
     if "gradual" in str(plan.strategy.value):
-        texts.append("layers join from the output downwards as long as it helps")
+        texts.append("blocks are unfrozen from the head downwards as long as it helps")
     return sentence("; ".join(texts))
 
 
-def _takes(found: Forecast) -> str:
-    shown = {
-        STAGES[k]: v for k, v in found.seconds.items() if k in STAGES and v >= 0.05 * found.total
-    }
-    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in shown.items())
-    memory, disk = size(int(found.memory_mb * 1e6)), size(int(found.disk_mb * 1e6))
-    about = f"about {duration(found.total)}" + (f" ({parts})" if parts else "")
+def _cost(forecast: Forecast) -> str:
+    seconds = {STAGES[k]: v for k, v in forecast.seconds.items() if k in STAGES}
+    stages = ", ".join(
+        f"{k} {duration(v)}" for k, v in seconds.items() if v >= 0.05 * forecast.total
+    )
+    memory, disk = size(int(forecast.memory_mb * 1e6)), size(int(forecast.disk_mb * 1e6))
+    about = f"about {duration(forecast.total)}" + (f" ({stages})" if stages else "")
     return sentence(f"{about}, {memory} of memory, {disk} on disk")
 
 
-def _next(found: DryRun, data: str) -> str:
-    if found.plan_file:
-        file = shlex.quote(found.plan_file)
-        rows = [(f"warmstart fit {data} --plan {file}", "after editing it, or as it is")]
-    elif found.plan.is_trained:
+def _next(dry_run: DryRun, data: str) -> list[str]:
+    if dry_run.plan_file:
+        file = shlex.quote(dry_run.plan_file)
+        rows = [(f"warmstart fit {data} --plan {file}", "edited or unchanged")]
+    elif dry_run.plan.is_trained:
         rows = [
             ("the same command without --dry-run", "do it"),
             ("--dry-run --out plan.toml", "write every choice into a file to edit"),
@@ -159,24 +135,22 @@ def _next(found: DryRun, data: str) -> str:
     else:
         rows = [
             (f"warmstart fit {data}", "do it"),
-            (f"warmstart fit {data} --strategy last:4 --dry-run", "tune layers too"),
+            (f"warmstart fit {data} --strategy last:4 --dry-run", "fine-tune blocks too"),
         ]
-    left = max(len(command) for command, _ in rows) + 2
-    lines = [f"{'Next' if i == 0 else '':<9}{c:<{left}}# {w}" for i, (c, w) in enumerate(rows)]
-    kept = [line if len(line) <= WIDTH else line.split("  # ")[0].rstrip() for line in lines]
-    if found.follows_verdict:
-        kept.append(column("", "auto: the checks made in the run may ask for deeper tuning."))
-    return "\n".join(kept)
+    lines = command_rows(rows)
+    if dry_run.follows_verdict:
+        lines.append(column("", "auto: the checks of the run may decide to fine-tune more."))
+    return lines
 
 
 def fit(call: Call) -> int:
-    """`warmstart fit`: progress on stderr, the result on stdout; 3 without a signal.
+    """Run `warmstart fit`: progress on stderr, the result on stdout; 3 without a signal.
 
-    Of several processes the first alone shows, prints and writes; what a launcher would take for
-    a failure, that there is no signal, is 0 then.
+    Of several processes only the first shows, prints and writes; a run without a signal then
+    returns 0, because a launcher would take 3 for a failure.
     """
     if "--dry-run" in call.switches:
-        return dry_run(call)
+        return _dry_run(call)
     with joined() as world:
         check_processes(call, world)
         if not world.is_first:
@@ -197,16 +171,12 @@ def _fit(call: Call) -> int:
     return print_run(call, finished, (call.values.get("--test"), call.places[0]))
 
 
-def dry_run(call: Call) -> int:
-    """`warmstart fit --dry-run`: the plan and its forecast on stdout."""
+def _dry_run(call: Call) -> int:
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.run.dry_run import dry_run as steps
 
         settle_imports()
-        found = follow(steps(request_of(call)), watch.show)
-    if "--json" in call.switches:
-        print(dumps(found, indent=2))
-    else:
-        print(plan_text(found, call.places[0]))
+        plan = follow(steps(request_of(call)), watch.show)
+    print_result(call, plan, lambda: plan_text(plan, call.places[0]))
     return 0

@@ -1,17 +1,17 @@
-"""`warmstart models [WORD]`: pretrained networks usable here without a download."""
+"""`warmstart models [WORD]`: base models that can be used without a download."""
 
 from __future__ import annotations
 
-from warmstart.cli.output import dumps
+from warmstart.cli.output import print_result
 from warmstart.cli.parse import Call
 from warmstart.terminal import tables
 
 
 def models(call: Call) -> int:
-    """`warmstart models`: what a run can begin from here."""
-    from warmstart.network.registry import models as listed
+    """Run `warmstart models`."""
+    from warmstart.network.registry import models as list_models
 
     word = call.places[0] if call.places else ""
-    found = listed(word)
-    print(dumps(found, indent=2) if "--json" in call.switches else tables.models_text(found, word))
+    listing = list_models(word)
+    print_result(call, listing, lambda: tables.models_text(listing, word))
     return 0

@@ -1,4 +1,4 @@
-"""`warmstart predict RUN PATH…`: one line an example."""
+"""`warmstart predict RUN PATH…`: one line per example."""
 
 from __future__ import annotations
 
@@ -17,42 +17,34 @@ from warmstart.terminal import tables
 if TYPE_CHECKING:
     from warmstart.records.answer import Answer
 
-
-LINE_KEYS = ("path", "label", "probability", "confident", "ood", "scores")
-OWN_KEYS = ("labels", "value", "low", "high")  # of several labels, and of numbers
+KEYS = ("path", "label", "probability", "confident", "ood", "scores")
+TASK_KEYS = ("labels", "value", "low", "high")  # of multilabel and regression
 
 
 def predict(call: Call) -> int:
-    """`warmstart predict`: one line an image.
-
-    Raises: DataError if no image could be read.
-    """
+    """Run `warmstart predict`. Raises: DataError if nothing could be read."""
     from warmstart.nouns import nouns_of
     from warmstart.run.predictor import predict as stream
 
     run_path, *paths = call.places
+    is_json, kind = "--json" in call.switches, kind_of_run(Path(run_path))
     tally: Counter[str] = Counter()
     answers = _counted(stream(Path(run_path), paths), tally)
-    kind = kind_of_run(Path(run_path))
-    if "--json" in call.switches:
-        lines: Iterator[str] = map(_json_line, answers)
-    else:
-        lines = tables.predict_lines(answers, kind)
-    for line in lines:
+    for line in map(_json_line, answers) if is_json else tables.predict_lines(answers, kind):
         print(line, flush=True)
     if not tally["answered"]:
         raise DataError(
-            f"no {nouns_of(kind).one} could be read ({tally['unread']} named); nothing was "
-            "answered."
+            f"no {nouns_of(kind).one} could be read ({tally['unreadable']} named); nothing was "
+            "predicted."
         )
-    if "--json" not in call.switches and tally["unpromised"] == tally["answered"]:
-        print(tables.NOTHING_PROMISED, file=sys.stderr)
+    if not is_json and not tally["guaranteed"]:
+        print(tables.NO_GUARANTEE, file=sys.stderr)
     return 0
 
 
 def _json_line(answer: Answer) -> str:
     plain = to_plain(answer)
-    line = {key: plain[key] for key in (*LINE_KEYS, *OWN_KEYS) if key in plain}
+    line = {key: plain[key] for key in (*KEYS, *TASK_KEYS) if key in plain}
     if answer.error is not None:
         line["error"] = answer.error
     return dumps(line)
@@ -60,6 +52,7 @@ def _json_line(answer: Answer) -> str:
 
 def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]:
     for answer in answers:
-        tally["unread" if answer.label is None else "answered"] += 1
-        tally["unpromised"] += answer.label is not None and not tables.is_promised(answer)
+        is_answer = answer.label is not None
+        tally["answered" if is_answer else "unreadable"] += 1
+        tally["guaranteed"] += is_answer and tables.is_guaranteed(answer)
         yield answer

@@ -1,60 +1,45 @@
-"""The table of `rank`: how right each start is, what it costs, which to take and why."""
+"""`warmstart rank`: the accuracy and the cost of each base model, which to take, and why."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from warmstart.cli.output import dumps, watcher
-from warmstart.cli.parse import Call
-from warmstart.cli.parse import names_in
+from warmstart.cli.output import print_result, watcher
+from warmstart.cli.parse import Call, names_in
 from warmstart.events import Event, follow
-from warmstart.formatting import duration, interval, percent, percents, printable
+from warmstart.formatting import duration, percent, percents, printable, short_interval
 from warmstart.nouns import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
-from warmstart.terminal.text import WIDTH, column
+from warmstart.terminal.text import column, lead, table_lines
 
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
 
-
-HEADER = ("base", "accuracy", "seconds", "size", "")
-HEADS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
-GAP = "  "
+METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 
 
 def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
-    """A ranking as a table, the start to take, and the command that does it.
+    """A ranking as a table, the base model to take, and the command that does so.
 
     `words` follow `warmstart fit` in that command: the data, and the options that read it.
     """
-    best = {base.name for base in _best(ranking)}
-    head = (HEADER[0], HEADS[ranking.task or "classify"], *HEADER[2:])
-    rows = [head, *(_row(base, best, ranking) for base in ranking.models)]
-    notes = [_meaning(ranking)]
-    notes += [column("Ties", "\n".join(f"{_names(tie)}." for tie in _other_ties(ranking)))]
-    notes += [column("Failed", f"{each.name}: {each.error}") for each in ranking.failed]
-    if ranking.left_out:
-        notes.append(column("Left out", f"{', '.join(ranking.left_out)}; name them in --models."))
-    table = "\n".join(_aligned(rows))
-    told = "\n".join(note for note in notes if note.split()[1:])
-    return "\n\n".join([table, told, _advice(ranking, words)])
+    first = ranking.models[0].name
+    best = next((tie for tie in ranking.ties if tie[0] == first), (first,))
+    rows = [("base", METRICS[ranking.task or "classify"], "seconds", "size", "")]
+    for base in ranking.models:
+        score = short_interval(base.value, base.low, base.high, ranking.n)
+        seconds = "cached" if base.cached else duration(base.seconds)
+        size = f"{base.parameters / 1e6:.1f} M"
+        rows.append((printable(base.name), score, seconds, size, _rank(base, best, ranking)))
+    groups = [table_lines(rows), _notes(ranking), _advice(ranking, words)]
+    return "\n\n".join("\n".join(group) for group in groups)
 
 
-def _row(base: RankedModel, best: set[str], ranking: Ranking) -> tuple[str, ...]:
-    return (
-        printable(base.name),
-        interval(base.value, base.low, base.high, ranking.n),
-        "kept" if base.cached else duration(base.seconds),
-        f"{base.parameters / 1e6:.1f} M",
-        _mark(base, best, ranking),
-    )
-
-
-def _mark(base: RankedModel, best: set[str], ranking: Ranking) -> str:
+def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
     if base is ranking.models[0]:
         return "best" if len(ranking.models) > 1 else ""
     if base.name in best:
@@ -64,61 +49,42 @@ def _mark(base: RankedModel, best: set[str], ranking: Ranking) -> str:
     return f"worse by {middle} ({low} to {high})"
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows in columns; the first one gives way where a name is long, and keeps its end."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    space = WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1)
-    widths[0] = min(widths[0], space)
-    lines = []
-    for name, *rest in rows:
-        shown = name if len(name) <= space else "…" + name[len(name) - space + 1 :]
-        cells = (f"{cell:<{width}}" for cell, width in zip((shown, *rest), widths, strict=True))
-        lines.append(GAP.join(cells).rstrip())
-    return lines
-
-
-def _meaning(ranking: Ranking) -> str:
-    where = f"{nouns_of(ranking.kind).many} held out in turn"
-    where = "the part you held out" if ranking.method == "holdout" else where
+def _notes(ranking: Ranking) -> Iterator[str]:
     words = TASK_WORDS[ranking.task or "classify"]
-    name = f"{words.name[0].upper()}{words.name[1:]}"
-    text = f"{name} on {where} ({ranking.n:,}), with its 95 % interval;"
-    text += f" {words.idle.format(percent(ranking.majority, ranking.n))}."
+    where = f"{nouns_of(ranking.kind).many}, cross-validated"
+    where = "your hold-out" if ranking.method == "holdout" else where
+    text = (
+        f"{words.name[0].upper()}{words.name[1:]} of a linear probe on {where} ({ranking.n:,}), "
+        f"with its 95 % interval; {words.idle.format(percent(ranking.majority, ranking.n))}."
+    )
     if any(base.cached for base in ranking.models):
-        text += "\nkept: seen in an earlier look, so there was nothing to time."
-    return column("Meaning", text)
+        text += "\ncached: the features were extracted earlier, so there was nothing to time."
+    yield column("Meaning", text)
+    ties = [tie for tie in ranking.ties if tie[0] != ranking.models[0].name]
+    if ties:
+        names = (f"{', '.join(tie[:-1])} and {tie[-1]}" for tie in ties)
+        yield column("Ties", "\n".join(f"{name} tie with each other." for name in names))
+    for model in ranking.failed:
+        yield column("Failed", f"{model.name}: {model.error}")
+    if ranking.left_out:
+        yield column("Left out", f"{', '.join(ranking.left_out)}; name them in --models.")
 
 
-def _best(ranking: Ranking) -> list[RankedModel]:
-    """The best start and those that tie with it."""
-    first = ranking.models[0].name
-    group = next((tie for tie in ranking.ties if tie[0] == first), (first,))
-    return [base for base in ranking.models if base.name in group]
-
-
-def _other_ties(ranking: Ranking) -> list[tuple[str, ...]]:
-    return [tie for tie in ranking.ties if tie[0] != ranking.models[0].name]
-
-
-def _names(tie: Sequence[str]) -> str:
-    return f"{', '.join(tie[:-1])} and {tie[-1]} tie with each other"
-
-
-def _advice(ranking: Ranking, words: Sequence[str]) -> str:
-    take = next(base for base in ranking.models if base.name == ranking.choice)
-    text = f"{take.name}: {ranking.because}."
-    if take.low <= ranking.majority:
-        blind = TASK_WORDS[ranking.task or "classify"].naming
-        text += f"\nNone of them is measurably better than {blind}."
-    options = ["--base", take.name]
-    if take.arch:
-        options = ["--base", take.name.removesuffix(f"@{take.arch}"), "--arch", take.arch]
+def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
+    base = next(model for model in ranking.models if model.name == ranking.choice)
+    text = f"{base.name}: {ranking.because}."
+    if base.low <= ranking.majority:
+        baseline = TASK_WORDS[ranking.task or "classify"].naming
+        text += f"\nNone of them is measurably better than {baseline}."
+    options = ["--base", base.name]
+    if base.arch:
+        options = ["--base", base.name.removesuffix(f"@{base.arch}"), "--arch", base.arch]
     command = shlex.join(["warmstart", "fit", *words, *options])
-    return f"{column('Take', text)}\nNext     {printable(command)}"
+    return [column("Take", text), lead("Next") + printable(command)]
 
 
 def rank(call: Call) -> int:
-    """`warmstart rank`: which start suits the data, progress on stderr."""
+    """Run `warmstart rank`: progress on stderr, the ranking on stdout."""
     values = call.values
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
@@ -136,9 +102,6 @@ def rank(call: Call) -> int:
             ),
             watch.show,
         )
-    if "--json" in call.switches:
-        print(dumps(ranking, indent=2))
-    else:
-        same = [word for pair in values.items() if pair[0] != "--models" for word in pair]
-        print(ranking_text(ranking, [call.places[0], *same]))
+    options = [word for pair in values.items() if pair[0] != "--models" for word in pair]
+    print_result(call, ranking, lambda: ranking_text(ranking, [call.places[0], *options]))
     return 0

@@ -1,4 +1,4 @@
-"""`warmstart report RUN`: the report of a run, written again from its folder."""
+"""`warmstart report RUN`: write the report of a run again from its folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from warmstart.cli.parse import Call
 
 
 def report(call: Call) -> int:
-    """`warmstart report`: writes the report of a run again; `--open` shows it in the browser."""
+    """Run `warmstart report`; `--open` shows the page in the browser."""
     from warmstart.reporting.report import report as write
 
     path = write(Path(call.places[0]))

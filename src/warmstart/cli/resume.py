@@ -1,4 +1,4 @@
-"""`warmstart resume`: what it does before and after the work."""
+"""`warmstart resume`: continue a run that was stopped."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ ARITHMETIC = "MKL_CBWR"
 
 
 def resume(call: Call) -> int:
-    """`warmstart resume`: progress on stderr, the result on stdout; 3 without a signal."""
+    """Run `warmstart resume`: progress on stderr, the result on stdout; 3 without a signal."""
     run = Path(call.places[0])
-    told = _told(run)
-    _round_as_before(told)
+    request = _read_request(run)
+    _restore_arithmetic(request)
     with joined() as world:
         if not world.is_first:
             return resume_along(run)
         world.gathered(None)  # the others have copied the folder
-        code = _resume(call, run, told)
+        code = _resume(call, run, request)
     return code if world.size == 1 else 0
 
 
-def _resume(call: Call, run: Path, told: dict[str, Any]) -> int:
+def _resume(call: Call, run: Path, request: dict[str, Any]) -> int:
     is_done = (run / "DONE").exists()
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
@@ -42,30 +42,25 @@ def _resume(call: Call, run: Path, told: dict[str, Any]) -> int:
             finished = follow(steps(run, fit), see)
     if is_done and "--quiet" not in call.switches:
         print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)
-    return print_run(call, finished, _data(told))
+    options = request.get("asked")
+    places = [options.get(key) for key in ("test", "data")] if isinstance(options, dict) else []
+    return print_run(call, finished, [path for path in places if isinstance(path, str)])
 
 
-def _told(run: Path) -> dict[str, Any]:
-    """request.json, as far as it can be read without the libraries; nothing where it cannot."""
+def _read_request(run: Path) -> dict[str, Any]:
+    """request.json, read without the libraries; empty where that fails."""
     try:
-        told = json.loads((run / "request.json").read_text("utf-8"))
+        request = json.loads((run / "request.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return request if isinstance(request, dict) else {}
 
 
-def _round_as_before(told: dict[str, Any]) -> None:
-    """MKL rounds as when the run began; it asks once, when torch is loaded."""
-    around = told.get("around")
+def _restore_arithmetic(request: dict[str, Any]) -> None:
+    """Let MKL round as when the run began; it reads the setting once, when torch is loaded."""
+    around = request.get("around")
     before = around.get("arithmetic") if isinstance(around, dict) else None
     if isinstance(before, str):
         os.environ[ARITHMETIC] = before
         if not before:
             del os.environ[ARITHMETIC]
-
-
-def _data(told: dict[str, Any]) -> list[str | None]:
-    """Folders that may hold an image to name as an example."""
-    asked = told.get("asked")
-    found = [asked.get(name) for name in ("test", "data")] if isinstance(asked, dict) else []
-    return [path for path in found if isinstance(path, str)]

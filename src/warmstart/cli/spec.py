@@ -47,9 +47,7 @@ class Verb:
 
 # ---- Options of several verbs.
 
-BASE = Option(
-    "--base", "base model (default lite0), or auto: the best of `warmstart models`", "NAME"
-)
+BASE = Option("--base", "base model (default lite0), or auto: the best one here", "NAME")
 ARCH = Option("--arch", "architecture, where --base is a file of weights", "NAME")
 BUDGET = Option(
     "--budget",
@@ -97,7 +95,7 @@ FIX = Option(
 )
 IGNORE = Option(
     "--ignore",
-    "findings not to report, such as WS102 (docs/findings.md lists them)",
+    "findings not to report, such as WS102 (docs/findings.md)",
     "CODE,...",
 )
 STRICT = Option(
@@ -125,7 +123,7 @@ _VERBS = (
         about=(
             "Fine-tunes a base model on DATA: a folder with one sub-folder per class "
             "(photos/cat/1.jpg), a table of paths and classes, or a zip or tar of either. Writes "
-            "a run folder with the model, its accuracy, every decision and the reason for it."
+            "a run folder with the model, its accuracy and the reason for every decision."
         ),
         options=(
             BASE,
@@ -137,7 +135,7 @@ _VERBS = (
                 "S",
             ),
             BUDGET,
-            Option("--lr", "learning rate of the uppermost unfrozen block (default: by rule)", "X"),
+            Option("--lr", "learning rate of the uppermost block (default: by rule)", "X"),
             MINUTES,
             DEVICE,
             Option(

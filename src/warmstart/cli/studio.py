@@ -1,4 +1,4 @@
-"""`warmstart studio`: the address is printed and opened; the rest happens in the page."""
+"""`warmstart studio`: print and open the address; the rest happens in the page."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from warmstart.cli.stop import say
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
 
-
 STOPPING = "Stopping; what was computed is kept."
 
 
 def studio(call: Call) -> int:
-    """Serve until a signal comes; returns 0 then. Raises: ServeError, DataError, RunFolderError."""
+    """Serve until a signal comes, then return 0. Raises: ServeError, DataError, RunFolderError."""
     from warmstart.request import DEFAULT_BASE
     from warmstart.run.fit import fit
-    from warmstart.studio.studio import StudioOptions as Opening
-    from warmstart.studio.studio import opened
+    from warmstart.studio.studio import StudioOptions, opened
     from warmstart.studio.studio import studio as steps
 
     values = call.values
-    asked = Opening(
+    options = StudioOptions(
         data=call.places[0] if call.places else None,
-        out=Path(values["--out"]) if "--out" in values else None,
+        out=call.path("--out"),
         label=values.get("--label"),
         group=values.get("--group"),
         task=cast("TaskOption", values.get("--task", "auto")),
@@ -37,35 +35,37 @@ def studio(call: Call) -> int:
         port=int(values.get("--port", "8001")),
     )
     with watcher(call) as watch:
-        project, n_lost = opened(asked, watch.show)
-    if asked.data is not None and n_lost is None:
-        print("Opened as it was left; add new pictures on the page.", file=sys.stderr)
-    if n_lost:
-        print(f"warning: {n_lost:,} files could not be read.", file=sys.stderr)
-    steps(project, asked, fit, lambda address: _ready(call, address, project.path), _stop)
+        project, n_unreadable = opened(options, watch.show)
+    if options.data is not None and n_unreadable is None:
+        print("Reopened as you left it; add new pictures on the page.", file=sys.stderr)
+    if n_unreadable:
+        print(f"warning: {n_unreadable:,} files could not be read.", file=sys.stderr)
+    steps(
+        project,
+        options,
+        fit,
+        lambda address: _ready(call, address, project.path),
+        lambda: say(STOPPING),
+    )
     return 0
 
 
-def _ready(call: Call, address: str, place: Path) -> None:
+def _ready(call: Call, address: str, folder: Path) -> None:
     if "--json" in call.switches:
-        print(dumps({"url": address, "folder": str(place)}), flush=True)
+        print(dumps({"url": address, "folder": str(folder)}), flush=True)
     else:
-        print(f"Studio   {address}", flush=True)
-        print(f"Folder   {place}  (Ctrl-C ends it; nothing is lost)", flush=True)
+        print(f"Studio    {address}", flush=True)
+        print(f"Folder    {folder}  (Ctrl-C stops it; nothing is lost)", flush=True)
     if "--no-open" not in call.switches:
-        _open(address, place)
+        _open(address, folder)
 
 
-def _open(address: str, place: Path) -> None:
-    """Open the browser by way of a file: others on this computer see what it was called with."""
+def _open(address: str, folder: Path) -> None:
+    """Open the browser through a file: its command line is visible to others on this computer."""
     import webbrowser
 
-    way = place / "open.html"
-    way.unlink(missing_ok=True)
-    with open(os.open(way, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+    page = folder / "open.html"
+    page.unlink(missing_ok=True)
+    with open(os.open(page, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
         file.write(f'<meta http-equiv="refresh" content="0; url={address}">\n')
-    webbrowser.open(way.as_uri())
-
-
-def _stop() -> None:
-    say(STOPPING)
+    webbrowser.open(page.as_uri())

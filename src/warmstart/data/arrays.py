@@ -15,6 +15,7 @@ from PIL.Image import Image
 from PIL.ImageOps import exif_transpose
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
+from warmstart.data.parsing import MAX_NUMERIC_CLASSES
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.errors import DataError
 from warmstart.modalities.image import MOST_BANDS, to_uint8
@@ -22,54 +23,55 @@ from warmstart.modalities.text import payload_of
 from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR
 
-# ---- What is given as y: class labels (N,), numbers (N,), several labels as a matrix or as lists.
-
-
-MANY = 20  # more different fractions than this are a measurement
+# ---- y: class labels (N,), numbers (N,), several labels as a matrix or as lists.
 
 
 @dataclass(frozen=True, slots=True)
-class GivenTruth:
-    """A text a row, what they plainly are, names of outputs, and why they are no classes."""
+class ArrayLabels:
+    """A text a row, their form as in `Listing`, names of outputs, and why they are no classes."""
 
     texts: Sequence[str]
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
-    label_problem: str = ""
+    problem: str = ""
 
 
-def read_truth(labels: Any) -> GivenTruth:
+def read_labels(labels: Any) -> ArrayLabels:
     """Read y: texts, whole numbers or fractions (N,); 0 and 1 (N, K); or N lists of names.
 
-    The labels of a matrix are called by the number of their column, or of a DataFrame by its
-    name. Raises: DataError naming the row of a value that is no label.
+    The labels of a matrix are named by column number, or column name for a DataFrame.
+    Raises: DataError naming the row of a value that is no label.
 
-    >>> read_truth([[1, 0], [1, 1]]).texts, read_truth([["b", "a"], []]).texts
+    >>> read_labels([[1, 0], [1, 1]]).texts, read_labels([["b", "a"], []]).texts
     (['0', '0|1'], ['a|b', ''])
     """
     if (lists := _lists(labels)) is not None:
-        return GivenTruth([_joined(names) for names in lists], "sets")
+        return ArrayLabels([_join(names) for names in lists], "sets")
     values = np.asarray(labels)
-    if values.ndim == 2 and values.shape[1] > 1 and _is_binary(values):
+    if values.ndim == 2 and values.shape[1] > 1 and _is_indicator(values):
         names = tuple(map(str, getattr(labels, "columns", range(values.shape[1]))))
         rows = [[names[k] for k in np.flatnonzero(row)] for row in values]
-        texts = [_joined(row) for row in rows]
-        if (values.sum(axis=1) == 1).all():  # as others code one class
+        texts = [_join(row) for row in rows]
+        if (values.sum(axis=1) == 1).all():  # a one-hot class
             why = f"y has shape {values.shape} and one 1 a row; give y.argmax(axis=1), one label"
-            return GivenTruth(texts, "texts", names, f'{why} per row, or task="multilabel"')
-        return GivenTruth(texts, "sets", names)
+            return ArrayLabels(texts, "texts", names, f'{why} per row, or task="multilabel"')
+        return ArrayLabels(texts, "sets", names)
     if values.ndim != 1:
         raise DataError(
             f"y has shape {values.shape}; give one label per row, or 0 and 1 (N, K) for several"
         )
-    texts, label_problem = [], ""
+    texts, problem = [], ""
     for index, value in enumerate(values.tolist()):
         text, why = _label(value, index)
         texts.append(text)
-        label_problem = label_problem or why
-    fractions = {t for t, v in zip(texts, values.tolist(), strict=True) if _is_fraction(v)}
-    is_many = len(fractions) > min(MANY, max(len(texts) // 2, 2))
-    return GivenTruth(texts, "numbers" if is_many else "texts", (), label_problem)
+        problem = problem or why
+    fractions = {
+        text
+        for text, value in zip(texts, values.tolist(), strict=True)
+        if isinstance(value, float) and np.isfinite(value) and not value.is_integer()
+    }
+    is_measured = len(fractions) > min(MAX_NUMERIC_CLASSES, max(len(texts) // 2, 2))
+    return ArrayLabels(texts, "numbers" if is_measured else "texts", (), problem)
 
 
 def _label(value: object, index: int) -> tuple[str, str]:
@@ -85,11 +87,7 @@ def _label(value: object, index: int) -> tuple[str, str]:
     return name, ""
 
 
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, float) and np.isfinite(value) and not value.is_integer()
-
-
-def _is_binary(values: NDArray[Any]) -> bool:
+def _is_indicator(values: NDArray[Any]) -> bool:
     return values.dtype.kind in "buif" and bool(np.isin(values, (0, 1)).all())
 
 
@@ -108,7 +106,7 @@ def _lists(labels: Any) -> list[list[str]] | None:
     return [[str(name).strip() for name in row] for row in labels]
 
 
-def _joined(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     bad = next((name for name in names if SEPARATOR in name or not name), None)
     if bad is not None:
         raise DataError(f"y has the label {bad!r}; labels are texts without {SEPARATOR!r}")
@@ -118,32 +116,31 @@ def _joined(names: Sequence[str]) -> str:
 def list_arrays(images: Any, labels: Any) -> Listing:
     """List images (N, H, W) or (N, H, W, C) of uint8 or float, or N paths, with N labels.
 
-    (N, C, H, W) is turned where the channels are clearly first; N PIL images may differ in size.
-
-    Pixels become uint8 by one rule over the whole array, bands (C of 2 or 5 to 13) stay as they
-    are; where nothing changes the array is not copied, so leave it as it is while the run
-    lasts. Ids are "0", "1", … or the paths.
+    (N, C, H, W) is transposed if the channels are clearly first; N PIL images may differ in
+    size. Pixels become uint8 by one rule over the whole array; bands (C of 2 or 5 to 13) stay
+    unchanged. An array that needs no conversion is not copied, so do not change it during the
+    run. Ids are "0", "1", … or the paths.
     Raises: DataError if shapes, types or values do not fit.
 
     >>> listing = list_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
     >>> [(row.id, row.label) for row in listing.rows], listing.load("1")[:6]
     ([('0', 'cat'), ('1', 'dog')], b'\\x93NUMPY')
     """
-    names = read_truth(labels)
+    y = read_labels(labels)
     paths = _paths(images)
     if paths is not None:
-        return _listing(paths, names, "list of paths", read_file)
+        return _listing(paths, y, "list of paths", read_file)
     if (pictures := _pictures(images)) is not None:
-        held = {str(index): picture for index, picture in enumerate(pictures)}
-        return _listing([*held], names, "list of images", lambda id: payload_of_picture(held[id]))
+        by_id = {str(index): picture for index, picture in enumerate(pictures)}
+        return _listing([*by_id], y, "list of images", lambda id: payload_of_picture(by_id[id]))
     values = _pixels(images)
     pixels = to_uint8(values, "X") if values.shape[3:] in ((), (1,), (3,), (4,)) else values
     ids = [str(index) for index in range(len(pixels))]
-    return _listing(ids, names, f"array {pixels.shape}", lambda id: encode(pixels[int(id)]))
+    return _listing(ids, y, f"array {pixels.shape}", lambda id: encode(pixels[int(id)]))
 
 
 def are_texts(items: Any, columns: Columns) -> bool:
-    """Whether X holds texts: strings, none of which is the path of a file.
+    """Whether X holds texts: strings, none of which is a file path.
 
     >>> are_texts(["a good film", "dull"], Columns()), are_texts(["a.jpg", "b.jpg"], Columns())
     (True, False)
@@ -177,7 +174,7 @@ def list_text_pairs(texts: Any, labels: Any) -> Listing:
             raise DataError(f"X[{index}] is an empty text; fill it in or drop the row")
         payloads.append(payload)
     ids = [str(index) for index in range(len(payloads))]
-    listing = _listing(ids, read_truth(labels), "list of texts", lambda id: payloads[int(id)])
+    listing = _listing(ids, read_labels(labels), "list of texts", lambda id: payloads[int(id)])
     return replace(
         listing,
         kind="text",
@@ -197,26 +194,26 @@ def encode(pixels: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def _listing(ids: Sequence[str], names: GivenTruth, layout: str, load: Any) -> Listing:
-    if len(ids) != len(names.texts):
+def _listing(ids: Sequence[str], y: ArrayLabels, layout: str, load: Any) -> Listing:
+    if len(ids) != len(y.texts):
         raise DataError(
-            f"X has {count(len(ids), 'row')}, y has {len(names.texts):,}; give one label each"
+            f"X has {count(len(ids), 'row')}, y has {len(y.texts):,}; give one label each"
         )
     return Listing(
         name="arrays",
         layout=layout,
         title=f"{count(len(ids), 'image')} in arrays",
-        rows=tuple(Row(id=id, label=name) for id, name in zip(ids, names.texts, strict=True)),
+        rows=tuple(Row(id=id, label=label) for id, label in zip(ids, y.texts, strict=True)),
         load=load,
         wording=Wording(source="y", before='y: class "', after='"', remove="its row"),
-        label_problem=names.label_problem,
-        form=names.form,
-        outputs=names.outputs,
+        label_problem=y.problem,
+        form=y.form,
+        outputs=y.outputs,
     )
 
 
 def _paths(images: Any) -> list[str] | None:
-    """The paths as written, or None if `images` is not a sequence of paths."""
+    """The paths as given, or None if `images` is not a sequence of paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
         images = images.tolist()
     if not isinstance(images, (list, tuple)) or not images:
@@ -224,12 +221,12 @@ def _paths(images: Any) -> list[str] | None:
     if not all(isinstance(image, (str, os.PathLike)) for image in images):
         return None
     paths = [Path(image).as_posix() for image in images]
-    seen: set[str] = set()
+    unique: set[str] = set()
     for path in paths:
         check_name(path, "X")
-        if path in seen:
+        if path in unique:
             raise DataError(f"X names {path} twice; keep one row per file")
-        seen.add(path)
+        unique.add(path)
     missing = [path for path in paths if not os.path.isfile(path)]
     if is_too_many(len(missing), len(paths)):  # fewer are left out when they are read
         raise DataError(
@@ -247,23 +244,20 @@ def _pictures(images: Any) -> list[Image] | None:
 
 
 def payload_of_picture(picture: Image) -> bytes:
-    """A PIL image as bytes that one decoder reads as it does files.
-
-    Raises: DataError where Pillow cannot read it any more.
-    """
+    """A PIL image as bytes of a file. Raises: DataError if Pillow cannot read it any more."""
     buffer = io.BytesIO()
     try:
         upright = exif_transpose(picture)
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")
-        upright.save(buffer, "TIFF")  # takes every mode as it is
-    except Exception as error:  # Pillow reads a file only now, and lets a dozen types through
+        upright.save(buffer, "TIFF")  # takes every mode
+    except Exception as error:  # Pillow reads the file only now, and raises a dozen types
         raise DataError(f"cannot be read: {error}") from error
     return buffer.getvalue()
 
 
 def channels_last(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Images (N, C, H, W) as (N, H, W, C), where C is clearly first; others as they are.
+    """Images (N, C, H, W) as (N, H, W, C), if C is clearly first; others unchanged.
 
     >>> channels_last(np.zeros((9, 3, 32, 32))).shape, channels_last(np.zeros((9, 8, 8, 3))).shape
     ((9, 32, 32, 3), (9, 8, 8, 3))
@@ -296,7 +290,7 @@ def _pixels(images: Any) -> NDArray[np.generic]:
     if values.dtype.kind not in "buif":
         raise DataError(f"X holds {values.dtype} values; give uint8, 0 to 255")
     if 0 in values.shape:
-        raise DataError(f"X has shape {values.shape}, which holds nothing; give images")
+        raise DataError(f"X has shape {values.shape}, which is empty; give images")
     return values
 
 
@@ -313,7 +307,7 @@ def _is_first(shape: tuple[int, ...]) -> bool:
 
 
 def _is_either(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis may hold the channels as well as the last, the images being slits.
+    """Whether the channels may be the first axis or the last, the images being slits.
 
     >>> _is_either((9, 3, 32, 3)), _is_either((9, 3, 3, 3))
     (True, False)

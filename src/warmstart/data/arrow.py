@@ -1,7 +1,7 @@
-"""Parquet files and Arrow streams as tables, by way of pyarrow, which is optional.
+"""Parquet files and Arrow streams as tables, by pyarrow, which is optional.
 
-Nothing here runs code that a file brings along: columns of plain kinds become texts, columns
-of bytes become images, all others are passed over.
+No code inside a file is run: columns of plain types become texts, columns of bytes become
+images, all others are ignored.
 """
 
 from __future__ import annotations
@@ -19,63 +19,61 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
+from warmstart.data.archive import MAX_RATIO, MAX_TOTAL_BYTES, RATIO_FROM_BYTES
 from warmstart.data.parsing import Pictures, Table, TableImages, text_of
 from warmstart.data.place import MAX_FILE_BYTES, special
 from warmstart.errors import DataError, install_command
 from warmstart.machine import check_room, reading_limit, size_of_cells
 
-# ---- Files mapped into memory whose pages do not stay there.
+# ---- Files mapped into memory whose pages are released after reading.
 #
-# What has been read through a map counts as memory of the process, though the system could
-# take it back at any time: a data set of 1 GB would make a run look 1 GB larger.
+# Pages read through a map count as memory of the process, though the system could reclaim
+# them at any time: a data set of 1 GB would make a run look 1 GB larger.
 
 
-LET_GO_BYTES = 16_000_000  # read through maps before their pages are let go
+RELEASE_BYTES = 16_000_000  # read through maps before their pages are released
 
 
 class Pages:
-    """Some maps, and how much was read through them."""
+    """Memory maps, and how many bytes were read through them."""
 
     def __init__(self) -> None:
         self._maps: list[mmap.mmap] = []
-        self._read = 0
+        self._n_read = 0
 
     def map(self, file: IO[bytes]) -> mmap.mmap:
-        """Map a whole file for reading; it may be closed after that.
+        """Map a whole file for reading; you may close it then. Raises: ValueError if empty."""
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._maps.append(pages)
+        return pages
 
-        Raises: ValueError if it is empty.
+    def count(self, n_bytes: int) -> None:
+        """Count bytes read; the pages are released every `RELEASE_BYTES`.
+
+        Reading them again, in this thread or another, loads them from the file.
         """
-        made = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._maps.append(made)
-        return made
+        self._n_read += n_bytes
+        if self._n_read > RELEASE_BYTES:
+            self._n_read = 0
+            self.release()
 
-    def have_read(self, n_bytes: int) -> None:
-        """Note what was read; the pages are let go every `LET_GO_BYTES`.
-
-        Whoever reads them again, in another thread or now, gets them from the file.
-        """
-        self._read += n_bytes
-        if self._read > LET_GO_BYTES:
-            self._read = 0
-            self.let_go()
-
-    def let_go(self) -> None:
-        """Give the pages back; a system that has no call for it keeps them."""
+    def release(self) -> None:
+        """Return the pages to the system, if it has a call for that."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            for made in self._maps:
-                made.madvise(mmap.MADV_DONTNEED)
+            for pages in self._maps:
+                pages.madvise(mmap.MADV_DONTNEED)
 
 
 # ---- Images in a Parquet file, of which a few row groups are in memory at a time.
 #
-# A file of any size is read where it lies: nothing is unpacked beside it. What is read in order
-# finds its group in memory nearly always; a single image somewhere costs its group.
+# A file of any size is read in place: nothing is unpacked beside it. Reading in order nearly
+# always finds the group in memory; a single image somewhere costs its group.
 
 
-KEPT_BYTES = 32_000_000  # of groups in memory; the last two stay whatever they are
-MOST_BYTES = 32_000_000  # of one group, beyond which it is better unpacked to disk
+MEMORY_BYTES = 32_000_000  # of groups in memory; the last two always stay
+MAX_GROUP_BYTES = 32_000_000  # a larger group is better unpacked to disk
 BATCH = 32  # images of a group that are unpacked at a time
-Opened = Callable[[], AbstractContextManager[Any]]  # to a pyarrow.parquet.ParquetFile
+OpenFile = Callable[[], AbstractContextManager[Any]]  # to a pyarrow.parquet.ParquetFile
 
 
 def cells_of(column: Any) -> tuple[Any, Any]:
@@ -91,7 +89,7 @@ def cells_of(column: Any) -> tuple[Any, Any]:
 
 
 def payload_of(cell: Any) -> bytes:
-    """The bytes of an image. Raises: DataError where it has none, or too many."""
+    """The bytes of an image. Raises: DataError if it has none, or too many."""
     if not cell.is_valid:
         raise DataError("holds no image")
     if cell.as_buffer().size > MAX_FILE_BYTES:
@@ -100,41 +98,46 @@ def payload_of(cell: Any) -> bytes:
 
 
 def rows_at_once(file: Any, number: int, column: str) -> int:
-    """So few rows of a group that they take little, even if all are as large as its pages."""
-    group = file.metadata.row_group(number)
-    chunks = (group.column(place) for place in range(group.num_columns))
+    """How many rows of a group to read, so that they fit even if each fills its pages."""
+    n_bytes = _column_bytes(file.metadata.row_group(number), (column,))
+    return max(1, min(BATCH, BATCH * MAX_GROUP_BYTES // max(n_bytes, 1)))
+
+
+def _column_bytes(group: Any, columns: Sequence[str]) -> int:
+    """Uncompressed bytes of some columns of a row group, as its file states them."""
+    chunks = (group.column(index) for index in range(group.num_columns))
     n_bytes: int = sum(
         chunk.total_uncompressed_size
         for chunk in chunks
-        if chunk.path_in_schema.split(".")[0] == column
+        if chunk.path_in_schema.split(".")[0] in columns
     )
-    return max(1, min(BATCH, BATCH * MOST_BYTES // max(n_bytes, 1)))
+    return n_bytes
 
 
 @dataclass(kw_only=True)
 class RowGroups:
-    """The image column of a Parquet file. May be asked by several threads.
+    """The image column of a Parquet file; thread-safe.
 
-    `check` is called with the bytes unpacked so far, and refuses what is not plausible.
+    `check` is called with the bytes unpacked so far, and raises if they are implausible.
     """
 
-    opened: Opened
+    open: OpenFile
     column: str
     check: Callable[[int], None]
     paths: list[str | None] = field(default_factory=list)
-    inside: list[bool] = field(default_factory=list)  # whether the bytes are there
+    inside: list[bool] = field(default_factory=list)  # whether the row has the bytes
     largest: int = 0  # bytes of a group, unpacked
-    unpacked: int = 0  # groups that were unpacked to be read from
-    _models: list[int] = field(default_factory=list)
-    _kept: OrderedDict[int, Any] = field(default_factory=OrderedDict)
+    unpacked: int = 0  # groups that were unpacked to be read
+    _first_rows: list[int] = field(default_factory=list)
+    _groups: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def scan(self) -> None:
-        """Go through the column once: what each row says of its file, how large groups are."""
+        """Read the column once: the path in each row, and the size of each group."""
         unpacked = 0
-        with self.opened() as file:
+        with self.open() as file:
             for number in range(file.num_row_groups):
-                self._models.append(len(self.inside))
+                self._first_rows.append(len(self.inside))
                 before = unpacked
                 for batch in self._batches(file, number):
                     payloads, paths = cells_of(batch.column(0))
@@ -145,30 +148,30 @@ class RowGroups:
                 self.largest = max(self.largest, unpacked - before)
 
     def load(self, row: int) -> bytes:
-        """The bytes of a row's image. Raises: DataError saying in short why there are none."""
-        number = bisect_right(self._models, row) - 1
+        """The bytes of a row's image. Raises: DataError with a short reason."""
+        number = bisect_right(self._first_rows, row) - 1
         with self._lock:
             try:
-                cell = self._group(number)[row - self._models[number]]
-            except Exception as error:  # pyarrow lets a dozen types through on damaged bytes
+                cell = self._group(number)[row - self._first_rows[number]]
+            except Exception as error:  # pyarrow raises a dozen types on damaged bytes
                 reason = str(error).split("\n")[0] or type(error).__name__
                 raise DataError(f"cannot be read from its table any more ({reason})") from error
         return payload_of(cell)
 
     def _group(self, number: int) -> Any:
-        """The payloads of a group; the least recently used ones go."""
+        """The payloads of a group; the least recently used groups are dropped."""
         import pyarrow as pa
 
-        if number not in self._kept:
-            with self.opened() as file:
+        if number not in self._groups:
+            with self.open() as file:
                 batches = self._batches(file, number)
                 chunks = [cells_of(batch.column(0))[0] for batch in batches]
-            self._kept[number] = pa.chunked_array(chunks)
+            self._groups[number] = pa.chunked_array(chunks)
             self.unpacked += 1
-        self._kept.move_to_end(number)
-        while len(self._kept) > 2 and sum(g.nbytes for g in self._kept.values()) > KEPT_BYTES:
-            self._kept.popitem(last=False)
-        return self._kept[number]
+        self._groups.move_to_end(number)
+        while len(self._groups) > 2 and sum(g.nbytes for g in self._groups.values()) > MEMORY_BYTES:
+            self._groups.popitem(last=False)
+        return self._groups[number]
 
     def _batches(self, file: Any, number: int) -> Any:
         n = rows_at_once(file, number, self.column)
@@ -177,17 +180,15 @@ class RowGroups:
         )
 
 
-# A column of images is called one of these, or is the only one of its kind.
+# Names of a column of images, unless there is only one column of bytes.
 IMAGE_NAMES = ("image", "img", "picture", "photo", "image_bytes", "bytes", "jpg", "png")
-MAX_TOTAL_BYTES = 20 * 10**9
-MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20  # beyond, it is a bomb: see archive.py
-_SLICE = 256  # rows of a column that become texts of Python at a time
+_SLICE = 256  # rows of a column that become Python texts at a time
 Names = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Contents:
-    """What either format gives: columns by name, and images that are cheap to get one by one."""
+    """A file of either format: columns by name, and images to load one by one."""
 
     schema: Any
     n_rows: int
@@ -199,7 +200,7 @@ class _Contents:
 def parse_parquet(data: str | os.PathLike[str] | bytes, source: str) -> Table:
     """A Parquet file by its path or its bytes; its images are read a row group at a time.
 
-    Where a group is large, all are unpacked into a nameless file first.
+    If a group is large, all are unpacked into a nameless file first.
     Raises: DataError if pyarrow is missing, the file is damaged, or it has no rows.
     """
     load_pyarrow(source)
@@ -207,54 +208,49 @@ def parse_parquet(data: str | os.PathLike[str] | bytes, source: str) -> Table:
         if not isinstance(data, bytes) and (why := special(os.stat(data).st_mode)):
             raise DataError(f"{source} is {why}, which is not opened; name a file")
         n_bytes = len(data) if isinstance(data, bytes) else os.path.getsize(data)
-        with _opened(data) as file:
+        with _open_parquet(data) as file:
             schema, metadata = file.schema_arrow, file.metadata
-        again = partial(_opened, data, metadata)
+        reopen = partial(_open_parquet, data, metadata)
         notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = class_names(notes.get("info", {}).get("features", {}))
 
         def column(name: str) -> Any:
-            """Texts come as a dictionary: a few values that stand in many rows stay few."""
-            with again() as file:
+            # Texts come as a dictionary: a few values in many rows stay few.
+            with reopen() as file:
                 _check_columns(file, [name], n_bytes, source)
-            with again(texts=[name] if _is_text(schema.field(name).type) else None) as file:
+            with reopen(texts=[name] if _is_text(schema.field(name).type) else None) as file:
                 return file.read(columns=[name]).column(0)
 
         contents = _Contents(
             schema=schema,
             n_rows=metadata.num_rows,
             column=column,
-            images=lambda name: _in_groups(again, name, source, n_bytes),
+            images=lambda name: _in_groups(reopen, name, source, n_bytes),
             names=names,
         )
         return _table(contents, source, "Parquet")
 
 
 @contextmanager
-def _opened(
+def _open_parquet(
     data: str | os.PathLike[str] | bytes, metadata: Any = None, texts: list[str] | None = None
 ) -> Iterator[Any]:
-    """A Parquet file for as long as it is read from: of a thousand pieces none stays open.
+    """A Parquet file, open only while it is read: data sets may have thousands of files.
 
     `texts` names columns that come as dictionaries.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    held = pa.BufferReader(data) if isinstance(data, bytes) else pa.OSFile(str(data))
-    with held:
-        yield parquet.ParquetFile(held, metadata=metadata, read_dictionary=texts)
+    file = pa.BufferReader(data) if isinstance(data, bytes) else pa.OSFile(str(data))
+    with file:
+        yield parquet.ParquetFile(file, metadata=metadata, read_dictionary=texts)
 
 
 def _check_columns(file: Any, names: Sequence[str], n_packed: int, source: str) -> None:
-    """Refuse columns whose pages would not fit, by what the file says of them."""
-    n_bytes = 0
-    for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            if chunk.path_in_schema.split(".")[0] in names:
-                n_bytes += chunk.total_uncompressed_size
+    """Refuse columns that would not fit into memory, by the sizes that the file states."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    n_bytes = sum(_column_bytes(group, names) for group in groups)
     _check_plausible(n_bytes, n_packed, source)
     check_room(n_bytes, source)
 
@@ -274,7 +270,11 @@ def parse_streams(streams: Sequence[str | bytes], names: Names, source: str) -> 
     batches: list[Any] = []
     with _readable(source, "Arrow stream"):
         for stream in streams:
-            handle = pa.BufferReader(pa.py_buffer(_mapped(stream, pages)))
+            buffer: Any = stream
+            if isinstance(stream, str):
+                with open(stream, "rb") as file:
+                    buffer = pages.map(file)
+            handle = pa.BufferReader(pa.py_buffer(buffer))
             n_bytes = 0
             for batch in pa.ipc.open_stream(handle):
                 batch.validate(full=True)  # offsets that point outside would crash later
@@ -286,24 +286,14 @@ def parse_streams(streams: Sequence[str | bytes], names: Names, source: str) -> 
             schema=table.schema,
             n_rows=table.num_rows,
             column=table.column,
-            images=lambda name: _stored(table.column(name), pages),
+            images=lambda name: _in_pages(table.column(name), pages),
             names=names,
         )
         return _table(contents, source, "Arrow stream")
 
 
-def _mapped(data: str | bytes, pages: Pages) -> Any:
-    if isinstance(data, bytes):
-        return data
-    with open(data, "rb") as file:
-        return pages.map(file)
-
-
 def load_pyarrow(source: str) -> Any:
-    """The pyarrow package, with its ipc and parquet parts.
-
-    Raises: DataError saying what to install.
-    """
+    """The pyarrow package. Raises: DataError with the command that installs it."""
     try:
         import pyarrow
         import pyarrow.compute
@@ -311,7 +301,8 @@ def load_pyarrow(source: str) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{source} is read with pyarrow, which is not installed; run `{install_command('data')}`"
+            f"{source} is read with pyarrow, which is not installed; run "
+            f"`{install_command('data')}`"
         ) from None
     return pyarrow
 
@@ -319,31 +310,31 @@ def load_pyarrow(source: str) -> Any:
 def class_names(features: Any) -> dict[str, tuple[str, ...]]:
     """The class names of each column that is a ClassLabel among Hugging Face features.
 
-    Raises: ValueError if that is not what `datasets` writes.
+    Raises: ValueError for anything that `datasets` does not write.
 
     >>> class_names({"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}, "image": {}})
     {'label': ('cat', 'dog')}
     """
     if not isinstance(features, dict):
         raise ValueError("its features are no mapping")
-    found = {}
+    classes = {}
     for column, feature in features.items():
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
             names = feature.get("names")
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise ValueError(f'the class names of "{column}" are missing')
-            found[column] = tuple(names)
-    return found
+            classes[column] = tuple(names)
+    return classes
 
 
 @contextmanager
 def _readable(source: str, kind: str) -> Any:
-    """Turn what pyarrow and json raise on damaged bytes into one line of ours."""
+    """Turn what pyarrow and json raise on damaged bytes into a DataError."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # pyarrow lets a dozen types through on damaged bytes
+    except Exception as error:  # pyarrow raises a dozen types on damaged bytes
         reason = str(error).split("\n")[0].rstrip(". ") or type(error).__name__
         raise DataError(f"{source} cannot be read as {kind} ({reason}); copy it again") from error
 
@@ -356,15 +347,17 @@ def _table(contents: _Contents, source: str, kind: str) -> Table:
 
     def texts(name: str) -> list[str | None]:
         with _readable(source, kind):
-            cells = _cells(_whole(contents, contents.column(name)), source)
+            column = contents.column(name)
+            _check_length(contents, column)
+            cells = _cells(column, source)
         names = contents.names.get(name)
-        return cells if names is None else _named(cells, names, name, source)
+        return cells if names is None else _class_names_of(cells, names, name, source)
 
     def pictures() -> TableImages:
         with _readable(source, kind):
-            stored = contents.images(str(image))
-            _whole(contents, stored.inside)
-            return stored
+            images = contents.images(str(image))
+            _check_length(contents, images.inside)
+            return images
 
     return Table(
         columns=tuple(contents.schema.names),
@@ -378,15 +371,15 @@ def _table(contents: _Contents, source: str, kind: str) -> Table:
 def _cells(column: Any, source: str) -> list[str | None]:
     """A column as texts; equal values of a dictionary are one text.
 
-    Raises: DataError where they would not fit into memory as texts of their own.
+    Raises: DataError if they would not fit into memory as separate texts.
     """
     import pyarrow.types as types
 
-    found: list[str | None] = []
+    texts: list[str | None] = []
     n_letters, limit = 0, reading_limit()
     for chunk in column.chunks:
-        if types.is_nested(chunk.type):  # no texts, and of any size: only told from missing ones
-            found += [None if valid else "" for valid in chunk.is_valid().to_pylist()]
+        if types.is_nested(chunk.type):  # no texts, and of any size: only present or missing
+            texts += [None if valid else "" for valid in chunk.is_valid().to_pylist()]
             continue
         values = None
         if types.is_dictionary(chunk.type):
@@ -398,94 +391,91 @@ def _cells(column: Any, source: str) -> list[str | None]:
                 cells = [text_of(item) for item in items]
             else:
                 cells = ["" if item is None else values[item] for item in items]
-            found += cells
+            texts += cells
             n_letters += sum(map(len, filter(None, cells)))
             if n_letters > limit:
-                check_room(
-                    size_of_cells(len(column), n_letters * len(column) // len(found)), source
-                )
-    return found
+                size = size_of_cells(len(column), n_letters * len(column) // len(texts))
+                check_room(size, source)
+    return texts
 
 
-def _whole(contents: _Contents, column: Any) -> Any:
+def _check_length(contents: _Contents, column: Any) -> None:
     if len(column) != contents.n_rows:
         raise ValueError("its columns are of different lengths")
-    return column
 
 
 def _image_column(schema: Any, source: str) -> str | None:
     """The column that holds encoded images, if there is one."""
-    found = [str(field.name) for field in schema if _is_image(field.type)]
+    columns = [str(field.name) for field in schema if _is_image(field.type)]
     for name in IMAGE_NAMES:
-        near = [column for column in found if column.casefold() == name]
-        if near:
-            return near[0]
-    if len(found) > 1:
+        if matches := [column for column in columns if column.casefold() == name]:
+            return matches[0]
+    if len(columns) > 1:
         raise DataError(
-            f"{source} has {len(found)} columns of bytes ({', '.join(found)}); call the one with "
-            'the images "image"'
+            f"{source} has {len(columns)} columns of bytes ({', '.join(columns)}); call the one "
+            'with the images "image"'
         )
-    return found[0] if found else None
+    return columns[0] if columns else None
 
 
 def _is_image(kind: Any) -> bool:
     import pyarrow.types as types
 
     if types.is_struct(kind):
-        parts = {field.name: field.type for field in kind}
-        return "bytes" in parts and _is_image(parts["bytes"])
+        fields = {field.name: field.type for field in kind}
+        return "bytes" in fields and _is_image(fields["bytes"])
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _named(
+def _class_names_of(
     cells: Sequence[str | None], names: Sequence[str], column: str, source: str
 ) -> list[str | None]:
     """Class numbers as class names."""
-    known = {str(index): name for index, name in enumerate(names)}
-    named: list[str | None] = []
+    by_number = {str(index): name for index, name in enumerate(names)}
+    classes: list[str | None] = []
     for row, cell in enumerate(cells):
-        if cell and cell not in known:
+        if cell and cell not in by_number:
             what = "is -1, which means without a label" if cell == "-1" else f"is {cell}"
             raise DataError(
                 f'{source} row {row}: "{column}" {what}, but it names {len(names)} classes, '
                 "counted from 0; correct the row or leave it out"
             )
-        named.append(known[cell] if cell else cell)
-    return named
+        classes.append(by_number[cell] if cell else cell)
+    return classes
 
 
-def _stored(column: Any, pages: Pages) -> TableImages:
-    """The images of a column of bytes, or of structs {bytes, path}, as they lie in `pages`."""
+def _in_pages(column: Any, pages: Pages) -> TableImages:
+    """The images of a column of bytes, or of structs {bytes, path}, mapped by `pages`."""
     payloads, paths = cells_of(column)
 
     def load(row: int) -> bytes:
         payload = payload_of(payloads[row])
-        pages.have_read(len(payload))
+        pages.count(len(payload))
         return payload
 
-    named = [None] * len(column) if paths is None else paths.to_pylist()
-    return TableImages(paths=named, inside=payloads.is_valid().to_pylist(), load=load)
+    names = [None] * len(column) if paths is None else paths.to_pylist()
+    return TableImages(paths=names, inside=payloads.is_valid().to_pylist(), load=load)
 
 
-def _in_groups(opened: Opened, name: str, source: str, n_bytes: int) -> TableImages:
-    """The images of a Parquet file where they lie; unpacked to disk where groups are large."""
+def _in_groups(open_file: OpenFile, name: str, source: str, n_bytes: int) -> TableImages:
+    """The images of a Parquet file, read in place, or unpacked to disk if groups are large."""
     groups = RowGroups(
-        opened=opened,
+        open=open_file,
         column=name,
         check=lambda unpacked: _check_plausible(unpacked, n_bytes, source),
     )
-    with opened() as file:
+    with open_file() as file:
         _check_columns(file, [name], n_bytes, source)
     groups.scan()
-    if groups.largest > MOST_BYTES:
+    if groups.largest > MAX_GROUP_BYTES:
         pages = Pages()
-        with opened() as file:
-            return _stored(_spool(file, name, source, n_bytes, pages), pages)
+        with open_file() as file:
+            return _in_pages(_spool(file, name, source, n_bytes, pages), pages)
     return TableImages(paths=groups.paths, inside=groups.inside, load=groups.load)
 
 
 def _check_plausible(n_unpacked: int, n_packed: int, source: str) -> None:
-    """Refuse bombs. What is not compressed, and so mapped into memory, may be of any size."""
+    """Refuse decompression bombs. Uncompressed data, which is mapped, may be of any size."""
     limit = min(MAX_TOTAL_BYTES, max(MAX_RATIO * n_packed, RATIO_FROM_BYTES))
     if n_unpacked > max(limit, n_packed):
         raise DataError(f"{source} unpacks to more than is plausible; save its images as files")

@@ -1,4 +1,4 @@
-"""Objects that other packages make: a DataFrame, data sets of torchvision. None is imported."""
+"""Objects of other packages, which are not imported: DataFrames, data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from warmstart.data.arrays import payload_of_picture
-from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording
-from warmstart.data.image_tables import ReferencedFiles, list_table
+from warmstart.data.dataset import Collection, Listing, Row, Wording
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.errors import DataError
@@ -23,7 +22,7 @@ from warmstart.records.inputs import TensorInputs
 
 @runtime_checkable
 class Frame(Protocol):
-    """A table in memory, as pandas and Polars make it: column names, and columns by name."""
+    """A table in memory, as pandas and Polars have it: column names, and columns by name."""
 
     @property
     def columns(self) -> Iterable[Any]:
@@ -50,17 +49,6 @@ class Subset(Protocol):
     indices: Sequence[int]
 
 
-def list_frame(frame: Frame, files: ReferencedFiles, columns: Columns) -> Listing:
-    """List a DataFrame with a column of paths and one of labels, as a table on disk.
-
-    Paths are relative to the working directory.
-    Raises: DataError as for any table.
-    """
-    return list_table(
-        frame_table(frame), source="the DataFrame", name="frame", files=files, columns=columns
-    )
-
-
 def frame_table(frame: Frame) -> Table:
     """A DataFrame as a table. Raises: DataError if it has no rows."""
     names = {str(name): name for name in frame.columns}
@@ -75,20 +63,20 @@ def frame_table(frame: Frame) -> Table:
     )
 
 
-def chosen_of(source: Any) -> tuple[Any, list[int] | None]:
-    """The data set behind a Subset (of a Subset …), and which of its examples; None: all."""
-    chosen: list[int] | None = None
+def resolve_subset(source: Any) -> tuple[Any, list[int] | None]:
+    """The data set behind a Subset (of a Subset …), and its indices there; None: all."""
+    indices: list[int] | None = None
     while isinstance(source, Subset):
-        own = [int(index) for index in source.indices]
-        chosen = own if chosen is None else [own[index] for index in chosen]
+        outer = [int(index) for index in source.indices]
+        indices = outer if indices is None else [outer[index] for index in indices]
         source = source.dataset
-    return source, chosen
+    return source, indices
 
 
-def held_images(source: Any) -> tuple[Any, list[Any]] | None:
+def images_in_memory(source: Any) -> tuple[Any, list[Any]] | None:
     """X and y of a data set that holds all its images, as CIFAR10, MNIST and SVHN do.
 
-    Its transforms are not applied. Labels are class names where it knows them. None for any other.
+    Its transforms are not applied. Labels are class names if it has them. None for any other.
     """
     data = getattr(source, "data", None)
     labels = getattr(source, "targets", None)
@@ -103,13 +91,13 @@ def held_images(source: Any) -> tuple[Any, list[Any]] | None:
     if numbers.ndim != 1:
         return None
     names = getattr(source, "classes", None)
-    told = numbers.tolist()
+    values = numbers.tolist()
     if isinstance(names, (list, tuple)) and numbers.dtype.kind in "iu":
-        told = [str(names[n]).strip() if 0 <= n < len(names) else str(n) for n in told]
-    return data, told
+        values = [str(names[n]).strip() if 0 <= n < len(names) else str(n) for n in values]
+    return data, values
 
 
-def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) -> Listing:
+def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None) -> Listing:
     """List the samples of a torchvision ImageFolder, or some; its transforms are not applied.
 
     Ids are paths relative to its root.
@@ -117,7 +105,7 @@ def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) 
     """
     root = Path(getattr(folder, "root", ""))
     paths, rows = {}, []
-    samples = folder.samples if chosen is None else [folder.samples[row] for row in chosen]
+    samples = folder.samples if indices is None else [folder.samples[row] for row in indices]
     for path, index in samples:
         id = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)
         check_name(id.as_posix(), "the ImageFolder")
@@ -146,12 +134,12 @@ def list_image_folder(folder: ImageFolder, chosen: Sequence[int] | None = None) 
 # ---- A map-style data set of tensors: any shape, one class number or name each.
 
 
-LOOKED_AT = 200  # examples whose numbers tell how large they are
+N_RANGE = 200  # examples from which the range of values is read
 
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """What `torch.utils.data.Dataset` of map style is: it has a length, and gives by number."""
+    """A map-style `torch.utils.data.Dataset`: it has a length and items by number."""
 
     def __len__(self) -> int: ...
 
@@ -159,16 +147,16 @@ class MapDataset(Protocol):
 
 
 def is_dataset(source: Any) -> bool:
-    """Whether a source is a map-style data set, and no list, array or text."""
+    """Whether a source is a map-style data set, and not a list, array or text."""
     plain = (str, bytes, Sequence, np.ndarray, dict)
     return isinstance(source, MapDataset) and not isinstance(source, plain)
 
 
 def list_dataset(dataset: Any) -> Listing:
-    """List the examples of a data set that gives pairs (tensor, class); ids are "0", "1", …
+    """List the examples of a data set of pairs (tensor, class); ids are "0", "1", …
 
-    Each is asked for when it is needed and never kept; its content is what `np.save` writes.
-    Raises: DataError if it gives something else, other tensors each time, or of several shapes.
+    Each is fetched when it is needed and not stored; its bytes are what `np.save` writes.
+    Raises: DataError if it returns something else, other tensors each time, or several shapes.
     """
     name = type(dataset).__name__
     n = len(dataset)
@@ -176,19 +164,19 @@ def list_dataset(dataset: Any) -> Listing:
         raise DataError(f"the {name} is empty; give one with examples")
     if isinstance(_pair(dataset, 0, name)[0], Image):
         return _list_pictures(dataset, name)
-    first, _ = pair_of(dataset, 0, name)
-    if _bytes(first) != _bytes(pair_of(dataset, 0, name)[0]):
+    first, _ = _tensor_pair(dataset, 0, name)
+    if _bytes(first) != _bytes(_tensor_pair(dataset, 0, name)[0]):
         raise DataError(
-            f"the {name} gives another tensor each time it is asked for example 0; take what "
-            "draws at random out of it"
+            f"the {name} returns another tensor each time for example 0; remove its random "
+            "transforms"
         )
     width, labels = len(str(n - 1)), []
     for index in range(n):
-        values, label = pair_of(dataset, index, name)
+        values, label = _tensor_pair(dataset, index, name)
         if values.shape != first.shape or values.dtype != first.dtype:
             raise DataError(
-                f"the {name} gives {values.dtype} of shape {values.shape} for example {index}, "
-                f"and {first.dtype} of {first.shape} for example 0; give all alike"
+                f"the {name} returns {values.dtype} of shape {values.shape} for example {index}, "
+                f"and {first.dtype} of {first.shape} for example 0; give all the same"
             )
         labels.append(label)
     rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
@@ -198,7 +186,7 @@ def list_dataset(dataset: Any) -> Listing:
         layout=f"{name}: tensors of shape {first.shape}",
         title=f"{count(n, 'tensor')} in a {name}",
         rows=rows,
-        load=lambda id: _bytes(pair_of(dataset, int(id), name)[0]),
+        load=lambda id: _bytes(_tensor_pair(dataset, int(id), name)[0]),
         wording=Wording(
             source=f"the {name}",
             before=f'the {name}: class "',
@@ -209,8 +197,8 @@ def list_dataset(dataset: Any) -> Listing:
     )
 
 
-def pair_of(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
-    """The tensor and the class of one example. Raises: DataError where it is no such pair."""
+def _tensor_pair(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
+    """The tensor and the class of one example. Raises: DataError for anything else."""
     item = _pair(dataset, index, name)
     return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
 
@@ -219,14 +207,14 @@ def _pair(dataset: Any, index: int, name: str) -> tuple[Any, Any]:
     item = dataset[index]
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         raise DataError(
-            f"the {name} gives a {type(item).__name__} for example {index}; give pairs "
+            f"the {name} returns a {type(item).__name__} for example {index}; give pairs "
             "(tensor, class)"
         )
     return item[0], item[1]
 
 
 def _list_pictures(dataset: Any, name: str) -> Listing:
-    """List a data set that gives pairs (PIL image, class). Raises: as `list_dataset`."""
+    """List a data set of pairs (PIL image, class). Raises: as `list_dataset`."""
 
     def load(id: str) -> bytes:
         picture = _pair(dataset, int(id), name)[0]
@@ -236,8 +224,8 @@ def _list_pictures(dataset: Any, name: str) -> Listing:
 
     if load("0") != load("0"):
         raise DataError(
-            f"the {name} gives another image each time it is asked for example 0; take what "
-            "draws at random out of it"
+            f"the {name} returns another image each time for example 0; remove its random "
+            "transforms"
         )
     labels = [_label(_pair(dataset, n, name)[1], n, name) for n in range(len(dataset))]
     width = len(str(len(labels) - 1))
@@ -254,20 +242,20 @@ def _list_pictures(dataset: Any, name: str) -> Listing:
 
 
 def as_values(values: Any, where: str) -> NDArray[Any]:
-    """A tensor as NumPy has it; real numbers as float32, whole ones as int64.
+    """A tensor as a NumPy array: real numbers as float32, whole ones as int64 or uint8.
 
-    Raises: DataError for what is no tensor of finite numbers.
+    Raises: DataError for anything but a tensor of finite numbers.
 
     >>> as_values(np.ones((2, 3)), "x").dtype
     dtype('float32')
     """
-    found = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
-    if found.dtype.kind not in "buif" or not found.size:
+    array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if array.dtype.kind not in "buif" or not array.size:
         raise DataError(f"{where} is no tensor of numbers ({type(values).__name__}); give one")
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where} holds NaN or infinite numbers; replace them")
-    kinds = {"f": "float32", "b": "uint8", "u": "uint8" if found.dtype == np.uint8 else "int64"}
-    return np.ascontiguousarray(found.astype(kinds.get(found.dtype.kind, "int64")))
+    kinds = {"f": "float32", "b": "uint8", "u": "uint8" if array.dtype == np.uint8 else "int64"}
+    return np.ascontiguousarray(array.astype(kinds.get(array.dtype.kind, "int64")))
 
 
 def _label(value: Any, index: int, name: str) -> str:
@@ -277,7 +265,8 @@ def _label(value: Any, index: int, name: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise DataError(
-        f"the {name} gives {value!r} as the class of example {index}; give a whole number or a name"
+        f"the {name} returns {value!r} as the class of example {index}; give a whole number or "
+        "a name"
     )
 
 
@@ -288,14 +277,14 @@ def _bytes(values: NDArray[Any]) -> bytes:
 
 
 def tensor_inputs(collection: Collection) -> TensorInputs:
-    """What a network will be given, as the first examples tell."""
-    ids = [example.id for example in collection.record.examples][:LOOKED_AT]
-    found = [
+    """Shape, type and range of the tensors, from the first examples."""
+    ids = [example.id for example in collection.record.examples][:N_RANGE]
+    tensors = [
         np.lib.format.read_array(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids
     ]
     return TensorInputs(
-        shape=found[0].shape,
-        dtype=str(found[0].dtype),
-        low=float(min(values.min() for values in found)),
-        high=float(max(values.max() for values in found)),
+        shape=tensors[0].shape,
+        dtype=str(tensors[0].dtype),
+        low=float(min(values.min() for values in tensors)),
+        high=float(max(values.max() for values in tensors)),
     )

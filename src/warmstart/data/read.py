@@ -1,4 +1,4 @@
-"""Read any layout of labelled images once: list, hash, check."""
+"""Read any layout of labelled examples once: list, hash, check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -40,19 +40,19 @@ from warmstart.records.data import DataRecord, Example, Finding, Task
 # ---- Labels that the user corrected, by the id of the example: `--relabel fixed.csv`.
 
 
-DROP = "drop"  # what a label column says of a row to be left out; so does an empty cell
+DROP = "drop"  # the label of a row to be left out; an empty cell says the same
 
 
 def apply_relabel(
     listing: Listing, payload: bytes, source: str, labelling: Labelling = CLASS_LABELS
 ) -> Listing:
-    """A settled listing with its labels overridden by a table of the columns `path` and `label`.
+    """A normalised listing, its labels overridden by a table of the columns `path` and `label`.
 
-    `path` is an id of the listing, of whichever part: what the user says of a test image counts
-    too. `drop`, where no class is called so, removes the row, and so does an empty label, unless
-    an example may have none. Further columns are ignored, and rows that are not named keep their
-    label.
-    Raises: DataError if an id is unknown or named twice, a label is none of the task's, a new
+    `path` is an id of the listing, of any split: corrections of test images count too. `drop`,
+    unless it is the name of a class, removes the row, and so does an empty label, unless
+    an example may have none. Further columns are ignored, and rows that are not named keep
+    their label.
+    Raises: DataError if an id is unknown or named twice, a label is invalid for the task, a new
     class has one training image, or a class is left with one.
 
     >>> from warmstart.data.sources import list_source
@@ -64,36 +64,25 @@ def apply_relabel(
     """
     cells = _corrections(listing, payload, source)
     is_name = any(DROP in labelling.names(row.label) for row in listing.rows)
-    gone = {
+    dropped = {
         id
         for id, cell in cells.items()
         if (not cell and not labelling.is_open) or (cell.casefold() == DROP and not is_name)
     }
-    kept = [row for row in listing.rows if row.id not in gone]
-    said = _settled([row for row in kept if row.id in cells], cells, listing, source, labelling)
-    rows = [said.get(row.id, row) for row in kept]
-    changed = sum(said[row.id].label != row.label for row in kept if row.id in said)
+    remaining = [row for row in listing.rows if row.id not in dropped]
+    overridden = tuple(replace(r, label=cells[r.id]) for r in remaining if r.id in cells)
+    wording = replace(listing.wording, source=source)
+    normalised = labelling.normalise_corrections(
+        replace(listing, rows=overridden, form="texts", label_problem="", wording=wording)
+    )
+    corrected = {row.id: row for row in normalised.rows}
+    rows = [corrected.get(row.id, row) for row in remaining]
+    n_changed = sum(new.label != old.label for new, old in zip(rows, remaining, strict=True))
     if labelling.task == "classify":
         _check_sizes(listing, rows, source)
     name = PurePosixPath(source).name
-    layout = f"{listing.layout}; labels corrected by {name} ({changed + len(gone):,})"
+    layout = f"{listing.layout}; labels corrected by {name} ({n_changed + len(dropped):,})"
     return replace(listing, rows=tuple(rows), layout=layout)
-
-
-def _settled(
-    rows: Sequence[Row],
-    cells: Mapping[str, str],
-    listing: Listing,
-    source: str,
-    labelling: Labelling,
-) -> dict[str, Row]:
-    """Rows by id with their corrected labels, as the task holds labels."""
-    typed = tuple(replace(row, label=cells[row.id]) for row in rows)
-    wording = replace(listing.wording, source=source)
-    found = labelling.normalise_corrections(
-        replace(listing, rows=typed, form="texts", label_problem="", wording=wording)
-    )
-    return {row.id: row for row in found.rows}
 
 
 def _corrections(listing: Listing, payload: bytes, source: str) -> dict[str, str]:
@@ -101,57 +90,59 @@ def _corrections(listing: Listing, payload: bytes, source: str) -> dict[str, str
     table = parse(payload, source)
     path = find_column(table.columns, None, PATH_NAMES, "path", source)
     label = find_column(table.columns, None, LABEL_NAMES, "label", source)
-    known = {row.id for row in listing.rows}
+    ids = {row.id for row in listing.rows}
     # Spreadsheets write the id 0012 back as 12.
-    bare = {id.lstrip("0"): id for id in known if id.isdecimal()}
+    without_zeros = {id.lstrip("0"): id for id in ids if id.isdecimal()}
     labels: dict[str, str] = {}
     lines: dict[str, str] = {}
-    strangers: list[tuple[str, str]] = []
-    for row, (written, cell) in enumerate(zip(table.texts(path), table.texts(label), strict=True)):
-        id = written if written in known else (written or "").strip()
-        if id not in known and id.isdecimal():
-            id = bare.get(id.lstrip("0"), id)
+    unknown: list[tuple[str, str]] = []
+    for row, (path_cell, cell) in enumerate(
+        zip(table.texts(path), table.texts(label), strict=True)
+    ):
+        id = path_cell if path_cell in ids else (path_cell or "").strip()
+        if id not in ids and id.isdecimal():
+            id = without_zeros.get(id.lstrip("0"), id)
         where = table.where(row)
         if id in lines:
             raise DataError(f"{source} names {id} in {lines[id]} and {where}; keep one line of it")
         if cell is None:
             raise DataError(f'{source} {where}: "{label}" is not a text or number; give one label')
-        if id not in known:
-            strangers.append((id or "an empty path", where))
+        if id not in ids:
+            unknown.append((id or "an empty path", where))
         lines[id], labels[id] = where, cell.strip()
-    if strangers:
-        id, where = strangers[0]
+    if unknown:
+        id, where = unknown[0]
         raise DataError(
-            f"{source}: {len(strangers):,} of {count(len(lines), 'path')} not in "
-            f"{listing.wording.source} (first: {id}, {where}); {_nearest(id, sorted(known))}"
+            f"{source}: {len(unknown):,} of {count(len(lines), 'path')} not in "
+            f"{listing.wording.source} (first: {id}, {where}); {_suggestion(id, sorted(ids))}"
         )
     return labels
 
 
-def _nearest(id: str, known: Sequence[str]) -> str:
+def _suggestion(id: str, ids: Sequence[str]) -> str:
     name = PurePosixPath(id).name
-    near = [other for other in known if PurePosixPath(other).name == name]
-    near = near or difflib.get_close_matches(id, known[:20_000], 1)
-    return f"did you mean {near[0]}?" if near else "give the paths as warmstart wrote them"
+    similar = [other for other in ids if PurePosixPath(other).name == name]
+    similar = similar or difflib.get_close_matches(id, ids[:20_000], 1)
+    return f"did you mean {similar[0]}?" if similar else "give the paths as warmstart wrote them"
 
 
 def _check_sizes(listing: Listing, rows: Sequence[Row], source: str) -> None:
-    """A class that the corrections leave with one training image is their mistake, so say so."""
+    """Blame the corrections for a class that they leave with one training image."""
     before = Counter(row.label for row in listing.rows if row.split == "train")
-    after, one = Counter(row.label for row in rows if row.split == "train"), listing.wording.noun
+    after, noun = Counter(row.label for row in rows if row.split == "train"), listing.wording.noun
     for label, size in sorted(after.items()):
         if size > 1 or size == before[label]:
             continue
-        if label not in before:
-            near = difflib.get_close_matches(label, list(before), 1)
-            cure = f"did you mean {near[0]}?" if near else f"known are: {some(sorted(before))}"
+        if label in before:
             raise DataError(
-                f'{source} gives one training {one} the new class "{label}", and a class needs at '
-                f"least 2; {cure}"
+                f"{source} leaves {listing.wording.place(label)} with 1 training {noun}; a class "
+                "needs at least 2. Drop that one too, or keep another."
             )
+        close = difflib.get_close_matches(label, list(before), 1)
+        remedy = f"did you mean {close[0]}?" if close else f"known are: {some(sorted(before))}"
         raise DataError(
-            f"{source} leaves {listing.wording.place(label)} with 1 training {one}; a class needs "
-            "at least 2. Drop that one too, or keep another."
+            f'{source} gives one training {noun} the new class "{label}", and a class needs at '
+            f"least 2; {remedy}"
         )
 
 
@@ -174,14 +165,13 @@ def read(
 
     `source` is a folder of class folders, one with train/, val/ and test/, a CSV, TSV, JSON
     lines or Parquet table, a zip or tar of those, a data set that `datasets` saved on disk,
-    `sample:digits`, arrays (X, y), a DataFrame, or a torchvision ImageFolder. `label` and
-    `group` name columns of a table, and `text` that of the texts. `kind` says what the examples
-    are where that is not to be told from the data. `test` is another source, whose ids then
-    begin with "test/". `relabel` is a table of corrections by id: see `relabel.py`. `task` says
-    what the labels are; "auto" finds out: see `labelling.py`.
+    `sample:digits`, arrays (X, y), a DataFrame, or a torchvision ImageFolder. `label`, `group`
+    and `text` name columns of a table. `kind` says what the examples are and `task` what the
+    labels are; "auto" infers both from the data. `test` is another source, whose ids then
+    begin with "test/". `relabel` is a table of corrections by id: see `apply_relabel`.
     Yields events of stage "read". Files that cannot be read are left out and listed, up to a
     tenth of the data; with `strict` the first one is an error.
-    Raises: DataError if the data cannot be used as it is.
+    Raises: DataError if the data cannot be used.
 
     >>> from warmstart.events import drain
     >>> drain(read("sample:digits")).record.classes
@@ -196,17 +186,14 @@ def read(
         table = os.fspath(relabel)
         payload = load_table(Path(table).expanduser(), table)
         listing = apply_relabel(listing, payload, table, labelling)
-    check_split_labels(listing.rows, _outputs(labelling, listing), listing.wording, labelling.task)
-    examples, lost = yield from _hashed(listing, strict)
+    outputs = labelling.check(listing.rows, listing.wording, listing.outputs)
+    check_split_labels(listing.rows, outputs, listing.wording, labelling.task)
+    examples, problems = yield from _hash(listing, strict)
     classes = labelling.check(examples, listing.wording, listing.outputs)
     n = len(listing.rows)
     values: dict[str, float | int | str] = {"examples": len(examples), "classes": len(classes)}
     yield Event(stage="read", kind="end", step=n, of=n, values=values)
-    return _collection(listing, examples, classes, lost, labelling.task, strict)
-
-
-def _outputs(labelling: Labelling, listing: Listing) -> tuple[str, ...]:
-    return labelling.check(listing.rows, listing.wording, listing.outputs)
+    return _collection(listing, examples, classes, problems, labelling.task, strict)
 
 
 def read_for_scoring(
@@ -219,10 +206,10 @@ def read_for_scoring(
     kind: KindOption = "auto",
     task: Task = "classify",
 ) -> Steps[Collection]:
-    """Read labelled examples that a finished model will be scored on: its test part, else all.
+    """Read labelled examples to score a finished model on: the test set, else all.
 
     One class, or one image, is enough here. Every example comes back with split "test".
-    Raises: DataError if there is no image, or a label is none of the model's classes.
+    Raises: DataError if there is no image, or a label is not a class of the model.
     """
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
@@ -230,54 +217,59 @@ def read_for_scoring(
     labelling = labelling_of(task)
     listing = labelling.normalise(replace(listing, label_problem=""))
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
-    strangers = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
+    unknown = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
     if not tests:
         raise DataError(
             f"{listing.wording.source} holds no labelled {listing.wording.noun}; name a folder "
             "that does"
         )
-    if strangers:
+    if unknown:
         raise DataError(
-            f"{listing.wording.source} has the class {strangers[0]!r}, which this model does not "
+            f"{listing.wording.source} has the class {unknown[0]!r}, which this model does not "
             f"know. It knows: {some(classes)}. Rename or leave out that class."
         )
     listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
-    examples, lost = yield from _hashed(listing, strict=False)
+    examples, problems = yield from _hash(listing, strict=False)
     yield Event(stage="read", kind="end", step=len(examples), of=len(tests))
-    return _collection(listing, examples, tuple(classes), lost, task, strict=False)
+    return _collection(listing, examples, tuple(classes), problems, task, strict=False)
 
 
 def with_test(listing: Listing, test: Listing) -> Listing:
-    """Join a listing and another source that becomes its test part.
+    """Join a listing and another source that becomes its test set.
 
-    Raises: DataError if either has a test part of its own.
+    Raises: DataError if the listing has a test set already, or the other source has splits.
     """
     if any(row.split == "test" for row in listing.rows):
         raise DataError(
-            f"{listing.wording.source} has a test part already; leave --test away, "
-            "or name its train folder alone"
+            f"{listing.wording.source} has a test set already; drop --test, or name only its "
+            "train folder"
         )
     if any(row.split != "train" for row in test.rows):
         raise DataError(
-            f"{test.wording.source} given with --test has parts of its own; name one of them"
+            f"{test.wording.source}, named with --test, has several splits; name one of them"
         )
-    taken = {row.id for row in listing.rows}
+    ids = {row.id for row in listing.rows}
     prefix = "test/"
-    while any(prefix + row.id in taken for row in test.rows):
+    while any(prefix + row.id in ids for row in test.rows):
         prefix += "test/"
     layout = f"{listing.layout}; test: {test.layout}"
     return concatenate((listing, as_split(test, prefix, "test")), layout)
 
 
 def list_examples(source: Source, columns: Columns, test: Source | None) -> Listing:
-    """List labelled images, with another source as their test part; no file is opened.
+    """List labelled examples, with another source as their test set; no file is opened.
 
     Raises: DataError if there is no such thing, or it has no such column.
     """
     listing = list_source(source, columns)
     if test is not None:
         listing = with_test(listing, list_source(test, columns))
-    _check_columns(listing, columns)
+    options = (("label", columns.label), ("group", columns.group), ("text", columns.text))
+    option = next((f"--{name} {column}" for name, column in options if column), "")
+    if not listing.is_table and option:
+        raise DataError(
+            f"{option} names a column, but {listing.wording.source} is not a table; drop it"
+        )
     return listing
 
 
@@ -285,7 +277,7 @@ def _collection(
     listing: Listing,
     examples: tuple[Example, ...],
     classes: tuple[str, ...],
-    lost: tuple[Finding, ...],
+    problems: tuple[Finding, ...],
     task: Task,
     strict: bool,
 ) -> Collection:
@@ -296,7 +288,7 @@ def _collection(
         layout=listing.layout,
         classes=classes,
         examples=examples,
-        problems=listing.problems + lost,
+        problems=listing.problems + problems,
     )
     return Collection(
         record=record,
@@ -308,53 +300,41 @@ def _collection(
     )
 
 
-def _check_columns(listing: Listing, columns: Columns) -> None:
-    said = (("label", columns.label), ("group", columns.group), ("text", columns.text))
-    option = next((f"--{name} {column}" for name, column in said if column), "")
-    if not listing.is_table and option:
-        raise DataError(
-            f"{option} names a column, but {listing.wording.source} is no table; leave it away"
-        )
-
-
-def _hashed(
-    listing: Listing, strict: bool
-) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
+def _hash(listing: Listing, strict: bool) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
     """Hash every file in one pass; what cannot be read becomes a finding.
 
-    Raises: DataError where that is too much, or, with `strict`, anything.
+    Raises: DataError if that is too much, or, with `strict`, anything.
     """
     source = listing.wording.source
     if strict:
         check_unreadable(listing.problems, len(listing.rows), source, strict=True)
-    examples, lost = [], {}
-    known: dict[str, str] = {}  # labels: one text for all examples of a class
-    for done, row in enumerate(listing.rows):
-        if done % STEP == 0:
-            yield Event(stage="read", kind="step", step=done, of=len(listing.rows))
+    examples, reasons = [], {}
+    texts: dict[str, str] = {}  # one label object for all examples of a class
+    for index, row in enumerate(listing.rows):
+        if index % STEP == 0:
+            yield Event(stage="read", kind="step", step=index, of=len(listing.rows))
         try:
             payload = listing.load(row.id)
         except DataError as error:
-            lost[row.id] = str(error)
+            reasons[row.id] = str(error)
             if strict:
                 break
             continue
         examples.append(
             Example(
                 id=row.id,
-                label=known.setdefault(row.label, row.label),
+                label=texts.setdefault(row.label, row.label),
                 split=row.split,
                 sha256=hashlib.sha256(payload).hexdigest(),
                 group=row.group,
             )
         )
-    sentence = f"{count(len(lost), 'file')} could not be read and left out."
-    finding = unreadable(lost, sentence)
+    problems = unreadable(reasons, f"{count(len(reasons), 'file')} could not be read and left out.")
     check_unreadable(
-        (*listing.problems, *finding),
+        (*listing.problems, *problems),
         len(examples),
         source,
         strict=strict,
         n_harmless=listing.n_harmless,
     )
-    return tuple(examples), finding
+    return tuple(examples), problems

@@ -1,4 +1,4 @@
-"""What a user may name as data, and which reader takes it."""
+"""Everything a user may name as data, and the reader for it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from warmstart.data.layouts import list_place
 from warmstart.data.objects import (
     Frame,
     ImageFolder,
-    chosen_of,
-    held_images,
+    frame_table,
+    images_in_memory,
     is_dataset,
     list_dataset,
-    list_frame,
     list_image_folder,
+    resolve_subset,
 )
 from warmstart.data.parsing import Table, parse
 from warmstart.data.place import (
@@ -44,35 +44,26 @@ from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
 from warmstart.nouns import count
 
-# ---- Data sets that come along: `sample:digits`.
+Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 
 
-NAMES = ("digits",)
-
-
-def list_sample(source: str) -> Listing:
-    """List a sample by its name, `sample:digits`.
-
-    Raises: DataError for any other name, saying which there are.
-    """
-    name = source.removeprefix(PREFIX)
-    if name not in NAMES:
-        offered = ", ".join(PREFIX + known for known in NAMES)
+def _list_sample(source: str) -> Listing:
+    """The data set `sample:digits`. Raises: DataError for any other name."""
+    if source != f"{PREFIX}digits":
         raise DataError(
-            f"there is no {PREFIX}{name}; offered is {offered} (others would need a download: "
+            f"there is no {source}; offered is {PREFIX}digits (others would need a download: "
             "save one as a folder of class folders and name that folder)"
         )
-    return _digits()
-
-
-def _digits() -> Listing:
     from sklearn.datasets import load_digits  # here: it takes a second to import
 
     scans = load_digits()
     payloads, rows = {}, []
     for index, (scan, target) in enumerate(zip(scans.images, scans.target, strict=True)):
         id = f"{target}/{index:04}.png"
-        payloads[id] = _png(np.rint(scan * 255 / 16).astype(np.uint8))  # scans hold 0..16
+        buffer = io.BytesIO()
+        pixels = np.rint(scan * 255 / 16).astype(np.uint8)  # scans hold 0..16
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        payloads[id] = buffer.getvalue()
         rows.append(Row(id=id, label=str(target)))
     return Listing(
         name="digits",
@@ -84,15 +75,7 @@ def _digits() -> Listing:
     )
 
 
-def _png(pixels: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
-# What to do with a file of a kind that is not read, where that is plain.
-_CURES = {
+_REMEDIES = {  # for files of a kind that is not read
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV, or "),
     ".json": "write one object a line and call it .jsonl, or ",
     ".arrow": "name the folder that `save_to_disk` wrote, or ",
@@ -101,9 +84,9 @@ _CURES = {
 
 
 def list_source(source: Source, columns: Columns) -> Listing:
-    """List what the user named, of the kind that was asked for or that it is.
+    """List a folder, table, archive, sample, pair of arrays, DataFrame or data set object.
 
-    Raises: DataError if there is no such thing, or it is of a kind that is not read.
+    Raises: DataError if it does not exist, is not supported, or is not of the kind in `columns`.
 
     >>> list_source("sample:digits", Columns()).title
     '1,797 scans of handwritten digits (scikit-learn)'
@@ -111,14 +94,13 @@ def list_source(source: Source, columns: Columns) -> Listing:
     listing = as_audio(_list_source(source, columns))
     if columns.kind not in ("auto", listing.kind):
         raise DataError(
-            f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; leave "
-            "--kind away, or name other data"
+            f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; drop "
+            "--kind, or name other data"
         )
     return listing
 
 
 def _list_source(source: Source, columns: Columns) -> Listing:
-    """List a folder, table, archive, sample, pair of arrays, DataFrame or ImageFolder."""
     if isinstance(source, tuple) and len(source) == 2:
         if columns.kind == "text" or are_texts(source[0], columns):
             return list_text_pairs(*source)
@@ -127,7 +109,7 @@ def _list_source(source: Source, columns: Columns) -> Listing:
         return _list_object(source, columns)
     text = os.fspath(source)
     if text.startswith(PREFIX):
-        return list_sample(text)
+        return _list_sample(text)
     if is_address(text):
         raise DataError(f"{text} is a web address; download it and name the folder or archive")
     if not text.strip():
@@ -136,15 +118,21 @@ def _list_source(source: Source, columns: Columns) -> Listing:
 
 
 def _list_object(source: Any, columns: Columns) -> Listing:
-    behind, chosen = chosen_of(source)
-    if isinstance(behind, ImageFolder):
-        return list_image_folder(behind, chosen)
-    if (held := held_images(behind)) is not None:
-        return _list_held(behind, *held, chosen)
-    if is_dataset(source) and not isinstance(source, Frame):
-        return list_dataset(source)
+    dataset, indices = resolve_subset(source)
+    if isinstance(dataset, ImageFolder):
+        return list_image_folder(dataset, indices)
+    if (pair := images_in_memory(dataset)) is not None:
+        return _list_in_memory(dataset, *pair, indices)
     if isinstance(source, Frame):
-        return list_frame(source, _files_beside(Path()), columns)
+        return list_table(
+            frame_table(source),
+            source="the DataFrame",
+            name="frame",
+            files=_files_beside(Path()),  # paths are relative to the working directory
+            columns=columns,
+        )
+    if is_dataset(source):
+        return list_dataset(source)
     kind = type(source).__name__
     if hasattr(source, "save_to_disk"):
         raise DataError(
@@ -156,13 +144,15 @@ def _list_object(source: Any, columns: Columns) -> Listing:
     )
 
 
-def _list_held(dataset: Any, images: Any, labels: list[Any], chosen: list[int] | None) -> Listing:
+def _list_in_memory(
+    dataset: Any, images: Any, labels: list[Any], indices: list[int] | None
+) -> Listing:
     """Images that a data set holds in memory, or some of them; ids are their numbers there."""
-    numbers = range(len(labels)) if chosen is None else chosen
+    numbers = range(len(labels)) if indices is None else indices
     if isinstance(images, list):
         images = [images[number] for number in numbers]
-    elif chosen is not None:
-        images = images[chosen]
+    elif indices is not None:
+        images = images[indices]
     listing = list_arrays(images, [labels[number] for number in numbers])
     name = type(dataset).__name__
     return replace(
@@ -194,21 +184,24 @@ def _list_path(path: Path, source: str, columns: Columns) -> Listing:
             return list_shard(path, source, columns)
         return list_place(open_tar(path, source), columns)
     if suffix(kind) in TABLE_SUFFIXES:
-        return _list_table_file(path, source, columns)
+        return list_table(
+            open_table(path, source),
+            source=source,
+            name=path.stem,
+            files=_files_beside(path.parent),
+            columns=columns,
+        )
     if suffix(kind) in MEDIA_SUFFIXES:
         raise DataError(f"{source} is one file; name the folder that holds the class folders")
-    cure = _CURES.get(suffix(kind), "")
+    remedy = _REMEDIES.get(suffix(kind), "")
     raise DataError(
-        f"{source} is of a kind that is not read ({suffix(kind) or 'no suffix'}); {cure}name a "
+        f"{source} is of a kind that is not read ({suffix(kind) or 'no suffix'}); {remedy}name a "
         "folder, .csv, .tsv, .jsonl, .parquet, .zip, .tar, .tar.gz or .tgz"
     )
 
 
 def load_table(path: Path, source: str) -> bytes:
-    """The bytes of a table that the user named.
-
-    Raises: DataError if it does not exist or cannot be read.
-    """
+    """The bytes of a table. Raises: DataError if it does not exist or cannot be read."""
     if not os.path.exists(path):
         raise DataError(missing(path, source))
     try:
@@ -218,7 +211,7 @@ def load_table(path: Path, source: str) -> bytes:
 
 
 def open_table(path: Path, source: str) -> Table:
-    """A table on disk, of any kind that is read.
+    """A CSV, TSV, JSON lines or Parquet table on disk.
 
     Raises: DataError if it is of another kind, does not exist or is damaged.
     """
@@ -229,18 +222,8 @@ def open_table(path: Path, source: str) -> Table:
     return parse(load_table(path, source), source)
 
 
-def _list_table_file(path: Path, source: str, columns: Columns) -> Listing:
-    return list_table(
-        open_table(path, source),
-        source=source,
-        name=path.stem,
-        files=_files_beside(path.parent),
-        columns=columns,
-    )
-
-
 def _files_beside(folder: Path) -> ReferencedFiles:
-    """What a table on disk may name: any path. Images of its own may not be paths outside."""
+    """A table on disk may name any path; only `inside`, for embedded images, may not leave."""
 
     def inside(name: str) -> Callable[[], bytes] | None:
         path = folder / name

@@ -1,4 +1,4 @@
-"""Blocks that must stay together, and stratified folds that respect them."""
+"""Groups that must stay together, and stratified folds that keep them whole."""
 
 from __future__ import annotations
 
@@ -19,34 +19,21 @@ from warmstart.records.data import Example, Finding
 # ---- Groups guessed from names. They are proposed to the user and never acted on.
 
 
-# What people call the person, thing or occasion that several images come from.
-_THINGS = (
-    "patient",
-    "subject",
-    "group",
-    "person",
-    "session",
-    "visit",
-    "slide",
-    "video",
-    "clip",
-    "scene",
-    "case",
-    "donor",
-    "site",
-    "camera",
-    "burst",
-)
-GROUP_NAMES = frozenset((*_THINGS, *(thing + "id" for thing in _THINGS), "lesionid"))
+# Usual names for the person, thing or occasion that several images come from.
+_PEOPLE = ("patient", "subject", "group", "person", "donor", "case", "site", "camera")
+_NAMES = (*_PEOPLE, "session", "visit", "slide", "video", "clip", "scene", "burst")
+GROUP_NAMES = frozenset((*_NAMES, *(name + "id" for name in _NAMES), "lesionid"))
 MIN_SERIES = 3
 # `person03_07`, `p12-3`, `IMG_0012 (2)`: a key that holds a digit, a separator, a number.
 _SERIES = re.compile(r"(?P<key>.*\d.*)(?P<sep>[_\-. ])(?:\d+|\(\d+\))")
 
 
-def propose_columns(table: Table, taken: Sequence[str | None], source: str) -> tuple[Finding, ...]:
-    """A finding for each column that is called like a group and whose values come again.
+def propose_columns(
+    table: Table, exclude: Sequence[str | None], source: str
+) -> tuple[Finding, ...]:
+    """A finding for each column with the name of a group and repeated values.
 
-    Columns in `taken` (path, label, split) and those with one value only are passed over.
+    Columns in `exclude` (path, label, split) and those with a single value are skipped.
 
     >>> from warmstart.data.parsing import parse
     >>> table = parse(b"path,label,patient\\na,x,1\\nb,y,1\\nc,x,2\\n", "labels.csv")
@@ -56,7 +43,7 @@ belong together, add --group patient
     """
     findings = []
     for column in table.columns:
-        if column in taken or re.sub(r"[\W_]", "", column.casefold()) not in GROUP_NAMES:
+        if column in exclude or re.sub(r"[\W_]", "", column.casefold()) not in GROUP_NAMES:
             continue
         cells = [cell.strip() for cell in table.texts(column) if cell is not None and cell.strip()]
         n_values = len(set(cells))
@@ -74,9 +61,9 @@ belong together, add --group patient
 def propose_series(rows: Sequence[Row], source: str) -> tuple[Finding, ...]:
     """A finding if file names look like series: `person03_07.jpg` is one of person03.
 
-    At least half of the names must match one pattern <key><separator><number>, with three keys
-    or more that hold a digit and are no class, more keys than classes, and two files a key on
-    average: plain numbers (`012.jpg`, `cat_12.jpg`) are no series.
+    At least half of the names must match one pattern <key><separator><number>, with at least
+    three keys that hold a digit and are no class, more keys than classes, and two files a key
+    on average: plain numbers (`012.jpg`, `cat_12.jpg`) are no series.
 
     >>> rows = [Row(id=f"cat/p{i // 4}_{i}.jpg", label="cat") for i in range(12)]
     >>> print(propose_series(rows, "photos")[0].sentence)
@@ -107,76 +94,69 @@ series belong together, list them in a table with a column for it and add --grou
     return (Finding(kind="group-proposed", sentence=sentence),)
 
 
-# ---- Folds of rows with several labels each: every label in proportion, blocks whole.
+# ---- Folds of rows with several labels each: every label in proportion, groups whole.
 #
 # Source: Sechidis, Tsoumakas & Vlahavas 2011, "On the stratification of multi-label data": rows
-# with the label that has the fewest left come first, and go to the fold that wants it the most.
-# Blocks of dependent rows take the place of rows.
+# with the label that has the fewest left come first, and go to the fold that lacks it most.
+# Groups of dependent rows take the place of rows.
 
 
 Numbers = NDArray[np.int64]
 
 
-def stratify(sets: NDArray[Any], block: Numbers, n_folds: int, rng: np.random.Generator) -> Numbers:
-    """The fold of each block, 0..n_folds-1; none is empty.
+def stratify(
+    sets: NDArray[Any], groups: Numbers, n_folds: int, rng: np.random.Generator
+) -> Numbers:
+    """The fold of each group, 0..n_folds-1; none is empty.
 
-    Shapes: sets (n, K) of 0 and 1, block (n,) in 0..G-1 with G >= n_folds; returns (G,).
+    Shapes: sets (n, K) of 0 and 1, groups (n,) in 0..G-1 with G >= n_folds; returns (G,).
 
     >>> sets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
-    >>> found = stratify(sets, np.arange(4), 2, np.random.default_rng(0))
-    >>> sorted(found[:2].tolist()), sorted(found[2:].tolist())
+    >>> fold = stratify(sets, np.arange(4), 2, np.random.default_rng(0))
+    >>> sorted(fold[:2].tolist()), sorted(fold[2:].tolist())
     ([0, 1], [0, 1])
     """
-    n_groups, n_labels = int(block.max()) + 1, sets.shape[1]
-    held = np.zeros((n_groups, n_labels))
-    np.add.at(held, block, sets.astype(float))
-    sizes = np.bincount(block).astype(float)
-    wanted = np.tile(held.sum(axis=0) / n_folds, (n_folds, 1))
-    room = np.full(n_folds, sizes.sum() / n_folds)
-    found = np.full(n_groups, -1, dtype=np.int64)
-    left = rng.permutation(n_groups)
-    while len(left):
-        counts = (held[left] > 0).sum(axis=0)
-        label = int(np.where(counts > 0, counts, np.inf).argmin()) if counts.any() else -1
-        has = left if label < 0 else left[held[left, label] > 0]
-        for one in has[np.argsort(-sizes[has], kind="stable")]:
-            fold = _neediest(wanted[:, label] if label >= 0 else room, room, rng)
-            found[one] = fold
-            wanted[fold] -= held[one]
-            room[fold] -= sizes[one]
-        left = left[found[left] < 0]
-    return _filled(found, sizes, n_folds)
-
-
-def _neediest(
-    want: NDArray[np.float64], room: NDArray[np.float64], rng: np.random.Generator
-) -> int:
-    """The fold that wants it the most; of several, the emptiest; of those, any."""
-    best = np.flatnonzero(want >= want.max() - 1e-9)
-    best = best[room[best] >= room[best].max() - 1e-9]
-    return int(best[rng.integers(len(best))])
-
-
-def _filled(found: Numbers, sizes: NDArray[np.float64], n_folds: int) -> Numbers:
-    """An empty fold takes the smallest block of the fold with the most of them."""
-    for fold in range(n_folds):
-        if not (found == fold).any():
-            fullest = int(np.bincount(found, minlength=n_folds).argmax())
-            members = np.flatnonzero(found == fullest)
-            found[members[sizes[members].argmin()]] = fold
-    return found
+    n_groups, n_labels = int(groups.max()) + 1, sets.shape[1]
+    counts = np.zeros((n_groups, n_labels))  # of each label in each group
+    np.add.at(counts, groups, sets.astype(float))
+    sizes = np.bincount(groups).astype(float)
+    lacking = np.tile(counts.sum(axis=0) / n_folds, (n_folds, 1))  # labels each fold still needs
+    capacity = np.full(n_folds, sizes.sum() / n_folds)  # rows each fold still needs
+    folds = np.full(n_groups, -1, dtype=np.int64)
+    pending = rng.permutation(n_groups)
+    while len(pending):
+        n_left = (counts[pending] > 0).sum(axis=0)
+        label = int(np.where(n_left > 0, n_left, np.inf).argmin()) if n_left.any() else -1
+        has = pending if label < 0 else pending[counts[pending, label] > 0]
+        for group in has[np.argsort(-sizes[has], kind="stable")]:
+            # The fold that lacks the label most; of several, the emptiest; of those, any.
+            need = lacking[:, label] if label >= 0 else capacity
+            best = np.flatnonzero(need >= need.max() - 1e-9)
+            best = best[capacity[best] >= capacity[best].max() - 1e-9]
+            fold = int(best[rng.integers(len(best))])
+            folds[group] = fold
+            lacking[fold] -= counts[group]
+            capacity[fold] -= sizes[group]
+        pending = pending[folds[pending] < 0]
+    for fold in range(n_folds):  # an empty fold takes the smallest group of the fullest fold
+        if not (folds == fold).any():
+            fullest = int(np.bincount(folds, minlength=n_folds).argmax())
+            members = np.flatnonzero(folds == fullest)
+            folds[members[sizes[members].argmin()]] = fold
+    return folds
 
 
 def group_numbers(
     examples: Sequence[Example], near_duplicates: Iterable[tuple[str, str]] = ()
 ) -> NDArray[np.int64]:
-    """Number the sets of examples linked by equal bytes, an equal group or near copies.
+    """Number the sets of examples linked by equal bytes, an equal group or near-duplicates.
 
-    `near_duplicates` are pairs of ids; those of other examples are passed over.
+    `near_duplicates` are pairs of ids; those of other examples are ignored.
     Returns: (N,) int64, connected components numbered by first appearance.
 
     >>> rows = [("a", "s1", "u1"), ("b", "s2", "u2"), ("c", "s1", "u2"), ("d", "s3", None)]
-    >>> group_numbers([Example(id=i, label="x", split="train", sha256=s, group=g) for i, s, g in rows])
+    >>> examples = [Example(id=i, label="", split="train", sha256=s, group=g) for i, s, g in rows]
+    >>> group_numbers(examples)
     array([0, 0, 0, 1])
     """
     root = list(range(len(examples)))
@@ -192,14 +172,14 @@ def group_numbers(
         root[max(one, other)] = min(one, other)  # the root is the first to appear
 
     first: dict[tuple[str, str], int] = {}
-    place = {example.id: index for index, example in enumerate(examples)}
+    indices = {example.id: index for index, example in enumerate(examples)}
     for index, example in enumerate(examples):
         link(first.setdefault(("bytes", example.sha256), index), index)
         if example.group is not None:
             link(first.setdefault(("group", example.group), index), index)
     for one, other in near_duplicates:
-        if one in place and other in place:
-            link(place[one], place[other])
+        if one in indices and other in indices:
+            link(indices[one], indices[other])
     numbers: dict[int, int] = {}
     return np.array(
         [numbers.setdefault(find(index), len(numbers)) for index in range(len(examples))],
@@ -210,61 +190,51 @@ def group_numbers(
 def folds(
     labels: ArrayLike, groups: ArrayLike, n_folds: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Assign each example to a fold: whole blocks, classes and sizes as equal as possible.
+    """Assign each example to a fold: whole groups, classes and sizes as equal as possible.
 
-    Largest blocks first, each into the fold that is emptiest in its classes. Where every block
-    is one example, the counts of a class differ by at most 1 between folds. With fewer blocks
-    than `n_folds` there are as many folds as blocks; no fold is empty. A class that lies in one
-    block only is absent from training when its own fold is held out.
-    Where rows have several labels, each of those is kept in proportion.
-    Shapes: labels (N,) of any sortable kind, or (N, K) of 0 and 1, blocks (N,) int; returns
+    Largest groups first, each into the fold that is emptiest in its classes. If every group
+    is one example, the counts of a class differ by at most 1 between folds. With fewer groups
+    than `n_folds` there are as many folds as groups; no fold is empty. A class within a single
+    group is absent from training when its fold is held out. If rows have several labels,
+    each label is stratified.
+    Shapes: labels (N,) of any sortable type, or (N, K) of 0 and 1, groups (N,) int; returns
     (N,) int64 in 0..F-1.
-    Raises: DataError if there are fewer than 2 blocks, UsageError if n_folds < 2.
+    Raises: DataError if there are fewer than 2 groups, UsageError if n_folds < 2.
 
     >>> folds([0, 0, 1, 1], [0, 1, 2, 3], 2, np.random.default_rng(0)).tolist()
     [0, 1, 1, 0]
     """
     if n_folds < 2:
         raise UsageError(f"{n_folds} folds cannot be compared; ask for at least 2")
-    block = np.unique(np.asarray(groups), return_inverse=True)[1]
-    n_groups = int(block.max(initial=-1)) + 1
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_groups = int(group.max(initial=-1)) + 1
     if n_groups < 2:
         raise DataError(
-            "all training examples belong together (same bytes or same group), so no part can "
-            "be held out; add examples of another group, or leave --group away"
+            "all training examples belong together (same bytes or same group), so no fold can "
+            "be held out; add examples of another group, or drop --group"
         )
     n_folds = min(n_folds, n_groups)
     if np.ndim(labels) == 2:
-        return stratify(np.asarray(labels), block, n_folds, rng)[block]
+        return stratify(np.asarray(labels), group, n_folds, rng)[group]
     classes, label = np.unique(np.asarray(labels), return_inverse=True)
-    held = np.zeros((n_folds, len(classes)))  # examples of each class in each fold
+    counts = np.zeros((n_folds, len(classes)))  # examples of each class in each fold
     total = np.zeros(n_folds)
     per_class = 1.0 / np.bincount(label)
     fold_of_group = np.empty(n_groups, dtype=np.int64)
-    cells = _cells(label, block, len(classes))
-    for index in _order(cells, rng):
-        members, sizes = cells[index]
+    # The classes in each group, and how many examples of each.
+    pairs, n_examples = np.unique(group * len(classes) + label, return_counts=True)
+    first_pairs = np.flatnonzero(np.diff(pairs // len(classes))) + 1
+    members = np.split(pairs % len(classes), first_pairs)
+    sizes = np.split(n_examples, first_pairs)
+    # Large before small, class by class (which keeps fold sizes equal), else at random.
+    total_size = np.array([int(n.sum()) for n in sizes])
+    main_class = np.array([int(m[n.argmax()]) for m, n in zip(members, sizes, strict=True)])
+    for index in np.lexsort((rng.permutation(n_groups), main_class, -total_size)):
+        own, n = members[index], sizes[index]
         # The sum of squared shares grows by twice this dot product (and a constant).
-        growth = held[:, members] @ (sizes * per_class[members]) + total * sizes.sum() / len(label)
+        growth = counts[:, own] @ (n * per_class[own]) + total * n.sum() / len(label)
         fold = int(growth.argmin())
-        held[fold, members] += sizes
-        total[fold] += sizes.sum()
+        counts[fold, own] += n
+        total[fold] += n.sum()
         fold_of_group[index] = fold
-    return rng.permutation(n_folds)[fold_of_group[block]]
-
-
-Cell = tuple[NDArray[np.int64], NDArray[np.int64]]  # the classes in a block, and how many of each
-
-
-def _cells(label: NDArray[np.int64], block: NDArray[np.int64], n_classes: int) -> list[Cell]:
-    pairs, sizes = np.unique(block * n_classes + label, return_counts=True)
-    models = np.flatnonzero(np.diff(pairs // n_classes)) + 1
-    members = np.split(pairs % n_classes, models)
-    return list(zip(members, np.split(sizes, models), strict=True))
-
-
-def _order(cells: Sequence[Cell], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Large before small, class by class (which keeps fold sizes equal), else at random."""
-    size = np.array([int(sizes.sum()) for _, sizes in cells])
-    main = np.array([int(members[sizes.argmax()]) for members, sizes in cells])
-    return np.lexsort((rng.permutation(len(cells)), main, -size))
+    return rng.permutation(n_folds)[fold_of_group[group]]

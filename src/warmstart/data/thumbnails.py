@@ -1,7 +1,7 @@
-"""A picture at a glance: small versions of it, its border, and the figures of its file.
+"""Thumbnails: small versions of a picture, its border, and the size and format of its file.
 
-One row of fixed width a picture, made once when it is decoded, is enough to tell near
-copies, frames and differing sizes, and to ask what plain pixels alone would know.
+One row of fixed width a picture, made once when it is decoded, is enough to find
+near-duplicates, frames and differing sizes, and to train a baseline on plain pixels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from warmstart.modalities.image import FORMATS, NUMPY, read_header
 
 SIDE = 64  # px of the small grey picture
 COLOUR_SIDE = 16
-RING = 0.04  # of the short side: how wide the border is
-SEGMENTS = 16  # a side of the border
+RING = 0.04  # width of the border, as a share of the short side
+SEGMENTS = 16  # on each side of the border
 LAYERS = 2  # the outermost quarter of the ring, and the rest of it
-_ARRAY = "array"  # the format of pixels that came in no file
-_FORMATS = (_ARRAY, *FORMATS, *SOUNDS)  # what is new comes last: rows hold a format's place
-_TINT = 6  # levels between the channels of a small square that make a picture coloured
-_LARGE = 512  # px of the short side above which whole squares of pixels are averaged first
+_ARRAY = "array"  # the format of pixels without a file
+_FORMATS = (_ARRAY, *FORMATS, *SOUNDS)  # append only: rows hold the index of a format
+_TINT = 6  # levels between the channels of a pixel from which a picture is in colour
+_LARGE = 512  # px of the short side above which squares of pixels are averaged first
 _ROW = np.dtype(
     [
         ("grey", "u1", (SIDE, SIDE)),
@@ -41,12 +41,12 @@ _ROW = np.dtype(
     ]
 )
 WIDTH = _ROW.itemsize  # bytes a picture
-VERSION = 1  # raise it when the same picture gives another row
+VERSION = 1  # raise it when the row of a picture changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFigures:
-    """The figures of n files alone. Shapes: all (n,), as in `Thumbnails`."""
+    """Size and format of n files. Shapes: all (n,), as in `Thumbnails`."""
 
     width: NDArray[np.int64]
     height: NDArray[np.int64]
@@ -61,7 +61,7 @@ class FileFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnails:
-    """n pictures at a glance.
+    """Thumbnails of n pictures.
 
     Shapes: grey (n, 64, 64) and colour (n, 16, 16, 3) uint8, the whole picture squashed;
     border (n, 2, 4, 16, 4) uint8: the outermost 1 % and the 3 % inside it (of the short
@@ -81,31 +81,31 @@ class Thumbnails:
     format: NDArray[np.str_]
 
     def of(self, rows: NDArray[np.intp]) -> Thumbnails:
-        """The glances of some rows."""
+        """The thumbnails of some rows."""
         return Thumbnails(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def files(self) -> FileFigures:
-        """The figures of the files alone."""
+        """Size and format of the files alone."""
         return FileFigures(**{f.name: getattr(self, f.name) for f in fields(FileFigures)})
 
 
 def make_thumbnail(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
     """One picture as a row of `WIDTH` bytes; 0.5 ms at 256 px.
 
-    `payload` are the encoded bytes, `image` what `decode` made of them, at any draft size, or
-    some of their bands as a picture.
+    `payload` are the encoded bytes, `image` their decoded picture, at any draft size, or some
+    of their bands as a picture.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGB", (300, 200), "red").save(buffer, "PNG")
     >>> row = make_thumbnail(buffer.getvalue(), Image.new("RGB", (300, 200), "red"))
-    >>> seen = unpack(row[None])
-    >>> seen.width.tolist(), seen.format.tolist(), seen.is_colour.tolist()
+    >>> rows = unpack(row[None])
+    >>> rows.width.tolist(), rows.format.tolist(), rows.is_colour.tolist()
     ([300], ['PNG'], [True])
     """
     row = np.zeros((), _ROW)
     width, height, kind = _header(payload)
-    is_lying = (width - height) * (image.width - image.height) < 0
-    if is_lying and kind not in SOUNDS:  # stored lying, turned upright
+    is_rotated = (width - height) * (image.width - image.height) < 0
+    if is_rotated and kind not in SOUNDS:  # by its EXIF orientation
         width, height = height, width
     row["width"], row["height"], row["n_bytes"] = width, height, len(payload)
     row["format"] = _FORMATS.index(kind)
@@ -137,18 +137,14 @@ def unpack(rows: NDArray[np.uint8]) -> Thumbnails:
     )
 
 
-def concatenate(parts: Sequence[FileFigures]) -> FileFigures:
-    """Figures of several lots of files, at least one, as those of one."""
-    return FileFigures(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(FileFigures)}
-    )
+def concatenate(chunks: Sequence[FileFigures]) -> FileFigures:
+    """The figures of at least one chunk of files as one."""
+    names = [field.name for field in fields(FileFigures)]
+    return FileFigures(**{n: np.concatenate([getattr(c, n) for c in chunks]) for n in names})
 
 
 def _header(payload: bytes) -> tuple[int, int, str]:
-    """Width and height in px as stored, and the name of the format.
-
-    Of a sound: its milliseconds and its samples a second.
-    """
+    """Width and height in px as stored, or milliseconds and sample rate of a sound; the format."""
     if is_sound(payload):
         heard = hear(payload, "the clip")
         return max(round(1000 * heard.seconds), 1), heard.rate, heard.kind
@@ -158,7 +154,7 @@ def _header(payload: bytes) -> tuple[int, int, str]:
         return header.width, header.height, _ARRAY if is_array else "TIFF"
     with Image.open(io.BytesIO(payload), formats=FORMATS) as opened:
         kind = str(opened.format)
-        # A JPEG with a second picture inside (many telephones make such) calls itself MPO.
+        # A JPEG with a second picture inside, as many phones write, calls itself MPO.
         return opened.width, opened.height, "JPEG" if kind == "MPO" else kind
 
 
@@ -181,30 +177,30 @@ def _border(image: Image.Image) -> NDArray[np.uint8]:
         strip = strip if is_flat else strip.transpose(1, 0, 2)
         strips[number] = strip[::-1] if side in ("right", "bottom") else strip
     cells = strips.reshape(4, layers, SEGMENTS, -1, 3)
-    described = np.empty((LAYERS, 4, SEGMENTS, 4), np.float32)
-    for layer, part in enumerate((cells[:, :1], cells[:, 1:])):
-        described[layer, ..., :3] = part.mean(axis=(1, 3))
-        described[layer, ..., 3] = part.mean(axis=-1).std(axis=(1, 3))
-    return np.rint(described).astype(np.uint8)
+    border = np.empty((LAYERS, 4, SEGMENTS, 4), np.float32)
+    for layer, ring in enumerate((cells[:, :1], cells[:, 1:])):
+        border[layer, ..., :3] = ring.mean(axis=(1, 3))
+        border[layer, ..., 3] = ring.mean(axis=-1).std(axis=(1, 3))
+    return np.rint(border).astype(np.uint8)
 
 
-def plain_features(glances: Thumbnails) -> dict[str, NDArray[np.float32]]:
-    """What can be known without a network: small pixels, colours, edge directions.
+def plain_features(thumbnails: Thumbnails) -> dict[str, NDArray[np.float32]]:
+    """Features without a network: small pixels, colours, edge directions.
 
     Shapes: pixels (n, 768); colours (n, 64), the square roots of a 4 x 4 x 4 histogram;
     edges (n, 512), histograms of 8 gradient directions in 8 x 8 cells, each cell of unit
     length (after Dalal & Triggs 2005).
     """
-    n = len(glances.grey)
-    pixels = glances.colour.reshape(n, -1).astype(np.float32) / 255
-    bins = glances.colour.astype(np.int64) >> 6
+    n = len(thumbnails.grey)
+    pixels = thumbnails.colour.reshape(n, -1).astype(np.float32) / 255
+    bins = thumbnails.colour.astype(np.int64) >> 6
     index = (bins @ np.array([16, 4, 1])).reshape(n, -1)
     colours = _histogram(index, np.ones(index.shape, np.float32), 64)
     return {
         "pixels": pixels,
         "colours": np.sqrt(colours / index.shape[1]),
         "edges": np.concatenate(
-            [_edges(part) for part in np.array_split(glances.grey, n // 200 + 1)]
+            [_edges(rows) for rows in np.array_split(thumbnails.grey, n // 200 + 1)]
         ),
     }
 

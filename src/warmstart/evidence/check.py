@@ -59,7 +59,7 @@ from warmstart.tasks.task import Target, Truth
 from warmstart.tasks.words import CLASS_WORDS, Words, signal_text, signed_points
 from warmstart.training.dataset import LabelledRows, Sample, TrainingDataset, draw
 from warmstart.training.fine_tune import FineTuned
-from warmstart.training.score import Measured
+from warmstart.training.score import ModelEvaluation
 
 
 def depth(
@@ -248,7 +248,7 @@ def conclude(
     training_data: TrainingDataset,
     inspection: Inspection,
     fine_tuned: FineTuned,
-    measured: Measured,
+    measured: ModelEvaluation,
 ) -> tuple[Inspection, Verdict]:
     """The evidence and the verdict after training: what was done, and what it gained.
 
@@ -290,7 +290,7 @@ def conclude(
     return inspection, replace(verdict, kind=kind, sentence=text)
 
 
-def _with_estimate(one: Evidence, measured: Measured, labelled: LabelledRows) -> Evidence:
+def _with_estimate(one: Evidence, measured: ModelEvaluation, labelled: LabelledRows) -> Evidence:
     """Replace a cheaper figure in the evidence by the linear probe's estimate."""
     target, probe = labelled.target, measured.linear_probe
     if one.name == "fine_tuning_gain":
@@ -308,7 +308,7 @@ def _with_estimate(one: Evidence, measured: Measured, labelled: LabelledRows) ->
     return one
 
 
-def outcome_of(fine_tuned: FineTuned, measured: Measured, labelled: LabelledRows) -> Outcome:
+def outcome_of(fine_tuned: FineTuned, measured: ModelEvaluation, labelled: LabelledRows) -> Outcome:
     """What the run did, for the sentences of the verdict."""
     plan, given_up = fine_tuned.plan, fine_tuned.given_up
     strategy = plan.strategy

@@ -1,4 +1,4 @@
-"""Evidence that needs the network again: controls without knowledge, other ways to feed it."""
+"""Evidence that needs more forward passes: shuffled weights, BatchNorm, other preprocessings."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ from warmstart.stats.permutation import spread_order
 from warmstart.tasks.task import Truth
 from warmstart.training.dataset import TrainingDataset, groups_among, labels_among
 
-# ---- What can be known of examples without any network: kernels of plain pixels or words.
+Pixels = NDArray[np.uint8]
+FIRST_BLOCKS = 3  # whose statistics reveal brightness and contrast, at hardly any cost
+DISTANCE_DEPTH = 0.6  # early and middle blocks
 
 
 def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
-    """Kernels of plain pixels: each kind alone, and all together. Of texts: of plain words.
+    """Kernels without any network: of raw pixels or sound, each kind and all, or of word counts.
 
-    Shapes: rows (m,), each kernel (m, m). None of what is neither glanced at nor read.
+    Shapes: rows (m,), each kernel (m, m). Empty for other kinds of data.
     """
     examples = training_data.examples(rows)
     if training_data.collection.record.kind == "text":
@@ -54,46 +56,45 @@ def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
     return [*mixed_kernels(kinds.items(), shapes).values()]
 
 
-Pixels = NDArray[np.uint8]
-FIRST_BLOCKS = 3  # whose statistics tell brightness and contrast, at hardly any cost
-DISTANCE_DEPTH = 0.6  # early and middle parts
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A few training images in a fixed order, and the network to pass them through.
+    """A few decoded training images and their network.
 
-    Shapes: images (m, H, W, C), decoded once; rows (m,) of the learning rows, every prefix
-    with the classes in proportion.
+    Shapes: images (m, H, W, C); rows (m,) of the learning rows, in a fixed order of which every
+    prefix has the classes in proportion.
     """
 
     training_data: TrainingDataset
     images: Pixels
     rows: Rows
 
-    def tapped(self) -> FeatureExtractor:
-        """The network up to the taps of the pair."""
+    def extractor(self) -> FeatureExtractor:
+        """The network up to the feature layers of the evidence."""
         return FeatureExtractor(
             self.training_data.extracted.network, self.training_data.feature_layers
         )
 
+    def normalise(self) -> Callable[[Pixels], torch.Tensor]:
+        """The base model's own preprocessing."""
+        return partial(to_tensor, inputs=self.training_data.prep)
+
     def labels(self) -> Truth:
-        """Shapes: (m,), numbered anew where a class is missing among them."""
+        """Shapes: (m,), renumbered where a class is missing among them."""
         return labels_among(self.rows, self.training_data.labelled)
 
     def group_rows(self) -> list[Rows]:
-        """Blocks among the images."""
+        """The groups among the images."""
         return groups_among(self.rows, self.training_data.labelled)
 
-    def stored(self) -> list[Array]:
-        """Kernels of the trained network, from the store."""
+    def cached(self) -> list[Array]:
+        """Kernels of the pretrained network, from the feature cache."""
         return self.training_data.kernels([*self.training_data.vectors(self.rows).values()])
 
     def plain(self) -> list[Array]:
-        """Kernels of what a control without any network is given."""
-        known = plain_kernels(self.training_data, self.rows)
-        if known:
-            return known
+        """Kernels of the control without any network."""
+        kernels = plain_kernels(self.training_data, self.rows)
+        if kernels:
+            return kernels
         flat = self.images.reshape(len(self.images), -1).astype(np.float32)
         return [*mixed_kernels([("plain", flat)], {"plain": {"plain": 1.0}}).values()]
 
@@ -102,10 +103,10 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     """A function that decodes the first m images of one fixed order."""
     n = training_data.labelled.n_train
     rng = np.random.default_rng([training_data.seed, 3])
-    # Row by row: a few whole blocks may be one, and then none is left to judge by.
+    # Row by row: a few whole groups may be a single one, which leaves nothing to compare with.
     singles = [np.array([row]) for row in range(n)]
     order, _ = spread_order(training_data.labelled.strata[:n], singles, rng)
-    # A look from the store has not set them.
+    # Features from the cache have not set them.
     torch.set_num_threads(threads_for(training_data.extracted.network.record))
     decoded: list[Pixels] = []
 
@@ -122,19 +123,19 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
 
 
 def measure_transfer_gain(
-    open_images: Callable[[int], Probe], n_classes: int, seed: int
+    probe_of: Callable[[int], Probe], n_classes: int, seed: int
 ) -> Steps[Evidence]:
-    """Few images and shuffles first; more where the answer is not plain."""
+    """Measure on few images and shuffles first, on more where the answer is not clear."""
     (few, least), (many, most) = rules.TRANSFER_GAIN_STAGES
     enough, kernels = min(5 * n_classes, rules.TRANSFER_GAIN_MOST), list[list[Array]]()
-    first = open_images(max(few, enough))
-    normalise = partial(to_tensor, inputs=first.training_data.prep)
-    scales = layer_scales(first.tapped(), first.images[: rules.SCALE_IMAGES], normalise)
-    found = yield from _transfer_gain(first, least, seed, kernels, scales)
-    if is_clear(found):
-        return found
-    second = open_images(max(many, enough))
-    if len(second.rows) > len(first.rows):  # else the same shuffles gave the same already
+    first = probe_of(max(few, enough))
+    scale_images = first.images[: rules.SCALE_IMAGES]
+    scales = layer_scales(first.extractor(), scale_images, first.normalise())
+    evidence = yield from _transfer_gain(first, least, seed, kernels, scales)
+    if is_clear(evidence):
+        return evidence
+    second = probe_of(max(many, enough))
+    if len(second.rows) > len(first.rows):  # else the kernels of the first shuffles serve again
         kernels.clear()
     return (yield from _transfer_gain(second, most, seed, kernels, scales))
 
@@ -142,16 +143,15 @@ def measure_transfer_gain(
 def _transfer_gain(
     probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]], scales: Sequence[float]
 ) -> Steps[Evidence]:
-    """`kernels` are those of the first shuffles, where there are some; the others are added."""
-    tapped = probe.tapped()
-    normalise = partial(to_tensor, inputs=probe.training_data.prep)
-    images = halve_images(tapped, probe.images, normalise)
+    """Add the kernels of the missing shuffles to `kernels`, then compare."""
+    extractor, normalise = probe.extractor(), probe.normalise()
+    images = halve_images(extractor, probe.images, normalise)
     for number in range(len(kernels), shuffles):
         rng = np.random.default_rng([seed, 4, number])
-        feature_layers = control_features(tapped, images, normalise, rng, scales)
+        feature_layers = control_features(extractor, images, normalise, rng, scales)
         kernels.append(probe.training_data.kernels(feature_layers))
         yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
-    controls = Controls(trained=probe.stored(), shuffles=kernels, pixels=probe.plain())
+    controls = Controls(trained=probe.cached(), shuffles=kernels, pixels=probe.plain())
     labelled = probe.training_data.labelled
     return transfer_gain(
         controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns
@@ -159,35 +159,31 @@ def _transfer_gain(
 
 
 def measure_domain_gap(probe: Probe) -> Evidence:
-    """BatchNorm's old statistics against these images, in early and middle parts."""
+    """BatchNorm's statistics against these images, in early and middle blocks."""
     training_data = probe.training_data
-    n_blocks = max(1, round(DISTANCE_DEPTH * len(training_data.extracted.network.blocks)))
-    layers = norm_statistics(
-        training_data.extracted.network, to_tensor(probe.images, training_data.prep), n_blocks
-    )
-    name = (
-        training_data.base.name if training_data.base else ""
-    )  # of the reference sets measured with it
-    return domain_gap(layers, n_blocks, np.random.default_rng([training_data.seed, 5]), name)
+    network, rng = training_data.extracted.network, np.random.default_rng([training_data.seed, 5])
+    n_blocks = max(1, round(DISTANCE_DEPTH * len(network.blocks)))
+    layers = norm_statistics(network, to_tensor(probe.images, training_data.prep), n_blocks)
+    return domain_gap(layers, n_blocks, rng, training_data.base.name if training_data.base else "")
 
 
-def try_preprocessing(open_images: Callable[[int], Probe]) -> Evidence:
-    """The present way to feed images in against the usual others that may be better."""
+def try_preprocessing(probe_of: Callable[[int], Probe]) -> Evidence:
+    """The present preprocessing against usual alternatives that may be better."""
     few, many = rules.PREPROCESSING_STAGES
-    probe = open_images(few)
+    probe = probe_of(few)
     blind, nearer = _worth_trying(probe)
-    found = None if nearer else _compare_habits(probe, blind, nearer)
-    if found is None or preprocessing.is_open(found):
-        found = _compare_habits(open_images(many), (*blind, *nearer), nearer)
-    return found
+    evidence = None if nearer else _compare_preprocessings(probe, blind, nearer)
+    if evidence is None or preprocessing.is_open(evidence):
+        evidence = _compare_preprocessings(probe_of(many), (*blind, *nearer), nearer)
+    return evidence
 
 
-def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -> Evidence:
-    """All ways alike on images of half the size: a quarter of the work, the same colours."""
-    tapped = probe.tapped()
-    images = halve_images(tapped, probe.images, partial(to_tensor, inputs=probe.training_data.prep))
-    others = {name: _fed(probe, tapped, images, name) for name in names}
-    present = _fed(probe, tapped, images, None) if names else probe.stored()
+def _compare_preprocessings(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -> Evidence:
+    """Compare on images of half the size: a quarter of the work, the same colours."""
+    extractor = probe.extractor()
+    images = halve_images(extractor, probe.images, probe.normalise())
+    others = {name: _kernels_under(probe, extractor, images, name) for name in names}
+    present = _kernels_under(probe, extractor, images, None) if names else probe.cached()
     labels, group_rows, labelled = probe.labels(), probe.group_rows(), probe.training_data.labelled
     return preprocessing.preprocessing(
         present, others, labels, group_rows, nearer, labelled.target, labelled.nouns
@@ -195,10 +191,10 @@ def _compare_habits(probe: Probe, names: Sequence[str], nearer: Sequence[str]) -
 
 
 def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is tried without a hint, and what comes nearer to BatchNorm's old statistics.
+    """Alternatives to compare, and those that come nearer to BatchNorm's statistics.
 
-    Exchanged channels are always tried; normalisations where BatchNorm's statistics do not
-    speak against them, or where there are none.
+    Exchanged channels always; normalisations where BatchNorm's statistics do not contradict them,
+    or where there are none.
     """
     prep = probe.training_data.prep
     if not isinstance(prep, Preprocessing):
@@ -206,20 +202,22 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names: tuple[str, ...] = (
         () if preprocessing.all_grey(probe.images) else (preprocessing.SWAPPED,)
     )
-    if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values: no habit fits
+    if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values
         return (), ()
     others = [
-        name for name, moments in preprocessing.USUAL.items() if not _is_present(prep, moments)
+        name
+        for name, moments in preprocessing.USUAL.items()
+        if not np.allclose((prep.mean, prep.std), moments, atol=0.02)
     ]
     now = _first_blocks(probe, prep)
     if not now:
         return (*names, *others), ()
     rows = np.arange(len(now[0].mean))
-    far = {
+    gaps = {
         name: mean_divergence(_first_blocks(probe, _with(prep, preprocessing.USUAL[name])), rows)
         for name in others
     }
-    near, nearer = preprocessing.worth_trying(mean_divergence(now, rows), far)
+    near, nearer = preprocessing.worth_trying(mean_divergence(now, rows), gaps)
     return (*names, *near), nearer
 
 
@@ -230,20 +228,18 @@ def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormStatistics, ...]:
     )
 
 
-def _is_present(prep: Preprocessing, moments: preprocessing.Moments) -> bool:
-    return bool(np.allclose((prep.mean, prep.std), moments, atol=0.02))
-
-
 def _with(prep: Preprocessing, moments: preprocessing.Moments) -> Preprocessing:
     return replace(prep, mean=moments[0], std=moments[1])
 
 
-def _fed(probe: Probe, tapped: FeatureExtractor, images: Pixels, name: str | None) -> list[Array]:
-    """Kernels of the network where the images are fed in another way, or as now (None)."""
+def _kernels_under(
+    probe: Probe, extractor: FeatureExtractor, images: Pixels, name: str | None
+) -> list[Array]:
+    """Kernels of the network under another preprocessing, or the present one (None)."""
     prep = probe.training_data.prep
     if name == preprocessing.SWAPPED:
         images = np.ascontiguousarray(images[..., ::-1])
     elif name is not None:
         prep = _with(pictures(prep), preprocessing.USUAL[name])
-    found = forward_images(tapped, images, partial(to_tensor, inputs=prep))
-    return probe.training_data.kernels(found)
+    features = forward_images(extractor, images, partial(to_tensor, inputs=prep))
+    return probe.training_data.kernels(features)

@@ -1,32 +1,31 @@
-"""Label issues: labels ranked by how little a model agrees, and when wrong ones may be counted.
+"""Label issues: labels ranked by how little a model agrees, and whether wrong ones are counted.
 
 Every label gets a *score*, its own out-of-fold probability ("self-confidence" of confident
-learning: Northcutt et al. 2021). That is a ranking, no accusation: on hard data most of what
-ranks first are mistakes of the model. Wrong labels are told from those by one thing: honest
-mistakes grow rarer the surer a model is, wrong labels contradict its sure predictions as often as
-its unsure ones. So the labels are fitted as
+learning: Northcutt et al. 2021). That only ranks: on hard data most top ranks are mistakes of the
+model. What separates wrong labels from those: a model's mistakes grow rarer the more confident it
+is, while wrong labels contradict confident predictions as often as uncertain ones. The fit is
 
     P(label j) = (1 - e) q_j + e sum_i q_i S_ij,   q = softmax(a log p),
 
-with p the out-of-fold probabilities, a > 0 undoing what noise did to them, e the share of labels
-that are wrong, and S where these go: to every other class alike, or from each class wherever the
-fit itself sends them. For two classes this is Copas 1988, "Binary Regression Models for
-Contaminated Data". Rows of one block (near copies, groups) share the weight of one.
+with p the out-of-fold probabilities, a > 0 undoing the effect of label noise on them, e the share
+of wrong labels, and S where these go: to every other class alike, or from each class as the fit
+itself estimates. For two classes this is Copas 1988, "Binary Regression Models for Contaminated
+Data". Rows of one group (near-duplicates, `--group`) share the weight of one.
 
-A number is stated only where all of this holds:
+A number is stated only if
 
-- labels are there to be corrected (no outcome of a table), training and test set are of one kind,
-  and the permutation test found a signal; the caller says so by `excuse`;
-- there are at least `LEAST` blocks;
-- the model is wrong at most `MOST_WRONG` of the time, besides what e explains at its low end;
-- e = 0 is rejected at 95 % where wrong labels go anywhere: its interval excludes 0;
+- labels can be corrected (no outcome of a table), training and test set have one distribution, and
+  the permutation test found a signal; the caller passes the reason as `excuse` otherwise;
+- there are at least `LEAST` groups;
+- the model is wrong at most `MOST_WRONG` of the time, apart from what e explains at its low end;
+- e = 0 is rejected at 95 % for wrong labels that go anywhere: its interval excludes 0;
 - the interval ends inside the grid of rates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from scipy.optimize import minimize
 from scipy.special import gammaln
 
 from warmstart.data.near_duplicates import NearDuplicate
+from warmstart.evidence.probe_hits import not_measured
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
 from warmstart.records.summary import Evidence
@@ -42,29 +42,29 @@ from warmstart.solve.ridge import Array, Rows
 
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
 POWERS = np.geomspace(0.3, 6.0, 30)  # a
-LEAST = 100  # blocks
+LEAST = 100  # groups
 # With 5 to 20 % of the labels of ten sets moved (bench/label_issues.py): where a model was wrong 4
-# times in 10, fewer than 60 % of those it called wrong were; up to here 74 % and more in each set.
+# times in 10, fewer than 60 % of its issues were real; up to here 74 % and more in each set.
 MOST_WRONG = 0.3
-# Evidence of labels that went from class to class from which "none found" is not said. Classes that
-# look alike give some as well, up to 26 on clean sets; 20 % moved to the next class gave 16 to 340.
+# Likelihood gain of labels moved from class to class above which "no issues found" is withheld.
+# Similar classes gain too, up to 26 on clean sets; 20 % moved to the next class gave 16 to 340.
 DIRECTED = 30.0
-KNOWN = 0.5  # share of a class's labels that the model must confirm to accuse any of them
-LIKELY = 0.5  # from which chance on that a label is wrong it is called an issue
-CELLS = 2_000_000  # probabilities that a rate is fitted to at most; of more rows some are drawn
+CONFIRMED = 0.5  # share of a class's labels the model must confirm before any counts as an issue
+LIKELY = 0.5  # probability of being wrong from which a label is an issue
+CELLS = 2_000_000  # probabilities in a fit at most; more rows are sampled
 _ROUNDS = 6  # of fitting where wrong labels go
-_BEGUN = 0.05  # rate by which their destinations are told where the best fit has none
+_FIRST_RATE = 0.05  # to estimate the destinations with, where the best fit has no wrong label
 _DROP = 1.92  # of the log-likelihood at the ends of a 95 % interval
-_CONFIDENT, _TINY = 1e-6, 1e-12
+_LEAST_P, _TINY = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelNoise:
-    """The share of labels that are wrong, with its 95 % interval, and what honest labels follow.
+    """The share of wrong labels with its 95 % interval, and the fit behind it.
 
-    `rate` is the mean over both ideas of where wrong labels go, the interval holds those of both;
-    `plain` is the rate where they go anywhere, with `power` the exponent there. `directed` is
-    twice the gain in log-likelihood over no wrong label where they go from class to class.
+    `rate` averages both models of where wrong labels go, the interval covers both; `plain` and
+    `power` (the exponent a) belong to "anywhere". `directed` is twice the gain in log-likelihood
+    of "from class to class" over no wrong label.
     """
 
     rate: float
@@ -77,12 +77,12 @@ class LabelNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedLabels:
-    """All judged rows, issues first, then by score. Shapes: (m,) each but the sizes.
+    """All judged rows, issues first, then by score. Shapes: arrays (m,).
 
-    `score` is a label's own probability; `is_issue` where it is called wrong. `count` counts
-    issues, those of one block with the same label and suggestion once; it is 0 where none was
-    found, None where `why` forbids a number. `error` is how often the model contradicts labels,
-    `upper` the largest rate that is not excluded, each None where it was not measured.
+    `score` is a label's own probability. `count` is the number of issues, counting those of one
+    group with the same label and suggestion once; None where `why` forbids a number. `error` is
+    the share of labels that the model contradicts, `upper` the largest rate not excluded (None if
+    not measured).
     """
 
     rows: Rows
@@ -99,7 +99,7 @@ class JudgedLabels:
 
     @property
     def disagreements(self) -> int:
-        """Labels that the model contradicts."""
+        """Number of labels that the model contradicts."""
         return int((self.labels != self.suggested).sum())
 
 
@@ -110,37 +110,41 @@ def judge_labels(
     excuse: Why | None = None,
     likely: float = LIKELY,
 ) -> JudgedLabels:
-    """Rank labels by their own out-of-fold probability; count issues where that is earned.
+    """Rank labels by their own out-of-fold probability; count issues where that is justified.
 
-    Shapes: probabilities (n, K), NaN in rows that no fold held out (they are left out); labels
-    (n,) in 0..K-1, blocks (n,). `excuse` is why no number may be stated whatever the fit says.
+    Shapes: probabilities (n, K), NaN in rows that no fold held out (left out here); labels (n,) in
+    0..K-1, groups (n,). `excuse` is why no number may be stated whatever the fit says.
 
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])
-    >>> found = judge_labels(p, np.array([0, 0, 1]), np.arange(3))
-    >>> found.rows.tolist(), found.score.tolist(), found.count, found.why
+    >>> judged = judge_labels(p, np.array([0, 0, 1]), np.arange(3))
+    >>> judged.rows.tolist(), judged.score.tolist(), judged.count, judged.why
     ([1, 0, 2], [0.2, 0.9, 0.9], None, 'too-few')
     """
     rows = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
-    p, given = probabilities[rows], labels[rows]
+    p, labels = probabilities[rows], labels[rows]
     weights, n_groups = group_weights(groups[rows])
-    top, own = p.argmax(axis=1), p[np.arange(len(rows)), given]
-    error = float(weights @ (top != given) / max(n_groups, 1))
-    is_tried = excuse is None and n_groups >= LEAST
-    noise = fit_noise(p, given, weights) if is_tried else None
-    why = excuse or _forbids(noise, error)
+    top, own = p.argmax(axis=1), p[np.arange(len(rows)), labels]
+    error = float(weights @ (top != labels) / max(n_groups, 1))
+    noise = fit_noise(p, labels, weights) if excuse is None and n_groups >= LEAST else None
+    why = excuse or _why_not(noise, error)
     is_issue = np.zeros(len(rows), dtype=bool)
-    if noise is not None and why is None:
-        is_known = _known(top, given, weights, p.shape[1])[given]
-        is_issue = (_chance_wrong(p, given, noise) > likely) & (top != given) & is_known
-        why = None if is_issue.any() else "rate-unclear"
-    order = np.lexsort((own, ~is_issue))
     count = 0 if why == "not-significant" else None
     if noise is not None and why is None:
-        marks = np.stack([groups[rows], given, top], axis=1)[is_issue]
-        count = len(np.unique(marks, axis=0))
+        k = p.shape[1]
+        confirmed = np.bincount(labels, weights * (top == labels), minlength=k)
+        is_confirmed = confirmed >= CONFIRMED * np.bincount(labels, weights, minlength=k)
+        q = _sharpen(p, noise.power)[np.arange(len(p)), labels]
+        wrong = noise.plain * (1 - q) / max(k - 1, 1)
+        p_wrong = wrong / np.maximum(wrong + (1 - noise.plain) * q, _TINY)  # by Bayes
+        is_issue = (p_wrong > likely) & (top != labels) & is_confirmed[labels]
+        why = None if is_issue.any() else "rate-unclear"
+    if noise is not None and why is None:
+        distinct = np.stack([groups[rows], labels, top], axis=1)[is_issue]
+        count = len(np.unique(distinct, axis=0))
+    order = np.lexsort((own, ~is_issue))
     return JudgedLabels(
         rows=rows[order],
-        labels=given[order],
+        labels=labels[order],
         suggested=top[order],
         probability=p[order, top[order]],
         score=own[order],
@@ -158,37 +162,31 @@ def judge_labels(
 def judge_sets(
     probabilities: Array, truth: NDArray[np.float64], groups: Labels, excuse: Why | None = None
 ) -> JudgedLabels:
-    """The same of several labels an example: whether it has each is a label of two classes.
+    """Judge several labels per example, each as a problem of two classes.
 
-    Rows are numbered (row, label) row by row. An answer is called wrong from .8 on: of 28 that
-    were so from .5 on among planted ones 15 were, of 7 from .8 on 6 (pairs of pictures, 5 % with
-    a mistake). Shapes: probabilities, truth (n, K), blocks (n,).
+    Rows are numbered (row, label) row by row. A label is an issue from .8 on: with planted mistakes
+    15 of 28 from .5 on were real, 6 of 7 from .8 on (pairs of pictures, 5 % with a mistake).
+    Shapes: probabilities, truth (n, K), groups (n,).
 
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8]])
-    >>> found = judge_sets(p, np.array([[1.0, 0.0], [0.0, 0.0]]), np.arange(2))
-    >>> divmod(int(found.rows[0]), 2)
+    >>> judged = judge_sets(p, np.array([[1.0, 0.0], [0.0, 0.0]]), np.arange(2))
+    >>> divmod(int(judged.rows[0]), 2)
     (1, 1)
     """
     flat, k = probabilities.reshape(-1), truth.shape[1]
-    answers = truth.reshape(-1).astype(np.int64)
     both = np.stack([1 - flat, flat], axis=1)
-    return judge_labels(
-        both,
-        answers,
-        np.repeat(groups, k) * k + np.tile(np.arange(k), len(truth)),
-        excuse,
-        likely=0.8,
-    )
+    label_groups = np.repeat(groups, k) * k + np.tile(np.arange(k), len(truth))
+    return judge_labels(both, truth.reshape(-1).astype(np.int64), label_groups, excuse, likely=0.8)
 
 
 def group_weights(groups: Labels) -> tuple[Array, int]:
-    """One over the size of each row's block, and how many blocks there are."""
+    """One over the size of each row's group, and the number of groups."""
     _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return 1.0 / sizes[index], len(sizes)
 
 
-def _forbids(noise: LabelNoise | None, error: float) -> Why | None:
-    """Why no number may be stated, as far as the fit tells."""
+def _why_not(noise: LabelNoise | None, error: float) -> Why | None:
+    """Why the fit does not allow a number."""
     if noise is None:
         return "too-few"
     if error - noise.low > MOST_WRONG:
@@ -198,25 +196,13 @@ def _forbids(noise: LabelNoise | None, error: float) -> Why | None:
     return "rate-unclear" if noise.high >= RATES[-1] else None
 
 
-def _known(top: Labels, labels: Labels, weights: Array, k: int) -> NDArray[np.bool_]:
-    """Classes whose labels the model confirms often enough. Shapes: returns (K,)."""
-    confirmed = np.bincount(labels, weights * (top == labels), minlength=k)
-    found: NDArray[np.bool_] = confirmed >= KNOWN * np.bincount(labels, weights, minlength=k)
-    return found
-
-
-def _chance_wrong(p: Array, labels: Labels, noise: LabelNoise) -> Array:
-    """How likely each label is to be wrong, by Bayes. Shapes: (n, K), (n,) to (n,)."""
-    own = _sharpened(p, noise.power)[np.arange(len(p)), labels]
-    wrong = noise.plain * (1 - own) / max(p.shape[1] - 1, 1)
-    found: Array = wrong / np.maximum(wrong + (1 - noise.plain) * own, _TINY)
-    return found
-
-
 def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> LabelNoise:
     """Fit the share of wrong labels over a grid of rates. Shapes: (n, K), (n,), (n,), no NaN."""
-    p, labels, weights = _drawn(probabilities, labels, weights)
-    k = p.shape[1]
+    p, k = probabilities, probabilities.shape[1]
+    most = max(CELLS // k, LEAST)
+    if len(p) > most:  # the same sample each time
+        rows = np.sort(np.random.default_rng(0).permutation(len(p))[:most])
+        p, labels, weights = p[rows], labels[rows], weights[rows]
     anywhere = (1 - np.eye(k)) / max(k - 1, 1)
     first = last = _fit(p, labels, weights, anywhere)
     for _ in range(_ROUNDS if k > 2 else 0):
@@ -233,7 +219,7 @@ def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> LabelNois
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """The best rate and exponent for one idea of where wrong labels go (K, K).
+    """Best rate and exponent for the destinations `spread` (K, K) of wrong labels.
 
     `gain` is twice the gain in log-likelihood over no wrong label.
     """
@@ -248,32 +234,32 @@ class _Fit:
 
 def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
     rows, reached = np.arange(len(p)), spread[:, labels].T
-    found = np.empty((len(RATES), len(POWERS)))
-    for at, power in enumerate(POWERS):
-        q = _sharpened(p, power)
+    likelihoods = np.empty((len(RATES), len(POWERS)))
+    for column, power in enumerate(POWERS):
+        q = _sharpen(p, power)
         own, other = q[rows, labels], (q * reached).sum(axis=1)
         mixed = np.outer(1 - RATES, own) + np.outer(RATES, other)
-        found[:, at] = np.log(np.maximum(mixed, _TINY)) @ weights
-    layer_weights = found.max(axis=1)
-    best = int(layer_weights.argmax())
-    inside = RATES[layer_weights >= layer_weights[best] - _DROP]
+        likelihoods[:, column] = np.log(np.maximum(mixed, _TINY)) @ weights
+    profile = likelihoods.max(axis=1)
+    best = int(profile.argmax())
+    inside = RATES[profile >= profile[best] - _DROP]
     return _Fit(
-        float(RATES[best]),
-        float(inside.min()),
-        float(inside.max()),
-        2 * float(layer_weights[best] - layer_weights[0]),
-        float(POWERS[found[best].argmax()]),
-        spread,
+        rate=float(RATES[best]),
+        low=float(inside.min()),
+        high=float(inside.max()),
+        gain=2 * float(profile[best] - profile[0]),
+        power=float(POWERS[likelihoods[best].argmax()]),
+        spread=spread,
     )
 
 
 def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:
-    """Where the fit itself sends the wrong labels of each class, one added to each count.
+    """Where the wrong labels of each class go by the fit, with add-one smoothing.
 
     Shapes: returns (K, K), rows that sum to 1.
     """
-    k, q = p.shape[1], _sharpened(p, fit.power)
-    rate = max(fit.rate, _BEGUN)
+    k, q = p.shape[1], _sharpen(p, fit.power)
+    rate = max(fit.rate, _FIRST_RATE)
     sent = rate * q * fit.spread[:, labels].T
     honest = (1 - rate) * q[np.arange(len(p)), labels]
     sent *= (weights / np.maximum(sent.sum(axis=1) + honest, _TINY))[:, None]
@@ -284,28 +270,19 @@ def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:
     return shares
 
 
-def _sharpened(p: Array, power: float) -> Array:
+def _sharpen(p: Array, power: float) -> Array:
     """softmax(power log p). Shapes: (n, K) to (n, K)."""
-    logits = power * np.log(np.clip(p, _CONFIDENT, 1.0))
+    logits = power * np.log(np.clip(p, _LEAST_P, 1.0))
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=1, keepdims=True)
     return np.asarray(logits)
 
 
-def _drawn(p: Array, labels: Labels, weights: Array) -> tuple[Array, Labels, Array]:
-    """As many rows as may be fitted: all, or a draw that is the same each time."""
-    most = max(CELLS // p.shape[1], LEAST)
-    if len(p) <= most:
-        return p, labels, weights
-    rows = np.sort(np.random.default_rng(0).permutation(len(p))[:most])
-    return p[rows], labels[rows], weights[rows]
+# ---- One sentence about the labels for every surface, and the list to look through.
 
 
-# ---- What is said of labels: one sentence for every surface, and the list that is looked through.
-
-
-def said(
+def summarize(
     *,
     judged: int,
     disagreements: int,
@@ -317,21 +294,20 @@ def said(
     nouns: Nouns = IMAGES,
     noun: str = "label",
 ) -> str:
-    """The sentence. `noun` is what an example has, `listed` the issues with their near copies.
+    """The sentence. `noun` is what an example has, `listed` counts near-duplicates too.
 
-    `error` is how often the model contradicts labels; None where that is no yes or no.
+    `error` is the share of labels that the model contradicts; None for numbers.
 
-    >>> said(judged=384, disagreements=119, count=None, rate=None, why="weak-model", error=0.41)
+    >>> summarize(judged=384, disagreements=119, count=None, rate=None, why="weak-model", error=.41)
     'The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10, so most of these are probably its own mistakes.'
     """  # noqa: E501
     some = f"{disagreements:,} of {judged:,} {noun}s"
     disagrees = (
         f"the model disagrees with {some}"
         if error is not None
-        else f"{some} are more than twice the model's usual error from what it says"
+        else f"{some} differ from the model's by more than twice its usual error"
     )
     uncounted, own = "no label issues are counted", "its own mistakes"
-    one = count == 1
     if why == "outcome":
         return (
             f"A table's target is an outcome, not a label to correct, so {uncounted}: {disagrees}."
@@ -346,21 +322,27 @@ def said(
     if why == "too-few":
         return f"Too few {nouns.many} to count label issues: {disagrees}; these may be {own}."
     if why == "weak-model":
-        times = "too often to tell" if error is None else f"about {_tenths(error)} times in 10"
-        begun = disagrees[0].upper() + disagrees[1:]
-        return f"{begun}; it is itself wrong {times}, so most of these are probably {own}."
+        times = "too often to tell"
+        if error is not None:
+            times = f"about {max(round(10 * error), 1)} times in 10"
+        disagrees = disagrees[0].upper() + disagrees[1:]
+        return f"{disagrees}; it is itself wrong {times}, so most of these are probably {own}."
     if why == "rate-unclear":
         return (
-            f"More {noun}s look wrong than the model's own mistakes explain, but how many cannot "
-            f"be told: {disagrees}."
+            f"More {noun}s look wrong than the model's own mistakes explain, but their number is "
+            f"unclear: {disagrees}."
         )
     if not count or rate is None:
         if not disagreements and error is not None:
             return f"No label issues found: the model agrees with all {judged:,} {noun}s."
         return f"No label issues found: {disagrees}, which {own} explain."
+    one = count == 1
     them, these = ("it", f"this {nouns.one}") if one else ("them", f"these {nouns.many}")
-    copies = f" ({listed:,} with near copies and groups)" if listed > count else ""
-    value, low, high = (_percent(share) for share in (rate.value, rate.low, rate.high))
+    copies = f" ({listed:,} with near-duplicates and groups)" if listed > count else ""
+    value, low, high = (
+        f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+        for share in (rate.value, rate.low, rate.high)
+    )
     return (
         f"{count:,} label issue{'' if one else 's'} among {judged:,} {noun}s{copies}: the model, "
         f"which did not learn from {these}, contradicts {them} beyond {own}. About {value} % of "
@@ -369,156 +351,144 @@ def said(
     )
 
 
-def _tenths(error: float) -> int:
-    return max(round(10 * error), 1)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
-
-
 def of_classes(
-    found: JudgedLabels,
+    judged: JudgedLabels,
     ids: Sequence[str],
     classes: Sequence[str],
     most: int,
     nouns: Nouns = IMAGES,
 ) -> LabelIssues:
     """The record: every issue, then contradicted labels, among the `most` of the lowest score."""
-    n_issues = int(found.is_issue.sum())
-    shown = range(max(n_issues, min(most, len(found.rows))))
+    n_listed = max(int(judged.is_issue.sum()), min(most, len(judged.rows)))
     ranked = tuple(
         LabelIssue(
-            id=ids[found.rows[at]],
-            label=classes[found.labels[at]],
-            suggested=classes[found.suggested[at]],
-            is_issue=bool(found.is_issue[at]),
-            probability=round(float(found.probability[at]), 4),
-            score=round(float(found.score[at]), 4),
+            id=ids[judged.rows[i]],
+            label=classes[judged.labels[i]],
+            suggested=classes[judged.suggested[i]],
+            is_issue=bool(judged.is_issue[i]),
+            probability=round(float(judged.probability[i]), 4),
+            score=round(float(judged.score[i]), 4),
         )
-        for at in shown
-        if found.labels[at] != found.suggested[at]
+        for i in range(n_listed)
+        if judged.labels[i] != judged.suggested[i]
     )
-    return _record(found, ranked, found.disagreements, len(found.rows), nouns)
+    return _record(judged, ranked, judged.disagreements, judged.error, nouns, "label")
 
 
 def of_sets(
-    found: JudgedLabels,
+    judged: JudgedLabels,
     ids: Sequence[str],
     truth: NDArray[np.float64],
     names: Sequence[str],
     most: int,
     nouns: Nouns = IMAGES,
 ) -> LabelIssues:
-    """The same where an example has several labels: a line an example, worst first.
+    """The record for several labels per example: one line per example, worst first.
 
-    All its issues are corrected in a line, or else the answer of the lowest score. Shapes: truth
-    (n, K); `found` numbers rows (row, label).
+    A line corrects all issues of its example, or else the label of lowest score. Shapes: truth
+    (n, K); `judged` numbers rows (row, label).
     """
     k, lines = len(names), dict[int, list[int]]()
-    for at in np.flatnonzero(found.labels != found.suggested):
-        row = int(found.rows[at]) // k
-        if row in lines and not found.is_issue[at]:
+    for i in np.flatnonzero(judged.labels != judged.suggested):
+        row = int(judged.rows[i]) // k
+        if row in lines and not judged.is_issue[i]:
             continue
-        if len(lines) >= most and not found.is_issue[at]:
+        if len(lines) >= most and not judged.is_issue[i]:
             break
-        lines.setdefault(row, []).append(int(at))
-    ranked = tuple(_set_line(found, ids[row], truth[row], names, at) for row, at in lines.items())
-    return _record(found, ranked, found.disagreements, len(found.rows), nouns)
+        lines.setdefault(row, []).append(int(i))
 
+    def joined(has: NDArray[np.float64]) -> str:
+        return SEPARATOR.join(sorted(name for name, is_on in zip(names, has, strict=True) if is_on))
 
-def _set_line(
-    found: JudgedLabels, id: str, has: NDArray[np.float64], names: Sequence[str], at: Sequence[int]
-) -> LabelIssue:
-    other, which = has.copy(), [int(found.rows[one]) % len(names) for one in at]
-    other[which] = found.suggested[list(at)]
-    return LabelIssue(
-        id=id,
-        label=_joined(has, names),
-        suggested=_joined(other, names),
-        probability=round(float(found.probability[at[0]]), 4),
-        score=round(float(found.score[at[0]]), 4),
-        is_issue=bool(found.is_issue[at[0]]),
-        concerns=tuple(names[one] for one in which),
-    )
+    def line(row: int, indices: list[int]) -> LabelIssue:
+        corrected, which = truth[row].copy(), [int(judged.rows[i]) % k for i in indices]
+        corrected[which] = judged.suggested[indices]
+        return LabelIssue(
+            id=ids[row],
+            label=joined(truth[row]),
+            suggested=joined(corrected),
+            probability=round(float(judged.probability[indices[0]]), 4),
+            score=round(float(judged.score[indices[0]]), 4),
+            is_issue=bool(judged.is_issue[indices[0]]),
+            concerns=tuple(names[number] for number in which),
+        )
 
-
-def _joined(has: NDArray[np.float64], names: Sequence[str]) -> str:
-    """As records hold labels."""
-    return SEPARATOR.join(sorted(name for name, is_on in zip(names, has, strict=True) if is_on))
+    ranked = tuple(line(row, indices) for row, indices in lines.items())
+    return _record(judged, ranked, judged.disagreements, judged.error, nouns, "label")
 
 
 def _record(
-    found: JudgedLabels,
+    judged: JudgedLabels | JudgedNumbers,
     ranked: tuple[LabelIssue, ...],
     disagreements: int,
-    judged: int,
+    error: float | None,
     nouns: Nouns,
+    noun: str,
 ) -> LabelIssues:
-    told = said(
-        judged=judged,
+    sentence = summarize(
+        judged=len(judged.rows),
         disagreements=disagreements,
-        count=found.count,
-        rate=found.rate,
-        why=found.why,
-        error=found.error,
-        listed=int(found.is_issue.sum()),
+        count=judged.count,
+        rate=judged.rate,
+        why=judged.why,
+        error=error,
+        listed=int(judged.is_issue.sum()),
         nouns=nouns,
+        noun=noun,
     )
     return LabelIssues(
-        judged=judged,
+        judged=len(judged.rows),
         disagreements=disagreements,
-        count=found.count,
-        rate=found.rate,
-        why=found.why,
-        sentence=told,
+        count=judged.count,
+        rate=judged.rate,
+        why=judged.why,
+        sentence=sentence,
         ranked=ranked,
     )
 
 
-def label_finding(found: LabelIssues) -> Finding | None:
-    """The issues as a finding of the data; None where there are none, or none can be counted."""
-    if not found.count:
+def label_finding(issues: LabelIssues) -> Finding | None:
+    """The issues as a finding; None where there are none, or none can be counted."""
+    if not issues.count:
         return None
-    return Finding(
-        kind="label-issue", sentence=found.sentence, items=tuple(map(_item, found.issues))
-    )
+    items = tuple(map(_item, issues.issues))
+    return Finding(kind="label-issue", sentence=issues.sentence, items=items)
 
 
-def _item(one: LabelIssue) -> str:
-    """One issue in a line.
+def _item(issue: LabelIssue) -> str:
+    """One issue as a line.
 
     >>> _item(LabelIssue(id="1.jpg", label="cat", suggested="dog", probability=0.97, score=0.01,
     ...                  is_issue=True))
     '1.jpg: cat, looks like dog (97 %)'
     """
-    sure = "" if one.probability is None else f" ({100 * one.probability:.0f} %)"
+    percent = "" if issue.probability is None else f" ({100 * issue.probability:.0f} %)"
     label, other = (
-        text.replace(SEPARATOR, ", ") if one.concerns else text
-        for text in (one.label, one.suggested)
+        text.replace(SEPARATOR, ", ") if issue.concerns else text
+        for text in (issue.label, issue.suggested)
     )
-    return f"{one.id}: {label or 'nothing'}, looks like {other or 'nothing'}{sure}"
+    return f"{issue.id}: {label or 'nothing'}, looks like {other or 'nothing'}{percent}"
 
 
-# ---- Label issues of numbers: further from what a model says than its own errors explain.
+# ---- Label issues of numbers: further from the prediction than the model's own errors explain.
 #
-# Honest errors of a model are taken for a power law within the exponent, of whatever shape they
-# show: flat with b large, normal with b = 2, heavy in the tails below that. A wrong number lies
-# anywhere within the range of the numbers. So errors are fitted as
+# A model's own errors follow a generalised normal distribution whose shape is fitted: flat with b
+# large, normal with b = 2, heavy tails below that. A wrong number lies anywhere within the range of
+# the numbers. So errors are fitted as
 #
 # p(error) = (1 - e) b / (2 s Gamma(1/b)) exp(-|error / s|^b) + e / range,
 #
-# with e the share of wrong numbers; rows of one block share the weight of one. Where heavy tails
+# with e the share of wrong numbers; rows of one group share the weight of one. Where heavy tails
 # explain all errors, e is 0 and nothing is counted. Source: Box & Tiao 1973, "Bayesian Inference in
-# Statistical Analysis", §3.2, for the errors; when a number is stated as in `label_issues.py`.
+# Statistical Analysis", §3.2, for the errors; a number is stated under the conditions above.
 
 
-TRIED = RATES[RATES <= 0.12]  # of wrong numbers; with more than these nothing can be told
+NUMBER_RATES = RATES[RATES <= 0.12]  # share of wrong numbers; larger ones cannot be measured
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
 # usual error over that of the median, below which numbers are called wrong: with 5 % of them
-# swapped, 89 % of those named were (bench/results/task_doubts.json). A model that
-# knows little says nothing: its errors are those of the numbers themselves (turned photographs,
-# R² .3: 15 of 300 would have been named).
+# swapped, 89 % of the issues were real (bench/results/task_doubts.json). A weak model counts
+# nothing: its errors are those of the numbers themselves (turned photographs, R² .3: 15 of 300
+# would have been issues).
 EVIDENCE, NUMBER_LIKELY, SKILL = 6.0, 0.9, 0.5
 _SHAPES = (0.4, 12.0)  # from very heavy tails to hardly any
 _SLIGHT, _NONE = 1e-6, 1e-300
@@ -526,7 +496,7 @@ _SLIGHT, _NONE = 1e-6, 1e-300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedNumbers:
-    """Rows from the farthest off on, issues first. Shapes: (m,) each but the sizes.
+    """Rows, issues first, then by error. Shapes: arrays (m,).
 
     `score` is exp(-|error| / the usual error), 0 to 1; the rest is as in `JudgedLabels`.
     """
@@ -542,16 +512,16 @@ class JudgedNumbers:
 def judge_numbers(
     answers: Array, truth: Array, groups: Labels, excuse: Why | None = None
 ) -> JudgedNumbers:
-    """Rank rows by how much left-out answers contradict their numbers.
+    """Rank rows by how far their out-of-fold answers are from their numbers.
 
-    Shapes: answers (n,) out of fold, NaN in rows that no fold held out; truth, blocks (n,).
+    Shapes: answers (n,), NaN in rows that no fold held out; truth, groups (n,).
 
     >>> rng = np.random.default_rng(0)
     >>> answers = rng.normal(size=200)
     >>> truth = answers + 0.1 * rng.normal(size=200)
     >>> truth[[7, 9]] = 3.0, -3.0
-    >>> found = judge_numbers(answers, truth, np.arange(200))
-    >>> sorted(found.rows[found.is_issue].tolist()), found.count
+    >>> judged = judge_numbers(answers, truth, np.arange(200))
+    >>> sorted(judged.rows[judged.is_issue].tolist()), judged.count
     ([7, 9], 2)
     """
     rows = np.flatnonzero(np.isfinite(answers))
@@ -562,8 +532,8 @@ def judge_numbers(
     is_small = n_groups < LEAST or np.abs(error).max(initial=0.0) <= _SLIGHT
     why: Why | None = excuse or ("too-few" if is_small else None)
     if why is None:
-        middle = truth[rows] - np.median(truth[rows])
-        rate, why, wrong = _fitted(error, middle, float(np.ptp(truth[rows])), weights)
+        centred = truth[rows] - np.median(truth[rows])
+        rate, why, wrong = _fit_rate(error, centred, float(np.ptp(truth[rows])), weights)
     is_issue = wrong > NUMBER_LIKELY
     if why is None and not is_issue.any():
         why, rate = "rate-unclear", None
@@ -579,43 +549,43 @@ def judge_numbers(
     )
 
 
-def _fitted(
-    error: Array, middle: Array, span: float, weights: Array
+def _fit_rate(
+    error: Array, centred: Array, span: float, weights: Array
 ) -> tuple[Share | None, Why | None, Array]:
-    """The rate or why there is none, and how likely each number is to be wrong where there is."""
+    """The rate or why there is none, and the probability that each number is wrong."""
     none = np.zeros(len(error))
-    if _usual(error) >= SKILL * _usual(middle):
+    if _usual(error) >= SKILL * _usual(centred):
         return None, "weak-model", none
-    fits = [_fit_numbers(error, span, float(rate), weights) for rate in TRIED]
+    fits = [_fit_errors(error, span, float(rate), weights) for rate in NUMBER_RATES]
     values = np.array([likelihood for likelihood, _ in fits])
     best = int(values.argmax())
-    rate, inside = float(TRIED[best]), TRIED[values >= values[best] - _DROP]
+    rate, inside = float(NUMBER_RATES[best]), NUMBER_RATES[values >= values[best] - _DROP]
     if 2 * (values[best] - values[0]) < EVIDENCE or inside.min() == 0:
         return None, "not-significant", none
-    if inside.max() >= TRIED[-1]:
+    if inside.max() >= NUMBER_RATES[-1]:
         return None, "rate-unclear", none
     honest = (1 - rate) * np.exp(_log_density(error, *fits[best][1]))
     wrong: Array = (rate / span) / (honest + rate / span + _NONE)
     return Share(value=rate, low=float(inside.min()), high=float(inside.max())), None, wrong
 
 
-def _usual(domain_gap: Array) -> float:
-    """The distance that half of them are within."""
-    return float(np.median(np.abs(domain_gap))) if len(domain_gap) else 0.0
+def _usual(error: Array) -> float:
+    """Median absolute error."""
+    return float(np.median(np.abs(error))) if len(error) else 0.0
 
 
 def _log_density(error: Array, log_scale: float, log_shape: float) -> Array:
-    """Of honest errors. Shapes: (n,)."""
+    """Log-density of the model's own errors. Shapes: (n,)."""
     shape = float(np.clip(np.exp(log_shape), *_SHAPES))
     power = (np.abs(error) * np.exp(-log_scale)) ** shape
-    found: Array = np.log(shape / 2) - log_scale - gammaln(1 / shape) - power
-    return found
+    density: Array = np.log(shape / 2) - log_scale - gammaln(1 / shape) - power
+    return density
 
 
-def _fit_numbers(
+def _fit_errors(
     error: Array, span: float, rate: float, weights: Array
 ) -> tuple[float, tuple[float, float]]:
-    """The honest errors that explain most, given the rate: log-likelihood, (log s, log b)."""
+    """Fit the model's own errors at this rate: log-likelihood, (log s, log b)."""
 
     def loss(curve: Array) -> float:
         honest = (1 - rate) * np.exp(_log_density(error, float(curve[0]), float(curve[1])))
@@ -624,12 +594,12 @@ def _fit_numbers(
     middle = float(np.log(max(np.median(np.abs(error)), _SLIGHT)))
     simplex = np.array([[middle + 0.5, 0.5], [middle + 1.2, 0.5], [middle + 0.5, 1.3]])
     options = {"maxiter": 200, "xatol": 1e-3, "fatol": 1e-4, "initial_simplex": simplex}
-    found = minimize(loss, simplex[0], method="Nelder-Mead", options=options)
-    return -float(found.fun), (float(found.x[0]), float(found.x[1]))
+    fit = minimize(loss, simplex[0], method="Nelder-Mead", options=options)
+    return -float(fit.fun), (float(fit.x[0]), float(fit.x[1]))
 
 
 def of_numbers(
-    found: JudgedNumbers,
+    judged: JudgedNumbers,
     ids: Sequence[str],
     labels: Sequence[str],
     answers: Array,
@@ -639,88 +609,64 @@ def of_numbers(
     """The record: every issue, and the `most` numbers farthest from the model's.
 
     Shapes: answers (n,), in the user's unit; `labels` are the numbers as the data write them.
-    `disagreements` counts the numbers that are off by more than twice the usual error.
+    `disagreements` counts errors of more than twice the usual error.
     """
-    n_issues = int(found.is_issue.sum())
-    shown = range(min(max(n_issues, most), len(found.rows)))
+    n_listed = min(max(int(judged.is_issue.sum()), most), len(judged.rows))
     ranked = tuple(
         LabelIssue(
             id=ids[row],
             label=labels[row],
             suggested=f"{answers[row]:.4g}",
             probability=None,
-            score=round(float(found.score[at]), 4),
-            is_issue=bool(found.is_issue[at]),
+            score=round(float(judged.score[i]), 4),
+            is_issue=bool(judged.is_issue[i]),
         )
-        for at, row in ((at, int(found.rows[at])) for at in shown)
+        for i, row in enumerate(judged.rows[:n_listed])
     )
-    far = int((found.score < np.exp(-2.0)).sum())
-    told = said(
-        judged=len(found.rows),
-        disagreements=far,
-        count=found.count,
-        rate=found.rate,
-        why=found.why,
-        error=None,
-        listed=n_issues,
-        nouns=nouns,
-        noun="number",
-    )
-    return LabelIssues(
-        judged=len(found.rows),
-        disagreements=far,
-        count=found.count,
-        rate=found.rate,
-        why=found.why,
-        sentence=told,
-        ranked=ranked,
-    )
-
-
-# ---- How right can any model be on these labels?
+    disagreements = int((judged.score < np.exp(-2.0)).sum())
+    return _record(judged, ranked, disagreements, None, nouns, "number")
 
 
 def label_noise_ceiling(
-    found: JudgedLabels,
+    judged: JudgedLabels,
     near_duplicates: Iterable[NearDuplicate],
     labels: Labels,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
-    """One minus the share of labels that must be wrong, estimated.
+    """The highest accuracy any model can reach: one minus the estimated share of wrong labels.
 
-    Shapes: labels (n,) over the rows that twins number. Wrong are the share of labels that
-    contradict sure predictions, and one label of every two near copies with different
-    labels where neither is an issue yet. No value where no number of label issues can be stated.
+    Shapes: labels (n,) over the rows that `near_duplicates` number. Wrong are the estimated rate
+    of label issues, and one label of every two near-duplicates with different labels where neither
+    is an issue yet. No value where no number of label issues can be stated.
     Details: `rate`, `conflicts`.
     """
-    counted = {int(row) for row in found.rows[found.is_issue]}
-    conflicts = [t for t in near_duplicates if labels[t.first] != labels[t.second]]
-    apart: set[int] = (
-        set()
-    )  # the wrong one is not known: either stands for the pair, and for others of it
-    for twin in conflicts:
-        if not {twin.first, twin.second} & (counted | apart):
-            apart.add(twin.second)
-    n, share = len(labels), found.rate
+    counted = {int(row) for row in judged.rows[judged.is_issue]}
+    conflicts = [pair for pair in near_duplicates if labels[pair.first] != labels[pair.second]]
+    others = set[int]()  # which of a pair is wrong is unknown: either stands for it
+    for pair in conflicts:
+        if not {pair.first, pair.second} & (counted | others):
+            others.add(pair.second)
+    n, share = len(labels), judged.rate
     details: dict[str, float | int | str] = {
         "rate": 0.0 if share is None else share.value,
         "conflicts": len(conflicts),
     }
-    if found.count is None or found.upper is None:
-        return Evidence(
-            name="label_noise_ceiling",
-            value=None,
-            low=None,
-            high=None,
-            n=n,
-            details=details,
-            meaning="Not measured: how many labels are wrong cannot be told here.",
-        )
-    certain = len(apart) / n
-    rates = (0.0, found.upper, 0.0) if share is None else (share.value, share.high, share.low)
+    if judged.count is None or judged.upper is None:
+        reason = "Not measured: the number of wrong labels is unclear here."
+        return replace(not_measured("label_noise_ceiling", n, reason), details=details)
+    certain = len(others) / n
+    rates = (0.0, judged.upper, 0.0) if share is None else (share.value, share.high, share.low)
     value, low, high = (max(1.0 - rate - certain, 0.0) for rate in rates)
-    is_clear = share is not None or bool(apart)
-    meaning = _meaning(value, low, high, len(conflicts), nouns) if is_clear else _unclear(low)
+    missed = f"{100 * (1 - low):.0f} %"
+    meaning = f"No label issues found; up to {missed} wrong labels could have gone unnoticed."
+    if share is not None or others:
+        noun = "pair of near-duplicates has" if len(conflicts) == 1 else "near-duplicate pairs have"
+        pairs = f" ({len(conflicts):,} {noun} two labels)" if conflicts else ""
+        meaning = (
+            f"About {100 * (1 - value):.1f} % of the labels contradict what the {nouns.many} "
+            f"show{pairs}: no model can agree with more than about {100 * value:.1f} % "
+            f"({100 * low:.1f} to {100 * high:.1f} %) of labels like these."
+        )
     return Evidence(
         name="label_noise_ceiling",
         value=value,
@@ -730,19 +676,3 @@ def label_noise_ceiling(
         meaning=meaning,
         details=details,
     )
-
-
-def _meaning(value: float, low: float, high: float, conflicts: int, nouns: Nouns) -> str:
-    noun = "pair of near copies carries" if conflicts == 1 else "pairs of near copies carry"
-    pairs = f" ({conflicts:,} {noun} two)" if conflicts else ""
-    return (
-        f"About {100 * (1 - value):.1f} % of the labels contradict what the {nouns.many} "
-        f"show{pairs}: "
-        f"no model can agree with more than about {100 * value:.1f} % ({100 * low:.1f} to "
-        f"{100 * high:.1f} %) of labels made like these."
-    )
-
-
-def _unclear(low: float) -> str:
-    missed = 100 * (1 - low)
-    return f"No label issues found; up to {missed:.0f} % wrong labels could have gone unnoticed."

@@ -337,7 +337,7 @@ def metadata_leaks(
         best, gain = max(gains, key=lambda pair: float(pair[1].max(initial=0.0)))
         which = np.flatnonzero((gain >= best.strong) & (np.bincount(labels) >= LEAST))
         if len(which) and _class_p_value(best, labels, k, gain.max(), rng) <= CERTAIN:
-            items = tuple(typical_values(classes[c], best, labels == c) for c in which)
+            items = tuple(typical_values(classes[int(c)], best, labels == c) for c in which)
             more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
             what, advice = _MEDIA[kind == "audio"]
             findings.append(

@@ -159,7 +159,7 @@ def _fitted(
         return features
 
     heads = dataset.heads(plan, {"last": {layer: 1.0}}, read, len(features), None)
-    problem = dataset.pose(labelled, plan)
+    problem = dataset.selection_problem(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 

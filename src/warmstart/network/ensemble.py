@@ -1,7 +1,7 @@
-"""The start's own upper layers beside tuned ones: both stand on one frozen prefix.
+"""The base model's own upper blocks beside fine-tuned ones: both run on one frozen prefix.
 
-The backbone of the tuned network holds the others as its submodule `start`, under their original
-names. A head may then listen to taps of both (`FeatureLayer.of`).
+The backbone of the fine-tuned network holds the others as its submodule `base`, under their
+original names. A head may then read feature layers of both (`FeatureLayer.of`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from warmstart.network.partition import Block, EnsembleBranch, Network
+from warmstart.network.partition import EnsembleBranch, Network, make_blocks
 from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.trace import shallow_copy
@@ -21,25 +21,25 @@ NAME = "base"  # of the submodule
 
 
 def can_ensemble(network: Network, cut: int) -> bool:
-    """Whether the parts after `cut` can stand twice: apart from each other, and from the prefix.
+    """Whether the blocks after `cut` can exist twice, apart from each other and from the prefix.
 
-    A network that runs in one piece would run whatever stands inside it; a tensor that two
-    parts share cannot be tuned in one and kept in the other.
+    A network in one piece would run whatever it contains; a tensor shared by two blocks cannot
+    be fine-tuned in one and unchanged in the other.
     """
     upper = _upper(network, cut)
     if any("" in step.modules for step in network.steps.blocks):
         return False
     if NAME in {*network.backbone._modules, *dir(type(network.backbone))}:
         return False
-    mine = {"unused", *(step.name for step in upper)}
+    owners = {"unused", *(step.name for step in upper)}
     names = unique_tensors(_only(network.backbone, upper))
-    return all(network.owners.get(name) in mine for name in names)
+    return all(network.owners.get(name) in owners for name in names)
 
 
 def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network:
-    """`network` with the parts after `cut` of `other`, a backbone of the same design, beside its own.
+    """`network` with a second branch: the blocks after `cut` of `other`, a backbone alike.
 
-    The new backbone is a shallow copy of `network`'s; of `other` it holds copies.
+    The new backbone is a shallow copy of `network`'s; it holds copies of `other`'s tensors.
 
     >>> from warmstart.network.load import load
     >>> from warmstart.network.partition import cut
@@ -49,20 +49,16 @@ def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network
     >>> sorted(both.backbone.base._modules) == sorted(network.backbone._modules)
     True
     """
-    upper = _upper(network, cut)
     backbone = shallow_copy(network.backbone)
-    beside = copy.deepcopy(_only(other, upper)).requires_grad_(False)
-    backbone.add_module(NAME, beside.eval())
-    owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(beside)}
-    made = [
-        Block(backbone, step, [n for n, owner in owners.items() if owner == step.name])
-        for step in (*network.steps.blocks, network.steps.neck)
-    ]
+    branch = copy.deepcopy(_only(other, _upper(network, cut))).requires_grad_(False)
+    backbone.add_module(NAME, branch.eval())
+    owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(branch)}
+    *blocks, neck = make_blocks(backbone, (*network.steps.blocks, network.steps.neck), owners)
     return replace(
         network,
         backbone=backbone,
-        blocks=tuple(made[:-1]),
-        neck=made[-1],
+        blocks=tuple(blocks),
+        neck=neck,
         owners=owners,
         ensemble=EnsembleBranch(NAME, cut),
     )
@@ -73,7 +69,7 @@ def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
 
 
 def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
-    """A shallow copy that keeps what `steps` call or read; the rest is left out."""
+    """A shallow copy with the modules and tensors that `steps` call or read, and no others."""
     called = {name for step in steps for name in step.modules}
     read = {name for step in steps for name in step.attributes}
     return _pruned(module, called, read, "")

@@ -1,4 +1,4 @@
-"""What became of each tensor: rows that add up to the old network and to the new one."""
+"""The weights ledger: one row per tensor, which add up to the old network and to the new one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEANINGS: dict[Fate, str] = {
 def tensors_of(network: Network) -> dict[str, Tensor]:
     """All tensors of the original network by their original names, tied ones once.
 
-    Blocks that were added count; low-rank updates do not.
+    Added blocks count; low-rank updates do not.
 
     >>> from warmstart.network import load, partition
     >>> base = load.load("lite0")
@@ -42,15 +42,15 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
     >>> tensors_of(network).keys() == base.module.state_dict().keys()
     True
     """
-    found = base_tensors(network.backbone)
+    tensors = base_tensors(network.backbone)
     if network.classifier is not None:
         for name, tensor in unique_tensors(network.classifier).items():
-            found[f"{network.steps.classifier}.{name}"] = tensor
-    return {name: found[name] for name in network.owners}
+            tensors[f"{network.steps.classifier}.{name}"] = tensor
+    return {name: tensors[name] for name in network.owners}
 
 
 def take_digests(network: Network) -> dict[str, str]:
-    """sha256 of each tensor of the original network: take them before anything is changed."""
+    """sha256 of each tensor of the original network; call it before anything is changed."""
     return {name: digest(tensor) for name, tensor in tensors_of(network).items()}
 
 
@@ -64,40 +64,41 @@ def write_ledger(
 ) -> Ledger:
     """One row per tensor of both networks, by comparing bytes with `before`.
 
-    `actions` says what training did to each part; None: nothing was trained. Same bytes:
-    `frozen`, or `kept` where nothing was trained; `copied`, the start's own beside a tuned
-    one. Other bytes: `trained`, or `merged` for
-    the weights of low-rank parts. A fresh part's tensors are `dropped` and `new`: two rows
-    of one name. What surgery at the input did is in `changes`: such a row has the digest of
-    the start before, and the shape in the model, with the shape in the start beside it: rows
-    with `before` add up to the start by `numel_before`. Only in the old network: `dropped`;
-    only in the model: `new`. Low-rank updates must be merged.
+    `actions` is what training did to each block; None: nothing was trained. Same bytes:
+    `frozen`, or `kept` where nothing was trained; `copied`, the base model's own beside a
+    fine-tuned one. Other bytes: `trained`, or `merged` for the weights of low-rank blocks. A
+    fresh block's tensors are `dropped` and `new`: two rows of one name. `changes` are those of
+    surgery at the input: such a row has the digest of the base model before, and the shape in
+    the model, with the shape in the base model beside it: rows with `before` add up to the base
+    model by `numel_before`. Only in the old network: `dropped`; only in the model: `new`.
+    Low-rank updates must be merged.
 
     >>> from warmstart.network import load, partition, surgery
     >>> from warmstart.records.network import FeatureLayer
     >>> import torch
     >>> base = load.load("lite0")
     >>> network = partition.cut(base.module, base.record.preprocessing)
-    >>> taken = take_digests(network)
+    >>> before = take_digests(network)
     >>> head = torch.zeros(2, 1280), torch.zeros(2)
     >>> model = surgery.assemble(network, [FeatureLayer(block=18, pool="neck")], *head)
-    >>> ledger = write_ledger(taken, network, model)
+    >>> ledger = write_ledger(before, network, model)
     >>> sorted({row.fate for row in ledger.rows})
     ['dropped', 'kept', 'new']
     """
-    made = {change.tensor: change for change in changes if change.fate != "dropped"}
-    gone = tuple(change for change in changes if change.fate == "dropped")
-    clerk = _LedgerBuilder(before, network, actions, made, gone)
-    return Ledger(rows=(*clerk.old_rows(model), *clerk.lost_rows(), *clerk.new_rows(model)))
+    remade = {change.tensor: change for change in changes if change.fate != "dropped"}
+    dropped = tuple(change for change in changes if change.fate == "dropped")
+    builder = _LedgerBuilder(before, network, actions, remade, dropped)
+    rows = (*builder.old_rows(model), *builder.dropped_rows(), *builder.new_rows(model))
+    return Ledger(rows=rows)
 
 
 def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> FrozenProof:
-    """Count the elements whose bytes are what they were, in parameters and in buffers.
+    """Count the elements with unchanged bytes, in parameters and in buffers.
 
-    `expected` names the parts that should be so (None: every part that is still there);
-    `identical` says whether each of their tensors is. Tensors that surgery at the input
-    reshaped are not what they were in the start, nor are they counted; `violations` tells
-    whether training moved them.
+    `expected` names the blocks that should be unchanged (None: every block that still exists);
+    `identical` says whether all their tensors are. Tensors reshaped by surgery at the input
+    differ from the base model and are not counted; `violations` tells whether training moved
+    them.
     """
     rows = [r for r in ledger.rows if r.before is not None]
     rows = [r for r in rows if r.fate not in ("dropped", "reshaped")]
@@ -119,11 +120,11 @@ def violations(
 ) -> tuple[str, ...]:
     """Original names of tensors that should not have moved and did.
 
-    Those of frozen parts, parameters and buffers, and of low-rank parts; once updates are
-    merged, the latter's weights may differ. Looks at `network`, or at the backbone of `model`
-    where it is a copy. `before` are the digests taken when training began.
+    Those of frozen blocks, parameters and buffers, and of low-rank blocks; once updates are
+    merged, the latter's weights may differ. Checks `network`, or the backbone of `model`
+    where it is a copy. `before` are the digests at the beginning of training.
 
-    Raises: PlanError for a part that `actions` says nothing about.
+    Raises: PlanError for a block without an action.
     """
     backbone = network.backbone if model is None else model.backbone
     now = tensors_of(network) if model is None else base_tensors(backbone)
@@ -132,14 +133,14 @@ def violations(
     for name, tensor in now.items():
         action = action_of(actions, network.owners[name])
         is_free = action == "low-rank" and is_merged and _may_merge(name, tensor)
-        is_held = action in ("frozen", "low-rank") and name in before and not is_free
-        if is_held and digest(tensor) != before[name]:
+        is_frozen = action in ("frozen", "low-rank") and name in before and not is_free
+        if is_frozen and digest(tensor) != before[name]:
             moved.append(name)
     return tuple(moved)
 
 
 def summary_lines(ledger: Ledger) -> tuple[str, ...]:
-    """What became of the weights, a line for each fate; at most five lines.
+    """The ledger in at most five lines, one for each fate.
 
     They are at most 71 columns wide, which leaves a title of nine beside them on a terminal.
     Statistics and other buffers count as tensors, not as weights.
@@ -152,8 +153,7 @@ def summary_lines(ledger: Ledger) -> tuple[str, ...]:
     ('frozen    1 tensor, 1,200 weights, unchanged bit for bit',)
     """
     rows = {fate: [row for row in ledger.rows if row.fate == fate] for fate in _MEANINGS}
-    told = [fate for fate in _MEANINGS if rows[fate]]
-    lines = [f"{fate:<9} {_counted(rows[fate])}, {_MEANINGS[fate]}" for fate in told]
+    lines = [f"{f:<9} {_counted(rows[f])}, {_MEANINGS[f]}" for f in _MEANINGS if rows[f]]
     if len(lines) > MOST_LINES:  # all but `kept`: the last two share a line
         both = f"{_counted(rows['new'])}; {_tensors(rows['dropped'])} dropped"
         lines[-2:] = [f"{'new':<9} {both}"]
@@ -171,41 +171,38 @@ def _tensors(rows: Sequence[LedgerRow]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LedgerBuilder:
-    """Writes the rows; `before` names the tensors of the old network."""
+    """Builds the rows; `before` names the tensors of the old network."""
 
     before: Mapping[str, str]
     network: Network
     actions: Mapping[str, Action] | None
     changes: Mapping[str, InputChange]  # tensors that surgery made
-    gone: Sequence[InputChange]  # tensors that it took away; one of the same name may be made
+    dropped: Sequence[InputChange]  # tensors that it removed; one of the same name may be made
 
     def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
-        """Tensors that the network had when training began."""
+        """Tensors of the network at the beginning of training."""
         now = model.backbone.state_dict(keep_vars=True)
         for name, old in tensors_of(self.network).items():
             if name not in self.before:
                 continue
-            change, tensor = self.changes.get(name), now.get(name)
+            change, tensor, block = self.changes.get(name), now.get(name), self._block_of(name)
             shape, digest_before = tuple(old.shape), self.before[name]
             if change is not None and change.shape_before is not None:
                 shape, digest_before = change.shape_before, change.before or digest_before
-            is_renewed = self._action(name) == "fresh"
+            is_fresh = self._action(name) == "fresh"
             is_new = change is not None and change.fate == "new"
-            if (tensor is None or is_renewed) and not is_new:
-                yield _row(name, self._block_of(name), old, "dropped", shape, digest_before, None)
-            if tensor is not None and (is_renewed or is_new):
-                after = digest(tensor)
-                yield _row(name, self._block_of(name), tensor, "new", tensor.shape, None, after)
+            if (tensor is None or is_fresh) and not is_new:
+                yield _row(name, block, old, "dropped", shape, digest_before, None)
+            if tensor is not None and (is_fresh or is_new):
+                yield _row(name, block, tensor, "new", tensor.shape, None, digest(tensor))
             elif tensor is not None:
                 after, fate = digest(tensor), self._fate(name, old, tensor)
-                row = _row(
-                    name, self._block_of(name), tensor, fate, tensor.shape, digest_before, after
-                )
+                row = _row(name, block, tensor, fate, tensor.shape, digest_before, after)
                 yield row if shape == row.shape else replace(row, shape_before=shape)
 
-    def lost_rows(self) -> Iterator[LedgerRow]:
-        """Tensors of the start that surgery at the input took away."""
-        for change in self.gone:
+    def dropped_rows(self) -> Iterator[LedgerRow]:
+        """Tensors of the base model that surgery at the input removed."""
+        for change in self.dropped:
             if change.shape_before is not None:
                 yield LedgerRow(
                     tensor=change.tensor,
@@ -220,33 +217,27 @@ class _LedgerBuilder:
 
     def new_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that only the model has."""
-        homes = {
+        blocks = {
             f"backbone.{n}": step.name for step in model.scan.steps.blocks for n in step.modules
         }
+        branch = f"backbone.{NAME}."
         for name, tensor in unique_tensors(model).items():
             if name.startswith("backbone.") and name.removeprefix("backbone.") in self.before:
                 continue
-            if (copied := self._copied_from(name, model)) is not None:
-                yield _row(
-                    name, NAME, tensor, "copied", tensor.shape, self.before[copied], digest(tensor)
-                )
+            shape, after = tensor.shape, digest(tensor)
+            if model.scan.ensemble is not None and name.startswith(branch):
+                before = self.before[name.removeprefix(branch)]
+                yield _row(name, NAME, tensor, "copied", shape, before, after)
                 continue
-            outermost = ".".join(name.split(".")[:2])  # blocks stand directly in the backbone
-            block = "head" if name.startswith("head.") else homes.get(outermost, "added")
-            yield _row(name, block, tensor, "new", tensor.shape, None, digest(tensor))
-
-    def _copied_from(self, name: str, model: WarmModel) -> str | None:
-        """The start's tensor that stands under this name of the model beside a tuned one."""
-        prefix = f"backbone.{NAME}."
-        is_beside = model.scan.ensemble is not None and name.startswith(prefix)
-        return name.removeprefix(prefix) if is_beside else None
+            outermost = ".".join(name.split(".")[:2])  # blocks are children of the backbone
+            block = "head" if name.startswith("head.") else blocks.get(outermost, "added")
+            yield _row(name, block, tensor, "new", shape, None, after)
 
     def _block_of(self, name: str) -> str:
         return self.network.owners.get(name, "unused")
 
     def _action(self, name: str) -> Action | None:
-        block = self._block_of(name)
-        return None if self.actions is None else action_of(self.actions, block)
+        return None if self.actions is None else action_of(self.actions, self._block_of(name))
 
     def _fate(self, name: str, old: Tensor, tensor: Tensor) -> Fate:
         change = self.changes.get(name)
@@ -259,7 +250,7 @@ class _LedgerBuilder:
 
 
 def _may_merge(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is such that low-rank updates can have been added to it."""
+    """Whether low-rank updates can have been added to a tensor."""
     return name.endswith("weight") and tensor.ndim > 1 and isinstance(tensor, nn.Parameter)
 
 

@@ -1,7 +1,8 @@
-"""What a cut network is made of: who owns each tensor, shapes, costs, layouts."""
+"""Blocks of a partitioned network: the owner of each tensor, shapes, costs, layouts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.errors import ModelError
 from warmstart.network.encoder import Encoder
 from warmstart.network.segments import SegmentStep, SegmentSteps, is_same
-from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.tensors import n_parameters, place, unique_tensors
 from warmstart.network.text_encoders import mean_of_tokens
 from warmstart.records.network import BlockRecord, Layout, NetworkRecord
 
@@ -20,32 +21,26 @@ from warmstart.records.network import BlockRecord, Layout, NetworkRecord
 def find_owners(
     backbone: nn.Module, steps: SegmentSteps, classifier: nn.Module | None
 ) -> dict[str, str]:
-    """Give each tensor of the original network, tied ones once, exactly one owner.
+    """Assign each tensor of the original network, tied ones once, exactly one owner.
 
-    The first part that reads it; else "neck"; "head" for what only the classifier has;
-    "unused" for what forward never reads.
+    The first block that reads it; else "neck"; "head" for the classifier's own; "unused" for
+    tensors that forward never reads.
     """
     names = {place(tensor): name for name, tensor in unique_tensors(backbone).items()}
     owners = dict.fromkeys(names.values(), "unused")
+    state = backbone.state_dict(keep_vars=True)
     for step in (*steps.blocks, steps.neck):
-        for tensor in _tensors(backbone, step):
-            name = names.get(place(tensor))
+        modules = [backbone.get_submodule(name) for name in step.modules]
+        tensors = [t for m in modules for t in m.state_dict(keep_vars=True).values()]
+        tensors += [state.get(name) for name in step.attributes]
+        for tensor in tensors:
+            name = names.get(place(tensor)) if isinstance(tensor, Tensor) else None
             if name is not None and owners[name] == "unused":
                 owners[name] = step.name
     for name, tensor in unique_tensors(classifier).items() if classifier else ():
         if place(tensor) not in names:
             owners[f"{steps.classifier}.{name}"] = "head"
     return owners
-
-
-def _tensors(backbone: nn.Module, step: SegmentStep) -> list[Tensor]:
-    called = [
-        t
-        for n in step.modules
-        for t in backbone.get_submodule(n).state_dict(keep_vars=True).values()
-    ]
-    own = backbone.state_dict(keep_vars=True)
-    return [t for t in (*called, *(own.get(n) for n in step.attributes)) if isinstance(t, Tensor)]
 
 
 def measure(
@@ -56,8 +51,11 @@ def measure(
     inputs: Tensor,
     how: Literal["traced", "whole"],
 ) -> NetworkRecord:
-    """Run the parts once on inputs (B, C, H, W) and note shapes, layouts and costs."""
-    sizes = _parameters(backbone, owners)
+    """Run the blocks once on inputs (B, C, H, W) and record shapes, layouts and costs."""
+    sizes: Counter[str] = Counter()
+    for name, tensor in unique_tensors(backbone).items():
+        if isinstance(tensor, nn.Parameter):
+            sizes[owners[name]] += tensor.numel()
     value, blocks = inputs, []
     with FlopCounterMode(display=False) as counter:
         for step in steps.blocks:
@@ -66,7 +64,7 @@ def measure(
             blocks.append(
                 BlockRecord(
                     name=step.name,
-                    parameters=sizes.get(step.name, 0),
+                    parameters=sizes[step.name],
                     shape_in=shape,
                     shape_out=tuple(value.shape[1:]),
                     macs=(counter.get_total_flops() - flops) // (2 * len(inputs)),
@@ -78,7 +76,7 @@ def measure(
     vector = steps.neck.run(backbone, value)
     return NetworkRecord(
         blocks=tuple(blocks),
-        head_parameters=sum(p.numel() for p in classifier.parameters()) if classifier else 0,
+        head_parameters=n_parameters(classifier) if classifier else 0,
         partition=how,
         neck_width=vector.shape[1],
         neck_is_average=average is not None and is_same(average, vector),
@@ -88,25 +86,12 @@ def measure(
 def _layout(backbone: nn.Module, step: SegmentStep, value: Tensor, inputs: Tensor) -> Layout:
     if isinstance(backbone, Encoder):
         return backbone.layout
-    if value.ndim == 3 and _convolves(backbone, step, nn.Conv1d):
+    modules = [m for name in step.modules for m in backbone.get_submodule(name).modules()]
+    if value.ndim == 3 and any(isinstance(module, nn.Conv1d) for module in modules):
         return "NCL"
-    if value.ndim == 5 and _convolves(backbone, step, nn.Conv3d):
+    if value.ndim == 5 and any(isinstance(module, nn.Conv3d) for module in modules):
         return "NCDHW"
     return find_layout(tuple(value.shape[1:]), tuple(inputs.shape[2:]))
-
-
-def _convolves(backbone: nn.Module, step: SegmentStep, kind: type[nn.Module]) -> bool:
-    """Whether a step holds convolutions over one axis, or three: channels come first then."""
-    called = (module for name in step.modules for module in backbone.get_submodule(name).modules())
-    return any(isinstance(module, kind) for module in called)
-
-
-def _parameters(backbone: nn.Module, owners: Mapping[str, str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name, tensor in unique_tensors(backbone).items():
-        if isinstance(tensor, nn.Parameter):
-            sizes[owners[name]] = sizes.get(owners[name], 0) + tensor.numel()
-    return sizes
 
 
 def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
@@ -134,6 +119,9 @@ def _has_proportions(plane: tuple[int, ...], size: tuple[int, ...]) -> bool:
     return abs(plane[0] * size[1] - plane[1] * size[0]) <= max(size)
 
 
+_POSITIONS = {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,), "NCL": (2,), "NCDHW": (2, 3, 4)}
+
+
 def pool_average(main: Tensor, layout: Layout) -> Tensor:
     """Mean over positions: (B, …) to (B, C).
 
@@ -143,19 +131,12 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
     torch.Size([2, 3])
     """
     if layout == "NC":
-        return main.clone()  # the next part may work in place
+        return main.clone()  # the next block may work in place
     if layout == "tokens":
         return mean_of_tokens(main)
-    axes = {
-        "NCHW": (2, 3),
-        "NHWC": (1, 2),
-        "NLC": (1,),
-        "NCL": (2,),
-        "NCDHW": (2, 3, 4),
-    }.get(layout)
-    if axes is None:
+    if layout not in _POSITIONS:
         raise ModelError(f"outputs of layout {layout!r} have no average; use the neck.")
-    return main.mean(axes)
+    return main.mean(_POSITIONS[layout])
 
 
 def pool_grid2(main: Tensor, layout: Layout, sides: tuple[int, ...]) -> Tensor:
@@ -169,10 +150,6 @@ def pool_grid2(main: Tensor, layout: Layout, sides: tuple[int, ...]) -> Tensor:
     """
     if layout == "NHWC":
         main = main.permute(0, 3, 1, 2)
-    rows, columns = (_halves(side) for side in sides)
+    rows, columns = ((slice(0, (side + 1) // 2), slice(side // 2, side)) for side in sides)
     quarters = [main[:, :, r, c].mean((2, 3)) for r in rows for c in columns]
     return torch.stack(quarters, dim=2).flatten(1)
-
-
-def _halves(length: int) -> tuple[slice, slice]:
-    return slice(0, (length + 1) // 2), slice(length // 2, length)

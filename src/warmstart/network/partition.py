@@ -1,14 +1,14 @@
-"""A network is cut once into an ordered list of parts, a neck and its classifier.
+"""A network is cut once into an ordered list of blocks, a neck and its classifier.
 
-    logits = classifier(neck(part_P(… part_1(x))))
+    logits = classifier(neck(block_B(… block_1(x))))
 
-Parts share the network's own modules and tensors; nothing is copied or changed. A network as an
+Blocks share the network's own modules and tensors; nothing is copied or changed. A network as an
 ordered list of layers that can be handled one by one: Huang et al. 2019, "GPipe", §2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -43,14 +43,14 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class EnsembleBranch:
-    """Layers of the start beside tuned ones: a submodule of the backbone, fed by part `cut`."""
+    """The base model's own blocks above block `cut`, a submodule of a fine-tuned backbone."""
 
     name: str
     cut: int
 
 
 class Block(nn.Module):
-    """One link of a cut network: a state in, a state out; `main` is the tensor that is tapped.
+    """One block of a partitioned network: state to state; `main` is the feature layers' tensor.
 
     Its children are the network's own modules, so `train()`, `eval()` and `parameters()`
     reach the originals.
@@ -61,33 +61,44 @@ class Block(nn.Module):
         self.name = step.name
         self.tensors = tuple(tensors)  # names in the network's state dict; each has one owner
         self._run = step.run
-        self._network = (network,)  # in a tuple: the whole is no child of its part
+        self._network = (network,)  # in a tuple: the network is no child of its block
         self.own = nn.ModuleList(network.get_submodule(name) for name in step.modules)
-        read = [_attribute(network, name) for name in step.attributes]
+        read = []
+        for name in step.attributes:
+            owner, _, last = name.rpartition(".")
+            read.append(cast(Tensor, getattr(network.get_submodule(owner), last)))
         self.read = nn.ParameterList(t for t in read if isinstance(t, nn.Parameter))
 
     def forward(self, state: State) -> State:
-        """Map a state to the next: main (B, …) to main (B, …); other values pass."""
+        """Map main (B, …) to the next main (B, …); other values pass through."""
         return {**state, "main": self._run(self._network[0], state["main"])}
+
+
+def make_blocks(
+    backbone: nn.Module, steps: Sequence[SegmentStep], owners: Mapping[str, str]
+) -> tuple[Block, ...]:
+    """One block per step, with the names of the tensors that it owns."""
+    return tuple(
+        Block(backbone, step, [name for name, owner in owners.items() if owner == step.name])
+        for step in steps
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A cut network. `backbone` is the original without its classifier; all tensors are shared."""
+    """A partitioned network. `backbone` is the original without its classifier, tensors shared."""
 
     backbone: nn.Module
     blocks: tuple[Block, ...]
-    neck: Block  # from the last state to the (B, F) vector that the classifier sees
+    neck: Block  # from the last state to the classifier's (B, F) input
     classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
-    owners: dict[str, str]  # each tensor, once: a part's name, "neck", "head" or "unused"
+    owners: dict[str, str]  # each tensor, once: a block's name, "neck", "head" or "unused"
     steps: SegmentSteps
     record: NetworkRecord
-    ensemble: EnsembleBranch | None = (
-        None  # the start's own upper layers, where they stand beside tuned ones
-    )
+    ensemble: EnsembleBranch | None = None
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the classifier sees: inputs (B, C, H, W) to (B, F)."""
+        """The classifier's input: inputs (B, C, H, W) to (B, F)."""
         return run_all((*self.steps.blocks, self.steps.neck), self.backbone, inputs)
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -96,11 +107,11 @@ class Network:
 
     @property
     def answers_from_neck(self) -> bool:
-        """Whether `outputs` can tell: there is an output, and it sees the neck alone."""
+        """Whether `outputs` is defined: there is a classifier, and it reads the neck alone."""
         return self.classifier is not None
 
     def outputs(self, vector: Tensor) -> Tensor:
-        """The original outputs from what the classifier sees: (B, F) to (B, K)."""
+        """The original outputs from the classifier's input: (B, F) to (B, K)."""
         if self.classifier is None:
             return vector
         if isinstance(self.classifier, nn.Conv2d):
@@ -116,10 +127,10 @@ def run_all(steps: Sequence[SegmentStep], backbone: nn.Module, value: Tensor) ->
 
 
 def cut(module: nn.Module, preprocessing: Inputs) -> Network:
-    """Cut a network into parts; one part ("whole") where its forward cannot be followed.
+    """Partition a network into blocks; one block ("whole") where its forward cannot be traced.
 
     The composition is compared with the network's own outputs before it is returned. The
-    module's modes, gradients flags and tensors stay as they are.
+    module's modes, gradient flags and tensors stay unchanged.
 
     Raises: ModelError if the network does not take inputs of that size.
 
@@ -136,12 +147,13 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
             return _network(module, steps, inputs[:1], "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
-            if (found := _followed(module, trace, inputs, outputs, classifier)) is not None:
-                return found
+            network = _cut_traced(module, trace, inputs, outputs, classifier)
+            if network is not None:
+                return network
         return _cut_whole(module, inputs, outputs, classifier)
 
 
-def _followed(
+def _cut_traced(
     module: nn.Module, trace: Trace, inputs: Tensor, outputs: Tensor, classifier: str | None
 ) -> Network | None:
     """Cut along a trace, if the result gives the network's outputs for two batch sizes."""
@@ -161,7 +173,7 @@ def _followed(
             is_same(network.logits(inputs[:n].clone()), outputs[:n]) for n in (2, 3)
         )
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        return None  # a step that runs only inside the original: take the next way
+        return None  # a step that runs only inside the original: try the next trace
     return network if is_faithful else None
 
 
@@ -181,30 +193,25 @@ def _cut_whole(
 def _network(
     module: nn.Module, steps: SegmentSteps, inputs: Tensor, how: Literal["traced", "whole"]
 ) -> Network:
-    """Put the pieces together; `inputs` (B, C, H, W) is what shapes and costs are measured on."""
+    """Assemble a network; shapes and costs are measured on `inputs` (B, C, H, W)."""
     backbone = without(module, steps.classifier)
     classifier = module.get_submodule(steps.classifier) if steps.classifier else None
     owners = find_owners(backbone, steps, classifier)
-    made = [
-        Block(backbone, step, [name for name, owner in owners.items() if owner == step.name])
-        for step in (*steps.blocks, steps.neck)
-    ]
+    *blocks, neck = make_blocks(backbone, (*steps.blocks, steps.neck), owners)
+    record = measure(backbone, steps, classifier, owners, inputs.clone(), how)
     return Network(
         backbone=backbone,
-        blocks=tuple(made[:-1]),
-        neck=made[-1],
+        blocks=tuple(blocks),
+        neck=neck,
         classifier=classifier,
         owners=owners,
         steps=steps,
-        record=replace(
-            measure(backbone, steps, classifier, owners, inputs.clone(), how),
-            family=find_family(module),
-        ),
+        record=replace(record, family=find_family(module)),
     )
 
 
 def without(module: nn.Module, name: str | None) -> nn.Module:
-    """The same network with submodule `name` replaced by nothing; all else is shared.
+    """A copy of the network with `nn.Identity` in place of submodule `name`; the rest is shared.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
     >>> without(net, "1")[1], net[1].out_features
@@ -217,8 +224,3 @@ def without(module: nn.Module, name: str | None) -> nn.Module:
             without(module.get_submodule(child), rest) if rest else nn.Identity()
         )
     return clone
-
-
-def _attribute(network: nn.Module, name: str) -> Tensor:
-    owner, _, last = name.rpartition(".")
-    return cast(Tensor, getattr(network.get_submodule(owner), last))

@@ -38,7 +38,7 @@ class PipelineStage(nn.Module):
         self.taken = tuple(
             layer
             for layer in scan.feature_layers
-            if layer in tail.stored or (layer.block < numbers.start and layer.pool != "neck")
+            if layer in tail.cached or (layer.block < numbers.start and layer.pool != "neck")
         )
 
     def forward(self, main: Tensor, *taken: Tensor) -> Tensor | tuple[Tensor, ...]:

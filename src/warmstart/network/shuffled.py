@@ -1,10 +1,9 @@
-"""A network without knowledge: the same design, each weight tensor shuffled inside itself.
+"""A network without transferable knowledge: the same design, each weight tensor shuffled.
 
-What such a network reaches on some data is what its design and the data give for nothing;
-what the trained one reaches beyond it is what its weights know. Shuffling keeps every
-tensor's distribution. Signals would die out or blow up all the same, so they are brought
-back to scale: BatchNorm takes the statistics of the images at hand; where a network has
-none, each layer's output is brought to the root mean square that the original's has.
+Its score on some data comes from the design and the data alone; the trained network's lead over
+it comes from its weights. Shuffling keeps every tensor's distribution. Signals would die out or
+blow up all the same, so they are rescaled: BatchNorm takes the statistics of the images at hand;
+in a network without it, each layer's output gets the root mean square of the original's.
 Random networks as a control: Jarrett et al. 2009, "What is the Best Multi-Stage
 Architecture for Object Recognition?", §4; Zhang et al. 2022, "Are All Layers Created
 Equal?", §3.
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Normalise = Callable[[Pixels], Tensor]  # (n, H, W, C) to (n, C, H, W), channels_last
 LEAST_SIDE = 96  # px below which images are not made smaller
-# Values of a matrix above which rows are exchanged and then the values of each: as shuffled for
-# what is read of it, in a quarter of the time. Of a table of vectors the rows alone: what a token
-# means is gone, and the shuffled layers above know no other use of its values.
+# Values of a matrix above which rows are permuted and then the values of each: statistically as
+# good, in a quarter of the time. Of an embedding table the rows alone: a token's meaning is lost,
+# and the shuffled layers above make no other use of its values.
 MANY = 2**18
-CHUNK = 24  # images in one pass: enough to set statistics, few enough to stay in the CPU's cache
+CHUNK = 24  # images per chunk: enough to set statistics, few enough to stay in the CPU's cache
 
 
 def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
@@ -46,13 +46,13 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     (True, False)
     """
     clone = copy.deepcopy(module)
-    vectors = {id(block.weight) for block in clone.modules() if isinstance(block, nn.Embedding)}
+    tables = {id(block.weight) for block in clone.modules() if isinstance(block, nn.Embedding)}
     with torch.no_grad():
         for parameter in clone.parameters():
             if parameter.ndim == 2 and parameter.numel() > MANY:
                 rows = parameter.detach().numpy()[rng.permutation(len(parameter))]
-                found = rows if id(parameter) in vectors else rng.permuted(rows, axis=1)
-                parameter.copy_(torch.from_numpy(found))
+                values = rows if id(parameter) in tables else rng.permuted(rows, axis=1)
+                parameter.copy_(torch.from_numpy(values))
                 continue
             order = torch.from_numpy(rng.permutation(parameter.numel()))
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
@@ -60,25 +60,25 @@ def shuffled(module: nn.Module, rng: np.random.Generator) -> nn.Module:
 
 
 def control_features(
-    tapped: FeatureExtractor,
+    extractor: FeatureExtractor,
     images: Pixels,
     normalise: Normalise,
     rng: np.random.Generator,
     scales: Sequence[float],
 ) -> Rows:
-    """The taps of a shuffled copy. Shapes: images (n, H, W, C); each tap (n, d_t).
+    """Features of a shuffled copy. Shapes: images (n, H, W, C); each layer (n, d_t).
 
-    `scales` is what `layer_scales` measured; empty for a network that has BatchNorm.
+    `scales` are those of `layer_scales`; empty for a network with BatchNorm.
     """
-    clone = in_channels_last(shuffled(tapped, rng))
+    clone = in_channels_last(shuffled(extractor, rng))
     for norm in _norms(clone):
         norm.train()
     for layer, scale in zip(_layers(clone) if scales else (), scales, strict=True):
-        layer.register_forward_hook(_to_scale(scale))
+        layer.register_forward_hook(_rescale(scale))
     return forward_images(clone, images, normalise)
 
 
-def halve_images(tapped: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
+def halve_images(extractor: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
     """The images at half their size, where the network takes that; a quarter of the work.
 
     On seven image sets shuffled EfficientNet-Lite0s did as well at 112 px as at 224 px (mean
@@ -93,40 +93,36 @@ def halve_images(tapped: FeatureExtractor, images: Pixels, normalise: Normalise)
     quarters = images.reshape(n, height // 2, 2, width // 2, 2, channels)
     small: Pixels = np.rint(quarters.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
     try:
-        found = forward_images(tapped, small[:2], normalise)
+        features = forward_images(extractor, small[:2], normalise)
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return images
-    return small if [layer.shape[1] for layer in found] == list(tapped.widths) else images
+    return small if [layer.shape[1] for layer in features] == list(extractor.widths) else images
 
 
 def layer_scales(
-    tapped: FeatureExtractor, images: Pixels, normalise: Normalise
+    extractor: FeatureExtractor, images: Pixels, normalise: Normalise
 ) -> tuple[float, ...]:
     """Root mean square of each weight layer's output on these images (n, H, W, C).
 
-    Empty where the network has BatchNorm, which sets its scales itself.
+    Empty for a network with BatchNorm, which sets its scales itself.
     """
-    if _norms(tapped):
+    if _norms(extractor):
         return ()
-    squares: dict[int, list[float]] = {}
-
-    def note(number: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            squares.setdefault(number, []).append(float(_main(output).float().pow(2).mean()))
-
-        return hook
-
-    layers = _layers(tapped)
-    hooks = [layer.register_forward_hook(note(number)) for number, layer in enumerate(layers)]
-    try:
-        forward_images(tapped, images, normalise)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return tuple(float(np.sqrt(np.mean(squares.get(n, [0.0])))) for n in range(len(layers)))
+    layers = _layers(extractor)
+    squares: list[list[float]] = [[] for _ in layers]
+    with ExitStack() as hooks:
+        for layer, values in zip(layers, squares, strict=True):
+            hook = layer.register_forward_hook(
+                lambda _, __, output, values=values: values.append(
+                    float(_main(output).float().pow(2).mean())
+                )
+            )
+            hooks.enter_context(hook)
+        forward_images(extractor, images, normalise)
+    return tuple(float(np.sqrt(np.mean(values or [0.0]))) for values in squares)
 
 
-def _to_scale(scale: float) -> Callable[..., Any]:
+def _rescale(scale: float) -> Callable[..., Any]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         now = float(_main(output).float().pow(2).mean().sqrt())
         if not scale or not now:
@@ -140,8 +136,8 @@ def _to_scale(scale: float) -> Callable[..., Any]:
 
 def _main(output: Any) -> Tensor:
     """An attention layer returns its weights beside its output."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    main: Tensor = output[0] if isinstance(output, tuple) else output
+    return main
 
 
 def _norms(module: nn.Module) -> list[_BatchNorm]:
@@ -154,15 +150,15 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def forward_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows:
-    """One pass in chunks of nearly equal size. Shapes: images (n, H, W, C); taps (n, d_t).
+    """Run in chunks of nearly equal size. Shapes: images (n, H, W, C); each layer (n, d_t).
 
-    Texts pass with those about as long.
+    Texts of similar length share a chunk.
     """
-    group_rows = [np.arange(len(images))]
+    groups = [np.arange(len(images))]
     if is_text(backbone := getattr(module, "backbone", module)):
-        group_rows = [rows.numpy() for rows, _ in group_by_length(backbone, normalise(images))]
-    chunks = [c for rows in group_rows for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
+        groups = [rows.numpy() for rows, _ in group_by_length(backbone, normalise(images))]
+    chunks = [c for rows in groups for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
     with torch.inference_mode():
-        found = [module(normalise(images[rows])) for rows in chunks]
-    back = np.argsort(np.concatenate(chunks))
-    return [torch.cat(layer).float().numpy()[back] for layer in zip(*found, strict=True)]
+        features = [module(normalise(images[rows])) for rows in chunks]
+    order = np.argsort(np.concatenate(chunks))
+    return [torch.cat(layer).float().numpy()[order] for layer in zip(*features, strict=True)]

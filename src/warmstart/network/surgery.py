@@ -1,4 +1,4 @@
-"""Surgery: the backbone keeps its tensors, a new head reads its taps."""
+"""Surgery: the backbone keeps its tensors, a new head reads its feature layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from warmstart.records.network import FeatureLayer
 
 
 class MultiLayerHead(nn.Module):
-    """The linear head on concatenated taps, with its calibration:
+    """The linear head on concatenated feature layers, with its calibration:
 
     logits = (W · concat(features) + b) / temperature + class_bias
     """
@@ -54,13 +54,17 @@ class MultiLayerHead(nn.Module):
         self.register_buffer("class_bias", _copied(shift))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Taps, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
+        """Feature layers, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
         scores = nn.functional.linear(torch.cat(list(features), dim=1), self.weight, self.bias)
         return scores / self.temperature + self.class_bias
 
 
+def _copied(values: Tensor) -> Tensor:
+    return values.detach().to(torch.float32, copy=True).contiguous()
+
+
 class WarmModel(nn.Module):
-    """Trunk and new head in one network: normalised inputs (B, C, H, W) to logits (B, K).
+    """Backbone and new head in one network: normalised inputs (B, C, H, W) to logits (B, K).
 
     State dict: `backbone.<original name>` for all tensors but the old classifier's, and `head.*`.
     """
@@ -72,11 +76,10 @@ class WarmModel(nn.Module):
         self.scan = scan
 
     def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the head sees: one (B, d) per tap."""
+        """The head's input: one (B, d) per feature layer."""
         return self.scan.run(self.backbone, inputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (B, C, H, W), normalised, to logits (B, K)."""
         logits: Tensor = self.head(self.features(inputs))
         return logits
 
@@ -89,12 +92,12 @@ def assemble(
     temperature: float | Tensor = 1.0,
     class_bias: Tensor | None = None,
 ) -> WarmModel:
-    """Join a cut network and a fitted head; the backbone's tensors are shared and frozen.
+    """Join a partitioned network and a fitted head; the backbone's tensors are shared and frozen.
 
-    What is to be trained is thawed after that, by `freeze.apply`.
+    `freeze.apply` unfreezes the blocks to be trained.
 
-    Shapes: weight (K, D) with D the sum of the taps' widths, bias and class_bias (K,).
-    Raises: ModelError if the head does not fit the taps.
+    Shapes: weight (K, D) with D the sum of the layers' widths, bias and class_bias (K,).
+    Raises: ModelError if the head does not fit the feature layers.
 
     >>> from warmstart.network.load import load
     >>> base = load("lite0")
@@ -108,8 +111,8 @@ def assemble(
     n_classes, width = weight.shape
     if width != sum(scan.widths) or bias.shape != (n_classes,):
         raise ModelError(
-            f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit taps "
-            f"of widths {scan.widths}; fit the head on these taps."
+            f"a head of {tuple(weight.shape)} with bias {tuple(bias.shape)} does not fit feature "
+            f"layers of widths {scan.widths}; fit the head on these layers."
         )
     backbone = network.backbone.requires_grad_(False)
     return WarmModel(backbone, scan, MultiLayerHead(weight, bias, temperature, class_bias)).eval()
@@ -125,11 +128,11 @@ def rebuild(
     added: Sequence[int] = (),
     ensemble: int | None = None,
 ) -> WarmModel:
-    """Make a warm model again from its architecture and its saved tensors, strictly.
+    """Rebuild a warm model from its architecture and its saved tensors, strictly.
 
-    `network` is the user's own module where `arch` is "module:…"; it is left as it is.
-    `added` gives the hidden width of each block that was added behind the last part, `ensemble`
-    the part above which the start's own layers stand beside tuned ones.
+    `network` is your own module where `arch` is "module:…"; it is left unchanged.
+    `added` is the hidden width of each block added behind the last one, `ensemble` the block
+    above which the base model's own blocks run beside fine-tuned ones.
 
     Raises: ModelError if the architecture is unknown or a tensor is missing, extra, of
     another shape, or not finite.
@@ -140,58 +143,49 @@ def rebuild(
     if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
         raise ModelError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
     blank = torch.zeros(n_classes, width)
-    again = cut(_fresh(arch, state, preprocessing, network), preprocessing)
-    last, drawn = again.record.blocks[-1], torch.Generator().manual_seed(0)
-    again = graft(again, [make_block(last, drawn, hidden) for hidden in added])
+    rebuilt = cut(_fresh(arch, state, preprocessing, network), preprocessing)
+    last, generator = rebuilt.record.blocks[-1], torch.Generator().manual_seed(0)
+    rebuilt = graft(rebuilt, [make_block(last, generator, hidden) for hidden in added])
     if ensemble is not None:
-        again = add_ensemble_branch(again, again.backbone, ensemble)
-    model = assemble(again, feature_layers, blank, torch.zeros(n_classes))
+        rebuilt = add_ensemble_branch(rebuilt, rebuilt.backbone, ensemble)
+    model = assemble(rebuilt, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
     check_finite(state, where)
-    _check_kinds(unique, state, where)
+    for name, tensor in unique.items():
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise ModelError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
+    if float(state["head.temperature"]) <= 0:  # it would reverse the classes
+        raise ModelError(f"{where}: head.temperature is not above 0; restore the run.")
     model.load_state_dict({**own, **state})
     return model
 
 
-def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    """Raises: ModelError where whole numbers stand for fractions, or classes would be turned."""
-    for name, tensor in expected.items():
-        if tensor.is_floating_point() != state[name].is_floating_point():
-            raise ModelError(f"{where}: {name} is of type {state[name].dtype}; restore the run.")
-    if float(state["head.temperature"]) <= 0:
-        raise ModelError(f"{where}: head.temperature is not above 0; restore the run.")
-
-
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
-    """What to save: each tensor once (safetensors refuses tied ones), contiguous, detached.
+    """Tensors to save, each once (safetensors refuses ties), contiguous, detached.
 
-    What stays in a file stays there.
+    Memory-mapped tensors stay in their file.
 
     >>> list(unique_state(MultiLayerHead(torch.zeros(2, 3), torch.zeros(2))))
     ['weight', 'bias', 'temperature', 'class_bias']
     """
-    tensors = unique_tensors(model)
     return {
         name: tensor if isinstance(tensor, Mapped) else tensor.detach().cpu().contiguous()
-        for name, tensor in tensors.items()
+        for name, tensor in unique_tensors(model).items()
     }
 
 
 def _fresh(
-    arch: str,
-    state: Mapping[str, Tensor],
-    preprocessing: Inputs,
-    network: nn.Module | None,
+    arch: str, state: Mapping[str, Tensor], preprocessing: Inputs, network: nn.Module | None
 ) -> nn.Module:
-    """The architecture, shaped as in `state`, with any weights: they are all replaced."""
+    """The architecture, shaped as in `state`, with arbitrary weights: all are replaced."""
     backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     if network is not None:
-        own = copy.deepcopy(network)
+        clone = copy.deepcopy(network)
         if isinstance(preprocessing, Preprocessing):
-            refit_size(own, backbone, preprocessing.size)
-            refit(own, backbone, preprocessing.channels)
-        return own.eval().requires_grad_(False)
+            refit_size(clone, backbone, preprocessing.size)
+            refit(clone, backbone, preprocessing.channels)
+        return clone.eval().requires_grad_(False)
     if arch.startswith("module:"):
         raise ModelError(
             f"this model was made from your own {arch.partition(':')[2]}; "
@@ -201,109 +195,95 @@ def _fresh(
 
 
 def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
-    """A design for such inputs, shaped as its tensors `backbone` are, with values yet to be replaced.
+    """An architecture for such inputs, shaped as the tensors of `backbone`, weights arbitrary.
 
-    Raises: ModelError for an unknown design.
+    Raises: ModelError for an unknown architecture.
     """
     if isinstance(inputs, TableInputs):
         return build_table(backbone).eval().requires_grad_(False)
     if not isinstance(inputs, Preprocessing):
-        own = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
-        return own.requires_grad_(False)
-    if arch.startswith(VISION):
-        module: nn.Module = build_vision(arch)
-    else:
-        module = build(arch, backbone, inputs.size)
+        encoder = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
+        return encoder.requires_grad_(False)
+    is_vision = arch.startswith(VISION)
+    module = build_vision(arch) if is_vision else build(arch, backbone, inputs.size)
     refit(module, backbone, inputs.channels)
     return module.eval().requires_grad_(False)
 
 
-def _copied(values: Tensor) -> Tensor:
-    return values.detach().to(torch.float32, copy=True).contiguous()
+# ---- Fresh blocks: their tensors are reinitialised, as if the network had never been trained.
 
 
-# ---- Parts that forget: their tensors are drawn anew, as if the network had never been trained.
-
-
-_SPREAD = 0.02  # Devlin et al. 2018 (BERT); Dosovitskiy et al. 2020 (ViT): tables, tokens
+_STD = 0.02  # Devlin et al. 2018 (BERT); Dosovitskiy et al. 2020 (ViT): tables, tokens
 _SHIFTS = ("bias", "beta", "shift", "offset")
+Places = set[tuple[int, ...]]
 
 
 def refresh(
     where: Network | nn.Module, names: Collection[str], generator: torch.Generator
 ) -> tuple[str, ...]:
-    """Draw the parameters of the named parts anew, in place, and reset their statistics.
+    """Reinitialise the parameters of the named blocks, in place, and reset their statistics.
 
-    In a `Network`, `names` are those of its parts, and the neck goes with the last part; in
+    In a `Network`, `names` are those of its blocks, and the neck goes with the last block; in
     any other module they are the dotted names of its submodules. Tensors that belong to
-    other parts, tied ones too, stay as they are. Layers draw by their own
-    `reset_parameters`. Parameters of modules that have none: tables and tokens from a normal
-    distribution (0.02, cut at two of it), vectors and numbers that scale 1, those that shift
-    (by their names) 0. Constant tables in buffers stay. The global random state stays as it is.
+    other blocks, tied ones too, stay unchanged. Layers use their own `reset_parameters`.
+    Parameters of modules without one: tables and tokens get a normal distribution (0.02, cut at
+    two of it), vectors and numbers that scale 1, those that shift (by their names) 0. Constant
+    tables in buffers stay. The global random state is left unchanged.
 
     Returns: the names of the parameters. Raises: PlanError for a name that is not there.
     """
-    module, wanted = _wanted(where, names)
+    module, places = _places_of(where, names)
     devices = sorted({p.device.index for p in module.parameters() if p.device.type == "cuda"})
     seed = int(torch.randint(2**31, (1,), generator=generator))
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
-        # Children first: where a module resets its children in a way of its own, that counts.
+        # Children first: a module that resets its children itself has the last word.
         for _, child in reversed(list(module.named_modules())):
-            _redraw(child, wanted)
-    state = module.state_dict(keep_vars=True)
+            _reinitialise(child, places)
     return tuple(
         name
-        for name, tensor in state.items()
-        if isinstance(tensor, nn.Parameter) and place(tensor) in wanted
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        if isinstance(tensor, nn.Parameter) and place(tensor) in places
     )
 
 
-Places = set[tuple[int, ...]]
-
-
-def _wanted(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
-    """The module, and where the bytes of the named parts lie."""
+def _places_of(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
+    """The module, and the places of the named blocks' tensors."""
     if isinstance(where, Network):
-        known = {block.name for block in where.blocks}
-        _check(names, {*known, "neck"})
-        chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
-        state = where.backbone.state_dict(keep_vars=True)
-        own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
-        return where.backbone, {place(state[name]) for name in own}
-    _check(names, {name for name, _ in where.named_modules()})
-    return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
-
-
-def _check(names: Collection[str], known: set[str]) -> None:
+        existing = {*(block.name for block in where.blocks), "neck"}
+    else:
+        existing = {name for name, _ in where.named_modules()}
     for name in names:
-        if name not in known:
-            raise PlanError(f"the network has no part {name!r} to make fresh; check its name.")
+        if name not in existing:
+            raise PlanError(f"the network has no block {name!r} to make fresh; check its name.")
+    if not isinstance(where, Network):
+        return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
+    chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
+    state = where.backbone.state_dict(keep_vars=True)
+    own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
+    return where.backbone, {place(state[name]) for name in own}
 
 
-def _redraw(module: nn.Module, wanted: Places) -> None:
-    own = {n: p for n, p in module._parameters.items() if p is not None and place(p) in wanted}
-    for name, parameter in own.items():
-        parameter.copy_(_drawn(name, parameter))
+def _reinitialise(module: nn.Module, places: Places) -> None:
+    for name, parameter in module._parameters.items():
+        if parameter is None or place(parameter) not in places:
+            continue
+        if parameter.ndim > 1:
+            values = torch.empty_like(parameter)
+            nn.init.trunc_normal_(values, std=_STD, a=-2 * _STD, b=2 * _STD)
+        else:
+            is_shift = any(word in name for word in _SHIFTS)
+            values = torch.full_like(parameter, 0.0 if is_shift else 1.0)
+        parameter.copy_(values)
     reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
-    held = (*module._parameters.values(), *module._buffers.values())
-    has_own = any(tensor is not None and place(tensor) in wanted for tensor in held)
-    is_alone = all(place(tensor) in wanted for tensor in all_tensors(module))
-    if has_own and is_alone and reset is not None and _takes_nothing(reset):
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    has_own = any(tensor is not None and place(tensor) in places for tensor in tensors)
+    is_alone = all(place(tensor) in places for tensor in all_tensors(module))
+    if has_own and is_alone and reset is not None and _takes_no_arguments(reset):
         reset()
 
 
-def _drawn(name: str, parameter: Tensor) -> Tensor:
-    """What a parameter begins with where no layer knows better."""
-    if parameter.ndim > 1:
-        return nn.init.trunc_normal_(
-            torch.empty_like(parameter), std=_SPREAD, a=-2 * _SPREAD, b=2 * _SPREAD
-        )
-    is_shift = any(word in name for word in _SHIFTS)
-    return torch.full_like(parameter, 0.0 if is_shift else 1.0)
-
-
-def _takes_nothing(reset: Any) -> bool:
+def _takes_no_arguments(reset: Any) -> bool:
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    given = inspect.signature(reset).parameters.values()
-    return all(p.default is not p.empty or p.kind in kinds for p in given)
+    parameters = inspect.signature(reset).parameters.values()
+    return all(p.default is not p.empty or p.kind in kinds for p in parameters)

@@ -1,7 +1,7 @@
-"""A network for rows of a table: columns, a mix of them, residual blocks, an output.
+"""A network for rows of a table: columns, a linear mix of them, residual blocks, an output.
 
 After Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", §3.2 (ResNet),
-with LayerNorm for BatchNorm, as some tables have a hundred rows, and numbers given in spans too:
+with LayerNorm for BatchNorm, as some tables have a hundred rows, and piecewise linear encoding:
 Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning", §3.2.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError
-from warmstart.network.tensors import tensor_digest, unique_tensors
+from warmstart.network.tensors import n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import TableInputs
 from warmstart.records.network import BaseModelRecord
 
@@ -23,7 +23,7 @@ MIX, BIAS, SPREAD, SHIFT = "mix.weight", "mix.bias", "columns", "offsets"
 
 
 class ResidualBlock(nn.Module):
-    """x + what two layers make of it: (B, W) to (B, W)."""
+    """x + second(relu(first(norm(x)))): (B, W) to (B, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,16 +33,16 @@ class ResidualBlock(nn.Module):
         self.second = nn.Linear(2 * width, width)
 
     def forward(self, state: Tensor) -> Tensor:
-        """What it adds is small at first, as its inputs have unit scale."""
-        added: Tensor = self.second(self.dropout(self.first(self.norm(state)).relu()))
-        return state + added
+        """The update is small at first, as inputs have unit scale."""
+        update: Tensor = self.second(self.dropout(self.first(self.norm(state)).relu()))
+        return state + update
 
 
 class TableNet(nn.Module):
-    """Rows (B, F) to logits (B, K). Parts: columns, mix, one for each block.
+    """Rows (B, F) to logits (B, K), in blocks: columns, mix, one for each residual block.
 
-    What the first part gives is the row itself, then how far its numbers have come in each
-    span, from 0 at the lower knot to 1 at the upper one: (B, F + S).
+    The first block gives the row itself, then the position of its numbers in each span, from 0
+    at the lower knot to 1 at the upper one: (B, F + S).
     """
 
     def __init__(self, n_slots: int, n_bins: int, n_classes: int, n_blocks: int = BLOCKS) -> None:
@@ -57,7 +57,7 @@ class TableNet(nn.Module):
         self.output = nn.Linear(WIDTH, n_classes)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """A product written out here, and not in a module, is what makes it a part."""
+        """The matmul is written here, not in a module, so that it becomes a block."""
         spans = (torch.matmul(rows, self.columns) + self.offsets).clamp(0, 1)
         state = self.mix(torch.cat([rows, spans], dim=1))
         logits: Tensor = self.output(self.norm(self.blocks(state)).relu())
@@ -65,7 +65,7 @@ class TableNet(nn.Module):
 
 
 def draw(inputs: TableInputs, n_classes: int, seed: int) -> TableNet:
-    """A network for these columns that has learnt nothing; the random state stays as it is.
+    """A network for these columns with random weights; the global random state stays unchanged.
 
     >>> from warmstart.records.inputs import ColumnRecord
     >>> age = ColumnRecord(name="age", kind="number", knots=(-1.0, 1.0))
@@ -82,39 +82,39 @@ def draw(inputs: TableInputs, n_classes: int, seed: int) -> TableNet:
 def set_spans(module: TableNet, inputs: TableInputs) -> None:
     """Put the knots of the columns into the network, in place."""
     spread, shift = module.columns.zero_(), module.offsets.zero_()
-    slot = place = 0
+    slot = span = 0
     for column in inputs.columns:
         for low, high in zip(column.knots, column.knots[1:], strict=False):
-            spread[slot, place], shift[place] = 1 / (high - low), -low / (high - low)
-            place += 1
+            spread[slot, span], shift[span] = 1 / (high - low), -low / (high - low)
+            span += 1
         slot += len(column.slots)
 
 
 def build_table(weights: Mapping[str, Tensor] | None) -> TableNet:
-    """The design in the shapes that `weights` have; the random state stays as it is.
+    """A network shaped as `weights`; the global random state stays unchanged.
 
-    Raises: ModelError where they hold no such network.
+    Raises: ModelError where they are not those of such a network.
     """
-    held = weights or {}
-    spread = held.get(SPREAD)
+    weights = weights or {}
+    spread = weights.get(SPREAD)
     if spread is None or spread.ndim != 2:
         raise ModelError(f"{SPREAD} is missing among the weights of a table's network; restore it.")
-    n_blocks = len({name.split(".")[1] for name in held if name.startswith("blocks.")})
-    n_classes = len(held.get("output.bias", (0, 0)))
+    n_blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    n_classes = len(weights.get("output.bias", (0, 0)))
     with torch.random.fork_rng([]):
         return TableNet(spread.shape[0], spread.shape[1], n_classes, n_blocks)
 
 
 def describe(module: TableNet, inputs: TableInputs, classes: int) -> BaseModelRecord:
-    """What the run says of a network that has learnt nothing."""
+    """The record of an untrained network."""
     return BaseModelRecord(
         name="scratch",
-        title="a network for tables that has learnt nothing",
+        title="an untrained network for tables",
         arch=ARCH,
         sha256=tensor_digest(unique_tensors(module)),
-        parameters=sum(p.numel() for p in module.parameters()),
+        parameters=n_parameters(module),
         classes=classes,
-        source="drawn at random",
+        source="random weights",
         preprocessing=inputs,
         is_drawn=True,
     )

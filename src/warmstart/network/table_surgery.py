@@ -1,6 +1,6 @@
-"""A network for one table takes another: columns keep their weights by name.
+"""A network for one table adapted to another: columns keep their weights by name.
 
-The first layer is a sum over columns, so that each can be kept, begun at zero or dropped alone.
+The first layer is a sum over columns, so that each can be kept, begin at zero or be dropped.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from warmstart.errors import ModelError
 from warmstart.network.finished_run import FinishedRunModel
 from warmstart.network.surgery import MultiLayerHead
 from warmstart.network.table_network import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
-from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.network.tensors import digest, n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import ColumnRecord, TableInputs
 from warmstart.records.network import InputChange
 
 NAMED = 3  # columns that a sentence names
 
 
-def match_columns(old: TableInputs, fresh: TableInputs, name: str) -> TableInputs:
-    """The columns of new data, as a network for `old` ones can take them; `name` is the start's.
+def match_columns(old: TableInputs, new: TableInputs, name: str) -> TableInputs:
+    """The columns of new data for a network trained on `old` ones; `name` is the base model's.
 
-    Numbers keep the start's spans, on the scale of the new rows: what was high there is high
+    Numbers keep the base model's spans, on the scale of the new rows: what was high there is high
     here, whatever the unit, the instrument or the place (Li et al. 2016, "Revisiting Batch
     Normalization For Practical Domain Adaptation", §3). Categories keep their slots; new ones
     are added.
-    Raises: ModelError where no column has the name of one that the start knows.
+    Raises: ModelError where no column has the name of one of the base model's.
     """
-    known = {column.name: column for column in old.columns}
-    shared = [c for c in fresh.columns if c.name in known and known[c.name].kind == c.kind]
+    by_name = {column.name: column for column in old.columns}
+    shared = [c for c in new.columns if c.name in by_name and by_name[c.name].kind == c.kind]
     if not shared:
-        has, wants = (_some([c.name for c in one.columns], 5) for one in (fresh, old))
+        has, wants = (_some([c.name for c in one.columns], 5) for one in (new, old))
         raise ModelError(
-            f"{name} has learnt from other columns ({wants}) than the data has ({has}); rename "
-            "those that mean the same, or leave --base away."
+            f"{name} was trained on other columns ({wants}) than the data has ({has}); rename "
+            "those that mean the same, or omit --base."
         )
-    columns = (_merged(known[c.name], c) if c in shared else c for c in fresh.columns)
+    columns = (_merged(by_name[c.name], c) if c in shared else c for c in new.columns)
     return TableInputs(columns=tuple(columns))
 
 
@@ -53,124 +53,117 @@ def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
 
 
 def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
-    """A run for tables as the start for other columns: its network, and its head where that
-    listens to the columns themselves. Columns that are dropped stand at their mean for good.
+    """A run for tables as the base model for other columns: its network, and its head where that
+    reads the columns themselves. Dropped columns count with their mean for good.
     """
     old = base.record.preprocessing
     if not isinstance(old, TableInputs) or not isinstance(base.module, TableNet):
         raise ModelError(f"{base.record.name} takes {old.kind}s, not rows of a table.")
-    wanted = match_columns(old, inputs, base.record.name)
-    module, changes = recolumn(base.module, old, wanted)
-    if not changes and wanted == old:
+    new = match_columns(old, inputs, base.record.name)
+    module, changes = recolumn(base.module, old, new)
+    if not changes and new == old:
         return base
-    both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {wanted}"
-    grown = sum(p.numel() for p in module.parameters()) - sum(
-        p.numel() for p in base.module.parameters()
-    )
-    record = replace(
-        base.record,
-        preprocessing=wanted,
-        sha256=hashlib.sha256(both.encode()).hexdigest(),
-        parameters=base.record.parameters + grown,
-    )
+    both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {new}"
+    n_more = n_parameters(module) - n_parameters(base.module)
     return replace(
         base,
         module=module,
-        record=record,
+        record=replace(
+            base.record,
+            preprocessing=new,
+            sha256=hashlib.sha256(both.encode()).hexdigest(),
+            parameters=base.record.parameters + n_more,
+        ),
         changes=(*base.changes, *changes),
-        head=_new_head(base, old, wanted),
+        head=_new_head(base, old, new),
         unchanged=base.origin,
     )
 
 
 def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
-    """The run's head, its weights for the columns themselves put where these stand now."""
+    """The run's head, its weights for the columns themselves moved to their new positions."""
     names = _inputs(old)
     widths = [len(names) if layer.block == 1 else WIDTH for layer in base.feature_layers]
-    weights, bias = list(torch.split(base.head.weight, widths, dim=1)), base.head.bias.detach()
-    for place, layer in enumerate(base.feature_layers):
-        if layer.block == 1:
-            bias = bias + weights[place] @ _at_mean(old, new)
-            weights[place] = _columns_of(weights[place], names, _inputs(new))
     head = base.head
-    made = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
-    return made.requires_grad_(False)
+    weights, bias = list(torch.split(head.weight, widths, dim=1)), head.bias.detach()
+    for n, layer in enumerate(base.feature_layers):
+        if layer.block == 1:
+            bias = bias + weights[n] @ _at_mean(old, new)
+            weights[n] = _columns_of(weights[n], names, _inputs(new))
+    moved = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
+    return moved.requires_grad_(False)
 
 
 def recolumn(
     module: TableNet, old: TableInputs, new: TableInputs
 ) -> tuple[TableNet, tuple[InputChange, ...]]:
-    """A copy of a network that takes the columns of `new`; what is not shared begins at zero.
+    """A copy of a network that takes the columns of `new`; those not shared begin at zero.
 
-    Returns: the network, and the tensors that were changed; the others are the old ones.
+    Returns: the network, and the changed tensors; the others are the old ones.
     """
     clone = TableNet(len(new.slots), len(new.bins), module.output.out_features, len(module.blocks))
     state = module.state_dict()
-    kept = {n: t for n, t in state.items() if n not in (MIX, SPREAD, SHIFT)}
+    same = {n: t for n, t in state.items() if n not in (MIX, SPREAD, SHIFT)}
     weight = _columns_of(state[MIX], _inputs(old), _inputs(new))
     bias = state[BIAS] + state[MIX] @ _at_mean(old, new)
-    clone.load_state_dict({**clone.state_dict(), **kept, MIX: weight, BIAS: bias})
+    clone.load_state_dict({**clone.state_dict(), **same, MIX: weight, BIAS: bias})
     set_spans(clone, new)
     because = _because(old, new)
     changes = [
-        _change(name, state[name], tensor, text)
+        InputChange(
+            tensor=name,
+            fate="reshaped",
+            shape_before=tuple(state[name].shape),
+            shape_after=tuple(tensor.shape),
+            before=digest(state[name]),
+            because=text,
+        )
         for name, text in ((MIX, because), (BIAS, _MEANS), (SPREAD, _SPANS), (SHIFT, _SPANS))
         if not torch.equal(state[name], tensor := clone.state_dict()[name])
     ]
     return clone.eval().requires_grad_(False), tuple(changes)
 
 
-_MEANS = "takes in what the dropped columns give at their mean"
-_SPANS = "the spans of numbers stand where their columns do"
+_MEANS = "absorbs the dropped columns at their mean"
+_SPANS = "the spans of numbers move with their columns"
 
 
 def _at_mean(old: TableInputs, new: TableInputs) -> Tensor:
-    """What columns that are dropped give where they stand at their mean, else 0: (F + S,)."""
-    lost = {c.name for c in old.columns} - {c.name for c in new.columns}
-    found = [0.0] * len(old.slots)
+    """Values of dropped columns at their mean, else 0: (F + S,)."""
+    dropped = {c.name for c in old.columns} - {c.name for c in new.columns}
+    values = [0.0] * len(old.slots)
     for column in old.columns:
         for low, high in zip(column.knots, column.knots[1:], strict=False):
             share = min(max(-low / (high - low), 0.0), 1.0)
-            found.append(share if column.name in lost else 0.0)
-    return torch.tensor(found)
+            values.append(share if column.name in dropped else 0.0)
+    return torch.tensor(values)
 
 
 def _inputs(inputs: TableInputs) -> list[str]:
-    """What each column of the first layer's weights sees."""
+    """Name of each input of the first layer."""
     return [*inputs.slots, *inputs.bins]
 
 
 def _columns_of(weight: Tensor, before: Sequence[str], after: Sequence[str]) -> Tensor:
     """Shapes: weight (W, len(before)) to (W, len(after))."""
-    place = {name: n for n, name in enumerate(before)}
-    found = weight.new_zeros(weight.shape[0], len(after))
-    shared = [(n, place[name]) for n, name in enumerate(after) if name in place]
+    index = {name: n for n, name in enumerate(before)}
+    moved = weight.new_zeros(weight.shape[0], len(after))
+    shared = [(n, index[name]) for n, name in enumerate(after) if name in index]
     into, out = zip(*shared, strict=True)
-    found[:, list(into)] = weight[:, list(out)]
-    return found
+    moved[:, list(into)] = weight[:, list(out)]
+    return moved
 
 
 def _because(old: TableInputs, new: TableInputs) -> str:
     before, after = ({c.name for c in one.columns} for one in (old, new))
-    told = [f"{len(before & after):,} columns keep their weights by name"]
-    if fresh := [c.name for c in new.columns if c.name not in before]:
-        told.append(f"{len(fresh):,} new begin at zero ({_some(fresh)})")
-    if lost := [c.name for c in old.columns if c.name not in after]:
-        told.append(f"{len(lost):,} of the start's are dropped ({_some(lost)})")
-    return ", ".join(told)
+    clauses = [f"{len(before & after):,} columns keep their weights by name"]
+    if added := [c.name for c in new.columns if c.name not in before]:
+        clauses.append(f"{len(added):,} new begin at zero ({_some(added)})")
+    if dropped := [c.name for c in old.columns if c.name not in after]:
+        clauses.append(f"{len(dropped):,} of the base model's are dropped ({_some(dropped)})")
+    return ", ".join(clauses)
 
 
 def _some(names: Iterable[str], most: int = NAMED) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
-
-
-def _change(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
-    return InputChange(
-        tensor=name,
-        fate="reshaped",
-        shape_before=tuple(before.shape),
-        shape_after=tuple(after.shape),
-        before=digest(before),
-        because=because,
-    )

@@ -213,10 +213,14 @@ def is_stage(module: nn.Module) -> bool:
     for candidate in (module, *lists):
         blocks = list(candidate.children())
         is_even = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
-        if is_even and all(next(b.parameters(), None) is not None for b in blocks):
-            if all(next(b.children(), None) is not None for b in blocks):
-                return True
+        if is_even and all(_is_block(block) for block in blocks):
+            return True
     return False
+
+
+def _is_block(module: nn.Module) -> bool:
+    has_weights = next(module.parameters(), None) is not None
+    return has_weights and next(module.children(), None) is not None
 
 
 class Recorder(fx.Interpreter):

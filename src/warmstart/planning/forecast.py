@@ -67,7 +67,7 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     seconds = {
         "read": speeds.elapsed,
         "features": _look(load, speeds),
-        "check": _check(load, speeds),
+        "checks": _check(load, speeds),
         "head": _head(plan, load.n, speeds),
         "fine_tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
         "evaluate": see * load.n_test if plan.is_trained else 0.1,

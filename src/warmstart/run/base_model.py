@@ -1,4 +1,4 @@
-"""Which start suits the data: one look at each, the same folds for all, ties called ties."""
+"""Choose and rank base models: one feature extraction each, equal folds, ties called ties."""
 
 from __future__ import annotations
 
@@ -54,15 +54,19 @@ from warmstart.stats.paired import Difference, stand
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
-from warmstart.training.prior import Inherited
+from warmstart.training.prior import Inheritance
 from warmstart.training.score import estimate
 
-# ---- Starts that were looked at, in order: which is best, which tie, which to choice and why.
+SCRATCH = "scratch"  # the base model for tables where none is named: an untrained network
+MAX_MODELS = 6  # base models that are ranked, at most, where none are named
+MAX_PARAMETERS = 100_000_000  # above which --base auto leaves a network out
+
+# ---- Ranking: the best, its ties, the choice and the reason.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractedModel:
-    """What stays of a start after its look: the network itself is released."""
+    """The results of feature extraction with a base model; the network itself is released."""
 
     name: str
     arch: str | None
@@ -71,38 +75,43 @@ class ExtractedModel:
     feature_layers: tuple[FeatureLayer, ...]
     features: ExtractedRows
     unreadable: Mapping[str, str]  # example ids, with the reason
-    near_duplicates: tuple[tuple[str, str], ...]  # near copies, by id
+    near_duplicates: tuple[tuple[str, str], ...]  # pairs of ids
     engine: Choice
     seconds: float
     per_second: float | None
-    inherited: Inherited  # what a run passes on to a head here
+    inherited: Inheritance  # what a run passes on to a head here
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """MACs per example and parameters."""
+        return sum(block.macs for block in self.network.blocks), self.base.parameters
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
-    """A start and its head. Shapes: hits (n,) of 0 and 1 over the rows held out."""
+    """A base model and its head. Shapes: hits (n,) of 0 and 1 over the held-out rows."""
 
-    looked: ExtractedModel
+    extracted: ExtractedModel
     estimate: Estimate
     hits: NDArray[np.float64]
     head: str
     seconds: float
 
 
-def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) -> Ranking:
-    """Order, ties, and the start to choice. All starts were judged on the same rows."""
-    n = len(judged[0].hits)
+def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) -> Ranking:
+    """Order, ties and choice. All base models were scored on the same rows."""
+    n = len(scored[0].hits)
     held = slice(len(labelled.learn) - n, None)  # a hold-out stands last; folds hold out all
-    light = sorted(judged, key=lambda one: _work(one.looked))  # of equals the lighter first
+    by_work = sorted(scored, key=lambda one: one.extracted.work)  # of equals the lighter first
     rng = np.random.default_rng([seed, 3])
     standing = stand(
-        np.stack([one.hits for one in light]),
+        np.stack([one.hits for one in by_work]),
         labelled.groups()[held],
         rng,
         inflation=1.0 if labelled.holdout else MODEL_VARIANCE,
     )
     models = {
-        index: _record(light[index], gap)
+        index: _ranked(by_work[index], gap)
         for index, gap in zip(standing.order, standing.to_best, strict=True)
     }
     groups = [[models[index] for index in group] for group in standing.ties]
@@ -112,57 +121,57 @@ def ranking(judged: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         models=tuple(models.values()),
         ties=tuple(tuple(s.name for s in group) for group in groups if len(group) > 1),
         choice=choice.name,
-        because=_because(choice, groups[0], list(models.values()), n, labelled),
+        because=_reason(choice, groups[0], list(models.values()), n, labelled),
         n=n,
         majority=labelled.target.blind_score(labels),
         task=None if labelled.target.task == "classify" else labelled.target.task,
-        method=judged[0].estimate.method,
+        method=scored[0].estimate.method,
     )
 
 
-def _work(looked: ExtractedModel) -> tuple[int, int]:
-    return sum(block.macs for block in looked.network.blocks), looked.base.parameters
-
-
-def _record(judged: ScoredModel, gap: Difference) -> RankedModel:
-    looked, claim = judged.looked, judged.estimate
-    macs, parameters = _work(looked)
+def _ranked(scored: ScoredModel, gap: Difference) -> RankedModel:
+    extracted, estimated = scored.extracted, scored.estimate
+    macs, parameters = extracted.work
     return RankedModel(
-        name=looked.name,
-        title=looked.base.title,
-        arch=looked.arch,
-        value=claim.value,
-        low=claim.low,
-        high=claim.high,
-        seconds=round(judged.seconds, 3),
+        name=extracted.name,
+        title=extracted.base.title,
+        arch=extracted.arch,
+        value=estimated.value,
+        low=estimated.low,
+        high=estimated.high,
+        seconds=round(scored.seconds, 3),
         parameters=parameters,
         macs=macs,
-        seconds_per_image=1 / looked.per_second if looked.per_second else None,
-        cached=not looked.features.passed,
-        head=judged.head,
+        seconds_per_image=1 / extracted.per_second if extracted.per_second else None,
+        cached=not extracted.features.passed,
+        head=scored.head,
         difference=gap.value,
         difference_low=gap.low,
         difference_high=gap.high,
     )
 
 
-def _because(
+def _reason(
     choice: RankedModel,
     best: Sequence[RankedModel],
     models: Sequence[RankedModel],
     n: int,
     labelled: LabelledRows,
 ) -> str:
-    """Why this one: how often it is right, and what the others would bring."""
+    """Why this one: its score, and how far the others are from it."""
     shown = f"{100 * choice.value:.0f} % ({100 * choice.low:.0f} to {100 * choice.high:.0f})"
     text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
-    others = [base for base in best if base is not choice]
-    if others:
-        verb = "ties" if len(others) == 1 else "tie"
-        names = _list([_tied(other, choice) for other in others])
+    tied = [
+        f"{m.name} ({100 * m.value:.0f} %, {m.macs / max(choice.macs, 1):.1f} times the work)"
+        for m in best
+        if m is not choice
+    ]
+    if tied:
+        verb = "ties" if len(tied) == 1 else "tie"
+        names = " and ".join(filter(None, (", ".join(tied[:-1]), tied[-1])))
         return f"{text}; {names} {verb} with it: the difference could be chance"
     if len(models) == 1:
-        return f"{text}; no other start was looked at"
+        return f"{text}; no other base model was tried"
     gap = models[1]
     low, middle, high = (
         100 * abs(d) for d in (gap.difference_high, gap.difference, gap.difference_low)
@@ -170,27 +179,14 @@ def _because(
     return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
 
 
-def _tied(other: RankedModel, choice: RankedModel) -> str:
-    ratio = other.macs / max(choice.macs, 1)
-    return f"{other.name} ({100 * other.value:.0f} %, {ratio:.1f} times the work)"
-
-
-def _list(items: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
-
-
-# ---- What tables and tensors ask of a start: columns by name, a network that has learnt nothing.
-
-
-SCRATCH = "scratch"  # the start for tables where none is named: a network that knows nothing
+# ---- The base model of a run.
 
 
 def table_base(base: Any, collection: Collection, seed: int) -> PretrainedModel:
-    """The network for these columns: drawn anew, or a run's, its columns kept by name.
+    """The network for these columns: untrained, or a run's, its columns matched by name.
 
-    Raises: ModelError for a start that takes something else, RunFolderError for a run that is
-    none.
+    Raises: ModelError for a base model with other inputs, RunFolderError for a folder that is no
+    run.
     """
     record = collection.record
     inputs = TableInputs(columns=record.columns)
@@ -201,91 +197,86 @@ def table_base(base: Any, collection: Collection, seed: int) -> PretrainedModel:
     if not lineage.is_run(base):
         shown = base if isinstance(base, str) else type(base).__name__
         raise ModelError(
-            f"{shown} takes no rows of a table; name a run that learnt from one (--base "
-            "runs/NAME), or leave --base away: then a network is trained from nothing."
+            f"{shown} takes no rows of a table; name a run on a table (--base runs/NAME), or leave "
+            "--base away: then a network is trained from scratch."
         )
     return change_columns(lineage.base_from_run(Path(base)), inputs)
 
 
 def tensor_base(base: Any, collection: Collection) -> PretrainedModel:
-    """The user's own network, which is given the tensors as they are. Raises: ModelError."""
+    """The user's own network, which gets the tensors unchanged. Raises: ModelError."""
     if not isinstance(base, nn.Module):
         raise ModelError(
             f"{collection.wording.source} holds tensors, which a network of your own takes: give "
-            "it with start=network."
+            "it with base=network."
         )
     inputs: Any = tensor_inputs(collection)  # for a module `load` only notes it down
     return load(base, preprocessing=inputs)
 
 
-UNASKED = 6  # starts looked at, at most, where none are named
-LARGE = 100_000_000  # parameters above which --base auto leaves a network alone
-
-
 def choose_base(
     request: Request, collection: Collection, clock: Clock
 ) -> Steps[tuple[Request, PretrainedModel]]:
-    """Load the start; under `--base auto` the one that a ranking of those on disk says to choice.
+    """Load the base model; under `--base auto` the one that a ranking of those on disk chooses.
 
-    The request that comes back names it, with the reason. Raises: ModelError if the start
-    cannot be loaded, or none of those on disk can be looked at; RunFolderError for a run
-    that is none, or shipped no model.
+    The request that comes back names it, with the reason. Raises: ModelError if the base model
+    cannot be loaded, or none of those on disk can; RunFolderError for a folder that is no run,
+    or shipped no model.
     """
     request = with_default_base(request, collection)
     kind = collection.record.kind
     if kind == "table":
         if request.arch is not None:
             raise ModelError(
-                f"--arch {request.arch}: rows of a table are learnt by a network of warmstart's own; "
+                f"--arch {request.arch}: for rows of a table warmstart has a network of its own; "
                 "leave it away."
             )
         return request, table_base(request.base, collection, request.seed)
     if kind == "tensor":
         return request, tensor_base(request.base, collection)
-    wish = input_options(request, collection)
+    options = input_options(request, collection)
     if not request.base_is_auto:
         request = replace(request, stream=here().same(choose_offload(request)))
         if request.stream is not None:
-            wish = replace(wish, stream=str(request.stream.value))
-        base = open_base(request.base, request.arch, request.preprocessing, wish)
+            options = replace(options, stream=str(request.stream.value))
+        base = open_base(request.base, request.arch, request.preprocessing, options)
         check_wave_settings(request, base.record)
-        return request, fitted(base, collection, wish)
+        return request, fitted(base, collection, options)
     clock.lap("read")
-    choice = yield from _ranked(request, collection, wish)
-    base = fitted(open_base(str(choice.value), inputs=wish), collection, wish)
+    choice = yield from _choose_by_ranking(request, collection, options)
+    base = fitted(open_base(str(choice.value), inputs=options), collection, options)
     clock.lap("features")
     return replace(request, base=choice.value, base_choice=choice), base
 
 
-def _ranked(request: Request, collection: Collection, wish: InputOptions) -> Steps[Choice]:
-    """The start that a ranking of those on this computer says to choice, and why."""
+def _choose_by_ranking(
+    request: Request, collection: Collection, options: InputOptions
+) -> Steps[Choice]:
+    """The best of the base models on this computer, and why."""
     kind = collection.record.kind
-    names, left_out = on_disk(LARGE, kind)
+    names, left_out = on_disk(MAX_PARAMETERS, kind)
     if len(names) < 2:
         only = names[0] if names else DEFAULTS.get(kind, DEFAULT_BASE)
-        why = "the only start on this computer that --base auto looks at"
+        why = "the only base model on this computer that --base auto considers"
         return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
-    ranking = yield from rank(collection, names, seed=request.seed, left_out=left_out, inputs=wish)
-    choice = here().same(
-        Choice(
-            value=ranking.choice,
-            because=ranking.because,
-            source="measured",
-            rule=DEFAULTS[kind],
-        )
+    result = yield from rank(
+        collection, names, seed=request.seed, left_out=left_out, inputs=options
     )
-    yield events.note("features", "Chosen", f"{ranking.choice}, {ranking.because}")
+    value, because = result.choice, result.because
+    choice = Choice(value=value, because=because, source="measured", rule=DEFAULTS[kind])
+    choice = here().same(choice)
+    yield events.note("features", "Chosen", f"{value}, {because}")
     return choice
 
 
 def with_default_base(request: Request, collection: Collection) -> Request:
-    """The request with the usual start for this kind of data, where none was named."""
-    usual = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
+    """The request with the default base model for this kind of data, where none was named."""
+    default = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
     if request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE:
         return request
-    if usual == DEFAULT_BASE or (request.given is not None and "base" in request.given):
+    if default == DEFAULT_BASE or (request.given is not None and "base" in request.given):
         return request
-    return replace(request, base=usual, given=request.typed)
+    return replace(request, base=default, given=request.typed)
 
 
 def open_base(
@@ -294,22 +285,19 @@ def open_base(
     preprocessing: Preprocessing | None = None,
     inputs: InputOptions | None = None,
 ) -> PretrainedModel:
-    """Load a start of any kind: a run's folder, or what `network.load` takes.
+    """Load a base model of any kind: a run's folder, or what `network.load` takes.
 
-    Raises: ModelError if it cannot be loaded or changed for such inputs, RunFolderError for
-    a run that is none.
+    Raises: ModelError if it cannot be loaded or changed for such inputs, RunFolderError for a
+    folder that is no run.
     """
-    if lineage.is_run(base):
-        run = lineage.base_from_run(Path(base), arch, preprocessing)
-        return run if inputs is None else change(run, _as_before(run, inputs))
-    return load(base, arch=arch, preprocessing=preprocessing, inputs=inputs)
+    if not lineage.is_run(base):
+        return load(base, arch=arch, preprocessing=preprocessing, inputs=inputs)
+    run = lineage.base_from_run(Path(base), arch, preprocessing)
+    return run if inputs is None else change(run, _with_own_scaling(run, inputs))
 
 
-def _as_before(run: PretrainedModel, inputs: InputOptions) -> InputOptions:
-    """A run that learnt from such bands keeps the ranges that it scaled them by.
-
-    One that learnt from sounds keeps how it drew them.
-    """
+def _with_own_scaling(run: PretrainedModel, inputs: InputOptions) -> InputOptions:
+    """A run on such bands keeps the ranges that scale them, one on sounds its spectrogram."""
     prep = run.record.preprocessing
     if not isinstance(prep, Preprocessing):
         return inputs
@@ -323,23 +311,23 @@ def _as_before(run: PretrainedModel, inputs: InputOptions) -> InputOptions:
 def on_disk(
     most: float = math.inf, kind: Kind = "image"
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Starts to look at where none are named, smallest first, and the names left out.
+    """Base models to rank where none are named, smallest first, and the names left out.
 
-    `most`: parameters that a start may have; `kind`: what it is to choice.
+    `most`: parameters that a base model may have; `kind`: the kind of data.
     """
     takes = "image" if kind == "audio" else kind
-    found = sorted((s for s in available_models() if s.kind == takes), key=_parameters)
-    names = tuple(base.name for base in found if _parameters(base) <= most)[:UNASKED]
-    return names, tuple(base.name for base in found if base.name not in names)
+    listed = sorted((s for s in available_models() if s.kind == takes), key=_count_parameters)
+    names = tuple(base.name for base in listed if _count_parameters(base) <= most)[:MAX_MODELS]
+    return names, tuple(base.name for base in listed if base.name not in names)
 
 
-def _parameters(listing: ModelListing) -> int:
+def _count_parameters(listing: ModelListing) -> int:
     """As listed, or as many as 32-bit weights fill that file."""
     return listing.parameters or Path(listing.where).stat().st_size // 4
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """What --base and --arch want, from `FILE@timm:NAME`.
+    """The values of --base and --arch in `FILE@timm:NAME`.
 
     >>> split_name("me@home.safetensors@timm:resnet18"), split_name("lite0")
     (('me@home.safetensors', 'timm:resnet18'), ('lite0', None))
@@ -358,60 +346,67 @@ def rank(
     left_out: Sequence[str] = (),
     inputs: InputOptions | None = None,
 ) -> Steps[Ranking]:
-    """Look once with each start, fit a head in closed form, compare on the same folds.
+    """Extract features with each base model, fit linear probes, compare them on equal folds.
 
-    The test part is not looked at. Images that some start could not read count for none.
-    A start that fails is listed and the others go on.
+    The test set is not read. Images that some base model could not read count for none.
+    A base model that fails is listed and the others go on.
     Raises: ModelError (the first) if all fail, DataError if too little can be read.
     """
     examples = tuple(e for e in collection.record.examples if e.split != "test")
-    seen = replace(collection, record=replace(collection.record, examples=examples))
+    training = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
-    yield _forecast(len(names), len(examples), collection.record.kind)
-    looked: list[ExtractedModel] = []
-    failed: list[FailedModel] = []  # texts: an error kept would keep the network it came from
+    models = "1 base model" if len(names) == 1 else f"{len(names)} base models"
+    counted = nouns_of(collection.record.kind).count(len(examples))
+    text = f"{models} on {counted}: {len(names) * len(examples):,} forward passes at most"
+    yield events.note("read", "Rank", text)
+    extracted: list[ExtractedModel] = []
+    failed: list[FailedModel] = []  # texts: an exception would keep its network in memory
     for name in names:
         try:
-            looked.append((yield from _look(name, seen, looked, inputs)))
+            extracted.append((yield from _extract(name, training, extracted, inputs)))
         except (ModelError, RunFolderError) as error:
             failed.append(FailedModel(name=name, error=str(error)))
             yield events.note("read", "Failed", f"{name}: {error}")
-    if not looked:
+    if not extracted:
         raise ModelError(failed[0].error)
-    lost = {id: why for one in looked for id, why in one.unreadable.items()}
-    labelled = dataset.arrange(
-        with_near_duplicates(drop_unreadable(seen, lost), looked[0].near_duplicates).record
-    )
-    judged: list[ScoredModel] = []
-    yield Event(stage="head", kind="begin", of=len(looked))
+    lost = {id: why for one in extracted for id, why in one.unreadable.items()}
+    readable = drop_unreadable(training, lost)
+    labelled = dataset.arrange(with_near_duplicates(readable, extracted[0].near_duplicates).record)
+    scored: list[ScoredModel] = []
+    yield Event(stage="head", kind="begin", of=len(extracted))
     with threadpool_limits(limits=1, user_api="blas"):
-        for one in looked:
-            judged.append(_judge(one, labelled, seed))
-            yield Event(stage="head", kind="step", step=len(judged), of=len(looked))
-    found = ranking(judged, labelled, seed)
-    return replace(found, failed=tuple(failed), left_out=tuple(left_out))
+        for one in extracted:
+            scored.append(_score(one, labelled, seed))
+            yield Event(stage="head", kind="step", step=len(scored), of=len(extracted))
+    result = ranking(scored, labelled, seed)
+    return replace(result, failed=tuple(failed), left_out=tuple(left_out))
 
 
-def _forecast(n_models: int, n_images: int, kind: Kind) -> Event:
-    looks = "one start" if n_models == 1 else f"{n_models} starts"
-    each = f"one look at {nouns_of(kind).count(n_images)} each"
-    text = f"{looks}, {each}: {n_models * n_images:,} passes at most"
-    return events.note("read", "Rank", text)
-
-
-def _look(
-    name: str, collection: Collection, before: Sequence[ExtractedModel], inputs: InputOptions | None
+def _extract(
+    name: str,
+    collection: Collection,
+    before: Sequence[ExtractedModel],
+    inputs: InputOptions | None,
 ) -> Steps[ExtractedModel]:
-    """Load, look, check the features, keep what a head needs; near copies are found once."""
+    """Load a base model and extract its features; near-duplicates are searched once."""
     file, arch = split_name(name)
     base = fitted(open_base(file, arch, inputs=inputs), collection, inputs)
     yield notes.base(base.record)
     began = time.perf_counter()
-    extracted, per_second = yield from _timed(extract_features(collection, base))
+    per_second = None
+    with closing(extract_features(collection, base)) as steps:
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                extracted: ExtractedFeatures = stop.value
+                break
+            per_second = float(event.values.get("per_second", per_second or 0)) or None
+            yield event
     examples = [e for e in collection.record.examples if e.id not in extracted.unreadable]
     read = extracted.reader(examples)
     for layer in extracted.feature_layers:
-        read(layer)
+        read(layer)  # raises where stored features are damaged
     inherited = yield from lineage.inherit(
         base, extracted.network.record, collection.record, extracted
     )
@@ -433,21 +428,8 @@ def _look(
     )
 
 
-def _timed(steps: Steps[ExtractedFeatures]) -> Steps[tuple[ExtractedFeatures, float | None]]:
-    """A look, and the images a second that its last event told; None where none was passed."""
-    speed = None
-    with closing(steps):
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                return stop.value, speed
-            speed = float(event.values.get("per_second", speed or 0)) or None
-            yield event
-
-
-def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredModel:
-    """The head that `fit --budget fast` would give, and its hits on the rows held out."""
+def _score(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredModel:
+    """The head that `fit --budget fast` would fit, and its hits on the held-out rows."""
     began = time.perf_counter()
     request = Request(data=None, base=one.name, budget="fast", seed=seed)
     shapes = probe_layers(one.feature_layers)
@@ -456,14 +438,13 @@ def _judge(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredMode
     plan = run_plan.make_plan(request, labelled.facts(), facts, names, one.engine)
     read = partial(one.features.read, labelled.learn)
     heads = dataset.heads(plan, shapes, read, len(labelled.learn), one.inherited.prior)
-    fit = drain(fit_head(heads, dataset.pose(labelled, plan), 0 if labelled.holdout else None))
+    fit = drain(
+        fit_head(heads, dataset.selection_problem(labelled, plan), 0 if labelled.holdout else None)
+    )
     held = fit.fold >= 0
     hits = labelled.target.credits(fit.probabilities[held], labelled.labels[held])
     seconds = one.seconds + time.perf_counter() - began
     return ScoredModel(one, estimate(fit, labelled), hits, fit.name, seconds)
-
-
-# ---- `warmstart rank DATA`: which pretrained network suits this data, one look each.
 
 
 def rank_base_models(
@@ -476,19 +457,18 @@ def rank_base_models(
     seed: int = 0,
     strict: bool = False,
 ) -> Steps[Ranking]:
-    """Rank starts by the head that one look at each gives; nothing is trained or written.
+    """Rank base models by their linear probes (`warmstart rank`); nothing is trained or written.
 
-    `starts` are names as --base takes them, or FILE@timm:NAME for a file of weights;
-    without any, what lies on this computer (at most 6, the smallest).
-    Raises: UsageError for a seed that is none, DataError if the data cannot be used,
-    ModelError if no start can.
+    `models` are names as --base takes them, or FILE@timm:NAME for a file of weights;
+    without any, those on this computer (at most 6, the smallest).
+    Raises: UsageError for an invalid seed, DataError if the data cannot be used,
+    ModelError if no base model can.
     """
     request.check(Request(data=data, seed=seed))
     collection = yield from read(data, label=label, group=group, task=task, strict=strict)
     yield notes.data(collection)
     kind = collection.record.kind
     names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
-    wish = input_options(Request(data=data, seed=seed), collection)
-    steps = rank(collection, names, seed=seed, left_out=left_out, inputs=wish)
-    ranking = yield from steps
-    return ranking if kind == "image" else replace(ranking, kind=kind)
+    options = input_options(Request(data=data, seed=seed), collection)
+    result = yield from rank(collection, names, seed=seed, left_out=left_out, inputs=options)
+    return result if kind == "image" else replace(result, kind=kind)

@@ -1,4 +1,4 @@
-"""The ship rule, where the depth is not the user's: head, tuned network, or both in one."""
+"""What ships where the depth is not the user's: linear probe, fine-tuned network, or ensemble."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import change_text, points
-from warmstart.training.boosting import beside
+from warmstart.training.boosting import compare_boosting
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import LabelledRows, Reader, ReadFeatures, TrainingDataset
-from warmstart.training.fine_tune import FineTuned, tune
-from warmstart.training.linear_probe import HeadFit, calibrated_by
-from warmstart.training.output import by_layer
-from warmstart.training.score import Measured, estimate, score_test
-from warmstart.training.ship import HEAD, TUNED, Decision
+from warmstart.training.fine_tune import FineTuned, fine_tune
+from warmstart.training.linear_probe import HeadFit, with_calibration
+from warmstart.training.output import weights_by_layer
+from warmstart.training.score import ModelEvaluation, estimate, score_test
+from warmstart.training.ship import FINE_TUNED, PROBE, Decision
 
 ENSEMBLE = "ensemble"
-LITTLE = 0.005  # of accuracy: below it is the probabilities that made the choice
+TINY_GAIN = 0.005  # of accuracy: below it, calibration decided
 
 
 @dataclass(frozen=True, slots=True)
 class CandidatePair:
-    """A reader of the taps of tuned layers, and of the start's own beside them."""
+    """A reader of the fine-tuned network's feature layers and of the base model's beside them."""
 
     tuned: Reader
     base: Reader
 
     def __call__(self, examples: Sequence[Example]) -> ReadFeatures:
-        """From examples to the reader of their taps, (n, d_t) each."""
+        """From examples to the reader of their features, (n, d_t) per layer."""
         tuned, base = self.tuned(examples), self.base(examples)
 
         def read(layer: FeatureLayer) -> Features:
@@ -61,36 +61,39 @@ def fine_tune_and_choose(
     checkpoints: Checkpoints,
     allowance: Allowance,
 ) -> Steps[FineTuned]:
-    """Train as the plan says, then choose what is shipped. Raises: as `tune` does."""
+    """Train by the plan, then choose what ships. Raises: as `fine_tune` does."""
     with freed_memory_kept():
-        fine_tuned = yield from tune(training_data, plan, head, digests, checkpoints, allowance)
-    weighed = yield from weigh(training_data, plan, head, fine_tuned)
-    return replace(weighed, baselines=(yield from beside(training_data, weighed)))
+        fine_tuned = yield from fine_tune(
+            training_data, plan, head, digests, checkpoints, allowance
+        )
+    chosen = yield from choose(training_data, plan, head, fine_tuned)
+    return replace(chosen, baselines=(yield from compare_boosting(training_data, chosen)))
 
 
 def measure(
     fine_tuned: FineTuned, labelled: LabelledRows, head: HeadFit, is_shipped: bool
-) -> Measured:
-    """The estimate of what ships, that of the linear probe on the same rows, and the test set.
+) -> ModelEvaluation:
+    """The estimate of what ships, of the linear probe on the same rows, and the test scores.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
     n_folds = max(len(np.unique(head.fold[head.fold >= 0])), 2)
-    claimed = estimate(fine_tuned.head, labelled)
-    found = Measured(
-        estimate=claimed,
-        linear_probe=estimate(restrict_to_rows_of(head, fine_tuned.head), labelled, claimed.method),
+    shipped = estimate(fine_tuned.head, labelled)
+    probe = restrict_to_rows_of(head, fine_tuned.head)
+    measured = ModelEvaluation(
+        estimate=shipped,
+        linear_probe=estimate(probe, labelled, shipped.method),
         gain=fine_tuned.gain,
         n_learnt=max(round((1 - 1 / n_folds) * len(labelled.learn)), 1),
     )
     if not labelled.test or not is_shipped:
-        return found
-    tested, probabilities = score_test(fine_tuned.head, labelled, fine_tuned.reader(labelled.test))
-    return replace(found, test=tested, test_probabilities=probabilities)
+        return measured
+    scores, probabilities = score_test(fine_tuned.head, labelled, fine_tuned.reader(labelled.test))
+    return replace(measured, test=scores, test_probabilities=probabilities)
 
 
 def restrict_to_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
-    """The linear probe's answers on the rows that `other` was judged on."""
+    """The linear probe's predictions on the rows that `other` held out."""
     held = (head.fold >= 0) & (other.fold >= 0)
     return replace(
         head,
@@ -99,61 +102,55 @@ def restrict_to_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     )
 
 
-def weigh(
+def choose(
     training_data: TrainingDataset, plan: Plan, head: HeadFit, fine_tuned: FineTuned
 ) -> Steps[FineTuned]:
-    """What is shipped, by rows that were held out; a depth that the user set ships as it is.
+    """What ships, by held-out rows; a depth that the user set ships as it is.
 
     `head` is the linear probe on the frozen network, fitted on all rows.
     """
-    decision, fold = fine_tuned.decision, fine_tuned.held
+    decision, fold = fine_tuned.decision, fine_tuned.fold
     if decision is None or fold is None:
         return fine_tuned
+    build = {PROBE: _probe, FINE_TUNED: _fine_tuned}.get(decision.kind, _ensemble)
+    chosen = build(training_data, head, fine_tuned, decision)
     probe = np.where((fold >= 0)[:, None], head.probabilities, np.nan)
-    found = _carried_out(training_data, head, fine_tuned, decision)
-    found = replace(
-        found, gain=fine_tuning_gain(probe, decision.tuned, training_data.labelled, fold)
-    )
+    gain = fine_tuning_gain(probe, decision.fine_tuned, training_data.labelled, fold)
     if plan.strategy.source != "user":
-        yield note("fine_tune", "Compared", found.why)
-    return found
+        yield note("fine_tune", "Compared", chosen.why)
+    return replace(chosen, gain=gain)
 
 
-def _carried_out(
+def _fine_tuned(
     training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
-    kind = decision.kind
-    if kind == HEAD:
-        return _head(training_data, head, fine_tuned, decision)
-    if kind == TUNED:
-        return _tuned(training_data, fine_tuned, decision)
-    return _blended(training_data, head, fine_tuned, decision)
-
-
-def _tuned(training_data: TrainingDataset, fine_tuned: FineTuned, decision: Decision) -> FineTuned:
-    """The fine-tuned network, calibrated as its predictions at full size are."""
+    """The fine-tuned network, calibrated on its predictions at full size."""
     fitted = fine_tuned.head
-    made = replace(
+    scaled = replace(
         fitted,
         weight=(fitted.calibration.scale * fitted.weight).astype(np.float32),
-        bias=_bias(fitted).astype(np.float32),
+        bias=_scaled_bias(fitted).astype(np.float32),
         probabilities=decision.probabilities,
     )
-    made = calibrated_by(made, decision.option.calibration)
+    calibrated = with_calibration(scaled, decision.option.calibration)
     if fine_tuned.plan.strategy.source == "user":
-        return replace(fine_tuned, head=made)
+        return replace(fine_tuned, head=calibrated)
     words, gain = training_data.labelled.target.words, points(decision.ahead)
     why = f"{words.than.format(gain)} than the linear probe on held-out examples"
-    if decision.ahead < LITTLE:
+    if decision.ahead < TINY_GAIN:
         why = f"on held-out examples {words.tie}"
-    return replace(fine_tuned, head=made, why=why)
+    return replace(fine_tuned, head=calibrated, why=why)
 
 
-def _head(
+def _probe(
     training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
-    """The network as it came: training is reported, and nothing of it is kept."""
-    why = f"{_tried(str(fine_tuned.plan.strategy.value))} and is no better on held-out examples"
+    """The frozen network with the linear probe: training is reported and thrown away."""
+    strategy = str(fine_tuned.plan.strategy.value)
+    trained = f"{strategy} was fine-tuned beside it"
+    if strategy.startswith("scratch"):
+        trained = "the network was trained from scratch beside it"
+    why = f"{trained} and is no better on held-out examples"
     return replace(
         fine_tuned,
         network=training_data.extracted.network,
@@ -167,67 +164,58 @@ def _head(
     )
 
 
-def _tried(strategy: str) -> str:
-    if strategy.startswith("scratch"):
-        return "the network was trained from scratch beside it"
-    return f"{strategy} was fine-tuned beside it"
-
-
-def _network(strategy: str) -> str:
-    return "the network from scratch" if strategy.startswith("scratch") else strategy
-
-
-def _blended(
+def _ensemble(
     training_data: TrainingDataset, head: HeadFit, fine_tuned: FineTuned, decision: Decision
 ) -> FineTuned:
-    """Both in one network: the head listens to the tuned layers and to the start's own."""
-    option = decision.option
+    """Both in one network: the head reads the fine-tuned layers and the base model's own."""
+    option, strategy = decision.option, str(fine_tuned.plan.strategy.value)
     cut, share = frozen_prefix(fine_tuned.plan), option.share
-    network = add_ensemble_branch(fine_tuned.network, training_data.extracted.network.backbone, cut)
-    record = training_data.extracted.network.record
+    base = training_data.extracted.network
     tuned = share * fine_tuned.head.calibration.scale
     own = (1 - share) * head.calibration.scale
-    columns = {layer: tuned * weight for layer, weight in by_layer(fine_tuned.head, record).items()}
-    for layer, weight in by_layer(head, record).items():
+    columns = {
+        layer: tuned * weight
+        for layer, weight in weights_by_layer(fine_tuned.head, base.record).items()
+    }
+    for layer, weight in weights_by_layer(head, base.record).items():
         place = layer if layer.block <= cut else replace(layer, of="base")
         columns[place] = columns.get(place, 0.0) + own * weight
-    bias = share * _bias(fine_tuned.head) + (1 - share) * _bias(head)
-    made = replace(
+    bias = share * _scaled_bias(fine_tuned.head) + (1 - share) * _scaled_bias(head)
+    joint = replace(
         fine_tuned.head,
-        name=f"{head.name}+{fine_tuned.plan.strategy.value}",
+        name=f"{head.name}+{strategy}",
         feature_layers=tuple(columns),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),
         bias=bias.astype(np.float32),
         probabilities=decision.probabilities,
     )
-    made = calibrated_by(made, option.calibration)
     words = training_data.labelled.target.words
+    other = "the network from scratch" if strategy.startswith("scratch") else strategy
     why = (
-        f"on held-out examples an ensemble of {_network(str(fine_tuned.plan.strategy.value))} and "
-        f"the linear probe ({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best "
-        f"{words.answers}"
+        f"on held-out examples an ensemble of {other} and the linear probe "
+        f"({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best {words.answers}"
     )
-    if decision.ahead < LITTLE:
+    if decision.ahead < TINY_GAIN:
         why += f", if hardly {words.hardly}"
     return replace(
         fine_tuned,
-        network=network,
-        head=made,
+        network=add_ensemble_branch(fine_tuned.network, base.backbone, cut),
+        head=with_calibration(joint, option.calibration),
         reader=CandidatePair(fine_tuned.reader, training_data.extracted.reader),
         shipped=ENSEMBLE,
         why=why,
     )
 
 
-def _bias(head: HeadFit) -> Array:
+def _scaled_bias(head: HeadFit) -> Array:
     return head.calibration.scale * head.bias.astype(np.float64) + head.calibration.bias
 
 
 def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: Rows) -> Evidence:
-    """What fine-tuning brought over the linear probe, on rows that neither had learnt from.
+    """The gain of fine-tuning over the linear probe, on rows that neither was trained on.
 
-    Shapes: probe, tuned (n, K) out-of-fold answers by the same folds; fold (n,), -1 for rows that
-    none held out.
+    Shapes: probe, tuned (n, K) out-of-fold predictions by the same folds; fold (n,), -1 for rows
+    that were never held out.
     """
     held, target = fold >= 0, labelled.target
     truth, groups = labelled.labels[held], labelled.groups()[held]

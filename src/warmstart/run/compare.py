@@ -1,4 +1,4 @@
-"""`warmstart compare A B…`: finished runs on the examples that all of them held out."""
+"""`warmstart compare`: finished runs on the examples that all of them held out, and strategies."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from warmstart.data.sources import list_source
 from warmstart.data.splits import group_numbers
-from warmstart.errors import DataError, RunFolderError, UsageError
+from warmstart.errors import (
+    DataError,
+    ModelError,
+    PlanError,
+    RunFolderError,
+    TrainingError,
+    UsageError,
+)
 from warmstart.evaluation.compare import (
     HeldOut,
     RunAnswer,
@@ -24,55 +33,53 @@ from warmstart.evaluation.compare import (
     means,
     pairs,
 )
-from warmstart.events import Event
+from warmstart.events import Event, Steps, note
 from warmstart.nouns import nouns_of
+from warmstart.planning.strategy import parse, word
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
 from warmstart.records.data import DataRecord, Example, Task
 from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
+from warmstart.request import Request, columns_of, folder_name
 from warmstart.solve.calibration import log_losses_of
-from warmstart.stats.intervals import Groups
 from warmstart.tasks.multilabel import MULTILABEL
 
-# ---- What each example held out adds to a run's score, from its line in predictions.jsonl.
+STAGES_TO_HEAD = ("read", "features", "checks", "plan", "head")
+USAGE = "warmstart compare DATA --strategies head,full"
 
-
+# What a held-out example adds to a run's score, by its line in predictions.jsonl.
 Credit = Callable[[Mapping[str, Any]], float | None]
-# What the mean of these is called. Of several labels: log-loss against that of a coin, 1 where
-# every label is certain and right, 0 where all are called even.
+# The name of the mean credit. Of several labels: log-loss against that of a coin, 1 where every
+# label is certain and right, 0 where all have probability 0.5.
 METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "log_score", "regress": "r2"}
 
 
 def _numbers(data: DataRecord) -> Credit:
     values = np.array([float(e.label) for e in data.examples if e.split != "test"])
     variance = max(float(values.var()), 1e-300)
-    return lambda told: 1 - (float(told["value"]) - float(told["target"])) ** 2 / variance
+    return lambda line: 1 - (float(line["value"]) - float(line["target"])) ** 2 / variance
 
 
 def _label_sets(data: DataRecord) -> Credit:
-    def credit(told: Mapping[str, Any]) -> float:
-        truth = MULTILABEL.read([told["target"]], data.classes)
-        said = np.array([[told["scores"][name] for name in data.classes]])
-        return 1 - float(log_losses_of(MULTILABEL.scores_of(said), truth)[0]) / math.log(2)
+    def credit(line: Mapping[str, Any]) -> float:
+        truth = MULTILABEL.read([line["target"]], data.classes)
+        scores = np.array([[line["scores"][name] for name in data.classes]])
+        return 1 - float(log_losses_of(MULTILABEL.scores_of(scores), truth)[0]) / math.log(2)
 
     return credit
 
 
 _CREDITS: dict[Task, Callable[[DataRecord], Credit]] = {
-    "classify": lambda data: lambda told: None,  # the label is the target, or not
+    "classify": lambda data: lambda line: None,  # the label is the target, or not
     "multilabel": _label_sets,
     "regress": _numbers,
 }
 
 
 def credit_of(data: DataRecord) -> Credit:
-    """From a line to its credit; None where label and target say all."""
+    """From a line to its credit; None where label and target suffice."""
     return _CREDITS[data.task](data)
-
-
-STAGES_TO_HEAD = ("read", "features", "checks", "plan", "head")
-HOW = "warmstart compare DATA --strategies head,full"
 
 
 class HasPath(Protocol):
@@ -84,7 +91,7 @@ class HasPath(Protocol):
 
 
 def compare(*runs: str | Path | HasPath) -> Comparison:
-    """Compare finished runs on the examples that all of them held out, told by their bytes.
+    """Compare finished runs on the examples that all of them held out, matched by their bytes.
 
     On the test set where all have the same one, else on examples that each run held out in
     some way. Every pair has its difference with a 95 % interval, and a winner or none.
@@ -96,25 +103,17 @@ def compare(*runs: str | Path | HasPath) -> Comparison:
     warmstart.errors.UsageError: compare needs at least two runs; to run strategies first: \
 warmstart compare DATA --strategies head,full
     """
-    paths = [_path_of(run) for run in runs]
-    if len(paths) < 2:
-        raise UsageError(f"compare needs at least two runs; to run strategies first: {HOW}")
-    return compared([open_run(name, path) for name, path in named(paths)])
-
-
-def _path_of(run: object) -> Path:
-    place = run if isinstance(run, (str, Path)) else getattr(run, "path", None)
-    if not isinstance(place, (str, Path)):
+    paths = [run if isinstance(run, (str, Path)) else getattr(run, "path", None) for run in runs]
+    if not all(isinstance(path, (str, Path)) for path in paths):
         raise UsageError("compare() wants paths of run folders, or runs as fit() returned them.")
-    return Path(place)
-
-
-# ---- a finished run ------------------------------------------------------------------------
+    if len(paths) < 2:
+        raise UsageError(f"compare needs at least two runs; to run strategies first: {USAGE}")
+    return compared([open_run(name, path) for name, path in named([Path(str(p)) for p in paths])])
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A finished run, as far as a comparison needs it; `name` is what it is called in it."""
+    """The records of a finished run that a comparison reads, under the run's name in it."""
 
     name: str
     path: Path
@@ -124,26 +123,22 @@ class OpenRun:
 
 
 def named(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Each run by the name of its folder, or by its path where that is not enough.
+    """Each run by the name of its folder, or by its path where names are equal.
 
+    `runs/latest`, and a folder given as `.`, go by what they stand for.
     Raises: UsageError for a run that is named twice.
     """
-    places = [path.resolve() for path in paths]
-    for number, place in enumerate(places):
-        if place in places[:number]:
-            first = paths[places.index(place)]
+    resolved = [path.resolve() for path in paths]
+    for number, place in enumerate(resolved):
+        if place in resolved[:number]:
+            first = paths[resolved.index(place)]
             raise UsageError(f"{first} and {paths[number]} are the same run; name another one.")
-    times = Counter(place.name for place in places)
-    for path, place in zip(paths, places, strict=True):
-        own = _own_path(path)
+    times = Counter(place.name for place in resolved)
+    for path, place in zip(paths, resolved, strict=True):
+        own = path if path.name else place
+        if path.is_symlink():
+            own = path.parent / path.readlink()
         yield (place.name if times[place.name] == 1 else str(own)), own
-
-
-def _own_path(path: Path) -> Path:
-    """As typed; of `runs/latest`, or a folder given as `.`, what it is called by itself."""
-    if path.is_symlink():
-        return path.parent / path.readlink()
-    return path if path.name else path.resolve()
 
 
 def open_run(name: str, path: Path) -> OpenRun:
@@ -152,11 +147,11 @@ def open_run(name: str, path: Path) -> OpenRun:
     summary = read_json(path / "summary.json", Summary)
     if summary.shipped.strategy == "none":
         raise RunFolderError(
-            f"{path} shipped no model ({summary.shipped.why.rstrip('.')}); a --strategy of your "
-            "own would have one all the same."
+            f"{path} shipped no model ({summary.shipped.why.rstrip('.')}); with a --strategy that "
+            "you name, it would."
         )
     data = read_json(path / "data.json", DataRecord)
-    held = HeldOut(data, tuple(_said(path, credit_of(data))))
+    held = HeldOut(data, tuple(_read_predictions(path, credit_of(data))))
     events = tuple(earlier_events(path / LOG)) if (path / LOG).is_file() else ()
     return OpenRun(name, path, summary, held, events)
 
@@ -168,73 +163,57 @@ def _check_finished(path: Path) -> None:
         raise RunFolderError(f"{path} does not exist; name folders of runs, such as runs/photos.")
     if (path / "FAILED").is_file():
         why = (path / "FAILED").read_text("utf-8", errors="replace").strip().rstrip(".")
-        raise RunFolderError(f"{path} failed ({why or 'unknown'}); mend that, then fit again.")
+        raise RunFolderError(f"{path} failed ({why or 'unknown'}); fix that, then fit again.")
     if RunFolder(path).can_go_on:
-        way = RunFolder(path).way_on
-        raise RunFolderError(f"{path} has not come to its end; go on with it first: {way}")
+        raise RunFolderError(f"{path} has not finished; resume it first: {RunFolder(path).way_on}")
     raise RunFolderError(
         f"{path} holds no summary.json, so it is no finished run; if it is data, add what to run "
         f"on it: warmstart compare {path} --strategies head,full"
     )
 
 
-def _said(path: Path, credit: Credit) -> Iterator[RunAnswer]:
-    """The lines of predictions.jsonl. Raises: RunFolderError if there are none to be read."""
+def _read_predictions(path: Path, credit: Credit) -> Iterator[RunAnswer]:
+    """The lines of predictions.jsonl. Raises: RunFolderError if they cannot be read."""
     file = path / "predictions.jsonl"
     try:
         with open(file, encoding="utf-8") as lines:
-            for line in lines:
-                told = json.loads(line)
-                yield RunAnswer(
-                    told["id"],
-                    told["split"] == "test",
-                    told["target"],
-                    told["label"],
-                    credit(told),
-                )
+            for text in lines:
+                line = json.loads(text)
+                is_test = line["split"] == "test"
+                yield RunAnswer(line["id"], is_test, line["target"], line["label"], credit(line))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"{file} cannot be read ({error}), and a comparison rests on it; restore it, or make "
-            "the run again."
+            f"{file} cannot be read ({error}), and a comparison needs it; restore it, or make the "
+            "run again."
         ) from error
-
-
-# ---- all of them ---------------------------------------------------------------------------
 
 
 def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Comparison:
     """The runs from best to worst. Raises: DataError where they cannot be compared."""
     _check_classes(runs)
     shared = common([run.held for run in runs])
-    n = shared.hits.shape[1]
+    hits, n = shared.hits, shared.hits.shape[1]
     if not n:
         raise DataError(_nothing_common(runs, shared.seen_before, shared.relabelled))
-    hits = shared.hits
     order = np.argsort(-hits.mean(axis=1), kind="stable")
-    block, inflation = (
-        _blocks(n, shared.links),
-        inflation_of(shared.rows, [run.summary.estimate for run in runs]),
-    )
+    rows = [Example(id=f"{i}", label="", split="test", sha256=f"{i}") for i in range(n)]
+    groups = group_numbers(rows, [(f"{a}", f"{b}") for a, b in shared.links])
+    inflation = inflation_of(shared.rows, [run.summary.estimate for run in runs])
     ranked = [runs[place] for place in order]
     task, kind = runs[0].summary.task, runs[0].held.data.kind
-    values = (accuracies if task == "classify" else means)(hits[order], block, inflation)
+    values = (accuracies if task == "classify" else means)(hits[order], groups, inflation)
     return Comparison(
         metric=METRICS[task],
         rows=shared.rows,
         n=n,
         runs=tuple(_record(run, value) for run, value in zip(ranked, values, strict=True)),
-        pairs=pairs([run.name for run in ranked], hits[order], block, inflation),
+        pairs=pairs([run.name for run in ranked], hits[order], groups, inflation),
         n_common_train=len(frozenset.intersection(*(run.held.learnt for run in runs))),
         seen_before=shared.seen_before,
         relabelled=shared.relabelled,
         failed=tuple(failed),
         kind=None if kind == "image" else kind,
     )
-
-
-def _blocks(n: int, links: Sequence[tuple[int, int]]) -> Groups:
-    rows = [Example(id=f"{i}", label="", split="test", sha256=f"{i}") for i in range(n)]
-    return group_numbers(rows, [(f"{a}", f"{b}") for a, b in links])
 
 
 def _check_classes(runs: Sequence[OpenRun]) -> None:
@@ -255,9 +234,9 @@ def _nothing_common(runs: Sequence[OpenRun], seen_before: int, relabelled: int) 
     nouns = nouns_of(runs[0].held.data.kind)
     if seen_before:
         return (
-            f"{names} held out {nouns.count(seen_before)} in common, all of which one of them had "
-            "seen "
-            f"before (its findings call it a leak); give all the same --test of other {nouns.many}."
+            f"{names} held out {nouns.count(seen_before)} in common, but one of them was trained "
+            f"on all of these (data leakage in its findings); give all the same --test of other "
+            f"{nouns.many}."
         )
     if relabelled:
         return (
@@ -276,8 +255,10 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
     fitted = sum(seconds.get(stage, 0.0) for stage in STAGES_TO_HEAD)
     course = course_of(run.events, None if strategy.startswith("scratch") else fitted)
     near = course.near_end()
-    soon = (near.updates, near.seconds) if near else (None, None)
-    updates, after = (0, fitted) if strategy == "head" else soon
+    updates, after = (near.updates, near.seconds) if near else (None, None)
+    if strategy == "head":
+        updates, after = 0, fitted
+    begins = (e.values for e in run.events if e.stage == "features" and "missing" in e.values)
     return ComparedRun(
         name=run.name,
         path=str(run.path),
@@ -291,7 +272,8 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
         n_train=len(run.held.learnt),
         seconds=seconds.get("total", 0.0),
         seconds_features=seconds.get("features", 0.0),
-        features_cached=_found_kept(run.events),
+        # Whether all features were in the cache when extraction began.
+        features_cached=next((values["missing"] == 0 for values in begins), False),
         updates=course.updates,
         updates_to_95=updates,
         seconds_to_95=None if after is None else round(after, 3),
@@ -299,7 +281,96 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
     )
 
 
-def _found_kept(events: Sequence[Event]) -> bool:
-    """Whether the look at the images had been made before, and was in the store."""
-    begun = [e.values["missing"] for e in events if e.stage == "features" and "missing" in e.values]
-    return bool(begun) and begun[0] == 0
+# ---- `warmstart compare DATA --strategies A,B`: run each strategy, then compare the runs.
+
+
+Fit = Callable[[Request], Steps[HasPath]]
+
+
+def compare_strategies(
+    places: Sequence[str], strategies: Sequence[str], request: Request, fit: Fit
+) -> Steps[Comparison]:
+    """Run each strategy on the data among `places`, then compare them, and the runs among them.
+
+    `fit` is the recipe. All share data, base model and seed, and find the features of the first
+    in the cache; minutes are divided equally. Each has a run folder, runs/<data name>-<strategy>.
+    One that fails is reported, and the others are compared.
+    Raises: as `compare` does; UsageError or PlanError for words that are no strategies; the first
+    error of a strategy where fewer than two runs are left.
+    """
+    words = []
+    for text in strategies:
+        try:
+            words.append(word(parse(text)))
+        except PlanError as error:  # name the option of `compare`, not the one of `fit`
+            message = str(error).replace("--strategy ", "--strategies ", 1)
+            raise PlanError(message) from None
+    words = list(dict.fromkeys(words))
+    data = _find_data(places)
+    runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
+    if len(runs) + len(words) < 2:
+        raise UsageError(f"compare needs at least two runs or strategies, such as: {USAGE}")
+    name = list_source(data, columns_of(request)).name
+    request = replace(_divide_minutes(request, len(words)), data=data, out=None)
+    finished, failed, kinds = [], [], []
+    for number, strategy in enumerate(words, 1):
+        yield note("read", "Strategy", f"{strategy}, {number} of {len(words)}")
+        try:
+            path = yield from _run(replace(request, strategy=strategy), name, fit)
+            finished.append(open_run(strategy, path))
+            yield note("deliver", "Run", str(path))
+        except (PlanError, ModelError, TrainingError, RunFolderError) as error:
+            failed.append(FailedRun(name=strategy, error=str(error)))
+            kinds.append(type(error))
+            yield note("read", "Failed", f"{strategy}: {error}")
+    runs = [*finished, *runs]
+    if not runs:
+        raise kinds[0](failed[0].error)
+    if len(runs) < 2:
+        raise TrainingError(
+            f"only {runs[0].name} has finished ({runs[0].path}), so nothing can be compared; "
+            f"{failed[0].name}: {failed[0].error}"
+        )
+    # A strategy may be called like the folder of a run: both then go by their paths.
+    times = Counter(run.name for run in runs)
+    runs = [run if times[run.name] == 1 else replace(run, name=str(run.path)) for run in runs]
+    return compared(runs, failed)
+
+
+def is_run(place: str | Path) -> bool:
+    """Whether a folder is a run, finished or not."""
+    return any((Path(place) / name).is_file() for name in ("summary.json", "request.json"))
+
+
+def _find_data(places: Sequence[str]) -> str:
+    """The one place that is no run. Raises: UsageError if there is none, or several."""
+    data = [place for place in places if not is_run(place)]
+    if not data:
+        raise UsageError(f"--strategies needs data to run them on, beside runs or alone: {USAGE}")
+    if len(data) > 1:
+        raise UsageError(
+            f"--strategies are run on one data set; of {data[0]} and {data[1]}, neither is a run. "
+            "Name one of them."
+        )
+    return data[0]
+
+
+def _divide_minutes(request: Request, n_runs: int) -> Request:
+    """The remaining minutes in equal parts; the strategy counts as set by the user."""
+    given = None if request.given is None else request.given | {"strategy"}
+    if request.minutes is None:
+        return replace(request, given=given)
+    left = max(request.minutes - request.elapsed / 60, 0.01)
+    return replace(request, given=given, minutes=left / n_runs, elapsed=0.0)
+
+
+def _run(request: Request, name: str, fit: Fit) -> Steps[Path]:
+    """One run in a folder named for its data and strategy; no folder is left if it never began."""
+    folder = RunFolder.create_beside(Path("runs"), folder_name(f"{name}-{request.strategy}"))
+    try:
+        yield from fit(replace(request, out=folder.path))
+    finally:
+        with suppress(OSError):
+            folder.path.rmdir()  # if it is empty
+    folder.point_latest()
+    return folder.path

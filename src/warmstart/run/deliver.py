@@ -1,4 +1,4 @@
-"""The last stage: model, record files, card, summary; then the report made of them."""
+"""The last stage: model, records, card, summary; then the report from these files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from warmstart import events
 from warmstart.data.dataset import Collection
 from warmstart.errors import TrainingError
 from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
-from warmstart.events import Event, Steps
+from warmstart.events import Event, Steps, note
 from warmstart.evidence.check import gain_record
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.batches import to_tensor
@@ -43,7 +42,7 @@ from warmstart.run.model_files import Origin
 from warmstart.tasks.words import test_estimate
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.fine_tune import FineTuned
-from warmstart.training.score import Measured, confident, predictions
+from warmstart.training.score import ModelEvaluation, confident, predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +53,12 @@ class Finished:
     summary: Summary
 
 
-CHECKED = 8  # training images that the finished network is run on
+CHECKED = 8  # training images on which the finished network is checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything the earlier stages found, for writing down."""
+    """The results of the earlier stages."""
 
     origin: Origin
     extracted: ExtractedFeatures
@@ -69,7 +68,7 @@ class Results:
     verdict: Verdict
     plan: Plan
     fine_tuned: FineTuned
-    measured: Measured
+    measured: ModelEvaluation
     shipped: ShippedCandidate
     ignored: tuple[str, ...] = ()  # codes of findings that are not reported
 
@@ -77,50 +76,45 @@ class Results:
 def deliver(
     folder: RunFolder, results: Results, collection: Collection, clock: Clock
 ) -> Steps[Finished]:
-    """Write the run folder. Files are whole or absent; summary.json is the last of its records."""
+    """Write the run folder. Files are whole or absent; summary.json is the last record."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
-    described, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
+    model, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
     lines: tuple[str, ...] = ()
     if results.shipped.strategy != "none":
-        described, ledger = _write_model(folder, results, collection)
+        model, ledger = _write_model(folder, results, collection)
         proof = _prove(ledger, results.fine_tuned.plan)
         lines = summary_lines(ledger)
         yield notes.proof(lines)
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
-    facts = _card_facts(folder, results, summary, described, lines)
+    facts = _card_facts(folder, results, summary, model, lines)
     write_bytes(folder.path / "README.md", card(facts).encode())
     write_json(folder.path / "summary.json", summary)
-    yield from _write_report(folder, collection, results.record)
+    try:
+        write_report(folder.path, collection.load, results.record)
+    except Exception as error:  # the run is finished with or without its report
+        text = f"report.html could not be written ({error}); `warmstart report` tries again"
+        yield note("deliver", "Report", text)
     yield Event(stage="deliver", kind="end")
     return Finished(path=folder.path, summary=summary)
-
-
-def _write_report(folder: RunFolder, collection: Collection, data: DataRecord) -> Steps[None]:
-    """The report, made of the files that stand there now. The run is done with or without it."""
-    try:
-        write_report(folder.path, collection.load, data)
-    except Exception as error:  # whatever it is: nothing of the result depends on it
-        text = f"report.html could not be written ({error}); `warmstart report` tries again"
-        yield events.note("deliver", "Report", text)
 
 
 def _card_facts(
     folder: RunFolder,
     results: Results,
     summary: Summary,
-    described: ModelRecord | None,
+    model: ModelRecord | None,
     weights: tuple[str, ...],
 ) -> CardFacts:
-    """What the card tells beside the summary."""
     origin, fine_tuned, plan = results.origin, results.fine_tuned, results.plan
+    is_classify = results.record.task == "classify"
     return CardFacts(
         name=folder.path.name,
         summary=summary,
         data=results.record,
         base=origin.base,
-        model=described,
+        model=model,
         hooks=model_files.hooks(fine_tuned.network, fine_tuned.head.feature_layers),
         ancestors=lineage.ancestors(origin.base),
         base_model=lineage.base_model(origin.base),
@@ -128,15 +122,14 @@ def _card_facts(
         weights=weights,
         choices=tuple(own_choices(plan)),
         surgery="" if plan.blocks[0].action.value == "fresh" else origin.surgery,
-        is_confident=results.record.task != "classify"
-        or confident(fine_tuned.head, results.labelled) is not None,
+        is_confident=not is_classify or confident(fine_tuned.head, results.labelled) is not None,
     )
 
 
 def _write_records(folder: RunFolder, results: Results) -> None:
-    path = folder.path  # data and plan stand there since they were settled
+    path = folder.path  # data.json and plan.toml are already there
     write_json(path / "inspection.json", results.inspection)
-    # By the predictions of what ships; those that the checks wrote were the linear probe's.
+    # By the predictions of what ships; the checks wrote those of the linear probe.
     write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
     write_json(path / "network.json", results.fine_tuned.network.record)
     head, classes = results.fine_tuned.head, results.record.classes
@@ -154,36 +147,35 @@ def _write_model(
     prep = origin.base.preprocessing
     pixels = [encode(collection.load(e.id), e.id, prep) for e in sample]
     inputs = to_tensor(np.stack(pixels), prep)
-    kept = fine_tuned.plan.training.cache_dtype
-    store = "float32" if kept is None else str(kept.value)
-    model_files.check_model(model, fine_tuned.head, inputs, fine_tuned.reader(sample), store)
+    choice = fine_tuned.plan.training.cache_dtype
+    dtype = "float32" if choice is None else str(choice.value)
+    model_files.check_model(model, fine_tuned.head, inputs, fine_tuned.reader(sample), dtype)
     read = fine_tuned.reader(labelled.learn)
-    described = model_files.describe(origin, fine_tuned, results.record)
-    model_files.write_model(
-        folder, described, model, fine_tuned.head, labelled, read, origin.learnt
-    )
+    record = model_files.describe(origin, fine_tuned, results.record)
+    head, before = fine_tuned.head, origin.trained_on
+    model_files.write_model(folder, record, model, head, labelled, read, before)
     ledger = write_ledger(
         origin.digests, origin.network, model, actions=fine_tuned.actions, changes=origin.changes
     )
     write_json(folder.path / "weights_ledger.json", ledger)
-    return described, ledger
+    return record, ledger
 
 
 def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
-    """That every tensor of a frozen part has the bytes it had. Raises: TrainingError if not."""
+    """Every tensor of a frozen block has its old bytes. Raises: TrainingError if not."""
     frozen = frozenset(p.name for p in plan.blocks if p.action.value == "frozen")
     proof = prove_frozen(ledger, frozen)
     if not proof.identical:
         raise TrainingError(
-            "a frozen layer is not what it was: the run is not to be trusted; "
-            "weights_ledger.json names the tensors. Please report it."
+            "a frozen layer has changed: do not trust this run; weights_ledger.json names the "
+            "tensors. Please report it."
         )
-    held = prove_frozen(ledger)  # with what did not move in layers of low-rank updates
-    return replace(proof, parameters=held.parameters, buffers=held.buffers)
+    total = prove_frozen(ledger)  # with the unchanged tensors under low-rank updates
+    return replace(proof, parameters=total.parameters, buffers=total.buffers)
 
 
 def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
-    base, kind, measured = results.origin.came, results.record.kind, results.measured
+    base, measured = results.origin.unchanged, results.measured
     problems = (*results.record.problems, *results.inspection.findings)
     findings = by_consequence(without(problems, results.ignored))
     return Summary(
@@ -194,9 +186,9 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         estimate=measured.estimate,
         linear_probe=measured.linear_probe,
         fine_tuning_gain=gain_record(measured.gain),
-        test=results.measured.test,
+        test=measured.test,
         data=model_files.count_data(
-            results.labelled, results.record.problems, results.inspection, kind
+            results.labelled, results.record.problems, results.inspection, results.record.kind
         ),
         base=TensorCounts(name=base.name, sha256=base.sha256, parameters=base.parameters),
         frozen=proof,
@@ -210,10 +202,10 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
 
 
 def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
-    """Whether what ships can be used, from what was measured of it."""
+    """Whether what ships is ready for use, from its measurements."""
     labelled, measured, verdict = results.labelled, results.measured, results.verdict
     target, test = labelled.target, measured.test
-    held = results.fine_tuned.head.fold >= 0  # the same rows as the estimate's
+    held = results.fine_tuned.head.fold >= 0  # the rows of the estimate
     share = target.blind_score(labelled.labels[held])
     name = target.words.blindly
     if results.record.task == "classify":

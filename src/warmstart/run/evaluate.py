@@ -12,7 +12,7 @@ from warmstart.data.dataset import Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError
-from warmstart.events import Event, Steps
+from warmstart.events import Event, Steps, note
 from warmstart.formatting import interval
 from warmstart.modalities.preprocessing import encode
 from warmstart.nouns import Nouns, nouns_of
@@ -21,7 +21,7 @@ from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary, TestScores
 from warmstart.run.predictor import BATCH, Predictor, load
 
-STRANGE = 0.05  # share of images from which on it is said; one in a hundred is usual
+OOD_SHARE = 0.05  # of images, above which it is reported; one in a hundred is usual
 
 
 def evaluate(
@@ -32,7 +32,7 @@ def evaluate(
     group: str | None = None,
     text: str | None = None,
 ) -> Steps[TestScores]:
-    """Score a run on the test part of labelled data, or on all of it where it has none.
+    """Score a run on the test set of labelled data, or on all of it where there is no test set.
 
     Labels are matched by name. Raises: RunFolderError without a model, DataError if the
     data cannot be read or has a class that the model does not know.
@@ -49,67 +49,59 @@ def evaluate(
     )
     examples = collection.record.examples
     yield Event(stage="features", kind="begin", of=len(examples))
-    kept: list[Example] = []
-    found: list[np.ndarray] = []
-    strange = 0
+    readable: list[Example] = []
+    answers: list[np.ndarray] = []
+    n_ood = 0
     for start in range(0, len(examples), BATCH):
         batch, pixels = _decode(collection, examples[start : start + BATCH], predictor)
         if batch:
-            answers, joined = predictor.probabilities(np.stack(pixels))
-            found.append(answers)
-            strange += int(predictor.is_ood(joined).sum())
-            kept += batch
-        yield Event(
-            stage="features", kind="step", step=min(start + BATCH, len(examples)), of=len(examples)
-        )
+            scores, joined = predictor.probabilities(np.stack(pixels))
+            answers.append(scores)
+            n_ood += int(predictor.is_ood(joined).sum())
+            readable += batch
+        step = min(start + BATCH, len(examples))
+        yield Event(stage="features", kind="step", step=step, of=len(examples))
     nouns = nouns_of(predictor.input_kind)
-    if not kept:
+    if not readable:
         raise DataError(f"{collection.record.name}: none of its {nouns.many} can be read.")
-    for title, text in _remarks(run, kept, len(examples), strange, nouns):
-        yield Event(stage="features", kind="note", values={"title": title, "text": text})
-    labels = [example.label for example in kept]
-    measured = predictor.replies.measured(np.concatenate(found), labels, group_numbers(kept))
-    return measured
+    for title, text in _caveats(run, readable, len(examples), n_ood, nouns):
+        yield note("features", title, text)
+    labels = [example.label for example in readable]
+    return predictor.replies.measured(np.concatenate(answers), labels, group_numbers(readable))
 
 
-def _remarks(
-    run: Path, kept: Sequence[Example], n_given: int, strange: int, nouns: Nouns
+def _caveats(
+    run: Path, readable: Sequence[Example], n_total: int, n_ood: int, nouns: Nouns
 ) -> Iterator[tuple[str, str]]:
-    """What the figures must be read with: title and text of each."""
-    n = len(kept)
-    if n < n_given:
-        yield "Data", f"{n_given - n} {nouns.many} could not be read and were left out"
-    if learnt := _learnt_from(run, kept):
-        text = f"{learnt:,} of the {n:,} {nouns.many} are among those that the model learnt from"
-        yield "Leak", f"{text}: the figures flatter it"
-    if strange > STRANGE * n:
-        yield "Unlike", f"{strange:,} of the {n:,} {nouns.many} are unlike all that it learnt from"
+    """Facts that qualify the metrics: title and text of each."""
+    n = len(readable)
+    if n < n_total:
+        yield "Data", f"{n_total - n} {nouns.many} could not be read and were left out"
+    if (run / "data.json").is_file():
+        record = read_json(run / "data.json", DataRecord)
+        hashes = {example.sha256 for example in record.examples if example.split != "test"}
+        if leaked := sum(example.sha256 in hashes for example in readable):
+            text = f"the model was trained on {leaked:,} of the {n:,} {nouns.many}"
+            yield "Leak", f"{text}: the figures flatter it"
+    if n_ood > OOD_SHARE * n:
+        yield "Unlike", f"{n_ood:,} of the {n:,} {nouns.many} are unlike all training data"
     if (run / "summary.json").is_file():
-        claim = read_json(run / "summary.json", Summary).estimate
-        if claim is not None:
-            expected = interval(claim.value, claim.low, claim.high, claim.n)
-            yield "Expected", f"{expected} on {nouns.many} like those it learnt from"
-
-
-def _learnt_from(run: Path, examples: Sequence[Example]) -> int:
-    """How many of the examples the run learnt from, by their bytes; 0 where it keeps no record."""
-    if not (run / "data.json").is_file():
-        return 0
-    record = read_json(run / "data.json", DataRecord)
-    learnt = {example.sha256 for example in record.examples if example.split != "test"}
-    return sum(example.sha256 in learnt for example in examples)
+        estimate = read_json(run / "summary.json", Summary).estimate
+        if estimate is not None:
+            expected = interval(estimate.value, estimate.low, estimate.high, estimate.n)
+            yield "Expected", f"{expected} on {nouns.many} like the training data"
 
 
 def _decode(
     collection: Collection, batch: Sequence[Example], predictor: Predictor
 ) -> tuple[list[Example], list[np.ndarray]]:
-    kept, pixels = [], []
+    readable, pixels = [], []
     for example in batch:
         try:
             payload = collection.load(example.id)
             image = encode(payload, example.id, predictor.bundle.record.preprocessing)
         except DataError:
             continue  # counted by the caller
-        kept.append(example)
+        readable.append(example)
         pixels.append(image)
-    return kept, pixels
+    return readable, pixels

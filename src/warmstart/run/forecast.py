@@ -49,12 +49,12 @@ from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.solve.ridge import Rows, inverse
 from warmstart.training.attempt import TrainingAttempt
-from warmstart.training.augmentations import view_of
-from warmstart.training.cached_activations import views_of_plan
+from warmstart.training.augmentations import numbered_augmentation
+from warmstart.training.cached_activations import augmentations_of
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset
 from warmstart.training.job import TrainingJob
-from warmstart.training.linear_probe import blank
+from warmstart.training.linear_probe import zero_head
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
 from warmstart.training.validation import TrainingEnd
@@ -223,8 +223,8 @@ def _time_offloaded_forward(bench: Bench) -> float:
 
 
 def _time_augmentation(bench: Bench, plan: Plan) -> float:
-    policy, image = views_of_plan(schedule(plan)), make_noise(bench.prep, 1)[0]
-    return _fastest(lambda: view_of(image, "0" * 64, 1, policy, 0), 3)
+    policy, image = augmentations_of(schedule(plan)), make_noise(bench.prep, 1)[0]
+    return _fastest(lambda: numbered_augmentation(image, "0" * 64, 1, policy, 0), 3)
 
 
 def _time_inverse() -> float:
@@ -253,7 +253,7 @@ def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
     rows, labelled, record = np.arange(short.batch_size), bench.labelled, bench.network.record
     width = sum(layer_width(record, layer) for layer in bench.feature_layers)
     # A head of zeros on all feature layers costs as much as the widest one.
-    head = blank(bench.feature_layers, width, labelled.n_classes, len(labelled.learn))
+    head = zero_head(bench.feature_layers, width, labelled.n_classes, len(labelled.learn))
     rng = np.random.default_rng(0)
 
     def read(layer: FeatureLayer) -> NDArray[np.float32]:
@@ -263,7 +263,7 @@ def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
         source=_Noise(bench, short.split_at),
         labels=rows % labelled.n_classes,
         groups=rows,
-        before=take_digests(bench.network),
+        digests=take_digests(bench.network),
         checkpoints=NoCheckpoints(),
     )
     job = TrainingJob(
@@ -273,7 +273,7 @@ def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
         rows=rows,
         held=rows[:0],
         number=0,
-        route=TrainingEnd(),
+        end=TrainingEnd(),
     )
     ends = [event.t for event in TrainingAttempt(job, 0.0, ()).run()]
     return float(np.min(np.diff(ends)))

@@ -34,14 +34,14 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
-from warmstart.training.cached_activations import views_of_plan
+from warmstart.training.cached_activations import augmentations_of
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset, members
-from warmstart.training.fine_tune import FineTuned, held_out
+from warmstart.training.fine_tune import FineTuned, held_out_folds
 from warmstart.training.job import TrainingJob
-from warmstart.training.linear_probe import HeadFit, blank
+from warmstart.training.linear_probe import HeadFit, zero_head
 from warmstart.training.live import read_pixels
-from warmstart.training.score import Measured
+from warmstart.training.score import ModelEvaluation
 from warmstart.training.shared import LiveBatches, TrainingContext
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import CANDIDATES, choose
@@ -176,7 +176,7 @@ def concluded(
     training_data: TrainingDataset,
     inspection: Inspection,
     fine_tuned: FineTuned,
-    measured: Measured,
+    measured: ModelEvaluation,
 ) -> Steps[tuple[Inspection, Verdict]]:
     """The evidence with what training brought, and the verdict.
 
@@ -281,7 +281,7 @@ def measure(
         BESIDE: "scratch",
     }
     yield Event(stage="fine_tune", kind="begin", values=told)
-    folds = held_out(training_data, FOLDS)
+    folds = held_out_folds(training_data, FOLDS)
     nothing = _nothing(request, training_data, small, network)
     warm, groups = _warm(fine_tuned, labelled), labelled.groups()
     side = small.record.preprocessing.shape[0]
@@ -366,7 +366,7 @@ def _nothing(
     source = LiveBatches(
         pixels=read_pixels(training_data.collection, labelled.learn, prep),
         contents=tuple(example.sha256 for example in labelled.learn),
-        views=views_of_plan(chosen),
+        augmentations=augmentations_of(chosen),
         seed=chosen.seed,
         prep=prep,
     )
@@ -375,7 +375,7 @@ def _nothing(
         labels=labelled.labels,
         groups=labelled.groups(),
         target=labelled.target,
-        before=take_digests(network),
+        digests=take_digests(network),
         checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )
@@ -393,7 +393,9 @@ def _warm(fine_tuned: FineTuned, labelled: LabelledRows) -> Array:
 def _blank(network: Network, training_data: TrainingDataset) -> HeadFit:
     """Only how many classes there are: above fresh layers an output begins at zero."""
     last = feature_layers(network.record)[-1]
-    return blank((last,), 0, training_data.labelled.n_classes, len(training_data.labelled.learn))
+    return zero_head(
+        (last,), 0, training_data.labelled.n_classes, len(training_data.labelled.learn)
+    )
 
 
 def _none(layer: FeatureLayer) -> Features:

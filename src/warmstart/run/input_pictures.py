@@ -24,8 +24,8 @@ from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.request import columns_of, read_request
 from warmstart.run.predictor import input_picture
-from warmstart.training.augmentations import view_of
-from warmstart.training.cached_activations import views_of_plan
+from warmstart.training.augmentations import numbered_augmentation
+from warmstart.training.cached_activations import augmentations_of
 
 SIDE = 112  # px of a tile
 GAP, TITLE = 6, 16  # px between tiles, and of the line above them
@@ -140,6 +140,9 @@ def _augmented(
     image = encode(payload, example.id, prep)
     if training is None or not training.is_varied:
         return [image]
-    policy = views_of_plan(training)
+    policy = augmentations_of(training)
     numbers = range(min(training.augmentations or AUGMENTED, AUGMENTED) + 1)
-    return [view_of(image, example.sha256, number, policy, training.seed) for number in numbers]
+    return [
+        numbered_augmentation(image, example.sha256, number, policy, training.seed)
+        for number in numbers
+    ]

@@ -1,4 +1,4 @@
-"""A finished run as a start: what it is called, what it was made from, what it may pass on."""
+"""A finished run as base model: its name, its ancestors, its training data, its head as prior."""
 
 from __future__ import annotations
 
@@ -32,33 +32,32 @@ from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkReco
 from warmstart.records.run_folder import read_json
 from warmstart.solve.kernels import chunks
 from warmstart.training.out_of_distribution import Neighbours, to_nearest_other, unpack
-from warmstart.training.prior import NOTHING, Inherited, Prior, prior_of
+from warmstart.training.prior import NOTHING, Inheritance, Prior, prior_of
 
-# ---- What a run has learnt from, kept inside it: told by bytes, and by how alike pictures look.
-#
-# Every run keeps the content hashes of all that its model ever learnt from, those of the runs
-# before it among them, so that no folder has to be where it was, nor called what it was.
-
-
+# Every run stores the content hashes of all that its model was ever trained on, including those of
+# earlier runs: folders may be moved and renamed.
 LEARNT = "learnt"  # an array in neighbours.safetensors: sorted numbers of content hashes
 DIGITS = 16  # of a hash: two of a million images share them once in 40 million such sets
 ROWS = 512  # examples that are compared at once
 TYPICAL = 1000  # stored points, at most, that say how far apart images lie
-# A picture is a near copy below NEAR times the distance that the closest LOW of the stored ones
-# have to their nearest. In that unit, runs from lite0 on photos of vehicles, cars, hand signs and
-# textures: JPEG again at quality 97 at most 0.31, at 85 at most 0.41 (half of them below 0.28);
+# A picture is a near-duplicate below NEAR times the distance that the closest LOW of the stored
+# ones have to their nearest. In that unit, runs from lite0 on photos of vehicles, cars, hand signs
+# and textures: JPEG again at quality 97 at most 0.31, at 85 at most 0.41 (half of them below 0.28);
 # other photos of the same classes at least 0.77, 1.01 and 0.87, and 0.62 for textures, but for
 # one pair at 0.40 that is two crops of one photo.
 NEAR = 0.4
 LOW = 0.05
 
+NEARLY = "the same or nearly the same {}"
+_LIBRARIES = ("timm:", "torchvision:")
+
 Read = Callable[[Sequence[Example]], Callable[[FeatureLayer], NDArray[np.float32]]]
 
 
-def number(sha256: str) -> int:
+def hash_number(sha256: str) -> int:
     """The first digits of a content hash.
 
-    >>> number("00000000000000ff" + 48 * "0")
+    >>> hash_number("00000000000000ff" + 48 * "0")
     255
     """
     return int(sha256[:DIGITS], 16)
@@ -66,49 +65,48 @@ def number(sha256: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPast:
-    """What a run has learnt from: numbers of content hashes, and points.
+    """What a run was trained on: numbers of content hashes, and points in feature space.
 
-    `is_whole`: whether nothing is missing in `learnt`. `points` are of the examples that the
-    run learnt from itself, at `feature_layers` of its own network.
+    `is_whole`: whether nothing is missing in `hashes`. `points` are of the run's own training
+    examples, at `feature_layers` of its own network.
     """
 
-    learnt: frozenset[int]
+    hashes: frozenset[int]
     is_whole: bool
     points: Neighbours
     feature_layers: tuple[FeatureLayer, ...]
 
     @property
-    def kept(self) -> frozenset[int] | None:
-        """What a run that follows is to keep: all of it, or nothing."""
-        return self.learnt if self.is_whole else None
+    def inheritable(self) -> frozenset[int] | None:
+        """The hashes that a following run stores too; None where some are missing."""
+        return self.hashes if self.is_whole else None
 
     def holds(self, example: Example) -> bool:
-        """Whether these very bytes are known to have been learnt from."""
-        return number(example.sha256) in self.learnt
+        """Whether these very bytes were trained on."""
+        return hash_number(example.sha256) in self.hashes
 
-    def alike(self, examples: Sequence[Example], read: Read) -> list[Example]:
-        """Those that are nearly the same picture as one that the run learnt from.
+    def near_duplicates(self, examples: Sequence[Example], read: Read) -> list[Example]:
+        """Examples that are nearly the same picture as a training example of the run.
 
-        `read` gives the features of examples under the run's own network, per tap (n, d_t).
+        `read` gives the features of examples under the run's own network, per layer (n, d_t).
         """
-        limit, found = near_duplicate_limit(self.points.points), []
+        limit = near_duplicate_limit(self.points.points)
+        near: list[Example] = []
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
-            block = examples[start : start + ROWS]
-            joined = [
-                self.points.place(
-                    np.concatenate([chunk[layer] for layer in self.feature_layers], axis=1)
-                )
-                for chunk in chunks(read(block), self.feature_layers)
+            rows = examples[start : start + ROWS]
+            points = [
+                self.points.place(np.concatenate([chunk[t] for t in self.feature_layers], axis=1))
+                for chunk in chunks(read(rows), self.feature_layers)
             ]
-            distances, _ = self.points.nearest_to(np.concatenate(joined), 1)
-            found += [e for e, d in zip(block, distances, strict=True) if d < limit]
-        return found
+            distances, _ = self.points.nearest_to(np.concatenate(points), 1)
+            near += [e for e, d in zip(rows, distances, strict=True) if d < limit]
+        return near
 
 
 def near_duplicate_limit(points: NDArray[np.float32]) -> float:
     """The distance below which two points are of one picture. Shapes: points (n, w).
 
-    A small part of what the closest of different images have between them.
+    A fraction of the smallest distances between different images.
 
     >>> round(near_duplicate_limit(np.float32([[0.0], [1.0], [2.0]])), 2)
     0.4
@@ -120,48 +118,45 @@ def near_duplicate_limit(points: NDArray[np.float32]) -> float:
 
 
 def past_of(bundle: Bundle, names: Sequence[str]) -> TrainingPast:
-    """What a run keeps of its past; an older one kept nothing, and its folders are asked.
+    """The training data of a run; an older run stored none, and its folders are read.
 
-    `names`: the runs that it came from and itself, as folders.
+    `names`: the folders of the runs that it came from, and its own.
     """
-    kept, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
-    if kept is not None:
-        return TrainingPast(frozenset(int(n) for n in kept), True, points, bundle.record.own_layers)
-    found = [_from_folder(Path(name)) for name in names]
-    known = frozenset[int]().union(*(numbers for numbers in found if numbers is not None))
-    return TrainingPast(known, None not in found, points, bundle.record.own_layers)
+    stored, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
+    layers = bundle.record.own_layers
+    if stored is not None:
+        return TrainingPast(frozenset(int(n) for n in stored), True, points, layers)
+    parts = [_read_hashes(Path(name)) for name in names]
+    hashes = frozenset[int]().union(*(numbers for numbers in parts if numbers is not None))
+    return TrainingPast(hashes, None not in parts, points, layers)
 
 
-def _from_folder(run: Path) -> frozenset[int] | None:
-    """None where the folder is gone, is damaged or has another name today."""
+def _read_hashes(run: Path) -> frozenset[int] | None:
+    """Those of the training set; None where the folder is gone, damaged or renamed."""
     try:
         examples = read_json(run / "data.json", DataRecord).examples
     except RunFolderError:
         return None
-    return frozenset(number(e.sha256) for e in examples if e.split != "test")
+    return frozenset(hash_number(e.sha256) for e in examples if e.split != "test")
 
 
-def memory(before: frozenset[int] | None, learn: Sequence[Example]) -> Arrays:
-    """What a run that learns from these keeps; nothing where its own past is not known."""
+def past_arrays(before: frozenset[int] | None, learn: Sequence[Example]) -> Arrays:
+    """The arrays that a run on these examples stores; none where its own past is unknown."""
     if before is None:
         return {}
-    numbers = sorted(before | {number(example.sha256) for example in learn})
+    numbers = sorted(before | {hash_number(example.sha256) for example in learn})
     return {LEARNT: np.array(numbers, dtype=np.uint64)}
-
-
-_LIBRARIES = ("timm:", "torchvision:")
-NEARLY = "the same or nearly the same {}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunBaseModel(FinishedRunModel):
-    """A run as a start, with what it has learnt from."""
+    """A run as base model, with what it was trained on."""
 
     past: TrainingPast
 
 
 def is_run(base: Any) -> bool:
-    """Whether a start is meant to be a run folder: a folder, or a path to none.
+    """Whether a base model is meant to be a run folder: a folder, or a path to nothing.
 
     >>> is_run("runs/photos"), is_run("lite0"), is_run("weights/best.pt")
     (True, False, False)
@@ -180,10 +175,10 @@ def is_run(base: Any) -> bool:
 def base_from_run(
     run: Path, arch: str | None = None, preprocessing: Preprocessing | None = None
 ) -> RunBaseModel:
-    """A run's network, head and history; `preprocessing` replaces the run's own.
+    """A run's network, head and training data; `preprocessing` replaces the run's own.
 
     Raises: RunFolderError if it is no run folder, shipped no model, or is damaged; ModelError
-    for a design of the user's own, or one named beside it.
+    for a network of the user's own, or an `arch` besides.
     """
     if arch is not None:
         raise ModelError(f"--arch {arch}: {run} knows its own design; leave --arch away.")
@@ -192,19 +187,18 @@ def base_from_run(
     if record.arch.startswith("module:"):
         raise ModelError(
             f"{run} began from your own network ({record.arch.partition(':')[2]}); "
-            "in Python pass that network as start."
+            "in Python pass that network as base."
         )
-    described = _described(run, bundle)
+    described = _base_record(run, bundle)
     if preprocessing is not None:
         described = replace(described, preprocessing=preprocessing)
     try:
-        revived = rebuild_finished_run(
+        rebuilt = rebuild_finished_run(
             described, bundle.tensors, record.feature_layers, record.ensemble
         )
         past = past_of(bundle, described.lineage[1:])  # the oldest is no run
-        return RunBaseModel(
-            **{f.name: getattr(revived, f.name) for f in fields(revived)}, past=past
-        )
+        values = {f.name: getattr(rebuilt, f.name) for f in fields(rebuilt)}
+        return RunBaseModel(**values, past=past)
     except Exception as error:  # an edited config.json makes torch and timm raise what they like
         why = str(error).partition("\n")[0].partition("; ")[0]
         raise RunFolderError(
@@ -212,7 +206,7 @@ def base_from_run(
         ) from error
 
 
-def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
+def _base_record(run: Path, bundle: Bundle) -> BaseModelRecord:
     record, name = bundle.record, resolved_name(run)
     design = next((s.title for s in SHIPPED.values() if s.arch == record.arch), None)
     design = design.partition(" (")[0] if design else record.arch.partition(":")[2]
@@ -233,12 +227,12 @@ def _described(run: Path, bundle: Bundle) -> BaseModelRecord:
 
 
 def resolved_name(run: Path) -> str:
-    """As typed; of `runs/latest` what it points to now, for tomorrow it will be another."""
+    """The path as typed; of `runs/latest`, the run that it points to now."""
     return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
 
 
 def ancestors(base: BaseModelRecord) -> tuple[str, ...]:
-    """Titles of what a start was made from, the oldest first; a run goes by its name.
+    """Titles of what a base model was made from, the oldest first; a run goes by its name.
 
     >>> from types import SimpleNamespace as Record
     >>> ancestors(Record(lineage=("lite0", "runs/a", "runs/b")))
@@ -248,7 +242,7 @@ def ancestors(base: BaseModelRecord) -> tuple[str, ...]:
 
 
 def base_model(base: BaseModelRecord) -> str | None:
-    """Where the oldest of a start's ancestors is published, as the hub names it.
+    """Where the oldest ancestor of a base model is published, as the hub names it.
 
     >>> from types import SimpleNamespace as Record
     >>> base_model(Record(lineage=("lite0", "runs/a"), name="runs/a"))
@@ -258,7 +252,7 @@ def base_model(base: BaseModelRecord) -> str | None:
 
 
 def published(base: str) -> str | None:
-    """Where a start of that name is published, as the hub names it; None for others.
+    """Where a base model of that name is published, as the hub names it; None for others.
 
     >>> published("lite0"), published("module:Net")
     ('timm/tf_efficientnet_lite0.in1k', None)
@@ -266,8 +260,8 @@ def published(base: str) -> str | None:
     arch = SHIPPED[base].arch if base in SHIPPED else base
     if not arch.startswith("timm:"):
         return None
-    found = published_config(arch.partition(":")[2]).get("hf_hub_id")
-    return str(found) if found else None
+    hub_id = published_config(arch.partition(":")[2]).get("hf_hub_id")
+    return str(hub_id) if hub_id else None
 
 
 def inherit(
@@ -275,56 +269,49 @@ def inherit(
     network: NetworkRecord,
     data: DataRecord,
     extracted: ExtractedFeatures | None = None,
-) -> Steps[Inherited]:
-    """The prior for classes of the same name, where it is knowledge from other images.
+) -> Steps[Inheritance]:
+    """The base model's head as prior for classes of the same name, if it saw none of these images.
 
-    An image that the run learnt from tells the old head its own label: then that head is no
-    prior. Where layers were trained on such images every head on them has seen the label,
-    and that is reported, as it is where the test part holds them. With a `extracted` at them,
-    near copies of such images count as they do; without, the same bytes alone.
+    On an image that the run was trained on, the old head has seen the label: then it is no
+    prior. Where blocks were trained on such images, every head on them has seen the label,
+    which is reported, as it is where they are in the test set. With `extracted`, near-duplicates
+    of such images count too; without, only identical bytes.
     """
     if not isinstance(base, RunBaseModel):
         return NOTHING
     record, prior = base.record, _prior(base, network, data)
-    if prior is None and record.recipe is None:  # the layers are those of a network that saw none
+    if prior is None and record.recipe is None:  # its blocks were trained on none of its images
         return NOTHING
-    seen = _seen(base.past, data, extracted)
-    why = _why_not(base, data, seen)
+    seen = {example.id: True for example in data.examples if base.past.holds(example)}
+    if extracted is not None and set(base.past.feature_layers) <= set(extracted.feature_layers):
+        rest = [e for e in data.examples if e.id not in seen and e.id not in extracted.unreadable]
+        near = base.past.near_duplicates(rest, extracted.reader)
+        seen.update({example.id: False for example in near})
+    why = _why_no_prior(base, data, seen)
     if prior is not None and why is not None:
         prior = None
-        yield events.note("features", "Output", f"the old output is not used: {why}")
+        yield events.note("features", "Head", f"the old head is not used: {why}")
     if prior is not None:
         text = f"{sum(prior.known):,} of {len(data.classes):,} classes have the name of a class in"
-        yield events.note("features", "Output", f"{text} {record.name} and begin from its output")
+        yield events.note("features", "Head", f"{text} {record.name} and begin from its head")
     if record.recipe is None and prior is None:
         return NOTHING
-    leak = _leak(record, data, seen) if seen else None
+    leak = _leakage(record, data, seen) if seen else None
     if leak is not None:
         yield events.note("features", "Leak", leak.sentence)
-    return Inherited(prior, leak)
+    return Inheritance(prior, leak)
 
 
-def _seen(
-    past: TrainingPast, data: DataRecord, extracted: ExtractedFeatures | None
-) -> dict[str, bool]:
-    """Ids of examples that a run learnt from, and whether as the very same bytes."""
-    seen = {example.id: True for example in data.examples if past.holds(example)}
-    if extracted is not None and set(past.feature_layers) <= set(extracted.feature_layers):
-        rest = [e for e in data.examples if e.id not in seen and e.id not in extracted.unreadable]
-        seen.update({example.id: False for example in past.alike(rest, extracted.reader)})
-    return seen
-
-
-def _why_not(base: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
-    """Why the old output is no knowledge from other images; None where it is."""
+def _why_no_prior(base: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
+    """Why the old head is no independent prior; None where it is. `seen`: as bytes, by id."""
     learn = [example.id for example in data.examples if example.split != "test"]
     n, name = sum(id in seen for id in learn), base.record.name
     if n:
         nouns = nouns_of(data.kind)
         how = "" if all(seen.get(id, True) for id in learn) else _nearly(nouns)
-        return f"{name} learnt from {n:,} of these {nouns.many}{how}"
+        return f"{name} was trained on {n:,} of these {nouns.many}{how}"
     if not base.past.is_whole:
-        return f"what {name} or a run before it learnt from can no longer be read"
+        return f"what {name} or a run before it was trained on can no longer be read"
     return None
 
 
@@ -333,11 +320,11 @@ def _nearly(nouns: Nouns) -> str:
 
 
 def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
-    if data.task != "classify":  # older outputs are drawn towards by class
+    if data.task != "classify":  # the prior is matched by class name
         return None
     n_learn = sum(example.split != "test" for example in data.examples)
-    offered = feature_layers(network)
-    if n_learn > rules.DUAL_LIMIT or not set(base.feature_layers) <= set(offered):
+    layers = set(feature_layers(network))
+    if n_learn > rules.DUAL_LIMIT or not set(base.feature_layers) <= layers:
         return None
     widths = [layer_width(network, layer) for layer in base.feature_layers]
     weight, bias = base.head.weight, base.head.bias
@@ -347,19 +334,18 @@ def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> 
     return prior_of(base.feature_layers, widths, head, base.record.labels, data.classes)
 
 
-def _leak(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
-    found = [example for example in data.examples if example.id in seen]
-    tested, test = (sum(e.split == "test" for e in block) for block in (found, data.examples))
-    blocks = [
-        (len(found) - tested, len(data.examples) - test, "training"),
+def _leakage(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
+    leaked = [example for example in data.examples if example.id in seen]
+    tested, test = (sum(e.split == "test" for e in rows) for rows in (leaked, data.examples))
+    counts = [
+        (len(leaked) - tested, len(data.examples) - test, "training"),
         (tested, test, "test"),
     ]
     nouns = nouns_of(data.kind)
-    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in blocks if n)
+    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in counts if n)
     how = "" if all(seen.values()) else _nearly(nouns)
     return Finding(
         kind="leakage",
-        sentence=f"{shown} {'is' if len(found) == 1 else 'are'} among those that {base.name} "
-        f"learnt from{how}: the figures flatter this run",
-        items=tuple(example.id for example in found),
+        sentence=f"{base.name} was trained on {shown}{how}: the figures flatter this run",
+        items=tuple(example.id for example in leaked),
     )

@@ -1,4 +1,4 @@
-"""From a fitted head to the files a user takes home."""
+"""From a fitted head to the files of a finished model."""
 
 from __future__ import annotations
 
@@ -29,55 +29,53 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import DataCounts, Inspection
 from warmstart.run.card import Hook
-from warmstart.run.lineage import RunBaseModel, memory
+from warmstart.run.lineage import RunBaseModel, past_arrays
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
 from warmstart.training.dataset import LabelledRows, ReadFeatures
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.out_of_distribution import fit_neighbours
-from warmstart.training.score import calibration_record, delivered, head_scores
+from warmstart.training.score import calibration_record, head_scores, shipped_calibration
 
-# Of the scores' spread: how far the network may be from its stored features. Outputs of frozen
-# layers that are kept in half precision put it 0.5 % off (10,000 images, last:6).
-AGREEMENT = {"float32": 5e-3, "float16": 3e-2}
+# How far the network may be from its cached features, in standard deviations of the scores. A
+# frozen prefix cached in half precision puts it 0.5 % off (10,000 images, last:6).
+TOLERANCE = {"float32": 5e-3, "float16": 3e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model comes from: its start, the start cut into parts, its digests then.
+    """Where a model comes from: its base model, cut into blocks, with the digests of its tensors.
 
-    `changes`: tensors that surgery at the input made before any look. `learnt`: numbers of
-    the images that the start is known to have learnt from; None where that is not known.
-    `came` is the start as it came, before surgery.
+    `changes`: tensors that input surgery changed before feature extraction. `trained_on`: hash
+    numbers of the images that the base model is known to be trained on; None where unknown.
+    `unchanged` is the base model before surgery.
     """
 
     base: BaseModelRecord
-    came: BaseModelRecord
+    unchanged: BaseModelRecord
     network: Network
     digests: Mapping[str, str]
     changes: tuple[InputChange, ...] = ()
-    surgery: str = ""  # the same in words
-    learnt: frozenset[int] | None = frozenset()
+    surgery: str = ""  # `changes` in words
+    trained_on: frozenset[int] | None = frozenset()
 
 
 def origin_of(base: PretrainedModel, network: Network) -> Origin:
-    """The start as a run begins from it: take this before anything is trained."""
-    digests = take_digests(network)
-    learnt = base.past.kept if isinstance(base, RunBaseModel) else frozenset()
+    """The base model of a run: call this before anything is trained."""
     return Origin(
         base=base.record,
-        came=base.origin,
+        unchanged=base.origin,
         network=network,
-        digests=digests,
+        digests=take_digests(network),
         changes=base.changes,
         surgery=surgery_of(base),
-        learnt=learnt,
+        trained_on=base.past.inheritable if isinstance(base, RunBaseModel) else frozenset(),
     )
 
 
 def surgery_of(base: PretrainedModel) -> str:
-    """What surgery at the input did to a start, and what does not carry over; mostly nothing."""
+    """What input surgery did to a base model, and what does not carry over; usually empty."""
     if not base.changes:
         return ""
     return surgery_sentence(base.changes, transferred_share(base.changes, base.module))
@@ -85,7 +83,7 @@ def surgery_of(base: PretrainedModel) -> str:
 
 def build_model(network: Network, head: HeadFit, target: Target = CLASSIFICATION) -> WarmModel:
     """The backbone and the head as one network."""
-    calibration = delivered(head, target)
+    calibration = shipped_calibration(head, target)
     return assemble(
         network,
         head.feature_layers,
@@ -101,21 +99,21 @@ def check_model(
     head: HeadFit,
     inputs: torch.Tensor,
     read: ReadFeatures,
-    store: str = "float32",
+    dtype: str = "float32",
 ) -> float:
     """Largest difference between the network and the features its head was fitted on.
 
-    Shapes: inputs (m, C, H, W) normalised; read gives the same m examples' stored taps.
-    In units of the scores' standard deviation. `store` is how outputs of frozen layers were
-    kept. Raises: TrainingError beyond 0.5 %, or 3 % where that was in half precision.
+    Shapes: inputs (m, C, H, W) normalised; read gives the cached features of the same examples.
+    In standard deviations of the scores. `dtype` is that of the activation cache.
+    Raises: TrainingError beyond 0.5 %, or 3 % for a cache in half precision.
     """
     with torch.inference_mode():
-        feature_layers = torch.cat(model.features(inputs), dim=1).double()
+        features = torch.cat(model.features(inputs), dim=1).double()
         weight, bias = model.head.weight.double(), model.head.bias.double()
-        live = (feature_layers @ weight.T + bias).numpy()
-    stored = head_scores(head, read)
-    gap = float(np.abs(live - stored).max() / max(float(stored.std()), 1e-12))
-    if not gap < AGREEMENT[store]:
+        live = (features @ weight.T + bias).numpy()
+    cached = head_scores(head, read)
+    gap = float(np.abs(live - cached).max() / max(float(cached.std()), 1e-12))
+    if not gap < TOLERANCE[dtype]:
         raise TrainingError(
             f"the finished network differs from the features it was fitted on by {gap:.2%} of "
             "their scores' spread; nothing was shipped. Clear the cache (`warmstart cache clear`) "
@@ -125,8 +123,10 @@ def check_model(
 
 
 def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> ModelRecord:
-    """model/config.json: what rebuilds the network, and how its layers were trained."""
-    base, head, plan = origin.base, fine_tuned.head, fine_tuned.plan
+    """model/config.json: what rebuilds the network, and how its blocks were trained."""
+    base, head, network = origin.base, fine_tuned.head, fine_tuned.network
+    modules = network.backbone.named_modules()
+    blocks = ((name, m) for name, m in modules if isinstance(m, AddedBlock))
     return ModelRecord(
         task=record.task,
         arch=base.arch,
@@ -137,25 +137,20 @@ def describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> Model
         feature_layers=head.feature_layers,
         classes=record.classes,
         preprocessing=base.preprocessing,
-        strategy=fine_tuned.shipped or str(plan.strategy.value),
-        recipe=_recipe(plan, base.recipe),
+        strategy=fine_tuned.shipped or str(fine_tuned.plan.strategy.value),
+        recipe=_recipe(fine_tuned.plan, base.recipe),
         lineage=base.lineage or (base.name,),
-        added=_hidden_widths(fine_tuned.network),
-        ensemble=fine_tuned.network.ensemble.cut if fine_tuned.network.ensemble else None,
+        # Hidden widths of blocks added behind the last one, by this run or earlier ones.
+        added=tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}.")),
+        ensemble=network.ensemble.cut if network.ensemble else None,
     )
 
 
-def _hidden_widths(network: Network) -> tuple[int, ...]:
-    """Of the blocks that were added behind the last part, by this run or those before it."""
-    blocks = ((n, m) for n, m in network.backbone.named_modules() if isinstance(m, AddedBlock))
-    return tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}."))
-
-
 def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
-    """How the layers were trained first, for a run that starts from this one.
+    """How the blocks were trained first, for a run with this one as base model.
 
-    The start's own record stays: else each run in a chain would move ten times less than the
-    one before. Another optimizer's says nothing of this one.
+    The base model's recipe stays: else each run in a chain would move ten times less than the
+    one before. A recipe of another optimizer says nothing about this one.
     """
     training = plan.training
     if not plan.is_trained or training.optimizer is None or training.lr is None:
@@ -173,49 +168,45 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
 
 def write_model(
     folder: RunFolder,
-    described: ModelRecord,
+    record: ModelRecord,
     model: WarmModel,
     head: HeadFit,
     labelled: LabelledRows,
     read: ReadFeatures,
     before: frozenset[int] | None = frozenset(),
 ) -> None:
-    """Write model/: nothing in it depends on the test part. Shapes: read gives (n, d_t).
+    """Write model/: nothing in it depends on the test set. Shapes: read gives (n, d_t).
 
-    `before`: what the start had learnt from, as `Origin.learnt`.
+    `before`: what the base model was trained on, as `Origin.trained_on`.
     """
-    own = described.own_layers
-    neighbours, ood_from, nearest = fit_neighbours(read, own, labelled.group_rows, seed=0)
+    neighbours, ood_from, nearest = fit_neighbours(
+        read, record.own_layers, labelled.group_rows, seed=0
+    )
     arrays: dict[str, NDArray[np.generic]] = {
         "points": neighbours.points.astype(np.float16, copy=False),
         "target": neighbours.sketch.target.astype(np.int32),
         "sign": neighbours.sketch.sign.astype(np.int8),
         "offset": neighbours.offset,
         "scale": neighbours.scale,
-        **memory(before, labelled.learn),
+        **past_arrays(before, labelled.learn),
     }
-    write_bundle(
-        folder.path / "model",
-        Bundle(
-            unique_state(model),
-            described,
-            calibration_record(head, labelled, ood_from, nearest),
-            arrays,
-            [example.id for example in labelled.learn],
-        ),
-    )
+    calibration = calibration_record(head, labelled, ood_from, nearest)
+    ids = [example.id for example in labelled.learn]
+    bundle = Bundle(unique_state(model), record, calibration, arrays, ids)
+    write_bundle(folder.path / "model", bundle)
 
 
 def hooks(network: Network, feature_layers: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
-    """Per tap whose module to hook, the pooling and the layout; None if a tap has no module."""
-    found = []
+    """Per feature layer its module, pooling and layout; None if one has no module to hook."""
+    layer_hooks = []
     for layer in feature_layers:
         modules = network.steps.blocks[layer.block - 1].modules
         if layer.pool != "neck" and not modules:
             return None
         layout = network.record.blocks[layer.block - 1].layout
-        found.append((layer.of, modules[-1] if layer.pool != "neck" else "", layer.pool, layout))
-    return tuple(found)
+        module = modules[-1] if layer.pool != "neck" else ""
+        layer_hooks.append((layer.of, module, layer.pool, layout))
+    return tuple(layer_hooks)
 
 
 def count_data(
@@ -224,7 +215,7 @@ def count_data(
     inspection: Inspection,
     kind: Kind,
 ) -> DataCounts:
-    """Sizes for the summary. Items of `unreadable` and `leak` findings are examples."""
+    """Sizes for the summary. Items of the findings that are counted are examples."""
     sizes = dict.fromkeys(("unreadable", "near-duplicate", "leakage"), 0)
     for finding in findings:
         if finding.kind in sizes:
@@ -243,7 +234,7 @@ def count_data(
 
 
 def write_environment(folder: RunFolder, threads: int) -> None:
-    """env.json: what a reader needs to run this again."""
+    """env.json: what is needed to run this again."""
     packages = ("torch", "timm", "numpy", "scipy", "pillow", "onnxruntime")
     write_json(
         folder.path / "env.json",

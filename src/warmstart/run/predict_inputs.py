@@ -105,8 +105,9 @@ def _is_single(item: Any) -> bool:
 
 
 def _channels(model: Inputs) -> tuple[int, ...]:
-    has_bands = isinstance(model, Preprocessing) and model.ranges
-    return (model.channels,) if has_bands else PICTURE_CHANNELS
+    if isinstance(model, Preprocessing) and model.ranges:
+        return (model.channels,)
+    return PICTURE_CHANNELS
 
 
 def channels_last(item: Any, model: Inputs) -> Any:

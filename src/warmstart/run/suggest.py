@@ -1,9 +1,9 @@
-"""`warmstart suggest RUN UNLABELLED...`: which images to label next, and what it should bring."""
+"""`warmstart suggest RUN UNLABELLED...`: active learning, with the gain to expect."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -32,27 +32,24 @@ CLOSE = 0.5  # a second class at least half as probable as the first is named be
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Images as the model sees them. Shapes: probabilities (m, K), points (m, d), is_strange (m,).
-
-    An image is strange if it is unlike all that the model has learnt from.
-    """
+    """The model's view of images. Shapes: probabilities (m, K), points (m, d), is_ood (m,)."""
 
     paths: tuple[str, ...]
     probabilities: NDArray[np.float32]
     points: NDArray[np.float32]
-    is_strange: NDArray[np.bool_]
+    is_ood: NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class _Sieve:
-    """Lets each readable image through once, and not those that the run's data holds."""
+class _Filter:
+    """Passes each readable image once, unless the run's data holds it."""
 
     labelled: frozenset[str]  # sha256 of the run's own examples
-    met: set[str] = field(default_factory=set)
+    hashes: set[str] = field(default_factory=set)
     known: int = 0
     copies: int = 0
     unreadable: int = 0
-    reason: str = ""  # why the first that could not be read was not
+    reason: str = ""  # why the first unreadable one cannot be read
 
     def take(self, path: str, preprocessing: Inputs) -> NDArray[np.uint8] | None:
         """The prepared image (H, W, C), or None if it is left out."""
@@ -62,7 +59,7 @@ class _Sieve:
             if digest in self.labelled:
                 self.known += 1
                 return None
-            if digest in self.met:
+            if digest in self.hashes:
                 self.copies += 1
                 return None
             image = encode(payload, path, preprocessing)
@@ -70,7 +67,7 @@ class _Sieve:
             self.unreadable += 1
             self.reason = self.reason or f"{path} {str(error).removeprefix(path).strip(' :')}"
             return None
-        self.met.add(digest)
+        self.hashes.add(digest)
         return image
 
 
@@ -89,109 +86,97 @@ def suggest(
         check_sheet(out)
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
-    sieve = _Sieve(frozenset(example.sha256 for example in record.examples))
+    unlabelled = _Filter(frozenset(example.sha256 for example in record.examples))
     kind = predictor.input_kind
-    seen = yield from _look(find_files(paths, nouns_of(kind)), sieve, predictor)
+    candidates = yield from _extract(find_files(paths, nouns_of(kind)), unlabelled, predictor)
     rows = choose_queries(
-        seen.probabilities,
-        seen.points,
+        candidates.probabilities,
+        candidates.points,
         predictor.neighbours.points,
         count,
-        predictor.replies.uncertainty(seen.probabilities),
+        predictor.replies.uncertainty(candidates.probabilities),
     )
-    chosen = tuple(_suggestion(seen, row, predictor) for row in rows)
+    chosen = tuple(_suggestion(candidates, row, predictor) for row in rows)
     if out is not None:
         write_sheet(out, chosen)
     return Suggestions(
         suggestions=chosen,
         expected=expected_gain(read_evidence(run), len(predictor.bundle.ids), len(chosen)),
-        skipped=Skipped(known=sieve.known, copies=sieve.copies, unreadable=sieve.unreadable),
-        candidates=len(seen.paths),
+        skipped=Skipped(
+            known=unlabelled.known, copies=unlabelled.copies, unreadable=unlabelled.unreadable
+        ),
+        candidates=len(candidates.paths),
         kind=None if kind == "image" else kind,
     )
 
 
-def _look(paths: Sequence[str], sieve: _Sieve, predictor: Predictor) -> Steps[_Batch]:
-    """Pass the images that the sieve lets through. Raises: DataError if there is none."""
+def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) -> Steps[_Batch]:
+    """Run the network on the images that pass. Raises: DataError if there is none."""
     batches = []
+    calibration, neighbours = predictor.bundle.calibration, predictor.neighbours
+    preprocessing = predictor.bundle.record.preprocessing
     yield Event(stage="features", kind="begin", of=len(paths))
     for start in range(0, len(paths), BATCH):
         names = paths[start : start + BATCH]
-        images = [sieve.take(name, predictor.bundle.record.preprocessing) for name in names]
-        kept = {name: image for name, image in zip(names, images, strict=True) if image is not None}
-        if kept:
-            batches.append(_pass(kept, predictor))
+        taken = ((name, unlabelled.take(name, preprocessing)) for name in names)
+        images = {name: image for name, image in taken if image is not None}
+        if images:
+            probabilities, joined = predictor.probabilities(np.stack(list(images.values())))
+            is_ood = neighbours.nearest(joined, calibration.nearest)[0] > calibration.ood_from
+            points = neighbours.place(joined)
+            batches.append(_Batch(tuple(images), probabilities.astype(np.float32), points, is_ood))
         step = start + len(names)
         yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
-        raise _nothing_new(len(paths), sieve, nouns_of(predictor.input_kind))
+        raise _no_candidates(len(paths), unlabelled, nouns_of(predictor.input_kind))
     return _Batch(
         tuple(path for batch in batches for path in batch.paths),
         np.concatenate([batch.probabilities for batch in batches]),
         np.concatenate([batch.points for batch in batches]),
-        np.concatenate([batch.is_strange for batch in batches]),
+        np.concatenate([batch.is_ood for batch in batches]),
     )
 
 
-def _pass(images: Mapping[str, NDArray[np.uint8]], predictor: Predictor) -> _Batch:
-    probabilities, joined = predictor.probabilities(np.stack(list(images.values())))
-    calibration, neighbours = predictor.bundle.calibration, predictor.neighbours
-    distances, _ = neighbours.nearest(joined, calibration.nearest)
-    return _Batch(
-        tuple(images),
-        probabilities.astype(np.float32),
-        neighbours.place(joined),
-        distances > calibration.ood_from,
-    )
-
-
-def _nothing_new(n: int, sieve: _Sieve, nouns: Nouns) -> DataError:
-    if sieve.known:
-        torn = f", {sieve.unreadable:,} cannot be read" if sieve.unreadable else ""
+def _no_candidates(n: int, unlabelled: _Filter, nouns: Nouns) -> DataError:
+    if not unlabelled.known:
         return DataError(
-            f"none of the {n:,} {nouns.many} is new: {sieve.known:,} are in the run's own "
-            f"data{torn}; name {nouns.many} that have no label yet."
+            f"none of the {n:,} {nouns.many} can be read (first: {unlabelled.reason})."
         )
-    return DataError(f"none of the {n:,} {nouns.many} can be read (first: {sieve.reason}).")
+    damaged = f", {unlabelled.unreadable:,} cannot be read" if unlabelled.unreadable else ""
+    return DataError(
+        f"none of the {n:,} {nouns.many} is new: {unlabelled.known:,} are in the run's own "
+        f"data{damaged}; name {nouns.many} that have no label yet."
+    )
 
 
-def _suggestion(seen: _Batch, row: int, predictor: Predictor) -> Suggestion:
-    p, labels = seen.probabilities[row], predictor.labels
+def _suggestion(candidates: _Batch, row: int, predictor: Predictor) -> Suggestion:
+    path, p, labels = candidates.paths[row], candidates.probabilities[row], predictor.labels
+    why = "unlike the training data" if candidates.is_ood[row] else "typical of many like it"
     if predictor.task != "classify":
-        why = "unlike what it knows" if seen.is_strange[row] else "stands for others like it"
-        said = predictor.replies.answer(
-            AnswerPlace(seen.paths[row], False, ()), p.astype(np.float64)
-        )
-        named = said.labels if isinstance(said, LabelAnswer) else (said.label or "",)
-        return Suggestion(
-            path=seen.paths[row],
-            label=SEPARATOR.join(named),
-            probability=said.probability or 0.0,
-            why=why,
-        )
+        place = AnswerPlace(path, False, ())
+        answer = predictor.replies.answer(place, p.astype(np.float64))
+        names = answer.labels if isinstance(answer, LabelAnswer) else (answer.label or "",)
+        label, probability = SEPARATOR.join(names), answer.probability or 0.0
+        return Suggestion(path=path, label=label, probability=probability, why=why)
     best, second = np.argsort(-p, kind="stable")[:2]
-    if seen.is_strange[row]:
-        why = "unlike what it knows"
-    elif p[second] >= CLOSE * p[best]:
-        why = f"unsure: {labels[best]} or {labels[second]}"
-    else:
-        why = "stands for others like it"
-    return Suggestion(path=seen.paths[row], label=labels[best], probability=float(p[best]), why=why)
+    if not candidates.is_ood[row] and p[second] >= CLOSE * p[best]:
+        why = f"uncertain: {labels[best]} or {labels[second]}"
+    return Suggestion(path=path, label=labels[best], probability=float(p[best]), why=why)
 
 
 def read_evidence(run: Path) -> Evidence | None:
-    """What the run measured of its appetite for examples; None if it did not."""
+    """The run's learning curve; None if it was not measured."""
     if not (run / "inspection.json").is_file():
         return None
-    found = read_json(run / "inspection.json", Inspection).evidence
-    return next((evidence for evidence in found if evidence.name == "learning_curve"), None)
+    evidence = read_json(run / "inspection.json", Inspection).evidence
+    return next((one for one in evidence if one.name == "learning_curve"), None)
 
 
 def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> ExpectedGain | None:
-    """What `more` examples drawn at random would add to `n`; None where nothing was measured.
+    """The gain of `more` random examples on top of `n`; None where nothing was measured.
 
-    The gain that was measured, of a doubling, is scaled with its interval by the share that
-    falls to the first `more` on the fitted learning curve.
+    The measured gain of a doubling, with its interval, times the share of it that the fitted
+    learning curve reaches with the first `more`.
     """
     if (
         learning_curve is None
@@ -217,7 +202,7 @@ def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> Expecte
 
 
 def check_sheet(path: Path) -> None:
-    """Raises: UsageError if a table cannot be written there, or something is there already."""
+    """Raises: UsageError if no new table can be written there."""
     if path.suffix.lower() != ".csv":
         raise UsageError(f"--out {path}: it needs the name of a table, FILE.csv.")
     if path.exists() or path.is_symlink():
@@ -227,9 +212,9 @@ def check_sheet(path: Path) -> None:
 
 
 def write_sheet(path: Path, suggestions: Sequence[Suggestion]) -> None:
-    """Write a table of path, label (empty: to be filled in) and suggested (the present guess).
+    """Write a table of path, label (empty, to be filled in) and suggested (the prediction).
 
-    Paths are relative to the table where they lie beside or below it, as `fit` reads them.
+    Paths in or below the table's folder are relative to it, as `fit` reads them.
     Raises: UsageError if it cannot be written.
     """
     here = os.path.abspath(path.parent)

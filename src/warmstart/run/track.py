@@ -29,7 +29,7 @@ from warmstart.reporting.curves import (
     numbers_of,
     results_of,
 )
-from warmstart.training.trackers import open_tracker, where
+from warmstart.training.trackers import open_tracker, tracker_location
 
 Result = TypeVar("Result")
 SHARE = 0.05  # of a training's time that sending may take; looks are sent in any case
@@ -139,7 +139,7 @@ class _Board:
         sends = open_tracker(name, folder)
         self.trackers[name] = _Tracker(sends, began=self.now.t)
         sends.store_init_configuration(dict(plan))
-        self._note(where(name, sends, folder))
+        self._note(tracker_location(name, sends, folder))
 
     def _try(self, name: str, action: Callable[[], None]) -> None:
         """Do it; a tracker that cannot is out."""

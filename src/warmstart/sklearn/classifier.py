@@ -28,7 +28,7 @@ from warmstart.sklearn.given import (
 )
 from warmstart.sklearn.options import OF_TABLES, Options, images_again
 from warmstart.solve.weighted_ridge import standardised
-from warmstart.training.weighted import Weighed, fit_linear
+from warmstart.training.weighted import WeightedRows, fit_linear
 
 if TYPE_CHECKING:
     from warmstart.sklearn.learner import Answerer
@@ -86,7 +86,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         numbers = self._encode(y, keep)
         features, numbers, weights = distinct(X[keep], numbers, weights[keep])
         scaling = standardised(features, weights)
-        rows = Weighed(
+        rows = WeightedRows(
             (features - scaling.offset) * scaling.scale, numbers, len(self.classes_), weights
         )
         found = fit_linear(rows, PENALTIES)

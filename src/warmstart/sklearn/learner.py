@@ -46,7 +46,7 @@ from warmstart.solve.ridge import Array
 from warmstart.solve.weighted_ridge import evened
 from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_weights_of
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
-from warmstart.training.weighted import Weighed, fit_linear
+from warmstart.training.weighted import WeightedRows, fit_linear
 
 Fit = Callable[[Request], Steps[Finished]]
 
@@ -289,7 +289,7 @@ def _reweighed(
     wide: Features = np.concatenate(parts, axis=1)
     width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
     sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
-    rows = Weighed(
+    rows = WeightedRows(
         sketch.apply(wide).astype(np.float64),
         labelled.labels,
         labelled.n_classes,

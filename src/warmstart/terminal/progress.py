@@ -414,7 +414,7 @@ class Cell:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._warnings.__exit__()
+        self._warnings.__exit__(None, None, None)
         self._lines += self._stages.finish(is_broken=error[0] is not None)
         self._write(self._lines)
 

@@ -11,6 +11,8 @@ from warmstart.formatting import duration, printable
 
 WIDTH = 80
 TITLE = 10  # columns of the title at the left of each paragraph
+GAP = "  "  # between the columns of a table
+LEAST_NAME = 10  # columns of the names in a table
 
 
 def time_left(seconds: float) -> str:
@@ -94,6 +96,23 @@ def shortened(text: str, width: int = WIDTH) -> str:
     'long…'
     """
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows in aligned columns; long names in the first one lose their beginning.
+
+    >>> table_lines([("run", "accuracy"), ("a", "84 %")])
+    ['run  accuracy', 'a    84 %']
+    """
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    space = WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1)
+    widths[0] = min(widths[0], max(space, LEAST_NAME))
+    lines = []
+    for name, *rest in rows:
+        first = name if len(name) <= widths[0] else "…" + name[len(name) - widths[0] + 1 :]
+        cells = zip((first, *rest), widths, strict=True)
+        lines.append(GAP.join(f"{cell:<{width}}" for cell, width in cells).rstrip())
+    return lines
 
 
 def column(title: str, text: str) -> str:

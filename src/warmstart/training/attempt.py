@@ -24,13 +24,13 @@ from warmstart.records.plan import Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Rows
 from warmstart.training.augmentations import draw_batches
-from warmstart.training.checkpoint import Saved
-from warmstart.training.distributed import tell_way, way_of
-from warmstart.training.gradual_unfreezing import Joining
+from warmstart.training.checkpoint import Snapshot
+from warmstart.training.distributed import report_sharding, choose_parallelism
+from warmstart.training.gradual_unfreezing import GradualUnfreezing
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
-from warmstart.training.loop import BatchLoss, pairs_loss, summed_loss, warm_cosine
-from warmstart.training.shared import Inputs, view_numbers
-from warmstart.training.trainable import TrainableNetwork, moving_of
+from warmstart.training.loop import BatchLoss, make_pair_loss, summed_loss, warm_cosine
+from warmstart.training.shared import Inputs, augmentation_numbers
+from warmstart.training.trainable import TrainableNetwork, tensors_to_train
 from warmstart.training.trainer import LAG, Trainer, UpdateRule
 from warmstart.training.validation import TrainingEnd, ValidationScores, renew_statistics, spread
 
@@ -55,8 +55,8 @@ class TrainingAttempt:
         tail = UnfrozenBlocks(
             self.trainable.model, schedule.split_at, schedule.gradient_checkpointing
         )
-        self.way = way_of(self.trainable, tail, schedule, self._few())
-        self.moving = moving_of(self.trainable)
+        self.way = choose_parallelism(self.trainable, tail, schedule, self._few())
+        self.moving = tensors_to_train(self.trainable)
         moving = {name: t for name, t in self.moving.items() if self.way.keeps(name)}
         loss = _loss(job)
         self.trainer = Trainer(
@@ -66,33 +66,33 @@ class TrainingAttempt:
             loss,
             self.way,
             renew=lambda: renew_statistics(
-                self.looks, self.moving.values(), self.joining.fit, schedule.seed
+                self.validation, self.moving.values(), self.unfreezing.fit, schedule.seed
             ),
         )
         says = not schedule.contrastive  # else the output is left behind
-        self.looks = ValidationScores(job.context, job.held, self.trainable, self.trainer, says)
+        self.validation = ValidationScores(job.context, job.held, self.trainable, self.trainer, says)
         self.stages = stage_actions(schedule, self.trainable.actions)
-        is_judged = len(self.stages) > 1 and job.route is None
-        self.joining = Joining(self.looks, job.rows, schedule.seed, is_judged)
-        self._route = job.route or TrainingEnd()
-        last = self._steps_of(len(self.stages[: self._route.n_stages]) - 1, schedule.n_steps).stop
-        self._goal = min(self._route.n_steps(schedule.n_steps), last)  # updates in all
+        is_judged = len(self.stages) > 1 and job.end is None
+        self.unfreezing = GradualUnfreezing(self.validation, job.rows, schedule.seed, is_judged)
+        self._end_of = job.end or TrainingEnd()
+        last = self._steps_of(len(self.stages[: self._end_of.n_stages]) - 1, schedule.n_steps).stop
+        self._goal = min(self._end_of.n_steps(schedule.n_steps), last)  # updates in all
         self.is_idle = False
         self._stopped = 0  # after so many updates, where the time was over before they were
         self._watch = _watch(job, self.trainable)
         self._clock = _Clock(schedule.batch_size)
 
-    def run(self, saved: Saved | None = None) -> Steps[Alarm | None]:
+    def run(self, saved: Snapshot | None = None) -> Steps[Alarm | None]:
         """Train; the alarm that ended it, None where it came to its end.
 
         `saved`: the state that an earlier process left this attempt in.
         """
-        job, route = self.job, self._route
+        job, end = self.job, self._end_of
         first = int(saved.facts["stage"]) if saved else 0
         if saved is None:
-            self.looks.begin()
-            self.joining.begin()
-        for number, actions in enumerate(self.stages[: route.n_stages]):
+            self.validation.begin()
+            self.unfreezing.begin()
+        for number, actions in enumerate(self.stages[: end.n_stages]):
             steps = self._steps_of(number, self._goal)
             if number < first or not steps:
                 continue
@@ -100,27 +100,27 @@ class TrainingAttempt:
             saved = None
             if alarm is not None:
                 return alarm
-            has_joined = self.joining.joins(number)
+            has_joined = self.unfreezing.joins(number)
             if not has_joined:
-                self.looks.forget(steps.start, job.schedule.n_steps)
+                self.validation.forget(steps.start, job.schedule.n_steps)
             if self._is_over(steps.stop):
                 yield note("fine_tune", "Stopped", self._over())
             if not has_joined or self._stopped:
                 break
         if job.is_last:
-            yield from tell_way(self.way)
+            yield from report_sharding(self.way)
         return self._end()
 
     def settle(self) -> None:
         """Leave the network with the weights of its route."""
-        self.trainer.settle(self._route.share)
+        self.trainer.settle(self._end_of.share)
 
     def _steps_of(self, number: int, stop: int) -> range:
         total, n = self.job.schedule.n_steps, len(self.stages)
         return range(total * number // n, min(total * (number + 1) // n, stop))
 
     def _stage(
-        self, number: int, actions: Mapping[str, Action], steps: range, saved: Saved | None
+        self, number: int, actions: Mapping[str, Action], steps: range, saved: Snapshot | None
     ) -> Steps[Alarm | None]:
         model, begin = self.trainable.model, steps.start
         with (
@@ -133,7 +133,7 @@ class TrainingAttempt:
             feed = self._batches(number, steps, begin)
             try:
                 for step, (inputs, labels) in zip(range(begin, steps.stop), feed, strict=False):
-                    model.train(self.looks.says)  # few updates of pairs drop nothing out
+                    model.train(self.validation.says)  # few updates of pairs drop nothing out
                     held.rest()
                     factor = self._factor(number, step)
                     loss = self.trainer.update(step, factor, inputs, labels)
@@ -142,7 +142,7 @@ class TrainingAttempt:
                         self.way.end()
                         return alarm
                     values = {"loss": round(loss, 6), "factor": round(factor * self.scale, 6)}
-                    values |= self.looks.extracted(step + 1, self.job.schedule.n_steps)
+                    values |= self.validation.extracted(step + 1, self.job.schedule.n_steps)
                     yield from self._told(number, step, values)
                     if self._is_over(step + 1):
                         break
@@ -193,14 +193,14 @@ class TrainingAttempt:
         self, number: int, steps: range, begin: int
     ) -> Generator[tuple[Inputs, Tensor], None, None]:
         """Inputs and labels of each step from `begin` on; drawn as from the stage's first."""
-        chosen, context, rows = self.job.schedule, self.job.context, self.joining.fit
+        chosen, context, rows = self.job.schedule, self.job.context, self.unfreezing.fit
         rng = np.random.default_rng([chosen.seed, self.job.number, number])
         drawn = islice(
             draw_batches(len(rows), chosen.batch_size, len(steps), rng), begin - steps.start, None
         )
 
         def make(one: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
-            places, visits = rows[one[0]], view_numbers(one[1], chosen)
+            places, visits = rows[one[0]], augmentation_numbers(one[1], chosen)
             return context.source.batch(
                 places, visits, self.trainable.feature_layers
             ), context.targets(places)
@@ -214,7 +214,7 @@ class TrainingAttempt:
         seen = (step + 1) * job.schedule.batch_size
         told = {
             **values,
-            "epoch": round(seen / len(self.joining.fit), 2),
+            "epoch": round(seen / len(self.unfreezing.fit), 2),
             "job": job.number + 1,
             "per_second": self._clock.per_second(),
             "memory_mb": peak_rss_mb(),
@@ -231,27 +231,27 @@ class TrainingAttempt:
 
     def _end(self) -> Alarm | None:
         """The last looks; an alarm where training moved nothing, or ruined the weights."""
-        most = COMPARED if self.looks.says else COMPARED // 4
+        most = COMPARED if self.validation.says else COMPARED // 4
         some, n_steps = spread(self.job.rows, most), self.job.schedule.n_steps
-        ended = self.looks.shown(1.0, some)
-        self.looks.finish()
-        if not np.isfinite(ended).all() or not self.looks.are_finite:
+        ended = self.validation.shown(1.0, some)
+        self.validation.finish()
+        if not np.isfinite(ended).all() or not self.validation.are_finite:
             what = "the network's answers are not numbers any more"
             return Alarm(kind="diverged", step=n_steps, sentence=what)
-        if not self.joining.joined or self._stopped:
+        if not self.unfreezing.joined or self._stopped:
             return None  # no group of parts helped, or there was no time: no fault of the rate
-        is_whole = self._route == TrainingEnd(n_stages=self._route.n_stages)
-        is_judged = is_whole and self.looks.says
-        loss = self.looks.loss(ended, some) if is_judged else None
+        is_whole = self._end_of == TrainingEnd(n_stages=self._end_of.n_stages)
+        is_judged = is_whole and self.validation.says
+        loss = self.validation.loss(ended, some) if is_judged else None
         of_classes = self.job.context.target.tells_classes
-        moved = largest_change(self.looks.shown(0.0, some), ended, of_classes=of_classes)
+        moved = largest_change(self.validation.shown(0.0, some), ended, of_classes=of_classes)
         self.is_idle = moved < LEAST_CHANGE
         return self._watch.finish(moved, loss)
 
     # ---- checkpoints -----------------------------------------------------------------------
 
     def _save(self, number: int, step: int) -> None:
-        tensors = {**self.trainer.tensors(), **self.looks.tensors(), **self.joining.tensors()}
+        tensors = {**self.trainer.tensors(), **self.validation.tensors(), **self.unfreezing.tensors()}
         facts = {
             "job": self.job.number,
             "scale": self.scale,
@@ -259,19 +259,19 @@ class TrainingAttempt:
             "step": step,
             "watch": self._watch.state,
             "trainer": self.trainer.facts(),
-            "joining": self.joining.facts(),
+            "joining": self.unfreezing.facts(),
             "guards": [{"kind": g.kind, "step": g.step, "action": g.action} for g in self.guards],
         }
         checkpoints = self.job.context.checkpoints
         write = checkpoints.save if self.way.is_whole else checkpoints.save_jointly
-        write(Saved(tensors, facts))
+        write(Snapshot(tensors, facts))
 
-    def _restore(self, saved: Saved) -> int:
+    def _restore(self, saved: Snapshot) -> int:
         """Be as when this was saved; the step to go on with."""
         facts = saved.facts
         self.trainer.restore(saved.tensors, facts["trainer"])
-        self.looks.restore(saved.tensors)
-        self.joining.restore(saved.tensors, facts["joining"])
+        self.validation.restore(saved.tensors)
+        self.unfreezing.restore(saved.tensors, facts["joining"])
         self._watch.restore(facts["watch"])
         return int(facts["step"])
 
@@ -293,7 +293,7 @@ class _Clock:
 def _loss(job: TrainingJob) -> BatchLoss:
     chosen = job.schedule
     return (
-        pairs_loss(chosen.contrastive_temperature)
+        make_pair_loss(chosen.contrastive_temperature)
         if chosen.contrastive
         else summed_loss(job.context.target)
     )

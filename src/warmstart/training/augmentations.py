@@ -20,7 +20,7 @@ _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # how bright they look (ITU-R BT.601)
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class Augmentations:
     """How training images vary.
 
     `crop`: least share of the area kept (1: all). `flip`: mirrored at random. `colour`: largest
@@ -39,7 +39,7 @@ class Views:
     def policy(self) -> str:
         """What is done, as a member of a cache key.
 
-        >>> Views(0.35, True, 0.1).policy
+        >>> Augmentations(0.35, True, 0.1).policy
         'crop=0.35 flip=1 colour=0.1 bilinear v1'
         """
         crop, flip, colour = float(self.crop), int(self.flip), float(self.colour)
@@ -65,7 +65,7 @@ def draw_batches(
         yield rows, np.arange(step * batch, (step + 1) * batch) // n
 
 
-def view_of(image: Pixels, content: str, number: int, views: Views, seed: int) -> Pixels:
+def numbered_augmentation(image: Pixels, content: str, number: int, views: Augmentations, seed: int) -> Pixels:
     """View `number` of an image: 0 is the image as it is, later ones are random.
 
     These follow from (seed, content, number) alone, so that a stored view and one made on the
@@ -73,7 +73,7 @@ def view_of(image: Pixels, content: str, number: int, views: Views, seed: int) -
     of the image's file in hex. Shapes: (H, W, C) to (H, W, C).
 
     >>> grey = np.zeros((8, 8, 1), np.uint8)
-    >>> view_of(grey, "0a" * 32, 0, Views(0.35, True), seed=0) is grey
+    >>> numbered_augmentation(grey, "0a" * 32, 0, Augmentations(0.35, True), seed=0) is grey
     True
     """
     if number == 0:
@@ -81,7 +81,7 @@ def view_of(image: Pixels, content: str, number: int, views: Views, seed: int) -
     return view(image, views, np.random.default_rng([seed, number, int(content, 16)]))
 
 
-def view(image: Pixels, views: Views, rng: np.random.Generator) -> Pixels:
+def view(image: Pixels, views: Augmentations, rng: np.random.Generator) -> Pixels:
     """A random view of an image; the image itself where nothing is to vary.
 
     A crop keeps `views.crop` to 1 of the area, within the picture, and is resized bilinearly
@@ -121,7 +121,7 @@ def _masked(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
     return image
 
 
-def _framed(image: Pixels, views: Views, rng: np.random.Generator) -> Pixels:
+def _framed(image: Pixels, views: Augmentations, rng: np.random.Generator) -> Pixels:
     """Cropped and mirrored at random."""
     # Takes 2 s, and only training needs it.
     from torchvision.transforms import InterpolationMode

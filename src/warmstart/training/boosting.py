@@ -30,7 +30,7 @@ LEAST = 1e-6  # probability: no log-loss is infinite
 
 
 @dataclass(frozen=True, slots=True)
-class Boosted:
+class BoostingPredictions:
     """What boosting says of each row without it. Shapes: probabilities (n, K), fold (n,)."""
 
     probabilities: Array
@@ -45,7 +45,7 @@ def boost(
     outer: Sequence[Rows],
     inner: Callable[[Rows], Sequence[Rows]],
     seed: int,
-) -> Steps[Boosted]:
+) -> Steps[BoostingPredictions]:
     """Fit without each outer fold, with as many rounds as inner folds say; NaN if never held out.
 
     Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine".
@@ -67,7 +67,7 @@ def boost(
             of=len(outer),
             values={"title": "Boosting"},
         )
-    return Boosted(said, fold, "gradient boosting")
+    return BoostingPredictions(said, fold, "gradient boosting")
 
 
 def _choose(x: Array, y: Rows, n_classes: int, blocks: Sequence[Rows], seed: int) -> int:
@@ -144,7 +144,7 @@ def _model(n: int, seed: int) -> Any:
 INNER = 2  # parts of a fold's rows, each of which chooses once
 
 
-def beside(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple[Baseline, ...]]:
+def compare_boosting(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple[Baseline, ...]]:
     """What boosting gives on each row without it, against what the run has made; for tables.
 
     The folds are those by which what is shipped was judged.

@@ -43,7 +43,7 @@ from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.training import dataset
-from warmstart.training.augmentations import Views, view_of
+from warmstart.training.augmentations import Augmentations, numbered_augmentation
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.shared import CachedBatches
 
@@ -56,13 +56,13 @@ class _PassWork:
 
     training_data: TrainingDataset
     chosen: Schedule
-    views: Views
-    shelves: tuple[CacheFile, ...]
+    views: Augmentations
+    cache_files: tuple[CacheFile, ...]
     missing: tuple[frozenset[str], ...]  # by view number
 
     def only(self, number: int, content: str) -> _PassWork:
         """The same for one view of one image."""
-        none = [frozenset[str]()] * len(self.shelves)
+        none = [frozenset[str]()] * len(self.cache_files)
         none[number] = frozenset({content})
         return replace(self, missing=tuple(none))
 
@@ -95,7 +95,7 @@ class _PassWork:
             for number, lost in enumerate(self.missing)
             for made in [
                 [
-                    view_of(i, e.sha256, number, self.views, self.chosen.seed)
+                    numbered_augmentation(i, e.sha256, number, self.views, self.chosen.seed)
                     for e, i in pairs
                     if e.sha256 in lost
                 ]
@@ -103,9 +103,9 @@ class _PassWork:
         ]
 
 
-def views_of_plan(chosen: Schedule) -> Views:
+def augmentations_of(chosen: Schedule) -> Augmentations:
     """How images vary under a plan."""
-    return Views(
+    return Augmentations(
         crop=chosen.crop,
         flip=chosen.flip,
         colour=chosen.color_jitter,
@@ -114,7 +114,7 @@ def views_of_plan(chosen: Schedule) -> Views:
     )
 
 
-def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
+def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
     """Run the frozen parts for every view that the store lacks.
 
     Shelves stay open, and are not evicted, for as long as the source lives.
@@ -128,23 +128,23 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
         ActivationKey(extracted=base, cut=chosen.split_at, wanted=wanted, dtype=chosen.cache_dtype)
         for base in _bases(training_data, chosen, engine, stream)
     ]
-    shelves = tuple(store.cache_file(key) for key in keys)
+    cache_files = tuple(store.cache_file(key) for key in keys)
     hashes = [example.sha256 for example in training_data.labelled.learn]
-    lost = here().gathered(tuple(frozenset(cache_file.missing(hashes)) for cache_file in shelves))[
+    lost = here().gathered(tuple(frozenset(cache_file.missing(hashes)) for cache_file in cache_files))[
         0
     ]
     missing = _share(lost, training_data)
-    work = _PassWork(training_data, chosen, views_of_plan(chosen), shelves, missing)
+    work = _PassWork(training_data, chosen, augmentations_of(chosen), cache_files, missing)
     prefix = FrozenPrefix(network, chosen.split_at, wanted)
     blocks = links(network, wanted, chosen.split_at, training_data.prep) if stream else ()
     if stream:
         _take_over(work, wanted)
-        work = replace(work, missing=tuple(map(_absent, shelves, missing)))
+        work = replace(work, missing=tuple(map(_absent, cache_files, missing)))
     if any(work.missing):
         yield from _carry(work, blocks, stream) if stream else _pass(work, engine, prefix)
     if here().size > 1 and any(lost):
         here().gathered(None)  # all have come to the end of their share
-        for cache_file in shelves:
+        for cache_file in cache_files:
             cache_file.refresh()
     shape = network.record.blocks[chosen.split_at - 1].shape_out
     ends = np.cumsum([int(np.prod(shape)), *(layer_width(network.record, t) for t in wanted)])
@@ -155,7 +155,7 @@ def store_views(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatch
         work, partial(one_by_one, blocks) if stream else partial(_made, work, engine, prefix)
     )
     is_ragged = network.record.blocks[chosen.split_at - 1].layout == "tokens"
-    return CachedBatches(shelves, tuple(hashes), chosen.split_at, shape, columns, again, is_ragged)
+    return CachedBatches(cache_files, tuple(hashes), chosen.split_at, shape, columns, again, is_ragged)
 
 
 def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:
@@ -217,7 +217,7 @@ def _bases(
     yield plain
     for number in range(1, chosen.augmentations + 1 if chosen.is_varied else 1):
         yield replace(
-            plain, view=f"{views_of_plan(chosen).policy} seed={chosen.seed} view={number}"
+            plain, view=f"{augmentations_of(chosen).policy} seed={chosen.seed} view={number}"
         )
 
 
@@ -266,7 +266,7 @@ def _carry(work: _PassWork, blocks: Sequence[OffloadedBlock], stream: str) -> St
             continue
         begin: dict[str, float | int | str] = {"title": f"View {number}", "missing": len(todo)}
         yield Event(stage="fine_tune", kind="begin", of=len(todo), values=begin)
-        cache_file, alone = work.shelves[number], work.just(number)
+        cache_file, alone = work.cache_files[number], work.just(number)
         made = belt_of(store, cache_file.key, (e.sha256 for e in learn), blocks, stream)
         block_queue = replace(made, keeps_last=True, stage="fine_tune")
         with block_queue.held():
@@ -316,4 +316,4 @@ def _keep(
             f"the frozen layers give {most:.3g}, which {store} cannot hold; use "
             "--set training.cache_dtype=float32."
         )
-    work.shelves[number].append(contents, flat)
+    work.cache_files[number].append(contents, flat)

@@ -43,7 +43,7 @@ PIECE = 1 << 24  # bytes read at once
 
 
 @exchanging()
-def write_jointly(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+def write_joint_checkpoint(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
     """Write a folder whole or not at all: beside its name, forced to disk, then renamed.
 
     Every process has to ask, with the tensors that it keeps; a DTensor says which rows of it.
@@ -84,7 +84,7 @@ def write_jointly(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, 
     sync_folder(path.parent)
 
 
-def contents_of(path: Path) -> dict[str, Any]:
+def read_index(path: Path) -> dict[str, Any]:
     """What the table of contents of a folder tells; nothing where there is no sound one."""
     try:
         found: dict[str, Any] = dict(json.loads((path / INDEX).read_text("utf-8")))
@@ -94,7 +94,7 @@ def contents_of(path: Path) -> dict[str, Any]:
     return found if is_sound else {}
 
 
-class Jointly(Mapping[str, Tensor]):
+class JointCheckpoint(Mapping[str, Tensor]):
     """The tensors of such a folder, each put together when it is asked for.
 
     Raises: OSError, SafetensorError, KeyError or ValueError where a file is missing or is not
@@ -104,7 +104,7 @@ class Jointly(Mapping[str, Tensor]):
     def __init__(self, path: Path) -> None:
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-        files: Mapping[str, str] = contents_of(path)["files"]
+        files: Mapping[str, str] = read_index(path)["files"]
         for name, digest in files.items():
             if _digest(path / name) != digest:
                 raise ValueError(f"{path / name} is damaged")
@@ -224,7 +224,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class Snapshot:
     """A moment of some work: tensors with their exact values, and plain facts beside them."""
 
     tensors: Mapping[str, Tensor]
@@ -241,7 +241,7 @@ class Checkpoints:
     >>> import torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoints = Checkpoints(Path(folder) / "checkpoints", key="of plan and data")
-    ...     checkpoints.save(Saved({"weight": torch.ones(2)}, {"step": 7}))
+    ...     checkpoints.save(Snapshot({"weight": torch.ones(2)}, {"step": 7}))
     ...     found = checkpoints.load()
     >>> found.facts, found.tensors["weight"]
     ({'step': 7}, tensor([1., 1.]))
@@ -255,7 +255,7 @@ class Checkpoints:
         self._serial: int | None = None  # of the newest file; None before the first write
         self._damaged: set[Path] = set()
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: Snapshot) -> None:
         """Keep this as the last state; the one before it stays as the previous.
 
         Raises: OSError, a full disk among them; all that was kept before is whole then.
@@ -269,24 +269,24 @@ class Checkpoints:
         following.replace(last)
         sync_folder(self.path)
 
-    def save_jointly(self, saved: Saved) -> None:
+    def save_jointly(self, saved: Snapshot) -> None:
         """The same by all processes at once, each with the tensors that it keeps.
 
         They stand in the folder of the first process, and can be read by any number of them.
-        Raises: as `write_jointly`; all that was kept before is whole then.
+        Raises: as `write_joint_checkpoint`; all that was kept before is whole then.
         """
         world = here()
         if world.is_first:
             self._begin()
         began, serial = self._clock(), world.same((self._serial or 0) + 1)
         path = world.same(self.path / JOINT.replace("*", str(serial)))
-        write_jointly(path, saved.tensors, self._told(serial, saved.facts))
+        write_joint_checkpoint(path, saved.tensors, self._told(serial, saved.facts))
         self._was_written(serial, began)
         if world.is_first:
             for old in self._by_age(self.path.glob(JOINT))[LATEST:]:
                 remove(old)
 
-    def load(self) -> Saved | None:
+    def load(self) -> Snapshot | None:
         """The newest sound state, or None: the last, else the previous.
 
         One from before the latest finished piece of work counts no more.
@@ -297,7 +297,7 @@ class Checkpoints:
                 return found
         return None
 
-    def keep(self, name: str, saved: Saved) -> None:
+    def keep(self, name: str, saved: Snapshot) -> None:
         """Keep a finished piece of work; the states on the way to it are removed.
 
         Raises: ValueError for a name that is no plain word; else as `save`.
@@ -308,7 +308,7 @@ class Checkpoints:
         for left in self._on_the_way():
             remove(left)
 
-    def kept(self, name: str) -> Saved | None:
+    def kept(self, name: str) -> Snapshot | None:
         """A finished piece of work, if it was kept and is sound.
 
         Raises: ValueError for a name that is no plain word.
@@ -347,7 +347,7 @@ class Checkpoints:
         while self._damaged:
             remove(self._damaged.pop())
 
-    def _write(self, path: Path, saved: Saved) -> None:
+    def _write(self, path: Path, saved: Snapshot) -> None:
         began, serial = self._clock(), (self._serial or 0) + 1
         tensors = {name: plain(tensor) for name, tensor in saved.tensors.items()}
         told = self._told(serial, saved.facts)
@@ -375,20 +375,20 @@ class Checkpoints:
         """The newest first."""
         return sorted(paths, key=self._serial_of, reverse=True)
 
-    def _read(self, path: Path) -> Saved | None:
+    def _read(self, path: Path) -> Snapshot | None:
         """What a file holds; None where there is none, it is of another key, or it is damaged."""
         if not self._serial_of(path):
             return None
         try:
             if path.is_dir():
-                return Saved(Jointly(path), json.loads(contents_of(path)["facts"]))
+                return Snapshot(JointCheckpoint(path), json.loads(read_index(path)["facts"]))
             with safe_open(path, framework="pt") as file:
                 told = dict(file.metadata())
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 if told.pop("digest") == digest(tensors, told):
                     # Copies: these lie in the file itself, mapped into memory.
                     own = {name: tensor.clone() for name, tensor in tensors.items()}
-                    return Saved(own, json.loads(told["facts"]))
+                    return Snapshot(own, json.loads(told["facts"]))
         except (OSError, SafetensorError, KeyError, ValueError):
             pass
         self._damaged.add(path)
@@ -397,7 +397,7 @@ class Checkpoints:
     def _serial_of(self, path: Path) -> int:
         """Which write made a file, from 1; 0 where it is missing, of another key or no file."""
         try:
-            told: Mapping[str, Any] = contents_of(path)
+            told: Mapping[str, Any] = read_index(path)
             if not path.is_dir():
                 with safe_open(path, framework="pt") as file:
                     told = file.metadata() or {}
@@ -420,20 +420,20 @@ class NoCheckpoints(Checkpoints):
     def __init__(self) -> None:
         super().__init__(Path(), "")
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: Snapshot) -> None:
         """Nothing is written."""
 
-    def save_jointly(self, saved: Saved) -> None:
+    def save_jointly(self, saved: Snapshot) -> None:
         """Nothing is written."""
 
-    def load(self) -> Saved | None:
+    def load(self) -> Snapshot | None:
         """Nothing was kept."""
         return None
 
-    def keep(self, name: str, saved: Saved) -> None:
+    def keep(self, name: str, saved: Snapshot) -> None:
         """Nothing is written."""
 
-    def kept(self, name: str) -> Saved | None:
+    def kept(self, name: str) -> Snapshot | None:
         """Nothing was kept."""
         return None
 

@@ -1,7 +1,7 @@
-"""A step of training over several processes: its rows shared by torch's own wrapper.
+"""A training step over several processes: its rows split by torch's own wrapper.
 
-`DataParallel` is one of three ways. `training.fsdp` shares the weights as well, and
-`training.pipeline` the parts of the network instead.
+`DataParallel` is one of three kinds of parallelism. `training.fsdp` shards the weights as well,
+and `training.pipeline` splits the blocks of the network instead.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What a batch is worked through with.
+    """How a batch is computed.
 
-    `loss` is summed over rows. `micro_batch`: examples at once. `scale` of a loss before its
-    backward pass, for float16. `is_gathered`: layers gather the statistics of the whole batch.
+    `loss` is summed over rows. `micro_batch`: examples at once. `scale` multiplies a loss before
+    its backward pass, for float16. `is_gathered`: layers need the statistics of the whole batch.
     """
 
     loss: BatchLoss
@@ -40,18 +40,18 @@ class StepWork:
     is_gathered: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The number format that layers work in."""
+        """The number format in which layers compute."""
         half = _HALF.get(self.precision)
         return torch.autocast(self.device, half) if half else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class ShardingReport:
-    """What sharing the weights came to, over all updates.
+    """Memory and idle time of sharded weights, over all updates.
 
-    `largest`: the share of the parameters that one process held at most. `idle`: the share of
-    all processes' time in which they waited, for the latest batch in `n_micro_batches` parts; None where
-    that was not measured.
+    `largest`: the largest share of the parameters that one process held. `idle`: the share of all
+    processes' time spent waiting, for the latest batch in `n_micro_batches` parts; None where that
+    was not measured.
     """
 
     largest: float
@@ -59,26 +59,26 @@ class ShardingReport:
     n_micro_batches: int = 1
 
 
-class Way(Protocol):
+class Parallelism(Protocol):
     """How several processes train one network."""
 
     @property
     def world(self) -> ProcessGroup:
-        """Between which processes rows are shared at this moment."""
+        """The processes that currently split rows among them."""
         ...
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process holds all that is trained, and can tell of it by itself."""
+        """Whether this process holds all that is trained, and can save it alone."""
         ...
 
     @property
-    def is_near(self) -> bool:
+    def allows_fusion(self) -> bool:
         """Whether a layer may read the tensors of another one."""
         ...
 
     def begin(self) -> None:
-        """Parameters have been told whether they move; updates follow."""
+        """Prepare for updates, once each parameter's `requires_grad` is set."""
         ...
 
     def end(self) -> None:
@@ -86,9 +86,9 @@ class Way(Protocol):
         ...
 
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """Those of a batch; its mean loss, or one that is not a number, with no gradients then.
+        """Compute the gradients of a batch; returns its mean loss, without gradients if not finite.
 
-        Every process is given the whole batch, and finds the gradients of what it keeps.
+        Every process gets the whole batch and computes the gradients of what it keeps.
         """
         ...
 
@@ -100,38 +100,38 @@ class Way(Protocol):
         """Whether this process trains the tensor of this name."""
         ...
 
-    def spread(self) -> None:
-        """What each process keeps was changed: where all hold the whole, all hear of it."""
+    def broadcast(self) -> None:
+        """Send changed tensors to all processes, where each holds the whole network."""
         ...
 
-    def block(self, name: str, value: Tensor) -> Tensor:
-        """What this process keeps of the tensor of this name, or of another one like it: a view.
+    def local_shard(self, name: str, value: Tensor) -> Tensor:
+        """This process's share of the named tensor, or of another one of its shape: a view.
 
-        What is not of the whole tensor's shape is given back as it is.
+        A value of another shape comes back unchanged.
         """
         ...
 
-    def placed(self, name: str, value: Tensor) -> Tensor:
-        """The same backwards: what this process keeps, telling where in the whole it stands."""
+    def with_placement(self, name: str, shard: Tensor) -> Tensor:
+        """The inverse: this process's share as a tensor that knows its place in the whole."""
         ...
 
-    def agreed(self, value: bool) -> bool:
-        """What all processes have to do alike, as the first one says."""
+    def agree(self, value: bool) -> bool:
+        """The first process's value, for what all processes must do alike."""
         ...
 
-    def told(self) -> ShardingReport | None:
-        """What sharing came to; None where each holds everything. Every process has to ask."""
+    def sharding_report(self) -> ShardingReport | None:
+        """Costs of sharding; None where each process holds everything. All processes must call."""
         ...
 
 
 class DataParallel:
-    """Each process works through its share of every batch, and gradients are averaged.
+    """Each process computes its share of every batch, and gradients are averaged.
 
-    All of them hold the same weights: each made them in the same way. Alone, it is plain
-    training. `plain` is the network for looks, where the one for training was compiled.
+    All processes hold the same weights, as each created them in the same way. A single process
+    trains plainly. `plain` is the network for validation, where the one for training is compiled.
     """
 
-    is_near = True
+    allows_fusion = True
 
     def __init__(
         self,
@@ -144,16 +144,14 @@ class DataParallel:
 
     @property
     def world(self) -> ProcessGroup:
-        """All processes."""
         return here()
 
     @property
     def is_whole(self) -> bool:
-        """Each of them does."""
         return True
 
     def begin(self) -> None:
-        """Wrap the network anew: the wrapper asks once which parameters move."""
+        """Wrap the network anew: the wrapper reads `requires_grad` only once."""
         if here().size == 1 or not isinstance(self._network, nn.Module):
             return
         is_cuda = self._device == "cuda"
@@ -166,83 +164,73 @@ class DataParallel:
         )
 
     def end(self) -> None:
-        """All of them hold the whole network anyway."""
+        pass
 
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """In pieces, whose gradients add up."""
+        """Accumulate the gradients of micro-batches."""
         total, n = 0.0, len(labels)
         for start in range(0, n, work.micro_batch):
             stop = min(start + work.micro_batch, n)
-            piece, share = self._piece(start, stop, work.is_gathered)
-            with self._waiting(stop == n):
+            rows, share = self._local_rows(start, stop, work.is_gathered)
+            with self._delay_sync(stop == n):
                 with work.autocast():
-                    logits = self._wrapped(*(value[piece] for value in inputs))
-                loss = work.loss(logits.float(), labels[piece]) / n
-                total += _over_all(float(loss.detach()), share)
+                    logits = self._wrapped(*(value[rows] for value in inputs))
+                loss = work.loss(logits.float(), labels[rows]) / n
+                value = float(loss.detach())
+                total += value if share == 1 else float(here().summed(np.array([value]))[0])
                 if not math.isfinite(total):
                     return total
                 work.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         return total
 
     def run(self, *inputs: Tensor) -> Tensor:
-        """By the network itself."""
         return self._plain(*inputs)
 
     def keeps(self, name: str) -> bool:
-        """All of them do."""
         return True
 
-    def spread(self) -> None:
-        """They all changed it alike."""
+    def broadcast(self) -> None:
+        pass  # all processes made the same change
 
-    def block(self, name: str, value: Tensor) -> Tensor:
-        """All of it."""
+    def local_shard(self, name: str, value: Tensor) -> Tensor:
         return value
 
-    def placed(self, name: str, value: Tensor) -> Tensor:
-        """All of it."""
-        return value
+    def with_placement(self, name: str, shard: Tensor) -> Tensor:
+        return shard
 
-    def agreed(self, value: bool) -> bool:
-        """Nothing that they do alone is heard by the others."""
-        return value
+    def agree(self, value: bool) -> bool:
+        return value  # a process may save alone: the others need not know
 
-    def told(self) -> ShardingReport | None:
-        """Each holds everything."""
+    def sharding_report(self) -> ShardingReport | None:
         return None
 
-    def _piece(self, start: int, stop: int, is_gathered: bool) -> tuple[slice, int]:
-        """The rows of a piece that this process works through, and how often their loss counts.
+    def _local_rows(self, start: int, stop: int, is_gathered: bool) -> tuple[slice, int]:
+        """This process's rows of a micro-batch, and the factor of their loss.
 
-        All of them where the batch as a whole is seen, by statistics of fresh parts; else one
-        in so many as there are processes, whose gradients are averaged.
+        All rows where fresh blocks take statistics of the whole batch; else one in as many rows as
+        there are processes, whose gradients are averaged.
         """
         world = here()
         if is_gathered or stop - start < world.size:
             return slice(start, stop), 1
         return slice(start + world.rank, stop, world.size), world.size
 
-    def _waiting(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Gradients of pieces add up here first, and go to others with the last one."""
+    def _delay_sync(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Accumulate gradients locally; they are sent with the last micro-batch."""
         if is_last or not isinstance(self._wrapped, DistributedDataParallel):
             return nullcontext()
-        found: AbstractContextManager[Any] = self._wrapped.no_sync()
-        return found
+        context: AbstractContextManager[Any] = self._wrapped.no_sync()
+        return context
 
 
-def _over_all(loss: float, share: int) -> float:
-    """The loss of a piece over all processes, of which each worked through one in `share` rows."""
-    return loss if share == 1 else float(here().summed(np.array([loss]))[0])
-
-
-def gathers(network: object) -> bool:
-    """Whether layers take the statistics of a batch as it passes, so that all of it has to."""
+def has_batch_statistics(network: object) -> bool:
+    """Whether layers take statistics of the batch, so that every process must run all rows."""
     layers = network.modules() if isinstance(network, nn.Module) else ()
     return any(m.training and getattr(m, "running_mean", None) is not None for m in layers)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on any device, could not have the memory it asked for.
+    """Whether torch, on any device, failed to allocate memory.
 
     >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     True

@@ -32,7 +32,7 @@ from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.head_families import Family
 from warmstart.training.linear_probe import families
-from warmstart.training.prior import NOTHING, SUFFIX, Inherited, Prior
+from warmstart.training.prior import NOTHING, SUFFIX, Inheritance, Prior
 from warmstart.training.selection import SelectionProblem, groups_within
 from warmstart.training.stacked_ridge import STACK
 
@@ -152,7 +152,7 @@ def _check_groups(found: int, needed: int, nouns: Nouns) -> None:
         )
 
 
-def pose(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
+def selection_problem(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
     """The learning problem with its outer folds; a hold-out is the only fold."""
     n, seed, n_folds = len(labelled.learn), plan.training.seed.value, plan.head.outer_folds.value
     if labelled.holdout:
@@ -166,7 +166,7 @@ def pose(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
     )
 
 
-def pose_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
+def selection_problem_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
     """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
     group_rows = groups_within(labelled.group_rows, keep, len(labelled.learn))
     return SelectionProblem(
@@ -358,7 +358,7 @@ def training_dataset(
     base: BaseModelRecord,
     budget: Budget,
     seed: int,
-    inherited: Inherited = NOTHING,
+    inherited: Inheritance = NOTHING,
 ) -> TrainingDataset:
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
     return TrainingDataset(

@@ -21,7 +21,7 @@ from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages
 from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
-from warmstart.training.data_parallel import DataParallel, Inputs, Way
+from warmstart.training.data_parallel import DataParallel, Inputs, Parallelism
 from warmstart.training.trainable import TrainableNetwork
 
 TOGETHER = "torch.distributed.checkpoint.hf_storage"  # what several processes write with
@@ -30,9 +30,9 @@ HELD = frozenset[Action]({"frozen"})
 DOWN, OWN = 1.0, 1.0  # passes that gradients take: down through a part, and for its own weights
 
 
-def way_of(
+def choose_parallelism(
     trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
-) -> Way:
+) -> Parallelism:
     """As the plan says; alone, it is plain training.
 
     `some` are inputs of the tail, on which parts are timed.
@@ -71,7 +71,7 @@ def way_of(
 
 def _pipeline(
     trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
-) -> Way:
+) -> Parallelism:
     from warmstart.training.pipeline import Pipeline
 
     world, device = here(), chosen.device
@@ -83,19 +83,19 @@ def _pipeline(
 
 def _sharded(
     trainable: TrainableNetwork, tail: UnfrozenBlocks, chosen: Schedule, some: Inputs
-) -> Way:
-    from warmstart.training.fsdp import Sharded
+) -> Parallelism:
+    from warmstart.training.fsdp import ShardedDataParallel
 
-    return Sharded(tail, group_modules(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
+    return ShardedDataParallel(tail, group_modules(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
 
 
-_SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Way]] = {
+_SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Parallelism]] = {
     FSDP: _sharded,
     PIPELINE: _pipeline,
 }
 
 
-def tell_way(way: Way) -> Steps[None]:
+def report_sharding(way: Parallelism) -> Steps[None]:
     """What sharing the weights kept of the time and of the memory, once a training is done."""
     told = way.told()
     if told is None:

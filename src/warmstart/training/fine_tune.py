@@ -23,26 +23,26 @@ from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.cached_activations import store_views, views_of_plan
+from warmstart.training.cached_activations import cache_activations, augmentations_of
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset
-from warmstart.training.forgetting import ROWS, BaseModelAnswers, keep_memory
+from warmstart.training.forgetting import ROWS, BaseModelAnswers, limit_forgetting
 from warmstart.training.guards import overfit
 from warmstart.training.job import SCALES, TrainingJob
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.live import read_pixels
-from warmstart.training.model_soup import stirred
-from warmstart.training.output import RefitHead, Warmths, calibrated, joined_outputs
-from warmstart.training.score import as_it_came, fit_on, head_probabilities
+from warmstart.training.model_soup import train_soup
+from warmstart.training.output import RefitHead, OutputScales, calibrated, average_refits
+from warmstart.training.score import estimate_prior, fit_on, head_probabilities
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import BatchSource, LiveBatches, TrainingContext
-from warmstart.training.ship import HEAD, Decision, decide
+from warmstart.training.ship import PROBE, Decision, decide
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import (
     END,
-    LOOKS,
+    VALIDATIONS,
     REFIT,
-    REFITTED,
+    REFIT_ENDS,
     ChosenEnd,
     TrainingEnd,
     choose,
@@ -52,23 +52,23 @@ from warmstart.training.validation import (
 # ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
 
 
-def watch_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
+def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
     """A note where the loss of held-out rows rose look by look, by more than chance.
 
     Shapes: blocks (n,).
     """
-    steps = [TrainingEnd(extracted=extracted).n_steps(n_steps) for extracted in range(1, LOOKS + 1)]
+    steps = [TrainingEnd(validation=extracted).n_steps(n_steps) for extracted in range(1, VALIDATIONS + 1)]
     held = np.isfinite(chosen.losses[END])
-    looks = [losses[held] for losses in chosen.losses[:LOOKS]]
+    looks = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
     if not held.any():
         return None
     alarm, _ = overfit(looks, groups[held], steps)
     if alarm is None:
         return None
-    route = chosen.route
-    kept = f"what was learnt up to {route.extracted} fifths of the steps is kept"
-    if route.share < 1:
-        kept = f"weights {route.share:.0%} of the way from the start's are kept"
+    end = chosen.end
+    kept = f"what was learnt up to {end.validation} fifths of the steps is kept"
+    if end.share < 1:
+        kept = f"weights {end.share:.0%} of the way from the start's are kept"
     return GuardNote(kind="overfit", step=alarm.step, action=kept)
 
 
@@ -100,9 +100,9 @@ class FineTuned:
     own_head: Estimate | None = None
     guards: tuple[GuardNote, ...] = ()
     given_up: str = ""
-    before: Array | None = None
+    probe_answers: Array | None = None
     decision: Decision | None = None
-    held: Rows | None = None
+    fold: Rows | None = None
     gain: Evidence | None = None
     shipped: str = ""
     why: str = ""
@@ -115,7 +115,7 @@ class _Ended:
 
     joined: int
     scores: Array
-    scales: tuple[Warmths, ...]
+    scales: tuple[OutputScales, ...]
     chosen: ChosenEnd
 
 
@@ -136,7 +136,7 @@ class _HeldOut:
     failed: tuple[float, ...] = ()  # scales of the rates of a training that was given up
 
 
-def tune(
+def fine_tune(
     training_data: TrainingDataset,
     plan: Plan,
     head: HeadFit,
@@ -155,7 +155,7 @@ def tune(
     """
     if not plan.is_trained:
         read = training_data.extracted.reader(training_data.labelled.learn)
-        came = as_it_came(training_data.prior, training_data.labelled, read)
+        came = estimate_prior(training_data.prior, training_data.labelled, read)
         return FineTuned(
             training_data.extracted.network,
             head,
@@ -165,7 +165,7 @@ def tune(
             given_up=gave_way(plan),
         )
     job = _TrainingJob(training_data, plan, head, checkpoints or NoCheckpoints(), allowance)
-    folds_held = held_out(training_data, schedule(plan).folds)
+    folds_held = held_out_folds(training_data, schedule(plan).folds)
     steps = _steps(training_data, plan, folds_held)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
     values["unit"] = training_data.labelled.nouns.many
@@ -177,7 +177,7 @@ def tune(
         labels=training_data.labelled.labels,
         groups=training_data.labelled.groups(),
         target=training_data.labelled.target,
-        before=digests,
+        digests=digests,
         checkpoints=job.checkpoints,
         steps=steps,
     )
@@ -200,7 +200,7 @@ class _TrainingJob:
         n, training_data = len(context.labels), self.training_data
         shape = (n, training_data.labelled.n_classes)
         found = _HeldOut(
-            np.full((REFIT + len(REFITTED), *shape), np.nan),
+            np.full((REFIT + len(REFIT_ENDS), *shape), np.nan),
             np.full(shape, np.nan),
             np.full(n, -1, dtype=np.int64),
         )
@@ -211,15 +211,15 @@ class _TrainingJob:
                 fitted, training_data.extracted.reader(training_data.examples(held)), context.target
             )
             job = self._job(context, fitted, keep, held, number, None, found.scale)
-            taught = yield from job.learn()
-            found.guards += taught.guards
-            if taught.has_failed:
-                found.failed = _scales(found.scale, taught.scale)
+            trained = yield from job.learn()
+            found.guards += trained.guards
+            if trained.has_failed:
+                found.failed = _scales(found.scale, trained.scale)
                 break
-            found.scale = taught.scale
-            found.scores[:, held] = taught.scores
+            found.scale = trained.scale
+            found.scores[:, held] = trained.scores
             found.fold[held] = number
-            found.joined.append(taught.n_stages)
+            found.joined.append(trained.n_stages)
             if number + 1 == EARLIEST < len(folds_held) and self.is_futile(context, found):
                 text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
                 yield note("fine_tune", "Stopped", text)
@@ -232,7 +232,7 @@ class _TrainingJob:
         # Where no layer joined, the fitted output is as good as another one on the same layers.
         said = held.scores if joined else held.scores[:REFIT]
         is_paired = schedule(self.plan).contrastive
-        scores, scales = joined_outputs(said, context.labels, context.target, is_alone=is_paired)
+        scores, scales = average_refits(said, context.labels, context.target, is_alone=is_paired)
         chosen = choose(
             scores,
             context.labels,
@@ -281,7 +281,7 @@ class _TrainingJob:
         if self.plan.strategy.source == "user" or not held.joined:
             return False
         found = self.decision(context, held, self.ended(context, held).chosen)
-        return found.kind == HEAD and found.ahead <= 0
+        return found.kind == PROBE and found.ahead <= 0
 
     def finish(self, context: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
         """The training on all rows, where it ships; the head that came out, what it is worth."""
@@ -289,7 +289,7 @@ class _TrainingJob:
         joined, scores, scales, chosen = ended.joined, ended.scores, ended.scales, ended.chosen
         yield from _tell_joined(plan, joined)
         decision = self.decision(context, held, chosen)
-        if decision.kind == HEAD:
+        if decision.kind == PROBE:
             yield Event(stage="fine_tune", kind="end", values={"joined": joined})
             return FineTuned(
                 network=training_data.extracted.network,
@@ -297,14 +297,14 @@ class _TrainingJob:
                 reader=training_data.extracted.reader,
                 plan=carried_out(plan, joined),
                 decision=decision,
-                held=held.fold,
+                fold=held.fold,
             )
         guards = list(held.guards)
-        if seen := watch_overfit(chosen, context.groups, schedule(plan).n_steps):
+        if seen := check_overfit(chosen, context.groups, schedule(plan).n_steps):
             guards.append(seen)
             text = f"held-out examples got worse towards the end: {seen.action}"
             yield guard("overfit", text)
-        route = replace(chosen.route, n_stages=joined)
+        end = replace(chosen.end, n_stages=joined)
         everything, first = (
             np.arange(len(context.labels)),
             len(context.steps) - schedule(plan).model_soup,
@@ -312,38 +312,38 @@ class _TrainingJob:
         none = everything[:0]
 
         def of_all(number: int, scale: float) -> TrainingJob:
-            return self._job(context, head, everything, none, number, route, scale)
+            return self._job(context, head, everything, none, number, end, scale)
 
-        taught = yield from stirred(of_all, range(first, len(context.steps)), held.scale)
-        guards += taught.guards
-        if taught.trainable is None:
-            held.guards, held.failed = guards, _scales(held.scale, taught.scale)
+        trained = yield from train_soup(of_all, range(first, len(context.steps)), held.scale)
+        guards += trained.guards
+        if trained.trainable is None:
+            held.guards, held.failed = guards, _scales(held.scale, trained.scale)
             return _head_alone(training_data, plan, head, held)
         memory = BaseModelAnswers(
             training_data, context, spread(everything, ROWS), schedule(plan).n_steps
         )
-        make = of_all(first, taught.scale).make
-        kept = keep_memory(memory, taught.trainable, make, chosen, scores)
+        make = of_all(first, trained.scale).make
+        kept = limit_forgetting(memory, trained.trainable, make, chosen, scores)
         told, end = yield from kept
         guards += told
         if end is not chosen:  # the network that ships is another one
             chosen, decision = end, self.decision(context, held, end)
         again = RefitHead(training_data, plan, context.source)
-        output, reader = again.end(taught.trainable, head, chosen, scales)
+        output, reader = again.end(trained.trainable, head, chosen, scales)
         tuned = calibrated(
             output, chosen.scores, context.labels, held.fold, context.groups, context.target
         )
         yield Event(stage="fine_tune", kind="end", values={"joined": joined})
         return FineTuned(
-            network=taught.trainable.network,
+            network=trained.trainable.network,
             head=tuned,
             reader=reader,
             plan=carried_out(plan, joined),
-            actions=taught.trainable.actions,
+            actions=trained.trainable.actions,
             guards=tuple(guards),
-            before=held.before,
+            probe_answers=held.before,
             decision=decision,
-            held=held.fold,
+            fold=held.fold,
         )
 
     def _job(
@@ -353,7 +353,7 @@ class _TrainingJob:
         keep: Rows,
         held: Rows,
         number: int,
-        route: TrainingEnd | None,
+        end: TrainingEnd | None,
         scale: float,
     ) -> TrainingJob:
         """One training of fresh copies of the start on some rows, each passed as often."""
@@ -376,7 +376,7 @@ class _TrainingJob:
             rows=keep,
             held=held,
             number=number,
-            route=route,
+            end=end,
             scale=scale,
             refit=refit if len(held) else None,
             until=self.allowance.share(steps[number] / sum(steps[number:])),
@@ -396,11 +396,11 @@ def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource
     """Stored outputs of the frozen parts, or images for the whole network."""
     chosen, learn = schedule(plan), training_data.labelled.learn
     if chosen.split_at:
-        return (yield from store_views(training_data, plan))
+        return (yield from cache_activations(training_data, plan))
     return LiveBatches(
         pixels=read_pixels(training_data.collection, learn, training_data.prep),
         contents=tuple(example.sha256 for example in learn),
-        views=views_of_plan(chosen),
+        augmentations=augmentations_of(chosen),
         seed=chosen.seed,
         prep=training_data.prep,
     )
@@ -417,7 +417,7 @@ def _head_alone(
         head=head,
         reader=training_data.extracted.reader,
         plan=given_up(plan, why),
-        own_head=as_it_came(training_data.prior, training_data.labelled, read),
+        own_head=estimate_prior(training_data.prior, training_data.labelled, read),
         guards=tuple(held.guards),
         given_up=why,
     )
@@ -437,7 +437,7 @@ def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
         yield note("fine_tune", "Joined", text)
 
 
-def held_out(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
+def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
     if labelled.holdout:

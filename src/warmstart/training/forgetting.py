@@ -26,7 +26,7 @@ from warmstart.training.guards import Alarm, forgetting
 from warmstart.training.output import run_from
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.validation import CANDIDATES, LOOKS, PASS, SHARES, ChosenEnd
+from warmstart.training.validation import CANDIDATES, VALIDATIONS, PASS, SHARES, ChosenEnd
 
 ROWS = 200  # examples on which it is measured
 TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
@@ -63,7 +63,7 @@ class BaseModelAnswers:
         neck = wanted[-1]
         said = None
         if neck.pool == "neck" and base.answers_from_neck:
-            before, now = outputs(base, read(neck)), outputs(base, after[neck])
+            before, now = original_outputs(base, read(neck)), original_outputs(base, after[neck])
             said = agreement(before, now)
         return forgetting(likeness, said, self.step)
 
@@ -90,13 +90,13 @@ class BaseModelAnswers:
         return dict(zip(wanted, joined, strict=True))
 
 
-def outputs(network: Network, vectors: Features) -> Features:
+def original_outputs(network: Network, vectors: Features) -> Features:
     """The original outputs from what its classifier sees: (m, F) to (m, K)."""
     with torch.inference_mode():
         return network.outputs(torch.from_numpy(np.asarray(vectors, np.float32))).numpy()
 
 
-def keep_memory(
+def limit_forgetting(
     memory: BaseModelAnswers,
     trainable: TrainableNetwork,
     make: Callable[[], TrainableNetwork],
@@ -114,13 +114,13 @@ def keep_memory(
         return (), chosen
     action = _KEPT
     if shares := _shares(chosen, memory.context.groups):
-        found = _go_back(memory, trainable, make, shares, chosen.route.share)
+        found = _go_back(memory, trainable, make, shares, chosen.end.share)
         action = _AS_MUCH
         if found is not None:
             share = CANDIDATES[found].share
             action = f"weights {share:.0%} of the way from the start's are shipped instead"
             chosen = replace(chosen, candidate=found, scores=scores[found])
-    elif chosen.route.extracted < LOOKS:
+    elif chosen.end.validation < VALIDATIONS:
         action = _EARLY
     yield guard(alarm.kind, f"{alarm.sentence}; {action}")
     return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
@@ -145,7 +145,7 @@ def _go_back(
         if not isinstance(t, Mapped)  # frozen, and still in its file
     }
     for number in ends:
-        blend(trainable, begun, ended, CANDIDATES[number].share / gone)
+        interpolate_weights(trainable, begun, ended, CANDIDATES[number].share / gone)
         if memory.weigh(trainable) is None:
             return number
     trainable.model.load_state_dict(ended, strict=False)
@@ -160,9 +160,9 @@ def _shares(chosen: ChosenEnd, groups: Rows) -> list[int]:
     losses = chosen.losses
     held = np.isfinite(losses[chosen.candidate])
     found = []
-    for number, route in enumerate(CANDIDATES):
-        is_nearer = route.share in SHARES and route.share < chosen.route.share
-        if not is_nearer or chosen.route.extracted < LOOKS or not held.any():
+    for number, end in enumerate(CANDIDATES):
+        is_nearer = end.share in SHARES and end.share < chosen.end.share
+        if not is_nearer or chosen.end.validation < VALIDATIONS or not held.any():
             continue
         gap = (losses[number] - losses[chosen.candidate])[held]
         if gap.mean() <= TIE * standard_error(gap, groups[held]):
@@ -171,7 +171,7 @@ def _shares(chosen: ChosenEnd, groups: Rows) -> list[int]:
 
 
 @torch.no_grad()
-def blend(
+def interpolate_weights(
     trainable: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
 ) -> None:
     """Put weights `share` of the way from those at the beginning to those at the end."""

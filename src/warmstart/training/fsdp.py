@@ -1,9 +1,9 @@
-"""Each process keeps a share of every weight, its gradient and its moments: FSDP2.
+"""Fully sharded data parallelism: each process keeps a share of every weight (FSDP2).
 
 Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", by torch's
 `fully_shard` (https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html). Rows are
-shared as ever. Between updates a process holds rows of each weight alone; a part of the network
-is put together for as long as it runs. At the end all of them hold the whole network again.
+split as in data parallelism; gradients and optimizer moments are sharded like the weights. A block
+is gathered while it runs. At the end every process holds the whole network again.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from torch.distributed.tensor import DTensor, Shard
 
 from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
 from warmstart.errors import PlanError
-from warmstart.training.data_parallel import DataParallel, Inputs, ShardingReport, StepWork, gathers
+from warmstart.training.data_parallel import (
+    DataParallel,
+    Inputs,
+    ShardingReport,
+    StepWork,
+    has_batch_statistics,
+)
 
 
-class Sharded(DataParallel):
-    """A way of training: see `parallel.Way`.
+class ShardedDataParallel(DataParallel):
+    """A `Parallelism` that shards the weights.
 
-    `network` maps inputs to logits; `groups` names modules in it that run, and are put together,
-    one group at a time. `state`: all tensors by the names that `Trainer` calls them.
-    FSDP2 turns weights into tensors of its own kind for good. So it is given a twin of the
-    network, between `begin` and `end`; the network's own parameters are views of its shares.
-    Raises: PlanError for a weight that is a single number, which cannot be shared.
+    `network` maps inputs to logits; `groups` names its modules that run, and are gathered, one
+    group at a time. `state`: all tensors, named as in `Trainer`. FSDP2 changes the type of weights
+    for good, so between `begin` and `end` it gets a clone of the network, and the network's own
+    parameters are views of the clone's shards.
+    Raises: PlanError for a weight that is a single number, which cannot be sharded.
     """
 
-    is_near = False  # another one may not be put together at that moment
+    allows_fusion = False  # the other layer may not be gathered at that moment
 
     def __init__(
         self,
@@ -48,142 +54,127 @@ class Sharded(DataParallel):
         single = [name for name, tensor in self._parameters.items() if not tensor.ndim]
         if single:
             raise PlanError(
-                f"{single[0]} is a single number, of which fsdp cannot give each process a share; "
-                "use --parallel data."
+                f"{single[0]} is a single number, which fsdp cannot shard; use --parallel data."
             )
         self._sizes = {name: tensor.shape for name, tensor in self._parameters.items()}
         self._tensors = [*network.parameters(), *network.buffers()]
-        self._plain_twin = _twin(network, {id(t): t for t in self._tensors})
+        self._template = copy.deepcopy(network, {id(t): t for t in self._tensors})
         self._mesh: DeviceMesh = init_device_mesh(device, (here().size,))
-        self._twin: nn.Module | None = None
+        self._clone: nn.Module | None = None
         self._pairs: list[tuple[Tensor, nn.Parameter, tuple[int, ...]]] = []
         self._largest = 0.0
 
     @property
     def world(self) -> ProcessGroup:
-        """Rows to look at are shared by `run` while nobody holds the whole network."""
-        return ALONE if self._twin is not None else here()
+        """Between updates `run` itself splits the rows."""
+        return ALONE if self._clone is not None else here()
 
     @property
     def is_whole(self) -> bool:
-        """Not between updates."""
-        return self._twin is None
+        return self._clone is None
 
     def begin(self) -> None:
-        """Keep the own share of every weight, and let go of the rest."""
-        clone = _twin(self._plain_twin, {id(t): _fresh(t) for t in self._tensors})
+        """Keep this process's shard of every weight and free the rest."""
+        clone = copy.deepcopy(self._template, {id(t): _copy_parameter(t) for t in self._tensors})
         for names in self._groups:
             members = [clone.get_submodule(name) for name in names]
             fully_shard(members, mesh=self._mesh, reshard_after_forward=True)
         fully_shard(clone, mesh=self._mesh, reshard_after_forward=True)
-        shares, held, whole = dict(clone.named_parameters()), 0, 0
+        shards, n_local, n_total = dict(clone.named_parameters()), 0, 0
         for name, tensor in self._module.named_parameters():
-            share, order = shares[name], tensor.stride()
-            own = cast(DTensor, share).to_local()
-            held, whole = held + own.numel(), whole + tensor.numel()
-            tensor.data = own.detach()
-            self._pairs.append((tensor, share, order))
-        self._largest = held / max(whole, 1)
-        self._twin = self._wrapped = clone
+            shard, stride = shards[name], tensor.stride()
+            local = cast(DTensor, shard).to_local()
+            n_local, n_total = n_local + local.numel(), n_total + tensor.numel()
+            tensor.data = local.detach()
+            self._pairs.append((tensor, shard, stride))
+        self._largest = n_local / max(n_total, 1)
+        self._clone = self._wrapped = clone
 
     @exchanging()
     @torch.no_grad()
     def end(self) -> None:
-        """Take back what others keep."""
-        for tensor, share, order in self._pairs:
-            whole = cast(DTensor, share.data).full_tensor()
-            tensor.data = whole.new_empty_strided(whole.shape, order).copy_(whole)
-        self._twin, self._pairs, self._wrapped = None, [], self._module
+        """Gather all weights."""
+        for tensor, shard, stride in self._pairs:
+            whole = cast(DTensor, shard.data).full_tensor()
+            tensor.data = whole.new_empty_strided(whole.shape, stride).copy_(whole)
+        self._clone, self._pairs, self._wrapped = None, [], self._module
 
     @exchanging()
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """As rows are shared; each process is left with its share of the mean gradient."""
-        self._as_it_is()
-        for _, share, _ in self._pairs:
-            share.grad = None
+        """As in data parallelism; each process gets its shard of the mean gradient."""
+        self._sync_modes()
+        for _, shard, _ in self._pairs:
+            shard.grad = None
         loss = super().gradients(inputs, labels, work)
-        for tensor, share, _ in self._pairs:
-            if share.grad is not None:
-                tensor.grad = cast(DTensor, share.grad).to_local()
+        for tensor, shard, _ in self._pairs:
+            if shard.grad is not None:
+                tensor.grad = cast(DTensor, shard.grad).to_local()
         return loss
 
     @exchanging()
     def run(self, *inputs: Tensor) -> Tensor:
-        """Logits in every process, each of which passes its share of the rows."""
-        if self._twin is None:
+        """Logits in every process, each of which runs its share of the rows."""
+        if self._clone is None:
             return super().run(*inputs)
-        self._as_it_is()
+        self._sync_modes()
         world, n = here(), len(inputs[0])
-        is_shared = n >= world.size and not gathers(self._module)
-        own = slice(world.rank, None, world.size) if is_shared else slice(None)
-        # What is put together in inference mode could not be trained with any more.
+        is_split = n >= world.size and not has_batch_statistics(self._module)
+        own = slice(world.rank, None, world.size) if is_split else slice(None)
+        # Weights gathered in inference mode could not be trained any more.
         with torch.inference_mode(mode=False), torch.no_grad():
-            made: Tensor = self._twin(*(value[own].clone() for value in inputs))
-        if not is_shared:
-            return made
-        found = made.new_empty(n, *made.shape[1:])
-        for rank, rows in enumerate(world.gathered(made.cpu())):
-            found[rank :: world.size] = rows.to(made.device)
-        return found
+            local: Tensor = self._clone(*(value[own].clone() for value in inputs))
+        if not is_split:
+            return local
+        logits = local.new_empty(n, *local.shape[1:])
+        for rank, rows in enumerate(world.gathered(local.cpu())):
+            logits[rank :: world.size] = rows.to(local.device)
+        return logits
 
-    def block(self, name: str, value: Tensor) -> Tensor:
-        """The own rows of a whole weight, or of what belongs to each number of it."""
+    def local_shard(self, name: str, value: Tensor) -> Tensor:
+        """This process's rows of a weight, split as torch splits them, or of its moments."""
         if value.shape != self._sizes.get(name):
             return value
-        return value[self._rows(len(value))]
+        world, n = here(), len(value)
+        chunk = -(-n // world.size)
+        return value[min(world.rank * chunk, n) : min((world.rank + 1) * chunk, n)]
 
-    def placed(self, name: str, value: Tensor) -> Tensor:
-        """A tensor that knows which rows of the whole it holds."""
+    def with_placement(self, name: str, shard: Tensor) -> Tensor:
         size = self._sizes.get(name)
-        if size is None or value.ndim != len(size):
-            return value
-        return self._among_others(value, size)
+        if size is None or shard.ndim != len(size):
+            return shard
+        return self._as_dtensor(shard, size)
 
     @exchanging()
     @torch.no_grad()
-    def spread(self) -> None:
-        """Each process's rows to all, where all of them hold the whole."""
-        if self._twin is None:
+    def broadcast(self) -> None:
+        if self._clone is None:
             for name, tensor in self._parameters.items():
-                own = self.block(name, tensor.data)
-                tensor.data.copy_(self._among_others(own, tensor.shape).full_tensor())
+                local = self.local_shard(name, tensor.data)
+                tensor.data.copy_(self._as_dtensor(local, tensor.shape).full_tensor())
 
-    def agreed(self, value: bool) -> bool:
-        """As the first process says."""
+    def agree(self, value: bool) -> bool:
         return here().same(value)
 
-    def told(self) -> ShardingReport:
-        """The largest share of the weights that one process held."""
+    def sharding_report(self) -> ShardingReport:
         return ShardingReport(max(here().gathered(self._largest)))
 
-    def _as_it_is(self) -> None:
-        """The twin trains, rests and remembers as the network does."""
-        pairs = zip(self._module.modules(), cast(nn.Module, self._twin).modules(), strict=True)
+    def _sync_modes(self) -> None:
+        """Copy train or eval mode, and the momentum of norms, from the network to the clone."""
+        pairs = zip(self._module.modules(), cast(nn.Module, self._clone).modules(), strict=True)
         for module, clone in pairs:
             clone.training = module.training
-            if "momentum" in vars(module):  # of norms, which may be told another one for a while
+            if "momentum" in vars(module):  # changed while statistics are recomputed
                 vars(clone)["momentum"] = vars(module)["momentum"]
 
-    def _rows(self, n: int) -> slice:
-        """Which of n rows this process keeps: as torch's chunks are."""
-        world = here()
-        each = -(-n // world.size)
-        return slice(min(world.rank * each, n), min((world.rank + 1) * each, n))
-
-    def _among_others(self, own: Tensor, size: torch.Size) -> DTensor:
-        order = torch.empty(size, device="meta").stride()
+    def _as_dtensor(self, local: Tensor, size: torch.Size) -> DTensor:
+        stride = torch.empty(size, device="meta").stride()
         return DTensor.from_local(
-            own.contiguous(), self._mesh, [Shard(0)], run_check=False, shape=size, stride=order
+            local.contiguous(), self._mesh, [Shard(0)], run_check=False, shape=size, stride=stride
         )
 
 
-def _fresh(tensor: Tensor) -> Tensor:
-    """A parameter that torch may take for its own, dense as it wants them; or a buffer itself."""
+def _copy_parameter(tensor: Tensor) -> Tensor:
+    """A contiguous parameter that torch may replace; a buffer itself."""
     if not isinstance(tensor, nn.Parameter):
         return tensor
     return nn.Parameter(tensor.data.contiguous(), tensor.requires_grad)
-
-
-def _twin(network: nn.Module, tensors: Mapping[int, Tensor]) -> nn.Module:
-    """The same modules around other tensors, or the same ones."""
-    return copy.deepcopy(network, dict(tensors))

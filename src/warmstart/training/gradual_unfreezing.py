@@ -15,14 +15,14 @@ from warmstart.training.validation import ValidationScores
 VALIDATION = 5  # one block in five judges whether the next group of parts joins
 
 
-class Joining:
+class GradualUnfreezing:
     """Judges each stage on rows set apart; without such rows every stage stands.
 
     `fit` are the rows that are learnt from.
     """
 
     def __init__(self, looks: ValidationScores, rows: Rows, seed: int, is_judged: bool) -> None:
-        self.looks = looks
+        self.validation = looks
         self.fit, self._judged_on = rows, rows[:0]
         if is_judged:
             context = looks.context
@@ -38,15 +38,15 @@ class Joining:
     def begin(self) -> None:
         """Before the first stage."""
         if len(self._judged_on):
-            self._best = self.looks.loss(self.looks.say(self._judged_on), self._judged_on)
+            self._best = self.validation.loss(self.validation.say(self._judged_on), self._judged_on)
             self._keep()
 
     def joins(self, number: int) -> bool:
         """Whether stage `number` helped; if not, the weights are again what they were before."""
         if len(self._judged_on):
-            loss = self.looks.loss(self.looks.shown(1.0, self._judged_on), self._judged_on)
+            loss = self.validation.loss(self.validation.shown(1.0, self._judged_on), self._judged_on)
             if not loss < self._best:
-                trainer = self.looks.trainer
+                trainer = self.validation.trainer
                 trainer.put(self._kept[0])
                 for own, old in zip(trainer.mean, self._kept[1], strict=True):
                     own.copy_(old)
@@ -57,14 +57,14 @@ class Joining:
         return True
 
     def _keep(self) -> None:
-        trainer = self.looks.trainer
+        trainer = self.validation.trainer
         self._kept = [trainer.own(), [mean.clone() for mean in trainer.mean]]
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
         found: dict[str, Tensor] = {}
         for kind, values in enumerate(self._kept):
-            found |= self.looks.trainer.named(f"kept.{kind}", values)
+            found |= self.validation.trainer.named(f"kept.{kind}", values)
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -76,5 +76,5 @@ class Joining:
         self.joined = int(facts["joined"])
         if facts["best"] is not None:
             self._best = float(facts["best"])
-            kept = [self.looks.trainer.kept(f"kept.{k}", tensors) for k in (0, 1)]
+            kept = [self.validation.trainer.kept(f"kept.{k}", tensors) for k in (0, 1)]
             self._kept = [[value.clone() for value in values] for values in kept]

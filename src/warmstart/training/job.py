@@ -15,13 +15,13 @@ from warmstart.planning.schedule import Schedule
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.attempt import TrainingAttempt
-from warmstart.training.checkpoint import Saved
+from warmstart.training.checkpoint import Snapshot
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import (
     CANDIDATES,
     PASS,
-    REFITTED,
+    REFIT_ENDS,
     TrainingEnd,
     held_scores,
     no_scores,
@@ -52,7 +52,7 @@ class TrainedNetwork:
 class TrainingJob:
     """One training: how its outfit is made, its rows, and its place among all trainings.
 
-    `held`: rows that it must not learn from and that are looked at on the way. `route`: how
+    `held`: rows that it must not learn from and that are looked at on the way. `end`: how
     far it goes, None where that is to be found out. `scale` of every rate to begin with.
     `refit`: from a trained outfit to what an output fitted anew says of rows held out, (m, K).
     """
@@ -63,7 +63,7 @@ class TrainingJob:
     rows: Rows
     held: Rows
     number: int
-    route: TrainingEnd | None = None
+    end: TrainingEnd | None = None
     scale: float = 1.0
     refit: Callable[[TrainableNetwork], Array] | None = None
     until: float | None = None  # of time.perf_counter: when it has to end
@@ -121,7 +121,7 @@ class TrainingJob:
         return not len(self.held)
 
     def _taught(self, attempt: TrainingAttempt, notes: list[GuardNote]) -> TrainedNetwork:
-        trainable, scores = attempt.trainable, attempt.looks.scores()
+        trainable, scores = attempt.trainable, attempt.validation.scores()
         attempt.settle()
         trainable.model.cpu()
         self._prove(trainable)
@@ -131,12 +131,12 @@ class TrainingJob:
             )
         if self.refit is not None:
             scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
-        taught = TrainedNetwork(
-            trainable, attempt.joining.joined, scores, attempt.scale, tuple(notes)
+        trained = TrainedNetwork(
+            trainable, attempt.unfreezing.joined, scores, attempt.scale, tuple(notes)
         )
-        self._keep(taught, attempt)
+        self._keep(trained, attempt)
         lora.merge(trainable.network.backbone)
-        return taught
+        return trained
 
     def _refitted(
         self, attempt: TrainingAttempt, refit: Callable[[TrainableNetwork], Array]
@@ -146,30 +146,30 @@ class TrainingJob:
         After few updates there is but one end: NaN for the others.
         """
         found = []
-        for number in REFITTED[:1] if self.schedule.contrastive else REFITTED:
+        for number in REFIT_ENDS[:1] if self.schedule.contrastive else REFIT_ENDS:
             with attempt.trainer.shown(CANDIDATES[number].share):
                 found.append(refit(attempt.trainable))
-        nothing = [np.full_like(found[0], np.nan)] * (len(REFITTED) - len(found))
+        nothing = [np.full_like(found[0], np.nan)] * (len(REFIT_ENDS) - len(found))
         return np.stack([*found, *nothing])
 
-    def _keep(self, taught: TrainedNetwork, attempt: TrainingAttempt | None = None) -> None:
-        tensors = {"scores": torch.from_numpy(taught.scores)}
+    def _keep(self, trained: TrainedNetwork, attempt: TrainingAttempt | None = None) -> None:
+        tensors = {"scores": torch.from_numpy(trained.scores)}
         if self.is_last and attempt is not None:
             moving = attempt.moving.items()  # by now every process holds all of it
             tensors |= {f"now.{name}": tensor.detach().cpu() for name, tensor in moving}
         facts = {
-            "n_stages": taught.n_stages,
-            "scale": taught.scale,
-            "has_failed": taught.has_failed,
-            "guards": [vars_of(one) for one in taught.guards],
+            "n_stages": trained.n_stages,
+            "scale": trained.scale,
+            "has_failed": trained.has_failed,
+            "guards": [vars_of(one) for one in trained.guards],
         }
-        self.context.checkpoints.keep(self.name, Saved(tensors, facts))
+        self.context.checkpoints.keep(self.name, Snapshot(tensors, facts))
 
-    def _again(self, kept: Saved) -> TrainedNetwork:
+    def _again(self, kept: Snapshot) -> TrainedNetwork:
         """A training that was finished before an interruption."""
         facts, scores = kept.facts, kept.tensors["scores"].numpy()
         guards = tuple(GuardNote(**fields) for fields in facts["guards"])
-        taught = TrainedNetwork(
+        trained = TrainedNetwork(
             None,
             int(facts["n_stages"]),
             scores,
@@ -177,17 +177,17 @@ class TrainingJob:
             guards,
             bool(facts["has_failed"]),
         )
-        if taught.has_failed or not self.is_last:
-            return taught
-        attempt = TrainingAttempt(self, taught.scale, guards)
+        if trained.has_failed or not self.is_last:
+            return trained
+        attempt = TrainingAttempt(self, trained.scale, guards)
         attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
         attempt.trainable.model.cpu()
         self._prove(attempt.trainable)
         lora.merge(attempt.trainable.network.backbone)
-        return replace(taught, trainable=attempt.trainable)
+        return replace(trained, trainable=attempt.trainable)
 
     def _prove(self, trainable: TrainableNetwork) -> None:
-        moved = ledger.violations(self.context.before, trainable.network, trainable.actions)
+        moved = ledger.violations(self.context.digests, trainable.network, trainable.actions)
         if moved:
             raise TrainingError(
                 f"{len(moved)} frozen tensors changed while training (first: {moved[0]}); nothing "

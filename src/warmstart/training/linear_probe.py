@@ -50,10 +50,10 @@ class HeadFit:
         return self.calibration.scale or 1.0
 
 
-def blank(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
+def zero_head(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
     """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
 
-    >>> blank((FeatureLayer(block=1, pool="avg"),), 4, 3, 10).weight.shape
+    >>> zero_head((FeatureLayer(block=1, pool="avg"),), 4, 3, 10).weight.shape
     (3, 4)
     """
     return HeadFit(
@@ -68,11 +68,11 @@ def blank(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, 
     )
 
 
-def calibrated_by(head: HeadFit, calibration: Calibration) -> HeadFit:
+def with_calibration(head: HeadFit, calibration: Calibration) -> HeadFit:
     """The head with another calibration; slopes of its outputs go into their weights.
 
-    >>> head = replace(blank((), 1, 1, 2), bias=np.ones(1, np.float32))
-    >>> calibrated_by(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
+    >>> head = replace(zero_head((), 1, 1, 2), bias=np.ones(1, np.float32))
+    >>> with_calibration(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
     [2.0]
     """
     if calibration.slopes is None:
@@ -151,7 +151,7 @@ def fit_head(
         probabilities=held_out,
         fold=fold,
     )
-    return calibrated_by(fitted, calibration)
+    return with_calibration(fitted, calibration)
 
 
 def _best_penalties(trials: Iterable[list[Trial]], problem: SelectionProblem) -> list[Trial]:

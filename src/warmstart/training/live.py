@@ -74,7 +74,7 @@ class PixelFile:
 
 def _spill(images: Iterable[Encoded], n_bytes: int) -> int:
     """Write images into a file without a name; returns its descriptor."""
-    folder = roomy_folder(n_bytes)
+    folder = folder_with_space(n_bytes)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # meets a full disk before anything is decoded
@@ -88,7 +88,7 @@ def _spill(images: Iterable[Encoded], n_bytes: int) -> int:
         raise
 
 
-def roomy_folder(n_bytes: int) -> Path:
+def folder_with_space(n_bytes: int) -> Path:
     """The folder for temporary files; the cache folder where that one is too small.
 
     One whose files lie in memory is used only where no other has room.

@@ -99,14 +99,14 @@ def train(
             found = loss(network(inputs), labels)
             value = float(found.detach())
             if not math.isfinite(value):
-                raise diverged(max(peaks), f"the loss is {value} at step {index + 1}")
+                raise divergence_error(max(peaks), f"the loss is {value} at step {index + 1}")
             optimizer.zero_grad(set_to_none=True)
             found.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         yield Step(index, value, factor)
 
 
-def diverged(peak: float, what: str = "the network's answers are not numbers") -> TrainingError:
+def divergence_error(peak: float, what: str = "the network's answers are not numbers") -> TrainingError:
     """The error for training that went out of bounds at rates of at most `peak`."""
     return TrainingError(
         f"training diverged: {what}; use a lower rate than {peak:g} (--lr), or --strategy head, "
@@ -197,7 +197,7 @@ def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
     return len(truth) * total
 
 
-def contrast_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
     """How hard each row's own class is to tell from all others of the batch, summed over rows.
 
     Rows that have no other of their class say nothing of it. Shapes: vectors (B, C), truth (B,).
@@ -205,9 +205,9 @@ def contrast_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
 
     >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     >>> kept, torn = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
-    >>> contrast_loss(vectors, kept, 0.1).item() < 0.001
+    >>> contrastive_loss(vectors, kept, 0.1).item() < 0.001
     True
-    >>> contrast_loss(vectors, torn, 0.1).item() > 10
+    >>> contrastive_loss(vectors, torn, 0.1).item() > 10
     True
     """
     unit = normalize(vectors)
@@ -219,10 +219,10 @@ def contrast_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
     return -(told.masked_fill(~alike, 0.0).sum(dim=1) / many.clamp(min=1)).sum()
 
 
-def pairs_loss(temperature: float) -> BatchLoss:
+def make_pair_loss(temperature: float) -> BatchLoss:
     """What pairs are learnt by: cosines drawn to 1 and 0 at a temperature of 0, else contrast."""
     if temperature:
-        return partial(contrast_loss, temperature=temperature)
+        return partial(contrastive_loss, temperature=temperature)
     return pair_loss
 
 

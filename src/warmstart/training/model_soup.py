@@ -18,7 +18,7 @@ from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
 from warmstart.training.job import TrainedNetwork, TrainingJob
 from warmstart.training.loop import mean_loss
-from warmstart.training.trainable import TrainableNetwork, moving_of
+from warmstart.training.trainable import TrainableNetwork, tensors_to_train
 from warmstart.training.validation import held_scores, spread
 
 ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
@@ -27,7 +27,7 @@ BARRIER = 0.05  # of the loss of blind answers: a mean worse by more lies on a r
 Weights = dict[str, Tensor]
 
 
-def stirred(
+def train_soup(
     make: Callable[[int, float], TrainingJob], numbers: range, scale: float
 ) -> Steps[TrainedNetwork]:
     """Train once for each number; what comes out has the mean of all their weights.
@@ -36,23 +36,23 @@ def stirred(
     learnt rows worse than its ingredients is left: then the first is what comes out.
     """
     job = make(numbers[0], scale)
-    taught = yield from job.learn()
-    trainable = taught.trainable
+    trained = yield from job.learn()
+    trainable = trained.trainable
     if len(numbers) == 1 or trainable is None:
-        return taught
+        return trained
     rows = spread(job.rows, ROWS)
     first = _weights(trainable)
     mean, losses = first, [_loss(job, trainable, rows)]
     for count, number in enumerate(numbers[1:], start=2):
-        again = yield from make(number, taught.scale).learn()
-        taught = replace(taught, guards=(*taught.guards, *again.guards))
+        again = yield from make(number, trained.scale).learn()
+        trained = replace(trained, guards=(*trained.guards, *again.guards))
         if again.trainable is None:
             break  # its guards tell why; what was learnt before stands
         losses.append(_loss(job, again.trainable, rows))
         mean = _moved(mean, _weights(again.trainable), 1 / count)
         del again  # a whole network
     if len(losses) == 1:
-        return taught
+        return trained
     _put(trainable, mean)
     height = _loss(job, trainable, rows) - float(np.mean(losses))
     target = job.context.target
@@ -62,11 +62,11 @@ def stirred(
         yield note("fine_tune", "Mean", text)
     else:
         yield note("fine_tune", "Mean", f"the weights are the mean of {len(losses)} trainings")
-    return taught
+    return trained
 
 
 def _weights(trainable: TrainableNetwork) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in moving_of(trainable).items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors_to_train(trainable).items()}
 
 
 def _moved(mean: Weights, other: Weights, share: float) -> Weights:
@@ -76,7 +76,7 @@ def _moved(mean: Weights, other: Weights, share: float) -> Weights:
 
 def _put(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, tensor in moving_of(trainable).items():
+        for name, tensor in tensors_to_train(trainable).items():
             tensor.copy_(weights[name])
 
 

@@ -35,20 +35,20 @@ from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.dataset import ReadFeatures, TrainingDataset, heads_of, pose_on
-from warmstart.training.linear_probe import HeadFit, calibrated_by
-from warmstart.training.live import prepared, roomy_folder
+from warmstart.training.dataset import ReadFeatures, TrainingDataset, heads_of, selection_problem_on
+from warmstart.training.linear_probe import HeadFit, with_calibration
+from warmstart.training.live import prepared, folder_with_space
 from warmstart.training.loop import ScaledHead
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import BatchSource
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.validation import REFIT, REFITTED, ChosenEnd
+from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 
 # ---- A second look: the taps of a network that was trained here.
 
 
-class TunedFeatures:
+class FineTunedFeatures:
     """A reader of a trained network's taps: images are passed when first asked for.
 
     What was learnt from is passed from where training took it; other images are decoded. Rows
@@ -70,7 +70,7 @@ class TunedFeatures:
         width = 4 * sum(self._scan.widths)
         # Kept for as long as this is: the folder goes with it.
         self._folder = tempfile.TemporaryDirectory(
-            prefix="warmstart-", dir=roomy_folder(width * (len(learn) + 1))
+            prefix="warmstart-", dir=folder_with_space(width * (len(learn) + 1))
         )
         key = ScratchKey(feature_layers=tuple(Column(name=layer.name) for layer in feature_layers))
         self._shelf = FeatureCache(Path(self._folder.name)).cache_file(key)
@@ -147,7 +147,7 @@ def run_from(
 PENALTY = 1.0
 _LEAST = 1e-3  # temperature of a trained output that says next to nothing
 MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
-Warmths = tuple[float, float]  # of the trained output, of the fitted one
+OutputScales = tuple[float, float]  # of the trained output, of the fitted one
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ class RefitHead:
 
     def _look(
         self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]
-    ) -> TunedFeatures:
-        return TunedFeatures(
+    ) -> FineTunedFeatures:
+        return FineTunedFeatures(
             trainable.network,
             feature_layers,
             self.source,
@@ -196,12 +196,12 @@ class RefitHead:
         trainable: TrainableNetwork,
         head: HeadFit,
         chosen: ChosenEnd,
-        scales: Sequence[Warmths],
-    ) -> tuple[HeadFit, TunedFeatures]:
+        scales: Sequence[OutputScales],
+    ) -> tuple[HeadFit, FineTunedFeatures]:
         """The output that was chosen, in the place of `head`, and a reader of what it listens to.
 
         Not calibrated yet. `scales`: of the trained output and of the fitted one, at each of
-        `REFITTED`.
+        `REFIT_ENDS`.
         """
         trained, learn = _trained(trainable, head), self.training_data.labelled.learn
         if not chosen.is_refitted:
@@ -225,7 +225,7 @@ class RefitHead:
         family = heads_of((name,), (PENALTY,), training_data.probe_layers, read, len(rows), seed)[
             name
         ]
-        found = family.refit(pose_on(training_data.labelled, rows), PENALTY)
+        found = family.refit(selection_problem_on(training_data.labelled, rows), PENALTY)
         return replace(
             head,
             name=name,
@@ -244,20 +244,20 @@ def may_refit(trainable: TrainableNetwork) -> bool:
     return set(trainable.actions.values()) <= MOVED
 
 
-def joined_outputs(
+def average_refits(
     scores: Array, labels: Truth, target: Target = CLASSIFICATION, *, is_alone: bool = False
-) -> tuple[Array, tuple[Warmths, ...]]:
+) -> tuple[Array, tuple[OutputScales, ...]]:
     """Each end with an output fitted anew in the mean with the trained one, at its temperature.
 
     So rows that choose other candidates stay on about one scale. Returned beside: by what the
-    two outputs are multiplied, for each of `REFITTED`. Where none were fitted anew all comes
+    two outputs are multiplied, for each of `REFIT_ENDS`. Where none were fitted anew all comes
     back as it is, as where the fitted ones stand alone (`is_alone`): no other was trained.
     Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
     """
     if is_alone:
-        return scores, ((0.0, 1.0),) * len(REFITTED)
+        return scores, ((0.0, 1.0),) * len(REFIT_ENDS)
     found, scales = scores.copy(), []
-    for place, number in enumerate(REFITTED if len(scores) > REFIT else ()):
+    for place, number in enumerate(REFIT_ENDS if len(scores) > REFIT else ()):
         both = scores[[number, REFIT + place]]
         held = np.isfinite(both).all(axis=(0, 2))
         ratio = 1.0
@@ -269,7 +269,7 @@ def joined_outputs(
     return found, tuple(scales)
 
 
-def by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
+def weights_by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     """Columns of a head's weights. Shapes: (K, d_t) each."""
     ends = np.cumsum([layer_width(record, layer) for layer in head.feature_layers])[:-1]
     return dict(
@@ -279,11 +279,11 @@ def by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     )
 
 
-def _mean(heads: Sequence[HeadFit], scales: Warmths, record: NetworkRecord) -> HeadFit:
+def _mean(heads: Sequence[HeadFit], scales: OutputScales, record: NetworkRecord) -> HeadFit:
     """One head that says what the mean of several says, each made so much warmer."""
     columns: dict[FeatureLayer, Array] = {}
     for head, scale in zip(heads, scales, strict=True):
-        for layer, weight in by_layer(head, record).items():
+        for layer, weight in weights_by_layer(head, record).items():
             columns[layer] = columns.get(layer, 0.0) + scale * weight / len(heads)
     bias = np.mean([w * head.bias for head, w in zip(heads, scales, strict=True)], axis=0)
     return replace(
@@ -309,7 +309,7 @@ def calibrated(
     """
     plain = Calibration(head.scale, np.zeros(len(head.bias)))
     found = cross_calibrated(scores / head.scale, labels, fold, groups, plain, target)
-    return calibrated_by(replace(head, probabilities=found[0], fold=fold), found[1])
+    return with_calibration(replace(head, probabilities=found[0], fold=fold), found[1])
 
 
 def _trained(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:

@@ -101,7 +101,7 @@ class PriorRidge:
 
     def trials(self, problem: SelectionProblem) -> Trials:
         """One inverse a penalty serves every fold."""
-        sets, known = list(problem.training_sets()), self.prior.scores(self.read)
+        sets, has_class = list(problem.training_sets()), self.prior.scores(self.read)
         trials: Trials = [[] for _ in sets]
         for penalty in self.penalties:
             fit = ridge_with_prior.fit(self.kernel, problem.targets, known, penalty)
@@ -128,7 +128,7 @@ class PriorRidge:
 
 
 @dataclass(frozen=True, slots=True)
-class Inherited:
+class Inheritance:
     """What a run passes on to the one that starts from it, and a leak that comes with it."""
 
     prior: Prior | None = None
@@ -146,4 +146,4 @@ class Inherited:
         return replace(collection, record=replace(record, problems=(*record.problems, self.leak)))
 
 
-NOTHING = Inherited()
+NOTHING = Inheritance()

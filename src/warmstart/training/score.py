@@ -37,7 +37,7 @@ def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
     heads = dataset.heads(
         plan, training_data.probe_layers, read, len(labelled.learn), training_data.prior
     )
-    problem = dataset.pose(labelled, plan)
+    problem = dataset.selection_problem(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
@@ -45,14 +45,14 @@ def fit_on(training_data: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     """On some rows alone, chosen among the same candidates."""
     read = training_data.extracted.reader(training_data.examples(keep))
     heads = dataset.heads(plan, training_data.probe_layers, read, len(keep), training_data.prior)
-    return drain(fit_head(heads, dataset.pose_on(training_data.labelled, keep)))
+    return drain(fit_head(heads, dataset.selection_problem_on(training_data.labelled, keep)))
 
 
 Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ModelEvaluation:
     """What is claimed of what ships, and of the linear probe by the same folds.
 
     `gain`: what fine-tuning brought, where it was tried. `n_learnt`: how many examples the folds
@@ -134,12 +134,12 @@ def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
     )
 
 
-def as_it_came(prior: Prior | None, labelled: LabelledRows, read: ReadFeatures) -> Estimate | None:
+def estimate_prior(prior: Prior | None, labelled: LabelledRows, read: ReadFeatures) -> Estimate | None:
     """What a run's own output, made of equally named classes, is worth before anything is learnt.
 
     None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
     """
-    if prior is None or not all(prior.known):
+    if prior is None or not all(prior.has_class):
         return None
     return accuracy_estimate(prior.scores(read), labelled.labels, labelled.groups(), "holdout")
 
@@ -148,7 +148,7 @@ def calibration_record(
     head: HeadFit, labelled: LabelledRows, ood_from: float, nearest: int
 ) -> CalibrationRecord:
     """When an answer is sure, promised on rows held out; and when an input is unknown."""
-    calibration = delivered(head, labelled.target)
+    calibration = shipped_calibration(head, labelled.target)
     return _certainty(head, labelled).record(
         temperature=calibration.temperature,
         class_bias=tuple(float(b) for b in calibration.bias),
@@ -157,13 +157,13 @@ def calibration_record(
     )
 
 
-def delivered(head: HeadFit, target: Target) -> Calibration:
+def shipped_calibration(head: HeadFit, target: Target) -> Calibration:
     """The calibration that ships: numbers leave in the user's unit."""
     return target.delivered(head.calibration)
 
 
 def predictions(
-    head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: Measured
+    head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: ModelEvaluation
 ) -> Iterator[Prediction]:
     """One line for every row held out by a fold, then for every test row."""
     measure, certainty = measure_of(labelled.target), _certainty(head, labelled)

@@ -20,7 +20,7 @@ from warmstart.records.network import FeatureLayer
 from warmstart.solve.ridge import Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.augmentations import Views, view_of
+from warmstart.training.augmentations import Augmentations, numbered_augmentation
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.live import PixelFile
 
@@ -51,7 +51,7 @@ class LiveBatches:
 
     pixels: PixelFile
     contents: tuple[str, ...]  # sha256 of each row's bytes
-    views: Views
+    augmentations: Augmentations
     seed: int
     prep: Described
     cut: int = 0
@@ -62,7 +62,7 @@ class LiveBatches:
         for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
             if number:
                 content = self.contents[row]
-                images[place] = view_of(images[place], content, int(number), self.views, self.seed)
+                images[place] = numbered_augmentation(images[place], content, int(number), self.augmentations, self.seed)
         return (to_tensor(images, self.prep),)
 
 
@@ -78,11 +78,11 @@ class Fetch(Protocol):
 class CachedBatches:
     """The frozen parts have been run: inputs are what they gave, once for each view.
 
-    `shelves` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
+    `cache_files` by view number; a row holds what part `cut` gave, of `shape`, then `columns`.
     `again` gives the row of a view of an image, (width,), where its shelf does not.
     """
 
-    shelves: tuple[Fetch, ...]
+    cache_files: tuple[Fetch, ...]
     contents: tuple[str, ...]
     cut: int
     shape: tuple[int, ...]
@@ -110,13 +110,13 @@ class CachedBatches:
 
     def _fetch(self, number: int, contents: Sequence[str]) -> NDArray[np.floating]:
         try:
-            return self.shelves[number].fetch(contents)
+            return self.cache_files[number].fetch(contents)
         except KeyError:
             return np.stack([self._row(number, content) for content in contents])
 
     def _row(self, number: int, content: str) -> NDArray[np.floating]:
         try:
-            row: NDArray[np.floating] = self.shelves[number].fetch([content])[0]
+            row: NDArray[np.floating] = self.cache_files[number].fetch([content])[0]
         except KeyError:
             row = self.again(number, content)
         return row
@@ -129,7 +129,7 @@ class TrainingContext:
     source: BatchSource
     labels: Truth
     groups: NDArray[np.int64]
-    before: Mapping[str, str]  # digests of the start's tensors
+    digests: Mapping[str, str]  # digests of the start's tensors
     checkpoints: Checkpoints | NoCheckpoints
     steps: tuple[int, ...] = ()  # updates of each training, where there are several
     target: Target = CLASSIFICATION
@@ -143,7 +143,7 @@ class TrainingContext:
         return self.source.batch(rows, np.zeros(len(rows), np.int64), feature_layers)
 
 
-def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
+def augmentation_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     """Which view of an image stands for its `visits`-th time, from 0; 0 where all are alike.
 
     Views 1, 2, … come in turn, and again from 1 where the plan has a number of them.
@@ -151,9 +151,9 @@ def view_numbers(visits: Numbers, chosen: Schedule) -> Numbers:
     >>> from dataclasses import replace
     >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch_size=8, warmup=0.1,
     ...                  crop=1.0, flip=True, folds=1, seed=0, augmentations=2)
-    >>> view_numbers(np.arange(4), plain).tolist()
+    >>> augmentation_numbers(np.arange(4), plain).tolist()
     [1, 2, 1, 2]
-    >>> view_numbers(np.arange(4), replace(plain, flip=False)).tolist()
+    >>> augmentation_numbers(np.arange(4), replace(plain, flip=False)).tolist()
     [0, 0, 0, 0]
     """
     if not chosen.is_varied:

@@ -29,7 +29,7 @@ from warmstart.training.selection import cross_calibrated, cross_folds
 # Of the tuned network in the mean, from the simplest choice to the one that is only taken where
 # neither of the two alone is as good.
 SHARES = (0.0, 1.0, 0.25, 0.5, 0.75)
-HEAD, TUNED = 0, 1
+PROBE, FINE_TUNED = 0, 1
 WORTH = 0.5  # v0: standard errors by which a more elaborate choice has to be better
 WORSE = 0.005  # of accuracy that it may lose against the head, beyond half a standard error
 RESTORED = 0.25  # bench/results/gain.json: of 0, 1/4, 1/2 and 1 nearest to the realised gain
@@ -63,7 +63,7 @@ class Decision:
 
     option: Candidate
     probabilities: Array
-    tuned: Array
+    fine_tuned: Array
     ahead: float
 
     @property
@@ -124,7 +124,7 @@ def decide(
     >>> decide(good, good, good, labels, fold, np.arange(60)).option.share
     0.0
     """
-    shares = SHARES if may_ensemble else SHARES[: TUNED + 1]
+    shares = SHARES if may_ensemble else SHARES[: FINE_TUNED + 1]
     own = target.scores_of(tuned)
     if not (is_apart or is_paired):
         own = at_full_size(probe, before, tuned, target)
@@ -146,17 +146,17 @@ def decide(
         return _best(losses[:, rows], hits[:, rows], own_groups[rows])
 
     def choose_tuned(rows: Labels) -> int:
-        return TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
+        return FINE_TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
     everything = np.arange(len(held))
-    kind, inner = TUNED if is_set else choose(everything), cross_folds(own_groups)
+    kind, inner = FINE_TUNED if is_set else choose(everything), cross_folds(own_groups)
     chosen = np.full(len(held), kind)
-    if kind != HEAD and not is_set:
+    if kind != PROBE and not is_set:
         chosen = _nested(choose, inner)
-    other = _nested(choose_tuned, inner) if kind == HEAD else chosen
+    other = _nested(choose_tuned, inner) if kind == PROBE else chosen
     shipped, best = np.full(probe.shape, np.nan), np.full(probe.shape, np.nan)
     shipped[held], best[held] = said[chosen, everything], said[other, everything]
-    ahead = target.credits(best[held], truth).mean() - hits[HEAD].mean()
+    ahead = target.credits(best[held], truth).mean() - hits[PROBE].mean()
     return Decision(options[kind], shipped, best, float(ahead))
 
 
@@ -186,17 +186,17 @@ def _option(
 
 
 def _more_right(hits: Array, groups: Labels) -> int:
-    gap = hits[TUNED] - hits[HEAD]
-    return TUNED if gap.mean() > WORTH * standard_error(gap, groups) else HEAD
+    gap = hits[FINE_TUNED] - hits[PROBE]
+    return FINE_TUNED if gap.mean() > WORTH * standard_error(gap, groups) else PROBE
 
 
 def _best(losses: Array, hits: Array, groups: Labels) -> int:
     """The simplest option that no other is clearly better than, and no less right than the head."""
-    means, lost = losses.mean(axis=1), hits[HEAD] - hits
+    means, lost = losses.mean(axis=1), hits[PROBE] - hits
     slack = np.array([WORTH * standard_error(row, groups) for row in lost])
     allowed = np.flatnonzero(lost.mean(axis=1) <= WORSE + slack)
     best = int(allowed[means[allowed].argmin()])
-    for simple in (HEAD, TUNED):
+    for simple in (PROBE, FINE_TUNED):
         gap = losses[simple] - losses[best]
         if simple in allowed and gap.mean() <= _NONE + WORTH * standard_error(gap, groups):
             return simple

@@ -107,7 +107,7 @@ def project_of(folder: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def where(name: str, tracker: Any, folder: Path) -> str:
+def tracker_location(name: str, tracker: Any, folder: Path) -> str:
     """Where the curves can be seen, in words.
 
     >>> where("tensorboard", None, Path("runs/photos"))

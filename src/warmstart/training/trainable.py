@@ -90,7 +90,7 @@ def trainable(
     )
 
 
-def moving_of(trainable: TrainableNetwork) -> dict[str, Tensor]:
+def tensors_to_train(trainable: TrainableNetwork) -> dict[str, Tensor]:
     """Every tensor that training may change: parameters that move, statistics of new parts."""
     model, owners, actions = trainable.model, trainable.owners, trainable.actions
     groups = freeze.groups(model, actions, owners, trainable.rates)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.distributed import gone, here, is_about_others
-from warmstart.training.data_parallel import DataParallel, Inputs, StepWork, Way, is_out_of_memory
+from warmstart.training.data_parallel import DataParallel, Inputs, StepWork, Parallelism, is_out_of_memory
 from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
 Groups = Sequence[Mapping[str, Any]]
@@ -61,11 +61,11 @@ class Trainer:
         moving: Mapping[str, Tensor],
         course: UpdateRule,
         loss: BatchLoss = class_loss,
-        way: Way | None = None,
+        way: Parallelism | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
         self.course, self.loss, self._renew = course, loss, renew
-        self.way: Way = way or DataParallel(network, course.device)
+        self.way: Parallelism = way or DataParallel(network, course.device)
         self.moving = dict(moving)
         self.micro_batch = course.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]

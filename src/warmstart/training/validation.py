@@ -15,8 +15,8 @@ from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.data_parallel import DataParallel as RowWay
-from warmstart.training.data_parallel import Way
+from warmstart.training.data_parallel import DataParallel
+from warmstart.training.data_parallel import Parallelism
 from warmstart.training.loop import mean_loss
 from warmstart.training.selection import LEAST, cross_folds
 from warmstart.training.shared import TrainingContext
@@ -30,9 +30,9 @@ from warmstart.training.trainer import Trainer
 # final training is made on all of them.
 
 
-LOOKS = 5  # at equal distances; the last is the end
+VALIDATIONS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the start's weights to the end's
-WORST = 27.6  # nats, the most that a row's loss counts: one in 10^12; of what is no number, too
+MAX_LOSS = 27.6  # nats, the most that a row's loss counts: one in 10^12; of what is no number, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +42,26 @@ class TrainingEnd:
     `n_stages`: groups of parts that join, None where all do.
     """
 
-    extracted: int = LOOKS
+    validation: int = VALIDATIONS
     share: float = 1.0
     n_stages: int | None = None
 
     def n_steps(self, n_steps: int) -> int:
         """Updates up to the look, of all that a plan makes.
 
-        >>> [TrainingEnd(extracted=k).n_steps(7) for k in (1, 3, 5)]
+        >>> [TrainingEnd(validation=k).n_steps(7) for k in (1, 3, 5)]
         [1, 4, 7]
         """
-        return max(self.extracted * n_steps // LOOKS, 1)
+        return max(self.validation * n_steps // VALIDATIONS, 1)
 
 
 CANDIDATES: tuple[TrainingEnd, ...] = (
-    *(TrainingEnd(extracted=extracted) for extracted in range(1, LOOKS + 1)),
+    *(TrainingEnd(validation=k) for k in range(1, VALIDATIONS + 1)),
     *(TrainingEnd(share=share) for share in SHARES),
 )
-END = LOOKS - 1  # the candidate that is all of the way
+END = VALIDATIONS - 1  # the candidate that is all of the way
 REFIT = len(CANDIDATES)  # from here on: some of these ends, then an output in closed form
-REFITTED = (END, *(LOOKS + SHARES.index(share) for share in (0.5, 0.25)))
+REFIT_ENDS = (END, *(VALIDATIONS + SHARES.index(share) for share in (0.5, 0.25)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class ChosenEnd:
     losses: Array
 
     @property
-    def route(self) -> TrainingEnd:
+    def end(self) -> TrainingEnd:
         """The candidate as a route."""
-        number = REFITTED[self.candidate - REFIT] if self.is_refitted else self.candidate
+        number = REFIT_ENDS[self.candidate - REFIT] if self.is_refitted else self.candidate
         return CANDIDATES[number]
 
     @property
@@ -101,7 +101,7 @@ def choose(
 
     Then it is the `usual` one, as where no other is better. Five parts of them, blocks whole,
     choose for each other. A candidate with scores that are no numbers is never chosen.
-    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFITTED`, where
+    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT_ENDS`, where
     there are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
     `plain` calibrates where too few rows are there.
 
@@ -137,23 +137,23 @@ def choose(
 
 def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, target: Target) -> Array:
     """Log-loss of each row, calibrated on the rows of other parts. Shapes: (m, K) to (m,)."""
-    found = np.full(len(labels), WORST)
+    found = np.full(len(labels), MAX_LOSS)
     for number in np.unique(part) if np.isfinite(scores).all() else ():
         inside, others = part == number, part != number
         calibration = plain
         if others.sum() >= LEAST:
             calibration = target.recalibrate(scores[others], labels[others])
         found[inside] = target.losses(scores[inside], labels[inside], calibration)
-    clipped: Array = np.minimum(found, WORST)
+    clipped: Array = np.minimum(found, MAX_LOSS)
     return clipped
 
 
 def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
     """Log-loss of each row, calibrated on these rows: one number fits no noise that matters."""
     if not np.isfinite(scores).all():
-        return np.full(len(labels), WORST)
+        return np.full(len(labels), MAX_LOSS)
     losses = target.losses(scores, labels, target.recalibrate(scores, labels))
-    return np.minimum(losses, WORST)
+    return np.minimum(losses, MAX_LOSS)
 
 
 def _best(losses: Array, usual: int) -> int:
@@ -194,7 +194,7 @@ class ValidationScores:
 
     def extracted(self, done: int, n_steps: int) -> dict[str, float]:
         """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
-        due = [k for k in range(1, LOOKS + 1) if TrainingEnd(extracted=k).n_steps(n_steps) == done]
+        due = [k for k in range(1, VALIDATIONS + 1) if TrainingEnd(validation=k).n_steps(n_steps) == done]
         if not due or not len(self._watched):
             return {}
         scores = self.shown(1.0, self.held)
@@ -217,8 +217,8 @@ class ValidationScores:
 
     def forget(self, done: int, n_steps: int) -> None:
         """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
-        for k in range(1, LOOKS + 1):
-            if TrainingEnd(extracted=k).n_steps(n_steps) > done:
+        for k in range(1, VALIDATIONS + 1):
+            if TrainingEnd(validation=k).n_steps(n_steps) > done:
                 self._found.pop(f"{k}", None)
 
     def finish(self) -> None:
@@ -238,7 +238,7 @@ class ValidationScores:
         """
         if not self._found:
             return no_scores(self.trainable, self.held)
-        looked = [self._found.get(f"{k}") for k in range(1, LOOKS + 1)]
+        looked = [self._found.get(f"{k}") for k in range(1, VALIDATIONS + 1)]
         last = self.shown(1.0, self.held) if looked[-1] is None else looked[-1]
         found = [last if scores is None else scores for scores in looked]
         return np.stack([*found, *(self._found.get(f"{share}", last) for share in SHARES)])
@@ -266,7 +266,7 @@ class ValidationScores:
 
 
 def held_scores(
-    trainable: TrainableNetwork, context: TrainingContext, rows: Rows, way: Way | None = None
+    trainable: TrainableNetwork, context: TrainingContext, rows: Rows, way: Parallelism | None = None
 ) -> Array:
     """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
 
@@ -275,7 +275,7 @@ def held_scores(
     """
     trainable.model.eval()
     bias = trainable.model.head.bias
-    by = way or RowWay(UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type)
+    by = way or DataParallel(UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type)
     own = np.array_split(rows, by.world.size)[by.world.rank]
     found = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():

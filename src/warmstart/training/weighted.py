@@ -49,7 +49,7 @@ class LinearFit:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class WeightedRows:
     """Labelled rows that count.
 
     Shapes: features (n, d), labels (n,) in 0..n_classes-1, each of which occurs, weights (n,)
@@ -71,13 +71,13 @@ class Weighed:
         return result
 
 
-def fit_linear(rows: Weighed, penalties: Sequence[float]) -> LinearFit:
+def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     """Choose among penalties (weakest first) by rows left out, calibrate on the same, refit.
 
     Where no row left out is told better than by guessing, the answers are the classes' shares.
 
     >>> x = np.array([[-2.0], [-1.0], [-1.5], [1.0], [2.0], [1.5]])
-    >>> rows = Weighed(x, np.array([0, 0, 0, 1, 1, 1]), 2, np.ones(6))
+    >>> rows = WeightedRows(x, np.array([0, 0, 0, 1, 1, 1]), 2, np.ones(6))
     >>> W, b = fit_linear(rows, (0.01, 0.1, 1.0)).calibrated()
     >>> (x @ W + b).argmax(axis=1).tolist()
     [0, 0, 0, 1, 1, 1]
@@ -92,7 +92,7 @@ def fit_linear(rows: Weighed, penalties: Sequence[float]) -> LinearFit:
 
 
 def _chosen(
-    rows: Weighed, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
+    rows: WeightedRows, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
     tried = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
@@ -106,12 +106,12 @@ def _chosen(
     return penalties[best], tried[best]
 
 
-def _losses(scores: Array, rows: Weighed) -> Array:
+def _losses(scores: Array, rows: WeightedRows) -> Array:
     """Calibrated log-loss of each row. Shapes: scores (n, K); returns (n,)."""
     return log_losses(scores, rows.labels, fit_temperature(scores, rows.labels, rows.weights))
 
 
-def _error(gaps: Array, rows: Weighed) -> float:
+def _error(gaps: Array, rows: WeightedRows) -> float:
     """Standard error of the weighted mean of paired gaps, blocks whole. Shapes: gaps (n,)."""
     weights, total = rows.weights, rows.weights.sum()
     off = gaps - weights @ gaps / total

@@ -16,7 +16,7 @@ from warmstart.planning import fine_tuning
 from warmstart.request import Request
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
-from warmstart.run.strategies import compare_strategies, is_run
+from warmstart.run.compare import compare_strategies, is_run
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +186,7 @@ def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_
         compared(stand_in, ["nowhere"], ["head", "full"])
     Path("stopped").mkdir()
     Path("stopped/request.json").write_text("{}")
-    with pytest.raises(RunFolderError, match="has not come to its end"):
+    with pytest.raises(RunFolderError, match="has not finished"):
         compared(stand_in, ["stopped", "pictures"], ["head"])
     assert folders() == []
     assert stand_in.asked == []

@@ -76,13 +76,13 @@ def planned(training_data, strategy, settings=(), lr=None, **wishes):
     return with_store(apply_settings(made, settings), facts, data)
 
 
-def room(training_data, plan, checkpoints=None):
+def context(training_data, plan, checkpoints=None):
     """What trainings share."""
     return TrainingContext(
         source=drain(fine_tune.open_source(training_data, plan)),
         labels=training_data.labelled.labels,
         groups=training_data.labelled.groups(),
-        before=take_digests(training_data.extracted.network),
+        digests=take_digests(training_data.extracted.network),
         checkpoints=checkpoints or NoCheckpoints(),
     )
 
@@ -98,7 +98,7 @@ def job(training_data, plan, held=(), checkpoints=None, **options):
     return TrainingJob(
         make=lambda: trainable(training_data.extracted.network, plan, head, read, 0),
         schedule=schedule(plan),
-        room=room(training_data, plan, checkpoints),
+        context=context(training_data, plan, checkpoints),
         rows=keep,
         held=held,
         **options,
@@ -118,13 +118,13 @@ def differing(one, other):
 
 def changed(job, trainable):
     """Parts of which some tensor is not what it was in the start."""
-    now, before = take_digests(trainable.network), job.room.before
+    now, before = take_digests(trainable.network), job.context.before
     return {trainable.network.owners[name] for name in before if now[name] != before[name]}
 
 
-def with_room(job, **changes):
+def with_context(job, **changes):
     """The same training in another room."""
-    return replace(job, room=replace(job.room, **changes))
+    return replace(job, context=replace(job.context, **changes))
 
 
 def with_engine(plan, name):
