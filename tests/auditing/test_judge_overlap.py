@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.auditing.judge import overlap
-from warmstart.data.near_duplicates import MANY_PAIRS
+from warmstart.data.near_duplicates import MIN_PAIRS
 from warmstart.records.data import Example
 
 
@@ -52,7 +52,7 @@ def test_copies_and_conflicts_among_those_judged_on():
 
 
 def test_pictures_of_one_scene_are_no_copies():
-    examples = [example(f"{i:02}", label="xy"[i % 2]) for i in range(MANY_PAIRS + 2)]
+    examples = [example(f"{i:02}", label="xy"[i % 2]) for i in range(MIN_PAIRS + 2)]
     pairs = [("00", example.id) for example in examples[1:]]
     found = overlap(examples, pairs)
     assert found.near_duplicates == ()

@@ -20,7 +20,12 @@ SIGNAL = Evidence(
     "right 29 to 39 %.",
 )
 GAIN = Evidence(
-    name="fine_tuning_gain", value=None, low=None, high=None, n=0, meaning="Not measured: nothing was fine-tuned."
+    name="fine_tuning_gain",
+    value=None,
+    low=None,
+    high=None,
+    n=0,
+    meaning="Not measured: nothing was fine-tuned.",
 )
 LEAK = Finding(
     kind="leakage",

@@ -43,7 +43,12 @@ def test_fit_passes_on_what_was_typed(work):
     request = work.requests[0]
     assert (request.data, request.base, request.arch) == ("photos", "timm:x", "timm:y")
     assert (request.strategy, request.budget, request.out) == ("head", "fast", Path("runs/o"))
-    assert (request.seed, request.test, request.label, request.group) == (7, "later", "kind", "person")
+    assert (request.seed, request.test, request.label, request.group) == (
+        7,
+        "later",
+        "kind",
+        "person",
+    )
 
 
 def test_fit_leaves_the_defaults_to_the_product(work):

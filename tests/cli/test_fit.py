@@ -1,4 +1,4 @@
-"""A plan on one screen of 80 x 24: what is frozen, what moves, at which rate, why, how long."""
+"""A plan on one screen of 80 x 24: what is frozen or fine-tuned, why, how long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ each = pytest.mark.parametrize("strategy", WORDS)
 SECONDS = {
     "read": 3.1,
     "features": 9.0,
-    "check": 8.0,
+    "checks": 8.0,
     "head": 2.2,
     "fine_tune": 95.0,
     "evaluate": 1.0,
@@ -33,14 +33,14 @@ SECONDS = {
 FORECAST = Forecast(seconds=SECONDS, memory_mb=812.3, disk_mb=25.1)
 
 
-def found(strategy, names=NAMES, settings=(), lr=None, **changes):
+def dry_run(strategy, names=NAMES, settings=(), lr=None, **changes):
     facts = network_facts(names, preprocessing=PREPROCESSING)
     plan = apply_settings(plan_for(strategy, network=facts, lr=lr), settings)
     forecast = FORECAST
     if not plan.is_trained:
         quick = {**SECONDS, "fine_tune": 0.0, "total": 25.3}
         forecast = replace(FORECAST, seconds=quick)
-    made = DryRun(
+    result = DryRun(
         data="photos",
         title="EfficientNet-Lite0",
         n=300,
@@ -50,30 +50,30 @@ def found(strategy, names=NAMES, settings=(), lr=None, **changes):
         forecast=forecast,
         parameters={name: 1000 * place for place, name in enumerate(names, 1)},
     )
-    return replace(made, **changes)
+    return replace(result, **changes)
 
 
 def table(text):
     """The rows under `Layers`: (numbers, action, the rest)."""
     lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("Layers"))
+    first = next(i for i, line in enumerate(lines) if line.startswith("Layers"))
     rows = []
-    for line in lines[start + 1 :]:
-        if not line.startswith(" " * 9):
+    for line in lines[first + 1 :]:
+        if not line.startswith(" " * 10):
             break
         rows.append(tuple(re.split(r" {2,}", line.strip(), maxsplit=2)))
     return rows
 
 
 def paragraph(text, title):
-    """The words beside a title."""
+    """The text beside a title."""
     lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(title))
-    words = [lines[start][9:]]
-    for line in lines[start + 1 :]:
-        if not line.startswith(" " * 9):
+    first = next(i for i, line in enumerate(lines) if line.startswith(title))
+    words = [lines[first][10:]]
+    for line in lines[first + 1 :]:
+        if not line.startswith(" " * 10):
             break
-        words.append(line[9:])
+        words.append(line[10:])
     return " ".join(words)
 
 
@@ -88,8 +88,8 @@ LONG = tuple(f"encoder.layers.encoder_layer_{i}.with_a_very_long_name" for i in 
 def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
     if names == ("whole",):
         strategy = {"last:4": "last:1", "full+gradual": "full"}.get(strategy, strategy)
-    made = found(strategy, names, plan_file=plan_file, follows_verdict=True)
-    text = plan_text(made, "my photos/of all that I have/ever taken")
+    result = dry_run(strategy, names, plan_file=plan_file, follows_verdict=True)
+    text = plan_text(result, "my photos/of all that I have/ever taken")
     lines = text.splitlines()
     assert len(lines) <= 24
     commands = ("warmstart fit", "--plan")  # a path that was typed is never broken
@@ -98,9 +98,9 @@ def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
 
 
 @each
-def test_it_fits_with_all_that_can_be_said(strategy):
+def test_it_fits_with_every_line(strategy):
     settings = () if strategy == "head" else ("training.epochs=213.3333", "training.batch_size=64")
-    made = found(
+    result = dry_run(
         strategy,
         settings=settings,
         lr=None if strategy == "head" else 0.00123,
@@ -109,7 +109,7 @@ def test_it_fits_with_all_that_can_be_said(strategy):
         follows_verdict=True,
         n=1_234_567,
     )
-    lines = plan_text(made, "photos/").splitlines()
+    lines = plan_text(result, "photos/").splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
 
@@ -118,18 +118,18 @@ def test_it_fits_with_all_that_can_be_said(strategy):
 
 
 @each
-def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
-    made = found(strategy)
-    rows = table(plan_text(made, "photos/"))
-    shown = {"fresh": "new", "low-rank": "low-rank"}
-    body = [p for p in made.plan.blocks if p.name != "output"]
-    told = []
+def test_the_table_lists_frozen_and_fine_tuned_layers_with_learning_rates(strategy):
+    result = dry_run(strategy)
+    rows = table(plan_text(result, "photos/"))
+    words = {"fresh": "new", "tuned": "fine-tuned"}
+    body = [p for p in result.plan.blocks if p.name != "output"]
+    listed = []
     for numbers, action, rest in rows[:-1]:
         first, _, last = numbers.partition("–")
         group = body[int(first) - 1 : int(last or first)]
-        told += [part.name for part in group]
-        assert {shown.get(p.action.value, p.action.value) for p in group} == {action}
-        own = [rates(made.plan)[p.name] for p in group if p.lr is not None]
+        listed += [block.name for block in group]
+        assert {words.get(p.action.value, p.action.value) for p in group} == {action}
+        own = [rates(result.plan)[p.name] for p in group if p.lr is not None]
         rate = (
             "–"
             if not own
@@ -140,84 +140,83 @@ def test_the_table_names_what_is_frozen_and_what_moves_at_which_rate(strategy):
         assert rest.startswith(f"{rate}  ")
         assert group[0].name in rest
         assert group[-1].name in rest
-    assert told == [part.name for part in body]
+    assert listed == [block.name for block in body]
     name, action, rest = rows[-1]
-    assert (name, action) == ("output", "new")
-    output = rates(made.plan).get("output")
+    assert (name, action) == ("head", "new")
+    output = rates(result.plan).get("output")
     assert rest.split()[0] == ("exact" if output is None else f"{output:g}")
     assert rest.endswith("for 4 classes")
 
 
 @each
-def test_weights_add_up_to_those_of_the_start(strategy):
-    made = found(strategy)
-    rows = table(plan_text(made, "photos/"))
+def test_weights_add_up_to_those_of_the_base_model(strategy):
+    result = dry_run(strategy)
+    rows = table(plan_text(result, "photos/"))
     counts = [
         int(re.search(r"([\d,]+)  \S+( … \S+)?$", rest)[1].replace(",", ""))
         for _, action, rest in rows[:-1]
         if action != "added"
     ]
-    assert sum(counts) == sum(made.parameters.values()) == 171_000
+    assert sum(counts) == sum(result.parameters.values()) == 171_000
 
 
 @each
-def test_why_and_how_long_are_told(strategy):
-    made = found(strategy)
-    text = plan_text(made, "photos/")
+def test_reason_and_cost_are_stated(strategy):
+    result = dry_run(strategy)
+    text = plan_text(result, "photos/")
     why = paragraph(text, "Because")
-    assert why.startswith(f"You chose {made.plan.strategy.value}")
-    assert ("the rule would have said head" in why) == (strategy != "head")
-    takes = paragraph(text, "Takes")
+    assert why.startswith(f"You chose {result.plan.strategy.value}")
+    assert ("the rule would choose head" in why) == (strategy != "head")
+    cost = paragraph(text, "Cost")
     total = "2 min" if strategy != "head" else "25 s"
-    assert takes.startswith(f"About {total} (")
-    assert ("training 95 s" in takes) == (strategy != "head")
-    assert takes.endswith("812 MB of memory, 25 MB on disk.")
-    assert paragraph(text, "Data") == "300 images to learn from, 4 classes, 80 to test on"
-    assert "EfficientNet-Lite0" in paragraph(text, "Start")
+    assert cost.startswith(f"About {total} (")
+    assert ("fine-tuning 95 s" in cost) == (strategy != "head")
+    assert cost.endswith("812 MB of memory, 25 MB on disk.")
+    assert paragraph(text, "Data") == "300 training images, 4 classes, 80 test images"
+    assert "EfficientNet-Lite0" in paragraph(text, "Base")
 
 
 def test_a_plan_of_the_rule_gives_the_rules_reason():
-    text = plan_text(found("auto", follows_verdict=True), "photos/")
+    text = plan_text(dry_run("auto", follows_verdict=True), "photos/")
     assert paragraph(text, "Because") == (
         "A linear probe on the frozen network; nothing measured asks for more (head)."
     )
     assert text.splitlines()[-1].strip() == (
-        "auto: the checks made in the run may ask for deeper tuning."
+        "auto: the checks of the run may decide to fine-tune more."
     )
-    assert "Rate" not in text
+    assert "LR" not in text
     assert "Training" not in text
 
 
-def test_a_rate_of_ones_own_stands_beside_the_rules():
-    made = found("last:2", lr=0.002)
-    assert paragraph(plan_text(made, "p"), "Rate") == (
-        "0.002: your choice (the rule would have said 0.001)."
+def test_your_learning_rate_stands_beside_the_rule():
+    result = dry_run("last:2", lr=0.002)
+    assert paragraph(plan_text(result, "p"), "LR") == (
+        "0.002: your choice (the rule would choose 0.001)."
     )
-    usual = found("last:2")
-    text = paragraph(plan_text(usual, "p"), "Rate")
+    usual = dry_run("last:2")
+    text = paragraph(plan_text(usual, "p"), "LR")
     assert text.startswith("0.001: ")
     assert usual.plan.training.lr.because.split(";")[0] in text
 
 
-def test_training_is_counted_in_images_steps_and_parts_held_out():
-    text = paragraph(plan_text(found("full"), "p"), "Training")
+def test_training_is_described_by_epochs_batches_and_folds():
+    text = paragraph(plan_text(dry_run("full"), "p"), "Training")
     assert text == (
-        "3,000 images passed, 16 a step; 5 parts held out in turn for the estimate, then once on "
-        "all."
+        "10 epochs, batches of 16; 5-fold cross-validation for the estimate, then once on all."
     )
 
 
-def test_what_surgery_changed_is_told():
-    text = plan_text(found("full", surgery="the first layer takes 4 bands"), "p")
+def test_surgery_is_described():
+    text = plan_text(dry_run("full", surgery="the first layer takes 4 bands"), "p")
     assert paragraph(text, "Surgery") == "The first layer takes 4 bands."
-    assert "Surgery" not in plan_text(found("full"), "p")
+    assert "Surgery" not in plan_text(dry_run("full"), "p")
 
 
-def test_parts_that_were_set_one_by_one_have_rows_of_their_own():
-    made = found("full", settings=("block.conv_stem.action=frozen", "block.5.lr=0.5"))
-    rows = table(plan_text(made, "p"))
-    assert [row[:2] for row in rows] == [("1", "frozen"), ("2–18", "tuned"), ("output", "new")]
-    assert actions(made.plan)["conv_stem"] == "frozen"
+def test_blocks_that_were_set_one_by_one_have_their_own_rows():
+    result = dry_run("full", settings=("block.conv_stem.action=frozen", "block.5.lr=0.5"))
+    rows = table(plan_text(result, "p"))
+    assert [row[:2] for row in rows] == [("1", "frozen"), ("2–18", "fine-tuned"), ("head", "new")]
+    assert actions(result.plan)["conv_stem"] == "frozen"
     assert rows[1][2].split("  ")[0].endswith("to 0.5")
 
 
@@ -225,16 +224,16 @@ def test_parts_that_were_set_one_by_one_have_rows_of_their_own():
 
 
 def test_the_next_command_follows_the_file_that_was_written():
-    text = plan_text(found("last:4", plan_file="my plan.toml"), "my photos")
-    assert "Next     warmstart fit 'my photos' --plan 'my plan.toml'" in text
+    text = plan_text(dry_run("last:4", plan_file="my plan.toml"), "my photos")
+    assert "Next      warmstart fit 'my photos' --plan 'my plan.toml'" in text
 
 
 def test_the_next_command_of_a_head_is_the_fit_itself():
-    text = plan_text(found("head"), "photos/")
-    assert "Next     warmstart fit photos/ " in text
+    text = plan_text(dry_run("head"), "photos/")
+    assert "Next      warmstart fit photos/ " in text
     assert "warmstart fit photos/ --strategy last:4 --dry-run" in text
 
 
 def test_a_name_does_not_steer_the_terminal():
-    made = found("head", ("a\x1b[2J", "b"))
-    assert "\x1b" not in plan_text(made, "photos")
+    result = dry_run("head", ("a\x1b[2J", "b"))
+    assert "\x1b" not in plan_text(result, "photos")

@@ -132,7 +132,9 @@ def test_what_is_no_plan_is_refused_at_once_and_leaves_nothing(here, capsys, wor
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("words", ["--strategy head", "--strategy last:1 --set training.epochs=3.5556"])
+@pytest.mark.parametrize(
+    "words", ["--strategy head", "--strategy last:1 --set training.epochs=3.5556"]
+)
 def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):
     assert main([*LITE.split(), *words.split(), "--dry-run"]) == 0
     out, err = capsys.readouterr()

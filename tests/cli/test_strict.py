@@ -28,9 +28,7 @@ def _status(summary, switches, tmp_path):
         ("not-ready", set(), 0),
     ],
 )
-def test_not_ready_exits_with_4_with_strict(
-    level: Level, switches, status, tmp_path, capsys
-):
+def test_not_ready_exits_with_4_with_strict(level: Level, switches, status, tmp_path, capsys):
     summary = replace(SUMMARY, readiness=Readiness(level=level, reasons=("for a reason",)))
     assert _status(summary, switches, tmp_path) == status
     lead = {"ready": "Ready", "review": "Usable with review", "not-ready": "Not ready"}[level]

@@ -177,7 +177,7 @@ def test_a_data_set_that_gives_pictures_of_any_size():
 
 
 def test_a_data_set_that_draws_pictures_at_random():
-    fails(Given(jitter=True), "gives another image each time it is asked for example 0")
+    fails(Given(jitter=True), "returns another image each time for example 0")
 
 
 def test_pictures_of_any_size_in_a_list():

@@ -83,7 +83,11 @@ def test_the_bar_stays_within_the_terminal_and_80_columns(
 
 
 def test_without_colour_the_bar_shows_how_far_it_is():
-    bar = rendered(stage_of_training(step=3000), 80, no_color=True).split("  60 s left")[0].split()[-1]
+    bar = (
+        rendered(stage_of_training(step=3000), 80, no_color=True)
+        .split("  60 s left")[0]
+        .split()[-1]
+    )
     assert len(bar) == 3  # of 6 columns
 
 
