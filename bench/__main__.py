@@ -79,22 +79,22 @@ def main(argv: list[str]) -> int:
         options = run.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
         options.add_argument("--data", type=Path, help="folder of <set>/{train,test}/<class>/*")
         module.add_options(options)
-    given = parser.parse_args(argv)
-    if given.verb == "list":
+    args = parser.parse_args(argv)
+    if args.verb == "list":
         for name, module in BENCHES.items():
             print(f"{name:14s} {(module.__doc__ or '').splitlines()[0]}")
         print(f"{'same':14s} {about} (python -m bench same)")
-    elif given.verb == "same":
-        return same.main(given)
-    elif given.verb == "table" and given.docs:
+    elif args.verb == "same":
+        return same.main(args)
+    elif args.verb == "table" and args.docs:
         for path in written.write():
             print(path.relative_to(written.ROOT))
-    elif given.verb == "table":
+    elif args.verb == "table":
         for path in sorted(results.FOLDER.glob("*.json")):
             print(f"== {path.stem}\n{results.as_text(results.read(path.stem))}")
     else:
-        kept = results.keep(given.name, BENCHES[given.name].measure(given), argv)
-        print(results.as_text(kept))
+        stored = results.keep(args.name, BENCHES[args.name].measure(args), argv)
+        print(results.as_text(stored))
     return 0
 
 

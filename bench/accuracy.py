@@ -1,4 +1,4 @@
-"""Test accuracy of `fit` at a budget, beside peers on the same images; fits are kept."""
+"""Test accuracy of `fit` at a budget, beside other tools on the same images; fits are stored."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="fit anew what is kept already")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Fit every set that is not kept yet, then compare with every peer that has rows for it."""
-    kept = results.FOLDER / f"fits-{given.budget}.jsonl"
-    found = {} if given.again or not kept.exists() else {r["set"]: r for r in _lines(kept)}
-    for name in given.sets:
-        if name in found:
+    stored = results.FOLDER / f"fits-{args.budget}.jsonl"
+    result = {} if args.again or not stored.exists() else {r["set"]: r for r in _lines(stored)}
+    for name in args.sets:
+        if name in result:
             continue
-        found[name] = _fit(sets.root(given) / name, given.budget)
-        kept.write_text("".join(json.dumps(row) + "\n" for row in found.values()))
-        print({k: v for k, v in found[name].items() if k != "correct"}, file=sys.stderr, flush=True)
-    peers = _by_method(_lines(given.peers))
+        result[name] = _fit(sets.root(args) / name, args.budget)
+        stored.write_text("".join(json.dumps(row) + "\n" for row in result.values()))
+        print(
+            {k: v for k, v in result[name].items() if k != "correct"}, file=sys.stderr, flush=True
+        )
+    peers = _by_method(_lines(args.peers))
     rows = [
-        found[name]
+        result[name]
         | {m: round(_mean(runs[name], "acc"), 4) for m, runs in peers.items() if name in runs}
-        for name in given.sets
+        for name in args.sets
     ]
-    return {"budget": given.budget, "summary": summary(rows, peers), "rows": rows}
+    return {"budget": args.budget, "summary": summary(rows, peers), "rows": rows}
 
 
 def _lines(path: Path) -> list[Row]:
@@ -65,16 +67,16 @@ def _lines(path: Path) -> list[Row]:
 
 def _fit(folder: Path, budget: str) -> Row:
     fitted = sets.fit(folder, "--budget", budget)
-    told = fitted.summary
-    estimate = told["estimate"]
+    output = fitted.summary
+    estimate = output["estimate"]
     return {
         "set": folder.name,
-        "accuracy": told["test"]["accuracy"],
+        "accuracy": output["test"]["accuracy"],
         "seconds": round(fitted.seconds, 1),
-        "shipped": told["shipped"]["strategy"],
-        "verdict": told["verdict"]["kind"],
+        "shipped": output["shipped"]["strategy"],
+        "verdict": output["verdict"]["kind"],
         **{name: round(estimate[name], 4) for name in ("value", "low", "high")},
-        "guards": [guard["kind"] for guard in told["guards"]],
+        "guards": [guard["kind"] for guard in output["guards"]],
         "peak_rss_mb": round(fitted.peak_rss_mb),
         "correct": fitted.correct,
     }
@@ -85,10 +87,10 @@ def _by_method(lines: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
 
     What is `busy` was run beside other work: its answers count, its seconds do not.
     """
-    found: dict[str, dict[str, list[Row]]] = {}
+    result: dict[str, dict[str, list[Row]]] = {}
     for line in lines:
-        found.setdefault(line["method"], {}).setdefault(line["data"], []).append(line)
-    return found
+        result.setdefault(line["method"], {}).setdefault(line["data"], []).append(line)
+    return result
 
 
 # ---- comparisons -------------------------------------------------------------------------
@@ -98,7 +100,7 @@ def summary(rows: Sequence[Row], peers: dict[str, dict[str, list[Row]]]) -> dict
     """Means, and each bar that is to be reached."""
     right = np.array([row["accuracy"] for row in rows])
     holds = [holds_estimate(row) for row in rows]
-    told: dict[str, Any] = {
+    output: dict[str, Any] = {
         "mean accuracy": round(float(right.mean()), 4),
         "seconds": {row["set"]: row["seconds"] for row in rows},
         "estimates that hold": f"{sum(holds)} of {len(rows)}",
@@ -106,18 +108,18 @@ def summary(rows: Sequence[Row], peers: dict[str, dict[str, list[Row]]]) -> dict
     for method in (*EVERYDAY, EXPERT):
         both = [row for row in rows if row["set"] in peers.get(method, {})]
         if both:
-            told[method] = _against(both, peers[method])
+            output[method] = _against(both, peers[method])
             far = [row for row in both if row["set"] in FAR]
             if far:
-                told[f"{method}, far and middling sets"] = _against(far, peers[method])
+                output[f"{method}, far and middling sets"] = _against(far, peers[method])
     six = [row for row in rows if row["set"] in SIX and row["set"] in peers.get(EXPERT, {})]
     if six:
-        told[f"{EXPERT}, seconds of ours over its"] = {
+        output[f"{EXPERT}, seconds of ours over its"] = {
             r["set"]: round(r["seconds"] / _mean(peers[EXPERT][r["set"]], "total_s"), 2)
             for r in six
             if not any(run.get("busy") for run in peers[EXPERT][r["set"]])
         }
-    return told
+    return output
 
 
 def holds_estimate(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Constants of the verdict's table: chosen on half of the sets, held against the other half."""
+"""Constants of the verdict: chosen on half of the sets, tested on the other half."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ def add_options(parser: ArgumentParser) -> None:
     """Nothing to choose: the kept outcomes are judged again."""
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Every other set is one half; both are chosen on, and both are held against."""
     rows = results.lines(KEPT)
     halves = {
         name: [row for row in rows if sets.ALL.index(row["cell"]["set"]) % 2 == number]
         for number, name in enumerate(("first", "second"))
     }
-    told = {
+    output = {
         "all, as kept": counted(rows, LIMITS),
         **{f"{name} half, as kept": counted(half, LIMITS) for name, half in halves.items()},
     }
     for name, other in (("first", "second"), ("second", "first")):
         best = chosen(halves[name])
-        told[f"chosen on the {name} half"] = asdict(best) | {
+        output[f"chosen on the {name} half"] = asdict(best) | {
             "there": counted(halves[name], best),
             "on the other": counted(halves[other], best),
         }
     tried = [asdict(one) | counted(rows, one) for one in GRID]
-    return {"summary": told, "rows": tried}
+    return {"summary": output, "rows": tried}
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> VerdictLimits:
     """The constants of most worth; among equals those nearest to the kept ones."""
 
     def distance(one: VerdictLimits) -> float:
-        kept = asdict(LIMITS)
-        return sum(abs(value - kept[name]) / kept[name] for name, value in asdict(one).items())
+        stored = asdict(LIMITS)
+        return sum(abs(value - stored[name]) / stored[name] for name, value in asdict(one).items())
 
     return max(GRID, key=lambda one: (counted(rows, one)["worth"], -distance(one)))
 
 
 def counted(rows: Sequence[dict[str, Any]], limits: VerdictLimits) -> dict[str, int]:
     """How many verdicts the outcomes bear out, how many they do not, how many say nothing."""
-    said = [(kind_of(row, limits), right_kinds(row)) for row in rows]
-    right = sum(kind in kinds for kind, kinds in said)
-    n_inconclusive = sum(kind == "inconclusive" for kind, _ in said)
-    wrong = len(said) - right - n_inconclusive
+    summary = [(kind_of(row, limits), right_kinds(row)) for row in rows]
+    right = sum(kind in kinds for kind, kinds in summary)
+    n_inconclusive = sum(kind == "inconclusive" for kind, _ in summary)
+    wrong = len(summary) - right - n_inconclusive
     return {
         "right": right,
         "wrong": wrong,
@@ -82,12 +82,12 @@ def kind_of(row: dict[str, Any], limits: VerdictLimits) -> str:
 
 def facts_of(row: dict[str, Any]) -> VerdictFacts:
     """What the table looks at, of a kept outcome."""
-    found = row["evidence"]
+    result = row["evidence"]
     return VerdictFacts(
-        p=found["p"],
-        mde=found["mde"],
-        n=found["n"],
-        plain_p=found.get("plain_p", 1.0),
-        transfer_gain=found.get("transfer_gain"),
-        transfer_gain_error=found.get("transfer_gain_error", 0.0),
+        p=result["p"],
+        mde=result["mde"],
+        n=result["n"],
+        plain_p=result.get("plain_p", 1.0),
+        transfer_gain=result.get("transfer_gain"),
+        transfer_gain_error=result.get("transfer_gain_error", 0.0),
     )

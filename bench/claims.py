@@ -12,21 +12,21 @@ from bench.tables import count, rows, seconds
 
 def frozen_speed() -> str:
     """Freezing the lower layers, as speed."""
-    said = results.read("train_speed")["summary"]
+    summary = results.read("train_speed")["summary"]
     return (
         f"Fine-tuning all blocks of the default base model runs at "
-        f"{said['live_full images/s']:.0f} images/s on two cores; fine-tuning the last six from "
-        f"cached features at {said['stored_tail images/s']:.0f} images/s, "
-        f"{said['stored tail over live full']:.1f} times as fast {source('train_speed')}."
+        f"{summary['live_full images/s']:.0f} images/s on two cores; fine-tuning the last six from "
+        f"cached features at {summary['stored_tail images/s']:.0f} images/s, "
+        f"{summary['stored tail over live full']:.1f} times as fast {source('train_speed')}."
     )
 
 
 def frozen_moves() -> str:
     """Freezing, as it is done elsewhere."""
-    found = [row for row in rows("drift") if "frozen_weights" in row]
-    theirs = [row for row in found if "warmstart" not in row["library"] + row["recipe"]]
+    result = [row for row in rows("drift") if "frozen_weights" in row]
+    theirs = [row for row in result if "warmstart" not in row["library"] + row["recipe"]]
     moved = [row for row in theirs if row["frozen_statistics_moved"]]
-    ours = [row for row in found if row not in theirs]
+    ours = [row for row in result if row not in theirs]
     if any(row["frozen_weights_moved"] or row["frozen_statistics_moved"] for row in ours):
         raise ValueError("something that warmstart froze has moved")
     return (
@@ -38,14 +38,14 @@ def frozen_moves() -> str:
 
 def all_but_last() -> str:
     """A new output alone: accuracy and time."""
-    found = rows("accuracy")
+    result = rows("accuracy")
     timed = seconds()
     both = [name for name, method in timed if method == "fastai5"]
     ratio = mean(timed[name, "fastai5"] / timed[name, "fast"] for name in both)
     return (
-        f"On {count(len(found))} sets, a multi-layer linear probe reaches a mean accuracy of "
-        f"{percent(mean(r['accuracy'] for r in found))}, logistic regression on the last layer "
-        f"{percent(mean(r['onelook'] for r in found))}. fastai's `fine_tune(5)` takes "
+        f"On {count(len(result))} sets, a multi-layer linear probe reaches a mean accuracy of "
+        f"{percent(mean(r['accuracy'] for r in result))}, logistic regression on the last layer "
+        f"{percent(mean(r['onelook'] for r in result))}. fastai's `fine_tune(5)` takes "
         f"{ratio:.0f} times as long on the {len(both)} sets where both were timed "
         f"{source('accuracy', 'paired')}."
     )
@@ -53,14 +53,14 @@ def all_but_last() -> str:
 
 def old_output() -> str:
     """What an old output is worth where classes have the same name."""
-    said = results.read("prior")["summary"]
-    none, kept = (
-        float(said[f"another place, prior {how}"].split()[1].rstrip(","))
+    summary = results.read("prior")["summary"]
+    none, stored = (
+        float(summary[f"another place, prior {how}"].split()[1].rstrip(","))
         for how in ("none", "every depth")
     )
     return (
         f"Where old and new images come from different sources and classes share their names, "
-        f"starting from the old head gave an accuracy of {percent(kept)} instead of "
+        f"starting from the old head gave an accuracy of {percent(stored)} instead of "
         f"{percent(none)} "
         f"{source('prior')}."
     )
@@ -68,10 +68,10 @@ def old_output() -> str:
 
 def rates() -> str:
     """The rule's rate, ten times it, a hundred times."""
-    found = rows("forgetting")
+    result = rows("forgetting")
     lines = []
     for factor, title in ((1.0, "default"), (10.0, "10 ×"), (100.0, "100 ×")):
-        own = [row for row in found if row["factor"] == factor]
+        own = [row for row in result if row["factor"] == factor]
         change = mean(row["accuracy_after"] - row["accuracy_before"] for row in own)
         lines.append(
             [
@@ -130,12 +130,12 @@ def near_and_far() -> str:
 
 def no_knowledge() -> str:
     """Starts whose weights were shuffled."""
-    found = [row for row in rows("verdict") if row["what"] == "no knowledge"]
-    fair = sum(row["verdict"] == "no-transfer" for row in found)
+    result = [row for row in rows("verdict") if row["what"] == "no knowledge"]
+    fair = sum(row["verdict"] == "no-transfer" for row in result)
     true = [row for row in rows("verdict") if row["what"] == "true labels"]
     wrongly = sum(row["verdict"] == "no-transfer" for row in true)
     return (
-        f"With shuffled weights, {fair} of {len(found)} checks gave `no-transfer`; "
+        f"With shuffled weights, {fair} of {len(result)} checks gave `no-transfer`; "
         f"with the pretrained weights, {wrongly} of {len(true)} "
         f"{source('verdict')}."
     )
@@ -143,10 +143,10 @@ def no_knowledge() -> str:
 
 def small() -> str:
     """What a few hundred images reach with a start."""
-    found = rows("accuracy-balanced")
+    result = rows("accuracy-balanced")
     return (
-        f"On {len(found)} sets with 58 to 1,000 training images, `warmstart fit` reached a mean "
-        f"test accuracy of {percent(mean(row['accuracy'] for row in found))} "
+        f"On {len(result)} sets with 58 to 1,000 training images, `warmstart fit` reached a mean "
+        f"test accuracy of {percent(mean(row['accuracy'] for row in result))} "
         f"{source('accuracy-balanced')}."
     )
 
@@ -163,11 +163,11 @@ def share(row: dict[str, Any]) -> str:
 
 def ways() -> str:
     """Every way on every set that was measured."""
-    found = rows("strategies")
+    result = rows("strategies")
     px = results.read("strategies")["summary"]["px"]
-    names = list(dict.fromkeys(row["set"] for row in found))
+    names = list(dict.fromkeys(row["set"] for row in result))
     lines = []
-    for kind in dict.fromkeys(row["way"] for row in found):
+    for kind in dict.fromkeys(row["way"] for row in result):
         own = way(kind)
         cells = [share(own[n]) if n in own else "" for n in names]
         lines.append([f"`{kind}`", *cells])

@@ -1,4 +1,4 @@
-"""Does the estimate's interval hold the accuracy that the model turns out to have?"""
+"""Coverage of the estimate's interval where the true accuracy is known."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--synthetic", type=int, default=2000)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Draw 100, fit, compare the interval with the accuracy on all the rest."""
     rows = []
     for name in POOLS:
-        rows.append(_real(name, pools.extracted(given, name), given.draws))
+        rows.append(_real(name, pools.extracted(args, name), args.draws))
         print(rows[-1], flush=True)
-    rows.append(_synthetic("synthetic", given.synthetic, group=1))
+    rows.append(_synthetic("synthetic", args.synthetic, group=1))
     print(rows[-1], flush=True)
-    unequal = _synthetic("synthetic, unequal groups", max(given.synthetic // 4, 1), group=8)
+    unequal = _synthetic("synthetic, unequal groups", max(args.synthetic // 4, 1), group=8)
     draws = sum(r["draws"] for r in rows)
     pooled = sum(r["covered"] * r["draws"] for r in rows) / draws
     return {

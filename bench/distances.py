@@ -1,4 +1,4 @@
-"""How far each image set is from what the default start was trained on: the reference sets."""
+"""Domain gap of each image set to the pretraining data of the default base model."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--base", default="lite0")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """The evidence `domain_gap` on every set; its values go into evidence/domain_gap.py."""
-    base, found = load(given.base), list[dict[str, Any]]()
+    base, result = load(args.base), list[dict[str, Any]]()
     for name in sets.ALL:
-        collection = drain(read(sets.root(given) / name))
+        collection = drain(read(sets.root(args) / name))
         extracted = drain(extract_features(collection, base))
         training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
         seen = measure_domain_gap(open_probe(training_data)(rules.DISTANCE_IMAGES))
-        found.append({"set": name, "domain_gap": seen.value, "low": seen.low, "high": seen.high})
-        print(found[-1], flush=True)
-    values = sorted(round(float(row["domain_gap"]), 3) for row in found)
-    return {"summary": {"base": given.base, "sorted": values}, "rows": found}
+        result.append({"set": name, "domain_gap": seen.value, "low": seen.low, "high": seen.high})
+        print(result[-1], flush=True)
+    values = sorted(round(float(row["domain_gap"]), 3) for row in result)
+    return {"summary": {"base": args.base, "sorted": values}, "rows": result}

@@ -1,4 +1,4 @@
-"""Which usual recipes move what they froze: weights and BatchNorm statistics, bit for bit."""
+"""Which common recipes change what they froze: weights and BatchNorm statistics, bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--only", help="recipes of one library alone")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Freeze all but the last layer of a network in each way, make three steps, compare bytes."""
     os.environ["KERAS_BACKEND"] = "torch"
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,7 +38,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for recipe, library, job in jobs:
-            if given.only in (None, library):
+            if args.only in (None, library):
                 rows.append({"recipe": recipe, "library": library, **_row(library, job)})
     network = f"resnet18, random weights, {SIDE} px, {N_IMAGES} images, {STEPS} steps"
     return {"summary": {"network": network}, "rows": rows}

@@ -1,4 +1,4 @@
-"""Images a second of the engines of the look, set-up included: noise at the start's own size."""
+"""Images a second of each engine of feature extraction, set-up included, on noise."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=2)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """The quickest of some repeats, engines in turn.
 
     A busy machine is never faster than it is; what it works, in processor seconds, changes
     less. ONNX Runtime's threads wait actively for each other, and that counts as work.
     """
-    counts = sorted(given.counts)
-    told: dict[str, list[dict[str, Any]]] = {}
+    counts = sorted(args.counts)
+    output: dict[str, list[dict[str, Any]]] = {}
     busy = os.getloadavg()[0]
-    for _ in range(given.repeats):
+    for _ in range(args.repeats):
         for engine in installed_engines():
-            told.setdefault(engine, []).append(_alone(engine, given.base, counts))
-            print(engine, told[engine][-1], flush=True)
+            output.setdefault(engine, []).append(_alone(engine, args.base, counts))
+            print(engine, output[engine][-1], flush=True)
     rows: list[dict[str, Any]] = []
-    for name, found in told.items():
-        setup, batch = (min(one[what] for one in found) for what in ("setup", "batch"))
+    for name, result in output.items():
+        setup, batch = (min(one[what] for one in result) for what in ("setup", "batch"))
         for count in counts:
             seconds, worked = (
-                min(one[what][str(count)] for one in found) for what in ("seconds", "worked")
+                min(one[what][str(count)] for one in result) for what in ("seconds", "worked")
             )
             rows.append(
                 {
@@ -86,8 +86,8 @@ def measure(given: Namespace) -> dict[str, Any]:
                     "setup s": setup,
                     "fastest batch, per second": 32 / batch,
                     "processor s": worked,
-                    "setup, processor s": min(one["setup cpu"] for one in found),
-                    "batch, processor s": min(one["batch cpu"] for one in found),
+                    "setup, processor s": min(one["setup cpu"] for one in result),
+                    "batch, processor s": min(one["batch cpu"] for one in result),
                 }
             )
     least = {
@@ -97,8 +97,8 @@ def measure(given: Namespace) -> dict[str, Any]:
         for name in ("seconds", "processor s")
         for count in counts
     }
-    work = {"base": given.base, "million multiply-adds": told["torch"][0]["macs"] / 1e6}
-    if "openvino" in told:
+    work = {"base": args.base, "million multiply-adds": output["torch"][0]["macs"] / 1e6}
+    if "openvino" in output:
         work["openvino"] = version("openvino")
     return {"summary": {**work, "jobs beside it": round(busy, 1), **least}, "rows": rows}
 
@@ -106,5 +106,5 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _alone(engine: str, base: str, counts: list[int]) -> dict[str, Any]:
     command = [sys.executable, "-c", ALONE, engine, base, *map(str, counts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    output: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return output

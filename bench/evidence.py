@@ -1,4 +1,4 @@
-"""What the evidence costs, as a share of the look: `fit --budget fast`, and `check`, cold."""
+"""Cost of the evidence relative to feature extraction: `fit --budget fast`, `check`, no cache."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Alternate the two commands, each with an empty store, and read their own clocks."""
-    folder = sets.root(given) / given.set / "train"
-    found: list[dict[str, Any]] = []
-    for number in range(given.repeats):
+    folder = sets.root(args) / args.set / "train"
+    result: list[dict[str, Any]] = []
+    for number in range(args.repeats):
         for what, words in (("fit fast", ["fit", "--budget", "fast"]), ("check", ["check"])):
             seconds = _seconds(folder, words)
             ratio = seconds["checks"] / seconds["features"]
-            found.append({"command": what, "repeat": number, "ratio": ratio, **seconds})
-            print(found[-1], flush=True)
+            result.append({"command": what, "repeat": number, "ratio": ratio, **seconds})
+            print(result[-1], flush=True)
     return {
         "summary": {
             f"{what}: evidence / look (median)": float(
-                np.median([r["ratio"] for r in found if r["command"] == what])
+                np.median([r["ratio"] for r in result if r["command"] == what])
             )
             for what in ("fit fast", "check")
         },
-        "rows": found,
+        "rows": result,
     }
 
 

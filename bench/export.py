@@ -21,14 +21,14 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--strategies", nargs="+", default=["head"])
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """One run a set and strategy; each of its exports, made and checked as a user's would be."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
-        for name in given.sets:
-            for strategy in given.strategies:
+        for name in args.sets:
+            for strategy in args.strategies:
                 out = Path(place) / f"{name}-{strategy}"
-                data = sets.root(given) / name
+                data = sets.root(args) / name
                 run = warmstart.fit(data, budget="fast", strategy=strategy, out=out)
                 facts = {"set": name, "strategy": strategy}
                 rows += [facts | one(run, to) for to in FORMATS]
@@ -45,20 +45,20 @@ def measure(given: Namespace) -> dict[str, Any]:
 def one(run: warmstart.Run, to: str, **options: bool) -> dict[str, Any]:
     """Make one export; what it is and what it costs."""
     began = time.perf_counter()
-    told = warmstart.export(run, to, **options)
+    output = warmstart.export(run, to, **options)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "format": "-".join([to, *options]),
         "seconds": seconds,
-        "MB": sum(told.files.values()) / 1e6,
-        "largest difference of a logit": told.agreement.difference,
-        "same labels": told.agreement.same_labels / told.agreement.n,
+        "MB": sum(output.files.values()) / 1e6,
+        "largest difference of a logit": output.agreement.difference,
+        "same labels": output.agreement.same_labels / output.agreement.n,
     }
-    return row | _single_layer(told) | _shrunk(told)
+    return row | _single_layer(output) | _shrunk(output)
 
 
-def _single_layer(told: Exported) -> dict[str, Any]:
-    single_layer = told.single_layer
+def _single_layer(output: Exported) -> dict[str, Any]:
+    single_layer = output.single_layer
     if (
         single_layer is None
         or single_layer.gap is None
@@ -77,20 +77,20 @@ def _single_layer(told: Exported) -> dict[str, Any]:
     }
 
 
-def _shrunk(told: Exported) -> dict[str, Any]:
-    found = told.quantized
-    if found is None:
+def _shrunk(output: Exported) -> dict[str, Any]:
+    result = output.quantized
+    if result is None:
         return {}
     return {
-        "accuracy": found.accuracy,
-        "before": found.accuracy_before,
-        "difference": found.gap.value,
-        "low": found.gap.low,
-        "high": found.gap.high,
-        "n": found.gap.n,
-        "labels as in 32 bits": found.same_labels,
-        "times as small": found.bytes_before / found.bytes,
-        "times as fast": found.seconds_before / found.seconds,
-        "milliseconds": 1e3 * found.seconds,
-        "said": found.sentence,
+        "accuracy": result.accuracy,
+        "before": result.accuracy_before,
+        "difference": result.gap.value,
+        "low": result.gap.low,
+        "high": result.gap.high,
+        "n": result.gap.n,
+        "labels as in 32 bits": result.same_labels,
+        "times as small": result.bytes_before / result.bytes,
+        "times as fast": result.seconds_before / result.seconds,
+        "milliseconds": 1e3 * result.seconds,
+        "said": result.sentence,
     }

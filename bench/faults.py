@@ -1,4 +1,4 @@
-"""The twelve faults of fine-tuning, planted in real sets: reported, repaired, or let through?"""
+"""Twelve faults of fine-tuning, planted in real sets: reported, repaired, or missed?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Draw = np.random.Generator
 class Outcome:
     """What a run said: kinds of guards and findings, its verdict, or the class of its error."""
 
-    said: frozenset[str]
+    reported: frozenset[str]
     sentence: str
     correct: Any = None  # (n_test,) whether each test image was answered rightly
 
@@ -72,25 +72,23 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], help="names of faults")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Plant each fault in each set, one at a time; and run the sets as they are.
 
     With --only, the kept rows of all else stand beside the new ones.
     """
-    root, rows = sets.root(given), []
-    for name in given.sets:
+    root, rows = sets.root(args), []
+    for name in args.sets:
         number = SETS.index(name)
         clean: dict[str, Outcome] = {}
         for fault in FAULTS:
-            if given.only and fault not in given.only:
+            if args.only and fault not in args.only:
                 continue
             rows.append(_planted(root, name, number, fault, clean))
             print(rows[-1], file=sys.stderr, flush=True)
-    quiet = (
-        [] if given.only else [_clean(root, name, d) for name in given.sets for d in range(DRAWS)]
-    )
-    rows += [row for found in quiet for row in found]
-    if given.only:
+    quiet = [] if args.only else [_clean(root, name, d) for name in args.sets for d in range(DRAWS)]
+    rows += [row for result in quiet for row in result]
+    if args.only:
         rows = _among_kept(rows)
     return {"summary": _summary(rows), "rows": rows}
 
@@ -98,20 +96,20 @@ def measure(given: Namespace) -> dict[str, Any]:
 def _among_kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The kept rows, those of the same set and fault taken from `rows`."""
     new = {(row["set"], row["fault"]): row for row in rows}
-    kept = results.read("faults")["rows"]
-    return [new.pop((row["set"], row.get("fault", "")), row) for row in kept] + [*new.values()]
+    stored = results.read("faults")["rows"]
+    return [new.pop((row["set"], row.get("fault", "")), row) for row in stored] + [*new.values()]
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     planted = [row for row in rows if "fault" in row]
     quiet = [row for row in rows if "fault" not in row]
-    found = Counter(row["fault"] for row in planted if row["reported"] or row["repaired"])
+    result = Counter(row["fault"] for row in planted if row["reported"] or row["repaired"])
     total = Counter(row["fault"] for row in planted)
     alarms = [f"{r['set']}: {w}" for r in quiet for w in _alarms(r)]
     n_false = sum(bool(_alarms(row)) for row in quiet)
     return {
-        "reported or repaired": f"{sum(found.values())} of {len(planted)}",
-        **{name: f"{found[name]} of {n}" for name, n in total.items()},
+        "reported or repaired": f"{sum(result.values())} of {len(planted)}",
+        **{name: f"{result[name]} of {n}" for name, n in total.items()},
         "clean runs with a false alarm": f"{n_false} of {len(quiet)}",
         "false alarms": ", ".join(sorted(set(alarms))),
     }
@@ -125,10 +123,10 @@ def _planted(
     root: Path, name: str, number: int, fault: str, clean: dict[str, Outcome]
 ) -> dict[str, Any]:
     """One fault in one set; where it is not reported, whether it cost anything."""
-    found, wanted = FAULTS[fault], FAULTS[fault].wanted
+    result, wanted = FAULTS[fault], FAULTS[fault].wanted
     with tempfile.TemporaryDirectory() as place:
         data = copy_few(root / name, Path(place))
-        options = found.plant(data, number, np.random.default_rng([number, 11]))
+        options = result.plant(data, number, np.random.default_rng([number, 11]))
         if ELSEWHERE.get(name) and fault == "a test set of another domain":
             shutil.rmtree(data / "test")
             options = {"test": copy_few(root / ELSEWHERE[name], Path(place)) / "test"}
@@ -137,12 +135,12 @@ def _planted(
     row = {
         "set": name,
         "fault": fault,
-        "reported": sorted(wanted & outcome.said),
+        "reported": sorted(wanted & outcome.reported),
         "repaired": False,
-        "said": sorted(outcome.said),
+        "said": sorted(outcome.reported),
         "sentence": sentence,
     }
-    if row["reported"] or not found.may_be_harmless or outcome.correct is None:
+    if row["reported"] or not result.may_be_harmless or outcome.correct is None:
         return row
     strategy = options.get("strategy", "auto")
     if strategy not in clean:
@@ -165,7 +163,7 @@ def _clean(root: Path, name: str, draw: int) -> list[dict[str, Any]]:
                 "set": name,
                 "draw": draw,
                 "strategy": strategy,
-                "said": sorted(outcome.said),
+                "said": sorted(outcome.reported),
             }
         )
         print(rows[-1], file=sys.stderr, flush=True)
@@ -185,11 +183,11 @@ def run(data: Path, options: dict[str, Any]) -> Outcome:
 
 def _outcome(summary: Summary, folder: Path) -> Outcome:
     guards, findings = summary.guards, summary.findings
-    said = {g.kind for g in guards} | {f.kind for f in findings} | {summary.verdict.kind}
+    reported = {g.kind for g in guards} | {f.kind for f in findings} | {summary.verdict.kind}
     lines = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
     right = {p["id"]: p["target"] == p["label"] for p in lines if p["split"] == "test"}
     correct = np.array([right[id] for id in sorted(right)])
-    return Outcome(frozenset(said), summary.verdict.sentence, correct if len(right) else None)
+    return Outcome(frozenset(reported), summary.verdict.sentence, correct if len(right) else None)
 
 
 FAULTS: dict[str, Fault] = {

@@ -11,8 +11,8 @@ LOW = 0.5  # accuracy at the left end of the axis
 
 def svg() -> str:
     """A row a set: our dot, the last-layer logistic regression's, the line between."""
-    found = sorted(rows("accuracy-balanced"), key=lambda row: row["onelook"] - row["accuracy"])
-    bottom = TOP + ROW * len(found)
+    result = sorted(rows("accuracy-balanced"), key=lambda row: row["onelook"] - row["accuracy"])
+    bottom = TOP + ROW * len(result)
     drawn = [
         text(16, 24, "Test accuracy, same base model and images", "ink", 'font-weight="bold"'),
         dot(22, 43, "stays"),
@@ -24,7 +24,7 @@ def svg() -> str:
         x = _x(tick)
         drawn.append(line(x, TOP, x, bottom))
         drawn.append(text(x - 13, bottom + 18, f"{100 * tick:.0f} %", "faint"))
-    for number, row in enumerate(found):
+    for number, row in enumerate(result):
         y = TOP + ROW * number + ROW / 2
         ours, theirs = _x(row["accuracy"]), _x(row["onelook"])
         drawn += [
@@ -33,7 +33,7 @@ def svg() -> str:
             dot(theirs, y, "plain"),
             dot(ours, y, "stays"),
         ]
-    about = f"Test accuracy on {len(found)} image sets"
+    about = f"Test accuracy on {len(result)} image sets"
     return picture(WIDTH, bottom + 34, about, drawn)
 
 

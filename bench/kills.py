@@ -1,4 +1,4 @@
-"""Law 7 on real runs: killed at a random moment and resumed, or never killed: the same bytes."""
+"""Runs killed at random moments and resumed, beside uninterrupted ones: the same bytes?"""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=30)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Kill runs at random moments, resume them, compare every byte with one never killed."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         env = os.environ | {"WARMSTART_CACHE": str(Path(place) / "cache")}
-        data = {name: copy_few(root(given) / name, Path(place), MOST) for name in SETS}
+        data = {name: copy_few(root(args) / name, Path(place), MOST) for name in SETS}
         cases = [(name, plan) for plan in PLANS for name in SETS]
         wholes = {case: _whole(data[case[0]], case[1], place, env) for case in cases}
         draw = random.Random(7)
-        for number in range(given.kills):
+        for number in range(args.kills):
             case = cases[number % len(cases)]
             out = Path(place) / f"killed-{number}"
             seconds, reference = wholes[case]
@@ -137,7 +137,7 @@ def _killed(
         )
         wait = draw.uniform(0.1, 1.0) * seconds if attempt < MOST_MODELS - 2 else None
         try:
-            _, said = process.communicate(timeout=wait)
+            _, reported = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
@@ -145,7 +145,7 @@ def _killed(
             moments.append(_moment(out))
         else:
             if process.returncode not in (0, 3):
-                return {"kills": kills, "moments": moments, "error": said[-300:]}
+                return {"kills": kills, "moments": moments, "error": reported[-300:]}
             break
         if (out / "request.json").exists():
             command = [sys.executable, "-m", "warmstart", "resume", str(out), "--quiet"]
@@ -170,9 +170,9 @@ def _moment(out: Path) -> str:
 def compare(one: Path, other: Path) -> list[str]:
     """Names of files and metrics in which two run folders differ."""
     names = [*FILES, *(f"model/{path.name}" for path in sorted((one / "model").iterdir()))]
-    found = [name for name in names if _bytes(one / name) != _bytes(other / name)]
+    result = [name for name in names if _bytes(one / name) != _bytes(other / name)]
     ours, theirs = (_summary(folder) for folder in (one, other))
-    return found + [key for key in METRICS if ours.get(key) != theirs.get(key)]
+    return result + [key for key in METRICS if ours.get(key) != theirs.get(key)]
 
 
 def _bytes(path: Path) -> bytes | None:
@@ -181,5 +181,5 @@ def _bytes(path: Path) -> bytes | None:
 
 def _summary(folder: Path) -> dict[str, Any]:
     path = folder / "summary.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return result

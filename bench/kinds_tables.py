@@ -37,15 +37,17 @@ def tabular() -> str:
 
 def sound() -> str:
     """Spoken digits: new recordings of known speakers, and of speakers never heard."""
-    said = results.read("sound")["summary"]
-    found = (
-        f"`fit --budget fast` reaches an accuracy of {percent(said['new recordings'])} on 150 new "
-        f"recordings, and {percent(said['new speakers, mean'])} on speakers it was not trained on "
-        f"(mean over {said['speakers left out']}, each left out in turn)"
+    summary = results.read("sound")["summary"]
+    result = (
+        f"`fit --budget fast` reaches an accuracy of {percent(summary['new recordings'])} on 150 "
+        "new "
+        f"recordings, and {percent(summary['new speakers, mean'])} on speakers it was not "
+        "trained on "
+        f"(mean over {summary['speakers left out']}, each left out in turn)"
     )
-    if "shuffled labels" in said:
-        found += f"; with shuffled labels the verdict is `{said['shuffled labels']}`"
-    return f"{found} {source('sound')}."
+    if "shuffled labels" in summary:
+        result += f"; with shuffled labels the verdict is `{summary['shuffled labels']}`"
+    return f"{result} {source('sound')}."
 
 
 def _name(file: str) -> str:

@@ -1,4 +1,4 @@
-"""Label issues and off-topic images: when a number is stated, and how far it is right."""
+"""Label issues and off-topic images: detection, counts and false alarms."""
 
 from __future__ import annotations
 
@@ -100,21 +100,21 @@ class Learner:
 
     def probabilities(self, labels: Labels) -> Array:
         """As `check` has them (`best_probabilities`), from inverses made once."""
-        targets, least, found = CLASSIFICATION.coded(labels, self.k), np.inf, np.empty((0, 0))
+        targets, least, result = CLASSIFICATION.coded(labels, self.k), np.inf, np.empty((0, 0))
         for inverse in self.inverses:
             dual = ridge.Dual(inverse, inverse @ targets, targets)
             scores = ridge.left_out(dual, self.singles)
             calibration = CLASSIFICATION.calibrate(scores, labels)
             loss = float(CLASSIFICATION.losses(scores, labels, calibration).mean())
             if loss < least:
-                least, found = loss, CLASSIFICATION.answers(scores, calibration)
-        return found
+                least, result = loss, CLASSIFICATION.answers(scores, calibration)
+        return result
 
     def is_signal(self, labels: Labels, rng: np.random.Generator) -> bool:
         """Whether the permutation test finds that the labels can be learnt."""
         times = rules.permutations("fast")
-        found = permutation_evidence(self.kernels, labels, self.singles, times, rng)
-        return has_signal(float(found.details["p"]))
+        result = permutation_evidence(self.kernels, labels, self.singles, times, rng)
+        return has_signal(float(result.details["p"]))
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -124,9 +124,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--before", type=Path, help="checkout of earlier code to rank by as well")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Wrong labels planted; data without any planted; strangers among images."""
-    known = {name: _read(given, name) for name in sets.ALL}
+    known = {name: _read(args, name) for name in sets.ALL}
     planted, cells, clean = [], list[tuple[Array, Labels]](), list[Row]()
     for name, one in known.items():
         learner = Learner(
@@ -134,7 +134,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         )
         clean.append(_clean(name, "training part", learner, learner.truth))
         if name in PLANTED:
-            for row, p, labels in _plant(name, learner, given.draws):
+            for row, p, labels in _plant(name, learner, args.draws):
                 planted.append(row)
                 cells.append((p, labels))
         clean += _random(name, learner)
@@ -143,8 +143,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     for one_name, other in JOINED:
         clean.append(_joined(known[one_name], known[other]))
         clean.append(_shifted(known[one_name], known[other]))
-    clean += _tables(given.tables) if given.tables else []
-    _rank_before(given.before, planted, cells)
+    clean += _tables(args.tables) if args.tables else []
+    _rank_before(args.before, planted, cells)
     odd = [row for one in known.values() for row in _strangers(one, known)]
     return {
         "summary": {**_sums(planted, clean), **_odd_sums(odd)},
@@ -152,8 +152,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     }
 
 
-def _read(given: Namespace, name: str) -> Set:
-    train, test = (pools.extracted(given, name, split) for split in ("train", "test"))
+def _read(args: Namespace, name: str) -> Set:
+    train, test = (pools.extracted(args, name, split) for split in ("train", "test"))
     shapes = probe_layers(list(train.feature_layers))
     used = [
         layer
@@ -184,12 +184,12 @@ def _plant(name: str, learner: Learner, draws: int) -> Iterable[tuple[Row, Array
                 labels[is_wrong] = (labels[is_wrong] + by) % k
                 p = learner.probabilities(labels)
                 row = {"set": name, "planted": kind, "rate": rate, "draw": draw}
-                found = _judged(p, labels)
-                row |= _told(found) | {"flipped": np.flatnonzero(is_wrong)}
-                issues = found.rows[found.is_issue]
+                result = _judged(p, labels)
+                row |= _told(result) | {"flipped": np.flatnonzero(is_wrong)}
+                issues = result.rows[result.is_issue]
                 row["right"] = int(is_wrong[issues].sum())
-                row["holds"] = bool(found.rate and found.rate.low <= rate <= found.rate.high)
-                row["top tenth"] = _caught(found.rows, is_wrong)
+                row["holds"] = bool(result.rate and result.rate.low <= rate <= result.rate.high)
+                row["top tenth"] = _caught(result.rows, is_wrong)
                 row["wrong"], free = _free(p, labels)
                 row["free"], row["free count"] = bool(free.count), free.count or 0
                 row["free right"] = int(is_wrong[free.rows[free.is_issue]].sum())
@@ -205,14 +205,14 @@ def _caught(order: Rows, is_wrong: NDArray[np.bool_]) -> float:
     return float(is_wrong[order[: round(0.1 * len(order))]].sum() / is_wrong.sum())
 
 
-def _told(found: JudgedLabels) -> Row:
+def _told(result: JudgedLabels) -> Row:
     """What is said, and what would be if a model might be wrong as often as it likes."""
-    rate = found.rate
+    rate = result.rate
     return {
-        "n": len(found.rows),
-        "error": round(found.error, 3),
-        "count": found.count,
-        "why": found.why,
+        "n": len(result.rows),
+        "error": round(result.error, 3),
+        "count": result.count,
+        "why": result.why,
         "rate said": rate and round(rate.value, 4),
         "low": rate and round(rate.low, 4),
         "high": rate and round(rate.high, 4),
@@ -223,10 +223,10 @@ def _free(p: Array, labels: Labels) -> tuple[float, JudgedLabels]:
     """Without `MOST_WRONG`: how often the model is wrong besides wrong labels, and the answer."""
     usual, label_issues.MOST_WRONG = label_issues.MOST_WRONG, 2.0
     try:
-        found = _judged(p, labels)
+        result = _judged(p, labels)
     finally:
         label_issues.MOST_WRONG = usual
-    return found.error - (found.rate.low if found.rate else 0.0), found
+    return result.error - (result.rate.low if result.rate else 0.0), result
 
 
 def _clean(
@@ -300,16 +300,16 @@ def _tables(folder: Path) -> list[Row]:
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):
             sys.exit(f"{path.parent.name}: {done.stderr.strip()[-500:]}")
-        said = json.loads(done.stdout)["label_issues"]
+        summary = json.loads(done.stdout)["label_issues"]
         rows.append(
             {
                 "set": path.parent.name,
                 "planted": "nothing",
                 "what": "table with an outcome",
-                "n": said["judged"],
-                "error": round(said["disagreements"] / said["judged"], 3),
-                "count": said["count"],
-                "why": said["why"],
+                "n": summary["judged"],
+                "error": round(summary["disagreements"] / summary["judged"], 3),
+                "count": summary["count"],
+                "why": summary["why"],
                 "free": False,
                 "wrong": 0.0,
             }
@@ -334,18 +334,18 @@ def _rank_before(before: Path | None, planted: list[Row], cells: Sequence[Any]) 
     if before is None:
         return
     with tempfile.TemporaryDirectory() as place:
-        given, out = Path(place) / "given.npz", Path(place) / "out.npz"
+        args, out = Path(place) / "given.npz", Path(place) / "out.npz"
         arrays = {f"p{i}": p for i, (p, _) in enumerate(cells)}
-        np.savez(given, **arrays, **{f"y{i}": y for i, (_, y) in enumerate(cells)})
+        np.savez(args, **arrays, **{f"y{i}": y for i, (_, y) in enumerate(cells)})
         env = os.environ | {"PYTHONPATH": str(before / "src")}
-        command = [sys.executable, "-c", BEFORE, str(given), str(out)]
+        command = [sys.executable, "-c", BEFORE, str(args), str(out)]
         subprocess.run(command, env=env, check=True)
-        with np.load(out) as found:
+        with np.load(out) as result:
             for i, row in enumerate(planted):
                 is_wrong = np.zeros(len(cells[i][1]), dtype=bool)
                 is_wrong[row["flipped"]] = True
-                row["top tenth before"] = _caught(found[f"order{i}"], is_wrong)
-                reported, _, low, high = found[f"share{i}"]
+                row["top tenth before"] = _caught(result[f"order{i}"], is_wrong)
+                reported, _, low, high = result[f"share{i}"]
                 row["holds before"] = bool(reported) and bool(low <= row["rate"] <= high)
                 row["count before"] = int(reported)
 
@@ -481,11 +481,11 @@ def _odd(one: Set, what: str, x: NDArray[np.float32], n_odd: int) -> Row:
     row: Row = {"set": one.name, "planted": what, "n": len(x)}
     for root in ROOTS:  # the module takes square roots itself
         powered = np.sign(x) * np.abs(x) ** (2 * root)
-        found = find_off_topic(powered, np.arange(len(x)))
+        result = find_off_topic(powered, np.arange(len(x)))
         own = len(x) - n_odd
-        row[f"alarms {root}"] = int(found.is_off[:own].sum())
-        row[f"hits {root}"] = int(found.is_off[own:].sum())
-        first = np.argsort(-found.scores, kind="stable")[: 2 * ODD]
+        row[f"alarms {root}"] = int(result.is_off[:own].sum())
+        row[f"hits {root}"] = int(result.is_off[own:].sum())
+        first = np.argsort(-result.scores, kind="stable")[: 2 * ODD]
         row[f"first {root}"] = int((first >= own).sum())
     return row
 

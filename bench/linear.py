@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN beside torch's own way."""
+"""Linear layers: oneDNN beside torch's default."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=30)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Billions of multiply-adds a processor second, forwards and with both gradients."""
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(args.threads)
     rows = []
     for n in ROWS:
         for shape in SHAPES:
@@ -34,22 +34,22 @@ def measure(given: Namespace) -> dict[str, Any]:
             work = n * shape[0] * shape[1] / 1e9
             row: dict[str, Any] = {"rows": n, "in": shape[0], "out": shape[1]}
             for name, is_quick in (("torch", False), ("oneDNN", True)):
-                forward = _seconds(_pass(layer, inputs.detach(), is_quick, False), given.repeats)
-                both = _seconds(_pass(layer, inputs, is_quick, True), given.repeats)
+                forward = _seconds(_pass(layer, inputs.detach(), is_quick, False), args.repeats)
+                both = _seconds(_pass(layer, inputs, is_quick, True), args.repeats)
                 row |= {
                     f"{name}, forwards": round(work / forward, 1),
                     f"{name}, and back": round(3 * work / both, 1),
                 }
             rows.append(row)
-    return {"threads": given.threads, "summary": _summary(rows), "rows": rows}
+    return {"threads": args.threads, "summary": _summary(rows), "rows": rows}
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"chosen on this machine": fast_linear._is_faster()}
+    result: dict[str, Any] = {"chosen on this machine": fast_linear._is_faster()}
     for kind in ("forwards", "and back"):
         ratios = [row[f"oneDNN, {kind}"] / row[f"torch, {kind}"] for row in rows]
-        found[f"times as fast, {kind}"] = round(float(np.median(ratios)), 2)
-    return found
+        result[f"times as fast, {kind}"] = round(float(np.median(ratios)), 2)
+    return result
 
 
 def _pass(layer: nn.Linear, x: Tensor, is_quick: bool, is_back: bool) -> Callable[[], None]:
@@ -58,9 +58,9 @@ def _pass(layer: nn.Linear, x: Tensor, is_quick: bool, is_back: bool) -> Callabl
     def run() -> None:
         layer.zero_grad()
         with torch.set_grad_enabled(is_back), fast_linear._Quick() if is_quick else nullcontext():
-            found = layer(x)
+            result = layer(x)
         if is_back:
-            found.backward(grad)
+            result.backward(grad)
 
     return run
 

@@ -56,5 +56,5 @@ def source(*names: str) -> str:
 
 def mean(values: Iterable[float]) -> float:
     """The mean of some numbers."""
-    found = list(values)
-    return sum(found) / len(found)
+    result = list(values)
+    return sum(result) / len(result)

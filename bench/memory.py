@@ -1,4 +1,4 @@
-"""Peak memory of `fit` on 1,000 and on 10,000 images, by stage: may it grow with the data?"""
+"""Peak memory of `fit` on 1,000 and 10,000 images, by stage."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(options_: Namespace) -> dict[str, Any]:
     """Fit crops of real images in child processes: once to look, then with what it stored.
 
     Feature extraction takes as much memory for many images as for few (the network's), and
     more than most of what follows; hence the runs whose features are in the cache.
     """
-    plans = [(strategy, budget) for strategy in given.strategy for budget in given.budgets]
+    plans = [(strategy, budget) for strategy in options_.strategy for budget in options_.budgets]
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        for n in given.sizes:
+        for n in options_.sizes:
             data = Path(place) / f"images-{n}"
-            make_images(root(given), data, n)
-            for number, plan in enumerate(plans if given.once else [plans[0], *plans]):
-                rows.append(_cell(data, n, *plan, given.set, is_cold=not number))
+            make_images(root(options_), data, n)
+            for number, plan in enumerate(plans if options_.once else [plans[0], *plans]):
+                rows.append(_cell(data, n, *plan, options_.set, is_cold=not number))
                 print(rows[-1], file=sys.stderr, flush=True)
-    return {"summary": _summary(rows, min(given.sizes), max(given.sizes)), "rows": rows}
+    return {"summary": _summary(rows, min(options_.sizes), max(options_.sizes)), "rows": rows}
 
 
 def _summary(rows: list[dict[str, Any]], least: int, most: int) -> dict[str, str]:
@@ -59,14 +59,14 @@ def _summary(rows: list[dict[str, Any]], least: int, most: int) -> dict[str, str
     for row in rows:
         kind = f"{row['strategy']}, {row['budget']}, {'no cache' if row['cold'] else 'cached'}"
         peaks.setdefault(kind, {})[row["n"]] = row["peak_rss_mb"]
-    found = {}
+    result = {}
     for kind, peak in peaks.items():
         ratio = peak[most] / peak[least]
         verdict = "within" if ratio <= MOST else "above"
-        found[f"{kind}: {most:,} / {least:,} images"] = (
+        result[f"{kind}: {most:,} / {least:,} images"] = (
             f"{peak[most]:.0f} / {peak[least]:.0f} MB = {ratio:.2f}, {verdict} {MOST}"
         )
-    return found
+    return result
 
 
 def make_images(source: Path, target: Path, n: int) -> None:

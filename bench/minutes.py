@@ -1,4 +1,4 @@
-"""--minutes M: does a run that would take longer keep within 10 % of M?"""
+"""--minutes M: does a run that would take longer stay within 10 % of M?"""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS))
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """From the start of the process to the finished folder, cold; nothing is shared."""
     rows = []
-    for name in given.sets:
+    for name in args.sets:
         for strategy, minutes in PLANS:
             options = ("--strategy", strategy, "--minutes", f"{minutes}", "-q")
-            taken = sets.fit(sets.root(given) / name, *options)
+            taken = sets.fit(sets.root(args) / name, *options)
             rows.append(
                 {
                     "set": name,
@@ -40,10 +40,10 @@ def measure(given: Namespace) -> dict[str, Any]:
             )
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     shares = [row["of what was set"] for row in rows]
-    kept = sum(share <= MOST for share in shares)
+    stored = sum(share <= MOST for share in shares)
     return {
         "summary": {
-            "kept within 10 %": f"{kept} of {len(rows)}",
+            "kept within 10 %": f"{stored} of {len(rows)}",
             "share of the minutes that was used": f"{min(shares):.2f} to {max(shares):.2f}",
         },
         "rows": rows,

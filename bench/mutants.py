@@ -68,19 +68,19 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Draw mutants, run the tests on each, in a copy of the tree."""
     source = ROOT / "src" / "warmstart"
-    modules = [path for part in given.parts for path in sorted((source / part).rglob("*.py"))]
+    modules = [path for part in args.parts for path in sorted((source / part).rglob("*.py"))]
     places = [place for path in modules for place in _places(path, source)]
-    drawn = random.Random(given.seed).sample(places, min(given.most, len(places)))
+    drawn = random.Random(args.seed).sample(places, min(args.most, len(places)))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder)
         for name in ("src", "tests", "pyproject.toml"):
             take = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             take(ROOT / name, copied / name)
-        for part in given.parts:
+        for part in args.parts:
             if _failed([str(copied / "tests" / part)], copied):
                 sys.exit(f"tests/{part} fails as it is; nothing can be told of changes")
         for place in drawn:
@@ -90,13 +90,13 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]], n: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"mutants there are": n, "tried": len(rows)}
-    found["killed by never ending"] = sum(row["by"] == "time" for row in rows)
+    result: dict[str, Any] = {"mutants there are": n, "tried": len(rows)}
+    result["killed by never ending"] = sum(row["by"] == "time" for row in rows)
     for part in ("all", *sorted({row["part"] for row in rows})):
         some = [row["killed"] for row in rows if part in ("all", row["part"])]
         low, high = wilson(sum(some) / len(some), len(some), len(some) - 1)
-        found[part] = f"{sum(some)} of {len(some)} killed ({low:.0%} to {high:.0%})"
-    return found
+        result[part] = f"{sum(some)} of {len(some)} killed ({low:.0%} to {high:.0%})"
+    return result
 
 
 def _tried(place: Place, tree: Path) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def _places(path: Path, source: Path) -> Iterator[Place]:
 def _annotations(node: ast.AST) -> Iterator[ast.AST]:
     """Everything in the types that a node is annotated with: nothing of it is computed."""
     for name in ("annotation", "returns"):
-        if isinstance(found := getattr(node, name, None), ast.AST):
-            yield from ast.walk(found)
+        if isinstance(result := getattr(node, name, None), ast.AST):
+            yield from ast.walk(result)
 
 
 def mutated(text: str, place: Place) -> tuple[str, int, str]:

@@ -75,13 +75,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=list(sets.ALL), help="sets")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the cells that are missing, then judge the verdicts of all that are kept."""
     rows = results.lines(KEPT)
     done = {Cell(**row["cell"]) for row in rows}
-    todo = [c for c in cells() if c not in done and c.set in given.only]
-    for cell in todo[: given.most]:
-        rows.append(_run(sets.root(given), cell))
+    todo = [c for c in cells() if c not in done and c.set in args.only]
+    for cell in todo[: args.most]:
+        rows.append(_run(sets.root(args), cell))
         with open(KEPT, "a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "hits"}), file=sys.stderr)
@@ -164,7 +164,9 @@ def _scratch(
         digests=take_digests(network),
         checkpoints=NoCheckpoints(),
     )
-    head = zero_head(feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn))
+    head = zero_head(
+        feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn)
+    )
     job = TrainingJob(
         make=lambda: trainable(network, plan, head, _nothing_read, request.seed),
         schedule=schedule(plan),
@@ -179,8 +181,10 @@ def _scratch(
     pixels = read_pixels(training_data.collection, labelled.test, training_data.prep)
     chunks = np.split(np.arange(len(pixels)), range(CHUNK, len(pixels), CHUNK))
     with torch.inference_mode():
-        said = [made.model(to_tensor(pixels.rows(c), training_data.prep)).argmax(1) for c in chunks]
-    return (torch.cat(said).numpy() == labelled.test_labels).astype(float)
+        reported = [
+            made.model(to_tensor(pixels.rows(c), training_data.prep)).argmax(1) for c in chunks
+        ]
+    return (torch.cat(reported).numpy() == labelled.test_labels).astype(float)
 
 
 def _nothing_read(layer: FeatureLayer) -> NDArray[np.float32]:
@@ -188,18 +192,18 @@ def _nothing_read(layer: FeatureLayer) -> NDArray[np.float32]:
     return np.empty((0, 0), np.float32)
 
 
-def _evidence(found: Any) -> dict[str, Any]:
+def _evidence(result: Any) -> dict[str, Any]:
     """The numbers that the table of the verdict looks at."""
-    told: dict[str, Any] = {}
-    for one in found:
+    output: dict[str, Any] = {}
+    for one in result:
         if one.name == "permutation_test":
-            told |= {"p": one.details["p"], "mde": one.details["mde"], "n": one.n}
-            told |= {k: one.details[k] for k in ("plain", "plain_p") if k in one.details}
+            output |= {"p": one.details["p"], "mde": one.details["mde"], "n": one.n}
+            output |= {k: one.details[k] for k in ("plain", "plain_p") if k in one.details}
         elif one.name == "transfer_gain" and one.value is not None:
-            told |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
+            output |= {one.name: one.value, f"{one.name}_error": one.details["error"]}
         elif one.name == "fine_tuning_gain" and one.value is not None:
-            told |= {one.name: one.value, "fine_tuning_gain_error": (one.high - one.low) / 3.92}
-    return told
+            output |= {one.name: one.value, "fine_tuning_gain_error": (one.high - one.low) / 3.92}
+    return output
 
 
 # ---- what was right ----------------------------------------------------------------------
@@ -210,16 +214,16 @@ def right_kinds(row: dict[str, Any]) -> set[str]:
     hits = {k: np.array([int(c) for c in text], float) for k, text in row["hits"].items()}
     warm = max(("linear-probe", "fine-tune"), key=lambda k: hits[k].mean())
     best = max(("linear-probe", "fine-tune", "scratch"), key=lambda k: hits[k].mean())
-    found = set()
+    result = set()
     if _is_near(hits["linear-probe"], hits[best]):
-        found.add("linear-probe")
+        result.add("linear-probe")
     if _is_near(hits["fine-tune"], hits[best]):
-        found.add("fine-tune")
+        result.add("fine-tune")
     if _is_near(hits["scratch"], hits[warm]):
-        found.add("no-transfer")
+        result.add("no-transfer")
     if not any(_beats(hits[k], hits["majority"]) for k in ("linear-probe", "fine-tune", "scratch")):
-        found.add("no-signal")
-    return found
+        result.add("no-signal")
+    return result
 
 
 def _is_near(mine: np.ndarray, best: np.ndarray) -> bool:
@@ -249,21 +253,21 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How often verdicts are right, and what answering always alike would score."""
-    told = [row["verdict"] for row in rows]
+    output = [row["verdict"] for row in rows]
     right = [right_kinds(row) for row in rows]
-    clear = [(t, r) for t, r in zip(told, right, strict=True) if t != "inconclusive"]
+    clear = [(t, r) for t, r in zip(output, right, strict=True) if t != "inconclusive"]
     return {
         "cells": len(rows),
-        "verdicts": dict(Counter(told)),
+        "verdicts": dict(Counter(output)),
         "right of those that say something": f"{sum(t in r for t, r in clear)} of {len(clear)}",
-        "inconclusive": f"{told.count('inconclusive')} of {len(rows)}",
+        "inconclusive": f"{output.count('inconclusive')} of {len(rows)}",
         "always the same": {
             kind: round(float(np.mean([kind in r for r in right])), 3) for kind in KINDS
         },
         "wrong": [
             f"{row['cell']['set']} {row['n']} {row['cell']['base']} {row['cell']['labels']}: "
             f"{t}, {'/'.join(sorted(r))}"
-            for row, t, r in zip(rows, told, right, strict=True)
+            for row, t, r in zip(rows, output, right, strict=True)
             if t != "inconclusive" and t not in r
         ],
     }

@@ -1,4 +1,4 @@
-"""Seconds of whole commands, one after the other on the same set: ours and another tool's."""
+"""Seconds of whole commands, ours and another tool's in turn on the same set."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="measure anew what is kept already")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Each set: our budgets, then the other tool's methods; no other order, nothing beside."""
-    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
     rows = results.lines(KEPT)
-    done = set() if given.again else {key(row) for row in rows}
-    for name in given.sets:
-        for method in (*given.budgets, *(given.methods if given.peer else ())):
-            if (name, method, given.threads) in done:
+    done = set() if args.again else {key(row) for row in rows}
+    for name in args.sets:
+        for method in (*args.budgets, *(args.methods if args.peer else ())):
+            if (name, method, args.threads) in done:
                 continue
-            row = _row(given, sets.root(given) / name, method) | {"threads": given.threads}
+            row = _row(args, sets.root(args) / name, method) | {"threads": args.threads}
             rows = [r for r in rows if key(r) != key(row)] + [row]
             KEPT.write_text("".join(json.dumps(r) + "\n" for r in rows))
             print(row, file=sys.stderr, flush=True)
@@ -53,23 +53,23 @@ def key(row: Row) -> tuple[str, str, int]:
 def summary(rows: list[Row]) -> dict[str, str]:
     """How many times as long each other tool takes, by set and budget of ours."""
     took = {key(row): row["seconds"] for row in rows}
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for name, method, threads in took:
         for budget in OURS:
             if method not in OURS and (name, budget, threads) in took:
                 ratio = took[name, method, threads] / took[name, budget, threads]
-                told = found.setdefault(f"{method} over {budget}, {threads} threads", [])
-                told.append(f"{ratio:.1f} on {name}")
-    return {what: ", ".join(told) for what, told in found.items()}
+                output = result.setdefault(f"{method} over {budget}, {threads} threads", [])
+                output.append(f"{ratio:.1f} on {name}")
+    return {what: ", ".join(output) for what, output in result.items()}
 
 
-def _row(given: Namespace, folder: Path, method: str) -> Row:
+def _row(args: Namespace, folder: Path, method: str) -> Row:
     """Wall seconds of the whole process, with an empty cache; accuracy on the test part."""
     if method in OURS:
         ours = sets.fit(folder, "--budget", method)
         seconds, right = ours.seconds, ours.summary["test"]["accuracy"]
     else:
-        command = [*given.peer.split(), method, str(folder), "--threads", str(given.threads)]
+        command = [*args.peer.split(), method, str(folder), "--threads", str(args.threads)]
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - began

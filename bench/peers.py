@@ -41,13 +41,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--most", type=int, default=1000, help="runs in this call")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run what this machine has not run yet; everything that is kept is told."""
     rows = results.lines(KEPT)
     cpu = results.machine()["cpu"]
     done = {_key(row) for row in rows if row["cpu"] == cpu}
-    for key in [key for key in _wanted(given) if key not in done][: given.most]:
-        row = _row(given, key) | {"cpu": cpu, "threads": given.threads}
+    for key in [key for key in _wanted(args) if key not in done][: args.most]:
+        row = _row(args, key) | {"cpu": cpu, "threads": args.threads}
         results.add(KEPT, row)
         rows.append(row)
     order = [(size, name, method) for size in SIZES for name in SETS for method in METHODS]
@@ -59,32 +59,32 @@ def _key(row: dict[str, Any]) -> Key:
     return row["method"], row["set"], row["size"], row["seed"]
 
 
-def _wanted(given: Namespace) -> Iterator[Key]:
+def _wanted(args: Namespace) -> Iterator[Key]:
     """Few images first."""
-    for size in sorted(given.sizes, key=lambda size: size or np.inf):
-        for name in given.sets:
-            least = min(_counts(sets.root(given) / name))
+    for size in sorted(args.sizes, key=lambda size: size or np.inf):
+        for name in args.sets:
+            least = min(_counts(sets.root(args) / name))
             if size >= least:  # the same as all
                 continue
-            for seed in given.seeds:
-                yield from ((method, name, size, seed) for method in given.methods)
+            for seed in args.seeds:
+                yield from ((method, name, size, seed) for method in args.methods)
 
 
 def _counts(folder: Path) -> list[int]:
     return [sum(1 for _ in one.iterdir()) for one in (folder / "train").iterdir()]
 
 
-def _row(given: Namespace, key: Key) -> dict[str, Any]:
+def _row(args: Namespace, key: Key) -> dict[str, Any]:
     method, name, size, seed = key
     with tempfile.TemporaryDirectory() as place:
-        data = drawn(sets.root(given) / name, Path(place), size, seed)
+        data = drawn(sets.root(args) / name, Path(place), size, seed)
         n = sum(_counts(data))
-        told = (
-            _ours(data, Path(place), OURS[method], seed, given.threads)
+        output = (
+            _ours(data, Path(place), OURS[method], seed, args.threads)
             if method in OURS
-            else _theirs(given, method, data, seed)
+            else _theirs(args, method, data, seed)
         )
-    right = np.array([int(digit) for digit in told["correct"]])
+    right = np.array([int(digit) for digit in output["correct"]])
     return {
         "method": method,
         "set": name,
@@ -92,7 +92,7 @@ def _row(given: Namespace, key: Key) -> dict[str, Any]:
         "seed": seed,
         "n": n,
         "accuracy": round(float(right.mean()), 4),
-        **told,
+        **output,
     }
 
 
@@ -109,14 +109,14 @@ def drawn(source: Path, place: Path, size: int, seed: int) -> Path:
     return target
 
 
-def _theirs(given: Namespace, method: str, data: Path, seed: int) -> dict[str, Any]:
-    command = [given.python, str(SCRIPT), method, str(data), "--seed", str(seed)]
-    command += ["--threads", str(given.threads)]
+def _theirs(args: Namespace, method: str, data: Path, seed: int) -> dict[str, Any]:
+    command = [args.python, str(SCRIPT), method, str(data), "--seed", str(seed)]
+    command += ["--threads", str(args.threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{method} on {data.name}: {done.stderr.strip()[-500:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _ours(data: Path, place: Path, budget: str, seed: int, threads: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _ours(data: Path, place: Path, budget: str, seed: int, threads: int) -> dict
     seconds, cpu = time.perf_counter() - began, _used() - used
     if done.returncode not in (0, 3):
         sys.exit(f"{data.name}: {done.stderr.strip()[-500:]}")
-    told = json.loads((out / "summary.json").read_text())
+    output = json.loads((out / "summary.json").read_text())
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     tests = sorted((p["target"], p["id"], p["label"]) for p in lines if p["split"] == "test")
     weights = [file.stat().st_size for file in (out / "model").glob("*.safetensors")]
@@ -138,11 +138,11 @@ def _ours(data: Path, place: Path, budget: str, seed: int, threads: int) -> dict
         "correct": "".join(str(int(target == label)) for target, _, label in tests),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
-        "peak_mb": round(told["peak_rss_mb"]),
+        "peak_mb": round(output["peak_rss_mb"]),
         "model_mb": round(sum(weights) / 1e6, 1),
-        "verdict": told["verdict"]["kind"],
-        "shipped": told["shipped"]["strategy"],
-        "estimate": [round(told["estimate"][k], 4) for k in ("value", "low", "high")],
+        "verdict": output["verdict"]["kind"],
+        "shipped": output["shipped"]["strategy"],
+        "estimate": [round(output["estimate"][k], 4) for k in ("value", "low", "high")],
     }
 
 
@@ -153,7 +153,7 @@ def _used() -> float:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean accuracy and processor seconds of each method, by size, where all were run."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for size in dict.fromkeys(row["size"] for row in rows):
         own = [row for row in rows if row["size"] == size]
         by_method = {
@@ -166,9 +166,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     k: float(np.mean([one[s][k] for s in shared]))
                     for k in ("accuracy", "cpu_seconds")
                 }
-                found[f"{method}, {size or 'all'} a class"] = {
+                result[f"{method}, {size or 'all'} a class"] = {
                     "sets": len(shared),
                     "accuracy": round(mean["accuracy"], 4),
                     "cpu_seconds": round(mean["cpu_seconds"], 1),
                 }
-    return found
+    return result

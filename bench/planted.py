@@ -1,4 +1,4 @@
-"""Problems planted in real sets: which are found, and what is found where nothing was planted."""
+"""Problems planted in real sets: detection and false alarms."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def add_options(parser: ArgumentParser) -> None:
     """None of its own."""
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Every kind of problem, planted one at a time; and the sets as they are."""
-    root = sets.root(given)
+    root = sets.root(args)
     rows: list[Row] = []
     seen: dict[str, Seen] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
@@ -110,9 +110,9 @@ def _clean(name: str, seen: Seen) -> Row:
     pool = _part(seen.pool, np.flatnonzero(train))
     fit = pools.fit_rows(pool, np.arange(len(labels)), labels, rng)
     judged = judge_labels(fit.probabilities, labels, np.arange(len(labels)))
-    told = two_samples(seen.neck[train], seen.neck[~train], rng)
+    output = two_samples(seen.neck[train], seen.neck[~train], rng)
     most = label_noise_ceiling(judged, _renumbered(inside, train), labels)
-    found = drift(seen.neck[train], seen.neck[~train], rng)
+    result = drift(seen.neck[train], seen.neck[~train], rng)
     return {
         "set": name,
         "planted": "nothing",
@@ -122,8 +122,8 @@ def _clean(name: str, seen: Seen) -> Row:
         ],
         "spurious-correlation": bool(_shortcut(seen, np.flatnonzero(train))),
         "metadata": [item for f in _cues(seen, np.flatnonzero(train)) for item in f.items],
-        "distribution-shift": bool(found),
-        "parts told apart": round(told.accuracy, 3) if told else None,
+        "distribution-shift": bool(result),
+        "parts told apart": round(output.accuracy, 3) if output else None,
         "label issues": judged.count or 0,
         "label_noise_ceiling": most.meaning,
     }
@@ -134,9 +134,9 @@ def _part(pool: Pool, rows: Rows) -> Pool:
 
 
 def _renumbered(
-    near_duplicates: Sequence[NearDuplicate], kept: NDArray[np.bool_]
+    near_duplicates: Sequence[NearDuplicate], stored: NDArray[np.bool_]
 ) -> list[NearDuplicate]:
-    place = np.cumsum(kept) - 1
+    place = np.cumsum(stored) - 1
     return [
         NearDuplicate(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored)
         for t in near_duplicates
@@ -197,12 +197,12 @@ def _frames(name: str, folder: Path, seen: Seen) -> Row:
     rows = np.flatnonzero(seen.split == "train")
     alters = [alter.framed(COLOURS[seen.labels[row]]) for row in rows]
     framed, _ = alter.altered(folder, [seen.ids[row] for row in rows], alters, 0)
-    found = _shortcut(framed, np.arange(len(rows)))
+    result = _shortcut(framed, np.arange(len(rows)))
     return {
         "set": name,
         "planted": "frames",
-        "found": bool(found),
-        "items": list(found.items) if found else [],
+        "found": bool(result),
+        "items": list(result.items) if result else [],
     }
 
 
@@ -221,10 +221,10 @@ def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
     train, test = (
         s.neck[s.split == block] for s, block in ((seen[one], "train"), (seen[other], "test"))
     )
-    told = two_samples(train, test, np.random.default_rng(0))
+    output = two_samples(train, test, np.random.default_rng(0))
     return {
         "set": f"{one} -> {other}",
         "planted": "another source",
         "found": bool(drift(train, test, np.random.default_rng(0))),
-        "parts told apart": round(told.accuracy, 3) if told else None,
+        "parts told apart": round(output.accuracy, 3) if output else None,
     }

@@ -32,9 +32,9 @@ class Pool:
     labels: Labels
 
 
-def extracted(given: Namespace, name: str, split: str | None = None, base: str = "lite0") -> Pool:
+def extracted(args: Namespace, name: str, split: str | None = None, base: str = "lite0") -> Pool:
     """The features of a set (of one of its parts), from the store where they are there."""
-    collection = drain(read(sets.root(given) / name))
+    collection = drain(read(sets.root(args) / name))
     seen = drain(extract_features(collection, load(base)))
     examples = [e for e in collection.record.examples if split in (None, e.split)]
     number = {label: i for i, label in enumerate(collection.record.classes)}

@@ -1,4 +1,4 @@
-"""Does a head that goes on from an older run's classes of the same name do better?"""
+"""Heads that reuse an earlier head for classes of the same name: are they better?"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=10, help="draws of new images a size")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """An older head on all of one set (or half of it); new heads on draws of the other.
 
     Heads, depths and penalties as `fit --budget fast` has them. `last`: the prior competes on
@@ -57,26 +57,26 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     for older, newer in (*OTHER_PLACE, *((name, name) for name in SAME_PLACE)):
-        trained = pools.extracted(given, older, "train")
-        other = trained if older == newer else pools.extracted(given, newer, "train")
-        case = _Case(trained, other, pools.extracted(given, newer, "test"), older == newer)
+        trained = pools.extracted(args, older, "train")
+        other = trained if older == newer else pools.extracted(args, newer, "train")
+        case = _Case(trained, other, pools.extracted(args, newer, "test"), older == newer)
         most = len(other.labels) // (2 if case.is_halved else 1)
         for n in (*(n for n in SIZES if n < most), most):
-            draws = 1 if n == len(other.labels) else given.draws  # all there are: one way to draw
+            draws = 1 if n == len(other.labels) else args.draws  # all there are: one way to draw
             rows.append({"older": older, "newer": newer, "n": n, **_row(case, n, draws)})
             print(rows[-1], flush=True)
     return {"summary": _summary(rows), "rows": rows}
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for place, is_here in (("another place", False), ("the same place", True)):
         some = [row for row in rows if (row["older"] == row["newer"]) == is_here]
         for kind in ("none", "last", "every depth"):
             accuracy = np.mean([row[f"accuracy, {kind}"] for row in some])
             loss = np.mean([row[f"log-loss, {kind}"] for row in some])
-            found[f"{place}, prior {kind}"] = f"accuracy {accuracy:.3f}, log-loss {loss:.3f}"
-    return found
+            result[f"{place}, prior {kind}"] = f"accuracy {accuracy:.3f}, log-loss {loss:.3f}"
+    return result
 
 
 def _row(case: _Case, n: int, draws: int) -> dict[str, Any]:
@@ -91,16 +91,16 @@ def _row(case: _Case, n: int, draws: int) -> dict[str, Any]:
             ("every depth", _fit(case.newer, rows, prior, every=True)),
         ):
             scores.setdefault(kind, []).append(_score(fit, case.test))
-    means = {kind: np.mean(found, axis=0) for kind, found in scores.items()}
+    means = {kind: np.mean(result, axis=0) for kind, result in scores.items()}
     gains = np.subtract(scores["every depth"], scores["none"])
-    found = {f"accuracy, {kind}": round(float(mean[0]), 4) for kind, mean in means.items()}
-    found |= {f"log-loss, {kind}": round(float(mean[1]), 4) for kind, mean in means.items()}
+    result = {f"accuracy, {kind}": round(float(mean[0]), 4) for kind, mean in means.items()}
+    result |= {f"log-loss, {kind}": round(float(mean[1]), 4) for kind, mean in means.items()}
     for column, name in enumerate(("accuracy", "log-loss")):
         interval = mean_interval(gains[:, column], np.arange(draws)) if draws > 1 else ()
-        found[f"{name}, gain"] = round(float(gains[:, column].mean()), 4)
+        result[f"{name}, gain"] = round(float(gains[:, column].mean()), 4)
         for end, value in zip(("low", "high"), interval[1:], strict=False):
-            found[f"{name}, {end}"] = round(float(value), 4)
-    return found
+            result[f"{name}, {end}"] = round(float(value), 4)
+    return result
 
 
 def _draws(case: _Case, n: int, draws: int) -> Iterator[tuple[Rows, Rows]]:

@@ -1,4 +1,4 @@
-"""Shuffled labels: the estimate must say chance, and the verdict no signal."""
+"""Shuffled labels: the estimate must be chance, and the verdict `no-signal`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=5)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Shuffle the training labels of each set; fit; look at estimate and verdict.
 
     Chance for the predictions made is sum_c (share predicted c)(share labelled c).
     """
     rows = []
-    for name in given.sets:
-        pool = pools.extracted(given, name, split="train")
-        for seed in range(given.draws):
+    for name in args.sets:
+        pool = pools.extracted(args, name, split="train")
+        for seed in range(args.draws):
             rows.append({"set": name, "draw": seed, **_one(pool, seed)})
             print(rows[-1], flush=True)
     inside = float(np.mean([r["chance inside"] for r in rows]))
@@ -69,7 +69,7 @@ def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> 
         {k: shapes[k] for k in ("last", "equal")},
     )
     singles = [np.array([i]) for i in range(len(rows))]
-    found = permutation_evidence(
+    result = permutation_evidence(
         list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
     ).details
-    return verdict_kind(VerdictFacts(p=float(found["p"]), mde=float(found["mde"]), n=len(rows)))
+    return verdict_kind(VerdictFacts(p=float(result["p"]), mde=float(result["mde"]), n=len(rows)))

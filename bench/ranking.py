@@ -1,4 +1,4 @@
-"""How much does choosing among starts flatter the estimate, and are ties really ties?"""
+"""Choosing among base models: how optimistic is the estimate, and are ties ties?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=60, help="draws of 100 images a pool")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Draw 100, rank, compare what is claimed of the start taken with the rest of the pool.
 
     Optimism: claim minus truth of the start taken, less what the same start has over all
@@ -48,8 +48,8 @@ def measure(given: Namespace) -> dict[str, Any]:
     """
     rows = []
     for name in POOLS:
-        seen = {base: pools.extracted(given, name, base=base) for base in MODELS}
-        rows.append({"pool": name, **_row([_draw(seen, seed) for seed in range(given.draws)])})
+        seen = {base: pools.extracted(args, name, base=base) for base in MODELS}
+        rows.append({"pool": name, **_row([_draw(seen, seed) for seed in range(args.draws)])})
         print(rows[-1], flush=True)
     keys = ("optimism, lightest that ties", "optimism, best", "variance ratio")
     return {"summary": {k: f"{np.mean([r[k] for r in rows]):.4f}" for k in keys}, "rows": rows}

@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
 def keep(name: str, measured: dict[str, Any], argv: list[str]) -> dict[str, Any]:
     """Write results/<name>.json and return it."""
     shown = [Path(a).name if os.sep in a else a for a in argv]  # no path of a machine
-    kept = {
+    stored = {
         "name": name,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -41,8 +41,8 @@ def keep(name: str, measured: dict[str, Any], argv: list[str]) -> dict[str, Any]
         **measured,
     }
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{_file(name, measured)}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    return kept
+    (FOLDER / f"{_file(name, measured)}.json").write_text(json.dumps(stored, indent=1) + "\n")
+    return stored
 
 
 def _file(name: str, measured: dict[str, Any]) -> str:
@@ -66,15 +66,15 @@ def add(path: Path, row: dict[str, Any]) -> None:
 
 def read(name: str) -> dict[str, Any]:
     """A kept result."""
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return result
 
 
-def as_text(kept: dict[str, Any]) -> str:
+def as_text(stored: dict[str, Any]) -> str:
     """The summary lines and the rows of a result."""
-    lines = [f"{kept['date']}  {kept['machine']['cpu']}, {kept['machine']['cores']} cores"]
-    lines += [f"{key}: {value}" for key, value in kept.get("summary", {}).items()]
-    for row in kept.get("rows", []):
+    lines = [f"{stored['date']}  {stored['machine']['cpu']}, {stored['machine']['cores']} cores"]
+    lines += [f"{key}: {value}" for key, value in stored.get("summary", {}).items()]
+    for row in stored.get("rows", []):
         lines.append("  ".join(f"{k}={_short(v)}" for k, v in row.items() if k != "correct"))
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Whether sixteen small runs give, to the last bit, what they gave before: record, then check.
+"""Sixteen small runs, compared bit by bit before and after a change: record, then check.
 
     python -m bench same record          # before a change: makes the runs, keeps what came out
     python -m bench same check           # after it: makes them again, prints what differs
@@ -311,29 +311,29 @@ def add_verbs(parser: ArgumentParser) -> None:
         )
 
 
-def main(given: Namespace) -> int:
+def main(args: Namespace) -> int:
     """0: recorded, or the same · 1: a run failed, or differs · 2: there is no record."""
-    names = [job.name for job in JOBS if not given.only or job.name in given.only]
-    path = given.record if given.record.suffix == ".json" else given.record / "record.json"
-    if given.same == "check" and not path.exists():
+    names = [job.name for job in JOBS if not args.only or job.name in args.only]
+    path = args.record if args.record.suffix == ".json" else args.record / "record.json"
+    if args.same == "check" and not path.exists():
         print(f"{path} is not there; python -m bench same record makes it.", file=sys.stderr)
         return 2
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-same-") as place:
-        code = (_record if given.same == "record" else _check)(names, path, Path(place), given.jobs)
+        code = (_record if args.same == "record" else _check)(names, path, Path(place), args.jobs)
     print(f"{len(names)} runs in {time.perf_counter() - began:.0f} s")
     return code
 
 
 def _record(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
     runs: dict[str, Trace] = {}
-    kept: Tensors = {}
+    stored: Tensors = {}
     is_whole = True
     for name, trace, tensors, seconds in _made(names, place, n_jobs):
         print(f"{name:15s} {seconds}  {trace.get('error', 'done')}", flush=True)
         is_whole &= "error" not in trace
         runs[name] = trace
-        kept |= {f"{name}/{key}": tensor for key, tensor in tensors.items()}
+        stored |= {f"{name}/{key}": tensor for key, tensor in tensors.items()}
     pairs = unlike(runs)
     print("\n".join(pairs), end="\n" if pairs else "")
     if not is_whole or pairs:
@@ -342,7 +342,7 @@ def _record(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kept, path.with_suffix(".safetensors"))
+    save_file(stored, path.with_suffix(".safetensors"))
     record = {"format": 1, "machine": machine(), "runs": runs}
     path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
     print(f"recorded in {path}")
@@ -352,13 +352,16 @@ def _record(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
 def _check(names: Sequence[str], path: Path, place: Path, n_jobs: int) -> int:
     from safetensors.torch import load_file
 
-    record, kept = json.loads(path.read_text("utf-8")), load_file(path.with_suffix(".safetensors"))
+    record, stored = (
+        json.loads(path.read_text("utf-8")),
+        load_file(path.with_suffix(".safetensors")),
+    )
     here, runs, n_differing = machine(), {}, 0
     for line in other_machine(record["machine"], here):
         print(f"not comparable: {line}; record anew here", flush=True)
     for name, trace, tensors, seconds in _made(names, place, n_jobs):
         begin = f"{name}/"
-        before = {k.removeprefix(begin): t for k, t in kept.items() if k.startswith(begin)}
+        before = {k.removeprefix(begin): t for k, t in stored.items() if k.startswith(begin)}
         lines = differences(record["runs"].get(name), trace, before, tensors)
         print(f"{name:15s} {seconds}  {'DIFFERS' if lines else 'same'}")
         print("\n".join(f"    {line}" for line in lines), end="\n" if lines else "", flush=True)
@@ -402,8 +405,8 @@ def make(name: str, folder: Path) -> tuple[Trace, Tensors, str]:
     )
     seconds = time.perf_counter() - began
     if job.returncode != 0:
-        said = (job.stderr.strip() or job.stdout.strip()).splitlines()
-        error = f"exit code {job.returncode}: {' / '.join(said[-3:])}"
+        summary = (job.stderr.strip() or job.stdout.strip()).splitlines()
+        error = f"exit code {job.returncode}: {' / '.join(summary[-3:])}"
         return {"error": error}, {}, f"{seconds:4.0f} s"
     trace: Trace = json.loads((folder / "trace.json").read_text("utf-8"))
     took = f"{seconds:4.0f} s, {trace.pop('processor_seconds'):3.0f} of a processor"
@@ -430,10 +433,10 @@ def machine() -> dict[str, Any]:
     table, numbers = Path("/proc/cpuinfo"), ("cpu family", "model", "stepping")
     lines = table.read_text("utf-8").splitlines() if table.exists() else []
     pairs = [[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]
-    found = {key: value for key, value in reversed(pairs) if key in numbers}
+    result = {key: value for key, value in reversed(pairs) if key in numbers}
     return {
         **results.machine(),
-        **{f"cpu {key.removeprefix('cpu ')}": found[key] for key in found},
+        **{f"cpu {key.removeprefix('cpu ')}": result[key] for key in result},
         "instructions": torch.backends.cpu.get_cpu_capability(),
         **{name: version(name) for name in LIBRARIES},
     }
@@ -506,7 +509,7 @@ def _gap(before: str | None, now: str | None) -> str:
 
 
 def _of_tensors(
-    before: Mapping[str, Any], now: Mapping[str, Any], kept: Tensors, made: Tensors
+    before: Mapping[str, Any], now: Mapping[str, Any], stored: Tensors, made: Tensors
 ) -> list[str]:
     lines = []
     for name in sorted({*before, *now}):
@@ -524,8 +527,8 @@ def _of_tensors(
         elif (old["shape"], old["dtype"]) != (new["shape"], new["dtype"]):
             form = [f"{one['dtype']} {one['shape']}" for one in (old, new)]
             lines.append(f"tensor {name}: {' → '.join(form)}")
-        elif name in kept and name in made:
-            gap = (made[name].double() - kept[name].double()).abs()
+        elif name in stored and name in made:
+            gap = (made[name].double() - stored[name].double()).abs()
             lines.append(
                 f"tensor {name}: max abs difference {float(gap.max()):.3g}, "
                 f"{int((gap > 0).sum())} of {gap.numel()} numbers"

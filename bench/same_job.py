@@ -87,12 +87,12 @@ def _command(*words: str) -> None:
 
 def _options(job: same.Job, network: Any, out: str) -> dict[str, Any]:
     """Options by the names of today."""
-    found = {**job.options, "out": out}
+    result = {**job.options, "out": out}
     if network is not None:
-        found["base"] = network
+        result["base"] = network
     if isinstance(network, str) and network.endswith(".safetensors"):
-        found["arch"] = f"timm:{Path(network).stem}"
-    return {same.OPTIONS[name]: value for name, value in found.items()}
+        result["arch"] = f"timm:{Path(network).stem}"
+    return {same.OPTIONS[name]: value for name, value in result.items()}
 
 
 def _words(job: same.Job, data: Any, network: Any, out: str) -> list[str]:
@@ -123,7 +123,7 @@ def _fit_in_processes(job: same.Job, data: Any) -> None:
         port = str(free.getsockname()[1])
     jobs = []
     for rank in range(job.processes):
-        told = {
+        output = {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(job.processes),
@@ -132,7 +132,7 @@ def _fit_in_processes(job: same.Job, data: Any) -> None:
             "MASTER_PORT": port,
         }
         command = [sys.executable, "-m", "warmstart", "fit", *words]
-        jobs.append(subprocess.Popen(command, env={**os.environ, **told}))
+        jobs.append(subprocess.Popen(command, env={**os.environ, **output}))
     codes = [one.wait() for one in jobs]
     if any(codes):
         raise SystemExit(f"the processes ended with exit codes {codes}")
@@ -181,10 +181,10 @@ def traced(run: Path, inputs: Sequence[Any], network: Any) -> tuple[same.Trace, 
     summary = json.loads((run / same.SUMMARY).read_text("utf-8"))
     trace: same.Trace = {"tensors": digests}
     for name, place in same.OUTCOME.items():
-        found = summary
+        result = summary
         for key in place.split("."):
-            found = found and found[key]
-        trace[name] = exact(found)
+            result = result and result[key]
+        trace[name] = exact(result)
     for name in ("verdict", "shipped"):
         trace[name] = same.WORDS[name].get(trace[name], trace[name])
     named = {one.pop("name"): one for one in trace["evidence"]}

@@ -1,4 +1,4 @@
-"""A network of 557 million parameters on a small machine: time, memory, disk, streamed."""
+"""A network of 557 million parameters, offloaded, on a small machine: time, memory, disk."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], help="as of `fit`")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(options_: Namespace) -> dict[str, Any]:
     """Write weights and images, then fit in child processes that are watched from outside."""
     with tempfile.TemporaryDirectory() as name:
-        place = given.place or Path(name)
+        place = options_.place or Path(name)
         place.mkdir(exist_ok=True)
-        weights = write_weights(place, given.network)
+        weights = write_weights(place, options_.network)
         if not (place / "images").exists():
-            make_images(place / "images", given.images)
-        for strategy in given.strategies:
-            row = _cell(given, place, weights, strategy)
+            make_images(place / "images", options_.images)
+        for strategy in options_.strategies:
+            row = _cell(options_, place, weights, strategy)
             with open(place / "rows.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")
         rows = results.lines(place / "rows.jsonl")
@@ -92,44 +92,44 @@ def make_images(target: Path, n: int) -> None:
         image.save(folder / f"{number:05d}.jpg", quality=90)
 
 
-def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[str, Any]:
+def _cell(options_: Namespace, place: Path, weights: Path, strategy: str) -> dict[str, Any]:
     """One fit, with the forecast before it."""
     out, cache = place / f"run-{strategy}", place / "cache"
     command = [sys.executable, "-c", CHILD, "fit", str(place / "images"), "--base", str(weights)]
-    command += ["--arch", f"timm:{given.network}", "--strategy", strategy]
-    command += ["--budget", given.budget, "--set", f"input.size={given.size}"]
-    streams = "false" if given.in_memory else "true"
+    command += ["--arch", f"timm:{options_.network}", "--strategy", strategy]
+    command += ["--budget", options_.budget, "--set", f"input.size={options_.size}"]
+    streams = "false" if options_.in_memory else "true"
     command += ["--set", f"training.offload={streams}", "--set", "training.engine=torch"]
     if strategy != "head":
-        command += [word for one in given.set for word in ("--set", one)]
+        command += [word for one in options_.set for word in ("--set", one)]
     env = os.environ | {"WARMSTART_CACHE": str(cache)}
-    told, watch = place / f"forecast-{strategy}.json", Watch(place, f"used-{strategy}.jsonl", env)
+    output, watch = place / f"forecast-{strategy}.json", Watch(place, f"used-{strategy}.jsonl", env)
     if out.exists():  # an earlier one was stopped
         command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
     else:
         job = subprocess.run([*command, "--dry-run", "--json"], env=env, capture_output=True)
         if job.returncode:
             sys.exit(f"dry run: {job.stderr.decode()[-500:]}")
-        told.write_bytes(job.stdout)
+        output.write_bytes(job.stdout)
         command += ["--out", str(out), "-q"]
     code = watch.run(command)
     if code not in (0, 3):
         sys.exit(f"fit {strategy}: exit {code}: {(place / 'log').read_text()[-500:]}")
-    foreseen = json.loads(told.read_text())["forecast"]
+    foreseen = json.loads(output.read_text())["forecast"]
     summary = json.loads((out / "summary.json").read_text())
     passed = {part["name"]: part["macs"] for part in _parts(out)}
     return {
         "strategy": strategy,
-        "network": given.network,
-        "images": given.images,
-        "size_px": given.size,
-        "streamed": not given.in_memory,
+        "network": options_.network,
+        "images": options_.images,
+        "size_px": options_.size,
+        "streamed": not options_.in_memory,
         "exit": code,
         "parameters": summary["base"]["parameters"],
         "gmacs_an_image": round(sum(passed.values()) / 1e9, 2),
         "blocks": len(passed),
-        **watch.told(),
-        "feature_seconds_an_image": round(summary["seconds"]["features"] / given.images, 3),
+        **watch.peaks(),
+        "feature_seconds_an_image": round(summary["seconds"]["features"] / options_.images, 3),
         "forecast": {
             "seconds": foreseen["seconds"]["total"],
             "memory_mb": foreseen["memory_mb"],
@@ -141,8 +141,8 @@ def _cell(given: Namespace, place: Path, weights: Path, strategy: str) -> dict[s
 
 
 def _parts(out: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((out / "network.json").read_text())["blocks"]
-    return found
+    result: list[dict[str, Any]] = json.loads((out / "network.json").read_text())["blocks"]
+    return result
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Watch:
             file.write(json.dumps(used) + "\n")
         return child.returncode
 
-    def told(self) -> dict[str, float]:
+    def peaks(self) -> dict[str, float]:
         """All processes of the cell together: the largest memory, the sum of the seconds."""
         lines = (self.place / self.name).read_text().splitlines()
         used = [json.loads(line) for line in lines]

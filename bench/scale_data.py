@@ -51,34 +51,34 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--place", type=Path, help="folder that keeps rows: go on where stopped")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Fit each number of images in a child process, with a cache of its own."""
     with tempfile.TemporaryDirectory() as name:
-        place = given.place or Path(name)
+        place = args.place or Path(name)
         place.mkdir(exist_ok=True)
-        kept = place / "rows.jsonl"
-        known = {(row["n"], row["form"]) for row in results.lines(kept)}
-        for n in given.sizes:
-            if (n, given.form) not in known:
-                results.add(kept, _cell(given, n, place))
-        rows = results.lines(kept)
+        stored = place / "rows.jsonl"
+        known = {(row["n"], row["form"]) for row in results.lines(stored)}
+        for n in args.sizes:
+            if (n, args.form) not in known:
+                results.add(stored, _cell(args, n, place))
+        rows = results.lines(stored)
     curves = {form: _curves([r for r in rows if r["form"] == form]) for form in FORMS}
     return {"summary": _summary(rows), "curves": curves, "rows": rows}
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """How each quantity grows: see `curves`. Memory is that of many images."""
-    found: dict[str, Curve] = {}
+    result: dict[str, Curve] = {}
     for name in QUANTITIES:
-        told = [row for row in rows if row["n"] >= MANY] if name == "peak_rss_mb" else rows
-        if len(told) > 2:
-            found[name] = fitted([row["n"] for row in told], [row[name] for row in told])
-    return {name: curve.plain() for name, curve in found.items()}
+        output = [row for row in rows if row["n"] >= MANY] if name == "peak_rss_mb" else rows
+        if len(output) > 2:
+            result[name] = fitted([row["n"] for row in output], [row[name] for row in output])
+    return {name: curve.plain() for name, curve in result.items()}
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Bytes of memory and seconds that one more image takes, between least and most."""
-    said = {}
+    reported = {}
     for form in FORMS:
         own = sorted((r for r in rows if r["form"] == form), key=lambda row: row["n"])
         for less, more in pairwise(own):
@@ -88,11 +88,11 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, str]:
             bar = f"{'within' if grown <= MOST_BYTES else 'above'} {MOST_BYTES:,}"
             if less["n"] < MANY:
                 bar = "all rows at once"
-            said[f"{form}, {less['n']:,} to {more['n']:,} images"] = (
+            reported[f"{form}, {less['n']:,} to {more['n']:,} images"] = (
                 f"{less['peak_rss_mb']:.0f} to {more['peak_rss_mb']:.0f} MB: {grown:,.0f} bytes an "
                 f"image, {bar}; {longer:.2f} processor ms an image"
             )
-    return said
+    return reported
 
 
 # ---- the data ------------------------------------------------------------------------------
@@ -122,10 +122,10 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def write_shards(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None:
+def write_shards(target: Path, result: Iterator[tuple[str, str, bytes]]) -> None:
     """As WebDataset does: 00017.jpg and 00017.cls, so many in a tar."""
     target.mkdir(parents=True)
-    for at, chunk in enumerate(_chunks(found)):
+    for at, chunk in enumerate(_chunks(result)):
         with tarfile.open(target / f"{at:05d}.tar", "w") as archive:
             for name, label, payload in chunk:
                 for suffix, content in (("jpg", payload), ("cls", label.encode())):
@@ -134,13 +134,13 @@ def write_shards(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None:
                     archive.addfile(info, io.BytesIO(content))
 
 
-def write_parquet(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None:
+def write_parquet(target: Path, result: Iterator[tuple[str, str, bytes]]) -> None:
     """As `datasets` does: a struct of bytes and path, and a label, so many in a file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     target.mkdir(parents=True)
-    for at, chunk in enumerate(_chunks(found)):
+    for at, chunk in enumerate(_chunks(result)):
         columns = {
             "image": [{"bytes": payload, "path": f"{name}.jpg"} for name, _, payload in chunk],
             "label": [label for _, label, _ in chunk],
@@ -148,9 +148,9 @@ def write_parquet(target: Path, found: Iterator[tuple[str, str, bytes]]) -> None
         pq.write_table(pa.table(columns), target / f"train-{at:05d}.parquet", row_group_size=1000)
 
 
-def _chunks(found: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[str, str, bytes]]]:
+def _chunks(result: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[str, str, bytes]]]:
     chunk: list[tuple[str, str, bytes]] = []
-    for one in found:
+    for one in result:
         chunk.append(one)
         if len(chunk) == IN_A_SHARD:
             yield chunk
@@ -165,14 +165,14 @@ WRITERS = {"shards": write_shards, "parquet": write_parquet}
 # ---- one fit -------------------------------------------------------------------------------
 
 
-def _cell(given: Namespace, n: int, kept: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=kept) as name:
+def _cell(args: Namespace, n: int, stored: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=stored) as name:
         place = Path(name)
         weights = place / "start.safetensors"
-        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
-        WRITERS[given.form](place / "data", images(root(given), n))
+        subprocess.run([sys.executable, "-c", WEIGHTS, args.network, weights], check=True)
+        WRITERS[args.form](place / "data", images(root(args), n))
         command = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
-        command += ["--base", str(weights), "--arch", f"timm:{given.network}"]
+        command += ["--base", str(weights), "--arch", f"timm:{args.network}"]
         command += ["--set", f"input.size={SIDE}", "--set", "training.engine=torch"]
         command += ["--budget", "fast", "--strategy", "head", "--out", str(place / "run"), "-q"]
         env = os.environ | {"WARMSTART_CACHE": str(place / "cache")}
@@ -184,13 +184,13 @@ def _cell(given: Namespace, n: int, kept: Path) -> dict[str, Any]:
             sys.exit(f"fit on {n:,} images: {(place / 'log').read_text()[-800:]}")
         summary = json.loads((place / "run" / "summary.json").read_text())
         disk = size_of(place / "cache") + size_of(place / "run")
-        data, told = size_of(place / "data"), used.told()
+        data, output = size_of(place / "data"), used.peaks()
     return {
         "n": n,
-        "form": given.form,
-        "network": given.network,
+        "form": args.form,
+        "network": args.network,
         "size_px": SIDE,
-        **{name: told[name] for name in ("peak_rss_mb", "seconds", "processor_seconds")},
+        **{name: output[name] for name in ("peak_rss_mb", "seconds", "processor_seconds")},
         "disk_mb": round(disk / 1e6, 1),
         "data_mb": round(data / 1e6, 1),
         "peak_by_stage_mb": {stage: round(peak, 1) for stage, peak in peaks.items()},

@@ -1,4 +1,4 @@
-"""Bytes that two processes of one job send each other: how they grow with the images."""
+"""Bytes exchanged by two processes of one job, by number of images."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--place", type=Path, help="folder that keeps rows: go on where stopped")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """A look and a head by several processes, in a network that holds nothing else (Linux)."""
     with tempfile.TemporaryDirectory() as name:
-        place = given.place or Path(name)
+        place = args.place or Path(name)
         place.mkdir(exist_ok=True)
-        kept = place / "exchange.jsonl"
-        known = {row["n"] for row in results.lines(kept)}
-        for n in given.sizes:
+        stored = place / "exchange.jsonl"
+        known = {row["n"] for row in results.lines(stored)}
+        for n in args.sizes:
             if n not in known:
-                row = {"n": n, "processes": given.processes, "mb": _sent(given, n) / 1e6}
-                results.add(kept, row)
-        rows = results.lines(kept)
+                row = {"n": n, "processes": args.processes, "mb": _sent(args, n) / 1e6}
+                results.add(stored, row)
+        rows = results.lines(stored)
     few = [row for row in rows if row["n"] <= DUAL_LIMIT]
     each = (few[-1]["mb"] - few[0]["mb"]) / (few[-1]["n"] - few[0]["n"])
     sums = [row["mb"] - few[0]["mb"] - each * (row["n"] - few[0]["n"]) for row in rows[len(few) :]]
@@ -66,19 +66,19 @@ def measure(given: Namespace) -> dict[str, Any]:
     return {"summary": summary, "rows": rows}
 
 
-def _sent(given: Namespace, n: int) -> int:
+def _sent(args: Namespace, n: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         weights = place / "start.safetensors"
-        subprocess.run([sys.executable, "-c", WEIGHTS, given.network, weights], check=True)
-        write_shards(place / "data", images(root(given), n))
+        subprocess.run([sys.executable, "-c", WEIGHTS, args.network, weights], check=True)
+        write_shards(place / "data", images(root(args), n))
         fit = [sys.executable, "-m", "warmstart", "fit", str(place / "data")]
-        fit += ["--base", str(weights), "--arch", f"timm:{given.network}", "--strategy", "head"]
+        fit += ["--base", str(weights), "--arch", f"timm:{args.network}", "--strategy", "head"]
         fit += ["--budget", "fast", "--set", "input.size=32", "--set", "training.engine=torch"]
         fit += ["--out", str(place / "run"), "-q"]
         alone = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
         job = subprocess.run(
-            [*alone, sys.executable, "-c", LAUNCH, str(given.processes), *fit],
+            [*alone, sys.executable, "-c", LAUNCH, str(args.processes), *fit],
             env=os.environ | {"WARMSTART_CACHE": str(place / "cache")},
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""A streamed run killed (SIGKILL) in every part and resumed, beside one that never was."""
+"""An offloaded run killed (SIGKILL) at every step and resumed, beside an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--place", type=Path, help="folder that keeps runs: go on where stopped")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Two runs with a cache each; one is killed in each part of the look and of each view."""
     with tempfile.TemporaryDirectory() as name:
-        place = given.place or Path(name)
+        place = args.place or Path(name)
         place.mkdir(exist_ok=True)
-        command = _command(given, place)
+        command = _command(args, place)
         whole, killed = place / "whole", place / "killed"
         if not (whole / "DONE").exists():
             shutil.rmtree(whole, ignore_errors=True)
             _run([*command, "--out", str(whole)], place / "cache-whole")
-        kept = place / "rows.jsonl"
-        found = _killed([*command, "--out", str(killed)], killed, place, results.lines(kept))
-        for row in islice(found, given.kills):
-            results.add(kept, row)
+        stored = place / "rows.jsonl"
+        result = _killed([*command, "--out", str(killed)], killed, place, results.lines(stored))
+        for row in islice(result, args.kills):
+            results.add(stored, row)
         if not (killed / "DONE").exists():
             sys.exit("some parts are left: call it again with the same --place")
-        rows, differing = results.lines(kept), compare(whole, killed)
+        rows, differing = results.lines(stored), compare(whole, killed)
     blocks = {(row["stage"], row["augmentation"], row["part"]) for row in rows}
     summary = {
         "kills": f"{len(rows)}, in {len(blocks)} different parts",
@@ -58,20 +58,20 @@ def measure(given: Namespace) -> dict[str, Any]:
     return {"summary": summary, "rows": rows, "differing": differing}
 
 
-def _command(given: Namespace, place: Path) -> list[str]:
+def _command(args: Namespace, place: Path) -> list[str]:
     """The fit of a streamed network."""
-    weights = write_weights(place, given.network)
+    weights = write_weights(place, args.network)
     if not (place / "images").exists():
-        make_images(place / "images", given.images)
+        make_images(place / "images", args.images)
     command = [sys.executable, "-c", CHILD, "fit", str(place / "images")]
-    command += ["--base", str(weights), "--arch", f"timm:{given.network}"]
-    command += ["--strategy", given.strategy, "--budget", "fast", "-q"]
-    settings = [f"input.size={given.size}", "training.offload=true", "training.engine=torch"]
-    if given.strategy != "head":
+    command += ["--base", str(weights), "--arch", f"timm:{args.network}"]
+    command += ["--strategy", args.strategy, "--budget", "fast", "-q"]
+    settings = [f"input.size={args.size}", "training.offload=true", "training.engine=torch"]
+    if args.strategy != "head":
         settings += [
-            f"training.epochs={320 / given.images:g}",
+            f"training.epochs={320 / args.images:g}",
             "training.batch_size=16",
-            f"training.augmentations={given.augmentations}",
+            f"training.augmentations={args.augmentations}",
         ]
     return [*command, *(word for one in settings for word in ("--set", one))]
 
@@ -98,20 +98,20 @@ def _killed(
         if (out / "request.json").exists():
             command = [sys.executable, "-c", CHILD, "resume", str(out), "-q"]
         child = subprocess.Popen(command, env=_env(place / "cache"), stdout=subprocess.DEVNULL)
-        found = None
-        while child.poll() is None and found is None:
+        result = None
+        while child.poll() is None and result is None:
             time.sleep(LOOK_S)
-            found = _place(out)
-            if found in seen:
-                found = None
-        if found is None:
+            result = _place(out)
+            if result in seen:
+                result = None
+        if result is None:
             if child.returncode not in (0, 3):
                 sys.exit(f"exit {child.returncode}")
             return
         child.kill()
         child.wait()
-        seen.add(found)
-        yield dict(zip(("stage", "augmentation", "part"), found, strict=True))
+        seen.add(result)
+        yield dict(zip(("stage", "augmentation", "part"), result, strict=True))
 
 
 def _place(out: Path) -> tuple[str, str, int] | None:

@@ -124,37 +124,37 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--place", type=Path, default=PLACE, help="gone when all is done")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Fit the same images by 1, 2, … processes, each job with a cache of its own.
 
     Jobs that were finished before an interruption are not done again.
     """
-    given.place.mkdir(parents=True, exist_ok=True)
-    kept = given.place / "rows.json"
-    rows: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
-    for job in jobs(given.images):
-        if job.name not in rows and (not given.jobs or job.name in given.jobs):
-            rows[job.name] = _row(given, job, rows)
-            kept.write_text(json.dumps(rows))
+    args.place.mkdir(parents=True, exist_ok=True)
+    stored = args.place / "rows.json"
+    rows: dict[str, dict[str, Any]] = json.loads(stored.read_text()) if stored.exists() else {}
+    for job in jobs(args.images):
+        if job.name not in rows and (not args.jobs or job.name in args.jobs):
+            rows[job.name] = _row(args, job, rows)
+            stored.write_text(json.dumps(rows))
             print(f"{job.name}: {_said(job, rows)}", file=sys.stderr, flush=True)
-    if len(rows) == len(jobs(given.images)):
-        shutil.rmtree(given.place)
-    done = [job for job in jobs(given.images) if job.name in rows]
+    if len(rows) == len(jobs(args.images)):
+        shutil.rmtree(args.place)
+    done = [job for job in jobs(args.images) if job.name in rows]
     return {
         "summary": {f"processes: {job.name}": _said(job, rows) for job in done},
         "rows": [rows[job.name] for job in done],
     }
 
 
-def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    images = given.place / f"images-{job.images}"
+def _row(args: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    images = args.place / f"images-{job.images}"
     if not images.exists():
         make_images(images, job.images)
-    run = given.place / job.name.replace(" ", "-")
+    run = args.place / job.name.replace(" ", "-")
     shutil.rmtree(run, ignore_errors=True)
     row: dict[str, Any] = {"job": job.name, "processes": job.size, "images": job.images}
     began = time.perf_counter()
-    started = _base(given, job, images, run)
+    started = _base(args, job, images, run)
     if job.dies:
         return row | {"seconds_to_end": _killed(job, run, started)}
     peaks = [_peak_mb(one) for one in started]
@@ -170,23 +170,23 @@ def _row(given: Namespace, job: Job, rows: dict[str, dict[str, Any]]) -> dict[st
         **_shares(run / "run" / "progress.jsonl"),
     }
     if job.beside in rows:
-        other = given.place / job.beside.replace(" ", "-") / "run"
+        other = args.place / job.beside.replace(" ", "-") / "run"
         row |= _differences(other, run / "run")
         row["times_the_first"] = round(row["seconds"] / rows[job.beside]["seconds"], 3)
     return row
 
 
-def _base(given: Namespace, job: Job, images: Path, run: Path) -> list[subprocess.Popen[bytes]]:
+def _base(args: Namespace, job: Job, images: Path, run: Path) -> list[subprocess.Popen[bytes]]:
     """One job, its processes started as a launcher does, with a cache that they share."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    words = ["fit", str(images), *job.words, "--budget", given.budget, "-q"]
+    words = ["fit", str(images), *job.words, "--budget", args.budget, "-q"]
     if job.network:
-        weights = write_weights(given.place, job.network)
+        weights = write_weights(args.place, job.network)
         words += ["--base", str(weights), "--arch", f"timm:{job.network}"]
     words += ["--set", "training.engine=torch", "--out", str(run / "run")]
-    found = []
+    result = []
     for rank in range(job.size):
         env = {
             **os.environ,
@@ -199,8 +199,8 @@ def _base(given: Namespace, job: Job, images: Path, run: Path) -> list[subproces
         if job.size > 1:
             env["OMP_NUM_THREADS"] = "1"
         command = [sys.executable, "-m", "warmstart", *words]
-        found.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
-    return found
+        result.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
+    return result
 
 
 def _peak_mb(process: subprocess.Popen[bytes]) -> float:
@@ -232,9 +232,9 @@ def _events(log: Path) -> list[dict[str, Any]]:
 
 def _shares(log: Path) -> dict[str, float]:
     """What processes that shared weights said of it."""
-    said = [e["values"] for e in _events(log) if "largest" in e["values"]]
+    reported = [e["values"] for e in _events(log) if "largest" in e["values"]]
     names = ("largest", "idle", "least_idle")
-    return {name: said[-1][name] for name in names if said and name in said[-1]}
+    return {name: reported[-1][name] for name in names if reported and name in reported[-1]}
 
 
 def _said(job: Job, rows: dict[str, dict[str, Any]]) -> str:
@@ -269,19 +269,19 @@ def verdict(job: Job, rows: dict[str, dict[str, Any]]) -> str:
 
 def _differences(one: Path, other: Path) -> dict[str, float]:
     """Largest differences of a probability, of a loss and, relative to the largest, of a weight."""
-    said = []
+    reported = []
     for run in (one, other):
         lines = (run / "predictions.jsonl").read_text().splitlines()
-        said.append(np.array([[*json.loads(line)["scores"].values()] for line in lines]))
+        reported.append(np.array([[*json.loads(line)["scores"].values()] for line in lines]))
     ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (one, other))
     gaps = [
         float(np.abs(ours[n] - theirs[n]).max() / max(float(np.abs(ours[n]).max()), 1e-12))
         for n in ours
         if ours[n].dtype == np.float32
     ]
-    found = {"probability": float(np.abs(said[0] - said[1]).max()), "weight": max(gaps)}
+    result = {"probability": float(np.abs(reported[0] - reported[1]).max()), "weight": max(gaps)}
     losses = [_losses(run / "progress.jsonl") for run in (one, other)]
-    return found | {"loss": float(np.abs(losses[0] - losses[1]).max()), "steps": len(losses[0])}
+    return result | {"loss": float(np.abs(losses[0] - losses[1]).max()), "steps": len(losses[0])}
 
 
 def _losses(log: Path) -> Any:

@@ -16,17 +16,17 @@ def large_network() -> str:
     """Each strategy on the 557 M-parameter network."""
     lines = []
     for row in results.read("scale")["rows"]:
-        told = row["forecast"]
+        output = row["forecast"]
         lines.append(
             [
                 f"`{row['strategy']}`" + (", features cached" if row["cache_before_gb"] else ""),
                 f"{row['images']:,}",
                 _hours(row["seconds"]),
-                _hours(told["seconds"]),
+                _hours(output["seconds"]),
                 _hours(row["processor_seconds"]),
                 f"{row['feature_seconds_an_image']:.2f} s",
-                f"{row['peak_rss_mb'] / 1000:.2f} GB ({told['memory_mb'] / 1000:.2f})",
-                f"{row['disk_gb']:.1f} GB ({told['disk_mb'] / 1000:.1f})",
+                f"{row['peak_rss_mb'] / 1000:.2f} GB ({output['memory_mb'] / 1000:.2f})",
+                f"{row['disk_gb']:.1f} GB ({output['disk_mb'] / 1000:.1f})",
                 row["verdict"],
             ]
         )
@@ -61,7 +61,7 @@ def many_images() -> str:
 
 def cost_curves() -> str:
     """The lines through those, how far off they are, and where they lead."""
-    found = results.read("scale_data")["curves"]["shards"]
+    result = results.read("scale_data")["curves"]["shards"]
     shown = {
         "processor_seconds": ("CPU time", "s", _hours),
         "peak_rss_mb": ("memory", "MB", _bytes),
@@ -69,7 +69,7 @@ def cost_curves() -> str:
     }
     lines = []
     for name, (title, unit, say) in shown.items():
-        curve = Curve(**found[name])
+        curve = Curve(**result[name])
         lines.append(
             [
                 title,
@@ -85,13 +85,13 @@ def cost_curves() -> str:
 
 def exchange() -> str:
     """What processes send each other."""
-    kept = results.read("scale_exchange")
-    each = kept["summary"]["bytes an image"]
-    sums = max(kept["summary"]["MB once, where a head is added up"])
-    found = ", ".join(f"{row['mb']:.1f} MB for {row['n']:,} images" for row in kept["rows"])
+    stored = results.read("scale_exchange")
+    each = stored["summary"]["bytes an image"]
+    sums = max(stored["summary"]["MB once, where a head is added up"])
+    result = ", ".join(f"{row['mb']:.1f} MB for {row['n']:,} images" for row in stored["rows"])
     far = ", ".join(f"{_bytes(each * n / 1e6 + sums)} for {n:,}" for n in FAR)
     return (
-        f"Feature extraction and head of two processes exchanged {found}: {each} bytes per image, "
+        f"Feature extraction and head of two processes exchanged {result}: {each} bytes per image, "
         f"plus {sums:.0f} MB once where a head is fitted from sums. Extrapolated: {far} "
         f"{source('scale_exchange')}."
     )
@@ -142,9 +142,9 @@ def killed() -> str:
         for job in jobs(0)
         if job.dies and job.name in rows
     ]
-    kept = results.read("scale_kills")
-    what = f"an offloaded run, {len(kept['rows'])} times, each at another point"
-    other = ", ".join(kept["differing"])
+    stored = results.read("scale_kills")
+    what = f"an offloaded run, {len(stored['rows'])} times, each at another point"
+    other = ", ".join(stored["differing"])
     then = (
         f"resumed each time, it differs in {other}"
         if other

@@ -45,22 +45,22 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, help="a finished run (default: one on clothing)")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Raw rate, served rate, raw rate again, on the same cores; the clients use them, too."""
-    images = sorted((sets.root(given) / SET / "test").rglob("*.jpg"))
+    images = sorted((sets.root(args) / SET / "test").rglob("*.jpg"))
     with tempfile.TemporaryDirectory() as place:
-        run = given.run or _fit(sets.root(given) / SET, Path(place) / "run")
+        run = args.run or _fit(sets.root(args) / SET, Path(place) / "run")
         busy = os.getloadavg()[0]
-        before = _raw(run, images, given.seconds / 3)
-        seen = asyncio.run(_serve(run, images, given))
-        after = _raw(run, images, given.seconds / 3)
-    raw, rate = mean((before, after)), len(seen.waits) / given.seconds
+        before = _raw(run, images, args.seconds / 3)
+        seen = asyncio.run(_serve(run, images, args))
+        after = _raw(run, images, args.seconds / 3)
+    raw, rate = mean((before, after)), len(seen.waits) / args.seconds
     thirds = len(seen.rss_mb) // 3
     first, last = mean(seen.rss_mb[:thirds]), mean(seen.rss_mb[-thirds:])
     waits = sorted(seen.waits)
     summary = {
-        "clients": given.clients,
-        "seconds": given.seconds,
+        "clients": args.clients,
+        "seconds": args.seconds,
         "images": len(images),
         "raw, images a second": raw,
         "raw before": before,
@@ -103,7 +103,7 @@ class _Seen:
     rss_mb: list[float] = field(default_factory=list)
 
 
-async def _serve(run: Path, images: Sequence[Path], given: Namespace) -> _Seen:
+async def _serve(run: Path, images: Sequence[Path], args: Namespace) -> _Seen:
     command = [sys.executable, "-m", "warmstart", "serve", str(run), "--port", "0", "--json"]
     job = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
@@ -111,8 +111,8 @@ async def _serve(run: Path, images: Sequence[Path], given: Namespace) -> _Seen:
         port = int(json.loads(line)["url"].rstrip("/").rpartition(":")[2])
         requests = [_request(path.read_bytes()) for path in images]
         seen, begin = _Seen(), time.perf_counter() + WARM_S
-        window = (begin, begin + given.seconds)
-        clients = [_client(port, requests, n, window, seen) for n in range(given.clients)]
+        window = (begin, begin + args.seconds)
+        clients = [_client(port, requests, n, window, seen) for n in range(args.clients)]
         await asyncio.gather(_watch(job.pid, window, seen), *clients)
         job.send_signal(signal.SIGTERM)
         if await job.wait():

@@ -34,9 +34,9 @@ ALL = (
 )
 
 
-def root(given: Namespace) -> Path:
+def root(args: Namespace) -> Path:
     """The folder of sets: --data, else WARMSTART_IMAGES."""
-    named = given.data or os.environ.get("WARMSTART_IMAGES")
+    named = args.data or os.environ.get("WARMSTART_IMAGES")
     if not named or not Path(named).is_dir():
         sys.exit("name the folder of image sets with --data or WARMSTART_IMAGES")
     return Path(named)

@@ -1,4 +1,4 @@
-"""The ship rule: what each choice is worth on test images, and what the rule's choice loses."""
+"""What ships: test accuracy of each candidate, and what the rule loses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Head and tail of each set, trained once; every share of the two on its test part."""
     rows = []
-    for name in given.sets:
-        rows.append(_row(sets.root(given) / name, given))
+    for name in args.sets:
+        rows.append(_row(sets.root(args) / name, args))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"summary": summary(rows), "rows": rows}
 
@@ -48,12 +48,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _row(folder: Path, given: Namespace) -> dict[str, Any]:
+def _row(folder: Path, args: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
-    request = Request(data=folder, budget=given.budget, seed=given.seed, settings=tuple(given.set))
+    request = Request(data=folder, budget=args.budget, seed=args.seed, settings=tuple(args.set))
     training_data, start = set_up(request)
     trial = try_tail(request, training_data, start)
-    found, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
+    result, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
     claim = measured(trial).estimate
     estimate = claim.value, claim.low, claim.high
     truth = mean_interval(trial.hits[kind], trial.test_blocks)
@@ -63,7 +63,7 @@ def _row(folder: Path, given: Namespace) -> dict[str, Any]:
         "accuracy": [round(float(a), 4) for a in accuracy],
         "chosen": SHARES[kind],
         "chosen_accuracy": round(float(accuracy[kind]), 4),
-        "gain": round(found.ahead, 4) if found else None,
+        "gain": round(result.ahead, 4) if result else None,
         "estimate": [round(v, 4) for v in estimate],
         "holds": bool(truth[1] <= estimate[2] and estimate[1] <= truth[2]),
         "seconds": round(time.perf_counter() - began, 1),

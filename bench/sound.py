@@ -1,4 +1,4 @@
-"""Spoken digits: new recordings of known speakers, speakers never heard, shuffled labels."""
+"""Spoken digits: new recordings of known speakers, new speakers, shuffled labels."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--speakers", type=int, default=6, help="left out one after the other")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Fit by the official split, then without one speaker at a time, then on shuffled labels.
 
     Each run is a line of results/sound-BUDGET.jsonl; those that are there are not made again.
     `--data` is the folder that holds spoken_digits/{train,test}/<digit>/<digit>_<speaker>_*.wav.
     """
-    clips = [_clip(path) for path in sorted((given.data / SET).rglob("*.wav"))]
-    kept = results.FOLDER / f"sound-{given.budget}.jsonl"
-    rows = [] if given.again or not kept.exists() else _lines(kept)
-    made, until = {row["what"] for row in rows}, time.monotonic() + 60 * given.minutes
-    for what, table in _draws(clips, given.speakers):
+    clips = [_clip(path) for path in sorted((args.data / SET).rglob("*.wav"))]
+    stored = results.FOLDER / f"sound-{args.budget}.jsonl"
+    rows = [] if args.again or not stored.exists() else _lines(stored)
+    made, until = {row["what"] for row in rows}, time.monotonic() + 60 * args.minutes
+    for what, table in _draws(clips, args.speakers):
         if what in made or time.monotonic() > until:
             continue
-        rows.append({"what": what, **_fitted(table, given.budget)})
-        kept.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows.append({"what": what, **_fitted(table, args.budget)})
+        stored.write_text("".join(json.dumps(row) + "\n" for row in rows))
         print(rows[-1], file=sys.stderr, flush=True)
     speakers = [row["test"] for row in rows if row["what"].startswith("without")]
-    told = {row["what"]: row for row in rows}
+    output = {row["what"]: row for row in rows}
     summary: dict[str, Any] = {}
-    if "new recordings" in told:
-        row = told["new recordings"]
+    if "new recordings" in output:
+        row = output["new recordings"]
         summary["new recordings"] = row["test"]
         summary["new recordings, low"], summary["new recordings, high"] = row["low"], row["high"]
     if speakers:
         summary["new speakers, mean"] = float(np.mean(speakers))
         summary["speakers left out"] = len(speakers)
-    if "shuffled" in told:
-        summary["shuffled labels"] = told["shuffled"]["verdict"]
-    return {"summary": summary, "budget": given.budget, "rows": rows}
+    if "shuffled" in output:
+        summary["shuffled labels"] = output["shuffled"]["verdict"]
+    return {"summary": summary, "budget": args.budget, "rows": rows}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -100,15 +100,15 @@ def _fitted(table: list[dict[str, str]], budget: str) -> dict[str, Any]:
         group = "speaker" if speakers[1] and not speakers[0] & speakers[1] else None
         began = time.perf_counter()
         run = warmstart.fit(file, budget=budget, group=group, out=Path(place) / "run")
-        found = run.summary
+        result = run.summary
     return {
-        "test": found.test and found.test.accuracy,
-        "low": found.test and found.test.low,
-        "high": found.test and found.test.high,
-        "log_loss": found.test and found.test.log_loss,
-        "estimate": found.estimate and found.estimate.value,
-        "verdict": found.verdict.kind,
-        "strategy": found.shipped.strategy,
+        "test": result.test and result.test.accuracy,
+        "low": result.test and result.test.low,
+        "high": result.test and result.test.high,
+        "log_loss": result.test and result.test.log_loss,
+        "estimate": result.estimate and result.estimate.value,
+        "verdict": result.verdict.kind,
+        "strategy": result.shipped.strategy,
         "seconds": round(time.perf_counter() - began, 1),
-        "findings": sorted({finding.kind for finding in found.findings}),
+        "findings": sorted({finding.kind for finding in result.findings}),
     }

@@ -44,16 +44,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--set", default="trashnet")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Alternate the two commands of each pair, so that a drifting machine hits both."""
-    folder = sets.root(given) / given.set
+    folder = sets.root(args) / args.set
     rows: list[dict[str, Any]] = []
-    for number in range(given.repeats):
+    for number in range(args.repeats):
         plain = _timed([sys.executable, "-c", PLAIN, str(folder)])
         ours = sets.fit(folder, "--budget", "fast")
         rows.append(
             {
-                "set": given.set,
+                "set": args.set,
                 "pair": number,
                 "plain pass": plain,
                 "fit": ours.seconds,

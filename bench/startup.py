@@ -22,12 +22,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=15)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Median of whole processes after one warm-up."""
     rows = []
     for name, command in COMMANDS.items():
         times = []
-        for _ in range(given.repeats + 1):
+        for _ in range(args.repeats + 1):
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             times.append(time.perf_counter() - began)

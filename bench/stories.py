@@ -1,4 +1,4 @@
-"""The stories: a run as the start for less data, beside nothing, wrong layers and wrong rates."""
+"""The tutorials: a run as base model, beside scratch, wrong blocks and wrong learning rates."""
 
 from __future__ import annotations
 
@@ -32,58 +32,58 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--place", type=Path, required=True, help="where folders and runs are kept")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Each run by its command line, in a process of its own with an empty cache.
 
     What is kept is not run again, unless its run folder is gone and a later one needs it.
     """
-    for name in given.stories:
-        _tell(STORIES[name], given)
-    return {"summary": summary(kept())}
+    for name in args.stories:
+        _tell(STORIES[name], args)
+    return {"summary": summary(stored())}
 
 
-def kept() -> list[Row]:
+def stored() -> list[Row]:
     """Every row measured so far."""
     return results.lines(KEPT)
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
     """Test accuracy of each run, and how much better the warm start is."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for row in rows:
         name = f"{row['story']} {row['arm']} {row['seed']}"
         if row.get("test"):
-            found[name] = round(row["test"]["accuracy"], 4)
-    return found
+            result[name] = round(row["test"]["accuracy"], 4)
+    return result
 
 
 # ---- one story -----------------------------------------------------------------------------
 
 
-def _tell(story: Story, given: Namespace) -> None:
-    place = given.place / f"{story.name}-{given.seed}"
+def _tell(story: Story, args: Namespace) -> None:
+    place = args.place / f"{story.name}-{args.seed}"
     place.mkdir(parents=True, exist_ok=True)
-    make(story, sets.root(given), place)
+    make(story, sets.root(args), place)
     commands = story.commands()
     for arm, typed in commands.items():
-        if given.arms and arm not in (*given.arms, "source"):
+        if args.arms and arm not in (*args.arms, "source"):
             continue
-        if not _is_there(story, arm, given.seed, place):
-            command = typed if arm == "as-is" else f"{typed} --seed {given.seed}"
+        if not _is_there(story, arm, args.seed, place):
+            command = typed if arm == "as-is" else f"{typed} --seed {args.seed}"
             out = typed.partition(" --out ")[2]
             if out:  # left by a run that was killed
                 shutil.rmtree(place / out, ignore_errors=True)
-            _keep(story, arm, given.seed, command, _run(command, place))
+            _keep(story, arm, args.seed, command, _run(command, place))
     runs = [f"runs/{arm}" for arm in commands if (place / f"runs/{arm}/DONE").exists()]
     if len(runs) > 1:
         command = " ".join(["warmstart compare", *runs])
-        _keep(story, "compare", given.seed, command, _run(command, place))
+        _keep(story, "compare", args.seed, command, _run(command, place))
 
 
 def _is_there(story: Story, arm: str, seed: int, place: Path) -> bool:
     """Whether a run is kept; the run folder is needed too where others start from it."""
     key = [story.name, arm, seed, results.machine()["cpu"]]
-    is_kept = any([row[name] for name in KEYS] == key for row in kept())
+    is_kept = any([row[name] for name in KEYS] == key for row in stored())
     return is_kept and (arm != "source" or (place / f"runs/{story.source}/DONE").exists())
 
 
@@ -102,34 +102,34 @@ def _run(command: str, place: Path) -> Row:
     return {"seconds": seconds, **_told(json.loads(done.stdout), shlex.split(command), place)}
 
 
-def _told(said: Mapping[str, Any], words: list[str], place: Path) -> Row:
+def _told(reported: Mapping[str, Any], words: list[str], place: Path) -> Row:
     """What the tables need of an answer in JSON."""
     verb = words[1]
     if verb == "evaluate":
-        return {"test": dict(said)}
+        return {"test": dict(reported)}
     if verb == "compare":
         keys = ("name", "updates", "near_end_updates", "near_end_seconds")
         return {
-            "runs": [{key: run[key] for key in keys} for run in said["runs"]],
-            "pairs": [pair for pair in said["pairs"] if "warm" in (pair["a"], pair["b"])],
+            "runs": [{key: run[key] for key in keys} for run in reported["runs"]],
+            "pairs": [pair for pair in reported["pairs"] if "warm" in (pair["a"], pair["b"])],
         }
-    told = {
-        "verdict": said["verdict"]["kind"],
-        "sentence": said["verdict"]["sentence"],
+    output = {
+        "verdict": reported["verdict"]["kind"],
+        "sentence": reported["verdict"]["sentence"],
         "evidence": [
             {key: one[key] for key in ("name", "value", "low", "high")}
-            for one in said["verdict"]["evidence"]
+            for one in reported["verdict"]["evidence"]
         ],
-        "findings": [one["sentence"] for one in said["findings"]],
-        "train": said["data"]["train"],
-        "classes": said["data"]["classes"],
+        "findings": [one["sentence"] for one in reported["findings"]],
+        "train": reported["data"]["train"],
+        "classes": reported["data"]["classes"],
     }
     if verb == "fit":
-        told |= {key: said[key] for key in ("test", "estimate", "shipped", "guards")}
-        told["accuracy_held_out"] = list(
+        output |= {key: reported[key] for key in ("test", "estimate", "shipped", "guards")}
+        output["accuracy_held_out"] = list(
             _held_out(place / words[words.index("--out") + 1] / "progress.jsonl")
         )
-    return told
+    return output
 
 
 def _held_out(log: Path) -> Iterator[list[float]]:
@@ -153,7 +153,7 @@ def _keep(story: Story, arm: str, seed: int, command: str, measured: Row) -> Non
         "command": command,
     }
     key = [about[name] for name in KEYS]
-    rows = [row for row in kept() if [row[name] for name in KEYS] != key]
+    rows = [row for row in stored() if [row[name] for name in KEYS] != key]
     rows.append({**about, **measured})
     KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = {k: measured.get(k) for k in ("seconds", "verdict", "guards")}

@@ -129,10 +129,10 @@ def _leaves(images: Path) -> Parts:
     folders = [
         f for f in STAMPS.rglob("*") if f.is_dir() and not any(map(Path.is_dir, f.iterdir()))
     ]
-    found = {"-".join(f.relative_to(STAMPS).parts): sorted(f.glob("*.png")) for f in folders}
-    most = sorted(sorted(found, key=lambda name: (-len(found[name]), name))[:LEAVES])
-    train = {f"train/{k}": [p for n, p in enumerate(found[k]) if n % 3 != 2] for k in most}
-    return train | {f"test/{k}": found[k][2::3] for k in most}
+    result = {"-".join(f.relative_to(STAMPS).parts): sorted(f.glob("*.png")) for f in folders}
+    most = sorted(sorted(result, key=lambda name: (-len(result[name]), name))[:LEAVES])
+    train = {f"train/{k}": [p for n, p in enumerate(result[k]) if n % 3 != 2] for k in most}
+    return train | {f"test/{k}": result[k][2::3] for k in most}
 
 
 STORIES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.drawing import dot, line, picture, text
 from bench.markdown import percent, points, table, took
-from bench.stories import Row, kept
+from bench.stories import Row, stored
 from bench.story_sets import STORIES
 
 # A name of each run for tables and pictures, in their order.
@@ -27,47 +27,48 @@ SOURCE = "(`bench/results/stories.jsonl`)"
 LEFT, WIDE, ROW, TOP, RIGHT = 330, 300, 30, 76, 150
 
 
-def told(story: str) -> dict[str, Row]:
+def output(story: str) -> dict[str, Row]:
     """The newest row of each run of a story, by its name, first seed."""
-    return {row["arm"]: row for row in kept() if row["story"] == story and row["seed"] == 0}
+    return {row["arm"]: row for row in stored() if row["story"] == story and row["seed"] == 0}
 
 
 def results(story: str) -> str:
     """A row a run: accuracy, the warm start against it, what it took, what guards did."""
-    found = told(story)
-    courses = {run["name"]: run for run in found["compare"]["runs"]}
+    result = output(story)
+    courses = {run["name"]: run for run in result["compare"]["runs"]}
     lines = [
         [
             name,
-            _accuracy(found[arm]["test"]),
-            _gain(found["compare"]["pairs"], arm),
-            *_pace(courses.get(arm), found[arm]),
-            _guarded(found[arm]),
+            _accuracy(result[arm]["test"]),
+            _gain(result["compare"]["pairs"], arm),
+            *_pace(courses.get(arm), result[arm]),
+            _guarded(result[arm]),
         ]
         for arm, name in ARMS.items()
-        if arm in found
+        if arm in result
     ]
     heads = ["run", "test accuracy", "warm start is better by", "95 % after", "time", "guards"]
-    test = found["warm"]["test"]["n"]
+    test = result["warm"]["test"]["n"]
     about = (
-        f"{found['warm']['train']} training images, {test} test images; 95 % CI in brackets. *95 % "
+        f"{result['warm']['train']} training images, {test} test images; 95 % CI in brackets. "
+        "*95 % "
         f"after*: updates until a run reaches 95 % of its final validation accuracy. One seed, one "
-        f"core of a busy {found['warm']['machine']}, {found['warm']['date']} {SOURCE}."
+        f"core of a busy {result['warm']['machine']}, {result['warm']['date']} {SOURCE}."
     )
-    return f"{table(heads, lines)}\n\n{about}{_missing(story, found)}"
+    return f"{table(heads, lines)}\n\n{about}{_missing(story, result)}"
 
 
-def _missing(story: str, found: dict[str, Row]) -> str:
+def _missing(story: str, result: dict[str, Row]) -> str:
     """Runs that this machine had no time for."""
     names = [f"*{name}*" for arm, name in ARMS.items() if arm in STORIES[story].commands()]
-    have = [f"*{ARMS[arm]}*" for arm in ARMS if arm in found]
+    have = [f"*{ARMS[arm]}*" for arm in ARMS if arm in result]
     lack = [name for name in names if name not in have]
     return f" Not yet measured: {_listed(lack)}." if lack else ""
 
 
 def home(story: str) -> str:
     """How good the source run is where it comes from."""
-    test = told(story)["source"]["test"]
+    test = output(story)["source"]["test"]
     return f"Accuracy of the source run on {test['n']} test images of its task: {_accuracy(test)}."
 
 
@@ -87,10 +88,10 @@ def _ahead(pairs: list[dict[str, Any]], arm: str) -> tuple[float, float, float, 
 
 
 def _gain(pairs: list[dict[str, Any]], arm: str) -> str:
-    found = _ahead(pairs, arm)
-    if found is None:
+    result = _ahead(pairs, arm)
+    if result is None:
         return ""
-    value, low, high, winner = found
+    value, low, high, winner = result
     shown = f"{points(value)} ({points(low).split()[0]} to {points(high).split()[0]})"
     return f"**{shown}**" if winner else shown
 
@@ -115,22 +116,22 @@ def _guarded(row: Row) -> str:
 
 def outcome(story: str) -> str:
     """Who is better than whom, and where nobody can tell."""
-    pairs = told(story)["compare"]["pairs"]
+    pairs = output(story)["compare"]["pairs"]
     sorted_into: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
     for arm, name in ARMS.items():
-        found = _ahead(pairs, arm)
-        if found is not None:
-            kind = "tie" if found[3] is None else "better" if found[3] == "warm" else "worse"
+        result = _ahead(pairs, arm)
+        if result is not None:
+            kind = "tie" if result[3] is None else "better" if result[3] == "warm" else "worse"
             sorted_into[kind].append(f"*{name}*")
-    said = []
+    summary = []
     for kind, words in (
         ("better", "The warm start is significantly better than {}."),
         ("tie", "The difference to {} is not significant (Holm correction over all pairs)."),
         ("worse", "The warm start is worse than {}."),
     ):
         if sorted_into[kind]:
-            said.append(words.format(_listed(sorted_into[kind])))
-    return " ".join(said)
+            summary.append(words.format(_listed(sorted_into[kind])))
+    return " ".join(summary)
 
 
 def _listed(names: list[str]) -> str:
@@ -139,9 +140,9 @@ def _listed(names: list[str]) -> str:
 
 def verdict(story: str) -> str:
     """What `check` said of the source run and the new pictures, before anything was trained."""
-    row = told(story)["check"]
-    found = {one["name"]: one for one in row["evidence"]}
-    right, gain = found["permutation_test"], found["transfer_gain"]
+    row = output(story)["check"]
+    result = {one["name"]: one for one in row["evidence"]}
+    right, gain = result["permutation_test"], result["transfer_gain"]
     low, high = (f"{100 * gain[end]:.0f}".replace("-", "−") for end in ("low", "high"))
     return (
         f"Permutation test: {percent(right['value'], 0)} right, "
@@ -163,15 +164,15 @@ def commands(story: str) -> str:
 
 def svg(story: str) -> str:
     """A row a run: test accuracy with its interval."""
-    found = told(story)
-    shown = [(arm, name) for arm, name in ARMS.items() if arm in found]
+    result = output(story)
+    shown = [(arm, name) for arm, name in ARMS.items() if arm in result]
     bottom = TOP + ROW * len(shown)
-    about = f"Test accuracy of {len(shown)} runs with 95 % intervals: {found['warm']['command']}"
+    about = f"Test accuracy of {len(shown)} runs with 95 % intervals: {result['warm']['command']}"
     drawn = [
         text(
             16,
             26,
-            f"Accuracy on {found['warm']['test']['n']} test images",
+            f"Accuracy on {result['warm']['test']['n']} test images",
             "ink",
             'font-weight="bold"',
         ),
@@ -181,9 +182,9 @@ def svg(story: str) -> str:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = _x(tick)
         drawn += [line(x, TOP - 8, x, bottom), text(x - 12, bottom + 18, percent(tick, 0), "faint")]
-    courses = {run["name"]: run["near_end_updates"] for run in found["compare"]["runs"]}
+    courses = {run["name"]: run["near_end_updates"] for run in result["compare"]["runs"]}
     for number, (arm, name) in enumerate(shown):
-        y, test = TOP + ROW * number + ROW / 2, found[arm]["test"]
+        y, test = TOP + ROW * number + ROW / 2, result[arm]["test"]
         kind = "stays" if arm == "warm" else "moved" if arm in WRONG else "plain"
         drawn += [
             text(16, y + 4, name),
@@ -199,7 +200,7 @@ def _x(accuracy: float) -> float:
     return round(LEFT + accuracy * WIDE, 1)
 
 
-TOLD = [name for name in STORIES if "compare" in told(name)]
+TOLD = [name for name in STORIES if "compare" in output(name)]
 COMMANDS: dict[str, Callable[[], str]] = {
     f"story-{name}-commands": partial(commands, name) for name in STORIES
 }

@@ -1,4 +1,4 @@
-"""What each way to start warm reaches and takes: test accuracy and seconds, one seed."""
+"""Test accuracy and seconds of each strategy, one seed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--size", default="96", help="px of the square that the network sees")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """One run a set and way, `--budget fast`, with a cold cache."""
     rows = []
-    for name in given.sets.split(","):
-        for way in given.ways.split(";"):
-            size = ("--set", f"input.size={given.size}", "--budget", "fast")
-            done = fit(root(given) / name, *WAYS[way], *size)
+    for name in args.sets.split(","):
+        for way in args.ways.split(";"):
+            size = ("--set", f"input.size={args.size}", "--budget", "fast")
+            done = fit(root(args) / name, *WAYS[way], *size)
             test = done.summary["test"]
             rows.append(
                 {
@@ -50,4 +50,4 @@ def measure(given: Namespace) -> dict[str, Any]:
                 }
             )
             print(rows[-1], file=sys.stderr, flush=True)
-    return {"summary": {"cells": len(rows), "px": int(given.size)}, "rows": rows}
+    return {"summary": {"cells": len(rows), "px": int(args.size)}, "rows": rows}

@@ -1,4 +1,4 @@
-"""The studio beside the command line: first verdict, learning again, scrolling 5,000 pictures."""
+"""The studio beside the command line: first verdict, fitting again, scrolling 5,000 images."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(options_: Namespace) -> dict[str, Any]:
     """Each from a cold cache; refits after 10 relabels; long tasks of the page."""
-    data = sets.root(given) / SET / "train"
-    typed = [sets.fit(data, "--budget", "fast").seconds for _ in range(given.repeats)]
+    data = sets.root(options_) / SET / "train"
+    typed = [sets.fit(data, "--budget", "fast").seconds for _ in range(options_.repeats)]
     opened, first, again = [], [], []
-    for _ in range(given.repeats):
+    for _ in range(options_.repeats):
         with tempfile.TemporaryDirectory() as place, studio(Path(place), data) as page:
             opened.append(page.opened)
             first.append(page.learn())
@@ -86,8 +86,8 @@ class Page:
     url: str
     opened: float
 
-    def ask(self, method: str, path: str, value: Any = None) -> Any:
-        with self.asked(method, path, value) as answer:
+    def request(self, method: str, path: str, value: Any = None) -> Any:
+        with self.requested(method, path, value) as answer:
             return json.loads(answer.read())
 
     @cached_property
@@ -102,7 +102,7 @@ class Page:
         return int(re.search(r":(\d+)/", self.url)[1])  # type: ignore[index]
 
     @contextmanager
-    def asked(self, method: str, path: str, value: Any = None) -> Iterator[HTTPResponse]:
+    def requested(self, method: str, path: str, value: Any = None) -> Iterator[HTTPResponse]:
         link = HTTPConnection("127.0.0.1", self.port, timeout=120)
         headers = {"cookie": self.cookie, "content-type": "application/json"}
         link.request(method, path, None if value is None else json.dumps(value), headers)
@@ -112,14 +112,14 @@ class Page:
             link.close()
 
     def get(self, path: str) -> Any:
-        return self.ask("GET", f"/api/{path}")
+        return self.request("GET", f"/api/{path}")
 
     def post(self, path: str, value: Any) -> Any:
-        return self.ask("POST", f"/api/{path}", value)
+        return self.request("POST", f"/api/{path}", value)
 
     def learn(self) -> float:
         """Seconds from the button to the result; the page hears of its end, it does not ask."""
-        with self.asked("GET", "/api/events") as events:
+        with self.requested("GET", "/api/events") as events:
             events.readline()
             began = time.perf_counter()
             self.post("fit", {"budget": "fast"})
@@ -143,8 +143,8 @@ def studio(place: Path, data: Path) -> Iterator[Page]:
         env=env,
     )
     try:
-        told = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-        yield Page(told["url"], round(time.perf_counter() - began, 2))
+        output = json.loads(process.stdout.readline())  # type: ignore[union-attr]
+        yield Page(output["url"], round(time.perf_counter() - began, 2))
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -167,11 +167,11 @@ def _scrolled() -> dict[str, Any]:
             seen.goto(page.url)
             seen.wait_for_selector("#board img", timeout=60_000)
             shown = time.perf_counter() - began
-            found = seen.evaluate(SCROLL)
+            result = seen.evaluate(SCROLL)
             browser.close()
     return {
         "5,000 pictures shown after, s": round(shown, 2),
-        "longest task while they are scrolled, ms": round(max(found["long"], default=0.0)),
-        "tasks above 200 ms": sum(one > 200 for one in found["long"]),
-        "frames in 6 s": found["frames"],
+        "longest task while they are scrolled, ms": round(max(result["long"], default=0.0)),
+        "tasks above 200 ms": sum(one > 200 for one in result["long"]),
+        "frames in 6 s": result["frames"],
     }

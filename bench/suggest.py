@@ -1,4 +1,4 @@
-"""Does labelling what `suggest` asks for bring more than labelling at random?"""
+"""Active learning: labelling what `suggest` lists against labelling at random."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=20, help="first draws a set")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """From 5 a class, five rounds of 20: what is asked for against what is drawn."""
     rows = []
-    for name in given.sets:
-        train, test = pools.extracted(given, name, "train"), pools.extracted(given, name, "test")
-        rows.append(_compare(name, train, test, given.seeds))
+    for name in args.sets:
+        train, test = pools.extracted(args, name, "train"), pools.extracted(args, name, "test")
+        rows.append(_compare(name, train, test, args.seeds))
         print(rows[-1], flush=True)
     better = [r["set"] for r in rows if min(r["low (seeds)"], r["low (images)"]) > 0]
     worse = [r["set"] for r in rows if min(r["high (seeds)"], r["high (images)"]) < 0]
     return {
         "summary": {
-            "protocol": f"{FIRST} a class, then {ROUNDS} rounds of {COUNT}; {given.seeds} draws; "
+            "protocol": f"{FIRST} a class, then {ROUNDS} rounds of {COUNT}; {args.seeds} draws; "
             "accuracy on the test part after the last round, and its mean over the rounds",
             "better by both intervals": better or "none",
             "worse by either": worse or "none",
@@ -52,18 +52,18 @@ def measure(given: Namespace) -> dict[str, Any]:
 
 
 def _compare(name: str, train: Pool, test: Pool, seeds: int) -> dict[str, Any]:
-    asked, drawn = [], []
+    requested, drawn = [], []
     for seed in range(seeds):
         first = _first(train.labels, np.random.default_rng([seed, 3]))
-        asked.append(_learn(train, test, first, _suggested))
+        requested.append(_learn(train, test, first, _suggested))
         drawn.append(_learn(train, test, first, _at_random(np.random.default_rng([seed, 4]))))
-    hits, others = np.array(asked, dtype=float), np.array(drawn, dtype=float)
+    hits, others = np.array(requested, dtype=float), np.array(drawn, dtype=float)
     gaps = (hits - others).mean(axis=2)  # (seeds, rounds)
     over_seeds = mean_interval(gaps[:, -1], np.arange(seeds))
     area = mean_interval(gaps.mean(axis=1), np.arange(seeds))
     a, b = hits[:, -1].mean(axis=0), others[:, -1].mean(axis=0)
     over_images = difference(a, b, np.arange(len(a)), np.random.default_rng(0), draws=20_000)
-    found = {
+    result = {
         "suggested": a.mean(),
         "at random": b.mean(),
         "difference": over_seeds[0],
@@ -75,7 +75,7 @@ def _compare(name: str, train: Pool, test: Pool, seeds: int) -> dict[str, Any]:
         "its low (seeds)": area[1],
         "its high (seeds)": area[2],
     }
-    return {"set": name, "seeds": seeds, **{k: round(float(v), 4) for k, v in found.items()}}
+    return {"set": name, "seeds": seeds, **{k: round(float(v), 4) for k, v in result.items()}}
 
 
 def _first(labels: Labels, rng: np.random.Generator) -> Rows:

@@ -20,8 +20,8 @@ PEERS = {
 
 def rows(name: str) -> Rows:
     """The rows of a kept result."""
-    found: Rows = results.read(name)["rows"]
-    return found
+    result: Rows = results.read(name)["rows"]
+    return result
 
 
 def _by_set(name: str) -> dict[str, dict[str, Any]]:
@@ -75,9 +75,9 @@ def paired() -> str:
         for name in dict.fromkeys(name for name, _ in seconds(threads))
     }
     lines = [
-        [title, *(took(found[m]) if m in found else "" for found in columns.values())]
+        [title, *(took(result[m]) if m in result else "" for result in columns.values())]
         for m, title in PAIRED.items()
-        if any(m in found for found in columns.values())
+        if any(m in result for result in columns.values())
     ]
     cores = {1: "one core", 2: "two cores"}
     heads = [f"{name}, {cores[threads]}" for name, threads in columns]
@@ -86,12 +86,12 @@ def paired() -> str:
 
 def balanced() -> str:
     """The default budget beside each peer, on the sets where the peer was run."""
-    said = results.read("accuracy-balanced")["summary"]
+    summary = results.read("accuracy-balanced")["summary"]
     lines = []
-    asked = dict(PEERS)
-    asked["onelook, far and middling sets"] = "the same regression, on sets far from ImageNet's"
-    for peer, title in asked.items():
-        both = said[peer]
+    requested = dict(PEERS)
+    requested["onelook, far and middling sets"] = "the same regression, on sets far from ImageNet's"
+    for peer, title in requested.items():
+        both = summary[peer]
         lines.append(
             [
                 title,
@@ -108,7 +108,7 @@ def balanced() -> str:
         "`warmstart fit`",
         "sets where `fit` is lower",
     ]
-    if any(said[peer]["significantly (Holm)"] for peer in PEERS):
+    if any(summary[peer]["significantly (Holm)"] for peer in PEERS):
         raise ValueError("a difference is no longer chance; say so in the table")
     return table(heads, lines)
 
@@ -147,7 +147,7 @@ def sets() -> str:
 def thorough() -> str:
     """The longest budget beside an expert's recipe and the default one."""
     balanced = _by_set("accuracy-balanced")
-    found = rows("accuracy-thorough")
+    result = rows("accuracy-thorough")
     lines = [
         [
             row["set"],
@@ -157,10 +157,10 @@ def thorough() -> str:
             row["verdict"],
             f"`{row['shipped']}`",
         ]
-        for row in found
+        for row in result
     ]
-    means = [mean(balanced[row["set"]]["accuracy"] for row in found)]
-    means += [mean(row[name] for row in found) for name in ("accuracy", "expert30")]
+    means = [mean(balanced[row["set"]]["accuracy"] for row in result)]
+    means += [mean(row[name] for row in result) for name in ("accuracy", "expert30")]
     lines.append(["mean", *(f"**{percent(one)}**" for one in means), "", ""])
     heads = ["set", "`balanced`", "`thorough`", "expert 30", "verdict", "shipped"]
     return f"{table(heads, lines)}\n\n{source('accuracy-thorough')}"
@@ -179,18 +179,18 @@ SIZED = {
 
 def sizes() -> str:
     """Few and many images of three sets: accuracy and processor seconds of each recipe."""
-    found = {(r["set"], r["size"], r["method"]): r for r in rows("peers")}
+    result = {(r["set"], r["size"], r["method"]): r for r in rows("peers")}
     lines = []
-    for name, size in dict.fromkeys((one, size) for one, size, _ in found):
-        own = [found.get((name, size, method)) for method in SIZED]
+    for name, size in dict.fromkeys((one, size) for one, size, _ in result):
+        own = [result.get((name, size, method)) for method in SIZED]
         cells = [
             f"{percent(r['accuracy'], 0)}, {r['cpu_seconds']:,.0f} s" if r else "" for r in own
         ]
         lines.append([name, size or "all", *cells])
     most = {
-        method: max(r["peak_mb"] for (_, _, m), r in found.items() if m == method)
+        method: max(r["peak_mb"] for (_, _, m), r in result.items() if m == method)
         for method in SIZED
-        if any(m == method for _, _, m in found)
+        if any(m == method for _, _, m in result)
     }
     memory = ", ".join(f"{SIZED[m]} {mb / 1000:.1f} GB" for m, mb in most.items())
     return (
@@ -201,11 +201,11 @@ def sizes() -> str:
 
 def costs() -> str:
     """Test accuracy and seconds of four strategies on five sets."""
-    found = rows("forecast")
-    names = list(dict.fromkeys(row["set"] for row in found))
-    plans = list(dict.fromkeys(row["plan"] for row in found))
+    result = rows("forecast")
+    names = list(dict.fromkeys(row["set"] for row in result))
+    plans = list(dict.fromkeys(row["plan"] for row in result))
     cell = {
-        (r["plan"], r["set"]): f"{percent(r['test'])}, {took(r['seconds_taken'])}" for r in found
+        (r["plan"], r["set"]): f"{percent(r['test'])}, {took(r['seconds_taken'])}" for r in result
     }
     lines = []
     for plan in plans:
@@ -216,64 +216,70 @@ def costs() -> str:
 
 def forecast() -> str:
     """How near forecasts of time and memory come."""
-    said, n = results.read("forecast")["summary"], len(rows("forecast"))
+    summary, n = results.read("forecast")["summary"], len(rows("forecast"))
     return (
         f"Over {n} pairs of data set and strategy, the time forecast was within a factor of 1.5 of "
-        f"the real time in {said['seconds within 1.5']}, the memory forecast in "
-        f"{said['memory_mb within 1.5']} {source('forecast')}."
+        f"the real time in {summary['seconds within 1.5']}, the memory forecast in "
+        f"{summary['memory_mb within 1.5']} {source('forecast')}."
     )
 
 
 def task_doubts() -> str:
     """What is called wrong among several labels and numbers, planted and as they are."""
-    said = results.read("task_doubts")["summary"]
-    found = []
+    summary = results.read("task_doubts")["summary"]
+    result = []
     for name, what in (("labels", "multi-label sets"), ("numbers", "regression targets")):
-        own = {key.removeprefix(f"{name}: "): value for key, value in said.items()}
-        found.append(
+        own = {key.removeprefix(f"{name}: "): value for key, value in summary.items()}
+        result.append(
             f"Of {own['planted']:,} errors planted into {what} ({own['sets']} sets, 5 % of the "
             f"examples), {own['planted, rightly']:,} were reported, along with "
             f"{own['planted, named'] - own['planted, rightly']:,} correct ones. Of "
             f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,} were."
         )
-    return " ".join(found) + f" {source('task_doubts')}"
+    return " ".join(result) + f" {source('task_doubts')}"
 
 
 def label_issues() -> str:
     """Wrong labels planted into sets, and what is counted where none was."""
-    said = results.read("label_issues")["summary"]
+    summary = results.read("label_issues")["summary"]
     rates = (5, 10, 20)
     return (
         f"With wrong labels planted into ten sets (5, 10, 20 %, to any class or to the next one, "
-        f"{said['planted cells']} draws), {', '.join(_found(said, rate) for rate in rates)} % of "
+        f"{summary['planted cells']} draws), "
+        f"{', '.join(_found(summary, rate) for rate in rates)} % of "
         f"them are in the first tenth of the ranked list. A count was stated in "
-        f"{said['with a count']} draws; {percent(said['counted labels that are wrong'], 0)} of the "
+        f"{summary['with a count']} draws; "
+        f"{percent(summary['counted labels that are wrong'], 0)} of the "
         "labels counted were planted, and the interval covered the planted share in "
-        f"{percent(said['rate holds the truth, of those'], 0)}. In {said['clean data']} sets and "
+        f"{percent(summary['rate holds the truth, of those'], 0)}. In {summary['clean data']} "
+        "sets and "
         f"draws with nothing planted (including tables, two sources and shifted test sets), "
-        f"{said['clean data with a count']} got a count; of {said['random labels']} sets with "
-        f"random labels, {said['random labels with a count']}. The limit of 3 in 10, chosen "
+        f"{summary['clean data with a count']} got a count; of {summary['random labels']} sets "
+        "with "
+        f"random labels, {summary['random labels with a count']}. The limit of 3 in 10, chosen "
         "leaving each set out in turn, lies between "
-        f"{said['limits chosen without the set'].replace(', ', ' and ')}; "
-        f"{percent(said['counted labels that are wrong, in the set left out'], 0)} of what is "
+        f"{summary['limits chosen without the set'].replace(', ', ' and ')}; "
+        f"{percent(summary['counted labels that are wrong, in the set left out'], 0)} of what is "
         f"then counted was planted {source('label_issues')}."
     )
 
 
-def _found(said: Mapping[str, Any], rate: int) -> str:
-    return f"{100 * said[f'wrong labels in the top tenth, {rate}%']:.0f}"
+def _found(summary: Mapping[str, Any], rate: int) -> str:
+    return f"{100 * summary[f'wrong labels in the top tenth, {rate}%']:.0f}"
 
 
 def off_topic() -> str:
     """Images of other sets among those of one, and alarms where there are none."""
-    said = results.read("label_issues")["summary"]
+    summary = results.read("label_issues")["summary"]
     return (
         "With five images from other sets added to each of 14 sets, "
-        f"{percent(said['off-topic, strangers in the first ten'], 0)} are in the first ten of the "
-        f"list and {percent(said['off-topic, strangers called so'], 0)} are reported. "
-        f"Of {said['off-topic, clean draws']} draws with none planted "
-        f"{percent(said['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
-        f"{said['off-topic, alarms in 1,000 images']:.1f} images in 1,000; about half of these are "
+        f"{percent(summary['off-topic, strangers in the first ten'], 0)} are in the first ten of "
+        "the "
+        f"list and {percent(summary['off-topic, strangers called so'], 0)} are reported. "
+        f"Of {summary['off-topic, clean draws']} draws with none planted "
+        f"{percent(summary['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
+        f"{summary['off-topic, alarms in 1,000 images']:.1f} images in 1,000; about half of "
+        "these are "
         "truly off-topic: a logo among cats, a worm among ants, the emblem of a car "
         f"{source('label_issues')}."
     )
@@ -281,22 +287,22 @@ def off_topic() -> str:
 
 def speed() -> str:
     """Images a second while layers train."""
-    said = results.read("train_speed")
+    summary = results.read("train_speed")
     named = {
         "hf_trainer": "Hugging Face Trainer, all blocks",
         "live_full": "warmstart, all blocks (`--strategy full`)",
         "stored_tail": "warmstart, from cached features (`last:6`, split at 14 × 14)",
     }
-    lines = [[title, said["summary"][f"{name} images/s"]] for name, title in named.items()]
+    lines = [[title, summary["summary"][f"{name} images/s"]] for name, title in named.items()]
     return table(["", "images/s"], lines)
 
 
 def exports() -> str:
     """Size and largest difference of each format, over the sets measured."""
-    found = rows("export")
+    result = rows("export")
     lines = []
-    for name in dict.fromkeys(row["format"] for row in found):
-        own = [row for row in found if row["format"] == name]
+    for name in dict.fromkeys(row["format"] for row in result):
+        own = [row for row in result if row["format"] == name]
         largest = max(row["largest difference of a logit"] for row in own)
         megabytes = max(row["MB"] for row in own)
         same = min(float(row.get("labels as in 32 bits") or row["same labels"]) for row in own)
@@ -306,14 +312,15 @@ def exports() -> str:
 
 def served() -> str:
     """One server under load."""
-    said = results.read("serve")["summary"]
+    summary = results.read("serve")["summary"]
     return (
-        f"{said['clients']} clients for {said['seconds']:.0f} s on the two cores of the server: "
-        f"{said['served, images a second']:.0f} images/s "
-        f"({percent(said['served / raw'], 0)} of the model alone), {said['errors']} errors, "
-        f"median latency {said['p50 s']:.1f} s, p99 {said['p99 s']:.1f} s; memory "
-        f"{said['memory first third, MB']:.0f} MB in the first third of the minute, "
-        f"{said['memory last third, MB']:.0f} MB in the last "
+        f"{summary['clients']} clients for {summary['seconds']:.0f} s on the two cores of the "
+        "server: "
+        f"{summary['served, images a second']:.0f} images/s "
+        f"({percent(summary['served / raw'], 0)} of the model alone), {summary['errors']} errors, "
+        f"median latency {summary['p50 s']:.1f} s, p99 {summary['p99 s']:.1f} s; memory "
+        f"{summary['memory first third, MB']:.0f} MB in the first third of the minute, "
+        f"{summary['memory last third, MB']:.0f} MB in the last "
         f"{source('serve')}."
     )
 

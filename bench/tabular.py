@@ -1,4 +1,4 @@
-"""A run on one table as the start for a related one: 100 rows, against the same network cold."""
+"""A run as base model for a related table: 100 rows, against the same network from scratch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="make anew what is kept already")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """The older table's train part is learnt from nothing, all layers; then draws of the newer.
 
     On the same 100 rows, judged on all others, with `--budget fast`: `warm` is what
@@ -59,16 +59,16 @@ def measure(given: Namespace) -> dict[str, Any]:
     LogisticRegression as they come. Each draw is a line of results/tabular.jsonl; those that are
     there are not made again.
     """
-    lines = [] if given.again or not KEPT.exists() else _lines(KEPT)
-    until = time.monotonic() + 60 * given.minutes
-    for older, newer in [tuple(p.split(":")) for p in given.pairs or ()] or PAIRS:
+    lines = [] if args.again or not KEPT.exists() else _lines(KEPT)
+    until = time.monotonic() + 60 * args.minutes
+    for older, newer in [tuple(p.split(":")) for p in args.pairs or ()] or PAIRS:
         made = {line["seed"] for line in lines if (line["older"], line["newer"]) == (older, newer)}
-        todo = [seed for seed in range(given.draws) if seed not in made]
+        todo = [seed for seed in range(args.draws) if seed not in made]
         if not todo or time.monotonic() > until:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            first = _older(given.data / older / "train.csv", given.runs or Path(folder))
-            for line in _draws(given.data, first, Path(folder), older, newer, todo, until):
+            first = _older(args.data / older / "train.csv", args.runs or Path(folder))
+            for line in _draws(args.data, first, Path(folder), older, newer, todo, until):
                 lines.append(line)
                 KEPT.write_text("".join(json.dumps(one) + "\n" for one in lines))
                 print(line, file=sys.stderr, flush=True)
@@ -118,8 +118,8 @@ def _draws(
         }
         shipped = runs["warm"].summary.shipped.strategy
         if shipped == "none":  # no signal: trained all the same, as the other is
-            told = {**options, **contenders["warm"], "strategy": "full"}
-            runs["warm"] = warmstart.fit(paths["train"], out=folder / f"full-{seed}", **told)
+            output = {**options, **contenders["warm"], "strategy": "full"}
+            runs["warm"] = warmstart.fit(paths["train"], out=folder / f"full-{seed}", **output)
         seconds = time.process_time() - began
         train, test = ([cells[row] for row in blocks[name]] for name in ("train", "test"))
         yield {
@@ -172,19 +172,19 @@ def _row(lines: Sequence[Line], older: str, newer: str) -> Line:
     if len(own) < 2:
         return {}
     scores = {name: np.array([line[name] for line in own]) for name in METHODS}
-    found: Line = {"older": older, "newer": newer, "draws": len(own)}
-    found |= {name: round(float(each.mean()), 4) for name, each in scores.items()}
-    found["processor_s"] = round(float(np.mean([line["processor_s"] for line in own])), 1)
+    result: Line = {"older": older, "newer": newer, "draws": len(own)}
+    result |= {name: round(float(each.mean()), 4) for name, each in scores.items()}
+    result["processor_s"] = round(float(np.mean([line["processor_s"] for line in own])), 1)
     for other in METHODS[1:]:
         gain = scores["warm"] - scores[other]
         value, low, high = mean_interval(gain, np.arange(len(gain)))
-        found[f"warm over {other}"] = round(value, 4)
-        found |= {f"{other}, low": round(low, 4), f"{other}, high": round(high, 4)}
-    return found
+        result[f"warm over {other}"] = round(value, 4)
+        result |= {f"{other}, low": round(low, 4), f"{other}, high": round(high, 4)}
+    return result
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    output: dict[str, Any] = {
         f"{row['older']} to {row['newer']}": (
             f"warm {row['warm']:.3f}, scratch {row['scratch']:.3f} (warm over scratch "
             f"{row['scratch, low']:+.3f} to {row['scratch, high']:+.3f}), "
@@ -192,6 +192,6 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
         for row in rows
     }
-    told["pairs won beyond noise"] = sum(row["scratch, low"] > 0 for row in rows)
-    told["pairs lost beyond noise"] = sum(row["scratch, high"] < 0 for row in rows)
-    return told
+    output["pairs won beyond noise"] = sum(row["scratch, low"] > 0 for row in rows)
+    output["pairs lost beyond noise"] = sum(row["scratch, high"] < 0 for row in rows)
+    return output

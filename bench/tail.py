@@ -1,4 +1,4 @@
-"""The tail (E5): how deep, how fast, how long, and with which output, on rows held out and test."""
+"""Fine-tuning: depth, learning rate, epochs and head, on held-out and test images."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Train what is not kept yet."""
     rows = results.lines(KEPT)
     done = {(row["set"], row["variant"]) for row in rows}
-    for name in given.sets:
-        for variant in given.variants:
+    for name in args.sets:
+        for variant in args.variants:
             if (name, variant) not in done:
-                rows.append(_row(sets.root(given) / name, variant))
+                rows.append(_row(sets.root(args) / name, variant))
                 KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"summary": summary(rows), "rows": rows}
@@ -51,14 +51,14 @@ def measure(given: Namespace) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the sets of each variant."""
     keys = ("head", "tuned", "head_loss", "trained_loss", "joined_loss", "seconds")
-    found = {}
+    result = {}
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
-        found[variant] = {
+        result[variant] = {
             "sets": len(own),
             **{k: round(float(np.mean([r[k] for r in own])), 4) for k in keys},
         }
-    return found
+    return result
 
 
 def _row(folder: Path, variant: str) -> dict[str, Any]:
@@ -76,11 +76,11 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     seen: list[ChosenEnd] = []
     choose, began = fine_tune.choose, time.perf_counter()
 
-    def kept(*given: Any, **named: Any) -> ChosenEnd:
-        seen.append(choose(*given, **named))
+    def stored(*args: Any, **named: Any) -> ChosenEnd:
+        seen.append(choose(*args, **named))
         return seen[-1]
 
-    with patch.object(fine_tune, "choose", kept):
+    with patch.object(fine_tune, "choose", stored):
         trial = try_tail(request, training_data, start)
     before = trial.fine_tuned.probe_answers
     head = before if before is not None else trial.head.probabilities

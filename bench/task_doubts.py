@@ -1,4 +1,4 @@
-"""Wrong labels and numbers planted into both tasks: what is found, and what is not there."""
+"""Label issues of multi-label and regression: detection and false alarms."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=4, help="of mistakes, a set")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Labels of pairs of pictures; angles of pictures and columns of tables as numbers."""
     rows: list[dict[str, Any]] = []
     for name in PAIRED:
-        pool = pool_of(given, "multilabel", name)
-        rows += _rows(name, "labels", pool.feature_layers, pool.truth, pool.target, given.draws)
+        pool = pool_of(args, "multilabel", name)
+        rows += _rows(name, "labels", pool.feature_layers, pool.truth, pool.target, args.draws)
     for name in TURNED:
-        pool = pool_of(given, "regress", name)
-        rows += _rows(name, "numbers", pool.feature_layers, pool.truth, pool.target, given.draws)
-    for name, feature_layers, values in _columns(given):
+        pool = pool_of(args, "regress", name)
+        rows += _rows(name, "numbers", pool.feature_layers, pool.truth, pool.target, args.draws)
+    for name, feature_layers, values in _columns(args):
         target = Regression.of(values)
         truth = (values - target.mean) / target.spread
-        rows += _rows(name, "numbers", feature_layers, truth, target, given.draws)
+        rows += _rows(name, "numbers", feature_layers, truth, target, args.draws)
     return {"summary": {**_sums(rows, "labels"), **_sums(rows, "numbers")}, "rows": rows}
 
 
@@ -64,11 +64,11 @@ def _rows(
     target: Target,
     draws: int,
 ) -> list[dict[str, Any]]:
-    found = [
+    result = [
         {"set": name, "task": task, **row} for row in doubts(feature_layers, truth, target, draws)
     ]
-    print(found[0], found[-1], flush=True)
-    return found
+    print(result[0], result[-1], flush=True)
+    return result
 
 
 def _sums(rows: list[dict[str, Any]], task: str) -> dict[str, int]:
@@ -87,13 +87,13 @@ def _sums(rows: list[dict[str, Any]], task: str) -> dict[str, int]:
 
 
 def _columns(
-    given: Namespace,
+    args: Namespace,
 ) -> Iterator[tuple[str, dict[FeatureLayer, NDArray[np.float32]], Array]]:
     """A column of measurements each, from the others."""
     tables = {
         "breast cancer": (load_breast_cancer().data, (0, 3, 5, 10, 13)),
         "wine": (load_wine().data, (0, 5, 9, 12)),
-        "red wine": (wine_table(given)[0], (0, 7, 10)),
+        "red wine": (wine_table(args)[0], (0, 7, 10)),
     }
     tables["diabetes"] = (np.column_stack(load_diabetes(return_X_y=True)), (10,))
     for name, (values, chosen) in tables.items():
@@ -117,8 +117,8 @@ def doubts(
     }
     kernels = [*mixed_kernels(feature_layers.items(), pair).values()]
     plant = _flipped if truth.ndim > 1 else _moved
-    given = [Planted(truth, set()), *(plant(truth, np.random.default_rng(s)) for s in range(draws))]
-    return [_judged(one, kernels, target) for one in given]
+    args = [Planted(truth, set()), *(plant(truth, np.random.default_rng(s)) for s in range(draws))]
+    return [_judged(one, kernels, target) for one in args]
 
 
 def _flipped(truth: Truth, rng: np.random.Generator) -> Planted:
@@ -139,17 +139,17 @@ def _moved(truth: Truth, rng: np.random.Generator) -> Planted:
     return Planted(made, {(int(row), 0) for row in rows})
 
 
-def _judged(given: Planted, kernels: list[Array], target: Target) -> dict[str, Any]:
-    n, truth = len(given.truth), given.truth
+def _judged(args: Planted, kernels: list[Array], target: Target) -> dict[str, Any]:
+    n, truth = len(args.truth), args.truth
     singles = [np.array([i]) for i in range(n)]
-    said = best_probabilities(kernels, truth, singles, target.n_outputs(truth), target)
+    summary = best_probabilities(kernels, truth, singles, target.n_outputs(truth), target)
     find: Callable[..., tuple[list[tuple[int, int]], Share | None, Why | None]]
     find = _cells if truth.ndim > 1 else _numbers
-    named, rate, why = find(said, truth)
-    hits = len(given.wrong & set(named))
+    named, rate, why = find(summary, truth)
+    hits = len(args.wrong & set(named))
     return {
         "n": n,
-        "planted": len(given.wrong),
+        "planted": len(args.wrong),
         "named": len(named),
         "rightly": hits,
         "rate": rate and rate.value,
@@ -160,12 +160,12 @@ def _judged(given: Planted, kernels: list[Array], target: Target) -> dict[str, A
 Found = tuple[list[tuple[int, int]], Share | None, Why | None]
 
 
-def _cells(said: Array, truth: Truth) -> Found:
-    found = judge_sets(said, truth, np.arange(len(truth)))
-    named = [divmod(int(cell), truth.shape[1]) for cell in found.rows[found.is_issue]]
-    return named, found.rate, found.why
+def _cells(summary: Array, truth: Truth) -> Found:
+    result = judge_sets(summary, truth, np.arange(len(truth)))
+    named = [divmod(int(cell), truth.shape[1]) for cell in result.rows[result.is_issue]]
+    return named, result.rate, result.why
 
 
-def _numbers(said: Array, truth: Truth) -> Found:
-    found = judge_numbers(said[:, 0], truth, np.arange(len(truth)))
-    return [(int(row), 0) for row in found.rows[found.is_issue]], found.rate, found.why
+def _numbers(summary: Array, truth: Truth) -> Found:
+    result = judge_numbers(summary[:, 0], truth, np.arange(len(truth)))
+    return [(int(row), 0) for row in result.rows[result.is_issue]], result.rate, result.why

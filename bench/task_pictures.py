@@ -16,8 +16,8 @@ SIDE = 224
 Pixels = NDArray[np.uint8]
 
 
-def _files(given: Namespace, name: str) -> list[tuple[Path, str]]:
-    root = sets.root(given) / name
+def _files(args: Namespace, name: str) -> list[tuple[Path, str]]:
+    root = sets.root(args) / name
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     return [(path, path.parent.name) for path in paths]
 
@@ -26,10 +26,10 @@ def _open(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
 
 
-def paired(given: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
+def paired(args: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
     """Two pictures beside each other, each in one pair alone: pairs must not depend."""
-    files, rng = _files(given, name), np.random.default_rng([1, len(name)])
-    n = min(given.train + given.test, len(files) // 2)
+    files, rng = _files(args, name), np.random.default_rng([1, len(name)])
+    n = min(args.train + args.test, len(files) // 2)
     images, labels = [], []
     for rows in rng.permutation(len(files))[: 2 * n].reshape(n, 2):
         pair = [files[row] for row in rows]
@@ -39,10 +39,10 @@ def paired(given: Namespace, name: str) -> tuple[Pixels, list[list[str]]]:
     return np.stack(images), labels
 
 
-def turned(given: Namespace, name: str) -> tuple[Pixels, NDArray[np.float64]]:
+def turned(args: Namespace, name: str) -> tuple[Pixels, NDArray[np.float64]]:
     """Pictures turned by -45 to 45 degrees, cut so that no corner shows it."""
-    files, rng = _files(given, name), np.random.default_rng([2, len(name)])
-    chosen = rng.permutation(len(files))[: given.train + given.test]
+    files, rng = _files(args, name), np.random.default_rng([2, len(name)])
+    chosen = rng.permutation(len(files))[: args.train + args.test]
     angles = rng.uniform(-45, 45, size=len(chosen))
     images = []
     for row, angle in zip(chosen, angles, strict=True):

@@ -33,18 +33,18 @@ def gains() -> str:
     ]
     lower = sum(row["high"] < 0 for row in rows)
     heads = ["task, score, baseline", "set", "warmstart", "baseline", "difference (95 % CI)"]
-    told = f"Significantly worse: {lower} of {len(rows)} {source('tasks')}."
-    return table(heads, lines) + f"\n\n{told}"
+    output = f"Significantly worse: {lower} of {len(rows)} {source('tasks')}."
+    return table(heads, lines) + f"\n\n{output}"
 
 
 def promises() -> str:
     """Coverage of prediction intervals, and the verdict on shuffled targets."""
-    said = results.read("tasks")["summary"]
+    summary = results.read("tasks")["summary"]
     return (
-        f"Nominal 90 % prediction intervals covered {percent(said['coverage: covered'])} of new "
-        f"targets over {said['coverage: draws']} re-splits of three sets; with shuffled targets "
-        f"both tasks got `no-signal` in {percent(said['random: no-signal'])} of "
-        f"{said['random: draws']} draws {source('tasks')}."
+        f"Nominal 90 % prediction intervals covered {percent(summary['coverage: covered'])} of new "
+        f"targets over {summary['coverage: draws']} re-splits of three sets; with shuffled targets "
+        f"both tasks got `no-signal` in {percent(summary['random: no-signal'])} of "
+        f"{summary['random: draws']} draws {source('tasks')}."
     )
 
 

@@ -22,12 +22,12 @@ BUDGETS = ("fast", "balanced")
 LEARNT, SIDE = 160, 96  # pictures; pixels: training at twice the side takes four times as long
 
 
-def tuned(given: Namespace, name: str) -> dict[str, Any]:
+def tuned(args: Namespace, name: str) -> dict[str, Any]:
     """What ships with each budget, on the same test pictures."""
     which, _, word = name.partition("/")
     task: Task = "regress" if word == "regress" else "multilabel"
     make: Any = turned if task == "regress" else paired
-    images, labels = make(Namespace(data=given.data, train=LEARNT, test=given.test), which)
+    images, labels = make(Namespace(data=args.data, train=LEARNT, test=args.test), which)
     credits, shipped = [], ""
     with tempfile.TemporaryDirectory() as folder:
         for budget in BUDGETS:
@@ -60,5 +60,5 @@ def _credits(answers: Any, labels: Any, task: Task) -> NDArray[np.float64]:
         return Regression().credits(np.array([[one.value] for one in answers]), np.asarray(labels))
     names = sorted(answers[0].scores)
     truth = MULTILABEL.read(["|".join(one) for one in labels], names)
-    said = np.array([[one.scores[name] for name in names] for one in answers])
-    return MULTILABEL.credits(said, truth)
+    reported = np.array([[one.scores[name] for name in names] for one in answers])
+    return MULTILABEL.credits(reported, truth)

@@ -1,4 +1,4 @@
-"""Several labels and numbers: against one-vs-rest and ridge, coverage, shuffled targets."""
+"""Multi-label and regression: against one-vs-rest and ridge, coverage, shuffled targets."""
 
 from __future__ import annotations
 
@@ -73,46 +73,46 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=Path, help="folder that keeps finished rows, to go on from")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Each part by itself; heads are those of `fit --budget fast` on stored features."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for part in given.blocks:
+    for part in args.blocks:
         names, work, keys = PARTS[part]
-        some = [_row(given, part, name, work) for name in names]
+        some = [_row(args, part, name, work) for name in names]
         means = {key: round(float(np.mean([row[key] for row in some])), 4) for key in keys}
-        found |= {f"{part}: {key}": value for key, value in means.items()}
-        found[f"{part}: draws"] = sum(row.get("draws", 1) for row in some)
+        result |= {f"{part}: {key}": value for key, value in means.items()}
+        result[f"{part}: draws"] = sum(row.get("draws", 1) for row in some)
         rows += some
-    return {"summary": found, "rows": rows}
+    return {"summary": result, "rows": rows}
 
 
-def _row(given: Namespace, part: str, name: str, work: Work) -> dict[str, Any]:
+def _row(args: Namespace, part: str, name: str, work: Work) -> dict[str, Any]:
     """One row, or the one that was kept of it."""
-    kept = given.rows / f"{part} {name.replace('/', ' ')}.json" if given.rows else None
-    if kept is not None and kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        return found
-    row = {"part": part, "set": name, **work(given, name)}
+    stored = args.rows / f"{part} {name.replace('/', ' ')}.json" if args.rows else None
+    if stored is not None and stored.exists():
+        result: dict[str, Any] = json.loads(stored.read_text())
+        return result
+    row = {"part": part, "set": name, **work(args, name)}
     print(row, flush=True)
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(row))
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_text(json.dumps(row))
     return row
 
 
 # ---- heads ---------------------------------------------------------------------------------
 
 
-def pool_of(given: Namespace, task: Task, name: str) -> Pool:
+def pool_of(args: Namespace, task: Task, name: str) -> Pool:
     """Pairs (multilabel) or turned pictures of a set, looked at once."""
-    return _stored(given.data, task, name, given.train, given.test)
+    return _stored(args.data, task, name, args.train, args.test)
 
 
 @lru_cache
 def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Pool:
-    given = Namespace(data=root, train=n_train, test=n_test)
-    images, labels = (paired if task == "multilabel" else turned)(given, name)
+    args = Namespace(data=root, train=n_train, test=n_test)
+    images, labels = (paired if task == "multilabel" else turned)(args, name)
     collection = drain(read((images, labels), task=task))
     seen, examples = drain(extract_features(collection, load("lite0"))), collection.record.examples
     texts = [example.label for example in examples]
@@ -149,11 +149,11 @@ def _said(pool: Pool, fit: HeadFit, rows: Rows) -> NDArray[np.float64]:
 # ---- the parts -----------------------------------------------------------------------------
 
 
-def _pairs(given: Namespace, name: str) -> dict[str, Any]:
+def _pairs(args: Namespace, name: str) -> dict[str, Any]:
     """Mean average precision on test pairs, against logistic regression label by label."""
-    pool = pool_of(given, "multilabel", name)
+    pool = pool_of(args, "multilabel", name)
     n = len(pool.truth)
-    learn, test = np.split(np.arange(n), [n * given.train // (given.train + given.test)])
+    learn, test = np.split(np.arange(n), [n * args.train // (args.train + args.test)])
     fit, truth = _fit(pool, learn), pool.truth[test]
     base = _one_vs_rest(pool.last, pool.truth, learn, test)
     a, b = (MULTILABEL.credits(one, truth) for one in (_said(pool, fit, test), base))
@@ -171,18 +171,18 @@ def _pairs(given: Namespace, name: str) -> dict[str, Any]:
 
 
 def _one_vs_rest(x: NDArray[np.float64], truth: Truth, learn: Rows, test: Rows) -> Any:
-    said = np.zeros((len(test), truth.shape[1]))
+    summary = np.zeros((len(test), truth.shape[1]))
     for k in range(truth.shape[1]):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
         search = GridSearchCV(model, {"logisticregression__C": CS}, scoring="neg_log_loss", cv=3)
-        said[:, k] = search.fit(x[learn], truth[learn, k]).predict_proba(x[test])[:, 1]
-    return said
+        summary[:, k] = search.fit(x[learn], truth[learn, k]).predict_proba(x[test])[:, 1]
+    return summary
 
 
-def _angles(given: Namespace, name: str) -> dict[str, Any]:
+def _angles(args: Namespace, name: str) -> dict[str, Any]:
     """R² on test pictures, against ridge on the last layer; the gap by squared errors."""
-    pool = pool_of(given, "regress", name)
-    learn, test = np.arange(given.train), np.arange(given.train, given.train + given.test)
+    pool = pool_of(args, "regress", name)
+    learn, test = np.arange(args.train), np.arange(args.train, args.train + args.test)
     fit = _fit(pool, learn)
     own = _said(pool, fit, test)[:, 0]
     return {"head": fit.name, **_against_ridge(pool.last, pool.truth, learn, test, own)}
@@ -194,7 +194,7 @@ def _against_ridge(
     ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 6, 25)))
     base = ridge.fit(x[learn], truth[learn]).predict(x[test])
     variance = truth[test].var()
-    a, b = (1 - (said - truth[test]) ** 2 / variance for said in (own, base))
+    a, b = (1 - (summary - truth[test]) ** 2 / variance for summary in (own, base))
     gap = difference(a, b, np.arange(len(test)), np.random.default_rng(0))
     return {
         "ours": float(a.mean()),
@@ -206,20 +206,20 @@ def _against_ridge(
     }
 
 
-def _wine(given: Namespace, name: str) -> dict[str, Any]:
+def _wine(args: Namespace, name: str) -> dict[str, Any]:
     """Quality of wine as a number, a table without a network."""
     from warmstart.sklearn.regressor import WarmStartRegressor
 
-    x, y = wine_table(given)
+    x, y = wine_table(args)
     order = np.random.default_rng(int(name.split()[-1])).permutation(len(x))
-    learn, test = order[: given.train], order[given.train :]
+    learn, test = order[: args.train], order[args.train :]
     own = WarmStartRegressor(base=None).fit(x[learn], y[learn]).predict(x[test])
     return _against_ridge(x, y, learn, test, own)
 
 
-def wine_table(given: Namespace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def wine_table(args: Namespace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Measurements of red wines, and their quality: 0 low, 1 medium, 2 high."""
-    folder = sets.root(given).parent / "tabular" / "wine_red"
+    folder = sets.root(args).parent / "tabular" / "wine_red"
     lines = [line for part in ("train", "test") for line in _lines(folder / f"{part}.csv")]
     quality = {"low": 0.0, "medium": 1.0, "high": 2.0}
     x = np.array([[float(cell) for cell in cells[:-1]] for cells in lines])
@@ -230,11 +230,11 @@ def _lines(path: Path) -> list[list[str]]:
     return [line.split(",") for line in path.read_text().splitlines()[1:]]
 
 
-def _coverage(given: Namespace, name: str) -> dict[str, Any]:
+def _coverage(args: Namespace, name: str) -> dict[str, Any]:
     """Share of the rest inside the interval of 90 %, over re-splits of half the training size."""
-    pool, n = pool_of(given, "regress", name), given.train // 2
+    pool, n = pool_of(args, "regress", name), args.train // 2
     covered, widths = [], []
-    for seed in range(given.draws):
+    for seed in range(args.draws):
         order = np.random.default_rng([seed, 19]).permutation(len(pool.truth))
         learn, rest = np.sort(order[:n]), order[n:]
         fit = _fit(pool, learn, seed)
@@ -244,7 +244,7 @@ def _coverage(given: Namespace, name: str) -> dict[str, Any]:
         covered.append(float(inside.mean()))
         widths.append(half)
     return {
-        "draws": given.draws,
+        "draws": args.draws,
         "promised": PROMISED,
         "covered": float(np.mean(covered)),
         "sd": float(np.std(covered)),
@@ -252,13 +252,13 @@ def _coverage(given: Namespace, name: str) -> dict[str, Any]:
     }
 
 
-def _random(given: Namespace, name: str) -> dict[str, Any]:
+def _random(args: Namespace, name: str) -> dict[str, Any]:
     """Shuffled targets of both tasks: the verdict must be no-signal."""
     which, _, word = name.partition("/")
     task: Task = "regress" if word == "regress" else "multilabel"
-    pool = pool_of(given, task, which)
-    silent = [_verdict(pool, seed) == "no-signal" for seed in range(given.shuffles)]
-    return {"task": task, "draws": given.shuffles, "no-signal": float(np.mean(silent))}
+    pool = pool_of(args, task, which)
+    silent = [_verdict(pool, seed) == "no-signal" for seed in range(args.shuffles)]
+    return {"task": task, "draws": args.shuffles, "no-signal": float(np.mean(silent))}
 
 
 def _verdict(pool: Pool, seed: int) -> str:

@@ -55,7 +55,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, default=20, help="SetFit's, of many texts")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Fit what is asked for and missing; the means are over all lines that are kept.
 
     Seconds are the processor's, until there is a model, without imports: ours of a whole run with
@@ -64,23 +64,23 @@ def measure(given: Namespace) -> dict[str, Any]:
     pass out. Random labels (`shuffled`) are the same texts with their labels shuffled, which must
     ship nothing.
     """
-    ends = time.monotonic() + 60 * given.minutes if given.minutes else float("inf")
+    ends = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     done = {_cell(row) for row in _kept()}
-    for cell in _wanted(given):
+    for cell in _wanted(args):
         if cell not in done and time.monotonic() < ends:
             row = {
                 **dict(zip(("method", "set", "size", "seed"), cell, strict=True)),
-                **_fit(cell, given),
+                **_fit(cell, args),
             }
             results.add(LINES, row)
     return {"rows": _means(_kept())}
 
 
-def _wanted(given: Namespace) -> Iterator[Cell]:
-    for name in given.sets:
-        for size in given.sizes:
-            for seed in range(FIRST, FIRST + (1 if size == ALL else given.draws)):
-                yield from ((method, name, size, seed) for method in given.methods)
+def _wanted(args: Namespace) -> Iterator[Cell]:
+    for name in args.sets:
+        for size in args.sizes:
+            for seed in range(FIRST, FIRST + (1 if size == ALL else args.draws)):
+                yield from ((method, name, size, seed) for method in args.methods)
 
 
 def _kept() -> list[Row]:
@@ -93,14 +93,14 @@ def _cell(row: Row) -> Cell:
 
 def _means(rows: Sequence[Row]) -> list[Row]:
     """One row a method, set and size."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    result: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["set"], row["size"], row["method"]), []).append(row)
-    return [_summed(name, size, method, of) for (name, size, method), of in sorted(found.items())]
+        result.setdefault((row["set"], row["size"], row["method"]), []).append(row)
+    return [_summed(name, size, method, of) for (name, size, method), of in sorted(result.items())]
 
 
 def _summed(name: str, size: str, method: str, of: Sequence[Row]) -> Row:
-    told = ("shipped", "verdict", "pairs")
+    output = ("shipped", "verdict", "pairs")
     return {
         "set": name,
         "size": size,
@@ -110,29 +110,29 @@ def _summed(name: str, size: str, method: str, of: Sequence[Row]) -> Row:
         "balanced": _mean(of, "balanced", 4),
         "seconds": _mean(of, "seconds", 2),
         "answering": _mean(of, "answering", 2),
-        **{key: sorted({row[key] for row in of}) for key in told if key in of[0]},
+        **{key: sorted({row[key] for row in of}) for key in output if key in of[0]},
         **({"sentence": of[0]["sentence"]} if "sentence" in of[0] and size == ALL else {}),
     }
 
 
 def _mean(rows: Sequence[Row], key: str, digits: int) -> float | None:
-    found = [row[key] for row in rows if row.get(key) is not None]
-    return round(float(np.mean(found)), digits) if found else None
+    result = [row[key] for row in rows if row.get(key) is not None]
+    return round(float(np.mean(result)), digits) if result else None
 
 
 # ---- one fit -----------------------------------------------------------------------------
 
 
-def _fit(cell: Cell, given: Namespace) -> Row:
+def _fit(cell: Cell, args: Namespace) -> Row:
     method, name, size, seed = cell
-    root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
+    root = args.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
     train, test = (read_block(root, name, block) for block in ("train", "test"))
     rows = np.arange(len(train[0])) if size == ALL else draw(train[1], int(size), seed)
     train = [train[0][row] for row in rows], train[1][rows]
     if method == "logistic":
         return _logistic(train, test)
     if method in PEERS:
-        return _peer(method, train, test, seed, given)
+        return _peer(method, train, test, seed, args)
     if method == "shuffled":
         train = train[0], np.random.default_rng(seed).permutation(train[1])
     settings = ["input.size=256"] if method == "cut" else []
@@ -144,20 +144,20 @@ def read_block(root: Path, name: str, block: str) -> Texts:
     if name != LATE:
         return read(root / name / f"{block}.csv")
     rng = np.random.default_rng([0, block == "test"])
-    questions, (said, labels) = (read(root / one / f"{block}.csv") for one in ("trec6", "sst2"))
+    questions, (reported, labels) = (read(root / one / f"{block}.csv") for one in ("trec6", "sst2"))
     texts = []
     for label in labels[:MANY]:
         words = " ".join(rng.permutation(questions[0])).split()[:FILLER]
-        told = rng.choice(np.flatnonzero(labels == label), 3, replace=False)
-        texts.append(" ".join([*words, *(said[row] for row in told)]))
+        output = rng.choice(np.flatnonzero(labels == label), 3, replace=False)
+        texts.append(" ".join([*words, *(reported[row] for row in output)]))
     return texts, labels[:MANY]
 
 
 def read(path: Path) -> Texts:
     """Texts and labels of a table."""
     with open(path, encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    return [row["text"] for row in found], np.array([row["label"] for row in found])
+        result = list(csv.DictReader(file))
+    return [row["text"] for row in result], np.array([row["label"] for row in result])
 
 
 def draw(labels: NDArray[np.str_], a_class: int, seed: int) -> NDArray[np.intp]:
@@ -183,17 +183,17 @@ def _ours(budget: Any, train: Texts, test: Texts, settings: Sequence[str]) -> Ro
         began = time.process_time()
         run = warmstart.fit(train, budget=budget, out=Path(folder) / "run", settings=settings)
         fitted = time.process_time()
-        found = run.summary
-        told: Row = {
+        result = run.summary
+        output: Row = {
             "estimate": run.estimate and run.estimate.value,
-            "verdict": found.verdict.kind,
-            "shipped": found.shipped.strategy,
-            "sentence": found.verdict.sentence,
+            "verdict": result.verdict.kind,
+            "shipped": result.shipped.strategy,
+            "sentence": result.verdict.sentence,
         }
-        if found.shipped.strategy != "none":
+        if result.shipped.strategy != "none":
             labels = [answer.label for answer in run.predict(test[0])]
-            told |= _scores(labels, test[1])
-    return {**told, "seconds": fitted - began, "answering": time.process_time() - fitted}
+            output |= _scores(labels, test[1])
+    return {**output, "seconds": fitted - began, "answering": time.process_time() - fitted}
 
 
 def _scores(labels: Sequence[str], wanted: NDArray[np.str_]) -> Row:
@@ -204,10 +204,10 @@ def _scores(labels: Sequence[str], wanted: NDArray[np.str_]) -> Row:
 
 def _logistic(train: Texts, test: Texts) -> Row:
     """scikit-learn's, C = 1, on the mean of the last layer, brought to length 1 as is usual."""
-    found, asked = pooled(tuple(train[0])), pooled(tuple(test[0]))
+    result, requested = pooled(tuple(train[0])), pooled(tuple(test[0]))
     began = time.process_time()
-    plain = LogisticRegression(max_iter=2000).fit(found, train[1])
-    labels = plain.predict(asked)
+    plain = LogisticRegression(max_iter=2000).fit(result, train[1])
+    labels = plain.predict(requested)
     return {**_scores(labels, test[1]), "seconds": time.process_time() - began}
 
 
@@ -222,13 +222,13 @@ def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
     )
     encoded = np.stack([token_numbers(text, inputs) for text in texts])
     order = np.argsort((encoded != inputs.pad).sum(axis=1), kind="stable")
-    found = np.empty((len(texts), network.record.neck_width), np.float32)
+    result = np.empty((len(texts), network.record.neck_width), np.float32)
     for at in range(0, len(order), 32):
-        found[order[at : at + 32]] = run(encoded[order[at : at + 32]])[0]
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+        result[order[at : at + 32]] = run(encoded[order[at : at + 32]])[0]
+    return np.asarray(result / np.linalg.norm(result, axis=1, keepdims=True))
 
 
-def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -> Row:
+def _peer(method: str, train: Texts, test: Texts, seed: int, args: Namespace) -> Row:
     """In a process of the Python that has it."""
     encoder = str(shipped_folder(SHIPPED_TEXT["minilm"]))
     with tempfile.TemporaryDirectory() as folder:
@@ -240,7 +240,7 @@ def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -
                 writer.writerows(zip(texts, labels, strict=True))
         done = subprocess.run(
             [
-                given.python,
+                args.python,
                 str(PEERS_FILE),
                 method,
                 encoder,
@@ -248,7 +248,7 @@ def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -
                 "--seed",
                 str(seed),
                 "--iterations",
-                str(given.iterations),
+                str(args.iterations),
             ],
             capture_output=True,
             text=True,
@@ -256,6 +256,6 @@ def _peer(method: str, train: Texts, test: Texts, seed: int, given: Namespace) -
         )
     if done.returncode:
         sys.exit(f"{method}: {done.stderr.strip()[-500:]}")
-    told: Row = json.loads(done.stdout.strip().splitlines()[-1])
-    labels = told.pop("labels")
-    return {**told, **_scores(labels, test[1])}
+    output: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    labels = output.pop("labels")
+    return {**output, **_scores(labels, test[1])}

@@ -1,4 +1,4 @@
-"""What tuning all layers on pairs of a handful of texts brings: SetFit's idea, all pairs at once.
+"""Contrastive fine-tuning on all pairs of a few texts at once, after SetFit.
 
 A draw of 8 a class passes whole; the cosine of each two texts is drawn to 1 where they are of one
 class and to 0 where they are not, both kinds weighing alike. SetFit makes the same pairs one by one
@@ -41,27 +41,27 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=3e-4)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Test accuracy of logistic regression on the pooled output before and after so many updates.
 
     Seconds are the processor's, of the updates alone; draws are those of the bench `text`, kept
     line by line.
     """
-    root = given.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
-    kept = results.lines(LINES)
-    done = {(row["set"], row["seed"]) for row in kept}
-    for name in given.sets:
-        for seed in range(FIRST, FIRST + given.draws):
+    root = args.data or Path(warmstart.__file__).parents[3] / "shared" / "data" / "text"
+    stored = results.lines(LINES)
+    done = {(row["set"], row["seed"]) for row in stored}
+    for name in args.sets:
+        for seed in range(FIRST, FIRST + args.draws):
             if (name, seed) not in done:
-                kept += _on_draw(root / name, name, seed, given.rate)
-                LINES.write_text("".join(json.dumps(row) + "\n" for row in kept))
-                print(kept[-1], file=sys.stderr, flush=True)
-    steps = sorted({(row["set"], row["steps"]) for row in kept})
-    return {"rows": [_mean(kept, name, n_steps) for name, n_steps in steps]}
+                stored += _on_draw(root / name, name, seed, args.rate)
+                LINES.write_text("".join(json.dumps(row) + "\n" for row in stored))
+                print(stored[-1], file=sys.stderr, flush=True)
+    steps = sorted({(row["set"], row["steps"]) for row in stored})
+    return {"rows": [_mean(stored, name, n_steps) for name, n_steps in steps]}
 
 
-def _mean(kept: list[dict[str, Any]], name: str, n_steps: int) -> dict[str, Any]:
-    rows = [row for row in kept if (row["set"], row["steps"]) == (name, n_steps)]
+def _mean(stored: list[dict[str, Any]], name: str, n_steps: int) -> dict[str, Any]:
+    rows = [row for row in stored if (row["set"], row["steps"]) == (name, n_steps)]
     means = {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "seconds")}
     return {"set": name, "steps": n_steps, "draws": len(rows), **means}
 
@@ -77,22 +77,22 @@ def _on_draw(folder: Path, name: str, seed: int, rate: float) -> list[dict[str, 
     def encoded(texts: list[str]) -> Any:
         return np.stack([token_numbers(text, inputs) for text in texts])
 
-    learn, ask = encoded([train[0][row] for row in rows]), encoded(test[0])
+    learn, spec = encoded([train[0][row] for row in rows]), encoded(test[0])
     labels = train[1][rows]
     optimizer = _layers(network, rate)
-    told, spent = [], 0.0
+    output, spent = [], 0.0
     for step in range(LOOKS[-1] + 1):
         if step in (0, *LOOKS):
-            found = [_pooled(network, block, inputs).numpy() for block in (learn, ask)]
-            plain = LogisticRegression(max_iter=2000).fit(found[0], labels)
-            hits = float(plain.score(found[1], test[1]))
-            told.append(
+            result = [_pooled(network, block, inputs).numpy() for block in (learn, spec)]
+            plain = LogisticRegression(max_iter=2000).fit(result[0], labels)
+            hits = float(plain.score(result[1], test[1]))
+            output.append(
                 {"set": name, "seed": seed, "steps": step, "accuracy": hits, "seconds": spent}
             )
         began = time.process_time()
         _update(network, optimizer, learn, labels, inputs, seed + step)
         spent += time.process_time() - began
-    return told
+    return output
 
 
 def _layers(network: Network, rate: float) -> torch.optim.Optimizer:
@@ -135,5 +135,5 @@ def _pooled(network: Network, rows: Any, inputs: Any) -> Tensor:
 def _vectors(network: Network, rows: Any, inputs: Any) -> Tensor:
     """Pooled outputs of length 1, (n, C): texts of one length pass together."""
     order = passes(rows, inputs, 32)
-    found = torch.cat([network.features(to_tensor(rows[some], inputs)) for some in order])
-    return normalize(found[torch.from_numpy(np.argsort(np.concatenate(order)))])
+    result = torch.cat([network.features(to_tensor(rows[some], inputs)) for some in order])
+    return normalize(result[torch.from_numpy(np.argsort(np.concatenate(order)))])

@@ -52,9 +52,9 @@ def setfit(encoder: str, train: Any, test: Any, seed: int, iterations: int) -> d
         trainer = library.Trainer(model=model, args=arguments, train_dataset=data)
         trainer.train()
     fitted = time.process_time()
-    found = list(map(str, model.predict(test[0], show_progress_bar=False)))
+    result = list(map(str, model.predict(test[0], show_progress_bar=False)))
     return {
-        "labels": found,
+        "labels": result,
         "seconds": fitted - began,
         "answering": time.process_time() - fitted,
         "pairs": "all, one epoch" if all_pairs else f"{iterations} of each kind a text",
@@ -106,9 +106,9 @@ def trainer(encoder: str, train: Any, test: Any, seed: int) -> dict[str, Any]:
         loop.train()
         fitted = time.process_time()
         logits: Any = loop.predict(Rows(*test)).predictions
-    found = [classes[place] for place in logits.argmax(axis=1)]
+    result = [classes[place] for place in logits.argmax(axis=1)]
     return {
-        "labels": found,
+        "labels": result,
         "seconds": fitted - began,
         "answering": time.process_time() - fitted,
         "version": transformers.__version__,
@@ -124,14 +124,14 @@ def main() -> None:
     parser.add_argument("test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    given = parser.parse_args()
+    options_ = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    train, test = read(given.train), read(given.test)
-    if given.method == "setfit":
-        told = setfit(given.encoder, train, test, given.seed, given.iterations)
+    train, test = read(options_.train), read(options_.test)
+    if options_.method == "setfit":
+        output = setfit(options_.encoder, train, test, options_.seed, options_.iterations)
     else:
-        told = trainer(given.encoder, train, test, given.seed)
-    print(json.dumps(told))
+        output = trainer(options_.encoder, train, test, options_.seed)
+    print(json.dumps(output))
 
 
 if __name__ == "__main__":

@@ -25,16 +25,16 @@ def _rows() -> Rows:
 
 def texts() -> str:
     """Test accuracy and CPU time to a model, beside other tools."""
-    kept = _rows()
+    stored = _rows()
     cells = [(name, size) for name in ("trec6", "sst2") for size in SIZES]
     lines = [
-        [title, *(_cell(kept.get((name, size, method))) for name, size in cells)]
+        [title, *(_cell(stored.get((name, size, method))) for name, size in cells)]
         for method, title in TITLES.items()
-        if any((*cell, method) in kept for cell in cells)
+        if any((*cell, method) in stored for cell in cells)
     ]
     heads = ["", *(f"{name}, {SIZES[size]}" for name, size in cells)]
-    told = "Test accuracy, CPU time to a model, draws if not 10 (8 a class) or 1 (600)."
-    return f"{told} {source('text')}\n\n{table(heads, lines)}"
+    output = "Test accuracy, CPU time to a model, draws if not 10 (8 a class) or 1 (600)."
+    return f"{output} {source('text')}\n\n{table(heads, lines)}"
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -48,8 +48,8 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 def long_texts() -> str:
     """What windows are worth where the telling sentences stand late."""
-    kept = _rows()
-    whole, cut = (kept.get(("late", "all", method)) for method in ("fast", "cut"))
+    stored = _rows()
+    whole, cut = (stored.get(("late", "all", method)) for method in ("fast", "cut"))
     if whole is None or cut is None:
         return ""
     ships = cut["accuracy"] is not None

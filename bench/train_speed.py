@@ -1,4 +1,4 @@
-"""Images a second while training: the whole network, stored activations, and HF Trainer."""
+"""Training speed: the whole network, cached features, and HF Trainer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--alone", choices=("trainer",), default=None)
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the three in turn, several times, and keep the fastest of each."""
-    if given.alone:
-        print(json.dumps(_trainer(root(given) / SET)))
+    if args.alone:
+        print(json.dumps(_trainer(root(args) / SET)))
         sys.exit(0)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
         for number in range(ROUNDS):
-            rows.append({"round": number, **_round(given, cache)})
+            rows.append({"round": number, **_round(args, cache)})
             print(rows[-1], file=sys.stderr, flush=True)
     best = {name: max(row[name] for row in rows) for name in rows[0] if name != "round"}
     summary = {
@@ -43,11 +43,11 @@ def measure(given: Namespace) -> dict[str, Any]:
     return {"summary": summary, "rows": rows}
 
 
-def _round(given: Namespace, cache: str) -> dict[str, float]:
-    data = root(given) / SET
+def _round(args: Namespace, cache: str) -> dict[str, float]:
+    data = root(args) / SET
     # Parts 1 to 12 of EfficientNet-Lite0 end at 14 x 14 positions.
     return {
-        "hf_trainer": _other(given),
+        "hf_trainer": _other(args),
         "live_full": _ours(data, "full", cache),
         "stored_tail": _ours(data, "last:6", cache),
     }
@@ -95,10 +95,10 @@ def _ours(data: Path, strategy: str, cache: str) -> float:
     return round(BATCH * (len(times) - 1) / (times[-1] - times[0]), 1)
 
 
-def _other(given: Namespace) -> float:
+def _other(args: Namespace) -> float:
     command = [sys.executable, "-m", "bench", "run", "train_speed", "--alone", "trainer"]
-    if given.data:
-        command += ["--data", given.data]
+    if args.data:
+        command += ["--data", args.data]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 

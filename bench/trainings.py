@@ -53,7 +53,7 @@ PASS = 32  # images in a pass that only looks
 
 
 @dataclass(frozen=True)
-class Ask:
+class TrainingSpec:
     """One training: a set, the seed of its draw, what is trained and how fast; what is wrong."""
 
     name: str
@@ -74,7 +74,7 @@ class Trained:
     list a look; `groups` says which of these rows depend on each other.
     """
 
-    ask: Ask
+    spec: TrainingSpec
     n_steps: int
     warm_up: float
     shares: list[int]
@@ -83,67 +83,67 @@ class Trained:
     ended: str = ""
     moved: float | None = None
     end_loss: float | None = None  # of the trained network on what it learnt from
-    cka: dict[str, float] = field(default_factory=dict)  # by part that was to change
+    cka: dict[str, float] = field(default_factory=dict)  # by block that was to change
     agreement: float | None = None
     held: dict[str, float] = field(default_factory=dict)  # log-loss and accuracy
     looks: list[list[float]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
-    n_joined: int = 1  # groups of parts
+    n_joined: int = 1  # groups of blocks
 
 
-def kept(asks: list[Ask], root: Path, file: Path | None) -> list[Trained]:
-    """The trainings asked for; those that stand in `file` already are not done again."""
-    done = {} if file is None else {t.ask: t for t in _stored(file)}
-    draws: dict[tuple[str, int, float], list[Ask]] = {}
-    for ask in asks:
-        if ask not in done:
-            draws.setdefault((ask.name, ask.seed, ask.wrong), []).append(ask)
+def train_all(specs: list[TrainingSpec], root: Path, file: Path | None) -> list[Trained]:
+    """The trained networks of `specs`; those in `file` are not trained again."""
+    done = {} if file is None else {t.spec: t for t in _stored(file)}
+    draws: dict[tuple[str, int, float], list[TrainingSpec]] = {}
+    for spec in specs:
+        if spec not in done:
+            draws.setdefault((spec.name, spec.seed, spec.wrong), []).append(spec)
     for (name, _, _), wanted in draws.items():
         for trained in _on_draw(root / name / "train", wanted):
-            done[trained.ask] = trained
+            done[trained.spec] = trained
             if file is not None:
                 with file.open("a") as out:
                     out.write(json.dumps(asdict(trained)) + "\n")
-    return [done[ask] for ask in asks]
+    return [done[spec] for spec in specs]
 
 
 def _stored(file: Path) -> Iterator[Trained]:
     if file.exists():
         for line in file.read_text().splitlines():
             values = json.loads(line)
-            yield Trained(**{**values, "ask": Ask(**values["ask"])})
+            yield Trained(**{**values, "spec": TrainingSpec(**values["spec"])})
 
 
 class _Recorder(Watch):
     """Takes the losses down and says nothing."""
 
-    def __init__(self, found: Trained) -> None:
+    def __init__(self, result: Trained) -> None:
         super().__init__(
-            n_steps=found.n_steps,
-            warm_up=found.warm_up,
-            class_shares=found.shares,
-            begins_fitted=found.begins_fitted,
+            n_steps=result.n_steps,
+            warm_up=result.warm_up,
+            class_shares=result.shares,
+            begins_fitted=result.begins_fitted,
         )
-        self.found = found
+        self.result = result
 
     def see(self, step: int, loss: float) -> Alarm | None:
         """After a loss that is no number there is nothing more to see."""
         if not math.isfinite(loss):
             return Alarm("diverged", step, f"the loss was {loss}")
-        self.found.losses.append(float(f"{loss:.5g}"))
+        self.result.losses.append(float(f"{loss:.5g}"))
         return None
 
     def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
         """How far answers moved."""
-        self.found.moved = moved
+        self.result.moved = moved
         return None
 
 
-def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
+def _on_draw(folder: Path, specs: list[TrainingSpec]) -> Iterator[Trained]:
     """All trainings on one draw of images: read and looked at once."""
-    seed = asks[0].seed
+    seed = specs[0].seed
     with tempfile.TemporaryDirectory() as place:
-        data = _draw(folder, seed, asks[0].wrong, Path(place))
+        data = _draw(folder, seed, specs[0].wrong, Path(place))
         request = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
         collection = drain(read_data(request))
         request, base = drain(choose_base(request, collection, Clock()))
@@ -155,8 +155,8 @@ def _on_draw(folder: Path, asks: list[Ask]) -> Iterator[Trained]:
         learn = training_data.labelled.learn
         pixels = read_pixels(training_data.collection, learn, training_data.prep)
         images = normalised(pixels.rows(np.arange(len(learn))), pictures(training_data.prep))
-        for ask in asks:
-            yield _train(request, training_data, base, images, ask)
+        for spec in specs:
+            yield _train(request, training_data, base, images, spec)
 
 
 def _draw(folder: Path, seed: int, wrong: float, place: Path) -> Path:
@@ -185,16 +185,16 @@ def _train(
     training_data: TrainingDataset,
     base: PretrainedModel,
     images: Tensor,
-    ask: Ask,
+    spec: TrainingSpec,
 ) -> Trained:
-    plan = _plan(request, training_data, base, ask)
+    plan = _plan(request, training_data, base, spec)
     course, labelled, network = (
         schedule(plan),
         training_data.labelled,
         training_data.extracted.network,
     )
     labels, groups = labelled.labels, labelled.groups()
-    part = folds(labels, groups, HELD, np.random.default_rng([ask.seed, 7]))
+    part = folds(labels, groups, HELD, np.random.default_rng([spec.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
     context = TrainingContext(
@@ -209,7 +209,7 @@ def _train(
         training_data.extracted.reader(training_data.examples(keep)),
     )
     job = TrainingJob(
-        make=lambda: trainable(network, plan, head, read, ask.seed),
+        make=lambda: trainable(network, plan, head, read, spec.seed),
         schedule=course,
         context=context,
         rows=keep,
@@ -219,21 +219,21 @@ def _train(
     attempt = TrainingAttempt(job, 1.0, ())
     is_fresh = "fresh" in attempt.trainable.actions.values()
     counts = np.bincount(labels[keep]).tolist()
-    found = Trained(ask, course.n_steps, course.warmup, counts, not is_fresh)
-    attempt._watch = _Recorder(found)
-    if ask.is_blind:
+    result = Trained(spec, course.n_steps, course.warmup, counts, not is_fresh)
+    attempt._watch = _Recorder(result)
+    if spec.is_blind:
         attempt.trainable.model.head.register_forward_pre_hook(_blinded)
     before, seen = attempt.validation.predict(held), _see(attempt.trainable, images)
     alarm = drain(attempt.run())
     if alarm is not None:
-        found.ended = alarm.sentence
-        return found
-    _measure(found, attempt, before, labels[held])
-    found.groups = groups[held].tolist()
+        result.ended = alarm.sentence
+        return result
+    _measure(result, attempt, before, labels[held])
+    result.groups = groups[held].tolist()
     now = _see(attempt.trainable, images)
-    found.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
-    found.agreement = agreement(seen.output, now.output) if found.cka else None
-    return found
+    result.cka = {name: cka(seen.features[name], x) for name, x in now.features.items()}
+    result.agreement = agreement(seen.output, now.output) if result.cka else None
+    return result
 
 
 def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Tensor]]:
@@ -242,17 +242,17 @@ def _blinded(_: nn.Module, arguments: tuple[Sequence[Tensor]]) -> tuple[list[Ten
 
 
 def _plan(
-    request: Request, training_data: TrainingDataset, base: PretrainedModel, ask: Ask
+    request: Request, training_data: TrainingDataset, base: PretrainedModel, spec: TrainingSpec
 ) -> Plan:
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
         epochs: tuple[str, ...] = ()
-        if ask.images_seen is not None:
+        if spec.images_seen is not None:
             n = len(training_data.labelled.learn)
-            epochs = (f"training.epochs={ask.images_seen / n:g}",)
+            epochs = (f"training.epochs={spec.images_seen / n:g}",)
         wanted = replace(
-            request, strategy=ask.strategy, lr=lr, settings=(*request.settings, *epochs)
+            request, strategy=spec.strategy, lr=lr, settings=(*request.settings, *epochs)
         )
         facts = run_plan.network_facts(wanted, base, training_data.extracted.network, None)
         names = tuple(training_data.probe_layers)
@@ -261,26 +261,29 @@ def _plan(
         )
 
     plain = made(None)
-    if ask.factor == 1 or plain.training.lr is None:
+    if spec.factor == 1 or plain.training.lr is None:
         return plain
-    return made(ask.factor * plain.training.lr.number)
+    return made(spec.factor * plain.training.lr.number)
 
 
 def _measure(
-    found: Trained, attempt: TrainingAttempt, before: NDArray[np.float64], labels: NDArray[np.int64]
+    result: Trained,
+    attempt: TrainingAttempt,
+    before: NDArray[np.float64],
+    labels: NDArray[np.int64],
 ) -> None:
     """Log-losses and accuracy on what was held out, before, on the way and after."""
     looks = [_log_losses(scores, labels) for scores in attempt.validation.scores()[:VALIDATIONS]]
-    found.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
-    found.n_joined = attempt.unfreezing.n_joined
+    result.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
+    result.n_joined = attempt.unfreezing.n_joined
     attempt.settle()
     job = attempt.job
     own = held_scores(attempt.trainable, job.context, job.rows)
-    found.end_loss = float(_log_losses(own, job.context.labels[job.rows]).mean())
+    result.end_loss = float(_log_losses(own, job.context.labels[job.rows]).mean())
     after = held_scores(attempt.trainable, job.context, job.held)
     for when, scores in (("before", before), ("after", after)):
-        found.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
-        found.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())
+        result.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
+        result.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())
 
 
 def _log_losses(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.fine_tune import NO_LIMIT, FineTuned, fine_tune
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.score import ModelEvaluation, head_probabilities
-from warmstart.training.ship import PROBE, SHARES, FINE_TUNED, Decision, decide
+from warmstart.training.ship import FINE_TUNED, PROBE, SHARES, Decision, decide
 
 LEAST = 1e-12
 
@@ -86,11 +86,11 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
     fine_tuned = drain(fine_tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
     labelled = training_data.labelled
-    said = [
+    reported = [
         head_probabilities(head, training_data.extracted.reader(labelled.test)),
         head_probabilities(fine_tuned.head, fine_tuned.reader(labelled.test)),
     ]
-    logs = [np.log(np.maximum(p, LEAST)) for p in said]
+    logs = [np.log(np.maximum(p, LEAST)) for p in reported]
     mixed = [share * logs[1] + (1 - share) * logs[0] for share in SHARES]
     hits = np.array([one.argmax(axis=1) == labelled.test_labels for one in mixed], dtype=float)
     decision = None
@@ -104,7 +104,7 @@ def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedM
             labelled.groups(),
             labelled.target,
         )
-    return Trial(training_data, head, fine_tuned, decision, hits, np.stack(said))
+    return Trial(training_data, head, fine_tuned, decision, hits, np.stack(reported))
 
 
 def measured(trial: Trial) -> ModelEvaluation:

@@ -44,25 +44,25 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--few", type=int, default=10, help="draws of few examples a set")
 
 
-def measure(given: Namespace) -> dict[str, Any]:
+def measure(args: Namespace) -> dict[str, Any]:
     """Every set: true labels, random labels, shuffled base models, few examples."""
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     base = load("lite0")
-    for name in given.sets:
-        collection = drain(read(sets.root(given) / name))
+    for name in args.sets:
+        collection = drain(read(sets.root(args) / name))
         extracted = drain(extract_features(collection, base))
         settled = cleaning.clean(collection, extracted)
-        found.append(_row(name, "true labels", 0, _judge(settled, extracted, base)))
-        for seed in range(given.draws):
+        result.append(_row(name, "true labels", 0, _judge(settled, extracted, base)))
+        for seed in range(args.draws):
             random = _relabelled(settled, seed)
-            found.append(_row(name, "random labels", seed, _judge(random, extracted, base, seed)))
-        for seed in range(given.shuffles):
+            result.append(_row(name, "random labels", seed, _judge(random, extracted, base, seed)))
+        for seed in range(args.shuffles):
             blank = without_knowledge(collection, base, seed)
             seen = drain(extract_features(collection, blank))
-            found.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
-        found += [_few(given, name, n, seed) for n in FEW for seed in range(given.few)]
-        print(*found[-1 - len(FEW) * given.few - given.shuffles - given.draws :][:14], sep="\n")
-    return {"summary": _summary(found), "rows": found}
+            result.append(_row(name, "no knowledge", seed, _judge(settled, seen, blank, seed)))
+        result += [_few(args, name, n, seed) for n in FEW for seed in range(args.few)]
+        print(*result[-1 - len(FEW) * args.few - args.shuffles - args.draws :][:14], sep="\n")
+    return {"summary": _summary(result), "rows": result}
 
 
 def _judge(
@@ -73,22 +73,22 @@ def _judge(
 
 
 def _row(name: str, what: str, draw: int, verdict: Verdict) -> dict[str, Any]:
-    found = {e.name: e for e in verdict.evidence}
+    result = {e.name: e for e in verdict.evidence}
     row = {
         "set": name,
         "what": what,
         "draw": draw,
         "verdict": verdict.kind,
-        "n": found["permutation_test"].n,
+        "n": result["permutation_test"].n,
     }
     row |= {
-        "p": found["permutation_test"].details["p"],
-        "mde": found["permutation_test"].details["mde"],
+        "p": result["permutation_test"].details["p"],
+        "mde": result["permutation_test"].details["mde"],
     }
-    if "transfer_gain" in found:
+    if "transfer_gain" in result:
         row |= {
-            "transfer_gain": found["transfer_gain"].value,
-            "error": found["transfer_gain"].details["error"],
+            "transfer_gain": result["transfer_gain"].value,
+            "error": result["transfer_gain"].details["error"],
         }
     return row
 
@@ -126,9 +126,9 @@ def settle_norms(module: nn.Module, pixels: np.ndarray, prep: Preprocessing) -> 
     module.eval()
 
 
-def _few(given: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
+def _few(args: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     """Few examples: `no-signal` is wrong where the model beats chance on all the rest."""
-    pool = pools.extracted(given, name)
+    pool = pools.extracted(args, name)
     rng = np.random.default_rng([seed, n, 19])
     drawn = pools.draw(pool.labels, n, rng) if _fits(pool, n) else None
     if drawn is None:
@@ -165,11 +165,11 @@ def _fits(pool: pools.Pool, n: int) -> bool:
     return n >= 3 * (int(pool.labels.max()) + 1)
 
 
-def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    by = {what: [r for r in found if r["what"] == what] for what in ("random labels", "few")}
+def _summary(result: list[dict[str, Any]]) -> dict[str, Any]:
+    by = {what: [r for r in result if r["what"] == what] for what in ("random labels", "few")}
     random, few = by["random labels"], by["few"]
-    true = [r for r in found if r["what"] == "true labels"]
-    blank = [r for r in found if r["what"] == "no knowledge"]
+    true = [r for r in result if r["what"] == "true labels"]
+    blank = [r for r in result if r["what"] == "no knowledge"]
     large = [r for r in blank if r["n"] >= 130]
     first_row = [r for r in random if r["p"] > 0.01 and r["verdict"] == "inconclusive"]
     silent = [r for r in random if r["verdict"] == "no-signal"]

@@ -55,7 +55,7 @@ DRAWN: dict[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     """A document with every marked place filled anew."""
-    return MARK.sub(lambda found: f"{found[1]}{MADE[found[2]]().strip()}\n{found[4]}", text)
+    return MARK.sub(lambda result: f"{result[1]}{MADE[result[2]]().strip()}\n{result[4]}", text)
 
 
 def contents() -> Iterator[tuple[Path, str]]:

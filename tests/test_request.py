@@ -25,7 +25,7 @@ from warmstart.request import (
     write_request,
 )
 
-AROUND = {"packages": {"torch": "2.9"}, "processors": 2}
+ENVIRONMENT = {"packages": {"torch": "2.9"}, "processors": 2}
 FULL = Request(
     data="photos",
     base=Path("a.safetensors"),
@@ -50,12 +50,12 @@ FULL = Request(
 @pytest.mark.parametrize("wanted", [Request(data="photos"), FULL], ids=["plain", "full"])
 def test_a_request_comes_back(tmp_path, wanted, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_request(tmp_path, wanted, "ab" * 32, AROUND)
+    write_request(tmp_path, wanted, "ab" * 32, ENVIRONMENT)
     found = read_request(tmp_path)
     assert found.request == wanted
-    assert (found.base, found.around, found.objects) == ("ab" * 32, AROUND, ())
+    assert (found.base, found.environment, found.objects) == ("ab" * 32, ENVIRONMENT, ())
     assert found.place == tmp_path
-    assert json.loads((tmp_path / "request.json").read_text())["asked"].keys() == {
+    assert json.loads((tmp_path / "request.json").read_text())["request"].keys() == {
         f.name for f in fields(Request)
     }
 
@@ -70,7 +70,7 @@ def test_every_field_of_a_request_has_a_kind_that_is_kept():
 
 def test_a_plan_is_written_out(tmp_path):
     plan = plans.plan_for("full")
-    write_request(tmp_path, Request(data="photos", plan=plan), "", AROUND)
+    write_request(tmp_path, Request(data="photos", plan=plan), "", ENVIRONMENT)
     assert read_request(tmp_path).request.plan == plan
 
 
@@ -99,15 +99,15 @@ OBJECTS = {
 
 def test_objects_are_named_and_must_be_given_again(tmp_path):
     request = Request(**OBJECTS, seed=3)
-    write_request(tmp_path, request, "", AROUND)
+    write_request(tmp_path, request, "", ENVIRONMENT)
     found = read_request(tmp_path)
     assert found.objects == ("data", "base", "test")
     assert found.request == replace(request, data=None, base=None, test=None)
     with pytest.raises(UsageError) as caught:
         with_objects(found, Path("runs/a"), {"data": OBJECTS["data"]})
     assert str(caught.value) == (
-        "runs/a began in Python from objects (data, start, test), which no file holds; go on there "
-        "with the same ones: warmstart.resume('runs/a', data=…, start=…, test=…)"
+        "runs/a began in Python from objects (data, base, test), which no file holds; resume it "
+        "there with the same ones: warmstart.resume('runs/a', data=…, base=…, test=…)"
     )
     again = with_objects(found, Path("runs/a"), OBJECTS)
     assert (again.data, again.base, again.test) == tuple(
@@ -117,8 +117,8 @@ def test_objects_are_named_and_must_be_given_again(tmp_path):
 
 
 def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
-    write_request(tmp_path, Request(data="photos"), "", AROUND)
-    with pytest.raises(UsageError, match=r"knows its data by itself; leave data= away"):
+    write_request(tmp_path, Request(data="photos"), "", ENVIRONMENT)
+    with pytest.raises(UsageError, match=r"knows its data; leave data= away"):
         with_objects(read_request(tmp_path), tmp_path, {"data": "others"})
 
 
@@ -131,12 +131,12 @@ def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
         "3",
         "{}",
         '{"format": 2}',
-        '{"format": 1, "asked": 3}',
-        '{"format": 1, "asked": {"data": {"plan": "x = "}}, "place": "/", "base": "",'
-        ' "around": {}}',
-        '{"format": 1, "asked": {"data": {"record": "No", "value": 1}}, "place": "/", "base": "",'
-        ' "around": {}}',
-        '{"format": 1, "asked": {}, "place": "/", "base": "", "around": {}}',
+        '{"format": 1, "request": 3}',
+        '{"format": 1, "request": {"data": {"plan": "x = "}}, "place": "/", "base": "",'
+        ' "environment": {}}',
+        '{"format": 1, "request": {"data": {"record": "No", "value": 1}}, "place": "/", "base": "",'
+        ' "environment": {}}',
+        '{"format": 1, "request": {}, "place": "/", "base": "", "environment": {}}',
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, text):
@@ -150,14 +150,14 @@ def test_a_folder_without_one_is_no_run_that_can_go_on(tmp_path):
     with pytest.raises(RunFolderError) as caught:
         read_request(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has no request.json: it is no run that can go on. Name a folder in which "
+        f"{tmp_path} has no request.json: it is no run that can be resumed. Name a folder in which "
         "`warmstart fit` was stopped, or begin a new one with `warmstart fit`."
     )
 
 
 def test_fields_of_a_later_version_are_passed_over(tmp_path):
-    write_request(tmp_path, Request(data="photos"), "", AROUND)
+    write_request(tmp_path, Request(data="photos"), "", ENVIRONMENT)
     told = json.loads((tmp_path / "request.json").read_text())
-    told["asked"]["later"] = 3
+    told["request"]["later"] = 3
     (tmp_path / "request.json").write_text(json.dumps(told))
     assert read_request(tmp_path).request == Request(data="photos")

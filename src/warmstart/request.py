@@ -1,4 +1,4 @@
-"""What the user asked for: checked, its data read, given a folder."""
+"""The request of a run: its options, their checks, its data, its folder, request.json."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ KINDS: tuple[KindOption, ...] = get_args(KindOption)
 BUDGETS = ("fast", "balanced", "thorough")
 TASKS = ("auto", "classify", "multilabel", "regress")
 DEFAULT_BASE = "lite0"
-AUTO = "auto"  # the start that a ranking of those on disk chooses
-# Options that a plan answers too, and what they are where nobody typed them.
-_USUAL = {
+AUTO = "auto"  # the best base model on disk, by a ranking
+# Options that a plan sets too, and their defaults.
+_DEFAULTS = {
     "base": DEFAULT_BASE,
     "arch": None,
     "strategy": "auto",
@@ -47,12 +47,12 @@ _USUAL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for; the defaults are the product's."""
+    """The options of a run."""
 
     data: Any
     base: Any = DEFAULT_BASE
-    base_choice: Choice | None = None  # how `start` was chosen, where it was `auto`
-    stream: Choice | None = None  # that the start is streamed from its file, and why
+    base_choice: Choice | None = None  # how `base` was chosen, where it was `auto`
+    stream: Choice | None = None  # that the base model is offloaded to its file, and why
     arch: str | None = None
     preprocessing: Preprocessing | None = None
     strategy: str = "auto"
@@ -62,114 +62,112 @@ class Request:
     label: str | None = None
     group: str | None = None
     text: str | None = None  # the column that holds texts
-    kind: KindOption = "auto"  # of the data; auto: as it is recognised
-    task: TaskOption = "auto"  # what labels are; auto: as they plainly are
+    kind: KindOption = "auto"  # of data; auto: recognised
+    task: TaskOption = "auto"  # auto: by the labels
     relabel: Path | None = None
     fix: bool = False
     ignore: tuple[str, ...] = ()  # codes of findings that are not reported
     strict: bool = False  # refuse what cannot be read instead of leaving it out
     seed: int = 0
     lr: float | None = None
-    minutes: float | None = None  # for everything, from the command to the run folder
-    elapsed: float = 0.0  # seconds that had gone before the work began, of those minutes
+    minutes: float | None = None  # for everything, from command to run folder
+    elapsed: float = 0.0  # seconds of those minutes, before the run began
     device: str = "auto"
     plan: Path | Plan | None = None  # a plan to follow
-    settings: tuple[str, ...] = ()  # path=value, each for one value of the plan
+    settings: tuple[str, ...] = ()  # path=value, for single values of the plan
     track: tuple[str, ...] = ()  # names of trackers
-    given: frozenset[str] | None = None  # options that were typed; None: not known
+    given: frozenset[str] | None = None  # options set by the user; None: unknown
 
     @property
     def typed(self) -> frozenset[str]:
-        """The options that were typed, or, where that is not known, that differ from the usual."""
+        """The options set by the user, or, where unknown, that differ from their defaults."""
         if self.given is not None:
             return self.given
-        return frozenset(
-            name
-            for name, usual in _USUAL.items()
-            if getattr(self, name) is not usual and getattr(self, name) != usual
-        )
+        pairs = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
+        return frozenset(n for n, value, usual in pairs if value is not usual and value != usual)
 
     @property
     def base_is_auto(self) -> bool:
-        """Whether a ranking of what is on disk is to choose the start."""
+        """Whether a ranking of the base models on disk is to choose."""
         return isinstance(self.base, str) and self.base == AUTO
 
 
-def columns_of(asked: Request) -> Columns:
-    """The columns and the kind of data that were named."""
+def columns_of(request: Request) -> Columns:
+    """The named columns, kind and task."""
     return Columns(
-        label=asked.label, group=asked.group, text=asked.text, kind=asked.kind, task=asked.task
+        label=request.label,
+        group=request.group,
+        text=request.text,
+        kind=request.kind,
+        task=request.task,
     )
 
 
-def check(asked: Request) -> None:
-    """Refuse what cannot be done before anything is read.
+def check(request: Request) -> None:
+    """Refuse impossible options before anything is read.
 
-    Raises: UsageError or PlanError for a value that is none, RunFolderError for an --out in
-    use.
+    Raises: UsageError or PlanError for an invalid value, RunFolderError for an --out in use.
     """
-    if asked.budget not in BUDGETS:
-        raise UsageError(f"--budget {asked.budget} is not one of {', '.join(BUDGETS)}.")
-    if asked.kind not in KINDS:
-        raise UsageError(f"--kind {asked.kind} is not one of {', '.join(KINDS)}.")
-    if asked.task not in TASKS:
-        raise UsageError(f"--task {asked.task} is not one of {', '.join(TASKS)}.")
-    parse(asked.strategy)
-    parse_settings(asked.settings)
-    if asked.lr is not None and not (math.isfinite(asked.lr) and asked.lr > 0):
-        raise UsageError(f"--lr {asked.lr:g}: it needs a number above 0, such as 0.0003.")
-    if asked.minutes is not None and not (math.isfinite(asked.minutes) and asked.minutes > 0):
-        raise UsageError(f"--minutes {asked.minutes:g}: it needs a number above 0, such as 5.")
-    for code in asked.ignore:
+    for name, choices in (("budget", BUDGETS), ("kind", KINDS), ("task", TASKS)):
+        if (value := getattr(request, name)) not in choices:
+            raise UsageError(f"--{name} {value} is not one of {', '.join(choices)}.")
+    parse(request.strategy)
+    parse_settings(request.settings)
+    for name, value, example in (("lr", request.lr, "0.0003"), ("minutes", request.minutes, "5")):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"--{name} {value:g}: it needs a number above 0, such as {example}.")
+    for code in request.ignore:
         if code not in CODES.values():
             like = nearest(code, CODES.values())
             cure = f"did you mean {like}?" if like else "they run from WS101 to WS304."
             raise UsageError(f"--ignore {code}: no finding has this code; {cure}")
-    check_device(asked.device)
-    check_trackers(asked.track)
-    if asked.base_is_auto and asked.arch is not None:
+    check_device(request.device)
+    check_trackers(request.track)
+    if request.base_is_auto and request.arch is not None:
         raise UsageError(
-            f"--arch {asked.arch} belongs to a file of weights; leave it away with --base auto."
+            f"--arch {request.arch} belongs to a file of weights; leave it away with --base auto."
         )
-    if asked.base_is_auto and asked.preprocessing is not None:
+    if request.base_is_auto and request.preprocessing is not None:
         raise UsageError(
-            'preprocessing belongs to one start; leave it away with start="auto", where each '
-            "start brings its own."
+            'preprocessing belongs to one base model; leave it away with base="auto", where each '
+            "brings its own."
         )
-    if not isinstance(asked.seed, int) or not 0 <= asked.seed < 2**32:
-        raise UsageError(f"--seed {asked.seed} is not a whole number from 0 to 4294967295.")
-    if asked.out is not None:
-        RunFolder.check_free(asked.out)
+    if not isinstance(request.seed, int) or not 0 <= request.seed < 2**32:
+        raise UsageError(f"--seed {request.seed} is not a whole number from 0 to 4294967295.")
+    if request.out is not None:
+        RunFolder.check_free(request.out)
 
 
-def read_data(asked: Request) -> Steps[Collection]:
-    """The data that was named, with the labels that were corrected. Raises: DataError."""
-    collection = yield from read(
-        asked.data,
-        label=asked.label,
-        group=asked.group,
-        test=asked.test,
-        relabel=asked.relabel,
-        text=asked.text,
-        kind=asked.kind,
-        task=asked.task,
-        strict=asked.strict,
-    )
-    return _with_columns(collection, asked)
+def read_data(request: Request) -> Steps[Collection]:
+    """The data of a request, with its corrected labels and column types.
 
-
-def _with_columns(collection: Collection, asked: Request) -> Collection:
-    """The collection with its columns told, where its rows are what it holds.
-
-    Raises: DataError as `type_columns` does, and where columns are set of other data.
+    Raises: DataError as `read` and `with_columns` do, and for column types of other data.
     """
+    collection = yield from read(
+        request.data,
+        label=request.label,
+        group=request.group,
+        test=request.test,
+        relabel=request.relabel,
+        text=request.text,
+        kind=request.kind,
+        task=request.task,
+        strict=request.strict,
+    )
     kinds = {
         path.removeprefix(COLUMN): ColumnSetting(kind.lower(), f"--set {path}={kind.lower()}")
-        for path, kind in parse_settings(asked.settings).items()
+        for path, kind in parse_settings(request.settings).items()
         if path.startswith(COLUMN)
     }
     if collection.record.kind == "table":
-        return with_columns(collection, {**_planned_columns(asked), **kinds})
+        # What the rules chose in a plan is chosen anew.
+        columns = (request.plan.columns if isinstance(request.plan, Plan) else None) or ()
+        planned = {
+            column.name: ColumnSetting(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
+            for column in columns
+            if column.is_chosen
+        }
+        return with_columns(collection, {**planned, **kinds})
     if kinds:
         raise DataError(
             f"{next(iter(kinds.values())).origin}: {collection.wording.source} holds "
@@ -178,48 +176,37 @@ def _with_columns(collection: Collection, asked: Request) -> Collection:
     return collection
 
 
-def _planned_columns(asked: Request) -> dict[str, ColumnSetting]:
-    """What a person wanted in the plan that is followed; what the rule said is told anew."""
-    columns = asked.plan.columns if isinstance(asked.plan, Plan) else None
-    return {
-        column.name: ColumnSetting(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
-        for column in columns or ()
-        if column.is_chosen
-    }
-
-
-def open_folder(asked: Request, data_name: str) -> RunFolder:
+def open_folder(request: Request, data_name: str) -> RunFolder:
     """The run folder: --out, or runs/<data name>, -2, -3 …; runs/latest points to it.
 
     Raises: RunFolderError if it cannot be made.
     """
-    if asked.out is not None:
-        return RunFolder.create(asked.out)
+    if request.out is not None:
+        return RunFolder.create(request.out)
     folder = RunFolder.create_beside(Path("runs"), folder_name(data_name))
     folder.point_latest()
     return folder
 
 
-def typed_settings(given: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
-    """Single values as they would be typed after --set. Raises: UsageError for another type.
+def typed_settings(values: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
+    """Settings as they would be typed after --set. Raises: UsageError for another type.
 
     >>> typed_settings({"training.epochs": 20})
     ('training.epochs=20',)
     """
-    if given is None:
+    if values is None:
         return ()
-    if isinstance(given, Mapping):
-        return tuple(f"{path}={_as_typed(value)}" for path, value in given.items())
-    if isinstance(given, (list, tuple)) and all(isinstance(item, str) for item in given):
-        return tuple(given)
+    if isinstance(values, Mapping):
+        return tuple(f"{path}={_as_typed(value)}" for path, value in values.items())
+    if isinstance(values, (list, tuple)) and all(isinstance(item, str) for item in values):
+        return tuple(values)
     raise UsageError(
-        f"settings of type {type(given).__name__} are not read; give "
-        '{"training.epochs": 20} or ["training.epochs=3000"].'
+        f"settings of type {type(values).__name__} are not read; give "
+        '{"training.epochs": 20} or ["training.epochs=20"].'
     )
 
 
 def _as_typed(value: Any) -> str:
-    """A value as it would be typed after --set."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
@@ -234,7 +221,7 @@ def folder_name(data_name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "data"
 
 
-# ---- request.json: what was asked, as plain values, so that another process can go on with it.
+# ---- request.json: the request as plain values, so that another process can resume the run.
 
 
 NAME = "request.json"
@@ -246,62 +233,61 @@ _SCALARS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFile:
-    """A request with all that its outcome depends on and that is not in the data.
+    """A request with all that its outcome depends on apart from the data.
 
-    `place` is the working directory that relative paths began from, `start` the SHA-256 of
-    the start's tensors, `objects` names the options that were Python objects: they are None
-    in `request`. `around` is what of the computer and its packages changes results.
+    `place` is the working directory of relative paths, `base` the SHA-256 of the base model's
+    tensors, `environment` what of the computer and its packages changes results. `objects` names
+    the options that were Python objects: they are None in `request`.
     """
 
     request: Request
     place: Path
     base: str
-    around: Mapping[str, Any]
+    environment: Mapping[str, Any]
     objects: tuple[str, ...] = ()
 
 
-def write_request(folder: Path, asked: Request, base: str, around: Mapping[str, Any]) -> None:
+def write_request(
+    folder: Path, request: Request, base: str, environment: Mapping[str, Any]
+) -> None:
     """Write request.json for a run that begins here and now.
 
     A plan that was read from a file is written out, for the file may change.
     """
-    write_json(
-        folder / NAME,
-        {
-            "format": FORMAT,
-            "place": os.getcwd(),
-            "base": base,
-            "around": around,
-            "asked": as_plain(asked),
-        },
-    )
+    values = {
+        "format": FORMAT,
+        "place": os.getcwd(),
+        "base": base,
+        "environment": environment,
+        "request": as_plain(request),
+    }
+    write_json(folder / NAME, values)
 
 
-def as_plain(asked: Request) -> dict[str, Any]:
+def as_plain(request: Request) -> dict[str, Any]:
     """Every field of a request as JSON."""
-    return {f.name: encoded(getattr(asked, f.name)) for f in fields(asked)}
+    return {f.name: encoded(getattr(request, f.name)) for f in fields(request)}
 
 
 def read_request(run: Path) -> RequestFile:
-    """What was asked of a run. Raises: RunFolderError if it is not known, or is damaged."""
+    """The request of a run. Raises: RunFolderError if it is missing or damaged."""
     path = run / NAME
     try:
-        told = json.loads(path.read_text("utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"its format is {told['format']}, this version reads {FORMAT}")
-        asked = told["asked"]
-        objects = tuple(name for name, value in asked.items() if _is_object(value))
-        known = {f.name for f in fields(Request)}
+        file = json.loads(path.read_text("utf-8"))
+        if file["format"] != FORMAT:
+            raise ValueError(f"its format is {file['format']}, this version reads {FORMAT}")
+        values = file["request"]
+        names = {f.name for f in fields(Request)}
         return RequestFile(
-            request=Request(**{name: decoded(asked[name]) for name in asked if name in known}),
-            place=Path(told["place"]),
-            base=told["base"],
-            around=told["around"],
-            objects=objects,
+            request=Request(**{name: decoded(values[name]) for name in values if name in names}),
+            place=Path(file["place"]),
+            base=file["base"],
+            environment=file["environment"],
+            objects=tuple(n for n, v in values.items() if isinstance(v, dict) and OBJECT in v),
         )
     except FileNotFoundError:
         raise RunFolderError(
-            f"{run} has no {NAME}: it is no run that can go on. Name a folder in which "
+            f"{run} has no {NAME}: it is no run that can be resumed. Name a folder in which "
             "`warmstart fit` was stopped, or begin a new one with `warmstart fit`."
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -310,24 +296,23 @@ def read_request(run: Path) -> RequestFile:
         ) from error
 
 
-def with_objects(file: RequestFile, run: Path, given: Mapping[str, Any]) -> Request:
-    """The request with its Python objects given again.
+def with_objects(file: RequestFile, run: Path, objects: Mapping[str, Any]) -> Request:
+    """The request with its Python objects.
 
-    Raises: UsageError where one is missing, or one was given that was a path or a name.
+    Raises: UsageError where one is missing, or is given for an option that was a path or a name.
     """
-    missing = [name for name in file.objects if name not in given]
-    strange = [name for name in given if name not in file.objects]
+    missing = [name for name in file.objects if name not in objects]
+    unexpected = [name for name in objects if name not in file.objects]
     if missing:
         call = ", ".join(f"{name}=…" for name in file.objects)
         raise UsageError(
             f"{run} began in Python from objects ({', '.join(file.objects)}), which no file holds; "
-            f"go on there with the same ones: warmstart.resume({str(run)!r}, {call})"
+            f"resume it there with the same ones: warmstart.resume({str(run)!r}, {call})"
         )
-    if strange:
-        raise UsageError(
-            f"{run} knows its {strange[0]} by itself; leave {strange[0]}= away to go on with it."
-        )
-    return replace(file.request, **given)
+    if unexpected:
+        name = unexpected[0]
+        raise UsageError(f"{run} knows its {name}; leave {name}= away to resume it.")
+    return replace(file.request, **objects)
 
 
 def encoded(value: Any) -> Any:
@@ -368,7 +353,3 @@ def decoded(value: Any) -> Any:
     if "set" in value:
         return frozenset(value["set"])
     return tuple(value["tuple"]) if "tuple" in value else None
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and OBJECT in value

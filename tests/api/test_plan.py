@@ -86,7 +86,7 @@ def test_planning_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"strategy": "auto"}, "rests on what warmstart.fit measures"),
+        ({"strategy": "auto"}, "needs the measurements of warmstart.fit"),
         ({"strategy": "scratch"}, "changes the network itself"),
         ({"strategy": "last:1+lora"}, "changes the network itself"),
         ({"strategy": "last:3"}, "Sequential has 2 parts"),

@@ -5,16 +5,16 @@ import pytest
 
 from jobs import FEW, PLAIN
 from tiny import PREP, network
-from warmstart.api.rates import RateProbe, TriedRate, rate_probe
+from warmstart.api.rates import RateProbe, RateResult, rate_probe
 from warmstart.errors import UsageError
 
 
 def tried(rate, loss, behind=None, error=0.01):
-    return TriedRate(rate=rate, loss=loss, accuracy=0.5, behind=behind, error=error)
+    return RateResult(rate=rate, loss=loss, accuracy=0.5, behind=behind, error=error)
 
 
 def probed(*rates, before=0.9):
-    return RateProbe(tried=rates, before=before, n=40, steps=60)
+    return RateProbe(results=rates, before=before, n=40, steps=60)
 
 
 def small(**options):
@@ -26,13 +26,13 @@ def small(**options):
 def test_three_rates_are_tried_from_the_same_start(pictures):
     events = []
     found = rate_probe(pictures, on_event=events.append, **small(lr=0.003))
-    assert [one.lr for one in found.tried] == [0.001, 0.003, 0.009]
+    assert [one.lr for one in found.results] == [0.001, 0.003, 0.009]
     assert found.steps == 12
     assert 5 <= found.n <= 9  # a fifth of 36
-    assert len({one.loss for one in found.tried}) == 3
-    assert all(0 <= one.accuracy <= 1 for one in found.tried)
+    assert len({one.loss for one in found.results}) == 3
+    assert all(0 <= one.accuracy <= 1 for one in found.results)
     assert found.best.behind == 0
-    assert found.sentence.startswith(f"Loss on {found.n} examples held out after 12 steps")
+    assert found.sentence.startswith(f"Loss on {found.n} held-out examples after 12 steps")
     steps = [event.step for event in events if "job" in event.values]
     assert steps == list(range(1, 37))
 
@@ -46,18 +46,18 @@ def test_the_middle_one_is_what_a_run_would_do_first(pictures):
     """Tried alone it gives the same loss: the three do not touch each other."""
     whole = rate_probe(pictures, **small(lr=0.003))
     third = rate_probe(pictures, **small(lr=0.001))
-    assert third.tried[1].loss == pytest.approx(whole.tried[0].loss, rel=1e-4)
+    assert third.results[1].loss == pytest.approx(whole.results[0].loss, rel=1e-4)
 
 
 def test_a_rate_that_diverges_is_named(pictures):
     found = rate_probe(pictures, **small(lr=1e6, steps=20))
-    assert found.tried[2].loss is None or found.tried[2].loss > found.before
+    assert found.results[2].loss is None or found.results[2].loss > found.before
     assert found.best is None or np.isfinite(found.best.loss)
     assert found.sentence
 
 
 def test_a_strategy_that_trains_nothing_has_no_rate(pictures):
-    with pytest.raises(UsageError, match="strategy head trains no layer of its own"):
+    with pytest.raises(UsageError, match="strategy head fine-tunes no block"):
         rate_probe(pictures, **small(strategy="head", settings=()))
 
 
@@ -78,7 +78,7 @@ def test_a_better_rate_is_what_to_type():
 
 def test_all_worse_than_before_is_said():
     found = probed(tried(1e-4, 1.0, 0.0), tried(3e-4, 1.1, 0.1), tried(9e-4, None))
-    assert "None is better than the fitted output alone." in found.sentence
+    assert "None is better than the linear probe alone." in found.sentence
     assert "0.0009: diverged" in found.sentence
 
 

@@ -181,7 +181,7 @@ def test_a_loader_and_a_mapping_give_the_same_as_a_list():
     ("data", "says"),
     [
         ([], "data gives no batch; give"),
-        (iter(batches()), "when it is gone through again; give a DataLoader or a list"),
+        (iter(batches()), "when it is iterated again; give a DataLoader or a list"),
         ([torch.zeros(8, 3, 8, 8)], r"a batch of data is a Tensor; give \(inputs, labels\)"),
         ([(torch.zeros(8, 3, 8, 8), torch.zeros(8))], "labels of a batch are torch.float32"),
         ([(torch.zeros(8, 3, 8, 8), torch.full((8,), 3))], "go from 3 to 3 and the network"),
@@ -258,7 +258,7 @@ def test_answers_that_the_last_update_ruined_are_an_error():
         if event.step == 124:
             break
     net[8].register_forward_hook(lambda m, i, out: out if m.training else out * math.inf)
-    with pytest.raises(TrainingError, match="the network's answers are not numbers"):
+    with pytest.raises(TrainingError, match="the network's outputs are not finite"):
         list(events)
 
 

@@ -79,7 +79,7 @@ def test_statistics_that_move_are_told_with_their_cause_and_cure(net):
     assert all(m.is_statistic and m.is_buffer for m in proof.moved)
     assert proof.still == ()
     text = str(proof)
-    assert "frozen: 12 tensors of layers 1-3 as they were" in text
+    assert "frozen: 12 tensors of layers 1-3 unchanged" in text
     assert "9 of 9 BatchNorm statistics of layers 1-3 moved although they were frozen" in text
     assert "they were in train mode. Use warmstart.freeze(network, plan), or call .eval()" in text
     assert "trained: 2 tensors of the output" in text

@@ -89,10 +89,10 @@ def test_an_interrupted_resume_says_how_to_continue(resumed, capsys):
 @pytest.mark.parametrize(
     ("request_json", "mode"),
     [
-        ('{"around": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
-        ('{"around": {"arithmetic": ""}}', None),
-        ('{"around": {"arithmetic": 3}}', "AVX2,STRICT"),
-        ('{"around": []}', "AVX2,STRICT"),
+        ('{"environment": {"arithmetic": "AVX512,STRICT"}}', "AVX512,STRICT"),
+        ('{"environment": {"arithmetic": ""}}', None),
+        ('{"environment": {"arithmetic": 3}}', "AVX2,STRICT"),
+        ('{"environment": []}', "AVX2,STRICT"),
         ("[]", "AVX2,STRICT"),
         ("{", "AVX2,STRICT"),
         (None, "AVX2,STRICT"),
@@ -110,6 +110,6 @@ def test_an_image_of_the_data_is_named_as_an_example(resumed, tmp_path, capsys):
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "1.jpg").touch()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "request.json").write_text('{"asked": {"data": "photos", "test": null}}')
+    (tmp_path / "run" / "request.json").write_text('{"request": {"data": "photos", "test": null}}')
     assert main(["resume", "run", "-q"]) == 0
     assert "warmstart predict run photos/cat/1.jpg" in capsys.readouterr().out

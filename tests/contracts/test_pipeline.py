@@ -95,7 +95,7 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
     linear = [m for m in network.backbone.modules() if isinstance(m, torch.nn.Linear)]
     linear[1].bias = linear[0].bias
     pieces = [range(1, 2), range(2, len(network.blocks) + 1)]
-    says = r"are one tensor, which the pipeline would part; train this network without --parallel"
+    says = r"are one tensor, which the pipeline would divide; train this network without --parallel"
     with pytest.raises(PlanError, match=says):
         assign_stages(UnfrozenBlocks(model, 0), network.owners, pieces)
 

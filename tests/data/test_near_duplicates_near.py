@@ -85,7 +85,7 @@ def test_near_copies_across_the_split_are_leaks_named_by_the_later_part(later, w
     whole = with_near_duplicates(collection(a, b), [("a", "b")])
     (finding,) = whole.record.problems
     assert (finding.kind, finding.items) == ("leakage", ("b",))
-    assert finding.sentence.startswith(f"1 {word} is a near copy of a training image")
+    assert finding.sentence.startswith(f"1 {word} is a near-duplicate of a training image")
     assert "--fix" in finding.sentence
 
 
@@ -123,7 +123,7 @@ def test_training_copies_of_test_images_go_near_and_exact():
     a, b, c = example("a"), example("b", sha256="s"), example("c")
     t, u = example("t", split="test"), example("u", split="test", sha256="s")
     reasons = left_out([("a", "t")], a, b, c, t, u)
-    assert reasons == {"a": "near copy of t in the test part", "b": "copy of u in the test part"}
+    assert reasons == {"a": "near-duplicate of t in the test set", "b": "copy of u in the test set"}
 
 
 def test_the_hold_out_goes_before_the_test_and_training_before_the_hold_out():

@@ -89,8 +89,8 @@ def test_the_search_among_cells_is_no_search_among_all(monkeypatch):
         costs[-1] += len(askers) * len(members)
         plain(search, askers, members)
 
-    plain = near_duplicates._in_cell
-    monkeypatch.setattr(near_duplicates, "_in_cell", counted)
+    plain = near_duplicates._search_cell
+    monkeypatch.setattr(near_duplicates, "_search_cell", counted)
     monkeypatch.setattr(near_duplicates, "EXACT", 100)
     monkeypatch.setattr(near_duplicates, "CELL", 64)
     for n in (1000, 16_000):

@@ -81,7 +81,7 @@ def test_a_design_is_built_again_from_its_line():
 @pytest.mark.parametrize(
     ("file", "told", "message"),
     [
-        ("config.json", {"model_type": "sew"}, "holds a sew; encoders that are read are, of texts"),
+        ("config.json", {"model_type": "sew"}, "holds a sew; supported encoders are, of texts"),
         ("config.json", {"model_type": "wav2vec2", "hidden_size": "x"}, "encoder cannot be built"),
         ("config.json", {"model_type": "wav2vec2"}, "the network needs"),
         ("preprocessor_config.json", {"sampling_rate": "high"}, "has sampling_rate 'high'"),

@@ -55,7 +55,7 @@ def grow(tensors):
 BAD = {
     "another network": (
         lambda f: config(f, model_type="t5"),
-        r"holds a t5; encoders that are read are, of texts",
+        r"holds a t5; supported encoders are, of texts",
     ),
     "config.json is none": (
         lambda f: (f / "config.json").write_text("{"),
@@ -130,7 +130,7 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
     assert (
         modalities_text.token_numbers(text + " goal soup", long)[48:53] != inputs.pad
     ).sum() == 4
-    message = r"reads 8 windows of 48 tokens of a text at most, not 1,000; ask for fewer"
+    message = r"reads at most 8 windows of 48 tokens of a text, not 1,000; ask for fewer"
     with pytest.raises(ModelError, match=message):
         load(name, inputs=InputOptions(size=1000))
 
@@ -139,7 +139,7 @@ def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
     ("arch", "message"),
     [
         ("text:bert{", "is no design of an encoder"),
-        ("text:gpt2{}", "'gpt2' is no encoder that is read here; there are bert"),
+        ("text:gpt2{}", "encoder 'gpt2' is not supported; choose one of bert"),
         ('text:bert{"hidden_size": "x"}', "the encoder cannot be built"),
     ],
 )
@@ -149,7 +149,7 @@ def test_designs_that_are_none(arch, message):
 
 
 def test_a_tokenizer_must_be_at_hand():
-    with pytest.raises(ModelError, match="the tokenizer abc is not at hand; load the start"):
+    with pytest.raises(ModelError, match="the tokenizer abc is not loaded; load the base model"):
         modalities_text.text_of("abc")
     with pytest.raises(ModelError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
         modalities_text.keep("[]")
@@ -184,6 +184,6 @@ def test_weights_that_are_replaced_are_not_drawn():
     )
     drawn = text_encoders.build_text(arch)
     assert drawn.encoder.embeddings.word_embeddings.weight.std() > 0.01
-    bare = text_encoders.build_text(arch, is_drawn=False)
+    bare = text_encoders.build_text(arch, is_random=False)
     assert bare.state_dict().keys() == drawn.state_dict().keys()
     assert bare.encoder.embeddings.position_ids.tolist() == [[*range(512)]]

@@ -197,7 +197,7 @@ def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is(
     base = revived("timm:lcnet_035", run_of("timm:lcnet_035"))
     assert change(base, InputOptions(image_channels=3)) is base
     bands = change(base, InputOptions(channels=5, image_channels=5))
-    with pytest.raises(ModelError, match=r"takes 5 bands, the images have 3; choose a start"):
+    with pytest.raises(ModelError, match=r"takes 5 bands, the images have 3; choose a base model"):
         change(bands, InputOptions(image_channels=3))
 
 

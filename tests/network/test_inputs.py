@@ -176,7 +176,7 @@ def test_ranges_go_with_the_bands():
 
 def test_a_network_for_bands_is_not_shown_pictures():
     own = nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    says = r"^module:Sequential takes 5 bands, the images have 3; choose a start for pictures"
+    says = r"^module:Sequential takes 5 bands, the images have 3; choose a base model for pictures"
     with pytest.raises(ModelError, match=says):
         load(own, inputs=InputOptions(image_channels=3))
     assert load(own, inputs=InputOptions(image_channels=5, channels=5)).record.preprocessing.channels == 5
@@ -219,7 +219,7 @@ def test_a_start_that_cannot_be_changed_says_why():
         load(network("layers"), preprocessing=PREP, inputs=InputOptions(channels=1))
     with pytest.raises(ModelError, match="Sequential cannot take images of 64 px"):
         load(network("layers"), preprocessing=PREP, inputs=InputOptions(size=64))
-    with pytest.raises(ModelError, match="0 channels are not taken"):
+    with pytest.raises(ModelError, match="0 channels are not supported"):
         load(network(), preprocessing=PREP, inputs=InputOptions(channels=0))
 
 

@@ -296,24 +296,24 @@ REFUSED = {
     "groups": (
         lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten()),
         Channels(number=4),
-        r"first layer \(0\) is a convolution in 3 groups; choose a start",
+        r"first layer \(0\) is a convolution in 3 groups; choose a base model",
     ),
     "pixels to channels": (
         lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.Flatten()),
         Channels(number=1),
-        r"sees 12 channels made of the input's 3",
+        r"takes 12 channels made of the input's 3",
     ),
     "standardised kernels": (
         lambda: nn.Sequential(Standardised(3, 4, 3), nn.Flatten()),
         Channels(number=1),
-        r"is a Standardised, which works on its kernels before it uses them",
+        r"is a Standardised, which transforms its kernels before it uses them",
     ),
     "derived kernels": (
         lambda: nn.Sequential(
             torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten()
         ),
         Channels(number=1),
-        r"is a ParametrizedConv2d, which works on its kernels",
+        r"is a ParametrizedConv2d, which transforms its kernels",
     ),
     "no layers": (nn.Flatten, Channels(number=1), r"Flatten has no layer whose channels"),
     "a network that checks": (
@@ -321,8 +321,8 @@ REFUSED = {
         Channels(number=4),
         r"Checks cannot be made to take inputs of 4 channels \(colour, please\); choose another",
     ),
-    "too many": (network, Channels(number=14), r"^14 channels are not taken; give images of 1 to"),
-    "none": (network, Channels(number=0), r"^0 channels are not taken"),
+    "too many": (network, Channels(number=14), r"^14 channels are not supported; give images of 1 to"),
+    "none": (network, Channels(number=0), r"^0 channels are not supported"),
     "a place twice": (
         network,
         Channels(number=5, rgb=(1, 1, 2)),

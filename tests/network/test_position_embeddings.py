@@ -232,7 +232,7 @@ def test_sizes_out_of_range_are_refused_without_a_trial(size):
         def forward(self, inputs):
             raise AssertionError("it was tried")
 
-    says = rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are taken\.$"
+    says = rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are possible\.$"
     with pytest.raises(ModelError, match=says):
         resize(Untouchable(), "module:Untouchable", own_prep(32), size)
 

@@ -60,8 +60,8 @@ def test_weights_go_by_name_and_what_is_new_begins_at_zero():
     assert weight.fate == "reshaped"
     assert weight.before == digest(module.mix.weight)
     assert weight.because == (
-        "2 columns keep their weights by name, 1 new begin at zero (dose), 1 of the start's are "
-        "dropped (slope)"
+        "2 columns keep their weights by name, 1 new begin at zero (dose), "
+        "1 of the base model's are dropped (slope)"
     )
     assert [change.tensor for change in changes] == ["mix.weight", "mix.bias", "columns"]
 

@@ -304,8 +304,8 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
         range(1, 2 * n + 1)
     )  # two halves
     for name, steps in updates.items():
-        assert sorted(drawn[f"{name}/rate"]) == steps
-        assert max(drawn[f"{name}/rate"].values()) == pytest.approx(rate, rel=0.1)
+        assert sorted(drawn[f"{name}/lr"]) == steps
+        assert max(drawn[f"{name}/lr"].values()) == pytest.approx(rate, rel=0.1)
     for name in ("speed/images_per_second", "memory/peak_mb"):
         assert len(drawn[name]) == 2 * n
         assert min(drawn[name].values()) > 0
@@ -323,7 +323,7 @@ def test_what_a_run_leaves_behind_draws_every_curve_again(pictures, tmp_path):
 def curves_of(events, rate):
     """Curves by name, each a number by step."""
     reader, found = CurveReader(), {}
-    reader.rate = rate
+    reader.lr = rate
     for event in events:
         for name, value in reader.read(event).items():
             found.setdefault(name, {})[event.step] = value

@@ -19,7 +19,7 @@ def step(n, **values):
 
 def read(*events, rate=None):
     reader = CurveReader()
-    reader.rate = rate
+    reader.lr = rate
     return [reader.read(event) for event in events]
 
 
@@ -43,7 +43,7 @@ def test_each_training_has_its_own_curves(job, group):
         f"{group}/val_loss": 0.7,
         f"{group}/val_accuracy": 0.8,
         f"{group}/head_accuracy": 0.75,
-        f"{group}/rate": pytest.approx(3e-5),
+        f"{group}/lr": pytest.approx(3e-5),
         "speed/images_per_second": 64.0,
         "memory/peak_mb": 900.0,
     }

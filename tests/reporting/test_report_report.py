@@ -71,8 +71,8 @@ def test_pictures_that_changed_or_went_are_not_shown(doubtful, tmp_path):
     copy = shutil.copytree(run.path, tmp_path / "run")
     here = shutil.copytree(data, tmp_path / "photos")
     asked = json.loads((copy / "request.json").read_text())
-    asked["asked"]["data"] = {"path": str(here)}
-    asked["asked"]["base"] = "lite0"
+    asked["request"]["data"] = {"path": str(here)}
+    asked["request"]["base"] = "lite0"
     (copy / "request.json").write_text(json.dumps(asked))
     before = pictures_in(text_of(report(copy).parent))
     changed, gone = sorted(set(before))[:2]

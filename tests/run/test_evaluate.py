@@ -47,7 +47,7 @@ def test_images_that_it_learnt_from_are_named(finished):
     split, events = finished.path.parents[1] / "split", []
     follow(evaluate(finished.path, split / "train"), events.append)
     (leak,) = [e.values["text"] for e in events if e.values.get("title") == "Leak"]
-    assert leak.startswith("36 of the 36 images are among those that the model learnt from")
+    assert leak.startswith("the model was trained on 36 of the 36 images")
     events.clear()
     follow(evaluate(finished.path, split / "test"), events.append)
     assert not [e for e in events if e.values.get("title") == "Leak"]
@@ -120,7 +120,7 @@ def notes(steps):
 def test_the_run_s_own_estimate_stands_beside_it(finished):
     split = finished.path.parents[1] / "split"
     said = notes(evaluate(finished.path, split / "test"))
-    assert said["Expected"].endswith("on images like those it learnt from")
+    assert said["Expected"].endswith("on images like the training data")
     assert "Unlike" not in said
 
 
@@ -131,4 +131,4 @@ def test_images_that_are_unlike_all_it_knows_are_counted(finished, tmp_path):
         board = 255 * (np.indices((64, 64)).sum(axis=0) // (number + 2) % 2).astype(np.uint8)
         Image.fromarray(board).save(odd / f"{number}.png")
     said = notes(evaluate(finished.path, tmp_path / "odd"))
-    assert said["Unlike"] == "8 of the 8 images are unlike all that it learnt from"
+    assert said["Unlike"] == "8 of the 8 images are unlike all training data"

@@ -101,7 +101,7 @@ def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
     made, seen = run(pictures, 0.5)
     notes = [e.values["text"] for e in seen if e.values.get("title") == "Stopped"]
     assert len(notes) == len(steps(seen))
-    assert notes[0] == "after 1 of 101 updates: the minutes were over"
+    assert notes[0] == "after 1 of 101 updates: out of time"
     assert made.summary.guards == ()
     assert made.summary.shipped.strategy == "last:1"
 

@@ -94,9 +94,9 @@ def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
     class Scene:
         seed = 0
 
-    nothing = from_scratch._Nothing(Scene(), None, Room(), ())
+    nothing = from_scratch._Untrained(Scene(), None, Room(), ())
     rows = np.arange(6, 60)
-    draws = [set(nothing._drawn(rows, share, 0).tolist()) for share in from_scratch.SHARES]
+    draws = [set(nothing._sample(rows, share, 0).tolist()) for share in from_scratch.SHARES]
     assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
     for drawn in draws:
         held = {int(Room.groups[row]) for row in drawn}

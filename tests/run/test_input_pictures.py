@@ -112,7 +112,7 @@ def test_a_table_is_found_from_where_the_run_began(tmp_path, monkeypatch):
 def test_a_run_on_data_in_the_home_folder_finds_them_again(finished, own_run, monkeypatch):
     asked = json.loads((own_run / "request.json").read_text())
     home = finished.path.parents[1]
-    asked["asked"]["data"], asked["place"] = "~/split", "/"
+    asked["request"]["data"], asked["place"] = "~/split", "/"
     (own_run / "request.json").write_text(json.dumps(asked))
     monkeypatch.setenv("HOME", str(home))
     assert show_inputs(own_run, n=3).size[0] > SIDE

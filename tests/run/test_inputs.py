@@ -44,7 +44,9 @@ def test_pictures_ask_for_nothing_and_can_be_given_one_three_or_four_channels(ph
     plain = input_options(request_with(), photos)
     assert (plain.channels, plain.size, plain.ranges, plain.image_channels) == (None, None, (), 3)
     for channels in (1, 3, 4):
-        assert input_options(request_with(f"input.channels={channels}"), photos).channels == channels
+        assert (
+            input_options(request_with(f"input.channels={channels}"), photos).channels == channels
+        )
 
 
 @pytest.mark.parametrize("channels", [0, 2, 5, 13])

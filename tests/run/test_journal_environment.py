@@ -17,11 +17,11 @@ RUN = Path("runs/a")
 
 
 def changed(**values):
-    return {**journal.around(), **values}
+    return {**journal.environment(), **values}
 
 
 def test_nothing_to_say_where_all_is_as_it_was():
-    before = journal.around()
+    before = journal.environment()
     assert check_same(RUN, before) == ""
     assert before["packages"]["torch"] == torch.__version__
     assert before["packages"].keys() >= {"warmstart", "numpy", "timm"}
@@ -80,6 +80,6 @@ def test_as_many_processors_and_threads_as_before_and_then_as_many_as_now():
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with as_before(before):
         assert torch.get_num_threads() == threads + 1
-        assert own is None or journal.around()["processors"] == 1
+        assert own is None or journal.environment()["processors"] == 1
     assert torch.get_num_threads() == threads
     assert own is None or os.sched_getaffinity(0) == own

@@ -164,7 +164,7 @@ def test_a_run_that_follows_keeps_names_lineage_and_the_ledger_of_the_old_head(f
     third = follow_up(run.path, tmp_path, seed=6, out="third")
     assert record_of(third.path).lineage == (*record.lineage, str(run.path))
     text = (third.path / "README.md").read_text("utf-8")
-    assert f"Started from {run.path} (blue, green, red), which started from {first}, " in text
+    assert f"Built on {run.path} (blue, green, red), which was built on {first}, " in text
 
 
 def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
@@ -175,12 +175,12 @@ def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
     text = (run.path / "README.md").read_text("utf-8")
     assert 'base_model: "timm/tf_efficientnet_lite0.in1k"\n' in text.split("---\n")[1]
     assert (
-        "Started from runs/colours (blue, green, red), which started from EfficientNet-Lite0 "
+        "Built on runs/colours (blue, green, red), which was built on EfficientNet-Lite0 "
         "(ImageNet)." in text
     )
     assert "Base model: colours (EfficientNet-Lite0, 3 classes)" in text
     first_card = Path("runs/colours/README.md").read_text("utf-8")
-    assert "Started from" not in first_card
+    assert "Built on" not in first_card
     assert "base_model" in first_card
 
 

@@ -141,7 +141,9 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
         run_plan.with_plan_file(Request(data="d", plan=far))
     with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
         run_plan.with_plan_file(Request(data="d", settings=("training.engine=openvino",)))
-    request = run_plan.with_plan_file(Request(data="d", plan=far, settings=("training.engine=traced",)))
+    request = run_plan.with_plan_file(
+        Request(data="d", plan=far, settings=("training.engine=traced",))
+    )
     assert run_plan.engine_of(request) == Choice(
         value="traced", because="your choice (--set)", source="user"
     )
@@ -204,7 +206,10 @@ def test_a_file_is_followed_to_the_letter():
         ({"base": "lite2"}, {"base": "lite2"}),
         ({"settings": ("training.epochs=3",)}, {"passes": 900}),
         ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"rate": 0.03}),
-        ({"settings": ("training.batch_size=4", "training.epochs=0.1467")}, {"batch": 4, "passes": 44}),
+        (
+            {"settings": ("training.batch_size=4", "training.epochs=0.1467")},
+            {"batch": 4, "passes": 44},
+        ),
         ({"strategy": "full"}, {}),
     ],
 )
@@ -348,5 +353,6 @@ def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
     if cut and strategy.startswith("last"):
         plan = plan_for(strategy)
         assert (
-            run_plan.stored_block(Request(data=None, plan=plan, given=frozenset()), base, n) == found
+            run_plan.stored_block(Request(data=None, plan=plan, given=frozenset()), base, n)
+            == found
         )

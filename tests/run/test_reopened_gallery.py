@@ -66,7 +66,7 @@ def test_data_that_moved_leaves_the_labels(run, tmp_path):
     assert gallery.label(0) == examples[0].label
 
 
-@pytest.mark.parametrize("text", ["", "{}", "null", '{"format": 1, "asked": {}}'])
+@pytest.mark.parametrize("text", ["", "{}", "null", '{"format": 1, "request": {}}'])
 def test_a_damaged_request_hides_them(run, text):
     (run / "request.json").write_text(text)
     gallery, _ = gallery_of(run)

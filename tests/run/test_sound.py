@@ -129,7 +129,7 @@ def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
 
 
 def test_a_run_on_clips_is_no_start_for_pictures(heard, pictures):
-    with pytest.raises(ModelError, match="learnt from sounds, the data holds images"):
+    with pytest.raises(ModelError, match="was trained on sounds, the data holds images"):
         warmstart.fit(pictures, base=heard.path, budget="fast")
 
 

@@ -61,11 +61,11 @@ def test_each_comes_with_the_answer_that_predict_gives(finished, inbox):
         assert one.probability == pytest.approx(answer.probability, abs=1e-3)
         best, second = list(answer.scores)[:2]
         if answer.ood:
-            assert one.why == "unlike what it knows"
+            assert one.why == "unlike the training data"
         elif answer.scores[second] > 0.51 * answer.scores[best]:
-            assert one.why == f"unsure: {best} or {second}"
+            assert one.why == f"uncertain: {best} or {second}"
         elif answer.scores[second] < 0.49 * answer.scores[best]:
-            assert one.why == "stands for others like it"
+            assert one.why == "typical of many like it"
 
 
 def test_the_model_is_in_more_doubt_about_them_than_about_most(finished, inbox):

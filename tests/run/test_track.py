@@ -123,7 +123,7 @@ def test_tensorboard_holds_every_curve(run):
     assert notes(seen) == [f"tensorboard --logdir {run}/track"]
     found = curves(run)
     assert set(found) == {
-        *(f"{g}/{n}" for g in ("fold1", "fold2", "final") for n in ("loss", "rate")),
+        *(f"{g}/{n}" for g in ("fold1", "fold2", "final") for n in ("loss", "lr")),
         *(f"fold{k}/{n}" for k in (1, 2) for n in ("val_accuracy", "val_loss", "head_accuracy")),
         "speed/images_per_second",
         "guard/stuck",
@@ -135,7 +135,7 @@ def test_tensorboard_holds_every_curve(run):
     axis = [n for tag in ("fold1/loss", "fold2/loss", "final/loss") for n, _ in found[tag]]
     assert axis == list(range(1, 5 + 3 * N + 1))
     assert found["fold1/loss"][2] == (3, pytest.approx(1 / 3))
-    assert found["fold2/rate"][0] == (26, pytest.approx(1.5e-4))
+    assert found["fold2/lr"][0] == (26, pytest.approx(1.5e-4))
     assert [n for n, _ in found["fold1/val_accuracy"]] == [15, 25]
     assert found["guard/stuck"] == [(5, 1.0)]
     assert found["result/accuracy"] == [(65, pytest.approx(0.86))]

@@ -38,7 +38,7 @@ def server(finished):
 
 @pytest.fixture(scope="module")
 def files(finished):
-    data = json.loads((finished.path / "request.json").read_text())["asked"]["data"]
+    data = json.loads((finished.path / "request.json").read_text())["request"]["data"]
     return sorted(Path(data.get("path", data) if isinstance(data, dict) else data).rglob("*.png"))
 
 

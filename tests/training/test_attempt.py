@@ -306,12 +306,12 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_dat
     trained, events = learnt(made)
     assert kinds(trained) == ["diverged", "diverged"]
     assert {note.action for note in trained.guards} == {
-        "training began anew at a third of the rates"
+        "training began again at a third of the learning rates"
     }
     assert (trained.scale, trained.has_failed) == (SCALES[2], False)
     told = [e.values for e in events if e.kind == "guard"]
     assert [values["guard"] for values in told] == kinds(trained)
-    says = "; always answering the class shares has 1.1; training began anew at a third of the ra"
+    says = "; always answering the class shares has 1.1; training began again at a third of "
     assert all(values["text"].startswith("the loss rose from 0.0") for values in told)
     assert all(says in values["text"] for values in told)
     factors = [e.values["factor"] for e in events if e.kind == "step"]
@@ -376,13 +376,13 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monk
     trained, events = learnt(made)
     assert (kinds(trained), trained.has_failed) == (["diverged"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
-    assert told == "the network's answers are not numbers any more; training was given up"
+    assert told == "the network's outputs are no longer finite; training was given up"
 
 
 def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, monkeypatch):
     made = job(training_data, planned(training_data, "last:1", FEW))
     monkeypatch.setattr("warmstart.training.job.held_scores", lambda *a: np.full((2, 3), np.nan))
-    with pytest.raises(TrainingError, match="answers are not numbers; use --strategy head"):
+    with pytest.raises(TrainingError, match="are not finite; use --strategy head"):
         learnt(made)
 
 
@@ -396,7 +396,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
     steps = [e for e in events if e.kind == "step"]
     assert len(steps) == 1
     (note,) = [e.values for e in events if e.kind == "note"]
-    assert note == {"title": "Stopped", "text": "after 1 of 20 updates: the minutes were over"}
+    assert note == {"title": "Stopped", "text": "after 1 of 20 updates: out of time"}
     assert (kinds(trained), trained.has_failed, trained.n_stages) == ([], False, 1)
     # What it looked at later is what it ended with; the estimate is of this very network.
     found = held_scores(trained.trainable, made.context, HELD)
@@ -417,7 +417,7 @@ def test_a_route_that_ends_early_is_not_cut_short_by_minutes_that_end_later(trai
     events = []
     follow(attempt.run(), events.append)
     assert [e.kind for e in events] == ["step", "note"]
-    assert events[-1].values["text"] == "after 1 of 4 updates: the minutes were over"
+    assert events[-1].values["text"] == "after 1 of 4 updates: out of time"
     events.clear()
     follow(TrainingAttempt(replace(made, until=float("inf")), 1.0, ()).run(), events.append)
     assert [e.kind for e in events] == ["step"] * 4

@@ -15,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transform
 
-from warmstart.training.augmentations import Augmentations, _box, draw_batches, view, numbered_augmentation
+from warmstart.training.augmentations import (
+    Augmentations,
+    _crop_box,
+    augment,
+    draw_batches,
+    numbered_augmentation,
+)
 
 CROP = 0.35
 ALL = Augmentations(CROP, True, 0.1)
@@ -79,7 +85,7 @@ def test_a_view_has_the_shape_and_the_type_of_its_picture(
 ):
     image = picture(channels, high, wide, seed)
     before = image.copy()
-    found = view(image, Augmentations(crop, flip, colour), rng(seed))
+    found = augment(image, Augmentations(crop, flip, colour), rng(seed))
     assert (found.shape, found.dtype) == (image.shape, np.uint8)
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(image, before)
@@ -90,14 +96,14 @@ def test_a_view_has_the_shape_and_the_type_of_its_picture(
 
 def test_nothing_varies_where_nothing_is_asked_for():
     image, generator = picture(), rng()
-    assert view(image, Augmentations(1.0, False), generator) is image
+    assert augment(image, Augmentations(1.0, False), generator) is image
     assert numbered_augmentation(image, CONTENT, 3, Augmentations(1.0, False), seed=0) is image
     assert generator.integers(1 << 30) == rng().integers(1 << 30)  # and nothing was drawn
 
 
 def test_a_mirrored_picture_is_the_mirror_and_half_are():
     image, generator = picture(), rng()
-    found = [view(image, Augmentations(1.0, True), generator) for _ in range(400)]
+    found = [augment(image, Augmentations(1.0, True), generator) for _ in range(400)]
     same = np.array([np.array_equal(made, image) for made in found])
     mirrored = np.array([np.array_equal(made, image[:, ::-1]) for made in found])
     assert (same ^ mirrored).all()
@@ -108,7 +114,7 @@ def test_a_sound_is_moved_and_silence_comes_in():
     image, generator = picture(1, 8, 40) | 1, rng()
     models = []
     for _ in range(200):
-        made = view(image, Augmentations(1.0, False, shift=0.25), generator)
+        made = augment(image, Augmentations(1.0, False, shift=0.25), generator)
         filled = np.flatnonzero(made[..., 0].any(axis=0))
         by = filled[0] if filled[0] else filled[-1] - 39
         np.testing.assert_array_equal(made, np.roll(image, by, axis=1) * (made > 0))
@@ -121,7 +127,7 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
     image[:, ::2] = 200
     sizes = []
     for _ in range(200):
-        hidden = view(image, Augmentations(1.0, False, mask=0.5), generator)[..., 0] == 100
+        hidden = augment(image, Augmentations(1.0, False, mask=0.5), generator)[..., 0] == 100
         rows, columns = hidden.all(axis=1), hidden.all(axis=0)
         np.testing.assert_array_equal(hidden, rows[:, None] | columns)
         for line in (rows, columns):
@@ -151,7 +157,7 @@ def windows(views, n=400, high=SIDE, wide=SIDE):
     ramps[..., 1] = np.linspace(0, 255, high).round()[:, None]
     generator, found = rng(), []
     for _ in range(n):
-        made = view(ramps, views, generator) / 255
+        made = augment(ramps, views, generator) / 255
         spans = []
         for line in (made[..., 0].mean(0), made[..., 1].mean(1)):
             at = np.arange(len(line)) - (len(line) - 1) / 2
@@ -193,7 +199,7 @@ def test_crops_lie_everywhere():
 def test_a_crop_may_begin_at_every_pixel_where_it_fits():
     generator, begins = rng(), {}
     for _ in range(2000):
-        top, left, height, width = _box(6, 5, CROP, generator)
+        top, left, height, width = _crop_box(6, 5, CROP, generator)
         begins.setdefault(("top", 6 - height), set()).add(top)
         begins.setdefault(("left", 5 - width), set()).add(left)
     assert {("top", 0), ("top", 2), ("left", 0), ("left", 1)} <= begins.keys()
@@ -220,7 +226,7 @@ def test_a_border_that_is_no_part_of_the_picture_never_shows():
     widest = 1 / CROP**0.5 / (3 / 4) ** 0.5 + 1.5  # a pixel of the frame, enlarged and smoothed
     generator = rng()
     for _ in range(200):
-        found = view(frame, Augmentations(CROP, True), generator)[..., 0]
+        found = augment(frame, Augmentations(CROP, True), generator)[..., 0]
         assert (found[16] > 127).sum() <= 2 * widest
         assert found[8:-8, 8:-8].max() < 127
 
@@ -232,7 +238,7 @@ def test_a_border_that_is_no_part_of_the_picture_never_shows():
 def test_colours_change_as_torchvision_changes_them(seed):
     """Which rounds down, three times: its pictures are darker by half a level each time."""
     image = picture(seed=seed)
-    found = view(image, Augmentations(1.0, False, 0.1), rng(seed)).astype(int)
+    found = augment(image, Augmentations(1.0, False, 0.1), rng(seed)).astype(int)
     b, c, s = rng(seed).uniform(0.9, 1.1, 3)
     slow = torch.from_numpy(image).permute(2, 0, 1)
     slow = transform.adjust_contrast(transform.adjust_saturation(slow, s), c)
@@ -246,7 +252,7 @@ def test_colours_change_as_torchvision_changes_them(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_colours_change_as_they_are_defined(seed):
     image = picture(seed=seed) // 2 + 64  # far from black and white
-    found = view(image, Augmentations(1.0, False, 0.1), rng(seed))
+    found = augment(image, Augmentations(1.0, False, 0.1), rng(seed))
     b, c, s = rng(seed).uniform(0.9, 1.1, 3)
     grey = image @ np.array([0.299, 0.587, 0.114])
     slow = s * image + (1 - s) * grey[..., None]
@@ -258,10 +264,10 @@ def test_grey_pictures_have_no_saturation_and_bands_no_colour():
     grey = picture(channels=1) // 2 + 64
     b, c, _ = rng(5).uniform(0.9, 1.1, 3)
     slow = b * (c * grey + (1 - c) * grey.mean())
-    assert np.abs(view(grey, Augmentations(1.0, False, 0.1), rng(5)) - slow).max() <= 0.501
+    assert np.abs(augment(grey, Augmentations(1.0, False, 0.1), rng(5)) - slow).max() <= 0.501
     for channels in (2, 4, 13):
         bands = picture(channels=channels)
-        assert view(bands, Augmentations(1.0, False, 0.1), rng()) is bands
+        assert augment(bands, Augmentations(1.0, False, 0.1), rng()) is bands
 
 
 # ---- the same bytes, whoever makes them ------------------------------------------------------

@@ -71,7 +71,7 @@ def test_what_was_saved_comes_back(tmp_path):
     path = tmp_path / "checkpoints"
     first = Checkpoints(path, "key")
     assert first.load() is None
-    assert first.kept("fold-1") is None
+    assert first.load_finished("fold-1") is None
     assert not path.exists()  # asking makes no folder
     first.save(state(1))
     first.save(state(2))
@@ -138,7 +138,7 @@ def test_facts_come_back_exactly(tmp_path_factory, facts):
 
 
 def test_numbers_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(TypeError, match=r"z holds torch\.complex64, which is not kept"):
+    with pytest.raises(TypeError, match=r"z holds torch\.complex64, which cannot be saved"):
         Checkpoints(tmp_path, "key").save(Snapshot({"z": torch.zeros(2, dtype=torch.complex64)}, {}))
     assert names(tmp_path) == []
 
@@ -150,11 +150,11 @@ def test_a_finished_piece_is_kept_and_its_way_there_dropped(tmp_path):
     checkpoints = Checkpoints(tmp_path, "key")
     checkpoints.save(state(1))
     checkpoints.save(state(2))
-    checkpoints.keep("fold-1", state(3))
-    assert names(tmp_path) == ["kept-fold-1.safetensors"]
+    checkpoints.save_finished("fold-1", state(3))
+    assert names(tmp_path) == ["finished-fold-1.safetensors"]
     again = Checkpoints(tmp_path, "key")
-    assert equal(again.kept("fold-1"), state(3))
-    assert again.kept("fold-2") is None
+    assert equal(again.load_finished("fold-1"), state(3))
+    assert again.load_finished("fold-2") is None
     assert again.load() is None
 
 
@@ -163,7 +163,7 @@ def test_a_state_from_before_a_finished_piece_counts_no_more(tmp_path, monkeypat
     checkpoints = Checkpoints(tmp_path, "key")
     checkpoints.save(state(1))
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    checkpoints.keep("fold-1", state(2))
+    checkpoints.save_finished("fold-1", state(2))
     assert (tmp_path / "last.safetensors").exists()
     assert Checkpoints(tmp_path, "key").load() is None
     Checkpoints(tmp_path, "key").save(state(3))
@@ -174,9 +174,9 @@ def test_a_state_from_before_a_finished_piece_counts_no_more(tmp_path, monkeypat
 def test_a_name_that_is_no_plain_word_is_refused(tmp_path, name):
     for ask in (
         Checkpoints(tmp_path, "key").kept,
-        lambda n: Checkpoints(tmp_path, "key").keep(n, state()),
+        lambda n: Checkpoints(tmp_path, "key").save_finished(n, state()),
     ):
-        with pytest.raises(ValueError, match="is no name for a piece of work"):
+        with pytest.raises(ValueError, match="is no name for a finished training"):
             ask(name)
     assert names(tmp_path) == []
 
@@ -186,12 +186,12 @@ def test_a_name_that_is_no_plain_word_is_refused(tmp_path, name):
 
 def test_files_of_another_key_are_not_seen_and_make_room(tmp_path):
     other = Checkpoints(tmp_path, "other")
-    other.keep("fold-1", state(1))
+    other.save_finished("fold-1", state(1))
     other.save(state(2))
     (tmp_path / "look.json").touch()  # not ours
     mine = Checkpoints(tmp_path, "mine")
     assert mine.load() is None
-    assert mine.kept("fold-1") is None
+    assert mine.load_finished("fold-1") is None
     assert equal(Checkpoints(tmp_path, "other").load(), state(2))  # asking has removed nothing
     mine.save(state(3))
     assert names(tmp_path) == ["last.safetensors", "look.json"]
@@ -312,12 +312,12 @@ def test_both_damaged_is_no_state_at_all(tmp_path):
 
 
 def test_a_damaged_piece_of_work_is_done_again(tmp_path):
-    Checkpoints(tmp_path, "key").keep("fold-1", state(1))
-    flip(tmp_path / "kept-fold-1.safetensors", -3, 5)
+    Checkpoints(tmp_path, "key").save_finished("fold-1", state(1))
+    flip(tmp_path / "finished-fold-1.safetensors", -3, 5)
     checkpoints = Checkpoints(tmp_path, "key")
-    assert checkpoints.kept("fold-1") is None
-    checkpoints.keep("fold-1", state(2))
-    assert equal(checkpoints.kept("fold-1"), state(2))
+    assert checkpoints.load_finished("fold-1") is None
+    checkpoints.save_finished("fold-1", state(2))
+    assert equal(checkpoints.load_finished("fold-1"), state(2))
 
 
 # ---- a crash at any moment ---------------------------------------------------------------
@@ -376,7 +376,7 @@ def test_a_full_disk_leaves_the_earlier_states_whole(tmp_path, monkeypatch, act,
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
-            checkpoints.save(state(3)) if act == "save" else checkpoints.keep("fold-1", state(3))
+            checkpoints.save(state(3)) if act == "save" else checkpoints.save_finished("fold-1", state(3))
     assert caught.value.errno == number
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     checkpoints.save(state(3))
@@ -455,9 +455,9 @@ def test_nothing_is_kept_where_nothing_is_to_be_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoints = NoCheckpoints()
     checkpoints.save(state())
-    checkpoints.keep("fold-1", state())
+    checkpoints.save_finished("fold-1", state())
     assert checkpoints.load() is None
-    assert checkpoints.kept("fold-1") is None
+    assert checkpoints.load_finished("fold-1") is None
     assert not checkpoints.is_due
     checkpoints.clear()
     assert names(tmp_path) == []

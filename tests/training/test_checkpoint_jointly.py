@@ -44,8 +44,8 @@ def test_the_newest_sound_state_comes_back_whichever_way_it_was_written(tmp_path
     (tmp_path / "last.safetensors").write_bytes(b"torn")
     assert same(Checkpoints(tmp_path, "key").load(), states[3])
     assert Checkpoints(tmp_path, "another").load() is None
-    again.keep("fold-1", states[0])
-    assert [path.name for path in tmp_path.iterdir()] == ["kept-fold-1.safetensors"]
+    again.save_finished("fold-1", states[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["finished-fold-1.safetensors"]
 
 
 def test_no_file_is_a_pickle(tmp_path):

@@ -433,7 +433,7 @@ def test_a_rate_that_works_at_a_third_is_shipped_so(split_pictures):
     guards = [guard for guard in run.summary.guards if guard.kind != "forgetting"]
     assert {guard.kind for guard in guards} == {"diverged"}
     assert len(guards) <= 2  # the last training begins at the rate that works
-    assert {g.action for g in guards} == {"training began anew at a third of the rates"}
+    assert {g.action for g in guards} == {"training began again at a third of the learning rates"}
     assert run.summary.shipped.strategy == "full"
     assert run.summary.frozen.identical
 

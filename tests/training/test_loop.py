@@ -82,7 +82,7 @@ def test_groups_keep_their_own_rates_and_decays(name, kind):
 
 
 def test_another_optimizer_is_refused():
-    with pytest.raises(PlanError, match=r"training.optimizer 'lion' is not known; it has adamw"):
+    with pytest.raises(PlanError, match=r"training.optimizer 'lion' does not exist; choose adamw"):
         make_optimizer("lion", groups_of(small()), 0.0)
 
 
@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_cure(bad):
     with pytest.raises(TrainingError) as caught:
         next(steps)
     text = str(caught.value)
-    assert text.startswith("training diverged: the loss is nan at step 3; use a lower rate than ")
+    assert text.startswith("training diverged: the loss is nan at step 3; use a learning rate below ")
     assert "0.1 (--lr)" in text
     assert "--strategy head" in text
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)

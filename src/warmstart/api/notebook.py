@@ -1,4 +1,4 @@
-"""A run as a notebook shows it: a few lines of HTML with nothing in them that runs or loads."""
+"""A run in a notebook: a few lines of HTML without scripts or external files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ _RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
 
 
 def run_html(summary: Summary, path: Path) -> str:
-    """The verdict, how often the model is right, what was shipped, where the folder is."""
-    rows = [(TITLES[summary.task], accuracy) for accuracy in _accuracy(summary)]
-    rows += [("Shipped", _shipped(summary)), *_grave(summary), ("Folder", str(path))]
+    """Readiness, verdict, accuracy, grave findings and folder of a run."""
+    is_shipped = summary.shipped.strategy != "none"
+    shipped = summary.shipped.strategy if is_shipped else "nothing"
+    scores = []
+    if is_shipped and summary.estimate is not None:
+        scores.append(estimate_text(summary.estimate))
+    if is_shipped and summary.test is not None:
+        scores.append(f"{score_text(summary.test)} on the test set")
+    if is_shipped and (probe := probe_text(summary)):
+        scores.append(probe)
+    rows = [(TITLES[summary.task], "; ".join(scores) + ".")] if scores else []
+    rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
+    # Findings that make a figure wrong; the others are in the report.
+    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
+    rows += [*(("Found", sentence(one.sentence)) for one in grave), ("Folder", str(path))]
     cells = "".join(
         f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"
         for title, text in rows
@@ -27,30 +39,6 @@ def run_html(summary: Summary, path: Path) -> str:
         f'<div style="max-width:50em"><p><b>{_safe(ready)}</b></p><p>{_safe(verdict)}</p>'
         f"<table>{cells}</table></div>"
     )
-
-
-def _accuracy(summary: Summary) -> list[str]:
-    """As in the terminal; nothing where nothing was shipped."""
-    if summary.shipped.strategy == "none":
-        return []
-    found = [estimate_text(summary.estimate)] if summary.estimate is not None else []
-    if summary.test is not None:
-        found.append(f"{score_text(summary.test)} on the test set")
-    if probe := probe_text(summary):
-        found.append(probe)
-    return ["; ".join(found) + "."] if found else []
-
-
-def _grave(summary: Summary) -> list[tuple[str, str]]:
-    """Findings that make a figure wrong; the others stand in the report."""
-    return [
-        ("Found", sentence(one.sentence)) for one in summary.findings if one.kind in NEVER_FOLDED
-    ]
-
-
-def _shipped(summary: Summary) -> str:
-    what = "nothing" if summary.shipped.strategy == "none" else summary.shipped.strategy
-    return f"{what}: {summary.shipped.why.rstrip('.')}."
 
 
 def _safe(text: str) -> str:

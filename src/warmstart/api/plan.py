@@ -1,4 +1,4 @@
-"""`warmstart.plan`: a plan for a network of one's own, to be followed in any training loop."""
+"""`warmstart.plan` and `freeze`: a plan for your own network, to follow in any training loop."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from warmstart.records.plan import (
     TrainingPlan,
 )
 
-# ---- `warmstart.freeze`: freeze what a plan freezes, so that no trainer's `train()` undoes it.
+LOADER = "your own loader decides"
 
 
 def freeze(network: nn.Module, plan: Plan) -> Frozen:
-    """Freeze a network as a plan says, until `.remove()` or the end of a `with` block.
+    """Freeze a network by a plan, until `.remove()` or the end of a `with` block.
 
-    Frozen parts get no gradient and run in eval mode whatever calls `train()` in between;
-    tuned parts keep the statistics of their norms. Call it before the optimizer is made: one
-    made before holds what is frozen, though it cannot move it.
+    Frozen blocks get no gradient and stay in eval mode whatever calls `train()` in between;
+    unfrozen blocks keep the statistics of their norms. Call it before making the optimizer: one
+    made earlier holds the frozen parameters, though it cannot change them.
 
     Raises: PlanError if the plan was made for another network.
 
@@ -61,7 +61,7 @@ def freeze(network: nn.Module, plan: Plan) -> Frozen:
 
 
 class Frozen(FrozenBlocks):
-    """A network frozen as a plan says; `remove` puts its modes and gradient flags back."""
+    """A network frozen by a plan; `remove` restores its modes and gradient flags."""
 
     def __init__(self, network: nn.Module, plan: Plan, sections: Sections) -> None:
         self._network, self._plan, self._owners = network, plan, sections.owners
@@ -71,10 +71,10 @@ class Frozen(FrozenBlocks):
         return self
 
     def groups(self) -> list[dict[str, Any]]:
-        """Groups for an optimizer: what moves, each part at the plan's rate.
+        """Parameter groups for an optimizer: each unfrozen block at the plan's learning rate.
 
-        Biases and the scales of norms are not decayed.
-        Raises: PlanError where a part that moves has no rate.
+        Biases and the scales of norms have no weight decay.
+        Raises: PlanError where an unfrozen block has no learning rate.
 
         >>> import torch, warmstart
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -88,16 +88,13 @@ class Frozen(FrozenBlocks):
 
 
 def actions_of(plan: Plan) -> dict[str, Action]:
-    """What a plan does to each part, by name."""
+    """The action of each block, by name."""
     return {block.name: plan.action_of(block.name) for block in plan.blocks}
 
 
 def rates_of(plan: Plan) -> dict[str, float]:
-    """The peak learning rate of each part that moves, by name."""
+    """The peak learning rate of each unfrozen block, by name."""
     return {block.name: block.lr.number for block in plan.blocks if block.lr}
-
-
-LOADER = "your own loader decides"
 
 
 def plan(
@@ -110,39 +107,43 @@ def plan(
     classes: int | None = None,
     n: int | None = None,
 ) -> Plan:
-    """What is frozen, what is trained and how fast, in a network as it stands.
+    """What is frozen, what is trained and at which learning rates, in a network as it is.
 
     `strategy` is `head`, `last:N`, `frozen:K` or `full`. `inputs` is a batch as the network
-    takes it, (B, C, H, W) for images; it says at which size the network is parted. `lr` is
-    the peak rate of the uppermost tuned part; where the output alone is trained, the
-    output's. `classes` is compared with the network's output. `n`, the number of examples,
-    sets how long `warmstart.train` goes on; without it, the data must have a length.
+    takes it, (B, C, H, W) for images; it sets the size at which the network is cut into blocks.
+    `lr` is the peak learning rate of the uppermost unfrozen block; with `head`, that of the
+    output. `classes` is compared with the network's output. `n`, the number of examples, sets
+    how long `warmstart.train` goes on; without it, the data must have a length.
 
-    Nothing is put in or taken out: give the network its new output layer before. That layer
-    has no closed form in somebody's loop, so it is trained at ten times the rate.
+    Nothing is added or removed: give the network its new output layer first. Outside
+    `warmstart.fit` that layer is not solved in closed form, so it is trained at ten times the rate.
 
-    Raises: PlanError for a strategy, rate or optimizer that cannot be followed, or an output
-    of another size; ModelError for a module without tensors.
+    Raises: PlanError for a strategy, learning rate or optimizer that cannot be followed, or an
+    output of another size; ModelError for a module without tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
     >>> [(p.name, p.action.value, p.lr and p.lr.value) for p in plan(net, "last:1").blocks]
     [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
     """
     kind = type(network).__name__
-    asked = _strategy(strategy)
+    wish = _parse(strategy)
     found = sections(network, inputs)
-    _check(found, classes, kind)
-    count = n_tuned(asked, len(found.names), kind)
+    if classes is not None and found.n_outputs not in (None, classes):
+        raise PlanError(
+            f"{kind} gives {found.n_outputs} numbers and there are {classes} classes; put in a new "
+            "last layer for them, then make the plan."
+        )
+    count = n_tuned(wish, len(found.names), kind)
     if not count and OUTPUT not in found.owners.values():
         raise PlanError(
             f"{kind} has no output layer of its own (a last nn.Linear), so that nothing would "
             "be trained; use strategy last:1 or full."
         )
-    training = _training(found, optimizer, _rate(lr), is_head=not count, n=n)
+    training = _training(found, optimizer, lr, is_head=not count, n=n)
     return Plan(
         base=_user(f"module:{kind}"),
-        strategy=Choice(value=word(asked), because="your choice", source="user", rule=word(HEAD)),
-        blocks=_blocks(found, asked, training),
+        strategy=_user(word(wish), rule=word(HEAD)),
+        blocks=_blocks(found, wish, training),
         head=_no_head(),
         training=training,
         input=_input(found),
@@ -150,46 +151,35 @@ def plan(
     )
 
 
-def _strategy(text: str) -> Strategy:
-    """Raises: PlanError for what takes a measurement, or surgery, to follow."""
-    asked = parse(text)
-    if asked.depth == "auto":
+def _parse(text: str) -> Strategy:
+    """Raises: PlanError for a strategy that needs measurements or surgery."""
+    strategy = parse(text)
+    if strategy.depth == "auto":
         raise PlanError(
-            "strategy auto rests on what warmstart.fit measures; name head, last:N, frozen:K or "
+            "strategy auto needs the measurements of warmstart.fit; name head, last:N, frozen:K or "
             "full."
         )
-    if asked.depth == "scratch" or asked.extras:
+    if strategy.depth == "scratch" or strategy.extras:
         raise PlanError(
             f"strategy {text} changes the network itself, which warmstart.fit does; in your own "
             "loop use head, last:N, frozen:K or full."
         )
-    return asked
-
-
-def _check(found: Sections, classes: int | None, kind: str) -> None:
-    if classes is not None and found.n_outputs not in (None, classes):
-        raise PlanError(
-            f"{kind} gives {found.n_outputs} numbers and there are {classes} classes; put in a new "
-            "last layer for them, then make the plan."
-        )
-
-
-def _rate(lr: float | None) -> float | None:
-    if lr is not None and not (math.isfinite(lr) and lr > 0):
-        raise PlanError(f"lr={lr} is not a number above 0; write for instance lr=0.001.")
-    return lr
+    return strategy
 
 
 def _training(
     found: Sections, optimizer: str, lr: float | None, *, is_head: bool, n: int | None
 ) -> TrainingPlan:
+    if lr is not None and not (math.isfinite(lr) and lr > 0):
+        raise PlanError(f"lr={lr} is not a number above 0; write for instance lr=0.001.")
     if optimizer not in OPTIMIZERS:
         raise PlanError(f"optimizer {optimizer!r} is not known; it is adamw or sgd.")
     rate = base_rate(found.family, optimizer, None)
     if lr is not None:
-        base = rounded(lr / NEW) if is_head else lr
-        rate = Choice(value=base, because=_why(lr, is_head), source="user", rule=rate.value)
-    epochs = _rule(float(rules.TIMES["balanced"]), "as many passes over your data")
+        value = rounded(lr / NEW) if is_head else lr
+        why = f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
+        rate = Choice(value=value, because=why, source="user", rule=rate.value)
+    epochs = _rule(float(rules.TIMES["balanced"]), "as many epochs of your data")
     if n is not None:
         samples = rules.samples_seen(n)
         epochs = _rule(rules.epochs(samples, n), f"{samples:,} examples seen in all")
@@ -212,13 +202,9 @@ def _training(
     )
 
 
-def _why(lr: float, is_head: bool) -> str:
-    return f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
-
-
-def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
-    """Every part with its action and rate; the output last."""
-    body = body_actions(asked, found.names)
+def _blocks(found: Sections, strategy: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
+    """Every block with its action and learning rate; the output last."""
+    body = body_actions(strategy, found.names)
     rate, optimizer = training.lr, str(training.optimizer.value) if training.optimizer else ""
     is_typed = rate is not None and rate.source == "user"
     spread = LearningRateSpread(
@@ -231,11 +217,8 @@ def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[B
         BlockPlan(name=name, action=_user(action), lr=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)
     ]
-    new = Choice(
-        value=last.value if last else 0.0,
-        because=f"{spread.above(NEW):g} x {spread.base:g}: a new output has the whole way to go",
-        source="rule",
-    )
+    why = f"{spread.above(NEW):g} x {spread.base:g}: a new output has the longest way to go"
+    new = _rule(last.value if last else 0.0, why)
     action: Action = "tuned"
     why = "trained step by step: in your own loop it has no closed form"
     return (*rows, BlockPlan(name=OUTPUT, action=_rule(action, why), lr=new))
@@ -244,30 +227,28 @@ def _blocks(found: Sections, asked: Strategy, training: TrainingPlan) -> tuple[B
 def _no_head() -> HeadPlan:
     why = "nothing is fitted in closed form in your own loop"
     return HeadPlan(
-        candidates=Choice(value=(), because=why, source="rule"),
-        penalties=Choice(value=(), because=why, source="rule"),
+        candidates=_rule((), why),
+        penalties=_rule((), why),
         outer_folds=_rule(0, why),
         permutations=_rule(0, why),
     )
 
 
 def _input(found: Sections) -> InputPlan | None:
-    """The size at which it was parted, so that it is parted alike again."""
+    """The input size at which the network was cut, so that it is cut alike again."""
     if found.shape is None:
         return None
     channels, height, width = found.shape
-    why = "the size at which the network was followed"
+    why = "the size at which the network was cut into blocks"
     size = height if height == width else (height, width)
-    return InputPlan(
-        size=Choice(value=size, because=why, source="rule"), channels=_rule(channels, why)
-    )
+    return InputPlan(size=_rule(size, why), channels=_rule(channels, why))
 
 
 def _number(choice: Choice | None) -> float:
     return float(choice.value) if choice and isinstance(choice.value, (int, float)) else 0.0
 
 
-def _rule(value: Plain, because: str) -> Choice:
+def _rule(value: Plain | tuple[Plain, ...], because: str) -> Choice:
     return Choice(value=value, because=because, source="rule")
 
 

@@ -1,8 +1,7 @@
-"""Three learning rates tried from the same start: the plan's, a third of it, three times it.
+"""Compare three learning rates: the plan's, a third of it, three times it.
 
-Where others sweep a rate over one run and read a curve, this makes three short trainings of
-its own length each, from the same weights, on the same batches, and looks at examples that
-none of them learns from. A difference that could be chance is called a tie.
+Not a sweep over one run: three short trainings, each with a full schedule, from the same weights
+on the same batches, compared on held-out examples. A difference that could be chance is a tie.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ Z_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TriedRate:
-    """One rate, and what came of it.
+class RateResult:
+    """One learning rate and its result.
 
-    `loss` is the mean log-loss in nats on examples held out, `accuracy` the share of them that
+    `loss` is the mean log-loss in nats on held-out examples, `accuracy` the share of them that
     is right; both are None where training diverged, and `alarm` says what happened. `behind`
     is how far its loss is above the best one's, with the standard error of that.
     """
@@ -74,41 +73,42 @@ class TriedRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateProbe:
-    """Three rates of the uppermost tuned layers, the plan's in the middle.
+    """Three learning rates of the uppermost unfrozen block, the plan's in the middle.
 
-    `before` is the loss of the fitted output, with which all of them began, on the same `n`
+    `before` is the loss of the linear probe, with which all of them began, on the same `n`
     examples; each was trained for `steps` updates.
     """
 
-    tried: tuple[TriedRate, ...]
+    results: tuple[RateResult, ...]
     before: float
     n: int
     steps: int
 
     @property
-    def best(self) -> TriedRate | None:
+    def best(self) -> RateResult | None:
         """The rate with the lowest loss; None where all diverged."""
-        alive = [one for one in self.tried if one.loss is not None]
-        return min(alive, key=lambda one: one.loss or 0.0, default=None)
+        trained = [one for one in self.results if one.loss is not None]
+        return min(trained, key=lambda one: one.loss or 0.0, default=None)
 
     @property
     def sentence(self) -> str:
-        """What was found, and what to do about it."""
-        n = f"{self.n:,} examples held out"
-        losses = ", ".join(f"{one.lr:g}: {_figure(one.loss)}" for one in self.tried)
-        text = f"Loss on {n} after {self.steps} steps, from {self.before:.3f}: {losses}. "
+        """The result, and what to do about it."""
+        losses = ", ".join(
+            f"{one.lr:g}: {'diverged' if one.loss is None else f'{one.loss:.3f}'}"
+            for one in self.results
+        )
+        text = (
+            f"Loss on {self.n:,} held-out examples after {self.steps} steps, from "
+            f"{self.before:.3f}: {losses}. "
+        )
         if self.best is None:
             return text + "All three diverged; try --lr a hundred times lower."
-        plan, best = self.tried[len(self.tried) // 2], self.best
+        plan, best = self.results[len(self.results) // 2], self.best
         if best.loss is not None and best.loss > self.before:
-            text += "None is better than the fitted output alone. "
+            text += "None is better than the linear probe alone. "
         if plan.is_tied:
             return text + f"The plan's {plan.lr:g} is as good as any of them, within chance."
         return text + f"{best.lr:g} is better than the plan's {plan.lr:g}: --lr {best.lr:g}."
-
-
-def _figure(loss: float | None) -> str:
-    return "diverged" if loss is None else f"{loss:.3f}"
 
 
 def rate_probe(
@@ -126,13 +126,13 @@ def rate_probe(
     seed: int = 0,
     on_event: Callable[[Event], None] | None = None,
 ) -> RateProbe:
-    """Try the plan's rate, a third of it and three times it, for some steps each.
+    """Train with the plan's learning rate, a third of it and three times it, for some steps each.
 
     Takes what `warmstart.fit` takes; `steps` are updates, each of a batch. A fifth of the
-    examples is held out, or your own hold-out. Nothing is written but features.
+    examples is held out, or your own hold-out. Nothing is written but cached features.
     Raises: as `fit` does; UsageError for a strategy that trains nothing.
     """
-    asked = Request(
+    request = Request(
         data=data,
         strategy=strategy,
         base=base,
@@ -144,90 +144,85 @@ def rate_probe(
         settings=typed_settings(settings),
         seed=seed,
     )
-    return follow(probe(asked, steps), on_event or (lambda event: None))
+    return follow(probe(request, steps), on_event or (lambda event: None))
 
 
-def probe(asked: Request, n_steps: int) -> Steps[RateProbe]:
-    """The same, step by step."""
+def probe(request: Request, n_steps: int) -> Steps[RateProbe]:
+    """`rate_probe`, step by step."""
     if n_steps < 1:
         raise UsageError(f"steps={n_steps}: it needs a whole number, 1 or more.")
     clock = Clock()
-    check_request(asked)
-    if parse(asked.strategy) in (AUTO, HEAD):
-        raise _nothing_moves(asked.strategy)
-    asked = run_plan.with_plan_file(asked)
-    collection = yield from read_data(asked)
+    check_request(request)
+    if parse(request.strategy) in (AUTO, HEAD):
+        raise _nothing_trained(request.strategy)
+    request = run_plan.with_plan_file(request)
+    collection = yield from read_data(request)
     yield notes.data(collection)
-    asked, base = yield from choose_base(asked, collection, clock)
+    request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
-    run_plan.validate(asked, collection, base)
-    extracted = yield from extract_features(collection, base, run_plan.engine_of(asked))
+    run_plan.validate(request, collection, base)
+    extracted = yield from extract_features(collection, base, run_plan.engine_of(request))
     with threadpool_limits(limits=1, user_api="blas"):
         collection = cleaning.clean(collection, extracted)
         inherited = yield from lineage.inherit(
             base, extracted.network.record, collection.record, extracted
         )
         training_data = training_dataset(
-            collection, extracted, base.record, asked.budget, asked.seed, inherited
+            collection, extracted, base.record, request.budget, request.seed, inherited
         )
-        facts = run_plan.network_facts(asked, base, extracted.network, None)
+        network = run_plan.network_facts(request, base, extracted.network, None)
         names = inherited.names(tuple(training_data.probe_layers))
-        plan = run_plan.make_plan(
-            asked, training_data.labelled.facts(), facts, names, extracted.engine
-        )
+        data = training_data.labelled.facts()
+        plan = run_plan.make_plan(request, data, network, names, extracted.engine)
         if not plan.is_trained or plan.training.lr is None:
-            raise _nothing_moves(asked.strategy)
-        return (yield from _try_all(training_data, plan, plan.training.lr.number, n_steps))
+            raise _nothing_trained(request.strategy)
+        return (yield from _train_all(training_data, plan, plan.training.lr.number, n_steps))
 
 
-def _nothing_moves(strategy: str) -> UsageError:
+def _nothing_trained(strategy: str) -> UsageError:
     return UsageError(
-        f"strategy {strategy} trains no layer of its own, so there is no rate to compare; name one "
-        "that does, such as last:6 or full."
+        f"strategy {strategy} fine-tunes no block, so there is no learning rate to compare; name "
+        "one that does, such as last:6 or full."
     )
 
 
-def _try_all(
-    training_data: TrainingDataset, plan: Plan, rate: float, n_steps: int
+def _train_all(
+    training_data: TrainingDataset, plan: Plan, lr: float, n_steps: int
 ) -> Steps[RateProbe]:
-    torch.set_num_threads(threads_for(training_data.extracted.network.record))
+    network = training_data.extracted.network
+    torch.set_num_threads(threads_for(network.record))
     labelled = training_data.labelled
     held = fine_tune.held_out_folds(training_data, 1)[0]
-    keep = np.setdiff1d(np.arange(len(labelled.learn)), held)
+    rows = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="fine_tune", kind="begin", values={"trainings": len(SCALES)})
     context = TrainingContext(
         source=(yield from fine_tune.open_source(training_data, plan)),
         labels=labelled.labels,
         groups=labelled.groups(),
-        digests=take_digests(training_data.extracted.network),
+        digests=take_digests(network),
         checkpoints=NoCheckpoints(),
         steps=(n_steps,) * len(SCALES),
     )
-    head, read = (
-        fit_on(training_data, plan, keep),
-        training_data.extracted.reader(training_data.examples(keep)),
-    )
-    # The same number for all: the same batches in the same order.
+    head = fit_on(training_data, plan, rows)
+    read = training_data.extracted.reader(training_data.examples(rows))
     job = TrainingJob(
-        make=lambda: trainable(
-            training_data.extracted.network, plan, head, read, training_data.seed
-        ),
+        make=lambda: trainable(network, plan, head, read, training_data.seed),
         schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
         context=context,
-        rows=keep,
+        rows=rows,
         held=held,
-        number=0,
+        number=0,  # the same for all: the same batches in the same order
     )
-    found: list[_Tried] = []
+    outcomes: list[_Outcome] = []
     for number, scale in enumerate(SCALES):
-        found.append((yield from _try(job, scale, number)))
+        outcomes.append((yield from _train(job, scale, number)))
     yield Event(stage="fine_tune", kind="end")
-    return _judged(found, rate, job)
+    return _compare(outcomes, lr, job)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
-    """Log-loss and hits of each row held out, (m,); None where training diverged."""
+class _Outcome:
+    """Log-loss and hits of each held-out row, (m,); None where training diverged."""
 
     scale: float
     before: Array
@@ -236,8 +231,8 @@ class _Tried:
     alarm: Alarm | None
 
 
-def _try(job: TrainingJob, scale: float, number: int) -> Steps[_Tried]:
-    """One short training, whose events count on from those of the ones before."""
+def _train(job: TrainingJob, scale: float, number: int) -> Steps[_Outcome]:
+    """One short training; its events continue the count of those before."""
     attempt, n_steps = TrainingAttempt(job, scale, ()), job.schedule.n_steps
     steps = attempt.run()
     try:
@@ -251,44 +246,44 @@ def _try(job: TrainingJob, scale: float, number: int) -> Steps[_Tried]:
         steps.close()
     labels, before = job.context.labels[job.held], attempt.validation.before
     if before is None:
-        raise ValueError("a training that is judged holds rows out")
+        raise ValueError("a training that is compared holds rows out")
     has_ended = alarm is None or alarm.kind != "diverged"
     scores = attempt.validation.scores()[END] if has_ended else None
     if scores is None or not np.isfinite(scores).all():
-        return _Tried(scale, _losses(before, labels), None, None, alarm)
+        return _Outcome(scale, _losses(before, labels), None, None, alarm)
     hits = (scores.argmax(axis=1) == labels).astype(float)
-    return _Tried(scale, _losses(before, labels), _losses(scores, labels), hits, alarm)
+    return _Outcome(scale, _losses(before, labels), _losses(scores, labels), hits, alarm)
 
 
 def _losses(scores: Array, labels: Rows) -> Array:
     """Log-loss of each row. Shapes: (m, K), (m,) to (m,)."""
-    found = cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
-    losses: Array = found.numpy()
+    entropy = cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
+    losses: Array = entropy.numpy()
     return losses
 
 
-def _judged(found: Sequence[_Tried], rate: float, job: TrainingJob) -> RateProbe:
-    """Each rate beside the best, by the same rows."""
+def _compare(outcomes: Sequence[_Outcome], lr: float, job: TrainingJob) -> RateProbe:
+    """Each rate against the best, on the same rows."""
     groups = job.context.groups[job.held]
-    alive = [one.losses for one in found if one.losses is not None]
-    best = min(alive, key=lambda losses: float(losses.mean()), default=None)
-    tried = []
-    for one in found:
+    trained = [one.losses for one in outcomes if one.losses is not None]
+    best = min(trained, key=lambda losses: float(losses.mean()), default=None)
+    results = []
+    for one in outcomes:
         alarm = one.alarm.sentence if one.alarm else ""
-        plain = TriedRate(lr=_rounded(rate * one.scale), loss=None, accuracy=None, alarm=alarm)
+        result = RateResult(lr=_rounded(lr * one.scale), loss=None, accuracy=None, alarm=alarm)
         if one.losses is not None and one.hits is not None and best is not None:
             gap = one.losses - best
-            plain = replace(
-                plain,
+            result = replace(
+                result,
                 loss=float(one.losses.mean()),
                 accuracy=float(one.hits.mean()),
                 behind=float(gap.mean()),
                 error=standard_error(gap, groups),
             )
-        tried.append(plain)
+        results.append(result)
     return RateProbe(
-        tried=tuple(tried),
-        before=float(found[0].before.mean()),
+        results=tuple(results),
+        before=float(outcomes[0].before.mean()),
         n=len(job.held),
         steps=job.schedule.n_steps,
     )

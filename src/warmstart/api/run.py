@@ -1,4 +1,4 @@
-"""The Python front: fit data, load a model, hold a finished run."""
+"""The Python interface: fit, resume, load, and finished runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from warmstart.distributed import here, joined
 from warmstart.errors import UsageError
@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     from warmstart.run.predictor import Predictor
 
 
-Result = TypeVar("Result")
-
-
 @dataclass(frozen=True)
 class Run:
-    """A run folder: what was measured, decided and shipped.
+    """A finished run: what was measured, decided and shipped.
 
     Made by `warmstart.fit`, or `Run.open` for a folder on disk.
     """
@@ -47,17 +44,17 @@ class Run:
 
     @property
     def verdict(self) -> Verdict:
-        """What the evidence says about this start and this data."""
+        """What the evidence says about this base model on these data."""
         return self.summary.verdict
 
     @property
     def estimate(self) -> Estimate | None:
-        """Accuracy on examples not seen, with its interval."""
+        """Accuracy on unseen examples, with its interval."""
         return self.summary.estimate
 
     @property
     def test(self) -> TestScores | None:
-        """Metrics on the test part, or None without one."""
+        """Metrics on the test set, or None without one."""
         return self.summary.test
 
     @cached_property
@@ -86,23 +83,21 @@ class Run:
         arrays gives a list. See `Predictor.predict`.
         Raises: DataError where a single input cannot be read.
         """
-        answered: Answer | list[Answer] = self.predictor.predict(inputs)
-        return answered
+        answers: Answer | list[Answer] = self.predictor.predict(inputs)
+        return answers
 
     def show_inputs(self, n: int = 8, *, data: Any = None) -> Image:
-        """What the network saw of `n` training images, as one picture that a notebook shows.
+        """`n` training images as the network saw them, as one picture for a notebook.
 
-        Where layers were trained, followed by the views they were trained on. `data` is wanted
-        only where the run began from Python objects. `load(run).show_inputs(paths)` shows other
-        images.
-        Raises: UsageError, DataError or RunFolderError where the images cannot be had again.
+        Where blocks were fine-tuned, each is followed by its augmentations. `data` is needed only
+        where the run began from Python objects. `load(run).show_inputs(paths)` shows other images.
+        Raises: UsageError, DataError or RunFolderError where the images cannot be read again.
         """
         from warmstart.run.input_pictures import show_inputs
 
         return show_inputs(self.path, n, data)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of a run that stands last in a cell."""
         from warmstart.api.notebook import run_html
 
         return run_html(self.summary, self.path)
@@ -135,27 +130,26 @@ def fit(
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
-    """Fit labelled images and return the finished run; the same as `warmstart fit`.
+    """Fit labelled images and return the finished run, as `warmstart fit` does.
 
     `data` is a path as on the command line, or arrays (X, y) with X (N, H, W[, C]) or paths.
-    `task` says what y is: one class an example, any of several labels (a matrix of 0 and 1, or
-    lists of names) or a number; "auto" takes matrices, lists and fractions for what they are.
-    `start` is a name, a file of weights (with `arch`), or an `nn.Module` of one's own
-    (with `preprocessing`, if it does not carry its own); "auto" looks once with each start
-    on this computer and takes the winner, of those that tie the one with the least work.
-    `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the rate of
-    the uppermost tuned part, `minutes` the time for everything, `device` where layers are
-    trained (auto, cpu, cuda, mps), `plan` a plan or the file of one, `settings` single values of it
+    `task` says what y is: one class per example, any of several labels (a matrix of 0 and 1, or
+    lists of names) or a number; "auto" recognises matrices, lists and fractions.
+    `base` is the name of a base model, a file of weights (with `arch`), or an `nn.Module` of your
+    own (with `preprocessing`, unless it carries its own); "auto" ranks the base models on this
+    computer and takes the best, of those that tie the one with the least work.
+    `strategy` is a word of the command line's grammar ("last:4", "full+lora"), `lr` the learning
+    rate of the uppermost unfrozen block, `minutes` the time for everything, `device` the one to
+    train on (auto, cpu, cuda, mps), `plan` a plan or its file, `settings` single values of it
     ({"training.epochs": 20}, or ["training.epochs=20"]). `relabel` is a table of corrected
-    labels, `fix` leaves copies and conflicts out, `ignore` names findings that are
-    not reported ("WS102"), `strict` refuses what cannot be read instead of
-    leaving it out, as on the command line. `track` names what
-    shows the curves of training as they grow ("tensorboard", ["wandb", "mlflow"]), `progress`
-    shows it all at work: in a notebook unless False, elsewhere on stderr if True. `on_event`
-    sees every event. A script that `torchrun` starts in several processes shares the work among
-    them: all are handed the same run, which the first writes and tells of.
+    labels, `fix` leaves duplicates and conflicts out, `ignore` names findings that are not
+    reported ("WS102"), `strict` refuses unreadable files instead of leaving them out.
+    `track` names trackers for live training curves ("tensorboard", ["wandb", "mlflow"]),
+    `progress` shows progress: in a notebook unless False, elsewhere on stderr if True. `on_event`
+    gets every event. Under `torchrun`, several processes share the work; all return the same run,
+    which the first one writes.
     Raises: DataError, ModelError, PlanError, UsageError, RunFolderError; TrainingError if the
-    work fails.
+    training fails.
     """
     from warmstart.request import Request, typed_settings
 
@@ -209,21 +203,20 @@ def resume(
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
-    """Go on with a run that was stopped or killed; the same as `warmstart resume`.
+    """Go on with a run that was stopped or killed, as `warmstart resume` does.
 
-    The result is, byte for byte, that of a run that was never stopped. A run that is done is
-    handed back. Give `data`, `test` and `start` again only where they were Python objects
-    (arrays, a DataFrame, an `nn.Module`), for no file holds those; whether they are the same
-    is checked.
+    The result is, byte for byte, that of a run that was never stopped. A finished run is
+    returned. Give `data`, `test` and `base` again only where they were Python objects (arrays,
+    a DataFrame, an `nn.Module`), which no file holds; changes are refused.
 
     Raises: RunFolderError where there is no such run, or it failed, is at work elsewhere, or
     began with other versions; UsageError for objects that are missing; DataError or
-    ModelError where data or start have changed; TrainingError if the work fails.
+    ModelError where data or base model have changed; TrainingError if the training fails.
     """
     if not isinstance(run, (str, Path)):
         raise UsageError("resume() wants the path of a run folder, such as runs/photos.")
-    given = {"data": data, "test": test, "base": base}
-    objects = {name: value for name, value in given.items() if value is not None}
+    values = {"data": data, "test": test, "base": base}
+    objects = {name: value for name, value in values.items() if value is not None}
 
     def steps() -> Steps[Finished]:
         from warmstart.run.fit import fit as flow
@@ -248,36 +241,29 @@ def _together(
     progress: bool | None,
     on_event: Callable[[Event], None] | None,
 ) -> Finished:
-    """What the first process did: `steps`. The others, if any, work `along` with it unseen."""
-    with joined() as world:
-        if world.is_first:
-            return world.same(_shown(steps, progress, on_event))
-        return world.same(drain(along()))
+    """The result of the first process: `steps`. Others, if any, work `along` without output.
 
-
-def _shown(
-    steps: Callable[[], Steps[Result]],
-    progress: bool | None,
-    on_event: Callable[[Event], None] | None,
-) -> Result:
-    """Run steps to their end; every event is shown, then handed on.
-
-    They are made in here, for what they import has something to say in notebooks.
+    Every event is shown, then passed to `on_event`.
     """
-    from warmstart.terminal.progress import python_watcher
+    with joined() as world:
+        if not world.is_first:
+            return world.same(drain(along()))
+        from warmstart.terminal.progress import python_watcher
 
-    with python_watcher(progress) as watcher:
+        with python_watcher(progress) as watcher:
 
-        def see(event: Event) -> None:
-            watcher.show(event)
-            if on_event is not None:
-                on_event(event)
+            def show(event: Event) -> None:
+                watcher.show(event)
+                if on_event is not None:
+                    on_event(event)
 
-        return follow(steps(), see)
+            # `steps` is called in here, for what it imports may print in notebooks.
+            finished = follow(steps(), show)
+        return world.same(finished)
 
 
 def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
-    """Load a finished run for predicting; `network` only for a start of one's own.
+    """Load a finished run for predictions; `network` only where the base model was your own.
 
     Raises: RunFolderError if there is no model, ModelError if it cannot be rebuilt.
     """

@@ -1,4 +1,4 @@
-"""`warmstart.train`: follow a plan on a network of one's own, update by update."""
+"""`warmstart.train`: follow a plan on your own network, update by update."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from warmstart.network.structure import Sections, sections_for
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.plan import Plan
 from warmstart.training.guards import Alarm, Watch, largest_change
-from warmstart.training.loop import Batch, Loss, divergence_error, make_optimizer, seeded, warm_cosine
+from warmstart.training.loop import (
+    Batch,
+    Loss,
+    divergence_error,
+    make_optimizer,
+    seeded,
+    warm_cosine,
+)
 from warmstart.training.loop import train as updates
 
 SURGERY = ("low-rank", "added", "fresh")
@@ -39,26 +46,26 @@ def train(
     seed: int | None = None,
     loss: Loss | None = None,
 ) -> Iterator[Event]:
-    """Train a network in place as a plan says, one event after each update: yours to stop.
+    """Train a network in place by a plan, with one event after each update; you may stop any time.
 
-    `data` gives batches (inputs, labels) and can be gone through again, as a `DataLoader` or
-    a list can: inputs are a tensor or a mapping of tensors, labels (B,) class numbers. A
-    mapping that holds "labels" is a batch too. The network may give logits (B, K) or an object
-    that holds them. Training goes on for the plan's epochs, counted by its `examples`, or else by
-    the length of `data`; the learning rates rise, then fall along a cosine. The network is trained as it stands:
-    nothing is put in or taken out.
+    `data` gives batches (inputs, labels) and can be iterated again, as a `DataLoader` or a list
+    can: inputs are a tensor or a mapping of tensors, labels (B,) class numbers. A mapping that
+    holds "labels" is a batch too. The network may give logits (B, K) or an object that holds
+    them. Training lasts for the plan's epochs, counted by its `examples`, or else by the length
+    of `data`; the learning rates rise, then fall along a cosine. The network is trained as it
+    is: nothing is added or removed.
 
-    What the guards see is an event of kind "guard" whose values are `kind` ("diverged": the loss
-    rose; "stuck": it stayed that of blind answers, or nothing moved) and `text`; each kind comes
-    once, and training goes on: stopping is yours.
+    An alarm of the guards is an event of kind "guard" whose values are `kind` ("diverged": the
+    loss rose; "stuck": it stayed that of constant answers, or nothing moved) and `text`; each kind
+    comes once, and training goes on: stopping is yours.
 
-    Whether it ends or is closed early, modes and gradient flags are put back as they were,
-    and what is frozen is compared bit for bit. The same seed (the plan's, unless given) and
-    the same batches give the same network; the global random state is left alone.
+    At the end, or when closed early, modes and gradient flags are restored, and frozen tensors
+    are compared bit for bit. The same seed (the plan's, unless given) and the same batches give
+    the same network; the global random state is left alone.
 
     Raises: PlanError if the plan does not fit the network or trains nothing; while it runs,
-    DataError for batches that cannot be used, TrainingError where the loss or the answers are
-    no numbers, or a frozen tensor moved.
+    DataError for invalid batches, TrainingError where the loss or the answers are not finite,
+    or a frozen tensor moved.
 
     >>> import warmstart
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -68,20 +75,20 @@ def train(
     (11, 0)
     """
     actions = actions_of(plan)
-    if strange := [f"{n}: {a}" for n, a in actions.items() if a in SURGERY]:
+    if surgery := [f"{n}: {a}" for n, a in actions.items() if a in SURGERY]:
         raise PlanError(
-            f"the plan changes the network itself ({strange[0]}), which warmstart.fit does; "
-            "warmstart.plan makes plans that train a network as it stands."
+            f"the plan changes the network itself ({surgery[0]}), which warmstart.fit does; "
+            "warmstart.plan makes plans that train a network as it is."
         )
     if not plan.is_trained:
         raise PlanError(
             "the plan trains nothing step by step: its output is solved in closed form by "
             "warmstart.fit; warmstart.plan(network) makes one that does."
         )
-    course = schedule(plan)
+    settings = schedule(plan)
     if seed is not None:
-        course = replace(course, seed=seed)
-    return _OwnTraining(network, plan, sections_for(network, plan), course, loss).events(data)
+        settings = replace(settings, seed=seed)
+    return _OwnTraining(network, plan, sections_for(network, plan), settings, loss).events(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +96,11 @@ class _OwnTraining:
     network: nn.Module
     plan: Plan
     sections: Sections
-    course: Schedule
+    schedule: Schedule
     loss: Loss | None = None  # the user's own
 
     def events(self, data: Iterable[Any]) -> Iterator[Event]:
-        """Freeze, train, put back, prove."""
+        """Freeze, train, restore, prove."""
         before = snapshot(self.network)
         try:
             with Frozen(self.network, self.plan, self.sections) as frozen:
@@ -101,53 +108,53 @@ class _OwnTraining:
         except GeneratorExit:  # stopped by the caller
             self._prove(before)
             raise
-        found = self._prove(before)
+        findings = self._prove(before)
         actions = actions_of(self.plan)
-        cold = [row for row in found.ledger.rows if action_of(actions, row.block) == "frozen"]
-        values: dict[str, float | int | str] = {"frozen": len(cold), "moved": len(found.moved)}
+        rows = [r for r in findings.ledger.rows if action_of(actions, r.block) == "frozen"]
+        values: dict[str, float | int | str] = {"frozen": len(rows), "moved": len(findings.moved)}
         yield Event(stage="fine_tune", kind="end", values=values)
 
     def _prove(self, before: Mapping[str, tuple[str, Tensor]]) -> Findings:
-        found = compare(self.network, before, self.sections, self.plan)
-        require_frozen(found)
-        return found
+        findings = compare(self.network, before, self.sections, self.plan)
+        require_frozen(findings)
+        return findings
 
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
-        course, peak = self.course, max(rates_of(self.plan).values())
-        optimizer = make_optimizer(course.optimizer, frozen.groups(), course.weight_decay)
-        feed = _Feed(data, self.network, self.sections.n_outputs, self.loss is None)
-        stream = feed.batches()
+        settings, peak = self.schedule, max(rates_of(self.plan).values())
+        optimizer = make_optimizer(settings.optimizer, frozen.groups(), settings.weight_decay)
+        loader = _Loader(data, self.network, self.sections.n_outputs, self.loss is None)
+        stream = loader.batches()
         first = next(stream)
         n_steps = _n_steps(self.plan, data, len(first[1]))
-        sentry = _Sentry(n_steps, course.warmup)
+        guard = _Guard(n_steps, settings.warmup)
         before = self._answers(first[0])
-        rising = warm_cosine(n_steps, course.warmup)
+        factors = warm_cosine(n_steps, settings.warmup)
         batches = islice(chain([first], stream), n_steps)
         self.network.train()
-        given, loss = (self._given, self.loss) if self.loss else (self._logits, cross_entropy)
-        for step in updates(given, batches, optimizer, rising, course.seed, loss):
+        forward, loss = (self._forward, self.loss) if self.loss else (self._logits, cross_entropy)
+        for step in updates(forward, batches, optimizer, factors, settings.seed, loss):
             rate = step.factor * peak
             yield Event(
                 stage="fine_tune",
                 kind="step",
                 step=step.index + 1,
                 of=n_steps,
-                values={"loss": step.loss, "rate": rate, "images": feed.n_seen},
+                values={"loss": step.loss, "rate": rate, "images": loader.n_seen},
             )
-            yield from sentry.see(step.index + 1, step.loss, feed.n_by_class)
+            yield from guard.see(step.index + 1, step.loss, loader.n_by_class)
         after = self._answers(first[0])
         if not np.isfinite(after).all():
-            raise divergence_error(peak)  # by the last update: no loss has told
-        yield from sentry.finish(largest_change(before, after), feed.n_by_class)
+            raise divergence_error(peak)  # by the last update, after the last loss
+        yield from guard.finish(largest_change(before, after), loader.n_by_class)
 
     def _answers(self, inputs: Any) -> NDArray[np.float64]:
-        """Logits (B, K) of one batch at rest; neither modes nor the random state change."""
+        """Logits (B, K) of one batch in eval mode; modes and random state stay as they are."""
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
-            with torch.no_grad(), seeded(self.course.seed):
+            with torch.no_grad(), seeded(self.schedule.seed):
                 logits = self._logits(inputs).double().flatten(1)
-                if logits.shape[1] == 1:  # a lone number is seen to move against 0
+                if logits.shape[1] == 1:  # the change of a lone number shows against 0
                     logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)
                 answers: NDArray[np.float64] = logits.cpu().numpy()
                 return answers
@@ -156,29 +163,28 @@ class _OwnTraining:
                 module.training = mode
 
     def _logits(self, inputs: Any) -> Tensor:
-        return as_tensor(self._given(inputs))
+        return as_tensor(self._forward(inputs))
 
-    def _given(self, inputs: Any) -> Any:
-        """What the network gives, as it is."""
+    def _forward(self, inputs: Any) -> Any:
         return self.network(**inputs) if isinstance(inputs, Mapping) else self.network(inputs)
 
 
 def _n_steps(plan: Plan, data: Iterable[Any], batch: int) -> int:
-    """Updates that the plan's epochs are. Raises: DataError where nothing tells an epoch's length."""
+    """Updates in the plan's epochs. Raises: DataError where the length of an epoch is unknown."""
     if plan.examples:
         return -(-plan.samples_seen // batch)
     if not isinstance(data, Sized):
         raise DataError(
-            "data has no length, so that an epoch cannot be counted; give warmstart.plan the number "
-            "of examples: n=…"
+            "data has no length, so that an epoch cannot be counted; give warmstart.plan the "
+            "number of examples: n=…"
         )
     epochs = plan.training.epochs  # `schedule` has refused a plan without
     return math.ceil((epochs.number if epochs else 0) * len(data))
 
 
 @dataclass(slots=True)
-class _Sentry:
-    """A `Watch` that learns the class shares on the way: data are not gone through before."""
+class _Guard:
+    """A `Watch` that learns the class shares during training: the data are not read before."""
 
     n_steps: int
     warm_up: float
@@ -189,14 +195,14 @@ class _Sentry:
         watch = self._watch(n_by_class)
         alarm = watch.see(step, loss)
         self.state = watch.state
-        yield from self._told(alarm)
+        yield from self._event(alarm)
 
     def finish(self, moved: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
-        """The same, after the last update."""
-        yield from self._told(self._watch(n_by_class).finish(moved))
+        """The event of an alarm after the last update."""
+        yield from self._event(self._watch(n_by_class).finish(moved))
 
     def _watch(self, n_by_class: Mapping[int, int]) -> Watch:
-        # An output that was put in anew begins with the loss of blind answers, as fresh layers do.
+        # A new output begins with the loss of constant answers, as fresh blocks do.
         watch = Watch(
             n_steps=self.n_steps,
             warm_up=self.warm_up,
@@ -207,7 +213,7 @@ class _Sentry:
             watch.restore(self.state)
         return watch
 
-    def _told(self, alarm: Alarm | None) -> Iterator[Event]:
+    def _event(self, alarm: Alarm | None) -> Iterator[Event]:
         if alarm is not None:
             values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
             yield Event(
@@ -216,40 +222,37 @@ class _Sentry:
 
 
 @dataclass(slots=True)
-class _Feed:
-    """Batches without end from data that is gone through again and again."""
+class _Loader:
+    """Endless batches from data that is iterated again and again."""
 
     data: Iterable[Any]
     network: nn.Module
     n_outputs: int | None
     are_classes: bool = True  # whether labels are class numbers; else any tensors (B, …)
-    n_seen: int = 0  # examples given out, an example counting each time
+    n_seen: int = 0  # samples so far
     n_by_class: Counter[int] = field(default_factory=Counter)
 
     def batches(self) -> Iterator[Batch]:
-        """Raises: DataError where a pass gives none, or one that cannot be used."""
+        """Raises: DataError where an iteration gives no batch, or an invalid one."""
         device = next(self.network.parameters()).device
-        n_passes = 0
+        is_first = True
         while True:
             n_before = self.n_seen
             for batch in self.data:
-                inputs, labels = self._parted(batch)
+                inputs, labels = self._split(batch)
                 self.n_seen += len(labels)
                 self.n_by_class.update(labels.tolist() if self.are_classes else [0])
-                yield _moved(inputs, device), labels.to(device)
+                yield _to_device(inputs, device), labels.to(device)
             if self.n_seen == n_before:
-                raise DataError(
-                    "data gives no batch"
-                    + (
-                        " when it is gone through again; give a DataLoader or a list, not an "
-                        "iterator."
-                        if n_passes
-                        else "; give (inputs, labels) batches."
+                cure = "; give (inputs, labels) batches."
+                if not is_first:
+                    cure = (
+                        " when it is iterated again; give a DataLoader or a list, not an iterator."
                     )
-                )
-            n_passes += 1
+                raise DataError(f"data gives no batch{cure}")
+            is_first = False
 
-    def _parted(self, batch: Any) -> Batch:
+    def _split(self, batch: Any) -> Batch:
         if isinstance(batch, Mapping) and "labels" in batch:
             inputs: Any = {name: value for name, value in batch.items() if name != "labels"}
             labels = batch["labels"]
@@ -278,7 +281,7 @@ class _Feed:
         return inputs, labels.long()
 
 
-def _moved(inputs: Any, device: torch.device) -> Any:
+def _to_device(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, Mapping):
-        return {name: _moved(value, device) for name, value in inputs.items()}
+        return {name: _to_device(value, device) for name, value in inputs.items()}
     return inputs.to(device) if isinstance(inputs, Tensor) else inputs

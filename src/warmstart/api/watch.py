@@ -1,9 +1,9 @@
-"""`warmstart.watch`: what somebody else's training loop did to each tensor, bit for bit."""
+"""`warmstart.watch`: what your own training loop did to each tensor, bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
@@ -25,7 +25,7 @@ NAMED = 3  # tensors that an error names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """A tensor of a frozen part whose bytes are not what they were."""
+    """A tensor of a frozen block whose bytes have changed."""
 
     tensor: str
     block: str
@@ -36,22 +36,22 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What became of a network: one row a tensor, and what does not agree with the plan."""
+    """The fate of every tensor of a network, and what does not agree with the plan."""
 
     ledger: Ledger
     frozen: FrozenProof
     moved: tuple[Moved, ...]
-    still: tuple[str, ...]  # parts that were to be trained and in which nothing moved
+    still: tuple[str, ...]  # blocks that were to be trained and in which nothing moved
 
 
 def watch(network: nn.Module, plan: Plan) -> Proof:
-    """Watch a network through training that is not ours; nothing is changed, frozen or mended.
+    """Watch a network through your own training; nothing is changed, frozen or repaired.
 
         with warmstart.watch(network, plan) as proof:
             my_own_trainer.train()
         print(proof)
 
-    All parameters and buffers that are saved with the network are compared bit for bit.
+    All parameters and saved buffers are compared bit for bit.
     Raises: PlanError (at `with`) if the plan was made for another network.
 
     >>> import warmstart
@@ -66,7 +66,7 @@ def watch(network: nn.Module, plan: Plan) -> Proof:
 
 
 class Proof:
-    """What `watch` saw; complete when its `with` block has ended, also after an exception."""
+    """The result of `watch`; complete when its `with` block has ended, also after an exception."""
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         self._network, self._plan = network, plan
@@ -88,12 +88,12 @@ class Proof:
     ) -> Literal[False]:
         if self._sections is not None:
             self._findings = compare(self._network, self._before, self._sections, self._plan)
-            self._before = {}  # a head that was replaced is let go
+            self._before = {}  # releases a head that was replaced
         return False
 
     @property
     def findings(self) -> Findings:
-        """All that was found. Raises: UsageError while the block runs."""
+        """The whole result. Raises: UsageError while the block runs."""
         if self._findings is None:
             raise UsageError(
                 "the proof is taken when the block of `with warmstart.watch(…) as proof:` ends; "
@@ -103,12 +103,12 @@ class Proof:
 
     @property
     def moved(self) -> tuple[Moved, ...]:
-        """Tensors of frozen parts whose bytes changed, from the input to the output."""
+        """Tensors of frozen blocks whose bytes changed, from the input to the output."""
         return self.findings.moved
 
     @property
     def frozen(self) -> FrozenProof:
-        """How many numbers of the frozen parts are as they were, and whether all are."""
+        """How many numbers of the frozen blocks are unchanged, and whether all are."""
         return self.findings.frozen
 
     @property
@@ -118,7 +118,7 @@ class Proof:
 
     @property
     def still(self) -> tuple[str, ...]:
-        """Parts that were to be trained and in which nothing moved."""
+        """Blocks that were to be trained and in which nothing moved."""
         return self.findings.still
 
     def check(self) -> None:
@@ -132,7 +132,7 @@ class Proof:
 
 
 def snapshot(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """The sha256 of each tensor, and the tensor itself: what `compare` compares with."""
+    """The sha256 of each tensor, and the tensor itself, for `compare`."""
     tensors = unique_tensors(network)
     return {name: (digest(tensor), tensor) for name, tensor in tensors.items()}
 
@@ -143,31 +143,43 @@ def compare(
     sections: Sections,
     plan: Plan,
 ) -> Findings:
-    """Compare a network with what it was: `before` holds the sha256 of each tensor, and itself.
+    """Compare a network with its `snapshot` before training.
 
-    A tensor is looked up by its name, then, where wrappers have renamed it, by itself.
+    A tensor is looked up by its name, then, where wrappers have renamed it, by identity.
     """
     now = {n: t for n, t in network.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     names = {id(tensor): name for name, tensor in reversed(now.items())}
-    rows, seen = [], set()
-    for name, (taken, old) in before.items():
+    rows, matched = [], set()
+    for name, (sha256, old) in before.items():
         place = name if name in now else names.get(id(old))
-        seen.add(place)
-        rows.append(_row(name, sections.owners[name], taken, old, now.get(place or "")))
-    known = {id(now[place]) for place in seen if place is not None}
-    rows += [_new(n, t) for n, t in unique_tensors(network).items() if id(t) not in known]
+        matched.add(place)
+        rows.append(_row(name, sections.owners[name], sha256, old, now.get(place or "")))
+    known = {id(now[place]) for place in matched if place is not None}
+    for name, tensor in unique_tensors(network).items():
+        if id(tensor) not in known:
+            new = _row(name, "added", digest(tensor), tensor, tensor)
+            rows.append(replace(new, fate="new", before=None))
     ledger = Ledger(rows=tuple(rows))
     actions = actions_of(plan)
     blocks = dict.fromkeys([*actions, *sections.owners.values()])
-    cold = frozenset(block for block in blocks if action_of(actions, block) == "frozen")
-    found = [row for row in rows if row.block in cold and row.fate in ("trained", "reshaped")]
-    warm = {row.block for row in rows if row.fate not in ("frozen", "dropped")}
-    alive = {row.block for row in rows if not row.buffer}
+    frozen = frozenset(block for block in blocks if action_of(actions, block) == "frozen")
+    changed = {row.block for row in rows if row.fate not in ("frozen", "dropped")}
+    trainable = {row.block for row in rows if not row.buffer}
     return Findings(
         ledger=ledger,
-        frozen=prove_frozen(ledger, cold),
-        moved=tuple(_moved(row, action_of(actions, row.block)) for row in found),
-        still=tuple(n for n in actions if n in alive and n not in cold and n not in warm),
+        frozen=prove_frozen(ledger, frozen),
+        moved=tuple(
+            Moved(
+                tensor=row.tensor,
+                block=row.block,
+                action=action_of(actions, row.block),
+                is_buffer=row.buffer,
+                is_statistic=_is_statistic(row),
+            )
+            for row in rows
+            if row.block in frozen and row.fate in ("trained", "reshaped")
+        ),
+        still=tuple(n for n in actions if n in trainable and n not in frozen and n not in changed),
     )
 
 
@@ -182,9 +194,9 @@ def require_frozen(findings: Findings) -> None:
         )
 
 
-def _row(name: str, block: str, taken: str, old: Tensor, tensor: Tensor | None) -> LedgerRow:
+def _row(name: str, block: str, sha256: str, old: Tensor, tensor: Tensor | None) -> LedgerRow:
     after = None if tensor is None else digest(tensor)
-    fate: Fate = "frozen" if after == taken else "trained"
+    fate: Fate = "frozen" if after == sha256 else "trained"
     if tensor is None:
         fate = "dropped"
     elif tensor.shape != old.shape:
@@ -196,31 +208,8 @@ def _row(name: str, block: str, taken: str, old: Tensor, tensor: Tensor | None) 
         shape=tuple(old.shape),
         numel=old.numel(),
         buffer=not isinstance(old, nn.Parameter),
-        before=taken,
+        before=sha256,
         after=after,
-    )
-
-
-def _new(name: str, tensor: Tensor) -> LedgerRow:
-    return LedgerRow(
-        tensor=name,
-        block="added",
-        fate="new",
-        shape=tuple(tensor.shape),
-        numel=tensor.numel(),
-        buffer=not isinstance(tensor, nn.Parameter),
-        before=None,
-        after=digest(tensor),
-    )
-
-
-def _moved(row: LedgerRow, action: Action) -> Moved:
-    return Moved(
-        tensor=row.tensor,
-        block=row.block,
-        action=action,
-        is_buffer=row.buffer,
-        is_statistic=_is_statistic(row),
     )
 
 
@@ -231,33 +220,28 @@ def _is_statistic(row: LedgerRow) -> bool:
 def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
     """At most eight lines for a person."""
     rows, order = findings.ledger.rows, [block.name for block in plan.blocks]
-    cold = [name for name in order if plan.action_of(name) == "frozen"]
-    kept = [row for row in rows if row.block in cold and row.fate == "frozen"]
-    yield f"frozen: {_tensors(len(kept))} of {_layers(cold, order)} as they were"
-    for moved in _by_kind(findings.moved):
-        yield _told(moved, rows, order)
-    warm = [row for row in rows if row.fate == "trained" and row.block not in cold]
-    if warm:
-        blocks = list(dict.fromkeys(row.block for row in warm))
-        yield f"trained: {_tensors(len(warm))} of {_layers(blocks, order)}"
+    frozen = [name for name in order if plan.action_of(name) == "frozen"]
+    same = [row for row in rows if row.block in frozen and row.fate == "frozen"]
+    yield f"frozen: {_tensors(len(same))} of {_layers(frozen, order)} unchanged"
+    for is_statistic in (True, False):
+        if moved := [m for m in findings.moved if m.is_statistic == is_statistic]:
+            yield _moved_line(moved, rows, order)
+    trained = [row for row in rows if row.fate == "trained" and row.block not in frozen]
+    if trained:
+        blocks = list(dict.fromkeys(row.block for row in trained))
+        yield f"trained: {_tensors(len(trained))} of {_layers(blocks, order)}"
     if findings.still:
         them = "it" if len(findings.still) == 1 else "them"
         yield (
             f"nothing moved in {_layers(findings.still, order)} although the plan trains {them}: "
-            "is the optimizer given their parameters?"
+            "does the optimizer hold their parameters?"
         )
     for fate in ("reshaped", "dropped", "new"):
         if some := [row for row in rows if row.fate == fate]:
             yield f"{fate}: {_tensors(len(some))}, first {some[0].tensor}"
 
 
-def _by_kind(moved: Sequence[Moved]) -> list[list[Moved]]:
-    """BatchNorm statistics, then parameters and other buffers; empty ones left out."""
-    kinds = ([m for m in moved if m.is_statistic], [m for m in moved if not m.is_statistic])
-    return [kind for kind in kinds if kind]
-
-
-def _told(moved: Sequence[Moved], rows: Sequence[LedgerRow], order: Sequence[str]) -> str:
+def _moved_line(moved: Sequence[Moved], rows: Sequence[LedgerRow], order: Sequence[str]) -> str:
     blocks = list(dict.fromkeys(m.block for m in moved))
     where = _layers(blocks, order)
     if moved[0].is_statistic:
@@ -277,7 +261,7 @@ def _tensors(count: int) -> str:
 
 
 def _layers(names: Sequence[str], order: Sequence[str]) -> str:
-    """Parts as a person counts them.
+    """Blocks as a person counts them.
 
     >>> order = ("stem", "low", "middle", "top", "output")
     >>> _layers(("stem", "low", "middle", "output"), order), _layers(("low", "top"), order)

@@ -42,7 +42,7 @@ def _resume(call: Call, run: Path, request: dict[str, Any]) -> int:
             finished = follow(steps(run, fit), see)
     if is_done and "--quiet" not in call.switches:
         print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)
-    options = request.get("asked")
+    options = request.get("request")
     places = [options.get(key) for key in ("test", "data")] if isinstance(options, dict) else []
     return print_run(call, finished, [path for path in places if isinstance(path, str)])
 
@@ -58,7 +58,7 @@ def _read_request(run: Path) -> dict[str, Any]:
 
 def _restore_arithmetic(request: dict[str, Any]) -> None:
     """Let MKL round as when the run began; it reads the setting once, when torch is loaded."""
-    around = request.get("around")
+    around = request.get("environment")
     before = around.get("arithmetic") if isinstance(around, dict) else None
     if isinstance(before, str):
         os.environ[ARITHMETIC] = before

@@ -38,7 +38,7 @@ from warmstart.data.place import (
 )
 from warmstart.data.splits import propose_series
 from warmstart.errors import DataError
-from warmstart.modalities.text import normal_of
+from warmstart.modalities.text import decode_utf8
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Split
 
@@ -280,7 +280,7 @@ def list_place(place: Place, columns: Columns) -> Listing:
             listing,
             kind="text",
             title=f"{count(len(listing.rows), 'text')} in {place.source}/",
-            load=lambda id: normal_of(place.load(id)).encode(),
+            load=lambda id: decode_utf8(place.load(id)).encode(),
             wording=replace(listing.wording, noun="text"),
         )
     if not images:

@@ -148,14 +148,14 @@ def _copies(
     if further:
         n = len(further)
         sentence = (
-            f"{nouns.count(n, 'training')} {is_are(n)} a near copy of another one "
+            f"{nouns.count(n, 'training')} {is_are(n)} a near-duplicate of another one "
             f"({nouns.changed}). Copies count as one example when the accuracy is estimated; "
             "otherwise it would be too high."
         )
         findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(further)))
     if mixed:
         sentence = (
-            f"{nouns.count(len(mixed), 'training')} are near copies of each other and carry "
+            f"{nouns.count(len(mixed), 'training')} are near-duplicates of each other and carry "
             f"{rule.apart}. Not all of these {rule.many} can be right."
         )
         findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(mixed)))
@@ -181,7 +181,7 @@ def _leaks(examples: Sequence[Example], pairs: Sequence[Pair], nouns: Nouns) -> 
         if crossing:
             n = len(crossing)
             sentence = (
-                f"{nouns.count(n, word)} {is_are(n)} a near copy of a training {nouns.one} "
+                f"{nouns.count(n, word)} {is_are(n)} a near-duplicate of a training {nouns.one} "
                 f"({nouns.changed}): the {word} flatters the model. --fix learns without those "
                 "copies."
             )
@@ -219,7 +219,7 @@ def find_exclusions(record: DataRecord) -> dict[str, str]:
     for pair in record.near_duplicates:
         for one, other in (pair, pair[::-1]):
             if examples[other].split in later[examples[one].split]:
-                reasons[one] = f"near copy of {other} in the {examples[other].split} set"
+                reasons[one] = f"near-duplicate of {other} in the {examples[other].split} set"
     return {id: reasons[id] for id in sorted(reasons) if examples[id].split != "test"}
 
 

@@ -234,7 +234,7 @@ def _write(job: _ExportJob, source: ExportSource, folder: Path) -> Steps[Quantiz
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
     if isinstance(job.prep, TextInputs):
-        write_bytes(folder / TOKENIZER, text.text_of(job.prep.tokenizer).encode())
+        write_bytes(folder / TOKENIZER, text.tokenizer_json(job.prep.tokenizer).encode())
     write_bytes(folder / NAME, script.encode())
     if not job.wanted.is_int8:
         formats.write_model(job.wanted.to, folder, source, job.title)

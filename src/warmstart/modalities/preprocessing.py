@@ -1,4 +1,4 @@
-"""Encoded bytes to the pixels a network sees: decode, resize, crop, in 8 bits."""
+"""Encoded bytes to the pixels that a network takes: decode, resize, crop, in 8 bits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image
 from warmstart.errors import DataError, ModelError
 from warmstart.modalities import text
 from warmstart.modalities.audio import (
-    LONGEST_S,
+    MAX_SECONDS,
     Samples,
     decode_sound,
     decode_wave,
-    decoder_of_sound,
-    decoder_of_waves,
-    draw,
-    drawn,
+    draw_spectrogram,
     is_sound,
+    sound_decoder_name,
+    usual_sound,
+    wave_decoder_name,
 )
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.image import decode, decode_alpha, decode_bands, on_white, scale_bands
@@ -50,49 +50,56 @@ Box = tuple[float, float, float, float]
 
 
 def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
-    """Decode and prepare one image; `name` stands in messages.
+    """Decode and prepare one image; `name` is for messages.
 
     Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size. Thread-safe.
-    Raises: DataError if the bytes are no usable image.
+    Raises: DataError if the bytes are not a valid image.
     """
     return prepare(open_image(payload, name, preprocessing), preprocessing)
 
 
 def open_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Image.Image | Pixels:
-    """Decode one image as the preprocessing needs it; a clip of sound becomes a grey picture.
+    """Decode one image for the preprocessing; an audio clip becomes a grey picture.
 
     Returns: a picture of mode "L" or "RGB" for 1 or 3 channels, "RGBA" for 4, and for bands
     (more than four channels, or with ranges) their values scaled to 8 bits, (H, W, C).
-    Raises: DataError if the bytes are no usable image, or have another number of bands.
+    Raises: DataError if the bytes are not a valid image, or have another number of bands.
     """
     if preprocessing.sound is not None:
-        wave, rate = decode_sound(payload, name)
-        return Image.fromarray(draw(wave, rate, preprocessing.sound))
-    draft = draft_side(preprocessing)
-    if has_bands(preprocessing):
-        return _open_bands(payload, name, preprocessing)
-    if preprocessing.channels == 4:
-        return decode_alpha(payload, name, draft=draft)
-    return decode(payload, name, draft=draft)
+        wave, sample_rate = decode_sound(payload, name)
+        return Image.fromarray(draw_spectrogram(wave, sample_rate, preprocessing.sound))
+    if not has_bands(preprocessing):
+        decoder = decode_alpha if preprocessing.channels == 4 else decode
+        return decoder(payload, name, draft=draft_side(preprocessing))
+    values, channels = decode_bands(payload, name), preprocessing.channels
+    if values.shape[2] != channels and values.dtype == np.uint8 and channels in (1, 3):
+        picture = decode(payload, name).convert("L" if channels == 1 else "RGB")
+        values = np.asarray(picture).reshape(*picture.size[::-1], channels)
+    if values.shape[2] != channels:
+        raise DataError(
+            f"{name} has {count(values.shape[2], 'band')}; the network takes {channels}"
+        )
+    return scale_bands(values, preprocessing.ranges, name)
 
 
 def picture_of(payload: bytes, name: str, side: int) -> Image.Image:
-    """A file as a picture for people, its short side `side` px or more; a sound as usually drawn.
+    """A file as a picture to show, its short side at least `side` px; audio as a spectrogram.
 
-    Raises: DataError if the bytes are no usable image or sound.
+    Raises: DataError if the bytes are not a valid image or audio clip.
     """
     if not is_sound(payload):
         return decode(payload, name, draft=side)
     return clip_picture(*decode_sound(payload, name))
 
 
-def clip_picture(wave: Samples, rate: int) -> Image.Image:
-    """A clip as usually drawn, its middle where it is long. Shapes: wave (n,)."""
-    return Image.fromarray(draw(wave, rate, drawn(rate, min(len(wave) / rate, LONGEST_S))))
+def clip_picture(wave: Samples, sample_rate: int) -> Image.Image:
+    """The usual spectrogram of a clip, or of the middle of a long one. Shapes: wave (n,)."""
+    sound = usual_sound(sample_rate, min(len(wave) / sample_rate, MAX_SECONDS))
+    return Image.fromarray(draw_spectrogram(wave, sample_rate, sound))
 
 
 def has_bands(preprocessing: Preprocessing) -> bool:
-    """Whether its images are bands, not pictures.
+    """Whether the network takes bands, not pictures.
 
     >>> has_bands(Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 13, std=(0.5,) * 13))
     True
@@ -100,34 +107,24 @@ def has_bands(preprocessing: Preprocessing) -> bool:
     return bool(preprocessing.ranges) or preprocessing.channels not in (1, 3, 4)
 
 
-def _open_bands(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
-    values, wanted = decode_bands(payload, name), preprocessing.channels
-    if values.shape[2] != wanted and values.dtype == np.uint8 and wanted in (1, 3):
-        picture = decode(payload, name).convert("L" if wanted == 1 else "RGB")
-        values = np.asarray(picture).reshape(*picture.size[::-1], wanted)
-    if values.shape[2] != wanted:
-        raise DataError(f"{name} has {count(values.shape[2], 'band')}; the network takes {wanted}")
-    return scale_bands(values, preprocessing.ranges, name)
-
-
 def as_picture(image: Image.Image | Pixels) -> Image.Image:
-    """What was opened as a picture of mode "L" or "RGB", to be glanced at."""
+    """The result of `open_image` as a picture of mode "L" or "RGB", to show."""
     if isinstance(image, Image.Image):
         return on_white(image) if image.mode == "RGBA" else image
     return first_bands(image)
 
 
 def image_decoder_name(preprocessing: Preprocessing) -> str:
-    """Names what turns bytes into pixels, with its version: what was kept depends on it.
+    """The decoder from bytes to pixels and its version, on which cached features depend.
 
-    A file of bands may be unreadable as a picture, or for want of a package.
+    A file of bands may be unreadable as a picture, or for lack of a package.
 
     >>> decoder_name(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)))[:7]
     'pillow '
     """
     name = f"pillow {version('pillow')}"
     if preprocessing.sound is not None:
-        return f"{name}, {decoder_of_sound()}"
+        return f"{name}, {sound_decoder_name()}"
     if not has_bands(preprocessing):
         return f"{name}, alpha" if preprocessing.channels == 4 else name
     try:
@@ -139,7 +136,7 @@ def image_decoder_name(preprocessing: Preprocessing) -> str:
 
 
 def draft_side(preprocessing: Preprocessing) -> int:
-    """The short side, in px, that a decoder must keep for this preprocessing.
+    """The short side, in px, that a decoder must not go below for this preprocessing.
 
     >>> draft_side(Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,)))
     256
@@ -148,12 +145,12 @@ def draft_side(preprocessing: Preprocessing) -> int:
 
 
 def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels:
-    """Resize the short side (both if `squash`), cut the centre out, all in one resampling.
+    """Resize the short side (both if `squash`) and crop the centre, all in one resampling.
 
-    `image` is what `open_image` gives. Images too small for the crop are enlarged until it
-    fits. Bands are resized one by one, bilinearly; alpha as the colours are.
+    `image` is the result of `open_image`. Images too small for the crop are enlarged. Bands are
+    resized one by one, bilinearly; alpha like the colours.
     Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size.
-    Raises: ModelError if the network wants another number of channels.
+    Raises: ModelError if the network takes another number of channels.
 
     >>> small = Preprocessing(size=(2, 3), resize=4, mean=(0.5,), std=(0.5,))
     >>> prepare(Image.new("L", (10, 10), 7), small)[..., 0].tolist()
@@ -161,20 +158,20 @@ def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels
     """
     if not isinstance(image, Image.Image):
         bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]
-        return _stacked(bands, preprocessing, Image.Resampling.BILINEAR)
+        return _stack(bands, preprocessing, Image.Resampling.BILINEAR)
     if preprocessing.channels == 4 and image.mode == "RGBA":
-        # Not at once: Pillow would weigh the colours by alpha.
-        return _stacked(image.split(), preprocessing, _FILTERS[preprocessing.interpolation])
+        # Channel by channel: Pillow would weight the colours by alpha.
+        return _stack(image.split(), preprocessing, _FILTERS[preprocessing.interpolation])
     if preprocessing.channels not in (1, 3):
         raise ModelError(
-            f"the start wants {preprocessing.channels} channels, images have 1 or 3; "
-            "choose another start"
+            f"the base model takes {preprocessing.channels} channels, images have 1 or 3; "
+            "choose another base model"
         )
     if preprocessing.channels == 1 and image.mode != "L":
         image = image.convert("L")
     height, width = preprocessing.size
-    # One call with a box is about twice as fast as resizing all and cropping, and gives the
-    # same pixels. No reducing_gap: it is quicker on huge PNGs only, and moves the values.
+    # One call with a box is about twice as fast as resizing all and cropping, with the same
+    # pixels. No reducing_gap: it is faster on huge PNGs only, and changes the values.
     image = image.resize(
         (width, height),
         _FILTERS[preprocessing.interpolation],
@@ -186,18 +183,18 @@ def prepare(image: Image.Image | Pixels, preprocessing: Preprocessing) -> Pixels
     return pixels.reshape(height, width, preprocessing.channels)
 
 
-def _stacked(
-    bands: Sequence[Image.Image], preprocessing: Preprocessing, how: Image.Resampling
+def _stack(
+    bands: Sequence[Image.Image], preprocessing: Preprocessing, resampling: Image.Resampling
 ) -> Pixels:
     """Grey pictures, resized alike, as one array. Shapes: (H, W, C)."""
     height, width = preprocessing.size
     box = crop_box(bands[0].size, preprocessing)
-    made = [np.asarray(band.resize((width, height), how, box=box)) for band in bands]
-    return np.ascontiguousarray(np.stack(made, axis=-1))
+    resized = [np.asarray(band.resize((width, height), resampling, box=box)) for band in bands]
+    return np.ascontiguousarray(np.stack(resized, axis=-1))
 
 
 def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
-    """The region of the original that resizing and then cropping would keep.
+    """The region of the original that resizing and then cropping would leave.
 
     Units: px of the original; `size` is (width, height). Returns (left, top, right, bottom).
 
@@ -224,20 +221,17 @@ def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
     )
 
 
-# ---- Bytes of an example to what is stacked into a batch: the one place where kinds differ.
-#
-# A kind of data adds its description to `records.inputs` and a case here.
+# ---- Bytes of an example to an array of a batch: a modality adds its record and a case here.
 
 
-CELLS = 1  # raise it when `cells` makes other numbers of the same cells
+CELLS = 1  # raise it when `encode_row` changes
 Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
 
 
 def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
-    """One example as the network's description of its inputs says; `name` stands in messages.
+    """One example as an array of `inputs.shape` and `inputs.dtype`; `name` is for messages.
 
-    Returns: an array of `inputs.shape` and `inputs.dtype`. Thread-safe.
-    Raises: DataError if the bytes are no usable example of that kind.
+    Thread-safe. Raises: DataError if the bytes are not a valid example of that kind.
     """
     if isinstance(inputs, TextInputs):
         return text.token_numbers(decode_text(payload, name), inputs)
@@ -251,7 +245,7 @@ def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
 
 
 def decoder_name(inputs: Inputs) -> str:
-    """Names what turns bytes into numbers, with its version: what was kept depends on it."""
+    """The decoder from bytes to numbers and its version, on which cached features depend."""
     if isinstance(inputs, TextInputs):
         try:
             return f"tokenizers {version('tokenizers')}"
@@ -262,12 +256,12 @@ def decoder_name(inputs: Inputs) -> str:
     if isinstance(inputs, TensorInputs):
         return "npy"
     if isinstance(inputs, WaveInputs):
-        return decoder_of_waves()
+        return wave_decoder_name()
     return image_decoder_name(inputs)
 
 
 def decode_tensor(payload: bytes, name: str, inputs: TensorInputs) -> NDArray[Any]:
-    """One example as it was listed. Raises: DataError where it is of another shape or type."""
+    """One tensor. Raises: DataError for another shape or type."""
     values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
     if values.shape != inputs.shape or str(values.dtype) != inputs.dtype:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Cells of a table as numbers: what counts as missing, what as a number, a row as a vector."""
+"""Cells of a table as numbers: missing values, numbers, a row as a vector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMAS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d+")
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that its value is not known.
+    """Whether the value of a cell is missing.
 
     >>> is_missing(" N/A "), is_missing("0")
     (True, False)
@@ -26,7 +26,7 @@ def is_missing(cell: str) -> bool:
 
 
 def number_of(cell: str) -> float | None:
-    """The number in a cell, infinite ones included; None where it is none.
+    """The number in a cell, infinite ones included; None for anything else.
 
     >>> number_of(" 1e3 "), number_of("1_000"), number_of("3,14")
     (1000.0, None, None)
@@ -48,17 +48,17 @@ def has_commas(cell: str) -> bool:
 
 
 def has_sign(cell: str) -> bool:
-    """Whether a cell is a number with a percent sign, or one of a currency.
+    """Whether a cell is a number with a percent or currency sign.
 
     >>> has_sign("12.5 %"), has_sign("$30"), has_sign("30 kg")
     (True, True, False)
     """
-    bare = cell.strip().strip("%€$£¥ ")
-    return bare != cell.strip() and number_of(bare) is not None
+    number = cell.strip().strip("%€$£¥ ")
+    return number != cell.strip() and number_of(number) is not None
 
 
 def pack(cells: Mapping[str, str]) -> bytes:
-    """A row as the bytes that stand for it: its content hash is taken of them.
+    """A row as bytes, which are its content and are hashed.
 
     >>> pack({"b": "2", "a": "1"})
     b'{"a": "1", "b": "2"}'
@@ -67,46 +67,42 @@ def pack(cells: Mapping[str, str]) -> bytes:
 
 
 def unpack(payload: bytes) -> dict[str, str]:
-    """The row behind the bytes that `pack` gave."""
-    found: dict[str, str] = json.loads(payload)
-    return found
+    """The row that `pack` made into bytes."""
+    cells: dict[str, str] = json.loads(payload)
+    return cells
 
 
 def encode_row(payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.float32]:
-    """One row as the network's description of its columns says; `name` stands in messages.
+    """One row as input of the network; `name` is for messages. Shapes: returns (width,) float32.
 
-    Shapes: returns (width,) float32.
-    Raises: DataError where a column is not there, or holds no number where it has to.
+    Raises: DataError if a column is missing, or a cell of a numeric one is no number.
 
     >>> inputs = TableInputs(columns=(ColumnRecord(name="age", kind="number", mean=50, std=10),))
     >>> encode_row(pack({"age": "60"}), "line 2", inputs).tolist()
     [1.0]
     """
-    cells, found = unpack(payload), np.zeros(inputs.shape, np.float32)
-    place = 0
+    cells, values = unpack(payload), np.zeros(inputs.shape, np.float32)
+    at = 0
     for column in inputs.columns:
         if column.name not in cells:
             raise DataError(
                 f'{name} has no column "{column.name}", which the network takes; add it, empty '
                 "where its values are not known"
             )
-        _fill(found[place : place + len(column.slots)], cells[column.name], name, column)
-        place += len(column.slots)
-    return found
-
-
-def _fill(slots: NDArray[np.float32], cell: str, name: str, column: ColumnRecord) -> None:
-    if is_missing(cell):
-        if column.has_missing:
-            slots[-1] = 1.0
-    elif column.kind == "category":
-        if cell.strip() in column.values:
-            slots[column.values.index(cell.strip())] = 1.0
-    else:
-        value = number_of(cell)
-        if value is None or not math.isfinite(value):
-            raise DataError(
-                f'{name}: "{column.name}" is {cell.strip()!r}, and it holds numbers; correct it, '
-                "or leave it empty"
-            )
-        slots[0] = np.clip((value - column.mean) / column.std, -SPAN, SPAN)
+        cell, slots = cells[column.name].strip(), values[at : at + len(column.slots)]
+        at += len(column.slots)
+        if is_missing(cell):
+            if column.has_missing:
+                slots[-1] = 1.0
+        elif column.kind == "category":
+            if cell in column.values:
+                slots[column.values.index(cell)] = 1.0
+        else:
+            value = number_of(cell)
+            if value is None or not math.isfinite(value):
+                raise DataError(
+                    f'{name}: "{column.name}" is {cell!r}, and it holds numbers; correct it, '
+                    "or leave it empty"
+                )
+            slots[0] = np.clip((value - column.mean) / column.std, -SPAN, SPAN)
+    return values

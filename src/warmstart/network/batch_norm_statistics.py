@@ -1,11 +1,10 @@
-"""What BatchNorm layers see of given images, beside what they remember of the old ones."""
+"""BatchNorm statistics of images at hand, beside the running ones of the pretraining data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from warmstart.network.partition import Network, run_all
 
 Values = NDArray[np.float64]
-CHUNK = 16  # images in one pass
+CHUNK = 16  # images at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,45 +26,69 @@ class NormStatistics:
     source_mean: Values
     source_var: Values
     mean: Values  # per image, over positions
-    square: Values  # mean square, the same
+    square: Values  # mean square per image, over positions
 
 
 def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[NormStatistics, ...]:
-    """Run the first `n_blocks` parts on inputs (n, C, H, W) and note what each BatchNorm sees.
+    """Run the first `n_blocks` blocks on inputs (n, C, H, W); the statistics of each BatchNorm.
 
-    Empty where those parts have no BatchNorm with statistics. The network stays as it is.
+    Empty where those blocks have no BatchNorm with statistics. The network stays unchanged.
     """
-    found: dict[int, list[tuple[Values, Values]]] = {}
-    layers = _layers(network, n_blocks)
-    hooks = [
-        layer.register_forward_pre_hook(_noting(found.setdefault(number, [])))
-        for number, (_, layer) in enumerate(layers)
-    ]
-    try:
-        with torch.inference_mode():
-            for chunk in torch.split(inputs, CHUNK) if layers else ():
-                run_all(network.steps.blocks[:n_blocks], network.backbone, chunk)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers: list[tuple[int, _BatchNorm, list[tuple[Values, Values]]]] = []
+    for number, step in enumerate(network.steps.blocks[:n_blocks], start=1):
+        for name in step.modules:
+            for module in network.backbone.get_submodule(name).modules():
+                if isinstance(module, _BatchNorm) and module.running_mean is not None:
+                    layers.append((number, module, []))
+    with ExitStack() as hooks, torch.inference_mode():
+        for _, layer, values in layers:
+            hook = layer.register_forward_pre_hook(
+                lambda _, args, values=values: values.append(_moments(args[0]))
+            )
+            hooks.enter_context(hook)
+        for chunk in torch.split(inputs, CHUNK) if layers else ():
+            run_all(network.steps.blocks[:n_blocks], network.backbone, chunk)
     return tuple(
-        _seen(part, layer, found[number])
-        for number, (part, layer) in enumerate(layers)
-        if found[number]
+        NormStatistics(
+            block=number,
+            source_mean=_array(layer.running_mean),
+            source_var=_array(layer.running_var),
+            mean=np.concatenate([mean for mean, _ in values]),
+            square=np.concatenate([square for _, square in values]),
+        )
+        for number, layer, values in layers
+        if values
     )
 
 
-@contextmanager
-def recompute_statistics(model: nn.Module, moving: Collection[Tensor]) -> Iterator[bool]:
-    """Inside, what passes the model in eval mode becomes what its new BatchNorm layers remember.
+def _moments(value: Tensor) -> tuple[Values, Values]:
+    """Mean and mean square over positions: (B, C, …) to (B, C) each."""
+    value = value.float()
+    positions = tuple(range(2, value.ndim))
+    if positions:
+        variance, mean = torch.var_mean(value, dim=positions, correction=0)
+    else:
+        variance, mean = torch.zeros_like(value), value
+    mean, variance = mean.double(), variance.double()
+    return mean.numpy(), (variance + mean**2).numpy()
 
-    Their statistics begin anew and end as the mean of those of all batches, so that they belong to
-    the weights as they are now; running ones belong to weights that were (Izmailov et al. 2018,
-    "Averaging Weights Leads to Wider Optima", §3.2; Wu & Johnson 2021, "Rethinking 'Batch' in
-    BatchNorm", §3.1). After 50 updates with the momentum 0.01 of networks that come from
-    TensorFlow they are even those of no network: 60 % of a running mean is still the 0 of its
-    beginning. `moving`: the tensors that may change; layers whose statistics are not among them
-    stay as they are. Yields whether there is any that changes.
+
+def _array(values: Tensor | None) -> Values:
+    array: Values = values.double().numpy() if values is not None else np.empty(0)
+    return array
+
+
+@contextmanager
+def recompute_statistics(model: nn.Module, trainable: Collection[Tensor]) -> Iterator[bool]:
+    """Inside, batches that pass the model in eval mode set its BatchNorm statistics anew.
+
+    They are reset and end as the mean over all batches, so that they belong to the current
+    weights; running ones belong to earlier weights (Izmailov et al. 2018, "Averaging Weights
+    Leads to Wider Optima", §3.2; Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", §3.1).
+    After 50 updates with the momentum 0.01 of networks that come from TensorFlow they belong to
+    no weights at all: 60 % of a running mean is still its initial 0. `trainable`: the tensors
+    that may change; layers whose statistics are not among them stay unchanged. Yields whether
+    any layer changes.
 
     >>> norm = nn.BatchNorm1d(2, momentum=0.01)
     >>> with recompute_statistics(norm, [norm.running_mean]):
@@ -73,61 +96,16 @@ def recompute_statistics(model: nn.Module, moving: Collection[Tensor]) -> Iterat
     >>> norm.running_mean.tolist(), norm.momentum
     ([2.0, 3.0], 0.01)
     """
-    known = {id(tensor) for tensor in moving}
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    found = [m for m in layers if m.running_mean is not None and id(m.running_mean) in known]
+    ids = {id(tensor) for tensor in trainable}
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    layers = [m for m in norms if m.running_mean is not None and id(m.running_mean) in ids]
     model.eval()
-    before = [layer.momentum for layer in found]
-    for layer in found:
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
         layer.reset_running_stats()
         layer.training, layer.momentum = True, None
     try:
-        yield bool(found)
+        yield bool(layers)
     finally:
-        for layer, momentum in zip(found, before, strict=True):
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.training, layer.momentum = False, momentum
-
-
-def _layers(network: Network, n_blocks: int) -> list[tuple[int, _BatchNorm]]:
-    """The BatchNorm layers of the first parts, with the part's number."""
-    layers: list[tuple[int, _BatchNorm]] = []
-    for number, step in enumerate(network.steps.blocks[:n_blocks], start=1):
-        for name in step.modules:
-            inside = network.backbone.get_submodule(name).modules()
-            layers += [(number, m) for m in inside if isinstance(m, _BatchNorm) and _remembers(m)]
-    return layers
-
-
-def _remembers(layer: nn.Module) -> bool:
-    return getattr(layer, "running_mean", None) is not None
-
-
-def _noting(place: list[tuple[Values, Values]]) -> Callable[..., None]:
-    def hook(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        value: Tensor = inputs[0].float()
-        others = tuple(range(2, value.ndim))
-        if others:
-            variance, mean = torch.var_mean(value, dim=others, correction=0)
-        else:
-            variance, mean = torch.zeros_like(value), value
-        mean, variance = mean.double(), variance.double()
-        place.append((mean.numpy(), (variance + mean**2).numpy()))
-
-    return hook
-
-
-def _seen(block: int, layer: _BatchNorm, noted: Sequence[tuple[Values, Values]]) -> NormStatistics:
-    mean, square = (np.concatenate(values) for values in zip(*noted, strict=True))
-    return NormStatistics(
-        block=block,
-        source_mean=_array(layer.running_mean),
-        source_var=_array(layer.running_var),
-        mean=mean,
-        square=square,
-    )
-
-
-def _array(values: Tensor | None) -> Values:
-    """A remembered statistic; layers without are not looked at."""
-    found: Values = values.double().numpy() if values is not None else np.empty(0)
-    return found

@@ -1,17 +1,18 @@
-"""BatchNorm with statistics at rest, folded into its convolution while training goes on.
+"""BatchNorm with fixed statistics, folded into its convolution during training.
 
-In a tuned layer BatchNorm keeps the statistics that it came with, and its scale and shift are
+In a fine-tuned layer BatchNorm keeps its pretrained statistics, and its scale and shift are
 trained: y = γ (conv(x) − μ)/σ + β. That is one convolution, with the kernel W γ/σ and the bias
-β + (b − μ) γ/σ, and gradients flow through these to W, γ and β as before. Two passes over the
-largest tensors of a step are spared, and what they would keep for the backward pass.
+β + (b − μ) γ/σ, and gradients flow through these to W, γ and β as before. This saves two passes
+over the largest tensors of a step, and what they would store for the backward pass.
 
-Modules stay where they are and keep their names; their `forward` is another one for a while.
+Modules stay in place and keep their names; their `forward` is replaced for a while.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -23,82 +24,72 @@ Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 
 @contextmanager
 def folded(
-    model: nn.Module, resting: Sequence[nn.Module], run: Callable[[], Tensor]
+    model: nn.Module, eval_modules: Sequence[nn.Module], run: Callable[[], Tensor]
 ) -> Iterator[int]:
-    """Fold what can be folded for a while; gives the number of convolutions that were.
+    """Fold where possible inside the context; yields the number of folded convolutions.
 
-    `resting` are the modules whose statistics stay; `run` passes a probe through the network,
-    which is in eval mode meanwhile.
-    Where the network gives other outputs then, it runs as it is.
+    `eval_modules` are those whose statistics stay; `run` passes a probe through the network,
+    which is in eval mode meanwhile. Where the outputs would differ, nothing is folded.
     """
     with torch.no_grad():
-        pairs, plain = _watched(model, resting, run)
-    patched = [*_fold(pairs), *_clamp(model)]
+        pairs, expected = _find_pairs(model, eval_modules, run)
+    clamps = [m for m in model.modules() if isinstance(m, nn.Hardtanh) and m.inplace]
+    patched: list[nn.Module] = [*(module for pair in pairs for module in pair), *clamps]
     try:
+        for conv, norm in pairs:
+            conv.__dict__["forward"] = _folded_forward(conv, norm)
+            norm.__dict__["forward"] = _without_norm(norm)
+        for clamp in clamps:  # in place already, as those of mobile networks are
+            clamp.__dict__["forward"] = _clamp_forward(clamp)
         with torch.no_grad():
-            if not _agree(plain, run()):
-                _undo(patched)
+            if not _agree(expected, run()):
+                _restore(patched)
                 pairs = []
         yield len(pairs)
     finally:
-        _undo(patched)
+        _restore(patched)
 
 
-def _watched(
-    model: nn.Module, resting: Sequence[nn.Module], run: Callable[[], Tensor]
+def _find_pairs(
+    model: nn.Module, eval_modules: Sequence[nn.Module], run: Callable[[], Tensor]
 ) -> tuple[list[Pair], Tensor]:
-    """Each convolution whose output a resting BatchNorm takes, and the probe's outputs.
+    """Each convolution whose output goes to a BatchNorm in eval mode, and the probe's outputs.
 
-    Both must be called once: a second call might stand elsewhere.
+    Both must be called once: a second call may be elsewhere in the network.
     """
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         calls.append((module, inputs[0], output))
 
-    at_rest = {id(module) for module in resting}
-    hooks = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d) or (_is_plain(module) and id(module) in at_rest)
-    ]
-    try:
-        plain = run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    counts: dict[int, int] = {}
-    for module, _, _ in calls:
-        counts[id(module)] = counts.get(id(module), 0) + 1
-    made = {id(out): module for module, _, out in calls if isinstance(module, nn.Conv2d)}
+    fixed = {id(module) for module in eval_modules}
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) or (_is_plain(module) and id(module) in fixed):
+                hooks.enter_context(module.register_forward_hook(record))
+        outputs = run()
+    counts = Counter(id(module) for module, _, _ in calls)
+    convs = {id(out): module for module, _, out in calls if isinstance(module, nn.Conv2d)}
     pairs = []
-    for module, taken, _ in calls:
-        conv = made.get(id(taken))
+    for module, value, _ in calls:
+        conv = convs.get(id(value))
         is_pair = isinstance(module, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)
         if is_pair and counts[id(module)] == counts[id(conv)] == 1:
             pairs.append((cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, module)))
-    return pairs, plain
+    return pairs, outputs
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """A BatchNorm whose arithmetic is known: torch's own, or timm's with its activation."""
-    is_known = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
+    """A BatchNorm with known arithmetic: torch's own, or timm's with its activation."""
     return (
-        is_known
+        (type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d")
         and isinstance(module, nn.BatchNorm2d)
         and module.running_mean is not None
         and module.affine
     )
 
 
-def _fold(pairs: Sequence[Pair]) -> list[nn.Module]:
-    for conv, norm in pairs:
-        conv.__dict__["forward"] = _folding(conv, norm)
-        norm.__dict__["forward"] = _rest_of(norm)
-    return [module for pair in pairs for module in pair]
-
-
-def _folding(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
     plain = type(conv).forward  # a subclass may pad in its own way
 
     def forward(inputs: Tensor) -> Tensor:
@@ -117,8 +108,8 @@ def _folding(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor
     return forward
 
 
-def _rest_of(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
-    """What a norm does beside normalising: timm's drops and activates."""
+def _without_norm(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    """The forward of a norm without normalising: timm's applies dropout and an activation."""
     steps = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
 
     def forward(inputs: Tensor) -> Tensor:
@@ -130,9 +121,9 @@ def _rest_of(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
 
 
 class _Clamp(torch.autograd.Function):
-    """An in-place clamp that keeps its output alone, which the next layer keeps as well.
+    """An in-place clamp that stores its output alone, which the next layer stores as well.
 
-    torch's own copies its input first, as soon as gradients are wanted.
+    torch's own copies its input first, as soon as gradients are needed.
     """
 
     @staticmethod
@@ -146,31 +137,23 @@ class _Clamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         (output,) = ctx.saved_tensors
-        found: Tensor = torch.ops.aten.hardtanh_backward(grads[0], output, *ctx.limits)
-        return found, None, None
+        grad: Tensor = torch.ops.aten.hardtanh_backward(grads[0], output, *ctx.limits)
+        return grad, None, None
 
 
-def _clamp(model: nn.Module) -> list[nn.Module]:
-    """Clamps that work in place already, as those of mobile networks do."""
-    found = [m for m in model.modules() if isinstance(m, nn.Hardtanh) and m.inplace]
-    for module in found:
-        module.__dict__["forward"] = _clamping(module)
-    return list(found)
-
-
-def _clamping(module: nn.Hardtanh) -> Callable[[Tensor], Tensor]:
+def _clamp_forward(module: nn.Hardtanh) -> Callable[[Tensor], Tensor]:
     low, high = float(module.min_val), float(module.max_val)
 
     def forward(inputs: Tensor) -> Tensor:
         if not inputs.requires_grad or inputs.is_leaf:
             return inputs.clamp_(low, high)
-        made: Tensor = _Clamp.apply(inputs, low, high)  # type: ignore[no-untyped-call]
-        return made
+        output: Tensor = _Clamp.apply(inputs, low, high)  # type: ignore[no-untyped-call]
+        return output
 
     return forward
 
 
-def _undo(modules: Sequence[nn.Module]) -> None:
+def _restore(modules: Sequence[nn.Module]) -> None:
     for module in modules:
         module.__dict__.pop("forward", None)
 

@@ -1,4 +1,4 @@
-"""Encoders that know their own parts: what they are cut into is designed, and needs no trace."""
+"""Encoders of transformers: built from one line, with their blocks by design, without a trace."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import ModelError, install_command
-from warmstart.network.segments import SegmentSteps
+from warmstart.network.segments import SegmentStep, SegmentSteps
 from warmstart.nouns import nouns_of
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Layout
 
-# ---- Designs of encoders that transformers builds, in one line: their kind and what is not usual.
+# ---- Architectures of encoders in one line: their kind and the settings that are not defaults.
 
 
-_LEFT_OUT = (
+Settings = Mapping[str, Any]
+_OMITTED = (
     "architectures",
     "transformers_version",
     "dtype",
@@ -34,68 +35,80 @@ _LEFT_OUT = (
     "model_type",
     "return_dict",
 )
+# As modules were called before transformers 5, and still are in its files.
+RENAMED_ATTENTION = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+}
+RENAMED_VIT = {
+    "encoder.layer.": "layers.",
+    **RENAMED_ATTENTION,
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
 
 
-def design(prefix: str, config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """A kind, what differs from transformers' own defaults, and settings of our own.
+def design(prefix: str, config: Settings, own: Settings) -> str:
+    """A kind, its differences from transformers' defaults, and settings of our own.
 
     >>> design("text:", {"model_type": "bert", "hidden_size": 32}, {"pooling": "mean"})
     'text:bert{"hidden_size":32,"pooling":"mean"}'
     """
     kind = str(config["model_type"])
-    known = _config(kind, {}).to_dict()
-    told = {n: v for n, v in config.items() if n in known and known[n] != v and n not in _LEFT_OUT}
-    told |= own
-    return f"{prefix}{kind}{json.dumps(told, sort_keys=True, separators=(',', ':'))}"
+    usual = _config(kind, {}).to_dict()
+    settings = {n: v for n, v in config.items() if n in usual and usual[n] != v}
+    settings = {n: v for n, v in settings.items() if n not in _OMITTED} | dict(own)
+    return f"{prefix}{kind}{json.dumps(settings, sort_keys=True, separators=(',', ':'))}"
 
 
 def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The kind that `design` named, and its settings.
+    """The kind in a line of `design`, and its settings.
 
-    Raises: ModelError where the line is none of its, or of another kind than `kinds`.
+    Raises: ModelError for another line, or another kind than `kinds`.
     """
     kind, brace, rest = arch.removeprefix(prefix).partition("{")
     try:
-        told = dict(json.loads(brace + rest or "{}"))
+        settings = dict(json.loads(brace + rest or "{}"))
     except ValueError as error:
         raise ModelError(f"{arch} is no design of an encoder ({error}).") from error
     if kind not in kinds:
-        raise ModelError(f"{kind!r} is no encoder that is read here; there are {', '.join(kinds)}.")
-    return kind, told
+        raise ModelError(f"encoder {kind!r} is not supported; choose one of {', '.join(kinds)}.")
+    return kind, settings
 
 
 def build_encoder(
-    kind: str, told: Mapping[str, Any], *, is_drawn: bool = True, **options: Any
+    kind: str, settings: Settings, *, is_random: bool = True, **options: Any
 ) -> tuple[Any, nn.Module]:
-    """The configuration and the encoder with random weights; the global random state stays.
+    """Configuration and encoder with random weights; the global random state stays unchanged.
 
-    Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
-    Raises: ModelError if transformers is missing, or the design is none that it can build.
+    Without `is_random` weights are not initialised, as all will be replaced: that saves half a
+    second. Raises: ModelError if transformers is missing, or cannot build it.
     """
-    config = _config(kind, told)
-    config._attn_implementation = "eager"  # rounds alike for every length of the filling
+    config = _config(kind, settings)
+    config._attn_implementation = "eager"  # rounds alike for every length of padding
     library = load_transformers()
     try:
-        with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else _Undrawn():
-            found: nn.Module = library.AutoModel.from_config(config, **options)
-    except Exception as error:  # the package raises what it likes of settings that make no sense
+        with torch.random.fork_rng(devices=[]), nullcontext() if is_random else _NoInit():
+            encoder: nn.Module = library.AutoModel.from_config(config, **options)
+    except Exception as error:  # the package may raise anything at settings that make no sense
         raise _unbuilt(error) from error
-    return config, found.float()
+    return config, encoder.float()
 
 
-class _Undrawn(TorchFunctionMode):
-    """Weights stay as the memory was."""
+class _NoInit(TorchFunctionMode):
+    """Weights keep whatever the memory held."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
-        if getattr(func, "__name__", "") in _DRAWING:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
+        if getattr(func, "__name__", "") in _INITIALISERS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
-_DRAWING = frozenset(
+_INITIALISERS = frozenset(
     (
         "normal_",
         "uniform_",
@@ -108,10 +121,10 @@ _DRAWING = frozenset(
 )
 
 
-def _config(kind: str, told: Mapping[str, Any]) -> Any:
+def _config(kind: str, settings: Settings) -> Any:
     library = load_transformers()
     try:
-        return library.AutoConfig.for_model(kind, **told)
+        return library.AutoConfig.for_model(kind, **settings)
     except Exception as error:
         raise _unbuilt(error) from error
 
@@ -122,7 +135,7 @@ def _unbuilt(error: Exception) -> ModelError:
 
 
 def load_transformers() -> Any:
-    """The library. Raises: ModelError saying what to install."""
+    """The transformers library. Raises: ModelError with the command that installs it."""
     try:
         import transformers
     except ImportError:
@@ -132,30 +145,36 @@ def load_transformers() -> Any:
     return transformers
 
 
-def refused(taken: str, inputs: Inputs) -> ModelError:
-    """What is raised for inputs of another kind than those that are `taken`."""
-    given = nouns_of(inputs.kind).many
-    return ModelError(f"the network takes {taken}, and its inputs are {given}.")
+def wrong_inputs(expected: str, inputs: Inputs) -> ModelError:
+    """The error for inputs of another kind than `expected`."""
+    return ModelError(
+        f"the network takes {expected}, and its inputs are {nouns_of(inputs.kind).many}."
+    )
+
+
+def encoder_steps(blocks: Sequence[SegmentStep], neck: SegmentStep) -> SegmentSteps:
+    """Blocks and the neck that pools the last one's output; nothing follows."""
+    return SegmentSteps(tuple(blocks), neck, None, SegmentStep("finish", lambda _, x: x, (), ()))
 
 
 class Encoder(nn.Module):
-    """Rows (B, n, …) to vectors (B, C); between its parts goes one tensor of one layout."""
+    """Rows (B, n, …) to vectors (B, C); between blocks passes one tensor of one layout."""
 
     layout: ClassVar[Layout]
 
     @abstractmethod
     def window_of(self, inputs: Inputs) -> int:
-        """How much of a row passes at a time. Raises: ModelError for inputs of another kind."""
+        """Length of a row that is encoded at once. Raises: ModelError for other inputs."""
 
     @abstractmethod
     def steps(self, window: int) -> SegmentSteps:
-        """Its parts in order, for rows of which so much passes at a time.
+        """The blocks in order, for windows of that length.
 
-        Raises: ModelError where that is too little for any output.
+        Raises: ModelError where that is too short for any output.
         """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Rows (B, n, …), each passing as a whole, to (B, C)."""
+        """Rows (B, n, …), each encoded at once, to (B, C)."""
         steps = self.steps(inputs.shape[1])
         for step in (*steps.blocks, steps.neck):
             inputs = step.run(self, inputs)

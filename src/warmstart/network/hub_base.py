@@ -1,4 +1,4 @@
-"""Folders with a config.json, as transformers and timm write them, and configs by name."""
+"""External classifiers in folders with a config.json, as transformers and timm write them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from warmstart.network.trained_elsewhere import (
     preprocessing_source,
 )
 from warmstart.network.weights import check_finite, read_weights
-from warmstart.records.inputs import Preprocessing
+
+_PROCESSOR = "preprocessor_config.json"
 
 
 def is_hub_folder(path: Path) -> bool:
@@ -37,53 +38,58 @@ def is_hub_folder(path: Path) -> bool:
     return not {"architecture", "model_type"}.isdisjoint(settings(path / CONFIG))
 
 
-def open_folder(folder: Path, feeding: InputHandling) -> ExternalClassifier:
+def open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
     """A classifier from a folder that transformers, or timm for the hub, wrote.
 
     Raises: ModelError if the folder is damaged, incomplete, or of another kind of model.
     """
     config = settings(folder / CONFIG)
-    if "architecture" in config:
-        return _timm(folder, config, feeding)
-    return _transformers(folder, folder, read_folder(folder), feeding)
-
-
-def open_with(path: Path, name: str, feeding: InputHandling) -> ExternalClassifier:
-    """A file of weights for the design `transformers:NAME`: a folder, or a name in the cache.
-
-    Raises: ModelError if the design is not on this machine, or the weights do not fit it.
-    """
-    weights = read_weights(path)
-    check_finite(weights, path.name)
-    return _transformers(path, Path(name), weights, feeding)
-
-
-def _timm(folder: Path, config: Mapping[str, Any], feeding: InputHandling) -> ExternalClassifier:
-    module, arch, usual = open_timm(folder, feeding.size)
+    if "architecture" not in config:
+        return _open_transformers(folder, folder, read_folder(folder), handling)
+    module, arch, usual = open_timm(folder, handling.size)
     title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    found = from_module(module, str(folder), title, feeding.over(usual), preprocessing_source(feeding, CONFIG))
+    source = preprocessing_source(handling, CONFIG)
+    classifier = from_module(module, str(folder), title, handling.over(usual), source)
     names = config.get("label_names") or ()
     labels = parse_names(json.dumps(names)) if names else names_beside(folder / CONFIG)
     where = "label_names in its config.json" if names else f"labels.json in {folder}"
-    return replace(found, labels=unique(labels, where) if labels else (), labels_from=where)
+    return replace(classifier, labels=unique(labels, where) if labels else (), labels_from=where)
 
 
-def _transformers(
-    where: Path, design: Path, weights: Mapping[str, Tensor], feeding: InputHandling
+def open_with(path: Path, name: str, handling: InputHandling) -> ExternalClassifier:
+    """Weights of a file in the architecture `transformers:NAME`: a folder, or a cached name.
+
+    Raises: ModelError if the architecture is not on this machine, or the weights do not fit it.
+    """
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    return _open_transformers(path, Path(name), weights, handling)
+
+
+def _open_transformers(
+    where: Path, folder: Path, weights: Mapping[str, Tensor], handling: InputHandling
 ) -> ExternalClassifier:
     with _silenced():
-        config = _config(str(design))
-        module = _filled(where, config, weights)
-    usual = for_channels(_preprocessing(design, config), module)
+        config = _config(str(folder))
+        module = _build_filled(where, config, weights)
+    if (folder / _PROCESSOR).is_file():
+        usual, source = from_processor(settings(folder / _PROCESSOR)), _PROCESSOR
+    else:
+        side = getattr(config, "image_size", None)
+        height, width = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
+        resize = int(min(height, width) / 0.875)
+        usual = replace(IMAGENET, size=(height, width), resize=resize)
+        source = "ImageNet's defaults"
     title = f"{where.resolve().name} ({config.model_type})"
-    source = "preprocessor_config.json" if _has_processor(design) else "ImageNet's habit"
-    found = from_module(module, str(where), title, feeding.over(usual), preprocessing_source(feeding, source))
+    prep = handling.over(for_channels(usual, module))
+    source = preprocessing_source(handling, source)
+    classifier = from_module(module, str(where), title, prep, source)
     names = from_mapping(config.id2label or {})
-    if where == design and names and not all(name.startswith("LABEL_") for name in names):
+    if where == folder and names and not all(name.startswith("LABEL_") for name in names):
         own = "id2label in its config.json"
-        return replace(found, labels=unique(names, own), labels_from=own)
-    beside = where / CONFIG if where.is_dir() else where
-    return replace(found, labels=names_beside(beside), labels_from=f"labels.json beside {where}")
+        return replace(classifier, labels=unique(names, own), labels_from=own)
+    labels = names_beside(where / CONFIG if where.is_dir() else where)
+    return replace(classifier, labels=labels, labels_from=f"labels.json beside {where}")
 
 
 def _config(name: str) -> Any:
@@ -102,7 +108,7 @@ def _config(name: str) -> Any:
         ) from error
 
 
-def _filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+def _build_filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network of a config with these weights, strictly; no file is opened here."""
     import torch
     import transformers
@@ -127,40 +133,26 @@ def _filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Modul
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    for kind, what in (
+    for kind, problem in (
         ("missing", "is missing"),
         ("unexpected", "is not in the network"),
         ("mismatched", "is of another shape"),
     ):
-        for name in sorted(info[f"{kind}_keys"], key=str)[:1]:
-            shown = name if isinstance(name, str) else name[0]
-            raise ModelError(f"{where}: {shown} {what}; check --arch, or copy the folder again.")
+        for key in sorted(info[f"{kind}_keys"], key=str)[:1]:
+            name = key if isinstance(key, str) else key[0]
+            raise ModelError(f"{where}: {name} {problem}; check --arch, or copy the folder again.")
     return module
-
-
-def _has_processor(folder: Path) -> bool:
-    return (folder / "preprocessor_config.json").is_file()
-
-
-def _preprocessing(folder: Path, config: Any) -> Preprocessing:
-    """What preprocessor_config.json says; else the size in the config, ImageNet's values."""
-    if _has_processor(folder):
-        return from_processor(settings(folder / "preprocessor_config.json"))
-    side = getattr(config, "image_size", None)
-    height, width = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
-    resize = int(min(height, width) / 0.875)
-    return replace(IMAGENET, size=(height, width), resize=resize)
 
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """No bars and no reports from transformers while it builds."""
+    """Suppress progress bars and reports of transformers."""
     try:
-        from transformers.utils import logging as its_logging
+        from transformers.utils import logging as library_logging
     except ImportError:
-        yield  # what follows says so
+        yield  # the body raises the error
         return
-    reports: Any = its_logging
+    reports: Any = library_logging
     level, has_bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity(logging.CRITICAL)
     reports.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""What folders for the hub hold, as timm and transformers write it."""
+"""Folders for the hub, as timm and transformers write them."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _MOST = {"_layers": 1_000, "hidden_size": 100_000, "intermediate_size": 1_000_00
 
 
 def settings(path: Path) -> Mapping[str, Any]:
-    """A file of settings.
+    """A JSON file of settings.
 
     Raises: ModelError where it is damaged, or names sizes that no network has: those would be
     allocated before the weights could be compared with them.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged ({error}); copy the folder again.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{path} holds no settings; copy the folder again.")
-    _check_sizes(path, found)
-    return found
+    _check_sizes(path, content)
+    return content
 
 
-def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
-    for name, value in found.items():
+def _check_sizes(path: Path, content: Mapping[str, Any]) -> None:
+    for name, value in content.items():
         if isinstance(value, dict):
             _check_sizes(path, value)
         most = next((most for end, most in _MOST.items() if name.endswith(end)), None)
@@ -82,7 +82,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def is_timm_folder(name: str) -> bool:
-    """Whether a start is a folder that timm wrote for the hub, or transformers of timm's network.
+    """Whether a base model is a folder that timm, or transformers of timm's network, wrote.
 
     >>> is_timm_folder("timm:resnet18")
     False
@@ -102,10 +102,10 @@ def timm_folder_of(name: str) -> Path:
 def open_timm(
     folder: Path, size: tuple[int, int] | None = None
 ) -> tuple[nn.Module, str, Preprocessing]:
-    """The network of a folder that timm wrote, its design, and what it wants of its inputs.
+    """The network of a folder that timm wrote, its architecture, and its preprocessing.
 
-    `size`: height and width in px that it is to be built for, where not as the folder says.
-    Raises: ModelError if the folder is damaged, incomplete, or names no design of timm.
+    `size`: height and width in px that replace the folder's.
+    Raises: ModelError if the folder is damaged, incomplete, or not of a timm architecture.
     """
     config, weights = settings(folder / CONFIG), read_folder(folder)
     arch = f"timm:{config['architecture']}"
@@ -125,18 +125,21 @@ def open_timm(
 def from_processor(config: Mapping[str, Any]) -> Preprocessing:
     """Read a preprocessor_config.json of transformers.
 
-    >>> found = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
-    ...                         "image_std": [0.5] * 3, "resample": 2})
-    >>> found.size, found.squash, found.interpolation
+    >>> prep = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
+    ...                        "image_std": [0.5] * 3, "resample": 2})
+    >>> prep.size, prep.squash, prep.interpolation
     ((32, 32), True, 'bilinear')
     """
+
+    def does(step: str) -> bool:
+        return config.get(f"do_{step}", True) is not False
+
     height, width, resize, squash = _sides(config)
     # Values become x * factor - offset, then (that - mean) / std; ours are of x / 255.
-    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if _does(config, "rescale") else 255
+    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if does("rescale") else 255
     offset = 1.0 if config.get("rescale_offset") else 0.0
-    is_normal = _does(config, "normalize")
-    mean = config.get("image_mean", IMAGENET.mean) if is_normal else (0.0,) * 3
-    std = config.get("image_std", IMAGENET.std) if is_normal else (1.0,) * 3
+    mean = config.get("image_mean", IMAGENET.mean) if does("normalize") else (0.0,) * 3
+    std = config.get("image_std", IMAGENET.std) if does("normalize") else (1.0,) * 3
     return Preprocessing(
         size=(height, width),
         resize=resize,
@@ -147,18 +150,13 @@ def from_processor(config: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def _does(config: Mapping[str, Any], what: str) -> bool:
-    return config.get(f"do_{what}", True) is not False
-
-
 def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
-    """Height and width seen, the resized short side, and whether both sides are squeezed."""
+    """Height and width of the input, the resized short side, and whether images are squashed."""
     size, crop = config.get("size") or {}, config.get("crop_size") or {}
     size = {"shortest_edge": size} if isinstance(size, int) else size
     crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
     side = int(size.get("shortest_edge") or min(size.get("height", 224), size.get("width", 224)))
-    does_crop = config.get("do_center_crop", False) and "height" in crop
-    if does_crop:
+    if config.get("do_center_crop", False) and "height" in crop:
         return int(crop["height"]), int(crop["width"]), side, "shortest_edge" not in size
     if "height" in size:
         return int(size["height"]), int(size["width"]), side, True
@@ -168,71 +166,54 @@ def _sides(config: Mapping[str, Any]) -> tuple[int, int, int, bool]:
     return side, side, int(side / share), False
 
 
-# ---- Folders in which transformers keeps an encoder: on disk, or a snapshot in its cache.
+# ---- Folders of transformers encoders: on disk, or a snapshot in the hub's cache.
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder of a name, or None where nothing of that name is on this machine."""
-    place = Path(name.removeprefix(PREFIX)).expanduser()
-    if (place / CONFIG).is_file():
-        return place
-    if not name.startswith(PREFIX) or os.path.isabs(place) or len(place.parts) > 2:
+    """The folder of a name, or None where there is none of that name on this machine."""
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    if (path / CONFIG).is_file():
+        return path
+    if not name.startswith(PREFIX) or os.path.isabs(path) or len(path.parts) > 2:
         return None
     try:
-        found = try_to_load_from_cache(name.removeprefix(PREFIX), CONFIG)
-    except ValueError:  # no name that the hub knows
+        cached = try_to_load_from_cache(name.removeprefix(PREFIX), CONFIG)
+    except ValueError:  # not a valid name of the hub
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def kind_of(folder: Path) -> str:
-    """The `model_type` of a folder; nothing where its config.json cannot be read."""
+    """The `model_type` of a folder; "" where its config.json cannot be read."""
     try:
         return str(json.loads((folder / CONFIG).read_text("utf-8")).get("model_type", ""))
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 
-def settings_in(folder: Path, name: str) -> dict[str, Any]:
-    """What a file of settings holds. Raises: ModelError where it is damaged."""
-    return dict(settings(folder / name))
-
-
 def fill(
     encoder: nn.Module, folder: Path, heads: Sequence[str], renamed: Mapping[str, str]
 ) -> None:
-    """Put a folder's weights into an encoder, whatever stands before their names.
+    """Load a folder's weights into an encoder, whatever prefix their names have.
 
-    `heads`: beginnings of names of output layers, for which the encoder has no place; `renamed`:
-    what parts of names are called today. Raises: ModelError if a file or a tensor is missing.
+    `heads`: prefixes of tensors that the encoder does not have; `renamed`: today's names of parts
+    of names. Raises: ModelError if a file or a tensor is missing.
     """
     file = next((folder / f for f in _FILES if (folder / f).is_file()), None)
     if file is None:
         raise ModelError(f"{folder} has no {' or '.join(_FILES)}; copy the folder again.")
-    weights = _own(read_weights(file), encoder.state_dict(), heads, renamed)
-    check_finite(weights, file.name)
-    check_match(encoder.state_dict(), weights, file.name, "copy the folder again")
-    encoder.load_state_dict(weights)
-
-
-def _own(
-    weights: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    heads: Sequence[str],
-    renamed: Mapping[str, str],
-) -> dict[str, Tensor]:
-    """The encoder's own tensors; those of output layers are left."""
-    first = next(iter(wanted))  # whatever stands before its name stands before all others
-    fronts = (name.removesuffix(first) for name in weights if name.endswith(f".{first}"))
-    front = "" if first in weights else next(fronts, "")
+    own = encoder.state_dict()
+    weights = read_weights(file)
+    first = next(iter(own))  # all names share its prefix
+    prefixes = (name.removesuffix(first) for name in weights if name.endswith(f".{first}"))
+    prefix = "" if first in weights else next(prefixes, "")
     named = {}
     for name, tensor in weights.items():
-        bare = name.removeprefix(front)
-        for old, new in renamed.items() if bare not in wanted else ():
+        bare = name.removeprefix(prefix)
+        for old, new in renamed.items() if bare not in own else ():
             bare = bare.replace(old, new)
-        named[bare] = tensor
-    return {
-        name: tensor
-        for name, tensor in named.items()
-        if name in wanted or not name.startswith(tuple(heads))
-    }
+        if bare in own or not bare.startswith(tuple(heads)):
+            named[bare] = tensor
+    check_finite(named, file.name)
+    check_match(own, named, file.name, "copy the folder again")
+    encoder.load_state_dict(named)

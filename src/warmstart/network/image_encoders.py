@@ -1,8 +1,8 @@
-"""Encoders of images that transformers builds, cut by design: ViT, DINOv2, SigLIP, CLIP.
+"""Image encoders of transformers: ViT, DINOv2, SigLIP, CLIP, in blocks by design.
 
-    a_1 = patches and their places,  a_k = layer(a_k-1),  vector = neck(a_P)
+    a_1 = patches and positions,  a_k = layer(a_k-1),  vector = neck(a_P)
 
-Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", §3.1: between parts goes one tensor
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", §3.1: between blocks passes one tensor
 (B, patches, C), with a class token before the patches where the encoder has one.
 """
 
@@ -10,74 +10,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from warmstart.network.audio_encoders import ended, layers_of
-from warmstart.network.encoder import Encoder, build_encoder, design, refused, settings_of
+from warmstart.network.audio_encoders import layers_of
+from warmstart.network.encoder import (
+    RENAMED_ATTENTION,
+    RENAMED_VIT,
+    Encoder,
+    Settings,
+    build_encoder,
+    design,
+    encoder_steps,
+    settings_of,
+    wrong_inputs,
+)
 from warmstart.network.segments import SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, Preprocessing
 
 PREFIX = "vision:"
 _HALF, _IMAGENET = (0.5,) * 3, (0.485, 0.456, 0.406)
-Told = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Vision:
-    """One sort of encoder: where its layers are, and what is before and behind them.
+class ImageArchitecture:
+    """One kind of encoder: its list of layers, and the modules before and behind them.
 
-    `vector` makes (B, C) of the last layer's (B, N, C). `mean`, `std`: how its inputs are scaled
-    where the folder says nothing; `renamed`: what parts of the names of tensors are called today.
+    `vector` maps the last layer's (B, N, C) to (B, C). `mean`, `std`: defaults of the
+    preprocessing; `renamed`: today's names of parts of tensors' names.
     """
 
     layers: str
     before: tuple[str, ...]
     behind: tuple[str, ...]
     vector: Callable[[Any, Tensor], Tensor]
-    options: Told = field(default_factory=dict)  # that the class takes besides its configuration
+    options: Settings = field(default_factory=dict)  # of the class, besides its configuration
     mean: tuple[float, float, float] = _HALF
     std: tuple[float, float, float] = _HALF
     renamed: Mapping[str, str] = field(default_factory=dict)
-    is_told: bool = True  # whether it must be told that images are of another size
+    needs_size_flag: bool = True  # whether other image sizes need an argument of forward
 
 
-_OLD_VIT = {  # as modules were called before transformers 5, and in its files still
-    "encoder.layer.": "layers.",
-    "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj",
-    "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-}
-_OLD_DINO = {old: new for old, new in _OLD_VIT.items() if old.startswith("attention.")}
-_VIT = Vision(
+_VIT = ImageArchitecture(
     "layers",
     ("embeddings",),
     ("layernorm",),
     lambda own, x: own.layernorm(x)[:, 0],
     options={"add_pooling_layer": False},
-    renamed=_OLD_VIT,
+    renamed=RENAMED_VIT,
 )
-_DINO = Vision(
+_DINO = ImageArchitecture(
     "encoder.layer",
     ("embeddings",),
     ("layernorm",),
     lambda own, x: own.layernorm(x)[:, 0],
     mean=_IMAGENET,
     std=(0.229, 0.224, 0.225),
-    renamed=_OLD_DINO,
-    is_told=False,
+    renamed=RENAMED_ATTENTION,
+    needs_size_flag=False,
 )
-_SIGLIP = Vision(
+_SIGLIP = ImageArchitecture(
     "encoder.layers",
     ("embeddings",),
     ("post_layernorm", "head"),
     lambda own, x: own.head(own.post_layernorm(x)),
 )
-_CLIP = Vision(
+_CLIP = ImageArchitecture(
     "encoder.layers",
     ("embeddings", "pre_layrnorm"),
     ("post_layernorm",),
@@ -102,55 +101,48 @@ class VisionNetwork(Encoder):
     layout = "NLC"
 
     def __init__(self, kind: str, encoder: nn.Module, size: tuple[int, int]) -> None:
-        """`size`: height and width in px of the images that its table of places is for."""
+        """`size`: height and width in px of the images that its position table is for."""
         super().__init__()
         self.encoder = encoder
         self.kind = kind
         self.own_size = size
 
     def window_of(self, inputs: Inputs) -> int:
-        """An image passes as a whole. Raises: ModelError for inputs that are none."""
         if not isinstance(inputs, Preprocessing):
-            raise refused("images", inputs)
+            raise wrong_inputs("images", inputs)
         return inputs.channels
 
     def steps(self, window: int) -> SegmentSteps:
         """Patches, then layer after layer."""
-        told = IMAGE_ENCODERS[self.kind]
-        layers = self.encoder.get_submodule(told.layers)
-        before = tuple(f"encoder.{name}" for name in told.before)
-        behind = tuple(f"encoder.{name}" for name in told.behind)
-        return ended(
-            [
-                SegmentStep("patches", _patches, before, ()),
-                *layers_of(
-                    f"encoder.{told.layers}",
-                    len(list(layers.children())),
-                    lambda _, __: {"attention_mask": None},
-                ),
-            ],
-            SegmentStep("neck", _vector, behind, ()),
+        arch = IMAGE_ENCODERS[self.kind]
+        path = f"encoder.{arch.layers}"
+        n_layers = len(list(self.get_submodule(path).children()))
+        before, behind = (
+            tuple(f"encoder.{name}" for name in names) for names in (arch.before, arch.behind)
         )
+        blocks = [
+            SegmentStep("patches", _patches, before, ()),
+            *layers_of(path, n_layers, lambda _, __: {"attention_mask": None}),
+        ]
+        return encoder_steps(blocks, SegmentStep("neck", _vector, behind, ()))
 
 
-def _patches(network: nn.Module, images: Tensor) -> Tensor:
-    whole: Any = network
-    told = IMAGE_ENCODERS[whole.kind]
-    is_other = tuple(images.shape[2:]) != whole.own_size
-    options = {"interpolate_pos_encoding": True} if told.is_told and is_other else {}
-    found: Tensor = whole.encoder.embeddings(images, **options)
-    for name in told.before[1:]:
-        found = whole.encoder.get_submodule(name)(found)
-    return found
+def _patches(network: Any, images: Tensor) -> Tensor:
+    arch = IMAGE_ENCODERS[network.kind]
+    is_other = tuple(images.shape[2:]) != network.own_size
+    options = {"interpolate_pos_encoding": True} if arch.needs_size_flag and is_other else {}
+    patches = network.encoder.embeddings(images, **options)
+    for name in arch.before[1:]:
+        patches = network.encoder.get_submodule(name)(patches)
+    return cast(Tensor, patches)
 
 
-def _vector(network: nn.Module, hidden: Tensor) -> Tensor:
-    whole: Any = network
-    return IMAGE_ENCODERS[whole.kind].vector(whole.encoder, hidden)
+def _vector(network: Any, hidden: Tensor) -> Tensor:
+    return IMAGE_ENCODERS[network.kind].vector(network.encoder, hidden)
 
 
-def vision_arch(config: Told) -> str:
-    """A design in one line: its kind, and what differs from transformers' own defaults.
+def vision_arch(config: Settings) -> str:
+    """The architecture in one line: its kind, and differences from transformers' defaults.
 
     >>> vision_arch({"model_type": "vit", "hidden_size": 32})
     'vision:vit{"hidden_size":32}'
@@ -159,12 +151,12 @@ def vision_arch(config: Told) -> str:
 
 
 def build_vision(arch: str) -> VisionNetwork:
-    """The network that `vision_arch` named, with random weights; the global random state stays.
+    """The network of a line of `vision_arch`, with random weights; the global random state stays.
 
-    Raises: ModelError if transformers is missing, or the design is none that it can build.
+    Raises: ModelError if transformers is missing, or cannot build it.
     """
-    kind, told = settings_of(arch, PREFIX, IMAGE_KINDS)
-    config, encoder = build_encoder(kind, told, **IMAGE_ENCODERS[kind].options)
+    kind, settings = settings_of(arch, PREFIX, IMAGE_KINDS)
+    config, encoder = build_encoder(kind, settings, **IMAGE_ENCODERS[kind].options)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     return VisionNetwork(kind, encoder, size).eval()

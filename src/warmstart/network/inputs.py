@@ -1,4 +1,4 @@
-"""Inputs other than the start was made for: image size, channels, ranges of values."""
+"""Inputs other than the base model's: image size, channels, ranges of values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from warmstart.errors import ModelError
 from warmstart.network.position_embeddings import resize
 from warmstart.network.segments import as_tensor, is_same, probe
 from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
-from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.network.tensors import digest, n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
 from warmstart.records.network import BaseModelRecord, InputChange
 
 # ---- A network for three channels takes one, four or thirteen.
 #
 # A convolution is linear in its kernels, so that much can be kept exactly. With old kernels k_c
-# for channels normalised by mean m_c and spread s_c, a grey picture v copied to all channels gives
+# for channels normalised by mean m_c and std s_c, a grey picture v copied to all channels gives
 #
 # Σ_c k_c * (v - m_c) / s_c  =  (s Σ_c k_c / s_c) * (v - m) / s  +  Σ_c (Σ k_c) (m - m_c) / s_c
 #
@@ -29,12 +29,12 @@ from warmstart.records.network import BaseModelRecord, InputChange
 # m is the one with which the borders differ least, and all other positions are exact.
 
 
-BANDS = 13  # the most that are taken: those of Sentinel-2
+BANDS = 13  # the maximum: those of Sentinel-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Other input channels. `rgb`: where red, green and blue stand, counted from 0."""
+    """Other input channels. `rgb`: positions of red, green and blue, counted from 0."""
 
     number: int
     rgb: tuple[int, int, int] = (0, 1, 2)
@@ -47,9 +47,9 @@ def rechannel(
     """Give a network another number of input channels, in place.
 
     One channel: the kernels are summed (see above). More than three: red, green and blue keep
-    their kernels, and the new channels begin at zero if the first layer is tuned; if it is
-    frozen it would never see them, and they get the mean kernel, all scaled by 3 / channels.
-    Returns: the preprocessing that the network wants now, and the tensors that were changed.
+    their kernels, and the new channels begin at zero if the first layer is fine-tuned; a frozen
+    one would never use them, so they get the mean kernel, all scaled by 3 / channels.
+    Returns: the network's new preprocessing, and the changed tensors.
     Raises: ModelError if the first layer, or the network behind it, does not allow it.
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -65,20 +65,20 @@ def rechannel(
     stems = find_stems(module, probe(preprocessing)[:2])
     new = _grey(preprocessing, stems) if wanted.number == 1 else _spread(preprocessing, wanted)
     shifts = [_shift(stem.conv, preprocessing, new) for stem in stems] if new.channels == 1 else []
-    changes = [_replace(module, stem, preprocessing, new, wanted) for stem in stems]
+    changes = [_replace_kernel(module, stem, preprocessing, new, wanted) for stem in stems]
     inputs = probe(new)[:2]
     forward(module, inputs)
     for stem, shift in zip(stems, shifts, strict=bool(shifts)):
         if bool(shift.any()):
-            changes.append(_place(module, stem, shift, inputs))
+            changes.append(_add_constant(module, stem, shift, inputs))
     return new, tuple(changes)
 
 
 def _check(kind: str, old: int, wanted: Channels) -> None:
     n, rgb = wanted.number, wanted.rgb
     if not 1 <= n <= BANDS:
-        raise ModelError(f"{n} channels are not taken; give images of 1 to {BANDS} bands.")
-    if n >= 3 and (len(set(rgb)) != 3 or not all(0 <= place < n for place in rgb)):
+        raise ModelError(f"{n} channels are not supported; give images of 1 to {BANDS} bands.")
+    if n >= 3 and (len(set(rgb)) != 3 or not all(0 <= position < n for position in rgb)):
         raise ModelError(
             f"red, green and blue at {', '.join(map(str, rgb))} are not three positions "
             f"among {n} bands; they are counted from 0."
@@ -91,12 +91,12 @@ def _check(kind: str, old: int, wanted: Channels) -> None:
 
 
 def _spread(prep: Preprocessing, wanted: Channels) -> Preprocessing:
-    """Old means and spreads at the places of red, green and blue, their average elsewhere."""
+    """Old mean and std at the positions of red, green and blue, their average elsewhere."""
     mean = [_average(prep.mean)] * wanted.number
     std = [_average(prep.std)] * wanted.number
     if prep.channels == 3 and wanted.number >= 3:
-        for old, place in enumerate(wanted.rgb):
-            mean[place], std[place] = prep.mean[old], prep.std[old]
+        for old, new in enumerate(wanted.rgb):
+            mean[new], std[new] = prep.mean[old], prep.std[old]
     return replace(prep, mean=tuple(mean), std=tuple(std), ranges=())
 
 
@@ -106,14 +106,14 @@ def _average(values: Sequence[float]) -> float:
 
 
 def _grey(prep: Preprocessing, stems: Sequence[FirstLayer]) -> Preprocessing:
-    """The grey channel's mean, with which padding means nearly what it did, and its spread.
+    """The grey channel's mean, with which padding differs least from before, and its std.
 
     Least squares over all kernel entries: Σ_c k_c (m - m_c) / s_c as near to zero as can be.
     """
-    means, spreads = _columns(prep)
+    means, stds = _moments(prep)
     top = bottom = 0.0
     for stem in stems:
-        scaled = stem.conv.weight.detach().double() / spreads
+        scaled = stem.conv.weight.detach().double() / stds
         sums, offsets = scaled.sum(dim=1), (scaled * means).sum(dim=1)
         top, bottom = top + float((sums * offsets).sum()), bottom + float((sums**2).sum())
     low, high = min(prep.mean), max(prep.mean)
@@ -121,27 +121,27 @@ def _grey(prep: Preprocessing, stems: Sequence[FirstLayer]) -> Preprocessing:
     return replace(prep, mean=(mean,), std=(_average(prep.std),), ranges=())
 
 
-def _columns(prep: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Means and spreads, shaped to go with a kernel (O, C, h, w)."""
-    means, spreads = torch.tensor([prep.mean, prep.std], dtype=torch.float64)[..., None, None]
-    return means, spreads
+def _moments(prep: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Mean and std of the channels, shaped to broadcast with a kernel (O, C, h, w)."""
+    means, stds = torch.tensor([prep.mean, prep.std], dtype=torch.float64)[..., None, None]
+    return means, stds
 
 
 def _shift(conv: nn.Conv2d, old: Preprocessing, grey: Preprocessing) -> Tensor:
-    """What the folded means add to each output channel. Shapes: (O,)."""
-    means, spreads = _columns(old)
+    """Contribution of the folded means to each output channel. Shapes: (O,)."""
+    means, stds = _moments(old)
     weight = conv.weight.detach().double()
-    return (weight * (grey.mean[0] - means) / spreads).sum(dim=(1, 2, 3))
+    return (weight * (grey.mean[0] - means) / stds).sum(dim=(1, 2, 3))
 
 
-def _replace(
+def _replace_kernel(
     module: nn.Module, stem: FirstLayer, old: Preprocessing, new: Preprocessing, wanted: Channels
 ) -> InputChange:
     before = stem.conv.weight.detach()
     n = new.channels
     if n == 1:
-        _, spreads = _columns(old)
-        kernel = (before.double() * (new.std[0] / spreads)).sum(dim=1, keepdim=True)
+        _, stds = _moments(old)
+        kernel = (before.double() * (new.std[0] / stds)).sum(dim=1, keepdim=True)
         because = "the kernels of all channels are added up for grey"
     elif old.channels == 3 and (n == 3 or (n > 3 and wanted.is_tuned)):
         kernel = before.new_zeros(before.shape[0], n, *before.shape[2:])
@@ -150,17 +150,17 @@ def _replace(
         if n > 3:
             because = f"red, green and blue keep their kernels, {n - 3} new channels begin at zero"
     else:
-        kernel, because = _seen(before, n, wanted.rgb)
+        kernel, because = _mean_kernel(before, n, wanted.rgb)
     kernel = kernel.to(before.dtype)
     set_kernel(module, stem.name, kernel)
     return _changed(f"{stem.name}.weight", before, kernel, because)
 
 
-def _seen(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
-    """A kernel (O, n, h, w) that sees every channel though it is not trained, and why.
+def _mean_kernel(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
+    """A kernel (O, n, h, w) that uses every channel without training, and the reason.
 
-    New channels get the mean kernel, and all are scaled so that equal channels give what they
-    gave. Red, green and blue keep their kernels: with the mean kernel for them too, as timm's
+    New channels get the mean kernel, and all are scaled so that equal channels give the old
+    output. Red, green and blue keep their kernels: with the mean kernel for them too, as timm's
     `adapt_input_conv` has it in part, colour is lost (EfficientNet-Lite0, six bands, mean of
     four image sets: .757 right against .721; three bands untouched: .759).
     """
@@ -174,13 +174,15 @@ def _seen(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
     return kernel * scale, f"{because}, all scaled by {before.shape[1]}/{n}"
 
 
-def _place(module: nn.Module, stem: FirstLayer, shift: Tensor, inputs: Tensor) -> InputChange:
-    """Put a constant (O,) behind the kernel: into its bias, the BatchNorm after it, or a new bias.
+def _add_constant(
+    module: nn.Module, stem: FirstLayer, shift: Tensor, inputs: Tensor
+) -> InputChange:
+    """Add a constant (O,) behind the kernel: to its bias, the BatchNorm after it, or a new bias.
 
-    The BatchNorm is taken only where the outputs stay what they are with a new bias: the
-    first layer's output may be used elsewhere, unseen. `inputs` (B, 1, H, W) is to tell.
+    The BatchNorm is used only where the outputs for `inputs` (B, 1, H, W) equal those with a new
+    bias: the first layer's output may have other readers.
     """
-    conv, because = stem.conv, "takes in what the channels' different means leave over"
+    conv, because = stem.conv, "absorbs the difference of the channels' means"
     shift = shift.to(conv.weight.dtype)
     if conv.bias is not None:
         before = conv.bias.detach().clone()
@@ -218,9 +220,9 @@ def _changed(name: str, before: Tensor, after: Tensor, because: str) -> InputCha
 
 
 def forward(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs (B, …) for inputs (B, C, H, W), to see that a changed network runs.
+    """Outputs (B, …) of a changed network for inputs (B, C, H, W).
 
-    Raises: ModelError naming what it does not take.
+    Raises: ModelError if it does not run.
     """
     try:
         with torch.no_grad():
@@ -229,25 +231,24 @@ def forward(module: nn.Module, inputs: Tensor) -> Tensor:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{type(module).__name__} cannot be made to take inputs of {inputs.shape[1]} channels "
-            f"({reason[:160]}); choose another start."
+            f"({reason[:160]}); choose another base model."
         ) from error
 
 
-PICTURE = (1, 3)  # channels of grey and colour pictures, which any start for them can be shown
+PICTURE = (1, 3)  # channels of grey and colour pictures, which any base model for them accepts
 SHOWABLE = (*PICTURE, 4)  # channels that a picture can be given: grey, colours, and alpha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:
-    """What the inputs are to be, where that is not what the start is made for.
+    """Inputs that differ from the base model's; None and empty: as the base model's.
 
-    None and empty: as the start wants it. `size` in px of the square that the network sees;
-    `rgb`: positions of red, green and blue among more than three bands, counted from 0;
-    `ranges`: raw values of each band that become 0 and 1; `is_tuned`: whether the first layer
-    will be trained; `tuned_blocks`: parts of which the user said so by name, and what they said;
-    `is_partial`: take over from a file what fits; `image_channels`: channels that the images have, 1
-    and 3 being pictures; `sound`: how clips become pictures; `stream`: let weights stay in
-    their file, see `PretrainedModel`.
+    `size` in px of the network's square input; `rgb`: positions of red, green and blue among
+    more than three bands, counted from 0; `ranges`: raw values of each band that become 0 and 1;
+    `is_tuned`: whether the first layer will be trained; `tuned_blocks`: the user's choice for
+    single blocks, by name; `is_partial`: load those weights of a file that fit;
+    `image_channels`: channels of the images, 1 and 3 being pictures; `sound`: how clips become
+    pictures; `stream`: keep weights in their file, see `PretrainedModel`.
     """
 
     size: int | None = None
@@ -263,99 +264,97 @@ class InputOptions:
 
     @property
     def is_usual(self) -> bool:
-        """Whether inputs are to be as the start wants them."""
+        """Whether inputs are the base model's own."""
         is_sized = self.size is not None or self.channels is not None
         return not (is_sized or self.rgb is not None or self.ranges or self.sound is not None)
 
 
 def change_inputs(
-    module: nn.Module, record: BaseModelRecord, wish: InputOptions
+    module: nn.Module, record: BaseModelRecord, options: InputOptions
 ) -> tuple[nn.Module, BaseModelRecord, tuple[InputChange, ...]]:
-    """Change a network for other inputs; `module` may be changed in place, or come back as it is.
+    """Adapt a network to other inputs; `module` may be changed in place, or returned unchanged.
 
-    Size comes first, since it may need the network to be built anew. The record that comes back
-    says what the changed network wants, and its digest is that of the changed tensors.
+    Size comes first, since it may rebuild the network. The returned record describes the
+    changed network: its inputs, and the digest of its tensors.
     Raises: ModelError if it cannot be done, or if the images are pictures and the network is
     one for bands.
     """
     if isinstance(record.preprocessing, TextInputs):
-        return module, _shortened(record, record.preprocessing, wish), ()
+        return module, _shortened(record, record.preprocessing, options), ()
     if not isinstance(record.preprocessing, Preprocessing):
         return module, record, ()
-    _check_held(module, record, wish)
+    _check_pictures(module, record, options)
     prep, sized = record.preprocessing, module
-    if wish.is_usual:
+    if options.is_usual:
         return module, record, ()
     changes: tuple[InputChange, ...] = ()
-    if wish.size is not None:
-        resized = resize(module, record.arch, prep, wish.size)
+    if options.size is not None:
+        resized = resize(module, record.arch, prep, options.size)
         sized, prep, changes = resized.module, resized.preprocessing, resized.changes
     channels = Channels(
-        number=prep.channels if wish.channels is None else wish.channels,
-        rgb=wish.rgb or (0, 1, 2),
-        is_tuned=_tunes_stem(sized, wish),
+        number=prep.channels if options.channels is None else options.channels,
+        rgb=options.rgb or (0, 1, 2),
+        is_tuned=_tunes_stem(sized, options),
     )
     prep, reshaped = rechannel(sized, prep, channels)
-    if wish.ranges and len(wish.ranges) != prep.channels:
+    if options.ranges and len(options.ranges) != prep.channels:
         raise ModelError(
-            f"ranges are given for {len(wish.ranges)} bands, the network takes {prep.channels}; "
-            "give one for each, or leave them away."
+            f"ranges are given for {len(options.ranges)} bands, the network takes "
+            f"{prep.channels}; give one for each, or omit them."
         )
+    prep = replace(prep, ranges=options.ranges or prep.ranges)
+    if options.sound is not None:  # a clip's picture is used whole, whatever its shape
+        prep = replace(prep, sound=options.sound, squash=True, resize=max(prep.size))
     described = replace(
         record,
-        preprocessing=_drawn(replace(prep, ranges=wish.ranges or prep.ranges), wish.sound),
+        preprocessing=prep,
         sha256=tensor_digest(unique_tensors(sized)),
-        parameters=sum(p.numel() for p in sized.parameters()),
+        parameters=n_parameters(sized),
     )
     return sized, described, (*changes, *reshaped)
 
 
-def _shortened(record: BaseModelRecord, inputs: TextInputs, wish: InputOptions) -> BaseModelRecord:
-    """As many tokens of a text as were wished for, or so many whole windows of them.
+def _shortened(
+    record: BaseModelRecord, inputs: TextInputs, options: InputOptions
+) -> BaseModelRecord:
+    """The requested number of tokens of a text, or whole windows of them.
 
     Raises: ModelError for too many.
     """
-    if wish.size is None:
+    if options.size is None:
         return record
-    n_windows = -(-wish.size // inputs.most)
+    n_windows = -(-options.size // inputs.most)
     if n_windows > WINDOWS:
         raise ModelError(
-            f"{record.name} reads {WINDOWS} windows of {inputs.most} tokens of a text at most, not "
-            f"{wish.size:,}; ask for fewer."
+            f"{record.name} reads at most {WINDOWS} windows of {inputs.most} tokens of a text, not "
+            f"{options.size:,}; ask for fewer."
         )
-    length = wish.size if n_windows == 1 else n_windows * inputs.most
+    length = options.size if n_windows == 1 else n_windows * inputs.most
     return replace(record, preprocessing=replace(inputs, length=length))
 
 
-def _drawn(prep: Preprocessing, sound: Sound | None) -> Preprocessing:
-    """For clips: their picture is seen whole, whatever its shape."""
-    if sound is None:
-        return prep
-    return replace(prep, sound=sound, squash=True, resize=max(prep.size))
-
-
-def _check_held(module: nn.Module, record: BaseModelRecord, wish: InputOptions) -> None:
-    """A network for bands cannot be shown pictures; one for pictures is given more channels."""
-    if wish.image_channels not in PICTURE:
+def _check_pictures(module: nn.Module, record: BaseModelRecord, options: InputOptions) -> None:
+    """A network for bands does not accept pictures; one for pictures is given more channels."""
+    if options.image_channels not in PICTURE:
         return
     prep = pictures(record.preprocessing)
-    if prep.sound is not None and wish.sound is None:
+    if prep.sound is not None and options.sound is None:
         raise ModelError(
-            f"{record.name} learnt from sounds, the data holds images; choose a start for "
+            f"{record.name} was trained on sounds, the data holds images; choose a base model for "
             "pictures, such as lite0."
         )
-    wanted = prep.channels if wish.channels is None else wish.channels
+    wanted = prep.channels if options.channels is None else options.channels
     if wanted == prep.channels and wanted in SHOWABLE:
-        wanted = _taken(module, prep)
+        wanted = _actual_channels(module, prep)
     if wanted not in SHOWABLE:
         raise ModelError(
-            f"{record.name} takes {wanted} bands, the images have {wish.image_channels}; choose a start "
-            "for pictures, such as lite0, or give images of as many bands."
+            f"{record.name} takes {wanted} bands, the images have {options.image_channels}; choose "
+            "a base model for pictures, such as lite0, or give images of as many bands."
         )
 
 
-def _taken(module: nn.Module, prep: Preprocessing) -> int:
-    """Channels that a network takes: its first layer's, where it refuses those it should take."""
+def _actual_channels(module: nn.Module, prep: Preprocessing) -> int:
+    """Channels of a network: its first layer's, where it refuses those of its preprocessing."""
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels in SHOWABLE:
         return prep.channels
@@ -366,9 +365,8 @@ def _taken(module: nn.Module, prep: Preprocessing) -> int:
     return prep.channels
 
 
-def _tunes_stem(module: nn.Module, wish: InputOptions) -> bool:
-    """Whether the first layer learns: what was said of the part that holds it, by its name."""
-    layers = (n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d))
-    first = next(layers, "")
-    said = [is_tuned for name, is_tuned in wish.tuned_blocks if f"{first}.".startswith(f"{name}.")]
-    return said[-1] if said else wish.is_tuned
+def _tunes_stem(module: nn.Module, options: InputOptions) -> bool:
+    """Whether the first layer is trained: the user's choice for its block, else the strategy's."""
+    first = next((n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d)), "")
+    choices = [t for name, t in options.tuned_blocks if f"{first}.".startswith(f"{name}.")]
+    return choices[-1] if choices else options.is_tuned

@@ -85,7 +85,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     write_json(folder / "preprocess.json", bundle.record.preprocessing)
     inputs = bundle.record.preprocessing
     if isinstance(inputs, TextInputs):
-        write_bytes(folder / TOKENIZER, text.text_of(inputs.tokenizer).encode())
+        write_bytes(folder / TOKENIZER, text.tokenizer_json(inputs.tokenizer).encode())
     write_json(folder / "calibration.json", bundle.calibration)
     arrays = {
         name: torch.from_numpy(np.require(values, requirements=("C", "W")))
@@ -123,7 +123,7 @@ def read_bundle(run: Path) -> Bundle:
 def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
     path = folder / TOKENIZER
     try:
-        digest = text.keep(_read(path, lambda file: file.read_text("utf-8")))
+        digest = text.register_tokenizer(_read(path, lambda file: file.read_text("utf-8")))
     except ModelError as error:
         raise _damaged(path, str(error)) from error
     if digest != inputs.tokenizer:

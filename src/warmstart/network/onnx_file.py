@@ -1,4 +1,4 @@
-"""A finished classifier as an ONNX file, run by ONNX Runtime; what its metadata says is used."""
+"""An external classifier as an ONNX file, run by ONNX Runtime; its metadata is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from warmstart.network.architectures import IMAGENET
 from warmstart.network.class_names import names_beside, parse_names, unique
 from warmstart.network.segments import probe
 from warmstart.network.trained_elsewhere import (
-    Answer,
     Array,
     ExternalClassifier,
     InputHandling,
@@ -36,7 +35,7 @@ _KINDS: dict[str, type[np.generic]] = {
     "tensor(double)": np.float64,
 }
 _CHANNELS = (1, 3, 4)
-_TINY = 1e-12  # a probability of zero is taken for this
+_TINY = 1e-12  # in place of a probability of zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,41 +50,14 @@ class _Input:
     is_last: bool  # channels come last
 
 
-def open_onnx(path: Path, feeding: InputHandling, threads: int = 1) -> ExternalClassifier:
+def open_onnx(path: Path, handling: InputHandling, threads: int = 1) -> ExternalClassifier:
     """A classifier from an ONNX file.
 
-    Images are fed in as the metadata and the options say, else with ImageNet's mean and
-    spread. Raises: ModelError if there is no such file, it cannot be run, or is no classifier
-    of images.
+    Preprocessing comes from the metadata and the options, else ImageNet's mean and std.
+    Raises: ModelError if there is no such file, it cannot be run, or is no classifier of images.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path of the model.")
-    session = _session(path, threads)
-    told: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    entry = _image_input(session, path.name)
-    usual, source = _usual(entry, told)
-    prep = feeding.over(usual)
-    if entry.size is not None and prep.size != entry.size:
-        raise ModelError(
-            f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; "
-            "leave --size away."
-        )
-    number, scores = _scores_output(session, entry, prep, path.name)
-    check_outputs(path.name, scores.shape[1])
-    labels, where = _labels(path, told)
-    return ExternalClassifier(
-        name=str(path),
-        title=f"{path.name} (ONNX)",
-        answer=_answer(session, entry, number, _are_probabilities(scores)),
-        outputs=scores.shape[1],
-        preprocessing=prep,
-        preprocessing_from=preprocessing_source(feeding, source),
-        labels=labels,
-        labels_from=where,
-    )
-
-
-def _session(path: Path, threads: int) -> Any:
     try:
         import onnxruntime
 
@@ -93,12 +65,47 @@ def _session(path: Path, threads: int) -> Any:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{path.name} cannot be run by ONNX Runtime ({reason[:120]}); export it again."
+            f"{path.name} cannot be run by ONNX Runtime ({_reason(error)}); export it again."
         ) from error
+    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    entry = _image_input(session, path.name)
+    usual, source = _usual(entry, metadata)
+    prep = handling.over(usual)
+    if entry.size is not None and prep.size != entry.size:
+        raise ModelError(
+            f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; omit --size."
+        )
+    number, probe_scores = _scores_output(session, entry, prep, path.name)
+    check_outputs(path.name, probe_scores.shape[1])
+    labels, where = _labels(path, metadata)
+    sums = probe_scores.astype(np.float64).sum(axis=1)
+    are_probabilities = bool((probe_scores >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+
+    def answer(inputs: Tensor) -> tuple[Array, Array]:
+        values = _run(session, entry, inputs)[number]
+        scores: Array = values.reshape(len(values), -1).astype(np.float32)
+        if are_probabilities:
+            scores = np.log(np.maximum(scores, _TINY, dtype=np.float32))
+        return scores, scores
+
+    return ExternalClassifier(
+        name=str(path),
+        title=f"{path.name} (ONNX)",
+        answer=answer,
+        outputs=probe_scores.shape[1],
+        preprocessing=prep,
+        preprocessing_from=preprocessing_source(handling, source),
+        labels=labels,
+        labels_from=where,
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def _image_input(session: Any, name: str) -> _Input:
@@ -121,105 +128,84 @@ def _image_input(session: Any, name: str) -> _Input:
     return _Input(inputs[0].name, kind, batch, channels or 3, size, is_last)
 
 
-def _usual(entry: _Input, told: Mapping[str, str]) -> tuple[Preprocessing, str]:
-    """How images are fed in, and who says so."""
-    size = entry.size or _size(told) or IMAGENET.size
+def _usual(entry: _Input, metadata: Mapping[str, str]) -> tuple[Preprocessing, str]:
+    """The default preprocessing, and its source."""
+    size = entry.size or _size(metadata) or IMAGENET.size
     prep = replace(IMAGENET, size=size, resize=int(min(size) / 0.875))
-    numbers = {name: _numbers(told.get(name, "")) for name in ("mean", "std")}
-    if all(len(found) in (1, entry.channels) for found in numbers.values()):
-        mean, std = (found * (entry.channels // len(found)) for found in numbers.values())
+    own = {name: _numbers(metadata.get(name, "")) for name in ("mean", "std")}
+    if all(len(values) in (1, entry.channels) for values in own.values()):
+        mean, std = (values * (entry.channels // len(values)) for values in own.values())
         return replace(prep, mean=mean, std=std), "its metadata"
-    if entry.kind is np.uint8:  # it scales by itself
+    if entry.kind is np.uint8:  # the network scales
         n = entry.channels
         return replace(prep, mean=(0.0,) * n, std=(1 / 255,) * n), "8-bit inputs"
     if entry.channels != 3:
         mean, std = ((sum(x) / 3,) * entry.channels for x in (IMAGENET.mean, IMAGENET.std))
         prep = replace(prep, mean=mean, std=std)
-    return prep, "ImageNet's habit"
+    return prep, "ImageNet's defaults"
 
 
-def _size(told: Mapping[str, str]) -> tuple[int, int] | None:
+def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     for key in _SIZES:
-        found = [int(x) for x in _numbers(told.get(key, "")) if x >= 1]
-        if found:
-            return (found[-2], found[-1]) if len(found) > 1 else (found[0], found[0])
+        sides = [int(x) for x in _numbers(metadata.get(key, "")) if x >= 1]
+        if sides:
+            return (sides[-2], sides[-1]) if len(sides) > 1 else (sides[0], sides[0])
     return None
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    """The numbers in a text such as "[0.5, 0.5]"; none where it holds anything else.
-
-    >>> _numbers("[0.485, 0.456]"), _numbers("?")
-    ((0.485, 0.456), ())
-    """
+    """The numbers in a text such as "[0.5, 0.5]"; none where it holds anything else."""
     try:
-        found = tuple(float(x) for x in text.strip("[]() \n").replace(",", " ").split())
+        numbers = tuple(float(x) for x in text.strip("[]() \n").replace(",", " ").split())
     except ValueError:
         return ()
-    return found if all(math.isfinite(x) for x in found) else ()
+    return numbers if all(math.isfinite(x) for x in numbers) else ()
 
 
 def _scores_output(
     session: Any, entry: _Input, prep: Preprocessing, name: str
 ) -> tuple[int, Array]:
-    """Which output is the scores, and what it says of three images of noise."""
+    """Number of the output with the scores, and the scores of three images of noise."""
     try:
-        found = _run(session, entry, probe(prep))
+        outputs = _run(session, entry, probe(prep))
     except Exception as error:  # as above
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px ({reason[:120]}); "
-            "give its own with --size."
+            f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px "
+            f"({_reason(error)}); give its own with --size."
         ) from error
-    for number, values in enumerate(found):
-        is_a_row_each = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
-        if is_a_row_each and values.size == 3 * values.shape[1]:
+    for number, values in enumerate(outputs):
+        has_rows = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
+        if has_rows and values.size == 3 * values.shape[1]:
             return number, values.reshape(3, -1).astype(np.float32)
     raise ModelError(f"{name} has no output of one score a class; audit reads classifiers.")
 
 
-def _are_probabilities(scores: NDArray[np.generic]) -> bool:
-    values = scores.astype(np.float64)
-    return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3))
-
-
-def _answer(session: Any, entry: _Input, number: int, are_probabilities: bool) -> Answer:
-    def answer(inputs: Tensor) -> tuple[Array, Array]:
-        values = _run(session, entry, inputs)[number]
-        scores: Array = values.reshape(len(values), -1).astype(np.float32)
-        if are_probabilities:
-            scores = np.log(np.maximum(scores, _TINY, dtype=np.float32))
-        return scores, scores
-
-    return answer
-
-
 def _run(session: Any, entry: _Input, inputs: Tensor) -> list[NDArray[np.generic]]:
-    """All outputs for some images, in lots of as many as the graph takes."""
+    """All outputs for some images, in batches of the graph's size."""
     values = inputs.contiguous().numpy()
     if entry.is_last:
         values = values.transpose(0, 2, 3, 1)
     if entry.kind is np.uint8:
         values = np.rint(values).clip(0, 255)
     values = np.ascontiguousarray(values.astype(entry.kind))
-    n, lot = len(values), entry.batch or len(values)
-    parts = []
-    for start in range(0, n, lot):
-        part = values[start : start + lot]
-        short = lot - len(part)
+    n, size = len(values), entry.batch or len(values)
+    results = []
+    for begin in range(0, n, size):
+        batch = values[begin : begin + size]
+        short = size - len(batch)
         if short:
-            part = np.concatenate([part, np.zeros_like(part[:1]).repeat(short, axis=0)])
-        found = session.run(None, {entry.name: part})
-        parts.append([x[: lot - short] if np.ndim(x) else x for x in found])
-    return [np.concatenate(x) if np.ndim(x[0]) else x[0] for x in zip(*parts, strict=True)]
+            batch = np.concatenate([batch, np.zeros_like(batch[:1]).repeat(short, axis=0)])
+        outputs = session.run(None, {entry.name: batch})
+        results.append([x[: size - short] if np.ndim(x) else x for x in outputs])
+    return [np.concatenate(x) if np.ndim(x[0]) else x[0] for x in zip(*results, strict=True)]
 
 
-def _labels(path: Path, told: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+def _labels(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
     for key in _NAMES:
-        found = parse_names(told.get(key, ""))
-        if len(found) == 1 and "," in found[0]:
-            found = tuple(name.strip() for name in found[0].split(","))
-        if found:
+        names = parse_names(metadata.get(key, ""))
+        if len(names) == 1 and "," in names[0]:
+            names = tuple(name.strip() for name in names[0].split(","))
+        if names:
             where = f"{key!r} in its metadata"
-            return unique(found, where), where
+            return unique(names, where), where
     return names_beside(path), f"labels.json beside {path}"

@@ -1,9 +1,9 @@
-"""A tail in pieces, one behind the other: what each process of a pipeline runs and keeps."""
+"""Pipeline parallelism: the unfrozen blocks in stages, one process each."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, combinations, pairwise
@@ -15,103 +15,99 @@ from torch import Tensor, nn
 from warmstart.errors import PlanError
 from warmstart.network import freeze
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import place
 
-NEAR = 1.1  # times the least time of an update, within which cuts count as equally quick
+NEAR = 1.1  # times the least time of an update, within which partitions count as equally fast
 
 
 class PipelineStage(nn.Module):
-    """Some parts of a tail, first to last; the last piece ends with the head.
+    """Consecutive unfrozen blocks; the last stage ends with the head.
 
-    It takes what the tail takes, or what the piece before gave: main (b, …), then a (b, d) for
-    each tap taken so far. It gives the same, or logits (b, K). What it gives can be sent to
-    another process and be answered with a gradient: dense, and with gradients on.
+    Its inputs are those of the unfrozen blocks, or the outputs of the stage before: main
+    (b, …), then a (b, d) for each feature layer so far. Its outputs are the same, or logits
+    (b, K). They can be sent to another process and get a gradient back: dense, and with
+    gradients on.
     """
 
-    def __init__(self, tail: UnfrozenBlocks, numbers: range, is_last: bool) -> None:
+    def __init__(self, unfrozen: UnfrozenBlocks, numbers: range, is_last: bool) -> None:
         super().__init__()
-        self._tail = (tail,)  # no child: torch would ask for tensors that other processes hold
+        self._unfrozen = (unfrozen,)  # no child: it holds tensors of other processes
         self.numbers, self.is_last = numbers, is_last
-        scan = tail.scan
-        self._below = (*_learning(tail, range(tail.cut + 1, numbers.start)),)
-        self.taken = tuple(
+        scan = unfrozen.scan
+        self._below = _parameters(unfrozen, range(unfrozen.cut + 1, numbers.start))
+        self.layers_below = tuple(
             layer
             for layer in scan.feature_layers
-            if layer in tail.cached or (layer.block < numbers.start and layer.pool != "neck")
+            if layer in unfrozen.cached or (layer.block < numbers.start and layer.pool != "neck")
         )
 
-    def forward(self, main: Tensor, *taken: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run the parts."""
-        (tail,) = self._tail
-        given = (main, *taken)
-        is_asked = any(parameter.requires_grad for parameter in self._below)
-        main, *feature_layers = (
-            (_answered if is_asked else Tensor.detach)(value) for value in given
-        )
-        backbone, before = tail.model.backbone, dict(zip(self.taken, feature_layers, strict=True))
+    def forward(self, main: Tensor, *below: Tensor) -> Tensor | tuple[Tensor, ...]:
+        (unfrozen,) = self._unfrozen
+        inputs = (main, *below)
+        needs_grad = any(parameter.requires_grad for parameter in self._below)
+        main, *layers = (_dense_grad(value) if needs_grad else value.detach() for value in inputs)
+        features = dict(zip(self.layers_below, layers, strict=True))
+        backbone, scan = unfrozen.model.backbone, unfrozen.scan
         if main.ndim == 4:
             main = main.contiguous(memory_format=torch.channels_last)
         if self.is_last:
-            features = tail.scan.onward(backbone, self.numbers.start - 1, main, before)
-            logits: Tensor = tail.model.head(features)
-            return logits if is_asked else _linked(logits, given)
-        main, found = tail.scan.between(backbone, self.numbers, main, before)
-        main = main if is_asked else _linked(main, given)
-        made = (main, *(found[layer] for layer in tail.scan.feature_layers if layer in found))
-        return tuple(_sendable(value) for value in made)
+            vectors = scan.onward(backbone, self.numbers.start - 1, main, features)
+            logits: Tensor = unfrozen.model.head(vectors)
+            return logits if needs_grad else _zero_grad(logits, inputs)
+        main, features = scan.between(backbone, self.numbers, main, features)
+        main = main if needs_grad else _zero_grad(main, inputs)
+        outputs = (main, *(features[layer] for layer in scan.feature_layers if layer in features))
+        return tuple(_sendable(value) for value in outputs)
 
 
-class _Answered(torch.autograd.Function):
-    """The same values; their gradients are dense, so that they can be sent back."""
+class _DenseGrad(torch.autograd.Function):
+    """Identity; its gradients are dense, so that they can be sent back."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        """As it is."""
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """In the order of memory that is sent."""
         return gradients[0].contiguous()
 
 
-def _answered(value: Tensor) -> Tensor:
-    found: Tensor = _Answered.apply(value)  # type: ignore[no-untyped-call]
-    return found
+def _dense_grad(value: Tensor) -> Tensor:
+    dense: Tensor = _DenseGrad.apply(value)  # type: ignore[no-untyped-call]
+    return dense
 
 
-class _Linked(torch.autograd.Function):
-    """The same values; what they were made of is told that nothing below need learn."""
+class _ZeroGrad(torch.autograd.Function):
+    """Identity; the inputs get zero gradients, as nothing below is trained."""
 
     @staticmethod
-    def forward(ctx: Any, made: Tensor, *given: Tensor) -> Tensor:
-        """As it is."""
-        ctx.like = [(value.shape, value.dtype, value.device) for value in given]
-        return made.view_as(made)
+    def forward(ctx: Any, output: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.like = [(value.shape, value.dtype, value.device) for value in inputs]
+        return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        """Nothing, in the form in which it can be sent."""
-        nothing = (torch.zeros(size, dtype=d, device=at) for size, d, at in ctx.like)
-        return (gradients[0], *nothing)
+        zeros = (torch.zeros(size, dtype=d, device=device) for size, d, device in ctx.like)
+        return (gradients[0], *zeros)
 
 
-def _linked(made: Tensor, given: Sequence[Tensor]) -> Tensor:
-    found: Tensor = _Linked.apply(made, *given)  # type: ignore[no-untyped-call]
-    return found
+def _zero_grad(output: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    same: Tensor = _ZeroGrad.apply(output, *inputs)  # type: ignore[no-untyped-call]
+    return same
 
 
-def _learning(tail: UnfrozenBlocks, numbers: range) -> Iterator[nn.Parameter]:
-    """The parameters of some parts, whether they move or not."""
-    for step in (tail.scan.steps.blocks[number - 1] for number in numbers):
+def _parameters(unfrozen: UnfrozenBlocks, numbers: range) -> tuple[nn.Parameter, ...]:
+    """The parameters of some blocks, trainable or not."""
+    parameters: list[nn.Parameter] = []
+    for step in (unfrozen.scan.steps.blocks[number - 1] for number in numbers):
         for name in step.modules:
-            yield from tail.model.backbone.get_submodule(name).parameters()
+            parameters += unfrozen.model.backbone.get_submodule(name).parameters()
         for name in step.attributes:
             owner, _, last = name.rpartition(".")
-            value = getattr(tail.model.backbone.get_submodule(owner), last)
+            value = getattr(unfrozen.model.backbone.get_submodule(owner), last)
             if isinstance(value, nn.Parameter):
-                yield value
+                parameters.append(value)
+    return tuple(parameters)
 
 
 def _sendable(value: Tensor) -> Tensor:
@@ -123,7 +119,7 @@ def _sendable(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a part costs a pipeline: seconds of a pass forwards and back, numbers to be kept."""
+    """Cost of a block in a pipeline: seconds forward and backward, parameters in memory."""
 
     forward: float
     backward: float
@@ -131,13 +127,13 @@ class Cost:
 
 
 def balance_stages(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
-    """Cut a row of parts into `n` runs, so that an update takes as little time as can be.
+    """Cut a sequence of blocks into `n` stages, so that an update is as fast as possible.
 
-    All of a batch goes forwards before any of it goes back, so that an update waits for the run
-    that is dearest forwards, and then for the one that is dearest backwards: their sum counts
-    (Huang et al. 2019, "GPipe", §2.3). Of cuts that cost about the same, `NEAR`, it is one whose
-    fullest run keeps as little as can be. Parts are counted from 0.
-    Raises: PlanError where there are fewer parts than runs.
+    A whole batch goes forward before any of it goes backward, so that an update waits for the
+    stage that is slowest forward, and then for the one that is slowest backward: their sum counts
+    (Huang et al. 2019, "GPipe", §2.3). Of partitions that cost about the same, `NEAR`, it is one
+    whose largest stage holds the fewest parameters. Blocks are counted from 0.
+    Raises: PlanError where there are fewer blocks than stages.
 
     >>> balance_stages([Cost(6, 12, 9), Cost(1, 2, 3), Cost(6, 12, 12)], 2)
     (range(0, 2), range(2, 3))
@@ -146,37 +142,37 @@ def balance_stages(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
     """
     if not 1 <= n <= len(blocks):
         raise PlanError(
-            f"a pipeline of {n} stages needs as many parts that are trained; there are "
+            f"a pipeline of {n} stages needs as many trained blocks; there are "
             f"{len(blocks)}: start at most {len(blocks)} processes."
         )
     sums = [
         [*accumulate(amounts, initial=0.0)]
         for amounts in zip(*((p.forward, p.backward, p.parameters) for p in blocks), strict=True)
     ]
-    forward, backward, kept = (sorted({b - a for a, b in combinations(s, 2)}) for s in sums)
+    forward, backward, sizes = (sorted({b - a for a, b in combinations(s, 2)}) for s in sums)
     cut = partial(_cut, sums, n)
-    least, tops = float("inf"), [*backward]
-    for most in forward:  # the dearer forwards, the cheaper backwards
-        while tops and cut(most, tops[-1], kept[-1]):
-            least = min(least, most + tops.pop())
+    least, limits_back = float("inf"), [*backward]
+    for most in forward:  # the slower forward, the faster backward
+        while limits_back and cut(most, limits_back[-1], sizes[-1]):
+            least = min(least, most + limits_back.pop())
     limits = [(most, NEAR * least - most) for most in forward if most <= NEAR * least]
 
-    def found(fullest: float) -> list[int] | None:
-        return next(filter(None, (cut(*two, fullest) for two in limits)), None)
+    def cut_within(size: float) -> list[int] | None:
+        return next(filter(None, (cut(*two, size) for two in limits)), None)
 
-    fewest = kept[bisect_left(kept, True, key=lambda fullest: found(fullest) is not None)]
-    ends = [*(found(fewest) or ()), len(blocks)]
-    while len(ends) <= n:  # fewer runs than asked for: none gets dearer by one more
+    smallest = sizes[bisect_left(sizes, True, key=lambda size: cut_within(size) is not None)]
+    ends = [*(cut_within(smallest) or ()), len(blocks)]
+    while len(ends) <= n:  # fewer stages than requested: one more slows none down
         length, begin = max((b - a, a) for a, b in pairwise(ends))
         ends = sorted([*ends, begin + length // 2])
     return tuple(range(a, b) for a, b in pairwise(ends))
 
 
 def _cut(sums: Sequence[Sequence[float]], n: int, *most: float) -> list[int] | None:
-    """Where runs begin that are as long as they may be; None where more than `n` are needed."""
+    """First blocks of stages as long as the limits allow; None where these need more than `n`."""
 
     def fits(begin: int, end: int) -> bool:
-        return all(one[end] - one[begin] <= top for one, top in zip(sums, most, strict=True))
+        return all(one[end] - one[begin] <= limit for one, limit in zip(sums, most, strict=True))
 
     begins = [0]
     for end in range(1, len(sums[0])):
@@ -187,30 +183,30 @@ def _cut(sums: Sequence[Sequence[float]], n: int, *most: float) -> list[int] | N
     return begins
 
 
-def group_modules(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
-    """For each part, the modules that only its run calls, by their names in the tail.
+def group_modules(unfrozen: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
+    """For each block, the names of the modules that it alone calls.
 
-    What they hold is read nowhere else, so that it need be there while they run alone. Tensors
-    that a part reads itself, or that stand in two modules, are of no group.
+    Their tensors are read nowhere else, so that they need be in memory only while the block runs.
+    Tensors that a block reads directly, or that two modules share, belong to no group.
     """
-    steps = tail.scan.steps
+    steps = unfrozen.scan.steps
     blocks = (*steps.blocks, steps.neck)
     calls = [name for block in blocks for name in block.modules]
     read = [name for block in blocks for name in block.attributes]
-    homes: dict[int, set[str]] = {}
+    users: dict[int, set[str]] = {}
     for name in dict.fromkeys(calls):
-        for tensor in tail.model.backbone.get_submodule(name).parameters():
-            homes.setdefault(id(tensor), set()).add(name)
-    tied = {name for names in homes.values() if len(names) > 1 for name in names}
-    held = {name for names in homes.values() for name in names} - tied
+        for tensor in unfrozen.model.backbone.get_submodule(name).parameters():
+            users.setdefault(id(tensor), set()).add(name)
+    tied = {name for names in users.values() if len(names) > 1 for name in names}
+    untied = {name for names in users.values() for name in names} - tied
 
     def is_own(name: str) -> bool:
         inside = f"{name}."
-        seen = (*(other for other in calls if other != name), *read)
+        others = (*(other for other in calls if other != name), *read)
         return (
-            name in held
+            name in untied
             and calls.count(name) == 1
-            and not any(other.startswith(inside) or name.startswith(f"{other}.") for other in seen)
+            and not any(o.startswith(inside) or name.startswith(f"{o}.") for o in others)
         )
 
     groups = [tuple(f"model.backbone.{n}" for n in block.modules if is_own(n)) for block in blocks]
@@ -218,40 +214,36 @@ def group_modules(tail: UnfrozenBlocks) -> tuple[tuple[str, ...], ...]:
 
 
 def assign_stages(
-    tail: UnfrozenBlocks, owners: Mapping[str, str], pieces: Sequence[range]
+    unfrozen: UnfrozenBlocks, owners: Mapping[str, str], stages: Sequence[range]
 ) -> dict[str, int]:
-    """Which piece keeps each tensor of the tail's model, by name. Pieces: part numbers, from 1.
+    """Index of the stage that holds each tensor, by name. `stages`: block numbers, from 1.
 
-    What belongs to no part (neck, output) is the last one's; what lies below the cut, which no
-    piece runs, the first one's.
-    Raises: PlanError where a tensor stands in two pieces, or one reads what another keeps:
+    Tensors of no block (neck, output) belong to the last stage; those below the cut, which no
+    stage runs, to the first.
+    Raises: PlanError where a tensor is in two stages, or one reads another's tensor:
     gradients would have to meet.
     """
-    blocks = tail.scan.steps.blocks
-    home = {blocks[n - 1].name: k for k, numbers in enumerate(pieces) for n in numbers}
-    home |= {block.name: 0 for block in blocks[: tail.cut]}
-    state = tail.model.state_dict(keep_vars=True)
-    names = freeze.tensor_blocks(tail.model, owners)
-    last = len(pieces) - 1
-    found = {name: home.get(names.get(name, ""), last) for name in state}
-    seen: dict[tuple[int, ...], str] = {}
+    blocks = unfrozen.scan.steps.blocks
+    by_block = {blocks[n - 1].name: k for k, numbers in enumerate(stages) for n in numbers}
+    by_block |= {block.name: 0 for block in blocks[: unfrozen.cut]}
+    state = unfrozen.model.state_dict(keep_vars=True)
+    names = freeze.tensor_blocks(unfrozen.model, owners)
+    last = len(stages) - 1
+    assigned = {name: by_block.get(names.get(name, ""), last) for name in state}
+    first_names: dict[tuple[int, ...], str] = {}
     for name, tensor in state.items():
-        clone = seen.setdefault(place(tensor), name)
-        if found[clone] != found[name]:
+        tied = first_names.setdefault(place(tensor), name)
+        if assigned[tied] != assigned[name]:
             raise PlanError(
-                f"{clone} and {name} are one tensor, which the pipeline would part; train this "
+                f"{tied} and {name} are one tensor, which the pipeline would divide; train this "
                 "network without --parallel pipeline."
             )
-    _check_read(found, [(k, blocks[n - 1]) for k, numbers in enumerate(pieces) for n in numbers])
-    return found
-
-
-def _check_read(kept: Mapping[str, int], run: Sequence[tuple[int, SegmentStep]]) -> None:
-    for piece, block in run:
+    for stage, block in ((k, blocks[n - 1]) for k, numbers in enumerate(stages) for n in numbers):
         for module in block.modules:
-            begun = f"backbone.{module}."
-            if any(name.startswith(begun) and where != piece for name, where in kept.items()):
+            inside = f"backbone.{module}."
+            if any(name.startswith(inside) and at != stage for name, at in assigned.items()):
                 raise PlanError(
-                    f"part {block.name} reads {module}, which another stage of the pipeline keeps; "
-                    "train this network without --parallel pipeline."
+                    f"block {block.name} reads {module}, which another stage of the pipeline "
+                    "holds; train this network without --parallel pipeline."
                 )
+    return assigned

@@ -1,7 +1,7 @@
-"""Surgery at the position embeddings: a network for one image size takes another.
+"""Surgery at the position embeddings: a network for one image size adapted to another.
 
-A network that is convolutional throughout takes any size; only its preprocessing changes. One
-that has learnt a vector for each position is built anew for the other grid, and its table is
+A fully convolutional network takes any size; only its preprocessing changes. One with a
+trained vector for each position is rebuilt for the other grid, and its table is
 resampled by the library's own rule: bicubic, with antialiasing in timm (Dosovitskiy et al.
 2021, "An Image is Worth 16x16 Words", §3.2; relative tables: Liu et al. 2021, "Swin
 Transformer", §3.2).
@@ -32,14 +32,14 @@ from warmstart.network.tensors import digest, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import InputChange
 
-LEAST, MOST = 16, 1024  # px of a side that are taken
+LEAST, MOST = 16, 1024  # px of a side
 _LEAST_PATCH = 8  # px from which a first layer without overlap counts as cutting patches
 _TRIES = 4  # sizes tried on each side of one that is refused
 
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """A network for another image size, what it wants, and the tensors that were resampled."""
+    """A network for another image size, its preprocessing, and the resampled tensors."""
 
     module: nn.Module
     preprocessing: Preprocessing
@@ -47,11 +47,11 @@ class Resized:
 
 
 def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int) -> Resized:
-    """The network for squares of `size` px; the share that the crop keeps stays the same.
+    """The network for squares of `size` px; the crop keeps its share of the image.
 
-    `module` is left as it is; it comes back where it takes that size without a change.
-    Raises: ModelError for a size that no network is tried with, and naming the nearest sizes
-    that this one takes, where it does not take the size.
+    `module` is left unchanged, and returned where it takes that size without a change.
+    Raises: ModelError for a size that no network is tried with, and one that names the nearest
+    possible sizes where this network does not take the size.
 
     >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -63,25 +63,25 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     name = type(module).__name__ if arch.startswith("module:") else arch
     if not LEAST <= size <= MOST:  # not tried: thousands of px take gigabytes
         raise ModelError(
-            f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are taken."
+            f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are possible."
         )
-    found = _attempt(module, arch, preprocessing, size)
-    if isinstance(found, Resized):
-        return found
-    works = _nearest(
+    result = _attempt(module, arch, preprocessing, size)
+    if isinstance(result, Resized):
+        return result
+    sizes = _nearest(
         size,
         _patch(module),
         lambda n: isinstance(_attempt(module, arch, preprocessing, n), Resized),
     )
     own = " x ".join(str(side) for side in preprocessing.size)
-    near = " and ".join(str(n) for n in works)
-    which = "nearest size" if len(works) == 1 else "nearest sizes"
-    cure = f"the {which} that it takes: {near}" if works else f"it takes {own} px only"
-    raise ModelError(f"{name} cannot take images of {size} px ({found}); {cure}.")
+    near = " and ".join(str(n) for n in sizes)
+    which = "nearest size" if len(sizes) == 1 else "nearest sizes"
+    cure = f"the {which} that it takes: {near}" if sizes else f"it takes {own} px only"
+    raise ModelError(f"{name} cannot take images of {size} px ({result}); {cure}.")
 
 
 def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocessing:
-    """The same way to feed images in, for another size.
+    """The same preprocessing for another size.
 
     >>> prep = Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,))
     >>> resized_preprocessing(prep, 112).resize
@@ -109,7 +109,20 @@ def _attempt(
     except REFUSALS as error:
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         return reason[:160]
-    return Resized(new, wanted, () if new is module else _changes(module, new))
+    before, after = unique_tensors(module), unique_tensors(new)
+    changes = (
+        InputChange(
+            tensor=name,
+            fate="reshaped",
+            shape_before=tuple(before[name].shape),
+            shape_after=tuple(tensor.shape),
+            before=digest(before[name]),
+            because="resampled for another number of positions",
+        )
+        for name, tensor in after.items()
+        if name in before and before[name].shape != tensor.shape
+    )
+    return Resized(new, wanted, tuple(changes))
 
 
 def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
@@ -120,9 +133,8 @@ def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
         clone = copy.deepcopy(module)
         set_size(clone, size)
         return clone.eval().requires_grad_(False)
-    if arch.startswith(VISION):  # which resamples its table as it runs
-        return module
-    if not size_option(arch, (1, 1)):  # not made for one size: it takes others as it is
+    # Encoders of transformers resample as they run; most others take any size.
+    if arch.startswith(VISION) or not size_option(arch, (1, 1)):
         return module
     old = module.state_dict()
     new = build(arch, old, size)
@@ -136,41 +148,42 @@ def _resampled(
 ) -> dict[str, Tensor]:
     """A state for `new`: old tensors where they fit, resampled ones where the library can.
 
-    Raises: ModelError naming a tensor that depends on the size in a way of its own.
+    Raises: ModelError naming a tensor that depends on the size in another way.
     """
     own = new.state_dict()
     wanted = [n for n, t in own.items() if n in old and old[n].shape != t.shape]
-    made = _by_library(old, new, size) if wanted else {}
+    converted = _convert(old, new, size) if wanted else {}
     state = {name: old.get(name, tensor) for name, tensor in own.items()}
     for name in wanted:
-        found: Tensor | None = made.get(name)
-        if found is None or found.shape != own[name].shape:
-            found = _table(name, old[name], own[name].shape)
-        if found is None or found.shape != own[name].shape:
+        table: Tensor | None = converted.get(name)
+        if table is None or table.shape != own[name].shape:
+            table = _resample_table(name, old[name], own[name].shape)
+        if table is None or table.shape != own[name].shape:
             raise ModelError(f"{name} has a value for each position and cannot be resampled")
-        state[name] = found
+        state[name] = table
     return state
 
 
-def _table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | None:
+def _resample_table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | None:
     """An absolute table that the library does not resample itself: (1, N, C) or a (1, …) map."""
     if not name.endswith("pos_embed") or old.ndim != len(shape):
         return None
     if old.ndim == 3:
         for extra in (0, 1, 2):  # tokens that stand for no position
-            side, was = math.isqrt(shape[1] - extra), math.isqrt(old.shape[1] - extra)
-            if side**2 + extra == shape[1] and was**2 + extra == old.shape[1]:
-                return cast(Tensor, resample_abs_pos_embed(old, [side] * 2, [was] * 2, extra))
+            new_side, old_side = math.isqrt(shape[1] - extra), math.isqrt(old.shape[1] - extra)
+            if new_side**2 + extra == shape[1] and old_side**2 + extra == old.shape[1]:
+                table = resample_abs_pos_embed(old, [new_side] * 2, [old_side] * 2, extra)
+                return cast(Tensor, table)
         return None
     is_last = old.shape[-1] == shape[-1]  # channels last
     grid = tuple(shape[1:3] if is_last else shape[2:])
     if old.ndim != 4:
         return None
-    made = interpolate(old.movedim(-1, 1) if is_last else old, grid, mode="bicubic", antialias=True)
-    return made.movedim(1, -1) if is_last else made
+    map_ = interpolate(old.movedim(-1, 1) if is_last else old, grid, mode="bicubic", antialias=True)
+    return map_.movedim(1, -1) if is_last else map_
 
 
-def _by_library(
+def _convert(
     old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
 ) -> Mapping[str, Tensor]:
     """The old state as the library would load it into `new`."""
@@ -186,27 +199,11 @@ def _by_library(
     return convert(dict(old), new) if convert is not None else {}
 
 
-def _changes(old: nn.Module, new: nn.Module) -> tuple[InputChange, ...]:
-    before, after = unique_tensors(old), unique_tensors(new)
-    return tuple(
-        InputChange(
-            tensor=name,
-            fate="reshaped",
-            shape_before=tuple(before[name].shape),
-            shape_after=tuple(tensor.shape),
-            before=digest(before[name]),
-            because="resampled for another number of positions",
-        )
-        for name, tensor in after.items()
-        if name in before and before[name].shape != tensor.shape
-    )
-
-
 def set_size(module: nn.Module, size: tuple[int, int]) -> None:
-    """Tell a module of one's own its input size (height, width in px), in place.
+    """Set the input size (height, width in px) of your own module, in place.
 
-    For those that can be told: timm's with `set_input_size`, and torchvision's ViT. Others are
-    left as they are.
+    Supported by timm's networks with `set_input_size`, and torchvision's ViT; others are
+    left unchanged.
     """
     setter = _setter(module)
     if setter is not None:
@@ -233,21 +230,21 @@ def _is_torchvision_vit(module: nn.Module) -> bool:
 def _set_vit(module: Any, size: tuple[int, int]) -> None:
     if size[0] != size[1] or size[0] % module.patch_size:
         raise ModelError(f"its patches are {module.patch_size} px wide")
-    state = _by_library(module.state_dict(), module, size)
+    state = _convert(module.state_dict(), module, size)
     table = state["encoder.pos_embedding"].clone()
     module.encoder.pos_embedding = nn.Parameter(table, requires_grad=False)
     module.image_size, module.seq_length = size[0], table.shape[1]
 
 
 def refit_size(module: nn.Module, state: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-    """Shape a fresh module of one's own as in `state`, which was made for `size`, in place."""
+    """Shape a fresh module of your own as in `state`, which was made for `size`, in place."""
     own = module.state_dict()
     if any(n in state and state[n].shape != t.shape for n, t in own.items()):
         set_size(module, size)
 
 
 def _patch(module: nn.Module) -> int | None:
-    """The side in px of the patches that the input is cut into, if it is."""
+    """Side in px of the patches that the input is cut into, if it is."""
     first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
     if first is None or first.kernel_size != first.stride or first.stride[0] < _LEAST_PATCH:
         return None
@@ -260,8 +257,8 @@ def _nearest(size: int, patch: int | None, takes: Callable[[int], bool]) -> list
     sizes = range(step, MOST + 1, step)
     below = [n for n in reversed(sizes) if LEAST <= n < size][:_TRIES]
     above = [n for n in sizes if n > size][:_TRIES]
-    # Some networks halve the image five times and then look through windows of 7 or 8.
+    # Some networks halve the image five times and then attend in windows of 7 or 8.
     below += [n for n in (size // 224 * 224, size // 256 * 256) if n]
     above += [n for n in ((size // 224 + 1) * 224, (size // 256 + 1) * 256) if n <= MOST]
-    found = [next((n for n in side if takes(n)), None) for side in (below, above)]
-    return [n for n in found if n is not None]
+    nearest = [next((n for n in side if takes(n)), None) for side in (below, above)]
+    return [n for n in nearest if n is not None]

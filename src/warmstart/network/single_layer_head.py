@@ -1,6 +1,6 @@
-"""A warm model as its library's plain network: one linear output on the last tap, no hooks.
+"""A warm model as its library's plain network: one linear output on the neck, no hooks.
 
-What a head of several taps says cannot be held that way; one on the neck alone can, exactly.
+A head on several feature layers does not fit there; one on the neck alone does, exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from warmstart.errors import ExportError, ModelError
 from warmstart.network.added import AddedBlock
 from warmstart.network.architectures import build, size_option
-from warmstart.network.ensemble import NAME as BESIDE
+from warmstart.network.ensemble import NAME as BRANCH
 from warmstart.network.feature_layers import LayerOrder
 from warmstart.network.position_embeddings import refit_size
 from warmstart.network.stem import refit
@@ -26,18 +26,17 @@ from warmstart.records.network import FeatureLayer
 
 
 def is_plain(model: WarmModel) -> bool:
-    """Whether the head reads the neck alone, so that a plain network says the same."""
-    feature_layers = model.scan.feature_layers
-    return len(feature_layers) == 1 and feature_layers[0] == last_layer(model)
+    """Whether the head reads the neck alone, so that a plain network gives the same outputs."""
+    return model.scan.feature_layers == (last_layer(model),)
 
 
 def last_layer(model: WarmModel) -> FeatureLayer:
-    """What the original network's own output layer sees."""
+    """The feature layer of the original network's own output layer."""
     return FeatureLayer(block=len(model.scan.blocks), pool="neck")
 
 
 def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
-    """How the last tap of the model's own layers is taken, those beside them left alone."""
+    """The order that reads the neck of the model's own blocks, without an ensemble branch."""
     layer = last_layer(model)
     scan = replace(model.scan, feature_layers=(layer,), widths=(0,), ensemble=None)
     with torch.inference_mode():
@@ -47,22 +46,22 @@ def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
 
 
 def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
-    """The same backbone with a head on its last tap."""
+    """The same backbone with a head on its neck."""
     return WarmModel(model.backbone, neck_scan(model, preprocessing), head).eval()
 
 
 def as_timm(
     model: WarmModel, arch: str, preprocessing: Preprocessing
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The plain timm network that answers as `model` does, and what `create_model` must be told.
+    """The plain timm network with the outputs of `model`, and its arguments of `create_model`.
 
-    Raises: ExportError where timm has no such network: blocks were added, the design is
-    another's, or its tensors have other shapes.
+    Raises: ExportError where timm has no such network: blocks were added, the architecture is
+    another library's, or its tensors have other shapes.
     """
     name = arch.partition(":")[2]
     if not arch.startswith("timm:"):
         raise ExportError(
-            f"the network ({name}) is none of timm's; use --to onnx, torch or openvino."
+            f"the network ({name}) is not from timm; use --to onnx, torch or openvino."
         )
     classifier = _classifier(model, "timm")
     weight, bias = linear(model.head)
@@ -76,23 +75,21 @@ def as_timm(
 
 
 def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing) -> nn.Module:
-    """The network of transformers that a run began from, with the run's tensors and output.
+    """The transformers network that a run began from, with the run's tensors and output.
 
     Raises: ExportError where its output is no linear layer, or blocks were added.
     """
     classifier = _classifier(model, "transformers")
     weight, bias = linear(model.head)
     state = _backbone_state(model)
-    own = copy.deepcopy(network)
-    refit_size(own, state, preprocessing.size)
-    refit(own, state, preprocessing.channels)
+    clone: Any = copy.deepcopy(network)
+    refit_size(clone, state, preprocessing.size)
+    refit(clone, state, preprocessing.channels)
     parent, _, last = classifier.rpartition(".")
-    setattr(own.get_submodule(parent), last, nn.Linear(weight.shape[1], len(bias)))
-    config: Any = cast(Any, own).config
-    config.num_labels = len(bias)
-    cast(Any, own).num_labels = len(bias)
-    _fill(own, state, classifier, weight, bias, type(network).__name__)
-    return own.eval()
+    setattr(clone.get_submodule(parent), last, nn.Linear(weight.shape[1], len(bias)))
+    clone.config.num_labels = clone.num_labels = len(bias)
+    _fill(clone, state, classifier, weight, bias, type(network).__name__)
+    return cast(nn.Module, clone.eval())
 
 
 def is_native(network: nn.Module | None) -> bool:
@@ -105,7 +102,7 @@ def linear(head: MultiLayerHead) -> tuple[Tensor, Tensor]:
     """A head with its calibration as one matrix and bias: (K, D) and (K,).
 
     >>> head = MultiLayerHead(torch.ones(1, 2), torch.ones(1), 0.5, torch.tensor([0.5]))
-    >>> [found.tolist() for found in linear(head)]
+    >>> [tensor.tolist() for tensor in linear(head)]
     [[[2.0, 2.0]], [2.5]]
     """
     temperature = head.temperature.detach()
@@ -128,9 +125,9 @@ def _classifier(model: WarmModel, library: str) -> str:
 
 
 def _backbone_state(model: WarmModel) -> dict[str, Tensor]:
-    """Tensors of the model's own layers under their original names."""
+    """Tensors of the model's own blocks under their original names."""
     state = model.backbone.state_dict()
-    return {name: t for name, t in state.items() if not name.startswith(f"{BESIDE}.")}
+    return {name: t for name, t in state.items() if not name.startswith(f"{BRANCH}.")}
 
 
 def _fill(
@@ -141,12 +138,11 @@ def _fill(
     bias: Tensor,
     title: str,
 ) -> None:
-    """Load everything, strictly. Raises: ExportError where a tensor is of no use or missing."""
+    """Load everything, strictly. Raises: ExportError where a tensor is extra or missing."""
     layer = module.get_submodule(classifier)
     rows = weight[:, :, None, None] if isinstance(layer, nn.Conv2d) else weight
-    filled = {**state, f"{classifier}.weight": rows, f"{classifier}.bias": bias}
     try:
-        module.load_state_dict(filled)
+        module.load_state_dict({**state, f"{classifier}.weight": rows, f"{classifier}.bias": bias})
     except (RuntimeError, ModelError) as error:
         lines = str(error).strip().splitlines()
         raise ExportError(

@@ -1,9 +1,10 @@
-"""The first layer of a network: found by watching, and given another number of channels."""
+"""The first layer of a network: found with hooks, and adapted to another number of channels."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from warmstart.errors import ModelError
 from warmstart.network.segments import is_same
 
-# What a network, its library or the user's own code raises at inputs that it was not made for.
+# Raised by a network, its library or the user's own code at inputs that it was not made for.
 REFUSALS = (
     RuntimeError,
     ValueError,
@@ -27,12 +28,12 @@ REFUSALS = (
     ZeroDivisionError,
     ModelError,
 )
-_COUNTS = ("in_chans", "in_channels", "num_channels")  # what libraries call the number
+_COUNTS = ("in_chans", "in_channels", "num_channels")  # libraries' names of the number
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLayer:
-    """A convolution that meets the input, and the BatchNorm that alone is seen to follow it."""
+    """A convolution on the input, and the BatchNorm behind it if that alone reads its output."""
 
     name: str
     conv: nn.Conv2d
@@ -48,56 +49,53 @@ class _Call:
 
 
 def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
-    """The convolutions that see the input (B, C, H, W) itself: one, or parallel branches.
+    """The convolutions on the input (B, C, H, W) itself: one, or parallel branches.
 
-    Raises: ModelError if the first layer is none that can be given other channels.
+    Raises: ModelError if the first layer cannot be given other channels.
 
     >>> find_stems(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))[0].name
     '0'
     """
-    calls = _watch(module, inputs)
+    calls = _record_calls(module, inputs)
     if not calls:
         raise ModelError(f"{type(module).__name__} has no layer whose channels could be changed.")
-    met = calls[0].inputs
-    first = [call for call in calls if met is not None and call.inputs is met] or calls[:1]
+    entry = calls[0].inputs
+    first = [call for call in calls if entry is not None and call.inputs is entry] or calls[:1]
     for call in first:
         _check_stem(type(module).__name__, call, inputs)
     return tuple(
-        FirstLayer(call.name, call.layer, _follower(call, calls))
+        FirstLayer(call.name, call.layer, _following_norm(call, calls))
         for call in first
         if isinstance(call.layer, nn.Conv2d)
     )
 
 
-def _watch(module: nn.Module, inputs: Tensor) -> list[_Call]:
+def _record_calls(module: nn.Module, inputs: Tensor) -> list[_Call]:
     """Calls of the layers that hold parameters themselves, in order."""
     calls: list[_Call] = []
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            given = [*args, *kwargs.values()]
-            tensor = next((value for value in given if isinstance(value, Tensor)), None)
+            values = [*args, *kwargs.values()]
+            tensor = next((value for value in values if isinstance(value, Tensor)), None)
             calls.append(_Call(name, layer, tensor, output))
 
         return hook
 
-    hooks = [
-        layer.register_forward_hook(note(name), with_kwargs=True)
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d) or _is_leaf(layer)
-    ]
-    try:
-        with torch.no_grad():
-            module(inputs.clone())
-    except REFUSALS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels as it is "
-            f"({reason[:160]}); pass the preprocessing that it was trained with."
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d) or _is_leaf(layer):
+                hook = layer.register_forward_hook(record(name), with_kwargs=True)
+                hooks.enter_context(hook)
+        try:
+            with torch.no_grad():
+                module(inputs.clone())
+        except REFUSALS as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels "
+                f"({reason[:160]}); pass the preprocessing that it was trained with."
+            ) from error
     return calls
 
 
@@ -110,7 +108,7 @@ def _is_leaf(layer: nn.Module) -> bool:
 
 def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
     where = f"{kind}: its first layer ({call.name or 'itself'})"
-    cure = "choose a start whose first layer is a plain Conv2d"
+    cure = "choose a base model whose first layer is a plain Conv2d"
     layer, channels = call.layer, inputs.shape[1]
     if not isinstance(layer, nn.Conv2d):
         raise ModelError(
@@ -119,13 +117,13 @@ def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
         )
     if layer.in_channels != channels:
         raise ModelError(
-            f"{where} sees {layer.in_channels} channels made of the input's {channels}; {cure}."
+            f"{where} takes {layer.in_channels} channels made of the input's {channels}; {cure}."
         )
     if layer.groups != 1:
         raise ModelError(f"{where} is a convolution in {layer.groups} groups; {cure}.")
     if not _is_plain(layer, inputs):
         raise ModelError(
-            f"{where} is a {type(layer).__name__}, which works on its kernels before it uses "
+            f"{where} is a {type(layer).__name__}, which transforms its kernels before it uses "
             f"them; {cure}."
         )
 
@@ -142,33 +140,33 @@ def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
         return is_same(clone(values) - bias, 2 * (conv(values) - bias))
 
 
-def _follower(stem: _Call, calls: Sequence[_Call]) -> tuple[str, _BatchNorm] | None:
-    after = [call for call in calls if call.inputs is stem.output]
-    if len(after) != 1 or not isinstance(after[0].layer, _BatchNorm):
+def _following_norm(stem: _Call, calls: Sequence[_Call]) -> tuple[str, _BatchNorm] | None:
+    readers = [call for call in calls if call.inputs is stem.output]
+    if len(readers) != 1 or not isinstance(readers[0].layer, _BatchNorm):
         return None
-    norm = after[0].layer
-    return (after[0].name, norm) if norm.running_mean is not None else None
+    norm = readers[0].layer
+    return (readers[0].name, norm) if norm.running_mean is not None else None
 
 
 def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
-    """Put a kernel (O, N, h, w) into the convolution `stem`, of whatever number of channels N."""
+    """Put a kernel (O, N, h, w), of any number of channels N, into the convolution `stem`."""
     conv = module.get_submodule(stem)
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"{stem} is a {type(conv).__name__}")
     old, new = conv.in_channels, kernel.shape[1]
     conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
     conv.in_channels = new
-    for name, around in module.named_modules():
+    for name, parent in module.named_modules():
         is_around = not name or stem.startswith(f"{name}.")
         for attribute in _COUNTS if is_around else ():
-            if getattr(around, attribute, None) == old:
-                setattr(around, attribute, new)
+            if getattr(parent, attribute, None) == old:
+                setattr(parent, attribute, new)
 
 
 def refit(module: nn.Module, state: Mapping[str, Tensor], channels: int) -> None:
     """Shape a fresh network's first layer as in `state`, which was made for `channels`.
 
-    What its tensors hold does not matter: they are replaced afterwards.
+    The values of its tensors do not matter: they are replaced afterwards.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     >>> refit(net, {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4)}, 1)

@@ -1,36 +1,43 @@
-"""Encoders of texts as transformers builds them: BERT, RoBERTa, DistilBERT, MPNet, cut by design.
+"""Text encoders of transformers: BERT, RoBERTa, DistilBERT, MPNet, in blocks by design.
 
     a_0 = embeddings(tokens),   a_k = layer_k(a_k-1, mask),   vector = pool(a_P)
 
-Between parts goes one tensor (B, L, C + 1): the last channel is 1 where there is a token and 0
-where the row is filled up, so that the mask passes with it, is stored with it, and every mean
-leaves the filling out. Vaswani et al. 2017, "Attention Is All You Need", §3.2.3 on the mask.
+Between blocks passes one tensor (B, L, C + 1): the last channel is the mask, 1 at tokens and 0
+at padding, so that it is passed on and cached with the values, and every mean leaves the padding
+out. Vaswani et al. 2017, "Attention Is All You Need", §3.2.3 on the mask.
 
-A row longer than `window` is several windows after another, as a long text is told: each passes
-by itself, and what is pooled is pooled over all of them.
+A row longer than `window` is several windows in sequence, for long texts: each is encoded
+separately, and pooling covers them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.network.encoder import Encoder, build_encoder, design, refused, settings_of
+from warmstart.network.encoder import (
+    Encoder,
+    Settings,
+    build_encoder,
+    design,
+    encoder_steps,
+    settings_of,
+    wrong_inputs,
+)
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, TextInputs
 
 PREFIX = "text:"
 TEXT_KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
-_OUR_OWN = "pooling"
+_STEP = 4  # tokens by which lengths in a group may differ
 
 
 class TextNetwork(Encoder):
     """An encoder without its output layers: token numbers (B, L) to vectors (B, C).
 
-    `pooling` says what the vector is: the mean over tokens, or what stands at the first one.
+    `pooling` is "mean", over tokens, or "first", for the first token.
     """
 
     layout = "tokens"
@@ -42,46 +49,31 @@ class TextNetwork(Encoder):
         self.pad = pad
 
     def window_of(self, inputs: Inputs) -> int:
-        """Tokens that pass at a time. Raises: ModelError where there are no tokens."""
         if not isinstance(inputs, TextInputs):
-            raise refused("texts", inputs)
+            raise wrong_inputs("texts", inputs)
         return inputs.window
 
     def steps(self, window: int) -> SegmentSteps:
-        """Embeddings, then layer after layer; the parts of such a network need no trace.
-
-        `window`: tokens that pass at a time.
-        """
-        blocks, shared = _blocks(self.encoder)
-        first = SegmentStep("embeddings", _apart(_embed, window), ("encoder.embeddings",), ())
-        also = (f"encoder.{shared}",) if shared else ()  # it belongs to the first that reads it
-        names = [f"encoder.{blocks}.{n}" for n in range(_count(self.encoder, blocks))]
-        layers = [
-            SegmentStep(f"layer.{n}", _apart(_run_layer(name), window), (name, *also), ())
-            for n, name in enumerate(names, start=1)
-        ]
-        neck = SegmentStep("neck", _pool(window), (), ())
-        return SegmentSteps(
-            (first, *layers), neck, None, SegmentStep("finish", lambda _, x: x, (), ())
+        """Embeddings, then layer after layer, for windows of that many tokens."""
+        shared: tuple[str, ...] = ()
+        path = "encoder.transformer.layer"
+        if not hasattr(self.encoder, "transformer"):
+            path = "encoder.encoder.layer"
+            if hasattr(self.encoder.encoder, "relative_attention_bias"):
+                shared = ("encoder.encoder.relative_attention_bias",)  # owned by the first reader
+        n_layers = sum(1 for _ in self.get_submodule(path).children())
+        embed = SegmentStep("embeddings", _windowed(_embed, window), ("encoder.embeddings",), ())
+        layers = (
+            SegmentStep(f"layer.{n}", _windowed(_layer(name), window), (name, *shared), ())
+            for n, name in enumerate((f"{path}.{k}" for k in range(n_layers)), start=1)
         )
+        return encoder_steps([embed, *layers], SegmentStep("neck", _pool(window), (), ()))
 
 
-def _count(encoder: nn.Module, blocks: str) -> int:
-    return sum(1 for _ in encoder.get_submodule(blocks).children())
+def _windowed(run: Run, window: int) -> Run:
+    """A step for rows of any length: its windows, the last one padded, are encoded like rows."""
 
-
-def _blocks(encoder: nn.Module) -> tuple[str, str]:
-    """Names of the list of layers, and of what all of them read, if there is such a thing."""
-    if hasattr(encoder, "transformer"):
-        return "transformer.layer", ""
-    is_relative = hasattr(encoder.encoder, "relative_attention_bias")
-    return "encoder.layer", "encoder.relative_attention_bias" if is_relative else ""
-
-
-def _apart(run: Run, window: int) -> Run:
-    """A step for rows of any length: its windows, the last one filled up, pass like rows."""
-
-    def passed(network: nn.Module, state: Tensor) -> Tensor:
+    def run_windows(network: nn.Module, state: Tensor) -> Tensor:
         n, length = state.shape[:2]
         if length <= window:
             return run(network, state)
@@ -90,28 +82,27 @@ def _apart(run: Run, window: int) -> Run:
         windows = torch.cat([state, rest], dim=1).reshape(-1, window, *state.shape[2:])
         return run(network, windows).reshape(n, length + rest.shape[1], -1)[:, :length]
 
-    return passed
+    return run_windows
 
 
-def _embed(network: nn.Module, tokens: Tensor) -> Tensor:
+def _embed(network: Any, tokens: Tensor) -> Tensor:
     """Token numbers (B, L) to (B, L, C + 1)."""
-    whole: Any = network
-    mask, found = tokens.ne(whole.pad), whole.encoder.embeddings(input_ids=tokens)
-    return torch.cat([found, mask[..., None].to(found.dtype)], dim=2)
+    mask, values = tokens.ne(network.pad), network.encoder.embeddings(input_ids=tokens)
+    return torch.cat([values, mask[..., None].to(values.dtype)], dim=2)
 
 
-def _run_layer(name: str) -> Any:
-    def run(network: nn.Module, state: Tensor) -> Tensor:
+def _layer(name: str) -> Run:
+    def run(network: Any, state: Tensor) -> Tensor:
         hidden, mask = state[..., :-1], state[..., -1]
         # Finite: a row without a token must not become NaN.
         bias = (1 - mask)[:, None, None, :] * torch.finfo(hidden.dtype).min
-        layer, encoder = network.get_submodule(name), network.encoder
-        inner: Any = getattr(encoder, "encoder", None)
-        if hasattr(inner, "relative_attention_bias"):
-            found = layer(hidden, bias, inner.compute_position_bias(hidden))
+        layer = network.get_submodule(name)
+        inner = getattr(network.encoder, "encoder", None)
+        if inner is not None and hasattr(inner, "relative_attention_bias"):
+            output = layer(hidden, bias, inner.compute_position_bias(hidden))
         else:
-            found = layer(hidden, attention_mask=bias)
-        hidden = found[0] if isinstance(found, tuple) else found
+            output = layer(hidden, attention_mask=bias)
+        hidden = output[0] if isinstance(output, tuple) else output
         return torch.cat([hidden, mask[..., None]], dim=2)
 
     return run
@@ -119,14 +110,14 @@ def _run_layer(name: str) -> Any:
 
 def _pool(window: int) -> Run:
     def pool(network: nn.Module, state: Tensor) -> Tensor:
-        firsts = state[:, ::window]  # where nothing follows, no token stands there: no say
+        firsts = state[:, ::window]  # windows of padding alone are masked
         return mean_of_tokens(firsts if network.pooling == "first" else state)
 
     return pool
 
 
 def mean_of_tokens(state: Tensor) -> Tensor:
-    """The mean over the tokens that are there: (B, L, C + 1) to (B, C); zeros where none is.
+    """The mean over unmasked tokens: (B, L, C + 1) to (B, C); zeros where there is none.
 
     >>> mean_of_tokens(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]])).tolist()
     [[2.0]]
@@ -136,40 +127,37 @@ def mean_of_tokens(state: Tensor) -> Tensor:
 
 
 def first_token(state: Tensor) -> Tensor:
-    """What stands at the first token, BERT's [CLS]: (B, L, C + 1) to (B, C).
-
-    Of a long text that of its first window: how it begins.
-    """
+    """The first token, BERT's [CLS], of the first window: (B, L, C + 1) to (B, C)."""
     return state[:, 0, :-1].clone()
 
 
 def longest(state: Tensor) -> int:
-    """Tokens of the longest row of (B, L, C + 1), at least 1; the rest is filling.
+    """Tokens of the longest row of (B, L, C + 1), at least 1; the rest is padding.
 
     >>> longest(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]]))
     2
     """
-    there = state[..., -1].amax(dim=0).nonzero()
-    return int(there.max()) + 1 if len(there) else 1
+    positions = state[..., -1].amax(dim=0).nonzero()
+    return int(positions.max()) + 1 if len(positions) else 1
 
 
 def is_text(network: object) -> TypeGuard[TextNetwork]:
-    """Whether a network reads texts."""
+    """Whether a network encodes texts."""
     return isinstance(network, TextNetwork)
 
 
 def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
-    """Row numbers of texts about as long, (b,), and how many tokens they go up to; all together.
+    """Groups of texts of similar length: row numbers (b,) and a length in tokens; all rows.
 
-    Filling costs as much as words: passed with the longest, short texts take twice the time.
-    Shapes: token numbers (B, L), or what a part gave, (B, L, C + 1). What is no text is one group.
+    Padding costs as much as words: batched with the longest, short texts take twice the time.
+    Shapes: token numbers (B, L), or a block's output, (B, L, C + 1). Other inputs are one group.
     """
     everything = torch.arange(len(rows), device=rows.device)
     if not is_text(network):
         return [(everything, rows.shape[1])]
-    there = rows.ne(network.pad) if rows.ndim == 2 else rows[..., -1] > 0
-    places = torch.arange(1, rows.shape[1] + 1, device=rows.device)
-    ends = (there * places).amax(dim=1).clamp(min=1)
+    is_token = rows.ne(network.pad) if rows.ndim == 2 else rows[..., -1] > 0
+    positions = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    ends = (is_token * positions).amax(dim=1).clamp(min=1)
     steps = (ends + _STEP - 1) // _STEP
     return [
         (everything[steps == step], min(_STEP * step, rows.shape[1]))
@@ -177,26 +165,23 @@ def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]
     ]
 
 
-_STEP = 4  # tokens by which lengths may differ
-
-
-def arch_of(config: Mapping[str, Any], pooling: str) -> str:
-    """A design in one line: its kind, and what differs from transformers' own defaults.
+def arch_of(config: Settings, pooling: str) -> str:
+    """The architecture in one line: its kind, and differences from transformers' defaults.
 
     >>> arch_of({"model_type": "bert", "hidden_size": 32, "vocab_size": 30522}, "mean")
     'text:bert{"hidden_size":32,"pooling":"mean"}'
     """
-    return design(PREFIX, config, {_OUR_OWN: pooling})
+    return design(PREFIX, config, {"pooling": pooling})
 
 
-def build_text(arch: str, *, is_drawn: bool = True) -> TextNetwork:
-    """The network that `arch_of` named, with random weights; the global random state stays.
+def build_text(arch: str, *, is_random: bool = True) -> TextNetwork:
+    """The network of a line of `arch_of`; the global random state stays unchanged.
 
-    Without `is_drawn` no weights are drawn that all are to be replaced: it takes half a second.
-    Raises: ModelError if transformers is missing, or the design is none that it can build.
+    Without `is_random` weights are not initialised. Raises: ModelError if transformers is
+    missing, or cannot build it.
     """
-    kind, told = settings_of(arch, PREFIX, TEXT_KINDS)
-    pooling = str(told.pop(_OUR_OWN, "mean"))
+    kind, settings = settings_of(arch, PREFIX, TEXT_KINDS)
+    pooling = str(settings.pop("pooling", "mean"))
     options = {} if kind == "distilbert" else {"add_pooling_layer": False}
-    config, encoder = build_encoder(kind, told, is_drawn=is_drawn, **options)
+    config, encoder = build_encoder(kind, settings, is_random=is_random, **options)
     return TextNetwork(encoder, pooling, int(config.pad_token_id or 0)).eval()

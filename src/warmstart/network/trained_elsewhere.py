@@ -1,4 +1,4 @@
-"""A classifier that was trained elsewhere, kept as it is: weights with a design, or a name."""
+"""External classifiers, trained elsewhere: weights with an architecture, or a published name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from warmstart.network.class_names import names_beside
 from warmstart.network.load import load
 from warmstart.network.registry import SHIPPED
 from warmstart.network.segments import as_tensor, find_classifier, probe
+from warmstart.network.tensors import n_parameters
 from warmstart.network.weights import SUFFIXES, check_finite, check_match, read_weights
 from warmstart.records.inputs import Preprocessing, pictures
 
@@ -28,12 +29,11 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExternalClassifier:
-    """A finished classifier and what it says of itself.
+    """A finished classifier and its description.
 
-    `answer` takes normalised images (B, C, H, W) and gives scores (B, K), which are logits or
-    log-probabilities, and a vector (B, D) an image that says what it looks like. `labels` are
-    names of its outputs, empty where nothing tells them. `learnt`: content hashes of images
-    that it is known to have learnt from.
+    `answer` takes normalised images (B, C, H, W) and returns scores (B, K), which are logits or
+    log-probabilities, and an embedding (B, D). `labels` are names of its outputs, empty where
+    unknown. `training_hashes`: content hashes of its known training images.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ExternalClassifier:
     answer: Answer
     outputs: int
     preprocessing: Preprocessing
-    preprocessing_from: str  # whose preprocessing that is, for people
+    preprocessing_from: str  # its source, in words
     labels: tuple[str, ...] = ()
     labels_from: str = ""
     is_imagenet: bool = False  # published weights whose outputs are ImageNet's classes
@@ -50,7 +50,7 @@ class ExternalClassifier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputHandling:
-    """How images are to be fed in, where that is not as the model says; None, empty: as it says.
+    """The user's preprocessing; None, empty: the model's own.
 
     `size` is (height, width) in px; mean and std are of values 0..1, one for all channels or
     one each.
@@ -62,17 +62,17 @@ class InputHandling:
 
     @property
     def is_set(self) -> bool:
-        """Whether anything is to be another way."""
+        """Whether any option differs from the model's own."""
         return self.size is not None or bool(self.mean) or bool(self.std)
 
     def over(self, usual: Preprocessing) -> Preprocessing:
-        """The usual way with what was said; the margin around the crop keeps its share.
+        """The usual preprocessing with these options; the crop keeps its share of the image.
 
         Raises: ModelError where mean or std do not fit the channels.
 
         >>> from warmstart.network.architectures import IMAGENET
-        >>> found = InputHandling(size=(112, 112), mean=(0.5,)).over(IMAGENET)
-        >>> found.resize, found.mean
+        >>> prep = InputHandling(size=(112, 112), mean=(0.5,)).over(IMAGENET)
+        >>> prep.resize, prep.mean
         (128, (0.5, 0.5, 0.5))
         """
         size = self.size or usual.size
@@ -81,12 +81,12 @@ class InputHandling:
             usual,
             size=size,
             resize=usual.resize if self.size is None else int(min(size) * short + 1e-6),
-            mean=_each(self.mean, usual, "--mean") or usual.mean,
-            std=_each(self.std, usual, "--std") or usual.std,
+            mean=_per_channel(self.mean, usual, "--mean") or usual.mean,
+            std=_per_channel(self.std, usual, "--std") or usual.std,
         )
 
 
-def _each(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple[float, ...]:
+def _per_channel(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple[float, ...]:
     if len(values) not in (0, 1, usual.channels):
         raise ModelError(
             f"{option} has {len(values)} numbers, the model takes {usual.channels} channels; "
@@ -95,50 +95,45 @@ def _each(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple
     return values * usual.channels if len(values) == 1 else values
 
 
-def open_named(name: str, feeding: InputHandling) -> ExternalClassifier:
-    """A published classifier by the name of its start: lite0, timm:NAME, torchvision:NAME.
+def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
+    """A published classifier by the name of its base model: lite0, timm:NAME, torchvision:NAME.
 
     Raises: ModelError as `load`.
     """
-    size = feeding.size
-    found = load(name)
-    usual = pictures(found.record.preprocessing)
+    size = handling.size
+    base = load(name)
+    usual = pictures(base.record.preprocessing)
     if size is not None and size != usual.size:
-        # Some networks are built for one size: they must hear of another one.
-        found = load(name, preprocessing=feeding.over(usual))
-    outside = from_module(
-        found.module,
-        name,
-        found.record.title,
-        feeding.over(pictures(found.record.preprocessing)),
-        preprocessing_source(feeding, found.record.arch),
-    )
-    return replace(outside, is_imagenet=outside.outputs == IMAGENET_CLASSES)
+        # Some networks are built for one size, and must be loaded for another.
+        base = load(name, preprocessing=handling.over(usual))
+    prep = handling.over(pictures(base.record.preprocessing))
+    source = preprocessing_source(handling, base.record.arch)
+    classifier = from_module(base.module, name, base.record.title, prep, source)
+    return replace(classifier, is_imagenet=classifier.outputs == IMAGENET_CLASSES)
 
 
-def open_file(path: Path, arch: str | None, feeding: InputHandling) -> ExternalClassifier:
-    """Weights from a file, in a network of that design with as many classes as they have.
+def open_file(path: Path, arch: str | None, handling: InputHandling) -> ExternalClassifier:
+    """Weights of a file, in a network of architecture `arch` with as many classes.
 
-    Raises: ModelError if the design is missing or unknown, or the weights do not fit it.
+    Raises: ModelError if the architecture is missing or unknown, or the weights do not fit it.
     """
     if arch is None:
         raise ModelError(
             f"{path.name} holds weights but not the network they belong to; add --arch "
             "timm:NAME, torchvision:NAME or transformers:FOLDER."
         )
-    library, design = split_arch(arch)
+    library, network = split_arch(arch)
     weights = read_weights(path)
     check_finite(weights, path.name)
     usual = preprocessing_of(arch)
-    size = feeding.size or (usual.size if library == "torchvision" else None)
+    size = handling.size or (usual.size if library == "torchvision" else None)
     module = build(arch, weights, size)
     check_match(module.state_dict(), weights, path.name)
     module.load_state_dict(weights)
-    prep = feeding.over(for_channels(usual, module))
-    outside = from_module(
-        module, str(path), f"{path.name} ({design})", prep, preprocessing_source(feeding, arch)
-    )
-    return replace(outside, labels=names_beside(path), labels_from=f"labels.json beside {path}")
+    prep = handling.over(for_channels(usual, module))
+    title, source = f"{path.name} ({network})", preprocessing_source(handling, arch)
+    classifier = from_module(module, str(path), title, prep, source)
+    return replace(classifier, labels=names_beside(path), labels_from=f"labels.json beside {path}")
 
 
 def from_module(
@@ -154,22 +149,21 @@ def from_module(
     n_outputs = outputs.flatten(1).shape[1]
     check_outputs(title, n_outputs)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    met: list[Tensor] = []
+    embeddings: list[Tensor] = []
     if classifier:
         last = module.get_submodule(classifier)
-        last.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
+        last.register_forward_pre_hook(lambda _, inputs: embeddings.append(inputs[0]))
 
     def answer(inputs: Tensor) -> tuple[Array, Array]:
-        met.clear()
+        embeddings.clear()
         with torch.inference_mode():
             scores = as_tensor(module(inputs)).flatten(1).float()
-            vectors = met[-1].flatten(1).float() if met else scores
+            vectors = embeddings[-1].flatten(1).float() if embeddings else scores
         return scores.numpy(), vectors.numpy()
 
-    n_numbers = sum(parameter.numel() for parameter in module.parameters())
     return ExternalClassifier(
         name=name,
-        title=f"{title}, {n_numbers / 1e6:.1f} M parameters",
+        title=f"{title}, {n_parameters(module) / 1e6:.1f} M parameters",
         answer=answer,
         outputs=n_outputs,
         preprocessing=preprocessing,
@@ -178,7 +172,7 @@ def from_module(
 
 
 def check_outputs(title: str, n_outputs: int) -> None:
-    """Refuse what is no classifier with an output a class. Raises: ModelError."""
+    """Refuse a model without one output per class. Raises: ModelError."""
     if n_outputs < 2:
         raise ModelError(
             f"{title} gives one number an image; a classifier with one output a class can be "
@@ -186,18 +180,18 @@ def check_outputs(title: str, n_outputs: int) -> None:
         )
 
 
-def preprocessing_source(feeding: InputHandling, source: str) -> str:
-    """Whose preprocessing it is, for people.
+def preprocessing_source(handling: InputHandling, source: str) -> str:
+    """The source of a preprocessing, in words.
 
     >>> usual, own = InputHandling(), InputHandling(mean=(0.5,))
     >>> preprocessing_source(usual, "timm:resnet18"), preprocessing_source(own, "timm:resnet18")
     ('timm:resnet18', 'timm:resnet18, and your options')
     """
-    return f"{source}, and your options" if feeding.is_set else source
+    return f"{source}, and your options" if handling.is_set else source
 
 
 def is_published(name: str) -> bool:
-    """Whether a name is that of a start, not a path.
+    """Whether a name is that of a base model, not a path.
 
     >>> is_published("lite0"), is_published("timm:resnet18"), is_published("best.pt")
     (True, True, False)

@@ -1,7 +1,7 @@
 """The curves of a training, read from its events: a name, a step and a number at a time.
 
 Each training has its own names: `fold1/loss` where rows are held out, `final/loss` where it
-learns from all. Steps count the updates of the run, over all its trainings.
+trains on all. Steps count the updates of the run, over all its trainings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from warmstart.tasks.words import test_estimate
 Curves = dict[str, float]
 Choices = dict[str, float | int | str]
 
-# What an event calls it, and what the curve is called.
+# Values of an event and the names of their curves.
 OF_A_TRAINING = {
     "loss": "loss",
     "val_loss": "val_loss",
@@ -28,49 +28,46 @@ OF_A_TRAINING = {
 OF_ALL = {"per_second": "speed/images_per_second", "memory_mb": "memory/peak_mb"}
 
 
-FINAL = "final"  # the last training on all rows; those before it are numbered
+FINAL = "final"  # the last training, on all rows; those before it are numbered
 
 
 class CurveReader:
-    """Reads events in their order; remembers how many trainings there are.
+    """Reads events in order; remembers how many trainings there are.
 
-    `rate`: that of the uppermost tuned part at its peak, where it is known.
+    `lr`: peak learning rate of the uppermost unfrozen block, where it is known.
     """
 
     def __init__(self) -> None:
         self.trainings: int | None = None
         self.folds: int | None = None  # of them, those that hold rows out
-        self.rate: float | None = None
-        self._is_beside = False  # trainings to compare with have no curves here
+        self.lr: float | None = None
+        self._is_beside = False  # trainings made to compare with have no curves
 
     def read(self, event: Event) -> Curves:
-        """The points that an event adds, all at its step; none where it adds none.
+        """The points that an event adds, all at its step; may be empty.
 
         >>> event = Event(stage="fine_tune", kind="step", step=3, values={"loss": 0.5, "job": 1})
         >>> CurveReader().read(event)
         {'fold1/loss': 0.5}
         """
-        self._remember(event)
+        values = event.values
+        if event.stage == "fine_tune" and event.kind == "begin":
+            self._is_beside = BESIDE in values
+            if "trainings" in values:
+                self.trainings = int(values["trainings"])
+                self.folds = int(values.get("folds", self.trainings - 1))
         if event.stage != "fine_tune" or self._is_beside:
             return {}
         if event.kind == "guard":
-            return {f"guard/{event.values.get('guard') or event.values.get('kind') or 'any'}": 1.0}
-        if event.kind != "step" or "loss" not in event.values:
+            return {f"guard/{values.get('guard') or values.get('kind') or 'any'}": 1.0}
+        if event.kind != "step" or "loss" not in values:
             return {}
-        group, numbers = self._group(event.values.get("job")), numbers_of(event.values)
+        group, numbers = self._group(values.get("job")), numbers_of(values)
         own = {OF_A_TRAINING[name]: v for name, v in numbers.items() if name in OF_A_TRAINING}
-        if "factor" in numbers and self.rate is not None:
-            own["rate"] = numbers["factor"] * self.rate
+        if "factor" in numbers and self.lr is not None:
+            own["lr"] = numbers["factor"] * self.lr
         points = {f"{group}/{name}": value for name, value in own.items()}
         return points | {OF_ALL[n]: v for n, v in numbers.items() if n in OF_ALL}
-
-    def _remember(self, event: Event) -> None:
-        if event.stage != "fine_tune" or event.kind != "begin":
-            return
-        self._is_beside = BESIDE in event.values
-        if "trainings" in event.values:
-            self.trainings = int(event.values["trainings"])
-            self.folds = int(event.values.get("folds", self.trainings - 1))
 
     def _group(self, job: object) -> str:
         if job is None:
@@ -84,9 +81,9 @@ class CurveReader:
 
 @dataclass(slots=True)
 class Axis:
-    """The updates made, as trackers want them: never fewer than before.
+    """The number of updates, never decreasing, as trackers need it.
 
-    A training that begins anew at a lower rate counts on.
+    A training that restarts at a lower learning rate counts on.
 
     >>> axis = Axis()
     >>> for step in (1, 2, 3, 1, 2, 0):
@@ -99,7 +96,7 @@ class Axis:
     ahead: int = 0
 
     def see(self, event: Event) -> None:
-        """Take in an event of a training."""
+        """Advance by an event of a training."""
         if event.kind != "step":
             return
         if event.step + self.ahead < self.at:
@@ -116,40 +113,37 @@ def numbers_of(values: Mapping[str, float | int | str]) -> dict[str, float]:
     }
 
 
-def choices_in(plan: Mapping[str, Any], above: str = "") -> Choices:
-    """The values of a plan.toml under their paths, as --set names them; the reasons stay behind.
+def choices_in(plan: Mapping[str, Any], prefix: str = "") -> Choices:
+    """The values of a plan.toml by their paths, as --set names them, without the reasons.
 
     >>> choices_in({"base": {"value": "lite0"}, "training": {"epochs": {"value": 9}}})
     {'base': 'lite0', 'training.epochs': 9}
     >>> choices_in({"block": [{"name": "blocks.0", "action": {"value": "tuned"}}]})
     {'block.blocks.0.action': 'tuned'}
     """
-    found: Choices = {}
+    choices: Choices = {}
     for key, item in plan.items():
-        path = f"{above}{key}"
+        path = f"{prefix}{key}"
         if isinstance(item, dict) and "value" in item:
             value = item["value"]
             is_plain = isinstance(value, (int, float, str))
-            found[path] = value if is_plain else ",".join(map(str, value))
+            choices[path] = value if is_plain else ",".join(map(str, value))
         elif isinstance(item, dict):
-            found |= choices_in(item, f"{path}.")
+            choices |= choices_in(item, f"{path}.")
         elif key == "block":
-            for part in item:
-                found |= choices_in(part, f"block.{part['name']}.")
-    return found
+            for block in item:
+                choices |= choices_in(block, f"block.{block['name']}.")
+    return choices
 
 
 def results_of(summary: Summary) -> Curves:
-    """What a finished run is worth, in numbers by which runs are compared."""
-    found: Curves = {}
+    """The scores of a finished run by which runs are compared."""
+    results: Curves = {}
     if summary.estimate is not None:
-        value = summary.estimate
-        found = {
-            f"result/{value.metric}": value.value,
-            "result/low": value.low,
-            "result/high": value.high,
-        }
+        score = summary.estimate
+        results[f"result/{score.metric}"] = score.value
+        results |= {"result/low": score.low, "result/high": score.high}
     if summary.test is not None:
-        claim = test_estimate(summary.test)
-        found[f"result/test_{claim.metric}"] = claim.value
-    return found
+        score = test_estimate(summary.test)
+        results[f"result/test_{score.metric}"] = score.value
+    return results

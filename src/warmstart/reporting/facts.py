@@ -1,4 +1,4 @@
-"""All that the report tells, read from the files of one run folder."""
+"""Everything that the report shows, read from the files of one run folder."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from warmstart.records.summary import Evidence, Inspection, LabelScore, Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutAnswer:
-    """What was said of one example that was held out; `own` is the probability of its label."""
+    """The prediction for one held-out example."""
 
     id: str
     split: str  # "oof" or "test"
     target: str
-    label: str
+    label: str  # the predicted class
     probability: float
-    own: float
+    target_probability: float
 
     @property
     def is_right(self) -> bool:
-        """Whether the label was named."""
+        """Whether the predicted class is the target."""
         return self.target == self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """Neighbouring layers with the same fate; `share` is theirs of all weights of the start."""
+class LayerRange:
+    """Neighbouring layers with the same action; `n` of them, with `weights` numbers."""
 
     layers: str
     names: str
@@ -47,28 +47,27 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """How to make the run again, and what words further commands are made of.
+    """How to repeat the run, and the options that further commands need.
 
-    `options` are words to be typed by the name of the option: {"label": "--label kind"}. Left
-    away, a further command would read other data, or begin from another start.
+    `options` maps the name of an option to its words: {"label": "--label kind"}. Without them, a
+    further command would read other data or another base model.
     """
 
     command: str
     data: str  # as it is typed; DATA where it was no path
     budget: str
     is_own_strategy: bool
-    is_timed: bool = False  # cut down to fit some minutes, as far as this computer got in them
+    is_timed: bool = False  # cut to fit --minutes, which depends on the speed of the computer
     options: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFacts:
-    """What stands in a run folder; what an older one lacks is None or empty.
+    """The content of a run folder; what an older one lacks is None or empty.
 
-    `place` is the folder as commands name it, `title` the start as a person would say it,
-    `thumbs` are small pictures as data URIs by the id of their example, `excerpts` texts or the
-    beginnings of them.
+    `place` is the folder as commands name it, `title` the base model for people, `thumbs` are
+    small pictures as data URIs by the id of their example, `excerpts` the beginnings of texts.
     """
 
     place: str
@@ -81,16 +80,16 @@ class ReportFacts:
     plan: Plan | None = None
     ledger: Ledger | None = None
     calibration: CalibrationRecord | None = None
-    said: tuple[HeldOutAnswer, ...] = ()
+    answers: tuple[HeldOutAnswer, ...] = ()
     events: tuple[Event, ...] = ()
     classes: tuple[ClassScore, ...] = ()
-    label_scores: tuple[LabelScore, ...] = ()  # of several labels
-    numbers: tuple[tuple[float, float], ...] = ()  # true and said, of examples held out
-    tested: tuple[ClassScore, ...] = ()
-    certainty: Confidence | None = None
-    layers: tuple[Stretch, ...] = ()
-    in_words: str = ""  # what was planned for the layers
-    fates: tuple[str, ...] = ()  # what became of the weights, a line for each fate
+    label_scores: tuple[LabelScore, ...] = ()  # of multilabel
+    numbers: tuple[tuple[float, float], ...] = ()  # (target, prediction), held out
+    test_classes: tuple[ClassScore, ...] = ()
+    confidence: Confidence | None = None
+    layers: tuple[LayerRange, ...] = ()
+    in_words: str = ""  # the plan of the layers
+    fates: tuple[str, ...] = ()  # of the weights, a line for each fate
     thumbs: Mapping[str, str] = field(default_factory=dict)
     excerpts: Mapping[str, str] = field(default_factory=dict)
 
@@ -110,25 +109,22 @@ class ReportFacts:
         return self.summary.shipped.strategy != "none"
 
     @property
-    def is_thrown_away(self) -> bool:
-        """Whether layers were trained, and the model has none of them."""
+    def is_discarded(self) -> bool:
+        """Whether layers were fine-tuned, and the model has none of them."""
         is_trained = self.plan is not None and self.plan.is_trained
         return is_trained and self.summary.shipped.strategy in ("head", "none")
 
     @property
-    def held(self) -> tuple[HeldOutAnswer, ...]:
-        """What was said of examples to learn from while they were held out."""
-        return tuple(said for said in self.said if said.split == "oof")
+    def held_out(self) -> tuple[HeldOutAnswer, ...]:
+        """Cross-validated predictions for the training examples."""
+        return tuple(one for one in self.answers if one.split == "oof")
 
     @property
-    def guess(self) -> tuple[str, float] | None:
-        """The largest class and its share: right without looking. None where it is not known.
-
-        Nor of other tasks, whose examples have no class.
-        """
+    def majority(self) -> tuple[str, float] | None:
+        """The largest class and its share; None where it is not known or there are no classes."""
         if self.summary.task != "classify":
             return None
-        sizes = Counter(said.target for said in self.held)
+        sizes = Counter(one.target for one in self.held_out)
         if not sizes and self.data is not None:
             sizes = Counter(e.label for e in self.data.examples if e.split != "test")
         if not sizes:
@@ -137,12 +133,12 @@ class ReportFacts:
         return label, sizes[label] / sizes.total()
 
     def evidence(self, name: str) -> Evidence | None:
-        """One measured fact, where it was measured."""
-        found = (e for e in self.summary.verdict.evidence if e.name == name)
-        return next((e for e in found if e.value is not None), None)
+        """The evidence of this name, if it was measured."""
+        evidence = self.summary.verdict.evidence
+        return next((e for e in evidence if e.name == name and e.value is not None), None)
 
     def detail(self, name: str, key: str) -> float | None:
-        """A number that belongs to a measured fact."""
+        """A number among the details of the evidence."""
         evidence = self.evidence(name)
         value = evidence.details.get(key) if evidence is not None else None
         return float(value) if isinstance(value, (int, float)) else None

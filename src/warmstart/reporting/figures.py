@@ -1,4 +1,4 @@
-"""Amounts as bars, lying (a row each) or standing (one beside the other)."""
+"""The pictures of the report as SVG: curves, bars, calibration, shares on a line, scatter."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warmstart.records.comparison import ConfidenceBin
-from warmstart.reporting.html import at, digits, fixed, fluid, label, short, tag
+from warmstart.reporting.html import at, circle, digits, fixed, fluid, label, line, rect, short, tag
 
-# ---- Curves over a number: what a training did, what more examples would bring.
+# ---- Curves: the course of a training, a learning curve.
 
 
 CHART_WIDTH, CHART_HEIGHT = 360.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 12.0, 34.0
-MOST = 160  # points of a curve that are drawn; more would only make the file larger
+FLOOR = CHART_HEIGHT - BOTTOM
+MOST = 160  # points of a curve; more would only make the file larger
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points from left to right, drawn as a line in the style of a class."""
+    """Points from left to right, drawn in the style of a class."""
 
     points: Sequence[Point]
     class_: str = "curve"
@@ -30,7 +31,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From values to places: `low` lies at `start`, `high` at `stop`."""
+    """Maps values to positions: `low` to `start`, `high` to `stop`."""
 
     low: float
     high: float
@@ -39,22 +40,21 @@ class Scale:
     is_log: bool = False
 
     def at(self, value: float) -> float:
-        """The place of a value; those outside lie at the ends.
+        """The position of a value, clipped to the ends.
 
         >>> Scale(0, 10, 100, 200).at(5), Scale(1, 100, 0, 2, True).at(10)
         (150.0, 1.0)
         """
-        low, high, value = (self._own(x) for x in (self.low, self.high, value))
+        low, high = self.low, self.high
+        if self.is_log:
+            low, high, value = (math.log(max(x, 1e-12)) for x in (low, high, value))
         share = (value - low) / (high - low) if high > low else 0.5
         return self.start + (self.stop - self.start) * min(max(share, 0.0), 1.0)
-
-    def _own(self, value: float) -> float:
-        return math.log(max(value, 1e-12)) if self.is_log else value
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """A frame for curves, with what its ticks say."""
+    """A frame for curves with its ticks."""
 
     x: Scale
     y: Scale
@@ -74,49 +74,47 @@ def axes(
 ) -> Axes:
     """A frame from the least to the largest values."""
     across = Scale(*x, LEFT, CHART_WIDTH - RIGHT, is_log)
-    return Axes(across, Scale(*y, CHART_HEIGHT - BOTTOM, TOP), x_ticks, y_ticks, x_words)
+    return Axes(across, Scale(*y, FLOOR, TOP), x_ticks, y_ticks, x_words)
 
 
 def chart(
     frame: Axes, curves: Sequence[Curve], extra: str = "", *, name: str, title: str, about: str
 ) -> str:
-    """Curves in their frame; `extra` is drawn beneath them (bands, lines)."""
-    body = [_frame(frame), extra, *(_curve(frame, curve) for curve in curves)]
-    return fixed(
-        "".join(body), name=name, title=title, about=about, width=CHART_WIDTH, height=CHART_HEIGHT
-    )
+    """Curves in their frame; `extra` (bands, lines) is drawn beneath them."""
+    body = "".join([_frame(frame), extra, *(_curve(frame, curve) for curve in curves)])
+    return fixed(body, name=name, title=title, about=about, width=CHART_WIDTH, height=CHART_HEIGHT)
 
 
 def band(frame: Axes, points: Sequence[tuple[float, float, float]]) -> str:
-    """The room between a low and a high over x: (x, low, high)."""
-    there = [f"{_xy(frame, (x, low))}" for x, low, _ in points]
-    back = [f"{_xy(frame, (x, high))}" for x, _, high in reversed(points)]
-    return tag("polygon", points=" ".join([*there, *back]), class_="band")
+    """The area between a low and a high over x: (x, low, high)."""
+    lower = [_xy(frame, (x, low)) for x, low, _ in points]
+    upper = [_xy(frame, (x, high)) for x, _, high in reversed(points)]
+    return tag("polygon", points=" ".join([*lower, *upper]), class_="band")
 
 
 def upright(frame: Axes, x: float, words: str, class_: str = "peg") -> str:
-    """A line from top to bottom at x, with words at its head."""
+    """A vertical line at x with words at its top."""
     place = frame.x.at(x)
-    line = tag("line", x1=place, x2=place, y1=TOP, y2=CHART_HEIGHT - BOTTOM, class_=class_)
     is_right = place > CHART_WIDTH / 2
-    shift = -4 if is_right else 4
-    return line + label(place + shift, TOP + 9, words, "soft small", "end" if is_right else "start")
+    shift, anchor = (-4, "end") if is_right else (4, "start")
+    text = label(place + shift, TOP + 9, words, "soft small", anchor)
+    return line(place, place, TOP, FLOOR, class_) + text
 
 
 def thinned(points: Sequence[Point], most: int = MOST) -> list[Point]:
-    """At most so many points, each the mean of its neighbours; the ends of x stay.
+    """At most `most` points, each the mean of its neighbours.
 
     >>> thinned([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], 2)
     [(1.5, 2.0), (3.5, 6.0)]
     """
     if len(points) <= most:
         return list(points)
-    found = []
+    means = []
     for number in range(most):
         start, stop = len(points) * number // most, len(points) * (number + 1) // most
         some = points[start:stop]
-        found.append((sum(x for x, _ in some) / len(some), sum(y for _, y in some) / len(some)))
-    return found
+        means.append((sum(x for x, _ in some) / len(some), sum(y for _, y in some) / len(some)))
+    return means
 
 
 def steps_to(high: float, n: int = 4) -> list[float]:
@@ -134,55 +132,42 @@ def steps_to(high: float, n: int = 4) -> list[float]:
 
 
 def _frame(frame: Axes) -> str:
+    right = CHART_WIDTH - RIGHT
     body = []
     for value, words in frame.y_ticks:
         y = frame.y.at(value)
-        body.append(tag("line", x1=LEFT, x2=CHART_WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
-        body.append(label(LEFT - 5, y + 4, words, "soft small", "end"))
+        body += [
+            line(LEFT, right, y, y, "rule"),
+            label(LEFT - 5, y + 4, words, "soft small", "end"),
+        ]
     for value, words in frame.x_ticks:
         x = frame.x.at(value)
         anchor = "end" if x > CHART_WIDTH - 20 else "middle"
-        body.append(
-            tag(
-                "line",
-                x1=x,
-                x2=x,
-                y1=CHART_HEIGHT - BOTTOM,
-                y2=CHART_HEIGHT - BOTTOM + 4,
-                class_="axis",
-            )
-        )
-        body.append(label(x, CHART_HEIGHT - BOTTOM + 15, words, "soft small", anchor))
-    floor = CHART_HEIGHT - BOTTOM
-    body.append(tag("line", x1=LEFT, x2=CHART_WIDTH - RIGHT, y1=floor, y2=floor, class_="axis"))
-    body.append(
-        label((LEFT + CHART_WIDTH - RIGHT) / 2, CHART_HEIGHT - 4, frame.x_words, "soft", "middle")
-    )
+        body += [
+            line(x, x, FLOOR, FLOOR + 4, "axis"),
+            label(x, FLOOR + 15, words, "soft small", anchor),
+        ]
+    body.append(line(LEFT, right, FLOOR, FLOOR, "axis"))
+    body.append(label((LEFT + right) / 2, CHART_HEIGHT - 4, frame.x_words, "soft", "middle"))
     return "".join(body)
 
 
 def _curve(frame: Axes, curve: Curve) -> str:
-    places = [_xy(frame, point) for point in curve.points]
-    if not places:
+    if not curve.points:
         return ""
-    line = tag("polyline", points=" ".join(places), class_=curve.class_)
-    if not curve.has_dots:
-        return line
-    dots = (
-        tag(
-            "circle",
-            cx=frame.x.at(x),
-            cy=frame.y.at(y),
-            r=3.5,
-            class_="ring" if "base" in curve.class_ else "dot",
-        )
-        for x, y in curve.points
-    )
-    return line + "".join(dots)
+    points = " ".join(_xy(frame, point) for point in curve.points)
+    shape = tag("polyline", points=points, class_=curve.class_)
+    if curve.has_dots:
+        class_ = "ring" if "base" in curve.class_ else "dot"
+        shape += "".join(circle(frame.x.at(x), frame.y.at(y), 3.5, class_) for x, y in curve.points)
+    return shape
 
 
 def _xy(frame: Axes, point: Point) -> str:
     return f"{digits(frame.x.at(point[0]))},{digits(frame.y.at(point[1]))}"
+
+
+# ---- Amounts as horizontal, stacked and vertical bars.
 
 
 ROW = 36
@@ -192,11 +177,11 @@ _LEFT, _BOTTOM, _TOP = 34.0, 26.0, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One amount: its name, its length as a share of the longest, what stands at its end."""
+    """One amount: its name, its share of the longest bar, the text at its end."""
 
     words: str
     share: float
-    says: str
+    value: str
     class_: str = "bar"
 
 
@@ -210,34 +195,27 @@ class BarPiece:
 
 
 def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
-    """Names and figures above their bars, so that long names have room on narrow screens."""
+    """Horizontal bars; names and values stand above them, so that long names fit."""
     body = []
     for row, bar in enumerate(bars):
         y = ROW * row
-        body.append(label(0, y + 14, short(bar.words, 34), ""))
-        body.append(label("100%", y + 14, bar.says, "soft", "end"))
-        body.append(tag("rect", x=0, y=y + 20, width="100%", height=8, rx=2, class_="ground"))
         width = f"{digits(100 * min(max(bar.share, 0.0), 1.0))}%"
-        body.append(tag("rect", x=0, y=y + 20, width=width, height=8, rx=2, class_=bar.class_))
-    height = ROW * len(bars)
-    return fluid("".join(body), name=name, title=title, about=about, height=height)
+        body += [
+            label(0, y + 14, short(bar.words, 34), ""),
+            label("100%", y + 14, bar.value, "soft", "end"),
+            rect(0, y + 20, "100%", 8, "ground", rx=2),
+            rect(0, y + 20, width, 8, bar.class_, rx=2),
+        ]
+    return fluid("".join(body), name=name, title=title, about=about, height=ROW * len(bars))
 
 
 def stacked(pieces: Sequence[BarPiece], *, name: str, title: str, about: str) -> str:
-    """Pieces of a whole in one bar; the legend stands beside it in the page."""
+    """Pieces of a whole in one bar; the page shows the legend."""
     body, x = [], 0.0
     for piece in pieces:
-        body.append(
-            tag(
-                "rect",
-                tag("title", piece.words),
-                x=f"{digits(100 * x)}%",
-                y=0,
-                width=f"{digits(100 * piece.share)}%",
-                height=26,
-                class_=piece.class_,
-            )
-        )
+        sides = {"x": f"{digits(100 * x)}%", "width": f"{digits(100 * piece.share)}%"}
+        text = tag("title", piece.words)
+        body.append(tag("rect", text, y=0, height=26, class_=piece.class_, **sides))
         x += piece.share
     return fluid("".join(body), name=name, title=title, about=about, height=26)
 
@@ -254,77 +232,53 @@ def standing(
     title: str,
     about: str,
 ) -> str:
-    """Values from left to right; shares from 0 to 1 with "%", else counts up to the largest.
+    """Vertical bars; shares from 0 to 1 with "%", else counts up to the largest.
 
-    `best` is the place of the one that stands out, `mark` a line across; `first` and `last`
-    name both ends.
+    `best` is the index of the bar that stands out, `mark` a line across; `first` and `last` name
+    both ends.
     """
     top = 1.0 if unit == "%" else max(max(values), 1.0)
-    space, floor = WIDTH - _LEFT - 4, HEIGHT - _BOTTOM
-    body = [_level(share, top, unit) for share in (0.0, 0.5, 1.0)]
-    wide = space / len(values)
+    floor, right = HEIGHT - _BOTTOM, WIDTH - 4
+    body = []
+    for share in (0.0, 0.5, 1.0):
+        y = floor - (floor - _TOP) * share
+        words = f"{100 * share:.0f} %" if unit == "%" else digits(round(top * share, 1))
+        body.append(line(_LEFT, right, y, y, "rule"))
+        body.append(label(_LEFT - 4, y + 4, words, "soft small", "end"))
+    width = (right - _LEFT) / len(values)
     for place, value in enumerate(values):
-        high = (floor - _TOP) * value / top
+        height = (floor - _TOP) * value / top
         class_ = "bar" if place == best or best is None else "bar pale"
-        body.append(
-            tag(
-                "rect",
-                x=_LEFT + wide * place + wide * 0.1,
-                y=floor - high,
-                width=wide * 0.8,
-                height=high,
-                class_=class_,
-            )
-        )
+        x = _LEFT + width * place + width * 0.1
+        body.append(rect(x, floor - height, width * 0.8, height, class_))
     if mark is not None:
         y = floor - (floor - _TOP) * mark / top
-        body.append(tag("line", x1=_LEFT, x2=WIDTH - 4, y1=y, y2=y, class_="peg thin"))
+        body.append(line(_LEFT, right, y, y, "peg thin"))
     body.append(label(_LEFT, HEIGHT - 8, first, "soft"))
-    body.append(label(WIDTH - 4, HEIGHT - 8, last, "soft", "end"))
+    body.append(label(right, HEIGHT - 8, last, "soft", "end"))
     return fixed("".join(body), name=name, title=title, about=about, width=WIDTH, height=HEIGHT)
 
 
-def _level(share: float, top: float, unit: str) -> str:
-    y = HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * share
-    words = f"{100 * share:.0f} %" if unit == "%" else digits(round(top * share, 1))
-    line = tag("line", x1=_LEFT, x2=WIDTH - 4, y1=y, y2=y, class_="rule")
-    return line + label(_LEFT - 4, y + 4, words, "soft small", "end")
-
-
-# ---- How sure the model is against how often it is right.
+# ---- Calibration: confidence against accuracy.
 
 
 _TICKS = ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %"))
 
 
 def diagram(bins: Sequence[ConfidenceBin], *, name: str, title: str, about: str) -> str:
-    """Dots with intervals; on the slope the model is as sure as it is right.
-
-    The more images stand behind a dot, the larger it is.
-    """
-    frame = axes((0.0, 1.0), (0.0, 1.0), x_words="how sure it is", x_ticks=_TICKS, y_ticks=_TICKS)
-    slope = tag(
-        "line",
-        x1=frame.x.at(0),
-        y1=frame.y.at(0),
-        x2=frame.x.at(1),
-        y2=frame.y.at(1),
-        class_="peg thin",
-    )
+    """A reliability diagram: a dot with its interval per bin, larger where it holds more."""
+    frame = axes((0.0, 1.0), (0.0, 1.0), x_words="confidence", x_ticks=_TICKS, y_ticks=_TICKS)
+    x, y = frame.x, frame.y
     most = max((one.n for one in bins), default=1)
-    dots = "".join(_dot(frame, one, most) for one in bins)
-    return chart(frame, (), slope + dots, name=name, title=title, about=about)
+    body = [line(x.at(0), x.at(1), y.at(0), y.at(1), "peg thin")]
+    for one in bins:
+        place = x.at(one.confidence)
+        body.append(line(place, place, y.at(one.low), y.at(one.high), "range thin"))
+        body.append(circle(place, y.at(one.accuracy), 3.0 + 4.0 * (one.n / most) ** 0.5, "dot"))
+    return chart(frame, (), "".join(body), name=name, title=title, about=about)
 
 
-def _dot(frame: Axes, one: ConfidenceBin, most: int) -> str:
-    x, y = frame.x.at(one.confidence), frame.y.at(one.accuracy)
-    low, high = frame.y.at(one.low), frame.y.at(one.high)
-    whisker = tag("line", x1=x, x2=x, y1=low, y2=high, class_="range thin")
-    radius = 3.0 + 4.0 * (one.n / most) ** 0.5
-    return whisker + tag("circle", cx=x, cy=y, r=radius, class_="dot")
-
-
-# ---- Shares on a line from 0 to 100: a dot with its interval, and marks to compare it with.
+# ---- Shares on a line from 0 to 100 %: a dot with its interval, and marks to compare with.
 
 
 LINE_ROW = 24  # px of height of one label
@@ -333,7 +287,7 @@ TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class MeasuredShare:
-    """A share that was measured, with its interval; drawn above the line."""
+    """A measured share with its interval; drawn above the line."""
 
     words: str
     value: float
@@ -353,31 +307,52 @@ class Mark:
 def on_a_line(
     measures: Sequence[MeasuredShare], marks: Sequence[Mark], *, name: str, title: str, about: str
 ) -> str:
-    """Measures above a line of 0 to 100 %, marks below it, each label in a row of its own."""
+    """Measures above a line of 0 to 100 %, marks below it, each label in its own row."""
     axis = LINE_ROW * len(measures) + 18
     height = axis + 24 + LINE_ROW * len(marks)
-    body = [tag("line", x1=at(0), x2=at(1), y1=axis, y2=axis, class_="axis")]
-    body += [_tick(share, axis) for share in TICKS]
-    # The main one lies on top of all, and its label nearest to the line.
-    for row, mark in enumerate(marks):
-        body.append(_mark(mark, axis, axis + 40 + LINE_ROW * row))
-    for row, measure in enumerate(measures):
-        body.append(_measure(measure, axis, 16 + LINE_ROW * row))
+    body = [line(at(0), at(1), axis, axis, "axis")]
+    for share in TICKS:
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        words = f"{100 * share:.0f}" + (" %" if share == 1 else "")
+        body.append(line(at(share), at(share), axis - 4, axis + 4, "axis"))
+        body.append(label(at(share), axis + 18, words, "soft small", anchor))
+    # The main one lies on top, and its label nearest to the line.
+    for number, mark in enumerate(marks):
+        x, y = at(mark.value), axis + 40 + LINE_ROW * number
+        body += [
+            line(x, x, axis, y - 13, "lead"),
+            line(x, x, axis - 8, axis + 8, "peg"),
+            label(x, y, mark.words, "soft", anchor_of(mark.value)),
+        ]
+    for number, measure in enumerate(measures):
+        body.append(_measure(measure, axis, 16 + LINE_ROW * number))
     return fluid("".join(body), name=name, title=title, about=about, height=height)
 
 
+def _measure(measure: MeasuredShare, axis: float, y: float) -> str:
+    x, low, high = at(measure.value), at(measure.low), at(measure.high)
+    thin, r, dot, strong = (
+        ("", 7, "dot", "strong ") if measure.is_main else (" thin", 5, "ring", "")
+    )
+    return (
+        line(x, x, y + 4, axis, "lead")
+        + line(low, high, axis, axis, f"range{thin}")
+        + circle(x, axis, r, dot)
+        + label(x, y, measure.words, f"{strong}halo", anchor_of(measure.value))
+    )
+
+
 def interval_bar(value: float, low: float, high: float, mark: float | None = None) -> str:
-    """A small picture of one share with its interval, for a row of a table that says it too."""
-    body = tag("line", x1=at(0), x2=at(1), y1=8, y2=8, class_="rule")
+    """A small picture of one share with its interval, for a row of a table that has the text."""
+    body = line(at(0), at(1), 8, 8, "rule")
     if mark is not None:
-        body += tag("line", x1=at(mark), x2=at(mark), y1=1, y2=15, class_="axis")
-    body += tag("line", x1=at(low), x2=at(high), y1=8, y2=8, class_="range")
-    body += tag("circle", cx=at(value), cy=8, r=4, class_="dot")
+        body += line(at(mark), at(mark), 1, 15, "axis")
+    body += line(at(low), at(high), 8, 8, "range") + circle(at(value), 8, 4, "dot")
     return f'<svg class="spark" aria-hidden="true" width="100%" height="16">{body}</svg>'
 
 
 def anchor_of(share: float) -> str:
-    """Where a label at this place must begin so that it stays inside.
+    """The anchor that keeps a label at this position inside the picture.
 
     >>> anchor_of(0.1), anchor_of(0.5), anchor_of(0.9)
     ('start', 'middle', 'end')
@@ -385,69 +360,25 @@ def anchor_of(share: float) -> str:
     return "start" if share < 0.3 else "end" if share > 0.7 else "middle"
 
 
-def _tick(share: float, axis: float) -> str:
-    anchor = "start" if share == 0 else "end" if share == 1 else "middle"
-    line = tag("line", x1=at(share), x2=at(share), y1=axis - 4, y2=axis + 4, class_="axis")
-    words = f"{100 * share:.0f}" + (" %" if share == 1 else "")
-    return line + label(at(share), axis + 18, words, "soft small", anchor)
+# ---- Predictions against targets, with the line on which they are equal.
 
 
-def _measure(measure: MeasuredShare, axis: float, row: float) -> str:
-    x = at(measure.value)
-    line = tag("line", x1=x, x2=x, y1=row + 4, y2=axis, class_="lead")
-    class_ = "range" if measure.is_main else "range thin"
-    band = tag("line", x1=at(measure.low), x2=at(measure.high), y1=axis, y2=axis, class_=class_)
-    dot = tag(
-        "circle",
-        cx=x,
-        cy=axis,
-        r=7 if measure.is_main else 5,
-        class_="dot" if measure.is_main else "ring",
-    )
-    words = label(
-        x,
-        row,
-        measure.words,
-        "strong halo" if measure.is_main else "halo",
-        anchor_of(measure.value),
-    )
-    return line + band + dot + words
-
-
-def _mark(mark: Mark, axis: float, row: float) -> str:
-    x = at(mark.value)
-    line = tag("line", x1=x, x2=x, y1=axis, y2=row - 13, class_="lead")
-    peg = tag("line", x1=x, x2=x, y1=axis - 8, y2=axis + 8, class_="peg")
-    return line + peg + label(x, row, mark.words, "soft", anchor_of(mark.value))
-
-
-# ---- Numbers said against true ones, with the line on which they are equal.
-
-
-SCATTER_MOST = 400  # dots that are drawn, evenly taken; more would only make the file larger
+SCATTER_MOST = 400  # dots, evenly sampled; more would only make the file larger
 
 
 def scatter(
     points: Sequence[tuple[float, float]], half: float | None, *, name: str, title: str, about: str
 ) -> str:
-    """A dot for each (truth, value); `half` is half the width of a band around the line."""
+    """A dot for each (target, prediction); `half` is half the width of a band around the line."""
     ends = [x for point in points for x in point]
     low, high = min(ends), max(ends)
     ticks = [(x, f"{x:.4g}") for x in (low, (low + high) / 2, high)]
     frame = axes((low, high), (low, high), x_words="true", x_ticks=ticks, y_ticks=ticks)
-    around = ""
+    body = ""
     if half is not None:
-        around = band(
-            frame, [(x, max(x - half, low), min(x + half, high)) for x in _between(low, high)]
-        )
+        xs = [low + (high - low) * k / 40 for k in range(41)]
+        body = band(frame, [(x, max(x - half, low), min(x + half, high)) for x in xs])
     step = max(len(points) // SCATTER_MOST, 1)
-    dots = "".join(
-        tag("circle", cx=frame.x.at(truth), cy=frame.y.at(value), r=2, class_="dot")
-        for truth, value in points[::step]
-    )
-    line = (Curve([(low, low), (high, high)], "curve pale"),)
-    return chart(frame, line, around + dots, name=name, title=title, about=about)
-
-
-def _between(low: float, high: float) -> list[float]:
-    return [low + (high - low) * k / 40 for k in range(41)]
+    body += "".join(circle(frame.x.at(x), frame.y.at(y), 2, "dot") for x, y in points[::step])
+    diagonal = (Curve([(low, low), (high, high)], "curve pale"),)
+    return chart(frame, diagonal, body, name=name, title=title, about=about)

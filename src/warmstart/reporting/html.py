@@ -1,4 +1,4 @@
-"""The few pieces that the page is made of. Text is escaped here; markup is passed through."""
+"""Elements of the page as text. Text is escaped here; markup is passed through."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from html import escape
 
 from warmstart.formatting import printable
 
-# ---- Elements of SVG and HTML as text, every value escaped.
+# ---- SVG.
 
 
 Value = str | float | int | None
-WIDE = 380.0  # units: what is wider is scrolled on a narrow screen
+WIDE = 380.0  # units; wider pictures are scrolled on a narrow screen
 
 
 def svg_escaped(text: str) -> str:
-    """Text as it may stand in an element or an attribute.
+    """Text for an element or an attribute.
 
     >>> escaped('<b> & "x"')
     '&lt;b&gt; &amp; &quot;x&quot;'
@@ -24,7 +24,7 @@ def svg_escaped(text: str) -> str:
 
 
 def short(text: str, most: int) -> str:
-    """Text of at most so many letters; what tells names apart is often at their end.
+    """Text of at most `most` letters, cut in the middle: names often differ at their end.
 
     >>> short("longsleeve", 7), short("hat", 7)
     ('lon…eve', 'hat')
@@ -36,7 +36,7 @@ def short(text: str, most: int) -> str:
 
 
 def digits(value: float) -> str:
-    """A coordinate: at most two decimals, no more than are needed.
+    """A coordinate with at most two decimals.
 
     >>> digits(3.0), digits(1 / 3), digits(-0.001)
     ('3', '0.33', '0')
@@ -46,9 +46,9 @@ def digits(value: float) -> str:
 
 
 def tag(name: str, content: str = "", **attributes: Value) -> str:
-    """One element. `content` is markup already; attributes are escaped, those of None left out.
+    """One element. `content` is markup; attributes are escaped, those of None are omitted.
 
-    An underscore in an attribute's name stands for a hyphen; at its end it is dropped.
+    An underscore in an attribute's name stands for a hyphen; a final one is dropped.
 
     >>> tag("rect", x=1.5, class_="bar", stroke_width=2, id=None)
     '<rect x="1.5" class="bar" stroke-width="2"/>'
@@ -56,14 +56,14 @@ def tag(name: str, content: str = "", **attributes: Value) -> str:
     words = [name]
     for key, value in attributes.items():
         if value is not None:
-            shown = digits(value) if isinstance(value, float) else svg_escaped(str(value))
-            words.append(f'{key.rstrip("_").replace("_", "-")}="{shown}"')
+            text = digits(value) if isinstance(value, float) else svg_escaped(str(value))
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{text}"')
     head = " ".join(words)
     return f"<{head}>{content}</{name}>" if content else f"<{head}/>"
 
 
 def at(share: float) -> str:
-    """A place on a line from 0 to 1, as a share of the picture's width; room at both ends.
+    """A position from 0 to 1 as a share of the picture's width, with a margin at both ends.
 
     >>> at(0.0), at(0.5), at(1.0)
     ('2%', '50%', '98%')
@@ -71,41 +71,55 @@ def at(share: float) -> str:
     return f"{digits(2 + 96 * min(max(share, 0.0), 1.0))}%"
 
 
+def line(x1: Value, x2: Value, y1: Value, y2: Value, class_: str) -> str:
+    """A straight line."""
+    return tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=class_)
+
+
+def rect(x: Value, y: Value, width: Value, height: Value, class_: str, **more: Value) -> str:
+    """A rectangle."""
+    return tag("rect", x=x, y=y, width=width, height=height, class_=class_, **more)
+
+
+def circle(cx: Value, cy: Value, r: float, class_: str) -> str:
+    """A circle."""
+    return tag("circle", cx=cx, cy=cy, r=r, class_=class_)
+
+
 def label(x: float | str, y: float, words: str, class_: str = "soft", anchor: str = "start") -> str:
-    """Words at a place; `anchor` is start, middle or end."""
-    kept = None if anchor == "start" else anchor
-    return tag("text", svg_escaped(words), x=x, y=y, class_=class_, text_anchor=kept)
+    """Words at a position; `anchor` is start, middle or end."""
+    text_anchor = None if anchor == "start" else anchor
+    return tag("text", svg_escaped(words), x=x, y=y, class_=class_, text_anchor=text_anchor)
 
 
 def fixed(body: str, *, name: str, title: str, about: str, width: float, height: float) -> str:
-    """A picture with its own units, scaled as a whole; a wide one stays legible.
-
-    `name` is unique in the page.
-    """
+    """A picture with its own units, scaled as a whole; `name` is unique in the page."""
     view = f"0 0 {digits(width)} {digits(height)}"
-    sides = f"min-width:{digits(0.85 * width)}px;" if width > WIDE else ""
-    sides += f"max-width:{digits(1.25 * width)}px"
-    how = f'viewBox="{view}" class="fixed" style="{sides}"'
-    return _picture(body, name, title, about, how)
+    style = f"min-width:{digits(0.85 * width)}px;" if width > WIDE else ""
+    style += f"max-width:{digits(1.25 * width)}px"
+    return _picture(body, name, title, about, f'viewBox="{view}" class="fixed" style="{style}"')
 
 
 def fluid(body: str, *, name: str, title: str, about: str, height: float) -> str:
-    """A picture as wide as the page, whose places across are shares and letters keep their size."""
+    """A picture as wide as the page: horizontal positions are shares, letters keep their size."""
     return _picture(body, name, title, about, f'width="100%" height="{digits(height)}"')
 
 
-def _picture(body: str, name: str, title: str, about: str, how: str) -> str:
-    own = svg_escaped(name)
+def _picture(body: str, name: str, title: str, about: str, attributes: str) -> str:
+    id = svg_escaped(name)
     return (
-        f'<svg role="img" aria-labelledby="{own}-t {own}-d" {how}>'
-        f'<title id="{own}-t">{svg_escaped(title)}</title>'
-        f'<desc id="{own}-d">{svg_escaped(about)}</desc>'
+        f'<svg role="img" aria-labelledby="{id}-t {id}-d" {attributes}>'
+        f'<title id="{id}-t">{svg_escaped(title)}</title>'
+        f'<desc id="{id}-d">{svg_escaped(about)}</desc>'
         f"{body}</svg>"
     )
 
 
+# ---- HTML.
+
+
 def escaped(text: str) -> str:
-    """Text as it may stand in the page; no figure is parted from its sign.
+    """Text for the page; no line break comes between a number and its per cent sign.
 
     >>> escaped("<b> 83 %")
     '&lt;b&gt; 83\\xa0%'
@@ -114,7 +128,7 @@ def escaped(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """The place of a file, or a command, to be copied as it stands; broken after its slashes.
+    """A path or a command to copy; lines may break after its slashes.
 
     >>> path("a/99 %")
     'a/<wbr>99 %'
@@ -123,16 +137,16 @@ def path(text: str) -> str:
 
 
 def section(id: str, title: str, *blocks: str) -> str:
-    """A part of the page with its heading; nothing where there is nothing in it."""
+    """A section of the page with its heading; empty if its content is."""
     body = "".join(blocks)
     if not body:
         return ""
-    lead = f'<section id="{id}" aria-labelledby="{id}-h"><h2 id="{id}-h">{escaped(title)}</h2>'
-    return f"{lead}{body}</section>"
+    head = f'<section id="{id}" aria-labelledby="{id}-h"><h2 id="{id}-h">{escaped(title)}</h2>'
+    return f"{head}{body}</section>"
 
 
 def paragraph(text: str, class_: str = "") -> str:
-    """A paragraph of plain text; nothing where there is none."""
+    """A paragraph of plain text; empty without text."""
     kind = f' class="{class_}"' if class_ else ""
     return f"<p{kind}>{escaped(text)}</p>" if text else ""
 
@@ -143,7 +157,7 @@ def heading(text: str) -> str:
 
 
 def figure(title: str, picture: str, caption: str = "", wide: bool = False) -> str:
-    """A picture under its heading, with a caption; a wide one may be scrolled."""
+    """A picture under its heading, with a caption; a wide one can be scrolled."""
     if wide:
         picture = scrolled(title, picture)
     below = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
@@ -152,8 +166,8 @@ def figure(title: str, picture: str, caption: str = "", wide: bool = False) -> s
 
 def side_by_side(*blocks: str) -> str:
     """Blocks beside each other where the page is wide enough."""
-    kept = [block for block in blocks if block]
-    return f'<div class="beside">{"".join(kept)}</div>' if kept else ""
+    body = "".join(blocks)
+    return f'<div class="beside">{body}</div>' if body else ""
 
 
 def scrolled(name: str, body: str) -> str:
@@ -164,7 +178,7 @@ def scrolled(name: str, body: str) -> str:
 
 
 def table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells of markup, the first of each row its heading; nothing without rows."""
+    """A table of cells of markup, the first of each row its heading; empty without rows."""
     body = "".join(
         f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
         for first, *rest in rows
@@ -180,39 +194,39 @@ def table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fold(words: str, body: str) -> str:
-    """What is read on request; nothing where there is nothing in it."""
+    """A collapsed section; empty if its content is."""
     return f"<details><summary>{escaped(words)}</summary>{body}</details>" if body else ""
 
 
 def items(rows: Iterable[str], class_: str = "") -> str:
-    """A list of markup; nothing where there is none."""
+    """A list of markup; empty without rows."""
     body = "".join(f"<li>{row}</li>" for row in rows)
     kind = f' class="{class_}"' if class_ else ""
     return f"<ul{kind}>{body}</ul>" if body else ""
 
 
 def command(words: str) -> str:
-    """Something to type; no line ends inside the name of an option.
+    """A command to type; no line breaks inside the name of an option.
 
     >>> command("fit a --fix")
     '<pre><code>fit a <span class="option">--fix</span></code></pre>'
     """
-    typed = (
+    markup = (
         f'<span class="option">{path(word)}</span>' if word.startswith("--") else path(word)
         for word in words.split(" ")
     )
-    return f"<pre><code>{' '.join(typed)}</code></pre>"
+    return f"<pre><code>{' '.join(markup)}</code></pre>"
 
 
 def legend(rows: Iterable[tuple[str, str]]) -> str:
-    """What colours mean: (class of the colour, words)."""
+    """The meaning of colours: (class of the colour, words)."""
     return items(
         (f'<span class="key {class_}"></span>{escaped(words)}' for class_, words in rows), "legend"
     )
 
 
 def figures(rows: Iterable[tuple[str, str]]) -> str:
-    """Numbers with their names: (number, name)."""
+    """Large numbers with their names: (number, name)."""
     body = "".join(
         f"<div><dt>{escaped(name)}</dt><dd>{escaped(number)}</dd></div>" for number, name in rows
     )

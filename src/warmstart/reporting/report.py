@@ -126,7 +126,7 @@ def repeat_of(run: Path, place: str) -> Repeat:
     `place` is the folder as it was named. Where request.json is missing there is no command.
     """
     told = _read(run / request_NAME)
-    asked = told.get("asked")
+    asked = told.get("request")
     rows = tuple(_rows(told, _read(run / "env.json")))
     if not isinstance(asked, Mapping):
         return Repeat(command="", data="DATA", budget="", is_own_strategy=False, rows=rows)
@@ -178,7 +178,7 @@ def _word(value: Any) -> str:
 
 def _rows(told: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What else the result depends on: seed, versions, processor."""
-    asked, around = told.get("asked"), told.get("around")
+    asked, around = told.get("request"), told.get("environment")
     if isinstance(asked, Mapping):
         yield "seed", str(asked.get("seed", ""))
     if told.get("place"):

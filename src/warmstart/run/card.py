@@ -16,9 +16,6 @@ from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Summary
 from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, further, percent, score_of
 
-# ---- A model of texts in a few lines of torch and transformers, for its card.
-
-
 PREFIX = "text:"
 _TEXT_SNIPPET = Template("""\
 import json, re, torch, unicodedata
@@ -39,23 +36,23 @@ inputs = config["preprocessing"]
 tokenizer.enable_truncation(min(inputs["length"], inputs["most"]))
 
 text = re.sub(r"\\s+", " ", unicodedata.normalize("NFC", "a text")).strip()
-found = tokenizer.encode(text)
-windows = [found, *found.overflowing][:max(inputs["length"] // inputs["most"], 1)]
-with torch.no_grad():  # each window passes by itself
-    seen = [
+tokens = tokenizer.encode(text)
+windows = [tokens, *tokens.overflowing][:max(inputs["length"] // inputs["most"], 1)]
+with torch.no_grad():  # one forward pass per window
+    states = [
         encoder(input_ids=torch.tensor([window.ids]), output_hidden_states=True).hidden_states
         for window in windows
     ]
 
-def take(part, pool):
-    rows = [hidden[part - 1][0] for hidden in seen]  # (tokens, channels): what `part` gives
+def read(block, pool):
+    rows = [hidden[block - 1][0] for hidden in states]  # (tokens, channels), output of `block`
     if pool == "first":
         return rows[0][0]
     if pool == "neck" and pooling == "first":
         return torch.stack([row[0] for row in rows]).mean(0)
     return torch.cat(rows).mean(0)
 
-features = torch.cat([take(tap["block"], tap["pool"]) for tap in config["feature_layers"]])
+features = torch.cat([read(x["block"], x["pool"]) for x in config["feature_layers"]])
 scores = tensors["head.weight"] @ features + tensors["head.bias"]
 logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits.softmax(0).tolist())))
@@ -63,7 +60,7 @@ print(dict(zip(config["classes"], logits.softmax(0).tolist())))
 
 
 def plain_text(model: ModelRecord) -> str:
-    """A script that answers for one text without warmstart, run inside the run folder."""
+    """A script that predicts for one text without warmstart, run inside the run folder."""
     kind, brace, rest = model.arch.removeprefix(PREFIX).partition("{")
     design = json.dumps(json.loads(brace + rest or "{}"), sort_keys=True)
     options = "" if kind == "distilbert" else ", add_pooling_layer=False"
@@ -76,19 +73,19 @@ def can_be_plain(model: ModelRecord) -> bool:
     return is_own and not model.added and model.task == "classify"
 
 
-# What makes answers of outputs, task by task.
+# From outputs to answers, by task.
 LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
-NAMED = 6  # classes of a start that are named
+NAMED = 6  # classes of a base model that are named
 
-Hook = tuple[str, str, str, str]  # whose layers (as `FeatureLayer.of`), module, pooling, layout
+Hook = tuple[str, str, str, str]  # network (as `FeatureLayer.of`), module, pooling, layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """What the card tells beside the summary.
+    """The facts of the card that are not in the summary.
 
-    `hooks` gives, per tap in order, the module whose output is tapped, its pooling and the
-    layout of that output; None where plain torch cannot reach a tap by a forward hook.
+    `hooks` gives, per feature layer in order, the module whose output is read, its pooling and the
+    layout of that output; None where plain torch cannot read a layer by a forward hook.
     """
 
     name: str
@@ -97,20 +94,26 @@ class CardFacts:
     base: BaseModelRecord
     model: ModelRecord | None
     hooks: tuple[Hook, ...] | None
-    ancestors: tuple[str, ...] = ()  # what the start itself was made from, the oldest first
+    ancestors: tuple[str, ...] = ()  # of the base model, the oldest first
     base_model: str | None = None  # where the oldest is published, as the hub names it
-    layers: str = ""  # what was done to them, in words
-    weights: tuple[str, ...] = ()  # what became of them, a line for each fate
-    choices: tuple[str, ...] = ()  # what the user set, and what the rule would have said
-    surgery: str = ""  # what of the start did not carry over
+    layers: str = ""  # what is frozen and trained, in words
+    weights: tuple[str, ...] = ()  # what became of the weights, one line per fate
+    choices: tuple[str, ...] = ()  # what the user set, and the rule's value
+    surgery: str = ""  # what of the base model did not carry over
     is_confident: bool = True  # whether any answer can be called confident
 
 
 def card(facts: CardFacts) -> str:
     """The text of README.md. No value in it depends on the clock or the machine."""
-    sections = [_front_matter(facts), f"# {facts.name}\n", _lead(facts)]
+    verdict, shipped, base = facts.summary.verdict, facts.summary.shipped, facts.base
+    lead = (
+        f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
+        f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
+        f"{lineage(base, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
+    )
+    sections = [_front_matter(facts), f"# {facts.name}\n", lead]
     if facts.model is not None:
-        sections += [_numbers(facts), _layers(facts), _use(facts), _plain_torch(facts)]
+        sections += [_numbers(facts), _training(facts), _use(facts), _plain_torch(facts)]
     sections += [_evidence(facts), _data(facts), _limits(facts)]
     return "\n".join(section for section in sections if section)
 
@@ -145,29 +148,19 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _lead(facts: CardFacts) -> str:
-    verdict, shipped = facts.summary.verdict, facts.summary.shipped
-    base = facts.base
-    return (
-        f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
-        f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
-        f"{lineage(base, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
-    )
-
-
 def lineage(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
-    """What a run that was the start was made from itself, as one sentence; else nothing.
+    """The ancestors of a run that is the base model, as one sentence; else empty.
 
     >>> from types import SimpleNamespace as Record
     >>> lineage(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
-    'Started from runs/b (cat, dog), which started from runs/a, which started from lite0. '
+    'Built on runs/b (cat, dog), which was built on runs/a, which was built on lite0. '
     """
     if not ancestors:
         return ""
     named, more = ", ".join(base.labels[:NAMED]), len(base.labels) - NAMED
     classes = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
     chain = [f"{base.name}{classes}", *reversed(ancestors)]
-    return f"Started from {', which started from '.join(chain)}. "
+    return f"Built on {', which was built on '.join(chain)}. "
 
 
 def _numbers(facts: CardFacts) -> str:
@@ -176,38 +169,33 @@ def _numbers(facts: CardFacts) -> str:
         f"| | {TASK_WORDS[facts.summary.task].name} | 95 % interval | examples |",
         "|---|---|---|---|",
     ]
+
+    def add(name: str, value: float, low: float, high: float, n: int) -> None:
+        interval = f"{percent(low, 1)} to {percent(high, 1)}"
+        lines.append(f"| {name} | {percent(value, 1)} | {interval} | {n:,} |")
+
     estimate, test = facts.summary.estimate, facts.summary.test
+    is_once = estimate is not None and estimate.method == "holdout"
     if estimate is not None:
-        how = "held out once" if estimate.method == "holdout" else "cross-validated"
-        lines.append(
-            f"| estimate, {how} | {percent(estimate.value, 1)} | "
-            f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)} | {estimate.n:,} |"
-        )
+        name = f"estimate, {'held out once' if is_once else 'cross-validated'}"
+        add(name, estimate.value, estimate.low, estimate.high, estimate.n)
     probe = facts.summary.linear_probe
     if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
-        lines.append(
-            f"| linear probe, same folds | {percent(probe.value, 1)} | "
-            f"{percent(probe.low, 1)} to {percent(probe.high, 1)} | {probe.n:,} |"
-        )
+        add("linear probe, same folds", probe.value, probe.low, probe.high, probe.n)
     if test is not None:
-        lines.append(
-            f"| test set, used once | {percent(score_of(test), 1)} | "
-            f"{percent(test.low, 1)} to {percent(test.high, 1)} | {test.n:,} |"
-        )
+        add("test set, used once", score_of(test), test.low, test.high, test.n)
         lines.append(f"\nTest: {further(test)}")
-    is_once = estimate is not None and estimate.method == "holdout"
-    where = "without the examples held out" if is_once else "inside the fold"
+    where = "without the held-out examples" if is_once else "inside the fold"
     lines.append(
         "\nThe estimate comes from models that had not seen the example, every choice made "
-        f"{where}; it is slightly pessimistic, as each of them learnt from fewer examples."
+        f"{where}; it is slightly pessimistic, as each of them was trained on fewer examples."
     )
     lines += [f"\n{one.sentence}" for one in facts.summary.baselines]
     return "\n".join([*lines, ""])
 
 
-def _layers(facts: CardFacts) -> str:
-    """What was frozen and what was trained, what it did to the weights, who chose."""
-    lines = ["## What was learnt\n", f"{facts.layers} · new head."]
+def _training(facts: CardFacts) -> str:
+    lines = ["## Training\n", f"{facts.layers} · new head."]
     if facts.surgery:
         lines.append(facts.surgery)
     lines += ["", *(f"- {line}" for line in facts.weights)]
@@ -218,17 +206,16 @@ def _layers(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> str:
     nouns = nouns_of(facts.data.kind)
-    sure = (
-        "`sure` marks confident answers, and keeps their error under the bound in "
-        "`model/calibration.json`"
+    confident = (
+        "`confident` marks answers whose error stays under the bound in `model/calibration.json`"
         if facts.is_confident
-        else "no answer is marked `sure`: too few examples to promise that one is right"
+        else "no answer is marked `confident`: too few examples to promise that one is right"
     )
     return (
         f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
         "```python\nimport warmstart\n"
         f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
-        f"Probabilities are calibrated; {sure}. `unknown` marks inputs unlike all training "
+        f"Probabilities are calibrated; {confident}. `ood` marks inputs unlike all training "
         "examples.\n"
     )
 
@@ -243,11 +230,11 @@ tensors = load_file("model/model.safetensors")
 def make(): return timm.create_model("$arch", num_classes=0$options).eval()
 state = {k[6:]: v for k, v in tensors.items() if k.startswith("backbone.")}
 $load
-taken = {}
+outputs = {}
 HOOKS = $hooks
 for of, module in {(of, name) for of, name, _, _ in HOOKS}:
     networks[of].get_submodule(module).register_forward_hook(
-        lambda _m, _i, out, key=(of, module): taken.__setitem__(key, out)
+        lambda _m, _i, out, key=(of, module): outputs.__setitem__(key, out)
     )
 
 def pool(x, how, layout):
@@ -270,7 +257,7 @@ x = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, h, w, -1)
 x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
 with torch.no_grad():
     for network in networks.values(): network(x.permute(0, 3, 1, 2))
-features = torch.cat([pool(taken[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
+features = torch.cat([pool(outputs[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
 scores = features @ tensors["head.weight"].T + tensors["head.bias"]
 logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
 print(dict(zip(config["classes"], logits$link[0].tolist())))
@@ -282,10 +269,10 @@ networks = {"": make()}
 networks[""].load_state_dict(state)
 """
 _BOTH = """\
-above = {k[6:]: state.pop(k) for k in list(state) if k.startswith("start.")}
-networks = {"": make(), "base": make()}  # tuned layers, and the start's own beside them
+base = {k[5:]: state.pop(k) for k in list(state) if k.startswith("base.")}
+networks = {"": make(), "base": make()}  # fine-tuned blocks, and the base model's own
 networks[""].load_state_dict(state)
-networks["base"].load_state_dict({**state, **above})
+networks["base"].load_state_dict({**state, **base})
 """
 
 
@@ -303,64 +290,50 @@ def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
 
 
 def _plain_torch(facts: CardFacts) -> str:
-    """Where a few lines rebuild the network: a library's own design, ordinary pictures."""
-    if facts.model is not None and can_be_plain(facts.model):
-        return f"## Without warmstart\n\n```python\n{plain_text(facts.model)}```\n"
-    if facts.model is None or facts.hooks is None or not facts.model.arch.startswith("timm:"):
+    """A script without warmstart, where a few lines rebuild the network and prepare its inputs."""
+    model, code = facts.model, ""
+    if model is None:
         return ""
-    if (
-        facts.model.added
-        or facts.surgery
-        or pictures(facts.model.preprocessing).channels not in (1, 3)
-    ):
-        return ""
-    code = plain_torch(facts.model, facts.hooks)
-    return f"## Without warmstart\n\n```python\n{code}```\n"
+    if can_be_plain(model):
+        code = plain_text(model)
+    elif facts.hooks is not None and model.arch.startswith("timm:"):
+        is_ordinary = pictures(model.preprocessing).channels in (1, 3)
+        if is_ordinary and not model.added and not facts.surgery:
+            code = plain_torch(model, facts.hooks)
+    return f"## Without warmstart\n\n```python\n{code}```\n" if code else ""
 
 
 def _evidence(facts: CardFacts) -> str:
-    """What the verdict rests on; evidence that was not measured is left out."""
-    found = [e for e in facts.summary.verdict.evidence if e.value is not None]
+    """The evidence for the verdict that was measured."""
     many = nouns_of(facts.data.kind).many
     lines = [
         f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
-        for e in found
+        for e in facts.summary.verdict.evidence
+        if e.value is not None
     ]
-    return "\n".join(["## What the verdict rests on\n", *lines, ""])
+    return "\n".join(["## Evidence for the verdict\n", *lines, ""])
 
 
 def _data(facts: CardFacts) -> str:
     counts = facts.summary.data
-    lines = [
-        "## Data\n",
-        f"{counts.train:,} training examples {_outputs(facts)}"
-        + (f", {counts.test:,} test examples." if counts.test else "."),
-        "",
-        *[f"- {finding.sentence}" for finding in facts.summary.findings],
-    ]
-    return "\n".join([*lines, ""])
-
-
-def _outputs(facts: CardFacts) -> str:
-    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
-    return f"with {words}" if facts.summary.task != "classify" else f"in {words}"
-
-
-def _own_outputs(facts: CardFacts) -> str:
-    words = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
-    return f"its {words}"
+    outputs = TASK_WORDS[facts.summary.task].output.format(counts.classes)
+    preposition = "in" if facts.summary.task == "classify" else "with"
+    test = f", {counts.test:,} test examples." if counts.test else "."
+    lines = ["## Data\n", f"{counts.train:,} training examples {preposition} {outputs}{test}", ""]
+    return "\n".join([*lines, *(f"- {finding.sentence}" for finding in facts.summary.findings), ""])
 
 
 def _limits(facts: CardFacts) -> str:
     if facts.model is None:
         return (
-            "## Limits\n\nNothing was shipped. The numbers hold for inputs drawn like the examples "
+            "## Limits\n\nNothing was shipped. The numbers hold for inputs like the examples "
             "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
             f"the {nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
             "prediction.\n"
         )
+    outputs = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
     return (
-        "## Limits\n\nThe numbers hold for inputs drawn like the examples above. The model knows "
-        f"only {_own_outputs(facts)}; files: `plan.toml` has every choice, "
-        "`weights_ledger.json` the fate of every tensor, `predictions.jsonl` every prediction.\n"
+        "## Limits\n\nThe numbers hold for inputs like the examples above. The model knows only "
+        f"its {outputs}; files: `plan.toml` has every choice, `weights_ledger.json` the fate of "
+        "every tensor, `predictions.jsonl` every prediction.\n"
     )

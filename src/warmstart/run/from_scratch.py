@@ -1,8 +1,8 @@
-"""The same design trained from nothing, beside what the run has made."""
+"""Evidence from the same design trained from scratch, against the model of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,21 +36,21 @@ from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
 from warmstart.training.cached_activations import augmentations_of
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import LabelledRows, TrainingDataset, members
+from warmstart.training.dataset import TrainingDataset, members
 from warmstart.training.fine_tune import FineTuned, held_out_folds
 from warmstart.training.job import TrainingJob
-from warmstart.training.linear_probe import HeadFit, zero_head
+from warmstart.training.linear_probe import zero_head
 from warmstart.training.live import read_pixels
 from warmstart.training.score import ModelEvaluation
 from warmstart.training.shared import LiveBatches, TrainingContext
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import CANDIDATES, choose
 
-# ---- Would the same design, trained from nothing, reach this start with twice the examples?
-
-
 NAME = "scratch"
-BOOTS = 400
+BOOTSTRAPS = 400
+SIDE = 96  # px at most, a fifth of the work of 224
+SHARES = (1.0, 0.5, 0.25)  # of the training rows of a fold
+FOLDS = 3
 Values = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -64,20 +64,19 @@ def scratch(
     rng: np.random.Generator,
     nouns: Nouns = IMAGES,
 ) -> Evidence:
-    """Accuracy from nothing at twice the examples, less that of the warm start with these.
+    """Accuracy from scratch with twice the examples, less that of the base model with these.
 
-    A power law of the odds through the sizes, carried on to twice the largest; rows are drawn
-    with replacement, blocks whole, for the interval, and the form's own error stands beside.
-    Shapes: sizes (S,) rows learnt from, S >= 2, hits (S, n) whether each row is answered
-    rightly by a network that had not seen it, warm (n,) the same of the warm start, blocks (n,).
-    `side` of the images in px.
+    A power law of the odds through the sizes, extrapolated to twice the largest. The interval is
+    by bootstrap over groups, plus the law's own error.
+    Shapes: sizes (S,) training rows, S >= 2, hits (S, n) whether a network that had not seen each
+    row is right, warm (n,) likewise for the base model, groups (n,). `side` of the images in px.
     """
     n = hits.shape[1]
     to = 2 * sizes[-1]
     law = fit_power_law(sizes, hits.mean(axis=1))
     value = law.at(to) - float(warm.mean())
-    spread = float(np.std([_drawn(sizes, hits, warm, groups, to, rng) for _ in range(BOOTS)]))
-    error = float(np.hypot(spread, FORECAST_SD / np.sqrt(sizes[-1])))
+    boots = [_bootstrap(sizes, hits, warm, groups, to, rng) for _ in range(BOOTSTRAPS)]
+    error = float(np.hypot(float(np.std(boots)), FORECAST_SD / np.sqrt(sizes[-1])))
     now, later = float(hits[-1].mean()), law.at(to)
     return Evidence(
         name=NAME,
@@ -86,10 +85,10 @@ def scratch(
         high=min(value + 1.96 * error, 1.0),
         n=n,
         meaning=(
-            f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
+            f"Trained from scratch{nouns.sized.format(side)}, the same design is right "
             f"{100 * now:.0f} % of the time, and about {100 * later:.0f} % with twice the "
-            f"{nouns.many}; this start is right {100 * float(warm.mean()):.0f} % of the time with "
-            "these."
+            f"{nouns.many}; this base model is right {100 * float(warm.mean()):.0f} % of the time "
+            "with these."
         ),
         details={
             "error": error,
@@ -107,12 +106,12 @@ def scratch(
 def behind(
     size: float, hits: Values, warm: Values, groups: Indices, side: int, nouns: Nouns = IMAGES
 ) -> Evidence | None:
-    """The same from one size, where it is plain: half the errors would still be too many.
+    """Evidence from one size, where it is plain: half the errors would still be too many.
 
     Twice the examples halve the errors of a network that learns as fast as any do (Hestness et
     al. 2017, "Deep Learning Scaling is Predictable, Empirically", §2: errors fall with a power
-    of the number of examples, at most its first). None where that could reach the warm start.
-    Shapes: hits, warm, blocks (n,), of one fold that was held out; `size` rows learnt from.
+    of the number of examples, at most its first). None where that could reach the base model.
+    Shapes: hits, warm, groups (n,), of one held-out fold; `size` training rows.
 
     >>> right, nothing, groups = np.ones(60), np.tile([0.0, 0.0, 1.0], 20), np.arange(60)
     >>> behind(120, nothing, right, groups, 96).value, behind(120, right, right, groups, 96)
@@ -130,9 +129,9 @@ def behind(
         high=high,
         n=len(hits),
         meaning=(
-            f"Trained from nothing{nouns.sized.format(side)}, the same design is right "
-            f"{100 * now:.0f} % of the time, this start {100 * base:.0f} %; it would stay behind "
-            f"if twice the {nouns.many} halved its errors."
+            f"Trained from scratch{nouns.sized.format(side)}, the same design is right "
+            f"{100 * now:.0f} % of the time, this base model {100 * base:.0f} %; it would stay "
+            f"behind if twice the {nouns.many} halved its errors."
         ),
         details={
             "error": (high - low) / (2 * 1.96),
@@ -145,30 +144,24 @@ def behind(
 
 
 def not_measured(n: int, why: str) -> Evidence:
-    """The same, where no network was trained from nothing.
+    """Evidence without a value.
 
     >>> not_measured(30, "too few examples").meaning
     'Not measured: too few examples.'
     """
-    return Evidence(
-        name=NAME, value=None, low=None, high=None, n=n, meaning=f"Not measured: {why}."
-    )
+    text = f"Not measured: {why}."
+    return Evidence(name=NAME, value=None, low=None, high=None, n=n, meaning=text)
 
 
-def _drawn(
+def _bootstrap(
     sizes: Values, hits: Values, warm: Values, groups: Indices, to: float, rng: np.random.Generator
 ) -> float:
-    """The same of blocks drawn with replacement."""
+    """The value for groups drawn with replacement."""
     names, place = np.unique(groups, return_inverse=True)
     weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[place]
     total = max(int(weight.sum()), 1)
     law = fit_power_law(sizes, hits @ weight / total)
     return law.at(to) - float(warm @ weight) / total
-
-
-SIDE = 96  # px at most, a fifth of the work of 224
-SHARES = (1.0, 0.5, 0.25)  # of the rows that a fold leaves
-FOLDS = 3
 
 
 def concluded(
@@ -178,63 +171,55 @@ def concluded(
     fine_tuned: FineTuned,
     measured: ModelEvaluation,
 ) -> Steps[tuple[Inspection, Verdict]]:
-    """The evidence with what training brought, and the verdict.
+    """The evidence with the results of training, and the verdict.
 
-    With `--budget thorough` and a signal, what training from nothing brings is measured too.
+    With `--budget thorough` and a signal, training from scratch is measured too, unless the user
+    set minutes: nothing that ships depends on it.
     """
-    if _is_wanted(request, inspection):
+    tests = (e for e in inspection.evidence if e.name == "permutation_test")
+    is_signal = has_signal(next(float(e.details["p"]) for e in tests))
+    if request.budget == "thorough" and request.minutes is None and is_signal:
         with freed_memory_kept():
-            found = yield from measure(request, training_data, fine_tuned)
-        inspection = replace(inspection, evidence=(*inspection.evidence, found))
+            evidence = yield from measure(request, training_data, fine_tuned)
+        inspection = replace(inspection, evidence=(*inspection.evidence, evidence))
     return check.conclude(training_data, inspection, fine_tuned, measured)
 
 
-def _is_wanted(request: Request, inspection: Inspection) -> bool:
-    """Not where the user counts the minutes: nothing that ships depends on it."""
-    p = next(float(e.details["p"]) for e in inspection.evidence if e.name == "permutation_test")
-    return request.budget == "thorough" and request.minutes is None and has_signal(p)
-
-
 @dataclass(frozen=True, slots=True)
-class _Nothing:
-    """Networks of the start's design, about to be trained from nothing on prepared images."""
+class _Untrained:
+    """Networks of the base model's design, to be trained from scratch on prepared images."""
 
     training_data: TrainingDataset
     network: Network
     context: TrainingContext
     plans: tuple[Plan, ...]  # one for each of SHARES
-    said: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
+    predicted: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
     def hits(self, number: int, folds: Mapping[int, Rows]) -> Steps[tuple[Array, float]]:
-        """Whether each row is answered rightly by a network that had not seen it, (n,).
+        """Whether each row is predicted rightly by a network that had not seen it, (n,).
 
-        And how many rows the networks learnt from, on average. `folds`: held-out rows by place;
-        0 is said of rows in none of them.
+        And the mean number of training rows. `folds`: held-out rows by number of the fold;
+        rows in none of them get 0.
         """
         context, labelled = self.context, self.training_data.labelled
         n, k = len(context.labels), labelled.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
-        learnt = []
+        counts = []
         for place, held in folds.items():
-            said, count = yield from self._one(number, place, held)
-            scores[:, held], fold[held] = said, place
-            learnt.append(count)
+            if (number, place) not in self.predicted:
+                rows = self._sample(np.setdiff1d(np.arange(n), held), SHARES[number], place)
+                outcome = yield from self._job(number, place, rows, held).learn()
+                self.predicted[number, place] = outcome.scores, len(rows)
+            scores[:, held], count = self.predicted[number, place]
+            fold[held] = place
+            counts.append(count)
         plain = Calibration(1.0, np.zeros(k))
-        said = choose(scores, context.labels, fold, context.groups, plain, context.target).scores
-        credits = context.target.credits(np.nan_to_num(said), context.labels)
-        return credits, float(np.mean(learnt))
+        best = choose(scores, context.labels, fold, context.groups, plain, context.target).scores
+        credits = context.target.credits(np.nan_to_num(best), context.labels)
+        return credits, float(np.mean(counts))
 
-    def _one(self, number: int, place: int, held: Rows) -> Steps[tuple[Array, int]]:
-        """What a network says of held rows, (C, m, K), and how many others it learnt from."""
-        if (number, place) not in self.said:
-            others = np.setdiff1d(np.arange(len(self.context.labels)), held)
-            keep = self._drawn(others, SHARES[number], place)
-            taught = yield from self._job(number, place, keep, held).learn()
-            self.said[number, place] = taught.scores, len(keep)
-        return self.said[number, place]
-
-    def _drawn(self, rows: Rows, share: float, place: int) -> Rows:
-        """Some rows, whole blocks, classes in proportion; smaller draws lie in larger ones."""
+    def _sample(self, rows: Rows, share: float, place: int) -> Rows:
+        """Some rows, whole groups, classes in proportion; smaller samples lie in larger ones."""
         rng = np.random.default_rng([self.training_data.seed, 14, place])
         own = np.unique(self.context.groups[rows], return_inverse=True)[1]
         strata = self.context.target.strata(self.context.labels[rows])
@@ -242,19 +227,22 @@ class _Nothing:
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
-    def _job(self, number: int, place: int, keep: Rows, held: Rows) -> TrainingJob:
-        plan, seed = self.plans[number], self.training_data.seed
+    def _job(self, number: int, place: int, rows: Rows, held: Rows) -> TrainingJob:
+        plan, training_data = self.plans[number], self.training_data
+        labelled, last = training_data.labelled, feature_layers(self.network.record)[-1]
+
+        def read(layer: FeatureLayer) -> Features:  # there is no fitted head to read for
+            return np.empty((0, 0), np.float32)
 
         def make() -> TrainableNetwork:
-            return trainable(
-                self.network, plan, _blank(self.network, self.training_data), _none, seed
-            )
+            head = zero_head((last,), 0, labelled.n_classes, len(labelled.learn))
+            return trainable(self.network, plan, head, read, training_data.seed)
 
         return TrainingJob(
             make=make,
             schedule=schedule(plan),
             context=self.context,
-            rows=keep,
+            rows=rows,
             held=held,
             number=FOLDS * number + place,
         )
@@ -263,111 +251,96 @@ class _Nothing:
 def measure(
     request: Request, training_data: TrainingDataset, fine_tuned: FineTuned
 ) -> Steps[Evidence]:
-    """Train from nothing on all that one fold leaves; at three sizes where that was not plain.
+    """Train from scratch on all training rows of one fold; where that is not plain, on three sizes.
 
-    Three folds each then, and the curve is carried on.
+    Three folds each then, and the learning curve is extrapolated.
     """
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
-    small = _small_base(request, training_data)
-    network = partition_base(small)
+    base = _small_base(request, training_data)
+    network = partition_base(base)
+    samples = [fine_tuning.samples_from_scratch(size) for size in _sizes(n)]
     if labelled.facts().n_groups < fine_tuning.LEAST_GROUPS:
         return not_measured(n, "too few independent examples")
-    if why := _too_long(request, network, fine_tuning.samples_from_scratch(_sizes(n)[0])):
+    if why := _too_long(request, network, samples[0]):
         return not_measured(n, why)
-    yield note("fine_tune", "Scratch", "the same design is trained from nothing, to compare")
-    told: dict[str, float | int | str] = {
+    yield note("fine_tune", "Scratch", "the same design is trained from scratch, to compare")
+    values: dict[str, float | int | str] = {
         "trainings": FOLDS * len(SHARES),
         "unit": labelled.nouns.many,
         BESIDE: "scratch",
     }
-    yield Event(stage="fine_tune", kind="begin", values=told)
+    yield Event(stage="fine_tune", kind="begin", values=values)
     folds = held_out_folds(training_data, FOLDS)
-    nothing = _nothing(request, training_data, small, network)
-    warm, groups = _warm(fine_tuned, labelled), labelled.groups()
-    side = small.record.preprocessing.shape[0]
-    hits, size = yield from nothing.hits(0, {0: folds[0]})
-    rows = _both(folds[:1], warm)
-    found = behind(size, hits[rows], warm[rows], groups[rows], side, labelled.nouns)
-    if found is None:
-        if why := _too_long(
-            request, network, FOLDS * sum(map(fine_tuning.samples_from_scratch, _sizes(n)))
-        ):
-            found = not_measured(n, why)
+    untrained = _untrained(request, training_data, base, network)
+    head, held = fine_tuned.head, fine_tuned.head.fold >= 0
+    warm, groups = np.full(len(labelled.labels), np.nan), labelled.groups()
+    warm[held] = labelled.target.credits(head.probabilities[held], labelled.labels[held])
+    side = base.record.preprocessing.shape[0]
+    hits, size = yield from untrained.hits(0, {0: folds[0]})
+    rows = np.intersect1d(folds[0], np.flatnonzero(~np.isnan(warm)))
+    evidence = behind(size, hits[rows], warm[rows], groups[rows], side, labelled.nouns)
+    if evidence is None:
+        if why := _too_long(request, network, FOLDS * sum(samples)):
+            evidence = not_measured(n, why)
         else:
-            curve = yield from _curve(nothing, folds)
-            rows = _both(folds, warm)
+            curve = []
+            for number in reversed(range(len(SHARES))):  # the smallest size first
+                curve.append((yield from untrained.hits(number, dict(enumerate(folds)))))
+            rows = np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
             rng = np.random.default_rng([training_data.seed, 15])
             sizes, hits = np.array([m for _, m in curve]), np.stack([one[rows] for one, _ in curve])
-            found = scratch(sizes, hits, warm[rows], groups[rows], side, rng, labelled.nouns)
+            evidence = scratch(sizes, hits, warm[rows], groups[rows], side, rng, labelled.nouns)
     yield Event(stage="fine_tune", kind="end")
-    return found
+    return evidence
 
 
-def _curve(nothing: _Nothing, folds: Sequence[Rows]) -> Steps[list[tuple[Array, float]]]:
-    """Hits and rows learnt from, at each size, the smallest first."""
-    found = []
-    for number in reversed(range(len(SHARES))):
-        found.append((yield from nothing.hits(number, dict(enumerate(folds)))))
-    return found
-
-
-def _both(folds: Sequence[Rows], warm: Array) -> Rows:
-    """Rows of these folds that the warm start was asked about too."""
-    return np.intersect1d(np.concatenate(folds), np.flatnonzero(~np.isnan(warm)))
-
-
-def _too_long(request: Request, network: Network, passes: float) -> str:
-    """Why so many images are not passed; nothing where they are."""
-    seconds = fine_tuning.seconds(network.record, passes)
+def _too_long(request: Request, network: Network, samples: float) -> str:
+    """Why so many images are too many to train on; empty where they are not."""
+    seconds = fine_tuning.seconds(network.record, samples)
     is_long = seconds > fine_tuning.MOST_SECONDS[request.budget]
     return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 
 
 def _sizes(n: int) -> list[int]:
-    """Rows learnt from at each of SHARES."""
+    """Training rows at each of SHARES."""
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 
 def _small_base(request: Request, training_data: TrainingDataset) -> PretrainedModel:
-    """The design, for images of SIDE px at most. What it has learnt is of no account."""
-    wish = input_options(request, training_data.collection)
+    """The design, for images of SIDE px at most. Its weights do not matter."""
+    options = input_options(request, training_data.collection)
     if isinstance(training_data.prep, Preprocessing):
         side = min(*training_data.prep.size, SIDE)
-        wish = replace(wish, size=None if side == training_data.prep.size[0] else side)
-    return open_base(request.base, request.arch, request.preprocessing, wish)
+        options = replace(options, size=None if side == training_data.prep.size[0] else side)
+    return open_base(request.base, request.arch, request.preprocessing, options)
 
 
-def _nothing(
-    request: Request, training_data: TrainingDataset, small: PretrainedModel, network: Network
-) -> _Nothing:
-    labelled, prep = training_data.labelled, small.record.preprocessing
+def _untrained(
+    request: Request, training_data: TrainingDataset, base: PretrainedModel, network: Network
+) -> _Untrained:
+    labelled, prep = training_data.labelled, base.record.preprocessing
     size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
-    kept = tuple(s for s in request.settings if s.startswith(("input.", "start.")))
-    wanted = replace(
+    own = tuple(s for s in request.settings if s.startswith(("input.", "base.")))
+    request = replace(
         request,
         strategy="scratch",
         lr=None,
         plan=None,
         given=frozenset({"strategy"}),
-        settings=tuple(s for s in kept if not (size and s.startswith(SIZE))) + size,
+        settings=tuple(s for s in own if not (size and s.startswith(SIZE))) + size,
     )
-    facts = run_plan.network_facts(wanted, small, network, None)
+    facts = run_plan.network_facts(request, base, network, None)
+    names, engine = tuple(training_data.probe_layers), training_data.extracted.engine
     plans = tuple(
-        run_plan.make_plan(
-            wanted,
-            replace(labelled.facts(), n=n),
-            facts,
-            tuple(training_data.probe_layers),
-            training_data.extracted.engine,
-        )
+        run_plan.make_plan(request, replace(labelled.facts(), n=n), facts, names, engine)
         for n in _sizes(len(labelled.learn))
     )
-    chosen = schedule(plans[0])
+    first = schedule(plans[0])
     source = LiveBatches(
         pixels=read_pixels(training_data.collection, labelled.learn, prep),
         contents=tuple(example.sha256 for example in labelled.learn),
-        augmentations=augmentations_of(chosen),
-        seed=chosen.seed,
+        augmentations=augmentations_of(first),
+        seed=first.seed,
         prep=prep,
     )
     context = TrainingContext(
@@ -379,25 +352,4 @@ def _nothing(
         checkpoints=NoCheckpoints(),
         steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
     )
-    return _Nothing(training_data, network, context, plans)
-
-
-def _warm(fine_tuned: FineTuned, labelled: LabelledRows) -> Array:
-    """How often what the run has made answers each row rightly, (n,); NaN if never held out."""
-    head, held = fine_tuned.head, fine_tuned.head.fold >= 0
-    found = np.full(len(labelled.labels), np.nan)
-    found[held] = labelled.target.credits(head.probabilities[held], labelled.labels[held])
-    return found
-
-
-def _blank(network: Network, training_data: TrainingDataset) -> HeadFit:
-    """Only how many classes there are: above fresh layers an output begins at zero."""
-    last = feature_layers(network.record)[-1]
-    return zero_head(
-        (last,), 0, training_data.labelled.n_classes, len(training_data.labelled.learn)
-    )
-
-
-def _none(layer: FeatureLayer) -> Features:
-    """Nothing is read: no head was fitted."""
-    return np.empty((0, 0), np.float32)
+    return _Untrained(training_data, network, context, plans)

@@ -1,11 +1,10 @@
-"""What a run has settled so far, in its folder, so that it can go on after a kill.
+"""The progress of a run in its folder, so that it can be resumed after a kill.
 
-`request.json` tells what was asked. `checkpoints/` holds, until the run is done: `read.json`,
-the data as they were read; `journal.json`, how the look was taken, and the digests of the
+`request.json` holds the request. `checkpoints/` holds, until the run is finished: `read.json`,
+the data as they were read; `journal.json`, the extraction engine, and the digests of the
 record files that stages have written, each with the key of what that stage depends on; and
-the states of trainings. A stage whose key and file are as they were is not run again. Its
-result is read from the file in any case: a run that goes on and one that never stopped then
-go on from the same values.
+the states of trainings. A stage whose key and file are unchanged is not run again. Its result
+is read from the file in any case: a resumed run and an unbroken one go on from equal values.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import torch
 
@@ -36,7 +35,7 @@ from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.plan import Choice, Plan
-from warmstart.records.recording import LOG, Clock, open_log, opening, recorded, seconds_worked
+from warmstart.records.recording import LOG, Clock, open_log, opening, seconds_worked
 from warmstart.records.run_folder import (
     RunFolder,
     from_plain,
@@ -51,7 +50,7 @@ from warmstart.run import plan
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import TrainingDataset
 
-# ---- What of a computer and its packages changes results: noted, and the same again on resume.
+# ---- The environment that changes results: recorded, and restored on resume.
 
 
 PACKAGES = (
@@ -66,13 +65,20 @@ PACKAGES = (
     "peft",
     "transformers",
 )
-ARITHMETIC = "MKL_CBWR"  # the mode of MKL, in which a strict one rounds alike everywhere
+FOLDER = "checkpoints"
+READ, NOTES, PLAN = "read.json", "journal.json", "plan.toml"
+NEW_RUN = "or begin a new run with `warmstart fit`."
+ARITHMETIC = "MKL_CBWR"  # the mode of MKL; a strict one rounds equally everywhere
 
 
-def around() -> dict[str, Any]:
-    """Versions, processors and the way of rounding, as they are now."""
+def environment() -> dict[str, Any]:
+    """Versions, processors and rounding mode, as they are now."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # an extra that is not installed
+            versions[name] = version_of(name)
     return {
-        "packages": {"warmstart": warmstart.__version__, **_versions()},
+        "packages": {"warmstart": warmstart.__version__, **versions},
         "processors": n_threads(),
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
@@ -81,72 +87,54 @@ def around() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version_of(name)
-        except PackageNotFoundError:  # an extra that is not installed
-            continue
-    return found
-
-
 def check_same(run: Path, before: Mapping[str, Any]) -> str:
-    """What may differ in the last digits, in words; nothing where all is as it was.
+    """What may differ in the last digits, in words; empty where nothing has changed.
 
-    Raises: RunFolderError for another version of a package, or fewer processors: a run that
-    went on would not be the one that was begun.
+    Raises: RunFolderError for another version of a package, or fewer processors: a resumed run
+    would differ from the one that was begun.
     """
-    now = around()
-    new = "or begin a new run with `warmstart fit`."
+    now = environment()
     for name, old in before["packages"].items():
-        found = now["packages"].get(name)
-        if found != old:
-            here = f"{found} is installed" if found else "it is not installed"
+        new = now["packages"].get(name)
+        if new != old:
+            state = f"{new} is installed" if new else "it is not installed"
             raise RunFolderError(
-                f"{run} began with {name} {old}, and {here} now, so that results would differ; "
-                f"install {name}=={old} again, {new}"
+                f"{run} began with {name} {old}, and {state} now, so that results would differ; "
+                f"install {name}=={old} again, {NEW_RUN}"
             )
     if n_processors() < before["processors"]:
         raise RunFolderError(
             f"{run} began on {before['processors']} processors, and this process may use "
-            f"{n_processors()}, so that results would differ; allow it as many, {new}"
+            f"{n_processors()}, so that results would differ; allow it as many, {NEW_RUN}"
         )
-    changed = [
-        what for what in ("cpu", "gpu", "arithmetic") if now[what] != before.get(what, now[what])
-    ]
-    return "another processor than before: last digits may differ" if changed else ""
+    kinds = ("cpu", "gpu", "arithmetic")
+    is_changed = any(now[kind] != before.get(kind, now[kind]) for kind in kinds)
+    return "another processor than before: last digits may differ" if is_changed else ""
 
 
 @contextmanager
 def as_before(before: Mapping[str, Any]) -> Iterator[None]:
-    """As many processors and threads as when the run began; put back at the end."""
+    """As many processors and threads as when the run began; restored at the end."""
     threads = torch.get_num_threads()
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
-        wanted = before["processors"] * here().local
-        if own is not None and len(own) > wanted:
-            os.sched_setaffinity(0, sorted(own)[:wanted])
+        n_needed = before["processors"] * here().local
+        if allowed is not None and len(allowed) > n_needed:
+            os.sched_setaffinity(0, sorted(allowed)[:n_needed])
         torch.set_num_threads(before["threads"])
         with threads_kept(before["processors"]):
             yield
     finally:
         torch.set_num_threads(threads)
-        if own is not None:
-            os.sched_setaffinity(0, own)
-
-
-Result = TypeVar("Result")
-FOLDER = "checkpoints"
-READ, NOTES, PLAN = "read.json", "journal.json", "plan.toml"
-NEW_RUN = "or begin a new run with `warmstart fit`."
+        if allowed is not None:
+            os.sched_setaffinity(0, allowed)
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A run to go on with: its folder, its log, held alone, and what its start was.
+    """A run to resume: its folder, its log, which is locked, and its base model.
 
-    `remark` is for people: what is not as it was.
+    `remark` is for people: what has changed.
     """
 
     folder: RunFolder
@@ -157,35 +145,30 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """A run folder at work: what was settled is written there, and read again.
+    """A run folder at work: results of stages are written there, and read again.
 
     `about` is a digest of all that stages depend on apart from each other: the request, the
-    start, the versions of packages. `earlier`: seconds by stage that other processes worked.
+    base model, the versions of packages. `earlier`: seconds by stage of earlier processes.
     """
 
     folder: RunFolder
     log: TextIO
     about: str
-    notes: dict[str, Any]  # as they stand in journal.json
+    notes: dict[str, Any]  # the content of journal.json
     earlier: Mapping[str, float] | None = None  # None: this process begins the run
     remark: str = ""
 
     @property
     def path(self) -> Path:
-        """The run folder."""
         return self.folder.path
-
-    def record(self, steps: Steps[Result]) -> Steps[Result]:
-        """Run the work of the run, as `recorded` does."""
-        return (yield from recorded(steps, self.folder, self.log))
 
     def begin(
         self, request: Request, collection: Collection, base: PretrainedModel, clock: Clock
     ) -> Steps[None]:
-        """Write down what the run was asked and what it read; tell where it works."""
+        """Write request.json and read.json; an event names the folder."""
         if self.earlier is None:
             yield opening(self.folder, clock)
-            write_request(self.path, request, base.record.sha256, around())
+            write_request(self.path, request, base.record.sha256, environment())
         else:
             text = f"goes on after {sum(self.earlier.values()):.0f} s of work"
             yield opening(self.folder, clock, f"{text}; {self.remark}" if self.remark else text)
@@ -196,26 +179,30 @@ class Journal:
     def extracted(
         self, request: Request, collection: Collection, base: PretrainedModel
     ) -> Steps[ExtractedFeatures]:
-        """The look, under the engine that it was begun with: another rounds differently.
+        """Feature extraction by the engine that the run began with: another rounds differently.
 
-        Which one that is stands in the journal before the first image is passed.
+        Its name is in the journal before the first image is passed.
         """
-        kept = self.notes.get("engine")
-        engine = plan.engine_of(request) if kept is None else from_plain(Choice, kept)
-        kept = plan.stored_block(request, base, len(collection.record.examples))
-        return (yield from extract_features(collection, base, engine, self._keep_engine, kept))
+        stored = self.notes.get("engine")
+        engine = plan.engine_of(request) if stored is None else from_plain(Choice, stored)
+        block = plan.stored_block(request, base, len(collection.record.examples))
+
+        def write_engine(engine: Choice) -> None:
+            if "engine" not in self.notes:
+                self._note(engine=to_plain(engine))
+
+        return (yield from extract_features(collection, base, engine, write_engine, block))
 
     def write_data(self, record: DataRecord) -> None:
         """Write data.json: the data that the run works on."""
         write_json(self.path / "data.json", record)
 
     def inspect(self, training_data: TrainingDataset) -> Steps[Inspection]:
-        """The evidence for the verdict: gathered, or as it was."""
+        """The evidence for the verdict: measured, or read where nothing has changed."""
         path = self.path / "inspection.json"
         key = self._key("inspection", _digest(self.path / "data.json"))
         if self.notes.get("inspection") != [key, _digest(path)]:
-            found = yield from check.check(training_data)
-            write_json(path, found)
+            write_json(path, (yield from check.check(training_data)))
             self._note(inspection=[key, _digest(path)])
         inspection = read_json(path, Inspection)
         write_lists(self.path, inspection.label_issues, inspection.off_topic)
@@ -232,18 +219,14 @@ class Journal:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """For the trainings of the plan that is settled."""
+        """For the trainings of the plan."""
         names = ("data.json", "inspection.json", PLAN)
         key = self._key("training", *(_digest(self.path / name) for name in names))
         return Checkpoints(self.path / FOLDER, key)
 
-    def _keep_engine(self, engine: Choice) -> None:
-        if "engine" not in self.notes:
-            self._note(engine=to_plain(engine))
-
-    def _key(self, *blocks: str) -> str:
-        told = [self.about, self.notes.get("engine"), *blocks]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    def _key(self, *digests: str) -> str:
+        content = [self.about, self.notes.get("engine"), *digests]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _note(self, **notes: Any) -> None:
         self.notes.update(notes)
@@ -256,10 +239,10 @@ def open_journal(
     base: PretrainedModel,
     unfinished: Unfinished | None = None,
 ) -> Journal:
-    """The journal of a new run, in a new folder, or of one that goes on.
+    """The journal of a new run, in a new folder, or of a resumed one.
 
     Raises: RunFolderError if no folder can be made, or its plan was changed; DataError or
-    ModelError where the data or the start are not what they were.
+    ModelError where the data or the base model have changed.
     """
     about = _about(request, base)
     if unfinished is None:
@@ -295,11 +278,11 @@ def check_same_data(run: Path, before: DataRecord, now: DataRecord) -> None:
     old, new = ({e.id: e for e in record.examples} for record in (before, now))
     ids = (*old, *(id for id in new if id not in old))
     first = next((id for id in ids if old.get(id) != new.get(id)), None)
-    what = "its list of what cannot be read is another one"
+    what = "its list of unreadable files differs"
     if first is not None:
         what = f"{first} {_difference(old.get(first), new.get(first))}"
     raise DataError(
-        f"the data of {run} are not what they were when it began: {what}; put them back, {NEW_RUN}"
+        f"the data of {run} have changed since it began: {what}; put them back, {NEW_RUN}"
     )
 
 
@@ -308,19 +291,19 @@ def _difference(old: Example | None, new: Example | None) -> str:
         return "is gone"
     if old is None:
         return "is new"
-    return "has changed" if new.sha256 != old.sha256 else "has another label, group or part"
+    return "has changed" if new.sha256 != old.sha256 else "has another label, group or split"
 
 
 def _about(request: Request, base: PretrainedModel) -> str:
-    """What stages depend on, apart from each other, the data and the processors' names."""
-    now = {name: value for name, value in around().items() if name not in ("cpu", "gpu")}
+    """A digest of what stages depend on, apart from each other, the data and processor names."""
+    now = {name: value for name, value in environment().items() if name not in ("cpu", "gpu")}
     plain = {n: value for n, value in as_plain(request).items() if n not in ("out", "track")}
     text = json.dumps([plain, base.record.sha256, now], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file; nothing where there is none."""
+    """SHA-256 of a file; empty where there is none."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -328,15 +311,15 @@ def _digest(path: Path) -> str:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    """What the journal says. What is missing or damaged in it is nothing: it is done anew."""
+    """The journal; a missing or damaged entry is dropped, and its stage runs again."""
     try:
         notes = json.loads(path.read_text("utf-8"))
-        kept = {name: notes[name] for name in ("inspection", "plan") if _is_pair(notes.get(name))}
+        valid = {name: notes[name] for name in ("inspection", "plan") if _is_pair(notes.get(name))}
         if "engine" in notes:
-            kept["engine"] = to_plain(from_plain(Choice, notes["engine"]))
+            valid["engine"] = to_plain(from_plain(Choice, notes["engine"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return kept
+    return valid
 
 
 def _is_pair(value: Any) -> bool:

@@ -1,14 +1,14 @@
-"""`warmstart resume RUN`: the same flow again in the same folder, from where it was left."""
+"""`warmstart resume RUN`: the recipe again in the same folder, from where it stopped."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from warmstart.distributed import here
@@ -27,34 +27,14 @@ Fit = Callable[[Request, Unfinished], Steps[Finished]]
 
 
 def resume(run: Path, fit: Fit, objects: Mapping[str, Any] | None = None) -> Steps[Finished]:
-    """Go on with a run that was stopped or killed; the result is as if it never had been.
+    """Go on with a run that was stopped or killed; the result equals that of an unbroken run.
 
-    `fit` is the flow. `objects` are the Python objects that the run began from (data, test,
-    start, preprocessing), by name. A run that is done is handed back as it is.
+    `fit` is the recipe. `objects` are the Python objects that the run began from (data, test,
+    base, preprocessing), by name. A finished run is returned unchanged.
     Raises: RunFolderError for a folder that holds no such run, is at work already, has failed,
     or began with other versions or more processors; UsageError for objects that are missing;
-    DataError or ModelError where data or start are not what they were; else as `fit`.
+    DataError or ModelError where data or base model have changed; else as `fit`.
     """
-    place = _checked(run)
-    if (place / "DONE").exists():
-        return _done(run, place)
-    file = read_request(place)
-    log = open_log(RunFolder(place))
-    try:
-        if (place / "DONE").exists():  # while nobody held the log
-            return _done(run, place)
-        asked = replace(with_objects(file, run, objects or {}), out=None)
-        remark = check_same(run, file.around)
-        steps = fit(asked, Unfinished(RunFolder(place), log, file.base, remark))
-        with as_before(file.around):
-            finished = yield from _within(file.place, steps)
-    finally:
-        log.close()
-    return replace(finished, path=run)
-
-
-def _checked(run: Path) -> Path:
-    """The folder itself. Raises: RunFolderError for none, or a run that failed."""
     if not run.is_dir():
         raise RunFolderError(
             f"{run} does not exist; name the folder of a run that was stopped, such as runs/photos."
@@ -62,21 +42,36 @@ def _checked(run: Path) -> Path:
     if (run / "FAILED").exists():
         why = (run / "FAILED").read_text("utf-8", errors="replace").strip() or "unknown"
         raise RunFolderError(
-            f"{run} failed, and would again: {why.rstrip('.')}. Mend that, then begin a new run "
+            f"{run} failed, and would again: {why.rstrip('.')}. Fix that, then begin a new run "
             "with `warmstart fit`."
         )
-    return run.resolve()
+    folder = RunFolder(run.resolve())
+    if (folder.path / "DONE").exists():
+        return _finished(run, folder)
+    file = read_request(folder.path)
+    log = open_log(folder)
+    try:
+        if (folder.path / "DONE").exists():  # finished before the log was locked
+            return _finished(run, folder)
+        request = replace(with_objects(file, run, objects or {}), out=None)
+        remark = check_same(run, file.environment)
+        steps = fit(request, Unfinished(folder, log, file.base, remark))
+        with as_before(file.environment):
+            finished = yield from _within(file.place, steps)
+    finally:
+        log.close()
+    return replace(finished, path=run)
 
 
-def _done(run: Path, place: Path) -> Finished:
-    clear_checkpoints(RunFolder(place))
-    return Finished(path=run, summary=read_json(place / "summary.json", Summary))
+def _finished(run: Path, folder: RunFolder) -> Finished:
+    clear_checkpoints(folder)
+    return Finished(path=run, summary=read_json(folder.path / "summary.json", Summary))
 
 
 def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
-    """The steps with relative paths as they were typed; the caller's stay as they are.
+    """Run steps in the folder where the run began, and the caller in its own.
 
-    Where the folder that they began from is gone, they begin from where we are.
+    Where that folder is gone, they run in the current one.
     """
     place = place if place.is_dir() else Path(os.getcwd())
     try:
@@ -93,32 +88,25 @@ def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
             steps.close()
 
 
-# ---- A job in a process that is not the first of several: the same work, in a folder of its own.
-#
-# It does all that the first does; its folder ends with it.
-
-
 def fit_along(request: Request, fit: Callable[[Request], Steps[Finished]]) -> Steps[Finished]:
-    """A new run, beside the first process's. Raises: as `fit`, the flow."""
-    with _own_folder() as place:
-        return (yield from fit(replace(request, out=place / "run", track=())))
+    """A new run in another process than the first: equal work, in a folder of its own.
+
+    Raises: as `fit`, the recipe.
+    """
+    with TemporaryDirectory(prefix="warmstart-") as folder:
+        return (yield from fit(replace(request, out=Path(folder) / "run", track=())))
 
 
 def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) -> Steps[Finished]:
-    """One that goes on, from a copy of the folder as the first process finds it.
+    """A resumed run in another process than the first, in a copy of the folder as it was found.
 
     Raises: as `resume`.
     """
-    with _own_folder() as place:
+    with TemporaryDirectory(prefix="warmstart-") as folder:
+        copy = Path(folder) / "run"
         if run.is_dir():
-            shutil.copytree(run, place / "run", ignore=shutil.ignore_patterns(JOINT))
-            for kept in (run / FOLDER).glob(JOINT):  # as large as the network: seen, not copied
-                (place / "run" / FOLDER / kept.name).symlink_to(kept.resolve())
+            shutil.copytree(run, copy, ignore=shutil.ignore_patterns(JOINT))
+            for checkpoint in (run / FOLDER).glob(JOINT):  # as large as the network: only linked
+                (copy / FOLDER / checkpoint.name).symlink_to(checkpoint.resolve())
         here().gathered(None)  # the first goes on now
-        return (yield from resume(place / "run", fit, objects))
-
-
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
-        yield Path(place)
+        return (yield from resume(copy, fit, objects))

@@ -1,4 +1,4 @@
-"""Which images a step sees, and how: reshuffled passes, random crops, mirrored and coloured."""
+"""Augmentations: random crops, flips and colours; and the order in which a training sees rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _STRETCH = math.log(4 / 3)  # aspect ratios from 3:4 to 4:3, as is usual since Szegedy et al. 2015
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # how bright they look (ITU-R BT.601)
+_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # luma weights (ITU-R BT.601)
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentations:
-    """How training images vary.
+    """How training images are augmented.
 
-    `crop`: least share of the area kept (1: all). `flip`: mirrored at random. `colour`: largest
-    relative change of brightness, contrast and saturation (0: none). For pictures of sounds,
-    `shift`: largest share of the width that they are moved by, in either direction; `mask`:
-    largest share of the rows, and of the columns, that a band hides.
+    `crop`: smallest share of the area (1: no crop). `flip`: random horizontal flips. `colour`:
+    largest relative change of brightness, contrast and saturation (0: none). For spectrograms,
+    `shift`: largest shift in either direction, as a share of the width; `mask`: largest share of
+    the rows, and of the columns, that a band hides.
     """
 
     crop: float
@@ -37,22 +37,22 @@ class Augmentations:
 
     @property
     def policy(self) -> str:
-        """What is done, as a member of a cache key.
+        """The settings as a member of a cache key.
 
         >>> Augmentations(0.35, True, 0.1).policy
         'crop=0.35 flip=1 colour=0.1 bilinear v1'
         """
         crop, flip, colour = float(self.crop), int(self.flip), float(self.colour)
-        heard = f" shift={self.shift!r} mask={self.mask!r}" if self.shift or self.mask else ""
-        return f"crop={crop!r} flip={flip} colour={colour!r}{heard} bilinear v1"
+        sound = f" shift={self.shift!r} mask={self.mask!r}" if self.shift or self.mask else ""
+        return f"crop={crop!r} flip={flip} colour={colour!r}{sound} bilinear v1"
 
 
 def draw_batches(
     n: int, batch: int, n_steps: int, rng: np.random.Generator
 ) -> Iterator[tuple[Rows, Rows]]:
-    """Row numbers of each step, and how often each had come before.
+    """Row numbers of each step, and how often each row was used before.
 
-    Every image comes once before any comes again. Shapes: rows and visits (batch,).
+    Rows are reshuffled every epoch. Shapes: rows and visits (batch,).
 
     >>> [visits.tolist() for _, visits in draw_batches(3, 2, 3, np.random.default_rng(0))]
     [[0, 0], [0, 1], [1, 1]]
@@ -65,12 +65,14 @@ def draw_batches(
         yield rows, np.arange(step * batch, (step + 1) * batch) // n
 
 
-def numbered_augmentation(image: Pixels, content: str, number: int, views: Augmentations, seed: int) -> Pixels:
-    """View `number` of an image: 0 is the image as it is, later ones are random.
+def numbered_augmentation(
+    image: Pixels, content: str, number: int, augmentations: Augmentations, seed: int
+) -> Pixels:
+    """Augmentation `number` of an image; number 0 is the image itself.
 
-    These follow from (seed, content, number) alone, so that a stored view and one made on the
-    fly are the same bytes, whoever makes them and in whatever order. `content` is the sha256
-    of the image's file in hex. Shapes: (H, W, C) to (H, W, C).
+    It follows from (seed, content, number) alone, so that a cached augmentation and a live one
+    have the same bytes, in whatever order and process they are made. `content` is the sha256 of
+    the image's file in hex. Shapes: (H, W, C) to (H, W, C).
 
     >>> grey = np.zeros((8, 8, 1), np.uint8)
     >>> numbered_augmentation(grey, "0a" * 32, 0, Augmentations(0.35, True), seed=0) is grey
@@ -78,39 +80,39 @@ def numbered_augmentation(image: Pixels, content: str, number: int, views: Augme
     """
     if number == 0:
         return image
-    return view(image, views, np.random.default_rng([seed, number, int(content, 16)]))
+    return augment(image, augmentations, np.random.default_rng([seed, number, int(content, 16)]))
 
 
-def view(image: Pixels, views: Augmentations, rng: np.random.Generator) -> Pixels:
-    """A random view of an image; the image itself where nothing is to vary.
+def augment(image: Pixels, augmentations: Augmentations, rng: np.random.Generator) -> Pixels:
+    """A random augmentation of an image; the image itself where nothing varies.
 
-    A crop keeps `views.crop` to 1 of the area, within the picture, and is resized bilinearly
-    with antialiasing (Szegedy et al. 2015, "Going Deeper with Convolutions", §6). Bands that
-    are no colours (C other than 1 or 3) keep their values. Shapes: (H, W, C) to (H, W, C).
+    A crop has `augmentations.crop` to 1 of the area and is resized bilinearly with antialiasing
+    (Szegedy et al. 2015, "Going Deeper with Convolutions", §6). Bands that are not colours (C other
+    than 1 or 3) keep their values. Shapes: (H, W, C) to (H, W, C).
     """
-    if views.crop < 1 or views.flip:
-        image = _framed(image, views, rng)
-    if views.colour > 0 and image.shape[2] in (1, 3):
-        factors = rng.uniform(1 - views.colour, 1 + views.colour, 3).tolist()
-        image = _coloured(image, *factors)
-    if views.shift or views.mask:
-        image = _masked(_shifted(image, views.shift, rng), views.mask, rng)
+    if augmentations.crop < 1 or augmentations.flip:
+        image = _crop_and_flip(image, augmentations, rng)
+    if augmentations.colour > 0 and image.shape[2] in (1, 3):
+        strength = augmentations.colour
+        image = _jitter_colour(image, *rng.uniform(1 - strength, 1 + strength, 3).tolist())
+    if augmentations.shift or augmentations.mask:
+        image = _mask(_shift(image, augmentations.shift, rng), augmentations.mask, rng)
     return image
 
 
-def _shifted(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
-    """Moved sideways, by at most a share of the width; silence, which is black, comes in."""
-    wide = image.shape[1]
-    by = round(rng.uniform(-most, most) * wide)
-    moved = np.zeros_like(image)
-    moved[:, max(by, 0) : wide + min(by, 0)] = image[:, max(-by, 0) : wide + min(-by, 0)]
-    return moved
+def _shift(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    """Shift sideways by at most a share of the width; silence, which is black, fills the gap."""
+    width = image.shape[1]
+    by = round(rng.uniform(-most, most) * width)
+    shifted = np.zeros_like(image)
+    shifted[:, max(by, 0) : width + min(by, 0)] = image[:, max(-by, 0) : width + min(-by, 0)]
+    return shifted
 
 
-def _masked(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
-    """One band of rows and one of columns at the picture's mean, each up to a share of the side.
+def _mask(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    """Set one band of rows and one of columns to the mean, in place.
 
-    Park et al. 2019, "SpecAugment", §2: frequency and time masking. The picture is changed.
+    Each is up to `most` of the side. Park et al. 2019, "SpecAugment", §2.
     """
     level = round(float(image.mean(dtype=np.float64)))
     for side, cells in ((0, image), (1, image.swapaxes(0, 1))):
@@ -121,68 +123,61 @@ def _masked(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
     return image
 
 
-def _framed(image: Pixels, views: Augmentations, rng: np.random.Generator) -> Pixels:
-    """Cropped and mirrored at random."""
+def _crop_and_flip(image: Pixels, augmentations: Augmentations, rng: np.random.Generator) -> Pixels:
     # Takes 2 s, and only training needs it.
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as transform
 
-    high, wide = image.shape[:2]
+    size = [*image.shape[:2]]
     # A view of (H, W, C) memory: channels_last, in which 8-bit resizing is fastest.
     pixels = torch.from_numpy(image).permute(2, 0, 1)
-    if views.crop < 1:
-        top, left, height, width = _box(high, wide, views.crop, rng)
+    if augmentations.crop < 1:
+        box = _crop_box(*size, augmentations.crop, rng)
         pixels = transform.resized_crop(
-            pixels,
-            top,
-            left,
-            height,
-            width,
-            [high, wide],
-            InterpolationMode.BILINEAR,
-            antialias=True,
+            pixels, *box, size, InterpolationMode.BILINEAR, antialias=True
         )
-    if views.flip and rng.random() < 0.5:
+    if augmentations.flip and rng.random() < 0.5:
         pixels = transform.horizontal_flip(pixels)
     return cast(Pixels, pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _box(high: int, wide: int, least: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A random window in px, within the picture: top, left, height, width.
+def _crop_box(
+    height: int, width: int, least: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A random window in px, within the image: top, left, height, width.
 
-    Its area is uniform in [least, 1] of the picture's, its shape in the logarithm up to 3:4
-    and 4:3 of the picture's: a picture that is not square is not squeezed.
+    Its area is uniform in [least, 1] of the image's, its aspect ratio log-uniform from 3:4 to 4:3
+    of the image's, so that an image that is not square is not squeezed.
     """
     area = rng.uniform(least, 1)
     stretch = math.exp(rng.uniform(-_STRETCH, _STRETCH) / 2)
-    stretch = min(max(stretch, math.sqrt(area)), 1 / math.sqrt(area))  # neither side beyond it
-    height = max(1, round(high * math.sqrt(area) / stretch))
-    width = max(1, round(wide * math.sqrt(area) * stretch))
-    top, left = rng.integers(0, [high - height + 1, wide - width + 1]).tolist()
-    return top, left, height, width
+    stretch = min(max(stretch, math.sqrt(area)), 1 / math.sqrt(area))  # within the image
+    high = max(1, round(height * math.sqrt(area) / stretch))
+    wide = max(1, round(width * math.sqrt(area) * stretch))
+    top, left = rng.integers(0, [height - high + 1, width - wide + 1]).tolist()
+    return top, left, high, wide
 
 
-def _coloured(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
-    """Brightness, contrast and saturation times a factor each.
+def _jitter_colour(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
+    """Multiply brightness, contrast and saturation by a factor each.
 
-    torchvision's three functions of these names in one, which rounds once, to the nearest, and
-    takes half the time; nor does it take a mean over threads, whose last bit depends on their
-    number.
+    torchvision's three functions of these names in one, which rounds once, to the nearest, takes
+    half the time, and takes no mean over threads, whose last bit depends on their number.
     """
     values = image.astype(np.float32)
-    grey = _grey(values)
-    level = brightness * (1 - contrast) * float(grey.mean(dtype=np.float64))
-    # b (c (s x + (1 - s) grey) + (1 - c) mean), and half a level to round to the nearest.
+    luma = _luma(values)
+    level = brightness * (1 - contrast) * float(luma.mean(dtype=np.float64))
+    # b (c (s x + (1 - s) luma) + (1 - c) mean), and half a level to round to the nearest.
     values *= brightness * contrast * saturation
-    grey *= brightness * contrast * (1 - saturation)
-    values += grey + (level + 0.5)
+    luma *= brightness * contrast * (1 - saturation)
+    values += luma + (level + 0.5)
     return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
-def _grey(values: Floats) -> Floats:
-    """How bright each place looks, in an array of its own. Shapes: (H, W, 1 or 3) to (H, W, 1)."""
+def _luma(values: Floats) -> Floats:
+    """Brightness of each pixel, in a new array. Shapes: (H, W, 1 or 3) to (H, W, 1)."""
     if values.shape[2] == 1:
         return values.copy()
     red, green, blue = np.moveaxis(values, 2, 0)
-    found: Floats = _RED * red + _GREEN * green + _BLUE * blue
-    return found[..., None]
+    luma: Floats = _RED * red + _GREEN * green + _BLUE * blue
+    return luma[..., None]

@@ -144,7 +144,9 @@ def _model(n: int, seed: int) -> Any:
 INNER = 2  # parts of a fold's rows, each of which chooses once
 
 
-def compare_boosting(training_data: TrainingDataset, fine_tuned: FineTuned) -> Steps[tuple[Baseline, ...]]:
+def compare_boosting(
+    training_data: TrainingDataset, fine_tuned: FineTuned
+) -> Steps[tuple[Baseline, ...]]:
     """What boosting gives on each row without it, against what the run has made; for tables.
 
     The folds are those by which what is shipped was judged.

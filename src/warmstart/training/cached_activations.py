@@ -130,9 +130,9 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Cache
     ]
     cache_files = tuple(store.cache_file(key) for key in keys)
     hashes = [example.sha256 for example in training_data.labelled.learn]
-    lost = here().gathered(tuple(frozenset(cache_file.missing(hashes)) for cache_file in cache_files))[
-        0
-    ]
+    lost = here().gathered(
+        tuple(frozenset(cache_file.missing(hashes)) for cache_file in cache_files)
+    )[0]
     missing = _share(lost, training_data)
     work = _PassWork(training_data, chosen, augmentations_of(chosen), cache_files, missing)
     prefix = FrozenPrefix(network, chosen.split_at, wanted)
@@ -155,7 +155,9 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Cache
         work, partial(one_by_one, blocks) if stream else partial(_made, work, engine, prefix)
     )
     is_ragged = network.record.blocks[chosen.split_at - 1].layout == "tokens"
-    return CachedBatches(cache_files, tuple(hashes), chosen.split_at, shape, columns, again, is_ragged)
+    return CachedBatches(
+        cache_files, tuple(hashes), chosen.split_at, shape, columns, again, is_ragged
+    )
 
 
 def _absent(cache_file: CacheFile, wanted: frozenset[str]) -> frozenset[str]:

@@ -1,10 +1,9 @@
-"""Keeping a training, so that it can go on from there after it was stopped or killed.
+"""Checkpoints of a training, to resume it after it was stopped or killed.
 
-A folder of safetensors files: `last` and `previous` of the piece of work at hand, and one
-file for each piece that is finished. Each is written beside its name, forced to disk and
-renamed; each carries the digest of all that is in it, so that a damaged one is noticed and
-the one before it taken. Where processes share the weights, folders that they write together
-(`training.checkpoint`) stand in place of the first two.
+A folder of safetensors files: `last` and `previous` of the current training, and one file for each
+finished one. Each is written beside its name, flushed to disk and renamed; each carries the digest
+of its content, so that a damaged one is noticed and the one before it used. Where processes share
+the weights, folders that they write together stand in place of the first two.
 """
 
 from __future__ import annotations
@@ -31,26 +30,27 @@ from warmstart.records.run_folder import remove, sync_folder, write_chunks, writ
 # ---- A checkpoint that several processes write together, each what it keeps.
 #
 # By torch.distributed.checkpoint (https://docs.pytorch.org/docs/stable/distributed.checkpoint.html)
-# in its safetensors form, for its own form is a pickle: one file for each process, whose header
-# says which rows of which tensor are in it. A table of contents beside them, `index.json`, is
-# written
-# last, with the digest of each file: a folder without one, or with other files, is none. Nobody
+# in its safetensors form, as its own form is a pickle: one file per process, whose header says
+# which rows of which tensor are in it. An index beside them, `index.json`, is written last, with
+# the digest of each file: a folder without one, or with other files, does not count. No process
 # holds more than its own share while writing; any number of processes can read it.
 
 
 INDEX = "index.json"
-PIECE = 1 << 24  # bytes read at once
+CHUNK_BYTES = 1 << 24  # read at once
 
 
 @exchanging()
-def write_joint_checkpoint(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
-    """Write a folder whole or not at all: beside its name, forced to disk, then renamed.
+def write_joint_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write a folder whole or not at all: beside its name, flushed to disk, then renamed.
 
-    Every process has to ask, with the tensors that it keeps; a DTensor says which rows of it.
-    `told` stands in the table of contents. `path` is the first process's word.
-    Raises: ProcessError where a process is gone; RunFolderError where what another one wrote is
-    not seen by the first; OSError, a full disk among them, which the others meet as a process
-    that is gone.
+    Every process must call it, with the tensors that it keeps; a DTensor knows its rows.
+    `metadata` goes into the index. The first process's `path` counts.
+    Raises: ProcessError where a process has died; RunFolderError where the first process does not
+    see the files of another one; OSError, such as a full disk, which the others see as a process
+    that has died.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -61,7 +61,7 @@ def write_joint_checkpoint(path: Path, tensors: Mapping[str, Tensor], told: Mapp
     if world.is_first:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    world.same(None)  # the folder is there now
+    world.same(None)  # wait for the folder
     try:
         writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
         dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -69,36 +69,35 @@ def write_joint_checkpoint(path: Path, tensors: Mapping[str, Tensor], told: Mapp
     except CheckpointException as error:  # holds what each process raised
         raise next(iter(error.failures.values()))[0] from error
     own = sorted(partial.glob(f"shard-{world.rank + 1:05d}-*{SUFFIX}"))
-    files = world.gathered({file.name: _digest(file) for file in own})
+    by_process = world.gathered({file.name: _file_digest(file) for file in own})
     if not world.is_first:
         return
-    found = {name: digest for one in files for name, digest in one.items()}
-    if missing := [name for name in found if not (partial / name).exists()]:
+    digests = {name: digest for files in by_process for name, digest in files.items()}
+    if missing := [name for name in digests if not (partial / name).exists()]:
         raise RunFolderError(
             f"{partial / missing[0]} was written by another process and is not seen by the first; "
             "put the run folder (--out) on a disk that all processes share."
         )
-    table = {**told, "files": found}
-    write_json(partial / INDEX, {**table, "digest": _digest_of(table)})
+    index = {**metadata, "files": digests}
+    write_json(partial / INDEX, {**index, "digest": _json_digest(index)})
     partial.replace(path)
     sync_folder(path.parent)
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """What the table of contents of a folder tells; nothing where there is no sound one."""
+    """The index of a folder; empty where it is missing or damaged."""
     try:
-        found: dict[str, Any] = dict(json.loads((path / INDEX).read_text("utf-8")))
-        is_sound = found.pop("digest", "") == _digest_of(found)
+        index: dict[str, Any] = dict(json.loads((path / INDEX).read_text("utf-8")))
+        is_sound = index.pop("digest", "") == _json_digest(index)
     except (OSError, ValueError, TypeError):
         return {}
-    return found if is_sound else {}
+    return index if is_sound else {}
 
 
 class JointCheckpoint(Mapping[str, Tensor]):
-    """The tensors of such a folder, each put together when it is asked for.
+    """The tensors of such a folder, each assembled on access.
 
-    Raises: OSError, SafetensorError, KeyError or ValueError where a file is missing or is not
-    what it was when it was written.
+    Raises: OSError, SafetensorError, KeyError or ValueError where a file is missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,14 +105,14 @@ class JointCheckpoint(Mapping[str, Tensor]):
 
         files: Mapping[str, str] = read_index(path)["files"]
         for name, digest in files.items():
-            if _digest(path / name) != digest:
+            if _file_digest(path / name) != digest:
                 raise ValueError(f"{path / name} is damaged")
         self._path = path
-        read = HuggingFaceStorageReader(str(path)).read_metadata()
-        self._kinds: dict[str, Any] = dict(read.state_dict_metadata)
-        self._places: dict[str, list[tuple[Any, Path]]] = {}
-        for index, place in (read.storage_data or {}).items():
-            self._places.setdefault(index.fqn, []).append((index.offset, Path(place.relative_path)))
+        metadata = HuggingFaceStorageReader(str(path)).read_metadata()
+        self._kinds: dict[str, Any] = dict(metadata.state_dict_metadata)
+        self._chunks: dict[str, list[tuple[Any, Path]]] = {}
+        for index, place in (metadata.storage_data or {}).items():
+            self._chunks.setdefault(index.fqn, []).append((index.offset, Path(place.relative_path)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -124,9 +123,9 @@ class JointCheckpoint(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         kind = self._kinds[name]
         whole = torch.empty(kind.size, dtype=kind.properties.dtype)
-        for offsets, file in self._places[name]:
-            with safe_open(self._path / file.name, framework="pt") as opened:
-                rows: Tensor = opened.get_tensor(name)
+        for offsets, path in self._chunks[name]:
+            with safe_open(self._path / path.name, framework="pt") as file:
+                rows: Tensor = file.get_tensor(name)
             target = whole
             for side, (begin, length) in enumerate(zip(offsets, rows.shape, strict=True)):
                 target = target.narrow(side, begin, length)
@@ -134,19 +133,19 @@ class JointCheckpoint(Mapping[str, Tensor]):
         return whole
 
 
-def _digest_of(table: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+def _json_digest(index: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
-# ---- Tensors in one safetensors file, written piece by piece, and the digest of all it tells.
+# ---- Tensors in one safetensors file, written tensor by tensor, and the digest of its content.
 
 
 _DTYPES = {
@@ -164,43 +163,45 @@ _DTYPES = {
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The same values on the processor, in row-major order."""
+    """The same values on the CPU, in row-major order."""
     return tensor.detach().cpu().contiguous()
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """A tensor's own bytes, seen as such."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]:
-    """Name, kind and shape of each tensor; the widest numbers first, so that all lie aligned.
+    """Name, dtype and shape of each tensor; the widest dtypes first, so that all are aligned.
 
-    Raises: TypeError for a kind of numbers that is not kept.
+    Raises: TypeError for a dtype that cannot be saved.
     """
-    strange = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
-    if strange:
-        raise TypeError(f"{strange[0]} holds {tensors[strange[0]].dtype}, which is not kept")
+    unsupported = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
+    if unsupported:
+        name = unsupported[0]
+        raise TypeError(f"{name} holds {tensors[name].dtype}, which cannot be saved")
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     return [(name, _DTYPES[tensors[name].dtype], list(tensors[name].shape)) for name in names]
 
 
-def digest(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
-    """SHA-256 over all that a file tells: what it says of itself, names, shapes, numbers."""
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the content of a file: metadata, names, dtypes, shapes, values."""
     outline = _outline(tensors)
-    digest = hashlib.sha256(json.dumps([sorted(told.items()), outline]).encode())
+    digest = hashlib.sha256(json.dumps([sorted(metadata.items()), outline]).encode())
     for name, _, _ in outline:
         digest.update(_bytes(tensors[name]))
     return digest.hexdigest()
 
 
-def chunks(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+def chunks(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
     """A safetensors file, tensor by tensor.
 
-    The library's own writer copies all of them into memory first, and hides the number of an
-    error of the system, by which a full disk is told from others.
+    The library's own writer copies all of them into memory first, and hides the errno that tells
+    a full disk from other errors.
     """
-    header: dict[str, Any] = {"__metadata__": dict(told)}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset, outline = 0, _outline(tensors)
     for name, kind, shape in outline:
         end = offset + tensors[name].nbytes
@@ -214,74 +215,74 @@ def chunks(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Iterator[b
 
 
 FIRST = 3.0  # seconds of work before the first checkpoint
-EVERY = 10.0  # seconds from one to the next, at least
-SHARE = 0.03  # of the time that writing may take
+EVERY = 10.0  # seconds between checkpoints, at least
+SHARE = 0.03  # of the time, at most, for writing
 FORMAT = "warmstart checkpoint 2"
 SUFFIX = ".safetensors"
-JOINT = "joint-*"  # folders that several processes wrote, by number
-LATEST = 2  # of them that are left: the last and the previous
+JOINT = "joint-*"  # folders that several processes wrote, numbered
+LATEST = 2  # of them are kept: the last and the previous
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A moment of some work: tensors with their exact values, and plain facts beside them."""
+    """The state of a training: tensors with their exact values, and plain facts beside them."""
 
     tensors: Mapping[str, Tensor]
-    facts: dict[str, Any]  # as JSON holds them: lists for tuples, texts as keys
+    facts: dict[str, Any]  # as JSON holds them: lists for tuples, strings as keys
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder that the first write makes.
+    """The checkpoints of one run, in a folder that the first write creates.
 
-    `key` is the digest of all that the training depends on: files written under another key
-    are not seen, and the first write removes them.
+    `key` is the digest of all that the training depends on: files with another key are ignored,
+    and the first write removes them.
 
     >>> import tempfile
     >>> import torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoints = Checkpoints(Path(folder) / "checkpoints", key="of plan and data")
     ...     checkpoints.save(Snapshot({"weight": torch.ones(2)}, {"step": 7}))
-    ...     found = checkpoints.load()
-    >>> found.facts, found.tensors["weight"]
+    ...     snapshot = checkpoints.load()
+    >>> snapshot.facts, snapshot.tensors["weight"]
     ({'step': 7}, tensor([1., 1.]))
     """
 
     def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self.key = path, key
         self._clock = clock
-        self._since: float | None = None  # when there first was something to save, or it was saved
+        self._since: float | None = None  # time of the last write, or of the first `is_due`
         self._wait = FIRST
         self._serial: int | None = None  # of the newest file; None before the first write
         self._damaged: set[Path] = set()
 
-    def save(self, saved: Snapshot) -> None:
-        """Keep this as the last state; the one before it stays as the previous.
+    def save(self, snapshot: Snapshot) -> None:
+        """Save the latest state; the one before it stays as the previous.
 
-        Raises: OSError, a full disk among them; all that was kept before is whole then.
-        TypeError for a tensor of a kind that is not kept (complex numbers).
+        Raises: OSError, such as a full disk; all earlier checkpoints are intact then. TypeError
+        for a tensor whose dtype cannot be saved (complex numbers).
         """
-        self._begin()
+        self._prepare()
         following, last = self._file("next"), self._file("last")
-        self._write(following, saved)
+        self._write(following, snapshot)
         if last.exists():
             last.replace(self._file("previous"))
         following.replace(last)
         sync_folder(self.path)
 
-    def save_jointly(self, saved: Snapshot) -> None:
-        """The same by all processes at once, each with the tensors that it keeps.
+    def save_jointly(self, snapshot: Snapshot) -> None:
+        """Like `save`, by all processes at once, each with the tensors that it keeps.
 
-        They stand in the folder of the first process, and can be read by any number of them.
-        Raises: as `write_joint_checkpoint`; all that was kept before is whole then.
+        Written into the folder of the first process; any number of processes can read it.
+        Raises: as `write_joint_checkpoint`; all earlier checkpoints are intact then.
         """
         world = here()
         if world.is_first:
-            self._begin()
-        began, serial = self._clock(), world.same((self._serial or 0) + 1)
+            self._prepare()
+        start, serial = self._clock(), world.same((self._serial or 0) + 1)
         path = world.same(self.path / JOINT.replace("*", str(serial)))
-        write_joint_checkpoint(path, saved.tensors, self._told(serial, saved.facts))
-        self._was_written(serial, began)
+        write_joint_checkpoint(path, snapshot.tensors, self._metadata(serial, snapshot.facts))
+        self._note_write(serial, start)
         if world.is_first:
             for old in self._by_age(self.path.glob(JOINT))[LATEST:]:
                 remove(old)
@@ -289,38 +290,39 @@ class Checkpoints:
     def load(self) -> Snapshot | None:
         """The newest sound state, or None: the last, else the previous.
 
-        One from before the latest finished piece of work counts no more.
+        One from before the latest finished training is ignored.
         """
-        done = max((self._serial_of(path) for path in self.path.glob(f"kept-*{SUFFIX}")), default=0)
-        for path in self._by_age(self._on_the_way()):
-            if self._serial_of(path) > done and (found := self._read(path)) is not None:
-                return found
+        finished = self.path.glob(f"finished-*{SUFFIX}")
+        latest = max((self._serial_of(path) for path in finished), default=0)
+        for path in self._by_age(self._unfinished()):
+            if self._serial_of(path) > latest and (snapshot := self._read(path)) is not None:
+                return snapshot
         return None
 
-    def keep(self, name: str, saved: Snapshot) -> None:
-        """Keep a finished piece of work; the states on the way to it are removed.
+    def save_finished(self, name: str, snapshot: Snapshot) -> None:
+        """Save a finished training; the states on the way to it are removed.
 
-        Raises: ValueError for a name that is no plain word; else as `save`.
+        Raises: ValueError for a name that is not a plain word; else as `save`.
         """
-        path = self._kept(name)
-        self._begin()
-        self._write(path, saved)
-        for left in self._on_the_way():
-            remove(left)
+        path = self._finished(name)
+        self._prepare()
+        self._write(path, snapshot)
+        for state in self._unfinished():
+            remove(state)
 
-    def kept(self, name: str) -> Snapshot | None:
-        """A finished piece of work, if it was kept and is sound.
+    def load_finished(self, name: str) -> Snapshot | None:
+        """A finished training, if it was saved and is sound.
 
-        Raises: ValueError for a name that is no plain word.
+        Raises: ValueError for a name that is not a plain word.
         """
-        return self._read(self._kept(name))
+        return self._read(self._finished(name))
 
     @property
     def is_due(self) -> bool:
         """Whether to save now.
 
-        The first time after some seconds of work; then every ten seconds, or so much less
-        often as writing takes long. Ask after each step: the first question starts the clock.
+        First after some seconds of work; then every ten seconds, or less often if writing is slow.
+        Ask after each step: the first call starts the clock.
         """
         now = self._clock()
         if self._since is None:
@@ -328,33 +330,33 @@ class Checkpoints:
         return now - self._since >= self._wait
 
     def clear(self) -> None:
-        """Remove all checkpoints, and the folder if it holds nothing else: the work is done."""
+        """Remove all checkpoints once the work is done, and the folder if nothing else is in it."""
         for pattern in (f"*{SUFFIX}", f"*{SUFFIX}.partial", JOINT):
             for path in self.path.glob(pattern):
                 remove(path)
         with suppress(OSError):
             self.path.rmdir()
 
-    def _begin(self) -> None:
-        """Before a write: a folder that holds sound files of this key alone."""
+    def _prepare(self) -> None:
+        """Before a write: create the folder, remove damaged files and those with another key."""
         if self._serial is None:
             self.path.mkdir(parents=True, exist_ok=True)
-            found = (*self.path.glob(f"*{SUFFIX}"), *self.path.glob(JOINT))
-            files = {path: self._serial_of(path) for path in found}
+            paths = (*self.path.glob(f"*{SUFFIX}"), *self.path.glob(JOINT))
+            files = {path: self._serial_of(path) for path in paths}
             self._damaged |= {path for path, serial in files.items() if not serial}
             self._damaged |= set(self.path.glob(f"*{SUFFIX}.partial"))
             self._serial = max(files.values(), default=0)
         while self._damaged:
             remove(self._damaged.pop())
 
-    def _write(self, path: Path, saved: Snapshot) -> None:
-        began, serial = self._clock(), (self._serial or 0) + 1
-        tensors = {name: plain(tensor) for name, tensor in saved.tensors.items()}
-        told = self._told(serial, saved.facts)
-        write_chunks(path, chunks(tensors, {**told, "digest": digest(tensors, told)}))
-        self._was_written(serial, began)
+    def _write(self, path: Path, snapshot: Snapshot) -> None:
+        start, serial = self._clock(), (self._serial or 0) + 1
+        tensors = {name: plain(tensor) for name, tensor in snapshot.tensors.items()}
+        metadata = self._metadata(serial, snapshot.facts)
+        write_chunks(path, chunks(tensors, {**metadata, "digest": digest(tensors, metadata)}))
+        self._note_write(serial, start)
 
-    def _told(self, serial: int, facts: Mapping[str, Any]) -> dict[str, str]:
+    def _metadata(self, serial: int, facts: Mapping[str, Any]) -> dict[str, str]:
         return {
             "format": FORMAT,
             "key": self.key,
@@ -362,12 +364,12 @@ class Checkpoints:
             "facts": json.dumps(facts, ensure_ascii=False),
         }
 
-    def _was_written(self, serial: int, began: float) -> None:
+    def _note_write(self, serial: int, start: float) -> None:
         self._serial, self._since = serial, self._clock()
-        self._wait = max(EVERY, (self._since - began) / SHARE)
+        self._wait = max(EVERY, (self._since - start) / SHARE)
 
-    def _on_the_way(self) -> list[Path]:
-        """States of the piece of work at hand, sound or not."""
+    def _unfinished(self) -> list[Path]:
+        """States of the current training, sound or not."""
         own = [path for name in ("next", "last", "previous") if (path := self._file(name)).exists()]
         return [*own, *self.path.glob(JOINT)]
 
@@ -376,71 +378,69 @@ class Checkpoints:
         return sorted(paths, key=self._serial_of, reverse=True)
 
     def _read(self, path: Path) -> Snapshot | None:
-        """What a file holds; None where there is none, it is of another key, or it is damaged."""
+        """The content of a file; None where it is missing, damaged or has another key."""
         if not self._serial_of(path):
             return None
         try:
             if path.is_dir():
                 return Snapshot(JointCheckpoint(path), json.loads(read_index(path)["facts"]))
             with safe_open(path, framework="pt") as file:
-                told = dict(file.metadata())
+                metadata = dict(file.metadata())
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if told.pop("digest") == digest(tensors, told):
-                    # Copies: these lie in the file itself, mapped into memory.
+                if metadata.pop("digest") == digest(tensors, metadata):
+                    # Copies: the originals are mapped from the file into memory.
                     own = {name: tensor.clone() for name, tensor in tensors.items()}
-                    return Snapshot(own, json.loads(told["facts"]))
+                    return Snapshot(own, json.loads(metadata["facts"]))
         except (OSError, SafetensorError, KeyError, ValueError):
             pass
         self._damaged.add(path)
         return None
 
     def _serial_of(self, path: Path) -> int:
-        """Which write made a file, from 1; 0 where it is missing, of another key or no file."""
+        """The number of the write, from 1; 0 if missing, unsound or of another key."""
         try:
-            told: Mapping[str, Any] = read_index(path)
+            metadata: Mapping[str, Any] = read_index(path)
             if not path.is_dir():
                 with safe_open(path, framework="pt") as file:
-                    told = file.metadata() or {}
-            return int(told["serial"]) if (told["format"], told["key"]) == (FORMAT, self.key) else 0
+                    metadata = file.metadata() or {}
+            is_own = (metadata["format"], metadata["key"]) == (FORMAT, self.key)
+            return int(metadata["serial"]) if is_own else 0
         except (OSError, SafetensorError, KeyError, ValueError):
             return 0
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}{SUFFIX}"
 
-    def _kept(self, name: str) -> Path:
+    def _finished(self, name: str) -> Path:
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name for a piece of work; write it as fold-1")
-        return self._file(f"kept-{name}")
+            raise ValueError(f"{name!r} is no name for a finished training; write it as fold-1")
+        return self._file(f"finished-{name}")
 
 
 class NoCheckpoints(Checkpoints):
-    """Keeps nothing and asks for nothing: for forecasts, and where there is no run folder."""
+    """Saves nothing: for forecasts, and where there is no run folder."""
 
     def __init__(self) -> None:
         super().__init__(Path(), "")
 
-    def save(self, saved: Snapshot) -> None:
-        """Nothing is written."""
+    def save(self, snapshot: Snapshot) -> None:
+        pass
 
-    def save_jointly(self, saved: Snapshot) -> None:
-        """Nothing is written."""
+    def save_jointly(self, snapshot: Snapshot) -> None:
+        pass
 
     def load(self) -> Snapshot | None:
-        """Nothing was kept."""
         return None
 
-    def keep(self, name: str, saved: Snapshot) -> None:
-        """Nothing is written."""
+    def save_finished(self, name: str, snapshot: Snapshot) -> None:
+        pass
 
-    def kept(self, name: str) -> Snapshot | None:
-        """Nothing was kept."""
+    def load_finished(self, name: str) -> Snapshot | None:
         return None
 
     @property
     def is_due(self) -> bool:
-        """Never."""
         return False
 
     def clear(self) -> None:
-        """There is nothing to remove."""
+        pass

@@ -362,7 +362,7 @@ def training_dataset(
 ) -> TrainingDataset:
     """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
     return TrainingDataset(
-        collection=inherited.told(collection),
+        collection=inherited.with_leak(collection),
         extracted=extracted,
         labelled=arrange(collection.record),
         prep=base.preprocessing,

@@ -17,7 +17,13 @@ from warmstart.errors import PlanError
 from warmstart.events import Steps, note
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.freeze import action_of
-from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages, assign_stages, group_modules
+from warmstart.network.pipeline_stage import (
+    Cost,
+    PipelineStage,
+    balance_stages,
+    assign_stages,
+    group_modules,
+)
 from warmstart.planning.machine import DATA, FSDP, PIPELINE, least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.records.plan import Action
@@ -86,7 +92,9 @@ def _sharded(
 ) -> Parallelism:
     from warmstart.training.fsdp import ShardedDataParallel
 
-    return ShardedDataParallel(tail, group_modules(tail), trainable.model.state_dict(keep_vars=True), chosen.device)
+    return ShardedDataParallel(
+        tail, group_modules(tail), trainable.model.state_dict(keep_vars=True), chosen.device
+    )
 
 
 _SHARING: dict[str, Callable[[TrainableNetwork, UnfrozenBlocks, Schedule, Inputs], Parallelism]] = {

@@ -57,7 +57,10 @@ def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) ->
 
     Shapes: blocks (n,).
     """
-    steps = [TrainingEnd(validation=extracted).n_steps(n_steps) for extracted in range(1, VALIDATIONS + 1)]
+    steps = [
+        TrainingEnd(validation=extracted).n_steps(n_steps)
+        for extracted in range(1, VALIDATIONS + 1)
+    ]
     held = np.isfinite(chosen.losses[END])
     looks = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
     if not held.any():

@@ -1,4 +1,4 @@
-"""Parts that join a training one group after the other, while rows set apart say it helps."""
+"""Gradual unfreezing: groups of blocks join a training, as long as a validation set improves."""
 
 from __future__ import annotations
 
@@ -12,69 +12,74 @@ from warmstart.data.splits import folds
 from warmstart.solve.ridge import Rows
 from warmstart.training.validation import ValidationScores
 
-VALIDATION = 5  # one block in five judges whether the next group of parts joins
+VALIDATION = 5  # one group of examples in five decides whether the next group of blocks joins
 
 
 class GradualUnfreezing:
-    """Judges each stage on rows set apart; without such rows every stage stands.
+    """Accepts or undoes each stage by validation loss; without validation rows, accepts all.
 
-    `fit` are the rows that are learnt from.
+    `fit_rows` are the rows to train on; `n_joined` counts the stages accepted so far.
     """
 
-    def __init__(self, looks: ValidationScores, rows: Rows, seed: int, is_judged: bool) -> None:
-        self.validation = looks
-        self.fit, self._judged_on = rows, rows[:0]
+    def __init__(
+        self, validation: ValidationScores, rows: Rows, seed: int, is_judged: bool
+    ) -> None:
+        self.validation = validation
+        self.fit_rows, self._validation_rows = rows, rows[:0]
         if is_judged:
-            context = looks.context
+            context = validation.context
             rng = np.random.default_rng([seed, 8])
-            part = folds(
+            fold = folds(
                 context.target.folding(context.labels[rows]), context.groups[rows], VALIDATION, rng
             )
-            self.fit, self._judged_on = rows[part > 0], rows[part == 0]
-        self.joined = 0
+            self.fit_rows, self._validation_rows = rows[fold > 0], rows[fold == 0]
+        self.n_joined = 0
         self._best = float("inf")
-        self._kept: list[list[Tensor]] = []  # weights, and their mean, before the latest stage
+        self._weights: list[list[Tensor]] = []  # and their mean, before the latest stage
 
     def begin(self) -> None:
         """Before the first stage."""
-        if len(self._judged_on):
-            self._best = self.validation.loss(self.validation.say(self._judged_on), self._judged_on)
-            self._keep()
+        if len(self._validation_rows):
+            scores = self.validation.predict(self._validation_rows)
+            self._best = self.validation.loss(scores, self._validation_rows)
+            self._save_weights()
 
-    def joins(self, number: int) -> bool:
-        """Whether stage `number` helped; if not, the weights are again what they were before."""
-        if len(self._judged_on):
-            loss = self.validation.loss(self.validation.shown(1.0, self._judged_on), self._judged_on)
+    def accept(self, number: int) -> bool:
+        """Whether stage `number` helped; if not, its changes to the weights are undone."""
+        if len(self._validation_rows):
+            scores = self.validation.scores_at(1.0, self._validation_rows)
+            loss = self.validation.loss(scores, self._validation_rows)
             if not loss < self._best:
                 trainer = self.validation.trainer
-                trainer.put(self._kept[0])
-                for own, old in zip(trainer.mean, self._kept[1], strict=True):
-                    own.copy_(old)
+                trainer.put(self._weights[0])
+                for mean, before in zip(trainer.mean, self._weights[1], strict=True):
+                    mean.copy_(before)
                 return False
             self._best = loss
-            self._keep()
-        self.joined = number + 1
+            self._save_weights()
+        self.n_joined = number + 1
         return True
 
-    def _keep(self) -> None:
+    def _save_weights(self) -> None:
         trainer = self.validation.trainer
-        self._kept = [trainer.own(), [mean.clone() for mean in trainer.mean]]
+        self._weights = [trainer.local_values(), [mean.clone() for mean in trainer.mean]]
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        found: dict[str, Tensor] = {}
-        for kind, values in enumerate(self._kept):
-            found |= self.validation.trainer.named(f"kept.{kind}", values)
-        return found
+        tensors: dict[str, Tensor] = {}
+        for kind, values in enumerate(self._weights):
+            tensors |= self.validation.trainer.named(f"before_stage.{kind}", values)
+        return tensors
 
     def facts(self) -> dict[str, Any]:
-        """The same for plain numbers; without rows set apart there is no best loss."""
-        return {"joined": self.joined, "best": self._best if self._kept else None}
+        """Plain numbers for a checkpoint; without validation rows there is no best loss."""
+        return {"joined": self.n_joined, "best": self._best if self._weights else None}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """As when these were taken."""
-        self.joined = int(facts["joined"])
+        """Restore what `tensors` and `facts` returned."""
+        self.n_joined = int(facts["joined"])
         if facts["best"] is not None:
             self._best = float(facts["best"])
-            kept = [self.validation.trainer.kept(f"kept.{k}", tensors) for k in (0, 1)]
-            self._kept = [[value.clone() for value in values] for values in kept]
+            trainer = self.validation.trainer
+            shards = [trainer.local_shards(f"before_stage.{kind}", tensors) for kind in (0, 1)]
+            self._weights = [[value.clone() for value in values] for values in shards]

@@ -1,9 +1,9 @@
-"""One training of an outfitted network on some rows, at a lower rate where a guard asks for it."""
+"""One training of a network on some rows, repeated at a lower learning rate if a guard fires."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -27,17 +27,17 @@ from warmstart.training.validation import (
     no_scores,
 )
 
-SCALES = (1.0, 1 / 3, 1 / 9)  # of every rate: RECIPE §6, "rate/3, twice"
+SCALES = (1.0, 1 / 3, 1 / 9)  # of every learning rate: RECIPE §6, "rate/3, twice"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """A trained network, and what was seen on the way.
+    """A trained network with its validation scores.
 
-    `trainable` is None where no rate worked, and where a training that held rows out had been
-    finished before an interruption. `scores` holds what each candidate says of the rows
-    held out, (C, m, K), last those with an output fitted anew, where that was asked for.
-    `n_stages` counts the groups of parts that joined; `scale` is that of the rates that worked.
+    `trainable` is None where no learning rate worked, and where a training with held-out rows
+    was finished before an interruption. `scores`: of the held-out rows at each candidate end,
+    (C, m, K), last those with a refitted head, if requested. `n_stages` counts the groups of
+    blocks that joined; `scale` multiplied the learning rates that worked.
     """
 
     trainable: TrainableNetwork | None
@@ -50,11 +50,11 @@ class TrainedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One training: how its outfit is made, its rows, and its place among all trainings.
+    """One training: how its network is made, its rows, and its place among all trainings.
 
-    `held`: rows that it must not learn from and that are looked at on the way. `end`: how
-    far it goes, None where that is to be found out. `scale` of every rate to begin with.
-    `refit`: from a trained outfit to what an output fitted anew says of rows held out, (m, K).
+    `held`: rows to validate on, never trained on. `end`: how far it goes, None where that is to
+    be found out. `scale` of every learning rate to begin with. `refit`: from a trained network to
+    the scores of the held-out rows with a refitted head, (m, K).
     """
 
     make: Callable[[], TrainableNetwork]
@@ -66,44 +66,48 @@ class TrainingJob:
     end: TrainingEnd | None = None
     scale: float = 1.0
     refit: Callable[[TrainableNetwork], Array] | None = None
-    until: float | None = None  # of time.perf_counter: when it has to end
+    until: float | None = None  # deadline, of time.perf_counter
 
     def learn(self) -> Steps[TrainedNetwork]:
-        """Train a fresh outfit; prove that what is frozen stayed as it was.
+        """Train a fresh copy; check that frozen tensors did not change.
 
-        A training that is stuck or has diverged begins anew at a third of its rates, twice.
+        A training that is stuck or diverges begins again at a third of its learning rates, twice.
         What was done before an interruption is taken from the checkpoints.
         Raises: TrainingError where a frozen tensor changed.
         """
-        kept = self.context.checkpoints.kept(self.name)
-        if kept is not None:
-            return self._again(kept)
-        saved = self.context.checkpoints.load()
-        if saved is not None and saved.facts.get("job") != self.number:
-            saved = None
-        notes = [GuardNote(**fields) for fields in saved.facts["guards"]] if saved else []
-        begin = float(saved.facts["scale"]) if saved else self.scale
-        for scale in [s for s in SCALES if s <= begin]:
+        finished = self.context.checkpoints.load_finished(self.name)
+        if finished is not None:
+            return self._load_finished(finished)
+        snapshot = self.context.checkpoints.load()
+        if snapshot is not None and snapshot.facts.get("job") != self.number:
+            snapshot = None
+        notes = [GuardNote(**fields) for fields in snapshot.facts["guards"]] if snapshot else []
+        first = float(snapshot.facts["scale"]) if snapshot else self.scale
+        for scale in [s for s in SCALES if s <= first]:
             attempt = TrainingAttempt(self, scale, tuple(notes))
-            alarm = yield from attempt.run(saved)
-            saved = None
+            alarm = yield from attempt.run(snapshot)
+            snapshot = None
             if alarm is None:
-                return self._taught(attempt, notes)
+                return self._finish(attempt, notes)
             is_last = scale == SCALES[-1] or attempt.is_idle
-            done = _ACTIONS[is_last]
-            notes.append(GuardNote(kind=alarm.kind, step=alarm.step, action=done))
-            yield guard(alarm.kind, f"{alarm.sentence}; {done}")
+            action = (
+                "training was given up"
+                if is_last
+                else "training began again at a third of the learning rates"
+            )
+            notes.append(GuardNote(kind=alarm.kind, step=alarm.step, action=action))
+            yield guard(alarm.kind, f"{alarm.sentence}; {action}")
             if is_last:
                 break
         scores = no_scores(attempt.trainable, self.held)
         failed = TrainedNetwork(None, 0, scores, scale, tuple(notes), has_failed=True)
-        self._keep(failed)
+        self._save_finished(failed)
         return failed
 
     @property
     def name(self) -> str:
-        """What it is called among the checkpoints."""
-        return f"lesson-{self.number}"
+        """Its name among the checkpoints."""
+        return f"training-{self.number}"
 
     @property
     def earlier(self) -> int:
@@ -120,39 +124,41 @@ class TrainingJob:
         """Whether its network is shipped: nothing is held out."""
         return not len(self.held)
 
-    def _taught(self, attempt: TrainingAttempt, notes: list[GuardNote]) -> TrainedNetwork:
+    def _finish(self, attempt: TrainingAttempt, notes: list[GuardNote]) -> TrainedNetwork:
         trainable, scores = attempt.trainable, attempt.validation.scores()
-        attempt.settle()
+        attempt.load_end()
         trainable.model.cpu()
-        self._prove(trainable)
+        self._check_frozen(trainable)
         if not np.isfinite(held_scores(trainable, self.context, self.rows[:PASS])).all():
             raise TrainingError(
-                "the trained network's answers are not numbers; use --strategy head."
+                "the outputs of the trained network are not finite; use --strategy head."
             )
         if self.refit is not None:
-            scores = np.concatenate([scores, self._refitted(attempt, self.refit)])
+            scores = np.concatenate([scores, self._refit_scores(attempt, self.refit)])
         trained = TrainedNetwork(
-            trainable, attempt.unfreezing.joined, scores, attempt.scale, tuple(notes)
+            trainable, attempt.unfreezing.n_joined, scores, attempt.scale, tuple(notes)
         )
-        self._keep(trained, attempt)
+        self._save_finished(trained, attempt)
         lora.merge(trainable.network.backbone)
         return trained
 
-    def _refitted(
+    def _refit_scores(
         self, attempt: TrainingAttempt, refit: Callable[[TrainableNetwork], Array]
     ) -> Array:
-        """What outputs fitted anew at some of the ends say of the rows held out: (R, m, K).
+        """Scores of the held-out rows with a head refitted at some of the ends: (R, m, K).
 
-        After few updates there is but one end: NaN for the others.
+        A contrastive training has but one end: NaN for the others.
         """
-        found = []
+        scores = []
         for number in REFIT_ENDS[:1] if self.schedule.contrastive else REFIT_ENDS:
-            with attempt.trainer.shown(CANDIDATES[number].share):
-                found.append(refit(attempt.trainable))
-        nothing = [np.full_like(found[0], np.nan)] * (len(REFIT_ENDS) - len(found))
-        return np.stack([*found, *nothing])
+            with attempt.trainer.averaged(CANDIDATES[number].share):
+                scores.append(refit(attempt.trainable))
+        missing = [np.full_like(scores[0], np.nan)] * (len(REFIT_ENDS) - len(scores))
+        return np.stack([*scores, *missing])
 
-    def _keep(self, trained: TrainedNetwork, attempt: TrainingAttempt | None = None) -> None:
+    def _save_finished(
+        self, trained: TrainedNetwork, attempt: TrainingAttempt | None = None
+    ) -> None:
         tensors = {"scores": torch.from_numpy(trained.scores)}
         if self.is_last and attempt is not None:
             moving = attempt.moving.items()  # by now every process holds all of it
@@ -161,46 +167,30 @@ class TrainingJob:
             "n_stages": trained.n_stages,
             "scale": trained.scale,
             "has_failed": trained.has_failed,
-            "guards": [vars_of(one) for one in trained.guards],
+            "guards": [asdict(note) for note in trained.guards],
         }
-        self.context.checkpoints.keep(self.name, Snapshot(tensors, facts))
+        self.context.checkpoints.save_finished(self.name, Snapshot(tensors, facts))
 
-    def _again(self, kept: Snapshot) -> TrainedNetwork:
+    def _load_finished(self, snapshot: Snapshot) -> TrainedNetwork:
         """A training that was finished before an interruption."""
-        facts, scores = kept.facts, kept.tensors["scores"].numpy()
+        facts, scores = snapshot.facts, snapshot.tensors["scores"].numpy()
         guards = tuple(GuardNote(**fields) for fields in facts["guards"])
-        trained = TrainedNetwork(
-            None,
-            int(facts["n_stages"]),
-            scores,
-            float(facts["scale"]),
-            guards,
-            bool(facts["has_failed"]),
-        )
+        n_stages, scale = int(facts["n_stages"]), float(facts["scale"])
+        trained = TrainedNetwork(None, n_stages, scores, scale, guards, bool(facts["has_failed"]))
         if trained.has_failed or not self.is_last:
             return trained
         attempt = TrainingAttempt(self, trained.scale, guards)
-        attempt.trainer.put(attempt.trainer.kept("now", kept.tensors))
+        attempt.trainer.put(attempt.trainer.local_shards("now", snapshot.tensors))
         attempt.trainable.model.cpu()
-        self._prove(attempt.trainable)
+        self._check_frozen(attempt.trainable)
         lora.merge(attempt.trainable.network.backbone)
         return replace(trained, trainable=attempt.trainable)
 
-    def _prove(self, trainable: TrainableNetwork) -> None:
-        moved = ledger.violations(self.context.digests, trainable.network, trainable.actions)
-        if moved:
+    def _check_frozen(self, trainable: TrainableNetwork) -> None:
+        changed = ledger.violations(self.context.digests, trainable.network, trainable.actions)
+        if changed:
             raise TrainingError(
-                f"{len(moved)} frozen tensors changed while training (first: {moved[0]}); nothing "
-                "was shipped. This is a fault of warmstart or of the network: please report it."
+                f"{len(changed)} frozen tensors changed while training (first: {changed[0]}); "
+                "nothing was shipped. This is a bug in warmstart or in the network: please report "
+                "it."
             )
-
-
-_ACTIONS = {
-    False: "training began anew at a third of the rates",
-    True: "training was given up",
-}
-
-
-def vars_of(guard: GuardNote) -> dict[str, str | int]:
-    """A guard's note as plain values."""
-    return {"kind": guard.kind, "step": guard.step, "action": guard.action}

@@ -50,7 +50,9 @@ class HeadFit:
         return self.calibration.scale or 1.0
 
 
-def zero_head(feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int) -> HeadFit:
+def zero_head(
+    feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int
+) -> HeadFit:
     """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
 
     >>> zero_head((FeatureLayer(block=1, pool="avg"),), 4, 3, 10).weight.shape

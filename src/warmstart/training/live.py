@@ -1,4 +1,4 @@
-"""Images for live training: prepared once, in memory or in a file of their own."""
+"""Images for live training: decoded once, in memory or in a temporary file."""
 
 from __future__ import annotations
 
@@ -24,24 +24,21 @@ from warmstart.modalities.preprocessing import encode
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 
-# ---- Images for live training: prepared once, in memory or in a file of their own.
-
-
 Encoded = NDArray[Any]  # an encoded example
-IN_MEMORY = 64_000_000  # bytes of pixels beyond which they lie in a file of their own
+IN_MEMORY = 64_000_000  # bytes of pixels beyond which they go into a file
 
 
 class PixelFile:
-    """Prepared images in memory, or many of them in a file that nobody else sees.
+    """Decoded images in memory, or in a temporary file if there are many.
 
-    Memory holds `IN_MEMORY` bytes at most, however many images there are; the file is gone
-    with the object. Rows may be read from several threads at once.
+    Memory holds at most `IN_MEMORY` bytes; the file is removed with the object. Rows may be read
+    from several threads at once.
     """
 
     def __init__(
         self, images: Iterable[Encoded], shape: tuple[int, ...], dtype: str = "uint8"
     ) -> None:
-        """Keep the images. Shapes: (n, H, W, C), as many as come and each of that size.
+        """Store the images. Shapes: (n, H, W, C), for n images (H, W, C).
 
         Raises: OSError with the folder's name where the disk is full.
         """
@@ -60,24 +57,24 @@ class PixelFile:
         return self.shape[0]
 
     def rows(self, rows: NDArray[np.int64]) -> Encoded:
-        """The images of these rows, in an array of their own. Shapes: (b,) to (b, H, W, C)."""
+        """The images of these rows, in a new array. Shapes: (b,) to (b, H, W, C)."""
         if self._file is None:
             return self._pixels[rows]
-        found = np.empty((len(rows), *self.shape[1:]), self._dtype)
+        images = np.empty((len(rows), *self.shape[1:]), self._dtype)
         size = math.prod(self.shape[1:]) * self._dtype.itemsize
         for place, row in enumerate(rows.tolist()):
             # Not a memory map: its touched pages would count as this process's memory.
             payload = os.pread(self._file, size, row * size)
-            found[place] = np.frombuffer(payload, self._dtype).reshape(self.shape[1:])
-        return found
+            images[place] = np.frombuffer(payload, self._dtype).reshape(self.shape[1:])
+        return images
 
 
 def _spill(images: Iterable[Encoded], n_bytes: int) -> int:
-    """Write images into a file without a name; returns its descriptor."""
+    """Write images into an unnamed file; returns its descriptor."""
     folder = folder_with_space(n_bytes)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # meets a full disk before anything is decoded
+            if hasattr(os, "posix_fallocate"):  # fails on a full disk before anything is decoded
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
             for image in images:
                 file.write(np.ascontiguousarray(image).data)
@@ -91,44 +88,43 @@ def _spill(images: Iterable[Encoded], n_bytes: int) -> int:
 def folder_with_space(n_bytes: int) -> Path:
     """The folder for temporary files; the cache folder where that one is too small.
 
-    One whose files lie in memory is used only where no other has room.
+    A folder in memory is used only where no other has enough space.
     """
     folders = (Path(tempfile.gettempdir()), default_root())
-    roomy = [folder for folder in folders if _free(folder) >= n_bytes]
-    on_disk = [folder for folder in roomy if not _is_in_memory(folder)]
-    return (*on_disk, *roomy, *folders)[0]
-
-
-def _free(folder: Path) -> int:
-    """Bytes free; 0 where there is no such folder."""
-    return shutil.disk_usage(folder).free if folder.is_dir() else 0
+    large = [
+        folder
+        for folder in folders
+        if folder.is_dir() and shutil.disk_usage(folder).free >= n_bytes
+    ]
+    on_disk = [folder for folder in large if not _is_in_memory(folder)]
+    return (*on_disk, *large, *folders)[0]
 
 
 def _is_in_memory(folder: Path) -> bool:
-    """Whether what is written there takes up memory, as far as the system tells."""
+    """Whether files there take up memory (tmpfs), as far as the system tells."""
     device = folder.stat().st_dev
-    mark = f" {os.major(device)}:{os.minor(device)} "
+    number = f" {os.major(device)}:{os.minor(device)} "
     try:
         mounts = Path("/proc/self/mountinfo").read_text("utf-8").splitlines()
     except OSError:
         return False
-    return any(mark in mount and " - tmpfs " in mount for mount in mounts)
+    return any(number in mount and " - tmpfs " in mount for mount in mounts)
 
 
 def read_pixels(collection: Collection, examples: Sequence[Example], prep: Inputs) -> PixelFile:
-    """All images, prepared, in the order of the examples. Shapes: (n, H, W, C) uint8.
+    """All images, decoded, in the order of the examples. Shapes: (n, H, W, C) uint8.
 
     Raises: DataError or Vanished where an image can no longer be read; OSError with the
     folder's name where the disk is full.
     """
     shape = (len(examples), *prep.shape)
-    return PixelFile(prepared(collection, examples, prep), shape, prep.dtype)
+    return PixelFile(decode_images(collection, examples, prep), shape, prep.dtype)
 
 
-def prepared(
+def decode_images(
     collection: Collection, examples: Sequence[Example], prep: Inputs
 ) -> Iterator[Encoded]:
-    """Images one by one, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
+    """Yield images, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
 
     def decode(example: Example) -> Encoded:
         return encode(load_same(collection, example), example.id, prep)

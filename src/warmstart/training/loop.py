@@ -1,4 +1,4 @@
-"""The training loop, a generator: one `Step` after each update; the caller watches and stops."""
+"""The training loop, a generator of one `Step` per update; losses, schedules, optimizers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from warmstart.records.data import Task
 from warmstart.tasks.task import Target
 
 Batch = tuple[Any, Tensor]  # inputs as the network takes them, labels (B,)
-Schedule = Callable[[int], float]  # step -> factor of every rate
-Loss = Callable[[Any, Any], Tensor]  # what the network gives, the labels -> one number
+Schedule = Callable[[int], float]  # step -> factor of every learning rate
+Loss = Callable[[Any, Any], Tensor]  # outputs of the network, labels -> one number
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One update: its loss before it, in nats, and the factor its rates were scaled by."""
+    """One update: the loss before it, in nats, and the factor of its learning rates."""
 
     index: int
     loss: float
@@ -39,10 +39,10 @@ class Step:
 
 
 def warm_cosine(n_steps: int, warm_up: float, *, falls: bool = True) -> Schedule:
-    """Rise in a straight line over the first share of the steps, then fall along a cosine.
+    """Linear warm-up over the first share of the steps, then cosine decay.
 
-    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The last step still moves. Where it
-    never `falls`, it stays at 1.
+    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The factor of the last step is above
+    zero. It stays at 1 after the warm-up if it never `falls`.
 
     >>> schedule = warm_cosine(10, 0.2)
     >>> [round(schedule(step), 2) for step in (0, 1, 2, 6, 9)]
@@ -63,9 +63,9 @@ def warm_cosine(n_steps: int, warm_up: float, *, falls: bool = True) -> Schedule
 def make_optimizer(
     name: str, groups: Sequence[Mapping[str, Any]], weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9, over groups that carry their own rates.
+    """AdamW, or SGD with momentum 0.9, over groups with their own learning rates.
 
-    Groups that carry no `weight_decay` of their own get this one.
+    `weight_decay` is the default of groups that set none.
     Raises: PlanError for another name.
     """
     own = [dict(group) for group in groups]
@@ -73,7 +73,7 @@ def make_optimizer(
         return torch.optim.AdamW(own, weight_decay=weight_decay)
     if name == "sgd":
         return torch.optim.SGD(own, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
-    raise PlanError(f"training.optimizer {name!r} is not known; it has adamw and sgd.")
+    raise PlanError(f"training.optimizer {name!r} does not exist; choose adamw or sgd.")
 
 
 def train(
@@ -84,11 +84,11 @@ def train(
     seed: int,
     loss: Loss = cross_entropy,
 ) -> Iterator[Step]:
-    """Yield one `Step` after each update. `network` gives logits (B, K), or what `loss` takes.
+    """Yield one `Step` after each update. `network` returns logits (B, K), or what `loss` takes.
 
-    Dropout and its like draw from torch's global generator: it is seeded for each step by
-    `seed` and the step, and put back after, so that steps can be repeated one by one.
-    Raises: TrainingError where the loss is not a number.
+    Dropout draws from torch's global generator: it is seeded with `seed` plus the step for each
+    step and restored afterwards, so that single steps can be repeated.
+    Raises: TrainingError where the loss is not finite.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     for index, (inputs, labels) in enumerate(batches):
@@ -96,43 +96,40 @@ def train(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = factor * peak
         with seeded(seed + index):
-            found = loss(network(inputs), labels)
-            value = float(found.detach())
+            batch_loss = loss(network(inputs), labels)
+            value = float(batch_loss.detach())
             if not math.isfinite(value):
                 raise divergence_error(max(peaks), f"the loss is {value} at step {index + 1}")
             optimizer.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
+            batch_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         yield Step(index, value, factor)
 
 
-def divergence_error(peak: float, what: str = "the network's answers are not numbers") -> TrainingError:
-    """The error for training that went out of bounds at rates of at most `peak`."""
+def divergence_error(
+    peak: float, what: str = "the network's outputs are not finite"
+) -> TrainingError:
+    """The error for training that diverged at learning rates of at most `peak`."""
     return TrainingError(
-        f"training diverged: {what}; use a lower rate than {peak:g} (--lr), or --strategy head, "
-        "which cannot diverge."
+        f"training diverged: {what}; use a learning rate below {peak:g} (--lr), or --strategy "
+        "head, which cannot diverge."
     )
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global generators at a seed for a while; put back after."""
-    with torch.random.fork_rng(devices=_devices()):
+    """Seed torch's global generators for a while, those of GPUs included; restore them after."""
+    has_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if has_gpu else 0)):
         torch.manual_seed(seed)
         yield
 
 
-def _devices() -> range:
-    """The GPUs whose generators seeding would touch."""
-    has_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return range(torch.cuda.device_count() if has_gpu else 0)
-
-
 class ScaledHead(nn.Module):
-    """A linear head on taps brought to one scale: logits = W ((taps - offset) * scale) + b.
+    """A linear head on standardised features: logits = W ((features - offset) * scale) + b.
 
-    Scaled as in closed form, rows have about unit length, so that one learning rate fits
-    taps of any width and size. Shapes: offset, scale (D,), weight (K, D), bias (K,).
+    Scaled as for the linear probe, rows have about unit length, so that one learning rate fits
+    feature layers of any width and scale. Shapes: offset, scale (D,), weight (K, D), bias (K,).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, scale: Tensor) -> None:
@@ -145,20 +142,20 @@ class ScaledHead(nn.Module):
         self.register_buffer("scale", scale.float())
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Taps, each (B, d_t) with their widths adding up to D, to logits (B, K)."""
+        """Features, one (B, d_t) per layer with widths that add up to D, to logits (B, K)."""
         joined = (torch.cat(list(features), dim=1) - self.offset) * self.scale
         return nn.functional.linear(joined, self.weight, self.bias)
 
     def plain(self) -> tuple[Tensor, Tensor]:
-        """The same head on unscaled taps, in float64: weight (K, D), bias (K,)."""
+        """Weight (K, D) and bias (K,) of the same head on unscaled features, in float64."""
         weight = self.weight.detach().double() * self.scale.double()
         return weight, self.bias.detach().double() - weight @ self.offset.double()
 
 
-# ---- What a training lowers, task by task, on torch tensors.
+# ---- Losses, task by task.
 
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth to the sum over rows
+BatchLoss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth -> sum over rows
 
 
 def class_loss(outputs: Tensor, truth: Tensor) -> Tensor:
@@ -167,21 +164,22 @@ def class_loss(outputs: Tensor, truth: Tensor) -> Tensor:
 
 
 def _label_sets(outputs: Tensor, truth: Tensor) -> Tensor:
-    """The mean over labels, so that many labels weigh no more than few."""
-    wanted = truth.to(outputs.dtype)
-    return binary_cross_entropy_with_logits(outputs, wanted, reduction="sum") / truth.shape[1]
+    """The mean over labels: many labels weigh no more than few."""
+    loss = binary_cross_entropy_with_logits(outputs, truth.to(outputs.dtype), reduction="sum")
+    return loss / truth.shape[1]
 
 
 def _numbers(outputs: Tensor, truth: Tensor) -> Tensor:
-    """Squared error; the truth is standardised, so a unit is its variance."""
+    """Squared error, in units of the variance: the truth is standardised."""
     return mse_loss(outputs[:, 0], truth.to(outputs.dtype), reduction="sum")
 
 
 def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
-    """How far cosines are from 1 within classes and from 0 between them, times the rows.
+    """Squared distance of cosines from 1 within classes and 0 between them, times the rows.
 
-    Both kinds of pairs weigh alike. Shapes: vectors (B, C), truth (B,). SetFit's loss (Tunstall
-    et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all pairs of a batch.
+    Both kinds of pairs have equal weight. Shapes: vectors (B, C), truth (B,). SetFit's loss
+    (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all pairs of a
+    batch.
 
     >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     >>> pair_loss(vectors, torch.tensor([0, 0, 1])).item()
@@ -198,29 +196,29 @@ def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
 
 
 def contrastive_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
-    """How hard each row's own class is to tell from all others of the batch, summed over rows.
+    """The supervised contrastive loss over cosines, summed over rows.
 
-    Rows that have no other of their class say nothing of it. Shapes: vectors (B, C), truth (B,).
-    The supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, §3.2.2), over cosines.
+    Khosla et al. 2020, arXiv 2004.11362, §3.2.2. A row without another one of its class
+    contributes nothing. Shapes: vectors (B, C), truth (B,).
 
     >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    >>> kept, torn = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
-    >>> contrastive_loss(vectors, kept, 0.1).item() < 0.001
+    >>> close, apart = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
+    >>> contrastive_loss(vectors, close, 0.1).item() < 0.001
     True
-    >>> contrastive_loss(vectors, torn, 0.1).item() > 10
+    >>> contrastive_loss(vectors, apart, 0.1).item() > 10
     True
     """
     unit = normalize(vectors)
     own = torch.eye(len(truth), dtype=torch.bool, device=truth.device)
     alike = (truth[:, None] == truth[None]) & ~own
-    likeness = unit @ unit.T / temperature
-    told = log_softmax(likeness.masked_fill(own, torch.finfo(unit.dtype).min), dim=1)
-    many = alike.sum(dim=1)
-    return -(told.masked_fill(~alike, 0.0).sum(dim=1) / many.clamp(min=1)).sum()
+    similarity = unit @ unit.T / temperature
+    log_shares = log_softmax(similarity.masked_fill(own, torch.finfo(unit.dtype).min), dim=1)
+    n_alike = alike.sum(dim=1)
+    return -(log_shares.masked_fill(~alike, 0.0).sum(dim=1) / n_alike.clamp(min=1)).sum()
 
 
 def make_pair_loss(temperature: float) -> BatchLoss:
-    """What pairs are learnt by: cosines drawn to 1 and 0 at a temperature of 0, else contrast."""
+    """The contrastive loss at a temperature; at 0, cosines are pulled to 1 and 0."""
     if temperature:
         return partial(contrastive_loss, temperature=temperature)
     return pair_loss
@@ -245,5 +243,5 @@ def summed_loss(target: Target) -> BatchLoss:
 
 
 def mean_loss(target: Target, outputs: Tensor, truth: Tensor) -> float:
-    """Its mean. Shapes: outputs (m, K) float64, truth as the target takes it."""
+    """The mean over rows. Shapes: outputs (m, K) float64, truth as the target takes it."""
     return float(summed_loss(target)(outputs, truth) / len(outputs))

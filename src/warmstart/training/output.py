@@ -37,7 +37,7 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.dataset import ReadFeatures, TrainingDataset, heads_of, selection_problem_on
 from warmstart.training.linear_probe import HeadFit, with_calibration
-from warmstart.training.live import prepared, folder_with_space
+from warmstart.training.live import decode_images, folder_with_space
 from warmstart.training.loop import ScaledHead
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
@@ -111,7 +111,7 @@ class FineTunedFeatures:
                 self._source.cut,
             )
         others = [example for example in todo if example.sha256 not in self._rows]
-        images = prepared(self._collection, others, self._prep)
+        images = decode_images(self._collection, others, self._prep)
         for at in range(0, len(others), BATCH):
             chunk = others[at : at + BATCH]
             pixels = np.stack([next(images) for _ in chunk])

@@ -134,7 +134,9 @@ def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
     )
 
 
-def estimate_prior(prior: Prior | None, labelled: LabelledRows, read: ReadFeatures) -> Estimate | None:
+def estimate_prior(
+    prior: Prior | None, labelled: LabelledRows, read: ReadFeatures
+) -> Estimate | None:
     """What a run's own output, made of equally named classes, is worth before anything is learnt.
 
     None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.

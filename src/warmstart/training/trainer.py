@@ -1,7 +1,7 @@
-"""One training's moving state: weights, optimizer, their average, what they are drawn back to.
+"""Everything that changes during one training: weights, optimizer, moving average, L2-SP anchor.
 
-A `Trainer` makes one update at a time, so that a caller can look, keep, stop and go on: its
-state after a step says all that the next step depends on.
+A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume: its
+state after a step holds all that the next step depends on.
 """
 
 from __future__ import annotations
@@ -16,22 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.distributed import gone, here, is_about_others
-from warmstart.training.data_parallel import DataParallel, Inputs, StepWork, Parallelism, is_out_of_memory
+from warmstart.training.data_parallel import (
+    DataParallel,
+    Inputs,
+    Parallelism,
+    StepWork,
+    is_out_of_memory,
+)
 from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
 Groups = Sequence[Mapping[str, Any]]
-LAG = 10  # an average reaches back over a tenth of the updates made, at most
-PULL = 0.1  # of the way back at most: all of it would hide that a rate is far too high
+LAG = 10  # the moving average spans at most a tenth of the updates made
+PULL = 0.1  # of the distance at most: all of it would hide a learning rate that is far too high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRule:
     """How updates are made.
 
-    `average`: decay of the moving average of the weights, 0: none; after n updates it is at most
+    `ema_decay`: decay of the moving average of the weights, 0: none; after n updates it is at most
     n / (n + `lag`), so that a lag of 1 begins with the plain mean, and a longer one with the last
-    weights. `l2_sp`: pull towards the weights at the beginning, times the rate. `micro_batch`:
-    examples worked through at once.
+    weights. `l2_sp`: pull towards the initial weights, times the learning rate. `micro_batch`:
+    examples at once.
     """
 
     optimizer: str
@@ -50,50 +56,50 @@ class Trainer:
 
     `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
     may change, in a fixed order: parameters, and buffers such as statistics. `loss` is that of
-    the task, summed over rows. `way`: how several processes share the work; each names in
-    `moving` what it keeps. `renew` is called where weights are put that no batch was passed
-    with, such as averaged ones: it brings up to them what follows from batches.
+    the task, summed over rows. `parallelism`: how several processes share the work; each names in
+    `moving` what it keeps. `renew` is called after weights are loaded that no batch was run with,
+    such as averaged ones: it updates what follows from batches.
     """
 
     def __init__(
         self,
         network: Callable[..., Tensor],
         moving: Mapping[str, Tensor],
-        course: UpdateRule,
+        rule: UpdateRule,
         loss: BatchLoss = class_loss,
-        way: Parallelism | None = None,
+        parallelism: Parallelism | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
-        self.course, self.loss, self._renew = course, loss, renew
-        self.way: Parallelism = way or DataParallel(network, course.device)
+        self.rule, self.loss, self._renew = rule, loss, renew
+        self.parallelism: Parallelism = parallelism or DataParallel(network, rule.device)
         self.moving = dict(moving)
-        self.micro_batch = course.micro_batch
+        self.micro_batch = rule.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
-        self.base, self.mean = self.own(), self.own()
+        self.base, self.mean = self.local_values(), self.local_values()
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
-        self._scaler = torch.amp.GradScaler(course.device, enabled=course.precision == "float16")
+        self._scaler = torch.amp.GradScaler(rule.device, enabled=rule.precision == "float16")
 
     def begin(self, groups: Groups) -> None:
-        """Begin a stage: these parameters move from now on, each group at its own rate."""
-        course = self.course
+        """Begin a stage: train these parameters from now on, each group at its learning rate."""
+        rule = self.rule
         own = [dict(group) for group in groups]
-        for group in own if course.l2_sp else ():
+        for group in own if rule.l2_sp else ():
             if group.get("is_anchored", True):
-                group["weight_decay"] = 0.0  # drawn to the start instead of to nothing
-        self._optimizer = make_optimizer(course.optimizer, own, course.weight_decay)
+                group["weight_decay"] = 0.0  # pulled to the initial weights instead of to zero
+        self._optimizer = make_optimizer(rule.optimizer, own, rule.weight_decay)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self.way.begin()
+        self.parallelism.begin()
 
     def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
-        """One step at `factor` times the rates; the mean loss before it, in nats.
+        """One step at `factor` times the learning rates; returns the mean loss before it, in nats.
 
-        Where that is not a number, nothing was changed. A batch that the memory does not hold
-        is worked through in halves from then on (`micro_batch`); the step is the same but for
-        rounding, and for what layers do to a batch as a whole: dropout draws anew for each
-        piece, BatchNorm of a fresh part sees the pieces one by one.
-        Raises: RuntimeError, MemoryError of torch's where even one example does not fit.
+        Where the loss is not finite, nothing is changed. A batch that does not fit into memory is
+        computed in halves from then on (`micro_batch`); the step is the same but for rounding, and
+        for what layers do to a batch as a whole: dropout draws anew for each half, BatchNorm of a
+        fresh block sees the halves one by one.
+        Raises: RuntimeError, MemoryError of torch where not even one example fits.
         """
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
@@ -104,103 +110,98 @@ class Trainer:
                 loss = self._gradients(optimizer, index, inputs, labels)
                 break
             except (RuntimeError, MemoryError) as error:
-                most = min(self.micro_batch, len(labels))
+                size = min(self.micro_batch, len(labels))
                 if is_about_others(error):
                     raise gone(error) from error
-                if not is_out_of_memory(error) or most <= 1 or here().size > 1:
+                if not is_out_of_memory(error) or size <= 1 or here().size > 1:
                     raise
-                self.micro_batch = most // 2
-            self._undo(statistics)
-            self._release()
+                self.micro_batch = size // 2
+            self._restore_statistics(statistics)
+            optimizer.zero_grad(set_to_none=True)
+            if self.rule.device == "cuda":
+                torch.cuda.empty_cache()
         if not math.isfinite(loss):
-            self._undo(statistics)
+            self._restore_statistics(statistics)
             return loss
         self._scaler.step(optimizer)
         self._scaler.update()
         with torch.no_grad():
-            self._draw_back(optimizer)
-            self._absorb()
+            self._apply_l2_sp(optimizer)
+            self._update_mean()
         return loss
 
     def _gradients(
         self, optimizer: torch.optim.Optimizer, index: int, inputs: Inputs, labels: Tensor
     ) -> float:
-        """Those of a batch; its mean loss. None are left where that is not a number."""
+        """Compute those of a batch; returns its mean loss. No gradients are left if not finite."""
         optimizer.zero_grad(set_to_none=True)
-        course = self.course
+        rule = self.rule
         work = StepWork(
             self.loss,
             self.micro_batch,
             self._scaler.scale,
-            course.device,
-            course.precision,
+            rule.device,
+            rule.precision,
             is_gathered=bool(self._buffers),
         )
-        with seeded(course.seed + index):
-            loss = self.way.gradients(inputs, labels, work)
+        with seeded(rule.seed + index):
+            loss = self.parallelism.gradients(inputs, labels, work)
         if not math.isfinite(loss):
             optimizer.zero_grad(set_to_none=True)
         return loss
 
     @torch.no_grad()
-    def _undo(self, statistics: Sequence[Tensor]) -> None:
-        """Put back what a pass that came to nothing did to the statistics of batches."""
+    def _restore_statistics(self, statistics: Sequence[Tensor]) -> None:
+        """Undo what a failed step did to the statistics of batches."""
         for buffer, before in zip(self._buffers, statistics, strict=True):
             buffer.copy_(before)
 
-    def _draw_back(self, optimizer: torch.optim.Optimizer) -> None:
+    def _apply_l2_sp(self, optimizer: torch.optim.Optimizer) -> None:
         """L2-SP: Li, Grandvalet & Davoine 2018, §3, decoupled from the gradient as in AdamW."""
-        if not self.course.l2_sp:
+        if not self.rule.l2_sp:
             return
-        home = {id(t): s for t, s in zip(self.moving.values(), self.base, strict=True)}
+        anchors = {id(t): s for t, s in zip(self.moving.values(), self.base, strict=True)}
         for group in optimizer.param_groups:
             if group.get("is_anchored", True):
-                share = min(float(group["lr"]) * self.course.l2_sp, PULL)
+                share = min(float(group["lr"]) * self.rule.l2_sp, PULL)
                 if params := [p for p in group["params"] if p.grad is not None]:
-                    torch._foreach_lerp_(params, [home[id(p)] for p in params], share)
+                    torch._foreach_lerp_(params, [anchors[id(p)] for p in params], share)
 
-    def _absorb(self) -> None:
-        """Take the weights into their moving average; its first steps count for less."""
-        if not self.course.ema_decay:
+    def _update_mean(self) -> None:
+        """Update the moving average of the weights; its first steps count for less."""
+        if not self.rule.ema_decay:
             return
         self._n_averaged += 1
         n = self._n_averaged
-        share = 1 - min(self.course.ema_decay, n / (self.course.lag + n))
-        floats = [(m, t) for m, t in self._pairs() if m.is_floating_point()]
+        share = 1 - min(self.rule.ema_decay, n / (self.rule.lag + n))
+        pairs = [*zip(self.mean, self.moving.values(), strict=True)]
+        floats = [(m, t) for m, t in pairs if m.is_floating_point()]
         if floats:
             torch._foreach_lerp_([m for m, _ in floats], [t.detach() for _, t in floats], share)
-        for mean, tensor in self._pairs():
+        for mean, tensor in pairs:
             if not mean.is_floating_point():
                 mean.copy_(tensor)
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.mean, self.moving.values(), strict=True)
-
-    def _release(self) -> None:
-        if self._optimizer is not None:
-            self._optimizer.zero_grad(set_to_none=True)
-        if self.course.device == "cuda":
-            torch.cuda.empty_cache()
-
-    # ---- weights that are looked at -------------------------------------------------------
+    # ---- Weights to evaluate.
 
     @contextmanager
-    def shown(self, share: float = 1.0) -> Iterator[None]:
-        """The averaged weights, or a share of the way to them from the start, for a while.
+    def averaged(self, share: float = 1.0) -> Iterator[None]:
+        """Load the averaged weights for a while, or a share of the way from the initial ones.
 
         Weight interpolation: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
         """
-        own = self.own()
+        values = self.local_values()
         try:
-            self.settle(share)
+            self.load_average(share)
             yield
         finally:
-            self.put(own)
+            self.put(values)
 
     @torch.no_grad()
-    def settle(self, share: float = 1.0) -> None:
-        """Leave the network with the weights that `shown` shows."""
-        ends = [end.clone() for end in self.mean] if self.course.ema_decay else self.own()
+    def load_average(self, share: float = 1.0) -> None:
+        """Leave the network with the weights that `averaged` loads."""
+        averages = self.mean if self.rule.ema_decay else self._local_tensors()
+        ends = [average.clone() for average in averages]
         if share < 1:
             for end, begin in zip(ends, self.base, strict=True):
                 if end.is_floating_point():
@@ -210,47 +211,49 @@ class Trainer:
 
     @torch.no_grad()
     def put(self, values: Sequence[Tensor]) -> None:
-        """Copy values into what this process keeps of the moving tensors, where it stands."""
-        for tensor, value in zip(self._views(), values, strict=True):
+        """Copy values into the trained tensors that this process keeps."""
+        for tensor, value in zip(self._local_tensors(), values, strict=True):
             tensor.copy_(value)
-        self.way.spread()
+        self.parallelism.broadcast()
 
-    def own(self) -> list[Tensor]:
-        """What this process keeps of the moving tensors, as it is now."""
-        return [tensor.clone() for tensor in self._views()]
+    def local_values(self) -> list[Tensor]:
+        """Copies of the trained tensors that this process keeps."""
+        return [tensor.clone() for tensor in self._local_tensors()]
 
-    def _views(self) -> list[Tensor]:
+    def _local_tensors(self) -> list[Tensor]:
         values = {name: tensor.detach() for name, tensor in self.moving.items()}
-        if not self.way.is_whole:  # what this process holds is what it keeps
+        if not self.parallelism.is_whole:  # what this process holds is what it keeps
             return [*values.values()]
-        return [self.way.block(name, value) for name, value in values.items()]
+        return [self.parallelism.local_shard(name, value) for name, value in values.items()]
 
-    # ---- what a checkpoint holds ------------------------------------------------------------
+    # ---- What a checkpoint holds.
 
     def named(self, kind: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
-        """One tensor for each that moves, as a checkpoint calls them."""
+        """One tensor for each trained one, under its name in a checkpoint."""
         pairs = zip(self.moving, values, strict=True)
-        return {f"{kind}.{name}": self.way.placed(name, value) for name, value in pairs}
+        place = self.parallelism.with_placement
+        return {f"{kind}.{name}": place(name, value) for name, value in pairs}
 
-    def kept(self, kind: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """What this process keeps of such tensors. Raises: KeyError where one is missing."""
-        return [self.way.block(name, tensors[f"{kind}.{name}"]) for name in self.moving]
+    def local_shards(self, kind: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """This process's share of such tensors. Raises: KeyError where one is missing."""
+        return [self.parallelism.local_shard(n, tensors[f"{kind}.{n}"]) for n in self.moving]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors that the next step depends on, the start's own apart."""
-        found = self.named("now", self._views())
-        if self.course.ema_decay:
-            found |= self.named("mean", self.mean)
+        """All tensors that the next step depends on, except the initial weights."""
+        tensors = self.named("now", self._local_tensors())
+        if self.rule.ema_decay:
+            tensors |= self.named("mean", self.mean)
         if self._optimizer is not None:
             for name, parameter in self.moving.items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     if value is not None:
-                        placed = self.way.placed(name, torch.as_tensor(value))
-                        found[f"optimizer/{name}/{key}"] = placed
-        return found
+                        tensors[f"optimizer/{name}/{key}"] = self.parallelism.with_placement(
+                            name, torch.as_tensor(value)
+                        )
+        return tensors
 
     def facts(self) -> dict[str, Any]:
-        """The same for plain numbers."""
+        """All plain numbers that the next step depends on."""
         return {
             "n_averaged": self._n_averaged,
             "micro_batch": self.micro_batch,
@@ -259,21 +262,21 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Be as after the step that these were taken at; `begin` has been called as then.
+        """Restore a state; `begin` must have been called as it was for that state.
 
         Raises: KeyError where a tensor is missing.
         """
-        self.put(self.kept("now", tensors))
-        if self.course.ema_decay:
-            for mean, value in zip(self.mean, self.kept("mean", tensors), strict=True):
+        self.put(self.local_shards("now", tensors))
+        if self.rule.ema_decay:
+            for mean, value in zip(self.mean, self.local_shards("mean", tensors), strict=True):
                 mean.copy_(value)
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for name, parameter in self.moving.items():
-            begun = f"optimizer/{name}/"
-            keys = [key.removeprefix(begun) for key in tensors if key.startswith(begun)]
+            prefix = f"optimizer/{name}/"
+            keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
             if keys:
                 optimizer.state[parameter] = {
-                    key: _like(self.way.block(name, tensors[begun + key]), parameter)
+                    key: _like(self.parallelism.local_shard(name, tensors[prefix + key]), parameter)
                     for key in keys
                 }
         self._n_averaged = int(facts["n_averaged"])
@@ -282,7 +285,7 @@ class Trainer:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """In the order of memory that the parameter has: other orders may round otherwise."""
+    """A copy in the parameter's memory order: other orders may round differently."""
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,4 +1,4 @@
-"""Validation scores while a training goes on, and which epoch is kept (early stopping)."""
+"""Validation scores while a training runs, and where it should have ended (early stopping)."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.data_parallel import DataParallel
-from warmstart.training.data_parallel import Parallelism
+from warmstart.training.data_parallel import DataParallel, Parallelism
 from warmstart.training.loop import mean_loss
 from warmstart.training.selection import LEAST, cross_folds
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.trainer import Trainer
 
-# ---- Where a training might have ended: looks on the way, and shares of the way from the start.
+# ---- Candidate ends of a training: validations on the way, and weights interpolated with the
+# base model's.
 #
-# Which end is taken is chosen on rows held out. The estimate stays honest because the choice for
-# each part of them is made on the other parts alone, as for its calibration; the choice for the
-# final training is made on all of them.
+# The end is chosen on held-out rows. The estimate stays honest because the choice for each fold
+# of them is made on the other folds alone, as is its calibration; the choice for the final
+# training is made on all of them.
 
 
 VALIDATIONS = 5  # at equal distances; the last is the end
-SHARES = (0.75, 0.5, 0.25)  # of the way from the start's weights to the end's
-MAX_LOSS = 27.6  # nats, the most that a row's loss counts: one in 10^12; of what is no number, too
+SHARES = (0.75, 0.5, 0.25)  # of the way from the base model's weights to the final ones
+MAX_LOSS = 27.6  # nats, the most that a row counts: a probability of 10^-12; also for NaN
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingEnd:
-    """How far a training goes: up to a look (1..LOOKS), then a share of the way from its start.
+    """How far a training goes: up to a validation (1..VALIDATIONS), then a share of the way back.
 
-    `n_stages`: groups of parts that join, None where all do.
+    `share` of the way from the initial weights; `n_stages`: groups of blocks that join, None: all.
     """
 
     validation: int = VALIDATIONS
@@ -47,7 +47,7 @@ class TrainingEnd:
     n_stages: int | None = None
 
     def n_steps(self, n_steps: int) -> int:
-        """Updates up to the look, of all that a plan makes.
+        """Updates up to the validation, of all that a plan makes.
 
         >>> [TrainingEnd(validation=k).n_steps(7) for k in (1, 3, 5)]
         [1, 4, 7]
@@ -59,16 +59,16 @@ CANDIDATES: tuple[TrainingEnd, ...] = (
     *(TrainingEnd(validation=k) for k in range(1, VALIDATIONS + 1)),
     *(TrainingEnd(share=share) for share in SHARES),
 )
-END = VALIDATIONS - 1  # the candidate that is all of the way
-REFIT = len(CANDIDATES)  # from here on: some of these ends, then an output in closed form
+END = VALIDATIONS - 1  # the candidate that trains to the end
+REFIT = len(CANDIDATES)  # from here on: some of these ends, with a head refitted in closed form
 REFIT_ENDS = (END, *(VALIDATIONS + SHARES.index(share) for share in (0.5, 0.25)))
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenEnd:
-    """The end that is taken, and what held-out rows then say.
+    """The end that is chosen, and the scores of held-out rows there.
 
-    Shapes: scores (n, K), each part's from the end chosen on the others; losses (C, n),
+    Shapes: scores (n, K), each fold's from the end chosen on the others; losses (C, n),
     calibrated log-loss of each candidate. Both NaN for rows that were never held out.
     """
 
@@ -78,13 +78,12 @@ class ChosenEnd:
 
     @property
     def end(self) -> TrainingEnd:
-        """The candidate as a route."""
         number = REFIT_ENDS[self.candidate - REFIT] if self.is_refitted else self.candidate
         return CANDIDATES[number]
 
     @property
     def is_refitted(self) -> bool:
-        """Whether the output is fitted anew in closed form at the end."""
+        """Whether the head is refitted in closed form at the end."""
         return self.candidate >= REFIT
 
 
@@ -97,13 +96,13 @@ def choose(
     target: Target = CLASSIFICATION,
     usual: int = END,
 ) -> ChosenEnd:
-    """Choose among candidates by calibrated log-loss on held-out rows; few rows choose nothing.
+    """Choose among candidates by calibrated log-loss on held-out rows.
 
-    Then it is the `usual` one, as where no other is better. Five parts of them, blocks whole,
-    choose for each other. A candidate with scores that are no numbers is never chosen.
-    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT_ENDS`, where
-    there are such; labels and blocks (n,), fold (n,) with -1 for rows that no fold holds out.
-    `plain` calibrates where too few rows are there.
+    The `usual` one where there are too few rows, or where no other is better. Five folds of the
+    rows, groups whole, choose for each other. A candidate with non-finite scores is never chosen.
+    Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT_ENDS` if there are
+    any; labels and groups (n,), fold (n,) with -1 for rows that no fold holds out. `plain`
+    calibrates where there are too few rows.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(40) % 2
@@ -114,42 +113,42 @@ def choose(
     2
     """
     held = np.flatnonzero(fold >= 0)
-    part = cross_folds(groups[held])
-    said, truth = scores[:, held], labels[held]
-    said = np.where(
-        np.isfinite(said).all(axis=(1, 2), keepdims=True), said, np.nan
-    )  # or not at all
+    inner = cross_folds(groups[held])
+    held_scores, truth = scores[:, held], labels[held]
+    is_finite = np.isfinite(held_scores).all(axis=(1, 2), keepdims=True)
+    held_scores = np.where(is_finite, held_scores, np.nan)
     losses = np.full(scores.shape[:2], np.nan)
-    losses[:, held] = [_apart(one, truth, part, plain, target) for one in said]
+    losses[:, held] = [_cross_losses(one, truth, inner, plain, target) for one in held_scores]
     if len(held) < LEAST:
         return ChosenEnd(usual, scores[usual], losses)
-    found = np.full(scores.shape[1:], np.nan)
-    for number in np.unique(part):
-        inside, others = part == number, part != number
+    chosen_scores = np.full(scores.shape[1:], np.nan)
+    for number in np.unique(inner):
+        inside, others = inner == number, inner != number
         best = usual
         if others.sum() >= LEAST:
-            # Calibrated anew, without this part: what calibrates has a say in the choice.
-            tried = [_calibrated(one[others], truth[others], target) for one in said]
-            best = _best(np.stack(tried), usual)
-        found[held[inside]] = said[best, inside]
-    return ChosenEnd(_best(losses[:, held], usual), found, losses)
+            # Calibrated again without this fold, as the calibration influences the choice.
+            candidates = [_losses(one[others], truth[others], target) for one in held_scores]
+            best = _best(np.stack(candidates), usual)
+        chosen_scores[held[inside]] = held_scores[best, inside]
+    return ChosenEnd(_best(losses[:, held], usual), chosen_scores, losses)
 
 
-def _apart(scores: Array, labels: Truth, part: Labels, plain: Calibration, target: Target) -> Array:
-    """Log-loss of each row, calibrated on the rows of other parts. Shapes: (m, K) to (m,)."""
-    found = np.full(len(labels), MAX_LOSS)
-    for number in np.unique(part) if np.isfinite(scores).all() else ():
-        inside, others = part == number, part != number
+def _cross_losses(
+    scores: Array, labels: Truth, fold: Labels, plain: Calibration, target: Target
+) -> Array:
+    """Log-loss of each row, calibrated on the rows of other folds. Shapes: (m, K) to (m,)."""
+    losses = np.full(len(labels), MAX_LOSS)
+    for number in np.unique(fold) if np.isfinite(scores).all() else ():
+        inside, others = fold == number, fold != number
         calibration = plain
         if others.sum() >= LEAST:
             calibration = target.recalibrate(scores[others], labels[others])
-        found[inside] = target.losses(scores[inside], labels[inside], calibration)
-    clipped: Array = np.minimum(found, MAX_LOSS)
-    return clipped
+        losses[inside] = target.losses(scores[inside], labels[inside], calibration)
+    return np.minimum(losses, MAX_LOSS)
 
 
-def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
-    """Log-loss of each row, calibrated on these rows: one number fits no noise that matters."""
+def _losses(scores: Array, labels: Truth, target: Target) -> Array:
+    """Log-loss of each row, calibrated on these rows: one temperature hardly overfits."""
     if not np.isfinite(scores).all():
         return np.full(len(labels), MAX_LOSS)
     losses = target.losses(scores, labels, target.recalibrate(scores, labels))
@@ -157,21 +156,21 @@ def _calibrated(scores: Array, labels: Truth, target: Target) -> Array:
 
 
 def _best(losses: Array, usual: int) -> int:
-    """The candidate with the lowest mean loss; the usual one, where it is as good."""
+    """The candidate with the lowest mean loss; the usual one in a tie."""
     means = losses.mean(axis=1)
     return usual if means[usual] <= means.min() else int(means.argmin())
 
 
-PASS = 32  # images in a pass that only looks
+PASS = 32  # images in a forward pass without gradients
 RENEWED = 256  # images, at most, from which new norms take their statistics
-_BEFORE = "look.before"
 
 
 class ValidationScores:
-    """Scores of the rows that a training holds out: before it, on the way, at its ends.
+    """Scores of a training's held-out rows: before it, at its validations, at its ends.
 
-    `before` is what the plain head says, (m, K); None where nothing is held out. `says`: whether
-    the output is trained with the layers; what one says that is left behind is not looked at.
+    `before`: the scores of the initial head, (m, K); None where nothing is held out.
+    `has_trained_head`: whether the head is trained with the blocks; one that is discarded
+    afterwards is not evaluated.
     """
 
     def __init__(
@@ -180,128 +179,134 @@ class ValidationScores:
         held: Rows,
         trainable: TrainableNetwork,
         trainer: Trainer,
-        says: bool = True,
+        has_trained_head: bool = True,
     ) -> None:
         self.context, self.held, self.trainable, self.trainer = context, held, trainable, trainer
-        self.says, self._watched = says, held if says else held[:0]
+        self.has_trained_head, self._is_used = has_trained_head, has_trained_head and len(held) > 0
         self.before: Array | None = None
-        self._found: dict[str, Array] = {}
+        self._scores: dict[str, Array] = {}  # by validation number or share
 
     def begin(self) -> None:
         """Before the first update."""
-        if len(self._watched):
-            self.before = self.say(self.held)
+        if self._is_used:
+            self.before = self.predict(self.held)
 
-    def extracted(self, done: int, n_steps: int) -> dict[str, float]:
-        """Look, where that is due after `done` of `n_steps` updates; what there is to tell."""
-        due = [k for k in range(1, VALIDATIONS + 1) if TrainingEnd(validation=k).n_steps(n_steps) == done]
-        if not due or not len(self._watched):
+    def validate(self, done: int, n_steps: int) -> dict[str, float]:
+        """Validate where that is due after `done` of `n_steps` updates; values for the event."""
+        due = [
+            k
+            for k in range(1, VALIDATIONS + 1)
+            if TrainingEnd(validation=k).n_steps(n_steps) == done
+        ]
+        if not due or not self._is_used:
             return {}
-        scores = self.shown(1.0, self.held)
-        self._found |= {f"{k}": scores for k in due}
+        scores = self.scores_at(1.0, self.held)
+        self._scores |= {f"{k}": scores for k in due}
         if not np.isfinite(scores).all():
-            return {}  # what the next loss will tell
-        told = {"val": self._score(scores), "val_loss": round(self.loss(scores, self.held), 6)}
+            return {}  # the next loss raises the alarm
+        values = {"val": self._metric(scores), "val_loss": round(self.loss(scores, self.held), 6)}
         if self.before is not None:
-            told["head"] = self._score(self.before)
-        return told
+            values["head"] = self._metric(self.before)
+        return values
 
     def loss(self, scores: Array, rows: Rows) -> float:
-        """Mean loss of what is said of some rows, such as log-loss in nats. Shapes: (m, K)."""
+        """Mean loss of the scores of some rows, such as log-loss in nats. Shapes: (m, K)."""
         return mean_loss(self.context.target, torch.from_numpy(scores), self.context.targets(rows))
 
-    def _score(self, scores: Array) -> float:
-        """Accuracy on the rows held out, or what else the task is scored by."""
+    def _metric(self, scores: Array) -> float:
+        """Accuracy on the held-out rows, or the metric of another task."""
         credits = self.context.target.credits(scores, self.context.labels[self.held])
         return round(float(credits.mean()), 4)
 
-    def forget(self, done: int, n_steps: int) -> None:
-        """Drop what was seen after `done` of `n_steps` updates: weights are as they were then."""
+    def discard_after(self, done: int, n_steps: int) -> None:
+        """Drop the scores after `done` of `n_steps` updates: those updates were undone."""
         for k in range(1, VALIDATIONS + 1):
             if TrainingEnd(validation=k).n_steps(n_steps) > done:
-                self._found.pop(f"{k}", None)
+                self._scores.pop(f"{k}", None)
 
     def finish(self) -> None:
-        """Look at the shares of the way."""
-        for share in SHARES if len(self._watched) else ():
-            self._found[f"{share}"] = self.shown(share, self.held)
+        """Evaluate the interpolated weights."""
+        for share in SHARES if self._is_used else ():
+            self._scores[f"{share}"] = self.scores_at(share, self.held)
 
     @property
     def are_finite(self) -> bool:
-        """Whether all scores are numbers."""
-        return all(bool(np.isfinite(scores).all()) for scores in self._found.values())
+        return all(bool(np.isfinite(scores).all()) for scores in self._scores.values())
 
     def scores(self) -> Array:
-        """What each candidate end says of the rows held out: (C, m, K).
+        """Scores of the held-out rows at each candidate end: (C, m, K).
 
-        Where training ended early, later looks say what the last one did.
+        Where training ended early, later validations repeat the scores of its end.
         """
-        if not self._found:
+        if not self._scores:
             return no_scores(self.trainable, self.held)
-        looked = [self._found.get(f"{k}") for k in range(1, VALIDATIONS + 1)]
-        last = self.shown(1.0, self.held) if looked[-1] is None else looked[-1]
-        found = [last if scores is None else scores for scores in looked]
-        return np.stack([*found, *(self._found.get(f"{share}", last) for share in SHARES)])
+        validations = [self._scores.get(f"{k}") for k in range(1, VALIDATIONS + 1)]
+        last = self.scores_at(1.0, self.held) if validations[-1] is None else validations[-1]
+        filled = [last if scores is None else scores for scores in validations]
+        return np.stack([*filled, *(self._scores.get(f"{share}", last) for share in SHARES)])
 
-    def shown(self, share: float, rows: Rows) -> Array:
-        """Scores at a share of the way from the start's weights to the averaged ones."""
-        with self.trainer.shown(share):
-            return self.say(rows)
+    def scores_at(self, share: float, rows: Rows) -> Array:
+        """Scores at a share of the way from the initial weights to the averaged ones."""
+        with self.trainer.averaged(share):
+            return self.predict(rows)
 
-    def say(self, rows: Rows) -> Array:
-        """Scores of some rows with the weights as they stand, (m, K)."""
-        return held_scores(self.trainable, self.context, rows, self.trainer.way)
+    def predict(self, rows: Rows) -> Array:
+        """Scores of some rows with the current weights, (m, K)."""
+        return held_scores(self.trainable, self.context, rows, self.trainer.parallelism)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        found = {f"look.{name}": torch.from_numpy(s) for name, s in self._found.items()}
-        return found if self.before is None else {**found, _BEFORE: torch.from_numpy(self.before)}
+        scores = self._scores if self.before is None else {**self._scores, "before": self.before}
+        return {f"validation.{name}": torch.from_numpy(s) for name, s in scores.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As when `tensors` was asked."""
-        names = [name for name in tensors if name.startswith("look.")]
-        kept = {name.removeprefix("look."): tensors[name].numpy() for name in names}
-        self.before = kept.pop("before", None)
-        self._found = kept
+        """Restore what `tensors` returned."""
+        names = [name for name in tensors if name.startswith("validation.")]
+        scores = {name.removeprefix("validation."): tensors[name].numpy() for name in names}
+        self.before = scores.pop("before", None)
+        self._scores = scores
 
 
 def held_scores(
-    trainable: TrainableNetwork, context: TrainingContext, rows: Rows, way: Parallelism | None = None
+    trainable: TrainableNetwork,
+    context: TrainingContext,
+    rows: Rows,
+    parallelism: Parallelism | None = None,
 ) -> Array:
-    """Logits of some rows, as they are, in eval mode. Shapes: returns (m, K) float64.
+    """Logits of some rows, without augmentation, in eval mode. Shapes: returns (m, K) float64.
 
-    Several processes pass a share each where all of them hold the whole network, and all have
-    all of them.
+    Where several processes each hold the whole network, they split the rows and share the scores.
     """
     trainable.model.eval()
     bias = trainable.model.head.bias
-    by = way or DataParallel(UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type)
+    by = parallelism or DataParallel(
+        UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type
+    )
     own = np.array_split(rows, by.world.size)[by.world.rank]
-    found = [] if len(own) else [torch.empty(0, len(bias))]
+    chunks = [] if len(own) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(own), PASS):
             inputs = context.plain(own[start : start + PASS], trainable.feature_layers)
-            found.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
-    scores: Array = torch.cat(found).double().numpy()
+            chunks.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
+    scores: Array = torch.cat(chunks).double().numpy()
     return np.concatenate(by.world.gathered(scores))
 
 
 @torch.no_grad()
 def renew_statistics(
-    looks: ValidationScores, moving: Iterable[Tensor], rows: Rows, seed: int
+    validation: ValidationScores, moving: Iterable[Tensor], rows: Rows, seed: int
 ) -> None:
-    """Pass some rows, as they are and mixed, for what new BatchNorm layers remember of them.
+    """Run some rows, without augmentation, for the statistics of new BatchNorm layers.
 
-    `moving`: what training changes, in whatever process that is kept: they all pass the rows.
+    `moving`: all tensors that training changes, in whatever process they are kept.
     """
-    trainable, way = looks.trainable, looks.trainer.way
-    chosen = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
-    with recompute_statistics(trainable.model, [*moving]) as is_wanted:
+    trainable, parallelism = validation.trainable, validation.trainer.parallelism
+    sample = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
+    with recompute_statistics(trainable.model, [*moving]) as is_needed:
         device = trainable.model.head.bias.device
-        for some in np.array_split(chosen, -(-len(chosen) // PASS)) if is_wanted else ():
-            way.run(
-                *(value.to(device) for value in looks.context.plain(some, trainable.feature_layers))
-            )
+        for chunk in np.array_split(sample, -(-len(sample) // PASS)) if is_needed else ():
+            inputs = validation.context.plain(chunk, trainable.feature_layers)
+            parallelism.run(*(value.to(device) for value in inputs))
 
 
 def spread(rows: Rows, most: int) -> Rows:
@@ -315,5 +320,5 @@ def spread(rows: Rows, most: int) -> Rows:
 
 
 def no_scores(trainable: TrainableNetwork, held: Rows) -> Array:
-    """Where nothing was held out, or nothing came of it: (C, m, K) of NaN."""
+    """NaN where nothing was held out, or no training succeeded: (C, m, K)."""
     return np.full((len(CANDIDATES), len(held), len(trainable.model.head.bias)), np.nan)
