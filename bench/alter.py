@@ -54,7 +54,7 @@ def see(folder: Path) -> Seen:
         split=np.array([e.split for e in examples]),
         labels=labels,
         classes=classes,
-        glances=extracted.glances(examples),
+        glances=extracted.thumbnails(examples),
         pool=Pool(
             {layer: extracted.features.read(examples, layer) for layer in extracted.feature_layers},
             labels,

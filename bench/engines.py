@@ -19,9 +19,9 @@ from warmstart.cli.main import prepare
 prepare()
 import numpy as np
 from warmstart.features.engine import make_engine, noise
-from warmstart.features.engine_choice import work_of
+from warmstart.features.engine_choice import engine_work
 from warmstart.features.machine import n_threads
-from warmstart.features.machine import freed_memory_kept
+from warmstart.features.machine import keep_freed_memory
 from warmstart.network.load import load
 from warmstart.network.finished_run import partition_base
 from warmstart.network.feature_layers import FeatureExtractor, taps
@@ -29,7 +29,7 @@ engine, start, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.arg
 network, prep = partition_base(start), start.record.preprocessing
 tapped = FeatureExtractor(network, taps(network.record))
 images, passed, batches, seconds, worked_s = noise(prep, 256), 0, [], {}, {}
-kept = freed_memory_kept()  # as in a run
+kept = keep_freed_memory()  # as in a run
 kept.__enter__()
 began, worked = time.perf_counter(), time.process_time()
 run = make_engine(engine, tapped, prep, n_threads())
@@ -43,7 +43,7 @@ for count in counts:
     passed = -(-passed // 32) * 32  # the next images begin another batch
     seconds[count] = time.perf_counter() - began
     worked_s[count] = time.process_time() - worked
-macs = work_of(network.record, prep, len(tapped.widths)).macs
+macs = engine_work(network.record, prep, len(tapped.widths)).macs
 best = min(wall for wall, _ in batches), min(cpu for _, cpu in batches)
 print(json.dumps({"setup": setup, "setup cpu": setup_cpu, "batch": best[0], "batch cpu": best[1],
                   "seconds": seconds, "worked": worked_s, "macs": macs}))

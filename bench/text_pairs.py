@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 import warmstart
 from bench import results
 from bench.text import FIRST, draw, read
-from warmstart.features.batches import passes, to_tensor
+from warmstart.features.batches import sub_batches, to_tensor
 from warmstart.modalities.text import token_numbers
 from warmstart.network.load import load
 from warmstart.network.partition import Network, cut
@@ -134,6 +134,6 @@ def _pooled(network: Network, rows: Any, inputs: Any) -> Tensor:
 
 def _vectors(network: Network, rows: Any, inputs: Any) -> Tensor:
     """Pooled outputs of length 1, (n, C): texts of one length pass together."""
-    order = passes(rows, inputs, 32)
+    order = sub_batches(rows, inputs, 32)
     result = torch.cat([network.features(to_tensor(rows[some], inputs)) for some in order])
     return normalize(result[torch.from_numpy(np.argsort(np.concatenate(order)))])

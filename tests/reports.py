@@ -324,7 +324,7 @@ def plan() -> Plan:
 
 def guard() -> GuardNote:
     """What a summary keeps of a guard."""
-    return GuardNote(kind="forgetting", step=60, action="kept: examples are answered better so")
+    return GuardNote(kind="forgetting", step=60, action="kept: it has the better validation loss")
 
 
 def nothing() -> ReportFacts:

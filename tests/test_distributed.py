@@ -121,7 +121,7 @@ from warmstart.features.cache_key import ScratchKey
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.cache_key import Column
 from warmstart.features.cache import FeatureCache
-from warmstart.features.extraction import _together
+from warmstart.features.extraction import _gather
 from warmstart.records.data import Example
 from warmstart.distributed import joined
 ids = ["0a" * 32, "0b" * 32]
@@ -131,9 +131,9 @@ with joined() as world, tempfile.TemporaryDirectory() as own:
     for root in (place, own):
         cache_file = FeatureCache(Path(root)).cache_file(ScratchKey(feature_layers=(Column(name="1.avg"),)))
         cache_file.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
-        mine = ExtractedRows(cache_file=cache_file, unreadable={}, passed=1, decoded=1)
+        mine = ExtractedRows(cache_file=cache_file, unreadable={}, n_extracted=1, n_decoded=1)
         try:
-            print(_together(mine, examples).decoded)
+            print(_gather(mine, examples).n_decoded)
         except ProcessError as error:
             print(error)
         world.gathered(None)

@@ -114,7 +114,7 @@ def test_numbers_are_answered_with_an_interval(runs):
     assert run.predict(["nowhere.png"])[0].error
 
 
-def test_the_test_part_has_no_say(runs, tmp_path):
+def test_the_test_set_has_no_say(runs, tmp_path):
     X, _, light = pictures()
     light[N:] = light[N:][::-1]
     table = written(tmp_path / "other", "light", [f"{value:.3f}" for value in light], X)
@@ -188,9 +188,9 @@ def test_runs_are_compared_row_by_row(runs, task, tmp_path):
     run, table = runs[0][task], runs[1][task]
     options = {"label": "light"} if task == "regress" else {"task": "multilabel"}
     other = fit(table, kind="layers", out=tmp_path / "other", **options)
-    found = warmstart.compare(run, other)
-    assert found.metric == {"multilabel": "log_score", "regress": "r2"}[task]
-    assert found.pairs[0].low <= found.pairs[0].difference <= found.pairs[0].high
+    result = warmstart.compare(run, other)
+    assert result.metric == {"multilabel": "log_score", "regress": "r2"}[task]
+    assert result.pairs[0].low <= result.pairs[0].difference <= result.pairs[0].high
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
@@ -198,8 +198,8 @@ def test_what_to_label_next(runs, task, tmp_path):
     X, _, _ = pictures(seed=9, n=8)
     for number, pixels in enumerate(X):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    found = drain(suggest(runs[0][task].path, [str(tmp_path)], count=3))
-    assert len(found.suggestions) == 3
+    result = drain(suggest(runs[0][task].path, [str(tmp_path)], count=3))
+    assert len(result.suggestions) == 3
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
@@ -224,8 +224,8 @@ def test_a_check_speaks_of_the_task(runs):
     request = Request(
         data=runs[1]["regress"], label="light", base=network(), preprocessing=PREP, budget="fast"
     )
-    found = drain(check(request))
-    assert "variance" in found.verdict.evidence[0].meaning
+    result = drain(check(request))
+    assert "variance" in result.verdict.evidence[0].meaning
 
 
 def test_what_is_made_for_classes_refuses_others(runs, tmp_path):

@@ -16,7 +16,7 @@ def kernel():
     return half @ half.T
 
 
-def test_what_is_kept_is_what_would_be_made(kernel):
+def test_what_is_cached_is_what_would_be_made(kernel):
     plain = [ridge.inverse(kernel, penalty) for penalty in (0.1, 1.0)]
     with use_refit_cache(RefitCache(10**6)):
         for _ in range(2):
@@ -31,9 +31,9 @@ def test_what_is_kept_is_what_would_be_made(kernel):
 
 def test_it_cannot_be_written_to(kernel):
     with use_refit_cache(RefitCache(10**6)):
-        found = ridge.inverse(kernel, 1.0)
+        result = ridge.inverse(kernel, 1.0)
         with pytest.raises(ValueError, match="read-only"):
-            found[0, 0] = 1.0
+            result[0, 0] = 1.0
 
 
 def test_the_oldest_go_first(kernel):
@@ -47,7 +47,7 @@ def test_the_oldest_go_first(kernel):
         assert kept.n_bytes <= 2 * size
 
 
-def test_runs_on_what_is_kept_are_those_of_a_new_process(tmp_path, pictures):
+def test_runs_on_what_is_cached_are_those_of_a_new_process(tmp_path, pictures):
     """The network that earlier runs have used, tuned copies among them, is as it came."""
     from warmstart.events import drain
     from warmstart.request import Request

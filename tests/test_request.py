@@ -51,16 +51,16 @@ FULL = Request(
 def test_a_request_comes_back(tmp_path, wanted, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_request(tmp_path, wanted, "ab" * 32, ENVIRONMENT)
-    found = read_request(tmp_path)
-    assert found.request == wanted
-    assert (found.base, found.environment, found.objects) == ("ab" * 32, ENVIRONMENT, ())
-    assert found.place == tmp_path
+    result = read_request(tmp_path)
+    assert result.request == wanted
+    assert (result.base, result.environment, result.objects) == ("ab" * 32, ENVIRONMENT, ())
+    assert result.place == tmp_path
     assert json.loads((tmp_path / "request.json").read_text())["request"].keys() == {
         f.name for f in fields(Request)
     }
 
 
-def test_every_field_of_a_request_has_a_kind_that_is_kept():
+def test_every_field_of_a_request_has_a_kind_that_is_stored():
     """A new option is kept as well; one whose kind is not would be called an object."""
     plain = as_plain(FULL)
     assert not [
@@ -100,16 +100,16 @@ OBJECTS = {
 def test_objects_are_named_and_must_be_given_again(tmp_path):
     request = Request(**OBJECTS, seed=3)
     write_request(tmp_path, request, "", ENVIRONMENT)
-    found = read_request(tmp_path)
-    assert found.objects == ("data", "base", "test")
-    assert found.request == replace(request, data=None, base=None, test=None)
+    result = read_request(tmp_path)
+    assert result.objects == ("data", "base", "test")
+    assert result.request == replace(request, data=None, base=None, test=None)
     with pytest.raises(UsageError) as caught:
-        with_objects(found, Path("runs/a"), {"data": OBJECTS["data"]})
+        with_objects(result, Path("runs/a"), {"data": OBJECTS["data"]})
     assert str(caught.value) == (
         "runs/a began in Python from objects (data, base, test), which no file holds; resume it "
         "there with the same ones: warmstart.resume('runs/a', data=…, base=…, test=…)"
     )
-    again = with_objects(found, Path("runs/a"), OBJECTS)
+    again = with_objects(result, Path("runs/a"), OBJECTS)
     assert (again.data, again.base, again.test) == tuple(
         OBJECTS[n] for n in ("data", "base", "test")
     )
@@ -141,9 +141,9 @@ def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
 )
 def test_a_damaged_file_is_one_line(tmp_path, text):
     (tmp_path / "request.json").write_text(text)
-    with pytest.raises(RunFolderError, match=r"request\.json cannot be read .*restore it") as found:
+    with pytest.raises(RunFolderError, match=r"request\.json cannot be read .*restore it") as error:
         read_request(tmp_path)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_one_is_no_run_that_can_go_on(tmp_path):

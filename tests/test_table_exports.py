@@ -38,9 +38,9 @@ def asked(folder, *paths):
 
 
 def test_an_export_answers_for_rows_by_column_name(clinic, tmp_path):
-    found = warmstart.export(clinic, "onnx", out=tmp_path / "onnx")
-    assert found.agreement.images == "run"
-    assert found.agreement.difference < 1e-4
+    result = warmstart.export(clinic, "onnx", out=tmp_path / "onnx")
+    assert result.agreement.images == "run"
+    assert result.agreement.difference < 1e-4
     shuffled = [[site, age, dose] for age, dose, site, _ in tables.rows(5, seed=8)]
     path = tables.write(tmp_path / "new.csv", shuffled, ("site", "age", "dose"))
     said = asked(tmp_path / "onnx", path).stdout.splitlines()
@@ -63,7 +63,7 @@ def test_its_card_speaks_of_rows(clinic, tmp_path, capsys):
     assert json.loads((place / "preprocess.json").read_text())["columns"][0]["name"] == "age"
 
 
-def test_a_row_that_cannot_be_read_is_told_and_the_others_are_answered(clinic, tmp_path):
+def test_a_row_that_cannot_be_read_is_reported_and_the_others_are_answered(clinic, tmp_path):
     warmstart.export(clinic, "onnx", out=tmp_path / "onnx")
     body = [["old", "1", "north"], ["62", "", "south"]]
     done = asked(tmp_path / "onnx", tables.write(tmp_path / "a.csv", body, tables.COLUMNS[:3]))

@@ -56,7 +56,7 @@ def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, 
     assert "heads on the columns and on untrained layers were compared" in run.verdict.sentence
 
 
-def test_it_is_told_in_words_for_rows(clinic):
+def test_it_is_reported_in_words_for_rows(clinic):
     run, _ = clinic
     card = (run.path / "README.md").read_text()
     assert "tabular-classification" in card
@@ -80,17 +80,17 @@ def test_rows_are_answered_and_what_cannot_be_read_says_so(clinic, tmp_path, cap
     body = [["62", "1", "south", ""], ["40", "", "west", ""], ["old", "1", "north", ""]]
     path = tables.write(tmp_path / "new.csv", body)
     assert main(["predict", str(run.path), str(path), "--json"]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["path"].rpartition("/")[2] for line in found] == [
+    result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"].rpartition("/")[2] for line in result] == [
         "new.csv line 2",
         "new.csv line 3",
         "new.csv line 4",
     ]
-    assert [line["label"] for line in found] == ["ill", "well", None]
-    assert "\"age\" is 'old', and it holds numbers" in found[2]["error"]
+    assert [line["label"] for line in result] == ["ill", "well", None]
+    assert "\"age\" is 'old', and it holds numbers" in result[2]["error"]
     dicts = [{"age": 62, "dose": 1, "site": "south"}, {"age": 40, "dose": None, "site": "west"}]
     again = warmstart.load(run.path).predict(dicts)
-    for line, answer in zip(found, again, strict=False):
+    for line, answer in zip(result, again, strict=False):
         assert answer.scores == pytest.approx(line["scores"])
 
 
@@ -130,7 +130,7 @@ def other_clinic(path, n=40, seed=3):
     return tables.write(path, body, ("age", "pulse", "site", "label"))
 
 
-def test_a_run_is_the_start_for_a_table_with_other_columns(clinic, tmp_path):
+def test_a_run_is_the_base_model_for_a_table_with_other_columns(clinic, tmp_path):
     first, path = clinic[0], other_clinic(tmp_path / "other.csv")
     run = warmstart.fit(
         path,
@@ -169,7 +169,7 @@ def test_other_classes_are_no_hindrance(clinic, tmp_path):
     assert run.predictor.labels == ("a", "b")
 
 
-def test_starts_that_take_no_rows_are_refused(clinic, tmp_path):
+def test_base_models_that_take_no_rows_are_refused(clinic, tmp_path):
     path = tables.write(
         tmp_path / "cars.csv",
         [[str(n), "ab"[n % 2]] for n in (3, 1, 4, 1, 5, 9, 2, 6)],
@@ -245,8 +245,8 @@ def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
     body = [[*row[:3], {"ill": "9", "well": "1"}[row[3]], row[3]] for row in tables.rows(60)]
     path = tables.write(tmp_path / "leaky.csv", body, ("age", "dose", "site", "code", "label"))
     run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
-    found = next(f for f in run.summary.findings if f.kind == "spurious-correlation")
-    assert found.items == ("code",)
+    result = next(f for f in run.summary.findings if f.kind == "spurious-correlation")
+    assert result.items == ("code",)
 
 
 def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_path):

@@ -62,12 +62,12 @@ def fit(task, out, on_event=None, **options):
 @pytest.mark.parametrize("task", COLUMNS)
 def test_tuned_layers_are_not_below_the_head(place, task):
     run = fit(task, place / task, budget="balanced")
-    found = {one.name: one for one in run.verdict.evidence}["fine_tuning_gain"]
+    result = {one.name: one for one in run.verdict.evidence}["fine_tuning_gain"]
     # All five folds were held out, or two: then training did not pay and the linear probe ships.
     assert run.plan.training.folds.value == 5
-    assert found.n == N or (found.n == 2 * N // 5 and run.summary.shipped.strategy == "head")
+    assert result.n == N or (result.n == 2 * N // 5 and run.summary.shipped.strategy == "head")
     assert run.summary.estimate.n == N
-    assert found.high > 0  # no worse beyond chance than a linear probe that learnt from more
+    assert result.high > 0  # no worse beyond chance than a linear probe that learnt from more
     claim, probe = run.summary.estimate, run.summary.linear_probe
     assert claim.value > probe.value - 0.02
     assert run.summary.shipped.strategy in ("head", "ensemble", "last:1")

@@ -142,7 +142,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
     assert bytes_of(again.path / "model") == bytes_of(whole.path / "model")
 
 
-def test_the_same_tensors_are_looked_at_once(tmp_path):
+def test_the_same_tensors_are_extracted_once(tmp_path):
     net, data = made("layers")
     options = {"base": net, "strategy": "head", "budget": "fast"}
     warmstart.fit(data, out=tmp_path / "one", **options)

@@ -23,16 +23,16 @@ def small(**options):
     return {"base": network(), "preprocessing": PREP, **options}
 
 
-def test_three_rates_are_tried_from_the_same_start(pictures):
+def test_three_rates_are_tried_from_the_same_base_model(pictures):
     events = []
-    found = rate_probe(pictures, on_event=events.append, **small(lr=0.003))
-    assert [one.lr for one in found.results] == [0.001, 0.003, 0.009]
-    assert found.steps == 12
-    assert 5 <= found.n <= 9  # a fifth of 36
-    assert len({one.loss for one in found.results}) == 3
-    assert all(0 <= one.accuracy <= 1 for one in found.results)
-    assert found.best.behind == 0
-    assert found.sentence.startswith(f"Loss on {found.n} held-out examples after 12 steps")
+    result = rate_probe(pictures, on_event=events.append, **small(lr=0.003))
+    assert [one.lr for one in result.results] == [0.001, 0.003, 0.009]
+    assert result.steps == 12
+    assert 5 <= result.n <= 9  # a fifth of 36
+    assert len({one.loss for one in result.results}) == 3
+    assert all(0 <= one.accuracy <= 1 for one in result.results)
+    assert result.best.behind == 0
+    assert result.sentence.startswith(f"Loss on {result.n} held-out examples after 12 steps")
     steps = [event.step for event in events if "job" in event.values]
     assert steps == list(range(1, 37))
 
@@ -50,10 +50,10 @@ def test_the_middle_one_is_what_a_run_would_do_first(pictures):
 
 
 def test_a_rate_that_diverges_is_named(pictures):
-    found = rate_probe(pictures, **small(lr=1e6, steps=20))
-    assert found.results[2].loss is None or found.results[2].loss > found.before
-    assert found.best is None or np.isfinite(found.best.loss)
-    assert found.sentence
+    result = rate_probe(pictures, **small(lr=1e6, steps=20))
+    assert result.results[2].loss is None or result.results[2].loss > result.before
+    assert result.best is None or np.isfinite(result.best.loss)
+    assert result.sentence
 
 
 def test_a_strategy_that_trains_nothing_has_no_rate(pictures):
@@ -67,22 +67,22 @@ def test_steps_are_counted_from_one(pictures):
 
 
 def test_a_difference_by_chance_is_no_reason_to_change():
-    found = probed(tried(1e-4, 0.52, 0.02), tried(3e-4, 0.51, 0.01), tried(9e-4, 0.50, 0.0))
-    assert found.sentence.endswith("The plan's 0.0003 is as good as any of them, within chance.")
+    result = probed(tried(1e-4, 0.52, 0.02), tried(3e-4, 0.51, 0.01), tried(9e-4, 0.50, 0.0))
+    assert result.sentence.endswith("The plan's 0.0003 is as good as any of them, within chance.")
 
 
 def test_a_better_rate_is_what_to_type():
-    found = probed(tried(1e-4, 0.8, 0.3), tried(3e-4, 0.7, 0.2), tried(9e-4, 0.5, 0.0))
-    assert found.sentence.endswith("0.0009 is better than the plan's 0.0003: --lr 0.0009.")
+    result = probed(tried(1e-4, 0.8, 0.3), tried(3e-4, 0.7, 0.2), tried(9e-4, 0.5, 0.0))
+    assert result.sentence.endswith("0.0009 is better than the plan's 0.0003: --lr 0.0009.")
 
 
 def test_all_worse_than_before_is_said():
-    found = probed(tried(1e-4, 1.0, 0.0), tried(3e-4, 1.1, 0.1), tried(9e-4, None))
-    assert "None is better than the linear probe alone." in found.sentence
-    assert "0.0009: diverged" in found.sentence
+    result = probed(tried(1e-4, 1.0, 0.0), tried(3e-4, 1.1, 0.1), tried(9e-4, None))
+    assert "None is better than the linear probe alone." in result.sentence
+    assert "0.0009: diverged" in result.sentence
 
 
 def test_all_diverged():
-    found = probed(*(tried(rate, None) for rate in (1.0, 3.0, 9.0)))
-    assert found.best is None
-    assert found.sentence.endswith("All three diverged; try --lr a hundred times lower.")
+    result = probed(*(tried(rate, None) for rate in (1.0, 3.0, 9.0)))
+    assert result.best is None
+    assert result.sentence.endswith("All three diverged; try --lr a hundred times lower.")

@@ -48,14 +48,14 @@ def test_predict_answers_in_order(finished, pictures):
 
 
 def test_every_event_is_seen(pictures, tmp_path):
-    seen = []
-    run = fit(pictures, out=tmp_path / "out", on_event=seen.append)
-    assert all(isinstance(event, Event) for event in seen)
-    stages = list(dict.fromkeys(event.stage for event in seen))
+    events = []
+    run = fit(pictures, out=tmp_path / "out", on_event=events.append)
+    assert all(isinstance(event, Event) for event in events)
+    stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == ["read", "features", "checks", "plan", "head", "deliver"]
     logged = lines(run.path, "progress.jsonl")
     assert logged[0]["values"]["folder"] == str(tmp_path / "out")  # from then on there was a log
-    assert len(logged) == 1 + sum(e.stage != "read" for e in seen)
+    assert len(logged) == 1 + sum(e.stage != "read" for e in events)
 
 
 def test_a_run_from_a_module_answers_at_once_and_its_folder_wants_the_module(pictures, tmp_path):
@@ -140,7 +140,7 @@ def test_a_network_of_another_kind_is_refused(pictures, tmp_path):
     assert answers[0].label == "red"
 
 
-def test_a_module_left_in_training_mode_is_looked_at_in_eval_mode(pictures, tmp_path):
+def test_a_module_left_in_training_mode_is_extracted_in_eval_mode(pictures, tmp_path):
     module = network().train()
     run = fit(pictures, base=module, preprocessing=PREP, out=tmp_path / "a")
     assert module.training

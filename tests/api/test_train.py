@@ -102,16 +102,16 @@ def test_it_is_the_loop_that_one_would_write_by_hand():
 
 
 def test_the_same_seed_and_batches_give_the_same_network():
-    found = []
+    result = []
     for seed in (0, 0, 5):
         net, plan = made(dropout=0.5)
-        torch.rand(len(found) + 1)  # the global state does not matter
+        torch.rand(len(result) + 1)  # the global state does not matter
         state = torch.get_rng_state()
         list(warmstart.train(plan, net, batches(), seed=seed))
         assert torch.equal(torch.get_rng_state(), state)
-        found.append(digests(net))
-    assert found[0] == found[1]
-    assert found[0] != found[2]
+        result.append(digests(net))
+    assert result[0] == result[1]
+    assert result[0] != result[2]
 
 
 def test_it_can_be_stopped_and_puts_back_what_it_set():
@@ -224,7 +224,7 @@ def test_training_that_goes_well_raises_no_alarm():
     assert guards(warmstart.train(plan, net, batches())) == []
 
 
-def test_a_rate_that_is_too_high_is_told_and_training_is_yours_to_stop():
+def test_a_rate_that_is_too_high_is_reported_and_training_is_yours_to_stop():
     net, plan = made("full", lr=30.0)
     events = warmstart.train(plan, net, batches())
     told = next(event for event in events if event.kind == "guard")
@@ -234,7 +234,7 @@ def test_a_rate_that_is_too_high_is_told_and_training_is_yours_to_stop():
     assert "the loss rose from" in told.values["text"]
 
 
-def test_a_rate_that_moves_nothing_is_told_at_the_end():
+def test_a_rate_that_moves_nothing_is_reported_at_the_end():
     net, plan = made("full", lr=0.03)
     list(warmstart.train(plan, net, batches()))
     again = warmstart.plan(net, "full", inputs=IMAGE, lr=1e-9)
@@ -243,7 +243,7 @@ def test_a_rate_that_moves_nothing_is_told_at_the_end():
     assert told.values["text"].startswith("nothing moved: after 125 updates answers differ by")
 
 
-def test_a_loss_that_stays_that_of_blind_answers_is_told_once():
+def test_a_loss_that_stays_that_of_blind_answers_is_reported_once():
     data = [(torch.zeros_like(images), labels) for images, labels in batches()]
     net, plan = made("full", lr=0.01)
     ((step, kind),) = guards(warmstart.train(plan, net, data))

@@ -70,7 +70,7 @@ def test_weights_that_move_are_named(net):
         proof.check()
 
 
-def test_statistics_that_move_are_told_with_their_cause_and_cure(net):
+def test_statistics_that_move_are_reported_with_their_cause_and_cure(net):
     plan = warmstart.plan(net)
     net.body.requires_grad_(False)
     with warmstart.watch(net, plan) as proof:
@@ -133,7 +133,7 @@ def test_an_exception_is_seen_and_the_proof_is_there(net):
     assert [m.tensor for m in proof.moved] == ["body.0.0.bias"]
 
 
-def test_a_new_head_is_told_in_the_ledger(net):
+def test_a_new_head_is_reported_in_the_ledger(net):
     with warmstart.watch(net, warmstart.plan(net)) as proof:
         net.fc = nn.Linear(4, 5, bias=False)
         net.extra = nn.Linear(2, 2)
@@ -170,7 +170,7 @@ def test_a_layer_that_a_wrapper_took_in_is_found_again(net):
     assert [m.tensor for m in proof.moved] == ["body.1.0.weight"]
 
 
-def test_a_frozen_layer_that_is_gone_is_told(net):
+def test_a_frozen_layer_that_is_gone_is_reported(net):
     with warmstart.watch(net, warmstart.plan(net)) as proof:
         net.body[2] = nn.Identity()
     assert "dropped: 7 tensors, first body.2.0.weight" in str(proof)
@@ -192,7 +192,7 @@ def test_a_plan_of_another_network_is_refused(net):
         warmstart.freeze(other, warmstart.plan(net))
 
 
-def test_a_part_that_should_be_trained_and_stands_still_is_told(net):
+def test_a_block_that_should_be_trained_and_stands_still_is_reported(net):
     with warmstart.watch(net, warmstart.plan(net, "last:1")) as proof:
         net.fc.weight.data.add_(1)
     assert proof.still == ("body.2",)

@@ -134,13 +134,13 @@ class CacheInfo:
     """The fields of the real one."""
 
     path: Path
-    shelves: int
+    feature_sets: int
     rows: int
     bytes: int
     limit_bytes: int
 
 
-INFO = CacheInfo(path=Path("cache"), shelves=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
+INFO = CacheInfo(path=Path("cache"), feature_sets=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
 
 
 class Work:

@@ -298,7 +298,7 @@ def test_cache(work, capsys, action, begins):
     assert main(["cache", action, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "path": "cache",
-        "shelves": 2,
+        "feature_sets": 2,
         "rows": 1234,
         "bytes": 130_000_000,
         "limit_bytes": 5_000_000_000,

@@ -82,7 +82,7 @@ def test_a_streamed_run_is_the_run_in_memory(asked, tmp_path, monkeypatch, strat
     assert not streamed.summary.guards
     plan = open_plan(streamed.path / "plan.toml")
     assert (plan.training.offload.value, plan.training.offload.source) == ("float32", "user")
-    assert not [*(tmp_path / "other" / "belts").glob("*/*")]
+    assert not [*(tmp_path / "other" / "offload").glob("*/*")]
 
 
 @pytest.mark.parametrize("before", ["last:1", "head"])
@@ -112,7 +112,7 @@ def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatc
 
     with pytest.raises(KeyboardInterrupt):
         fit(asked, tmp_path / "run", settings=(STREAM,), on_event=stop)
-    done = json.loads(next((tmp_path / "other" / "belts").glob("*/done.json")).read_text())
+    done = json.loads(next((tmp_path / "other" / "offload").glob("*/progress.json")).read_text())
     assert done["blocks"] in (4, 5)
     again = []
     run = warmstart.resume(

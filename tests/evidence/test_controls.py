@@ -72,7 +72,7 @@ def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     )
     for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    kinds = plain_features(training_data.extracted.glances(examples))
+    kinds = plain_features(training_data.extracted.thumbnails(examples))
     plain = probe.plain()
     assert len(plain) == len(kinds) + 1
     np.testing.assert_allclose(plain[-1], np.mean(plain[:-1], axis=0))

@@ -1,4 +1,4 @@
-"""What is made ahead comes in order, no further ahead than allowed, and stops when told to."""
+"""Prefetched results come in order, no further ahead than allowed, and stop on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.features.batches import ahead
+from warmstart.features.batches import prefetch
 
 PATIENCE_S = 30  # for threads that have nothing else to do; never reached where all is well
 
@@ -19,7 +19,7 @@ PATIENCE_S = 30  # for threads that have nothing else to do; never reached where
 @settings(max_examples=30)
 @given(n=st.integers(0, 20), workers=st.integers(0, 4), depth=st.integers(0, 5))
 def test_results_come_in_order(n, workers, depth):
-    assert list(ahead(lambda item: item * item, range(n), workers, depth)) == [
+    assert list(prefetch(lambda item: item * item, range(n), workers, depth)) == [
         item * item for item in range(n)
     ]
 
@@ -34,7 +34,7 @@ def test_order_holds_where_the_first_takes_longest():
             second_done.set()
         return item
 
-    assert list(ahead(make, range(4), workers=2)) == [0, 1, 2, 3]
+    assert list(prefetch(make, range(4), workers=2)) == [0, 1, 2, 3]
 
 
 def test_no_worker_makes_it_here_and_only_when_asked():
@@ -44,7 +44,7 @@ def test_no_worker_makes_it_here_and_only_when_asked():
         made.append((item, threading.current_thread()))
         return item
 
-    results = ahead(make, range(3), workers=0)
+    results = prefetch(make, range(3), workers=0)
     assert not made
     assert [next(results), next(results)] == [0, 1]
     assert made == [(0, threading.current_thread()), (1, threading.current_thread())]
@@ -67,7 +67,7 @@ def test_never_further_ahead_than_allowed_and_always_that_far(workers, depth):
             can_go.notify_all()
         return item
 
-    results = ahead(make, items(), workers, depth)
+    results = prefetch(make, items(), workers, depth)
     for at_work in range(6):
         assert next(results) == at_work
         with can_go:
@@ -85,7 +85,7 @@ def test_items_are_taken_and_results_made_where_they_should_be():
             takers.append(threading.current_thread())
             yield item
 
-    list(ahead(lambda _: makers.append(threading.current_thread()), items(), workers=2))
+    list(prefetch(lambda _: makers.append(threading.current_thread()), items(), workers=2))
     assert set(takers) == {here}
     assert here not in makers
     assert 1 <= len(set(makers)) <= 2
@@ -98,7 +98,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_nothing_more_is_made()
         made.append(item)
         return item
 
-    results = ahead(make, count(), workers=2, depth=3)
+    results = prefetch(make, count(), workers=2, depth=3)
     assert [*islice(results, 4)] == [0, 1, 2, 3]
     results.close()
     n_made = len(made)
@@ -108,7 +108,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_nothing_more_is_made()
 
 def test_a_consumer_that_forgets_leaves_no_thread():
     before = threading.active_count()
-    for result in ahead(str, count(), workers=2):
+    for result in prefetch(str, count(), workers=2):
         if result == "2":
             break
     gc.collect()
@@ -124,7 +124,7 @@ def test_what_goes_wrong_is_raised_in_its_place(workers):
 
     before, got = threading.active_count(), []
     with pytest.raises(ZeroDivisionError, match="item 3"):
-        got.extend(ahead(make, range(9), workers, depth=4))
+        got.extend(prefetch(make, range(9), workers, depth=4))
     assert got == [0, 1, 2]
     assert threading.active_count() == before
 
@@ -137,7 +137,7 @@ def test_so_is_what_goes_wrong_with_the_items(workers):
 
     before, got = threading.active_count(), []
     with pytest.raises(LookupError, match="no more"):
-        got.extend(ahead(str, items(), workers, depth=4))
+        got.extend(prefetch(str, items(), workers, depth=4))
     assert got == ["0", "1", "2"]
     assert threading.active_count() == before
 
@@ -148,7 +148,9 @@ def test_workers_run_torch_on_one_thread_and_others_as_before():
         torch.set_num_threads(3)
         # A sum that is split among threads tells torch to settle their number.
         big = torch.ones(1_000_000)
-        seen = list(ahead(lambda _: (big.sum(), torch.get_num_threads())[1], range(8), workers=2))
+        seen = list(
+            prefetch(lambda _: (big.sum(), torch.get_num_threads())[1], range(8), workers=2)
+        )
         assert set(seen) == {1}
         assert torch.get_num_threads() == 3
         later = []

@@ -386,14 +386,14 @@ def test_a_shelf_in_use_is_never_evicted_nor_cleared(tmp_path):
         assert check_all_present_are_right(used) == len(NAMES)
         assert {p.stem for p in tmp_path.glob("*.json")} == {first.digest}
     assert FeatureCache(tmp_path).clear() > 0
-    assert FeatureCache(tmp_path).info().shelves == 0
+    assert FeatureCache(tmp_path).info().feature_sets == 0
 
 
 def test_info_counts(tmp_path):
     for key in keys(2):
         fill(tmp_path, NAMES[:4], key)
     info = FeatureCache(tmp_path, limit_bytes=123).info()
-    assert (info.shelves, info.rows, info.limit_bytes, info.path) == (2, 8, 123, str(tmp_path))
+    assert (info.feature_sets, info.rows, info.limit_bytes, info.path) == (2, 8, 123, str(tmp_path))
     assert info.bytes == sum(p.stat().st_size for p in tmp_path.iterdir())
 
 

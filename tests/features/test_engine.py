@@ -12,7 +12,7 @@ from torch import nn
 from warmstart.features import engine as features_engine
 from warmstart.features.batches import normalised
 from warmstart.features.cache_key import BATCH, EngineName, installed_engines
-from warmstart.features.engine import EngineError, fused, make_engine
+from warmstart.features.engine import EngineError, fuse_batch_norms, make_engine
 from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(24, 24), resize=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
@@ -193,7 +193,7 @@ def n_norms(module):
 
 def test_norms_are_folded_into_the_convolutions_before_them():
     network = NETWORKS["convnet"]
-    folded = fused(network, normalised(IMAGES[:2], PREP))
+    folded = fuse_batch_norms(network, normalised(IMAGES[:2], PREP))
     assert (n_norms(network), n_norms(folded)) == (2, 0)
 
 
@@ -210,7 +210,7 @@ class Backwards(nn.Module):
 
 
 def test_a_norm_that_runs_before_its_neighbour_is_not_folded():
-    folded = fused(lively(Backwards()), normalised(IMAGES[:2], PREP))
+    folded = fuse_batch_norms(lively(Backwards()), normalised(IMAGES[:2], PREP))
     assert n_norms(folded) == 1
 
 

@@ -17,7 +17,7 @@ from warmstart.features import engine_choice, engine_speeds
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, EngineName, installed_engines
 from warmstart.features.engine import EngineError
-from warmstart.features.engine_choice import check_name, choose, open_engine, survey
+from warmstart.features.engine_choice import check_name, choose, open_engine, survey_engines
 from warmstart.features.engine_speeds import Timing
 from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
@@ -46,7 +46,7 @@ def base():
 
 
 def surveyed(pictures):
-    return survey(collect(pictures), base())
+    return survey_engines(collect(pictures), base())
 
 
 def usual(monkeypatch, **paces):
@@ -126,7 +126,7 @@ def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monk
     assert choice.because == "traced torch: 36 images in about 0.5 s here, torch 0.6 s"
     others = fill(tmp_path / "others", {"blue": 12, "red": 12, "green": 12}, seed=7)
     again, _ = look_at(collect(others))
-    assert (again.features.passed, again.engine) == (36, choice)
+    assert (again.features.n_extracted, again.engine) == (36, choice)
     assert (len(measured), names[2:]) == (2, ["traced"])
 
 
@@ -149,17 +149,17 @@ def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, m
     eager_to_measure(monkeypatch)
     measured = truly(monkeypatch, onnxruntime=(0.1, 350.0))
     collection = collect(pictures)
-    first = drain(choose(survey(collection, base())))
+    first = drain(choose(survey_engines(collection, base())))
     steps = extract_features(collection, base())
     passed = next(event for event in steps if event.kind == "step")
     assert 0 < passed.step < 76
     steps.close()
-    seen = survey(collection, base())
+    seen = survey_engines(collection, base())
     assert 0 < seen.counts["onnxruntime"] < seen.counts["torch"] == 76
     extracted, _ = look_at(collection)
     assert (extracted.engine, measured) == (first.choice, ["onnxruntime"])
     whole, _ = look_at(collection)
-    assert (whole.engine, whole.features.passed) == (first.choice, 0)
+    assert (whole.engine, whole.features.n_extracted) == (first.choice, 0)
 
 
 def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
@@ -167,7 +167,7 @@ def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
     look_at(collection, engine=user("traced"))
     usual(monkeypatch, torch=(0.1, 700.0), traced=(0.5, 75.0))
     extracted, _ = look_at(collection)
-    assert (extracted.engine.value, extracted.features.passed) == ("traced", 0)
+    assert (extracted.engine.value, extracted.features.n_extracted) == ("traced", 0)
     assert "traced torch has passed some of these images before" in extracted.engine.because
 
 
@@ -202,7 +202,7 @@ def test_an_engine_that_is_not_installed_is_not_offered(pictures, monkeypatch):
 def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 70.0))
     seen = surveyed(pictures)
-    engine_speeds.keep(seen.store.root, seen.work, "onnxruntime", Timing(0.01, 9000.0))
+    engine_speeds.keep(seen.feature_cache.root, seen.work, "onnxruntime", Timing(0.01, 9000.0))
     assert drain(choose(seen)).choice.value == "onnxruntime"
     monkeypatch.setattr(engine_choice, "threads_for", lambda network: threads_for(network) + 1)
     other = surveyed(pictures)
@@ -235,10 +235,10 @@ def test_images_that_were_added_have_the_rows_that_a_whole_look_gives(
         draw(np.random.default_rng(90 + n), n % 3).save(pictures / "green" / f"0{n}x.png")
     collection = collect(pictures)
     grown, _ = look_at(collection, engine=asked)
-    assert grown.features.passed == 7
+    assert grown.features.n_extracted == 7
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
     whole, _ = look_at(collection, engine=asked)
-    assert whole.features.passed == 43
+    assert whole.features.n_extracted == 43
     for layer in grown.feature_layers:
         bits = [
             extracted.reader(collection.record.examples)(layer).tobytes()
@@ -326,10 +326,10 @@ def test_clearing_the_cache_forgets_the_speeds(pictures):
     from warmstart.cli import cache
 
     seen = surveyed(pictures)
-    engine_speeds.keep(seen.store.root, seen.work, "torch", Timing(0.1, 75.0))
+    engine_speeds.keep(seen.feature_cache.root, seen.work, "torch", Timing(0.1, 75.0))
     assert cache.info().bytes == sum(
         p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
     )
     cache.clear()
-    assert engine_speeds.read(seen.store.root, seen.work) == {}
+    assert engine_speeds.read(seen.feature_cache.root, seen.work) == {}
     assert cache.info().bytes == 0

@@ -162,7 +162,7 @@ def test_the_file_does_not_grow_without_end(root, monkeypatch):
 def test_it_is_no_shelf_and_is_not_evicted(root):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     store = FeatureCache(root, limit_bytes=1)
-    assert store.info().shelves == 0
+    assert store.info().feature_sets == 0
     assert store.info().bytes == (root / FILE).stat().st_size
     store.clear()
     assert engine_speeds.read(root, WORK) == {"torch": SLOW}

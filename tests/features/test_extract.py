@@ -16,8 +16,8 @@ from warmstart.features.cache_key import BATCH, FeatureKey
 from warmstart.features.extract import (
     AHEAD,
     ExampleSource,
+    MissingExample,
     Prefetch,
-    Vanished,
     extract,
     first_of_each,
 )
@@ -125,7 +125,7 @@ def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
 def test_a_first_look_passes_each_image_once(tmp_path):
     worker = Worker()
     features = extracted(tmp_path, EXAMPLES, worker)
-    assert (features.passed, features.decoded, worker.engines) == (N, N, 1)
+    assert (features.n_extracted, features.n_decoded, worker.engines) == (N, N, 1)
     assert sorted(worker.decoded) == sorted(one.id for one in EXAMPLES)
     assert worker.batches == [BATCH, BATCH, N - 2 * BATCH]
 
@@ -134,7 +134,7 @@ def test_a_second_look_decodes_nothing_and_makes_no_engine(tmp_path):
     first = extracted(tmp_path, EXAMPLES, Worker())
     worker = Worker()
     second = extracted(tmp_path, EXAMPLES, worker)
-    assert (second.passed, second.decoded, worker.engines, worker.decoded) == (0, 0, 0, [])
+    assert (second.n_extracted, second.n_decoded, worker.engines, worker.decoded) == (0, 0, 0, [])
     assert all_bytes(first, EXAMPLES) == all_bytes(second, EXAMPLES)
 
 
@@ -142,7 +142,7 @@ def test_fifty_more_images_cost_fifty_passes_and_change_no_bit(tmp_path):
     extracted(tmp_path / "grown", EXAMPLES[:25], Worker())
     worker = Worker()
     grown = extracted(tmp_path / "grown", EXAMPLES, worker)
-    assert (grown.passed, grown.decoded, len(worker.decoded)) == (50, 50, 50)
+    assert (grown.n_extracted, grown.n_decoded, len(worker.decoded)) == (50, 50, 50)
     whole = extracted(tmp_path / "whole", EXAMPLES, Worker())
     assert all_bytes(grown, EXAMPLES) == all_bytes(whole, EXAMPLES)
 
@@ -151,7 +151,7 @@ def test_equal_bytes_are_passed_once(tmp_path):
     examples = [*EXAMPLES[:10], *(example(100 + i, copy_of=i) for i in range(10))]
     worker = Worker()
     features = extracted(tmp_path, examples, worker)
-    assert (features.passed, len(worker.decoded)) == (10, 10)
+    assert (features.n_extracted, len(worker.decoded)) == (10, 10)
     np.testing.assert_array_equal(
         features.read(examples[:10], FEATURE_LAYERS[0]),
         features.read(examples[10:], FEATURE_LAYERS[0]),
@@ -162,7 +162,7 @@ def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
     features = extracted(tmp_path, EXAMPLES, Worker(broken=["3.png", "40.png"]))
     reasons = {"3.png": "3.png is truncated", "40.png": "40.png is truncated"}
     assert features.unreadable == reasons
-    assert (features.passed, features.decoded) == (N - 2, N)
+    assert (features.n_extracted, features.n_decoded) == (N - 2, N)
     good = [one for one in EXAMPLES if one.id not in features.unreadable]
     np.testing.assert_array_equal(features.read(good, FEATURE_LAYERS[1]), expected(good)[1])
     with pytest.raises(KeyError):
@@ -182,7 +182,7 @@ def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
         extracted(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
     assert FeatureCache(tmp_path).info().rows == 2 * BATCH
     features = extracted(tmp_path, EXAMPLES, Worker())
-    assert features.passed == N - 2 * BATCH
+    assert features.n_extracted == N - 2 * BATCH
     np.testing.assert_array_equal(features.read(EXAMPLES, FEATURE_LAYERS[0]), expected(EXAMPLES)[0])
 
 
@@ -202,7 +202,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         extracted(tmp_path, EXAMPLES, Worker())
     monkeypatch.undo()
-    assert extracted(tmp_path, EXAMPLES, Worker()).passed == N
+    assert extracted(tmp_path, EXAMPLES, Worker()).n_extracted == N
 
 
 def test_events_count_images_up_to_the_end(tmp_path):
@@ -249,14 +249,14 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
     class Moved(Worker):
         def decode(self, one):
             if one.id == "3.png":
-                raise Vanished("3.png can no longer be read")
+                raise MissingExample("3.png can no longer be read")
             return super().decode(one)
 
     features = extracted(tmp_path, EXAMPLES, Moved())
     assert set(features.unreadable) == {"3.png"}
     again = extracted(tmp_path, EXAMPLES, Worker())
     assert again.unreadable == {}
-    assert again.passed == 1
+    assert again.n_extracted == 1
 
 
 @pytest.mark.parametrize(

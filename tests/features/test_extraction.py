@@ -24,7 +24,7 @@ def by_hand(collection):
 
 
 def same_glances(extracted, collection):
-    found, truth = extracted.glances(collection.record.examples), by_hand(collection)
+    found, truth = extracted.thumbnails(collection.record.examples), by_hand(collection)
     for name in ("grey", "colour", "border", "width", "height", "n_bytes", "is_colour", "format"):
         np.testing.assert_array_equal(getattr(found, name), getattr(truth, name))
 
@@ -97,7 +97,7 @@ def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkey
         path.unlink()
     counts = counted(monkeypatch)
     extracted, _ = look_at(collection)
-    assert extracted.features.passed == 0
+    assert extracted.features.n_extracted == 0
     assert counts == {"decode": 36, "glance": 36}
     same_glances(extracted, collection)
 
@@ -127,9 +127,9 @@ def test_what_cannot_be_read_has_no_glance(pictures):
         assert extracted.unreadable.keys() == {"blue/torn.png"}
         (torn,) = [e for e in collection.record.examples if e.id == "blue/torn.png"]
         with pytest.raises(KeyError):
-            extracted.glances([torn])
+            extracted.thumbnails([torn])
         readable = [e for e in collection.record.examples if e is not torn]
-        assert len(extracted.glances(readable).grey) == 36
+        assert len(extracted.thumbnails(readable).grey) == 36
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -150,7 +150,7 @@ def test_a_file_that_vanished_is_reported(pictures, cache, stored, harm):
     reason = "can no longer be read" if harm == "gone" else "changed while the run was going on"
     assert reason in extracted.unreadable["red/003.png"]
     rest = [e for e in collection.record.examples if e.id not in extracted.unreadable]
-    assert len(extracted.glances(rest).grey) == 35
+    assert len(extracted.thumbnails(rest).grey) == 35
     if harm == "gone":  # nothing is remembered against bytes that were not seen
         draw(np.random.default_rng(9), 0).save(pictures / "red" / "003.png")
     assert look_at(collect(pictures))[0].unreadable == {}

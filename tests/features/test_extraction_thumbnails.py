@@ -27,9 +27,9 @@ def seen(tmp_path_factory):
 def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
     collection, extracted = seen
     examples = collection.record.examples
-    whole = extracted.glances(examples)
+    whole = extracted.thumbnails(examples)
     for kept in (100, 5):
-        monkeypatch.setattr(extraction, "KEPT", kept)
+        monkeypatch.setattr(extraction, "MAX_IN_MEMORY", kept)
         monkeypatch.setattr(extraction, "_ROWS", 4)
         album = StoredThumbnails(extracted, examples)
         assert len(album) == len(album.grey) == len(examples)
@@ -48,13 +48,13 @@ def test_near_copies_of_many_are_those_of_few(seen, monkeypatch):
     collection, extracted = seen
     few = near_duplicate_pairs(collection, extracted)
     assert few == (("b/03.png", "b/again.jpg"),)
-    monkeypatch.setattr(extraction, "KEPT", 5)
+    monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     assert near_duplicate_pairs(collection, extracted) == few
 
 
 def test_many_are_never_read_at_once(seen, monkeypatch):
     collection, extracted = seen
-    monkeypatch.setattr(extraction, "KEPT", 5)
+    monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     monkeypatch.setattr(extraction, "_ROWS", 4)
     asked = []
     plain = type(extracted).glances

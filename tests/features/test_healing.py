@@ -120,9 +120,9 @@ def test_folders_in_the_place_of_files_are_counted_cleared_and_evicted(tmp_path,
     with store.cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "folder", 0, 1, 0)
-    assert store.info().shelves == 1
+    assert store.info().feature_sets == 1
     store.clear()
-    assert store.info().shelves == 0
+    assert store.info().feature_sets == 0
 
 
 @pytest.mark.parametrize("name", ["lock", "unreadable.jsonl", KEY.digest + ".instead"])

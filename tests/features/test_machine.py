@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from warmstart.features import machine
-from warmstart.features.machine import n_threads, threads_for, threads_kept
+from warmstart.features.machine import fix_threads, n_threads, threads_for
 from warmstart.records.network import BlockRecord, NetworkRecord
 
 
@@ -17,7 +17,7 @@ def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
 
 
 def test_a_network_that_does_next_to_nothing_is_run_by_one_thread():
-    with threads_kept(7):
+    with fix_threads(7):
         assert [threads_for(network(macs)) for macs in (1000, 10**8)] == [1, 7]
         assert threads_for(network(1000, (3, 8, 8))) == n_threads() == 7
 

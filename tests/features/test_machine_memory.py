@@ -17,9 +17,9 @@ class Libc:
 def test_only_the_outermost_sets_and_gives_back(monkeypatch) -> None:
     libc = Libc()
     monkeypatch.setattr(machine, "_glibc", lambda: libc)
-    with machine.freed_memory_kept():
+    with machine.keep_freed_memory():
         began = len(libc.told)
-        with machine.freed_memory_kept():
+        with machine.keep_freed_memory():
             pass
         assert len(libc.told) == began == 2
     assert libc.told[-1] == (0,)
@@ -29,7 +29,7 @@ def test_an_error_inside_gives_it_back(monkeypatch) -> None:
     libc = Libc()
     monkeypatch.setattr(machine, "_glibc", lambda: libc)
     try:
-        with machine.freed_memory_kept():
+        with machine.keep_freed_memory():
             raise KeyError
     except KeyError:
         assert libc.told[-1] == (0,)

@@ -11,7 +11,7 @@ import pytest
 from sounding import RATE, riff, tone, wav
 from warmstart.errors import DataError
 from warmstart.modalities import audio
-from warmstart.modalities.audio import decode_sound, decoder_of_sound, hear, is_sound
+from warmstart.modalities.audio import decode_sound, is_sound, read_sound_header, sound_decoder_name
 from warmstart.modalities.image import TooLarge
 
 CLIP = tone(np.random.default_rng(0), 440)
@@ -36,8 +36,8 @@ def test_other_kinds_are_read_by_libsndfile(kind):
     rate = 16000 if kind == "MP3" else RATE
     payload = packed(kind, rate=rate)
     assert is_sound(payload)
-    heard = hear(payload, "a")
-    assert (heard.kind, heard.rate, heard.channels) == (kind, rate, 1)
+    header = read_sound_header(payload, "a")
+    assert (header.kind, header.sample_rate, header.channels) == (kind, rate, 1)
     wave, found = decode_sound(payload, "a")
     assert found == rate
     n = min(len(wave), len(CLIP))
@@ -102,4 +102,4 @@ def test_without_the_package_the_cure_is_named(monkeypatch):
 
 
 def test_the_decoder_is_named_for_the_cache():
-    assert decoder_of_sound().startswith("log-mel v1, soundfile ")
+    assert sound_decoder_name().startswith("log-mel v1, soundfile ")

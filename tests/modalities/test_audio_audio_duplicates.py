@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sounding import clicks, hiss, tone, wav
-from warmstart.modalities.audio import ONE_RECORDING, likeness, resample
+from warmstart.modalities.audio import SAME_RECORDING, resample, waveform_similarity
 
 RNG = np.random.default_rng(0)
 CLIP = tone(RNG, 440, 0.5)
@@ -23,12 +23,12 @@ COPIES = {
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_a_copy_is_like_its_original(copy):
-    assert likeness(wav(CLIP), copy) >= ONE_RECORDING
-    assert likeness(copy, wav(CLIP)) >= ONE_RECORDING
+    assert waveform_similarity(wav(CLIP), copy) >= SAME_RECORDING
+    assert waveform_similarity(copy, wav(CLIP)) >= SAME_RECORDING
 
 
 @pytest.mark.parametrize("source", [tone, hiss, clicks])
 def test_two_recordings_are_not(source):
     pitches = (440, 452)
     one, other = (wav(source(RNG, pitch, 0.5)) for pitch in pitches)
-    assert likeness(one, other) < 0.8
+    assert waveform_similarity(one, other) < 0.8

@@ -7,7 +7,7 @@ import pytest
 
 from sounding import tone, wav
 from warmstart.errors import DataError
-from warmstart.modalities.audio import LONGEST_S, SHORTEST_S, drawn, sound_of
+from warmstart.modalities.audio import MAX_SECONDS, MIN_SECONDS, sound_of, usual_sound
 from warmstart.records.data import Example
 
 RNG = np.random.default_rng(0)
@@ -31,13 +31,13 @@ def of(*parts):
 def test_the_length_is_one_that_nearly_all_fit_in():
     found = of(examples([(0.3 + i / 100, 8000) for i in range(21)]))
     assert (found.rate, found.seconds) == (8000, 0.49)
-    assert found == drawn(8000, 0.49)
+    assert found == usual_sound(8000, 0.49)
 
 
 def test_length_and_rate_have_bounds():
-    assert of(examples([(0.01, 8000)] * 3)).seconds == SHORTEST_S
-    long = of(examples([(LONGEST_S + 1, 44_100)] * 2))
-    assert (long.seconds, long.rate, long.high) == (LONGEST_S, 16_000, 8000)
+    assert of(examples([(0.01, 8000)] * 3)).seconds == MIN_SECONDS
+    long = of(examples([(MAX_SECONDS + 1, 44_100)] * 2))
+    assert (long.seconds, long.rate, long.high) == (MAX_SECONDS, 16_000, 8000)
 
 
 def test_one_low_rate_among_many_does_not_decide_but_a_tenth_does():
@@ -58,5 +58,5 @@ def test_damaged_files_are_passed_over_unless_all_are():
     assert sound_of(files.__getitem__, found).rate == 8000
     with pytest.raises(DataError, match=r"^train/0 is cut off"):
         sound_of(lambda id: whole[:30], found)
-    with pytest.raises(DataError, match="no training clip is there"):
+    with pytest.raises(DataError, match="no training clip to read"):
         sound_of(lambda id: whole, [])

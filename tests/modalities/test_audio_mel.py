@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from sounding import tone
-from warmstart.modalities.audio import centred, draw, from_mel, log_mel, mel_bank, resample, to_mel
+from warmstart.modalities.audio import (
+    crop_or_pad,
+    draw_spectrogram,
+    from_mel,
+    log_mel,
+    mel_bank,
+    resample,
+    to_mel,
+)
 from warmstart.records.inputs import Sound
 
 SMALL = Sound(rate=800, seconds=0.1, window=16, hop=8, mels=4, low=20.0, high=400.0, range_db=40.0)
@@ -72,7 +80,7 @@ def test_a_band_without_a_frequency_takes_the_nearest():
 @pytest.mark.parametrize("pitch", [200, 1000, 3000])
 def test_a_tone_stands_at_its_pitch(pitch):
     wave = np.sin(2 * np.pi * pitch * np.arange(4000) / 8000).astype(np.float32)
-    picture = draw(wave, 8000, SPEECH)
+    picture = draw_spectrogram(wave, 8000, SPEECH)
     assert picture.shape == (64, 100)
     row = 63 - int(picture[:, 50].argmax())  # the lowest pitch is the lowest row
     expected = (to_mel(pitch) - to_mel(20)) / (to_mel(4000) - to_mel(20)) * 65 - 1
@@ -81,11 +89,13 @@ def test_a_tone_stands_at_its_pitch(pitch):
 
 def test_loudness_changes_nothing():
     wave = tone(np.random.default_rng(1), 440)
-    np.testing.assert_array_equal(draw(wave, 8000, SPEECH), draw(wave / 64, 8000, SPEECH))
+    np.testing.assert_array_equal(
+        draw_spectrogram(wave, 8000, SPEECH), draw_spectrogram(wave / 64, 8000, SPEECH)
+    )
 
 
 def test_the_picture_spans_its_range():
-    picture = draw(tone(np.random.default_rng(1), 440), 8000, SPEECH)
+    picture = draw_spectrogram(tone(np.random.default_rng(1), 440), 8000, SPEECH)
     assert picture.max() == 255
     assert picture.min() == 0
     assert (picture[:, :17] == 0).all()  # a clip of 0.3 s lies in the middle of 0.5
@@ -94,8 +104,8 @@ def test_the_picture_spans_its_range():
 def test_the_same_tone_at_another_rate_is_nearly_the_same_picture():
     seconds = np.arange(8000) / 16000
     wave = np.sin(2 * np.pi * 700 * seconds).astype(np.float32) * np.hanning(8000).astype("f4")
-    low = draw(resample(wave, 16000, 8000), 8000, SPEECH).astype(int)
-    assert np.abs(draw(wave, 16000, SPEECH) - low).max() <= 1
+    low = draw_spectrogram(resample(wave, 16000, 8000), 8000, SPEECH).astype(int)
+    assert np.abs(draw_spectrogram(wave, 16000, SPEECH) - low).max() <= 1
     assert len(resample(wave, 44_100, 8_000)) == pytest.approx(8000 * 8_000 / 44_100, abs=1)
 
 
@@ -107,9 +117,12 @@ def test_a_rate_that_divides_nothing_is_near_enough():
 
 
 def test_of_long_clips_the_middle_is_taken():
-    assert centred(np.arange(10, dtype=np.float32), 4).tolist() == [3, 4, 5, 6]
-    assert draw(tone(np.random.default_rng(2), 440, seconds=2), 8000, SPEECH).shape == (64, 100)
+    assert crop_or_pad(np.arange(10, dtype=np.float32), 4).tolist() == [3, 4, 5, 6]
+    assert draw_spectrogram(tone(np.random.default_rng(2), 440, seconds=2), 8000, SPEECH).shape == (
+        64,
+        100,
+    )
 
 
 def test_the_shortest_clip_is_drawn():
-    assert draw(np.array([0, 1], np.float32), 8000, SPEECH).shape == (64, 100)
+    assert draw_spectrogram(np.array([0, 1], np.float32), 8000, SPEECH).shape == (64, 100)

@@ -152,10 +152,10 @@ def test_tiff_files_that_cannot_be_read():
     packed = bytearray(tiff(WIDE))
     place = packed.index(struct.pack("<HHI", 259, 3, 1))
     packed[place + 8 : place + 10] = struct.pack("<H", 34925)  # LZMA over bytes that are not
-    with pytest.raises(DataError, match=r"^x is (damaged|packed in a way that needs)"):
+    with pytest.raises(DataError, match=r"^x is (damaged|compressed in a way that needs)"):
         read_tiff(bytes(packed), "x")
     packed[place + 8 : place + 10] = struct.pack("<H", 34887)  # LERC
-    with pytest.raises(DataError, match=r"^x is packed in a way .*pip install imagecodecs$"):
+    with pytest.raises(DataError, match=r"^x is compressed in a way .*pip install imagecodecs$"):
         read_tiff(bytes(packed), "x")
 
 

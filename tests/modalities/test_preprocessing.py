@@ -106,7 +106,7 @@ def test_shape_type_and_memory_order(mode, channels):
 
 
 def test_other_numbers_of_channels_are_refused():
-    with pytest.raises(ModelError, match="wants 4 channels"):
+    with pytest.raises(ModelError, match="takes 4 channels"):
         prepare(smooth(9, 9), wants(channels=4))
 
 

@@ -13,7 +13,7 @@ from warmstart.data.read import read
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError
 from warmstart.events import drain
-from warmstart.modalities.text import near_copies, normal, word_counts
+from warmstart.modalities.text import near_duplicate_texts, normal, word_counts
 
 MANY = ["text,label", "a good film,yes", "bad film,no", "fine,yes", "dull film,no"]
 
@@ -116,8 +116,8 @@ def test_rows_without_a_text_are_left_out_and_listed(tmp_path):
     assert finding.items == ("6", "7")
 
 
-def test_case_marks_and_spaces_make_near_copies():
-    assert near_copies({"a": "Good, film!", "b": "good film", "c": "bad"}) == (("a", "b"),)
+def test_case_marks_and_spaces_make_near_duplicates():
+    assert near_duplicate_texts({"a": "Good, film!", "b": "good film", "c": "bad"}) == (("a", "b"),)
 
 
 def test_a_bag_of_words_reads_languages_without_spaces():
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, case):
 
 def test_a_wish_for_another_kind_is_refused(tmp_path):
     photos = fill(tmp_path / "photos", {"blue": 2, "red": 2})
-    with pytest.raises(DataError, match=r"--kind text: .*photos/ holds images; leave --kind away"):
+    with pytest.raises(DataError, match=r"--kind text: .*photos/ holds images; drop --kind"):
         list_source(photos, Columns(kind="text"))
 
 

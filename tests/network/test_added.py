@@ -158,15 +158,15 @@ def test_record_and_owners_tell_what_is_there(name):
     for record, block, step in zip(
         new, network.blocks[-2:], network.steps.blocks[-2:], strict=True
     ):
-        block = network.backbone.get_submodule(step.modules[0])
+        module = network.backbone.get_submodule(step.modules[0])
         value = torch.zeros(1, *record.shape_in)
         with FlopCounterMode(display=False) as counter:
-            assert tuple(block(value).shape[1:]) == record.shape_out
+            assert tuple(module(value).shape[1:]) == record.shape_out
         assert counter.get_total_flops() == 2 * record.macs
-        assert record.parameters == sum(p.numel() for p in block.parameters())
+        assert record.parameters == sum(p.numel() for p in module.parameters())
         assert record.layout == old.record.blocks[-1].layout
         assert set(block.tensors) == {n for n, o in network.owners.items() if o == record.name}
-        assert {id(p) for p in block.parameters()} == {id(p) for p in block.parameters()}
+        assert {id(p) for p in module.parameters()} == {id(p) for p in block.parameters()}
     assert network.owners.items() > old.owners.items()
     owned = {
         place(network.backbone.state_dict(keep_vars=True)[n])

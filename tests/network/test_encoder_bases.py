@@ -150,9 +150,9 @@ def test_designs_that_are_none(arch, message):
 
 def test_a_tokenizer_must_be_at_hand():
     with pytest.raises(ModelError, match="the tokenizer abc is not loaded; load the base model"):
-        modalities_text.text_of("abc")
+        modalities_text.tokenizer_json("abc")
     with pytest.raises(ModelError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
-        modalities_text.keep("[]")
+        modalities_text.register_tokenizer("[]")
 
 
 def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):

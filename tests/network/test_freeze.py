@@ -379,7 +379,7 @@ def test_updates_belong_to_the_part_of_their_layer():
 def test_what_is_not_said_is_an_error(net):
     owners = _owners(net)
     before = _asking(net)
-    with pytest.raises(PlanError, match=r"says nothing about part 'c'; give it an action"):
+    with pytest.raises(PlanError, match=r"no action for block 'c'; give it one"):
         freeze.hold(net, {"a": "frozen", "b": "tuned"}, owners)
     del owners["b.0.weight"]
     with pytest.raises(PlanError, match=r"tensor b.0.weight belongs to no block"):

@@ -157,7 +157,7 @@ def test_a_folder_of_transformers(vit, capsys):
     found = open_folder(path, InputHandling())
     assert capsys.readouterr() == ("", "")
     assert found.labels == ("ant", "bee", "cat")
-    assert (found.preprocessing.size, found.preprocessing_from) == ((32, 32), "ImageNet's habit")
+    assert (found.preprocessing.size, found.preprocessing_from) == ((32, 32), "ImageNet's defaults")
     assert torch.allclose(torch.from_numpy(found.answer(X)[0]), module(X).logits, atol=1e-4)
     processor = {"size": {"height": 32, "width": 32}, "image_mean": [0.1] * 3}
     (path / "preprocessor_config.json").write_text(json.dumps(processor))

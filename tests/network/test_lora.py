@@ -253,18 +253,18 @@ def test_base_tensors_have_their_names_and_stand_once():
 def test_what_a_plan_gets_wrong(resnet):
     with pytest.raises(PlanError, match=r"training.lora_rank 0: low-rank updates have a rank of 1"):
         inject(resnet, ["layer4.1"], 0, _rng())
-    with pytest.raises(PlanError, match=r"has no part 'layer9'; it has conv1, layer1.0"):
+    with pytest.raises(PlanError, match=r"has no block 'layer9'; it has conv1, layer1.0"):
         inject(resnet, ["layer9"], 1, _rng())
     with pytest.raises(PlanError, match=r"has no layers 'layer9'; see its named_modules"):
         inject(resnet.backbone, ["layer9"], 1, _rng())
-    with pytest.raises(PlanError, match=r"part bn1 has no linear"):
+    with pytest.raises(PlanError, match=r"block bn1 has no linear"):
         inject(resnet.backbone, ["bn1"], 1, _rng())
     assert not has_updates(resnet.backbone)
 
 
 def test_a_part_without_such_layers_is_named():
     network = _network("tf_efficientnet_lite0", 32)
-    with pytest.raises(PlanError, match=r"part conv_stem has no linear .* tune it or leave it"):
+    with pytest.raises(PlanError, match=r"block conv_stem has no linear .* tune it or leave it"):
         inject(network, ["conv_stem"], 2, _rng())
 
 

@@ -89,7 +89,7 @@ def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", metadata={"labels": "ant, bee, cat", "mean": "?"})
     found = open_onnx(path, InputHandling())
     assert found.preprocessing == IMAGENET
-    assert found.preprocessing_from == "ImageNet's habit"
+    assert found.preprocessing_from == "ImageNet's defaults"
     assert found.labels == ("ant", "bee", "cat")
     plain = onnx_file(tmp_path / "n.onnx")
     (tmp_path / "labels.json").write_text(json.dumps(["x", "y", "z"]))
@@ -136,7 +136,7 @@ def test_mistakes_are_told(tmp_path):
         open_onnx(graph(path, same, ["n", 7, 8, 8], ["n", 7, 8, 8]), InputHandling())
     with pytest.raises(ModelError, match="has no output of one score a class"):
         open_onnx(graph(path, same, ["n", 3, 8, 8], ["n", 3, 8, 8]), InputHandling())
-    with pytest.raises(ModelError, match="images of 32 x 32 px only; leave --size away"):
+    with pytest.raises(ModelError, match="images of 32 x 32 px only; omit --size"):
         open_onnx(onnx_file(path, side=32), InputHandling(size=(64, 64)))
     with pytest.raises(ModelError, match=r"m\.onnx gives one number an image"):
         open_onnx(onnx_file(path, order=(0,)), InputHandling())

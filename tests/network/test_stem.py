@@ -60,7 +60,7 @@ def test_inputs_that_the_network_does_not_take_at_all():
     module = nn.Sequential(nn.Conv2d(13, 4, 3), nn.Flatten())
     with pytest.raises(
         ModelError,
-        match=r"^Sequential does not take inputs of 3 channels as it is "
+        match=r"^Sequential does not take inputs of 3 channels "
         r"\(.*\); pass the preprocessing",
     ):
         find_stems(module, torch.rand(2, 3, 8, 8))

@@ -195,7 +195,7 @@ def test_a_plan_finds_its_parts_again_without_the_batch(name):
 def test_a_plan_is_refused_by_another_network():
     image = torch.zeros(1, 3, 32, 32)
     plan = warmstart.plan(torchvision.models.resnet18(), inputs=image)
-    with pytest.raises(PlanError, match="another network: this Sequential has no part 'conv1'"):
+    with pytest.raises(PlanError, match="another network: this Sequential has no block 'conv1'"):
         sections_for(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), plan)
-    with pytest.raises(PlanError, match="this ResNet has 17 parts, not 9"):
+    with pytest.raises(PlanError, match="this ResNet has 17 blocks, not 9"):
         sections_for(torchvision.models.resnet34(), plan)

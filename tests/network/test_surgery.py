@@ -53,10 +53,10 @@ def inputs():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
-def test_logits_are_temperature_times_scores_plus_class_bias(network, chosen, model, inputs):
+def test_logits_are_scores_over_temperature_plus_class_bias(network, chosen, model, inputs):
     with torch.no_grad():
         features = torch.cat(FeatureExtractor(network, chosen)(inputs), dim=1)
-        expected = 1.7 * (features @ model.head.weight.T + model.head.bias) + SHIFT
+        expected = (features @ model.head.weight.T + model.head.bias) / 1.7 + SHIFT
         torch.testing.assert_close(model(inputs), expected)
 
 

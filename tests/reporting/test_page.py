@@ -207,7 +207,7 @@ def test_a_training_of_which_nothing_is_kept_is_called_that():
 
 def test_forgetting_is_told_where_it_was_seen():
     seen = facts(summary=summary(guards=(guard(),)), events=())
-    assert "Kept: examples are answered better so" in page(seen)
+    assert "Kept: it has the better validation loss" in page(seen)
     assert "None is possible: no layer of the base model was changed." in page(
         facts(ledger=Ledger(rows=ledger().rows[:1]))
     )

@@ -65,15 +65,15 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     np.testing.assert_allclose(
         extracted.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
     )
-    seen = extracted.glances(collection.record.examples)
+    seen = extracted.thumbnails(collection.record.examples)
     assert set(seen.width) == set(seen.height) == {40}
     training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
     probe = open_probe(training_data)
     assert probe(6).images.shape == (6, 32, 32, 13)
     assert measure_domain_gap(probe(6)).n > 0
-    found = try_preprocessing(probe)
-    assert found.value is None  # swapped channels and other normalisations mean nothing here
-    assert warning(found) is None
+    result = try_preprocessing(probe)
+    assert result.value is None  # swapped channels and other normalisations mean nothing here
+    assert warning(result) is None
     assert drain(measure_transfer_gain(probe, 2, 0)).n > 0
 
 
@@ -108,9 +108,9 @@ def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):
         [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     )
     with torch.inference_mode():
-        found = base.module(normalised(pixels, prep))
+        result = base.module(normalised(pixels, prep))
         expected = three.module(normalised(np.ascontiguousarray(pixels[..., [3, 2, 1]]), PREP))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_of_another_number_of_bands_is_left_out_and_named(tmp_path):
@@ -139,7 +139,7 @@ def test_what_was_no_picture_is_read_again_as_bands(tmp_path):
     assert not extracted.unreadable
 
 
-def test_other_ranges_are_another_look(tmp_path):
+def test_other_ranges_are_another_extraction(tmp_path):
     collection = collect(fill_bands(tmp_path / "fields", n=4))
     wish = wish_for(collection)
     wider = replace(wish, ranges=tuple((low, high + 500) for low, high in wish.ranges))
@@ -147,7 +147,7 @@ def test_other_ranges_are_another_look(tmp_path):
         extracted = drain(
             extract_features(collection, load(network(), preprocessing=PREP, inputs=inputs))
         )
-        assert extracted.features.passed == passed
+        assert extracted.features.n_extracted == passed
 
 
 def test_three_bands_of_other_values_are_fed_in_one_way_only(tmp_path):

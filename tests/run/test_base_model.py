@@ -73,10 +73,10 @@ def disk(monkeypatch):
 
 
 def listed(monkeypatch, *names, parameters=1000):
-    found = tuple(
+    result = tuple(
         ModelListing(name=n, title=n, parameters=parameters, size_px=32, where=n) for n in names
     )
-    monkeypatch.setattr(base_model, "available_models", lambda: found)
+    monkeypatch.setattr(base_model, "available_models", lambda: result)
 
 
 def rank(data, *names, events=None, **options):
@@ -86,25 +86,25 @@ def rank(data, *names, events=None, **options):
 
 
 def test_the_network_that_sees_most_comes_first_and_ties_are_named(disk, pictures):
-    found = rank(pictures, "blind", "small", "twin")
-    assert [base.name for base in found.models] == ["small", "twin", "blind"]
-    assert found.ties == (("small", "twin"),)
-    assert found.choice == "small"
-    best, twin, worst = found.models
+    result = rank(pictures, "blind", "small", "twin")
+    assert [base.name for base in result.models] == ["small", "twin", "blind"]
+    assert result.ties == (("small", "twin"),)
+    assert result.choice == "small"
+    best, twin, worst = result.models
     assert (best.difference, twin.difference, twin.difference_low) == (0, 0, 0)
     assert worst.difference == pytest.approx(worst.value - best.value)
     assert worst.difference_high < 0
-    assert (found.n, found.method, found.majority) == (36, "nested-cv", pytest.approx(1 / 3))
-    assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in found.models)
-    assert "twin (" in found.because
-    assert found.because.endswith("times the work) ties with it: the difference could be chance")
+    assert (result.n, result.method, result.majority) == (36, "nested-cv", pytest.approx(1 / 3))
+    assert all(s.low <= s.value <= s.high and s.seconds > 0 for s in result.models)
+    assert "twin (" in result.because
+    assert result.because.endswith("times the work) ties with it: the difference could be chance")
 
 
 def test_of_those_that_tie_the_one_with_the_least_work_is_taken(disk, pictures):
-    found = rank(pictures, "small", "layers")
-    works = {base.name: base.macs for base in found.models}
-    assert found.ties
-    assert works[found.choice] == min(works.values())
+    result = rank(pictures, "small", "layers")
+    works = {base.name: base.macs for base in result.models}
+    assert result.ties
+    assert works[result.choice] == min(works.values())
 
 
 def test_seconds_say_whether_anything_was_passed(disk, pictures):
@@ -117,18 +117,18 @@ def test_seconds_say_whether_anything_was_passed(disk, pictures):
     assert first.because.endswith("no other base model was tried")
 
 
-def test_a_start_that_fails_is_listed_and_the_others_go_on(disk, pictures):
+def test_a_base_model_that_fails_is_listed_and_the_others_go_on(disk, pictures):
     events = []
-    found = rank(pictures, "nowhere", "broken", "small", "small", events=events)
-    assert [base.name for base in found.models] == ["small"]
-    assert [each.name for each in found.failed] == ["nowhere", "broken"]
-    assert "values that are not numbers" in found.failed[1].error
+    result = rank(pictures, "nowhere", "broken", "small", "small", events=events)
+    assert [base.name for base in result.models] == ["small"]
+    assert [each.name for each in result.failed] == ["nowhere", "broken"]
+    assert "values that are not numbers" in result.failed[1].error
     texts = [str(e.values["text"]) for e in events if e.kind == "note"]
     assert texts[0] == "3 base models on 36 images: 108 forward passes at most"
     assert "nowhere: start 'nowhere' is not known" in texts
 
 
-def test_no_network_stays_in_memory_after_its_look(disk, monkeypatch, pictures):
+def test_no_network_stays_in_memory_after_its_extraction(disk, monkeypatch, pictures):
     alive = []
 
     def collected(*given, judge=base_model._judge):
@@ -147,7 +147,7 @@ def test_if_all_fail_the_first_error_is_raised(disk, pictures):
         rank(pictures, "nowhere", "broken")
 
 
-def test_the_test_part_is_not_looked_at(disk, split_pictures, pictures):
+def test_the_test_set_is_not_read(disk, split_pictures, pictures):
     shutil.rmtree(split_pictures / "test" / "red")
     with_test = rank(split_pictures, "small", "blind")
     assert with_test.n == 36
@@ -155,17 +155,17 @@ def test_the_test_part_is_not_looked_at(disk, split_pictures, pictures):
     assert [s.value for s in with_test.models] == [s.value for s in alone.models]
 
 
-def test_a_part_that_was_held_out_judges_alone(disk, tmp_path):
+def test_a_held_out_set_judges_alone(disk, tmp_path):
     fill(tmp_path / "photos" / "train", {"blue": 10, "green": 10, "red": 10})
     fill(tmp_path / "photos" / "val", {"blue": 4, "green": 4, "red": 4}, seed=1)
-    found = rank(tmp_path / "photos", "small", "blind")
-    assert (found.n, found.method) == (12, "holdout")
+    result = rank(tmp_path / "photos", "small", "blind")
+    assert (result.n, result.method) == (12, "holdout")
 
 
-def test_images_that_cannot_be_read_count_for_no_start(disk, pictures):
+def test_images_that_cannot_be_read_count_for_no_base_model(disk, pictures):
     (pictures / "red" / "000.png").write_bytes(b"nothing")
-    found = rank(pictures, "small", "blind")
-    assert found.n == 35
+    result = rank(pictures, "small", "blind")
+    assert result.n == 35
 
 
 def test_files_of_weights_carry_their_design_behind_an_at():
@@ -173,15 +173,15 @@ def test_files_of_weights_carry_their_design_behind_an_at():
     assert base_model.split_name("me@home.pt") == ("me@home.pt", None)
 
 
-def test_the_smallest_on_disk_are_looked_at_and_the_others_named(monkeypatch, tmp_path):
+def test_the_smallest_on_disk_are_extracted_and_the_others_named(monkeypatch, tmp_path):
     weights = tmp_path / "weights"
     weights.write_bytes(bytes(4 * 5000))
-    found = [
+    result = [
         ModelListing(name=f"n{size}", title="", parameters=size, size_px=None, where="")
         for size in (9000, 1000, 8000, 2000, 7000, 3000)
     ]
     unknown = ModelListing(name="file", title="", parameters=None, size_px=None, where=str(weights))
-    monkeypatch.setattr(base_model, "available_models", lambda: (*found, unknown))
+    monkeypatch.setattr(base_model, "available_models", lambda: (*result, unknown))
     assert base_model.on_disk() == (
         ("n1000", "n2000", "n3000", "file", "n7000", "n8000"),
         ("n9000",),
@@ -212,7 +212,7 @@ def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures
     assert [name for name, _ in disk] == ["blind", "small", "small"]
 
 
-def test_with_one_start_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, tmp_path):
+def test_with_one_base_model_on_disk_nothing_is_ranked(disk, monkeypatch, pictures, tmp_path):
     import warmstart
 
     listed(monkeypatch, "small")
@@ -232,7 +232,7 @@ def test_a_run_is_opened_and_changed_for_other_inputs(finished):
     assert base_model.open_base(network(), preprocessing=PREP).record.title == "Convolutions"
 
 
-def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures, tmp_path):
+def test_a_large_network_is_never_ranked_by_default(disk, monkeypatch, pictures, tmp_path):
     listed(monkeypatch, "small", parameters=base_model.MAX_PARAMETERS + 1)
     assert base_model.on_disk(base_model.MAX_PARAMETERS) == ((), ("small",))
 
@@ -241,7 +241,7 @@ def test_a_large_network_is_never_looked_at_unasked(disk, monkeypatch, pictures,
     ("options", "says"),
     [({"arch": "timm:resnet18"}, "--arch"), ({"preprocessing": PREP}, "preprocessing belongs")],
 )
-def test_what_belongs_to_one_start_is_refused_with_auto(options, says, pictures, tmp_path):
+def test_what_belongs_to_one_base_model_is_refused_with_auto(options, says, pictures, tmp_path):
     import warmstart
 
     with pytest.raises(UsageError, match=says):

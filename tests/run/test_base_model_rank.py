@@ -26,8 +26,8 @@ def local(tmp_path_factory):
 def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
     clips = fill(tmp_path / "clips", {"a note": 10, "hiss": 10})
     encoder = f"transformers:{hearing.folder_of()}"
-    found = drain(rank(clips, [encoder]))
-    assert (found.kind, found.models[0].name) == ("audio", encoder)
+    result = drain(rank(clips, [encoder]))
+    assert (result.kind, result.models[0].name) == ("audio", encoder)
     assert main(["rank", str(clips), "--models", encoder]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "on clips held out in turn (20)" in told
@@ -35,7 +35,7 @@ def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
     assert "image" not in told
 
 
-def test_without_names_starts_of_the_datas_own_kind_are_ranked(tmp_path, monkeypatch):
+def test_without_names_base_models_of_the_datas_own_kind_are_ranked(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(base_model, "on_disk", lambda kind: (asked.append(kind), ((LOST,), ()))[1])
     texts = tmp_path / "a.csv"
@@ -49,12 +49,12 @@ LOST = "nowhere.safetensors"
 
 
 def test_weights_of_ones_own_are_ranked(pictures, local):
-    found = drain(rank(pictures, [local]))
-    (base,) = found.models
+    result = drain(rank(pictures, [local]))
+    (base,) = result.models
     assert (base.name, base.arch) == (local, ARCH)
     assert (base.low, base.high) != (base.value, base.value)
-    assert found.choice == local
-    assert found.n == 36
+    assert result.choice == local
+    assert result.n == 36
 
 
 def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(pictures, local):
@@ -71,7 +71,7 @@ def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(pictures, lo
     assert width > first.models[0].high - first.models[0].low
 
 
-def test_without_names_what_is_on_disk_is_asked_for(pictures, monkeypatch):
+def test_without_names_what_is_on_disk_is_used(pictures, monkeypatch):
     asked = []
 
     def refuse(name, **options):

@@ -13,7 +13,7 @@ from warmstart.errors import UsageError
 from warmstart.network.registry import models
 
 
-def test_the_default_start_is_listed_and_lies_on_disk():
+def test_the_default_base_model_is_listed_and_lies_on_disk():
     listed = {base.name: base for base in models()}
     assert Path(listed["lite0"].where).is_file()
     assert listed["lite0"].parameters == 4_652_008
@@ -22,10 +22,10 @@ def test_the_default_start_is_listed_and_lies_on_disk():
 
 
 def test_the_cache_grows_with_what_was_passed_and_is_emptied(pictures, tmp_path):
-    assert (cache.info().rows, cache.info().shelves) == (0, 0)
+    assert (cache.info().rows, cache.info().feature_sets) == (0, 0)
     fit(pictures, out=tmp_path / "a")
     kept = cache.info()
-    assert (kept.rows, kept.shelves) == (2 * 36, 2)  # features, and a glance at each
+    assert (kept.rows, kept.feature_sets) == (2 * 36, 2)  # features, and a glance at each
     assert kept.path == os.environ["WARMSTART_CACHE"]
     on_disk = sum(path.stat().st_size for path in Path(kept.path).rglob("*") if path.is_file())
     assert kept.bytes == on_disk

@@ -97,13 +97,13 @@ def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
     assert done.summary.estimate.method == "nested-cv"
     assert_the_estimate_is_made_of_the_predictions(done)
     assert done.summary.frozen.identical
-    found, gain = fine_tuning_gain(done), done.summary.fine_tuning_gain
-    assert (found.value, found.low, found.high) == (gain.value, gain.low, gain.high)
-    assert found.low <= found.value <= found.high
+    result, gain = fine_tuning_gain(done), done.summary.fine_tuning_gain
+    assert (result.value, result.low, result.high) == (gain.value, gain.low, gain.high)
+    assert result.low <= result.value <= result.high
     kept = {
         e["name"]: e for e in json.loads((done.path / "inspection.json").read_text())["evidence"]
     }
-    assert kept["fine_tuning_gain"]["value"] == found.value
+    assert kept["fine_tuning_gain"]["value"] == result.value
     tests = [line for line in lines(done.path, "predictions.jsonl") if line["split"] == "test"]
     answers = done.predict([split / line["id"] for line in tests])
     for line, answer in zip(tests, answers, strict=True):

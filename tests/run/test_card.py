@@ -41,8 +41,8 @@ def photographs(folder, n=20, seed=0):
 def snippet(run):
     """The code of the section "Without warmstart"."""
     text = (run / "README.md").read_text("utf-8")
-    found = re.search(r"## Without warmstart\n\n```python\n(.*?)```", text, re.DOTALL)
-    return found.group(1) if found else None
+    result = re.search(r"## Without warmstart\n\n```python\n(.*?)```", text, re.DOTALL)
+    return result.group(1) if result else None
 
 
 @contextmanager
@@ -67,11 +67,11 @@ def agrees(run, data):
         printed = io.StringIO()
         with beside_photo(run.path, answer.path), redirect_stdout(printed):
             exec(compile(snippet(run.path), "README.md", "exec"), {})
-        found = ast.literal_eval(printed.getvalue())
-        assert found == pytest.approx(answer.scores, abs=2e-2)
+        result = ast.literal_eval(printed.getvalue())
+        assert result == pytest.approx(answer.scores, abs=2e-2)
 
 
-def test_the_plain_torch_of_the_default_start_predicts_the_same_in_a_clean_process(tmp_path):
+def test_the_plain_torch_of_the_default_base_model_predicts_the_same_in_a_clean_process(tmp_path):
     data = photographs(tmp_path / "photos")
     run = fit(data, base="lite0", preprocessing=None, out=tmp_path / "run")
     agrees(run, data)

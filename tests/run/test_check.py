@@ -61,8 +61,8 @@ def ask(data, kind="convolutions", **options):
     return drain(check(Request(data=data, base=network(kind), preprocessing=PREP, **options)))
 
 
-def names(found):
-    return [evidence.name for evidence in found.verdict.evidence]
+def names(result):
+    return [evidence.name for evidence in result.verdict.evidence]
 
 
 def noise(root, n, classes=("a", "b"), size=32):
@@ -80,9 +80,9 @@ def noise(root, n, classes=("a", "b"), size=32):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_evidence_is_gathered_and_is_plain_numbers(kind, pictures):
-    found = ask(pictures, kind)
-    assert names(found) == NAMES
-    for evidence in found.verdict.evidence:
+    result = ask(pictures, kind)
+    assert names(result) == NAMES
+    for evidence in result.verdict.evidence:
         numbers = [evidence.value, evidence.low, evidence.high, *evidence.details.values()]
         assert all(math.isfinite(x) for x in numbers if isinstance(x, (int, float)))
         assert evidence.meaning.endswith(".")
@@ -90,20 +90,20 @@ def test_all_evidence_is_gathered_and_is_plain_numbers(kind, pictures):
             assert evidence.low is evidence.high is None
         elif evidence.name != "permutation_test":  # whose interval is that of shuffled labels
             assert evidence.low <= evidence.value <= evidence.high
-    json.dumps(to_plain(found), allow_nan=False)
-    assert (found.data.train, found.data.classes, found.path) == (36, 3, None)
-    assert found.seconds["total"] > 0
+    json.dumps(to_plain(result), allow_nan=False)
+    assert (result.data.train, result.data.classes, result.path) == (36, 3, None)
+    assert result.seconds["total"] > 0
 
 
 def test_fast_does_not_run_the_network_again(pictures):
-    found = ask(pictures, budget="fast")
-    assert names(found) == [name for name in NAMES if name not in CLOSE]
+    result = ask(pictures, budget="fast")
+    assert names(result) == [name for name in NAMES if name not in CLOSE]
 
 
 def test_without_a_signal_there_is_nothing_to_know(tmp_path):
-    found = ask(noise(tmp_path / "noise", 80))
-    assert found.verdict.kind == "no-signal"
-    assert names(found) == [name for name in NAMES if name not in CLOSE]
+    result = ask(noise(tmp_path / "noise", 80))
+    assert result.verdict.kind == "no-signal"
+    assert names(result) == [name for name in NAMES if name not in CLOSE]
 
 
 @pytest.mark.parametrize("people", [3, 4])
@@ -112,12 +112,12 @@ def test_a_few_large_groups_are_measured_as_well_as_they_can_be(tmp_path, people
     root = fill(tmp_path / "photos", {"blue": 100, "red": 100})
     files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
     source = table(root, [(f, f.parent, n % people) for n, f in enumerate(files)])
-    found = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
-    assert "transfer_gain" in names(found)
-    json.dumps(to_plain(found), allow_nan=False)
+    result = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
+    assert "transfer_gain" in names(result)
+    json.dumps(to_plain(result), allow_nan=False)
     assert (
         read_json(tmp_path / "out" / "inspection.json", Inspection).label_issues
-        == found.label_issues
+        == result.label_issues
     )
 
 
@@ -129,35 +129,35 @@ def test_many_classes_of_two_are_measured_as_well_as_they_can_be(tmp_path):
 # ---- files ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_unless_it_was_asked_for(pictures, tmp_path):
+def test_nothing_is_written_unless_it_is_requested(pictures, tmp_path):
     before = bytes_of(pictures)
     assert ask(pictures).path is None
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "cache"}
     assert bytes_of(pictures) == before
 
 
-def test_files_where_they_were_asked_for(pictures, tmp_path):
+def test_files_where_they_are_requested(pictures, tmp_path):
     before = bytes_of(pictures)
-    found = ask(pictures, out=tmp_path / "problems")
-    assert found.path == str(tmp_path / "problems")
+    result = ask(pictures, out=tmp_path / "problems")
+    assert result.path == str(tmp_path / "problems")
     assert bytes_of(tmp_path / "problems").keys() == FILES
     assert bytes_of(pictures) == before
     inspection = read_json(tmp_path / "problems" / "inspection.json", Inspection)
-    assert inspection.evidence == found.verdict.evidence
+    assert inspection.evidence == result.verdict.evidence
     record = read_json(tmp_path / "problems" / "data.json", DataRecord)
-    assert (*record.problems, *inspection.findings) == found.findings
+    assert (*record.problems, *inspection.findings) == result.findings
 
 
 def test_fix_makes_a_folder_of_its_own_with_the_clean_index(pictures, tmp_path):
     (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
     before = bytes_of(pictures)
-    found = ask(pictures, fix=True)
-    assert found.path == "runs/pictures-check"
-    assert bytes_of(tmp_path / found.path).keys() == FILES | {"clean.csv"}
+    result = ask(pictures, fix=True)
+    assert result.path == "runs/pictures-check"
+    assert bytes_of(tmp_path / result.path).keys() == FILES | {"clean.csv"}
     assert not (tmp_path / "runs" / "latest").exists()
     assert bytes_of(pictures) == before
-    assert found.data.train == 36
-    again = ask(pictures, relabel=tmp_path / found.path / "clean.csv")
+    assert result.data.train == 36
+    again = ask(pictures, relabel=tmp_path / result.path / "clean.csv")
     assert (again.data.train, again.data.duplicates) == (36, 0)
 
 
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
     assert results(tmp_path / "a") == results(tmp_path / "b")
 
 
-def test_a_stored_look_changes_nothing(pictures, tmp_path):
+def test_a_stored_extraction_changes_nothing(pictures, tmp_path):
     one, two = (ask(pictures, out=tmp_path / name) for name in ("a", "b"))
     assert results(tmp_path / "a") == results(tmp_path / "b")
     assert one.verdict == two.verdict
@@ -222,11 +222,11 @@ def test_outcomes_of_a_table_are_ranked_and_never_counted(tmp_path):
         *(f"{a:.4f},{b:.4f},{c:.4f},{z}" for (a, b, c), z in zip(x, y, strict=True)),
     ]
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
-    found = drain(check(Request(data=tmp_path / "rows.csv", budget="fast")))
-    told = found.label_issues
-    assert found.data.label_issues is None
-    assert found.off_topic is None
-    assert not [f for f in found.findings if f.kind == "label-issue"]
+    result = drain(check(Request(data=tmp_path / "rows.csv", budget="fast")))
+    told = result.label_issues
+    assert result.data.label_issues is None
+    assert result.off_topic is None
+    assert not [f for f in result.findings if f.kind == "label-issue"]
     assert (told.count, told.rate, told.why) == (None, None, "outcome")
     assert len(told.ranked) >= 15
     assert told.sentence.startswith("A table's target is an outcome, not a label to correct")
@@ -339,7 +339,7 @@ def test_a_damaged_cache_heals_and_changes_nothing(tmp_path, pictures, kind):
         assert replace(again, seconds={}) == replace(first, seconds={})
 
 
-def test_rows_that_are_damaged_while_a_look_is_taken_are_passed_again(tmp_path, monkeypatch):
+def test_rows_that_are_damaged_while_a_extraction_is_taken_are_passed_again(tmp_path, monkeypatch):
     data = fill(tmp_path / "data", {"blue": 12, "green": 12})
     first, spoilt = ask(data), []
 

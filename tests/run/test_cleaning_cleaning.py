@@ -33,7 +33,7 @@ CLEAN = [(label, "train", f"{label}{i}") for label in "ab" for i in range(6)]
 
 def findings(rows, reasons=None) -> list[tuple[str, tuple[str, ...]]]:
     problems = drop_unreadable(collection(rows), reasons or {}).record.problems
-    return [(found.kind, found.items) for found in problems]
+    return [(result.kind, result.items) for result in problems]
 
 
 def test_clean_data_has_no_findings():
@@ -45,9 +45,9 @@ def test_clean_data_has_no_findings():
 def test_unreadable_images_leave_and_are_listed():
     settled = drop_unreadable(collection(CLEAN), {"3": "3 is cut off"})
     assert "3" not in {e.id for e in settled.record.examples}
-    (found,) = settled.record.problems
-    assert (found.kind, found.items) == ("unreadable", ("3: is cut off",))
-    assert found.sentence == "1 image could not be read and was left out."
+    (result,) = settled.record.problems
+    assert (result.kind, result.items) == ("unreadable", ("3: is cut off",))
+    assert result.sentence == "1 image could not be read and was left out."
 
 
 def test_copies_within_a_class_and_across_classes():
@@ -73,7 +73,7 @@ def test_a_group_in_train_and_test_is_a_leak():
     assert findings(rows) == [("leakage", ("13",))]
 
 
-def test_copies_within_the_test_part_are_no_finding():
+def test_copies_within_the_test_set_are_no_finding():
     assert findings([*CLEAN, ("a", "test", "t"), ("b", "test", "t")]) == []
 
 

@@ -57,17 +57,17 @@ def as_run_of(strategy, **more):
 # ---- what is compared ----------------------------------------------------------------------
 
 
-def test_the_test_part_scores_as_it_did_in_the_run(finished, copy):
-    found = compare(finished, copy("blind", said=blind))
-    assert (found.metric, found.rows, found.n) == ("accuracy", "test", 15)
-    first = found.runs[0]
+def test_the_test_set_scores_as_it_did_in_the_run(finished, copy):
+    result = compare(finished, copy("blind", said=blind))
+    assert (result.metric, result.rows, result.n) == ("accuracy", "test", 15)
+    first = result.runs[0]
     assert (first.name, first.path) == ("split", str(finished.path))
     assert (first.value, first.low, first.high) == (
         finished.test.accuracy,
         finished.test.low,
         finished.test.high,
     )
-    (pair,) = found.pairs
+    (pair,) = result.pairs
     assert (pair.a, pair.b, pair.winner, pair.n) == ("split", "blind", "split", 15)
     assert pair.difference == pytest.approx(finished.test.accuracy - 1 / 3)
     assert pair.low <= pair.difference <= pair.high
@@ -80,11 +80,11 @@ def test_a_run_ties_with_itself_and_is_not_called_equal(finished, copy):
     assert pair.high > 0.05
 
 
-def test_without_a_common_test_part_held_out_examples_are_taken_and_less_is_claimed(finished, copy):
-    found = compare(finished, copy("again", said=without_test))
-    assert (found.rows, found.n) == ("held-out", 36)
+def test_without_a_common_test_set_held_out_examples_are_taken_and_less_is_claimed(finished, copy):
+    result = compare(finished, copy("again", said=without_test))
+    assert (result.rows, result.n) == ("held-out", 36)
     estimate = finished.estimate
-    assert (found.runs[0].value, found.runs[0].low) == (estimate.value, estimate.low)
+    assert (result.runs[0].value, result.runs[0].low) == (estimate.value, estimate.low)
 
 
 def test_names_and_order_of_files_do_not_matter(finished, copy):
@@ -104,14 +104,14 @@ def test_names_and_order_of_files_do_not_matter(finished, copy):
     assert (pair.difference, pair.n) == (0.0, 15)
 
 
-def test_other_data_are_told_of(finished, copy):
+def test_other_data_are_reported(finished, copy):
     def fewer(data):
         first = next(e for e in data["examples"] if e["split"] == "train")
         data["examples"].remove(first)
 
-    found = compare(finished, copy("fewer", data=fewer))
-    assert {run.name: run.n_train for run in found.runs} == {"split": 36, "fewer": 35}
-    assert found.n_common_train == 35
+    result = compare(finished, copy("fewer", data=fewer))
+    assert {run.name: run.n_train for run in result.runs} == {"split": 36, "fewer": 35}
+    assert result.n_common_train == 35
 
 
 def test_what_a_run_had_seen_before_is_left_out(finished, copy):
@@ -119,8 +119,8 @@ def test_what_a_run_had_seen_before_is_left_out(finished, copy):
         tests = [e["id"] for e in data["examples"] if e["split"] == "test"]
         data["problems"].append({"kind": "leakage", "sentence": "so", "items": tests[:4]})
 
-    found = compare(finished, copy("leaky", data=leaky))
-    assert (found.n, found.rows, found.seen_before) == (11, "test", 4)
+    result = compare(finished, copy("leaky", data=leaky))
+    assert (result.n, result.rows, result.seen_before) == (11, "test", 4)
 
 
 def test_groups_widen_the_interval(finished, copy):
@@ -141,25 +141,25 @@ def test_three_runs_from_best_to_worst(finished, copy):
             "label": "blue" if line["id"].endswith(("0.png", "1.png")) else line["label"],
         }
 
-    found = compare(copy("blind", said=blind), copy("poor", said=poor), finished)
-    assert [run.name for run in found.runs] == ["split", "poor", "blind"]
-    assert [(p.a, p.b) for p in found.pairs] == [
+    result = compare(copy("blind", said=blind), copy("poor", said=poor), finished)
+    assert [run.name for run in result.runs] == ["split", "poor", "blind"]
+    assert [(p.a, p.b) for p in result.pairs] == [
         ("split", "poor"),
         ("split", "blind"),
         ("poor", "blind"),
     ]
-    values = [run.value for run in found.runs]
+    values = [run.value for run in result.runs]
     assert values == sorted(values, reverse=True)
-    assert all(pair.difference >= 0 for pair in found.pairs)
+    assert all(pair.difference >= 0 for pair in result.pairs)
 
 
 # ---- time and updates ----------------------------------------------------------------------
 
 
 def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
-    found = compare(finished, copy("again"))
+    result = compare(finished, copy("again"))
     seconds = finished.summary.seconds
-    for run in found.runs:
+    for run in result.runs:
         assert (run.updates, run.updates_to_95) == (0, 0)
         assert run.seconds == seconds["total"]
         own = sum(seconds[stage] for stage in ("read", "features", "checks", "plan", "head"))
@@ -214,23 +214,23 @@ def test_runs_go_by_their_folder_or_by_their_path(copy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, _ = copy("one"), copy("two")
     (tmp_path / "runs" / "latest").symlink_to("two")
-    found = compare("runs/one/", "runs/latest")
-    assert [(run.name, run.path) for run in found.runs] == [
+    result = compare("runs/one/", "runs/latest")
+    assert [(run.name, run.path) for run in result.runs] == [
         ("one", "runs/one"),
         ("two", "runs/two"),
     ]
     shutil.copytree(one, tmp_path / "elsewhere" / "one")
-    found = compare("runs/one", "elsewhere/one")
-    assert {run.name for run in found.runs} == {"runs/one", "elsewhere/one"}
+    result = compare("runs/one", "elsewhere/one")
+    assert {run.name for run in result.runs} == {"runs/one", "elsewhere/one"}
     monkeypatch.chdir(one)
     assert [run.name for run in compare(".", "../two").runs] == ["one", "two"]
 
 
 def test_it_is_a_public_name_and_gives_a_frozen_record(finished, copy):
-    found = warmstart.compare(finished, copy("again"))
+    result = warmstart.compare(finished, copy("again"))
     with pytest.raises(FrozenInstanceError):
-        found.n = 3
-    assert np.isfinite([pair.p for pair in found.pairs]).all()
+        result.n = 3
+    assert np.isfinite([pair.p for pair in result.pairs]).all()
 
 
 def test_no_run_is_changed(finished, copy):

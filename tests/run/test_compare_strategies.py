@@ -14,9 +14,9 @@ from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError
 from warmstart.events import Event, drain, follow
 from warmstart.planning import fine_tuning
 from warmstart.request import Request
+from warmstart.run.compare import compare_strategies, is_run
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
-from warmstart.run.compare import compare_strategies, is_run
 
 
 @pytest.fixture(autouse=True)
@@ -53,20 +53,20 @@ def folders():
     return sorted(path.name for path in Path("runs").iterdir()) if Path("runs").exists() else []
 
 
-def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures, monkeypatch):
+def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pictures, monkeypatch):
     texts = []
     monkeypatch.setattr(fine_tuning, "passes", lambda n: 320)  # as long as a test may be
     steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with(), fit)
-    found = follow(steps, lambda event: texts.append(event.values.get("text")))
+    result = follow(steps, lambda event: texts.append(event.values.get("text")))
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
     assert Path("runs/latest").resolve().name == "split-scratch"
-    assert {run.name: run.path for run in found.runs} == {
+    assert {run.name: run.path for run in result.runs} == {
         "head": "runs/split-head",
         "full": "runs/split-full",
         "scratch": "runs/split-scratch",
     }
-    assert (found.rows, found.n, found.failed) == ("test", 15, ())
-    assert {run.name: run.kept for run in found.runs} == {
+    assert (result.rows, result.n, result.failed) == ("test", 15, ())
+    assert {run.name: run.kept for run in result.runs} == {
         "head": False,
         "full": True,
         "scratch": True,
@@ -76,7 +76,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
         "full, 2 of 3",
         "scratch, 3 of 3",
     ]
-    runs = {run.name: run for run in found.runs}
+    runs = {run.name: run for run in result.runs}
     assert (runs["head"].updates, runs["head"].updates_to_95) == (0, 0)
     for name in ("full", "scratch"):
         told = [
@@ -85,7 +85,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_look(split_pictures,
             if (e["stage"], e["kind"]) == ("fine_tune", "step")
         ]
         assert runs[name].updates == len(told)
-    assert all(Run.open(run.path).plan.strategy.source == "user" for run in found.runs)
+    assert all(Run.open(run.path).plan.strategy.source == "user" for run in result.runs)
     drain(fit(request_with(data="split", strategy="head", out=Path("alone"))))
     one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
     assert one.keys() == other.keys()
@@ -97,8 +97,8 @@ def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
     pictures, stand_in, finished
 ):
     compared(stand_in, ["pictures"], ["head", "full"])
-    found = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
-    assert {run.name: run.path for run in found.runs} == {
+    result = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
+    assert {run.name: run.path for run in result.runs} == {
         "pictures-head": "runs/pictures-head",
         "head": "runs/pictures-head-2",
     }
@@ -111,16 +111,16 @@ def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
 
 def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_in, finished):
     shutil.copytree(finished.path, "old/head")
-    found = compared(stand_in, ["old/head", "pictures"], ["head"])
-    assert {run.name for run in found.runs} == {"old/head", "runs/pictures-head"}
+    result = compared(stand_in, ["old/head", "pictures"], ["head"])
+    assert {run.name for run in result.runs} == {"old/head", "runs/pictures-head"}
 
 
-def test_one_that_fails_is_told_of_and_leaves_nothing(pictures, stand_in):
+def test_one_that_fails_is_reported_and_leaves_nothing(pictures, stand_in):
     texts = []
     steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request_with(), stand_in)
-    found = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
-    assert {run.name for run in found.runs} == {"head", "full"}
-    (failed,) = found.failed
+    result = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
+    assert {run.name for run in result.runs} == {"head", "full"}
+    (failed,) = result.failed
     assert failed.name == "last:40"
     assert f"last:40: {failed.error}" in texts
     assert folders() == ["latest", "pictures-full", "pictures-head"]
@@ -133,7 +133,7 @@ def test_where_fewer_than_two_are_left_that_is_an_error(pictures, stand_in):
         compared(stand_in, ["pictures"], ["last:40", "last:400"])
 
 
-def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
+def test_a_failure_amid_the_work_and_a_run_without_a_model_are_reported_too(
     pictures, stand_in, finished
 ):
     def broken(asked):
@@ -147,11 +147,11 @@ def test_a_failure_amid_the_work_and_a_run_without_a_model_are_told_of_too(
         return done
 
     words = ["head", "full", "scratch", "auto"]
-    found = compared(broken, ["pictures"], words)
-    assert {run.name for run in found.runs} == {"head", "scratch"}
-    assert [one.name for one in found.failed] == ["full", "auto"]
-    assert found.failed[0].error == "the disk is full; make room"
-    assert "shipped no model" in found.failed[1].error
+    result = compared(broken, ["pictures"], words)
+    assert {run.name for run in result.runs} == {"head", "scratch"}
+    assert [one.name for one in result.failed] == ["full", "auto"]
+    assert result.failed[0].error == "the disk is full; make room"
+    assert "shipped no model" in result.failed[1].error
 
 
 def test_an_interruption_leaves_what_is_finished(pictures):
@@ -198,7 +198,7 @@ def test_a_bad_option_is_no_failed_strategy(pictures):
     assert folders() == []
 
 
-def test_a_run_is_told_from_data(finished, pictures, tmp_path):
+def test_a_run_differs_from_data(finished, pictures, tmp_path):
     assert is_run(finished.path)
     assert not is_run(pictures)
     assert not is_run("sample:digits")

@@ -27,7 +27,7 @@ from warmstart.request import Request
 from warmstart.run import dry_run as run_dry_run
 from warmstart.run import forecast
 from warmstart.run.dry_run import dry_run
-from warmstart.run.forecast import Bench, measure, make_forecaster
+from warmstart.run.forecast import Bench, make_forecaster, measure
 from warmstart.training.dataset import arrange
 
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
@@ -52,8 +52,8 @@ def ask(data, strategy="auto", **options):
 @pytest.mark.parametrize("lr", [10.0, 1e30])
 @pytest.mark.parametrize("strategy", ["full", "last:1", "full+gradual"])
 def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(pictures, strategy, lr):
-    found = ask(pictures, strategy, lr=lr)
-    assert 0 < found.forecast.seconds["fine_tune"] < 60
+    result = ask(pictures, strategy, lr=lr)
+    assert 0 < result.forecast.seconds["fine_tune"] < 60
 
 
 def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(pictures):
@@ -74,27 +74,29 @@ def test_what_is_stored_of_the_frozen_layers_takes_disk_that_is_forecast(picture
 def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     if "lora" in strategy:
         pytest.importorskip("peft")
-    found = ask(pictures, strategy)
-    assert (found.n, found.n_test, found.classes) == (36, 0, ("blue", "green", "red"))
-    assert found.plan.strategy.value == ("head" if strategy == "auto" else strategy)
-    assert found.follows_verdict == (strategy == "auto")
-    assert found.plan_file is None
-    seconds = {k: v for k, v in found.forecast.seconds.items() if k != "total"}
-    assert found.forecast.total == pytest.approx(sum(seconds.values()), abs=0.05)
-    assert (seconds["fine_tune"] > 0) == found.plan.is_trained == (strategy not in ("auto", "head"))
-    assert found.forecast.total > 0
-    assert found.forecast.memory_mb > 50
-    assert (found.parameters.get("added", 0) > 0) == (strategy == "head+add")
-    assert sum(n for name, n in found.parameters.items() if name != "added") == sum(
+    result = ask(pictures, strategy)
+    assert (result.n, result.n_test, result.classes) == (36, 0, ("blue", "green", "red"))
+    assert result.plan.strategy.value == ("head" if strategy == "auto" else strategy)
+    assert result.follows_verdict == (strategy == "auto")
+    assert result.plan_file is None
+    seconds = {k: v for k, v in result.forecast.seconds.items() if k != "total"}
+    assert result.forecast.total == pytest.approx(sum(seconds.values()), abs=0.05)
+    assert (
+        (seconds["fine_tune"] > 0) == result.plan.is_trained == (strategy not in ("auto", "head"))
+    )
+    assert result.forecast.total > 0
+    assert result.forecast.memory_mb > 50
+    assert (result.parameters.get("added", 0) > 0) == (strategy == "head+add")
+    assert sum(n for name, n in result.parameters.items() if name != "added") == sum(
         p.numel() for n, p in network().named_parameters() if not n.startswith("out.")
     )
-    lines = plan_text(found, "pictures").splitlines()
+    lines = plan_text(result, "pictures").splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    printed = json.loads(json.dumps(to_plain(found)))
+    printed = json.loads(json.dumps(to_plain(result)))
     assert {"plan", "forecast", "n", "classes"} <= printed.keys()
-    assert printed["plan"]["strategy"]["value"] == found.plan.strategy.value
-    assert printed["forecast"]["seconds"]["total"] == found.forecast.total
+    assert printed["plan"]["strategy"]["value"] == result.plan.strategy.value
+    assert printed["forecast"]["seconds"]["total"] == result.forecast.total
 
 
 def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
@@ -124,11 +126,11 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
         )
 
     monkeypatch.setattr(run_dry_run, "make_forecaster", slow)
-    found = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
-    training = found.plan.training
+    result = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
+    training = result.plan.training
     assert (training.epochs.value, training.folds.value) == (passes, folds)
-    assert minutes is None or found.forecast.total <= 0.9 * 60 * minutes
-    said = plan_text(found, "pictures")
+    assert minutes is None or result.forecast.total <= 0.9 * 60 * minutes
+    said = plan_text(result, "pictures")
     assert ("\nMinutes  " in said) == (folds == 1)
     assert ("instead of 12,000" in said) == (passes < 12_000)
 
@@ -148,13 +150,13 @@ def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
     assert not module.training
 
 
-def test_only_reading_is_told(pictures):
-    seen = []
+def test_only_reading_is_reported(pictures):
+    events = []
     request = Request(
         data=pictures, base=network(), preprocessing=PREP, strategy="last:1", settings=FEW
     )
-    follow(dry_run(request), seen.append)
-    assert {event.stage for event in seen} == {"read"}
+    follow(dry_run(request), events.append)
+    assert {event.stage for event in events} == {"read"}
 
 
 # ---- the file ----------------------------------------------------------------------------
@@ -162,11 +164,11 @@ def test_only_reading_is_told(pictures):
 
 @pytest.mark.parametrize("strategy", ["head", "last:1", "full+gradual", "head+add", "scratch"])
 def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
-    found = ask(pictures, strategy, seed=3, out=tmp_path / "plan.toml")
-    assert found.plan_file == str(tmp_path / "plan.toml")
-    assert open_plan(tmp_path / "plan.toml") == found.plan
+    result = ask(pictures, strategy, seed=3, out=tmp_path / "plan.toml")
+    assert result.plan_file == str(tmp_path / "plan.toml")
+    assert open_plan(tmp_path / "plan.toml") == result.plan
     assert {path.name for path in tmp_path.iterdir()} <= {"pictures", "cache", "plan.toml"}
-    settings = dict(pair.split("=") for pair in FEW) if found.plan.is_trained else {}
+    settings = dict(pair.split("=") for pair in FEW) if result.plan.is_trained else {}
     planned = warmstart.fit(
         pictures,
         base=network(),
@@ -178,7 +180,7 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
         pictures, strategy=strategy, seed=3, settings=settings, out=tmp_path / "typed" / "run"
     )
     assert bytes_of(planned.path / "model") == bytes_of(typed.path / "model")
-    assert planned.plan == replace(found.plan, base=planned.plan.base)
+    assert planned.plan == replace(result.plan, base=planned.plan.base)
     assert (planned.estimate, planned.verdict) == (typed.estimate, typed.verdict)
 
 
@@ -186,9 +188,9 @@ def test_the_file_can_be_edited_and_asked_about_again(pictures, tmp_path):
     ask(pictures, "last:1", out=tmp_path / "plan.toml")
     text = (tmp_path / "plan.toml").read_text()
     (tmp_path / "longer.toml").write_text(text.replace("value = 32\n", "value = 320\n"))
-    found = ask(pictures, plan=tmp_path / "longer.toml", settings=())
-    assert found.plan.training.epochs.value == 320
-    assert not found.follows_verdict
+    result = ask(pictures, plan=tmp_path / "longer.toml", settings=())
+    assert result.plan.training.epochs.value == 320
+    assert not result.follows_verdict
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def plan_of(pictures, strategy):
     return ask(pictures, strategy).plan
 
 
-def test_speeds_are_measured_and_the_start_is_not_moved(bench, pictures):
+def test_speeds_are_measured_and_the_base_model_is_not_moved(bench, pictures):
     before = take_digests(bench.network)
     speeds = measure(bench, plan_of(pictures, "full"), elapsed=1.5)
     assert speeds.elapsed == 1.5
@@ -282,7 +284,7 @@ def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
     assert 0.02 < measure(bench, plan, elapsed=0).step < 1
 
 
-def test_parts_that_join_are_measured_between_few_and_all(bench, pictures, monkeypatch):
+def test_sets_that_join_are_measured_between_few_and_all(bench, pictures, monkeypatch):
     asked, plan = [], plan_of(pictures, "full+gradual")
 
     def steps(bench, plan, chosen):

@@ -17,7 +17,7 @@ from warmstart.events import drain, follow
 from warmstart.run.evaluate import evaluate
 
 
-def test_the_test_part_scores_as_it_did_in_the_run(finished):
+def test_the_test_set_scores_as_it_did_in_the_run(finished):
     split = finished.path.parents[1] / "split"
     again = drain(evaluate(finished.path, split))
     for name in ("n", "accuracy", "low", "high", "balanced_accuracy", "macro_f1"):

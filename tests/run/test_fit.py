@@ -175,13 +175,13 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
 
 
 def test_every_training_row_is_predicted_once_out_of_fold_and_every_test_row_once(finished):
-    found = lines(finished.path, "predictions.jsonl")
+    result = lines(finished.path, "predictions.jsonl")
     examples = json.loads((finished.path / "data.json").read_text())["examples"]
     for split, ours in (("oof", "train"), ("test", "test")):
-        ids = [line["id"] for line in found if line["split"] == split]
+        ids = [line["id"] for line in result if line["split"] == split]
         assert ids == [example["id"] for example in examples if example["split"] == ours]
     label = {example["id"]: example["label"] for example in examples}
-    for line in found:
+    for line in result:
         assert line.keys() == {"id", "split", "fold", "target", "label", "scores"}
         assert line["target"] == label[line["id"]]
         assert sum(line["scores"].values()) == pytest.approx(1, abs=5e-6)
@@ -190,12 +190,12 @@ def test_every_training_row_is_predicted_once_out_of_fold_and_every_test_row_onc
 
 
 def test_the_summary_counts_what_the_predictions_say(finished):
-    found, summary = lines(finished.path, "predictions.jsonl"), summary_of(finished.path)
+    result, summary = lines(finished.path, "predictions.jsonl"), summary_of(finished.path)
     for split, claimed in (
         ("oof", summary["estimate"]["value"]),
         ("test", summary["test"]["accuracy"]),
     ):
-        hits = [p["label"] == p["target"] for p in found if p["split"] == split]
+        hits = [p["label"] == p["target"] for p in result if p["split"] == split]
         assert claimed == pytest.approx(np.mean(hits))
 
 
@@ -283,7 +283,7 @@ def test_added_images_are_the_only_ones_passed(pictures):
     assert run.summary.data.train == 43
 
 
-def test_an_incremental_look_ships_what_a_whole_one_would(pictures, tmp_path, monkeypatch):
+def test_an_incremental_extraction_ships_what_a_whole_one_would(pictures, tmp_path, monkeypatch):
     late = [pictures / "green" / "003.png", pictures / "red" / "011.png"]
     for path in late:
         shutil.move(path, tmp_path / f"{path.parent.name}-{path.name}")
@@ -300,7 +300,7 @@ def test_an_incremental_look_ships_what_a_whole_one_would(pictures, tmp_path, mo
 # ---- data of all kinds -------------------------------------------------------------------
 
 
-def test_a_part_set_apart_gives_the_estimate_and_is_learnt_from_too(tmp_path):
+def test_a_hold_out_set_gives_the_estimate_and_is_learnt_from_too(tmp_path):
     root = tmp_path / "given"
     fill(root / "train", {"blue": 12, "green": 12, "red": 12})
     fill(root / "val", {"blue": 4, "green": 4, "red": 4}, seed=3)
@@ -385,7 +385,7 @@ def test_noise_ships_nothing_unless_the_user_asks_for_a_model(tmp_path):
     assert request.plan.strategy.source == "user"
 
 
-def test_nothing_is_claimed_of_a_test_part_when_nothing_is_shipped(tmp_path):
+def test_nothing_is_claimed_of_a_test_set_when_nothing_is_shipped(tmp_path):
     noise(tmp_path / "noise" / "train", 100)
     noise(tmp_path / "noise" / "test", 10, seed=1)
     run = fit(tmp_path / "noise")
@@ -406,10 +406,10 @@ def test_a_class_that_lies_in_one_block_gets_no_estimate_of_its_own(pictures):
     for number in range(1, 12):
         shutil.copy(pictures / "red" / "000.png", pictures / "red" / f"{number:03d}.png")
     run = fit(pictures)
-    found = [p for p in lines(run.path, "predictions.jsonl") if p["target"] == "red"]
-    assert len(found) == 12
-    assert {p["label"] for p in found} <= {"blue", "green"}  # never seen while it was held out
-    assert all(np.isfinite(list(p["scores"].values())).all() for p in found)
+    result = [p for p in lines(run.path, "predictions.jsonl") if p["target"] == "red"]
+    assert len(result) == 12
+    assert {p["label"] for p in result} <= {"blue", "green"}  # never seen while it was held out
+    assert all(np.isfinite(list(p["scores"].values())).all() for p in result)
 
 
 def grouped(pictures, group_of):
@@ -436,7 +436,7 @@ def test_three_independent_sets_are_enough(pictures):
 
 
 @pytest.mark.parametrize("budget", ["fast", "balanced"])
-def test_a_network_that_says_the_same_of_everything_is_no_start(pictures, budget):
+def test_a_network_that_says_the_same_of_everything_is_no_base_model(pictures, budget):
     """Colours tell these classes, and nothing of them comes through: no model, and why."""
     module = network()
     for parameter in module.parameters():
@@ -593,7 +593,7 @@ def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch):
     assert look_of(fit(pictures, out=tmp_path / "again").path) == (0, 0)
 
 
-def test_a_full_disk_in_the_look_is_an_interruption(pictures, tmp_path, monkeypatch):
+def test_a_full_disk_in_the_extraction_is_an_interruption(pictures, tmp_path, monkeypatch):
     def full(cache_file, hashes, feature_layers):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -623,7 +623,7 @@ def test_a_network_that_differs_from_its_features_is_not_shipped(pictures, tmp_p
     assert not (tmp_path / "out" / "model").exists()
 
 
-def test_images_that_vanish_during_the_look_are_left_out(pictures, tmp_path):
+def test_images_that_vanish_during_the_extraction_are_left_out(pictures, tmp_path):
     def steal(event):
         if (event.stage, event.kind) == ("read", "end"):
             (pictures / "red" / "011.png").unlink()
@@ -634,7 +634,7 @@ def test_images_that_vanish_during_the_look_are_left_out(pictures, tmp_path):
 
 
 def test_evidence_in_the_inspection_is_that_of_the_verdict(finished):
-    found = json.loads((finished.path / "inspection.json").read_text())["evidence"]
-    assert found == summary_of(finished.path)["verdict"]["evidence"]
+    result = json.loads((finished.path / "inspection.json").read_text())["evidence"]
+    assert result == summary_of(finished.path)["verdict"]["evidence"]
     assert all(isinstance(evidence, Evidence) for evidence in finished.verdict.evidence)
     assert isinstance(RunFolder(finished.path), RunFolder)

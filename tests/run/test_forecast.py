@@ -10,7 +10,7 @@ from looking import collect
 from tiny import PREP, network
 from warmstart.events import drain
 from warmstart.features import engine_speeds
-from warmstart.features.engine_choice import survey, work_of
+from warmstart.features.engine_choice import engine_work, survey_engines
 from warmstart.features.engine_speeds import Timing
 from warmstart.machine import default_root
 from warmstart.network.load import load
@@ -19,7 +19,7 @@ from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import forecast
 from warmstart.run.dry_run import dry_run
-from warmstart.run.forecast import Bench, measure, make_forecaster
+from warmstart.run.forecast import Bench, make_forecaster, measure
 from warmstart.training.dataset import arrange
 
 
@@ -27,7 +27,7 @@ from warmstart.training.dataset import arrange
 def bench(pictures):
     """What a forecast is measured on."""
     collection = collect(pictures)
-    seen = survey(collection, load(network(), preprocessing=PREP))
+    seen = survey_engines(collection, load(network(), preprocessing=PREP))
     return Bench(seen.network, seen.feature_layers, collection, arrange(collection.record), PREP)
 
 
@@ -60,7 +60,7 @@ def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatc
 
 
 def test_or_as_it_was_when_it_was_measured(bench, plan):
-    work = work_of(bench.network.record, PREP, len(bench.feature_layers))
+    work = engine_work(bench.network.record, PREP, len(bench.feature_layers))
     engine_speeds.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)

@@ -25,17 +25,17 @@ def speeds(monkeypatch):
 
 
 def run(data, minutes, **options):
-    seen = []
+    events = []
     made = fit(
         data,
         strategy="last:1",
         budget="balanced",
         settings=SETTINGS,
         minutes=minutes,
-        on_event=seen.append,
+        on_event=events.append,
         **options,
     )
-    return made, seen
+    return made, events
 
 
 def steps(seen):
@@ -80,16 +80,16 @@ def test_where_no_training_fits_the_output_alone_ships(pictures, speeds):
     assert "last:1 was given up: the minutes leave no time for it" in told
 
 
-def test_few_minutes_leave_the_close_look_out_and_say_so(pictures, monkeypatch):
+def test_few_minutes_leave_the_close_checks_out_and_say_so(pictures, monkeypatch):
     monkeypatch.setattr(forecast, "hurries", lambda minutes, network, n: True)
-    seen = []
-    made = fit(pictures, budget="balanced", minutes=5.0, on_event=seen.append)
-    (hurry,) = [e.values["text"] for e in seen if e.values.get("title") == "Hurry"]
+    events = []
+    made = fit(pictures, budget="balanced", minutes=5.0, on_event=events.append)
+    (hurry,) = [e.values["text"] for e in events if e.values.get("title") == "Hurry"]
     assert "--budget fast" in hurry
     assert "transfer_gain" not in {one.name for one in made.verdict.evidence}
-    seen.clear()
-    made = fit(pictures, budget="balanced", on_event=seen.append)
-    assert not [e for e in seen if e.values.get("title") == "Hurry"]
+    events.clear()
+    made = fit(pictures, budget="balanced", on_event=events.append)
+    assert not [e for e in events if e.values.get("title") == "Hurry"]
     assert "transfer_gain" in {one.name for one in made.verdict.evidence}
 
 

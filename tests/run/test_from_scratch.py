@@ -33,25 +33,25 @@ def evidence(done):
 @pytest.fixture
 def doubtful(monkeypatch):
     """One size never settles it."""
-    monkeypatch.setattr(from_scratch, "behind", lambda *found: None)
+    monkeypatch.setattr(from_scratch, "behind", lambda *result: None)
 
 
 def test_one_training_is_enough_where_it_stays_far_behind(tmp_path, short):
-    found = evidence(run(tmp_path))["scratch"]
-    assert found.n == 16  # of 48, held out by the first of three folds
-    assert found.high < 0
-    assert [name for name in found.details if name.startswith("accuracy.")] == ["accuracy.32"]
-    assert found.details["later"] == (1 + found.details["now"]) / 2
-    assert "stay behind" in found.meaning
+    result = evidence(run(tmp_path))["scratch"]
+    assert result.n == 16  # of 48, held out by the first of three folds
+    assert result.high < 0
+    assert [name for name in result.details if name.startswith("accuracy.")] == ["accuracy.32"]
+    assert result.details["later"] == (1 + result.details["now"]) / 2
+    assert "stay behind" in result.meaning
 
 
 @pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
 def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, doubtful, kind):
     done = run(tmp_path, kind=kind)
-    found = evidence(done)["scratch"]
-    assert found.n == 48
-    assert found.low <= found.value <= found.high
-    sizes = [int(name.partition(".")[2]) for name in found.details if name.startswith("accuracy.")]
+    result = evidence(done)["scratch"]
+    assert result.n == 48
+    assert result.low <= result.value <= result.high
+    sizes = [int(name.partition(".")[2]) for name in result.details if name.startswith("accuracy.")]
     assert len(sizes) == 3
     assert sizes == sorted(sizes)
     assert sizes[-1] == 32  # two thirds of 48
@@ -80,9 +80,9 @@ def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
 def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, monkeypatch, passes):
     seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {passes: 6000.0}
     monkeypatch.setattr(fine_tuning, "seconds", lambda network, asked: seconds[asked])
-    found = evidence(run(tmp_path))["scratch"]
-    assert found.value is None
-    assert "100 minutes more" in found.meaning
+    result = evidence(run(tmp_path))["scratch"]
+    assert result.value is None
+    assert "100 minutes more" in result.meaning
 
 
 def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():

@@ -22,27 +22,27 @@ def measured(accuracies, warm, groups=None):
 
 
 def test_a_curve_that_is_far_below_stays_below():
-    found = measured([0.2, 0.25, 0.3], 0.9)
-    assert found.name == "scratch"
-    assert found.high < -0.3
-    assert (found.details["now"], found.details["warm"]) == (0.3, 0.9)
-    assert "30 % of the time" in found.meaning
-    assert "96 px" in found.meaning
+    result = measured([0.2, 0.25, 0.3], 0.9)
+    assert result.name == "scratch"
+    assert result.high < -0.3
+    assert (result.details["now"], result.details["warm"]) == (0.3, 0.9)
+    assert "30 % of the time" in result.meaning
+    assert "96 px" in result.meaning
 
 
 def test_a_curve_that_is_level_and_rises_comes_out_above():
-    found = measured([0.6, 0.75, 0.85], 0.8)
-    assert found.value > 0.05
-    assert found.details["later"] == pytest.approx(found.value + 0.8)
+    result = measured([0.6, 0.75, 0.85], 0.8)
+    assert result.value > 0.05
+    assert result.details["later"] == pytest.approx(result.value + 0.8)
 
 
 def test_what_lies_between_the_two_is_held_by_the_interval():
-    found = measured([0.7, 0.7, 0.7], 0.7)
-    assert found.low < found.value < found.high
-    assert found.low < 0 < found.high
+    result = measured([0.7, 0.7, 0.7], 0.7)
+    assert result.low < result.value < result.high
+    assert result.low < 0 < result.high
 
 
-def test_blocks_make_it_less_sure():
+def test_blocks_widen_the_interval():
     alone = measured([0.3, 0.4, 0.5], 0.6)
     groups = np.sort(np.arange(200) % 10)
     hits = np.stack([np.sort(one) for one in course([0.3, 0.4, 0.5], 0.6)[0]])
@@ -52,6 +52,6 @@ def test_blocks_make_it_less_sure():
 
 
 def test_what_was_not_measured_claims_nothing():
-    found = not_measured(12, "too few independent examples")
-    assert (found.value, found.low, found.n) == (None, None, 12)
-    assert found.meaning == "Not measured: too few independent examples."
+    result = not_measured(12, "too few independent examples")
+    assert (result.value, result.low, result.n) == (None, None, 12)
+    assert result.meaning == "Not measured: too few independent examples."

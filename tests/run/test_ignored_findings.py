@@ -38,8 +38,8 @@ def test_an_ignored_finding_is_reported_nowhere(data, tmp_path):
 
 def test_check_takes_it_too(data, capsys):
     assert main(["check", str(data), "--budget", "fast", "--ignore", "WS102,WS105", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["findings"]
-    assert not {"WS102", "WS105"} & {finding["code"] for finding in found}
+    result = json.loads(capsys.readouterr().out)["findings"]
+    assert not {"WS102", "WS105"} & {finding["code"] for finding in result}
 
 
 def test_every_finding_has_a_code_of_its_own():

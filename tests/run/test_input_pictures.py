@@ -18,14 +18,14 @@ from warmstart.run.predictor import input_picture
 
 def tiles(picture, depth=1, across=8, n=1):
     """The tiles of a grid, in order, as arrays."""
-    found = []
+    result = []
     for cell in range(n):
         left = GAP + cell % across * depth * (SIDE + GAP)
         top = GAP + cell // across * (TITLE + SIDE + GAP) + TITLE
         for place in range(depth):
             x = left + place * (SIDE + GAP)
-            found.append(np.asarray(picture.crop((x, top, x + SIDE, top + SIDE))))
-    return found
+            result.append(np.asarray(picture.crop((x, top, x + SIDE, top + SIDE))))
+    return result
 
 
 def enlarged(pixels):
@@ -41,9 +41,9 @@ def test_what_is_normalised_and_brought_back_is_what_was_prepared():
 def test_images_are_shown_as_the_network_gets_them(finished, pictures):
     paths = sorted(pictures.rglob("*.png"))[::9]
     predictor = load(finished.path)
-    shown = predictor.show_inputs(paths)
+    picture = predictor.show_inputs(paths)
     prep = predictor.bundle.record.preprocessing
-    for path, tile in zip(paths, tiles(shown, n=len(paths)), strict=True):
+    for path, tile in zip(paths, tiles(picture, n=len(paths)), strict=True):
         seen = load_image(path.read_bytes(), path.name, prep)
         np.testing.assert_array_equal(tile, enlarged(seen))
 
@@ -58,9 +58,9 @@ def test_labels_are_one_for_each(finished, pictures):
 
 def test_a_run_shows_its_own_images_a_class_in_turn(pictures, tmp_path):
     run = fit(pictures, out=tmp_path / "run")
-    shown = run.show_inputs(3)
+    picture = run.show_inputs(3)
     firsts = [sorted((pictures / name).iterdir())[0] for name in ("blue", "green", "red")]
-    for path, tile in zip(firsts, tiles(shown, n=3), strict=True):
+    for path, tile in zip(firsts, tiles(picture, n=3), strict=True):
         seen = load_image(path.read_bytes(), path.name, PREP)
         np.testing.assert_array_equal(tile, enlarged(seen))
 

@@ -12,30 +12,30 @@ def tile(colour, size=(32, 32)):
 
 def test_every_tile_has_its_place():
     colours = [(9 * i, 0, 0) for i in range(10)]
-    shown = grid([[tile(colour)] for colour in colours], [str(i) for i in range(10)])
+    picture = grid([[tile(colour)] for colour in colours], [str(i) for i in range(10)])
     for number, colour in enumerate(colours):
         x = GAP + number % 8 * (SIDE + GAP) + SIDE // 2
         y = GAP + number // 8 * (TITLE + SIDE + GAP) + TITLE + SIDE // 2
-        assert shown.getpixel((x, y)) == colour
+        assert picture.getpixel((x, y)) == colour
 
 
 def test_tiles_of_a_cell_stand_together():
-    shown = grid([[tile("red"), tile("lime")], [tile("blue")]], ["a", "b"])
+    picture = grid([[tile("red"), tile("lime")], [tile("blue")]], ["a", "b"])
     middles = [GAP + place * (SIDE + GAP) + SIDE // 2 for place in range(4)]
-    seen = [shown.getpixel((x, TITLE + SIDE // 2)) for x in middles]
+    seen = [picture.getpixel((x, TITLE + SIDE // 2)) for x in middles]
     assert seen == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
 
 
 def test_a_tile_keeps_its_shape():
-    shown = np.asarray(grid([[tile("red", (64, 16))]], ["a"]))
-    red = (shown == (255, 0, 0)).all(axis=2)
+    picture = np.asarray(grid([[tile("red", (64, 16))]], ["a"]))
+    red = (picture == (255, 0, 0)).all(axis=2)
     assert red.any(axis=0).sum() == SIDE
     assert red.any(axis=1).sum() == SIDE // 4
 
 
 def test_a_long_title_stays_over_its_tile():
-    shown = np.asarray(grid([[tile("red")], [tile("red")]], ["W" * 200, ""]))
-    inked = (shown.max(axis=2) < 128).any(axis=0)
+    picture = np.asarray(grid([[tile("red")], [tile("red")]], ["W" * 200, ""]))
+    inked = (picture.max(axis=2) < 128).any(axis=0)
     assert inked.any()
     assert not inked[GAP + SIDE :].any()
 

@@ -73,7 +73,7 @@ def test_a_network_for_bands_is_refused_for_pictures_and_taken_for_bands(photos,
 
 
 @pytest.mark.parametrize("size", [0, 15, 1025, 9999])
-def test_sizes_that_no_start_is_tried_with_are_refused_before_one_is_loaded(photos, size):
+def test_sizes_that_no_base_model_is_tried_with_are_refused_before_one_is_loaded(photos, size):
     with pytest.raises(PlanError, match=rf"size={size}: sizes from 16 to 1024 px are supported\.$"):
         input_options(request_with(f"input.size={size}"), photos)
     assert input_options(request_with("input.size=1024"), photos).size == 1024
@@ -88,7 +88,7 @@ def kept(*settings):
     return replace(apply_settings(plan_for("last:1"), settings), partial=yes)
 
 
-def test_a_plan_tells_the_input_of_its_own_start_alone(photos):
+def test_a_plan_tells_the_input_of_its_own_base_model_alone(photos):
     plan = kept("input.size=96", "input.channels=1")
     own = input_options(request_with(plan=plan, given=frozenset()), photos)
     assert (own.size, own.channels, own.is_partial) == (96, 1, True)
@@ -122,11 +122,11 @@ def test_a_plan_for_bands_is_refused_for_pictures(photos):
         (request_with("block.1.action=tuned", plan=kept(), given=frozenset()), True),
     ],
 )
-def test_the_first_part_may_be_set_by_its_number(photos, request_, is_tuned):
+def test_the_first_block_may_be_set_by_its_number(photos, request_, is_tuned):
     assert input_options(request_, photos).is_tuned == is_tuned
 
 
-def test_parts_set_by_name_are_told(photos):
+def test_sets_set_by_name_are_reported(photos):
     wish = input_options(
         request_with(
             "block.first.action=tuned",
@@ -140,7 +140,7 @@ def test_parts_set_by_name_are_told(photos):
 
 
 @pytest.mark.parametrize("name", ["1", "first"])
-def test_new_channels_begin_at_zero_where_the_first_part_is_set_to_learn(fields, name):
+def test_new_channels_begin_at_zero_where_the_first_block_is_set_to_learn(fields, name):
     request = request_with(f"block.{name}.action=tuned", strategy="last:1")
     base = open_base(network(), None, PREP, input_options(request, fields))
     assert (base.module.first.weight[:, 3:] == 0).all()
@@ -156,7 +156,7 @@ def facts_of(base, drawn):
     )
 
 
-def test_a_part_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
+def test_a_block_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
     base = load(network(), preprocessing=PREP)
     blocks = [block.name for block in cut(base.module, PREP).blocks]
     assert blocks == ["first", "second"]
@@ -171,7 +171,7 @@ def test_a_part_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
         assert (facts.fresh, facts.touched, facts.random) == (fresh, touched, fresh | touched)
 
 
-def test_a_random_neck_counts_as_the_last_part():
+def test_a_random_neck_counts_as_the_last_block():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = timm.create_model("test_convnext", num_classes=5).eval()

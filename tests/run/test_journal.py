@@ -211,7 +211,7 @@ def test_a_damaged_journal_is_done_without(pictures, tmp_path, monkeypatch, text
     assert Path("run/plan.toml").read_bytes() == plan
 
 
-def test_the_choice_of_the_engine_is_kept_as_it_was_made(tmp_path, monkeypatch):
+def test_the_choice_of_the_engine_is_stored_as_it_was_made(tmp_path, monkeypatch):
     choice = Choice(value="onnxruntime", because="2 s, torch 4 s", source="measured", rule="torch")
     asked = []
 

@@ -29,17 +29,17 @@ def test_nothing_to_say_where_all_is_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("found", "here"),
+    ("result", "here"),
     [
         ("9.9.9", f"{torch.__version__} is installed"),
         (None, None),
     ],
 )
-def test_another_version_is_refused(found, here):
+def test_another_version_is_refused(result, here):
     before = changed()
-    if found:
-        before["packages"] = {**before["packages"], "torch": found}
-        name, old = "torch", found
+    if result:
+        before["packages"] = {**before["packages"], "torch": result}
+        name, old = "torch", result
     else:
         before["packages"] = {**before["packages"], "gone": "1.0"}
         name, old, here = "gone", "1.0", "it is not installed"
@@ -68,7 +68,7 @@ def test_fewer_processors_are_refused():
 
 
 @pytest.mark.parametrize("what", ["cpu", "gpu", "arithmetic"])
-def test_another_processor_is_told(what):
+def test_another_processor_is_reported(what):
     assert check_same(RUN, changed(**{what: "another"})) == (
         "another processor than before: last digits may differ"
     )

@@ -77,7 +77,7 @@ def edited(first, tmp_path, **changes):
 # ---- what a run is as a start ---------------------------------------------------------------
 
 
-def test_a_run_describes_itself_as_a_start(first):
+def test_a_run_describes_itself_as_a_base_model(first):
     base = base_from_run(first)
     record, kept = base.record, record_of(first)
     assert record.name == str(first)
@@ -93,8 +93,8 @@ def test_it_answers_as_the_run_does(first):
     inputs = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = warmstart.load(first).model(inputs)
-        found = partition_base(base_from_run(first)).logits(inputs)
-    torch.testing.assert_close(found, expected)  # the other one runs in channels_last
+        result = partition_base(base_from_run(first)).logits(inputs)
+    torch.testing.assert_close(result, expected)  # the other one runs in channels_last
 
 
 def test_the_title_names_the_network_as_people_do(first, tmp_path):
@@ -132,7 +132,7 @@ def test_the_newest_run_is_named_by_what_it_is_today(first, tmp_path):
         (torch.nn.Linear(2, 2), False),
     ],
 )
-def test_paths_are_told_from_names(base, expected, tmp_path, monkeypatch):
+def test_paths_differ_from_names(base, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_run(base) is expected
     if isinstance(base, str) and ":" not in base and base != "lite0":
@@ -184,7 +184,7 @@ def test_the_card_names_the_oldest_ancestor(tmp_path, monkeypatch):
     assert "base_model" in first_card
 
 
-def test_a_start_of_unknown_origin_names_no_base(first):
+def test_a_base_model_of_unknown_origin_names_no_base(first):
     record = base_from_run(first).record
     assert base_model(record) is None
     assert ancestors(record) == (record_of(first).base,)
@@ -215,13 +215,13 @@ def test_rank_takes_runs_and_lists_those_that_fail(first, tmp_path, capsys):
     fill(tmp_path / "data", COUNTS, seed=5)
     models = f"{first},{tmp_path / 'runs' / 'nowhere'}"
     assert main(["rank", str(tmp_path / "data"), "--models", models, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [base["name"] for base in found["models"]] == [str(first)]
-    assert found["models"][0]["head"].endswith("+prior")
-    assert "nowhere does not exist" in found["failed"][0]["error"]
+    result = json.loads(capsys.readouterr().out)
+    assert [base["name"] for base in result["models"]] == [str(first)]
+    assert result["models"][0]["head"].endswith("+prior")
+    assert "nowhere does not exist" in result["failed"][0]["error"]
 
 
-def test_layers_that_a_run_added_are_parts_of_its_network(first, tmp_path):
+def test_layers_that_a_run_added_are_blocks_of_its_network(first, tmp_path):
     # What the random weights of the start give is so faint that a usual rate drowns it.
     added = follow_up(first, tmp_path, strategy="head+add", lr=1e-9, out="added")
     (hidden,) = record_of(added.path).added
@@ -313,27 +313,27 @@ def inherited(base, data, tuned=False):
     return drain(inherit(base, partition_base(base).record, record)), record
 
 
-def test_a_test_part_that_the_old_head_has_learnt_from_is_reported(first, tmp_path):
+def test_a_test_set_that_the_old_head_has_learnt_from_is_reported(first, tmp_path):
     colours = first.parent.parent / "colours"
     fill(tmp_path / "data" / "train", COUNTS, seed=5)
     shutil.copytree(colours, tmp_path / "data" / "test")
-    found, record = inherited(base_from_run(first), tmp_path / "data")
-    assert found.prior is not None
-    assert found.leak.kind == "leakage"
-    assert len(found.leak.items) == 30
-    assert found.leak.sentence == (
+    result, record = inherited(base_from_run(first), tmp_path / "data")
+    assert result.prior is not None
+    assert result.leak.kind == "leakage"
+    assert len(result.leak.items) == 30
+    assert result.leak.sentence == (
         f"{first} was trained on 30 of the 30 test images: the figures flatter this run"
     )
     collection = drain(read(tmp_path / "data"))
-    assert found.told(collection).record.problems == (*record.problems, found.leak)
+    assert result.told(collection).record.problems == (*record.problems, result.leak)
 
 
 def test_layers_that_were_trained_on_the_images_are_reported_whatever_the_head(first, tmp_path):
     data = Path(shutil.copytree(first.parent.parent / "colours", tmp_path / "data"))
     fill(data, {"white": 5}, seed=9)
-    found, _ = inherited(base_from_run(first), data, tuned=True)
-    assert found.prior is None
-    assert "30 of the 35 training images are among" in found.leak.sentence
+    result, _ = inherited(base_from_run(first), data, tuned=True)
+    assert result.prior is None
+    assert "30 of the 35 training images are among" in result.leak.sentence
     untuned, _ = inherited(base_from_run(first), data)
     assert (untuned.prior, untuned.leak) == (None, None)
 
@@ -342,8 +342,8 @@ def test_what_the_runs_before_it_learnt_from_counts_too(first, tmp_path):
     second = follow_up(first, tmp_path)
     base = base_from_run(second.path)
     data = shutil.copytree(first.parent.parent / "colours", tmp_path / "data")
-    found, _ = inherited(base, data, tuned=True)
-    assert len(found.leak.items) == 30
+    result, _ = inherited(base, data, tuned=True)
+    assert len(result.leak.items) == 30
 
 
 def forgetful(run):
@@ -364,8 +364,8 @@ def test_what_was_learnt_from_is_known_wherever_the_folders_are(first, tmp_path,
     shutil.copytree(first, "runs/colours")
     run = follow_up(Path("runs/colours"), tmp_path, out="work/runs/next")
     data = Path(shutil.copytree(first.parent.parent / "colours", tmp_path / "data"))
-    found, _ = inherited(base_from_run(run.path), data)
-    assert found.prior is None
+    result, _ = inherited(base_from_run(run.path), data)
+    assert result.prior is None
     Path("runs/colours").rename("runs/renamed")
     (run.path / "data.json").unlink()
     (tmp_path / "elsewhere").mkdir()
@@ -430,7 +430,7 @@ def looked(base, data):
     return drain(inherit(base, extracted.network.record, collection.record, extracted))
 
 
-def test_pictures_that_were_saved_again_are_found_by_how_they_look(first, tmp_path):
+def test_pictures_that_were_saved_again_are_recognised(first, tmp_path):
     copies = saved_again(first.parent.parent / "colours", tmp_path / "copies")
     base = base_from_run(first)
     assert inherited(base, copies)[0].prior is not None  # no byte is the same
@@ -473,7 +473,7 @@ def test_many_images_need_no_prior(first, tmp_path, monkeypatch):
     assert inherited(base_from_run(first), tmp_path / "data")[0].prior is None
 
 
-def test_a_network_without_the_old_taps_gives_no_prior(first, tmp_path):
+def test_a_network_without_the_old_feature_layers_gives_no_prior(first, tmp_path):
     fill(tmp_path / "data", COUNTS, seed=5)
     base = base_from_run(first)
     record = drain(read(tmp_path / "data")).record
@@ -481,22 +481,22 @@ def test_a_network_without_the_old_taps_gives_no_prior(first, tmp_path):
     assert drain(inherit(base, other, record)).prior is None
 
 
-def test_a_start_that_is_no_run_passes_nothing_on(tmp_path):
+def test_a_base_model_that_is_no_run_passes_nothing_on(tmp_path):
     fill(tmp_path / "data", COUNTS, seed=5)
     base = load(network(), preprocessing=PREP)
     record = drain(read(tmp_path / "data")).record
-    found = drain(inherit(base, partition_base(base).record, record))
-    assert (found.prior, found.leak) == (None, None)
-    assert found.names(["last", "late"]) == ("last", "late")
+    result = drain(inherit(base, partition_base(base).record, record))
+    assert (result.prior, result.leak) == (None, None)
+    assert result.names(["last", "late"]) == ("last", "late")
 
 
-def test_check_reports_the_leak_of_a_run_as_start(first, tmp_path, capsys):
+def test_check_reports_the_leak_of_a_run_as_base_model(first, tmp_path, capsys):
     fill(tmp_path / "data" / "train", COUNTS, seed=5)
     shutil.copytree(first.parent.parent / "colours", tmp_path / "data" / "test")
     words = ["check", str(tmp_path / "data"), "--base", str(first), "--budget", "fast", "--json"]
     assert main(words) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [f["sentence"].split(": ")[1] for f in found["findings"] if f["kind"] == "leakage"] == [
+    result = json.loads(capsys.readouterr().out)
+    assert [f["sentence"].split(": ")[1] for f in result["findings"] if f["kind"] == "leakage"] == [
         "the figures flatter this run"
     ]
 
@@ -565,6 +565,6 @@ def test_a_run_knows_its_own_design(first):
         base_from_run(first, "timm:resnet18")
 
 
-def test_other_preprocessing_may_be_asked_for(first):
+def test_other_preprocessing_may_be_requested(first):
     grey = replace(PREP, size=(48, 48), resize=48)
     assert base_from_run(first, None, grey).record.preprocessing == grey

@@ -34,11 +34,11 @@ def test_a_run_keeps_its_own_and_those_before_it_once_and_sorted():
     assert kept[LEARNT].dtype == np.uint64
 
 
-def test_where_the_past_is_not_known_nothing_is_kept():
+def test_where_the_past_is_not_known_nothing_is_stored():
     assert past_arrays(None, [example("a")]) == {}
 
 
-def test_it_is_read_back_as_it_was_kept(finished):
+def test_it_is_read_back_as_it_was_stored(finished):
     bundle = read_bundle(finished.path)
     past = past_of(bundle, ["nowhere"])
     assert past.is_whole
@@ -96,6 +96,6 @@ def test_copies_are_found_and_other_pictures_are_not():
         rows = [int(e.id) for e in block]
         return lambda layer: features[rows, :2] if layer.block == 1 else features[rows, 2:]
 
-    found = [int(e.id) for e in past.near_duplicates(examples, read)]
-    assert found == np.flatnonzero(nearest < limit).tolist()
-    assert 300 < len(found) < 400
+    result = [int(e.id) for e in past.near_duplicates(examples, read)]
+    assert result == np.flatnonzero(nearest < limit).tolist()
+    assert 300 < len(result) < 400

@@ -70,7 +70,7 @@ def test_without_a_plan_nothing_is_settled():
 
 
 @pytest.mark.parametrize("given", [None, frozenset()])
-def test_start_seed_and_budget_come_from_the_file(tmp_path, given):
+def test_base_model_seed_and_budget_come_from_the_file(tmp_path, given):
     plan = file_plan(budget="fast", arch="timm:resnet18")
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(plan))
@@ -111,14 +111,14 @@ def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
     assert own.base is module
 
 
-def test_an_arch_that_was_typed_is_that_of_the_files_start():
+def test_an_arch_that_was_typed_is_that_of_the_files_base_model():
     plan = file_plan(arch="timm:resnet18")
     request = run_plan.with_plan_file(Request(data="d", plan=plan, arch="timm:resnet34"))
     assert (request.base, request.arch) == ("lite1", "timm:resnet34")
 
 
 @pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
-def test_how_closely_the_evidence_looks_follows_from_the_file(permutations, budget):
+def test_how_closely_the_evidence_is_measured_follows_from_the_file(permutations, budget):
     plan = file_plan()
     plan = replace(plan, head=replace(plan.head, permutations=said(permutations)))
     assert run_plan.with_plan_file(Request(data="d", plan=plan)).budget == budget
@@ -150,7 +150,7 @@ def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkey
 
 
 @pytest.mark.parametrize("setting", ["training.engine=traced", " training.engine = Traced "])
-def test_the_plan_holds_the_engine_that_the_look_has_taken(setting):
+def test_the_plan_holds_the_engine_that_the_extraction_has_taken(setting):
     taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
     for plan in (None, file_plan()):
         request = run_plan.with_plan_file(Request(data=None, plan=plan, settings=(setting,)))
@@ -177,9 +177,9 @@ def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
     odd = replace(plan, **{section: replace(getattr(plan, section), **{name: said(value)})})
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(odd))
-    found = refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=path)))
-    assert found is not None
-    assert says in found
+    result = refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=path)))
+    assert result is not None
+    assert says in result
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
@@ -215,39 +215,39 @@ def test_a_file_is_followed_to_the_letter():
 )
 def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, changed):
     plan = file_plan()
-    found = made(plan=plan, **more)
-    assert values(found) == {**values(plan), **changed}
+    result = made(plan=plan, **more)
+    assert values(result) == {**values(plan), **changed}
     for name in changed:
-        choice = found.base if name == "base" else getattr(found.training, name)
+        choice = result.base if name == "base" else getattr(result.training, name)
         assert choice.source == "user"
 
 
-def test_a_rate_that_was_typed_moves_every_part_that_the_file_left_to_the_rule():
+def test_a_rate_that_was_typed_moves_every_block_that_the_file_left_to_the_rule():
     plan = apply_settings(file_plan("full"), ["block.stem.lr=0.5"])
-    found = rates(made(plan=plan, lr=0.02))
-    assert found["stem"] == 0.5
-    assert found["top"] == found["output"] == 0.02
-    assert found["blocks.1"] == pytest.approx(0.015)
+    result = rates(made(plan=plan, lr=0.02))
+    assert result["stem"] == 0.5
+    assert result["top"] == result["output"] == 0.02
+    assert result["blocks.1"] == pytest.approx(0.015)
 
 
 def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
     plan = with_block(file_plan("last:2"), 0, action=said("tuned"), rate=said(0.1))
-    found = made(plan=plan, strategy="last:1")
-    assert [*actions(found).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
-    assert (found.strategy.value, found.strategy.source) == ("last:1", "user")
-    assert (found.training.epochs.value, found.training.seed.value) == (500, 5)
+    result = made(plan=plan, strategy="last:1")
+    assert [*actions(result).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
+    assert (result.strategy.value, result.strategy.source) == ("last:1", "user")
+    assert (result.training.epochs.value, result.training.seed.value) == (500, 5)
 
 
 def test_single_values_win_over_the_file_part_by_part():
     plan = file_plan("last:2")
     settings = ("block.top.lr=0.5", "block.1.action=tuned", "block.blocks.1.action=frozen")
-    found = made(plan=plan, settings=settings)
-    assert [*actions(found).values()] == ["tuned", "frozen", "frozen", "tuned", "replaced"]
-    assert rates(found)["top"] == 0.5
-    assert rates(found)["output"] == rates(plan)["output"]
+    result = made(plan=plan, settings=settings)
+    assert [*actions(result).values()] == ["tuned", "frozen", "frozen", "tuned", "replaced"]
+    assert rates(result)["top"] == 0.5
+    assert rates(result)["output"] == rates(plan)["output"]
 
 
-def test_a_strategy_that_the_parts_outgrew_takes_their_name():
+def test_a_strategy_that_the_blocks_outgrew_takes_their_name():
     plan = made(plan=file_plan("last:2"), settings=("block.2.action=tuned",))
     assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
     assert made(plan=plan) == plan
@@ -264,7 +264,7 @@ def test_rules_decide_what_neither_says():
     assert made(more, strategy="last:2").training.epochs.value > plain.training.epochs.value
 
 
-def test_the_start_that_a_ranking_chose_is_marked_so():
+def test_the_base_model_that_a_ranking_chose_is_marked_so():
     choice = said("lite2", "measured")
     assert made(base="lite2", base_choice=choice).base == choice
 
@@ -326,10 +326,10 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
     ],
 )
 def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
-    found = refusal(lambda: made(**asked))
-    assert found is not None
-    assert message in found
-    assert "\n" not in found
+    result = refusal(lambda: made(**asked))
+    assert result is not None
+    assert message in result
+    assert "\n" not in result
 
 
 @pytest.mark.parametrize(
@@ -344,15 +344,15 @@ def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
         ("last:1", "", 100, 0),
     ],
 )
-def test_a_look_keeps_what_layers_begin_with(strategy, stream, n, cut):
+def test_a_extraction_keeps_what_layers_begin_with(strategy, stream, n, cut):
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
     base = replace(load(network(), preprocessing=PREP), stream=stream)
     n_blocks = len(partition_base(base).record.blocks)
-    found = run_plan.stored_block(Request(data=None, strategy=strategy), base, n)
-    assert found == (n_blocks - cut if cut else 0)
+    result = run_plan.stored_block(Request(data=None, strategy=strategy), base, n)
+    assert result == (n_blocks - cut if cut else 0)
     if cut and strategy.startswith("last"):
         plan = plan_for(strategy)
         assert (
             run_plan.stored_block(Request(data=None, plan=plan, given=frozenset()), base, n)
-            == found
+            == result
         )

@@ -13,11 +13,11 @@ def test_typed_texts_files_folders_and_tables(tmp_path):
     (tmp_path / "b.txt").write_text("from a file", "utf-8")
     (tmp_path / "t.csv").write_text("text,other\nfrom a row,1\n,2\n", "utf-8")
     typed = "x" * 300  # longer than the name of any file
-    found = find_texts([typed, str(tmp_path / "b.txt"), str(tmp_path / "t.csv"), str(tmp_path)])
-    assert found[:2] == [typed, str(tmp_path / "b.txt")]
+    result = find_texts([typed, str(tmp_path / "b.txt"), str(tmp_path / "t.csv"), str(tmp_path)])
+    assert result[:2] == [typed, str(tmp_path / "b.txt")]
     table = tmp_path / "t.csv"
-    assert found[2:4] == [InputText(f"{table}:2", "from a row"), InputText(f"{table}:3", "")]
-    assert text_payload(found[4], "") == b"from a file"
+    assert result[2:4] == [InputText(f"{table}:2", "from a row"), InputText(f"{table}:3", "")]
+    assert text_payload(result[4], "") == b"from a file"
     assert text_payload(" e\u0301\0 ", "") == "é".encode()
 
 
@@ -29,7 +29,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_asked_is_said_in_one_line(tmp_path, case):
+def test_what_cannot_be_answered_is_reported_in_one_line(tmp_path, case):
     name, message = BAD[case]
     (tmp_path / "folder").mkdir()
     (tmp_path / "n.csv").write_text("n,m\n1,2\n3,4\n", "utf-8")
@@ -39,7 +39,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_one_text_is_asked_by_itself_and_a_folder_or_table_row_by_row(tmp_path):
+def test_one_text_is_answered_by_itself_and_a_folder_or_table_row_by_row(tmp_path):
     wanted = TextInputs(tokenizer="", length=8, most=8, pad=0, vocabulary=9)
     (tmp_path / "a.txt").write_text("from a file", "utf-8")
     (tmp_path / "t.csv").write_text("text\none\ntwo\n", "utf-8")

@@ -50,8 +50,8 @@ def test_a_folder_stands_for_its_images_sorted(finished, pictures, files):
 
 def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
     named = [str(files[-1]), str(pictures / "blue"), "nowhere.jpg", str(files[-1])]
-    found = find_files(named)
-    assert found == [
+    result = find_files(named)
+    assert result == [
         str(files[-1]),
         *[str(p) for p in files if p.parent.name == "blue"],
         "nowhere.jpg",
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_has_no_label_and_stops_nothing(predictor, tmp_path,
     same([a for a in answers if a.label], predictor.predict([files[0], files[-1]]))
 
 
-def test_nothing_asked_nothing_answered(predictor):
+def test_no_input_no_answer(predictor):
     assert predictor.predict([]) == []
 
 
@@ -182,7 +182,7 @@ def test_a_folder_without_images_has_no_answers(predictor, tmp_path):
             predictor.predict(given)
 
 
-def test_a_folder_in_a_stream_of_files_is_told(predictor, tmp_path):
+def test_a_folder_in_a_stream_of_files_is_reported(predictor, tmp_path):
     (answer,) = predictor.stream([tmp_path])
     assert answer.error == f"{tmp_path} is a folder"
 
@@ -293,12 +293,12 @@ def test_sure_is_the_threshold_on_the_probability(finished, tmp_path, files):
         assert not answer.ood
 
 
-def test_nothing_promised_means_neither_sure_nor_unsure(finished, tmp_path, files):
+def test_nothing_promised_means_neither_confident_nor_uncertain(finished, tmp_path, files):
     silent = with_calibration(finished.path, tmp_path, confident_from=None, ood_from=1e9)
     assert {answer.confident for answer in silent.predict(files)} == {None}
 
 
-def test_the_unknown_is_never_sure(finished, tmp_path, files):
+def test_ood_inputs_are_never_confident(finished, tmp_path, files):
     for name, confident_from in (("a", 0.0), ("b", None)):
         (tmp_path / name).mkdir()
         wary = with_calibration(
@@ -308,7 +308,7 @@ def test_the_unknown_is_never_sure(finished, tmp_path, files):
             assert (answer.ood, answer.confident) == (True, False)
 
 
-def test_what_is_unlike_everything_is_unknown_and_training_images_are_not(finished, predictor):
+def test_what_is_unlike_everything_is_ood_and_training_images_are_not(finished, predictor):
     train = finished.path.parents[1] / "split" / "train"
     known = predictor.predict(sorted(train.rglob("*.png")))
     assert np.mean([answer.ood for answer in known]) <= 0.03

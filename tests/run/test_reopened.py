@@ -81,7 +81,7 @@ def test_arrays_can_be_given_again(finished, prep, tmp_path):
     assert len(again.some(record.examples, 5)) == 5
 
 
-def test_a_test_part_from_elsewhere_is_found(tmp_path):
+def test_a_test_set_from_elsewhere_is_found(tmp_path):
     from tiny import fit
 
     data = fill(tmp_path / "photos", {"blue": 8, "red": 8})

@@ -54,9 +54,9 @@ def stopped(at=("head", "step"), out="run", **options):
 
 def resumed(run, **options):
     """The run, and the stages and kinds of all events."""
-    seen = []
-    finished = warmstart.resume(run, on_event=lambda e: seen.append((e.stage, e.kind)), **options)
-    return finished, seen
+    events = []
+    finished = warmstart.resume(run, on_event=lambda e: events.append((e.stage, e.kind)), **options)
+    return finished, events
 
 
 def equal(run, whole):
@@ -72,10 +72,10 @@ def test_a_run_goes_on_from_another_working_directory(place, monkeypatch):
     whole = fit("whole/run").path
     (place / "elsewhere").mkdir()
     monkeypatch.chdir(place / "elsewhere")
-    seen = []
-    finished = warmstart.resume("../run", on_event=lambda event: seen.append(Path.cwd()))
+    events = []
+    finished = warmstart.resume("../run", on_event=lambda event: events.append(Path.cwd()))
     assert finished.path == Path("../run")  # as it was typed
-    assert set(seen) == {place / "elsewhere"}  # the caller's own place stays what it was
+    assert set(events) == {place / "elsewhere"}  # the caller's own place stays what it was
     assert equal(place / run, place / whole)
     assert not (place / "run" / "checkpoints").exists()
     assert (place / "run" / "request.json").exists()
@@ -314,7 +314,7 @@ def test_a_run_at_work_is_left_alone(place):
     assert warmstart.resume(run).estimate.n == 36
 
 
-def test_the_same_command_is_told_how_to_go_on(place):
+def test_the_same_command_is_reported_how_to_go_on(place):
     run = stopped()
     before = bytes_of(run)
     with pytest.raises(RunFolderError, match="Run `warmstart resume run` to go on with it"):

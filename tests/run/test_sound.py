@@ -119,7 +119,7 @@ def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp
     assert "tick/wrong.wav" in shown
 
 
-def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
+def test_a_run_on_clips_is_the_base_model_of_another(heard, tmp_path):
     more = fill(tmp_path / "more", {"a note": 8, "hiss": 8}, seed=3)
     run = warmstart.fit(more, base=heard.path, budget="fast", out=tmp_path / "run")
     first, second = (
@@ -128,7 +128,7 @@ def test_a_run_on_clips_is_the_start_of_another(heard, tmp_path):
     assert first == second
 
 
-def test_a_run_on_clips_is_no_start_for_pictures(heard, pictures):
+def test_a_run_on_clips_is_no_base_model_for_pictures(heard, pictures):
     with pytest.raises(ModelError, match="was trained on sounds, the data holds images"):
         warmstart.fit(pictures, base=heard.path, budget="fast")
 
@@ -157,9 +157,9 @@ def test_clips_that_cannot_be_heard_are_left_out_and_listed(tmp_path):
     data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
     (data / "hiss" / "silent.wav").write_bytes(wav(np.zeros(800)))
     run = fit(data, out=tmp_path / "run")
-    found = [f for f in run.summary.findings if f.kind == "unreadable"]
-    assert found[0].items == ("hiss/silent.wav: is silent (all samples are 0)",)
-    assert found[0].sentence == "1 clip could not be read and was left out."
+    result = [f for f in run.summary.findings if f.kind == "unreadable"]
+    assert result[0].items == ("hiss/silent.wav: is silent (all samples are 0)",)
+    assert result[0].sentence == "1 clip could not be read and was left out."
 
 
 def test_a_folder_of_nothing_that_sounds_is_one_line(tmp_path):
@@ -181,7 +181,7 @@ def test_flac_beside_wav(tmp_path):
     assert run.summary.data.train == 8
 
 
-def test_layers_are_trained_on_views_of_sounds(tmp_path):
+def test_layers_are_trained_on_augmentations_of_sounds(tmp_path):
     data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
     run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=3.3333"])
     training = run.plan.training

@@ -44,19 +44,19 @@ def test_each_new_readable_image_counts_once(finished, inbox):
     own = finished.path.parents[1] / "split"
     shutil.copy(own / "train" / "red" / "000.png", inbox / "train.png")
     shutil.copy(own / "test" / "red" / "000.png", inbox / "test.png")
-    found = drain(suggest(finished.path, [str(inbox)], count=8))
-    assert found.candidates == 30
-    skipped = found.skipped
+    result = drain(suggest(finished.path, [str(inbox)], count=8))
+    assert result.candidates == 30
+    skipped = result.skipped
     assert (skipped.known, skipped.copies, skipped.unreadable) == (2, 2, 1)
-    paths = [one.path for one in found.suggestions]
+    paths = [one.path for one in result.suggestions]
     assert len(set(paths)) == 8
     assert not {"train.png", "test.png", "torn.png"} & {path.rpartition("/")[2] for path in paths}
 
 
 def test_each_comes_with_the_answer_that_predict_gives(finished, inbox):
-    found = drain(suggest(finished.path, [str(inbox)], count=5)).suggestions
-    answers = warmstart.load(finished.path).predict([one.path for one in found])
-    for one, answer in zip(found, answers, strict=True):
+    result = drain(suggest(finished.path, [str(inbox)], count=5)).suggestions
+    answers = warmstart.load(finished.path).predict([one.path for one in result])
+    for one, answer in zip(result, answers, strict=True):
         assert (one.path, one.label) == (answer.path, answer.label)
         assert one.probability == pytest.approx(answer.probability, abs=1e-3)
         best, second = list(answer.scores)[:2]
@@ -69,10 +69,10 @@ def test_each_comes_with_the_answer_that_predict_gives(finished, inbox):
 
 
 def test_the_model_is_in_more_doubt_about_them_than_about_most(finished, inbox):
-    found = drain(suggest(finished.path, [str(inbox)], count=2)).suggestions
+    result = drain(suggest(finished.path, [str(inbox)], count=2)).suggestions
     everything = warmstart.load(finished.path).predict(sorted(inbox.rglob("0*.png")))
     middle = np.median([answer.probability for answer in everything])
-    assert all(one.probability <= middle for one in found)
+    assert all(one.probability <= middle for one in result)
 
 
 def test_the_same_images_give_the_same_answer_however_they_are_named(finished, inbox):
@@ -81,12 +81,12 @@ def test_the_same_images_give_the_same_answer_however_they_are_named(finished, i
     assert drain(suggest(finished.path, blocks, count=4)).suggestions == whole.suggestions
 
 
-def test_fewer_images_than_asked_for_are_all_given(finished, inbox):
-    found = drain(suggest(finished.path, [str(inbox / "b")]))
-    assert len(found.suggestions) == found.candidates == 10
+def test_fewer_images_than_requested_are_all_given(finished, inbox):
+    result = drain(suggest(finished.path, [str(inbox / "b")]))
+    assert len(result.suggestions) == result.candidates == 10
 
 
-def test_progress_is_told_and_the_run_is_not_changed(finished, inbox):
+def test_progress_is_reported_and_the_run_is_not_changed(finished, inbox):
     before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
     events = []
     follow(suggest(finished.path, [str(inbox)]), events.append)
@@ -157,9 +157,9 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
         meaning="",
         details={"scale": 0.1, "rate": 0.7},
     )
-    found = expected_gain(evidence, 100, 20)
-    assert found.gain == pytest.approx(law(120) - law(100))
-    assert (found.low, found.high) == (0.0, pytest.approx(2 * found.gain))
+    result = expected_gain(evidence, 100, 20)
+    assert result.gain == pytest.approx(law(120) - law(100))
+    assert (result.low, result.high) == (0.0, pytest.approx(2 * result.gain))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_the_gain_is_read_from_the_run(own_run, inbox):
     others = tuple(e for e in inspection.evidence if e.name != "learning_curve")
     evidence = (*others, learning_curve(scale=0.2, rate=0.5))
     write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
-    found = drain(suggest(own_run, [str(inbox)], count=20)).expected
-    assert found == expected_gain(learning_curve(scale=0.2, rate=0.5), 36, 20)
+    result = drain(suggest(own_run, [str(inbox)], count=20)).expected
+    assert result == expected_gain(learning_curve(scale=0.2, rate=0.5), 36, 20)
     (own_run / "inspection.json").unlink()
     assert drain(suggest(own_run, [str(inbox)], count=20)).expected is None
 
@@ -196,11 +196,11 @@ def test_the_gain_is_read_from_the_run(own_run, inbox):
 
 
 def test_the_table_can_be_filled_in_and_learnt_from(finished, inbox):
-    found = drain(suggest(finished.path, [str(inbox)], count=12, out=inbox / "next.csv"))
+    result = drain(suggest(finished.path, [str(inbox)], count=12, out=inbox / "next.csv"))
     with open(inbox / "next.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [str(inbox / row["path"]) for row in rows] == [one.path for one in found.suggestions]
-    assert [row["suggested"] for row in rows] == [one.label for one in found.suggestions]
+    assert [str(inbox / row["path"]) for row in rows] == [one.path for one in result.suggestions]
+    assert [row["suggested"] for row in rows] == [one.label for one in result.suggestions]
     assert {row["label"] for row in rows} == {""}
     from warmstart.data.read import read
 
@@ -216,7 +216,7 @@ def test_a_table_elsewhere_holds_whole_paths(finished, inbox, tmp_path):
     assert table.read_text().splitlines()[1].startswith(str(inbox))
 
 
-def test_a_table_is_never_written_over_and_refused_before_the_look(finished, inbox):
+def test_a_table_is_never_written_over_and_refused_before_the_extraction(finished, inbox):
     (inbox / "next.csv").write_text("hours of work")
     for name, says in (
         ("next.csv", "exists; nothing was changed"),

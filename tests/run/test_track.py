@@ -117,12 +117,12 @@ def curves(run):
 
 
 def test_tensorboard_holds_every_curve(run):
-    seen = []
-    assert follow(tracked(steps(run, result=SUMMARY), ["tensorboard"]), seen.append) == 7
-    assert [e for e in seen if e.values.get("title") != "Track"] == list(steps(run))
-    assert notes(seen) == [f"tensorboard --logdir {run}/track"]
-    found = curves(run)
-    assert set(found) == {
+    events = []
+    assert follow(tracked(steps(run, result=SUMMARY), ["tensorboard"]), events.append) == 7
+    assert [e for e in events if e.values.get("title") != "Track"] == list(steps(run))
+    assert notes(events) == [f"tensorboard --logdir {run}/track"]
+    result = curves(run)
+    assert set(result) == {
         *(f"{g}/{n}" for g in ("fold1", "fold2", "final") for n in ("loss", "lr")),
         *(f"fold{k}/{n}" for k in (1, 2) for n in ("val_accuracy", "val_loss", "head_accuracy")),
         "speed/images_per_second",
@@ -132,13 +132,13 @@ def test_tensorboard_holds_every_curve(run):
         "result/high",
         "result/test_accuracy",
     }
-    axis = [n for tag in ("fold1/loss", "fold2/loss", "final/loss") for n, _ in found[tag]]
+    axis = [n for tag in ("fold1/loss", "fold2/loss", "final/loss") for n, _ in result[tag]]
     assert axis == list(range(1, 5 + 3 * N + 1))
-    assert found["fold1/loss"][2] == (3, pytest.approx(1 / 3))
-    assert found["fold2/lr"][0] == (26, pytest.approx(1.5e-4))
-    assert [n for n, _ in found["fold1/val_accuracy"]] == [15, 25]
-    assert found["guard/stuck"] == [(5, 1.0)]
-    assert found["result/accuracy"] == [(65, pytest.approx(0.86))]
+    assert result["fold1/loss"][2] == (3, pytest.approx(1 / 3))
+    assert result["fold2/lr"][0] == (26, pytest.approx(1.5e-4))
+    assert [n for n, _ in result["fold1/val_accuracy"]] == [15, 25]
+    assert result["guard/stuck"] == [(5, 1.0)]
+    assert result["result/accuracy"] == [(65, pytest.approx(0.86))]
     (table,) = (run / "track").rglob("hparams.yml")
     assert "block.blocks.0.action: tuned" in table.read_text()
 
@@ -213,10 +213,10 @@ def fakes(monkeypatch):
 @pytest.mark.parametrize("fails", ["store", "log", "finish"])
 def test_a_tracker_that_fails_is_out_and_the_run_goes_on(run, fakes, fails):
     fakes |= {"bad": Fake(fails), "good": Fake()}
-    seen = []
-    assert follow(tracked(steps(run), ["bad", "good"]), seen.append) == 7
+    events = []
+    assert follow(tracked(steps(run), ["bad", "good"]), events.append) == 7
     text = f"bad is left out from here on, the run goes on: no network in {fails}"
-    assert notes(seen).count(text) == 1
+    assert notes(events).count(text) == 1
     assert fakes["bad"].calls.count(fails) == 1
     assert len(fakes["good"].sent) == 5 + 3 * N + 1
     assert fakes["good"].calls[-1] == "finish"
@@ -224,9 +224,9 @@ def test_a_tracker_that_fails_is_out_and_the_run_goes_on(run, fakes, fails):
 
 def test_one_that_cannot_begin_is_out(run, fakes):
     fakes["good"] = Fake()
-    seen = []
-    assert follow(tracked(steps(run), ["down", "good"]), seen.append) == 7
-    assert notes(seen)[0] == "down is left out from here on, the run goes on: no network at all"
+    events = []
+    assert follow(tracked(steps(run), ["down", "good"]), events.append) == 7
+    assert notes(events)[0] == "down is left out from here on, the run goes on: no network at all"
     assert fakes["good"].sent
 
 
@@ -236,7 +236,7 @@ def test_a_name_given_twice_is_one_tracker(run, fakes):
     assert fakes["good"].calls.count("store") == 1
 
 
-def test_a_slow_tracker_gets_looks_and_what_its_share_of_the_time_allows(run, fakes):
+def test_a_slow_tracker_gets_validations_and_what_its_share_of_the_time_allows(run, fakes):
     fakes |= {"slow": Fake(waits=0.02), "quick": Fake()}
     events = list(training(gap=0.01))  # 0.65 s in all, of which a tracker may take 0.03
     drain(tracked(steps(run, events=events), ["slow", "quick"]))
@@ -268,9 +268,9 @@ def test_trackers_may_ask_nobody(run, fakes, monkeypatch):
             input("Who are you? ")
 
     fakes["asking"] = Asking()
-    seen = []
-    assert follow(tracked(steps(run), ["asking"]), seen.append) == 7
-    assert notes(seen)[-1].startswith("asking is left out from here on, the run goes on: EOF")
+    events = []
+    assert follow(tracked(steps(run), ["asking"]), events.append) == 7
+    assert notes(events)[-1].startswith("asking is left out from here on, the run goes on: EOF")
     assert sys.stdin.read() == "yes\n"
 
 
@@ -343,9 +343,9 @@ def test_a_run_that_goes_on_is_tracked_further(pictures, tmp_path):
         )
     first = curves(tmp_path / "photos")
     assert [n for n, _ in first["fold1/loss"]][:1] == [1]
-    seen = []
-    run = warmstart.resume(tmp_path / "photos", base=tiny.network(), on_event=seen.append)
-    assert notes(seen) == [f"tensorboard --logdir {tmp_path}/photos/track"]
+    events = []
+    run = warmstart.resume(tmp_path / "photos", base=tiny.network(), on_event=events.append)
+    assert notes(events) == [f"tensorboard --logdir {tmp_path}/photos/track"]
     both = curves(run.path)
     assert {n for n, _ in first["fold1/loss"]} <= {n for n, _ in both["fold1/loss"]}
     assert both["result/accuracy"][0][1] == pytest.approx(run.estimate.value)

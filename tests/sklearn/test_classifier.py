@@ -220,7 +220,7 @@ def test_validation_and_search_pass_each_image_once(paths):
     files, y = paths
     assert cross_val_score(tiny(), files, y, cv=3).mean() > 0.9
     kept = FeatureCache(default_root()).info()
-    assert kept.rows == len(files) * kept.shelves
+    assert kept.rows == len(files) * kept.feature_sets
     search = GridSearchCV(
         make_pipeline(tiny()), {"warmstartclassifier__random_state": [0, 1]}, cv=4
     ).fit(files, y)
@@ -229,10 +229,10 @@ def test_validation_and_search_pass_each_image_once(paths):
     assert FeatureCache(default_root()).info() == kept  # nothing was passed again
 
 
-def test_images_that_were_looked_at_need_no_network(paths, monkeypatch):
+def test_images_that_were_extracted_need_no_network(paths, monkeypatch):
     files, y = paths
     fitted = tiny().fit(files, y)
-    monkeypatch.setattr("warmstart.sklearn.learner.open_start", None)
+    monkeypatch.setattr("warmstart.sklearn.learner.open_base", None)
     assert (fitted.predict(files) == y).mean() > 0.9
 
 

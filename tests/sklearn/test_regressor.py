@@ -53,8 +53,8 @@ def test_only_the_ratios_of_weights_count(scale):
 def test_without_noise_it_is_the_line():
     X = np.random.default_rng(0).normal(size=(40, 3))
     y = X @ [1.0, -2.0, 0.5] + 7
-    found = WarmStartRegressor().fit(X, y)
-    np.testing.assert_allclose(found.coef_, LinearRegression().fit(X, y).coef_, rtol=1e-2)
+    result = WarmStartRegressor().fit(X, y)
+    np.testing.assert_allclose(result.coef_, LinearRegression().fit(X, y).coef_, rtol=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +67,22 @@ def images():
 
 def test_on_images_it_learns_a_number_and_can_be_pickled(images):
     X, y = images
-    found = WarmStartRegressor(network(), preprocessing=PREP).fit(X[:50], y[:50])
-    said = found.predict(X[50:])
+    result = WarmStartRegressor(network(), preprocessing=PREP).fit(X[:50], y[:50])
+    said = result.predict(X[50:])
     assert np.abs(said - y[50:]).mean() < 1.0
-    assert found.summary_.task == "regress"
-    np.testing.assert_allclose(pickle.loads(pickle.dumps(found)).predict(X[50:]), said, rtol=1e-5)
-    found.set_params(base=None).fit(y[:, None], y)
-    assert found.predict(y[:2, None]).shape == (2,)
-    assert not hasattr(found, "summary_")
+    assert result.summary_.task == "regress"
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(result)).predict(X[50:]), said, rtol=1e-5)
+    result.set_params(base=None).fit(y[:, None], y)
+    assert result.predict(y[:2, None]).shape == (2,)
+    assert not hasattr(result, "summary_")
 
 
 def test_numbers_without_a_signal_are_answered_by_their_mean(images):
     X, y = images
     shuffled = np.random.default_rng(1).permutation(y)
-    found = WarmStartRegressor(network(), preprocessing=PREP).fit(X, shuffled)
-    assert found.summary_.verdict.kind == "no-signal"
-    np.testing.assert_allclose(found.predict(X[:2]), shuffled.mean())
+    result = WarmStartRegressor(network(), preprocessing=PREP).fit(X, shuffled)
+    assert result.summary_.verdict.kind == "no-signal"
+    np.testing.assert_allclose(result.predict(X[:2]), shuffled.mean())
 
 
 @pytest.mark.parametrize(
@@ -103,23 +103,23 @@ def test_weights_and_tables_where_images_were_learnt(images):
     X, y = images
     with pytest.raises(UsageError, match="sample_weight counts rows of a table"):
         WarmStartRegressor().fit(X, y, np.ones(60))
-    found = WarmStartRegressor(network(), preprocessing=PREP).fit(X, y)
+    result = WarmStartRegressor(network(), preprocessing=PREP).fit(X, y)
     with pytest.raises(DataError, match="no array of images"):
-        found.predict(y[:, None])
+        result.predict(y[:, None])
 
 
 def test_it_bends_where_rows_left_out_say_so():
     rng = np.random.default_rng(3)
     X = rng.uniform(-2, 2, size=(200, 3))
     y = np.abs(X[:, 0]) + np.sin(2 * X[:, 1]) + 0.1 * rng.normal(size=200)
-    found = WarmStartRegressor().fit(X[:150], y[:150])
-    assert found.width_
-    assert not hasattr(found, "coef_")
+    result = WarmStartRegressor().fit(X[:150], y[:150])
+    assert result.width_
+    assert not hasattr(result, "coef_")
     line = LinearRegression().fit(X[:150], y[:150])
-    assert found.score(X[150:], y[150:]) > line.score(X[150:], y[150:]) + 0.3
-    found.fit(X, X @ [1.0, 2.0, 3.0] + rng.normal(size=200))
-    assert found.width_ is None
-    np.testing.assert_allclose(found.predict(X), X @ found.coef_ + found.intercept_)
+    assert result.score(X[150:], y[150:]) > line.score(X[150:], y[150:]) + 0.3
+    result.fit(X, X @ [1.0, 2.0, 3.0] + rng.normal(size=200))
+    assert result.width_ is None
+    np.testing.assert_allclose(result.predict(X), X @ result.coef_ + result.intercept_)
 
 
 def test_a_curve_counts_a_row_of_weight_two_twice():

@@ -97,7 +97,7 @@ def test_base_models():
 def test_cache():
     info = SimpleNamespace(
         path="/home/me/.cache/warmstart",
-        shelves=1,
+        feature_sets=1,
         rows=1234,
         bytes=130_000_000,
         limit_bytes=5_000_000_000,

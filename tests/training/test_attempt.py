@@ -322,7 +322,9 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_dat
 
 
 def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
-    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=10.0), HELD))
+    trained, events = learnt(
+        job(training_data, planned(training_data, "full", LONG, lr=10.0), HELD)
+    )
     assert kinds(trained) == ["diverged"] * 3
     assert trained.guards[-1].action == "training was given up"
     assert (trained.has_failed, trained.trainable, trained.scale) == (True, None, SCALES[2])
@@ -332,7 +334,9 @@ def test_a_rate_at_which_nothing_works_is_given_up_after_three(training_data):
 
 
 def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
-    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD))
+    trained, events = learnt(
+        job(training_data, planned(training_data, "full", LONG, lr=1e-9), HELD)
+    )
     assert (kinds(trained), trained.has_failed) == (["stuck"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
     assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
@@ -340,7 +344,9 @@ def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
 
 
 def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
-    trained, events = learnt(job(training_data, planned(training_data, "full", LONG, lr=1e30), HELD))
+    trained, events = learnt(
+        job(training_data, planned(training_data, "full", LONG, lr=1e30), HELD)
+    )
     assert kinds(trained) == ["diverged"] * 3
     assert {note.step for note in trained.guards} == {2}
     assert "the loss was nan at update 2 of 20" in next(

@@ -138,7 +138,9 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
 
 def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
     assert Augmentations(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
-    sounds = {Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)}
+    sounds = {
+        Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)
+    }
     assert len(sounds) == 4
 
 
@@ -284,8 +286,13 @@ def test_a_view_follows_from_seed_content_and_number(channels, views):
         for content in (CONTENT, other)
         for number in (1, 2, 3, 4, 5)
     }
-    made = {key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)}
-    again = {key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)[::-1]}
+    made = {
+        key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)
+    }
+    again = {
+        key: numbered_augmentation(image, key[1], key[2], views, key[0])
+        for key in sorted(keys)[::-1]
+    }
     assert all(np.array_equal(made[key], again[key]) for key in keys)
     least = 2 if views.crop == 1 and channels > 3 else len(keys)  # mirrored or not
     assert len({pixels.tobytes() for pixels in made.values()}) == least

@@ -40,7 +40,7 @@ def views_of(training_data, plan):
 
 def passed(events):
     """How many images were passed; None where nothing was."""
-    begun = [e for e in events if e.values.get("title") == "Views" and e.kind == "begin"]
+    begun = [e for e in events if e.values.get("title") == "Augmentations" and e.kind == "begin"]
     return begun[0].of if begun else None
 
 
@@ -318,7 +318,7 @@ def louder(by):
 def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
     training_data = jobs.training_data(pictures, louder(1e6))
     half = jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
-    says = r"the frozen layers give 7.35e\+05, which float16 cannot hold; use --set training.cache_dtype="
+    says = r"the frozen blocks return 7.35e\+05, which float16 cannot hold; use --set training.cache_dtype="
     with pytest.raises(TrainingError, match=says):
         views_of(training_data, half)
     assert rows_files(tmp_path) == []
@@ -334,7 +334,7 @@ def test_views_of_which_the_frozen_layers_give_no_number_are_refused(training_da
         return lambda images: [rows * np.float32(np.nan) for rows in run(images)]
 
     monkeypatch.setattr(cached_activations, "make_engine", make)
-    says = r"give nan for view 0 of some images; use milder views \(--set training.crop=0.8\), or"
+    says = r"return nan for augmentation 0 of some images; use weaker augmentations \(--set training.crop=0.8\), or"
     with pytest.raises(TrainingError, match=says):
         views_of(training_data, jobs.planned(training_data, "last:1"))
 
@@ -372,9 +372,11 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
 
 
 def test_a_scene_without_its_start_has_no_key(training_data):
-    with pytest.raises(ValueError, match="need the record of their start"):
+    with pytest.raises(ValueError, match="need the record of their base model"):
         drain(
-            cache_activations(replace(training_data, base=None), jobs.planned(training_data, "last:1"))
+            cache_activations(
+                replace(training_data, base=None), jobs.planned(training_data, "last:1")
+            )
         )
 
 

@@ -139,7 +139,9 @@ def test_facts_come_back_exactly(tmp_path_factory, facts):
 
 def test_numbers_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"z holds torch\.complex64, which cannot be saved"):
-        Checkpoints(tmp_path, "key").save(Snapshot({"z": torch.zeros(2, dtype=torch.complex64)}, {}))
+        Checkpoints(tmp_path, "key").save(
+            Snapshot({"z": torch.zeros(2, dtype=torch.complex64)}, {})
+        )
     assert names(tmp_path) == []
 
 
@@ -376,7 +378,9 @@ def test_a_full_disk_leaves_the_earlier_states_whole(tmp_path, monkeypatch, act,
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
-            checkpoints.save(state(3)) if act == "save" else checkpoints.save_finished("fold-1", state(3))
+            checkpoints.save(state(3)) if act == "save" else checkpoints.save_finished(
+                "fold-1", state(3)
+            )
     assert caught.value.errno == number
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     checkpoints.save(state(3))

@@ -8,7 +8,13 @@ import torch
 from warmstart.distributed import ProcessGroup
 from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
-from warmstart.training.checkpoint import INDEX, Checkpoints, JointCheckpoint, Snapshot, write_joint_checkpoint
+from warmstart.training.checkpoint import (
+    INDEX,
+    Checkpoints,
+    JointCheckpoint,
+    Snapshot,
+    write_joint_checkpoint,
+)
 
 
 def state(step):

@@ -14,7 +14,14 @@ from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
-from warmstart.training.dataset import arrange, as_tuple, draw_rows, groups_among, heads, selection_problem
+from warmstart.training.dataset import (
+    arrange,
+    as_tuple,
+    draw_rows,
+    groups_among,
+    heads,
+    selection_problem,
+)
 
 PARTS = tuple(
     BlockRecord(name=str(n), parameters=1, shape_in=(4,), shape_out=(4,), macs=1, layout="NC")
@@ -136,7 +143,10 @@ def test_folds_follow_the_seed_and_nothing_else():
     labelled = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
 
     def folds(seed):
-        return [fold.tolist() for fold in selection_problem(labelled, plan_of(labelled, seed=seed)).folds]
+        return [
+            fold.tolist()
+            for fold in selection_problem(labelled, plan_of(labelled, seed=seed)).folds
+        ]
 
     assert folds(1) == folds(1)
     assert folds(1) != folds(2)

@@ -29,9 +29,9 @@ RISING = (0.9, 0.4, 0.5, 0.6, 0.7)
 @pytest.mark.parametrize(
     ("candidate", "kept"),
     [
-        (1, "what was learnt up to 2 fifths of the steps is kept"),
-        (END, "what was learnt up to 5 fifths of the steps is kept"),
-        (VALIDATIONS + 1, "weights 50% of the way from the start's are kept"),
+        (1, "the weights after 2 fifths of the steps are kept"),
+        (END, "the weights after 5 fifths of the steps are kept"),
+        (VALIDATIONS + 1, "weights 50% of the way from the base model's are kept"),
     ],
 )
 def test_losses_that_rise_look_by_look_are_told_with_what_is_kept(candidate, kept):

@@ -18,7 +18,13 @@ from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
-from warmstart.training.forgetting import TIE, BaseModelAnswers, interpolate_weights, limit_forgetting, original_outputs
+from warmstart.training.forgetting import (
+    TIE,
+    BaseModelAnswers,
+    interpolate_weights,
+    limit_forgetting,
+    original_outputs,
+)
 from warmstart.training.guards import Alarm
 from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, ChosenEnd, TrainingEnd
 
@@ -38,7 +44,10 @@ def training_data(scenes):
 
 
 def tuned(
-    training_data, strategy="full", by=1.0, settings=("training.epochs=0.8889", "training.batch_size=8")
+    training_data,
+    strategy="full",
+    by=1.0,
+    settings=("training.epochs=0.8889", "training.batch_size=8"),
 ):
     """A lesson, and its outfit with every weight that moves moved far away."""
     made = job(training_data, planned(training_data, strategy, settings))
@@ -89,9 +98,7 @@ def by_hand(training_data, module, number):
         t for t in feature_layers(training_data.extracted.network.record) if t.block == number
     ]
     layer = next(t for t in offered if t.pool != "grid2")
-    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
-        0
-    ]
+    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
         return FeatureExtractor(under(training_data, module), [layer])(images)[0].numpy()
 
@@ -120,7 +127,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forgetting, "forgetting", lambda *told: found.append(told))
-        memory(training_data, made).weigh(trainable)
+        memory(training_data, made).check(trainable)
     ((likeness, said, step),) = found
     assert likeness.keys() == slow.keys()
     for name in slow:
@@ -136,9 +143,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
 def _original(training_data, module):
     """What the start's own output says after the body of a network."""
     layer = feature_layers(training_data.extracted.network.record)[-1]
-    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[
-        0
-    ]
+    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
         seen = FeatureExtractor(under(training_data, module), [layer])(images)[0]
     return original_outputs(training_data.extracted.network, seen.numpy())
@@ -146,10 +151,10 @@ def _original(training_data, module):
 
 def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
     made = job(training_data, planned(training_data, "full"))
-    assert memory(training_data, made).weigh(made.make()) is None
+    assert memory(training_data, made).check(made.make()) is None
     frozen = job(training_data, planned(training_data, "head+add"))
     assert (
-        memory(training_data, frozen).weigh(frozen.make()) is None
+        memory(training_data, frozen).check(frozen.make()) is None
     )  # nothing of the start was tuned
 
 
@@ -159,7 +164,7 @@ def test_stored_and_live_sources_weigh_the_same(training_data):
         stored, source=jobs.context(training_data, planned(training_data, "full")).source
     )
     assert (stored.context.source.cut, live.context.source.cut) == (1, 0)
-    one, other = (memory(training_data, made).weigh(trainable) for made in (stored, live))
+    one, other = (memory(training_data, made).check(trainable) for made in (stored, live))
     assert one == other
 
 
@@ -202,7 +207,7 @@ def test_where_it_costs_nothing_less_is_forgotten(training_data, monkeypatch, li
         torch.testing.assert_close(
             tensor, torch.lerp(begin[name].float(), end[name].float(), share).to(tensor.dtype)
         )
-    action = f"weights {share:.0%} of the way from the start's are shipped instead"
+    action = f"weights {share:.0%} of the way from the base model's are shipped instead"
     assert [(n.kind, n.step, n.action) for n in notes] == [("forgetting", 20, action)]
     assert events[0].values["text"] == f"much is lost; {action}"
     # What is claimed of the network is what held-out rows say at that end.
@@ -256,9 +261,9 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     ]
     assert tried == ties
     expected = (
-        "kept: part of the way back, as much is forgotten"
+        "kept: weights closer to the base model's forget as much"
         if ties
-        else "kept: held-out examples are answered better so"
+        else "kept: it has the better validation loss"
     )
     assert notes[0].action == expected
     assert found.candidate == END
@@ -273,7 +278,7 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
         BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
     )
     notes, found, _ = kept(training_data, made, trainable, chosen(candidate=1))
-    assert notes[0].action == "kept: training ended early already, as held-out examples said"
+    assert notes[0].action == "kept: training stopped early already, by validation loss"
     assert found.end == TrainingEnd(validation=2)
     assert VALIDATIONS > 2
     assert differing(state(trainable.model), end) == []
@@ -284,7 +289,9 @@ def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
     monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
-    assert drain(limit_forgetting(memory(training_data, made), trainable, None, ended, scores())) == (
+    assert drain(
+        limit_forgetting(memory(training_data, made), trainable, None, ended, scores())
+    ) == (
         (),
         ended,
     )

@@ -41,7 +41,7 @@ def test_a_torch_that_cannot_write_together_is_named(monkeypatch, word):
     chosen = SimpleNamespace(pairs=False, parallel=word)
     monkeypatch.setattr(distributed, "here", lambda: SimpleNamespace(size=2))
     monkeypatch.setattr(distributed, "find_spec", lambda _: None)
-    with pytest.raises(PlanError, match=f"^--parallel {word} writes checkpoints together, which"):
+    with pytest.raises(PlanError, match=f"^--parallel {word} writes joint checkpoints, which"):
         distributed.choose_parallelism(None, None, chosen, ())
 
 
@@ -51,7 +51,7 @@ def test_processes_that_share_weights_need_a_gpu_each(monkeypatch, word):
     monkeypatch.setattr(distributed, "here", lambda: ProcessGroup(0, 2, 2))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     says = (
-        f"^--parallel {word} takes a GPU for each process, and 2 processes share 1; start at most 1"
+        f"^--parallel {word} needs a GPU for each process, and 2 processes share 1; start at most 1"
     )
     with pytest.raises(PlanError, match=says):
         distributed.choose_parallelism(None, None, chosen, ())

@@ -71,7 +71,9 @@ def test_where_no_group_is_asked_for_nothing_moves_and_that_is_no_fault(training
 
 
 def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_data):
-    plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
+    plan = planned(
+        training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8")
+    )
     found = []
     follow(job(training_data, plan, end=TrainingEnd(n_stages=2)).learn(), found.append)
     assert [e.step for e in found] == [*range(1, 11)]  # half of 20
@@ -80,7 +82,9 @@ def test_each_stage_has_its_share_of_the_steps_and_a_curve_of_its_own(training_d
 
 
 def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
-    plan = planned(training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8"))
+    plan = planned(
+        training_data, "full+gradual", ("training.epochs=4.4444", "training.batch_size=8")
+    )
     found = []
     follow(job(training_data, plan, end=TrainingEnd(validation=3)).learn(), found.append)
     assert len(found) == 12  # of 20: two stages of five, and two steps of the third

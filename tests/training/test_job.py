@@ -171,4 +171,6 @@ def test_low_rank_updates_are_merged_and_called_as_before(made, tmp_path):
         assert names <= trainable.model.state_dict().keys()
         assert not [name for name in trainable.model.state_dict() if "lora" in name]
     assert differing(state(trained.trainable.model), state(again.trainable.model)) == []
-    assert not torch.equal(trained.trainable.network.backbone.second.weight, network().second.weight)
+    assert not torch.equal(
+        trained.trainable.network.backbone.second.weight, network().second.weight
+    )

@@ -137,7 +137,9 @@ def test_a_file_that_may_not_grow_names_the_folder(spill, monkeypatch, reserves)
     assert caught.value.filename == str(spill)
 
 
-def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(spill, monkeypatch, tmp_path):
+def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(
+    spill, monkeypatch, tmp_path
+):
     cache = tmp_path / "cache"
     monkeypatch.setenv("WARMSTART_CACHE", str(cache))
     assert live.folder_with_space(1000) == spill  # there is no cache folder yet
@@ -145,10 +147,10 @@ def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(spill, 
     assert live.folder_with_space(1000) == spill
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == spill)
     assert live.folder_with_space(1000) == cache
-    monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == cache else 2000)
+    monkeypatch.setattr(live, "_free_bytes", lambda folder: 500 if folder == cache else 2000)
     assert live.folder_with_space(1000) == spill
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: False)
-    monkeypatch.setattr(live, "_free", lambda folder: 500 if folder == spill else 2000)
+    monkeypatch.setattr(live, "_free_bytes", lambda folder: 500 if folder == spill else 2000)
     assert live.folder_with_space(1000) == cache
     monkeypatch.setattr(live, "_is_in_memory", lambda folder: folder == cache)
     assert live.folder_with_space(1000) == cache  # better there than nowhere
@@ -158,7 +160,7 @@ def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(spill, 
 def test_what_lies_in_memory_is_told_from_what_lies_on_a_disk(tmp_path):
     assert live._is_in_memory(Path("/dev/shm")) == os.path.ismount("/dev/shm")
     assert not live._is_in_memory(Path("/proc"))
-    assert live._free(tmp_path / "nowhere") == 0
+    assert live._free_bytes(tmp_path / "nowhere") == 0
 
 
 def test_an_image_that_changed_since_it_was_read_is_an_error(training_data, pictures):

@@ -187,7 +187,9 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_cure(bad):
     with pytest.raises(TrainingError) as caught:
         next(steps)
     text = str(caught.value)
-    assert text.startswith("training diverged: the loss is nan at step 3; use a learning rate below ")
+    assert text.startswith(
+        "training diverged: the loss is nan at step 3; use a learning rate below "
+    )
     assert "0.1 (--lr)" in text
     assert "--strategy head" in text
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)

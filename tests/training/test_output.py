@@ -12,7 +12,7 @@ from jobs import FEW, job, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import Calibration, fit_temperature
 from warmstart.training import score
-from warmstart.training.output import PENALTY, RefitHead, calibrated, average_refits, may_refit
+from warmstart.training.output import PENALTY, RefitHead, average_refits, calibrate_head, may_refit
 from warmstart.training.score import head_scores
 from warmstart.training.validation import (
     CANDIDATES,
@@ -135,7 +135,7 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, 
     n = len(made.rows)
     labels, fold = training_data.labelled.labels, np.arange(n) % 2
     said = head.scale * np.eye(3)[labels]
-    found = calibrated(head, said, labels, fold, np.arange(n))
+    found = calibrate_head(head, said, labels, fold, np.arange(n))
     assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).temperature
     assert (found.probabilities.argmax(axis=1) == labels).all()
     assert (found.fold == fold).all()

@@ -87,13 +87,13 @@ def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
 ):
     _, extracted, asked = looked(training_data, strategy)
     decoded = []
-    real = output.prepared
+    real = output.decode_images
 
-    def prepared(collection, examples, prep):
+    def decode_images(collection, examples, prep):
         decoded.extend(e.id for e in examples)
         return real(collection, examples, prep)
 
-    monkeypatch.setattr(output, "prepared", prepared)
+    monkeypatch.setattr(output, "decode_images", decode_images)
     learn, test = training_data.labelled.learn, training_data.labelled.test
     assert not asked
     layer = extracted._scan.feature_layers[0]

@@ -42,7 +42,7 @@ def test_each_row_is_calibrated_on_the_other_parts():
     np.testing.assert_allclose(p, slow(scores, labels, blocks), rtol=1e-9)
     np.testing.assert_allclose(p.sum(1), 1)
     whole = fit_temperature(scores, labels)
-    assert calibration.scale == whole.temperature
+    assert calibration.scale == whole.scale
     np.testing.assert_array_equal(calibration.bias, whole.bias)
 
 
@@ -56,7 +56,7 @@ def test_a_single_fold_is_calibrated_half_by_half():
     np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], blocks), rtol=1e-9)
     assert np.isnan(p[fold < 0]).all()
     whole = fit_temperature(scores[rows], labels[rows])
-    assert calibration.scale == whole.temperature
+    assert calibration.scale == whole.scale
 
 
 @pytest.mark.parametrize("n_folds", [1, 2, 5])

@@ -81,7 +81,9 @@ def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures)
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         example = training_data.labelled.learn[row]
         image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
-        seen = numbered_augmentation(image, example.sha256, int(number), Augmentations(0.4, True, 0.3), 5)
+        seen = numbered_augmentation(
+            image, example.sha256, int(number), Augmentations(0.4, True, 0.3), 5
+        )
         slow = (torch.from_numpy(seen).double() / 255 - 0.5) / 0.5
         torch.testing.assert_close(
             found[place].double(), slow.permute(2, 0, 1), rtol=1e-5, atol=1e-6

@@ -12,7 +12,7 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.training import sketched_ridge
 from warmstart.training.head_families import KernelRidge
 from warmstart.training.selection import SelectionProblem
-from warmstart.training.sketched_ridge import SketchedRidge, stretches
+from warmstart.training.sketched_ridge import SketchedRidge, group_chunks
 
 FEATURE_LAYERS = (
     FeatureLayer(block=1, pool="avg"),
@@ -73,7 +73,7 @@ def same(one, other, atol):
 
 @pytest.mark.parametrize("sizes", [(), (2, 5, 3), (30, 2), (24,)])
 def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, sizes):
-    monkeypatch.setattr(sketched_ridge, "STRETCH", 16)
+    monkeypatch.setattr(sketched_ridge, "CHUNK_ROWS", 16)
     monkeypatch.setattr(sketched_ridge, "LARGE", 24)
     features, labels = make()
     problem, shape = problem_of(labels, sizes), probe_layers(FEATURE_LAYERS)["late"]
@@ -98,7 +98,7 @@ def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
     whole = SketchedRidge(shape, features.__getitem__, (0.01, 1.0), 0)
     expected, refitted = [*whole.trials(problem)], whole.refit(problem, 1.0)
     for stretch, large in ((9, 1000), (64, 20), (1, 3)):
-        monkeypatch.setattr(sketched_ridge, "STRETCH", stretch)
+        monkeypatch.setattr(sketched_ridge, "CHUNK_ROWS", stretch)
         monkeypatch.setattr(sketched_ridge, "LARGE", large)
         streamed = SketchedRidge(shape, Few(features, []), (0.01, 1.0), 0)
         same(streamed.trials(problem), expected, atol=1e-6)
@@ -108,12 +108,12 @@ def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
 
 
 def test_stretches_hold_whole_blocks_and_every_row_once(monkeypatch):
-    monkeypatch.setattr(sketched_ridge, "STRETCH", 5)
+    monkeypatch.setattr(sketched_ridge, "CHUNK_ROWS", 5)
     group_rows = [np.array([0, 3]), np.array([1, 2, 4]), np.array([5]), np.arange(6, 20)]
-    found = [*stretches(group_rows)]
+    found = [*group_chunks(group_rows)]
     assert [len(rows) for rows, _ in found] == [5, 1, 14]
     assert np.concatenate([rows for rows, _ in found]).tolist() == [0, 3, 1, 2, 4, *range(5, 20)]
     for rows, within in found:
         assert np.concatenate(within).tolist() == list(range(len(rows)))
         assert all(any(np.array_equal(rows[w], g) for g in group_rows) for w in within)
-    assert [*stretches([])] == []
+    assert [*group_chunks([])] == []

@@ -8,7 +8,13 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from warmstart.errors import UsageError
 from warmstart.training import trackers
-from warmstart.training.trackers import TRACKERS, check_trackers, is_installed, project_of, tracker_location
+from warmstart.training.trackers import (
+    TRACKERS,
+    check_trackers,
+    is_installed,
+    project_of,
+    tracker_location,
+)
 
 
 def lacking(monkeypatch, *missing):

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.training.selection import LEAST, PARTS, cross_folds
-from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, SHARES, MAX_LOSS, TrainingEnd, choose
+from warmstart.training.selection import LEAST, FOLDS, cross_folds
+from warmstart.training.validation import (
+    CANDIDATES,
+    END,
+    VALIDATIONS,
+    SHARES,
+    MAX_LOSS,
+    TrainingEnd,
+    choose,
+)
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)
@@ -43,7 +51,10 @@ def slow_losses(scores, labels):
 @property_of
 @given(n_steps=st.integers(1, 5000))
 def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
-    steps = [TrainingEnd(validation=extracted).n_steps(n_steps) for extracted in range(1, VALIDATIONS + 1)]
+    steps = [
+        TrainingEnd(validation=extracted).n_steps(n_steps)
+        for extracted in range(1, VALIDATIONS + 1)
+    ]
     assert steps == sorted(steps)
     assert steps[0] >= 1
     assert steps[-1] == n_steps == TrainingEnd().n_steps(n_steps)
@@ -69,7 +80,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.end == CANDIDATES[found.candidate]
     part = cross_folds(groups)
-    for number in range(PARTS):
+    for number in range(FOLDS):
         inside = part == number
         best = slow_losses(scores[:, ~inside], labels[~inside]).argmin()
         np.testing.assert_array_equal(found.scores[inside], scores[best][inside])
@@ -80,7 +91,7 @@ def test_losses_are_calibrated_on_the_other_parts(seed):
     scores, labels, fold, groups = task(seed=seed, k=3)
     found = choose(scores, labels, fold, groups, plain(3)).losses
     part = cross_folds(groups)
-    for number in range(PARTS):
+    for number in range(FOLDS):
         inside = np.flatnonzero(part == number)
         for candidate, one in enumerate(scores):
             rest = part != number
@@ -95,7 +106,7 @@ def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n
     scores, labels, fold, groups = task(n, folds=folds, seed=seed)
     before = choose(scores, labels, fold, groups, plain())
     part = cross_folds(groups)
-    number = seed % PARTS
+    number = seed % FOLDS
     inside = part == number
     changed = labels.copy()
     changed[inside] = np.random.default_rng(seed).permutation(1 - labels[inside])
@@ -121,8 +132,8 @@ def test_parts_keep_blocks_whole():
     assert np.isfinite(found.scores[:30]).all()
     assert np.isnan(found.scores[30:]).all()
     assert np.isnan(found.losses[:, 30:]).all()
-    for number in range(PARTS):
-        inside = (np.unique(groups[:30], return_inverse=True)[1] % PARTS) == number
+    for number in range(FOLDS):
+        inside = (np.unique(groups[:30], return_inverse=True)[1] % FOLDS) == number
         best = slow_losses(scores[:, :30][:, ~inside], labels[:30][~inside]).argmin()
         np.testing.assert_array_equal(found.scores[:30][inside], scores[best, :30][inside])
 

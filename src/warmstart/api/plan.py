@@ -203,7 +203,6 @@ def _training(
 
 
 def _blocks(found: Sections, strategy: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
-    """Every block with its action and learning rate; the output last."""
     body = body_actions(strategy, found.names)
     rate, optimizer = training.lr, str(training.optimizer.value) if training.optimizer else ""
     is_typed = rate is not None and rate.source == "user"

@@ -86,7 +86,6 @@ class RateProbe:
 
     @property
     def best(self) -> RateResult | None:
-        """The rate with the lowest loss; None where all diverged."""
         trained = [one for one in self.results if one.loss is not None]
         return min(trained, key=lambda one: one.loss or 0.0, default=None)
 
@@ -232,7 +231,6 @@ class _Outcome:
 
 
 def _train(job: TrainingJob, scale: float, number: int) -> Steps[_Outcome]:
-    """One short training; its events continue the count of those before."""
     attempt, n_steps = TrainingAttempt(job, scale, ()), job.schedule.n_steps
     steps = attempt.run()
     try:
@@ -263,7 +261,6 @@ def _losses(scores: Array, labels: Rows) -> Array:
 
 
 def _compare(outcomes: Sequence[_Outcome], lr: float, job: TrainingJob) -> RateProbe:
-    """Each rate against the best, on the same rows."""
     groups = job.context.groups[job.held]
     trained = [one.losses for one in outcomes if one.losses is not None]
     best = min(trained, key=lambda losses: float(losses.mean()), default=None)

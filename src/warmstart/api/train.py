@@ -126,7 +126,25 @@ class _OwnTraining:
         stream = loader.batches()
         first = next(stream)
         n_steps = _n_steps(self.plan, data, len(first[1]))
-        guard = _Guard(n_steps, settings.warmup)
+        state: dict[str, float] = {}
+
+        def watch() -> Watch:
+            # Class shares are counted during training, for the data are not read before it. A new
+            # output begins with the loss of constant answers, as fresh blocks do.
+            shares = [*loader.n_by_class.values()]
+            watch = Watch(
+                n_steps=n_steps, warm_up=settings.warmup, class_shares=shares, begins_fitted=False
+            )
+            if state:
+                watch.restore(state)
+            return watch
+
+        def alarms(alarm: Alarm | None) -> Iterator[Event]:
+            if alarm is not None:
+                values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
+                at = alarm.step
+                yield Event(stage="fine_tune", kind="guard", step=at, of=n_steps, values=values)
+
         before = self._answers(first[0])
         factors = warm_cosine(n_steps, settings.warmup)
         batches = islice(chain([first], stream), n_steps)
@@ -141,11 +159,14 @@ class _OwnTraining:
                 of=n_steps,
                 values={"loss": step.loss, "rate": rate, "images": loader.n_seen},
             )
-            yield from guard.see(step.index + 1, step.loss, loader.n_by_class)
+            guard = watch()
+            alarm = guard.see(step.index + 1, step.loss)
+            state = guard.state
+            yield from alarms(alarm)
         after = self._answers(first[0])
         if not np.isfinite(after).all():
             raise divergence_error(peak)  # by the last update, after the last loss
-        yield from guard.finish(largest_change(before, after), loader.n_by_class)
+        yield from alarms(watch().finish(largest_change(before, after)))
 
     def _answers(self, inputs: Any) -> NDArray[np.float64]:
         """Logits (B, K) of one batch in eval mode; modes and random state stay as they are."""
@@ -183,48 +204,7 @@ def _n_steps(plan: Plan, data: Iterable[Any], batch: int) -> int:
 
 
 @dataclass(slots=True)
-class _Guard:
-    """A `Watch` that learns the class shares during training: the data are not read before."""
-
-    n_steps: int
-    warm_up: float
-    state: dict[str, float] = field(default_factory=dict)
-
-    def see(self, step: int, loss: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
-        """The event of an alarm, where the loss raises one."""
-        watch = self._watch(n_by_class)
-        alarm = watch.see(step, loss)
-        self.state = watch.state
-        yield from self._event(alarm)
-
-    def finish(self, moved: float, n_by_class: Mapping[int, int]) -> Iterator[Event]:
-        """The event of an alarm after the last update."""
-        yield from self._event(self._watch(n_by_class).finish(moved))
-
-    def _watch(self, n_by_class: Mapping[int, int]) -> Watch:
-        # A new output begins with the loss of constant answers, as fresh blocks do.
-        watch = Watch(
-            n_steps=self.n_steps,
-            warm_up=self.warm_up,
-            class_shares=[*n_by_class.values()],
-            begins_fitted=False,
-        )
-        if self.state:
-            watch.restore(self.state)
-        return watch
-
-    def _event(self, alarm: Alarm | None) -> Iterator[Event]:
-        if alarm is not None:
-            values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
-            yield Event(
-                stage="fine_tune", kind="guard", step=alarm.step, of=self.n_steps, values=values
-            )
-
-
-@dataclass(slots=True)
 class _Loader:
-    """Endless batches from data that is iterated again and again."""
-
     data: Iterable[Any]
     network: nn.Module
     n_outputs: int | None

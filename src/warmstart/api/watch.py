@@ -218,7 +218,6 @@ def _is_statistic(row: LedgerRow) -> bool:
 
 
 def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
-    """At most eight lines for a person."""
     rows, order = findings.ledger.rows, [block.name for block in plan.blocks]
     frozen = [name for name in order if plan.action_of(name) == "frozen"]
     same = [row for row in rows if row.block in frozen and row.fate == "frozen"]

@@ -35,12 +35,12 @@ def clear() -> CacheInfo:
     """Remove everything that no running job uses; returns what was there before."""
     from warmstart.features import engine_speeds
     from warmstart.features.cache import FeatureCache
-    from warmstart.features.offload import clear_belts
+    from warmstart.features.offload import clear_queues
     from warmstart.machine import default_root
 
     feature_cache = FeatureCache(default_root())
     before = feature_cache.info()
     feature_cache.clear()
-    clear_belts(feature_cache.root)
+    clear_queues(feature_cache.root)
     engine_speeds.clear(feature_cache.root)
     return before

@@ -18,7 +18,7 @@ from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
 from warmstart.data.parsing import MAX_NUMERIC_CLASSES
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.errors import DataError
-from warmstart.modalities.image import MOST_BANDS, to_uint8
+from warmstart.modalities.image import MAX_BANDS, to_uint8
 from warmstart.modalities.text import payload_of
 from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR
@@ -282,10 +282,10 @@ def _pixels(images: Any) -> NDArray[np.generic]:
             "4 pixels or more a side, and give (N, H, W, C)"
         )
     values = channels_last(values)
-    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] > MOST_BANDS):
+    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] > MAX_BANDS):
         raise DataError(
             f"X has shape {values.shape}; images are (N, H, W), or (N, H, W, C) of 1 to "
-            f"{MOST_BANDS} channels"
+            f"{MAX_BANDS} channels"
         )
     if values.dtype.kind not in "buif":
         raise DataError(f"X holds {values.dtype} values; give uint8, 0 to 255")
@@ -303,7 +303,7 @@ def _is_first(shape: tuple[int, ...]) -> bool:
     if shape[0] and 0 in shape:
         return False
     is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
-    return is_picture or shape[1] <= MOST_BANDS < min(shape[2:])
+    return is_picture or shape[1] <= MAX_BANDS < min(shape[2:])
 
 
 def _is_either(shape: tuple[int, ...]) -> bool:
@@ -312,4 +312,4 @@ def _is_either(shape: tuple[int, ...]) -> bool:
     >>> _is_either((9, 3, 32, 3)), _is_either((9, 3, 3, 3))
     (True, False)
     """
-    return shape[1] in (1, 3) and shape[3] in (1, 3) and shape[2] > MOST_BANDS
+    return shape[1] in (1, 3) and shape[3] in (1, 3) and shape[2] > MAX_BANDS

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from warmstart.modalities.audio import FORMATS as SOUNDS
-from warmstart.modalities.audio import hear, is_sound
+from warmstart.modalities.audio import is_sound, read_sound_header
 from warmstart.modalities.image import FORMATS, NUMPY, read_header
 
 SIDE = 64  # px of the small grey picture
@@ -146,16 +146,16 @@ def concatenate(chunks: Sequence[FileFigures]) -> FileFigures:
 def _header(payload: bytes) -> tuple[int, int, str]:
     """Width and height in px as stored, or milliseconds and sample rate of a sound; the format."""
     if is_sound(payload):
-        heard = hear(payload, "the clip")
-        return max(round(1000 * heard.seconds), 1), heard.rate, heard.kind
+        sound = read_sound_header(payload, "the clip")
+        return max(round(1000 * sound.seconds), 1), sound.sample_rate, sound.kind
     header = read_header(payload, "the image")
     is_array = payload.startswith(NUMPY)
     if header is not None and (is_array or not header.is_picture):
         return header.width, header.height, _ARRAY if is_array else "TIFF"
-    with Image.open(io.BytesIO(payload), formats=FORMATS) as opened:
-        kind = str(opened.format)
+    with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+        kind = str(image.format)
         # A JPEG with a second picture inside, as many phones write, calls itself MPO.
-        return opened.width, opened.height, "JPEG" if kind == "MPO" else kind
+        return image.width, image.height, "JPEG" if kind == "MPO" else kind
 
 
 def _border(image: Image.Image) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from warmstart.evidence.permutation_test import permutation_evidence, with_plain
 from warmstart.evidence.preprocessing import warning
 from warmstart.evidence.probe_hits import best_left_out, not_measured
 from warmstart.evidence.unreadable_texts import read_texts
-from warmstart.features.machine import freed_memory_kept
+from warmstart.features.machine import keep_freed_memory
 from warmstart.network.weight_file import is_mapped
 from warmstart.planning import fine_tuning, rules
 from warmstart.planning.verdict import (
@@ -176,7 +176,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
     """
     if training_data.base is not None and training_data.base.is_drawn:
         return []
-    with freed_memory_kept():
+    with keep_freed_memory():
         probe_of, evidence = open_probe(training_data), list[Evidence]()
         if not is_mapped(training_data.extracted.network.backbone):
             n_classes, seed = training_data.labelled.n_classes, training_data.seed

@@ -17,7 +17,7 @@ from warmstart.evidence import preprocessing
 from warmstart.evidence.domain_gap import domain_gap, mean_divergence
 from warmstart.evidence.transfer_gain import Controls, is_clear, transfer_gain
 from warmstart.features.batches import texts_of, to_tensor
-from warmstart.features.extraction import load_same
+from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import threads_for
 from warmstart.modalities.preprocessing import encode
 from warmstart.modalities.text import word_counts
@@ -50,7 +50,7 @@ def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
         return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
     if not isinstance(training_data.prep, (Preprocessing, WaveInputs)):
         return []
-    kinds = plain_features(training_data.extracted.glances(examples))
+    kinds = plain_features(training_data.extracted.thumbnails(examples))
     shapes = {name: {name: 1.0} for name in kinds}
     shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
     return [*mixed_kernels(kinds.items(), shapes).values()]
@@ -111,7 +111,7 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
-        return encode(load_same(training_data.collection, example), example.id, training_data.prep)
+        return encode(load_unchanged(training_data.collection, example), example.id, training_data.prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]

@@ -37,7 +37,7 @@ from warmstart.evidence.spurious import (
     metadata_leaks_multilabel,
     metadata_leaks_regression,
 )
-from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_same
+from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
 from warmstart.modalities.preprocessing import encode
 from warmstart.planning import rules
 from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Task, Why
@@ -310,7 +310,7 @@ def _check_inputs(
     record, inputs = training_data.collection.record, training_data.prep
     checks = CHECKS[record.task]
     if isinstance(inputs, TableInputs):
-        table = [encode(load_same(training_data.collection, e), e.id, inputs) for e in examples]
+        table = [encode(load_unchanged(training_data.collection, e), e.id, inputs) for e in examples]
         ends = np.cumsum([len(column.slots) for column in inputs.columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)
         fold = folds(

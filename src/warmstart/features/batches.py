@@ -1,4 +1,4 @@
-"""Encoded examples to the tensor that a network takes: the one place where kinds differ."""
+"""Encoded examples to the tensor that a network takes, for every kind of data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from warmstart.data.dataset import Collection
 from warmstart.errors import DataError, ModelError
 from warmstart.modalities import text as modalities_text
-from warmstart.modalities.text import near_copies, normal_of
+from warmstart.modalities.text import decode_utf8, near_duplicate_texts
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel
 from warmstart.records.data import Example
@@ -32,8 +32,8 @@ from warmstart.records.inputs import (
 )
 
 Encoded = NDArray[Any]
-# Rows of texts are filled up to one of these lengths, so that a text is given the same number of
-# tokens, and its row the same rounding, whichever texts stand beside it.
+# Rows of texts are padded to one of these lengths, so that a text has the same number of tokens,
+# and its row the same rounding, whichever texts are in its batch.
 LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -42,7 +42,7 @@ def to_tensor(batch: Encoded, inputs: Inputs) -> Tensor:
 
     Shapes: pictures (n, H, W, C) uint8 to (n, C, H, W) float32 in channels_last order; texts
     (n, length) int32 to (n, L) int64, cut to the longest of the batch, L one of `LENGTHS` or
-    so many windows; rows of tables, tensors and waveforms as they are.
+    whole windows; rows of tables, tensors and waveforms unchanged.
     """
     if isinstance(inputs, TextInputs):
         longest = int(lengths(batch, inputs).max(initial=1))
@@ -66,7 +66,7 @@ def normalised(images: NDArray[np.uint8], preprocessing: Preprocessing) -> Tenso
 
 
 def noise(inputs: Inputs, n: int) -> Encoded:
-    """`n` examples of noise, always the same."""
+    """`n` examples of noise from a fixed seed."""
     rng = np.random.default_rng(0)
     if isinstance(inputs, TextInputs):
         rows = rng.integers(0, inputs.vocabulary, (n, inputs.length), dtype=np.int32)
@@ -80,153 +80,152 @@ def noise(inputs: Inputs, n: int) -> Encoded:
     return rng.integers(0, 256, (n, *inputs.shape), dtype=np.uint8)
 
 
-def passes(batch: Encoded, inputs: Inputs, most: int) -> list[NDArray[np.int64]]:
-    """Which rows of a batch pass the network together, at most so many.
+def sub_batches(batch: Encoded, inputs: Inputs, size: int) -> list[NDArray[np.int64]]:
+    """The rows of each sub-batch, at most `size`, that runs through the network.
 
-    Texts of one padded length, so that little is filled up and none depends on its neighbours;
-    of long ones as many as have `most` windows together.
+    Texts of one padded length, so that there is little padding and no row depends on its
+    neighbours; of long ones as many as have `size` windows in all.
     """
     if not isinstance(inputs, TextInputs):
-        return pieces(np.arange(len(batch)), most)
-    sizes = padded_lengths(batch, inputs)
+        return chunked(np.arange(len(batch)), size)
+    padded = padded_lengths(batch, inputs)
     return [
         rows
-        for size in np.unique(sizes)
-        for rows in pieces(np.flatnonzero(sizes == size), together(int(size), inputs, most))
+        for length in np.unique(padded)
+        for rows in chunked(
+            np.flatnonzero(padded == length), texts_per_batch(int(length), inputs, size)
+        )
     ]
 
 
-def together(size: int, inputs: TextInputs, most: int) -> int:
-    """Texts of one padded length that have `most` windows together, at least one."""
-    return max(most * inputs.window // max(size, inputs.window), 1)
+def texts_per_batch(length: int, inputs: TextInputs, n_windows: int) -> int:
+    """Texts of one padded length that have `n_windows` windows in all, at least one."""
+    return max(n_windows * inputs.window // max(length, inputs.window), 1)
 
 
-def pieces(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
-    """Rows in order, some at a time.
+def chunked(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Rows in order, `size` at a time.
 
-    >>> [piece.tolist() for piece in pieces(np.arange(5), 2)]
+    >>> [chunk.tolist() for chunk in chunked(np.arange(5), 2)]
     [[0, 1], [2, 3], [4]]
     """
-    return [rows[at : at + most] for at in range(0, len(rows), most)]
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
-    """Tokens of each text, those between fillings counted too. Shapes: (n, length) to (n,)."""
-    places = np.arange(1, batch.shape[1] + 1)
-    found: NDArray[np.int64] = np.where(batch != inputs.pad, places, 0).max(axis=1, initial=0)
-    return found
+    """Tokens of each text, padding between windows included. Shapes: (n, length) to (n,)."""
+    positions = np.arange(1, batch.shape[1] + 1)
+    last: NDArray[np.int64] = np.where(batch != inputs.pad, positions, 0).max(axis=1, initial=0)
+    return last
 
 
 def padded_lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
-    """How long the row of each text is made when it passes the network. Shapes: (n,)."""
+    """The padded length of each text. Shapes: (n,)."""
     found = [padded_length(int(n), inputs.window) for n in lengths(batch, inputs)]
     return np.array(found, np.int64)
 
 
 def padded_length(n_tokens: int, window: int) -> int:
-    """How long the row of so many tokens is made: windows are whole where there are several.
+    """The padded length of a text of `n_tokens`: several windows are whole.
 
     >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 256)
     (16, 250, 768)
     """
     if n_tokens > window:
         return window * -(-n_tokens // window)
-    fitting = next((length for length in LENGTHS if length >= n_tokens), None)
-    return min(fitting or 512 * -(-n_tokens // 512), window)
+    enough = next((length for length in LENGTHS if length >= n_tokens), None)
+    return min(enough or 512 * -(-n_tokens // 512), window)
 
 
-# ---- Results made ahead of need: the next batch is prepared while the network works on this one.
+# ---- Prefetching: the next batch is prepared while the network works on this one.
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def prefetch(
     make: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int = 2
 ) -> Iterator[Result]:
-    """What `make` gives for each item, in order; up to `depth` are made beyond the one at work.
+    """The results of `make` for each item, in order, with up to `depth` computed ahead.
 
-    `workers` threads make them, each of which runs torch on one thread; 0: they are made here,
-    when they are asked for. Items are taken here, one by one. What goes wrong is raised in its
-    place, after the results before it; a consumer that stops waits for those being made.
+    `workers` threads compute them, each with torch on one thread; 0: they are computed here, on
+    demand. Items are consumed here, one by one. An error is raised in its place, after the
+    results before it; a consumer that stops waits for those being computed.
 
-    >>> list(ahead(str, range(3), workers=1))
+    >>> list(prefetch(str, range(3), workers=1))
     ['0', '1', '2']
     """
     if workers == 0:
         yield from map(make, items)
         return
-    pool = ThreadPoolExecutor(workers, "ahead", initializer=partial(torch.set_num_threads, 1))
-    waiting = _submitted(pool, make, items)
-    flying: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(workers, "prefetch", initializer=partial(torch.set_num_threads, 1))
+    futures = _submit(pool, make, items)
+    pending: deque[Future[Result]] = deque()
     try:
         while True:
-            while len(flying) <= depth and (future := next(waiting, None)):
-                flying.append(future)
-            if not flying:
+            while len(pending) <= depth and (future := next(futures, None)):
+                pending.append(future)
+            if not pending:
                 return
-            yield flying.popleft().result()
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        # The workers' number is also what threads begin with that are born later.
+        # The workers' setting is also the default of threads that start later.
         torch.set_num_threads(torch.get_num_threads())
 
 
-def _submitted(
+def _submit(
     pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[Future[Result]]:
-    """A future for each item; the last one fails where the items do."""
+    """A future for each item; if the items fail, so does the last one."""
     try:
         for item in items:
             yield pool.submit(make, item)
     except Exception as error:
-        lost: Future[Result] = Future()
-        lost.set_exception(error)
-        yield lost
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        yield failed
 
 
-# ---- What texts and clips ask of a start: how long they are, and whether it reads the language.
+# ---- Inputs of the base model that depend on the data: the length of texts and clips.
 
 
-# Clips are drawn for a start that looks at pictures.
+# Clips become spectrograms for a base model of images.
 _TAKES = {"image": ("image",), "audio": ("image", "audio"), "text": ("text",), "table": ("table",)}
-_CURES = {"text": "such as minilm", "table": "such as a run that learnt from one"}
+_REMEDIES = {"text": "such as minilm", "table": "such as a run that learnt from one"}
 
 
-def fitted(
-    base: PretrainedModel, collection: Collection, wish: InputOptions | None
+def fit_inputs(
+    base: PretrainedModel, collection: Collection, options: InputOptions | None
 ) -> PretrainedModel:
-    """A start for texts or clips, as long as these need; another start as it is.
+    """The base model with inputs as long as the texts or clips need; others are unchanged.
 
-    Raises: ModelError where the start takes another kind of data.
+    Raises: ModelError if the base model takes another kind of data.
     """
     record, inputs, kind = base.record, base.record.preprocessing, collection.record.kind
     if inputs.kind not in _TAKES[kind]:
-        taken, held = ("clip" if one == "audio" else one for one in (inputs.kind, kind))
+        its, ours = ("clip" if one == "audio" else one for one in (inputs.kind, kind))
         raise ModelError(
-            f"{record.name} takes {taken}s, {collection.record.name} holds {held}s; choose a "
-            f"start for {held}s, {_CURES.get(kind, 'such as lite0')}."
+            f"{record.name} takes {its}s, {collection.record.name} holds {ours}s; choose a base "
+            f"model for {ours}s, {_REMEDIES.get(kind, 'such as lite0')}."
         )
-    if isinstance(inputs, WaveInputs) and wish is not None and wish.sound is not None:
-        described = replace(record, preprocessing=replace(inputs, seconds=wish.sound.seconds))
-        return replace(base, record=described, unchanged=base.origin)
-    if not isinstance(inputs, TextInputs) or (wish is not None and wish.size is not None):
+    if isinstance(inputs, WaveInputs) and options is not None and options.sound is not None:
+        new = replace(record, preprocessing=replace(inputs, seconds=options.sound.seconds))
+        return replace(base, record=new, unchanged=base.origin)
+    if not isinstance(inputs, TextInputs) or (options is not None and options.size is not None):
         return base
-    longest = max((len(found) for found in all_tokens(collection, inputs)), default=1)
-    described = replace(record, preprocessing=replace(inputs, length=_length(longest, inputs)))
-    return replace(base, record=described, unchanged=base.origin)
-
-
-def _length(longest: int, inputs: TextInputs) -> int:
-    """Places of a row for texts of at most so many tokens."""
+    longest = max((len(tokens) for tokens in all_tokens(collection, inputs)), default=1)
     if longest <= inputs.most:
-        return min(next((n for n in _STEPS if n >= longest), inputs.most), inputs.most)
-    n_windows = modalities_text.windows_for(longest, inputs)
-    return inputs.most * min(next((n for n in _WINDOWS if n >= n_windows), WINDOWS), WINDOWS)
+        length = min(next((n for n in _STEPS if n >= longest), inputs.most), inputs.most)
+    else:
+        n_windows = modalities_text.windows_for(longest, inputs)
+        length = inputs.most * min(next((n for n in _WINDOWS if n >= n_windows), WINDOWS), WINDOWS)
+    new = replace(record, preprocessing=replace(inputs, length=length))
+    return replace(base, record=new, unchanged=base.origin)
 
 
-# Few lengths, so that a few more texts seldom ask for another one, and stored rows stay of use.
+# Few lengths, so that a few more texts seldom need another one, and cached rows stay valid.
 _STEPS = tuple(n for n in LENGTHS if n & (n - 1) == 0)
 _WINDOWS = (2, 4)
 
@@ -237,8 +236,10 @@ def all_tokens(collection: Collection, inputs: TextInputs) -> list[list[int]]:
     return [modalities_text.all_tokens(text, inputs.tokenizer) for _, text in texts]
 
 
-def in_order(examples: Sequence[Example], collection: Collection, inputs: Inputs) -> list[Example]:
-    """Examples as they pass best: texts by their number of tokens, so that little is filled up."""
+def sort_by_length(
+    examples: Sequence[Example], collection: Collection, inputs: Inputs
+) -> list[Example]:
+    """Examples in the best order for batches: texts by number of tokens, to save padding."""
     if not isinstance(inputs, TextInputs):
         return list(examples)
     sizes = {
@@ -248,15 +249,15 @@ def in_order(examples: Sequence[Example], collection: Collection, inputs: Inputs
     return sorted(examples, key=lambda example: sizes.get(example.id, 0))
 
 
-def text_copies(collection: Collection) -> tuple[tuple[str, str], ...]:
-    """Near copies among all parts: pairs of ids. Exact copies are no news here."""
-    return near_copies(dict(texts_of(collection, collection.record.examples)))
+def find_text_duplicates(collection: Collection) -> tuple[tuple[str, str], ...]:
+    """Near-duplicates among all splits: pairs of ids. Exact copies are not listed."""
+    return near_duplicate_texts(dict(texts_of(collection, collection.record.examples)))
 
 
 def texts_of(collection: Collection, examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
     """Id and text of each example that can still be read."""
     for example in examples:
         try:
-            yield example.id, normal_of(collection.load(example.id))
+            yield example.id, decode_utf8(collection.load(example.id))
         except (DataError, OSError):
             continue

@@ -70,7 +70,7 @@ class EngineSurvey:
     network: Network
     feature_layers: tuple[FeatureLayer, ...]
     prep: Inputs
-    store: FeatureCache
+    feature_cache: FeatureCache
     decoder: str
     n: int  # images, one a content, whether they can be read or not
     readable: tuple[str, ...]  # content hashes that are not known to be damaged
@@ -81,7 +81,7 @@ class EngineSurvey:
     @property
     def work(self) -> engine_speeds.EngineWork:
         """What an engine's speed depends on here."""
-        return work_of(self.network.record, self.prep, len(self.feature_layers))
+        return engine_work(self.network.record, self.prep, len(self.feature_layers))
 
     @property
     def nouns(self) -> Nouns:
@@ -103,27 +103,27 @@ class ChosenEngine:
     engine: Engine | None = None
 
 
-def survey(collection: Collection, base: PretrainedModel) -> EngineSurvey:
+def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurvey:
     """Cut the network and ask the store what it has of these images."""
     network = partition_base(base)
     wanted, prep = feature_layers(network.record), base.record.preprocessing
-    store, decoder = FeatureCache(default_root()), decoder_name(prep)
-    known = store.quarantined(decoder)
+    feature_cache, decoder = FeatureCache(default_root()), decoder_name(prep)
+    known = feature_cache.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
     runs: tuple[EngineName, ...] = ("torch",) if base.stream else _engines(prep)
     asked = {name: _key(base, network, wanted, decoder, name) for name in runs}
-    keys = {name: key for name, key in asked.items() if store.resolve(key) == key}
+    keys = {name: key for name, key in asked.items() if feature_cache.resolve(key) == key}
     return EngineSurvey(
         network=network,
         feature_layers=wanted,
         prep=prep,
-        store=store,
+        feature_cache=feature_cache,
         decoder=decoder,
         n=len(set(hashes)),
         readable=readable,
         keys=keys,
-        missing={key: _missing(store, key, readable) for key in keys.values()},
+        missing={key: _missing(feature_cache, key, readable) for key in keys.values()},
         stream=base.stream,
     )
 
@@ -133,7 +133,7 @@ def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
     return installed_engines() if isinstance(inputs, Preprocessing) else ("torch",)
 
 
-def work_of(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds.EngineWork:
+def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds.EngineWork:
     """What an engine's speed depends on, for a network and its images on this machine."""
     return engine_speeds.EngineWork(
         macs=sum(block.macs for block in record.blocks),
@@ -144,7 +144,7 @@ def work_of(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds
     )
 
 
-def kept_paces(root: Path, work: engine_speeds.EngineWork) -> dict[str, EngineSpeed]:
+def stored_speeds(root: Path, work: engine_speeds.EngineWork) -> dict[str, EngineSpeed]:
     """The paces that were measured on this machine, from the cache folder."""
     return {name: EngineSpeed(*timing) for name, timing in engine_speeds.read(root, work).items()}
 
@@ -178,7 +178,7 @@ def choose(seen: EngineSurvey, asked: Choice | None = None) -> Steps[ChosenEngin
 
 
 def _choose(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
-    kept = kept_paces(seen.store.root, seen.work)
+    kept = stored_speeds(seen.feature_cache.root, seen.work)
     made: dict[str, Engine] = {}
     if asked is None and not seen.stream:
         seen, made = yield from _measure(seen, kept)
@@ -215,16 +215,18 @@ def _measure(
         except EngineError as error:
             seen = yield from _refuse(seen, engine, error)
             continue
-        kept[name] = EngineSpeed(*engine_speeds.keep(seen.store.root, seen.work, engine, timing))
+        kept[name] = EngineSpeed(
+            *engine_speeds.keep(seen.feature_cache.root, seen.work, engine, timing)
+        )
     return seen, made
 
 
 def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[EngineSurvey]:
     """Leave an engine out, now and in later looks with this network; say which one is next."""
-    seen.store.redirect(seen.keys[name], seen.keys["torch"])
+    seen.feature_cache.redirect(seen.keys[name], seen.keys["torch"])
     keys = {other: key for other, key in seen.keys.items() if other != name}
     seen = replace(seen, keys=keys)
-    found = rules.paces(kept_paces(seen.store.root, seen.work), seen.work.macs)
+    found = rules.paces(stored_speeds(seen.feature_cache.root, seen.work), seen.work.macs)
     instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(seen.counts, found))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")
     return seen
@@ -300,17 +302,17 @@ def _key(
         preprocessing=record.preprocessing,
         decoder=decoder,
         engine=engine,
-        engine_version=version_between(engine, base.stream),
+        engine_version=offload_version(engine, base.stream),
         threads=threads_for(network.record),
     )
 
 
-def version_between(engine: EngineName, stream: str) -> str:
+def offload_version(engine: EngineName, stream: str) -> str:
     """An engine's version, and how what parts give is rounded between them, if it is."""
     rounded = f", {stream} between parts" if stream not in ("", "float32") else ""
     return engine_version(engine) + rounded
 
 
-def _missing(store: FeatureCache, key: FeatureKey, hashes: Sequence[str]) -> list[str]:
-    with store.cache_file(key) as cache_file:
+def _missing(feature_cache: FeatureCache, key: FeatureKey, hashes: Sequence[str]) -> list[str]:
+    with feature_cache.cache_file(key) as cache_file:
         return cache_file.missing(hashes)

@@ -1,9 +1,9 @@
-"""How fast engines were when they were measured on this machine: kept in the cache folder.
+"""Measured speeds of engines on this machine, stored in the cache folder.
 
-One file of JSON lines, one line a measurement, written whole beside and renamed. The first
-measurement of an engine stays until its versions, the machine or the network's size change:
-what was decided once is then decided alike, by a run that goes on and by one beside it.
-Lines that are not understood go when the next one is written. Free of torch.
+One file of JSON lines, one line a measurement, written to a temporary file and renamed. The
+first measurement of an engine stays until its versions, the machine or the network's size
+change: a resumed run, or another one at the same time, then makes the same choice. Invalid lines
+are dropped when the next one is written. Free of torch.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from warmstart.records.run_folder import write_bytes
 Pixels = NDArray[np.uint8]
 Engine = Callable[[Pixels], list[NDArray[np.float32]]]
 
-FILE = "engines.jsonl"  # not .json: the store takes that for a shelf, and evicts it
-BATCHES = 2  # passed when an engine is measured
-MOST_LINES = 1000  # beyond them the oldest go
+FILE = "engines.jsonl"  # not .json: the cache would take that for features, and evict it
+BATCHES = 2  # run when an engine is measured
+MAX_LINES = 1000  # the oldest are dropped
 
 
 class Timing(NamedTuple):
-    """What one engine took."""
+    """The measured speed of one engine."""
 
-    setup_s: float  # seconds until it ran
+    setup_s: float  # seconds until it is ready
     per_second: float  # images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineWork:
-    """What an engine's speed depends on beside itself: the network's size, the machine.
+    """Everything that the speed of an engine depends on: the network's size, the machine.
 
     `size` is (height, width, channels) of an image in px, or the shape of another encoded example.
     """
@@ -57,56 +57,56 @@ class EngineWork:
 
 
 def measure(make: Callable[[], Engine], images: Pixels) -> tuple[Engine, Timing]:
-    """Make an engine and let it pass one batch of images twice; the faster pass counts."""
+    """Make an engine and run one batch of images twice; the faster run counts."""
     began = time.perf_counter()
     engine = make()
     setup = time.perf_counter() - began
-    passes = []
+    seconds = []
     for _ in range(BATCHES):
         began = time.perf_counter()
         engine(images)
-        passes.append(time.perf_counter() - began)
-    return engine, Timing(setup, len(images) / max(min(passes), 1e-9))
+        seconds.append(time.perf_counter() - began)
+    return engine, Timing(setup, len(images) / max(min(seconds), 1e-9))
 
 
 def read(root: Path, work: EngineWork) -> dict[EngineName, Timing]:
-    """What is known of the engines installed here, in the versions installed here."""
+    """The stored timings of the installed engines, in their installed versions."""
     lines = _lines(root)
-    found = {name: _find(lines, _about(work, name)) for name in installed_engines()}
-    return {name: timing for name, timing in found.items() if timing is not None}
+    timings = {name: _find(lines, _key(work, name)) for name in installed_engines()}
+    return {name: timing for name, timing in timings.items() if timing is not None}
 
 
 def keep(root: Path, work: EngineWork, name: EngineName, timing: Timing) -> Timing:
-    """Keep a measurement; returns what is kept, which is another's where that was first.
+    """Store a measurement; returns the stored one, which may be an earlier one.
 
-    Where the file cannot be written nothing is kept: no reason to stop a run.
+    A file that cannot be written is no reason to stop a run.
     """
-    about = _about(work, name)
+    key = _key(work, name)
     with suppress(OSError), exclusive(root / "lock"):
         lines = _lines(root)
-        known = _find(lines, about)
-        if known is not None:
-            return known
-        lines = [*lines, {**about, **timing._asdict()}][-MOST_LINES:]
+        stored = _find(lines, key)
+        if stored is not None:
+            return stored
+        lines = [*lines, {**key, **timing._asdict()}][-MAX_LINES:]
         write_bytes(root / FILE, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     return timing
 
 
 def clear(root: Path) -> None:
-    """Forget all measurements."""
+    """Delete all measurements."""
     with exclusive(root / "lock"):
         (root / FILE).unlink(missing_ok=True)
 
 
-def _about(work: EngineWork, name: EngineName) -> dict[str, Any]:
-    """The members of a line by which it is found, as JSON gives them back."""
+def _key(work: EngineWork, name: EngineName) -> dict[str, Any]:
+    """The members of a line that identify it, as JSON holds them."""
     plain = {"engine": name, "version": engine_version(name), **asdict(work)}
-    about: dict[str, Any] = json.loads(json.dumps(plain))
-    return about
+    key: dict[str, Any] = json.loads(json.dumps(plain))
+    return key
 
 
 def _lines(root: Path) -> list[dict[str, Any]]:
-    """The lines that are measurements; others are not ours, or torn."""
+    """The lines that are measurements; others are torn or foreign."""
     try:
         lines = (root / FILE).read_bytes().splitlines()
     except OSError:
@@ -116,18 +116,18 @@ def _lines(root: Path) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        values = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_ours = isinstance(found, dict) and all(
-        isinstance(found.get(name), float) and math.isfinite(found[name]) and found[name] > 0
+    is_ours = isinstance(values, dict) and all(
+        isinstance(values.get(name), float) and math.isfinite(values[name]) and values[name] > 0
         for name in Timing._fields
     )
-    return found if is_ours else None
+    return values if is_ours else None
 
 
-def _find(lines: list[dict[str, Any]], about: dict[str, Any]) -> Timing | None:
+def _find(lines: list[dict[str, Any]], key: dict[str, Any]) -> Timing | None:
     for line in lines:
-        if {k: v for k, v in line.items() if k not in Timing._fields} == about:
+        if {k: v for k, v in line.items() if k not in Timing._fields} == key:
             return Timing(line["setup_s"], line["per_second"])
     return None

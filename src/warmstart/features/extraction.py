@@ -1,4 +1,4 @@
-"""The look: a start, its parts, and every example's features at all of them."""
+"""Extract the features of every example at all feature layers of a base model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from warmstart.data.thumbnails import FileFigures, Thumbnails, concatenate
 from warmstart.distributed import here
 from warmstart.errors import DataError, ProcessError, UsageError
 from warmstart.events import Steps
-from warmstart.features.batches import in_order
+from warmstart.features.batches import sort_by_length
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.cache_key import EngineName, ThumbnailKey, main_key
 from warmstart.features.engine import Pixels
-from warmstart.features.engine_choice import ChosenEngine, EngineSurvey, open_engine, survey
+from warmstart.features.engine_choice import (
+    ChosenEngine,
+    EngineSurvey,
+    open_engine,
+    survey_engines,
+)
 from warmstart.features.extract import (
     ExampleSource,
     ExtractedRows,
+    MissingExample,
     Prefetch,
     ThumbnailWriter,
-    Vanished,
     extract,
     first_of_each,
 )
-from warmstart.features.machine import freed_memory_kept, n_threads
-from warmstart.features.offload import KeptRows, extract_streamed, links
+from warmstart.features.machine import keep_freed_memory, n_threads
+from warmstart.features.offload import SavedOutput, extract_streamed, offloaded_blocks
 from warmstart.machine import default_root
-from warmstart.modalities.audio import as_wanted, decode_sound
+from warmstart.modalities.audio import decode_sound, prepare_wave
 from warmstart.modalities.preprocessing import (
     as_picture,
     clip_picture,
@@ -50,30 +55,30 @@ from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
 
-TRIES = 3  # passes over what is missing before the disk is blamed
+TRIES = 3  # extractions of what is missing before the disk is blamed
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractedFeatures:
-    """What one look gave, and how it was taken."""
+    """The features of a data set, and how they were extracted."""
 
     network: Network
     feature_layers: tuple[FeatureLayer, ...]
     features: ExtractedRows
-    book: ThumbnailWriter
+    thumbnail_writer: ThumbnailWriter
     unreadable: Mapping[str, str]  # example ids that could not be read, with the reason
     engine: Choice
     threads: int
-    glanced: bool = True  # False for what cannot be drawn: rows and texts
+    has_thumbnails: bool = True  # False for rows and texts
 
-    def glances(self, examples: Sequence[Example]) -> Thumbnails:
-        """These examples at a glance."""
-        return thumbnails.unpack(self.book.read([example.sha256 for example in examples]))
+    def thumbnails(self, examples: Sequence[Example]) -> Thumbnails:
+        """The thumbnails of these examples."""
+        return thumbnails.unpack(self.thumbnail_writer.read([e.sha256 for e in examples]))
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
-        """A function from tap to the features of these examples, (n, d).
+        """A function from a feature layer to the features of these examples, (n, d).
 
-        Raises (the function): ModelError where a feature is not a finite number.
+        Raises (the function): ModelError if a feature is not a finite number.
         """
         return self.features.reader(examples)
 
@@ -81,23 +86,27 @@ class ExtractedFeatures:
 def extract_features(
     collection: Collection,
     base: PretrainedModel,
-    asked: Choice | None = None,
-    tell: Callable[[Choice], None] = lambda choice: None,
-    kept: int = 0,
+    engine: Choice | None = None,
+    on_engine: Callable[[Choice], None] = lambda choice: None,
+    saved_block: int = 0,
 ) -> Steps[ExtractedFeatures]:
-    """Cut the network, choose the engine, pass what is missing.
+    """Partition the network, choose the engine, extract what is missing.
 
-    `asked` is the engine of the user, of a plan that is followed, or of the run that goes on.
-    `tell` hears which it is before an image is passed. Of a network that is streamed, what part
-    `kept` gives stays in the store.
-    What the store loses meanwhile is passed again.
-    Raises: PlanError where the user's own engine is not there, or cannot run this network;
-    UsageError where the store keeps losing rows.
+    `engine` is the choice of the user, of the plan, or of the run that is resumed. `on_engine`
+    is called with the choice before extraction. If the network is streamed, the output of
+    `saved_block` (0: none) stays in the cache. What the cache loses meanwhile is extracted again.
+    Raises: PlanError if the user's engine is not installed, or cannot run this network;
+    UsageError if the cache keeps losing rows.
     """
-    with freed_memory_kept():
+    examples = collection.record.examples
+    with keep_freed_memory():
         for _ in range(TRIES):
-            extracted = yield from _take(collection, base, asked, tell, kept)
-            if not here().gathered(_lost(extracted, collection.record.examples))[0]:
+            extracted = yield from _extract_once(collection, base, engine, on_engine, saved_block)
+            readable = [e.sha256 for e in examples if e.id not in extracted.unreadable]
+            lost = extracted.features.cache_file.missing(readable)
+            if not lost and extracted.has_thumbnails:
+                lost = extracted.thumbnail_writer.missing(readable)
+            if not here().gathered(lost)[0]:
                 return extracted
     raise UsageError(
         f"the feature cache {default_root()} loses what is written to it; set WARMSTART_CACHE to a "
@@ -105,92 +114,84 @@ def extract_features(
     )
 
 
-def _lost(extracted: ExtractedFeatures, examples: Sequence[Example]) -> list[str]:
-    """The contents whose rows, passed or stored before, are damaged or gone."""
-    rest = [e.sha256 for e in examples if e.id not in extracted.unreadable]
-    return extracted.features.cache_file.missing(rest) or (
-        extracted.book.missing(rest) if extracted.glanced else []
-    )
-
-
-def _take(
+def _extract_once(
     collection: Collection,
     base: PretrainedModel,
-    asked: Choice | None,
-    tell: Callable[[Choice], None],
-    kept: int,
+    engine: Choice | None,
+    on_engine: Callable[[Choice], None],
+    saved_block: int,
 ) -> Steps[ExtractedFeatures]:
-    prep, seen = base.record.preprocessing, survey(collection, base)
+    prep, survey = base.record.preprocessing, survey_engines(collection, base)
     examples = collection.record.examples
-    chosen, todo = yield from _open(seen, asked)
-    tell(chosen.choice)
-    is_seen = isinstance(prep, (Preprocessing, WaveInputs))  # only what can be drawn is glanced at
+    chosen, todo = yield from _open(survey, engine)
+    on_engine(chosen.choice)
+    has_thumbnails = isinstance(prep, (Preprocessing, WaveInputs))
     draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
-    glance_key = ThumbnailKey(decoder=seen.decoder, draft=draft, version=thumbnails.VERSION)
-    book = ThumbnailWriter(seen.store, glance_key)
-    decode_one = _decoder(
-        collection, prep, book, set(book.missing(seen.readable)) if is_seen else set()
-    )
+    key = ThumbnailKey(decoder=survey.decoder, draft=draft, version=thumbnails.VERSION)
+    writer = ThumbnailWriter(survey.feature_cache, key)
+    without_thumbnail = set(writer.missing(survey.readable)) if has_thumbnails else set()
+    decode_one = _decoder(collection, prep, writer, without_thumbnail)
     source = ExampleSource(
-        cache_file=seen.store.cache_file(chosen.key),
-        store=seen.store,
-        decoder=seen.decoder,
-        todo=in_order(first_of_each(examples, todo), collection, prep),
+        cache_file=survey.feature_cache.cache_file(chosen.key),
+        feature_cache=survey.feature_cache,
+        decoder=survey.decoder,
+        todo=sort_by_length(first_of_each(examples, todo), collection, prep),
         decode=decode_one,
         engine=chosen.engine,
     )
     try:
         if base.stream:
-            blocks = links(seen.network, seen.feature_layers, len(seen.network.blocks), prep)
-            beside = (
-                KeptRows(kept, seen.store.cache_file(main_key(chosen.key, kept))) if kept else None
-            )
-            features = yield from extract_streamed(examples, source, blocks, base.stream, beside)
+            n_blocks, saved = len(survey.network.blocks), None
+            blocks = offloaded_blocks(survey.network, survey.feature_layers, n_blocks, prep)
+            if saved_block:
+                file = survey.feature_cache.cache_file(main_key(chosen.key, saved_block))
+                saved = SavedOutput(saved_block, file)
+            features = yield from extract_streamed(examples, source, blocks, base.stream, saved)
         else:
             features = yield from extract(examples, source)
-        book.flush()
-        features = _together(features, examples)
-        book.refresh()
-        rest = [e for e in examples if is_seen and e.id not in features.unreadable]
-        gone = _glance_rest(rest, book, decode_one)
+        writer.flush()
+        features = _gather(features, examples)
+        writer.refresh()
+        readable = [e for e in examples if has_thumbnails and e.id not in features.unreadable]
+        unreadable = _make_missing_thumbnails(readable, writer, decode_one)
     finally:
-        book.flush()
+        writer.flush()
     return ExtractedFeatures(
-        network=seen.network,
-        feature_layers=seen.feature_layers,
+        network=survey.network,
+        feature_layers=survey.feature_layers,
         features=features,
-        book=book,
-        unreadable={**features.unreadable, **gone},
+        thumbnail_writer=writer,
+        unreadable={**features.unreadable, **unreadable},
         engine=chosen.choice,
         threads=n_threads(),
-        glanced=is_seen,
+        has_thumbnails=has_thumbnails,
     )
 
 
-def _open(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[ChosenEngine, Sequence[str]]]:
-    """The engine, and the contents that this process is to pass.
+def _open(survey: EngineSurvey, engine: Choice | None) -> Steps[tuple[ChosenEngine, Sequence[str]]]:
+    """The engine, and the contents that this process is to extract.
 
     Of several processes the first decides: what one finds missing later, another may be
-    passing already.
+    extracting already.
     """
     world = here()
-    chosen = (yield from open_engine(seen, asked)) if world.is_first else None
-    told = None if chosen is None else (chosen.choice, seen.missing[chosen.key])
-    choice, missing = cast(tuple[Choice, list[str]], world.gathered(told)[0])
+    chosen = (yield from open_engine(survey, engine)) if world.is_first else None
+    decision = None if chosen is None else (chosen.choice, survey.missing[chosen.key])
+    choice, missing = cast(tuple[Choice, list[str]], world.gathered(decision)[0])
     if chosen is None:
-        key = seen.keys[cast(EngineName, str(choice.value))]
-        seen = replace(seen, missing={**seen.missing, key: missing})
-        chosen = yield from open_engine(seen, choice)
+        key = survey.keys[cast(EngineName, str(choice.value))]
+        survey = replace(survey, missing={**survey.missing, key: missing})
+        chosen = yield from open_engine(survey, choice)
     return chosen, world.share(missing)
 
 
-def _together(features: ExtractedRows, examples: Sequence[Example]) -> ExtractedRows:
-    """What all processes found. Raises: ProcessError where they do not keep it in one place."""
+def _gather(features: ExtractedRows, examples: Sequence[Example]) -> ExtractedRows:
+    """The results of all processes. Raises: ProcessError unless they share one cache."""
     world = here()
     if world.size == 1:
         return features
-    found = world.gathered((dict(features.unreadable), features.passed, features.decoded))
-    unreadable = {id: why for lost, _, _ in found for id, why in lost.items()}
+    results = world.gathered((dict(features.unreadable), features.n_extracted, features.n_decoded))
+    unreadable = {id: why for reasons, _, _ in results for id, why in reasons.items()}
     features.cache_file.refresh()
     if features.cache_file.absent(e.sha256 for e in examples if e.id not in unreadable):
         raise ProcessError(
@@ -200,108 +201,111 @@ def _together(features: ExtractedRows, examples: Sequence[Example]) -> Extracted
     return replace(
         features,
         unreadable=unreadable,
-        passed=sum(n for _, n, _ in found),
-        decoded=sum(n for _, _, n in found),
+        n_extracted=sum(n for _, n, _ in results),
+        n_decoded=sum(n for _, _, n in results),
     )
 
 
-def load_same(collection: Collection, example: Example) -> bytes:
-    """The bytes that were read before. Raises: Vanished where they are gone or have changed."""
+def load_unchanged(collection: Collection, example: Example) -> bytes:
+    """The bytes that were read before. Raises: MissingExample if they are gone or changed."""
     try:
         payload = collection.load(example.id)
     except (DataError, OSError) as error:
-        raise Vanished(f"{example.id} can no longer be read: {error}") from error
+        raise MissingExample(f"{example.id} can no longer be read: {error}") from error
     if hashlib.sha256(payload).hexdigest() != example.sha256:
-        raise Vanished(f"{example.id} changed while the run was going on")
+        raise MissingExample(f"{example.id} changed while the run was going on")
     return payload
 
 
 def _decoder(
-    collection: Collection, prep: Inputs, book: ThumbnailWriter, wants_glance: set[str]
+    collection: Collection, prep: Inputs, writer: ThumbnailWriter, without_thumbnail: set[str]
 ) -> Callable[[Example], Pixels]:
-    """From example to pixels, noting a glance; bytes that are gone are told from bad ones."""
+    """From example to pixels, writing its thumbnail."""
 
     def decode_one(example: Example) -> Pixels:
-        payload = load_same(collection, example)
+        payload, sha256 = load_unchanged(collection, example), example.sha256
         if isinstance(prep, WaveInputs):
-            wave, rate = decode_sound(payload, example.id)
-            if example.sha256 in wants_glance:
-                book.put(example.sha256, thumbnails.make_thumbnail(payload, clip_picture(wave, rate)))
-            return as_wanted(wave, rate, prep)
+            wave, sample_rate = decode_sound(payload, example.id)
+            if sha256 in without_thumbnail:
+                picture = clip_picture(wave, sample_rate)
+                writer.put(sha256, thumbnails.make_thumbnail(payload, picture))
+            return prepare_wave(wave, sample_rate, prep)
         if not isinstance(prep, Preprocessing):
             return encode(payload, example.id, prep)
         image = open_image(payload, example.id, prep)
-        if example.sha256 in wants_glance:
-            book.put(example.sha256, thumbnails.make_thumbnail(payload, as_picture(image)))
+        if sha256 in without_thumbnail:
+            writer.put(sha256, thumbnails.make_thumbnail(payload, as_picture(image)))
         return prepare(image, prep)
 
     return decode_one
 
 
-def _glance_rest(
-    examples: Sequence[Example], book: ThumbnailWriter, decode_one: Callable[[Example], Pixels]
+def _make_missing_thumbnails(
+    examples: Sequence[Example], writer: ThumbnailWriter, decode_one: Callable[[Example], Pixels]
 ) -> dict[str, str]:
-    """Glance at images whose features are stored but that no one has glanced at."""
-    lost = here().gathered(book.missing(e.sha256 for e in examples))[0]
-    missing = first_of_each(examples, here().share(lost))
-    prefetch = Prefetch(missing, decode_one, threads=n_threads())
+    """Make thumbnails of images whose features are cached; returns what is unreadable."""
+    missing = here().gathered(writer.missing(e.sha256 for e in examples))[0]
+    todo = first_of_each(examples, here().share(missing))
+    prefetch = Prefetch(todo, decode_one, threads=n_threads())
     try:
-        found = {e.sha256: str(pixels) for e, pixels in prefetch if isinstance(pixels, DataError)}
+        reasons = {e.sha256: str(pixels) for e, pixels in prefetch if isinstance(pixels, DataError)}
     finally:
         prefetch.close()
-    if lost:
-        book.flush()
-        found = {content: why for own in here().gathered(found) for content, why in own.items()}
-        book.refresh()
-    return {e.id: found[e.sha256] for e in examples if e.sha256 in found}
+    if missing:
+        writer.flush()
+        reasons = {sha: why for each in here().gathered(reasons) for sha, why in each.items()}
+        writer.refresh()
+    return {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
 
 
-# ---- Glances at some examples, read from the store when they are asked for.
+# ---- Thumbnails of some examples, read from the cache on demand.
 
 
-KEPT = 2000  # examples, at most, whose glances are kept in memory; a glance takes 5 KB
+MAX_IN_MEMORY = 2000  # examples whose thumbnails fit in memory, 5 KB each
 _ROWS = 500  # read at a time
 
 
 class StoredThumbnails:
-    """What `Thumbnails` holds, of examples that may be too many for memory.
+    """`Thumbnails` of examples that may be too many for memory.
 
-    `grey` and `colour` are asked for some rows at a time: `album.grey[rows]`.
+    `grey` and `colour` are indexed by rows: `stored.grey[rows]`.
     """
 
     def __init__(self, extracted: ExtractedFeatures, examples: Sequence[Example]) -> None:
-        self._look, self._examples = extracted, examples
-        self._all = extracted.glances(examples) if len(examples) <= KEPT else None
+        self._extracted, self._examples = extracted, examples
+        self._all = extracted.thumbnails(examples) if len(examples) <= MAX_IN_MEMORY else None
         self.grey, self.colour = _Column(self, "grey"), _Column(self, "colour")
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def of(self, rows: NDArray[np.intp]) -> Thumbnails:
-        """The glances of some rows, in memory."""
+        """The thumbnails of some rows, in memory."""
         if self._all is not None:
             return self._all.of(rows)
-        return self._look.glances([self._examples[row] for row in rows])
+        return self._extracted.thumbnails([self._examples[row] for row in rows])
 
     @cached_property
     def files(self) -> FileFigures:
-        """The figures of all files."""
+        """Size and format of all files."""
         if self._all is not None:
             return self._all.files()
-        models = range(0, len(self), _ROWS)
-        return concatenate([self.of(np.arange(len(self))[s : s + _ROWS]).files() for s in models])
+        rows = np.arange(len(self))
+        chunks = [rows[at : at + _ROWS] for at in range(0, len(self), _ROWS)]
+        return concatenate([self.of(chunk).files() for chunk in chunks])
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One array of the glances, by rows."""
+    """One array of the thumbnails, by rows."""
 
-    album: StoredThumbnails
+    stored: StoredThumbnails
     name: str
 
     def __len__(self) -> int:
-        return len(self.album)
+        return len(self.stored)
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = getattr(self.album.of(np.arange(len(self))[rows]), self.name)
-        return found
+        all_rows = self.stored.of(np.arange(len(self))[rows])
+        column: NDArray[np.uint8] = getattr(all_rows, self.name)
+        return column

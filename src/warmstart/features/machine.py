@@ -1,4 +1,4 @@
-"""How many processors there are for this process, and for a run that goes on."""
+"""Threads and memory of this process."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from warmstart.distributed import here
 from warmstart.records.network import NetworkRecord
 
-# ---- Freed memory kept for the next pass or step, instead of given back and asked for again.
+# ---- Freed memory is kept for the next step instead of returned to the system.
 
 
 # glibc's <malloc.h>. Tensors above the threshold are mapped one by one: the kernel clears each
 # page of them at every step, which took 30 % of one (EfficientNet-Lite0 at 224 px, 32 images).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 1 << 30  # bytes: every tensor of a step
-_KEPT = (1 << 31) - 1  # bytes at the end of the heap that are not given back
-_USUAL_MAPPED, _USUAL_KEPT = 32 << 20, 64 << 20  # where glibc's own adjustment ends
-_inside = 0  # contexts that are open, one in another
+_MAX_TRIM = (1 << 31) - 1  # bytes at the end of the heap that are not returned
+_DEFAULT_MAP, _DEFAULT_TRIM = 32 << 20, 64 << 20  # where glibc's own adjustment ends
+_depth = 0  # nested contexts
 _lock = threading.Lock()
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Large blocks are taken from the heap for a while; then the free ones go back.
+def keep_freed_memory() -> Iterator[None]:
+    """Allocate large tensors on the heap within the context, then return the free ones.
 
-    Nothing happens where the C library is not glibc.
+    Does nothing unless the C library is glibc.
 
-    >>> with freed_memory_kept():
+    >>> with keep_freed_memory():
     ...     len(bytearray(1 << 25))
     33554432
     """
@@ -46,51 +45,43 @@ def freed_memory_kept() -> Iterator[None]:
 
 def _open(change: int) -> None:
     """Count a context that begins (1) or ends (-1); the first sets the limits, the last resets."""
-    global _inside
-    libc = _glibc()
+    global _depth
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    is_glibc = hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")
     with _lock:
-        _inside += change
-        if libc is None or _inside != max(change, 0):
+        _depth += change
+        if libc is None or not is_glibc or _depth != max(change, 0):
             return
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST if _inside else _USUAL_MAPPED)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT if _inside else _USUAL_KEPT)
-        if not _inside:
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST if _depth else _DEFAULT_MAP)
+        libc.mallopt(_M_TRIM_THRESHOLD, _MAX_TRIM if _depth else _DEFAULT_TRIM)
+        if not _depth:
             libc.malloc_trim(0)
-
-
-def _glibc() -> Any:
-    """The C library that this process runs on, if it has glibc's knobs."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 SMALL = 1_000_000  # multiply-adds a row, below which threads wait more than they work
 
-_kept_threads: ContextVar[int] = ContextVar("threads", default=0)
+_fixed_threads: ContextVar[int] = ContextVar("threads", default=0)
 
 
 def n_threads() -> int:
     """Processors this process may use; several processes of one job share them.
 
-    No more than OMP_NUM_THREADS, where a process is alone: torchrun sets it for each of several,
-    whatever there is for them.
+    At most OMP_NUM_THREADS if the process is alone: torchrun sets that for each of several.
 
     >>> n_threads() >= 1
     True
     """
-    own = max(n_processors() // here().local, 1)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if here().size == 1 and asked.isdecimal() and int(asked):
-        own = min(own, int(asked))
-    return _kept_threads.get() or own
+    n = max(n_processors() // here().local, 1)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if here().size == 1 and limit.isdecimal() and int(limit):
+        n = min(n, int(limit))
+    return _fixed_threads.get() or n
 
 
 def threads_for(network: NetworkRecord) -> int:
-    """Threads that a network gains from: one where it takes rows of numbers and is small.
+    """Threads that speed a network up: one if it takes rows of numbers and is small.
 
-    Two threads that meet after every layer are much slower than one where other programs run.
+    Two threads that synchronise after every layer are much slower than one beside other programs.
     """
     takes_rows = len(network.blocks[0].shape_in) == 1
     is_small = sum(block.macs for block in network.blocks) < SMALL
@@ -105,11 +96,11 @@ def n_processors() -> int:
 
 
 @contextmanager
-def threads_kept(count: int) -> Iterator[None]:
-    """As many threads as a run began with, whatever the number of processes is now."""
-    before = _kept_threads.get()
-    _kept_threads.set(count)
+def fix_threads(count: int) -> Iterator[None]:
+    """Use as many threads as a run began with, whatever the number of processes is now."""
+    before = _fixed_threads.get()
+    _fixed_threads.set(count)
     try:
         yield
     finally:
-        _kept_threads.set(before)
+        _fixed_threads.set(before)

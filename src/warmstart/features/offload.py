@@ -1,8 +1,8 @@
-"""A pipeline over time: one part after the other runs over all images, and is then let go.
+"""Offloading: a network larger than memory runs block by block over all images.
 
-What a part gives for every image lies on disk until the next part has taken it, so that a
-network larger than memory needs no more of it than its largest part. Two such files stand at
-a time. A part that is done is not done again: the folder says how far it came.
+The output of a block for every image lies on disk until the next block has read it, so the
+network needs no more memory than its largest block. Two such files exist at a time. A finished
+block is not run again: the folder records the progress.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.distributed import here
-from warmstart.errors import DataError, RunFolderError, TrainingError
+from warmstart.errors import RunFolderError, TrainingError
 from warmstart.events import Event, Stage, Steps
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_file import CacheFile, exclusive, is_in_use
 from warmstart.features.cache_key import BATCH, CacheFileKey
-from warmstart.features.engine import Engine, Pixels, labelled
-from warmstart.features.extract import ExampleSource, ExtractedRows, Prefetch, Vanished
+from warmstart.features.engine import Engine, Pixels, lay_out
+from warmstart.features.extract import ExampleSource, ExtractedRows, Extraction
 from warmstart.network.fast_linear import quick_linear
 from warmstart.network.feature_layers import plan_scan
 from warmstart.network.partition import Network
@@ -44,164 +44,161 @@ from warmstart.records.run_folder import read_json, write_json
 
 Values = NDArray[Any]
 Floats = NDArray[np.float32]
-Chunk = tuple[Sequence[str], Values]  # contents, and an input for each
-# Inputs (b, …) to what the part gives, (b, width), and its taps, (b, d) each.
-Pass = Callable[[Values], tuple[Floats, list[Floats]]]
-BELTS = "belts"  # in the cache folder
-KEPT_S = 7 * 24 * 3600  # a belt that nobody went on with for so long is thrown away
+Chunk = tuple[Sequence[str], Values]  # content hashes, and an input for each
+# Inputs (b, …) to the output of the block, (b, width), and its feature layers, (b, d) each.
+RunBlock = Callable[[Values], tuple[Floats, list[Floats]]]
+FOLDER = "offload"  # in the cache folder
+MAX_AGE_S = 7 * 24 * 3600  # an interrupted queue that is older is removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadedBlock:
-    """One part: its name, its multiply-adds an image, and how it is brought into memory."""
+    """One block: its name, its multiply-adds an image, and how it is loaded into memory."""
 
     name: str
     cost: int
-    open: Callable[[], Pass]
+    open: Callable[[], RunBlock]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """How far a belt came: parts, the contents that they passed, widths of what they gave."""
+class QueueProgress:
+    """How far a queue came: finished blocks, the contents they ran on, widths of their outputs."""
 
     blocks: int = 0
     contents: tuple[str, ...] = ()
-    main: int = 0  # of the last of them
-    kept: int = 0  # of the one whose output stays
+    width: int = 0  # of the output of the last finished block
+    saved_width: int = 0  # of the block whose output is saved
     feature_layers: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(kw_only=True)
 class BlockQueue:
-    """Links over some images. `dtype`: how what lies between them is kept on disk.
+    """Blocks to run over some images. `dtype`: the number format of their outputs on disk.
 
-    `keeps_last`: whether what the last link gives is wanted, not its taps alone. `kept`: an
-    earlier link whose output is wanted as well; 0 for none.
+    `keeps_last`: whether the output of the last block is needed, not its feature layers alone.
+    `saved_block`: an earlier block whose output is needed as well; 0 for none.
     """
 
     folder: Path
-    links: Sequence[OffloadedBlock]
+    blocks: Sequence[OffloadedBlock]
     dtype: str
     keeps_last: bool = False
-    kept: int = 0
+    saved_block: int = 0
     stage: Stage = "features"
-    done: Done = field(default_factory=Done)
+    progress: QueueProgress = field(default_factory=QueueProgress)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Alone with this belt, among all threads and processes."""
+    def lock(self) -> Iterator[None]:
+        """Exclude all other threads and processes from this queue."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.folder.with_suffix(".lock")):
             yield
 
-    def open(self, wanted: Sequence[str]) -> None:
+    def open(self, contents: Sequence[str]) -> None:
         """Find out how far an earlier process came with the same contents."""
         self.folder.mkdir(exist_ok=True)
-        clear_belts(self.folder.parents[1], KEPT_S)
+        clear_queues(self.folder.parents[1], MAX_AGE_S)
         try:
-            found = read_json(self.folder / "done.json", Done)
+            progress = read_json(self.folder / "progress.json", QueueProgress)
         except RunFolderError:
-            found = Done()
-        is_same = found.contents == tuple(wanted) and self._is_whole(found)
-        self.done = found if is_same else Done()
+            progress = QueueProgress()
+        is_same = progress.contents == tuple(contents) and self._is_complete(progress)
+        self.progress = progress if is_same else QueueProgress()
 
-    def _is_whole(self, found: Done) -> bool:
-        """Whether the files that are still needed have the length that they should have."""
-        n, sizes = len(found.contents), dict[str, int]()
-        wide = np.dtype(self.dtype).itemsize
-        if 0 < self.kept <= found.blocks:
-            sizes[f"main-{self.kept}"] = n * found.kept * wide
-        if found.blocks < len(self.links) or self.keeps_last:
-            sizes[f"main-{found.blocks}"] = n * found.main * wide
-        sizes |= {
-            f"taps-{k}": 4 * n * sum(widths) for k, widths in enumerate(found.feature_layers, 1)
-        }
+    def _is_complete(self, progress: QueueProgress) -> bool:
+        """Whether the files that are still needed have the right length."""
+        n, sizes = len(progress.contents), dict[str, int]()
+        itemsize = np.dtype(self.dtype).itemsize
+        if 0 < self.saved_block <= progress.blocks:
+            sizes[f"main-{self.saved_block}"] = n * progress.saved_width * itemsize
+        if progress.blocks < len(self.blocks) or self.keeps_last:
+            sizes[f"main-{progress.blocks}"] = n * progress.width * itemsize
+        for number, widths in enumerate(progress.feature_layers, 1):
+            sizes[f"layers-{number}"] = 4 * n * sum(widths)
         paths = {self._path(name): size for name, size in sizes.items()}
         return all(path.is_file() and path.stat().st_size == paths[path] for path in paths)
 
-    def run(self, n: int, feed: Callable[[], Iterable[Chunk]]) -> Steps[None]:
-        """Pass everything through every link; `feed` gives the first one's inputs, n at most."""
+    def run(self, n: int, inputs: Callable[[], Iterable[Chunk]]) -> Steps[None]:
+        """Run every block over at most `n` images; `inputs` returns those of the first block."""
         speed = _Speed(self, n)
-        for number, link in enumerate(self.links, 1):
-            if number > self.done.blocks:
-                source = feed() if number == 1 else self._between(number - 1)
-                yield from self._pass(number, link.open(), source, speed)
-                if number - 1 != self.kept:
+        for number, block in enumerate(self.blocks, 1):
+            if number > self.progress.blocks:
+                source = inputs() if number == 1 else self._outputs(number - 1, self.progress.width)
+                yield from self._run_block(number, block.open(), source, speed)
+                if number - 1 != self.saved_block:
                     self._path(f"main-{number - 1}").unlink(missing_ok=True)
-            speed.done += link.cost
 
     def rows(self) -> Iterator[tuple[list[str], list[Floats]]]:
-        """Some contents, and all that was taken of them: the last output where it is kept."""
+        """Some contents, and their rows: the last output with `keeps_last`, all feature layers."""
         with ExitStack() as stack:
 
             def read(name: str) -> BinaryIO:
                 return stack.enter_context(open(self._path(name), "rb"))
 
-            last = [read(f"main-{len(self.links)}")] if self.keeps_last else []
-            taken = [read(f"taps-{number}") for number in range(1, len(self.links) + 1)]
-            for contents in _parted(self.done.contents):
-                rows = [_read(file, len(contents), self.done.main, self.dtype) for file in last]
-                for file, widths in zip(taken, self.done.feature_layers, strict=True):
+            last = [read(f"main-{len(self.blocks)}")] if self.keeps_last else []
+            layers = [read(f"layers-{number}") for number in range(1, len(self.blocks) + 1)]
+            for contents in _batches(self.progress.contents):
+                rows = [
+                    _read(file, len(contents), self.progress.width, self.dtype) for file in last
+                ]
+                for file, widths in zip(layers, self.progress.feature_layers, strict=True):
                     values = _read(file, len(contents), sum(widths), "float32")
                     rows += np.split(values, np.cumsum(widths)[:-1], axis=1) if widths else []
                 yield contents, [row.astype(np.float32, copy=False) for row in rows]
 
-    def kept_rows(self) -> Iterator[tuple[list[str], Floats]]:
-        """Some contents, and what the link that was to be kept gave for them."""
-        with open(self._path(f"main-{self.kept}"), "rb") as file:
-            for contents in _parted(self.done.contents):
-                rows = _read(file, len(contents), self.done.kept, self.dtype)
-                yield contents, rows.astype(np.float32, copy=False)
+    def saved_rows(self) -> Iterator[tuple[list[str], Floats]]:
+        """Some contents, and the output of `saved_block` for them."""
+        return self._outputs(self.saved_block, self.progress.saved_width)
 
     def clear(self) -> None:
-        """Throw away what lies on disk."""
+        """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _pass(self, number: int, run: Pass, source: Iterable[Chunk], speed: _Speed) -> Steps[None]:
-        """One link over everything; its files count once they are whole."""
+    def _run_block(
+        self, number: int, run: RunBlock, source: Iterable[Chunk], speed: _Speed
+    ) -> Steps[None]:
+        """Run one block over everything; its files count once they are complete."""
         contents: list[str] = []
-        keeps = self.keeps_last or number < len(self.links)
+        writes_main = self.keeps_last or number < len(self.blocks)
         width, widths = 0, tuple[int, ...]()
         with (
             open(self._path(f"main-{number}"), "wb") as main,
-            open(self._path(f"taps-{number}"), "wb") as feature_layers,
+            open(self._path(f"layers-{number}"), "wb") as feature_layers,
         ):
-            for some, inputs in source:
-                given, found = padded(run, inputs)
-                contents += some
-                width, widths = given.shape[1], tuple(layer.shape[1] for layer in found)
-                if keeps:
-                    main.write(self._kept(given, number).data)
-                if found:
-                    feature_layers.write(np.ascontiguousarray(np.concatenate(found, axis=1)).data)
+            for hashes, inputs in source:
+                output, layers = padded(run, inputs)
+                contents += hashes
+                width, widths = output.shape[1], tuple(layer.shape[1] for layer in layers)
+                if writes_main:
+                    main.write(self._cast(output, number).data)
+                if layers:
+                    feature_layers.write(np.ascontiguousarray(np.concatenate(layers, axis=1)).data)
                 yield speed.event(number, len(contents))
             for file in (main, feature_layers):
                 file.flush()
                 os.fsync(file.fileno())
-        before = self.done.feature_layers[: number - 1]
-        kept = width if number == self.kept else self.done.kept
-        self.done = Done(
+        self.progress = QueueProgress(
             blocks=number,
             contents=tuple(contents),
-            main=width,
-            feature_layers=(*before, widths),
-            kept=kept,
+            width=width,
+            feature_layers=(*self.progress.feature_layers[: number - 1], widths),
+            saved_width=width if number == self.saved_block else self.progress.saved_width,
         )
-        write_json(self.folder / "done.json", self.done)
+        write_json(self.folder / "progress.json", self.progress)
 
-    def _between(self, number: int) -> Iterator[Chunk]:
-        """What link `number` gave, as the next one takes it."""
+    def _outputs(self, number: int, width: int) -> Iterator[tuple[list[str], Floats]]:
+        """The output of block `number`, in batches."""
         with open(self._path(f"main-{number}"), "rb") as file:
-            for contents in _parted(self.done.contents):
-                values = _read(file, len(contents), self.done.main, self.dtype)
+            for contents in _batches(self.progress.contents):
+                values = _read(file, len(contents), width, self.dtype)
                 yield contents, values.astype(np.float32, copy=False)
 
-    def _kept(self, values: Floats, number: int) -> Values:
-        """In the belt's number format. Raises: TrainingError where that cannot hold them."""
-        most = float(np.abs(values).max(initial=0.0))  # NaN, if any is
-        if not most <= float(np.finfo(self.dtype).max):
+    def _cast(self, values: Floats, number: int) -> Values:
+        """In the number format on disk. Raises: TrainingError if that cannot hold them."""
+        largest = float(np.abs(values).max(initial=0.0))  # NaN, if any is
+        if not largest <= float(np.finfo(self.dtype).max):
             raise TrainingError(
-                f"part {number} ({self.links[number - 1].name}) gives {most:.3g}, which "
+                f"block {number} ({self.blocks[number - 1].name}) gives {largest:.3g}, which "
                 f"{self.dtype} cannot hold; use --set training.offload=float32."
             )
         return np.ascontiguousarray(values, self.dtype)
@@ -212,18 +209,17 @@ class BlockQueue:
 
 @dataclass
 class _Speed:
-    """Images a second, a part of the work counting as a part of an image."""
+    """Images a second, a share of the work counting as a share of an image."""
 
     block_queue: BlockQueue
     n: int
-    done: int = 0
     began: float = field(default_factory=time.perf_counter)
     first: float | None = None
 
-    def event(self, number: int, passed: int) -> Event:
-        """After so many images have passed link `number`."""
-        costs = [max(link.cost, 1) for link in self.block_queue.links]
-        share = (sum(costs[: number - 1]) + costs[number - 1] * passed / self.n) / sum(costs)
+    def event(self, number: int, n_done: int) -> Event:
+        """The event after `n_done` images have run through block `number`."""
+        costs = [max(block.cost, 1) for block in self.block_queue.blocks]
+        share = (sum(costs[: number - 1]) + costs[number - 1] * n_done / self.n) / sum(costs)
         begun = self.first = share if self.first is None else self.first
         seconds = max(time.perf_counter() - self.began, 1e-9)
         speed = (share - begun) * self.n / seconds
@@ -236,17 +232,17 @@ class _Speed:
         )
 
 
-def padded(run: Pass, inputs: Values) -> tuple[Floats, list[Floats]]:
-    """A batch of the size that all have: a row must not depend on its neighbours."""
+def padded(run: RunBlock, inputs: Values) -> tuple[Floats, list[Floats]]:
+    """Run a batch padded to `BATCH` rows: a row must not depend on its neighbours."""
     n = len(inputs)
     if n < BATCH:
         blank = np.zeros((BATCH - n, *inputs.shape[1:]), inputs.dtype)
         inputs = np.concatenate([inputs, blank])
-    given, found = run(inputs)
-    return given[:n], [layer[:n] for layer in found]
+    output, layers = run(inputs)
+    return output[:n], [layer[:n] for layer in layers]
 
 
-def _parted(contents: Sequence[str]) -> Iterator[list[str]]:
+def _batches(contents: Sequence[str]) -> Iterator[list[str]]:
     for at in range(0, len(contents), BATCH):
         yield list(contents[at : at + BATCH])
 
@@ -255,15 +251,12 @@ def _read(file: BinaryIO, n: int, width: int, dtype: str) -> Values:
     return np.frombuffer(file.read(n * width * np.dtype(dtype).itemsize), dtype).reshape(n, width)
 
 
-def clear_belts(root: Path, older_s: float = 0.0) -> int:
-    """Throw away what lies on belts that nobody touched for so long; returns the bytes freed.
-
-    One that is at work is left alone.
-    """
+def clear_queues(root: Path, older_s: float = 0.0) -> int:
+    """Remove queues untouched for `older_s` and not in use; returns the bytes freed."""
     freed = 0
-    for folder in (path for path in root.glob(f"{BELTS}/*") if path.is_dir()):
+    for folder in (path for path in root.glob(f"{FOLDER}/*") if path.is_dir()):
         lock = folder.with_suffix(".lock")
-        with suppress(OSError):  # another process may have been quicker
+        with suppress(OSError):  # another process may have been faster
             is_old = time.time() - folder.stat().st_mtime >= older_s
             if is_old and not (lock.exists() and is_in_use(lock)):
                 freed += sum(path.stat().st_size for path in folder.iterdir())
@@ -272,133 +265,86 @@ def clear_belts(root: Path, older_s: float = 0.0) -> int:
     return freed
 
 
-# ---- A look at a network that is larger than memory: see `block_queue`.
+# ---- Feature extraction from a network that is larger than memory.
 
 
 @dataclass(frozen=True, slots=True)
-class KeptRows:
-    """What link number `link` gives is wanted later, and stays on this shelf."""
+class SavedOutput:
+    """The number of a block whose output is needed later, and the file that stores it."""
 
-    link: int
+    block: int
     cache_file: CacheFile
 
 
-def belt_of(
-    store: FeatureCache,
+def queue_for(
+    feature_cache: FeatureCache,
     key: CacheFileKey,
     contents: Iterable[str],
-    links: Sequence[OffloadedBlock],
+    blocks: Sequence[OffloadedBlock],
     dtype: str,
+    saved_block: int = 0,
 ) -> BlockQueue:
-    """The belt of these links over some contents: an interrupted one is found again."""
-    told = hashlib.sha256(f"{key.digest} {dtype} {here()}".encode())
+    """The queue of these blocks over some contents; an interrupted one is found again."""
+    digest = hashlib.sha256(f"{key.digest} {dtype} {here()}".encode())
     for content in contents:
-        told.update(content.encode())
-    folder = store.root / BELTS / told.hexdigest()[:32]
-    return BlockQueue(folder=folder, links=links, dtype=dtype)
+        digest.update(content.encode())
+    folder = feature_cache.root / FOLDER / digest.hexdigest()[:32]
+    return BlockQueue(folder=folder, blocks=blocks, dtype=dtype, saved_block=saved_block)
 
 
 def extract_streamed(
     examples: Sequence[Example],
     source: ExampleSource,
-    links: Sequence[OffloadedBlock],
+    blocks: Sequence[OffloadedBlock],
     dtype: str,
-    kept: KeptRows | None = None,
+    saved: SavedOutput | None = None,
 ) -> Steps[ExtractedRows]:
-    """The same as `extract`, part by part over all that is to do: the first decodes it once.
+    """`extract`, block by block over all missing examples, which are decoded once.
 
-    What one of the parts gives may be `kept` beside the taps. Interrupted, it goes on after the
-    last part that was done.
-    Raises: TrainingError where half precision cannot hold what a part gives; OSError where the
+    The output of one block may be `saved` besides the feature layers. After an interruption it
+    continues with the first unfinished block.
+    Raises: TrainingError if half precision cannot hold the output of a block; OSError if the
     disk is full.
     """
-    known, todo = source.store.quarantined(source.decoder), source.todo
-    begin: dict[str, float | int | str] = {"total": len(examples), "missing": len(todo)}
-    yield Event(stage="features", kind="begin", of=len(todo), values=begin)
-    gate = _Gate(source)
+    extraction, todo = Extraction(source), source.todo
+    yield extraction.begin(examples)
     if todo:
-        made = belt_of(
-            source.store, source.cache_file.key, (e.sha256 for e in examples), links, dtype
+        queue = queue_for(
+            source.feature_cache,
+            source.cache_file.key,
+            (e.sha256 for e in examples),
+            blocks,
+            dtype,
+            saved.block if saved is not None else 0,
         )
-        block_queue = replace(made, kept=kept.link if kept is not None else 0)
-        with block_queue.held():
-            block_queue.open([e.sha256 for e in todo])
+        with queue.lock():
+            queue.open([e.sha256 for e in todo])
             try:
-                yield from block_queue.run(len(todo), gate.feed)
+                yield from queue.run(len(todo), extraction.batches)
             finally:
-                gate.quarantine()
-            if kept is not None:
-                for contents, given in block_queue.kept_rows():
-                    kept.cache_file.append(contents, [given])
-            for contents, rows in block_queue.rows():
-                source.cache_file.append(contents, rows)
-            block_queue.clear()
-    reasons = known | gate.unreadable | gate.vanished
-    lost = {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
-    counts: dict[str, float | int | str] = {
-        "passed": gate.passed,
-        "decoded": gate.decoded,
-        "unreadable": len(lost),
-    }
-    yield Event(stage="features", kind="end", step=len(todo), of=len(todo), values=counts)
-    return ExtractedRows(
-        cache_file=source.cache_file, unreadable=lost, passed=gate.passed, decoded=gate.decoded
-    )
+                extraction.quarantine()
+            if saved is not None:
+                for contents, rows in queue.saved_rows():
+                    saved.cache_file.append(contents, [rows])
+            for contents, columns in queue.rows():
+                source.cache_file.append(contents, columns)
+            queue.clear()
+    return (yield from extraction.finish(examples))
 
 
-class _Gate:
-    """Decodes what goes onto the belt, in batches; notes what cannot be read."""
-
-    def __init__(self, source: ExampleSource) -> None:
-        self._source = source
-        self.passed = self.decoded = 0
-        self.unreadable: dict[str, str] = {}  # sha256 to reason
-        self.vanished: dict[str, str] = {}  # the same, but not the bytes' fault
-
-    def feed(self) -> Iterator[Chunk]:
-        """Contents and their pixels, 32 at a time."""
-        prefetch = Prefetch(self._source.todo, self._source.decode)
-        hashes: list[str] = []
-        batch: list[Pixels] = []
-        try:
-            for example, pixels in prefetch:
-                self.decoded += 1
-                if isinstance(pixels, DataError):
-                    gone = isinstance(pixels, Vanished)
-                    (self.vanished if gone else self.unreadable)[example.sha256] = str(pixels)
-                    continue
-                hashes.append(example.sha256)
-                batch.append(pixels)
-                if len(batch) == BATCH:
-                    self.passed += BATCH
-                    yield hashes, np.stack(batch)
-                    hashes, batch = [], []
-            if batch:
-                self.passed += len(batch)
-                yield hashes, np.stack(batch)
-        finally:
-            prefetch.close()
-
-    def quarantine(self) -> None:
-        """Remember what cannot be decoded."""
-        for sha256, reason in self.unreadable.items():
-            self._source.store.quarantine(self._source.decoder, sha256, reason)
-
-
-# ---- One part of a cut network by itself: what it calls is in memory, and nothing else.
+# ---- One block by itself: only the layers that it calls are in memory.
 
 
 class SingleBlock(nn.Module):
-    """Part `number` on copies of the layers that it calls: its input to its output and its taps.
+    """Block `number` on copies of its layers: from its input to its output and feature layers.
 
-    `wanted` are the taps to take; those of other parts are left out. The neck belongs to the
-    last part. A network in one piece is not copied: its layers let go of their pages by
-    themselves.
+    `layers` are the feature layers; those of other blocks are ignored. The neck belongs to the
+    last block. A network in one piece is not copied: its layers release their pages themselves.
     """
 
-    def __init__(self, network: Network, number: int, wanted: Sequence[FeatureLayer]) -> None:
+    def __init__(self, network: Network, number: int, layers: Sequence[FeatureLayer]) -> None:
         super().__init__()
-        own = [layer for layer in wanted if layer.block == number]
+        own = [layer for layer in layers if layer.block == number]
         self.feature_layers = tuple(own)
         self.number = number
         self._scan = plan_scan(network, own) if own else None
@@ -409,20 +355,20 @@ class SingleBlock(nn.Module):
         self.eval()
 
     def forward(self, main: Tensor) -> tuple[Tensor, ...]:
-        """What the part gives, (B, …), then (B, d) float32 of each of `feature_layers`."""
+        """The output of the block, (B, …), then (B, d) float32 of each of `feature_layers`."""
         with quick_linear(main):
             main = self._step.run(self.backbone, main)
         if self._scan is None:
             return (main,)
-        found = self._scan.pool_layers(self.number, main)
+        values = self._scan.pool_layers(self.number, main)
         if self._neck is not None:  # last: a neck may work in place
             vector = self._neck.run(self.backbone, main.clone())
-            found |= {layer: vector for layer in self.feature_layers if layer.pool == "neck"}
-        return (main, *(found[layer].float() for layer in self.feature_layers))
+            values |= {layer: vector for layer in self.feature_layers if layer.pool == "neck"}
+        return (main, *(values[layer].float() for layer in self.feature_layers))
 
 
 def excerpt(backbone: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
-    """A module with copies of what some steps look up in `backbone`, under the same names.
+    """A module with copies of what some steps call in `backbone`, under the same names.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> step = SegmentStep("1", lambda network, x: network[1](x), ("1",), ())
@@ -432,100 +378,102 @@ def excerpt(backbone: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
     modules = [name for step in steps for name in step.modules]
     if "" in modules:
         return backbone
-    made = nn.Module()
+    copied = nn.Module()
     for name in sorted(modules, key=lambda name: name.count(".")):
-        owner, last = _owner(made, name)
+        owner, last = _owner(copied, name)
         owner.add_module(last, copy.deepcopy(backbone.get_submodule(name)))
     for name in (name for step in steps for name in step.attributes):
-        owner, last = _owner(made, name)
+        owner, last = _owner(copied, name)
         parent = backbone.get_submodule(name.rpartition(".")[0])
         if not hasattr(owner, last):
             setattr(owner, last, copy.deepcopy(getattr(parent, last)))
-    return made
+    return copied
 
 
-def _owner(made: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that holds `name`, made where it is missing, and the name there."""
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds `name`, created if missing, and the name there."""
     *path, last = name.split(".")
-    for piece in path:
-        if piece not in made._modules:
-            made.add_module(piece, nn.Module())
-        made = made.get_submodule(piece)
-    return made, last
+    for child in path:
+        if child not in module._modules:
+            module.add_module(child, nn.Module())
+        module = module.get_submodule(child)
+    return module, last
 
 
-# ---- A network larger than memory: when it is streamed from its file, and how a part is run.
+# ---- The blocks of a network larger than memory.
 
 
-def links(
+def offloaded_blocks(
     network: Network, feature_layers: Sequence[FeatureLayer], upto: int, prep: Inputs
 ) -> tuple[OffloadedBlock, ...]:
-    """Parts 1 to `upto` as links of a belt, with the taps that are taken on the way."""
+    """Blocks 1 to `upto` for a queue, with their feature layers."""
     return tuple(
         OffloadedBlock(
             name=block.name,
             cost=block.macs,
-            open=partial(_open, network, number, feature_layers, prep),
+            open=partial(_load_block, network, number, feature_layers, prep),
         )
         for number, block in enumerate(network.record.blocks[:upto], 1)
     )
 
 
-def one_by_one(blocks: Sequence[OffloadedBlock]) -> Engine:
-    """An engine that brings one part after the other into memory for every batch.
+def blockwise_engine(blocks: Sequence[OffloadedBlock]) -> Engine:
+    """An engine that loads one block after the other into memory for every batch.
 
-    Gives the last part's output, (n, width), and the taps of all.
+    It returns the output of the last block, (n, width), and the feature layers of all.
     """
 
     def run(images: Pixels) -> list[Floats]:
         rows: Values = images
-        found: list[Floats] = []
+        layers: list[Floats] = []
         for block in blocks:
-            rows, feature_layers = padded(block.open(), rows)
-            found += feature_layers
-        return [rows, *found]
+            rows, block_layers = padded(block.open(), rows)
+            layers += block_layers
+        return [rows, *layers]
 
     return run
 
 
-def _open(
+def _load_block(
     network: Network, number: int, feature_layers: Sequence[FeatureLayer], prep: Inputs
-) -> Callable[[Values], tuple[Floats, list[Floats]]]:
+) -> RunBlock:
     blocks = network.record.blocks
     before = None if number == 1 else blocks[number - 2]
-    return _Pass(SingleBlock(network, number, feature_layers), before, blocks[number - 1], prep)
+    return _RunSingleBlock(
+        SingleBlock(network, number, feature_layers), before, blocks[number - 1], prep
+    )
 
 
 @dataclass
-class _Pass:
-    """A part on rows: what the part before it gave, or images."""
+class _RunSingleBlock:
+    """Runs a block on rows: outputs of the block before it, or images."""
 
-    lone: torch.nn.Module
+    module: nn.Module
     before: BlockRecord | None
     block: BlockRecord
     prep: Inputs
     _is_ready: bool = field(default=False)
 
     def __call__(self, rows: Values) -> tuple[Floats, list[Floats]]:
-        """Rows (b, width), or images (b, H, W, C), to what the part gives and its taps."""
-        inputs = to_tensor(rows, self.prep) if self.before is None else as_state(rows, self.before)
+        """Rows (b, width), or images (b, H, W, C), to the output and the feature layers."""
+        inputs = to_tensor(rows, self.prep) if self.before is None else to_maps(rows, self.before)
         if not self._is_ready:
-            self.lone, self._is_ready = labelled(self.lone, inputs[:2]), True
+            self.module, self._is_ready = lay_out(self.module, inputs[:2]), True
         with torch.inference_mode():
-            main, *feature_layers = self.lone(inputs)
-        return as_rows(main, self.block), [layer.numpy() for layer in feature_layers]
+            main, *feature_layers = self.module(inputs)
+        return to_rows(main, self.block), [layer.numpy() for layer in feature_layers]
 
 
-def as_rows(main: Tensor, block: BlockRecord) -> Floats:
-    """What a part gave, (b, …), one row an image; maps in the order they have in memory."""
+def to_rows(main: Tensor, block: BlockRecord) -> Floats:
+    """The output of a block, (b, …), as one row an image; maps in memory order."""
     if block.layout == "NCHW":
         main = main.permute(0, 2, 3, 1)
     rows: Floats = np.ascontiguousarray(main.float().numpy()).reshape(len(main), -1)
     return rows
 
 
-def as_state(rows: Values, block: BlockRecord) -> Tensor:
-    """The same back: (b, width) to (b, …), maps channels_last."""
+def to_maps(rows: Values, block: BlockRecord) -> Tensor:
+    """The inverse of `to_rows`: (b, width) to (b, …), maps channels_last."""
     values = torch.from_numpy(np.require(rows, requirements="W"))
     if block.layout != "NCHW":
         return values.view(len(rows), *block.shape_out)

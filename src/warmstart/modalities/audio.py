@@ -1,4 +1,4 @@
-"""Untrusted bytes to a mono waveform, or a DataError: WAV by hand, other kinds by libsndfile."""
+"""Untrusted bytes to a mono waveform, or a DataError: WAV by hand, the rest by libsndfile."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError, install_command
-from warmstart.modalities.image import TooLarge, guarded, spread
+from warmstart.modalities.image import TooLarge, guard, spread
 from warmstart.nouns import count
 from warmstart.records.data import Example
 from warmstart.records.inputs import LEAST_VARIANCE, Sound, WaveInputs
 
-# ---- WAV files: the RIFF header read by hand, so that damaged bytes never reach a codec.
+# ---- WAV files: the RIFF header is read by hand, so that damaged bytes never reach a codec.
 #
 # After "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft 1991),
 # and, for the extensible form, "Multiple Channel Audio Data and WAVE Files" (Microsoft 2001).
@@ -29,16 +29,16 @@ from warmstart.records.inputs import LEAST_VARIANCE, Sound, WaveInputs
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
-_OPEN = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # sizes that programs write into a pipe
+_OPEN = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # sizes that programs write when they stream
 
 
 @dataclass(frozen=True, slots=True)
 class Wav:
-    """What the header of a WAV file says, and where its samples lie."""
+    """The header of a WAV file, and where its samples lie."""
 
     coding: int  # 1: whole numbers, 3: floats; others are packed
     channels: int
-    rate: int
+    sample_rate: int
     bits: int
     offset: int
     n_bytes: int
@@ -50,7 +50,7 @@ class Wav:
 
     @property
     def is_plain(self) -> bool:
-        """Whether `samples` reads it; other codings need a codec."""
+        """Whether `samples` can read it; other codings need a codec."""
         return self.bits in _BITS.get(self.coding, ())
 
 
@@ -60,65 +60,61 @@ def is_wav(payload: bytes) -> bool:
 
 
 def read_wav(payload: bytes, name: str) -> Wav:
-    """The header of a WAV file; samples are not touched.
+    """The header of a WAV file; samples are not read.
 
-    Raises: DataError if it makes no sense, has no samples, or fewer than it says.
+    Raises: DataError if it is invalid, or the file has no samples, or fewer than it says.
     """
-    at, form = 12, None
+    at, format = 12, None
     while at + 8 <= len(payload):
         kind, size = payload[at : at + 4], struct.unpack_from("<I", payload, at + 4)[0]
         at += 8
         if kind == b"fmt " and at + size <= len(payload):
-            form = _form(payload[at : at + size], name)
-        elif kind == b"data" and form is not None:
-            left = len(payload) - at
-            if size > left and size not in _OPEN:
+            format = _format(payload[at : at + size], name)
+        elif kind == b"data" and format is not None:
+            available = len(payload) - at
+            if size > available and size not in _OPEN:
                 raise DataError(f"{name} is cut off")
-            n_bytes = left if size in _OPEN and at + size != len(payload) else size
-            return Wav(*form, at, n_bytes)
+            n_bytes = available if size in _OPEN and at + size != len(payload) else size
+            return Wav(*format, at, n_bytes)
         at += size + size % 2
-    is_short = form is not None or at > len(payload)
+    is_short = format is not None or at > len(payload)
     raise DataError(f"{name} is {'cut off' if is_short else 'damaged (its header makes no sense)'}")
 
 
-def _form(chunk: bytes, name: str) -> tuple[int, int, int, int]:
-    """Coding, channels, rate, bits a sample."""
+def _format(chunk: bytes, name: str) -> tuple[int, int, int, int]:
+    """Coding, channels, sample rate, bits a sample."""
     if len(chunk) < 16:
         raise DataError(f"{name} is damaged (its header makes no sense)")
-    coding, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    coding, channels, sample_rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
     if coding == _EXTENSIBLE and len(chunk) >= 26:
         coding = struct.unpack_from("<H", chunk, 24)[0]
-    return coding, channels, rate, bits
+    return coding, channels, sample_rate, bits
 
 
 def samples(payload: bytes, wav: Wav) -> Samples:
-    """Samples from -1 to 1 as they are in a plain file. Shapes: (frames, channels)."""
+    """The samples of a plain file, from -1 to 1. Shapes: (frames, channels)."""
     n = wav.frames * wav.channels
     if wav.coding == _FLOAT:
         values = np.frombuffer(payload, f"<f{wav.bits // 8}", n, wav.offset).astype(np.float32)
-    elif wav.bits == 8:  # the one kind without a sign
+    elif wav.bits == 8:  # the only unsigned format
         octets = np.frombuffer(payload, np.uint8, n, wav.offset).astype(np.float32)
         values = (octets - np.float32(128)) / np.float32(128)
     elif wav.bits == 24:
-        values = _of_24_bits(np.frombuffer(payload, np.uint8, 3 * n, wav.offset))
+        # Three bytes a sample, the least first; they become the upper three of four.
+        wide = np.zeros((n, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(payload, np.uint8, 3 * n, wav.offset).reshape(-1, 3)
+        values = wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
     else:
-        whole = np.frombuffer(payload, f"<i{wav.bits // 8}", n, wav.offset)
-        values = whole.astype(np.float32) / np.float32(2 ** (wav.bits - 1))
+        integers = np.frombuffer(payload, f"<i{wav.bits // 8}", n, wav.offset)
+        values = integers.astype(np.float32) / np.float32(2 ** (wav.bits - 1))
     return np.asarray(values, np.float32).reshape(wav.frames, wav.channels)
 
 
-def _of_24_bits(octets: NDArray[np.uint8]) -> Samples:
-    """Three bytes a sample, the least first; they become the upper three of four."""
-    wide = np.zeros((len(octets) // 3, 4), np.uint8)
-    wide[:, 1:] = octets.reshape(-1, 3)
-    return wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
-
-
 Samples = NDArray[np.float32]
-MAX_SAMPLES = 64_000_000  # of all channels: 256 MB, as much as the largest picture
+MAX_SAMPLES = 64_000_000  # of all channels: 256 MB, as the largest picture
 MAX_CHANNELS = 64
-RATES = (1_000, 768_000)  # samples a second that are taken for sound
-# First bytes, how many to skip before them, and the name of the kind.
+SAMPLE_RATES = (1_000, 768_000)  # samples a second that are plausible
+# First bytes, their offset, and the name of the format.
 _MARKS = (
     (b"fLaC", 0, "FLAC"),
     (b"OggS", 0, "OGG"),
@@ -141,22 +137,21 @@ FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the header of a sound file says."""
+class SoundHeader:
+    """The header of an audio file."""
 
     kind: str  # one of FORMATS
     frames: int  # points in time
-    rate: int  # of them in a second
+    sample_rate: int  # frames a second
     channels: int
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
-        return self.frames / self.rate
+        return self.frames / self.sample_rate
 
 
 def is_sound(payload: bytes) -> bool:
-    """Whether the first bytes are those of a sound file that is read.
+    """Whether the first bytes are those of a supported audio file.
 
     >>> is_sound(b"fLaC\\0\\0\\0\\x22"), is_sound(b"\\x89PNG\\r\\n")
     (True, False)
@@ -170,82 +165,78 @@ def _kind(payload: bytes) -> str | None:
     return next((kind for mark, at, kind in _MARKS if payload[at:].startswith(mark)), None)
 
 
-def hear(payload: bytes, name: str) -> Heard:
-    """Read the header of a sound file.
+def read_sound_header(payload: bytes, name: str) -> SoundHeader:
+    """Read the header of an audio file.
 
     Raises: DataError if it is none, is damaged, empty or too large, or a package is missing.
     """
-    return guarded(lambda: _heard(payload, name), payload, name)
+    return guard(lambda: _read_header(payload, name), payload, name)
 
 
-def _heard(payload: bytes, name: str) -> Heard:
+def _read_header(payload: bytes, name: str) -> SoundHeader:
     kind = _kind(payload)
     if kind is None:
-        raise DataError(f"{name} {_reason(payload)}")
+        beginning = payload[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+        for mark, at, reason in _IMPOSTORS:
+            if beginning[at : at + len(mark)].lower() == mark.lower():
+                raise DataError(f"{name} {reason}")
+        raise DataError(f"{name} is not a sound (WAV, FLAC, OGG, MP3 and AIFF are read)")
     if kind == "WAV" and (wav := read_wav(payload, name)).is_plain:
-        found = Heard(kind, wav.frames, wav.rate, wav.channels)
+        header = SoundHeader(kind, wav.frames, wav.sample_rate, wav.channels)
     else:
         if kind == "AIFF" and int.from_bytes(payload[4:8], "big") + 8 > len(payload):
-            raise DataError(f"{name} is cut off")  # libsndfile reads what is left of it
-        with _opened(payload, name) as file:
-            found = Heard(kind, int(file.frames), int(file.samplerate), int(file.channels))
-    _check(found, name)
-    return found
+            raise DataError(f"{name} is cut off")  # libsndfile would read what is there
+        with _open(payload, name) as file:
+            header = SoundHeader(kind, int(file.frames), int(file.samplerate), int(file.channels))
+    _check(header, name)
+    return header
 
 
-def _reason(payload: bytes) -> str:
-    start = payload[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for mark, at, reason in _IMPOSTORS:
-        if start[at : at + len(mark)].lower() == mark.lower():
-            return reason
-    return "is not a sound (WAV, FLAC, OGG, MP3 and AIFF are read)"
-
-
-def _check(found: Heard, name: str) -> None:
-    low, high = RATES
-    if not 1 <= found.channels <= MAX_CHANNELS or not low <= found.rate <= high:
+def _check(header: SoundHeader, name: str) -> None:
+    low, high = SAMPLE_RATES
+    if not 1 <= header.channels <= MAX_CHANNELS or not low <= header.sample_rate <= high:
         raise DataError(
-            f"{name} is damaged (its header says {count(found.channels, 'channel')} of "
-            f"{found.rate:,} samples a second)"
+            f"{name} is damaged (its header says {count(header.channels, 'channel')} of "
+            f"{header.sample_rate:,} samples a second)"
         )
-    if found.frames < 1:
+    if header.frames < 1:
         raise DataError(f"{name} holds no sound (0 samples)")
-    if found.frames * found.channels > MAX_SAMPLES:
+    if header.frames * header.channels > MAX_SAMPLES:
         raise TooLarge(
-            f"{name} lasts {found.seconds / 60:,.0f} minutes "
-            f"({found.frames * found.channels / 1e6:,.0f} million samples); the limit is "
+            f"{name} lasts {header.seconds / 60:,.0f} minutes "
+            f"({header.frames * header.channels / 1e6:,.0f} million samples); the limit is "
             f"{MAX_SAMPLES // 10**6} million. Cut it into clips."
         )
 
 
 def decode_sound(payload: bytes, name: str) -> tuple[Samples, int]:
-    """The waveform of a sound file, its channels averaged, and its samples a second.
+    """The waveform of an audio file, its channels averaged, and its sample rate.
 
-    Full scale is -1 to 1; floats beyond that are kept. Safe to call from several threads.
+    Full scale is -1 to 1; floats beyond that are not clipped. Thread-safe.
     Shapes: (n,) float32.
     Raises: DataError "NAME is cut off", "NAME is silent", … for every failure.
     """
-    return guarded(lambda: _decoded(payload, name), payload, name)
+    return guard(lambda: _decode(payload, name), payload, name)
 
 
-def _decoded(payload: bytes, name: str) -> tuple[Samples, int]:
-    heard = _heard(payload, name)
-    if heard.kind == "WAV" and (wav := read_wav(payload, name)).is_plain:
+def _decode(payload: bytes, name: str) -> tuple[Samples, int]:
+    header = _read_header(payload, name)
+    if header.kind == "WAV" and (wav := read_wav(payload, name)).is_plain:
         values = samples(payload, wav)
     else:
-        with _opened(payload, name) as file:
+        with _open(payload, name) as file:
             values = file.read(dtype="float32", always_2d=True)
-        if len(values) < heard.frames and heard.kind != "MP3":  # whose header only estimates
+        if len(values) < header.frames and header.kind != "MP3":  # whose header only estimates
             raise DataError(f"{name} is cut off")
     mono = np.ascontiguousarray(values.mean(axis=1, dtype=np.float32))
     if not np.isfinite(mono).all():
         raise DataError(f"{name} holds NaN or infinity; record or convert it again")
     if float(mono.min()) == float(mono.max()):
         raise DataError(f"{name} is silent (all samples are {mono[0]:g})")
-    return mono, heard.rate
+    return mono, header.sample_rate
 
 
-def _opened(payload: bytes, name: str) -> Any:
+def _open(payload: bytes, name: str) -> Any:
     """A file of libsndfile. Raises: DataError without the package, or for damaged bytes."""
     try:
         soundfile: Any = importlib.import_module("soundfile")
@@ -261,90 +252,99 @@ def _opened(payload: bytes, name: str) -> Any:
         raise DataError(f"{name} is damaged ({error.error_string.rstrip('.')})") from error
 
 
-def decoder_of_sound() -> str:
-    """Names what turns bytes into waveforms, with its version: what was kept depends on it.
+def sound_decoder_name() -> str:
+    """The decoder from bytes to pictures and its version, on which cached features depend.
 
-    A file may be unreadable for want of a package.
+    A file may be unreadable for lack of a package.
     """
+    return f"log-mel v1, soundfile {_soundfile_version()}"
+
+
+def wave_decoder_name() -> str:
+    """The decoder from bytes to samples and its version, on which cached features depend."""
+    return f"wave v1, soundfile {_soundfile_version()}"
+
+
+def _soundfile_version() -> str:
     try:
-        return f"log-mel v1, soundfile {version('soundfile')}"
+        return version("soundfile")
     except PackageNotFoundError:
-        return "log-mel v1, soundfile none"
+        return "none"
 
 
-# ---- What clips of sound are like, from the headers of training files: how to draw them all alike.
+# ---- One spectrogram format for all clips of a data set, from the headers of training files.
 
 
 Load = Callable[[str], bytes]
-MOST = 200  # files whose headers are read
-TOP_RATE = 16_000  # speech and most of what people tell apart lies below 8 kHz
-LONGEST_S = 10.0  # of a picture; a clip that lasts longer shows its middle
-SHORTEST_S = 0.25
-USUAL_RATE = 10  # percentile of rates: what nine of ten clips hold, and none has to make up
-USUAL_LENGTH = 95  # percentile of lengths that a picture holds whole
+MAX_FILES = 200  # whose headers are read
+MAX_SAMPLE_RATE = 16_000  # speech and most other sounds differ below 8 kHz
+MAX_SECONDS = 10.0  # of a picture; a longer clip shows its middle
+MIN_SECONDS = 0.25
+RATE_PERCENTILE = 10  # of sample rates: nine of ten clips have as much, so none is upsampled
+LENGTH_PERCENTILE = 95  # of lengths that a picture holds whole
 WINDOW_S = 0.032
-COLUMNS = 224  # frames across a picture: the side of what most networks see
+COLUMNS = 224  # frames across a picture: the input side of most networks
 MELS = 128
-LOW_HZ = 20.0  # the lowest that is heard
+LOW_HZ = 20.0  # the lowest audible frequency
 RANGE_DB = 30.0
 
 
 def sound_of(load: Load, examples: Sequence[Example]) -> Sound:
-    """How clips become pictures: the rate nearly all have, a length that nearly all fit in.
+    """How clips become pictures: a sample rate and a length that suit nearly all of them.
 
-    At most 200 training files are looked at, no label, no test file. Files that cannot be read
-    are passed over.
+    Reads at most 200 training files, no label, no test file. Ignores files that cannot be read.
     Raises: DataError (the first) if none can be read.
     """
-    heard, lost = [], None
-    for example in spread([e for e in examples if e.split == "train"], MOST):
+    headers, first_error = [], None
+    for example in spread([e for e in examples if e.split == "train"], MAX_FILES):
         try:
-            heard.append(hear(load(example.id), example.id))
+            headers.append(read_sound_header(load(example.id), example.id))
         except DataError as error:
-            lost = lost or error
-    if not heard:
-        raise lost or DataError("no training clip is there to take rate and length from")
-    rates = np.array([one.rate for one in heard])
-    usual = int(np.percentile(rates, USUAL_RATE, method="lower"))
-    length = float(np.percentile([one.seconds for one in heard], USUAL_LENGTH))
-    return drawn(min(usual, TOP_RATE), float(np.clip(length, SHORTEST_S, LONGEST_S)))
+            first_error = first_error or error
+    if not headers:
+        raise first_error or DataError("no training clip to read sample rate and length from")
+    rates = np.array([header.sample_rate for header in headers])
+    usual = int(np.percentile(rates, RATE_PERCENTILE, method="lower"))
+    length = float(np.percentile([header.seconds for header in headers], LENGTH_PERCENTILE))
+    seconds = float(np.clip(length, MIN_SECONDS, MAX_SECONDS))
+    return usual_sound(min(usual, MAX_SAMPLE_RATE), seconds)
 
 
-def drawn(rate: int, seconds: float, mels: int = MELS) -> Sound:
-    """The usual picture of clips at `rate` samples a second that last so long.
+def usual_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
+    """The usual spectrogram of clips of this sample rate and length.
 
-    >>> sound = drawn(8000, 0.64)
+    >>> sound = usual_sound(8000, 0.64)
     >>> sound.window, sound.hop, sound.high
     (256, 22, 4000.0)
     """
     return Sound(
-        rate=rate,
+        rate=sample_rate,
         seconds=round(seconds, 2),
-        window=round(WINDOW_S * rate),
-        hop=max(1, int(seconds * rate / COLUMNS)),
+        window=round(WINDOW_S * sample_rate),
+        hop=max(1, int(seconds * sample_rate / COLUMNS)),
         mels=mels,
         low=LOW_HZ,
-        high=rate / 2,
+        high=sample_rate / 2,
         range_db=RANGE_DB,
     )
 
 
-# ---- A waveform as a grey log-mel picture: low pitches below, time from left to right.
+# ---- A waveform as a grey log-mel spectrogram: low pitches below, time from left to right.
 #
 # Frames under a Hann window, their power spectra, summed by overlapping triangles that are evenly
-# spaced in mel, in decibels below the loudest value of the clip: loudness and distance from the
-# microphone, which say nothing of what sounded, drop out.
+# spaced in mel, in decibels below the loudest value of the clip: this removes loudness and
+# distance from the microphone, which say nothing about the source.
 
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-_LEAST_POWER = 1e-20  # 200 dB below full scale: no logarithm of nothing
-_FINEST = 1_000  # steps of a ratio of rates; within 1e-6 of any two rates
+_MIN_POWER = 1e-20  # 200 dB below full scale: no logarithm of zero
+_MAX_DENOMINATOR = 1_000  # of a ratio of sample rates; within 1e-6 of any two
 _AT_ONCE = 4_096  # frames transformed together
 
 
 def to_mel(hertz: float) -> float:
-    """Pitch in mel: O'Shaughnessy 1987, "Speech Communication", as the HTK toolkit has it.
+    """Pitch in mel: O'Shaughnessy 1987, "Speech Communication", as in the HTK toolkit.
 
     >>> round(to_mel(1000))
     1000
@@ -358,8 +358,8 @@ def from_mel(mel: Floats) -> Floats:
     >>> round(float(from_mel(np.array(1000.0))))
     1000
     """
-    found: Floats = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    return found
+    hertz: Floats = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    return hertz
 
 
 @functools.lru_cache(maxsize=8)
@@ -367,7 +367,7 @@ def mel_bank(sound: Sound) -> NDArray[np.float32]:
     """Weights from power spectrum to mel bands, triangles of height 1 (Davis & Mermelstein 1980).
 
     Each rises from the middle of the band below to its own and falls to that of the band
-    above; one so narrow that no frequency of the transform falls in it takes the nearest.
+    above; a band too narrow for any frequency of the transform takes the nearest one.
     Shapes: (mels, window // 2 + 1).
     """
     edges = from_mel(np.linspace(to_mel(sound.low), to_mel(sound.high), sound.mels + 2))
@@ -380,27 +380,28 @@ def mel_bank(sound: Sound) -> NDArray[np.float32]:
     return bank.astype(np.float32)
 
 
-def resample(wave: Samples, rate: int, wanted: int) -> Samples:
-    """The same sound with another number of samples a second, band-limited.
+def resample(wave: Samples, sample_rate: int, new_rate: int) -> Samples:
+    """A clip at another sample rate, band-limited.
 
-    Polyphase filtering (scipy.signal.resample_poly). Shapes: (n,) to (about n * wanted / rate,).
+    By polyphase filtering (scipy.signal.resample_poly).
+    Shapes: (n,) to (about n * new_rate / sample_rate,).
 
     >>> resample(np.ones(80, np.float32), 8000, 16000).shape
     (160,)
     """
-    if rate == wanted:
+    if sample_rate == new_rate:
         return wave
-    from scipy.signal import resample_poly  # takes 0.2 s, and only sounds need it
+    from scipy.signal import resample_poly  # takes 0.2 s, and only audio needs it
 
-    ratio = Fraction(wanted, rate).limit_denominator(_FINEST)
-    made: Samples = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
-    return made
+    ratio = Fraction(new_rate, sample_rate).limit_denominator(_MAX_DENOMINATOR)
+    new: Samples = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
+    return new
 
 
-def centred(wave: Samples, n: int) -> Samples:
-    """The middle `n` samples, or all of them amid silence. Shapes: (m,) to (n,).
+def crop_or_pad(wave: Samples, n: int) -> Samples:
+    """The middle `n` samples; a shorter clip is padded with silence. Shapes: (m,) to (n,).
 
-    >>> centred(np.array([1, 2, 3], np.float32), 5).tolist()
+    >>> crop_or_pad(np.array([1, 2, 3], np.float32), 5).tolist()
     [0.0, 1.0, 2.0, 3.0, 0.0]
     """
     begin = (len(wave) - n) // 2
@@ -416,20 +417,20 @@ def log_mel(wave: Samples, sound: Sound) -> NDArray[np.float32]:
     """
     half = sound.window // 2
     padded = np.pad(wave, (half, sound.window - half))
-    every = np.lib.stride_tricks.sliding_window_view(padded, sound.window)[:: sound.hop]
-    frames = every[: max(len(wave) // sound.hop, 1)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, sound.window)[:: sound.hop]
+    frames = windows[: max(len(wave) // sound.hop, 1)]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(sound.window) / sound.window)
     taper, bank = hann.astype(np.float32), mel_bank(sound)
-    made = np.empty((sound.mels, len(frames)), np.float32)
+    power = np.empty((sound.mels, len(frames)), np.float32)
     for at in range(0, len(frames), _AT_ONCE):
         spectra = np.fft.rfft(frames[at : at + _AT_ONCE] * taper, axis=1)
-        power = (spectra.real**2 + spectra.imag**2).astype(np.float32)
-        made[:, at : at + _AT_ONCE] = bank @ power.T
-    decibels: NDArray[np.float32] = 10 * np.log10(np.maximum(made, _LEAST_POWER))
+        energy = (spectra.real**2 + spectra.imag**2).astype(np.float32)
+        power[:, at : at + _AT_ONCE] = bank @ energy.T
+    decibels: NDArray[np.float32] = 10 * np.log10(np.maximum(power, _MIN_POWER))
     return decibels
 
 
-def draw(wave: Samples, rate: int, sound: Sound) -> Pixels:
+def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
     """The picture of a clip: 255 for its loudest value, 0 for `range_db` below it and less.
 
     Shapes: wave (n,) to (mels, frames).
@@ -437,68 +438,59 @@ def draw(wave: Samples, rate: int, sound: Sound) -> Pixels:
     >>> sound = Sound(rate=8000, seconds=0.5, window=200, hop=40, mels=32, low=20, high=4000,
     ...               range_db=60)
     >>> time = np.arange(4000, dtype=np.float32) / 8000
-    >>> picture = draw(np.sin(2 * np.pi * 1000 * time), 8000, sound)
+    >>> picture = draw_spectrogram(np.sin(2 * np.pi * 1000 * time), 8000, sound)
     >>> picture.shape, int(picture[:, 50].argmax())  # 1000 of 2146 mel from below
     ((32, 100), 17)
     """
-    wave = centred(resample(wave, rate, sound.rate), round(sound.seconds * sound.rate))
+    wave = crop_or_pad(resample(wave, sample_rate, sound.rate), round(sound.seconds * sound.rate))
     levels = log_mel(wave, sound)
     shares = 1 + (levels - levels.max()) / sound.range_db
     rows: Pixels = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
     return np.ascontiguousarray(rows[::-1])
 
 
-# ---- A clip of sound as the samples that an encoder of sounds takes.
+# ---- A clip as the samples that an audio encoder takes.
 
 
 def decode_wave(payload: bytes, name: str, inputs: WaveInputs) -> NDArray[np.float32]:
-    """The samples of a sound file at the network's rate and length. Shapes: returns (n,).
+    """The samples of an audio file as the network takes them. Shapes: returns (n,).
 
-    Raises: DataError if it is no usable sound.
+    Raises: DataError if it is not a valid audio file.
     """
-    wave, rate = decode_sound(payload, name)
-    return as_wanted(wave, rate, inputs)
+    return prepare_wave(*decode_sound(payload, name), inputs)
 
 
-def as_wanted(wave: Samples, rate: int, inputs: WaveInputs) -> NDArray[np.float32]:
-    """The middle of a clip, scaled, amid silence where it is short. Shapes: (m,) to (n,).
+def prepare_wave(wave: Samples, sample_rate: int, inputs: WaveInputs) -> NDArray[np.float32]:
+    """The middle of a clip, resampled, scaled, padded with silence. Shapes: (m,) to (n,).
 
     >>> inputs = WaveInputs(rate=4, seconds=1.0, is_scaled=True)
-    >>> as_wanted(np.array([1, 3], np.float32), 4, inputs).round(3).tolist()
+    >>> prepare_wave(np.array([1, 3], np.float32), 4, inputs).round(3).tolist()
     [0.0, -1.0, 1.0, 0.0]
     """
     (n,) = inputs.shape
-    wave = resample(wave, rate, inputs.rate)
-    wave = centred(wave, min(n, len(wave)))
+    wave = resample(wave, sample_rate, inputs.rate)
+    wave = crop_or_pad(wave, min(n, len(wave)))
     if inputs.is_scaled:
         wave = (wave - wave.mean()) / np.sqrt(wave.var() + LEAST_VARIANCE)
-    return np.ascontiguousarray(centred(wave, n), np.float32)
+    return np.ascontiguousarray(crop_or_pad(wave, n), np.float32)
 
 
-def decoder_of_waves() -> str:
-    """Names what turns bytes into samples, with its version: what was kept depends on it."""
-    try:
-        return f"wave v1, soundfile {version('soundfile')}"
-    except PackageNotFoundError:
-        return "wave v1, soundfile none"
+# ---- Whether two clips are one recording: their waveforms correlated at every delay.
 
 
-# ---- Whether two clips are one recording: their waveforms laid over each other at every delay.
-
-
-RATE = 4_000  # samples a second: where voices and most else have their strength
-COMPARED_S = 10  # of each clip, its middle
+_COMPARED_RATE = 4_000  # samples a second: voices and most else have their power below 2 kHz
+_COMPARED_S = 10  # of the middle of each clip
 # Re-encoded and resampled clips .97 and more (20 ms cut off: mostly), another recording of the same
 # speaker and word .91 at most among 550 (bench/results/failed_ideas.md).
-ONE_RECORDING = 0.95
+SAME_RECORDING = 0.95
 
 
-def likeness(first: bytes, second: bytes) -> float:
+def waveform_similarity(first: bytes, second: bytes) -> float:
     """The largest correlation of two clips over all delays: 1 for one clip, whatever its volume.
 
-    Re-encoded, resampled or with little cut off, a recording is still like itself; one word twice
-    by one voice is not, nor are two tones that differ by a few hertz, since phases drift apart.
-    Raises: DataError if either is no usable sound.
+    A recording that is re-encoded, resampled or slightly cut stays similar; the same word spoken
+    twice does not, nor do two tones that differ by a few hertz, since phases drift apart.
+    Raises: DataError if either is not a valid audio file.
 
     >>> import io, wave
     >>> def clip(pitch):
@@ -508,18 +500,20 @@ def likeness(first: bytes, second: bytes) -> float:
     ...         wave_form = np.sin(np.arange(4000) * pitch * 2 * np.pi / 8000)
     ...         out.writeframes(np.int16(9000 * wave_form).tobytes())
     ...     return file.getvalue()
-    >>> round(likeness(clip(440), clip(440)), 2), likeness(clip(440), clip(447)) < 0.5
-    (1.0, True)
+    >>> round(waveform_similarity(clip(440), clip(440)), 2)
+    1.0
+    >>> waveform_similarity(clip(440), clip(447)) < 0.5
+    True
     """
-    a, b = (_low(payload) for payload in (first, second))
+    a, b = (_low_rate(payload) for payload in (first, second))
     n = 1 << (len(a) + len(b) - 1).bit_length()
-    crossed = np.fft.irfft(np.fft.rfft(a, n) * np.conj(np.fft.rfft(b, n)), n)
+    correlation = np.fft.irfft(np.fft.rfft(a, n) * np.conj(np.fft.rfft(b, n)), n)
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.abs(crossed).max()) / size if size else 0.0
+    return float(np.abs(correlation).max()) / size if size else 0.0
 
 
-def _low(payload: bytes) -> Samples:
-    """A clip at a low rate, without its mean. Shapes: (n,)."""
-    wave, rate = decode_sound(payload, "the clip")
-    wave = centred(wave, min(len(wave), COMPARED_S * rate))
-    return np.asarray(resample(wave - wave.mean(dtype=np.float32), rate, RATE))
+def _low_rate(payload: bytes) -> Samples:
+    """The middle of a clip at a low sample rate, without its mean. Shapes: (n,)."""
+    wave, sample_rate = decode_sound(payload, "the clip")
+    wave = crop_or_pad(wave, min(len(wave), _COMPARED_S * sample_rate))
+    return resample(wave - wave.mean(dtype=np.float32), sample_rate, _COMPARED_RATE)

@@ -37,7 +37,7 @@ MAX_PIXELS = 64_000_000
 
 
 class TooLarge(DataError):
-    """An image has more pixels than are decoded; its bytes may be sound."""
+    """An image exceeds the size limit; its bytes may be valid."""
 
 
 def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
@@ -72,10 +72,7 @@ def to_uint8(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Refuse images that are too large, from the header alone.
-
-    Raises: TooLarge above 64 megapixels, DataError without pixels.
-    """
+    """Raise TooLarge above 64 megapixels, DataError without pixels."""
     if width < 1 or height < 1:
         raise DataError(f"{name} is not an image (it has no pixels)")
     if width * height > MAX_PIXELS:
@@ -85,24 +82,24 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 # ---- Files that hold values rather than pictures: .npy arrays, and TIFF of many bands or bits.
 #
-# Headers are checked before a byte of data is trusted, and size is judged by them alone.
+# Headers and sizes are checked before any data is read.
 
 
 NUMPY = b"\x93NUMPY"
-MOST_BANDS = 13  # those of Sentinel-2
+MAX_BANDS = 13  # those of Sentinel-2
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 # Tags of TIFF: "TIFF 6.0 Specification", Adobe 1992, part 1.
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA = 256, 257, 258, 262, 277, 338
 _CMYK = 5
 _PICTURE_BITS = 8
-_SINGLE_BITS = 32  # of one band: up to there Pillow reads it as it is
+_SINGLE_BITS = 32  # of one band: Pillow reads as many without loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the first bytes say. `is_picture`: Pillow reads it without loss; else it holds bands.
+    """The header of a .npy or TIFF file; `bands` includes an alpha channel.
 
-    `bands` counts what lies in the file, an alpha channel included.
+    `is_picture` if Pillow reads it without loss; else it holds bands.
     """
 
     height: int
@@ -124,16 +121,14 @@ def _npy_header(payload: bytes, name: str) -> _Npy:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{name} has an unknown .npy version {version}")
-    first = version == (1, 0)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    )
-    shape, is_fortran, dtype = read_header(file)
+    is_old = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_old else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
     return _Npy(shape, is_fortran, dtype, file.tell())
 
 
 def read_npy(payload: bytes, name: str, bands: tuple[int, ...] = (1, 3, 4)) -> Values:
-    """Values of a .npy file as they are: (H, W), or (H, W, B) with B among `bands`.
+    """The values of a .npy file, unscaled: (H, W), or (H, W, B) with B among `bands`.
 
     Raises: DataError if it holds no numbers, is of another shape, too large, or cut off.
 
@@ -142,28 +137,28 @@ def read_npy(payload: bytes, name: str, bands: tuple[int, ...] = (1, 3, 4)) -> V
     >>> read_npy(buffer.getvalue(), "a.npy").shape
     (2, 5, 3)
     """
-    header = _numbers(payload, name)
+    header = _numeric_header(payload, name)
     shape = header.shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in bands):
-        several = ", ".join(map(str, bands[:-1]))
+        counts = ", ".join(map(str, bands[:-1]))
         raise DataError(
-            f"{name} has shape {shape}; an image is (H, W) or (H, W, {several} or {bands[-1]})"
+            f"{name} has shape {shape}; an image is (H, W) or (H, W, {counts} or {bands[-1]})"
         )
     check_pixels(shape[1], shape[0], name)
     return _npy_values(payload, name, header)
 
 
 def read_npy_bands(payload: bytes, name: str) -> Values:
-    """Values of a .npy file as they are, (H, W, B); (B, H, W) is turned where B is clearly first.
+    """The values of a .npy file, unscaled: (H, W, B); (B, H, W) is transposed if clearly so.
 
     Raises: DataError if it holds no numbers, is of another shape, too large, or cut off.
     """
-    header = _numbers(payload, name)
+    header = _numeric_header(payload, name)
     order = band_order(header.shape)
     if order is None:
         raise DataError(
             f"{name} has shape {header.shape}; bands are (H, W, B) or (B, H, W), "
-            f"B from 1 to {MOST_BANDS}"
+            f"B from 1 to {MAX_BANDS}"
         )
     height, width, bands = _sides(header.shape, order)
     check_pixels(width, height, name)
@@ -171,7 +166,7 @@ def read_npy_bands(payload: bytes, name: str) -> Values:
     return np.moveaxis(values, 0, 2) if order == "BHW" else values.reshape(height, width, bands)
 
 
-def _numbers(payload: bytes, name: str) -> _Npy:
+def _numeric_header(payload: bytes, name: str) -> _Npy:
     header = _npy_header(payload, name)
     if header.dtype.hasobject or header.dtype.kind not in "buif":
         raise DataError(f"{name} holds {header.dtype} values, not pixels")
@@ -187,7 +182,7 @@ def _npy_values(payload: bytes, name: str, header: _Npy) -> Values:
 
 
 def band_order(shape: tuple[int, ...]) -> str | None:
-    """Where the bands of an array stand: "HW", "HWB", "BHW", or None if it is no image.
+    """The axis order of an array: "HW", "HWB", "BHW", or None if it is not an image.
 
     >>> band_order((64, 64, 13)), band_order((13, 64, 64)), band_order((64, 64, 64))
     ('HWB', 'BHW', None)
@@ -196,9 +191,9 @@ def band_order(shape: tuple[int, ...]) -> str | None:
         return "HW"
     if len(shape) != 3:
         return None
-    if 1 <= shape[2] <= MOST_BANDS:
+    if 1 <= shape[2] <= MAX_BANDS:
         return "HWB"
-    return "BHW" if 1 <= shape[0] <= MOST_BANDS < min(shape[1:]) else None
+    return "BHW" if 1 <= shape[0] <= MAX_BANDS < min(shape[1:]) else None
 
 
 def _sides(shape: tuple[int, ...], order: str) -> tuple[int, int, int]:
@@ -211,7 +206,7 @@ def _sides(shape: tuple[int, ...], order: str) -> tuple[int, int, int]:
 def read_header(payload: bytes, name: str) -> Header | None:
     """The header of a .npy or TIFF file; None for other files.
 
-    Raises: DataError where the header makes no sense.
+    Raises: DataError if the header makes no sense.
     """
     if not payload.startswith(NUMPY):
         return _tiff_header(payload, name) if payload.startswith(TIFF) else None
@@ -226,7 +221,7 @@ def read_header(payload: bytes, name: str) -> Header | None:
 
 
 def _tiff_header(payload: bytes, name: str) -> Header:
-    """What the first page says; further pages do not count, as with any picture."""
+    """The header of the first page; further pages are ignored."""
     try:
         first = payload[:16] if b"+" in payload[:4] else payload[:8]
         tags = TiffImagePlugin.ImageFileDirectory_v2(first)
@@ -238,9 +233,9 @@ def _tiff_header(payload: bytes, name: str) -> Header:
         bits = max(tags.get(_BITS, (1,)))
         extra = tuple(tags.get(_EXTRA, ()))
         is_cmyk = tags.get(_PHOTOMETRIC) == _CMYK
-    except Exception as error:  # Pillow lets a dozen types through on damaged bytes
+    except Exception as error:  # Pillow raises a dozen types on damaged bytes
         raise DataError(f"{name} is damaged (its header makes no sense)") from error
-    is_known = not extra or extra[0] in (1, 2)  # alpha, before or after it was multiplied in
+    is_known = not extra or extra[0] in (1, 2)  # alpha, premultiplied or not
     if samples == 1:
         is_picture = bits <= _SINGLE_BITS
     else:
@@ -250,7 +245,7 @@ def _tiff_header(payload: bytes, name: str) -> Header:
 
 
 def count_samples(payload: bytes) -> int:
-    """Bands in the first page of a TIFF as its header says; 0 where it makes no sense."""
+    """Bands in the first page of a TIFF by its header; 0 if that makes no sense."""
     try:
         return _tiff_header(payload, "").bands
     except DataError:
@@ -258,15 +253,15 @@ def count_samples(payload: bytes) -> int:
 
 
 def read_tiff(payload: bytes, name: str) -> Values:
-    """Values of the first page of a TIFF as they are, (H, W, B).
+    """The values of the first page of a TIFF, unscaled: (H, W, B).
 
     Raises: DataError if it holds no numbers or too many bands, is too large or damaged, or a
     package is missing.
     """
     header = _tiff_header(payload, name)
     check_pixels(header.width, header.height, name)
-    if not 1 <= header.bands <= MOST_BANDS:
-        raise DataError(f"{name} has {header.bands} bands; 1 to {MOST_BANDS} are read")
+    if not 1 <= header.bands <= MAX_BANDS:
+        raise DataError(f"{name} has {header.bands} bands; 1 to {MAX_BANDS} are read")
     try:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
@@ -277,8 +272,14 @@ def read_tiff(payload: bytes, name: str) -> Values:
         with tifffile.TiffFile(io.BytesIO(payload)) as file:
             page = file.pages[0]
             axes, values = str(page.axes), np.asarray(page.asarray())
-    except Exception as error:  # tifffile lets through whatever its decoders raise
-        raise DataError(f"{name} {_why(error)}") from error
+    except Exception as error:  # tifffile raises whatever its decoders raise
+        reason = str(error).replace("\n", " ")
+        if "imagecodecs" in reason:
+            raise DataError(
+                f"{name} is compressed in a way that needs another package ({reason}): pip "
+                "install imagecodecs"
+            ) from error
+        raise DataError(f"{name} is damaged ({reason or type(error).__name__})") from error
     if values.dtype.kind not in "buif" or axes not in ("YX", "YXS", "SYX"):
         raise DataError(
             f"{name} holds {values.dtype} values in order {axes}, not bands of an image"
@@ -286,17 +287,10 @@ def read_tiff(payload: bytes, name: str) -> Values:
     return np.moveaxis(values, 0, 2) if axes == "SYX" else values.reshape(*values.shape[:2], -1)
 
 
-def _why(error: Exception) -> str:
-    text = str(error).replace("\n", " ")
-    if "imagecodecs" in text:
-        return f"is packed in a way that needs another package ({text}): pip install imagecodecs"
-    return f"is damaged ({text or type(error).__name__})"
-
-
-Read = TypeVar("Read")
+Result = TypeVar("Result")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # the EXIF tag
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -305,7 +299,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# First bytes of what people mistake for images, and what to say.
+# First bytes of files that are mistaken for images, and the message.
 _IMPOSTORS = (
     (b"<svg", "is an SVG drawing, which has no pixels"),
     (b"<?xml", "is XML text, not an image"),
@@ -318,10 +312,10 @@ _IMPOSTORS = (
 def decode(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
     """Decode one encoded image, upright, as mode "L" or "RGB".
 
-    The first frame of an animation counts; transparency is laid over white; wide grey values
-    are scaled by `pixels.to_uint8` (16 bits: divided by 257). With `draft`, large JPEGs are
-    decoded at 1/2, 1/4 or 1/8 so that the short side keeps at least 2 * `draft` px, which is
-    several times faster. Safe to call from several threads.
+    Animations give their first frame; transparency is blended with white; 16-bit grey values are
+    scaled by `to_uint8` (divided by 257). With `draft`, large JPEGs are decoded at 1/2, 1/4 or
+    1/8 so that the short side has at least 2 * `draft` px, which is several times faster.
+    Thread-safe.
     Raises: DataError "NAME is cut off", "NAME is not an image", … for every failure.
 
     >>> buffer = io.BytesIO()
@@ -329,24 +323,37 @@ def decode(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
     >>> decode(buffer.getvalue(), "a.png").getpixel((0, 0))
     (255, 255, 255)
     """
-    return guarded(lambda: _decoded(payload, name, draft), payload, name)
+
+    def read() -> Image.Image:
+        if payload.startswith(NUMPY):
+            return _from_array(to_uint8(read_npy(payload, name), name))
+        return _flatten(open_upright(payload, name, draft), name)
+
+    return guard(read, payload, name)
 
 
 def decode_alpha(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
-    """The same with transparency kept: mode "RGBA", opaque where the file knows none.
-
-    Raises: DataError as `decode`.
+    """Decode one image with its transparency, upright, as mode "RGBA". Raises: as `decode`.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGBA", (4, 2), (255, 0, 0, 7)).save(buffer, "PNG")
     >>> decode_alpha(buffer.getvalue(), "a.png").getpixel((0, 0))
     (255, 0, 0, 7)
     """
-    return guarded(lambda: _with_alpha(payload, name, draft), payload, name)
+
+    def read() -> Image.Image:
+        if payload.startswith(NUMPY):
+            pixels = to_uint8(read_npy(payload, name), name)
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+        else:
+            image = open_upright(payload, name, draft)
+        return (image if image.has_transparency_data else _flatten(image, name)).convert("RGBA")
+
+    return guard(read, payload, name)
 
 
-def guarded(read: Callable[[], Read], payload: bytes, name: str) -> Read:
-    """What `read` makes of untrusted bytes, every failure a DataError that names the file."""
+def guard(read: Callable[[], Result], payload: bytes, name: str) -> Result:
+    """The result of `read` on untrusted bytes; every failure is a DataError with the name."""
     if not payload:
         raise DataError(f"{name} is empty")
     try:
@@ -355,28 +362,12 @@ def guarded(read: Callable[[], Read], payload: bytes, name: str) -> Read:
         raise
     except MemoryError as error:
         raise DataError(f"{name} does not fit in memory") from error
-    except Exception as error:  # Pillow lets a dozen types through on damaged bytes
+    except Exception as error:  # Pillow raises a dozen types on damaged bytes
         raise DataError(f"{name} {_reason(error)}") from error
 
 
-def _decoded(payload: bytes, name: str, draft: int | None) -> Image.Image:
-    if payload.startswith(NUMPY):
-        return _from_array(to_uint8(read_npy(payload, name), name))
-    return _flatten(open_upright(payload, name, draft), name)
-
-
-def _with_alpha(payload: bytes, name: str, draft: int | None) -> Image.Image:
-    if payload.startswith(NUMPY):
-        pixels = to_uint8(read_npy(payload, name), name)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    else:
-        image = open_upright(payload, name, draft)
-    is_clear = image.has_transparency_data
-    return (image if is_clear else _flatten(image, name)).convert("RGBA")
-
-
 def open_upright(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
-    """A picture in whatever mode it is stored, loaded and upright; call it within `guarded`.
+    """A picture in the mode of its file, loaded and upright; call this within `guard`.
 
     Raises: DataError and whatever Pillow raises.
     """
@@ -385,11 +376,15 @@ def open_upright(payload: bytes, name: str, draft: int | None = None) -> Image.I
     if draft is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft(None, (2 * draft, 2 * draft))
     image.load()
-    return _upright(image)
+    try:
+        transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return image  # the EXIF data is damaged, the picture is not
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _open(payload: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header. Not by Image.open: that warns about size where we raise."""
+    """Read the header. Not by Image.open, which warns about size instead of raising."""
     head = payload[:16]
     if payload.startswith(TIFF) and (bands := count_samples(payload)) > 4:
         raise DataError(f"{name} has {bands} bands; a picture has 1, 3 or 4")
@@ -397,21 +392,13 @@ def _open(payload: bytes, name: str) -> ImageFile.ImageFile:
         factory, accept = Image.OPEN[kind]
         if accept is None or accept(head) is True:
             return factory(io.BytesIO(payload), "")
-    start = payload[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    beginning = payload[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, reason in _IMPOSTORS:
-        if start.startswith(mark):
+        if beginning.startswith(mark):
             raise DataError(f"{name} {reason}")
     if payload[4:8] == b"ftyp":
         raise DataError(f"{name} is a HEIC, AVIF or video file; save it as JPEG or PNG")
     raise DataError(f"{name} is not an image")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
-        return image  # the notes beside the picture are damaged, the picture is not
-    return image if turn is None else image.transpose(turn)
 
 
 def _flatten(image: Image.Image, name: str) -> Image.Image:
@@ -431,7 +418,7 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """An RGBA picture laid over white, as mode "RGB".
+    """An RGBA picture blended with white, as mode "RGB".
 
     >>> on_white(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
@@ -451,13 +438,13 @@ def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """Pillow's and NumPy's many words for bad bytes, in few."""
+    """The many messages of Pillow and NumPy for bad bytes, in few words."""
     words = str(error).lower()
     if isinstance(error, EOFError) or any(
         word in words for word in ("truncated", "incomplete", "premature", "eof", "not enough")
     ):
         return "is cut off"
-    if isinstance(error, Image.DecompressionBombError):  # a frame larger than its own header says
+    if isinstance(error, Image.DecompressionBombError):  # a frame larger than its header states
         return "has more than 64 megapixels"
     if isinstance(error, (SyntaxError, ValueError)):
         return "is damaged (its header makes no sense)"
@@ -466,8 +453,8 @@ def _reason(error: Exception) -> str:
 
 # ---- Images of bands: 1 to 13 channels of any number type, scaled to the 8 bits of pictures.
 #
-# The scale of each band is taken over training files only and knows no label: its 1st and 99th
-# percentile become 0 and 255, as remote sensing tools draw such images.
+# The scale of each band comes from training files alone, without labels: its 1st and 99th
+# percentiles become 0 and 255, as in remote sensing tools.
 
 
 Values = NDArray[np.generic]
@@ -475,30 +462,29 @@ Pixels = NDArray[np.uint8]
 Load = Callable[[str], bytes]
 Ranges = tuple[tuple[float, float], ...]
 
-MOST = 200  # files whose values set the ranges
-SAMPLE = 8  # files that tell the number of channels
+MAX_FILES = 200  # from which the ranges are computed
+N_SAMPLE = 8  # files from which the number of channels is read
 LOW, HIGH = 1.0, 99.0  # percentiles that become 0 and 255
 EIGHT_BITS = (0.0, 255.0)
-_PIXELS = 10_000  # of a file, at most, that count for the percentiles
-_TINT = 6  # levels between the channels of a small picture that make it coloured
-_GLANCE = 64  # px of that small picture
+_PIXELS = 10_000  # of a file, at most, for the percentiles
+_TINT = 6  # levels between the channels of a small picture from which it is in colour
+_SMALL = 64  # px of that small picture
 
 
 def decode_bands(payload: bytes, name: str) -> Values:
-    """Values of an image as its file holds them: (H, W, B), B from 1 to 13.
+    """The values of an image, unscaled: (H, W, B), B from 1 to 13.
 
-    .npy arrays are (H, W), (H, W, B) or (B, H, W); TIFF may have any number type; of other
-    files the pixels, with alpha as a fourth band where they have it. Thread-safe.
-    Raises: DataError for every failure, with what is wrong.
+    .npy arrays are (H, W), (H, W, B) or (B, H, W); TIFF may have any number type; other files
+    give their pixels, with alpha, if any, as a fourth band. Thread-safe.
+    Raises: DataError for every failure.
 
-    >>> import io
     >>> buffer = io.BytesIO()
     >>> np.save(buffer, np.zeros((13, 20, 30), np.int16))
     >>> values = decode_bands(buffer.getvalue(), "a.npy")
     >>> values.shape, values.dtype
     ((20, 30, 13), dtype('int16'))
     """
-    values = guarded(lambda: _values(payload, name), payload, name)
+    values = guard(lambda: _values(payload, name), payload, name)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{name} holds NaN or infinity; replace those values")
     return values
@@ -517,18 +503,16 @@ def _values(payload: bytes, name: str) -> Values:
         return np.asarray(image)[..., None]
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
-    return (
-        np.asarray(image.convert("L"))[..., None]
-        if image.mode in ("1", "L")
-        else (np.asarray(image.convert("RGB")))
-    )
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))[..., None]
+    return np.asarray(image.convert("RGB"))
 
 
 def scale_bands(values: Values, ranges: Ranges, name: str) -> Pixels:
-    """Each band's range to 0..255, what lies beyond cut off. Shapes: (H, W, B), as given.
+    """Scale the range of each band to 0..255 and clip. Shapes: (H, W, B), unchanged.
 
-    Without ranges the rule for pictures holds, see `pixels.to_uint8`.
-    Raises: DataError for another number of bands, or values out of range where there is none.
+    Without ranges the rule for pictures applies: see `to_uint8`.
+    Raises: DataError for another number of bands, or as `to_uint8`.
 
     >>> scale_bands(np.array([[[0, -5], [500, 5]]]), ((0, 1000), (-5, 5)), "a.npy").tolist()
     [[[0, 0], [128, 255]]]
@@ -547,7 +531,7 @@ def scale_bands(values: Values, ranges: Ranges, name: str) -> Pixels:
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
-    """The first three bands as colours, or the first as grey. Shapes: (H, W, B).
+    """The first three bands as colours, else the first as grey. Shapes: (H, W, B).
 
     >>> as_picture(np.zeros((2, 3, 13), np.uint8)).mode
     'RGB'
@@ -558,26 +542,26 @@ def as_picture(pixels: Pixels) -> Image.Image:
 
 
 def count_bands(
-    load: Load, examples: Sequence[Example], most: int = SAMPLE, *, with_alpha: bool = False
+    load: Load, examples: Sequence[Example], n_files: int = N_SAMPLE, *, with_alpha: bool = False
 ) -> int:
-    """How many channels the images have, from a few files spread over all of them.
+    """The number of channels of the images, from a few files spread over all of them.
 
-    Pictures have 3, or 1 where all that are looked at are grey; alpha counts as a fourth only
-    `with_alpha`. Files that cannot be read are passed over.
+    Pictures have 3, or 1 if all files read are grey; alpha counts as a fourth only
+    `with_alpha`. Ignores files that cannot be read.
     Raises: DataError naming two files that differ.
     """
-    found: dict[str, int] = {}
-    is_clear = False
-    for example in spread(examples, most):
+    counts: dict[str, int] = {}
+    any_alpha = False
+    for example in spread(examples, n_files):
         try:
             n, has_alpha = _count(load(example.id), example.id)
         except DataError:
             continue
-        found[example.id], is_clear = n, is_clear or has_alpha
-    numbers = set(found.values()) or {3}
+        counts[example.id], any_alpha = n, any_alpha or has_alpha
+    numbers = set(counts.values()) or {3}
     if not numbers <= {1, 3}:
-        _check_same(found, "bands")
-    return 4 if with_alpha and is_clear and numbers <= {1, 3} else max(numbers)
+        _check_same(counts, "bands")
+    return 4 if with_alpha and any_alpha and numbers <= {1, 3} else max(numbers)
 
 
 def _count(payload: bytes, name: str) -> tuple[int, bool]:
@@ -585,62 +569,61 @@ def _count(payload: bytes, name: str) -> tuple[int, bool]:
     header = read_header(payload, name)
     if header is not None and not header.is_picture:
         return header.bands, False
-    return guarded(lambda: _count_picture(payload, name, header), payload, name)
+    return guard(lambda: _count_picture(payload, name, header), payload, name)
 
 
 def _count_picture(payload: bytes, name: str, header: Header | None) -> tuple[int, bool]:
     if payload.startswith(NUMPY) and header is not None:
         return (1 if header.bands == 1 else 3), header.bands == 4
-    image = open_upright(payload, name, draft=_GLANCE)
+    image = open_upright(payload, name, draft=_SMALL)
     has_alpha = image.has_transparency_data
     if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
         return 1, has_alpha
-    small = np.asarray(image.convert("RGB").resize((_GLANCE, _GLANCE), Image.Resampling.BOX))
+    small = np.asarray(image.convert("RGB").resize((_SMALL, _SMALL), Image.Resampling.BOX))
     return (3 if int(np.ptp(small.astype(np.int16), axis=2).max()) > _TINT else 1), has_alpha
 
 
-def band_ranges(load: Load, examples: Sequence[Example], most: int = MOST) -> Ranges:
-    """What becomes 0 and 255 in each band: 1st and 99th percentile over training files.
+def band_ranges(load: Load, examples: Sequence[Example], n_files: int = MAX_FILES) -> Ranges:
+    """The values that become 0 and 255 in each band: 1st and 99th percentile.
 
-    (0, 255) where the files hold 8 bits. At most `most` files are looked at, those of the
-    training part alone, and no label. A band that hardly varies is scaled by its own extent,
-    or by 1 where it is constant. Files that cannot be read are passed over.
+    (0, 255) for files of 8 bits. Reads at most `n_files` training files and no label. A band
+    that hardly varies is scaled by its extent, or by 1 if it is constant. Ignores files that
+    cannot be read.
     Raises: DataError if none can be read, or naming two that differ in bands or number type.
     """
-    kept = _sampled(load, spread([e for e in examples if e.split == "train"], most))
-    n, kind = int(kept[0].shape[1]), kept[0].dtype
-    if kind == np.uint8:
-        return (EIGHT_BITS,) * n
-    table = np.concatenate(kept).astype(np.float64)
+    samples = _sample(load, spread([e for e in examples if e.split == "train"], n_files))
+    if samples[0].dtype == np.uint8:
+        return (EIGHT_BITS,) * int(samples[0].shape[1])
+    table = np.concatenate(samples).astype(np.float64)
     lows, highs = np.percentile(table, (LOW, HIGH), axis=0)
     ends = np.stack([lows, highs, table.min(axis=0), table.max(axis=0)], axis=1)
     return tuple(_range(float(a), float(b), float(c), float(d)) for a, b, c, d in ends)
 
 
-def _sampled(load: Load, examples: Sequence[Example]) -> list[Values]:
+def _sample(load: Load, examples: Sequence[Example]) -> list[Values]:
     """Values of some pixels of each file, (m, B), all of one type and width."""
-    kept: list[Values] = []
+    samples: list[Values] = []
     counts: dict[str, int] = {}
     types: dict[str, str] = {}
-    lost: DataError | None = None
+    first_error: DataError | None = None
     for example in examples:
         try:
             values = decode_bands(load(example.id), example.id)
         except DataError as error:
-            lost = lost or error
+            first_error = first_error or error
             continue
         counts[example.id], types[example.id] = values.shape[2], str(values.dtype)
         flat = values.reshape(-1, values.shape[2])
         step = -(-len(flat) // _PIXELS)
-        kept.append(flat[:: step + 1 - step % 2])  # odd, so that no column is left out
-    if not kept:
-        raise lost or DataError("no training image is there to take the ranges of bands from")
+        samples.append(flat[:: step + 1 - step % 2])  # odd, so that no column is left out
+    if not samples:
+        raise first_error or DataError("no training image to compute the ranges of bands from")
     _check_same(counts, "bands")
     _check_same(types, "values")
-    return kept
+    return samples
 
 
-def _range(low: float, high: float, least: float, most: float) -> tuple[float, float]:
+def _range(low: float, high: float, minimum: float, maximum: float) -> tuple[float, float]:
     """A range that is not empty.
 
     >>> _range(1, 9, 0, 10), _range(0, 0, 0, 10), _range(4, 4, 4, 4)
@@ -648,19 +631,20 @@ def _range(low: float, high: float, least: float, most: float) -> tuple[float, f
     """
     if low < high:
         return low, high
-    return (least, most) if least < most else (least, least + 1.0)
+    return (minimum, maximum) if minimum < maximum else (minimum, minimum + 1.0)
 
 
-def spread(examples: Sequence[Example], most: int) -> list[Example]:
-    """At most so many, evenly over all."""
-    places = np.linspace(0, len(examples) - 1, min(most, len(examples))).round().astype(int)
-    return [examples[place] for place in places]
+def spread(examples: Sequence[Example], n: int) -> list[Example]:
+    """At most `n` examples, evenly spaced over all."""
+    indices = np.linspace(0, len(examples) - 1, min(n, len(examples))).round().astype(int)
+    return [examples[index] for index in indices]
 
 
-def _check_same(found: dict[str, int] | dict[str, str], what: str) -> None:
-    for (first, a), (second, b) in pairwise(found.items()):
+def _check_same(values: dict[str, int] | dict[str, str], what: str) -> None:
+    for (first, a), (second, b) in pairwise(values.items()):
         if a != b:
-            one, other = (f"has {a} {what}", b) if what == "bands" else (f"holds {a} {what}", b)
+            verb = "has" if what == "bands" else "holds"
             raise DataError(
-                f"{first} {one}, {second} {other}; give files of one kind, or leave some out"
+                f"{first} {verb} {a} {what}, {second} {b}; give files of one kind, or leave "
+                "some out"
             )

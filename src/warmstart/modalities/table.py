@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
-from warmstart.records.inputs import MISSING, SPAN, ColumnRecord, TableInputs
+from warmstart.records.inputs import MISSING, SPAN, TableInputs
 
 _COMMAS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d+")
 
@@ -77,6 +77,7 @@ def encode_row(payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.flo
 
     Raises: DataError if a column is missing, or a cell of a numeric one is no number.
 
+    >>> from warmstart.records.inputs import ColumnRecord
     >>> inputs = TableInputs(columns=(ColumnRecord(name="age", kind="number", mean=50, std=10),))
     >>> encode_row(pack({"age": "60"}), "line 2", inputs).tolist()
     [1.0]

@@ -75,8 +75,8 @@ def near_duplicate_texts(texts: Mapping[str, str]) -> tuple[tuple[str, str], ...
 
     Each copy is paired with the first, so n copies make n - 1 pairs.
 
-    >>> near_duplicate_texts({"a": "Good film.", "b": "good film", "c": "bad film", "d": "good film"})
-    (('a', 'b'), ('a', 'd'))
+    >>> near_duplicate_texts({"a": "Good film.", "b": "good film", "c": "bad film"})
+    (('a', 'b'),)
     """
     first: dict[str, str] = {}
     pairs = []

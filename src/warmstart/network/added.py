@@ -83,7 +83,6 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
 
     The new backbone is a shallow copy: it shares all tensors, and holds the new blocks as
     submodules `added`, `added_2`, …; their block names are "added", "added#2", …
-
     Raises: ModelError where a block does not fit the last block's output.
     """
     backbone = shallow_copy(network.backbone)

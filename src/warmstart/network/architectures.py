@@ -62,7 +62,6 @@ def build(
 
     `size` (height, width in px) matters only to networks made for one input size.
     The global random state is left unchanged.
-
     Raises: ModelError for an unknown architecture, TypeError where the size cannot be chosen.
 
     >>> build("timm:resnet18", {"fc.weight": torch.zeros(7, 512)}).num_classes

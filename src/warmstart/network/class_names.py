@@ -1,4 +1,4 @@
-"""The names of a classifier's outputs, in their order, from wherever they were written down."""
+"""The names of a classifier's outputs, in order, from several file formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BESIDE = "labels.json"
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Names from a file: a JSON list, a JSON object of numbers and names, or one name a line.
+    """Names from a file: a JSON list, a JSON object of numbers and names, or one name per line.
 
     Raises: ModelError if there is no such file, or it does not name outputs once each.
     """
@@ -29,7 +29,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def names_beside(path: Path) -> tuple[str, ...]:
-    """Names from labels.json in the folder of a file of weights; none where there is none.
+    """Names from labels.json in the folder of a file of weights; empty without one.
 
     Raises: ModelError if it is there and does not name outputs once each.
     """
@@ -38,7 +38,7 @@ def names_beside(path: Path) -> tuple[str, ...]:
 
 
 def unique(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The names, each of them once.
+    """The names, checked to be unique.
 
     Raises: ModelError naming one that stands there twice, or if there are none.
 
@@ -67,26 +67,25 @@ def parse_names(text: str) -> tuple[str, ...]:
     """
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text.strip())
+            content = read(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
-        if isinstance(found, (list, tuple)) and all(isinstance(name, str) for name in found):
-            return tuple(found)
-        if isinstance(found, Mapping):
-            return from_mapping(found)
+        if isinstance(content, (list, tuple)) and all(isinstance(name, str) for name in content):
+            return tuple(content)
+        if isinstance(content, Mapping):
+            return from_mapping(content)
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-def from_mapping(found: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Names from {number: name} or {name: number}; none where the numbers are not 0 to K-1.
+def from_mapping(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Names from {number: name} or {name: number}; empty where the numbers are not 0 to K-1.
 
     >>> from_mapping({"0": "cat", "1": "dog"}), from_mapping({"cat": 3})
     (('cat', 'dog'), ())
     """
-    sides = (found.items(), ((value, key) for key, value in found.items()))
-    for side in sides:
+    for pairs in (mapping.items(), ((value, key) for key, value in mapping.items())):
         try:
-            numbered = sorted((int(number), str(name)) for number, name in side)
+            numbered = sorted((int(number), str(name)) for number, name in pairs)
         except (ValueError, TypeError):
             continue
         if [number for number, _ in numbered] == list(range(len(numbered))):
@@ -95,18 +94,18 @@ def from_mapping(found: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def imagenet_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The 1,000 classes of ImageNet, called as `classes` are: by WordNet's numbers or in words.
+    """The 1,000 classes of ImageNet, named as `classes` are: by WordNet's numbers or in words.
 
     >>> imagenet_names(["n01440764"])[0], imagenet_names(["goldfish"])[:2]
     ('n01440764', ('tench', 'goldfish'))
     """
     from timm.data import imagenet_info
 
-    known: Any = imagenet_info.ImageNetInfo()
-    numbers = tuple(known.label_names())
+    info: Any = imagenet_info.ImageNetInfo()
+    numbers = tuple(info.label_names())
     if set(classes) & set(numbers):
         return numbers
-    words = [text.partition(",")[0] for text in known.label_descriptions()]
+    words = [text.partition(",")[0] for text in info.label_descriptions()]
     # "crane" is a bird and a machine: there the number tells them apart.
     return tuple(
         word if words.count(word) == 1 else f"{word} ({number})"

@@ -37,7 +37,6 @@ def cached_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[Fea
 class FrozenPrefix(nn.Module):
     """Blocks 1..cut: inputs (B, C, H, W) to the output of block `cut`, (B, …), and the feature
     layers in the given order, each (B, d).
-
     Raises: PlanError where the network has no such block.
     """
 
@@ -100,8 +99,8 @@ class UnfrozenBlocks(nn.Module):
 
 def _checkpointed(scan: LayerOrder) -> LayerOrder:
     """The same scan, each block of which stores its input and output alone."""
-    blocks = [replace(step, run=_checkpoint(step)) for step in scan.steps.blocks]
-    return replace(scan, steps=replace(scan.steps, blocks=tuple(blocks)))
+    blocks = tuple(replace(step, run=_checkpoint(step)) for step in scan.steps.blocks)
+    return replace(scan, steps=replace(scan.steps, blocks=blocks))
 
 
 def _checkpoint(step: SegmentStep) -> Run:
@@ -110,18 +109,13 @@ def _checkpoint(step: SegmentStep) -> Run:
             return step.run(backbone, value.clone())  # a block may work in place on its input
 
     def run(backbone: nn.Module, value: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or _gathers_statistics(backbone, step):
+        modules = (m for name in step.modules for m in backbone.get_submodule(name).modules())
+        gathers_statistics = any(  # of each batch, as BatchNorm does in train mode
+            m.training and any(name.startswith("running_") for name in m._buffers) for m in modules
+        )
+        if not torch.is_grad_enabled() or gathers_statistics:
             return step.run(backbone, value)
         output: Tensor = checkpoint(block, backbone, value, use_reentrant=False)
         return output
 
     return run
-
-
-def _gathers_statistics(backbone: nn.Module, step: SegmentStep) -> bool:
-    """Whether a block takes the statistics of each batch, as BatchNorm does in train mode."""
-    return any(
-        module.training and any(name.startswith("running_") for name in module._buffers)
-        for called in step.modules
-        for module in backbone.get_submodule(called).modules()
-    )

@@ -1,7 +1,7 @@
-"""Linear layers by oneDNN, where the library that torch multiplies matrices with is slow.
+"""Linear layers by oneDNN, where torch's library for matrix products is slow.
 
-On AMD's processors MKL leaves AVX-512 unused. oneDNN, which torch ships too and takes for
-convolutions, multiplies in half the time there, forwards and back (`bench run linear`).
+On AMD processors MKL leaves AVX-512 unused. oneDNN, which torch ships too and uses for
+convolutions, multiplies in half the time there, forward and backward (`bench run linear`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLAIN = (Tensor, nn.Parameter, Mapped)
 
 
 def quick_linear(inputs: Tensor) -> AbstractContextManager[object]:
-    """Where linear layers take the faster way, if this machine has one for such inputs.
+    """A context in which linear layers use oneDNN, if it is faster for such inputs.
 
     Not where a network is traced or exported: a graph is made of torch's own operators.
 
@@ -32,12 +32,15 @@ def quick_linear(inputs: Tensor) -> AbstractContextManager[object]:
     ...     nn.functional.linear(torch.ones(1, 2), torch.ones(3, 2)).tolist()
     [[2.0, 2.0, 2.0]]
     """
-    if inputs.is_cpu and _is_faster() and not _is_traced():
-        return _Quick()
-    return nullcontext()
+    is_traced = (
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.compiler.is_compiling()
+        or torch.onnx.is_in_onnx_export()
+    )
+    return _OneDnnMode() if inputs.is_cpu and _is_faster() and not is_traced else nullcontext()
 
 
-class _Quick(TorchFunctionMode):
+class _OneDnnMode(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -51,11 +54,11 @@ class _Quick(TorchFunctionMode):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    given = (x, weight) if bias is None else (x, weight, bias)
+    tensors = (x, weight) if bias is None else (x, weight, bias)
     x = x.contiguous()  # rows with gaps between them would take a hundred times as long
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        found: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return found
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        output: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return output
     return _product(x, weight, bias)
 
 
@@ -70,7 +73,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, (x, weight), wanted = grads[0].contiguous(), ctx.saved_tensors, ctx.needs_input_grad
-        # A gradient that is differentiated again is made of what autograd knows.
+        # A gradient to be differentiated again needs torch's own operators.
         multiply = nn.functional.linear if torch.is_grad_enabled() else _product
         rows = grad.flatten(0, -2)
         return (
@@ -81,44 +84,32 @@ class _Product(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return found
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return output
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether these are plain single-precision tensors that make enough work."""
-    given = (x, weight) if bias is None else (x, weight, bias)
+    """Whether these are plain float32 tensors with enough multiply-adds."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
-        all(type(t) in _PLAIN and t.is_cpu and t.dtype == torch.float32 for t in given)
+        all(type(t) in _PLAIN and t.is_cpu and t.dtype == torch.float32 for t in tensors)
         and x.ndim > 1
         and x.numel() * len(weight) >= LEAST
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _is_traced() -> bool:
-    return bool(
-        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch.compiler.is_compiling()
-        or torch.onnx.is_in_onnx_export()
-    )
-
-
 @cache
 def _is_faster() -> bool:
-    """Whether this is a processor of AMD with AVX-512, and torch has both libraries."""
+    """Whether this is an AMD processor with AVX-512, and torch has both libraries."""
+    try:
+        processor = Path("/proc/cpuinfo").read_text("utf-8", "replace")[:400]
+    except OSError:
+        processor = platform.processor()
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and "AuthenticAMD" in _processor()
+        and "AuthenticAMD" in processor
     )
-
-
-def _processor() -> str:
-    """The maker's mark among other words."""
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8", "replace")[:400]
-    except OSError:
-        return platform.processor()

@@ -21,7 +21,7 @@ from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.inputs import InputOptions, change_inputs
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network, cut
-from warmstart.network.surgery import MultiLayerHead, WarmModel, fresh, rebuild
+from warmstart.network.surgery import MultiLayerHead, fresh, rebuild
 from warmstart.network.tensors import n_parameters, tensor_digest
 from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.refit_cache import active_refit_cache
@@ -83,7 +83,6 @@ def rebuild_finished_run(
     extract the same features. Where the base model's own blocks run beside fine-tuned ones from
     block `ensemble` on, the fine-tuned ones and their share of the head are used: the others are
     what the run began from.
-
     Raises: ModelError if the architecture is unknown, or a tensor is missing, extra, of another
     shape, or not finite.
     """
@@ -97,7 +96,13 @@ def rebuild_finished_run(
     )
     state = module.state_dict()
     module.load_state_dict({**state, **{name: t for name, t in backbone.items() if name in state}})
-    head, feature_layers = _own_head(model)
+    # The head on the network's own feature layers, without those of an ensemble branch.
+    head, scan = model.head, model.scan
+    weights = torch.split(head.weight, list(scan.widths), dim=1)
+    pairs = zip(scan.feature_layers, weights, strict=True)
+    own_weights = {layer: weight for layer, weight in pairs if not layer.of}
+    weight = torch.cat([*own_weights.values()], dim=1)
+    own_head = MultiLayerHead(weight, head.bias, head.temperature, head.class_bias)
     return FinishedRunModel(
         module=module.eval().requires_grad_(False),
         record=replace(
@@ -106,20 +111,10 @@ def rebuild_finished_run(
             parameters=sum(t.numel() for n, t in model.named_parameters() if n in own),
             classes=n_classes,
         ),
-        head=head.requires_grad_(False),
-        feature_layers=tuple(feature_layers),
+        head=own_head.requires_grad_(False),
+        feature_layers=tuple(own_weights),
         added=tuple(m for m in model.backbone.modules() if isinstance(m, AddedBlock)),
     )
-
-
-def _own_head(model: WarmModel) -> tuple[MultiLayerHead, tuple[FeatureLayer, ...]]:
-    """The head on the network's own feature layers, without those of an ensemble branch."""
-    head, scan = model.head, model.scan
-    weights = torch.split(head.weight, list(scan.widths), dim=1)
-    pairs = zip(scan.feature_layers, weights, strict=True)
-    own = {layer: weight for layer, weight in pairs if not layer.of}
-    weight = torch.cat([*own.values()], dim=1)
-    return MultiLayerHead(weight, head.bias, head.temperature, head.class_bias), tuple(own)
 
 
 def change(base: FinishedRunModel, options: InputOptions) -> FinishedRunModel:

@@ -86,7 +86,6 @@ def apply(model: nn.Module, actions: Actions, owners: Owners) -> None:
 
     In low-rank blocks these are the updates alone. Gradients of frozen parameters are dropped:
     an optimizer that still holds these cannot move them any more.
-
     Raises: PlanError for a block without an action, or a parameter without a block.
     """
     trainable = {id(parameter) for _, parameter in _trainable(model, actions, owners)}
@@ -104,7 +103,6 @@ def groups(
     Vectors (biases, scales, single tokens) carry `weight_decay` 0; the others take the
     optimizer's own. The neck, which a plan does not name, takes the highest rate of the
     blocks that have its action. Each parameter occurs once.
-
     Raises: PlanError for a trainable block without a learning rate.
     """
     param_groups: dict[tuple[str, bool], dict[str, Any]] = {}

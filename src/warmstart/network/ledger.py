@@ -123,7 +123,6 @@ def violations(
     Those of frozen blocks, parameters and buffers, and of low-rank blocks; once updates are
     merged, the latter's weights may differ. Checks `network`, or the backbone of `model`
     where it is a copy. `before` are the digests at the beginning of training.
-
     Raises: PlanError for a block without an action.
     """
     backbone = network.backbone if model is None else model.backbone

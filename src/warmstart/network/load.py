@@ -139,7 +139,6 @@ def load(
     (with `arch`), a folder that transformers or timm wrote, or your own module, which is copied.
     `preprocessing` replaces the base model's own; `inputs` adapts the network to other inputs,
     and the record then describes the adapted network.
-
     Raises: ModelError if the base model is unknown, cannot be downloaded, is damaged, does not
     fit, or cannot be adapted to the inputs.
 

@@ -42,7 +42,6 @@ def inject(
     them: the updates of a layer whose weights are read directly would never be used. Layers
     with tied weights are left alone. The global random state, modes and gradient flags of
     existing tensors stay unchanged.
-
     Returns: the dotted names of the layers. Raises: PlanError if peft is not installed, the
     rank is below 1, or a block has no such layer.
     """

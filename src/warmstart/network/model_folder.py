@@ -1,13 +1,13 @@
 """The model folder: tensors in safetensors, everything else in JSON; no code, no pickle.
 
 model.safetensors        backbone.* under their original names, head.*
-config.json              what rebuilds the network
+config.json              settings to rebuild the network
 labels.json              class names in the order of the outputs
 preprocess.json          how an image, or another example, becomes an input
 tokenizer.json           for texts: how they become tokens
-calibration.json         from scores to "sure" and "unknown"
-neighbours.safetensors   where the training examples lie; their ids in its metadata; numbers of
-                         the content hashes of all that the model ever learnt from
+calibration.json         from scores to confident and out of distribution
+neighbours.safetensors   sketches of the training examples; in its metadata their ids, and numbers
+                         of the content hashes of all training examples, earlier runs' included
 """
 
 from __future__ import annotations
@@ -74,16 +74,13 @@ class Bundle:
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write model/, each file whole or not at all.
-
-    `bundle.tensors` must hold each tensor once, contiguous.
-    """
+    """Write model/, each file atomically; `bundle.tensors` must be contiguous, without ties."""
     folder.mkdir(exist_ok=True)
     write_chunks(folder / "model.safetensors", chunks(bundle.tensors))
     write_json(folder / "config.json", bundle.record)
     write_json(folder / "labels.json", list(bundle.record.classes))
-    write_json(folder / "preprocess.json", bundle.record.preprocessing)
     inputs = bundle.record.preprocessing
+    write_json(folder / "preprocess.json", inputs)
     if isinstance(inputs, TextInputs):
         write_bytes(folder / TOKENIZER, text.tokenizer_json(inputs.tokenizer).encode())
     write_json(folder / "calibration.json", bundle.calibration)
@@ -91,8 +88,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         name: torch.from_numpy(np.require(values, requirements=("C", "W")))
         for name, values in bundle.neighbours.items()
     }
-    told = {"ids": json.dumps(list(bundle.ids), ensure_ascii=False)}
-    write_chunks(folder / "neighbours.safetensors", chunks(arrays, told))
+    metadata = {"ids": json.dumps(list(bundle.ids), ensure_ascii=False)}
+    write_chunks(folder / "neighbours.safetensors", chunks(arrays, metadata))
 
 
 def read_bundle(run: Path) -> Bundle:
@@ -112,7 +109,7 @@ def read_bundle(run: Path) -> Bundle:
     if isinstance(record.preprocessing, Preprocessing):
         _check_pictures(folder, record.preprocessing)
     elif isinstance(record.preprocessing, TextInputs):
-        _keep_tokenizer(folder, record.preprocessing)
+        _load_tokenizer(folder / TOKENIZER, record.preprocessing)
     _check_shape(folder, record)
     _check_calibration(folder / "calibration.json", calibration, len(ids))
     if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
@@ -120,25 +117,24 @@ def read_bundle(run: Path) -> Bundle:
     return Bundle(tensors, record, calibration, arrays, ids)
 
 
-def _keep_tokenizer(folder: Path, inputs: TextInputs) -> None:
-    path = folder / TOKENIZER
+def _load_tokenizer(path: Path, inputs: TextInputs) -> None:
     try:
         digest = text.register_tokenizer(_read(path, lambda file: file.read_text("utf-8")))
     except ModelError as error:
         raise _damaged(path, str(error)) from error
     if digest != inputs.tokenizer:
-        raise _damaged(path, "it is not the tokenizer that the model was made with")
+        raise _damaged(path, "it is not the tokenizer that the model was trained with")
 
 
-def _check_calibration(path: Path, found: CalibrationRecord, n: int) -> None:
+def _check_calibration(path: Path, calibration: CalibrationRecord, n: int) -> None:
     """Raises: RunFolderError for numbers that no run writes. `n`: training examples."""
-    if not 1 <= found.nearest <= n:
-        raise _damaged(path, f"nearest is {found.nearest}")
-    told = {name: v for name, v in fields_of(found).items() if isinstance(v, (float, tuple))}
-    for name, value in told.items():
-        if not np.isfinite(np.asarray(value, np.float64)).all():
+    if not 1 <= calibration.nearest <= n:
+        raise _damaged(path, f"nearest is {calibration.nearest}")
+    for name, value in fields_of(calibration).items():
+        is_number = isinstance(value, (float, tuple))
+        if is_number and not np.isfinite(np.asarray(value, np.float64)).all():
             raise _damaged(path, f"{name} is not finite")
-    if found.temperature <= 0 or found.ood_from < 0:
+    if calibration.temperature <= 0 or calibration.ood_from < 0:
         raise _damaged(path, "its temperature or its distance makes no sense")
 
 
@@ -171,6 +167,7 @@ def _read(path: Path, read: Callable[[Path], Read]) -> Read:
 
 
 def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
+    """Raises: ValueError for arrays that do not belong together, or point nowhere."""
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ids: list[str] = json.loads((file.metadata() or {}).get("ids", "[]"))
@@ -179,15 +176,9 @@ def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
         raise ValueError(f"it holds no {missing[0]}")
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
         raise ValueError("its ids are no texts")
-    if len(ids) != len(arrays["points"]):
-        raise ValueError(f"{len(ids)} ids for {len(arrays['points'])} examples")
-    _check_neighbours(arrays)
-    return arrays, ids
-
-
-def _check_neighbours(arrays: Arrays) -> None:
-    """Raises: ValueError for arrays that do not belong together, or point nowhere."""
     points, target = arrays["points"], arrays["target"]
+    if len(ids) != len(points):
+        raise ValueError(f"{len(ids)} ids for {len(points)} examples")
     n_features = len(target) if target.ndim == 1 else -1
     for name in ("sign", "offset", "scale"):
         if arrays[name].shape != (n_features,):
@@ -203,6 +194,7 @@ def _check_neighbours(arrays: Arrays) -> None:
         raise ValueError("its sketch makes no sense")
     if n_features and not 0 <= int(target.min()) <= int(target.max()) < points.shape[1]:
         raise ValueError(f"a feature goes to place {int(target.max())} of {points.shape[1]}")
+    return arrays, ids
 
 
 def _damaged(path: Path, why: str) -> RunFolderError:

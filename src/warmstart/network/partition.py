@@ -131,7 +131,6 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
 
     The composition is compared with the network's own outputs before it is returned. The
     module's modes, gradient flags and tensors stay unchanged.
-
     Raises: ModelError if the network does not take inputs of that size.
 
     >>> from warmstart.network.load import load
@@ -147,10 +146,16 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
             return _network(module, steps, inputs[:1], "traced")
         outputs, classifier = find_classifier(module, inputs)
         for trace in attempts(module, classifier, inputs[:2]):
-            network = _cut_traced(module, trace, inputs, outputs, classifier)
-            if network is not None:
-                return network
-        return _cut_whole(module, inputs, outputs, classifier)
+            if (traced := _cut_traced(module, trace, inputs, outputs, classifier)) is not None:
+                return traced
+        if classifier is not None:
+            try:
+                network = _network(module, whole_network_steps(classifier), inputs[:2], "whole")
+                if is_same(network.logits(inputs.clone()), outputs):
+                    return network
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, ModelError):
+                pass  # it cannot run without its classifier: its outputs are the features
+        return _network(module, whole_network_steps(None), inputs[:2], "whole")
 
 
 def _cut_traced(
@@ -175,19 +180,6 @@ def _cut_traced(
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return None  # a step that runs only inside the original: try the next trace
     return network if is_faithful else None
-
-
-def _cut_whole(
-    module: nn.Module, inputs: Tensor, outputs: Tensor, classifier: str | None
-) -> Network:
-    if classifier is not None:
-        try:
-            network = _network(module, whole_network_steps(classifier), inputs[:2], "whole")
-            if is_same(network.logits(inputs.clone()), outputs):
-                return network
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, ModelError):
-            pass  # it cannot run without its classifier: its outputs are the features
-    return _network(module, whole_network_steps(None), inputs[:2], "whole")
 
 
 def _network(

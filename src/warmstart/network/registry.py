@@ -162,38 +162,27 @@ def models(word: str = "") -> tuple[ModelListing, ...]:
     >>> [base.name for base in models("lite0")]
     ['lite0']
     """
-    listings = (*_installed(), *_installed_texts(), *_cached())
+    listings = (*_installed(), *_cached())
     return tuple(s for s in listings if word.lower() in f"{s.name} {s.title}".lower())
 
 
 def _installed() -> Iterator[ModelListing]:
-    for base in _SHIPPED:
+    kind: Kind
+    for base in (*_SHIPPED, _MINILM):
         try:
-            path = shipped_file(base)
+            if isinstance(base, PackagedModel):
+                path, size_px, kind = shipped_file(base), base.size_px, "image"
+            else:
+                path, size_px, kind = shipped_folder(base) / base.files[0][0], None, "text"
         except ModelError:
             continue
         yield ModelListing(
             name=base.name,
             title=base.title,
             parameters=base.parameters,
-            size_px=base.size_px,
+            size_px=size_px,
             where=str(path),
-        )
-
-
-def _installed_texts() -> Iterator[ModelListing]:
-    for base in SHIPPED_TEXT.values():
-        try:
-            folder = shipped_folder(base)
-        except ModelError:
-            continue
-        yield ModelListing(
-            name=base.name,
-            title=base.title,
-            parameters=base.parameters,
-            size_px=None,
-            where=str(folder / base.files[0][0]),
-            kind="text",
+            kind=kind,
         )
 
 

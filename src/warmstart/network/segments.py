@@ -19,7 +19,7 @@ from warmstart.errors import ModelError
 from warmstart.network.trace import Outline
 from warmstart.records.inputs import Inputs, Preprocessing, TensorInputs, TextInputs
 
-Run = Callable[[nn.Module, Tensor], Tensor]  # (the whole network, state) -> next state
+Run = Callable[[Any, Tensor], Tensor]  # (the whole network, state) -> next state
 
 # Other owners of tensors in a plan: no block takes these names.
 _RESERVED = ("output", "neck", "head", "unused", "added", "base")
@@ -70,7 +70,11 @@ def segment(
     result = next(n for n in graph.nodes if n.op == "output").args[0]
     if not isinstance(result, fx.Node) or not isinstance(outlines.get(source), tuple):
         return None
-    flow = _dependent(graph, source)
+    dependent = {source}
+    for node in graph.nodes:
+        if node.op != "output" and any(n in dependent for n in node.all_input_nodes):
+            dependent.add(node)
+    flow = [n for n in graph.nodes if n in dependent and n is not source]
     head = _classifier_node(flow, classifier, outlines)
     end = cast(fx.Node, head.args[0]) if head else result
     body = flow[: flow.index(head)] if head else flow
@@ -89,15 +93,6 @@ def segment(
         classifier=classifier if head else None,
         finish=builder.step(_Segment(after, result), head or result),
     )
-
-
-def _dependent(graph: fx.Graph, source: fx.Node) -> list[fx.Node]:
-    """Nodes that depend on the input, in order, without input and output."""
-    dependent = {source}
-    for node in graph.nodes:
-        if node.op != "output" and any(n in dependent for n in node.all_input_nodes):
-            dependent.add(node)
-    return [n for n in graph.nodes if n in dependent and n is not source]
 
 
 def _classifier_node(
@@ -259,7 +254,6 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
 
     The classifier is the last module with parameters that was called, if it is a Linear or
     1×1 convolution that got one vector per example.
-
     Raises: ModelError if the network does not take such inputs, or returns no tensor.
     """
     calls: list[tuple[str, tuple[Any, ...]]] = []

@@ -17,7 +17,6 @@ from warmstart.errors import ExportError, ModelError
 from warmstart.network.added import AddedBlock
 from warmstart.network.architectures import build, size_option
 from warmstart.network.ensemble import NAME as BRANCH
-from warmstart.network.feature_layers import LayerOrder
 from warmstart.network.position_embeddings import refit_size
 from warmstart.network.stem import refit
 from warmstart.network.surgery import MultiLayerHead, WarmModel
@@ -35,19 +34,13 @@ def last_layer(model: WarmModel) -> FeatureLayer:
     return FeatureLayer(block=len(model.scan.blocks), pool="neck")
 
 
-def neck_scan(model: WarmModel, preprocessing: Preprocessing) -> LayerOrder:
-    """The order that reads the neck of the model's own blocks, without an ensemble branch."""
-    layer = last_layer(model)
-    scan = replace(model.scan, feature_layers=(layer,), widths=(0,), ensemble=None)
+def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
+    """The same backbone with a head on the neck of its own blocks, without an ensemble branch."""
+    scan = replace(model.scan, feature_layers=(last_layer(model),), widths=(0,), ensemble=None)
     with torch.inference_mode():
         blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
         width = scan.run(model.backbone, blank)[0].shape[1]
-    return replace(scan, widths=(width,))
-
-
-def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
-    """The same backbone with a head on its neck."""
-    return WarmModel(model.backbone, neck_scan(model, preprocessing), head).eval()
+    return WarmModel(model.backbone, replace(scan, widths=(width,)), head).eval()
 
 
 def as_timm(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +63,15 @@ def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
     first = [call for call in calls if entry is not None and call.inputs is entry] or calls[:1]
     for call in first:
         _check_stem(type(module).__name__, call, inputs)
-    return tuple(
-        FirstLayer(call.name, call.layer, _following_norm(call, calls))
-        for call in first
-        if isinstance(call.layer, nn.Conv2d)
-    )
+    stems = []
+    for call in first:
+        readers = [c for c in calls if c.inputs is call.output]
+        layer = readers[0].layer if len(readers) == 1 else None
+        is_norm = isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        norm = (readers[0].name, cast(_BatchNorm, layer)) if is_norm else None
+        if isinstance(call.layer, nn.Conv2d):
+            stems.append(FirstLayer(call.name, call.layer, norm))
+    return tuple(stems)
 
 
 def _record_calls(module: nn.Module, inputs: Tensor) -> list[_Call]:
@@ -102,8 +106,8 @@ def _record_calls(module: nn.Module, inputs: Tensor) -> list[_Call]:
 def _is_leaf(layer: nn.Module) -> bool:
     if isinstance(layer, ParametrizationList):  # a piece of the layer around it
         return False
-    own = next(layer.parameters(recurse=False), None) is not None
-    return own and all(not list(child.parameters()) for child in layer.children())
+    has_own = next(layer.parameters(recurse=False), None) is not None
+    return has_own and all(not list(child.parameters()) for child in layer.children())
 
 
 def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
@@ -138,14 +142,6 @@ def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
         values = inputs.to(conv.weight.dtype)
         bias = 0 if conv.bias is None else conv.bias[:, None, None]
         return is_same(clone(values) - bias, 2 * (conv(values) - bias))
-
-
-def _following_norm(stem: _Call, calls: Sequence[_Call]) -> tuple[str, _BatchNorm] | None:
-    readers = [call for call in calls if call.inputs is stem.output]
-    if len(readers) != 1 or not isinstance(readers[0].layer, _BatchNorm):
-        return None
-    norm = readers[0].layer
-    return (readers[0].name, norm) if norm.running_mean is not None else None
 
 
 def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:

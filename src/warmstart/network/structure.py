@@ -1,14 +1,14 @@
-"""Parts of a module by how it is built, without running it.
+"""Blocks of any module: along its forward where that can be traced, else by its registration.
 
 Lists of equal blocks (`nn.ModuleList`, `nn.Sequential`) are what most networks are made of.
-The order of registration stands for the order of computing.
+The order of registration stands for the order of computation.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 
 from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import IMAGENET, config_of, find_family, preprocessing_from
-from warmstart.network.partition import Network, cut
+from warmstart.network.partition import cut
 from warmstart.network.tensors import place, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Family
 from warmstart.records.plan import Plan
 
 OUTPUT = "output"
-WHOLE = "whole"  # name of a part without a module of its own
+WHOLE = "whole"  # name of a block without a module of its own
 OUTPUT_NAMES = ("classifier", "score", "head", "fc", "lm_head", OUTPUT)
 
 
 def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Names of the parts, and for every tensor's name its part or "output".
+    """Names of the blocks, and for every tensor's name its block or "output".
 
-    One part a block; what is registered before the first block is a part of its own, what is
-    registered between blocks and after them belongs to the block before. Where no blocks are
-    found, the children are the parts. The output is what stands outside of a transformers
-    network's base, else a layer of a usual name (`classifier`, `score`, `head`, `fc`,
-    `lm_head`, `output`), else the last linear layer, else the last child.
+    Tensors registered before the first block are a block of their own, those between blocks and
+    after them belong to the block before. Where no blocks are found, the children are the blocks.
+    The output is the part of a transformers network beside its base, else a layer of a usual name
+    (`classifier`, `score`, `head`, `fc`, `lm_head`, `output`), else the last linear layer, else
+    the last child.
 
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 2))
     >>> find_blocks(net)[0]
@@ -42,23 +42,23 @@ def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     """
     base = _base(module)
     body = module.get_submodule(base)
-    anchors = [_join(base, a) for a in _blocks(body) or _children(body)]
+    anchors = [_join(base, a) for a in _block_paths(body) or _children(body)]
     outputs = _beside(module, base) if base else _outputs(module, anchors)
     anchors = [a for a in anchors if a not in outputs]
     owners: dict[str, str] = {}
-    now = ""  # the block that tensors belong to as they come
+    current = ""
     for name, tensor in module.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
             continue
         if _is_inside(name, outputs):
             owners[name] = OUTPUT
             continue
-        now = next((a for a in anchors if _is_below(name, a)), now)
-        owners[name] = now or _first(name, anchors)
+        current = next((a for a in anchors if _is_below(name, a)), current)
+        owners[name] = current or _outermost(name, anchors)
     early = [owner for owner in owners.values() if owner not in (OUTPUT, *anchors)]
     modules = dict(module.named_modules())
     name = next((owner for owner in early if owner in modules), WHOLE)
-    joined = dict.fromkeys(early, name)  # what comes before the first block is one part
+    joined = dict.fromkeys(early, name)  # everything before the first block is one block
     owners = {name: joined.get(owner, owner) for name, owner in owners.items()}
     return tuple(dict.fromkeys(o for o in owners.values() if o != OUTPUT)), owners
 
@@ -74,15 +74,21 @@ def _beside(module: nn.Module, base: str) -> list[str]:
     return [n for n, child in module.named_children() if n != base and len(child.state_dict())]
 
 
-def _blocks(module: nn.Module) -> list[str]:
+def _block_paths(module: nn.Module) -> list[str]:
     """Paths of the blocks: members of lists, of one class, with a quarter of the weights.
 
     Of several such classes the outermost counts, then the one with the most weights.
     """
     groups: dict[Any, list[str]] = {}
     for path, container in module.named_modules():
-        if isinstance(container, (nn.ModuleList, nn.Sequential)):
-            for kind, row in _rows(path, container).items():
+        if not isinstance(container, (nn.ModuleList, nn.Sequential)):
+            continue
+        rows: dict[Any, list[str]] = {}  # children with weights, by class
+        for name, child in container.named_children():
+            if _size(child):
+                rows.setdefault(_kind(child), []).append(_join(path, name))
+        for kind, row in rows.items():
+            if len(row) > 1:
                 groups.setdefault(kind, []).extend(row)
     total = _size(module)
     sizes = {m: _size(module.get_submodule(m)) for ms in groups.values() for m in ms}
@@ -93,24 +99,15 @@ def _blocks(module: nn.Module) -> list[str]:
     return max(outer, key=lambda ms: sum(sizes[m] for m in ms), default=[])
 
 
-def _rows(path: str, container: nn.Module) -> dict[Any, list[str]]:
-    """Two or more children of one class with weights, by class."""
-    rows: dict[Any, list[str]] = {}
-    for name, child in container.named_children():
-        if _size(child):
-            rows.setdefault(_kind(child), []).append(_join(path, name))
-    return {kind: row for kind, row in rows.items() if len(row) > 1}
-
-
 def _kind(module: nn.Module) -> Any:
-    """What makes two blocks equal: the class, and for plain containers what they hold."""
+    """Equal for blocks of one class, and for plain containers of equal contents."""
     if type(module) in (nn.Sequential, nn.ModuleList):
         return (type(module), *(_kind(child) for child in module.children()))
     return type(module)
 
 
 def _size(module: nn.Module) -> int:
-    """Parameters outside of embedding tables, whose size says nothing about depth."""
+    """Parameters without embedding tables, whose size says nothing about depth."""
     tables = {
         id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     }
@@ -119,12 +116,12 @@ def _size(module: nn.Module) -> int:
 
 def _children(module: nn.Module, path: str = "") -> list[str]:
     """Paths of the children that hold tensors; a child that holds all of them is opened."""
-    found = {n: c for n, c in module.named_children() if len(c.state_dict())}
+    children = {n: c for n, c in module.named_children() if len(c.state_dict())}
     own = len(list(module.parameters(recurse=False)))
-    if len(found) == 1 and not own:
-        ((name, child),) = found.items()
+    if len(children) == 1 and not own:
+        ((name, child),) = children.items()
         return _children(child, _join(path, name))
-    return [_join(path, name) for name in found] or ([path] if path else [])
+    return [_join(path, name) for name in children] or ([path] if path else [])
 
 
 def _outputs(module: nn.Module, anchors: Sequence[str]) -> list[str]:
@@ -137,13 +134,15 @@ def _outputs(module: nn.Module, anchors: Sequence[str]) -> list[str]:
     }
     if named := [name for name in free if name.rpartition(".")[2] in OUTPUT_NAMES and name]:
         child = free[named[-1]]
-        inner = _linear(child) if isinstance(child, nn.Sequential) else []
-        return [f"{named[-1]}.{inner[-1]}" if inner else named[-1]]
+        inner = [n for n, m in child.named_modules() if isinstance(m, nn.Linear) and n]
+        if inner and isinstance(child, nn.Sequential):
+            return [f"{named[-1]}.{inner[-1]}"]
+        return [named[-1]]
     order = list(free)
     latest = order.index(anchors[-1]) if anchors else 0
     if linear := [n for n in order[latest:] if isinstance(free[n], nn.Linear)]:
         return linear[-1:]
-    is_row = len(anchors) > 1 and not _blocks(module)
+    is_row = len(anchors) > 1 and not _block_paths(module)
     return list(anchors[-1:]) if is_row else []
 
 
@@ -155,14 +154,14 @@ def _is_inside(name: str, paths: Sequence[str]) -> bool:
     return any(_is_below(name, path) for path in paths)
 
 
-def _linear(module: nn.Module) -> list[str]:
-    return [name for name, child in module.named_modules() if isinstance(child, nn.Linear) and name]
+def _is_below(name: str, path: str) -> bool:
+    return name.startswith(f"{path}.") or (not path and bool(name))
 
 
-def _first(name: str, anchors: Sequence[str]) -> str:
+def _outermost(name: str, anchors: Sequence[str]) -> str:
     """The outermost module around a tensor that holds none of the blocks; else the tensor itself.
 
-    >>> _first("bert.embeddings.words.weight", ["bert.layer.0"]), _first("token", ["layer.0"])
+    >>> _outermost("bert.embeddings.words.weight", ["bert.layer.0"]), _outermost("token", ["l.0"])
     ('bert.embeddings', 'token')
     """
     pieces = name.split(".")
@@ -170,15 +169,10 @@ def _first(name: str, anchors: Sequence[str]) -> str:
     return next(path for path in paths if not any(_is_below(a, path) for a in anchors))
 
 
-def _is_below(name: str, path: str) -> bool:
-    """Whether something lies inside the module at `path`."""
-    return name.startswith(f"{path}.") or (not path and bool(name))
-
-
-# ---- Who owns each tensor of any module: ordered parts, then the output.
+# ---- The owner of each tensor of any module: ordered blocks, then the output.
 #
-# A network that takes images is cut as for `fit`, along what its forward does. Any other is
-# read from how it is built, without running it: blocks of one class in a row are parts.
+# An image network is partitioned as for `fit`, along its forward. Any other is read from its
+# registration, without running it: consecutive modules of one class are blocks.
 
 
 UNUSED = "unused"
@@ -187,81 +181,83 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sections:
-    """The parts of a module, and the owner of each of its tensors.
+    """The blocks of a module, and the owner of each of its tensors.
 
     `owners` holds every name of `unique_tensors`; an owner is one of `names`, "output", or
-    "unused" for what forward never reads.
+    "unused" for tensors that forward never reads.
     """
 
-    names: tuple[str, ...]  # parts 1..P, from the input to the output
+    names: tuple[str, ...]  # blocks from the input to the output
     owners: dict[str, str]
     family: Family
-    n_outputs: int | None  # numbers that the output layer gives, None where there is none
+    n_outputs: int | None  # width of the output layer, None where there is none
     shape: Shape | None  # (C, H, W) of the inputs it was run on; None: it was not run
 
 
 def sections(
     module: nn.Module, inputs: Any = None, preprocessing: Preprocessing | None = None
 ) -> Sections:
-    """Part any module; nothing in it is changed, its modes and gradient flags included.
+    """Partition any module; nothing in it is changed, its modes and gradient flags included.
 
-    `inputs` is a batch as the network takes it: a tensor (B, C, H, W), or a mapping that
-    holds one. Without it the size is what the network's own configuration says, else 3×224×224.
-    A network that does not take such inputs is parted by how it is built.
-
+    `inputs` is a batch of the network: a tensor (B, C, H, W), or a mapping that holds one.
+    Without it the size is that of the network's own configuration, else 3×224×224.
+    A network that does not take such inputs is partitioned by its registration.
     Raises: ModelError if the module has no tensors.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
-    >>> found = sections(net, inputs=torch.zeros(1, 4))
-    >>> found.names, found.owners["3.weight"], found.n_outputs
+    >>> blocks = sections(net, inputs=torch.zeros(1, 4))
+    >>> blocks.names, blocks.owners["3.weight"], blocks.n_outputs
     (('0', '2'), 'output', 2)
     """
     if not unique_tensors(module):
         raise ModelError(f"{type(module).__name__} has no tensors; there is nothing to train.")
     prep = preprocessing or _preprocessing(module, inputs)
-    found = _followed(module, prep) if prep is not None else None
-    if found is None or len(found.names) == 1:
-        made = _made(module)
-        found = made if found is None or len(made.names) > 1 else found
-    return found
+    traced = _by_forward(module, prep) if prep is not None else None
+    if traced is not None and len(traced.names) > 1:
+        return traced
+    registered = _by_registration(module)
+    return registered if traced is None or len(registered.names) > 1 else traced
 
 
 def sections_for(module: nn.Module, plan: Plan) -> Sections:
-    """The parts of a module as a plan names them.
+    """The blocks of a module as a plan names them.
 
     Raises: PlanError if the plan was made for another network.
     """
-    wanted = tuple(block.name for block in plan.blocks)
-    for found in _ways(module, plan):
-        if (*found.names, OUTPUT) == wanted:
-            return found
-    lost = [name for name in wanted if name not in (*found.names, OUTPUT)]
-    what = f"no part {lost[0]!r}" if lost else f"{len(found.names)} parts, not {len(wanted) - 1}"
+    names = tuple(block.name for block in plan.blocks)
+    for candidate in _candidates(module, plan):
+        if (*candidate.names, OUTPUT) == names:
+            return candidate
+    missing = [name for name in names if name not in (*candidate.names, OUTPUT)]
+    n_blocks = f"{len(candidate.names)} blocks, not {len(names) - 1}"
     raise PlanError(
-        f"the plan was made for another network: this {type(module).__name__} has {what}; "
+        f"the plan was made for another network: this {type(module).__name__} has "
+        f"{f'no block {missing[0]!r}' if missing else n_blocks}; "
         "make a plan for it with warmstart.plan(network)."
     )
 
 
-def _ways(module: nn.Module, plan: Plan) -> Iterator[Sections]:
-    """The ways a module could have been parted when the plan was made, the likelier first."""
+def _candidates(module: nn.Module, plan: Plan) -> Iterator[Sections]:
+    """Possible partitions when the plan was made, the likelier first."""
     if plan.input is not None:
         size: Any = plan.input.size.value
         sides = tuple(size) if isinstance(size, tuple) else (size, size)
         yield sections(module, preprocessing=_plain(int(plan.input.channels.number), sides))
     else:
-        yield _made(module)
+        yield _by_registration(module)
         yield sections(module)
 
 
 def _preprocessing(module: nn.Module, inputs: Any) -> Preprocessing | None:
-    """What images to run it on; None where it takes none."""
+    """Preprocessing of the images to run it on; None where it takes none."""
     if inputs is not None:
-        images = _images(inputs)
+        values = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
+        tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+        images = next((v for v in tensors if v.ndim == 4), None)
         return None if images is None else _plain(images.shape[1], tuple(images.shape[2:]))
     if config := config_of(module):
         return preprocessing_from(config)
-    own = getattr(module, "config", None)  # as transformers' networks carry it
+    own = getattr(module, "config", None)  # of transformers' networks
     side, channels = getattr(own, "image_size", None), getattr(own, "num_channels", None)
     if side is not None:
         sides = (side, side) if isinstance(side, int) else tuple(side)
@@ -272,74 +268,65 @@ def _preprocessing(module: nn.Module, inputs: Any) -> Preprocessing | None:
     return _plain(stem.in_channels if stem else 3, IMAGENET.size)
 
 
-def _images(inputs: Any) -> Tensor | None:
-    values = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
-    tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
-    return next((v for v in tensors if v.ndim == 4), None)
-
-
 def _plain(channels: int, sides: tuple[int, ...]) -> Preprocessing:
     half = (0.5,) * channels
     return Preprocessing(size=(sides[0], sides[1]), resize=min(sides), mean=half, std=half)
 
 
-def _followed(module: nn.Module, prep: Preprocessing) -> Sections | None:
-    """Parts by what forward does; None where it cannot be run on such images."""
+def _by_forward(module: nn.Module, prep: Preprocessing) -> Sections | None:
+    """Blocks along forward; None where it cannot be run on such images."""
     try:
-        with torch.random.fork_rng(devices=[]):  # a forward may draw
+        with torch.random.fork_rng(devices=[]):  # a forward may use random numbers
             # A copy: a forward may also count its calls, or compute in half precision elsewhere.
             network = cut(copy.deepcopy(module).cpu().float(), prep)
     except Exception:  # somebody else's forward: it may raise anything
         return None
     names = tuple(_free(block.name) for block in network.blocks)
-    owners = _owners_in(module, network, names)
+    special = {"neck": names[-1], "head": OUTPUT, UNUSED: UNUSED}
+    by_name = {name: special.get(owner) or _free(owner) for name, owner in network.owners.items()}
+    owners = {  # under the module's own first names; a cut may use another of a tied tensor
+        first: next((by_name[name] for name in tied if name in by_name), UNUSED)
+        for first, tied in aliases(module).items()
+    }
     return _sections(module, names, owners, (prep.channels, *prep.size))
 
 
 def _free(name: str) -> str:
-    """A part's name that is not one of the words for other owners."""
+    """A block's name that is not one of the words for other owners."""
     return f"{name}#1" if name in (OUTPUT, UNUSED) else name
 
 
-def _owners_in(module: nn.Module, network: Network, names: tuple[str, ...]) -> dict[str, str]:
-    """Owners under the module's own first names; a cut may know a tied tensor by another."""
-    others = {"neck": names[-1], "head": OUTPUT, UNUSED: UNUSED}
-    known = {name: others.get(owner) or _free(owner) for name, owner in network.owners.items()}
-    return {
-        first: next((known[name] for name in names if name in known), UNUSED)
-        for first, names in aliases(module).items()
-    }
-
-
-def _made(module: nn.Module) -> Sections:
-    """Parts by how the module is built."""
+def _by_registration(module: nn.Module) -> Sections:
     names, owner_of = find_blocks(module)
     order = (*names, OUTPUT)
-    owners = {  # a tied tensor belongs to the first part that has it
-        first: min((owner_of[name] for name in same), key=order.index)
-        for first, same in aliases(module).items()
+    owners = {  # a tied tensor belongs to the first block that has it
+        first: min((owner_of[name] for name in tied), key=order.index)
+        for first, tied in aliases(module).items()
     }
-    alive = tuple(name for name in names if name in owners.values())
-    return _sections(module, alive, owners, None)
+    nonempty = tuple(name for name in names if name in owners.values())
+    return _sections(module, nonempty, owners, None)
 
 
 def aliases(module: nn.Module) -> dict[str, list[str]]:
     """For each name in `unique_tensors`, all names of that tensor."""
     first = {place(tensor): name for name, tensor in unique_tensors(module).items()}
-    found: dict[str, list[str]] = {name: [] for name in first.values()}
+    names: dict[str, list[str]] = {name: [] for name in first.values()}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor):
-            found[first[place(tensor)]].append(name)
-    return found
+            names[first[place(tensor)]].append(name)
+    return names
 
 
 def _sections(
     module: nn.Module, names: tuple[str, ...], owners: dict[str, str], shape: Shape | None
 ) -> Sections:
-    blank = Sections(
-        names=names, owners=owners, family=find_family(module), n_outputs=None, shape=shape
-    )
     tensors = unique_tensors(module)
-    last = [tensors[name] for name, owner in owners.items() if owner == OUTPUT]
-    matrices = [tensor for tensor in last if tensor.ndim > 1]
-    return replace(blank, n_outputs=len(matrices[-1])) if matrices else blank
+    outputs = [tensors[name] for name, owner in owners.items() if owner == OUTPUT]
+    matrices = [tensor for tensor in outputs if tensor.ndim > 1]
+    return Sections(
+        names=names,
+        owners=owners,
+        family=find_family(module),
+        n_outputs=len(matrices[-1]) if matrices else None,
+        shape=shape,
+    )

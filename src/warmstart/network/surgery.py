@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +94,6 @@ def assemble(
     """Join a partitioned network and a fitted head; the backbone's tensors are shared and frozen.
 
     `freeze.apply` unfreezes the blocks to be trained.
-
     Shapes: weight (K, D) with D the sum of the layers' widths, bias and class_bias (K,).
     Raises: ModelError if the head does not fit the feature layers.
 
@@ -133,7 +131,6 @@ def rebuild(
     `network` is your own module where `arch` is "module:…"; it is left unchanged.
     `added` is the hidden width of each block added behind the last one, `ensemble` the block
     above which the base model's own blocks run beside fine-tuned ones.
-
     Raises: ModelError if the architecture is unknown or a tensor is missing, extra, of
     another shape, or not finite.
     """
@@ -143,7 +140,21 @@ def rebuild(
     if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
         raise ModelError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
     blank = torch.zeros(n_classes, width)
-    rebuilt = cut(_fresh(arch, state, preprocessing, network), preprocessing)
+    backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
+    if network is not None:
+        module = copy.deepcopy(network)
+        if isinstance(preprocessing, Preprocessing):
+            refit_size(module, backbone, preprocessing.size)
+            refit(module, backbone, preprocessing.channels)
+        module.eval().requires_grad_(False)
+    elif arch.startswith("module:"):
+        raise ModelError(
+            f"this model was made from your own {arch.partition(':')[2]}; "
+            "pass an instance of it as `network`."
+        )
+    else:
+        module = fresh(arch, backbone, preprocessing)
+    rebuilt = cut(module, preprocessing)
     last, generator = rebuilt.record.blocks[-1], torch.Generator().manual_seed(0)
     rebuilt = graft(rebuilt, [make_block(last, generator, hidden) for hidden in added])
     if ensemble is not None:
@@ -173,25 +184,6 @@ def unique_state(model: nn.Module) -> dict[str, Tensor]:
         name: tensor if isinstance(tensor, Mapped) else tensor.detach().cpu().contiguous()
         for name, tensor in unique_tensors(model).items()
     }
-
-
-def _fresh(
-    arch: str, state: Mapping[str, Tensor], preprocessing: Inputs, network: nn.Module | None
-) -> nn.Module:
-    """The architecture, shaped as in `state`, with arbitrary weights: all are replaced."""
-    backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
-    if network is not None:
-        clone = copy.deepcopy(network)
-        if isinstance(preprocessing, Preprocessing):
-            refit_size(clone, backbone, preprocessing.size)
-            refit(clone, backbone, preprocessing.channels)
-        return clone.eval().requires_grad_(False)
-    if arch.startswith("module:"):
-        raise ModelError(
-            f"this model was made from your own {arch.partition(':')[2]}; "
-            "pass an instance of it as `network`."
-        )
-    return fresh(arch, backbone, preprocessing)
 
 
 def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
@@ -229,7 +221,6 @@ def refresh(
     Parameters of modules without one: tables and tokens get a normal distribution (0.02, cut at
     two of it), vectors and numbers that scale 1, those that shift (by their names) 0. Constant
     tables in buffers stay. The global random state is left unchanged.
-
     Returns: the names of the parameters. Raises: PlanError for a name that is not there.
     """
     module, places = _places_of(where, names)
@@ -279,11 +270,8 @@ def _reinitialise(module: nn.Module, places: Places) -> None:
     tensors = (*module._parameters.values(), *module._buffers.values())
     has_own = any(tensor is not None and place(tensor) in places for tensor in tensors)
     is_alone = all(place(tensor) in places for tensor in all_tensors(module))
-    if has_own and is_alone and reset is not None and _takes_no_arguments(reset):
-        reset()
-
-
-def _takes_no_arguments(reset: Any) -> bool:
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(reset).parameters.values()
-    return all(p.default is not p.empty or p.kind in kinds for p in parameters)
+    if has_own and is_alone and reset is not None:
+        parameters = inspect.signature(reset).parameters.values()
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if all(p.default is not p.empty or p.kind in kinds for p in parameters):
+            reset()

@@ -67,7 +67,12 @@ class TextNetwork(Encoder):
             SegmentStep(f"layer.{n}", _windowed(_layer(name), window), (name, *shared), ())
             for n, name in enumerate((f"{path}.{k}" for k in range(n_layers)), start=1)
         )
-        return encoder_steps([embed, *layers], SegmentStep("neck", _pool(window), (), ()))
+
+        def pool(network: nn.Module, state: Tensor) -> Tensor:
+            firsts = state[:, ::window]  # windows of padding alone are masked
+            return mean_of_tokens(firsts if network.pooling == "first" else state)
+
+        return encoder_steps([embed, *layers], SegmentStep("neck", pool, (), ()))
 
 
 def _windowed(run: Run, window: int) -> Run:
@@ -106,14 +111,6 @@ def _layer(name: str) -> Run:
         return torch.cat([hidden, mask[..., None]], dim=2)
 
     return run
-
-
-def _pool(window: int) -> Run:
-    def pool(network: nn.Module, state: Tensor) -> Tensor:
-        firsts = state[:, ::window]  # windows of padding alone are masked
-        return mean_of_tokens(firsts if network.pooling == "first" else state)
-
-    return pool
 
 
 def mean_of_tokens(state: Tensor) -> Tensor:

@@ -132,7 +132,8 @@ def attempts(module: nn.Module, classifier: str | None, inputs: Tensor) -> Itera
 
 
 def _trace(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace | None:
-    defaults = _defaults(module)
+    parameters = list(inspect.signature(module.forward).parameters.values())[1:]
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     answers: list[bool] = []
     while len(answers) < _MAX_BRANCHES:
         clone = shallow_copy(module)  # the tracer leaves constants on the module that it traces
@@ -158,12 +159,6 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     for registry in ("_modules", "_parameters", "_buffers"):
         clone.__dict__[registry] = dict(module.__dict__[registry])
     return clone
-
-
-def _defaults(module: nn.Module) -> dict[str, Any]:
-    """Defaults of all arguments of forward but the first."""
-    parameters = list(inspect.signature(module.forward).parameters.values())[1:]
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _tidied(graph: fx.Graph) -> fx.Graph:
@@ -213,14 +208,10 @@ def is_stage(module: nn.Module) -> bool:
     for candidate in (module, *lists):
         blocks = list(candidate.children())
         is_even = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
-        if is_even and all(_is_block(block) for block in blocks):
+        generators = [g for b in blocks for g in (b.parameters(), b.children())]
+        if is_even and all(next(generator, None) is not None for generator in generators):
             return True
     return False
-
-
-def _is_block(module: nn.Module) -> bool:
-    has_weights = next(module.parameters(), None) is not None
-    return has_weights and next(module.children(), None) is not None
 
 
 class Recorder(fx.Interpreter):

@@ -27,7 +27,6 @@ def read_weights(path: Path) -> Weights:
 
     Common wrappers ({"state_dict": …}, {"model": …}) and prefixes ("module." of data
     parallel training) are removed.
-
     Raises: ModelError if the file is missing, damaged, holds code, or holds no weights.
     """
     if not path.is_file():
@@ -159,7 +158,6 @@ def match_by_order(
     """`weights` under the names of `expected`, matched by position.
 
     For weights of the same architecture published under other names.
-
     Raises: ModelError at the first tensor whose shape differs, or when the counts differ.
 
     >>> list(match_by_order({"a": torch.zeros(2)}, {"x": torch.ones(2)}, "lite0"))

@@ -26,7 +26,7 @@ from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Event, Steps, drain
-from warmstart.features.batches import fitted
+from warmstart.features.batches import fit_inputs
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.network.finished_run import change
@@ -143,7 +143,7 @@ def _ranked(scored: ScoredModel, gap: Difference) -> RankedModel:
         parameters=parameters,
         macs=macs,
         seconds_per_image=1 / extracted.per_second if extracted.per_second else None,
-        cached=not extracted.features.passed,
+        cached=not extracted.features.n_extracted,
         head=scored.head,
         difference=gap.value,
         difference_low=gap.low,
@@ -158,7 +158,6 @@ def _reason(
     n: int,
     labelled: LabelledRows,
 ) -> str:
-    """Why this one: its score, and how far the others are from it."""
     shown = f"{100 * choice.value:.0f} % ({100 * choice.low:.0f} to {100 * choice.high:.0f})"
     text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
     tied = [
@@ -241,10 +240,10 @@ def choose_base(
             options = replace(options, stream=str(request.stream.value))
         base = open_base(request.base, request.arch, request.preprocessing, options)
         check_wave_settings(request, base.record)
-        return request, fitted(base, collection, options)
+        return request, fit_inputs(base, collection, options)
     clock.lap("read")
     choice = yield from _choose_by_ranking(request, collection, options)
-    base = fitted(open_base(str(choice.value), inputs=options), collection, options)
+    base = fit_inputs(open_base(str(choice.value), inputs=options), collection, options)
     clock.lap("features")
     return replace(request, base=choice.value, base_choice=choice), base
 
@@ -252,7 +251,6 @@ def choose_base(
 def _choose_by_ranking(
     request: Request, collection: Collection, options: InputOptions
 ) -> Steps[Choice]:
-    """The best of the base models on this computer, and why."""
     kind = collection.record.kind
     names, left_out = on_disk(MAX_PARAMETERS, kind)
     if len(names) < 2:
@@ -390,7 +388,7 @@ def _extract(
 ) -> Steps[ExtractedModel]:
     """Load a base model and extract its features; near-duplicates are searched once."""
     file, arch = split_name(name)
-    base = fitted(open_base(file, arch, inputs=inputs), collection, inputs)
+    base = fit_inputs(open_base(file, arch, inputs=inputs), collection, inputs)
     yield notes.base(base.record)
     began = time.perf_counter()
     per_second = None

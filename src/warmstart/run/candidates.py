@@ -9,7 +9,7 @@ import numpy as np
 
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Steps, note
-from warmstart.features.machine import freed_memory_kept
+from warmstart.features.machine import keep_freed_memory
 from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance
@@ -62,7 +62,7 @@ def fine_tune_and_choose(
     allowance: Allowance,
 ) -> Steps[FineTuned]:
     """Train by the plan, then choose what ships. Raises: as `fine_tune` does."""
-    with freed_memory_kept():
+    with keep_freed_memory():
         fine_tuned = yield from fine_tune(
             training_data, plan, head, digests, checkpoints, allowance
         )

@@ -304,7 +304,6 @@ def _plain_torch(facts: CardFacts) -> str:
 
 
 def _evidence(facts: CardFacts) -> str:
-    """The evidence for the verdict that was measured."""
     many = nouns_of(facts.data.kind).many
     lines = [
         f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"

@@ -23,10 +23,10 @@ from warmstart.data.near_duplicates import (
     with_near_duplicates,
 )
 from warmstart.errors import DataError, RunFolderError
-from warmstart.features.batches import text_copies
+from warmstart.features.batches import find_text_duplicates
 from warmstart.features.extract import first_of_each
-from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_same
-from warmstart.modalities.audio import ONE_RECORDING, likeness
+from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
+from warmstart.modalities.audio import SAME_RECORDING, waveform_similarity
 from warmstart.nouns import IMAGES, Nouns, count, is_are, nouns_of
 from warmstart.planning import rules
 from warmstart.records.data import Example, Finding, Task
@@ -241,7 +241,7 @@ def near_duplicate_pairs(
     if collection.record.kind in ("table", "tensor"):
         return ()  # rows that are nearly equal are two rows
     if collection.record.kind == "text":
-        return text_copies(collection)
+        return find_text_duplicates(collection)
     distinct = first_of_each(examples, [e.sha256 for e in examples])  # one example per content
     large = np.flatnonzero(
         StoredThumbnails(extracted, distinct).files.short_side() >= rules.LEAST_SIDE
@@ -274,8 +274,8 @@ def _is_one_recording(
 ) -> bool:
     """Whether two similar clips are one recording; False where one can no longer be read."""
     try:
-        clips = [load_same(collection, distinct[row]) for row in (pair.first, pair.second)]
-        return likeness(*clips) >= ONE_RECORDING
+        clips = [load_unchanged(collection, distinct[row]) for row in (pair.first, pair.second)]
+        return waveform_similarity(*clips) >= SAME_RECORDING
     except DataError:
         return False
 

@@ -36,7 +36,7 @@ from warmstart.records.summary import (
     Verdict,
 )
 from warmstart.reporting.report import write_report
-from warmstart.run import lineage, model_files, notes
+from warmstart.run import lineage, model_files
 from warmstart.run.card import CardFacts, card
 from warmstart.run.model_files import Origin
 from warmstart.tasks.words import test_estimate
@@ -85,7 +85,7 @@ def deliver(
         model, ledger = _write_model(folder, results, collection)
         proof = _prove(ledger, results.fine_tuned.plan)
         lines = summary_lines(ledger)
-        yield notes.proof(lines)
+        yield note("deliver", "Proof", "\n".join(lines))
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
     facts = _card_facts(folder, results, summary, model, lines)
@@ -202,7 +202,6 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
 
 
 def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
-    """Whether what ships is ready for use, from its measurements."""
     labelled, measured, verdict = results.labelled, results.measured, results.verdict
     target, test = labelled.target, measured.test
     held = results.fine_tuned.head.fold >= 0  # the rows of the estimate

@@ -44,7 +44,7 @@ def dry_run(request: Request) -> Steps[DryRun]:
     yield notes.data(collection)
     request, base = yield from choose_base(request, collection, clock)
     yield notes.base(base.record)
-    survey = engine_choice.survey(collection, base)
+    survey = engine_choice.survey_engines(collection, base)
     inherited = yield from lineage.inherit(base, survey.network.record, collection.record)
     labelled = arrange(collection.record)
     elapsed = request.elapsed + clock.table()["total"]  # a run measures engines in `features`
@@ -85,7 +85,6 @@ def dry_run(request: Request) -> Steps[DryRun]:
 
 
 def _count_parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
-    """Parameters by block, including blocks to be added."""
     counts = {block.name: block.parameters for block in network.blocks}
     for block in plan.blocks:
         if block.action.value == "added":

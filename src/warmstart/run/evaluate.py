@@ -73,7 +73,6 @@ def evaluate(
 def _caveats(
     run: Path, readable: Sequence[Example], n_total: int, n_ood: int, nouns: Nouns
 ) -> Iterator[tuple[str, str]]:
-    """Facts that qualify the metrics: title and text of each."""
     n = len(readable)
     if n < n_total:
         yield "Data", f"{n_total - n} {nouns.many} could not be read and were left out"

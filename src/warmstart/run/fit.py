@@ -9,6 +9,7 @@ from warmstart.events import Steps
 from warmstart.evidence import check
 from warmstart.network.load import PretrainedModel
 from warmstart.records.recording import Clock, recorded
+from warmstart.records.run_folder import write_json
 from warmstart.request import Request, read_data
 from warmstart.request import check as check_request
 from warmstart.run import cleaning, forecast, lineage, notes
@@ -63,7 +64,7 @@ def _run_stages(
             collection, extracted, base.record, request.budget, request.seed, inherited
         )
         record, labelled = training_data.collection.record, training_data.labelled
-        journal.write_data(record)
+        write_json(journal.path / "data.json", record)
         inspection = yield from journal.inspect(training_data)
         verdict = check.judge(inspection, words=labelled.target.words, basis=training_data.basis)
         yield notes.evidence(verdict)

@@ -23,10 +23,10 @@ from warmstart.features.batches import noise as make_noise
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
-from warmstart.features.engine_choice import kept_paces, work_of
-from warmstart.features.extraction import ExtractedFeatures, load_same
-from warmstart.features.machine import freed_memory_kept, n_threads
-from warmstart.features.offload import links
+from warmstart.features.engine_choice import stored_speeds, engine_work
+from warmstart.features.extraction import ExtractedFeatures, load_unchanged
+from warmstart.features.machine import keep_freed_memory, n_threads
+from warmstart.features.offload import offloaded_blocks
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.cut import cached_layers
@@ -148,10 +148,10 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
     """How fast this machine decodes, passes, inverts and trains."""
     torch.set_num_threads(n_threads())
     decode = _time_decoding(bench.collection, bench.labelled.learn[:DECODED], bench.prep)
-    with freed_memory_kept():  # as in the run
+    with keep_freed_memory():  # as in the run
         forward = time_forward(bench)
     passed_mb = peak_rss_mb()  # the short-lived memory of a pass counts too
-    with freed_memory_kept():
+    with keep_freed_memory():
         step = _time_training(bench, plan) if plan.is_trained else 0.0
     pace = _engine_speed(bench, plan, forward)
     return Speeds(
@@ -171,14 +171,13 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
 
 def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
-    work = work_of(bench.network.record, bench.prep, len(bench.feature_layers))
+    work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_speed = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
-    speeds = paces(torch_speed, work.macs) | kept_paces(default_root(), work) | torch_speed
+    speeds = paces(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
     return speeds[str(plan.training.engine.value)]
 
 
 def _fastest(work: Callable[[], object], times: int) -> float:
-    """Seconds of the fastest of some repetitions."""
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
@@ -191,7 +190,7 @@ def _time_decoding(collection: Collection, examples: Sequence[Example], prep: In
     began = time.perf_counter()
     for example in examples:
         with suppress(DataError):  # the run will report it
-            encode(load_same(collection, example), example.id, prep)
+            encode(load_unchanged(collection, example), example.id, prep)
     return (time.perf_counter() - began) / max(len(examples), 1)
 
 
@@ -212,7 +211,7 @@ def _time_offloaded_forward(bench: Bench) -> float:
     Blocks of equal shape and size take equal time, and a large network repeats a few kinds.
     """
     network, prep = bench.network, bench.prep
-    blocks = links(network, bench.feature_layers, len(network.blocks), prep)
+    blocks = offloaded_blocks(network, bench.feature_layers, len(network.blocks), prep)
     kinds = [(b.shape_in, b.shape_out, b.parameters, b.macs) for b in network.record.blocks]
     total = 0.0
     for kind, count in Counter(kinds).items():

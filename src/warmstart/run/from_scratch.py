@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.evidence import check
-from warmstart.features.machine import freed_memory_kept
+from warmstart.features.machine import keep_freed_memory
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
@@ -179,7 +179,7 @@ def concluded(
     tests = (e for e in inspection.evidence if e.name == "permutation_test")
     is_signal = has_signal(next(float(e.details["p"]) for e in tests))
     if request.budget == "thorough" and request.minutes is None and is_signal:
-        with freed_memory_kept():
+        with keep_freed_memory():
             evidence = yield from measure(request, training_data, fine_tuned)
         inspection = replace(inspection, evidence=(*inspection.evidence, evidence))
     return check.conclude(training_data, inspection, fine_tuned, measured)
@@ -295,14 +295,12 @@ def measure(
 
 
 def _too_long(request: Request, network: Network, samples: float) -> str:
-    """Why so many images are too many to train on; empty where they are not."""
     seconds = fine_tuning.seconds(network.record, samples)
     is_long = seconds > fine_tuning.MOST_SECONDS[request.budget]
     return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 
 
 def _sizes(n: int) -> list[int]:
-    """Training rows at each of SHARES."""
     return [max(round(share * n * (1 - 1 / FOLDS)), 1) for share in SHARES]
 
 

@@ -115,7 +115,6 @@ def in_turn(record: DataRecord) -> list[Example]:
 
 
 def _list_data(run: Path, data: Any) -> Listing:
-    """The run's own images, where the run found them."""
     file = read_request(run)
     request, source = file.request, data
     if source is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import cast
 from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError
 from warmstart.machine import free_memory
-from warmstart.modalities.audio import drawn, sound_of
+from warmstart.modalities.audio import sound_of, usual_sound
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
 from warmstart.network.position_embeddings import LEAST, MOST
@@ -48,7 +49,7 @@ def audio_options(request: Request, collection: Collection) -> Sound:
     }
     if not values:
         return sound
-    changed = drawn(
+    changed = usual_sound(
         int(values.get("sample_rate", sound.rate)),
         float(values.get("seconds", sound.seconds)),
         int(values.get("n_mels", sound.mels)),
@@ -56,29 +57,22 @@ def audio_options(request: Request, collection: Collection) -> Sound:
     return replace(changed, range_db=float(values.get("top_db", sound.range_db)))
 
 
-def check_no_audio_settings(request: Request) -> None:
-    """Raises: PlanError for a setting of sounds where the data holds images."""
-    for name in AUDIO_SETTINGS:
-        if (text := parse_settings(request.settings).get(f"input.{name}")) is not None:
-            raise PlanError(
-                f"--set input.{name}={text}: the data holds images, not sounds; leave it away."
-            )
-
-
 def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
     """Refuse settings without effect on a base model that takes samples at its own rate.
 
     Raises: PlanError.
     """
-    if not isinstance(base.preprocessing, WaveInputs):
-        return
+    if isinstance(base.preprocessing, WaveInputs):
+        names = ("size", "channels", "sample_rate", "n_mels", "top_db")
+        rate = f"{base.preprocessing.rate:,} samples a second"
+        _refuse_settings(request, names, f"{base.name} takes clips as they are, at {rate}")
+
+
+def _refuse_settings(request: Request, names: Sequence[str], why: str) -> None:
     settings = parse_settings(request.settings)
-    for name in ("size", "channels", "sample_rate", "n_mels", "top_db"):
+    for name in names:
         if (text := settings.get(f"input.{name}")) is not None:
-            raise PlanError(
-                f"--set input.{name}={text}: {base.name} takes clips as they are, at "
-                f"{base.preprocessing.rate:,} samples a second; leave it away."
-            )
+            raise PlanError(f"--set input.{name}={text}: {why}; leave it away.")
 
 
 def _audio_setting(request: Request, name: str) -> float | None:
@@ -118,7 +112,7 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     if record.kind == "audio":
         sound = audio_options(request, collection)
         return replace(options, channels=channels or 1, sound=sound, image_channels=1)
-    check_no_audio_settings(request)
+    _refuse_settings(request, AUDIO_SETTINGS, "the data holds images, not sounds")
     n_bands = count_bands(load, record.examples)
     is_picture = n_bands in PICTURE
     if channels is None and not is_picture:
@@ -175,7 +169,6 @@ def _rgb(request: Request) -> tuple[int, int, int] | None:
 
 
 def _plan_choice(request: Request, name: str) -> Choice | None:
-    """The choice of one input setting in the plan that is followed."""
     plan = _plan_of_base(request)
     inputs = plan.input if plan is not None else None
     return getattr(inputs, name) if inputs is not None else None

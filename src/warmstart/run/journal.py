@@ -30,7 +30,7 @@ from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.features.machine import n_processors, n_threads, threads_kept
+from warmstart.features.machine import n_processors, n_threads, fix_threads
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord, Example
@@ -122,7 +122,7 @@ def as_before(before: Mapping[str, Any]) -> Iterator[None]:
         if allowed is not None and len(allowed) > n_needed:
             os.sched_setaffinity(0, sorted(allowed)[:n_needed])
         torch.set_num_threads(before["threads"])
-        with threads_kept(before["processors"]):
+        with fix_threads(before["processors"]):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -192,10 +192,6 @@ class Journal:
                 self._note(engine=to_plain(engine))
 
         return (yield from extract_features(collection, base, engine, write_engine, block))
-
-    def write_data(self, record: DataRecord) -> None:
-        """Write data.json: the data that the run works on."""
-        write_json(self.path / "data.json", record)
 
     def inspect(self, training_data: TrainingDataset) -> Steps[Inspection]:
         """The evidence for the verdict: measured, or read where nothing has changed."""
@@ -303,7 +299,6 @@ def _about(request: Request, base: PretrainedModel) -> str:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -323,5 +318,4 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether this is the key and the digest of a file."""
     return isinstance(value, list) and [type(item) for item in value] == [str, str]

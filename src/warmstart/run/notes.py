@@ -1,8 +1,6 @@
-"""Notes of a run as events: what was read, the base model, the evidence, the plan, the weights."""
+"""Notes of a run as events: what was read, the base model, the evidence, the plan."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from warmstart.data.dataset import Collection
 from warmstart.events import Event, note
@@ -49,8 +47,3 @@ def plan(plan: Plan, record: DataRecord) -> Event:
     text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
     cut = given_up(plan, nouns_of(record.kind))
     return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
-
-
-def proof(lines: Sequence[str]) -> Event:
-    """What became of the weights, one line per fate; frozen tensors come first."""
-    return note("deliver", "Proof", "\n".join(lines))

@@ -22,8 +22,8 @@ from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores as class_scores
 from warmstart.evaluation.multilabel import LabelCertainty, confidence
 from warmstart.evaluation.regression import NumberCertainty
-from warmstart.features.batches import noise, passes, to_tensor
-from warmstart.features.engine import fused
+from warmstart.features.batches import noise, sub_batches, to_tensor
+from warmstart.features.engine import fuse_batch_norms
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.feature_layers import LayerReader
@@ -395,7 +395,7 @@ class Predictor:
         step = min(PER_THREAD * torch.get_num_threads(), BATCH)
         with torch.inference_mode():
             inputs = self.bundle.record.preprocessing
-            order = passes(pixels, inputs, step)
+            order = sub_batches(pixels, inputs, step)
             outputs = [self.fast(to_tensor(pixels[rows], inputs)) for rows in order]
             back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))
             feature_layers = tuple(torch.cat(rows)[back] for rows in zip(*outputs, strict=True))
@@ -420,7 +420,6 @@ def _name_of(item: Any, index: int) -> str:
 
 
 def _payload(item: Any, name: str) -> bytes:
-    """A path, picture or array as encoded bytes, so that one decoder reads them all."""
     if isinstance(item, NamedInput):
         return item.payload
     if isinstance(item, (str, Path)):
@@ -463,7 +462,7 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
     try:
         with torch.inference_mode():
             logits = model(sample)
-        fast = fused(LayerReader(model.backbone, model.scan), sample)
+        fast = fuse_batch_norms(LayerReader(model.backbone, model.scan), sample)
     except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
         raise _damaged(where, str(error)) from error
     own = zip(bundle.record.feature_layers, model.scan.widths, strict=True)

@@ -64,8 +64,6 @@ def tracked(steps: Steps[Result], names: Sequence[str]) -> Steps[Result]:
 
 @dataclass(slots=True)
 class _Tracker:
-    """One of Accelerate's trackers, and the seconds that logging has taken."""
-
     backend: Any
     began: float  # by the clock of the events
     spent: float = 0.0
@@ -80,8 +78,6 @@ class _Tracker:
 
 
 class _Trackers:
-    """The trackers of a run."""
-
     def __init__(self, names: Sequence[str]) -> None:
         self.waiting = names
         self.trackers: dict[str, _Tracker] = {}
@@ -141,7 +137,6 @@ class _Trackers:
             self._try(name, partial(start, name))
 
     def _try(self, name: str, action: Callable[[], None]) -> None:
-        """Act; drop a tracker that fails."""
         try:
             with unattended():
                 action()

@@ -1,4 +1,4 @@
-"""Images learnt in memory, for `WarmStartClassifier`: the flow in a folder that goes away."""
+"""Fits on images in memory, for the estimators: a run in a temporary folder."""
 
 from __future__ import annotations
 
@@ -49,13 +49,14 @@ from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import WeightedRows, fit_linear
 
 Fit = Callable[[Request], Steps[Finished]]
+_HEAD = ("weight", "bias", "temperature", "class_bias")
 
 
-class Answerer(Protocol):
-    """Says of images what a fitted model makes of them."""
+class LogitModel(Protocol):
+    """A fitted model for images."""
 
     def logits(self, images: Any) -> Array:
-        """Calibrated logits, a column a class in the order of `Learnt.names`. Shapes: (n, K).
+        """Calibrated logits (n, K), columns in the order of `FittedModel.names`.
 
         Raises: DataError naming an image that cannot be read.
         """
@@ -63,12 +64,11 @@ class Answerer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Learnt:
-    """What is left of a run once its folder is gone; it can be pickled.
+class FittedModel:
+    """The results of a run without its folder; it can be pickled.
 
-    `names` are those of the classes, in the order that the caller wants. `bundle` is None where
-    no signal was found and the depth was not the user's: then the classes' shares alone are
-    known, (K,).
+    `names` are those of the classes, in the caller's order. `bundle` is None where no signal was
+    found and the strategy was not the user's: then only the shares (K,) of the classes are known.
     """
 
     names: tuple[str, ...]
@@ -79,162 +79,157 @@ class Learnt:
     bundle: Bundle | None
 
     @property
-    def is_kept(self) -> bool:
-        """Whether the network is the start as it came, under a new output."""
+    def is_linear_probe(self) -> bool:
+        """Whether the network is the unchanged base model under a new head."""
         return self.bundle is not None and self.summary.shipped.strategy == "head"
 
 
-def learn(
+def fit_model(
     request: Request, names: Sequence[str], fit: Fit, weights: Array | None = None
-) -> tuple[Learnt, Answerer]:
-    """Run the flow, keep its model in memory, and be ready to answer.
+) -> tuple[FittedModel, LogitModel]:
+    """Run the recipe, keep its model in memory, and open it for predictions.
 
-    `asked.data` is (images, labels) with labels among `names`; `weights` (n,) above zero are
-    those of its rows. With them the output is fitted anew, on the depths that the run chose, as
-    if each image had been given so many times.
-    Raises: as the flow does.
+    `request.data` is (images, labels) with labels among `names`; `weights` (n,) above zero are
+    those of its rows. With them the head is fitted again, on the run's feature layers, as if each
+    image were repeated that often.
+    Raises: as the recipe does.
     """
     with TemporaryDirectory(prefix="warmstart-") as place:
         folder = Path(place) / "run"
-        found = drain(fit(replace(request, out=folder)))
+        finished = drain(fit(replace(request, out=folder)))
         plan = read_plan((folder / "plan.toml").read_text("utf-8"))
-        has_model = found.summary.shipped.strategy != "none"
+        has_model = finished.summary.shipped.strategy != "none"
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
         network = read_json(folder / "network.json", NetworkRecord)
     labelled = arrange(record)
-    by_row = _by_row(request.data[0], labelled, weights, record.kind)
+    by_row = _weights_by_row(request.data[0], labelled, weights, record.kind)
     counts = np.bincount(labelled.labels, by_row)[_order(names, record.classes)]
-    learnt = Learnt(
+    fitted = FittedModel(
         names=tuple(names),
-        summary=found.summary,
+        summary=finished.summary,
         plan=plan,
         network=network,
         shares=counts / counts.sum(),
         bundle=bundle,
     )
-    if not learnt.is_kept:
-        return learnt, answerer(learnt, request.base)
+    if not fitted.is_linear_probe:
+        return fitted, open_model(fitted, request.base)
     collection = replace(drain(read_data(request)), record=record)
-    base = ReopenedModel(request, input_options(request, collection), plan)
+    base = LazyBaseModel(request, input_options(request, collection), plan)
     if weights is not None:
-        read = rows_of(learnt, collection, base)
-        learnt = _reweighed(learnt, read, labelled, by_row, request.seed)
-    return learnt, StoredAnswers(learnt, base)
+        read = rows_of(fitted, collection, base)
+        fitted = _refit_head(fitted, read, labelled, by_row, request.seed)
+    return fitted, CachedModel(fitted, base)
 
 
-def answerer(learnt: Learnt, network: Any) -> Answerer:
-    """What a model in memory answers with; `network` is the module that it began from, if any."""
-    if learnt.bundle is None:
-        return Shares(learnt.shares)
+def open_model(fitted: FittedModel, network: Any) -> LogitModel:
+    """Open a model in memory; `network` is the user's own base model, if any."""
+    if fitted.bundle is None:
+        return ClassShares(fitted.shares)
     module = network if isinstance(network, nn.Module) else None
-    return Live(open_bundle(learnt.bundle, "the fitted model", module), learnt.names)
+    return LiveModel(open_bundle(fitted.bundle, "the fitted model", module), fitted.names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shares:
-    """The same answer for every image: the shares of the classes, (K,)."""
+class ClassShares:
+    """One answer for every image: the shares of the classes, (K,)."""
 
     shares: Array
 
     def logits(self, images: Any) -> Array:
-        """Shapes: (n, K)."""
         return np.tile(np.log(self.shares), (len(images), 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Live:
-    """Answers by running the network."""
+class LiveModel:
+    """Runs the network on every image."""
 
     predictor: Predictor
     names: tuple[str, ...]
 
     def logits(self, images: Any) -> Array:
-        """Shapes: (n, K)."""
-        found = [np.empty((0, len(self.names)))]
-        pixels = (seen for _, seen in self.predictor.prepared(images))
+        return self.outputs(images)[:, _order(self.names, self.predictor.labels)]
+
+    def outputs(self, images: Any) -> Array:
+        """The network's outputs (n, K), or values (n, 1), in its own order."""
+        batches = [np.empty((0, len(self.names)))]
+        pixels = (pixels for _, pixels in self.predictor.prepared(images))
         while batch := list(islice(pixels, BATCH)):
-            found.append(self.predictor.logits(np.stack(batch))[0].numpy())
-        return np.concatenate(found)[:, _order(self.names, self.predictor.labels)]
+            batches.append(self.predictor.logits(np.stack(batch))[0].numpy())
+        return np.concatenate(batches)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredAnswers:
-    """Answers from what the feature store keeps: an image is passed once, whoever asks.
+class CachedModel:
+    """Reads the feature cache, which an image enters once: for an unchanged base model."""
 
-    For a model whose network is the start as it came.
-    """
-
-    learnt: Learnt
-    base: ReopenedModel
+    fitted: FittedModel
+    base: LazyBaseModel
 
     def logits(self, images: Any) -> Array:
-        """Shapes: (n, K)."""
-        bundle = self.learnt.bundle
+        bundle = self.fitted.bundle
         if bundle is None:
-            raise ValueError("nothing is stored of a model that was not shipped")
-        read = rows_of(self.learnt, _gather(images, bundle.record), self.base)
+            raise ValueError("a model that was not shipped has no cached features")
+        read = rows_of(self.fitted, _gather(images, bundle.record), self.base)
         joined = np.concatenate([read(layer) for layer in bundle.record.feature_layers], axis=1)
         head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
         logits = scores / head["temperature"] + head["class_bias"]
-        ordered: Array = logits[:, _order(self.learnt.names, bundle.record.classes)]
+        ordered: Array = logits[:, _order(self.fitted.names, bundle.record.classes)]
         return ordered
 
 
-class ReopenedModel:
-    """The start that a run began from, opened again when some image has to be passed."""
+class LazyBaseModel:
+    """The base model of a run, opened when features of an image are missing."""
 
-    def __init__(self, request: Request, wish: InputOptions, plan: Plan) -> None:
+    def __init__(self, request: Request, options: InputOptions, plan: Plan) -> None:
         name = plan.base.value if request.base_is_auto else request.base
-        self._asked = name, request.arch, request.preprocessing, wish
-        self._found: PretrainedModel | None = None
+        self._arguments = name, request.arch, request.preprocessing, options
+        self._model: PretrainedModel | None = None
 
     def open(self) -> PretrainedModel:
-        """The start, prepared for the same inputs. Raises: ModelError if it is gone."""
-        if self._found is None:
-            self._found = open_base(*self._asked)
-        return self._found
+        """The base model, prepared for equal inputs. Raises: ModelError if it is gone."""
+        if self._model is None:
+            self._model = open_base(*self._arguments)
+        return self._model
 
 
-def rows_of(learnt: Learnt, collection: Collection, base: ReopenedModel) -> StoredFeatures:
-    """The features of a collection's examples: from the store, after passing what it lacks.
+def rows_of(fitted: FittedModel, collection: Collection, base: LazyBaseModel) -> StoredFeatures:
+    """The features of a collection's examples from the cache, after extracting missing ones.
 
     Raises: DataError naming an image that cannot be read.
     """
     examples = collection.record.examples
-    cache_file = FeatureCache(default_root()).cache_file(_key(learnt))
+    cache_file = FeatureCache(default_root()).cache_file(_key(fitted))
     if not cache_file.missing([example.sha256 for example in examples]):
         return StoredFeatures(cache_file, tuple(examples))
-    extracted = drain(extract_features(collection, base.open(), learnt.plan.training.engine))
+    extracted = drain(extract_features(collection, base.open(), fitted.plan.training.engine))
     for reason in extracted.unreadable.values():
         raise DataError(f"{reason}; leave it out of X")
     return extracted.reader(examples)
 
 
-def _key(learnt: Learnt) -> FeatureKey:
-    """Under which the run kept its features, from its records: no network is needed to read."""
-    if learnt.bundle is None:
-        raise ValueError("nothing is stored of a model that was not shipped")
-    record, engine = learnt.bundle.record, cast(EngineName, learnt.plan.training.engine.value)
+def _key(fitted: FittedModel) -> FeatureKey:
+    """The cache key of the run's features, from its records alone."""
+    if fitted.bundle is None:
+        raise ValueError("a model that was not shipped has no cached features")
+    record, engine = fitted.bundle.record, cast(EngineName, fitted.plan.training.engine.value)
     return FeatureKey(
         network=record.base_sha256,
         arch=record.arch,
-        blocks=tuple(block.name for block in learnt.network.blocks),
-        feature_layers=feature_layers(learnt.network),
+        blocks=tuple(block.name for block in fitted.network.blocks),
+        feature_layers=feature_layers(fitted.network),
         preprocessing=record.preprocessing,
         decoder=decoder_name(record.preprocessing),
         engine=engine,
         engine_version=engine_version(engine),
-        threads=threads_for(learnt.network),
+        threads=threads_for(fitted.network),
     )
 
 
-_HEAD = ("weight", "bias", "temperature", "class_bias")
-
-
 def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Where each name stands among the classes of a run, which are sorted as texts.
+    """The position of each name among the classes of a run, which are sorted as texts.
 
     >>> _order(["2", "10"], ["10", "2"])
     [1, 0]
@@ -244,49 +239,49 @@ def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 def _gather(images: Any, record: ModelRecord) -> Collection:
     """Inputs without labels as a collection. Raises: DataError if one cannot be read."""
-    named, kind = [record.classes[0]] * len(images), record.preprocessing.kind
-    told: KindOption = (
-        "text" if kind == "text" else "auto"
-    )  # a text may read like the name of a file
-    collection = drain(read_for_scoring((images, named), record.classes, kind=told))
+    labels = [record.classes[0]] * len(images)
+    is_text = record.preprocessing.kind == "text"  # a text may look like the name of a file
+    kind: KindOption = "text" if is_text else "auto"
+    collection = drain(read_for_scoring((images, labels), record.classes, kind=kind))
     for problem in collection.record.problems:
         raise DataError(f"{problem.items[0]}; leave it out of X")
     return collection
 
 
-def _by_row(images: Any, labelled: LabelledRows, weights: Array | None, kind: str) -> Array:
-    """The weight of each row that is learnt from; 1 without any. Shapes: (n,).
+def _weights_by_row(images: Any, labelled: LabelledRows, weights: Array | None, kind: str) -> Array:
+    """The weight of each training row; 1 without weights. Shapes: (n,).
 
-    They add up to the number of different contents: only ratios count, and an image that is given
-    twice is one of twice the weight.
+    They add up to the number of different contents: only ratios count, and a repeated image is
+    one of multiple weight.
     """
     if weights is None:
         return np.ones(len(labelled.learn))
     is_paths = not isinstance(images, np.ndarray) and kind == "image"
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
-    found: Array = np.array([by_id[example.id] for example in labelled.learn])
+    rows: Array = np.array([by_id[example.id] for example in labelled.learn])
     n_contents = len({example.sha256 for example in labelled.learn})
-    scaled: Array = found * (n_contents / found.sum())
-    return scaled
+    normalised: Array = rows * (n_contents / rows.sum())
+    return normalised
 
 
-def _reweighed(
-    learnt: Learnt, stored: StoredFeatures, labelled: LabelledRows, weights: Array, seed: int
-) -> Learnt:
-    """The same with the output fitted to weighted rows, by ridge on the depths that were chosen."""
-    bundle = learnt.bundle
+def _refit_head(
+    fitted: FittedModel, stored: StoredFeatures, labelled: LabelledRows, weights: Array, seed: int
+) -> FittedModel:
+    """The model with its head fitted to weighted rows, by ridge on the chosen feature layers."""
+    bundle = fitted.bundle
     if bundle is None:
-        return learnt
-    layer_weights = probe_layers(feature_layers(learnt.network))[
+        return fitted
+    layer_weights = probe_layers(feature_layers(fitted.network))[
         layer_weights_of(bundle.record.head)
     ]
     read = replace(stored, examples=labelled.learn)
     scalings = {layer: evened(read(layer).astype(np.float64), weights) for layer in layer_weights}
-    parts = [
-        np.sqrt(share) * apply_scaling(read(t), scalings[t]) for t, share in layer_weights.items()
+    columns = [
+        np.sqrt(share) * apply_scaling(read(layer), scalings[layer])
+        for layer, share in layer_weights.items()
     ]
-    wide: Features = np.concatenate(parts, axis=1)
+    wide: Features = np.concatenate(columns, axis=1)
     width = wide.shape[1] if len(wide) <= DUAL_LIMIT else SKETCH_WIDTH
     sketch = make_sketch(wide.shape[1], width, np.random.default_rng(seed))
     rows = WeightedRows(
@@ -296,7 +291,7 @@ def _reweighed(
         weights,
         labelled.group_rows,
     )
-    penalties = [float(value) for value in as_tuple(learnt.plan.head.penalties)]
+    penalties = [float(value) for value in as_tuple(fitted.plan.head.penalties)]
     fit = fit_linear(rows, penalties)
     narrow = sketch.sign[:, None] * fit.weights[sketch.target]
     scale = np.concatenate(
@@ -314,15 +309,12 @@ def _reweighed(
     for name, values in head.items():
         tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
     record = replace(bundle.record, feature_layers=tuple(layer_weights), penalty=fit.penalty)
-    return replace(learnt, bundle=replace(bundle, tensors=tensors, record=record))
-
-
-# ---- Numbers learnt from images in memory, for `WarmStartRegressor`.
+    return replace(fitted, bundle=replace(bundle, tensors=tensors, record=record))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LearntNumbers:
-    """What is left of a run once its folder is gone; it can be pickled.
+class FittedRegression:
+    """The results of a regression run without its folder; it can be pickled.
 
     `bundle` is None where no signal was found: then every answer is `mean`.
     """
@@ -332,28 +324,24 @@ class LearntNumbers:
     bundle: Bundle | None
 
     def values(self, images: Any, base: Any) -> Array:
-        """The number of each image; `start` is the module that the run began from, if any.
+        """The number of each image; `base` is the module that the run began from, if any.
 
         Shapes: returns (n,). Raises: DataError naming an image that cannot be read.
         """
         if self.bundle is None:
             return np.full(len(images), self.mean)
         network = base if isinstance(base, nn.Module) else None
-        predictor = open_bundle(self.bundle, "the fitted model", network)
-        found = [np.empty(0)]
-        pixels = (seen for _, seen in predictor.prepared(images))
-        while batch := list(islice(pixels, BATCH)):
-            found.append(predictor.logits(np.stack(batch))[0].numpy()[:, 0])
-        return np.concatenate(found)
+        model = LiveModel(open_bundle(self.bundle, "the fitted model", network), ("",))
+        return model.outputs(images)[:, 0]
 
 
-def learn_numbers(request: Request, fit: Callable[[Request], Steps[Finished]]) -> LearntNumbers:
-    """Run the flow in a folder that goes away; keep its model. Raises: as the flow does."""
+def fit_regression(request: Request, fit: Fit) -> FittedRegression:
+    """Run the recipe in a temporary folder; keep its model. Raises: as the recipe does."""
     with TemporaryDirectory(prefix="warmstart-") as place:
         folder = Path(place) / "run"
-        found = drain(fit(replace(request, out=folder)))
-        has_model = found.summary.shipped.strategy != "none"
+        finished = drain(fit(replace(request, out=folder)))
+        has_model = finished.summary.shipped.strategy != "none"
         bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
     values = [float(example.label) for example in record.examples]
-    return LearntNumbers(found.summary, float(np.mean(values)), bundle)
+    return FittedRegression(finished.summary, float(np.mean(values)), bundle)

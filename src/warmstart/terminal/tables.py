@@ -114,7 +114,7 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
 def cache_text(info: CacheInfo) -> str:
     """Size and content of the feature cache."""
     total = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
-    rows = f"features of {count(info.rows, 'image')}, {count(info.shelves, 'set')}"
+    rows = f"features of {count(info.rows, 'image')}, {count(info.feature_sets, 'set')}"
     lines = [lead("Cache") + str(info.path)]
     lines.append(column("Size", f"{total}: {rows}." if info.rows else f"{total}."))
     return "\n".join([*lines, column("Clear", "warmstart cache clear")])
@@ -124,7 +124,7 @@ def cleared_text(info: CacheInfo) -> str:
     """What `cache clear` removed.
 
     >>> from types import SimpleNamespace as Info
-    >>> cleared_text(Info(path="c", shelves=0, rows=0, bytes=0, limit_bytes=0))
+    >>> cleared_text(Info(path="c", feature_sets=0, rows=0, bytes=0, limit_bytes=0))
     'The cache was empty: nothing was removed from c.'
     """
     if not info.bytes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warmstart.distributed import here
 from warmstart.events import Event, Steps, note
-from warmstart.features.batches import ahead
+from warmstart.features.batches import prefetch
 from warmstart.machine import peak_rss_mb
 from warmstart.network import freeze
 from warmstart.network.conv_bn_fusion import folded
@@ -228,7 +228,7 @@ class TrainingAttempt:
             return inputs, context.targets(chosen)
 
         remaining = islice(batches, begin - steps.start, None)
-        for inputs, labels in ahead(make, remaining, schedule.workers):
+        for inputs, labels in prefetch(make, remaining, schedule.workers):
             yield tuple(value.to(schedule.device) for value in inputs), labels.to(schedule.device)
 
     def _report_step(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:

@@ -128,13 +128,13 @@ def _crop_and_flip(image: Pixels, augmentations: Augmentations, rng: np.random.G
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as transform
 
-    size = [*image.shape[:2]]
+    height, width = image.shape[:2]
     # A view of (H, W, C) memory: channels_last, in which 8-bit resizing is fastest.
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if augmentations.crop < 1:
-        box = _crop_box(*size, augmentations.crop, rng)
+        box = _crop_box(height, width, augmentations.crop, rng)
         pixels = transform.resized_crop(
-            pixels, *box, size, InterpolationMode.BILINEAR, antialias=True
+            pixels, *box, [height, width], InterpolationMode.BILINEAR, antialias=True
         )
     if augmentations.flip and rng.random() < 0.5:
         pixels = transform.horizontal_flip(pixels)

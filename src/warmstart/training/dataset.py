@@ -1,4 +1,4 @@
-"""What the checks look at: settled data, its look, its rows."""
+"""The training data in rows: labels, groups and folds, with the features extracted for them."""
 
 from __future__ import annotations
 
@@ -36,21 +36,18 @@ from warmstart.training.prior import NOTHING, SUFFIX, Inheritance, Prior
 from warmstart.training.selection import SelectionProblem, groups_within
 from warmstart.training.stacked_ridge import STACK
 
-# ---- Examples to rows: who learns, who is scored, who depends on whom.
-
-
 ReadFeatures = Callable[[FeatureLayer], Features]
-Reader = Callable[[Sequence[Example]], ReadFeatures]  # from examples to the reader of their taps
+Reader = Callable[[Sequence[Example]], ReadFeatures]  # from examples to a reader of their features
 
-LEAST_GROUPS = 10  # blocks that a draw for the evidence should hold, on average
+LEAST_GROUPS = 10  # in a sample for the evidence, on average
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """The examples a head learns from, in rows, and the test part beside them.
+    """The examples that a head is fitted on, in rows, and the test set beside them.
 
-    Shapes: labels (n,) over `learn`; test_labels (m,) over `test`; blocks number dependent
-    rows. `holdout` counts the rows, last in order, that the user set apart. Labels are what
+    Shapes: labels (n,) over `learn`; test_labels (m,) over `test`; group_rows: the rows of each
+    group. `holdout` counts the rows, last in order, of the user's hold-out set. Labels are what
     `target` takes for the truth: (n, K) where examples have several.
     """
 
@@ -64,17 +61,17 @@ class LabelledRows:
     near_duplicates: tuple[tuple[str, str], ...] = ()
     target: Target = CLASSIFICATION
     names: tuple[str, ...] = ()  # of the outputs
-    columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
+    columns: tuple[ColumnPlan, ...] | None = None  # of a table
     kind: Kind = "image"
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """One number a learning row, the class: what draws are kept alike in. Shapes: (n,)."""
+        """The stratum of each training row, for samples: its class. Shapes: (n,)."""
         return self.target.strata(self.labels)
 
     @property
     def folding(self) -> Truth:
-        """What folds of the learning rows are kept alike in. Shapes: (n,) or (n, K)."""
+        """What folds of the training rows are stratified by. Shapes: (n,) or (n, K)."""
         return self.target.folding(self.labels)
 
     def facts(self) -> DataFacts:
@@ -97,40 +94,42 @@ class LabelledRows:
 
     @property
     def n_train(self) -> int:
-        """Learning rows that are not set apart; they come first."""
+        """Training rows outside the hold-out set; they come first."""
         return len(self.learn) - self.holdout
 
     def groups(self) -> NDArray[np.int64]:
-        """The block number of each learning row. Shapes: (n,)."""
+        """The group number of each training row. Shapes: (n,)."""
         return number_groups(self.group_rows)
 
 
 def arrange(record: DataRecord) -> LabelledRows:
-    """Sort examples into learning rows (hold-out last) and test rows, and find their blocks.
+    """Sort examples into training rows (hold-out set last) and test rows, and find their groups.
 
-    Blocks are found in the training part and in the hold-out apart: what crosses between
-    them is reported as a leak, and must not tie one to the other.
-    Raises: DataError if too few blocks are left to hold one out and still choose by another.
+    Groups are found in the training and the hold-out set separately: what crosses between them is
+    reported as data leakage, and must not tie one to the other.
+    Raises: DataError if there are too few groups to hold one out and still choose by another.
     """
-    parts = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
-    train, holdout = parts["train"], parts["holdout"]
+    splits = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
+    train, holdout = splits["train"], splits["holdout"]
     learn = (*train, *holdout)
-    group_of = np.concatenate(
-        [
-            group_numbers(train, record.near_duplicates),
-            group_numbers(holdout, record.near_duplicates) + len(train),
-        ]
-    )
-    group_rows = tuple(members(group_of))
+    train_groups = group_numbers(train, record.near_duplicates)
+    holdout_groups = group_numbers(holdout, record.near_duplicates) + len(train)
     target = target_of(record.task, [example.label for example in learn])
-    nouns = nouns_of(record.kind)
-    _check_groups(len(np.unique(group_of[: len(train)])), 2 if holdout else 3, nouns)
+    n_groups, needed = len(np.unique(train_groups)), 2 if holdout else 3
+    if n_groups < needed:  # one is held out, one judges the choices, at least one is trained on
+        many = nouns_of(record.kind).many
+        raise DataError(
+            f"the training {many} form {n_groups} independent set{'s' if n_groups > 1 else ''} "
+            f"({many} with the same bytes, near-duplicates and those of one --group belong "
+            f"together) and {needed} are needed; add other {many}, or, if you gave --group, "
+            "remove it."
+        )
     return LabelledRows(
         learn=learn,
-        test=tuple(parts["test"]),
+        test=tuple(splits["test"]),
         labels=target.read([e.label for e in learn], record.classes),
-        test_labels=target.read([e.label for e in parts["test"]], record.classes),
-        group_rows=group_rows,
+        test_labels=target.read([e.label for e in splits["test"]], record.classes),
+        group_rows=tuple(members(np.concatenate([train_groups, holdout_groups]))),
         holdout=len(holdout),
         n_classes=len(record.classes),
         near_duplicates=record.near_duplicates,
@@ -141,19 +140,8 @@ def arrange(record: DataRecord) -> LabelledRows:
     )
 
 
-def _check_groups(found: int, needed: int, nouns: Nouns) -> None:
-    """One block is held out, one judges the choices, at least one is learnt from."""
-    if found < needed:
-        raise DataError(
-            f"the training {nouns.many} form {found} independent set{'s' if found > 1 else ''} "
-            f"({nouns.many} with the same bytes, near copies and those of one group belong "
-            f"together) and {needed} are needed; add other {nouns.many}, or, if you gave --group, "
-            "leave it away."
-        )
-
-
 def selection_problem(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
-    """The learning problem with its outer folds; a hold-out is the only fold."""
+    """The head selection problem with its outer folds; a hold-out set is the only fold."""
     n, seed, n_folds = len(labelled.learn), plan.training.seed.value, plan.head.outer_folds.value
     if labelled.holdout:
         outer: tuple[Rows, ...] = (np.arange(n - labelled.holdout, n),)
@@ -167,7 +155,7 @@ def selection_problem(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
 
 
 def selection_problem_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
-    """The learning problem of some rows alone, without outer folds. Shapes: keep (m,)."""
+    """The head selection problem of some rows alone, without outer folds. Shapes: keep (m,)."""
     group_rows = groups_within(labelled.group_rows, keep, len(labelled.learn))
     return SelectionProblem(
         labelled.labels[keep], labelled.n_classes, tuple(group_rows), (), labelled.target
@@ -175,44 +163,44 @@ def selection_problem_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem
 
 
 def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
-    """Training rows to measure on: all, or a stratified draw of whole blocks, about `most`.
+    """Training rows for the evidence: all, or a stratified sample of whole groups, about `most`.
 
-    Where blocks are too few to draw from, some rows of every block are drawn.
+    Where there are too few groups to sample, some rows of every group are drawn.
     """
     n = labelled.n_train
     rng = np.random.default_rng([seed, 1])
     pool = np.arange(n)
     if n > most and rules.LEAST_A_CLASS * labelled.n_classes > most:
-        # A row or two of each class tell nothing: some classes, with all their rows.
+        # One or two rows per class say nothing: sample some classes, with all their rows.
         size = n // labelled.n_classes
-        a_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
-        count = max(most // max(a_class, 1), 2)
+        per_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
+        count = max(most // max(per_class, 1), 2)
         chosen = rng.choice(labelled.n_classes, size=min(count, labelled.n_classes), replace=False)
         pool = np.flatnonzero(np.isin(labelled.strata[:n], chosen))
-    parts = -(-len(pool) // most)
-    if parts < 2:
+    n_folds = -(-len(pool) // most)
+    if n_folds < 2:
         return pool
     groups, labels = labelled.groups()[pool], labelled.folding[pool]
-    if len(np.unique(groups)) >= LEAST_GROUPS * parts:
-        drawn: Rows = pool[folds(labels, groups, parts, rng) == 0]
-        return drawn
-    draw = folds(labels, np.arange(len(pool)), parts, rng)
-    draws = [pool[draw == part] for part in range(parts)]
-    return max(draws, key=lambda rows: len(np.unique(labelled.groups()[rows])))
+    if len(np.unique(groups)) >= LEAST_GROUPS * n_folds:
+        sample: Rows = pool[folds(labels, groups, n_folds, rng) == 0]
+        return sample
+    fold = folds(labels, np.arange(len(pool)), n_folds, rng)
+    samples = [pool[fold == number] for number in range(n_folds)]
+    return max(samples, key=lambda rows: len(np.unique(labelled.groups()[rows])))
 
 
 def labels_among(rows: Rows, labelled: LabelledRows) -> Truth:
-    """The labels of chosen rows, numbered anew where a class is missing. Shapes: (m,)."""
+    """The labels of chosen rows, renumbered where a class is missing. Shapes: (m,)."""
     return labelled.target.among(labelled.labels[rows])
 
 
 def groups_among(rows: Rows, labelled: LabelledRows) -> list[Rows]:
-    """The blocks of chosen rows, or what was chosen of them, numbered by their place there."""
+    """The groups of chosen rows, as places among them."""
     return members(labelled.groups()[rows])
 
 
 def members(groups: NDArray[np.int64]) -> list[Rows]:
-    """The rows of each block, in order of its number.
+    """The rows of each group, in order of its number.
 
     >>> [rows.tolist() for rows in members(np.array([7, 2, 7]))]
     [[1], [0, 2]]
@@ -228,9 +216,9 @@ def heads(
     n: int,
     prior: Prior | None = None,
 ) -> dict[str, Family]:
-    """The candidate heads of the plan over stored features, simplest first.
+    """The plan's candidate heads on cached features, simplest first.
 
-    `prior`: an older head that those called `PROFILE+prior` go on from.
+    `prior`: an older head that candidates named `LAYERS+prior` continue.
     """
     names = [str(name) for name in as_tuple(plan.head.candidates)]
     penalties = [float(value) for value in as_tuple(plan.head.penalties)]
@@ -247,38 +235,39 @@ def heads_of(
     seed: int,
     prior: Prior | None = None,
 ) -> dict[str, Family]:
-    """The same for candidates and penalties that stand in no plan."""
+    """The candidate heads of these names and penalties on n rows of cached features."""
     kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
-        wanted = {name: shapes[name] for name in probe_layers_of(names)}
-        kernels = kernels_of(wanted, read, n)
+        kernels = kernels_of({name: shapes[name] for name in probe_layers_of(names)}, read, n)
     return families(names, shapes, kernels, read, penalties, seed, prior)
 
 
 def kernels_of(
-    wanted: Mapping[str, LayerWeights], read: ReadFeatures, n: int
+    layer_weights: Mapping[str, LayerWeights], read: ReadFeatures, n: int
 ) -> Mapping[str, Array]:
-    """One kernel (n, n) a profile; taps are read one by one, for all would fill the memory.
+    """One kernel (n, n) per name; layers are read one by one, as all would fill the memory.
 
-    Those of stored rows are kept, where something is.
+    Kernels of cached rows go into the refit cache, where there is one.
     """
-    feature_layers = sorted({t for shape in wanted.values() for t in shape}, key=lambda t: t.name)
+    layers = sorted(
+        {t for weights in layer_weights.values() for t in weights}, key=lambda t: t.name
+    )
 
     def make() -> Mapping[str, Array]:
-        found = mixed_kernels(((layer, read(layer)) for layer in feature_layers), wanted)
-        for kernel in found.values():
+        kernels = mixed_kernels(((layer, read(layer)) for layer in layers), layer_weights)
+        for kernel in kernels.values():
             kernel.flags.writeable = False
-        return found
+        return kernels
 
-    kept = active_refit_cache()
-    if kept is None or not isinstance(read, StoredFeatures):
+    cache = active_refit_cache()
+    if cache is None or not isinstance(read, StoredFeatures):
         return make()
-    shares = tuple((name, tuple(shape.items())) for name, shape in wanted.items())
-    return kept.get(("kernels", read.key, shares), 8 * n * n * len(wanted), make)
+    shares = tuple((name, tuple(weights.items())) for name, weights in layer_weights.items())
+    return cache.get(("kernels", read.key, shares), 8 * n * n * len(layer_weights), make)
 
 
 def probe_layers_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The depth profiles behind candidate heads, each once.
+    """The feature layers of candidate heads, each once.
 
     >>> probe_layers_of(("logistic", "last", "late", "stack"))
     ('last', 'late')
@@ -287,18 +276,18 @@ def probe_layers_of(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def layer_weights_of(name: str) -> str:
-    """The depth profile behind a candidate head of a plan."""
+    """The name of the feature layers of a candidate head."""
     return "last" if name in ("class-mean", "logistic") else name.removesuffix(SUFFIX)
 
 
 def as_tuple(choice: Choice) -> tuple[Plain, ...]:
-    """The values of a choice that has several."""
+    """The values of a choice that may have several."""
     return choice.value if isinstance(choice.value, tuple) else (choice.value,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingDataset:
-    """Settled data, the look at it, and how closely to check it."""
+    """Cleaned data, its extracted features, and how thoroughly to check it."""
 
     collection: Collection
     extracted: ExtractedFeatures
@@ -307,35 +296,35 @@ class TrainingDataset:
     probe_layers: dict[str, LayerWeights]
     budget: Budget
     seed: int
-    base: BaseModelRecord | None = None  # None: not known
-    prior: Prior | None = None  # the head of a run, where classes have the same name
+    base: BaseModelRecord | None = None  # None: unknown
+    prior: Prior | None = None  # the head of an earlier run, for classes of the same name
 
     def pair(self) -> dict[str, LayerWeights]:
-        """The last tap, and all parts alike: two mixtures that no label has touched."""
+        """The last layer, and all layers with equal weights: two mixtures chosen without labels."""
         names = ("last", "equal") if "equal" in self.probe_layers else ("last",)
         return {name: self.probe_layers[name] for name in names}
 
     @property
     def basis(self) -> Basis:
-        """What the verdict calls that which labels are learnt from."""
+        """What the verdict calls the features."""
         return basis_of(self.base, self.labelled.nouns)
 
     @property
     def feature_layers(self) -> tuple[FeatureLayer, ...]:
-        """The taps of the pair: one vector a part, or the last alone."""
+        """The feature layers of the pair: one per block, or the last alone."""
         return tuple([*self.pair().values()][-1])
 
     def examples(self, rows: Rows) -> list[Example]:
-        """The examples of some learning rows."""
+        """The examples of some training rows."""
         return [self.labelled.learn[row] for row in rows]
 
     def vectors(self, rows: Rows) -> dict[FeatureLayer, Features]:
-        """The taps of the pair for some learning rows, from the store. Shapes: each (m, d_t)."""
+        """Cached features of the pair for some training rows. Shapes: each (m, d_t)."""
         read = self.extracted.reader(self.examples(rows))
         return {layer: read(layer) for layer in self.feature_layers}
 
     def kernels(self, features: Sequence[Features]) -> list[Array]:
-        """One kernel (m, m) of each of the pair, from one array (m, d_t) a tap."""
+        """One kernel (m, m) for each of the pair, from one array (m, d_t) per feature layer."""
         return [
             *mixed_kernels(zip(self.feature_layers, features, strict=True), self.pair()).values()
         ]
@@ -343,7 +332,7 @@ class TrainingDataset:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some training rows with what is measured on them. Shapes: labels (m,), rows (m,)."""
+    """Some training rows with their features. Shapes: labels (m,), rows (m,)."""
 
     rows: Rows
     labels: Truth
@@ -360,7 +349,7 @@ def training_dataset(
     seed: int,
     inherited: Inheritance = NOTHING,
 ) -> TrainingDataset:
-    """Arrange settled data for the checks. Raises: DataError if too few blocks are left."""
+    """Arrange cleaned data in rows. Raises: DataError if there are too few groups."""
     return TrainingDataset(
         collection=inherited.with_leak(collection),
         extracted=extracted,
@@ -375,7 +364,7 @@ def training_dataset(
 
 
 def draw(training_data: TrainingDataset, most: int) -> Sample:
-    """About `most` training rows; a hold-out and a test part are not looked at."""
+    """About `most` training rows; hold-out and test set stay unseen."""
     rows = draw_rows(training_data.labelled, most, training_data.seed)
     vectors = training_data.vectors(rows)
     return Sample(

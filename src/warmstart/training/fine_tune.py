@@ -1,4 +1,4 @@
-"""Training parts of the network: once for each fold that is held out, then on all examples."""
+"""Fine-tuning: one training per cross-validation fold, then one on all examples."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.cached_activations import cache_activations, augmentations_of
+from warmstart.training.cached_activations import augmentations_of, cache_activations
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset
 from warmstart.training.forgetting import ROWS, BaseModelAnswers, limit_forgetting
 from warmstart.training.guards import overfit
-from warmstart.training.job import SCALES, TrainingJob
+from warmstart.training.job import SCALES, TrainedNetwork, TrainingJob
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import train_soup
-from warmstart.training.output import RefitHead, OutputScales, calibrated, average_refits
+from warmstart.training.output import OutputScales, RefitHead, average_refits, calibrate_head
 from warmstart.training.score import estimate_prior, fit_on, head_probabilities
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.shared import BatchSource, LiveBatches, TrainingContext
@@ -40,59 +40,50 @@ from warmstart.training.ship import PROBE, Decision, decide
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import (
     END,
-    VALIDATIONS,
     REFIT,
     REFIT_ENDS,
+    VALIDATIONS,
     ChosenEnd,
     TrainingEnd,
     choose,
     spread,
 )
 
-# ---- Whether held-out rows got worse towards the end of the trainings, and what was done.
-
 
 def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
-    """A note where the loss of held-out rows rose look by look, by more than chance.
-
-    Shapes: blocks (n,).
-    """
-    steps = [
-        TrainingEnd(validation=extracted).n_steps(n_steps)
-        for extracted in range(1, VALIDATIONS + 1)
-    ]
+    """A note where validation loss rose by more than chance. Shapes: groups (n,)."""
+    steps = [TrainingEnd(validation=k).n_steps(n_steps) for k in range(1, VALIDATIONS + 1)]
     held = np.isfinite(chosen.losses[END])
-    looks = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
     if not held.any():
         return None
-    alarm, _ = overfit(looks, groups[held], steps)
+    losses = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
+    alarm, _ = overfit(losses, groups[held], steps)
     if alarm is None:
         return None
     end = chosen.end
-    kept = f"what was learnt up to {end.validation} fifths of the steps is kept"
+    action = f"the weights after {end.validation} fifths of the steps are kept"
     if end.share < 1:
-        kept = f"weights {end.share:.0%} of the way from the start's are kept"
-    return GuardNote(kind="overfit", step=alarm.step, action=kept)
+        action = f"weights {end.share:.0%} of the way from the base model's are kept"
+    return GuardNote(kind="overfit", step=alarm.step, action=action)
 
 
 NO_LIMIT = Allowance()
-EARLIEST = 2  # folds after which fine-tuning that does not pay is stopped
+EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """The network that came out, its head, and a reader of its taps.
+    """The resulting network, its head, and a reader of its features.
 
-    `plan` is the plan as it was carried out: parts that did not join, and all of them where
-    training was given up, are frozen in it. `actions` is None where nothing was trained step
-    by step. `own_head` is what a run's own head is worth, before any new one was fitted.
-    `given_up` says why the linear probe is left. `before` (n, K): how linear probes that
-    learnt from what those trainings learnt from answer the rows held out, whose folds are `held`
-    (n,); `decision`: what ships, where the linear probe was compared with the fine-tuned network.
+    `plan` is the plan as it was carried out: blocks that did not join, and all blocks where
+    training was given up, are frozen in it. `actions` is None where no block was trained.
+    `own_head`: the estimate of a run's own head before a new one is fitted. `given_up`: why only
+    the linear probe is left. `probe_answers` (n, K): answers of linear probes fitted on the rows of
+    each fold's training, for the rows it held out, whose folds are `fold` (n,). `decision`: what
+    ships, where the linear probe was compared with the fine-tuned network.
 
-    The ship rule fills in the rest: `gain`, what fine-tuning brought over the linear probe;
-    `shipped`, where that is not the plan's strategy; `why`; `beside`, what other methods give on
-    the same rows.
+    The ship rule fills in the rest: `gain`, the fine-tuning gain over the linear probe; `shipped`,
+    where that is not the plan's strategy; `why`; `baselines`, other methods on the same rows.
     """
 
     network: Network
@@ -113,30 +104,30 @@ class FineTuned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _End:
     """Where trainings should have ended. Shapes: scores (C, n, K) of each candidate end."""
 
-    joined: int
+    n_joined: int
     scores: Array
     scales: tuple[OutputScales, ...]
     chosen: ChosenEnd
 
 
 @dataclass(slots=True)
-class _HeldOut:
-    """What trainings without them said of held-out rows.
+class _Folds:
+    """Results of the trainings of all folds, for the rows that each held out.
 
-    Shapes: scores (C, n, K) of each candidate end, before (n, K) answers of the linear probes
-    that those trainings began with, fold (n,); NaN and -1 for rows that were never held out.
+    Shapes: scores (C, n, K) of each candidate end, probe_answers (n, K) of the linear probes with
+    which those trainings began, fold (n,); NaN and -1 for rows that were never held out.
     """
 
     scores: Array
-    before: Array
+    probe_answers: Array
     fold: Rows
-    joined: list[int] = field(default_factory=list)  # groups of parts
+    n_joined: list[int] = field(default_factory=list)  # groups of blocks
     scale: float = 1.0
     guards: list[GuardNote] = field(default_factory=list)
-    failed: tuple[float, ...] = ()  # scales of the rates of a training that was given up
+    failed: tuple[float, ...] = ()  # learning rate scales of a training that was given up
 
 
 def fine_tune(
@@ -147,126 +138,129 @@ def fine_tune(
     checkpoints: Checkpoints | None = None,
     allowance: Allowance = NO_LIMIT,
 ) -> Steps[FineTuned]:
-    """Train what the plan says; the network as it was looked at where it trains nothing.
+    """Train what the plan says; a plan that trains nothing returns the base model and `head`.
 
-    `digests` are those of the start's tensors, taken before the run touched any.
+    `digests` are those of the base model's tensors, taken before the run changed any.
 
-    The estimate comes from trainings that held rows out, each with a head fitted without
-    them; then the network is trained on all rows, as far as held-out rows said was best.
-    Where no rate works, the fitted head is what is left.
+    The estimate comes from the trainings of the folds, each with a head fitted without the rows
+    it held out; then the network is trained on all rows, up to the end that held-out rows chose.
+    Where no learning rate works, the linear probe is returned.
     Raises: TrainingError if a frozen tensor changed.
     """
+    data, extracted = training_data.labelled, training_data.extracted
     if not plan.is_trained:
-        read = training_data.extracted.reader(training_data.labelled.learn)
-        came = estimate_prior(training_data.prior, training_data.labelled, read)
+        own_head = estimate_prior(training_data.prior, data, extracted.reader(data.learn))
         return FineTuned(
-            training_data.extracted.network,
+            extracted.network,
             head,
-            training_data.extracted.reader,
+            extracted.reader,
             plan,
-            own_head=came,
+            own_head=own_head,
             given_up=gave_way(plan),
         )
-    job = _TrainingJob(training_data, plan, head, checkpoints or NoCheckpoints(), allowance)
-    folds_held = held_out_folds(training_data, schedule(plan).folds)
-    steps = _steps(training_data, plan, folds_held)
-    values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(folds_held)}
-    values["unit"] = training_data.labelled.nouns.many
+    chosen, n = schedule(plan), len(data.learn)
+    held_rows = held_out_folds(training_data, chosen.folds)
+    n_updates = (of_rows(chosen, len(held), n).n_steps for held in held_rows)
+    steps = (*n_updates, *[chosen.n_steps] * chosen.model_soup)
+    values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(held_rows)}
+    values["unit"] = data.nouns.many
     yield Event(stage="fine_tune", kind="begin", values=values)
-    torch.set_num_threads(threads_for(training_data.extracted.network.record))
-    source = yield from open_source(training_data, plan)
+    torch.set_num_threads(threads_for(extracted.network.record))
     context = TrainingContext(
-        source=source,
-        labels=training_data.labelled.labels,
-        groups=training_data.labelled.groups(),
-        target=training_data.labelled.target,
+        source=(yield from open_source(training_data, plan)),
+        labels=data.labels,
+        groups=data.groups(),
+        target=data.target,
         digests=digests,
-        checkpoints=job.checkpoints,
+        checkpoints=checkpoints or NoCheckpoints(),
         steps=steps,
     )
-    held = yield from job.without(context, folds_held)
-    if held.failed:
-        return _head_alone(training_data, plan, head, held)
-    return (yield from job.finish(context, job.ended(context, held), held))
+    task = _FineTuning(training_data, plan, head, context, allowance)
+    results = yield from task.train_folds(held_rows)
+    if results.failed:
+        return task.probe_alone(results)
+    return (yield from task.train_all(task.choose_end(results), results))
 
 
 @dataclass(frozen=True, slots=True)
-class _TrainingJob:
+class _FineTuning:
     training_data: TrainingDataset
     plan: Plan
     head: HeadFit
-    checkpoints: Checkpoints
+    context: TrainingContext
     allowance: Allowance
 
-    def without(self, context: TrainingContext, folds_held: Sequence[Rows]) -> Steps[_HeldOut]:
-        """One training for each fold, on all rows but those; what they say of them."""
-        n, training_data = len(context.labels), self.training_data
+    def train_folds(self, held_rows: Sequence[Rows]) -> Steps[_Folds]:
+        """Train once per fold, without its rows, and score them."""
+        context, training_data = self.context, self.training_data
+        n = len(context.labels)
         shape = (n, training_data.labelled.n_classes)
-        found = _HeldOut(
+        results = _Folds(
             np.full((REFIT + len(REFIT_ENDS), *shape), np.nan),
             np.full(shape, np.nan),
             np.full(n, -1, dtype=np.int64),
         )
-        for number, held in enumerate(folds_held):
+        for number, held in enumerate(held_rows):
             keep = np.setdiff1d(np.arange(n), held)
-            fitted = fit_on(training_data, self.plan, keep)
-            found.before[held] = head_probabilities(
-                fitted, training_data.extracted.reader(training_data.examples(held)), context.target
-            )
-            job = self._job(context, fitted, keep, held, number, None, found.scale)
+            probe = fit_on(training_data, self.plan, keep)
+            read = training_data.extracted.reader(training_data.examples(held))
+            results.probe_answers[held] = head_probabilities(probe, read, context.target)
+            job = self._job(probe, keep, held, number, None, results.scale)
             trained = yield from job.learn()
-            found.guards += trained.guards
+            results.guards += trained.guards
             if trained.has_failed:
-                found.failed = _scales(found.scale, trained.scale)
+                results.failed = _failed_scales(results.scale, trained)
                 break
-            found.scale = trained.scale
-            found.scores[:, held] = trained.scores
-            found.fold[held] = number
-            found.joined.append(trained.n_stages)
-            if number + 1 == EARLIEST < len(folds_held) and self.is_futile(context, found):
-                text = f"after {EARLIEST} of {len(folds_held)} folds: it does not pay here"
+            results.scale = trained.scale
+            results.scores[:, held] = trained.scores
+            results.fold[held] = number
+            results.n_joined.append(trained.n_stages)
+            if number + 1 == EARLIEST < len(held_rows) and self.is_futile(results):
+                text = f"after {EARLIEST} of {len(held_rows)} folds: fine-tuning does not help here"
                 yield note("fine_tune", "Stopped", text)
                 break
-        return found
+        return results
 
-    def ended(self, context: TrainingContext, held: _HeldOut) -> _Ended:
-        """Where the trainings should have ended, by rows that they held out."""
-        joined = int(np.median(held.joined))
-        # Where no layer joined, the fitted output is as good as another one on the same layers.
-        said = held.scores if joined else held.scores[:REFIT]
+    def choose_end(self, results: _Folds) -> _End:
+        """Where the trainings should have ended, by the rows that they held out."""
+        context = self.context
+        n_joined = int(np.median(results.n_joined))
+        # Where no block joined, a refitted head equals another one on the same layers.
+        scores = results.scores if n_joined else results.scores[:REFIT]
         is_paired = schedule(self.plan).contrastive
-        scores, scales = average_refits(said, context.labels, context.target, is_alone=is_paired)
+        scores, scales = average_refits(scores, context.labels, context.target, is_alone=is_paired)
         chosen = choose(
             scores,
             context.labels,
-            held.fold,
+            results.fold,
             context.groups,
-            _plain(self.head),
+            # Scores are on the head's own scale: not divided by its temperature.
+            Calibration(1.0, np.zeros(len(self.head.bias))),
             context.target,
             usual=REFIT if is_paired else END,
         )
-        return _Ended(joined, scores, scales, chosen)
+        return _End(n_joined, scores, scales, chosen)
 
-    def decision(self, context: TrainingContext, held: _HeldOut, chosen: ChosenEnd) -> Decision:
-        """What ships, by the answers of trainings that had not seen these rows."""
-        head, plan, target = self.head, self.plan, context.target
-        rows = held.fold >= 0
-        tuned = cross_calibrated(
+    def decision(self, results: _Folds, chosen: ChosenEnd) -> Decision:
+        """What ships, by the answers of each fold's training for the rows it held out."""
+        context, head, plan, target = self.context, self.head, self.plan, self.context.target
+        is_held = results.fold >= 0
+        answers, _ = cross_calibrated(
             chosen.scores / head.scale,
             context.labels,
-            held.fold,
+            results.fold,
             context.groups,
             Calibration(head.scale, np.zeros(len(head.bias))),
             target,
-        )[0]
-        actions = {str(part.action.value) for part in plan.blocks}
+        )
+        actions = {str(block.action.value) for block in plan.blocks}
         network = self.training_data.extracted.network
         return decide(
-            np.where(rows[:, None], head.probabilities, np.nan),
-            held.before,
-            tuned,
+            np.where(is_held[:, None], head.probabilities, np.nan),
+            results.probe_answers,
+            answers,
             context.labels,
-            held.fold,
+            results.fold,
             context.groups,
             target,
             is_apart="fresh" in actions,
@@ -275,83 +269,94 @@ class _TrainingJob:
             is_set=plan.strategy.source == "user",
         )
 
-    def is_futile(self, context: TrainingContext, held: _HeldOut) -> bool:
-        """Whether the folds so far leave no hope that fine-tuning ships.
+    def is_futile(self, results: _Folds) -> bool:
+        """Whether, after the first folds, fine-tuning has no chance to ship.
 
-        Nothing that ships depends on it but the time: where it is stopped, the linear probe ships,
-        whose estimate comes from all of its own folds.
+        Only the time depends on it: where training stops, the linear probe ships, whose estimate
+        comes from all of its own folds.
         """
-        if self.plan.strategy.source == "user" or not held.joined:
+        if self.plan.strategy.source == "user" or not results.n_joined:
             return False
-        found = self.decision(context, held, self.ended(context, held).chosen)
-        return found.kind == PROBE and found.ahead <= 0
+        decision = self.decision(results, self.choose_end(results).chosen)
+        return decision.kind == PROBE and decision.ahead <= 0
 
-    def finish(self, context: TrainingContext, ended: _Ended, held: _HeldOut) -> Steps[FineTuned]:
-        """The training on all rows, where it ships; the head that came out, what it is worth."""
-        training_data, plan, head = self.training_data, self.plan, self.head
-        joined, scores, scales, chosen = ended.joined, ended.scores, ended.scales, ended.chosen
-        yield from _tell_joined(plan, joined)
-        decision = self.decision(context, held, chosen)
+    def train_all(self, end: _End, results: _Folds) -> Steps[FineTuned]:
+        """Train on all rows, where the fine-tuned network ships, and calibrate its head."""
+        training_data, plan, head, context = self.training_data, self.plan, self.head, self.context
+        n_joined, chosen, settings = end.n_joined, end.chosen, schedule(plan)
+        n_groups = len(stage_actions(settings, {}))
+        if n_groups > 1:
+            text = f"{n_joined} of {n_groups} groups of blocks joined"
+            text += "" if n_joined == n_groups else "; one more did not improve validation loss"
+            yield note("fine_tune", "Joined", text)
+        decision = self.decision(results, chosen)
         if decision.kind == PROBE:
-            yield Event(stage="fine_tune", kind="end", values={"joined": joined})
+            yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
             return FineTuned(
                 network=training_data.extracted.network,
                 head=head,
                 reader=training_data.extracted.reader,
-                plan=carried_out(plan, joined),
+                plan=carried_out(plan, n_joined),
                 decision=decision,
-                fold=held.fold,
+                fold=results.fold,
             )
-        guards = list(held.guards)
-        if seen := check_overfit(chosen, context.groups, schedule(plan).n_steps):
-            guards.append(seen)
-            text = f"held-out examples got worse towards the end: {seen.action}"
+        guards = list(results.guards)
+        if overfit_note := check_overfit(chosen, context.groups, settings.n_steps):
+            guards.append(overfit_note)
+            text = f"validation loss rose towards the end: {overfit_note.action}"
             yield guard("overfit", text)
-        end = replace(chosen.end, n_stages=joined)
-        everything, first = (
-            np.arange(len(context.labels)),
-            len(context.steps) - schedule(plan).model_soup,
-        )
-        none = everything[:0]
+        stop = replace(chosen.end, n_stages=n_joined)
+        rows, first = np.arange(len(context.labels)), len(context.steps) - settings.model_soup
 
-        def of_all(number: int, scale: float) -> TrainingJob:
-            return self._job(context, head, everything, none, number, end, scale)
+        def make_job(number: int, scale: float) -> TrainingJob:
+            return self._job(head, rows, rows[:0], number, stop, scale)
 
-        trained = yield from train_soup(of_all, range(first, len(context.steps)), held.scale)
+        trained = yield from train_soup(make_job, range(first, len(context.steps)), results.scale)
         guards += trained.guards
         if trained.trainable is None:
-            held.guards, held.failed = guards, _scales(held.scale, trained.scale)
-            return _head_alone(training_data, plan, head, held)
-        memory = BaseModelAnswers(
-            training_data, context, spread(everything, ROWS), schedule(plan).n_steps
+            results.guards, results.failed = guards, _failed_scales(results.scale, trained)
+            return self.probe_alone(results)
+        answers = BaseModelAnswers(training_data, context, spread(rows, ROWS), settings.n_steps)
+        make = make_job(first, trained.scale).make
+        notes, remembering = yield from limit_forgetting(
+            answers, trained.trainable, make, chosen, end.scores
         )
-        make = of_all(first, trained.scale).make
-        kept = limit_forgetting(memory, trained.trainable, make, chosen, scores)
-        told, end = yield from kept
-        guards += told
-        if end is not chosen:  # the network that ships is another one
-            chosen, decision = end, self.decision(context, held, end)
-        again = RefitHead(training_data, plan, context.source)
-        output, reader = again.end(trained.trainable, head, chosen, scales)
-        tuned = calibrated(
-            output, chosen.scores, context.labels, held.fold, context.groups, context.target
-        )
-        yield Event(stage="fine_tune", kind="end", values={"joined": joined})
+        guards += notes
+        if remembering is not chosen:  # another network ships
+            chosen, decision = remembering, self.decision(results, remembering)
+        refit = RefitHead(training_data, plan, context.source)
+        fitted, reader = refit.end(trained.trainable, head, chosen, end.scales)
+        yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
         return FineTuned(
             network=trained.trainable.network,
-            head=tuned,
+            head=calibrate_head(
+                fitted, chosen.scores, context.labels, results.fold, context.groups, context.target
+            ),
             reader=reader,
-            plan=carried_out(plan, joined),
+            plan=carried_out(plan, n_joined),
             actions=trained.trainable.actions,
             guards=tuple(guards),
-            probe_answers=held.before,
+            probe_answers=results.probe_answers,
             decision=decision,
-            fold=held.fold,
+            fold=results.fold,
+        )
+
+    def probe_alone(self, results: _Folds) -> FineTuned:
+        """The base model with its linear probe, where training was given up."""
+        data, extracted = self.training_data.labelled, self.training_data.extracted
+        why = gave_up(self.plan, results.guards[-1].kind, results.failed)
+        return FineTuned(
+            network=extracted.network,
+            head=self.head,
+            reader=extracted.reader,
+            plan=given_up(self.plan, why),
+            own_head=estimate_prior(self.training_data.prior, data, extracted.reader(data.learn)),
+            guards=tuple(results.guards),
+            given_up=why,
         )
 
     def _job(
         self,
-        context: TrainingContext,
         head: HeadFit,
         keep: Rows,
         held: Rows,
@@ -359,18 +364,16 @@ class _TrainingJob:
         end: TrainingEnd | None,
         scale: float,
     ) -> TrainingJob:
-        """One training of fresh copies of the start on some rows, each passed as often."""
-        training_data, plan = self.training_data, self.plan
+        """One training of fresh copies of the base model on some rows, for the plan's epochs."""
+        training_data, plan, context = self.training_data, self.plan, self.context
         read = training_data.extracted.reader(training_data.examples(keep))
-        steps = context.steps
+        refit = RefitHead(training_data, plan, context.source)
 
         def make() -> TrainableNetwork:
             return trainable(training_data.extracted.network, plan, head, read, training_data.seed)
 
-        again = RefitHead(training_data, plan, context.source)
-
-        def refit(trained: TrainableNetwork) -> Array:
-            return again.held_scores(trained, head, keep, held)
+        def refit_scores(trained: TrainableNetwork) -> Array:
+            return refit.held_scores(trained, head, keep, held)
 
         return TrainingJob(
             make=make,
@@ -381,22 +384,13 @@ class _TrainingJob:
             number=number,
             end=end,
             scale=scale,
-            refit=refit if len(held) else None,
-            until=self.allowance.share(steps[number] / sum(steps[number:])),
+            refit=refit_scores if len(held) else None,
+            until=self.allowance.share(context.steps[number] / sum(context.steps[number:])),
         )
 
 
-def _steps(
-    training_data: TrainingDataset, plan: Plan, folds_held: Sequence[Rows]
-) -> tuple[int, ...]:
-    """Updates of each training, in proportion to what it learns from; the last learn from all."""
-    n, chosen = len(training_data.labelled.learn), schedule(plan)
-    steps = (of_rows(chosen, len(held), n).n_steps for held in folds_held)
-    return (*steps, *[chosen.n_steps] * chosen.model_soup)
-
-
 def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
-    """Stored outputs of the frozen parts, or images for the whole network."""
+    """Cached outputs of the frozen blocks, or images for the whole network."""
     chosen, learn = schedule(plan), training_data.labelled.learn
     if chosen.split_at:
         return (yield from cache_activations(training_data, plan))
@@ -409,47 +403,17 @@ def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource
     )
 
 
-def _head_alone(
-    training_data: TrainingDataset, plan: Plan, head: HeadFit, held: _HeldOut
-) -> FineTuned:
-    """What is left where training was given up: the network as it came, its fitted head."""
-    why = gave_up(plan, held.guards[-1].kind, held.failed)
-    read = training_data.extracted.reader(training_data.labelled.learn)
-    return FineTuned(
-        network=training_data.extracted.network,
-        head=head,
-        reader=training_data.extracted.reader,
-        plan=given_up(plan, why),
-        own_head=estimate_prior(training_data.prior, training_data.labelled, read),
-        guards=tuple(held.guards),
-        given_up=why,
-    )
-
-
-def _scales(first: float, last: float) -> tuple[float, ...]:
-    """Of the rates of a training from its first attempt to its last."""
-    return tuple(scale for scale in SCALES if first >= scale >= last)
-
-
-def _tell_joined(plan: Plan, joined: int) -> Steps[None]:
-    """How many groups of layers joined, where they join one after the other."""
-    groups = len(stage_actions(schedule(plan), {}))
-    if groups > 1:
-        text = f"{joined} of {groups} groups of layers joined"
-        text += "" if joined == groups else "; one more did not help on examples set apart"
-        yield note("fine_tune", "Joined", text)
+def _failed_scales(first: float, trained: TrainedNetwork) -> tuple[float, ...]:
+    """The learning rate scales of a failed training, from its first attempt to its last."""
+    return tuple(scale for scale in SCALES if first >= scale >= trained.scale)
 
 
 def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
-    """The rows of each training that holds some out: the user's own hold-out, or whole blocks."""
+    """The rows that each training holds out: the user's hold-out set, or folds of whole groups."""
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
     if labelled.holdout:
         return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([training_data.seed, 7])
-    part = folds(labelled.folding, labelled.groups(), HELD_ONCE if n_folds == 1 else n_folds, rng)
-    return [np.flatnonzero(part == f) for f in range(1 if n_folds == 1 else int(part.max()) + 1)]
-
-
-def _plain(head: HeadFit) -> Calibration:
-    """The fitted head's own calibration, for scores that were not divided by its temperature."""
-    return Calibration(1.0, np.zeros(len(head.bias)))
+    count = HELD_ONCE if n_folds == 1 else n_folds
+    fold = folds(labelled.folding, labelled.groups(), count, rng)
+    return [np.flatnonzero(fold == f) for f in range(1 if n_folds == 1 else int(fold.max()) + 1)]

@@ -1,4 +1,4 @@
-"""What tuning did to what the start knew, and a way part of the way back where it lost much."""
+"""Forgetting: what fine-tuning did to the base model's features, and how to undo a part of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from warmstart.events import Steps, guard
 from warmstart.network import lora
-from warmstart.network.feature_layers import feature_layers as offered
-from warmstart.network.feature_layers import plan_scan
+from warmstart.network.feature_layers import feature_layers, plan_scan
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import Mapped
 from warmstart.records.network import FeatureLayer
@@ -26,157 +25,155 @@ from warmstart.training.guards import Alarm, forgetting
 from warmstart.training.output import run_from
 from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.validation import CANDIDATES, VALIDATIONS, PASS, SHARES, ChosenEnd
+from warmstart.training.validation import CANDIDATES, PASS, SHARES, VALIDATIONS, ChosenEnd
 
-ROWS = 200  # examples on which it is measured
-TIE = 0.25  # standard errors of a loss below which less forgetting decides: RECIPE §2
-_KEPT = "kept: held-out examples are answered better so"
-_AS_MUCH = "kept: part of the way back, as much is forgotten"
-_EARLY = "kept: training ended early already, as held-out examples said"
+ROWS = 200  # examples on which forgetting is measured
+TIE = 0.25  # standard errors of a loss within which less forgetting decides: RECIPE §2
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModelAnswers:
-    """What the start gives for some rows, at every layer that is tuned."""
+    """The base model's features of some rows, at every layer that is fine-tuned."""
 
     training_data: TrainingDataset
     context: TrainingContext
     rows: Rows
     step: int
 
-    def weigh(self, trainable: TrainableNetwork) -> Alarm | None:
-        """An alarm where tuned layers do not tell these rows apart as the start's did."""
-        wanted = self._feature_layers(trainable)
-        if not wanted:
+    def check(self, trainable: TrainableNetwork) -> Alarm | None:
+        """An alarm where fine-tuned layers no longer resemble the base model's on these rows."""
+        layers = self._fine_tuned_layers(trainable)
+        if not layers:
             return None
-        examples = self.training_data.examples(self.rows)
-        read, base = (
-            self.training_data.extracted.reader(examples),
-            self.training_data.extracted.network,
-        )
-        after = self._after(trainable, wanted)
-        likeness = {
+        read = self.training_data.extracted.reader(self.training_data.examples(self.rows))
+        base = self.training_data.extracted.network
+        after = self._features(trainable, layers)
+        blocks = [layer.block for layer in layers]
+        similarity = {
             base.record.blocks[layer.block - 1].name: cka(read(layer), after[layer])
-            for layer in wanted
-            if layer.pool != "neck" or len([t for t in wanted if t.block == layer.block]) == 1
+            for layer in layers
+            if layer.pool != "neck" or blocks.count(layer.block) == 1
         }
-        neck = wanted[-1]
-        said = None
+        neck = layers[-1]
+        agreed = None
         if neck.pool == "neck" and base.answers_from_neck:
-            before, now = original_outputs(base, read(neck)), original_outputs(base, after[neck])
-            said = agreement(before, now)
-        return forgetting(likeness, said, self.step)
+            agreed = agreement(
+                original_outputs(base, read(neck)), original_outputs(base, after[neck])
+            )
+        return forgetting(similarity, agreed, self.step)
 
-    def _feature_layers(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
-        """One tap of each tuned part of the start; the last is the neck where that is tuned."""
+    def _fine_tuned_layers(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
+        """One layer of each fine-tuned block; the last is the neck if that is fine-tuned."""
         record = self.training_data.extracted.network.record
-        tuned = {
+        numbers = {
             number
             for number, block in enumerate(record.blocks, 1)
             if trainable.actions[block.name] in ("tuned", "low-rank")
         }
-        return tuple(t for t in offered(record) if t.block in tuned and t.pool != "grid2")
+        layers = feature_layers(record)
+        return tuple(t for t in layers if t.block in numbers and t.pool != "grid2")
 
-    def _after(
-        self, trainable: TrainableNetwork, wanted: tuple[FeatureLayer, ...]
+    def _features(
+        self, trainable: TrainableNetwork, layers: tuple[FeatureLayer, ...]
     ) -> dict[FeatureLayer, Features]:
-        """Shapes: (m, d_t) each. Blocks that were added come after the parts of the start."""
-        scan, source = plan_scan(self.training_data.extracted.network, wanted), self.context.source
-        made = []
+        """Shapes: (m, d_t) each. Added blocks come after those of the base model."""
+        scan, cut = plan_scan(self.training_data.extracted.network, layers), self.context.source.cut
+        chunks = []
         for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
-            plain = self.context.plain(self.rows[first : first + PASS], wanted)
-            made.append(run_from(trainable.network, scan, source.cut, plain))
-        joined = [torch.cat(rows).numpy() for rows in zip(*made, strict=True)]
-        return dict(zip(wanted, joined, strict=True))
+            inputs = self.context.plain(self.rows[first : first + PASS], layers)
+            chunks.append(run_from(trainable.network, scan, cut, inputs))
+        joined = [torch.cat(rows).numpy() for rows in zip(*chunks, strict=True)]
+        return dict(zip(layers, joined, strict=True))
 
 
-def original_outputs(network: Network, vectors: Features) -> Features:
-    """The original outputs from what its classifier sees: (m, F) to (m, K)."""
+def original_outputs(network: Network, features: Features) -> Features:
+    """Outputs of the original head for its input features: (m, F) to (m, K)."""
     with torch.inference_mode():
-        return network.outputs(torch.from_numpy(np.asarray(vectors, np.float32))).numpy()
+        return network.outputs(torch.from_numpy(np.asarray(features, np.float32))).numpy()
 
 
 def limit_forgetting(
-    memory: BaseModelAnswers,
+    answers: BaseModelAnswers,
     trainable: TrainableNetwork,
     make: Callable[[], TrainableNetwork],
     chosen: ChosenEnd,
     scores: Array,
 ) -> Steps[tuple[tuple[GuardNote, ...], ChosenEnd]]:
-    """Weigh what was forgotten; go part of the way back where held-out rows do not mind.
+    """Check for forgetting; interpolate back towards the base model if validation loss allows it.
 
-    `make` gives the outfit before training; `trainable` is changed in place. Returns what is told
-    of it, and the end that is taken then.
-    Shapes: scores (C, n, K) of each candidate end.
+    `make` returns the network before training; `trainable` is changed in place. Returns the guard's
+    notes and the end that is then chosen. Shapes: scores (C, n, K) of each candidate end.
     """
-    alarm = memory.weigh(trainable)
+    alarm = answers.check(trainable)
     if alarm is None:
         return (), chosen
-    action = _KEPT
-    if shares := _shares(chosen, memory.context.groups):
-        found = _go_back(memory, trainable, make, shares, chosen.end.share)
-        action = _AS_MUCH
-        if found is not None:
-            share = CANDIDATES[found].share
-            action = f"weights {share:.0%} of the way from the start's are shipped instead"
-            chosen = replace(chosen, candidate=found, scores=scores[found])
+    action = "kept: it has the better validation loss"
+    if ends := _earlier_ends(chosen, answers.context.groups):
+        end = _go_back(answers, trainable, make, ends, chosen.end.share)
+        action = "kept: weights closer to the base model's forget as much"
+        if end is not None:
+            share = CANDIDATES[end].share
+            action = f"weights {share:.0%} of the way from the base model's are shipped instead"
+            chosen = replace(chosen, candidate=end, scores=scores[end])
     elif chosen.end.validation < VALIDATIONS:
-        action = _EARLY
+        action = "kept: training stopped early already, by validation loss"
     yield guard(alarm.kind, f"{alarm.sentence}; {action}")
     return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
 
 
 def _go_back(
-    memory: BaseModelAnswers,
+    answers: BaseModelAnswers,
     trainable: TrainableNetwork,
     make: Callable[[], TrainableNetwork],
     ends: Sequence[int],
-    gone: float,
+    share: float,
 ) -> int | None:
-    """The first of these ends at which nothing is forgotten; None, and as it was, if none is.
+    """The first of these ends without forgetting; None, and the weights restored, if all forget.
 
-    `gone`: the share of the way that lies behind `trainable`.
+    `share`: that of the end at which `trainable` is.
     """
-    begun = make()
-    lora.merge(begun.network.backbone)  # tensors are called as in the trained one
-    ended = {
+    initial = make()
+    lora.merge(initial.network.backbone)  # so that tensors have the names of the trained network
+    final = {
         n: t.detach().clone()
         for n, t in trainable.model.state_dict(keep_vars=True).items()
         if not isinstance(t, Mapped)  # frozen, and still in its file
     }
     for number in ends:
-        interpolate_weights(trainable, begun, ended, CANDIDATES[number].share / gone)
-        if memory.weigh(trainable) is None:
+        interpolate_weights(trainable, initial, final, CANDIDATES[number].share / share)
+        if answers.check(trainable) is None:
             return number
-    trainable.model.load_state_dict(ended, strict=False)
+    trainable.model.load_state_dict(final, strict=False)
     return None
 
 
-def _shares(chosen: ChosenEnd, groups: Rows) -> list[int]:
-    """Candidates nearer to the start that are as good on held-out rows, the nearest end first.
+def _earlier_ends(chosen: ChosenEnd, groups: Rows) -> list[int]:
+    """Candidates closer to the base model with as good a validation loss, the closest end first.
 
-    Only where training goes all of the way: shares of shorter ways were not looked at.
+    Only for a training that ran to its end: shares of shorter ones were not validated.
     """
     losses = chosen.losses
     held = np.isfinite(losses[chosen.candidate])
-    found = []
+    ends = []
     for number, end in enumerate(CANDIDATES):
-        is_nearer = end.share in SHARES and end.share < chosen.end.share
-        if not is_nearer or chosen.end.validation < VALIDATIONS or not held.any():
+        is_closer = end.share in SHARES and end.share < chosen.end.share
+        if not is_closer or chosen.end.validation < VALIDATIONS or not held.any():
             continue
         gap = (losses[number] - losses[chosen.candidate])[held]
         if gap.mean() <= TIE * standard_error(gap, groups[held]):
-            found.append(number)
-    return found
+            ends.append(number)
+    return ends
 
 
 @torch.no_grad()
 def interpolate_weights(
-    trainable: TrainableNetwork, begun: TrainableNetwork, ended: dict[str, Tensor], share: float
+    trainable: TrainableNetwork,
+    initial: TrainableNetwork,
+    final: dict[str, Tensor],
+    share: float,
 ) -> None:
-    """Put weights `share` of the way from those at the beginning to those at the end."""
-    base = begun.model.state_dict()
-    state = trainable.model.state_dict()
-    for name, tensor in ended.items():
+    """Set the weights to a share of the way from the initial to the final ones."""
+    base, state = initial.model.state_dict(), trainable.model.state_dict()
+    for name, tensor in final.items():
         if tensor.is_floating_point() and name in base and base[name].shape == tensor.shape:
             state[name].copy_(torch.lerp(base[name], tensor, share))

@@ -1,7 +1,7 @@
-"""Head families: each can be tried in every training set, and refitted on all rows.
+"""Head families: ridge, nearest class mean and logistic regression on a kernel.
 
-A refit gives the head as linear weights over its taps, so that the network's last layer
-is one matrix whatever family it came from.
+Each can be evaluated in every training set and refitted on all rows. A refit returns linear
+weights over feature layers, so that the network's last layer is one matrix for every family.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ReadFeatures = Callable[[FeatureLayer], Features]
 LayerWeights = Mapping[FeatureLayer, float]
 
 LOGISTIC_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # in units of the kernel's mean diagonal
-_RANK = 1e-7  # kernel axes below this share of the largest carry rounding only
+_RANK = 1e-7  # kernel axes below this share of the largest hold rounding errors only
 
 
 @dataclass(frozen=True, slots=True)
 class Refit:
     """A family fitted on all rows.
 
-    Shapes: scores (n, K), each row's without its block; weights (d_t, K) per tap and
+    Shapes: scores (n, K), each row's without its group; weights (d_t, K) per feature layer and
     bias (K,), for predictions sum_t x_t W_t + b on unscaled features.
     """
 
@@ -41,10 +41,10 @@ class Refit:
 
 
 class Family(Protocol):
-    """One way to make a head."""
+    """One kind of head."""
 
     def trials(self, problem: SelectionProblem) -> Iterable[list[Trial]]:
-        """Judge every penalty, weakest first, in every training set."""
+        """Evaluate every penalty, weakest first, in every training set."""
         ...
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
@@ -55,7 +55,7 @@ class Family(Protocol):
 def over_layers(
     coefficients: Array, layer_weights: LayerWeights, read: ReadFeatures
 ) -> tuple[dict[FeatureLayer, Array], Array]:
-    """Dual coefficients (n, K) as weights over taps, and what the centring adds to the bias."""
+    """Weights over feature layers from dual coefficients (n, K); the shift of the bias."""
     weights, shift = {}, np.zeros(coefficients.shape[1])
     for layer, share in layer_weights.items():
         features = read(layer)
@@ -78,7 +78,7 @@ class KernelRidge:
     def left_out(
         self, problem: SelectionProblem, penalty: float
     ) -> Iterator[tuple[Rows, Array, Array]]:
-        """In every training set the rows kept, their left-out scores, those of rows held out.
+        """For every training set its rows, their left-out scores, the scores of other rows.
 
         One inverse serves every fold. Shapes: (m,), (m, K), (n - m, K).
         """
@@ -90,7 +90,6 @@ class KernelRidge:
                 yield keep, ridge.left_out(dual, problem.group_rows), dual.targets[:0]
 
     def trials(self, problem: SelectionProblem) -> Trials:
-        """Judge every penalty in every training set."""
         trials: Trials = [[] for _ in problem.training_sets()]
         for penalty in self.penalties:
             for number, (keep, inside, outside) in enumerate(self.left_out(problem, penalty)):
@@ -98,7 +97,6 @@ class KernelRidge:
         return trials
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
-        """Fit on all rows."""
         dual = ridge.fit(self.kernel, problem.targets, penalty)
         weights, shift = over_layers(dual.coefficients, self.layer_weights, self.read)
         bias = ridge.intercept(self.kernel, dual, penalty) + shift
@@ -114,7 +112,6 @@ class ClassMean:
     read: ReadFeatures
 
     def trials(self, problem: SelectionProblem) -> Trials:
-        """Judge it in every training set."""
         trials: Trials = []
         for keep, fold in problem.training_sets():
             inner, labels = self.kernel[np.ix_(keep, keep)], problem.labels[keep]
@@ -126,7 +123,6 @@ class ClassMean:
         return trials
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
-        """Fit on all rows; `penalty` has no meaning here."""
         coefficients, bias = nearest_mean.class_mean_weights(
             self.kernel, problem.labels, problem.n_classes
         )
@@ -139,7 +135,7 @@ class ClassMean:
 
 @dataclass(frozen=True, slots=True)
 class Logistic:
-    """Logistic path in the kernel's own axes, judged by three inner folds; kernel (n, n)."""
+    """Logistic path in the kernel's own axes, evaluated by three inner folds; kernel (n, n)."""
 
     kernel: Array
     layer_weights: LayerWeights
@@ -147,8 +143,8 @@ class Logistic:
 
     def _axes(self) -> tuple[Array, Array]:
         values, axes = eigh(ridge.centred(self.kernel), driver="evd")
-        alive = values > _RANK * values[-1]
-        return axes[:, alive], np.sqrt(values[alive])
+        is_used = values > _RANK * values[-1]
+        return axes[:, is_used], np.sqrt(values[is_used])
 
     def _left_out(
         self,
@@ -158,17 +154,16 @@ class Logistic:
         keep: Rows,
         penalties: Sequence[float],
     ) -> Array:
-        """Scores of the kept rows from inner folds made of the outer ones: (penalties, n, K)."""
+        """Scores of the training rows from inner folds made of outer ones: (penalties, n, K)."""
         rest = [rows for i, rows in enumerate(problem.folds) if i != number]
         scores = np.zeros((len(penalties), len(coordinates), problem.n_classes))
         for start in range(min(3, len(rest))):
-            part = np.concatenate(rest[start::3])
-            fits = _path(coordinates, problem, np.setdiff1d(keep, part), penalties)
-            scores[:, part] = np.stack([fit.scores(coordinates[part]) for fit in fits])
+            fold = np.concatenate(rest[start::3])
+            fits = _path(coordinates, problem, np.setdiff1d(keep, fold), penalties)
+            scores[:, fold] = np.stack([fit.scores(coordinates[fold]) for fit in fits])
         return scores
 
     def trials(self, problem: SelectionProblem) -> Trials:
-        """Judge every penalty in every training set."""
         axes, size = self._axes()
         coordinates, trials = axes * size, []
         for number, (keep, fold) in enumerate(problem.training_sets()):
@@ -183,13 +178,12 @@ class Logistic:
         return trials
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
-        """Fit on all rows."""
         axes, size = self._axes()
         coordinates, everything = axes * size, np.arange(len(self.kernel))
         scores = self._left_out(coordinates, problem, len(problem.folds), everything, [penalty])
         (fit,) = _path(coordinates, problem, everything, [penalty])
         coefficients = (axes / size) @ fit.weights
-        # The axes are those of the centred kernel; predictions are made with the plain one.
+        # The axes are those of the centred kernel; predictions use the plain one.
         bias = fit.bias - (self.kernel @ coefficients).mean(axis=0)
         weights, shift = over_layers(coefficients, self.layer_weights, self.read)
         return Refit(scores[0], weights, bias + shift)

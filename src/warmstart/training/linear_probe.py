@@ -1,8 +1,8 @@
-"""The closed-form head: chosen inside every fold, estimated outside it, refitted on all rows."""
+"""The linear probe: chosen inside every fold, estimated outside it, refitted on all rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,11 +28,11 @@ from warmstart.training.stacked_ridge import STACK, Stacked
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """A fitted head, and what it says of every row when that row was held out.
+    """A fitted head, and its out-of-fold predictions.
 
-    logits = temperature * (weight . concat(taps) + bias) + class_bias. Shapes: weight
-    (K, D) with D the widths of `feature_layers` in order, bias (K,); probabilities (n, K),
-    calibrated and out of fold, fold (n,): NaN and -1 for rows that no fold holds out.
+    logits = scale * (weight . concat(features) + bias) + class_bias. Shapes: weight (K, D) with D
+    the sum of the widths of `feature_layers` in order, bias (K,); probabilities (n, K), calibrated
+    and out of fold, fold (n,): NaN and -1 for rows that no fold holds out.
     """
 
     name: str
@@ -46,14 +46,14 @@ class HeadFit:
 
     @property
     def scale(self) -> float:
-        """The temperature, by which scores may be divided; 1 where all rows are answered alike."""
+        """The calibration's factor of the scores; 1 if it is 0 (all predictions are equal)."""
         return self.calibration.scale or 1.0
 
 
 def zero_head(
     feature_layers: tuple[FeatureLayer, ...], width: int, n_classes: int, n: int
 ) -> HeadFit:
-    """A head of zeros on `width` numbers, which was fitted on nothing and held out nothing.
+    """A head of zeros on `width` features, fitted on nothing.
 
     >>> zero_head((FeatureLayer(block=1, pool="avg"),), 4, 3, 10).weight.shape
     (3, 4)
@@ -71,7 +71,7 @@ def zero_head(
 
 
 def with_calibration(head: HeadFit, calibration: Calibration) -> HeadFit:
-    """The head with another calibration; slopes of its outputs go into their weights.
+    """The head with another calibration; slopes per output are folded into the weights.
 
     >>> head = replace(zero_head((), 1, 1, 2), bias=np.ones(1, np.float32))
     >>> with_calibration(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
@@ -97,49 +97,54 @@ def families(
     seed: int,
     prior: Prior | None = None,
 ) -> dict[str, Family]:
-    """The families behind the plan's candidate names, in their order.
+    """The families of the plan's candidate names, in their order.
 
-    `kernels` holds one (n, n) kernel a profile, or nothing where rows are many: then
-    heads are solved in primal form. `PROFILE+prior` goes on from the older head `prior`; `stack`
-    is made of those before it.
+    `kernels` holds one (n, n) kernel per name, or nothing where there are many rows: then heads
+    are solved in primal form. `LAYERS+prior` continues the older head `prior`; `stack` combines
+    the candidates before it.
     """
-    made: dict[str, Family] = {}
+    families: dict[str, Family] = {}
     ridges: dict[str, KernelRidge] = {}
     for name in candidates:
         if name == "class-mean":
-            made[name] = ClassMean(kernels["last"], probe_layers["last"], read)
+            families[name] = ClassMean(kernels["last"], probe_layers["last"], read)
         elif name == "logistic":
-            made[name] = Logistic(kernels["last"], probe_layers["last"], read)
+            families[name] = Logistic(kernels["last"], probe_layers["last"], read)
         elif name == STACK:
-            made[name] = Stacked(ridges)
+            families[name] = Stacked(ridges)
         elif name.endswith(SUFFIX) and prior is not None:
             base = name.removesuffix(SUFFIX)
-            made[name] = PriorRidge(kernels[base], probe_layers[base], read, penalties, prior)
+            families[name] = PriorRidge(kernels[base], probe_layers[base], read, penalties, prior)
         elif name in kernels:
             ridges[name] = KernelRidge(kernels[name], probe_layers[name], read, penalties)
-            made[name] = ridges[name]
+            families[name] = ridges[name]
         else:
-            made[name] = SketchedRidge(probe_layers[name], read, penalties, seed)
-    return made
+            families[name] = SketchedRidge(probe_layers[name], read, penalties, seed)
+    return families
 
 
 def fit_head(
     candidates: Mapping[str, Family], problem: SelectionProblem, choose_in: int | None = None
 ) -> Steps[HeadFit]:
-    """Try every candidate (simplest first), choose, estimate and refit.
+    """Evaluate every candidate (simplest first), choose, estimate and refit.
 
-    The head that ships is chosen from the trials on all rows, or from those of training
-    set `choose_in`: a hold-out that the user gave is never chosen on.
+    The head that ships is chosen from the trials on all rows, or from those of training set
+    `choose_in`: nothing is chosen on a user's hold-out set.
     """
     yield Event(stage="head", kind="begin", of=len(candidates))
+    groups = problem.groups()
     trials: dict[str, list[Trial]] = {}
     for number, (name, family) in enumerate(candidates.items()):
-        trials[name] = _best_penalties(family.trials(problem), problem)
+        # One trial per training set: of many heads and rows, all would fill the memory.
+        trials[name] = [
+            choose_penalty(each, groups[keep])
+            for each, (keep, _) in zip(family.trials(problem), problem.training_sets(), strict=True)
+        ]
         yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
-    held_out, fold = _out_of_fold(trials, problem)
+    probabilities, fold = _out_of_fold(trials, problem)
     which = len(problem.folds) if choose_in is None else choose_in
     keep = list(problem.training_sets())[which][0]
-    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, problem.groups()[keep])
+    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, groups[keep])
     fit = candidates[name].refit(problem, trial.penalty)
     calibration = problem.target.settle(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
@@ -150,17 +155,10 @@ def fit_head(
         weight=np.concatenate(list(fit.weights.values())).T.astype(np.float32),
         bias=fit.bias.astype(np.float32),
         calibration=calibration,
-        probabilities=held_out,
+        probabilities=probabilities,
         fold=fold,
     )
     return with_calibration(fitted, calibration)
-
-
-def _best_penalties(trials: Iterable[list[Trial]], problem: SelectionProblem) -> list[Trial]:
-    """One trial a training set: of many heads and rows, all would fill the memory."""
-    groups = problem.groups()
-    pairs = zip(trials, problem.training_sets(), strict=True)
-    return [choose_penalty(each, groups[keep]) for each, (keep, _) in pairs]
 
 
 def _out_of_fold(
@@ -168,12 +166,12 @@ def _out_of_fold(
 ) -> tuple[Array, NDArray[np.int64]]:
     """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
     n = len(problem.labels)
-    found = np.full((n, problem.n_classes), np.nan)
+    probabilities = np.full((n, problem.n_classes), np.nan)
     fold_of, groups = np.full(n, -1, dtype=np.int64), problem.groups()
     for number, (keep, fold) in enumerate(problem.training_sets()):
         if not len(fold):
             continue
         _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, groups[keep])
-        found[fold] = problem.target.answers(trial.outside, trial.calibration)
+        probabilities[fold] = problem.target.answers(trial.outside, trial.calibration)
         fold_of[fold] = number
-    return found, fold_of
+    return probabilities, fold_of

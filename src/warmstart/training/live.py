@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from warmstart.data.dataset import Collection
 from warmstart.errors import DataError
 from warmstart.features.extract import Prefetch
-from warmstart.features.extraction import load_same
+from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import n_threads
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import encode
@@ -91,13 +91,14 @@ def folder_with_space(n_bytes: int) -> Path:
     A folder in memory is used only where no other has enough space.
     """
     folders = (Path(tempfile.gettempdir()), default_root())
-    large = [
-        folder
-        for folder in folders
-        if folder.is_dir() and shutil.disk_usage(folder).free >= n_bytes
-    ]
+    large = [folder for folder in folders if _free_bytes(folder) >= n_bytes]
     on_disk = [folder for folder in large if not _is_in_memory(folder)]
     return (*on_disk, *large, *folders)[0]
+
+
+def _free_bytes(folder: Path) -> int:
+    """0 where there is no such folder."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else 0
 
 
 def _is_in_memory(folder: Path) -> bool:
@@ -114,7 +115,7 @@ def _is_in_memory(folder: Path) -> bool:
 def read_pixels(collection: Collection, examples: Sequence[Example], prep: Inputs) -> PixelFile:
     """All images, decoded, in the order of the examples. Shapes: (n, H, W, C) uint8.
 
-    Raises: DataError or Vanished where an image can no longer be read; OSError with the
+    Raises: DataError or MissingExample where an image can no longer be read; OSError with the
     folder's name where the disk is full.
     """
     shape = (len(examples), *prep.shape)
@@ -124,10 +125,10 @@ def read_pixels(collection: Collection, examples: Sequence[Example], prep: Input
 def decode_images(
     collection: Collection, examples: Sequence[Example], prep: Inputs
 ) -> Iterator[Encoded]:
-    """Yield images, (H, W, C) uint8, decoded ahead. Raises: DataError or Vanished."""
+    """Yield images, (H, W, C) uint8, decoded ahead. Raises: DataError or MissingExample."""
 
     def decode(example: Example) -> Encoded:
-        return encode(load_same(collection, example), example.id, prep)
+        return encode(load_unchanged(collection, example), example.id, prep)
 
     prefetch = Prefetch(examples, decode, threads=n_threads())
     try:

@@ -1,8 +1,8 @@
-"""Several trainings on all rows, one network: the mean of their weights.
+"""Model soup: several trainings on all rows, averaged into one network.
 
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
-accuracy without increasing inference time", §2. All begin with the same weights and the same
-output, and differ in the order of the rows.
+accuracy without increasing inference time", §2. All begin with the same weights and the same head,
+and differ in the order of the rows.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ from warmstart.training.loop import mean_loss
 from warmstart.training.trainable import TrainableNetwork, tensors_to_train
 from warmstart.training.validation import held_scores, spread
 
-ROWS = 256  # learnt rows, at most, on which the mean is compared with what it is made of
-BARRIER = 0.05  # of the loss of blind answers: a mean worse by more lies on a ridge between them
-
-Weights = dict[str, Tensor]
+ROWS = 256  # training rows, at most, on which the mean is compared with its ingredients
+BARRIER = 0.05  # of the loss of always guessing: a mean that is worse by more lies between basins
 
 
 def train_soup(
     make: Callable[[int, float], TrainingJob], numbers: range, scale: float
 ) -> Steps[TrainedNetwork]:
-    """Train once for each number; what comes out has the mean of all their weights.
+    """Train once for each number; the result has the mean of all their weights.
 
-    `make` gives a training of that number that begins at a scale of its rates. A mean that answers
-    learnt rows worse than its ingredients is left: then the first is what comes out.
+    `make` returns the job of a number and a learning rate scale. Where the mean fits the training
+    rows worse than its ingredients do, the first training is returned.
     """
     job = make(numbers[0], scale)
     trained = yield from job.learn()
@@ -41,46 +39,38 @@ def train_soup(
     if len(numbers) == 1 or trainable is None:
         return trained
     rows = spread(job.rows, ROWS)
-    first = _weights(trainable)
+    first = {n: tensor.detach().clone() for n, tensor in tensors_to_train(trainable).items()}
     mean, losses = first, [_loss(job, trainable, rows)]
     for count, number in enumerate(numbers[1:], start=2):
-        again = yield from make(number, trained.scale).learn()
-        trained = replace(trained, guards=(*trained.guards, *again.guards))
-        if again.trainable is None:
-            break  # its guards tell why; what was learnt before stands
-        losses.append(_loss(job, again.trainable, rows))
-        mean = _moved(mean, _weights(again.trainable), 1 / count)
-        del again  # a whole network
+        other = yield from make(number, trained.scale).learn()
+        trained = replace(trained, guards=(*trained.guards, *other.guards))
+        if other.trainable is None:
+            break  # its guards say why; the mean so far counts
+        losses.append(_loss(job, other.trainable, rows))
+        weights = tensors_to_train(other.trainable)
+        mean = {n: torch.lerp(t, weights[n].detach(), 1 / count) for n, t in mean.items()}
+        del other, weights  # a whole network
     if len(losses) == 1:
         return trained
-    _put(trainable, mean)
-    height = _loss(job, trainable, rows) - float(np.mean(losses))
+    _set_weights(trainable, mean)
+    barrier = _loss(job, trainable, rows) - float(np.mean(losses))
     target = job.context.target
-    if height > BARRIER * target.blind_loss(job.context.labels[job.rows]):
-        _put(trainable, first)
-        text = f"the mean of {len(losses)} trainings answers worse than each; the first is kept"
-        yield note("fine_tune", "Mean", text)
+    if barrier > BARRIER * target.blind_loss(job.context.labels[job.rows]):
+        _set_weights(trainable, first)
+        text = f"the mean of {len(losses)} trainings is worse than each; the first is kept"
     else:
-        yield note("fine_tune", "Mean", f"the weights are the mean of {len(losses)} trainings")
+        text = f"the weights are the mean of {len(losses)} trainings"
+    yield note("fine_tune", "Model soup", text)
     return trained
 
 
-def _weights(trainable: TrainableNetwork) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in tensors_to_train(trainable).items()}
-
-
-def _moved(mean: Weights, other: Weights, share: float) -> Weights:
-    """Each tensor a share of the way to the other."""
-    return {name: torch.lerp(tensor, other[name], share) for name, tensor in mean.items()}
-
-
-def _put(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
+def _set_weights(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in tensors_to_train(trainable).items():
             tensor.copy_(weights[name])
 
 
 def _loss(job: TrainingJob, trainable: TrainableNetwork, rows: Rows) -> float:
-    """Mean loss of learnt rows, not calibrated."""
+    """Mean loss of training rows, not calibrated."""
     scores = torch.from_numpy(held_scores(trainable, job.context, rows))
     return mean_loss(job.context.target, scores, job.context.targets(rows))

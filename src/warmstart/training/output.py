@@ -1,9 +1,9 @@
-"""The output of a trained network: the one trained with it, or that and one in closed form.
+"""The head of a fine-tuned network: trained with its blocks, or averaged with a refitted one.
 
-On layers that were trained, an output fitted in closed form errs elsewhere than the one that was
-trained with them. The mean of both, which is one linear output, was better than either in the
-mean over eight sets (`bench run tail` shows the losses). It is one more candidate end of a
-training, chosen by held-out rows.
+On fine-tuned blocks, a head refitted in closed form makes other errors than the one trained with
+them. The mean of both, which is one linear head, was better than either on average over eight data
+sets (`bench run tail` shows the losses). It is one more candidate end of a training, chosen by
+held-out rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.dataset import ReadFeatures, TrainingDataset, heads_of, selection_problem_on
+from warmstart.training.dataset import (
+    ReadFeatures,
+    TrainingDataset,
+    heads_of,
+    selection_problem_on,
+)
 from warmstart.training.linear_probe import HeadFit, with_calibration
 from warmstart.training.live import decode_images, folder_with_space
 from warmstart.training.loop import ScaledHead
@@ -45,14 +50,12 @@ from warmstart.training.shared import BatchSource
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 
-# ---- A second look: the taps of a network that was trained here.
-
 
 class FineTunedFeatures:
-    """A reader of a trained network's taps: images are passed when first asked for.
+    """A reader of a fine-tuned network's features, extracted on demand.
 
-    What was learnt from is passed from where training took it; other images are decoded. Rows
-    lie in a folder of their own that ends with this.
+    Training rows come from the training's own source; other images are decoded. Features are cached
+    in a temporary folder that is removed with this object.
     """
 
     def __init__(
@@ -67,129 +70,96 @@ class FineTunedFeatures:
         self._network, self._scan = network, plan_scan(network, feature_layers)
         self._source, self._collection, self._prep = source, collection, prep
         self._rows = {example.sha256: row for row, example in enumerate(learn)}
-        width = 4 * sum(self._scan.widths)
-        # Kept for as long as this is: the folder goes with it.
+        n_bytes = 4 * sum(self._scan.widths) * (len(learn) + 1)
+        # An attribute: the folder is removed with this object.
         self._folder = tempfile.TemporaryDirectory(
-            prefix="warmstart-", dir=folder_with_space(width * (len(learn) + 1))
+            prefix="warmstart-", dir=folder_with_space(n_bytes)
         )
         key = ScratchKey(feature_layers=tuple(Column(name=layer.name) for layer in feature_layers))
-        self._shelf = FeatureCache(Path(self._folder.name)).cache_file(key)
+        self._cache_file = FeatureCache(Path(self._folder.name)).cache_file(key)
 
     def __call__(self, examples: Sequence[Example]) -> ReadFeatures:
-        """From examples to the reader of their taps, (n, d_t) each."""
-        hashes = [example.sha256 for example in examples]
-        lost = set(self._shelf.missing(hashes))
-        todo = list({e.sha256: e for e in examples if e.sha256 in lost}.values())
-        for contents, rows in self._made(todo):
-            self._shelf.append(contents, rows)
-        return StoredFeatures(self._shelf, tuple(examples))
+        """A reader of the features of some examples, (n, d_t) each."""
+        missing = set(self._cache_file.missing([example.sha256 for example in examples]))
+        todo = list({e.sha256: e for e in examples if e.sha256 in missing}.values())
+        for contents, rows in self._extract(todo):
+            self._cache_file.append(contents, rows)
+        return StoredFeatures(self._cache_file, tuple(examples))
 
-    def _made(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-        """Contents and their taps, a batch at a time; several processes pass a share each."""
-        for own in _rounds(todo):
-            made = (
-                ([e.sha256 for e in chunk], self._pass(inputs, cut))
-                for chunk, inputs, cut in self._inputs(own)
-            )
-            if here().size == 1:
-                yield from made
-            else:
-                yield from (part for found in here().gathered([*made]) for part in found)
+    def _extract(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        """Contents and their features, a batch at a time; several processes share the work."""
+        world = here()
+        if world.size == 1:
+            yield from self._run(todo)
+            return
+        for at in range(0, len(todo), BATCH * world.size):
+            first = at + BATCH * world.rank
+            for batches in world.gathered([*self._run(todo[first : first + BATCH])]):
+                yield from batches
+
+    def _run(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        for batch, inputs, cut in self._inputs(todo):
+            features = run_from(self._network, self._scan, cut, inputs)
+            yield [e.sha256 for e in batch], [rows.numpy() for rows in features]
 
     def _inputs(
         self, todo: Sequence[Example]
     ) -> Iterator[tuple[Sequence[Example], tuple[Tensor, ...], int]]:
-        """Examples, what the network takes for them, and the cut above which that is."""
-        learnt = [example for example in todo if example.sha256 in self._rows]
-        for at in range(0, len(learnt), BATCH):
-            chunk = learnt[at : at + BATCH]
-            rows = np.array([self._rows[e.sha256] for e in chunk])
-            plain = np.zeros(len(rows), np.int64)
-            yield (
-                chunk,
-                self._source.batch(rows, plain, self._scan.feature_layers),
-                self._source.cut,
-            )
+        """Examples, their inputs, and the cut above which these enter the network."""
+        own = [example for example in todo if example.sha256 in self._rows]
+        for at in range(0, len(own), BATCH):
+            batch = own[at : at + BATCH]
+            rows = np.array([self._rows[e.sha256] for e in batch])
+            numbers = np.zeros(len(rows), np.int64)
+            inputs = self._source.batch(rows, numbers, self._scan.feature_layers)
+            yield batch, inputs, self._source.cut
         others = [example for example in todo if example.sha256 not in self._rows]
         images = decode_images(self._collection, others, self._prep)
         for at in range(0, len(others), BATCH):
-            chunk = others[at : at + BATCH]
-            pixels = np.stack([next(images) for _ in chunk])
-            yield chunk, (to_tensor(pixels, self._prep),), 0
-
-    def _pass(self, inputs: tuple[Tensor, ...], cut: int) -> list[np.ndarray]:
-        return [rows.numpy() for rows in run_from(self._network, self._scan, cut, inputs)]
-
-
-def _rounds(todo: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """What this process passes before all exchange what they have: a batch, alone everything."""
-    world = here()
-    if world.size == 1:
-        yield todo
-        return
-    for at in range(0, len(todo), BATCH * world.size):
-        first = at + BATCH * world.rank
-        yield todo[first : first + BATCH]
+            batch = others[at : at + BATCH]
+            pixels = np.stack([next(images) for _ in batch])
+            yield batch, (to_tensor(pixels, self._prep),), 0
 
 
 def run_from(
     network: Network, scan: LayerOrder, cut: int, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """The taps of a scan from what a source gives: main (b, …), then taps below the cut."""
-    taken = dict(zip(cached_layers(scan.feature_layers, cut), inputs[1:], strict=True))
+    """Features of a scan from a source's inputs: main (b, …), then layers below the cut."""
+    cached = dict(zip(cached_layers(scan.feature_layers, cut), inputs[1:], strict=True))
     network.backbone.eval()
     with torch.inference_mode():
-        return scan.onward(network.backbone, cut, inputs[0].clone(), taken)
+        return scan.onward(network.backbone, cut, inputs[0].clone(), cached)
 
 
-# In units of the kernel's mean diagonal. Nothing is chosen by left-out rows here: the layers have
-# learnt these very rows, so that leaving one out says little.
+# In units of the kernel's mean diagonal. Leave-one-out chooses nothing here: the blocks were
+# trained on these very rows.
 PENALTY = 1.0
-_LEAST = 1e-3  # temperature of a trained output that says next to nothing
+_LEAST = 1e-3  # scale of a trained head whose scores carry next to no information
 MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
-OutputScales = tuple[float, float]  # of the trained output, of the fitted one
+OutputScales = tuple[float, float]  # factors of the scores of the trained and the refitted head
 
 
 @dataclass(frozen=True, slots=True)
 class RefitHead:
-    """Fits outputs on networks that were trained from one scene and plan."""
+    """Refits heads on networks that were trained on the same data and plan."""
 
     training_data: TrainingDataset
     plan: Plan
     source: BatchSource
 
-    @property
-    def _feature_layers(self) -> tuple[FeatureLayer, ...]:
-        return tuple(self.training_data.probe_layers[self._layer_weights])
-
-    @property
-    def _layer_weights(self) -> str:
-        return for_trained(self.training_data.probe_layers)
-
-    def _look(
-        self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]
-    ) -> FineTunedFeatures:
-        return FineTunedFeatures(
-            trainable.network,
-            feature_layers,
-            self.source,
-            self.training_data.labelled.learn,
-            self.training_data.collection,
-            self.training_data.prep,
-        )
-
     def held_scores(
         self, trainable: TrainableNetwork, head: HeadFit, keep: Rows, held: Rows
     ) -> Array:
-        """Logits (m, K) of held rows from an output fitted on the kept ones; NaN if it cannot be.
+        """Logits (m, K) of held-out rows from a head refitted on the others; NaN if not possible.
 
-        In the scale of `head`, the one that training began with.
+        On the scale of `head`, with which training began.
         """
         if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
-        extracted = self._look(trainable, self._feature_layers)
-        fitted = self._fit(extracted(self.training_data.examples(keep)), head, keep)
-        return head.scale * head_scores(fitted, extracted(self.training_data.examples(held)))
+        data = self.training_data
+        features = self._features(trainable, tuple(data.probe_layers[self._candidate]))
+        fitted = self._fit(features(data.examples(keep)), head, keep)
+        return head.scale * head_scores(fitted, features(data.examples(held)))
 
     def end(
         self,
@@ -198,48 +168,57 @@ class RefitHead:
         chosen: ChosenEnd,
         scales: Sequence[OutputScales],
     ) -> tuple[HeadFit, FineTunedFeatures]:
-        """The output that was chosen, in the place of `head`, and a reader of what it listens to.
+        """The head of the chosen end, not yet calibrated, and a reader of its features.
 
-        Not calibrated yet. `scales`: of the trained output and of the fitted one, at each of
-        `REFIT_ENDS`.
+        `scales`: of the trained head and of the refitted one, at each of `REFIT_ENDS`.
         """
-        trained, learn = _trained(trainable, head), self.training_data.labelled.learn
+        trained, learn = _trained_head(trainable, head), self.training_data.labelled.learn
         if not chosen.is_refitted:
-            return trained, self._look(trainable, trainable.feature_layers)
+            return trained, self._features(trainable, trainable.feature_layers)
         scale = scales[chosen.candidate - REFIT]
-        extracted = self._look(
-            trainable, [*dict.fromkeys((*trainable.feature_layers, *self._feature_layers))]
-        )
-        fitted = self._fit(extracted(learn), head, np.arange(len(learn)))
+        own = self.training_data.probe_layers[self._candidate]
+        features = self._features(trainable, [*dict.fromkeys((*trainable.feature_layers, *own))])
+        fitted = self._fit(features(learn), head, np.arange(len(learn)))
         if not scale[0]:
-            return fitted, extracted
-        return _mean((trained, fitted), scale, trainable.network.record), extracted
+            return fitted, features
+        return _mean((trained, fitted), scale, trainable.network.record), features
+
+    @property
+    def _candidate(self) -> str:
+        return for_trained(self.training_data.probe_layers)
+
+    def _features(
+        self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]
+    ) -> FineTunedFeatures:
+        data = self.training_data
+        return FineTunedFeatures(
+            trainable.network,
+            feature_layers,
+            self.source,
+            data.labelled.learn,
+            data.collection,
+            data.prep,
+        )
 
     def _fit(self, read: ReadFeatures, head: HeadFit, rows: Rows) -> HeadFit:
-        """`head` with other weights: fitted on what `read` gives for these rows, (m, d_t)."""
-        training_data, name, seed = (
-            self.training_data,
-            self._layer_weights,
-            int(self.plan.training.seed.number),
-        )
-        family = heads_of((name,), (PENALTY,), training_data.probe_layers, read, len(rows), seed)[
-            name
-        ]
-        found = family.refit(selection_problem_on(training_data.labelled, rows), PENALTY)
+        """`head` with weights refitted on features (m, d_t) of these rows."""
+        data, name, seed = self.training_data, self._candidate, self.plan.training.seed.number
+        families = heads_of((name,), (PENALTY,), data.probe_layers, read, len(rows), int(seed))
+        refit = families[name].refit(selection_problem_on(data.labelled, rows), PENALTY)
         return replace(
             head,
             name=name,
             penalty=PENALTY,
-            feature_layers=tuple(found.weights),
-            weight=np.concatenate([*found.weights.values()]).T.astype(np.float32),
-            bias=found.bias.astype(np.float32),
+            feature_layers=tuple(refit.weights),
+            weight=np.concatenate([*refit.weights.values()]).T.astype(np.float32),
+            bias=refit.bias.astype(np.float32),
         )
 
 
 def may_refit(trainable: TrainableNetwork) -> bool:
-    """Whether the parts are those that the profiles were made for, and have learnt something.
+    """Whether all blocks are trained ones of the base model.
 
-    Layers that were added or began at random have an output of their own.
+    Added and fresh blocks have no feature layers that heads were made for.
     """
     return set(trainable.actions.values()) <= MOVED
 
@@ -247,16 +226,16 @@ def may_refit(trainable: TrainableNetwork) -> bool:
 def average_refits(
     scores: Array, labels: Truth, target: Target = CLASSIFICATION, *, is_alone: bool = False
 ) -> tuple[Array, tuple[OutputScales, ...]]:
-    """Each end with an output fitted anew in the mean with the trained one, at its temperature.
+    """Average the scores of each refitted head with those of the trained one, on its scale.
 
-    So rows that choose other candidates stay on about one scale. Returned beside: by what the
-    two outputs are multiplied, for each of `REFIT_ENDS`. Where none were fitted anew all comes
-    back as it is, as where the fitted ones stand alone (`is_alone`): no other was trained.
+    So rows that choose different candidates stay on about one scale. Also returns the factors of
+    the two heads, for each of `REFIT_ENDS`. Scores come back unchanged where there are none of
+    refitted heads, and where the refitted heads stand alone (`is_alone`): no other was trained.
     Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
     """
     if is_alone:
         return scores, ((0.0, 1.0),) * len(REFIT_ENDS)
-    found, scales = scores.copy(), []
+    averaged, scales = scores.copy(), []
     for place, number in enumerate(REFIT_ENDS if len(scores) > REFIT else ()):
         both = scores[[number, REFIT + place]]
         held = np.isfinite(both).all(axis=(0, 2))
@@ -264,23 +243,20 @@ def average_refits(
         if held.any():
             trained, fitted = (target.scale(z[held], labels[held]) for z in both)
             ratio = fitted / max(trained, _LEAST)
-        found[REFIT + place] = (both[0] + ratio * both[1]) / 2
+        averaged[REFIT + place] = (both[0] + ratio * both[1]) / 2
         scales.append((1.0, ratio))
-    return found, tuple(scales)
+    return averaged, tuple(scales)
 
 
 def weights_by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
     """Columns of a head's weights. Shapes: (K, d_t) each."""
     ends = np.cumsum([layer_width(record, layer) for layer in head.feature_layers])[:-1]
-    return dict(
-        zip(
-            head.feature_layers, np.split(head.weight.astype(np.float64), ends, axis=1), strict=True
-        )
-    )
+    columns = np.split(head.weight.astype(np.float64), ends, axis=1)
+    return dict(zip(head.feature_layers, columns, strict=True))
 
 
 def _mean(heads: Sequence[HeadFit], scales: OutputScales, record: NetworkRecord) -> HeadFit:
-    """One head that says what the mean of several says, each made so much warmer."""
+    """One head with the mean scores of several, each times its factor."""
     columns: dict[FeatureLayer, Array] = {}
     for head, scale in zip(heads, scales, strict=True):
         for layer, weight in weights_by_layer(head, record).items():
@@ -294,7 +270,7 @@ def _mean(heads: Sequence[HeadFit], scales: OutputScales, record: NetworkRecord)
     )
 
 
-def calibrated(
+def calibrate_head(
     head: HeadFit,
     scores: Array,
     labels: Truth,
@@ -302,21 +278,23 @@ def calibrated(
     groups: Rows,
     target: Target = CLASSIFICATION,
 ) -> HeadFit:
-    """A trained head calibrated on held-out rows, each by other parts of them.
+    """Calibrate a trained head on held-out rows, each by other folds of them.
 
-    Shapes: scores (n, K) in the scale of training, NaN where never held out; labels, fold and
-    blocks (n,).
+    Shapes: scores (n, K) on the scale of training, NaN where never held out; labels, fold and
+    groups (n,).
     """
     plain = Calibration(head.scale, np.zeros(len(head.bias)))
-    found = cross_calibrated(scores / head.scale, labels, fold, groups, plain, target)
-    return with_calibration(replace(head, probabilities=found[0], fold=fold), found[1])
+    probabilities, calibration = cross_calibrated(
+        scores / head.scale, labels, fold, groups, plain, target
+    )
+    return with_calibration(replace(head, probabilities=probabilities, fold=fold), calibration)
 
 
-def _trained(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
-    """The trained output in the form that closed-form heads have.
+def _trained_head(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
+    """The trained head in the form of closed-form heads.
 
-    Divided by the temperature that it began with, its scores lie between 0 and 1 again; the
-    class bias of the fitted head stands in its bias already.
+    Divided by the scale with which it began, its scores lie between 0 and 1 again; the class bias
+    of the fitted head is part of its bias already.
     """
     weight, bias = cast(ScaledHead, trainable.model.head).plain()
     is_fresh = "fresh" in trainable.actions.values()

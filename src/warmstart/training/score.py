@@ -1,4 +1,4 @@
-"""A fitted head on rows: its probabilities, its estimate, its test, when it is sure."""
+"""A fitted head on rows: its probabilities, its estimate, its test scores, its confidence."""
 
 from __future__ import annotations
 
@@ -27,22 +27,18 @@ from warmstart.training.dataset import LabelledRows, ReadFeatures, TrainingDatas
 from warmstart.training.linear_probe import HeadFit, fit_head
 from warmstart.training.prior import Prior
 
-# ---- The plan's head on the stored features: chosen and fitted on all learning rows, or on some.
-
 
 def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
-    """On all learning rows, with the estimate of the plan's folds or the user's hold-out."""
+    """Fit the plan's head on all training rows, estimated on its folds or the user's hold-out."""
     labelled = training_data.labelled
-    read = training_data.extracted.reader(labelled.learn)
-    heads = dataset.heads(
-        plan, training_data.probe_layers, read, len(labelled.learn), training_data.prior
-    )
+    read, n = training_data.extracted.reader(labelled.learn), len(labelled.learn)
+    heads = dataset.heads(plan, training_data.probe_layers, read, n, training_data.prior)
     problem = dataset.selection_problem(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
 def fit_on(training_data: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
-    """On some rows alone, chosen among the same candidates."""
+    """Fit the plan's head on some rows alone, chosen among the same candidates."""
     read = training_data.extracted.reader(training_data.examples(keep))
     heads = dataset.heads(plan, training_data.probe_layers, read, len(keep), training_data.prior)
     return drain(fit_head(heads, dataset.selection_problem_on(training_data.labelled, keep)))
@@ -53,11 +49,11 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ModelEvaluation:
-    """What is claimed of what ships, and of the linear probe by the same folds.
+    """The estimate of what ships, and that of the linear probe on the same folds.
 
-    `gain`: what fine-tuning brought, where it was tried. `n_learnt`: how many examples the folds
-    of the linear probe left to learn from. `test` and `test_probabilities` are None without a test
-    set. Shapes: test_probabilities (m, K).
+    `gain`: the fine-tuning gain, where that was tried. `n_learnt`: the number of examples that the
+    linear probe's folds trained on. `test` and `test_probabilities` are None without a test set.
+    Shapes: test_probabilities (m, K).
     """
 
     estimate: Estimate
@@ -71,7 +67,7 @@ class ModelEvaluation:
 def head_probabilities(
     head: HeadFit, read: ReadFeatures, target: Target = CLASSIFICATION
 ) -> Probabilities:
-    """Calibrated probabilities from stored taps, or what else the target answers with.
+    """Calibrated probabilities from cached features, or the predictions of another task.
 
     Shapes: read gives (m, d_t); returns (m, K).
     """
@@ -79,22 +75,22 @@ def head_probabilities(
 
 
 def head_scores(head: HeadFit, read: ReadFeatures) -> NDArray[np.float64]:
-    """Uncalibrated scores W · taps + b from stored taps. Shapes: returns (m, K)."""
-    found = []
+    """Uncalibrated scores W · features + b from cached features. Shapes: returns (m, K)."""
+    scores = []
     for chunk in chunks(read, head.feature_layers):
         start, total = 0, head.bias.astype(np.float64)
         for layer in head.feature_layers:
             stop = start + chunk[layer].shape[1]
             total = total + chunk[layer] @ head.weight[:, start:stop].T
             start = stop
-        found.append(total)
-    return np.concatenate(found)
+        scores.append(total)
+    return np.concatenate(scores)
 
 
 def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None) -> Estimate:
     """The score on the rows that some fold held out, with its interval.
 
-    `method` where it is that of another estimate, with which this one is compared.
+    `method`: that of another estimate with which this one is compared.
     """
     held = head.fold >= 0
     method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
@@ -105,15 +101,16 @@ def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None
 def score_test(
     head: HeadFit, labelled: LabelledRows, read: ReadFeatures
 ) -> tuple[TestScores, Probabilities]:
-    """Metrics on the test part: looked at here, once, after everything is settled."""
+    """Metrics on the test set, used here only, once, after all choices are made."""
     answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
-    found = group_numbers(labelled.test, labelled.near_duplicates)
+    groups = group_numbers(labelled.test, labelled.near_duplicates)
     certainty = _certainty(head, labelled)
-    return measure.scores(answers, labelled.test_labels, found, certainty, labelled.names), answers
+    scores = measure.scores(answers, labelled.test_labels, groups, certainty, labelled.names)
+    return scores, answers
 
 
 def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
-    """Answers out of fold that are called confident: their share, and how many are right."""
+    """The share of confident out-of-fold predictions, and how many of them are right."""
     certainty = _certainty(head, labelled)
     least = certainty.confident_from if isinstance(certainty, ClassCertainty) else None
     if least is None:
@@ -137,9 +134,9 @@ def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
 def estimate_prior(
     prior: Prior | None, labelled: LabelledRows, read: ReadFeatures
 ) -> Estimate | None:
-    """What a run's own output, made of equally named classes, is worth before anything is learnt.
+    """The accuracy of an earlier run's head on these data, before anything is fitted.
 
-    None where it does not know every class. Shapes: read gives (n, d_t) for the learning rows.
+    None where it lacks a class. Shapes: read gives (n, d_t) for the training rows.
     """
     if prior is None or not all(prior.has_class):
         return None
@@ -149,7 +146,7 @@ def estimate_prior(
 def calibration_record(
     head: HeadFit, labelled: LabelledRows, ood_from: float, nearest: int
 ) -> CalibrationRecord:
-    """When an answer is sure, promised on rows held out; and when an input is unknown."""
+    """When a prediction is confident, by held-out rows, and an input out of distribution."""
     calibration = shipped_calibration(head, labelled.target)
     return _certainty(head, labelled).record(
         temperature=calibration.temperature,
@@ -160,14 +157,14 @@ def calibration_record(
 
 
 def shipped_calibration(head: HeadFit, target: Target) -> Calibration:
-    """The calibration that ships: numbers leave in the user's unit."""
+    """The calibration that ships: predicted numbers are in the user's unit."""
     return target.delivered(head.calibration)
 
 
 def predictions(
     head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: ModelEvaluation
 ) -> Iterator[Prediction]:
-    """One line for every row held out by a fold, then for every test row."""
+    """One line for every row that a fold held out, then for every test row."""
     measure, certainty = measure_of(labelled.target), _certainty(head, labelled)
     rows = zip(labelled.learn, head.fold, head.probabilities, strict=True)
     for example, fold, p in rows:

@@ -1,8 +1,8 @@
-"""Ridges on several depths in one: their sum, weighted by what each says of rows left out.
+"""Stacked ridges on several feature layers: a sum, weighted by leave-one-group-out predictions.
 
 Breiman 1996, "Stacked Regressions": weights of least squared error on left-out predictions, none
 below zero. A sum of linear outputs is a linear output. On pairs and turned pictures it was better
-than the best depth alone (`bench run tasks`).
+than the best layer alone (`bench run tasks`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ STACK = "stack"  # its name among candidates
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """A member at the penalty of least squared error, in one training set.
+class _MemberScores:
+    """Scores of a member at the penalty of least squared error, in one training set.
 
-    Shapes: keep (m,), inside (m, K) of kept rows left out, outside (n - m, K).
+    Shapes: keep (m,), inside (m, K) left-out scores of the training rows, outside (n - m, K).
     """
 
     error: float
@@ -37,27 +37,28 @@ class _Told:
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """A family made of others, by name."""
+    """A family that combines others, by name."""
 
     members: Mapping[str, KernelRidge]
 
     def trials(self, problem: SelectionProblem) -> Trials:
-        """Judge the sum in every training set; weights for a part of the rows come from others."""
-        found: Trials = []
-        for told in zip(*(_told(one, problem) for one in self.members.values()), strict=True):
-            keep = told[0].keep
-            weights, inside = _weighed(told, problem)
-            outside = np.tensordot(weights, np.stack([one.outside for one in told]), axes=1)
-            found.append([judge(problem, keep, 0.0, inside, outside)])
-        return found
+        """Evaluate the sum in every training set; the weights for a fold come from others."""
+        trials: Trials = []
+        scores_by_member = (_member_scores(member, problem) for member in self.members.values())
+        for members in zip(*scores_by_member, strict=True):
+            keep = members[0].keep
+            weights, inside = _combine(members, problem)
+            outside = np.tensordot(weights, np.stack([one.outside for one in members]), axes=1)
+            trials.append([judge(problem, keep, 0.0, inside, outside)])
+        return trials
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
-        """Fit on all rows; each member has a penalty of its own."""
-        told = [_told(one, problem)[-1] for one in self.members.values()]
-        weights, scores = _weighed(told, problem)
+        """Fit on all rows; each member has its own penalty."""
+        members = [_member_scores(member, problem)[-1] for member in self.members.values()]
+        weights, scores = _combine(members, problem)
         columns: dict[FeatureLayer, Array] = {}
         bias = np.zeros(problem.n_classes)
-        for weight, one, member in zip(weights, told, self.members.values(), strict=True):
+        for weight, one, member in zip(weights, members, self.members.values(), strict=True):
             if not weight:
                 continue
             fit = member.refit(problem, one.penalty)
@@ -67,41 +68,41 @@ class Stacked:
         return Refit(scores, columns, bias)
 
 
-def _told(member: KernelRidge, problem: SelectionProblem) -> list[_Told]:
+def _member_scores(member: KernelRidge, problem: SelectionProblem) -> list[_MemberScores]:
     """In every training set, the last of which holds all rows."""
-    best: list[_Told] = []
+    best: list[_MemberScores] = []
     for penalty in member.penalties:
         for number, (keep, inside, outside) in enumerate(member.left_out(problem, penalty)):
             error = float(((inside - problem.targets_of(keep)) ** 2).mean())
-            one = _Told(error, penalty, keep, inside, outside)
+            scores = _MemberScores(error, penalty, keep, inside, outside)
             if number == len(best):
-                best.append(one)
+                best.append(scores)
             elif error < best[number].error:
-                best[number] = one
+                best[number] = scores
     return best
 
 
-def _weighed(told: Sequence[_Told], problem: SelectionProblem) -> tuple[Array, Array]:
-    """Weights by all kept rows, and their scores with weights by other parts of them.
+def _combine(members: Sequence[_MemberScores], problem: SelectionProblem) -> tuple[Array, Array]:
+    """Weights by all training rows, and their scores with weights by other folds of them.
 
     Shapes: returns (members,), (m, K).
     """
-    keep = told[0].keep
-    said, targets = np.stack([one.inside for one in told]), problem.targets_of(keep)
-    part = cross_folds(problem.groups()[keep])
-    whole, scores = _weights(said, targets), np.empty_like(targets)
-    for number in np.unique(part):
-        inside, others = part == number, part != number
-        weights = _weights(said[:, others], targets[others]) if others.any() else whole
-        scores[inside] = np.tensordot(weights, said[:, inside], axes=1)
-    return whole, scores
+    keep = members[0].keep
+    inside, targets = np.stack([one.inside for one in members]), problem.targets_of(keep)
+    fold = cross_folds(problem.groups()[keep])
+    weights, scores = _weights(inside, targets), np.empty_like(targets)
+    for number in np.unique(fold):
+        held, others = fold == number, fold != number
+        by_others = _weights(inside[:, others], targets[others]) if others.any() else weights
+        scores[held] = np.tensordot(by_others, inside[:, held], axes=1)
+    return weights, scores
 
 
-def _weights(said: Array, targets: Array) -> Array:
-    """Of least squared error; all alike where none is of use. Shapes: (P, m, K), (m, K).
+def _weights(scores: Array, targets: Array) -> Array:
+    """Of least squared error; equal where none helps. Shapes: (P, m, K), (m, K) to (P,).
 
     >>> _weights(np.array([[[1.0], [2.0]], [[5.0], [-1.0]]]), np.array([[2.0], [4.0]])).round(6)
     array([2., 0.])
     """
-    found: Array = nnls(said.reshape(len(said), -1).T, targets.ravel())[0]
-    return found if found.any() else np.full(len(said), 1 / len(said))
+    weights: Array = nnls(scores.reshape(len(scores), -1).T, targets.ravel())[0]
+    return weights if weights.any() else np.full(len(scores), 1 / len(scores))

@@ -1,6 +1,6 @@
-"""A start made ready for a plan: a copy with what the plan adds, and a head that can be trained.
+"""A base model prepared for a plan: a copy with what the plan adds, and a head to train.
 
-The head is fitted first and training goes on from it: Kumar et al. 2022, "Fine-Tuning can Distort
+The head is fitted first and training continues from it: Kumar et al. 2022, "Fine-Tuning can Distort
 Pretrained Features and Underperform Out-of-Distribution" (LP-FT).
 """
 
@@ -33,10 +33,10 @@ from warmstart.training.loop import ScaledHead
 
 @dataclass(frozen=True, slots=True)
 class TrainableNetwork:
-    """A network about to be trained. `model` runs on the backbone of `network`, which is a copy.
+    """A network ready for training. `model` runs the backbone of `network`, which is a copy.
 
-    `owners` names the part behind each tensor of the model, `actions` and `rates` what the
-    plan does to that part.
+    `owners`: the block of each tensor of the model; `actions` and `rates`: the plan's action and
+    learning rate for each block.
     """
 
     network: Network
@@ -50,51 +50,51 @@ class TrainableNetwork:
 def trainable(
     network: Network, plan: Plan, head: HeadFit, read: ReadFeatures, seed: int
 ) -> TrainableNetwork:
-    """Copy the network, add and renew what the plan says, and put the fitted head on.
+    """Copy the network, add and renew blocks as the plan says, and attach the fitted head.
 
-    Of a network that is streamed, what stays frozen is not copied.
-
-    Step 0 gives the head's own answers: blocks are added with nothing to add, low-rank
-    updates begin at zero. Above fresh layers the head begins at zero. Where parts move that
-    the head does not listen to, it listens to the last one too, with weights of zero at first.
+    Frozen tensors of an offloaded network are not copied. Step 0 gives the head's own answers:
+    added blocks and low-rank updates begin at zero. Above fresh blocks the head begins at zero.
+    Where unfrozen blocks lie above all feature layers of the head, it reads the last block as
+    well, with weights that begin at zero.
     Shapes: read gives (n, d_t) for the rows that the head was fitted on.
-    Raises: PlanError if a part cannot be given its action.
+    Raises: PlanError if a block cannot be given its action.
     """
     actions = {block.name: plan.action_of(block.name) for block in plan.blocks}
     rng = torch.Generator().manual_seed(seed)
-    clone = _copied(network, _with_rest(actions, network))
+    all_actions = _with_remaining(actions, network)
+    clone = _copy(network, all_actions)
     n_added = [*actions.values()].count("added")
     if n_added:
         last = network.record.blocks[-1]
         clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
-    if renewed := [name for name, action in actions.items() if action == "fresh"]:
-        surgery.refresh(clone, renewed, rng)
-    if renewed:
-        scaled, wanted = _blank(clone, len(head.bias))
+    if fresh := [name for name, action in actions.items() if action == "fresh"]:
+        surgery.refresh(clone, fresh, rng)
+        scaled, layers = _zero_head(clone, len(head.bias))
     else:
-        scaled, wanted = _scaled(_heard(head, network, actions), read)
-    if n_added and not renewed:
-        wanted = added.shift_layers(wanted, len(network.blocks), n_added)
-    model = assemble(clone, wanted, *scaled.plain())
-    model.head = cast(MultiLayerHead, scaled)  # the same in and out, while it is trained
+        scaled, layers = _scaled_head(_with_last_layer(head, network, actions), read)
+    if n_added and not fresh:
+        layers = added.shift_layers(layers, len(network.blocks), n_added)
+    model = assemble(clone, layers, *scaled.plain())
+    model.head = cast(MultiLayerHead, scaled)  # same inputs and outputs while it is trained
     low_rank = [name for name, action in actions.items() if action == "low-rank"]
     if low_rank and plan.training.lora_rank is not None:
         lora.inject(clone, low_rank, int(plan.training.lora_rank.number), rng)
+    owners = {f"backbone.{name}": block for name, block in clone.owners.items() if block != "head"}
     return TrainableNetwork(
         network=clone,
         model=model,
-        feature_layers=wanted,
-        owners=_owners(clone),
-        actions=_with_rest(actions, network),
+        feature_layers=layers,
+        owners={**owners, "head.weight": "output", "head.bias": "output"},
+        actions=all_actions,
         rates={block.name: block.lr.number for block in plan.blocks if block.lr},
     )
 
 
 def tensors_to_train(trainable: TrainableNetwork) -> dict[str, Tensor]:
-    """Every tensor that training may change: parameters that move, statistics of new parts."""
+    """Every tensor that training may change: parameters, and statistics of new blocks."""
     model, owners, actions = trainable.model, trainable.owners, trainable.actions
     groups = freeze.groups(model, actions, owners, trainable.rates)
-    moving = {id(parameter) for group in groups for parameter in group["params"]}
+    parameters = {id(parameter) for group in groups for parameter in group["params"]}
     blocks = freeze.tensor_blocks(model, owners)
 
     def is_new(name: str, tensor: Tensor) -> bool:
@@ -102,42 +102,34 @@ def tensors_to_train(trainable: TrainableNetwork) -> dict[str, Tensor]:
         return is_buffer and name in blocks and action_of(actions, blocks[name]) in NEW
 
     state = model.state_dict(keep_vars=True).items()
-    return {name: t for name, t in state if id(t) in moving or is_new(name, t)}
+    return {name: t for name, t in state if id(t) in parameters or is_new(name, t)}
 
 
-def _copied(network: Network, actions: Mapping[str, Action]) -> Network:
-    """A copy whose frozen tensors stay in their file, where they do so."""
-    kept = {
+def _copy(network: Network, actions: Mapping[str, Action]) -> Network:
+    """A copy that shares the frozen tensors that are mapped from a file."""
+    shared = {
         id(tensor): tensor
         for name, tensor in tensors_of(network).items()
         if isinstance(tensor, Mapped) and action_of(actions, network.owners[name]) == "frozen"
     }
-    return copy.deepcopy(network, dict(kept))
+    return copy.deepcopy(network, dict(shared))
 
 
-def _owners(network: Network) -> dict[str, str]:
-    """Part names as in the plan, by the tensor names of the model."""
-    owners = {
-        f"backbone.{name}": block for name, block in network.owners.items() if block != "head"
-    }
-    return {**owners, "head.weight": "output", "head.bias": "output"}
+def _with_remaining(actions: dict[str, Action], network: Network) -> dict[str, Action]:
+    """Add the action of the layers between the last block and the head: that of the last block.
 
-
-def _with_rest(actions: dict[str, Action], network: Network) -> dict[str, Action]:
-    """What stands between the last part and the output goes with that part.
-
-    Under low-rank updates it stays as it is: it has nothing to add them to.
+    Under low-rank updates they are frozen: there is no layer to adapt.
     """
-    above = actions[network.record.blocks[-1].name]
-    return {**actions, "neck": "frozen" if above == "low-rank" else above, "unused": "frozen"}
+    last = actions[network.record.blocks[-1].name]
+    return {**actions, "neck": "frozen" if last == "low-rank" else last, "unused": "frozen"}
 
 
-def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> HeadFit:
-    """The head with a tap of zeros above all parts that move, where it has none."""
+def _with_last_layer(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> HeadFit:
+    """The head with zero weights on the last layer, if it reads nothing above unfrozen blocks."""
     top = max(layer.block for layer in head.feature_layers)
     above = [block.name for block in network.record.blocks[top:]]
-    is_deaf = any(actions[name] != "frozen" for name in above)
-    if not is_deaf and not (above and "added" in actions.values()):
+    is_unread = any(actions[name] != "frozen" for name in above)
+    if not is_unread and not (above and "added" in actions.values()):
         return head
     last = feature_layers(network.record)[-1]
     zeros = np.zeros((len(head.bias), layer_width(network.record, last)), np.float32)
@@ -145,22 +137,22 @@ def _heard(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> He
     return replace(head, feature_layers=(*head.feature_layers, last), weight=weight)
 
 
-def _scaled(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
-    """The fitted head, its calibration folded in, in the scale it was fitted in."""
+def _scaled_head(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
+    """The fitted head with its calibration folded in, on the scale on which it was fitted."""
     by_layer = fit_scalings(read, head.feature_layers)
-    found = [by_layer[layer] for layer in head.feature_layers]
-    offset = np.concatenate([scaling.offset for scaling in found])
-    scale = np.concatenate([scaling.scale for scaling in found]) / np.sqrt(len(found))
+    scalings = [by_layer[layer] for layer in head.feature_layers]
+    offset = np.concatenate([scaling.offset for scaling in scalings])
+    scale = np.concatenate([scaling.scale for scaling in scalings]) / np.sqrt(len(scalings))
     factor, shift = head.calibration.scale, head.calibration.bias
     weight = factor * head.weight.astype(np.float64)
     bias = weight @ offset + factor * head.bias.astype(np.float64) + shift
-    raised = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
-    tensors = [torch.from_numpy(np.asarray(a)) for a in (raised, bias, offset, scale)]
+    scaled = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
+    tensors = [torch.from_numpy(np.asarray(a)) for a in (scaled, bias, offset, scale)]
     return ScaledHead(*tensors), head.feature_layers
 
 
-def _blank(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
-    """A head of zeros on what the last part gives."""
+def _zero_head(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
+    """A head of zeros on the output of the last block."""
     last = feature_layers(network.record)[-1]
     width = layer_width(network.record, last)
     zeros, ones = torch.zeros(width), torch.ones(width)

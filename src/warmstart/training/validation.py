@@ -137,7 +137,7 @@ def _cross_losses(
     scores: Array, labels: Truth, fold: Labels, plain: Calibration, target: Target
 ) -> Array:
     """Log-loss of each row, calibrated on the rows of other folds. Shapes: (m, K) to (m,)."""
-    losses = np.full(len(labels), MAX_LOSS)
+    losses: Array = np.full(len(labels), MAX_LOSS)
     for number in np.unique(fold) if np.isfinite(scores).all() else ():
         inside, others = fold == number, fold != number
         calibration = plain

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from warmstart.errors import DataError
-from warmstart.sklearn.given import as_images, class_names, merged, row_weights, seed_from
+from warmstart.sklearn.base import as_images, class_names, merged, row_weights, seed_from
 
 PATHS = ["a.png", "b.png"]
 BLACK = np.zeros((2, 8, 8, 3), np.uint8)
@@ -73,9 +73,9 @@ def test_images_of_different_shapes():
 
 
 def test_weights():
-    assert [found.tolist() for found in row_weights(None, 2)] == [[1, 1], [True, True]]
-    assert [found.tolist() for found in row_weights(3, 2)] == [[3, 3], [True, True]]
-    assert [found.tolist() for found in row_weights([0, 2], 2)] == [[0, 2], [False, True]]
+    assert [result.tolist() for result in row_weights(None, 2)] == [[1, 1], [True, True]]
+    assert [result.tolist() for result in row_weights(3, 2)] == [[3, 3], [True, True]]
+    assert [result.tolist() for result in row_weights([0, 2], 2)] == [[0, 2], [False, True]]
 
 
 def test_a_path_that_comes_twice_is_one_row_of_both_weights():
