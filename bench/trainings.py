@@ -276,7 +276,7 @@ def _measure(
     looks = [_log_losses(scores, labels) for scores in attempt.validation.scores()[:VALIDATIONS]]
     result.looks = [[float(f"{loss:.4g}") for loss in losses] for losses in looks]
     result.n_joined = attempt.unfreezing.n_joined
-    attempt.settle()
+    attempt.load_end()
     job = attempt.job
     own = held_scores(attempt.trainable, job.context, job.rows)
     result.end_loss = float(_log_losses(own, job.context.labels[job.rows]).mean())

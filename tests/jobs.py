@@ -1,4 +1,4 @@
-"""Single trainings of tiny networks on a scene, as a run makes them."""
+"""Single trainings of tiny networks on a small data set, as a run makes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FEW = ("training.epochs=0.8889", "training.batch_size=8")
 
 
 class Four(nn.Module):
-    """Four layers to join one after the other."""
+    """Four layers that join one after the other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def four() -> nn.Module:
 
 
 @contextmanager
-def drawn(factory, name):
+def picture_folder(factory, name):
     """A folder of 36 pictures in three colours, and a cache of features for as long."""
     root = factory.mktemp(name)
     with pytest.MonkeyPatch.context() as patch:
@@ -62,12 +62,12 @@ def drawn(factory, name):
 
 
 def training_data(data, module=network, **options):
-    """Settled data and a look at it through a network."""
+    """Cleaned data with the features of a network."""
     return scene_of(data, module(), budget="fast", **options)
 
 
 def planned(training_data, strategy, settings=(), lr=None, **wishes):
-    """The plan of a run on a scene."""
+    """The plan of a run on this data."""
     facts = NetworkFacts(
         record=training_data.extracted.network.record, preprocessing=training_data.prep
     )
@@ -117,17 +117,17 @@ def differing(one, other):
 
 
 def changed(job, trainable):
-    """Parts of which some tensor is not what it was in the start."""
-    now, before = take_digests(trainable.network), job.context.before
+    """Blocks with a tensor that differs from the base model's."""
+    now, before = take_digests(trainable.network), job.context.digests
     return {trainable.network.owners[name] for name in before if now[name] != before[name]}
 
 
 def with_context(job, **changes):
-    """The same training in another room."""
+    """The same training in a context with these changes."""
     return replace(job, context=replace(job.context, **changes))
 
 
 def with_engine(plan, name):
-    """The plan as if the look had taken another engine."""
+    """The plan with another engine."""
     engine = replace(plan.training.engine, value=name)
     return replace(plan, training=replace(plan.training, engine=engine))

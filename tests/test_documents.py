@@ -89,7 +89,7 @@ def test_a_story_in_the_shell(name, workshop, capsys):
     for block in blocks(DOCS / f"tutorials/{name}.md", "sh"):
         for line in block.splitlines():
             assert main(shlex.split(line)[1:]) == 0, line
-    assert "Rate     0.001: a tenth of 0.01" in capsys.readouterr().out or name == "other-classes"
+    assert "0.001: a tenth of 0.01" in capsys.readouterr().out or name == "other-classes"
 
 
 def test_much_data_there_little_here(tmp_path, monkeypatch, capsys):
@@ -208,7 +208,7 @@ def test_scikit_learn(place):
 def test_notebook(place, capsys):
     made = run_all("notebook.md")
     assert made["run"].estimate.low > 0.5
-    assert [one.lr for one in made["found"].tried] == [0.00033, 0.001, 0.003]
+    assert [one.lr for one in made["probe"].results] == [0.00033, 0.001, 0.003]
     assert capsys.readouterr() == ("", "")
 
 

@@ -65,8 +65,9 @@ def test_sgd_has_rates_of_its_own():
 
 
 def test_the_number_of_examples_sets_the_length():
-    assert warmstart.plan(mlp()).training.epochs.value == 1000
-    assert warmstart.plan(mlp(), n=600).training.epochs.value == 6000
+    assert warmstart.plan(mlp()).training.epochs.value == 10
+    assert warmstart.plan(mlp(), n=600).training.epochs.value == 10
+    assert warmstart.plan(mlp(), n=50).training.epochs.value == 20
 
 
 def test_a_plan_is_a_file_that_reads_back():

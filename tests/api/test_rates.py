@@ -10,7 +10,7 @@ from warmstart.errors import UsageError
 
 
 def tried(rate, loss, behind=None, error=0.01):
-    return RateResult(rate=rate, loss=loss, accuracy=0.5, behind=behind, error=error)
+    return RateResult(lr=rate, loss=loss, accuracy=0.5, behind=behind, error=error)
 
 
 def probed(*rates, before=0.9):

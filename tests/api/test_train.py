@@ -45,7 +45,7 @@ IMAGE = torch.zeros(1, 3, 8, 8)
 
 def made(strategy="last:1", **options):
     net = network(options.pop("dropout", 0.0))
-    return net, warmstart.plan(net, strategy, inputs=IMAGE, **options)
+    return net, warmstart.plan(net, strategy, **{"inputs": IMAGE, "n": 40, **options})
 
 
 def losses(events):
@@ -168,7 +168,7 @@ def test_a_loader_and_a_mapping_give_the_same_as_a_list():
     net, plan = made()
     list(warmstart.train(plan, net, loader))
     named = Named()
-    plan = warmstart.plan(named, "last:1", inputs=IMAGE)
+    plan = warmstart.plan(named, "last:1", inputs=IMAGE, n=40)
     dicts = [{"pixel_values": x, "labels": y} for x, y in batches()]
     list(warmstart.train(plan, named, dicts))
     assert digests(net) == digests(named.net)
@@ -205,13 +205,13 @@ def test_plans_that_cannot_be_followed_are_refused_at_once():
     low = changed(plan, 0, action=Choice(value="low-rank", because="so", source="user"))
     with pytest.raises(PlanError, match=r"changes the network itself \(0: low-rank\)"):
         warmstart.train(low, net, batches())
-    closed = replace(plan, blocks=tuple(replace(block, rate=None) for block in plan.blocks))
+    closed = replace(plan, blocks=tuple(replace(block, lr=None) for block in plan.blocks))
     with pytest.raises(PlanError, match="trains nothing step by step"):
         warmstart.train(closed, net, batches())
     with pytest.raises(PlanError, match="made for another network"):
         warmstart.train(plan, nn.Linear(3, 3), batches())
-    short = replace(plan, training=replace(plan.training, passes=None))
-    with pytest.raises(PlanError, match=r"training\.passes"):
+    short = replace(plan, training=replace(plan.training, epochs=None))
+    with pytest.raises(PlanError, match=r"training\.epochs"):
         warmstart.train(short, net, batches())
 
 
@@ -237,10 +237,10 @@ def test_a_rate_that_is_too_high_is_reported_and_training_is_yours_to_stop():
 def test_a_rate_that_moves_nothing_is_reported_at_the_end():
     net, plan = made("full", lr=0.03)
     list(warmstart.train(plan, net, batches()))
-    again = warmstart.plan(net, "full", inputs=IMAGE, lr=1e-9)
+    again = warmstart.plan(net, "full", inputs=IMAGE, lr=1e-9, n=40)
     *_, told, end = warmstart.train(again, net, batches())
     assert (told.kind, told.step, end.kind) == ("guard", 125, "end")
-    assert told.values["text"].startswith("nothing moved: after 125 updates answers differ by")
+    assert told.values["text"].startswith("nothing changed: after 125 updates outputs differ by")
 
 
 def test_a_loss_that_stays_that_of_blind_answers_is_reported_once():

@@ -14,7 +14,13 @@ from warmstart.network import partition
 from warmstart.network.batch_norm_statistics import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.pipeline_stage import Cost, PipelineStage, balance_stages, assign_stages, group_modules
+from warmstart.network.pipeline_stage import (
+    Cost,
+    PipelineStage,
+    assign_stages,
+    balance_stages,
+    group_modules,
+)
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_joint_checkpoint
 from warmstart.training.data_parallel import DataParallel
@@ -27,7 +33,7 @@ N_STEPS, BATCH, CLASSES = 5, 8, 5
 
 
 def model_of(kind):
-    """A tiny network with a head that listens to its first tap and its last."""
+    """A tiny network with a head that listens to its first feature layer and its last."""
     network = partition.cut(tiny.network(kind), tiny.PREP)
     offered = feature_layers(network.record)
     wanted = tuple(dict.fromkeys((offered[0], offered[-1])))
@@ -43,7 +49,9 @@ def choose_parallelism(word, network, model, tail):
     if world.size == 1 or word == "data":
         return DataParallel(tail, "cpu")
     if word == "fsdp":
-        return ShardedDataParallel(tail, group_modules(tail), model.state_dict(keep_vars=True), "cpu")
+        return ShardedDataParallel(
+            tail, group_modules(tail), model.state_dict(keep_vars=True), "cpu"
+        )
     runs = balance_stages([Cost(1, 2, 1)] * len(network.blocks), world.size)
     pieces = [range(run.start + 1, run.stop + 1) for run in runs]
     owners = {
@@ -85,12 +93,12 @@ def trained(kind, word="", folder=None, precision="float32"):
     course = UpdateRule(
         optimizer="adamw",
         weight_decay=0.01,
-        average=0.9,
+        ema_decay=0.9,
         l2_sp=0.1,
         micro_batch=2,
         precision="float32" if precision == DOUBLE else precision,
     )
-    trainer = Trainer(tail, moving, course, way=way)
+    trainer = Trainer(tail, moving, course, parallelism=way)
     weights = [tensor for tensor in moving.values() if isinstance(tensor, torch.nn.Parameter)]
     trainer.begin([{"params": weights, "lr": 1e-3}])
     rng = torch.Generator().manual_seed(1)
@@ -107,11 +115,11 @@ def trained(kind, word="", folder=None, precision="float32"):
         write_joint_checkpoint(folder, tensors, {})
         kept = {}
     held = sum(p.numel() for p in model.parameters())
-    with trainer.shown(0.5), torch.no_grad():
+    with trainer.averaged(0.5), torch.no_grad():
         renewed(model, way, images[0])
         logits = way.run(images[0])
     way.end()
-    trainer.settle()
+    trainer.load_average()
     renewed(model, way, images[0])
     found = {"losses": torch.tensor(losses), "logits": logits, **model.state_dict()}
     return found, held, kept

@@ -8,7 +8,7 @@ import pytest
 import torch
 from networks import KINDS, cut_once
 
-from warmstart.network.ensemble import NAME, can_ensemble, add_ensemble_branch
+from warmstart.network.ensemble import NAME, add_ensemble_branch, can_ensemble
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.surgery import assemble, unique_state

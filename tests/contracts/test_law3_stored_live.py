@@ -90,7 +90,7 @@ CASES = [(name, depth) for name in KINDS for depth in _depths(name)]
 @pytest.mark.parametrize(("name", "depth"), CASES)
 def test_the_first_gradient_is_that_of_the_whole_network(name, depth):
     offered = feature_layers(_cut(name).record)
-    wanted = (offered[0], offered[-1])  # one tap below every cut, and the neck
+    wanted = (offered[0], offered[-1])  # one feature layer below every cut, and the neck
     network, model, actions = _model(name, depth, wanted)
     images = normalised(_images(name), KINDS[name].preprocessing)
     live = _gradient(model, actions, network.owners, UnfrozenBlocks(model, 0), (images,))

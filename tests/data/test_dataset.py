@@ -107,13 +107,13 @@ def test_more_than_a_tenth_of_a_table_is_an_error(photos):
         drain(read(source))
 
 
-def test_images_without_a_label_are_no_part_of_the_tenth(photos):
+def test_images_without_a_label_are_not_counted_in_the_tenth(photos):
     for number in range(9):
         (photos / f"{number}.png").write_bytes((photos / "a/00.png").read_bytes())
     assert len(drain(read(photos)).record.examples) == 40
 
 
-def test_drawings_without_pixels_are_listed_and_no_part_of_the_tenth(photos):
+def test_drawings_without_pixels_are_listed_and_not_counted_in_the_tenth(photos):
     for number in range(20):
         (photos / "a" / f"{number}.svg").write_text("<svg/>")
     found = drain(read(photos))

@@ -203,7 +203,7 @@ def test_a_class_number_out_of_range(tmp_path, number):
     fails(root, f'saved/ row 5: "label" is {number}', "it names 2 classes, counted from 0")
 
 
-def test_splits_that_are_no_parts(tmp_path):
+def test_splits_that_are_no_splits(tmp_path):
     root = save_dict(tmp_path / "saved", ["train", "unsupervised"])
     fails(root, "names the split 'unsupervised', which is not train", "name a single split")
     fails(save_dict(tmp_path / "other", ["test"]), "has no train split, only test")

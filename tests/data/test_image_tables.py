@@ -99,7 +99,7 @@ def test_json_numbers_are_labels(root):
     assert pairs(write(root, "\n".join(lines), "l.jsonl"))[0] == ("img/0.png", "False")
 
 
-def test_a_table_as_test_part(root):
+def test_a_table_as_test_set(root):
     table = write(root, csv())
     assert pairs(table, test=table)[4:] == [("test/" + path, label) for path, label in ROWS]
 

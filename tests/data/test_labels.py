@@ -157,7 +157,7 @@ def test_cells_that_are_no_labels(root):
     fails(root / "t.jsonl", "the label \"a|b\" holds '|'; call it something else")
 
 
-def test_parts_without_a_row_to_learn_from(root):
+def test_sets_without_a_row_to_learn_from(root):
     rows = [f"{text},test" for text in SETS]
     source = table(root, "path,label,split", rows)
     fails(source, "holds no training image; add at least 2 for each label", task="multilabel")

@@ -1,4 +1,4 @@
-"""What lies in a folder: kinds of images, deep folders, metadata per part."""
+"""What lies in a folder: kinds of images, deep folders, metadata per split."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parts(root: Path, name: str = "metadata.csv", sizes=(("train", 4), ("test", 
     return root
 
 
-def test_metadata_in_each_part(tmp_path):
+def test_metadata_in_each_split(tmp_path):
     sizes = (("train", 4), ("validation", 2), ("test", 2))
     collection = drain(read(parts(tmp_path / "photos", sizes=sizes), group="patient"))
     found = [(e.id, e.label, e.split, e.group) for e in collection.record.examples]
@@ -82,17 +82,17 @@ def test_metadata_without_labels_leaves_them_to_the_class_folders(tmp_path):
     fails(tmp_path, 'no column "kind". It has: file_name, caption.', label="kind")
 
 
-def test_a_part_without_metadata(tmp_path):
+def test_a_split_without_metadata(tmp_path):
     source = parts(tmp_path / "photos")
     (source / "test/metadata.csv").unlink()
     fails(source, "photos/test has no metadata.csv, but there is", "photos/train/metadata.csv")
 
 
-def test_metadata_without_a_training_part(tmp_path):
+def test_metadata_without_a_training_set(tmp_path):
     fails(parts(tmp_path / "photos", sizes=[("test", 2)]), "photos/ holds test/ but no train/")
 
 
-def test_metadata_of_a_part_names_its_own_file(tmp_path):
+def test_metadata_of_a_split_names_its_own_file(tmp_path):
     source = parts(tmp_path / "photos")
     (source / "train/1.png").unlink()
     fails(source, "train/metadata.csv: 1 of 4 files not found (first: 1.png, line 3)")
@@ -109,7 +109,7 @@ def shards(root: Path, names) -> Path:
     return root
 
 
-def test_parquet_files_of_the_parts(tmp_path):
+def test_parquet_files_of_the_splits(tmp_path):
     names = [f"data/train-0000{i}-of-00002.parquet" for i in range(2)]
     source = shards(tmp_path / "hub", [*names, "data/test-00000-of-00001.parquet"])
     (source / "README.md").write_text("x")
@@ -143,7 +143,7 @@ def test_a_folder_of_parquet_pieces(tmp_path, names, splits):
     assert collection.load(found[7][0]) == embedded()[1]["bytes"].as_py()
 
 
-def test_one_parquet_file_and_one_of_the_parts_alone(tmp_path):
+def test_one_parquet_file_and_one_of_the_splits_alone(tmp_path):
     assert len(rows(shards(tmp_path / "one", ["train.parquet"]))) == 6
     assert len(rows(shards(tmp_path / "two", ["train.parquet", "validation.parquet"]))) == 12
     fails(
@@ -175,7 +175,7 @@ def write_table(path: Path, rows, head=("text", "label")) -> None:
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("below", ["", "data/"])
 @pytest.mark.parametrize("holdout", ["val", "valid", "validation", "dev"])
-def test_tables_called_after_the_parts(tmp_path, kind, below, holdout):
+def test_tables_called_after_the_splits(tmp_path, kind, below, holdout):
     write_table(tmp_path / f"{below}train.{kind}", TEXTS)
     write_table(tmp_path / f"{below}{holdout}.{kind}", TEXTS[:4])
     write_table(tmp_path / f"{below}test.{kind}", TEXTS[:6])
@@ -188,7 +188,7 @@ def test_tables_called_after_the_parts(tmp_path, kind, below, holdout):
     assert collection.record.kind == "text"
 
 
-def test_tables_of_measurements_called_after_the_parts(tmp_path):
+def test_tables_of_measurements_called_after_the_splits(tmp_path):
     rows_of = [(n, n % 3, n / 7, "ab"[n % 2]) for n in range(20)]
     write_table(tmp_path / "train.csv", rows_of, ("x", "y", "z", "label"))
     write_table(tmp_path / "test.csv", rows_of[:6], ("x", "y", "z", "label"))
@@ -198,7 +198,7 @@ def test_tables_of_measurements_called_after_the_parts(tmp_path):
     assert [example.split for example in record.examples] == ["train"] * 20 + ["test"] * 6
 
 
-def test_tables_of_paths_called_after_the_parts(tmp_path):
+def test_tables_of_paths_called_after_the_splits(tmp_path):
     paint(tmp_path, {f"images/{n}.png": n for n in range(12)})
     listed = [(f"images/{n}.png", "ab"[n % 2]) for n in range(12)]
     write_table(tmp_path / "train.csv", listed[:8], ("path", "label"))
@@ -215,7 +215,7 @@ def test_a_test_table_without_labels_is_left_out(tmp_path):
     assert record.layout.startswith("train tables")
 
 
-def test_two_tables_of_one_part(tmp_path):
+def test_two_tables_of_one_split(tmp_path):
     write_table(tmp_path / "train.csv", TEXTS)
     write_table(tmp_path / "train.jsonl", TEXTS)
     fails(tmp_path, "holds train.csv and train.jsonl, two tables of one split; remove one")

@@ -1,4 +1,4 @@
-"""Near copies are found, look-alikes are not."""
+"""Near-duplicates are found, look-alikes are not."""
 
 import io
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def scenes():
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
-def test_a_near_copy_is_found_and_nothing_else(scenes, name):
+def test_a_near_duplicate_is_found_and_nothing_else(scenes, name):
     copy = ALTERATIONS[name](scenes[7])
     found = find_near_duplicates(glances([*scenes, copy]))
     assert [(t.first, t.second) for t in found] == [(7, N)]
@@ -78,7 +78,7 @@ def test_the_order_of_the_rows_does_not_matter(scenes):
     assert [(t.first, t.second, t.mirrored) for t in found] == [(0, N - 3, True)]
 
 
-def test_features_find_what_the_coarse_look_misses(scenes, monkeypatch):
+def test_features_find_what_the_thumbnails_misses(scenes, monkeypatch):
     images = [*scenes, reencoded(scenes[5])]
     features = np.random.default_rng(0).normal(size=(N + 1, 40)).astype(np.float32)
     features[N] = features[5] + 0.1
@@ -214,7 +214,7 @@ def test_features_read_a_few_rows_at_a_time_are_the_same(monkeypatch):
     assert np.abs(single @ single.T - whole @ whole.T).max() < 1e-3
 
 
-def test_near_copies_among_many_are_found_in_cells(scenes, monkeypatch):
+def test_near_duplicates_among_many_are_found_in_cells(scenes, monkeypatch):
     monkeypatch.setattr(near_duplicates, "EXACT", 20)
     monkeypatch.setattr(near_duplicates, "CELL", 16)
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]

@@ -1,4 +1,4 @@
-"""Near copies as findings, and what --fix leaves out: no more and no less."""
+"""Near-duplicates as findings, and what --fix leaves out: no more and no less."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def left_out(pairs, *examples):
 # ---- findings ------------------------------------------------------------------------------
 
 
-def test_further_near_copies_in_training_are_duplicates():
+def test_further_near_duplicates_in_training_are_duplicates():
     a, b, c, d = (example(name) for name in "abcd")
     assert found([("b", "a")], a, b, c) == [("near-duplicate", ("b",))]
     assert found([("a", "b"), ("c", "b")], a, b, c, d) == [("near-duplicate", ("b", "c"))]
 
 
-def test_near_copies_with_two_labels_are_a_conflict_and_no_duplicate():
+def test_near_duplicates_with_two_labels_are_a_conflict_and_no_duplicate():
     a, b, c = example("a"), example("b", "x"), example("c")
     assert found([("a", "b")], a, b, c) == [("conflict", ("a", "b"))]
     assert found([("a", "b"), ("a", "c")], a, b, c) == [("conflict", ("a", "b", "c"))]
@@ -80,7 +80,7 @@ def test_exact_copies_are_not_named_again():
 
 
 @pytest.mark.parametrize(("later", "word"), [("test", "test image"), ("holdout", "hold-out image")])
-def test_near_copies_across_the_split_are_leaks_named_by_the_later_part(later, word):
+def test_near_duplicates_across_the_split_are_leaks_named_by_the_later_split(later, word):
     a, b = example("a"), example("b", "x", later)
     whole = with_near_duplicates(collection(a, b), [("a", "b")])
     (finding,) = whole.record.problems
@@ -95,7 +95,7 @@ def test_the_hold_out_leaks_into_the_test_too():
     ) == [("leakage", ("t",))]
 
 
-def test_copies_inside_a_later_part_are_no_finding():
+def test_copies_inside_a_later_split_are_no_finding():
     s, t = example("s", split="test"), example("t", "x", "test")
     assert found([("s", "t")], example("a"), s, t) == []
 
@@ -149,7 +149,7 @@ def test_exact_copies_beyond_the_first_go_and_near_ones_stay():
 
 @st.composite
 def data_sets(draw):
-    """Examples of all parts, some with equal bytes, and some pairs of near copies."""
+    """Examples of all splits, some with equal bytes, and some pairs of near-duplicates."""
     n = draw(st.integers(2, 12))
     examples = [
         example(
@@ -209,7 +209,7 @@ def test_test_labels_change_neither_findings_nor_what_goes(case, rng: random.Ran
     assert left_out(pairs, *examples) == left_out(pairs, *other)
 
 
-def test_pictures_of_one_scene_are_not_taken_for_copies():
+def test_pictures_of_one_scene_are_not_mistaken_for_copies():
     """A fixed camera: everything is alike, and the labels are about something else."""
     rows = [example(str(i), "ab"[i % 2]) for i in range(20)]
     pairs = [(str(i), str(i + 1)) for i in range(19)]

@@ -52,7 +52,7 @@ def test_a_frame_of_paths_and_labels(photos):
     assert collection.load(first) == (photos / "a/0.png").read_bytes()
 
 
-def test_a_frame_proposes_a_group_and_may_be_the_test_part(photos):
+def test_a_frame_proposes_a_group_and_may_be_the_test_set(photos):
     source = frame(photos, patient=[1, 1, 2, 2, 3, 3])
     (finding,) = drain(read(source)).record.problems
     assert finding.items == ("patient",)

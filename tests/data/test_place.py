@@ -15,7 +15,7 @@ from warmstart.errors import DataError
 from warmstart.events import drain
 
 
-def test_a_few_sounds_among_pictures_are_passed_over():
+def test_a_few_sounds_among_pictures_are_ignored():
     assert media_among(["a.png", "b.wav"]) == ["a.png"]
     pictures = [f"{folder}/{i}.png" for folder in "ab" for i in range(2)]
     spoken = [f"{folder}/{i}_{tongue}.wav" for folder in "ab" for i in range(2) for tongue in "xyz"]

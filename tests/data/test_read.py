@@ -110,7 +110,7 @@ def test_one_spelling_of_an_accent_in_train_and_test(tmp_path):
     assert drain(read(tmp_path)).record.classes == ("b", "caf\u00e9")
 
 
-def test_another_source_becomes_the_test_part(photos, tmp_path):
+def test_another_source_becomes_the_test_set(photos, tmp_path):
     other = fill(tmp_path / "other", {"cat": 1}, start=90)
     collection = drain(read(photos, test=other))
     assert labels(collection)[-1] == ("test/cat/0.png", "cat", "test")
@@ -329,12 +329,12 @@ def test_a_test_folder_without_classes(tmp_path):
     fails(tmp_path, "test holds 3 images but no class folders")
 
 
-def test_parts_without_train(tmp_path):
+def test_sets_without_train(tmp_path):
     fill(tmp_path, {"test/a": 2, "val/b": 2})
     fails(tmp_path, "test/ and ", "val/ but no train/")
 
 
-def test_a_folder_beside_the_parts(tmp_path):
+def test_a_folder_beside_the_splits(tmp_path):
     fill(tmp_path, {"train/a": 2, "test/a": 2, "extra/a": 2})
     fails(tmp_path, "but also extra/, which is no split; move it elsewhere")
 
@@ -344,7 +344,7 @@ def test_label_for_a_folder(photos):
     fails(photos, "--group user names a column", group="user")
 
 
-def test_two_test_parts(tmp_path, photos):
+def test_two_test_sets(tmp_path, photos):
     both = fill(tmp_path / "both", {"train/cat": 2, "train/dog": 2, "test/cat": 1}, start=30)
     fails(both, "has a test set already; drop --test", test=photos)
     fails(photos, "named with --test, has several splits", test=both)
@@ -483,7 +483,7 @@ def test_whole_floats_are_labels():
 # --- images to score --------------------------------------------------------------------------
 
 
-def test_only_the_test_part_is_scored_if_there_is_one(tmp_path):
+def test_only_the_test_set_is_scored_if_there_is_one(tmp_path):
     source = fill(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
     examples = drain(read_for_scoring(source, ("a", "b", "c"))).record.examples
     assert [(e.id, e.split) for e in examples] == [("test/a/0.png", "test")]

@@ -1,4 +1,4 @@
-"""A glance keeps what it says, whatever the file, and costs next to nothing."""
+"""A thumbnail keeps what it says, whatever the file, and costs next to nothing."""
 
 import io
 
@@ -100,12 +100,12 @@ def test_the_border_tells_sides_and_layers_apart():
     assert right[:3].max() == left[:3].max() == 0
 
 
-def test_tiny_pictures_have_a_glance():
+def test_tiny_pictures_have_a_thumbnail():
     found = seen(saved(Image.new("L", (3, 1), 77), "PNG"))
     assert found.grey.min() == found.grey.max() == 77
 
 
-def test_plain_features_are_told_apart_by_what_they_describe():
+def test_plain_features_are_distinguished_by_what_they_describe():
     rows = [make_thumbnail(saved(photo(seed=s), "PNG"), photo(seed=s)) for s in (0, 0, 1)]
     flat = Image.new("RGB", (9, 9), (10, 20, 30))
     rows.append(make_thumbnail(saved(flat, "PNG"), flat))

@@ -60,7 +60,7 @@ def test_shards_are_one_data_set(tmp_path):
     assert Image.open(io.BytesIO(found.load(first.id))).size == (16, 16)
 
 
-def test_folders_of_shards_are_parts(tmp_path):
+def test_folders_of_shards_are_splits(tmp_path):
     for number, part in enumerate(("train", "val", "test")):
         shard(tmp_path / part / "x.tar", 10 * number)
     examples = collect(tmp_path).record.examples
@@ -163,7 +163,7 @@ def test_of_an_image_little_stays_in_memory(tmp_path):
     assert kept < 2000 * 450
 
 
-def test_nothing_is_kept_of_names_whose_suffix_was_asked_for():
+def test_nothing_is_kept_of_names_whose_suffix_was_requested():
     """pathlib interns each name it sees: 240 bytes an image, beside what is kept of it."""
     names = [f"{k:06d}.jpg" for k in range(200_000)]
     tracemalloc.start()

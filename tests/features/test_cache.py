@@ -1,4 +1,4 @@
-"""The store gives back what was put in, or says that it is missing: never anything else."""
+"""The cache gives back what was put in, or says that it is missing: never anything else."""
 
 import errno
 import hashlib
@@ -53,7 +53,7 @@ def fill(root, names=NAMES, key=KEY, limit_bytes=1 << 20):
 
 
 def check_all_present_are_right(cache_file, names=NAMES):
-    """Compare every row that the shelf claims to have; return how many those are."""
+    """Compare every row that the cache file claims to have; return how many those are."""
     missing = set(cache_file.missing(names))
     present = [name for name in names if name not in missing]
     if present:
@@ -62,7 +62,7 @@ def check_all_present_are_right(cache_file, names=NAMES):
     return len(present)
 
 
-def test_rows_come_back_in_the_asked_order(tmp_path):
+def test_rows_come_back_in_the_requested_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
@@ -77,7 +77,7 @@ def test_missing_names_each_once_in_order(tmp_path):
         assert cache_file.missing(asked) == [NAMES[9], NAMES[5]]
 
 
-def test_a_missing_row_and_an_unknown_tap_are_key_errors(tmp_path):
+def test_a_missing_row_and_an_unknown_layer_are_key_errors(tmp_path):
     fill(tmp_path, NAMES[:1])
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         with pytest.raises(KeyError, match=NAMES[1]):
@@ -101,7 +101,7 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path):
             cache_file.append(
                 NAMES[2:3], [np.zeros((1, 4), np.float32), np.zeros((1, 5), np.float32)]
             )
-        with pytest.raises(ValueError, match="1 examples, taps of"):
+        with pytest.raises(ValueError, match="1 examples, feature layers of"):
             cache_file.append(NAMES[2:3], rows_of(NAMES[2:4]))
         assert check_all_present_are_right(cache_file) == 2
 
@@ -155,7 +155,7 @@ def test_a_tail_of_junk_is_cut_before_the_next_append(junk, suffix):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"feature_layers": 3, "key": {}}', '{"feature_layers": {}}']
 )
-def test_a_spoilt_description_rebuilds_the_shelf(tmp_path, text):
+def test_a_spoilt_description_rebuilds_the_cache_file(tmp_path, text):
     fill(tmp_path)
     (tmp_path / (KEY.digest + ".json")).write_text(text)
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
@@ -172,7 +172,7 @@ def test_the_description_is_readable(tmp_path):
 
 
 @pytest.mark.parametrize("n_written", [0, 7, 40])
-def test_a_full_disk_leaves_the_shelf_as_it_was(tmp_path, monkeypatch, n_written):
+def test_a_full_disk_leaves_the_cache_file_as_it_was(tmp_path, monkeypatch, n_written):
     fill(tmp_path, NAMES[:5])
     sizes = {p.name: p.stat().st_size for p in tmp_path.iterdir()}
 
@@ -207,7 +207,7 @@ with FeatureCache(root).cache_file(KEY) as cache_file:
 """
 
 
-def test_two_processes_append_to_one_shelf(tmp_path):
+def test_two_processes_append_to_one_cache_file(tmp_path):
     here = str(Path(__file__).parent)
     commands = [[sys.executable, "-c", WRITER, str(tmp_path), here, way] for way in ("up", "down")]
     writers = [subprocess.Popen(command) for command in commands]
@@ -217,7 +217,7 @@ def test_two_processes_append_to_one_shelf(tmp_path):
     assert FeatureCache(tmp_path).info().rows == len(MANY)  # each example once, whoever came first
 
 
-def test_an_open_shelf_sees_what_another_appends(tmp_path):
+def test_an_open_cache_file_sees_what_another_appends(tmp_path):
     with (
         FeatureCache(tmp_path).cache_file(KEY) as one,
         FeatureCache(tmp_path).cache_file(KEY) as two,
@@ -233,7 +233,7 @@ def whole(names):
     return np.concatenate(rows_of(names), axis=1)
 
 
-def test_fetch_gives_whole_rows_in_the_asked_order(tmp_path):
+def test_fetch_gives_whole_rows_in_the_requested_order(tmp_path):
     fill(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
@@ -287,7 +287,7 @@ def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("kept", [0, 100, 320])
-def test_rows_that_were_cut_off_while_the_shelf_was_open_are_missing(tmp_path, kept):
+def test_rows_that_were_cut_off_while_the_cache_file_was_open_are_missing(tmp_path, kept):
     fill(tmp_path)
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         cache_file.missing(NAMES)  # all sound
@@ -320,7 +320,7 @@ def test_rows_are_fetched_while_another_process_appends(tmp_path):
         np.testing.assert_array_equal(cache_file.fetch(MANY), whole(MANY))
 
 
-def test_a_shelf_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
+def test_a_cache_file_that_is_open_is_fetched_from_after_others_were_evicted_and_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
     with FeatureCache(tmp_path).cache_file(first) as used:
@@ -341,7 +341,7 @@ def test_rows_of_any_type_are_kept(tmp_path, dtype):
         np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
 
 
-def test_a_shelf_that_was_closed_has_nothing_to_fetch(tmp_path):
+def test_a_cache_file_that_was_closed_has_nothing_to_fetch(tmp_path):
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))
     with pytest.raises(KeyError, match=NAMES[0]):
@@ -357,7 +357,7 @@ def age(root, key, seconds):
     os.utime(path, (seconds, seconds))
 
 
-def test_the_least_recently_used_shelf_is_evicted(tmp_path):
+def test_the_least_recently_used_cache_file_is_evicted(tmp_path):
     first, second, third = keys(3)
     fill(tmp_path, key=first)
     one_shelf = 12 * (4 * sum(WIDTHS) + 40) + (tmp_path / (first.digest + ".json")).stat().st_size
@@ -370,14 +370,14 @@ def test_the_least_recently_used_shelf_is_evicted(tmp_path):
     assert not list(tmp_path.glob(second.digest + "*"))
 
 
-def test_opening_a_shelf_counts_as_use(tmp_path):
+def test_opening_a_cache_file_counts_as_use(tmp_path):
     fill(tmp_path)
     age(tmp_path, KEY, 1_000)
     with FeatureCache(tmp_path).cache_file(KEY):
         assert (tmp_path / (KEY.digest + ".json")).stat().st_mtime > 1_000
 
 
-def test_a_shelf_in_use_is_never_evicted_nor_cleared(tmp_path):
+def test_a_cache_file_in_use_is_never_evicted_nor_cleared(tmp_path):
     first, second = keys(2)
     fill(tmp_path, key=first)
     with FeatureCache(tmp_path).cache_file(first) as used:
@@ -439,6 +439,6 @@ def test_the_default_root_can_be_named(tmp_path, monkeypatch):
     assert default_root() == tmp_path / "mine"
 
 
-def test_the_store_never_loads_torch():
+def test_the_cache_never_loads_torch():
     code = "import sys, warmstart.features.cache as s; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -18,40 +18,40 @@ CONTENTS = [f"{head:02x}" * 8 + f"{tail:02x}" * 24 for head in (0, 7, 255) for t
 steps = st.lists(st.tuples(st.sampled_from([*CONTENTS, None]), st.booleans(), st.booleans()))
 
 
-@given(taken=steps, loose=st.integers(0, 6))
-def test_rows_are_found_as_by_a_dict(taken, loose):
+@given(rows=steps, n_unsorted=st.integers(0, 6))
+def test_rows_are_found_as_by_a_dict(rows, n_unsorted):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_file, "_LOOSE", loose)
-        ours, plain = RowIndex(), {}
-        for row, (content, is_sound, is_damaged) in enumerate(taken):
-            ours.add([content], [row + 100], is_sound=is_sound)
+        patch.setattr(cache_file, "_UNSORTED", n_unsorted)
+        index, plain = RowIndex(), {}
+        for row, (content, is_verified, is_damaged) in enumerate(rows):
+            index.add([content], [row + 100], is_verified=is_verified)
             if content is None:
                 continue
             plain[content] = row
-            assert ours.are_sound(ours.find([content])).tolist() == [is_sound]
+            assert index.are_verified(index.find([content])).tolist() == [is_verified]
             if is_damaged:
-                ours.mark(ours.find([content]), np.array([False]))
+                index.mark(index.find([content]), np.array([False]))
                 del plain[content]
-        assert len(ours) == len(taken)
-        found = ours.find(CONTENTS)
+        assert len(index) == len(rows)
+        found = index.find(CONTENTS)
         assert found.tolist() == [plain.get(content, NOWHERE) for content in CONTENTS]
-        assert (ours.crcs(found[found >= 0]) == found[found >= 0] + 100).all()
+        assert (index.crcs(found[found >= 0]) == found[found >= 0] + 100).all()
 
 
 def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):
-    monkeypatch.setattr(cache_file, "_LOOSE", 1)
-    ours = RowIndex()
+    monkeypatch.setattr(cache_file, "_UNSORTED", 1)
+    index = RowIndex()
     for content in ("00" * KEY_BYTES, None, "02" * KEY_BYTES):
-        ours.add([content], [0], is_sound=True)
-    assert ours.find(["00" * KEY_BYTES]).tolist() == [0]
+        index.add([content], [0], is_verified=True)
+    assert index.find(["00" * KEY_BYTES]).tolist() == [0]
 
 
 def test_many_rows_take_little_memory():
     names = [hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(30_000)]
     tracemalloc.start()
-    ours = RowIndex()
-    ours.add(names, range(30_000), is_sound=True)
-    taken = tracemalloc.get_traced_memory()[0]
+    index = RowIndex()
+    index.add(names, range(30_000), is_verified=True)
+    rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert taken < 130 * 30_000  # a dict and a set take 400
-    assert (ours.find(names) == np.arange(30_000)).all()
+    assert rows < 130 * 30_000  # a dict and a set take 400
+    assert (index.find(names) == np.arange(30_000)).all()

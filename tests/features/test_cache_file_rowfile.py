@@ -104,7 +104,7 @@ from warmstart.features.cache_key import Column
 from warmstart.features.cache import FeatureCache
 
 class Key:
-    taps, dtype, digest, plain = (Column(name="small"), Column(name="main")), "float32", "k", {}
+    feature_layers, dtype, digest, plain = (Column(name="small"), Column(name="main")), "float32", "k", {}
 
 def peak_mb():  # ru_maxrss would begin at that of the process which started this one
     with open("/proc/self/status") as file:
@@ -131,7 +131,7 @@ READ = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_a_shelf_is_written_and_read_without_ever_lying_in_memory(tmp_path):
+def test_a_cache_file_is_written_and_read_without_ever_lying_in_memory(tmp_path):
     for work in (WRITE, READ):
         command = [sys.executable, "-c", COMMON + work, str(tmp_path)]
         assert subprocess.run(command).returncode == 0

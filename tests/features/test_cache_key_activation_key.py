@@ -1,4 +1,4 @@
-"""Law 4 for stored activations: change any member of their key, and the store misses."""
+"""Law 4 for stored activations: change any member of their key, and the cache misses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_member_is_changed_here():
     )  # these two are the activations' own
 
 
-def test_all_keys_are_apart_from_each_other_and_from_the_look():
+def test_all_keys_are_apart_from_each_other_and_from_the_extraction():
     digests = {key.digest for key in (KEY, LOOK, *KEYS.values())}
     assert len(digests) == len(KEYS) + 2
     assert json.loads(json.dumps(KEY.plain)) == KEY.plain

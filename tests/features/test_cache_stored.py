@@ -96,7 +96,7 @@ def test_values_that_are_no_numbers_are_counted_over_all_examples(tmp_path, monk
         cache_file.append([e.sha256 for e in examples()], values)
         reader = StoredFeatures(cache_file, examples())
         reader(SMALL)
-        said = r"not numbers for 2 of 30 images \(first: 5.png, at part 2\)"
+        said = r"not numbers for 2 of 30 images \(first: 5.png, at block 2\)"
         for ask in (
             lambda: reader(LARGE),
             lambda: joined(reader, [SMALL, LARGE]),

@@ -42,7 +42,7 @@ class NormAct(nn.BatchNorm2d):
 
 
 class Convnet(nn.Module):
-    """Two taps; channel counts that are no multiple of a vector's length."""
+    """Two feature layers; channel counts that are no multiple of a vector's length."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +134,7 @@ def test_a_row_does_not_depend_on_its_company(built, n):
 @settings(max_examples=15)
 @given(order=st.permutations(range(BATCH)), n=st.integers(1, BATCH))
 def test_any_images_in_any_order_have_the_rows_that_they_have_elsewhere(built, order, n):
-    """So that a look at what was added gives the bits that a look at everything would."""
+    """So that an extraction of what was added gives the bits that an extraction of everything would."""
     _, engine = built
     chosen = order[:n]
     for rows, some in zip(engine(IMAGES), engine(IMAGES[chosen]), strict=True):
@@ -168,7 +168,7 @@ def test_maps_come_out_as_maps(name):
 
 
 def test_more_than_a_batch_is_refused(built):
-    with pytest.raises(ValueError, match="33 images in one pass; the most is 32"):
+    with pytest.raises(ValueError, match="33 images in one batch; the most is 32"):
         built[1](np.concatenate([IMAGES, IMAGES[:1]]))
 
 
@@ -263,24 +263,26 @@ def wrapped(monkeypatch, change):
 
 def test_an_engine_that_is_another_network_is_refused(monkeypatch):
     wrapped(monkeypatch, lambda rows: rows * np.float32(1.01))
-    with pytest.raises(EngineError, match="ONNX Runtime disagrees with torch at tap 1"):
+    with pytest.raises(EngineError, match="ONNX Runtime disagrees with torch at feature layer 1"):
         make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)
 
 
 def test_an_engine_of_numbers_that_are_none_is_refused(monkeypatch):
     wrapped(monkeypatch, lambda rows: rows * np.float32("nan"))
-    with pytest.raises(EngineError, match="disagrees with torch at tap 1"):
+    with pytest.raises(EngineError, match="disagrees with torch at feature layer 1"):
         make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)
 
 
 @pytest.mark.parametrize("place", [2, 17, BATCH - 1])
 def test_an_engine_that_rounds_by_place_is_refused(monkeypatch, place):
-    """One bit in one value: any later look at other images would find other rows."""
+    """One bit in one value: any later extraction of other images would find other rows."""
 
     def flip(rows):
         rows[place].view(np.uint32)[0] ^= 1
         return rows
 
     wrapped(monkeypatch, flip)
-    with pytest.raises(EngineError, match="rounds an image by its place among others, at tap 1"):
+    with pytest.raises(
+        EngineError, match="rounds an image by its position in the batch, at feature layer 1"
+    ):
         make_engine("onnxruntime", NETWORKS["convnet"], PREP, threads=2)

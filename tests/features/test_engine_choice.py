@@ -1,4 +1,4 @@
-"""The engine of a look: asked for, or the quickest as far as is known, and the same next time."""
+"""The engine of an extraction: asked for, or the fastest as far as is known, and the same next time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def usual(monkeypatch, **paces):
 
 
 def eager_to_measure(monkeypatch):
-    """Measuring pays, however short the look."""
+    """Measuring pays, however short the extraction."""
     monkeypatch.setattr(rules, "MEASURED", 1)
     monkeypatch.setattr(rules, "SHORT", 0.0)
 
@@ -95,7 +95,7 @@ def made(monkeypatch, failing=()):
 # ---- by rule -----------------------------------------------------------------------------
 
 
-def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
+def test_few_images_are_run_by_torch_unmeasured(pictures, monkeypatch):
     names = made(monkeypatch)
     extracted, said = look_at(collect(pictures))
     assert (names, said) == (["torch"], [])
@@ -105,7 +105,7 @@ def test_few_images_are_passed_by_torch_unmeasured(pictures, monkeypatch):
     assert engine_speeds.read(default_root(), surveyed(pictures).work) == {}
 
 
-def test_the_quickest_is_taken_and_says_how_quick(pictures, monkeypatch):
+def test_the_fastest_is_taken_and_says_how_fast(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.5, 3.0), onnxruntime=(2.0, 1000.0))
     extracted, _ = look_at(collect(pictures))
     assert extracted.engine.value == "onnxruntime"
@@ -130,7 +130,7 @@ def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monk
     assert (len(measured), names[2:]) == (2, ["traced"])
 
 
-def test_the_engine_that_was_measured_is_not_made_again_for_the_look(pictures, monkeypatch):
+def test_the_engine_that_was_measured_is_not_made_again_for_the_extraction(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
     truly(monkeypatch, onnxruntime=(0.05, 500.0))
@@ -141,7 +141,7 @@ def test_the_engine_that_was_measured_is_not_made_again_for_the_look(pictures, m
     assert extracted.engine.because == "ONNX Runtime: 36 images in about 0.1 s here, torch 0.8 s"
 
 
-def test_a_look_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, monkeypatch):
+def test_a_extraction_that_was_stopped_goes_on_with_the_engine_that_it_had(pictures, monkeypatch):
     """Killed between two batches, with what was measured on disk: the same choice, in full."""
     for n in range(40):
         draw(np.random.default_rng(50 + n), n % 3).save(pictures / "blue" / f"more{n}.png")
@@ -168,7 +168,7 @@ def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 700.0), traced=(0.5, 75.0))
     extracted, _ = look_at(collection)
     assert (extracted.engine.value, extracted.features.n_extracted) == ("traced", 0)
-    assert "traced torch has passed some of these images before" in extracted.engine.because
+    assert "the cache holds some of these images from traced torch" in extracted.engine.because
 
 
 def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
@@ -225,7 +225,7 @@ def test_the_engine_that_was_asked_for_is_taken_and_the_rules_word_is_kept(pictu
 
 
 @each_engine
-def test_images_that_were_added_have_the_rows_that_a_whole_look_gives(
+def test_images_that_were_added_have_the_rows_that_a_whole_extraction_gives(
     pictures, tmp_path, monkeypatch, name
 ):
     """Bit for bit, in whatever batches they were passed."""
@@ -271,7 +271,7 @@ def test_the_users_own_engine_is_not_replaced(pictures, monkeypatch):
     assert names == ["traced"]
 
 
-def test_nor_when_an_earlier_look_could_not_use_it(pictures, monkeypatch):
+def test_nor_when_an_earlier_extraction_could_not_use_it(pictures, monkeypatch):
     usual(monkeypatch, torch=(1.0, 10.0), onnxruntime=(0.1, 90.0))
     made(monkeypatch, failing=["onnxruntime"])
     look_at(collect(pictures))
@@ -279,7 +279,7 @@ def test_nor_when_an_earlier_look_could_not_use_it(pictures, monkeypatch):
         look_at(collect(pictures), engine=user("onnxruntime"))
 
 
-def test_a_plans_engine_gives_way_and_the_look_says_to_which(pictures, monkeypatch):
+def test_a_plans_engine_gives_way_and_the_extraction_says_to_which(pictures, monkeypatch):
     planned = Choice(value="onnxruntime", because="so", source="rule")
     made(monkeypatch, failing=["onnxruntime"])
     extracted, said = look_at(collect(pictures), engine=planned)

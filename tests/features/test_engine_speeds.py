@@ -57,7 +57,7 @@ def test_other_work_and_other_machines_are_told_apart(root, name):
     assert engine_speeds.read(root, other) == {"torch": FAST}
 
 
-def test_another_version_of_an_engine_is_measured_anew(root, monkeypatch):
+def test_another_version_of_an_engine_is_measured_again(root, monkeypatch):
     engine_speeds.keep(root, WORK, "onnxruntime", FAST)
     engine_speeds.keep(root, WORK, "torch", SLOW)
     monkeypatch.setattr(cache_key, "version_of", lambda name: f"{name} of tomorrow")
@@ -114,7 +114,7 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
         '{"setup_s": true, "per_second": 3.0}',
     ],
 )
-def test_foreign_lines_are_passed_over_and_go(root, line):
+def test_foreign_lines_are_ignored_and_go(root, line):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     own = (root / FILE).read_text()
     about = {k: v for k, v in json.loads(own).items() if k not in Timing._fields}
@@ -152,14 +152,14 @@ def test_a_kill_while_writing_leaves_the_file_as_it_was(root, monkeypatch):
 
 
 def test_the_file_does_not_grow_without_end(root, monkeypatch):
-    monkeypatch.setattr(engine_speeds, "MOST_LINES", 3)
+    monkeypatch.setattr(engine_speeds, "MAX_LINES", 3)
     for threads in range(1, 6):
         engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
     kept = [bool(engine_speeds.read(root, replace(WORK, threads=n))) for n in range(1, 6)]
     assert kept == [False, False, True, True, True]
 
 
-def test_it_is_no_shelf_and_is_not_evicted(root):
+def test_it_is_no_cache_file_and_is_not_evicted(root):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     store = FeatureCache(root, limit_bytes=1)
     assert store.info().feature_sets == 0
@@ -193,7 +193,7 @@ def test_two_processes_keep_the_same(root):
     assert len((root / FILE).read_text().splitlines()) == 30
 
 
-def test_an_engine_is_made_once_and_its_faster_pass_counts(monkeypatch):
+def test_an_engine_is_made_once_and_its_faster_run_counts(monkeypatch):
     now = [0.0]
     waits = iter((0.5, 0.1))
 

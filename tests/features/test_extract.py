@@ -1,4 +1,4 @@
-"""A look passes each missing example once, keeps what it has computed, and is reproducible."""
+"""An extraction passes each missing example once, keeps what it has computed, and is reproducible."""
 
 import errno
 import hashlib
@@ -57,7 +57,7 @@ def pixels(one):
 
 
 def expected(examples):
-    """The two taps as `Worker.engine` computes them, one image at a time."""
+    """The two feature layers as `Worker.engine` computes them, one image at a time."""
     rows = [Worker().engine(pixels(one)[None]) for one in examples]
     return [np.concatenate(layer) for layer in zip(*rows, strict=True)]
 
@@ -88,7 +88,7 @@ class Worker:
 
 
 def steps_of(root, examples, worker):
-    """The look as the flow takes it: ask the shelf, decode ahead, extract."""
+    """Extraction as the flow takes it: ask the cache file, decode ahead, extract."""
     store = FeatureCache(root)
     known = store.quarantined(DECODER)
     cache_file = store.cache_file(KEY)
@@ -98,7 +98,7 @@ def steps_of(root, examples, worker):
         examples,
         ExampleSource(
             cache_file=cache_file,
-            store=store,
+            feature_cache=store,
             decoder=DECODER,
             todo=todo,
             decode=worker.decode,
@@ -115,14 +115,14 @@ def all_bytes(features, examples):
     return [features.read(examples, layer).tobytes() for layer in FEATURE_LAYERS]
 
 
-def test_every_example_has_its_own_rows_in_the_asked_order(tmp_path):
+def test_every_example_has_its_own_rows_in_the_requested_order(tmp_path):
     features = extracted(tmp_path, EXAMPLES, Worker())
     backwards = EXAMPLES[::-1]
     for layer, slow in zip(FEATURE_LAYERS, expected(backwards), strict=True):
         np.testing.assert_array_equal(features.read(backwards, layer), slow)
 
 
-def test_a_first_look_passes_each_image_once(tmp_path):
+def test_a_first_extraction_runs_each_image_once(tmp_path):
     worker = Worker()
     features = extracted(tmp_path, EXAMPLES, worker)
     assert (features.n_extracted, features.n_decoded, worker.engines) == (N, N, 1)
@@ -130,7 +130,7 @@ def test_a_first_look_passes_each_image_once(tmp_path):
     assert worker.batches == [BATCH, BATCH, N - 2 * BATCH]
 
 
-def test_a_second_look_decodes_nothing_and_makes_no_engine(tmp_path):
+def test_a_second_extraction_decodes_nothing_and_makes_no_engine(tmp_path):
     first = extracted(tmp_path, EXAMPLES, Worker())
     worker = Worker()
     second = extracted(tmp_path, EXAMPLES, worker)
@@ -138,7 +138,7 @@ def test_a_second_look_decodes_nothing_and_makes_no_engine(tmp_path):
     assert all_bytes(first, EXAMPLES) == all_bytes(second, EXAMPLES)
 
 
-def test_fifty_more_images_cost_fifty_passes_and_change_no_bit(tmp_path):
+def test_fifty_more_images_cost_fifty_runs_and_change_no_bit(tmp_path):
     extracted(tmp_path / "grown", EXAMPLES[:25], Worker())
     worker = Worker()
     grown = extracted(tmp_path / "grown", EXAMPLES, worker)
@@ -147,7 +147,7 @@ def test_fifty_more_images_cost_fifty_passes_and_change_no_bit(tmp_path):
     assert all_bytes(grown, EXAMPLES) == all_bytes(whole, EXAMPLES)
 
 
-def test_equal_bytes_are_passed_once(tmp_path):
+def test_equal_bytes_are_extracted_once(tmp_path):
     examples = [*EXAMPLES[:10], *(example(100 + i, copy_of=i) for i in range(10))]
     worker = Worker()
     features = extracted(tmp_path, examples, worker)
@@ -158,7 +158,7 @@ def test_equal_bytes_are_passed_once(tmp_path):
     )
 
 
-def test_unreadable_images_are_listed_and_the_look_goes_on(tmp_path):
+def test_unreadable_images_are_listed_and_the_extraction_goes_on(tmp_path):
     features = extracted(tmp_path, EXAMPLES, Worker(broken=["3.png", "40.png"]))
     reasons = {"3.png": "3.png is truncated", "40.png": "40.png is truncated"}
     assert features.unreadable == reasons
@@ -177,7 +177,7 @@ def test_unreadable_images_are_not_decoded_again(tmp_path):
     assert features.unreadable == {"3.png": "3.png is truncated"}
 
 
-def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
+def test_an_interrupted_extraction_keeps_its_rows_and_goes_on_from_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         extracted(tmp_path, EXAMPLES, Worker(stop_at_pass=3))
     assert FeatureCache(tmp_path).info().rows == 2 * BATCH
@@ -186,7 +186,7 @@ def test_an_interrupted_look_keeps_its_passes_and_goes_on_from_there(tmp_path):
     np.testing.assert_array_equal(features.read(EXAMPLES, FEATURE_LAYERS[0]), expected(EXAMPLES)[0])
 
 
-def test_a_look_that_its_caller_closes_keeps_its_passes(tmp_path):
+def test_a_extraction_that_its_caller_closes_keeps_its_rows(tmp_path):
     steps = steps_of(tmp_path, EXAMPLES, Worker())
     while next(steps).kind != "step":
         pass

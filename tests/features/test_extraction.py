@@ -1,4 +1,4 @@
-"""The look: features and glances of every image, each made once, and what cannot be read."""
+"""Extraction: features and thumbnails of every image, each made once, and what cannot be read."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from warmstart.modalities.preprocessing import draft_side
 
 
 def by_hand(collection):
-    """Every image decoded and glanced at, one after the other."""
+    """Every image decoded and thumbnaild at, one after the other."""
     rows = []
     for example in collection.record.examples:
         payload = collection.load(example.id)
@@ -23,14 +23,14 @@ def by_hand(collection):
     return unpack(np.stack(rows))
 
 
-def same_glances(extracted, collection):
+def same_thumbnails(extracted, collection):
     found, truth = extracted.thumbnails(collection.record.examples), by_hand(collection)
     for name in ("grey", "colour", "border", "width", "height", "n_bytes", "is_colour", "format"):
         np.testing.assert_array_equal(getattr(found, name), getattr(truth, name))
 
 
-def glance_shelves(root):
-    """The files of glances in a store: the shelf whose key names no network."""
+def thumbnail_files(root):
+    """The files of thumbnails in a cache: the cache file whose key names no network."""
     return [
         path
         for about in root.glob("*.json")
@@ -41,12 +41,12 @@ def glance_shelves(root):
 
 @pytest.fixture
 def cache(tmp_path):
-    """Where the store of this test lies (conftest)."""
+    """Where the cache of this test lies (conftest)."""
     return tmp_path / "cache"
 
 
 def counted(monkeypatch):
-    """How many images were decoded, and how many glances made."""
+    """How many images were decoded, and how many thumbnails made."""
     counts = {"decode": 0, "glance": 0}
 
     def counting(name, work):
@@ -61,23 +61,23 @@ def counted(monkeypatch):
     return counts
 
 
-def test_a_look_leaves_a_glance_at_every_image(pictures, monkeypatch):
+def test_a_extraction_leaves_a_thumbnail_at_every_image(pictures, monkeypatch):
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(extracted, collection)
+    same_thumbnails(extracted, collection)
 
 
-def test_one_glance_serves_every_start(pictures, monkeypatch):
+def test_one_thumbnail_serves_every_base_model(pictures, monkeypatch):
     collection = collect(pictures)
     look_at(collection)
     counts = counted(monkeypatch)
     extracted, _ = look_at(collection, "layers")
     assert counts == {"decode": 36, "glance": 0}
-    same_glances(extracted, collection)
+    same_thumbnails(extracted, collection)
 
 
-def test_a_second_look_decodes_nothing(pictures, monkeypatch):
+def test_a_second_extraction_decodes_nothing(pictures, monkeypatch):
     collection = collect(pictures)
     first, _ = look_at(collection)
     counts = counted(monkeypatch)
@@ -88,10 +88,10 @@ def test_a_second_look_decodes_nothing(pictures, monkeypatch):
         np.testing.assert_array_equal(first.reader(examples)(layer), second.reader(examples)(layer))
 
 
-def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkeypatch):
+def test_lost_thumbnails_are_made_again_without_the_network(pictures, cache, monkeypatch):
     collection = collect(pictures)
     look_at(collection)
-    shelves = glance_shelves(cache)
+    shelves = thumbnail_files(cache)
     assert len(shelves) == 3
     for path in shelves:
         path.unlink()
@@ -99,27 +99,27 @@ def test_lost_glances_are_made_again_without_the_network(pictures, cache, monkey
     extracted, _ = look_at(collection)
     assert extracted.features.n_extracted == 0
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(extracted, collection)
+    same_thumbnails(extracted, collection)
 
 
-def test_added_images_are_the_only_ones_glanced_at(pictures, monkeypatch):
+def test_added_images_are_the_only_ones_thumbnaild_at(pictures, monkeypatch):
     look_at(collect(pictures))
     draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
     assert counts == {"decode": 1, "glance": 1}
-    same_glances(extracted, collection)
+    same_thumbnails(extracted, collection)
 
 
-def test_copies_are_glanced_at_once(pictures, monkeypatch):
+def test_copies_are_made_once(pictures, monkeypatch):
     (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
     assert counts == {"decode": 36, "glance": 36}
-    same_glances(extracted, collection)
+    same_thumbnails(extracted, collection)
 
 
-def test_what_cannot_be_read_has_no_glance(pictures):
+def test_what_cannot_be_read_has_no_thumbnail(pictures):
     (pictures / "blue" / "torn.png").write_bytes(b"\x89PNG nothing")
     for _ in range(2):
         collection = collect(pictures)
@@ -135,11 +135,11 @@ def test_what_cannot_be_read_has_no_glance(pictures):
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("harm", ["gone", "changed"])
 def test_a_file_that_vanished_is_reported(pictures, cache, stored, harm):
-    """Whether its features are stored or not: its glance is not, and cannot be made."""
+    """Whether its features are stored or not: its thumbnail is not, and cannot be made."""
     collection = collect(pictures)
     if stored:
         look_at(collection)
-        for path in glance_shelves(cache):
+        for path in thumbnail_files(cache):
             path.unlink()
     if harm == "gone":
         (pictures / "red" / "003.png").unlink()

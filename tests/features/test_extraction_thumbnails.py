@@ -1,4 +1,4 @@
-"""Glances of many examples: read when asked for, the same as all at once."""
+"""Thumbnails of many examples: read when asked for, the same as all at once."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
         )
 
 
-def test_near_copies_of_many_are_those_of_few(seen, monkeypatch):
+def test_near_duplicates_of_many_are_those_of_few(seen, monkeypatch):
     collection, extracted = seen
     few = near_duplicate_pairs(collection, extracted)
     assert few == (("b/03.png", "b/again.jpg"),)
@@ -57,9 +57,11 @@ def test_many_are_never_read_at_once(seen, monkeypatch):
     monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     monkeypatch.setattr(extraction, "_ROWS", 4)
     asked = []
-    plain = type(extracted).glances
+    plain = type(extracted).thumbnails
     monkeypatch.setattr(
-        type(extracted), "glances", lambda self, rows: asked.append(len(rows)) or plain(self, rows)
+        type(extracted),
+        "thumbnails",
+        lambda self, rows: asked.append(len(rows)) or plain(self, rows),
     )
     album = StoredThumbnails(extracted, collection.record.examples)
     assert not asked

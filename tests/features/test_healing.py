@@ -65,7 +65,7 @@ def check_whole(cache_file: CacheFile) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(hurt=damages, has_read=st.booleans(), writer=st.sampled_from(["before", "after", "both"]))
-def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
+def test_any_damage_heals_in_one_extraction(hurt, has_read, writer):
     """Who finds what is missing is another `CacheFile` than who appends, as in `check`."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = FeatureCache(Path(folder))
@@ -92,7 +92,7 @@ def test_any_damage_heals_in_one_pass(hurt, has_read, writer):
 
 
 @pytest.mark.parametrize("suffix", [".rows", ".index"])
-def test_a_damaged_row_is_written_again_by_a_shelf_that_did_not_find_it(tmp_path, suffix):
+def test_a_damaged_row_is_written_again_by_a_cache_file_that_did_not_find_it(tmp_path, suffix):
     store = FeatureCache(tmp_path)
     with store.cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))

@@ -12,7 +12,11 @@ def network(macs: int, shape: tuple[int, ...] = (9,)) -> NetworkRecord:
         name="a", parameters=1, shape_in=shape, shape_out=(1,), macs=macs, layout="NC"
     )
     return NetworkRecord(
-        blocks=(block, block), head_parameters=0, cut="traced", neck_width=1, neck_is_average=False
+        blocks=(block, block),
+        head_parameters=0,
+        partition="traced",
+        neck_width=1,
+        neck_is_average=False,
     )
 
 

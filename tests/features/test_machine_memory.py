@@ -33,4 +33,4 @@ def test_an_error_inside_gives_it_back(monkeypatch) -> None:
             raise KeyError
     except KeyError:
         assert libc.told[-1] == (0,)
-    assert not machine._inside
+    assert not machine._depth

@@ -95,7 +95,7 @@ def test_the_output_of_one_block_is_saved_beside_the_feature_layers(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["another set", "a file cut short", "a file gone", "no JSON"])
-def test_what_does_not_belong_together_is_begun_anew(tmp_path, harm):
+def test_what_does_not_belong_together_is_started_again(tmp_path, harm):
     queue = block_queue(tmp_path, [], ("a", "b"))
     work = queue.run(len(CONTENTS), feed)
     for _ in range(3):

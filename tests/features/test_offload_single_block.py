@@ -1,4 +1,4 @@
-"""Parts one by one, each on its own copies, are the network."""
+"""Blocks one by one, each on its own copies, are the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_parts_one_after_the_other_give_what_the_network_gives(name):
+def test_blocks_one_after_the_other_compute_the_network(name):
     _, network = cut_once(name)
     offered, main = feature_layers(network.record), inputs_for(name)
     found = {}
@@ -32,7 +32,7 @@ def test_parts_one_after_the_other_give_what_the_network_gives(name):
         assert torch.allclose(found[layer], values, atol=1e-5, rtol=1e-5), layer.name
 
 
-def test_a_part_holds_its_own_tensors_alone():
+def test_a_block_holds_its_own_tensors_alone():
     _, network = cut_once("resnet18")
     lone = SingleBlock(network, 2, feature_layers(network.record))
     own = {id(tensor) for tensor in network.backbone.parameters()}

@@ -1,4 +1,4 @@
-"""How clips are drawn follows from their headers, and from those of the training part alone."""
+"""How clips are drawn follows from their headers, and from those of the training set alone."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_one_low_rate_among_many_does_not_decide_but_a_tenth_does():
     assert of(examples([(0.3, 16_000)] * 9 + [(0.3, 8000)] * 3)).rate == 8000
 
 
-def test_the_test_part_is_not_listened_to():
+def test_the_test_set_is_not_read():
     train, test = examples([(0.3, 8000)] * 4), examples([(2.0, 16_000)] * 40, "test")
     assert of(train, test) == of(train)
 
 
-def test_damaged_files_are_passed_over_unless_all_are():
+def test_damaged_files_are_ignored_unless_all_are():
     (found, files), whole = examples([(0.3, 8000)] * 3), wav(tone(RNG, 440))
     files["train/0"] = whole[:30]
     assert sound_of(files.__getitem__, found).rate == 8000

@@ -116,7 +116,7 @@ def test_a_rate_that_divides_nothing_is_near_enough():
     )
 
 
-def test_of_long_clips_the_middle_is_taken():
+def test_of_long_clips_the_middle_is_used():
     assert crop_or_pad(np.arange(10, dtype=np.float32), 4).tolist() == [3, 4, 5, 6]
     assert draw_spectrogram(tone(np.random.default_rng(2), 440, seconds=2), 8000, SPEECH).shape == (
         64,

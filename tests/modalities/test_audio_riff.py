@@ -42,7 +42,7 @@ def test_every_number_of_bits_comes_back(bits, coding, step):
     np.testing.assert_allclose(found, (theirs.astype(float) - centre) / scale, atol=1e-7)
 
 
-def test_chunks_before_the_samples_are_passed_over():
+def test_chunks_before_the_samples_are_ignored():
     note = b"LIST" + struct.pack("<I", 3) + b"abc\0"  # of odd length, so that a byte follows it
     payload = riff(b"\0\0\xff\x7f", between=note)
     assert read(payload)[:, 0].tolist() == pytest.approx([0, 1], abs=1e-4)
@@ -61,7 +61,7 @@ def test_the_extensible_form_tells_its_coding_further_on():
     np.testing.assert_allclose(read(payload), WAVE, atol=1e-6)
 
 
-def test_a_packed_file_is_told_from_plain_ones():
+def test_a_packed_file_is_distinguished_from_plain_ones():
     assert not read_wav(riff(b"\0" * 8, bits=8, coding=7), "a.wav").is_plain
 
 

@@ -27,7 +27,7 @@ def test_every_clip_has_one_length_and_scale(seconds, rate):
     assert sound.std() == pytest.approx(1, abs=0.01)
 
 
-def test_the_middle_of_a_long_clip_is_taken_as_it_is():
+def test_the_middle_of_a_long_clip_is_used_as_it_is():
     wave = np.arange(8000, dtype=np.float32)
     plain = WaveInputs(rate=8000, seconds=0.5, is_scaled=False)
     np.testing.assert_array_equal(prepare_wave(wave, 8000, plain), wave[2000:6000])

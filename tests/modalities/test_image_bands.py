@@ -148,7 +148,7 @@ def test_how_many_channels(files, n):
     assert count_bands(*source(files)) == n
 
 
-def test_alpha_counts_where_it_is_asked_for():
+def test_alpha_counts_where_it_is_requested():
     assert (
         count_bands(*source({"a": spotted("RGBA", 4), "b": spotted("RGB")}), with_alpha=True) == 4
     )
@@ -361,7 +361,7 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
     assert len(set(names)) == len(names)
 
 
-# ---- at a glance --------------------------------------------------------------------------
+# ---- at a thumbnail --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
         (tiff(BANDED[:30]), "TIFF"),
     ],
 )
-def test_a_glance_at_bands(payload, kind):
+def test_a_thumbnail_at_bands(payload, kind):
     pixels = scale_bands(BANDED[:30], ((1000.0, 3000.0),) * 13, "x")
     seen = unpack(make_thumbnail(payload, as_picture(pixels))[None])
     assert (seen.width[0], seen.height[0], seen.format[0]) == (40, 30, kind)

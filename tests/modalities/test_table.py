@@ -29,7 +29,7 @@ def test_wild_numbers_are_cut_off():
     assert encoded(age="1e30", site="north")[0] == 8.0
 
 
-def test_columns_that_the_network_does_not_take_are_passed_over():
+def test_columns_that_the_network_does_not_take_are_ignored():
     assert encoded(age="60", site="north", shoe="43") == [1.0, 0.0, 1.0, 0.0]
 
 

@@ -53,7 +53,7 @@ def test_other_tables(tmp_path, name):
     assert (found.record.kind, len(found.record.examples)) == ("text", 4)
 
 
-def test_the_only_column_of_words_is_taken_and_one_can_be_named(tmp_path):
+def test_the_only_column_of_words_is_used_and_one_can_be_named(tmp_path):
     lines = [
         "id,said,label",
         "1,it was good,yes",
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, case):
     assert "\n" not in str(caught.value)
 
 
-def test_a_wish_for_another_kind_is_refused(tmp_path):
+def test_a_request_for_another_kind_is_refused(tmp_path):
     photos = fill(tmp_path / "photos", {"blue": 2, "red": 2})
     with pytest.raises(DataError, match=r"--kind text: .*photos/ holds images; drop --kind"):
         list_source(photos, Columns(kind="text"))

@@ -1,4 +1,4 @@
-"""Added blocks: nothing at birth, a part like the others after, and the old network untouched."""
+"""Added blocks: nothing at first, a block like the others after, and the old network untouched."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_at_birth_the_answers_are_the_old_ones_to_the_bit(name):
 
 
 @every_network
-def test_law_1_the_parts_compose_and_each_block_runs_once(name):
+def test_law_1_the_blocks_compose_and_each_runs_once(name):
     network = _stir(_grafted(name))
     old = _cut(name)
     added = [network.backbone.get_submodule(step.modules[0]) for step in network.steps.blocks[-2:]]
@@ -195,7 +195,7 @@ def test_blocks_can_be_added_again():
 
 
 @every_network
-def test_taps_of_the_last_part_move_up_and_the_others_stay(name):
+def test_feature_layers_of_the_last_block_move_up_and_the_others_stay(name):
     old, network = _cut(name), _stir(_grafted(name))
     n = len(old.blocks)
     wanted = feature_layers(old.record)
@@ -205,9 +205,9 @@ def test_taps_of_the_last_part_move_up_and_the_others_stay(name):
     widths = [layer_width(old.record, layer) for layer in wanted]
     assert [layer_width(network.record, layer) for layer in moved] == widths
     with torch.no_grad():
-        found = FeatureExtractor(network, moved)(_inputs(name))
+        result = FeatureExtractor(network, moved)(_inputs(name))
         expected = FeatureExtractor(old, wanted)(_inputs(name))
-    for layer, new, before in zip(wanted, found, expected, strict=True):
+    for layer, new, before in zip(wanted, result, expected, strict=True):
         assert torch.equal(new, before) == (layer.block < n)
 
 
@@ -229,7 +229,7 @@ def test_a_copy_of_a_model_runs_on_its_own_blocks(name):
             parameter -= 1
 
 
-def test_only_the_generator_is_drawn_from():
+def test_only_the_generator_is_used():
     record = _cut("NCHW").record.blocks[-1]
     state = torch.random.get_rng_state()
     one, two, other = (
@@ -269,7 +269,7 @@ def test_a_block_of_another_width_is_refused():
         graft(network, [block])
 
 
-def test_neck_taps_alone_can_be_moved():
+def test_neck_layers_alone_can_be_moved():
     assert shift_layers([FeatureLayer(block=3, pool="neck")], 3, 1) == (
         FeatureLayer(block=4, pool="neck"),
     )

@@ -1,4 +1,4 @@
-"""Encoders that see log-mel frames: from samples to what transformers makes of them, by parts."""
+"""Encoders of log-mel frames: from samples to the outputs of transformers, block by block."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def base_of(design, **options):
 
 
 def clips(n=3200):
-    drawn = torch.randn(2, n, generator=torch.Generator().manual_seed(1))
-    return 0.1 * drawn * torch.linspace(0, 1, n)
+    samples = torch.randn(2, n, generator=torch.Generator().manual_seed(1))
+    return 0.1 * samples * torch.linspace(0, 1, n)
 
 
 def expected(design, samples):
@@ -46,7 +46,7 @@ def expected(design, samples):
 
 @pytest.mark.parametrize("n", [800, 3200, 8000])  # shorter, and longer, than what was learnt from
 @pytest.mark.parametrize("design", hearing.SEEN)
-def test_parts_compose_to_what_transformers_gives(design, n):
+def test_blocks_compose_to_what_transformers_gives(design, n):
     base, samples = base_of(design), clips(n)
     network = cut(base.module, WaveInputs(rate=16_000, seconds=n / 16_000, is_scaled=False))
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_frames_are_fed_in_as_the_folder_says(design):
 
 
 @pytest.mark.parametrize("design", ["ast", "whisper"])
-def test_the_encoder_is_taken_from_beneath_an_output(design):
+def test_the_encoder_is_loaded_from_beneath_an_output(design):
     whole, alone = base_of(design, with_output=True), base_of(design)
     shapes = {name: tensor.shape for name, tensor in alone.module.state_dict().items()}
     assert {name: tensor.shape for name, tensor in whole.module.state_dict().items()} == shapes
@@ -84,17 +84,17 @@ def test_a_clip_without_a_single_frame_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("design", "told"),
+    ("design", "settings"),
     [
         ("ast", {"mean": "loud"}),
         ("ast", {"std": 0}),
         ("whisper", {"n_fft": 4.5}),
     ],
 )
-def test_frames_that_make_no_sense_are_one_line(tmp_path, design, told):
+def test_frames_that_make_no_sense_are_one_line(tmp_path, design, settings):
     place = shutil.copytree(hearing.folder_of(design), tmp_path / "odd")
-    (place / "preprocessor_config.json").write_text(json.dumps(told))
-    (name,) = told
+    (place / "preprocessor_config.json").write_text(json.dumps(settings))
+    (name,) = settings
     with pytest.raises(ModelError, match=f"has {name} .*; copy the folder again"):
         load(f"transformers:{place}")
 

@@ -24,7 +24,7 @@ def base_of(place):
 
 
 @pytest.mark.parametrize("design", hearing.DESIGNS)
-def test_parts_compose_to_what_transformers_gives(design):
+def test_blocks_compose_to_what_transformers_gives(design):
     place = hearing.folder_of(design)
     base = base_of(place)
     network = cut(base.module, base.record.preprocessing)
@@ -39,13 +39,13 @@ def test_parts_compose_to_what_transformers_gives(design):
     assert [layer.name for layer in feature_layers(network.record)][:2] == ["1.avg", "2.avg"]
 
 
-def test_the_encoder_is_taken_from_beneath_an_output():
+def test_the_encoder_is_loaded_from_beneath_an_output():
     place = hearing.folder_of(with_output=True)
     own = base_of(place).module.encoder.state_dict()
-    kept = load_file(place / "model.safetensors")
-    assert "lm_head.weight" in kept
+    weights = load_file(place / "model.safetensors")
+    assert "lm_head.weight" in weights
     name = "encoder.layers.0.attention.k_proj.weight"
-    torch.testing.assert_close(own[name], kept[f"wav2vec2.{name}"])
+    torch.testing.assert_close(own[name], weights[f"wav2vec2.{name}"])
 
 
 def test_weight_norm_of_older_versions_is_read(tmp_path):
@@ -62,7 +62,7 @@ def test_weight_norm_of_older_versions_is_read(tmp_path):
     assert base_of(place).record.sha256 == base_of(hearing.folder_of()).record.sha256
 
 
-def test_the_record_says_how_clips_are_taken(tmp_path):
+def test_the_record_describes_the_clips(tmp_path):
     record = base_of(hearing.folder_of()).record
     assert record.preprocessing == WaveInputs(rate=8000, seconds=1.0, is_scaled=True)
     place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
@@ -79,7 +79,7 @@ def test_a_design_is_built_again_from_its_line():
 
 
 @pytest.mark.parametrize(
-    ("file", "told", "message"),
+    ("file", "settings", "message"),
     [
         ("config.json", {"model_type": "sew"}, "holds a sew; supported encoders are, of texts"),
         ("config.json", {"model_type": "wav2vec2", "hidden_size": "x"}, "encoder cannot be built"),
@@ -88,9 +88,9 @@ def test_a_design_is_built_again_from_its_line():
         ("preprocessor_config.json", [1], "holds no settings"),
     ],
 )
-def test_damaged_folders_are_one_line(tmp_path, file, told, message):
+def test_damaged_folders_are_one_line(tmp_path, file, settings, message):
     place = shutil.copytree(hearing.folder_of(), tmp_path / "damaged")
-    (place / file).write_text(json.dumps(told))
+    (place / file).write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=message) as caught:
         base_of(place)
     assert "\n" not in str(caught.value)

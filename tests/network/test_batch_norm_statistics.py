@@ -34,32 +34,36 @@ def by_hand(values):
 @pytest.mark.parametrize("n", [1, 5, CHUNK + 3])
 def test_the_first_layer_sees_what_its_convolution_gives(n):
     module, inputs = network("convolutions"), inputs_of(n)
-    seen = norm_statistics(cut(module, PREP), inputs, 99)
+    statistics = norm_statistics(cut(module, PREP), inputs, 99)
     mean, square = by_hand(module.first(inputs))
-    np.testing.assert_allclose(seen[0].mean, mean, atol=1e-5)
-    np.testing.assert_allclose(seen[0].square, square, atol=1e-5)
-    np.testing.assert_array_equal(seen[0].source_mean, module.norm.running_mean.double().numpy())
-    np.testing.assert_array_equal(seen[0].source_var, module.norm.running_var.double().numpy())
+    np.testing.assert_allclose(statistics[0].mean, mean, atol=1e-5)
+    np.testing.assert_allclose(statistics[0].square, square, atol=1e-5)
+    np.testing.assert_array_equal(
+        statistics[0].source_mean, module.norm.running_mean.double().numpy()
+    )
+    np.testing.assert_array_equal(
+        statistics[0].source_var, module.norm.running_var.double().numpy()
+    )
     body = torch.relu(module.norm(module.first(inputs)))
-    np.testing.assert_allclose(seen[1].mean, by_hand(module.second(body))[0], atol=1e-5)
-    assert len(seen) == 2
-    assert 1 <= seen[0].block <= seen[1].block
+    np.testing.assert_allclose(statistics[1].mean, by_hand(module.second(body))[0], atol=1e-5)
+    assert len(statistics) == 2
+    assert 1 <= statistics[0].block <= statistics[1].block
 
 
 def test_a_real_design_is_read_at_every_layer():
     module = lcnet()
     network_cut, inputs = cut(module, PREP), inputs_of()
-    seen = norm_statistics(network_cut, inputs, 99)
+    statistics = norm_statistics(network_cut, inputs, 99)
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(seen) == len(norms)
-    assert [layer.block for layer in seen] == sorted(layer.block for layer in seen)
+    assert len(statistics) == len(norms)
+    assert [layer.block for layer in statistics] == sorted(layer.block for layer in statistics)
     mean, square = by_hand(module.conv_stem(inputs))
-    np.testing.assert_allclose(seen[0].mean, mean, atol=1e-5)
-    np.testing.assert_allclose(seen[0].square, square, atol=1e-5)
+    np.testing.assert_allclose(statistics[0].mean, mean, atol=1e-5)
+    np.testing.assert_allclose(statistics[0].square, square, atol=1e-5)
     few = norm_statistics(network_cut, inputs, 2)
-    assert 0 < len(few) < len(seen)
+    assert 0 < len(few) < len(statistics)
     assert max(layer.block for layer in few) <= 2
-    np.testing.assert_array_equal(few[0].mean, seen[0].mean)
+    np.testing.assert_array_equal(few[0].mean, statistics[0].mean)
 
 
 def test_statistics_of_the_old_data_come_out_as_they_are():
@@ -71,11 +75,11 @@ def test_statistics_of_the_old_data_come_out_as_they_are():
     with torch.no_grad():
         module.norm(module.first(inputs))
     module.norm.eval()
-    seen = norm_statistics(cut(module, PREP), inputs, 1)[0]
-    mean = seen.mean.mean(axis=0)
-    np.testing.assert_allclose(mean, seen.source_mean, atol=1e-5)
-    variance = seen.square.mean(axis=0) - mean**2
-    np.testing.assert_allclose(variance, seen.source_var, rtol=1e-2)
+    statistics = norm_statistics(cut(module, PREP), inputs, 1)[0]
+    mean = statistics.mean.mean(axis=0)
+    np.testing.assert_allclose(mean, statistics.source_mean, atol=1e-5)
+    variance = statistics.square.mean(axis=0) - mean**2
+    np.testing.assert_allclose(variance, statistics.source_var, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["attention", "layers"])
@@ -83,11 +87,11 @@ def test_networks_without_such_layers_say_nothing(kind):
     assert norm_statistics(cut(network(kind), PREP), inputs_of(), 99) == ()
 
 
-def test_layers_that_remember_nothing_are_passed_over():
+def test_layers_without_statistics_are_left_out():
     module = network("convolutions")
     module.norm = nn.BatchNorm2d(8, track_running_stats=False).eval()
-    (seen,) = norm_statistics(cut(module, PREP), inputs_of(), 99)
-    assert seen.source_mean.shape == (16,)
+    (statistics,) = norm_statistics(cut(module, PREP), inputs_of(), 99)
+    assert statistics.source_mean.shape == (16,)
 
 
 def test_layers_over_vectors_have_a_mean_of_one_value():
@@ -95,10 +99,10 @@ def test_layers_over_vectors_have_a_mean_of_one_value():
         nn.Flatten(), nn.Linear(3 * 32 * 32, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)
     ).eval()
     inputs = inputs_of()
-    (seen,) = norm_statistics(cut(module, PREP), inputs, 99)
+    (statistics,) = norm_statistics(cut(module, PREP), inputs, 99)
     values = module[1](inputs.flatten(1)).detach().double().numpy()
-    np.testing.assert_allclose(seen.mean, values, atol=1e-5)
-    np.testing.assert_allclose(seen.square, values**2, atol=1e-5)
+    np.testing.assert_allclose(statistics.mean, values, atol=1e-5)
+    np.testing.assert_allclose(statistics.square, values**2, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "lcnet"])
@@ -119,7 +123,7 @@ def test_the_network_is_left_as_it_was(kind):
 # ---- statistics taken anew -----------------------------------------------------------------
 
 
-def test_only_statistics_that_may_move_are_taken_anew():
+def test_only_trainable_statistics_are_recomputed():
     module = lcnet()
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
@@ -129,8 +133,8 @@ def test_only_statistics_that_may_move_are_taken_anew():
     assert is_wanted
     assert not any(m.training for m in module.modules())
     with torch.no_grad():
-        seen = module.conv_stem(inputs_of(8))
-    torch.testing.assert_close(norms[0].running_mean, seen.mean(dim=(0, 2, 3)))
+        statistics = module.conv_stem(inputs_of(8))
+    torch.testing.assert_close(norms[0].running_mean, statistics.mean(dim=(0, 2, 3)))
     for norm, mean in zip(norms[1:], before[1:], strict=True):
         torch.testing.assert_close(norm.running_mean, mean, rtol=0, atol=0)
 

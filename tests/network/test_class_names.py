@@ -37,7 +37,7 @@ def test_a_file_with_a_mark_of_its_encoding(tmp_path):
         (b'{"cat": 3}', "names no classes"),
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path, content, says):
+def test_unusable_names_are_refused(tmp_path, content, says):
     path = tmp_path / "names.txt"
     if content is not None:
         path.write_bytes(content)

@@ -16,7 +16,7 @@ from warmstart.network.conv_bn_fusion import folded
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
-def made(name):
+def outputs(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         net = Convolutions() if name == "convolutions" else timm.create_model(name, num_classes=5)
@@ -49,21 +49,21 @@ NETS = ("convolutions", "resnet18", "mobilenetv2_035", "tf_efficientnet_lite0", 
 
 @pytest.mark.parametrize("name", NETS)
 def test_outputs_and_gradients_are_the_same(name):
-    net, inputs = made(name), images()
+    net, inputs = outputs(name), images()
     loss, plain = gradients(net, inputs)
     with folded(net, norms(net), lambda: net(inputs[:2])) as n_folded:
-        again, found = gradients(net, inputs)
+        again, result = gradients(net, inputs)
         eval_logits = net(inputs)
     assert n_folded == len(norms(net))
     torch.testing.assert_close(again, loss)
     for tensor, expected in plain.items():
-        torch.testing.assert_close(found[tensor], expected, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(result[tensor], expected, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(eval_logits, net(inputs))
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_nothing_is_left_behind(name):
-    net = made(name)
+    net = outputs(name)
     before, state = copy.deepcopy(net), {n: t.clone() for n, t in net.state_dict().items()}
     with folded(net, norms(net), lambda: net(images(2))):
         assert list(net.state_dict()) == list(state)
@@ -74,14 +74,14 @@ def test_nothing_is_left_behind(name):
 
 
 def test_an_error_inside_leaves_the_network_as_it_was():
-    net = made("resnet18")
+    net = outputs("resnet18")
     with pytest.raises(KeyError), folded(net, norms(net), lambda: net(images(2))):
         raise KeyError
     assert all("forward" not in module.__dict__ for module in net.modules())
 
 
 def test_norms_that_gather_statistics_are_not_folded():
-    net = made("resnet18")
+    net = outputs("resnet18")
     with folded(net, [], lambda: net(images(2))) as n_folded:
         assert n_folded == 0
     moving = norms(net)[3]

@@ -38,7 +38,7 @@ def depths(name):
 
 
 def model_of(network, wanted):
-    """A copy of the network with a random head on these taps."""
+    """A copy of the network with a random head on these feature layers."""
     network = copy.deepcopy(network)
     rng = torch.Generator().manual_seed(0)
     width = sum(layer_width(network.record, layer) for layer in wanted)
@@ -50,7 +50,7 @@ def model_of(network, wanted):
 
 
 @each
-def test_prefix_and_tail_are_the_model_at_every_cut(name):
+def test_prefix_and_unfrozen_blocks_are_the_model_at_every_cut(name):
     network, model = model_of(cut_once(name)[1], feature_layers(cut_once(name)[1].record))
     inputs = inputs_for(name)
     with torch.inference_mode():
@@ -62,23 +62,25 @@ def test_prefix_and_tail_are_the_model_at_every_cut(name):
             assert main.shape[1:] == network.record.blocks[depth - 1].shape_out
             widths = [layer_width(network.record, layer) for layer in wanted]
             assert [tuple(rows.shape) for rows in stored] == [(N, width) for width in widths]
-            found = UnfrozenBlocks(model, depth)(main, *stored)
-            torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+            result = UnfrozenBlocks(model, depth)(main, *stored)
+            torch.testing.assert_close(result, whole, rtol=1e-5, atol=1e-5)
 
 
 @each
-def test_a_prefix_gives_the_taps_that_a_look_takes(name):
+def test_a_prefix_gives_the_layers_of_a_feature_extractor(name):
     _, network = cut_once(name)
     offered, inputs = feature_layers(network.record), inputs_for(name)
     with torch.inference_mode():
-        seen = dict(zip(offered, FeatureExtractor(network, offered)(inputs.clone()), strict=True))
+        features = dict(
+            zip(offered, FeatureExtractor(network, offered)(inputs.clone()), strict=True)
+        )
         for depth in depths(name):
             wanted = cached_layers(offered, depth)
             assert set(wanted) == {t for t in offered if t.block <= depth and t.pool != "neck"}
             _, *stored = FrozenPrefix(network, depth, wanted[::-1])(inputs.clone())
             for layer, rows in zip(wanted[::-1], stored, strict=True):
                 assert rows.dtype == torch.float32
-                assert torch.equal(rows, seen[layer])
+                assert torch.equal(rows, features[layer])
 
 
 @each
@@ -112,24 +114,24 @@ def test_the_neck_is_never_stored():
     assert cached_layers(offered, 9) == (offered[0], offered[2])
 
 
-def test_a_tail_needs_a_value_for_each_tap_below_it():
+def test_unfrozen_blocks_need_a_value_for_each_layer_below():
     network, model = model_of(
         cut_once("resnet18")[1], feature_layers(cut_once("resnet18")[1].record)
     )
-    tail = UnfrozenBlocks(model, 4)
-    main, *stored = FrozenPrefix(network, 4, tail.cached)(inputs_for("resnet18"))
+    unfrozen = UnfrozenBlocks(model, 4)
+    main, *stored = FrozenPrefix(network, 4, unfrozen.cached)(inputs_for("resnet18"))
     with pytest.raises(ValueError, match="shorter"):
-        tail(main, *stored[1:])
+        unfrozen(main, *stored[1:])
 
 
-def test_modes_devices_and_hooks_reach_the_model_through_the_tail():
+def test_modes_devices_and_hooks_reach_the_model_through_its_unfrozen_blocks():
     _, model = model_of(cut_once("residual")[1], feature_layers(cut_once("residual")[1].record))
-    tail, called = UnfrozenBlocks(model, 0), []
+    unfrozen, called = UnfrozenBlocks(model, 0), []
     model.backbone.left.register_forward_hook(lambda *_: called.append(1))
-    tail.train()
+    unfrozen.train()
     assert model.backbone.training
-    assert tail.to(torch.float64).model.backbone.stem.weight.dtype == torch.float64
-    tail.to(torch.float32)(inputs_for("residual"))
+    assert unfrozen.to(torch.float64).model.backbone.stem.weight.dtype == torch.float64
+    unfrozen.to(torch.float32)(inputs_for("residual"))
     assert called == [1]
 
 
@@ -149,15 +151,15 @@ def gradients(name, depth, recompute, actions=None):
             inputs = FrozenPrefix(network, depth, cached_layers(model.scan.feature_layers, depth))(
                 inputs
             )
-    tail = UnfrozenBlocks(model, depth, recompute)
-    with freeze.hold(model, actions, network.owners) as held, torch.random.fork_rng(devices=[]):
+    unfrozen = UnfrozenBlocks(model, depth, recompute)
+    with freeze.hold(model, actions, network.owners) as frozen, torch.random.fork_rng(devices=[]):
         model.train()
-        held.rest()
+        frozen.rest()
         torch.manual_seed(3)
-        logits = tail(*inputs) if depth else tail(inputs)
+        logits = unfrozen(*inputs) if depth else unfrozen(inputs)
         cross_entropy(logits, LABELS).backward()
-    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return logits.detach(), found, dict(model.named_buffers())
+    result = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return logits.detach(), result, dict(model.named_buffers())
 
 
 def same(one, other):
@@ -180,7 +182,7 @@ def test_what_is_computed_again_gives_the_same_gradients(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "residual", "odd_norms", "vit_tiny"])
-def test_statistics_of_a_batch_are_taken_once(name):
+def test_statistics_of_a_batch_count_once(name):
     names = [block.name for block in cut_once(name)[1].blocks]
     fresh = dict.fromkeys((*names, "neck"), "fresh")
     one, again = (gradients(name, 0, recompute, fresh) for recompute in (False, True))
@@ -207,7 +209,7 @@ class Preactivated(nn.Module):
         return self.out(x.mean((2, 3)))
 
 
-def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given():
+def test_blocks_that_work_in_place_are_recomputed_from_their_inputs():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = Preactivated().eval()
@@ -215,36 +217,36 @@ def test_parts_that_work_in_place_are_computed_again_from_what_they_were_given()
     network = cut(module, prep)
     assert len(network.blocks) == 3
     inputs = torch.randn(N, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    found = []
+    result = []
     for recompute in (False, True):
         _, model = model_of(network, feature_layers(network.record)[-1:])
         model.backbone.requires_grad_(True)
         logits = UnfrozenBlocks(model.train(), 0, recompute)(inputs)
         cross_entropy(logits, LABELS).backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        found.append((logits.detach(), grads, {}))
-    assert torch.equal(found[0][0], found[1][0])
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-5, atol=1e-7)
+        result.append((logits.detach(), grads, {}))
+    assert torch.equal(result[0][0], result[1][0])
+    for name, gradient in result[0][1].items():
+        torch.testing.assert_close(result[1][1][name], gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_what_is_computed_again_is_not_kept():
-    """Tensors kept for the way back: the inputs of parts, and not what lies inside."""
+def test_recomputed_activations_are_not_stored():
+    """Tensors stored for the backward pass: the inputs of blocks, not those inside."""
     _, network = cut_once("resnet18")
     sizes = []
     for recompute in (False, True):
         _, model = model_of(network, feature_layers(network.record)[-1:])
         model.backbone.requires_grad_(True)
-        kept = []
+        saved = []
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, kept=kept: (kept.append(t.numel()), t)[1], lambda t: t
+            lambda t, saved=saved: (saved.append(t.numel()), t)[1], lambda t: t
         ):
             UnfrozenBlocks(model, 0, recompute)(inputs_for("resnet18"))
-        sizes.append(sum(kept))
+        sizes.append(sum(saved))
     assert sizes[1] < sizes[0] / 2
 
 
-def test_nothing_is_kept_where_no_gradient_is_asked_for():
+def test_nothing_is_stored_without_gradients():
     _, model = model_of(cut_once("residual")[1], feature_layers(cut_once("residual")[1].record))
     inputs = inputs_for("residual")
     with torch.inference_mode():

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
 
 
-def test_an_encoder_knows_its_parts_and_their_layout():
+def test_an_encoder_has_blocks_and_a_layout():
     base = load(f"transformers:{hearing.folder_of()}")
     assert isinstance(base.module, Encoder)
     network = cut(base.module, SAMPLES)

@@ -1,4 +1,4 @@
-"""Encoders of texts as starts: what is wrong with a folder is said in one line."""
+"""Text encoders as base models: a bad folder is refused in one line."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_tokenizer_must_be_at_hand():
         modalities_text.register_tokenizer("[]")
 
 
-def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
+def test_texts_of_similar_length_are_batched_with_equal_results(tmp_path):
     base = load(f"transformers:{wordy.encoder(tmp_path / 'encoder')}")
     inputs = base.record.preprocessing
     rows = ["goal", "soup with a ball", " ".join(["rain"] * 20), "", "moon"]
@@ -168,22 +168,22 @@ def test_texts_about_as_long_pass_together_and_give_the_same(tmp_path):
     network = cut(base.module, inputs)
     last = feature_layers(network.record)[-1]
     model = assemble(network, (last,), torch.zeros(2, network.record.neck_width), torch.zeros(2))
-    tail = UnfrozenBlocks(model, 0)
+    unfrozen = UnfrozenBlocks(model, 0)
     with torch.inference_mode():
         torch.testing.assert_close(
-            tail.vectors(tokens_of), tail.features(tokens_of)[-1], rtol=1e-4, atol=1e-5
+            unfrozen.vectors(tokens_of), unfrozen.features(tokens_of)[-1], rtol=1e-4, atol=1e-5
         )
     picture = torch.zeros(2, 3, 8, 8)
     ((places, _),) = text_encoders.group_by_length(torch.nn.Identity(), picture)
     assert places.tolist() == [0, 1]
 
 
-def test_weights_that_are_replaced_are_not_drawn():
+def test_weights_that_are_replaced_are_not_initialised():
     arch = (
         'text:bert{"hidden_size":32,"num_hidden_layers":1,"num_attention_heads":2,"vocab_size":50}'
     )
-    drawn = text_encoders.build_text(arch)
-    assert drawn.encoder.embeddings.word_embeddings.weight.std() > 0.01
+    random_network = text_encoders.build_text(arch)
+    assert random_network.encoder.embeddings.word_embeddings.weight.std() > 0.01
     bare = text_encoders.build_text(arch, is_random=False)
-    assert bare.state_dict().keys() == drawn.state_dict().keys()
+    assert bare.state_dict().keys() == random_network.state_dict().keys()
     assert bare.encoder.embeddings.position_ids.tolist() == [[*range(512)]]

@@ -15,11 +15,11 @@ def faster(monkeypatch):
     """As on a processor where it pays; what was multiplied so."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    made = []
+    calls = []
     own = fast_linear._product
     monkeypatch.setattr(fast_linear, "_is_faster", lambda: True)
-    monkeypatch.setattr(fast_linear, "_product", lambda *given: made.append(given) or own(*given))
-    return made
+    monkeypatch.setattr(fast_linear, "_product", lambda *given: calls.append(given) or own(*given))
+    return calls
 
 
 def layer(bias=True):
@@ -30,10 +30,10 @@ def layer(bias=True):
 def grads(module, x, is_quick):
     x = x.clone().requires_grad_()
     with quick_linear(x) if is_quick else torch.enable_grad():
-        found = module(x)
+        result = module(x)
     module.zero_grad()
-    found.square().sum().backward()
-    return [found.detach(), x.grad, *(p.grad.clone() for p in module.parameters())]
+    result.square().sum().backward()
+    return [result.detach(), x.grad, *(p.grad.clone() for p in module.parameters())]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -49,20 +49,20 @@ def test_values_and_gradients_are_those_of_torch(faster, shape, bias):
 def test_rows_with_gaps_between_them_are_closed_up_first(faster):
     module, wide = layer(), torch.randn(64, 257)
     with torch.inference_mode(), quick_linear(wide):
-        found = module(wide[:, :-1])
+        result = module(wide[:, :-1])
     assert faster[0][0].is_contiguous()
-    torch.testing.assert_close(found, module(wide[:, :-1]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result, module(wide[:, :-1]), rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_can_be_differentiated_again(faster):
     module, x = layer(), torch.randn(64, 256, requires_grad=True)
-    found = []
+    result = []
     for is_quick in (False, True):
         with quick_linear(x) if is_quick else torch.enable_grad():
             y = module(x).square().sum()
         (once,) = torch.autograd.grad(y, x, create_graph=True)
-        found.append(torch.autograd.grad(once.square().sum(), module.weight)[0])
-    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-2)
+        result.append(torch.autograd.grad(once.square().sum(), module.weight)[0])
+    torch.testing.assert_close(*result, rtol=1e-3, atol=1e-2)
 
 
 def test_frozen_weights_get_no_gradient(faster):

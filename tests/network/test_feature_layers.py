@@ -40,15 +40,15 @@ def inputs():
 def test_grid2_is_adaptive_average_pooling(side, layout):
     maps = torch.randn(2, 5, side, side + 1)
     expected = nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1)
-    given = maps if layout == "NCHW" else maps.permute(0, 2, 3, 1)
-    torch.testing.assert_close(pool_grid2(given, layout, (side, side + 1)), expected)
+    inputs = maps if layout == "NCHW" else maps.permute(0, 2, 3, 1)
+    torch.testing.assert_close(pool_grid2(inputs, layout, (side, side + 1)), expected)
 
 
-def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
+def test_feature_layers_are_those_of_hooks_on_the_original(lite0, inputs):
     base = load("lite0")
-    seen = {}
-    base.module.blocks[2][1].register_forward_hook(lambda _, __, out: seen.update(block=out))
-    base.module.classifier.register_forward_pre_hook(lambda _, args: seen.update(neck=args[0]))
+    outputs = {}
+    base.module.blocks[2][1].register_forward_hook(lambda _, __, out: outputs.update(block=out))
+    base.module.classifier.register_forward_pre_hook(lambda _, args: outputs.update(neck=args[0]))
     with torch.no_grad():
         base.module(inputs)
         wanted = [
@@ -57,13 +57,13 @@ def test_taps_are_those_of_hooks_on_the_original(lite0, inputs):
             FeatureLayer(block=6, pool="grid2"),
         ]
         neck, average, grid = FeatureExtractor(lite0, wanted)(inputs)
-    torch.testing.assert_close(neck, seen["neck"])
-    torch.testing.assert_close(average, seen["block"].mean((2, 3)))
-    expected = nn.functional.adaptive_avg_pool2d(seen["block"], 2).flatten(1)
+    torch.testing.assert_close(neck, outputs["neck"])
+    torch.testing.assert_close(average, outputs["block"].mean((2, 3)))
+    expected = nn.functional.adaptive_avg_pool2d(outputs["block"], 2).flatten(1)
     torch.testing.assert_close(grid, expected)
 
 
-def test_offered_taps_follow_the_rules(lite0):
+def test_offered_feature_layers_follow_the_rules(lite0):
     names = [layer.name for layer in feature_layers(lite0.record)]
     assert names[:4] == ["1.avg", "1.grid2", "2.avg", "2.grid2"]
     assert names[-2:] == ["18.grid2", "18.neck"]
@@ -92,7 +92,7 @@ def test_widths_are_static_and_true(lite0, inputs):
     assert all(f.dtype == torch.float32 for f in features)
 
 
-def test_only_parts_up_to_the_deepest_tap_run(lite0, inputs):
+def test_only_blocks_up_to_the_deepest_layer_run(lite0, inputs):
     calls = []
     module = lite0.backbone.blocks[1][0]
     hook = module.register_forward_hook(lambda *_: calls.append(1))
@@ -133,13 +133,13 @@ def test_tracing_and_freezing_keep_the_features():
 def test_onnx_keeps_the_features(name, lite0, tmp_path):
     import onnxruntime
 
-    made = {
+    maps = {
         "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2),
         "swin": lambda: timm.create_model(
             "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1, 1, 1)
         ),
     }
-    network = lite0 if name == "lite0" else cut(made[name]().eval(), small(64))
+    network = lite0 if name == "lite0" else cut(maps[name]().eval(), small(64))
     side = 224 if name == "lite0" else 64
     tapped = FeatureExtractor(network, feature_layers(network.record)).eval()
     batch = torch.randn(2, 3, side, side)
@@ -152,7 +152,7 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-3)
 
 
-def test_taps_that_do_not_exist_are_refused(lite0):
+def test_feature_layers_that_do_not_exist_are_refused(lite0):
     with pytest.raises(ModelError, match=r"no tap 19.avg; its taps are 1.avg"):
         layer_width(lite0.record, FeatureLayer(block=19, pool="avg"))
     with pytest.raises(ModelError, match=r"no tap 3.neck"):

@@ -1,4 +1,4 @@
-"""A run's network comes back: its answers, its parts, its ledger; nothing of it stays random."""
+"""A run's network is rebuilt: its outputs, its blocks, its ledger; nothing in it stays random."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from warmstart.errors import ModelError
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
-from warmstart.network.finished_run import FinishedRunNetwork, change, partition_base, rebuild_finished_run
+from warmstart.network.finished_run import (
+    FinishedRunNetwork,
+    change,
+    partition_base,
+    rebuild_finished_run,
+)
 from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
 from warmstart.network.load import load
@@ -35,7 +40,7 @@ def prep_of(size):
     return Preprocessing(size=(size, size), resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def described(arch, prep, **given):
+def described(arch, prep, **options):
     fields = {
         "name": "runs/photos",
         "title": "photos (3 classes)",
@@ -44,31 +49,31 @@ def described(arch, prep, **given):
         "lineage": ("lite0", "runs/photos"),
     }
     return BaseModelRecord(
-        arch=arch, preprocessing=prep, sha256="", parameters=0, classes=0, **(fields | given)
+        arch=arch, preprocessing=prep, sha256="", parameters=0, classes=0, **(fields | options)
     )
 
 
 def run_of(arch, wanted=None, hidden=()):
     """A run's model with a head of three classes, as fit would have made and saved it."""
     prep = prep_of(SIZES[arch])
-    drawn = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     network = cut(build(arch, None, prep.size).eval(), prep)
     with torch.no_grad():
         for tensor in unique_tensors(network.backbone).values():
             if tensor.is_floating_point():
-                tensor += 0.01 * torch.rand(tensor.shape, generator=drawn)
-    blocks = [make_block(network.record.blocks[-1], drawn, width) for width in hidden]
+                tensor += 0.01 * torch.rand(tensor.shape, generator=generator)
+    blocks = [make_block(network.record.blocks[-1], generator, width) for width in hidden]
     for block in blocks:
-        torch.nn.init.normal_(block.up.weight, std=0.1, generator=drawn)
+        torch.nn.init.normal_(block.up.weight, std=0.1, generator=generator)
     network = graft(network, blocks)
     chosen = wanted(network.record) if wanted else feature_layers(network.record)[-1:]
     width = sum(layer_width(network.record, layer) for layer in chosen)
-    weight = torch.randn(3, width, generator=drawn) * 0.1
+    weight = torch.randn(3, width, generator=generator) * 0.1
     return assemble(network, chosen, weight, torch.arange(3.0), 1.7, torch.tensor([0.3, 0, -0.3]))
 
 
-def revived(arch, model, **given):
-    record = described(arch, prep_of(SIZES[arch]), **given)
+def revived(arch, model, **options):
+    record = described(arch, prep_of(SIZES[arch]), **options)
     return rebuild_finished_run(record, unique_state(model), model.scan.feature_layers)
 
 
@@ -92,11 +97,11 @@ def test_it_answers_as_the_run_does_and_no_tensor_is_lost(arch, wanted):
     assert isinstance(network, FinishedRunNetwork)
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
-    found, saved = tensors_of(network), unique_tensors(model)
-    heads = [n for n in found if n.rpartition(".")[0] == network.steps.classifier]
+    result, saved = tensors_of(network), unique_tensors(model)
+    heads = [n for n in result if n.rpartition(".")[0] == network.steps.classifier]
     assert [n.rpartition(".")[2] for n in heads] == list(model.head.state_dict())
     assert {network.owners[n] for n in heads} == {"head"}
-    assert sum(t.numel() for t in found.values()) == sum(t.numel() for t in saved.values())
+    assert sum(t.numel() for t in result.values()) == sum(t.numel() for t in saved.values())
     assert base.record.parameters == sum(p.numel() for p in model.parameters())
     assert network.record.head_parameters == sum(p.numel() for p in model.head.parameters())
     assert (base.record.classes, base.record.labels) == (3, ("a", "b", "c"))
@@ -120,7 +125,7 @@ def test_the_old_head_of_the_ledger_is_the_runs_own():
     assert sum(row.numel for row in ledger.rows if row.fate != "new") == old
 
 
-def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
+def test_where_the_backbone_holds_a_tensor_of_that_name_the_head_takes_another():
     arch = "timm:deit_tiny_distilled_patch16_224"
     network = partition_base(revived(arch, run_of(arch)))
     assert "head.weight" in network.backbone.state_dict()
@@ -129,7 +134,7 @@ def test_where_the_trunk_holds_a_tensor_of_that_name_the_head_takes_another():
 
 
 @pytest.mark.parametrize("arch", ["timm:lcnet_035", "timm:test_vit"])
-def test_the_drawn_classifier_is_never_used(arch):
+def test_the_random_classifier_is_never_used(arch):
     model = run_of(arch)
     base = revived(arch, model)
     first = partition_base(base)
@@ -144,7 +149,7 @@ def test_the_drawn_classifier_is_never_used(arch):
 
 @pytest.mark.parametrize("arch", ["timm:lcnet_035", "timm:test_vit"])
 @pytest.mark.parametrize("hidden", [(8,), (8, 12)])
-def test_layers_that_were_added_come_back_as_parts(arch, hidden):
+def test_added_layers_come_back_as_blocks(arch, hidden):
     model = run_of(arch, many, hidden)
     base = revived(arch, model, added=hidden)
     assert tuple(block.hidden for block in base.added) == hidden
@@ -154,12 +159,12 @@ def test_layers_that_were_added_come_back_as_parts(arch, hidden):
     assert [p.name for p in network.blocks][own:] == ["added", "added#2"][: len(hidden)]
     with torch.no_grad():
         assert torch.equal(network.logits(inputs_of(arch)), model(inputs_of(arch)))
-        mine = FeatureExtractor(network, model.scan.feature_layers)(inputs_of(arch))
-        for layer, expected in zip(mine, model.features(inputs_of(arch)), strict=True):
+        actual = FeatureExtractor(network, model.scan.feature_layers)(inputs_of(arch))
+        for layer, expected in zip(actual, model.features(inputs_of(arch)), strict=True):
             assert torch.equal(layer, expected)
 
 
-def test_the_digest_is_that_of_the_trunk_the_blocks_among_it():
+def test_the_digest_is_that_of_the_backbone_with_added_blocks():
     arch = "timm:lcnet_035"
     plain, other_head = run_of(arch), run_of(arch, many)
     assert revived(arch, plain).record.sha256 == revived(arch, other_head).record.sha256
@@ -201,14 +206,14 @@ def test_a_run_on_bands_is_not_shown_pictures_and_no_wish_leaves_a_run_as_it_is(
         change(bands, InputOptions(image_channels=3))
 
 
-def test_a_start_that_is_no_run_is_cut_as_before():
+def test_a_base_model_that_is_no_run_is_cut_as_before():
     base = load("lite0")
     network = partition_base(base)
     assert not isinstance(network, FinishedRunNetwork)
     assert network.owners == cut(base.module, base.record.preprocessing).owners
 
 
-def test_nothing_asks_for_gradients_and_no_random_number_is_drawn():
+def test_nothing_requires_gradients_and_no_random_number_is_used():
     torch.manual_seed(5)
     expected = torch.rand(2)
     model = run_of("timm:lcnet_035", hidden=(8,))
@@ -248,7 +253,7 @@ def test_a_network_that_lost_its_head_says_so():
         replace(network, classifier=None).logits(inputs_of("timm:lcnet_035"))
 
 
-def test_a_tap_that_the_network_does_not_have_is_refused():
+def test_a_missing_feature_layer_is_refused():
     model = run_of("timm:lcnet_035")
     record = described("timm:lcnet_035", prep_of(32))
     with pytest.raises(ModelError, match=r"has no feature layer 99\.avg"):

@@ -29,14 +29,14 @@ def timm_folder(path, **more):
 def test_a_folder_of_timm(tmp_path):
     path, module = timm_folder(tmp_path / "net", label_names=["ant", "bee", "cat"])
     assert is_hub_folder(path)
-    found = open_folder(path, InputHandling())
-    assert (found.labels, found.labels_from) == (
+    result = open_folder(path, InputHandling())
+    assert (result.labels, result.labels_from) == (
         ("ant", "bee", "cat"),
         "label_names in its config.json",
     )
-    assert (found.preprocessing.size, found.preprocessing.resize) == ((32, 32), 40)
-    assert found.preprocessing.mean == (0.5,) * 3
-    assert torch.allclose(torch.from_numpy(found.answer(X)[0]), module(X), atol=1e-4)
+    assert (result.preprocessing.size, result.preprocessing.resize) == ((32, 32), 40)
+    assert result.preprocessing.mean == (0.5,) * 3
+    assert torch.allclose(torch.from_numpy(result.answer(X)[0]), module(X), atol=1e-4)
 
 
 def test_names_beside_it_where_the_config_has_none(tmp_path):
@@ -61,7 +61,7 @@ def test_weights_in_several_files(tmp_path):
         read_folder(path)
 
 
-def test_damaged_folders_are_told(tmp_path):
+def test_damaged_folders_are_refused(tmp_path):
     path, _ = timm_folder(tmp_path / "net")
     (path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no model.safetensors or pytorch_model.bin"):
@@ -106,8 +106,8 @@ PROCESSORS = {
 
 @pytest.mark.parametrize(("config", "expected"), PROCESSORS.values(), ids=PROCESSORS.keys())
 def test_sides_of_a_processor(config, expected):
-    found = from_processor(config)
-    assert (found.size, found.resize, found.squash) == expected
+    result = from_processor(config)
+    assert (result.size, result.resize, result.squash) == expected
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,13 @@ def test_sides_of_a_processor(config, expected):
 )
 def test_values_of_a_processor(config):
     """Against the arithmetic that transformers does."""
-    found = from_processor({"size": 32, **config})
+    result = from_processor({"size": 32, **config})
     x = 77.0
     value = x * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else x
     value -= 1.0 if config.get("rescale_offset") else 0.0
     if config.get("do_normalize", True):
         value = (value - config["image_mean"][0]) / config["image_std"][0]
-    assert (x / 255 - found.mean[0]) / found.std[0] == pytest.approx(value)
+    assert (x / 255 - result.mean[0]) / result.std[0] == pytest.approx(value)
 
 
 @pytest.fixture
@@ -154,11 +154,14 @@ def vit(tmp_path):
 def test_a_folder_of_transformers(vit, capsys):
     path, module = vit
     capsys.readouterr()
-    found = open_folder(path, InputHandling())
+    result = open_folder(path, InputHandling())
     assert capsys.readouterr() == ("", "")
-    assert found.labels == ("ant", "bee", "cat")
-    assert (found.preprocessing.size, found.preprocessing_from) == ((32, 32), "ImageNet's defaults")
-    assert torch.allclose(torch.from_numpy(found.answer(X)[0]), module(X).logits, atol=1e-4)
+    assert result.labels == ("ant", "bee", "cat")
+    assert (result.preprocessing.size, result.preprocessing_from) == (
+        (32, 32),
+        "ImageNet's defaults",
+    )
+    assert torch.allclose(torch.from_numpy(result.answer(X)[0]), module(X).logits, atol=1e-4)
     processor = {"size": {"height": 32, "width": 32}, "image_mean": [0.1] * 3}
     (path / "preprocessor_config.json").write_text(json.dumps(processor))
     assert open_folder(path, InputHandling()).preprocessing.mean == pytest.approx((0.1,) * 3)
@@ -169,8 +172,8 @@ def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path
     state = {n: t.clone() for n, t in module.state_dict().items()}
     state["classifier.weight"], state["classifier.bias"] = torch.ones(5, 16), torch.zeros(5)
     torch.save(state, tmp_path / "best.pt")
-    found = open_with(tmp_path / "best.pt", str(path), InputHandling())
-    assert (found.outputs, found.labels) == (5, ())
+    result = open_with(tmp_path / "best.pt", str(path), InputHandling())
+    assert (result.outputs, result.labels) == (5, ())
     del state["classifier.bias"]
     torch.save(state, tmp_path / "best.pt")
     with pytest.raises(ModelError, match=r"classifier.bias is missing; check --arch"):

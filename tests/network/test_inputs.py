@@ -54,7 +54,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def found(files, arch, inputs):
+def result(files, arch, inputs):
     return load(files / f"{arch.partition(':')[2]}.safetensors", arch=arch, inputs=inputs)
 
 
@@ -82,11 +82,11 @@ def check(base, own=None):
         torch.testing.assert_close(again(inputs), model(inputs))
 
 
-@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("options", WISHES)
 @pytest.mark.parametrize("arch", ARCHES)
-def test_changed_cut_saved_and_built_again(files, arch, wish):
-    wanted = WISHES[wish]
-    base = found(files, arch, wanted)
+def test_changed_cut_saved_and_built_again(files, arch, options):
+    wanted = WISHES[options]
+    base = result(files, arch, wanted)
     prep = base.record.preprocessing
     assert prep.channels == (wanted.channels or 3)
     assert prep.size == (wanted.size or 224,) * 2
@@ -95,35 +95,35 @@ def test_changed_cut_saved_and_built_again(files, arch, wish):
     check(base)
 
 
-@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("options", WISHES)
 @pytest.mark.parametrize("kind", OWN)
-def test_a_module_of_ones_own_is_changed_on_a_copy_and_serves_to_build_it_again(kind, wish):
+def test_a_module_of_ones_own_is_changed_on_a_copy_and_serves_to_build_it_again(kind, options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(8)
         module = OWN[kind]().eval()
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
-    base = load(module, preprocessing=PREP, inputs=WISHES[wish])
+    base = load(module, preprocessing=PREP, inputs=WISHES[options])
     check(base, own=module)
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
 
 
 def test_no_wish_is_what_it_was(files):
     for arch in ARCHES:
-        plain, empty = found(files, arch, None), found(files, arch, NO_WISH)
+        plain, empty = result(files, arch, None), result(files, arch, NO_WISH)
         assert plain.record == empty.record
         assert plain.changes == empty.changes == ()
     assert load("lite0", inputs=NO_WISH).record == load("lite0").record
 
 
 def test_the_record_is_that_of_the_changed_network(files):
-    plain = found(files, "timm:lcnet_035", None)
+    plain = result(files, "timm:lcnet_035", None)
     digests = {plain.record.sha256}
     for wanted in (
         WISHES["grey"],
         WISHES["bands"],
         dataclasses.replace(WISHES["bands"], is_tuned=True),
     ):
-        base = found(files, "timm:lcnet_035", wanted)
+        base = result(files, "timm:lcnet_035", wanted)
         assert base.record.sha256 == tensor_digest(unique_tensors(base.module))
         assert base.record.parameters == sum(p.numel() for p in base.module.parameters())
         assert dataclasses.replace(
@@ -133,10 +133,10 @@ def test_the_record_is_that_of_the_changed_network(files):
     assert len(digests) == 4  # a store that asks for the digest never mixes them up
 
 
-def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
-    plain = found(files, "timm:vit_tiny_patch16_224", None)
+def test_changes_name_the_tensors_of_the_base_model_by_their_bytes(files):
+    plain = result(files, "timm:vit_tiny_patch16_224", None)
     before = {name: digest(tensor) for name, tensor in plain.module.state_dict().items()}
-    base = found(files, "timm:vit_tiny_patch16_224", WISHES["size and bands"])
+    base = result(files, "timm:vit_tiny_patch16_224", WISHES["size and bands"])
     assert [c.tensor for c in base.changes] == ["pos_embed", "patch_embed.proj.weight"]
     changed = {c.tensor for c in base.changes}
     assert all(c.before == before[c.tensor] for c in base.changes)
@@ -145,23 +145,23 @@ def test_changes_name_the_tensors_of_the_start_by_their_bytes(files):
         assert (digest(tensor) == before[name]) == (name not in changed), name
 
 
-def test_the_shipped_start_sees_rgb_among_thirteen_bands():
+def test_the_shipped_base_model_sees_rgb_among_thirteen_bands():
     plain, base = (
         load("lite0"),
         load("lite0", inputs=InputOptions(size=64, channels=13, rgb=(3, 2, 1), is_tuned=True)),
     )
     bands = torch.randn(2, 13, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected, given = plain.module(bands[:, [3, 2, 1]]), base.module(bands)
-    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+        expected, actual = plain.module(bands[:, [3, 2, 1]]), base.module(bands)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_shipped_start_sees_grey_as_it_saw_copied_grey():
+def test_the_shipped_base_model_sees_grey_as_it_saw_copied_grey():
     plain, base = load("lite0"), load("lite0", inputs=InputOptions(channels=1))
     grey = torch.randn(2, 1, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected, given = plain.module(grey.expand(-1, 3, -1, -1)), base.module(grey)
-    assert float((given - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+        expected, actual = plain.module(grey.expand(-1, 3, -1, -1)), base.module(grey)
+    assert float((actual - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 def test_ranges_go_with_the_bands():
@@ -179,17 +179,26 @@ def test_a_network_for_bands_is_not_shown_pictures():
     says = r"^module:Sequential takes 5 bands, the images have 3; choose a base model for pictures"
     with pytest.raises(ModelError, match=says):
         load(own, inputs=InputOptions(image_channels=3))
-    assert load(own, inputs=InputOptions(image_channels=5, channels=5)).record.preprocessing.channels == 5
+    assert (
+        load(own, inputs=InputOptions(image_channels=5, channels=5)).record.preprocessing.channels
+        == 5
+    )
     focus = nn.Sequential(
         nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    assert load(focus, inputs=InputOptions(image_channels=3)).changes == ()  # its first layer is no stem
-    for held in (1, 3):  # any start for pictures can be shown pictures
+    assert (
+        load(focus, inputs=InputOptions(image_channels=3)).changes == ()
+    )  # its first layer is no stem
+    for image_channels in (1, 3):  # any start for pictures can be shown pictures
         for channels in (None, 1, 3, 4):
-            load(network(), preprocessing=PREP, inputs=InputOptions(image_channels=held, channels=channels))
+            load(
+                network(),
+                preprocessing=PREP,
+                inputs=InputOptions(image_channels=image_channels, channels=channels),
+            )
 
 
-def test_the_start_as_it_came_is_kept():
+def test_the_unchanged_record_stays():
     plain = load(network(), preprocessing=PREP)
     assert (plain.origin, plain.usual) == (plain.record, PREP)
     base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=1, size=48))
@@ -199,7 +208,7 @@ def test_the_start_as_it_came_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("told", "first", "is_zero"),
+    ("tuned_blocks", "first", "is_zero"),
     [
         ((), False, False),
         ((), True, True),
@@ -208,13 +217,15 @@ def test_the_start_as_it_came_is_kept():
         ((("second", True), ("fir", True)), False, False),
     ],
 )
-def test_new_channels_begin_at_zero_where_the_user_has_the_first_part_trained(told, first, is_zero):
-    wish = InputOptions(channels=5, is_tuned=first, tuned_blocks=told)
-    kernel = load(network(), preprocessing=PREP, inputs=wish).module.first.weight
+def test_new_channels_begin_at_zero_where_the_user_has_the_first_block_trained(
+    tuned_blocks, first, is_zero
+):
+    options = InputOptions(channels=5, is_tuned=first, tuned_blocks=tuned_blocks)
+    kernel = load(network(), preprocessing=PREP, inputs=options).module.first.weight
     assert bool((kernel[:, 3:] == 0).all()) == is_zero
 
 
-def test_a_start_that_cannot_be_changed_says_why():
+def test_a_base_model_that_cannot_be_changed_says_why():
     with pytest.raises(ModelError, match="is a Linear"):
         load(network("layers"), preprocessing=PREP, inputs=InputOptions(channels=1))
     with pytest.raises(ModelError, match="Sequential cannot take images of 64 px"):
@@ -237,15 +248,15 @@ def test_a_network_that_takes_as_many_channels_already_is_left_as_it_is(tmp_path
     """Whatever the library says of its published weights."""
     module = timm.create_model("resnet18", in_chans=13, num_classes=2)
     save_file(module.state_dict(), tmp_path / "w.safetensors")
-    wish = InputOptions(channels=13, ranges=((0.0, 9.0),) * 13)
+    options = InputOptions(channels=13, ranges=((0.0, 9.0),) * 13)
     own = nn.Sequential(nn.Conv2d(13, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     for base in (
-        load(tmp_path / "w.safetensors", arch="timm:resnet18", inputs=wish),
-        load(module, inputs=wish),
-        load(own, inputs=wish),
+        load(tmp_path / "w.safetensors", arch="timm:resnet18", inputs=options),
+        load(module, inputs=options),
+        load(own, inputs=options),
     ):
         assert base.changes == ()
         prep = base.record.preprocessing
-        assert (prep.channels, prep.ranges) == (13, wish.ranges)
+        assert (prep.channels, prep.ranges) == (13, options.ranges)
         assert prep.mean[0] == prep.mean[12] == pytest.approx(0.449)
         assert base.module(inputs_for(prep)).shape[0] == 2

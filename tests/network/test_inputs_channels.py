@@ -93,8 +93,8 @@ KINDS = {
 EXACT = ("attention", "patches", "vit_tiny", "swin", "convnext")  # nothing is padded
 
 
-def made(kind, **options):
-    """A network, and what its inputs look like."""
+def build_network(kind, **options):
+    """A network, and its preprocessing."""
     make, side = KINDS[kind]
     prep = Preprocessing(size=(side, side), resize=side, **(IMAGENET | options))
     return seeded(make), prep
@@ -119,14 +119,14 @@ def difference(module, clone, prep, new):
     """The largest change of an output between a grey picture copied to RGB, and the picture."""
     grey = noise(prep, channels=1)
     expected = outputs(module, normalised(grey.expand(-1, 3, -1, -1), prep))
-    found = outputs(clone, normalised(grey, new))
-    return float((found - expected).abs().max() / expected.abs().max())
+    result = outputs(clone, normalised(grey, new))
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_grey_is_the_picture_copied_to_all_channels_where_the_means_are_equal(kind):
-    module, prep = made(kind, mean=(0.4,) * 3, std=(0.2, 0.25, 0.3))
-    clone, _ = made(kind)
+    module, prep = build_network(kind, mean=(0.4,) * 3, std=(0.2, 0.25, 0.3))
+    clone, _ = build_network(kind)
     new, changes = rechannel(clone, prep, Channels(number=1))
     assert new.mean == (0.4,)
     assert all(change.tensor.endswith("weight") for change in changes)
@@ -135,8 +135,8 @@ def test_grey_is_the_picture_copied_to_all_channels_where_the_means_are_equal(ki
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_grey_is_exact_with_other_means_too_where_nothing_is_padded(kind):
-    module, prep = made(kind)
-    clone, _ = made(kind)
+    module, prep = build_network(kind)
+    clone, _ = build_network(kind)
     new, changes = rechannel(clone, prep, Channels(number=1))
     assert 0.406 <= new.mean[0] <= 0.485
     assert len(changes) == 2
@@ -145,24 +145,24 @@ def test_grey_is_exact_with_other_means_too_where_nothing_is_padded(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {*EXACT}))
 def test_with_other_means_only_the_borders_differ_and_little(kind):
-    module, prep = made(kind)
-    clone, _ = made(kind)
+    module, prep = build_network(kind)
+    clone, _ = build_network(kind)
     new, _ = rechannel(clone, prep, Channels(number=1))
     grey = noise(prep, channels=1)
     for stem in find_stems(clone, normalised(grey, new)):
         old = module.get_submodule(stem.name)
         expected = old(normalised(grey.expand(-1, 3, -1, -1), prep))
-        found = stem.conv(normalised(grey, new))
-        shift = (expected - found)[..., 4:-4, 4:-4].mean((0, 2, 3), keepdim=True)
-        inside = (expected - found - shift)[..., 4:-4, 4:-4]
+        result = stem.conv(normalised(grey, new))
+        shift = (expected - result)[..., 4:-4, 4:-4].mean((0, 2, 3), keepdim=True)
+        inside = (expected - result - shift)[..., 4:-4, 4:-4]
         assert inside.abs().max() < 1e-5 * expected.abs().max()
-        worst = (expected - found - shift).abs().max() / expected.abs().max()
+        worst = (expected - result - shift).abs().max() / expected.abs().max()
         assert worst < 0.15
     assert difference(module, clone, prep, new) < 0.05
 
 
 def test_greys_mean_is_the_one_with_the_smallest_error_at_the_borders():
-    module, prep = made("convolutions")
+    module, prep = build_network("convolutions")
     weight = module.first.weight.double()
     new, _ = rechannel(module, prep, Channels(number=1))
 
@@ -177,7 +177,7 @@ def test_greys_mean_is_the_one_with_the_smallest_error_at_the_borders():
 def test_the_constant_goes_into_the_bias_the_batchnorm_or_a_new_bias():
     names = {}
     for kind in ("convnext", "resnet18", "patches", "normless", "branches"):
-        module, prep = made(kind)
+        module, prep = build_network(kind)
         _, changes = rechannel(module, prep, Channels(number=1))
         names[kind] = [(c.tensor, c.fate) for c in changes if not c.tensor.endswith("weight")]
     assert names == {
@@ -190,13 +190,13 @@ def test_the_constant_goes_into_the_bias_the_batchnorm_or_a_new_bias():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_is_kept(kind):
-    module, prep = made(kind)
-    clone, _ = made(kind)
+def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_stays(kind):
+    module, prep = build_network(kind)
+    clone, _ = build_network(kind)
     new, changes = rechannel(clone, prep, Channels(number=13, rgb=BANDS, is_tuned=True))
     inputs = noise(prep, channels=13)
-    expected, found = outputs(module, inputs[:, BANDS]), outputs(clone, inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    expected, result = outputs(module, inputs[:, BANDS]), outputs(clone, inputs)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert [new.mean[place] for place in BANDS] == list(prep.mean)
     assert new.mean[0] == new.mean[12] == pytest.approx(sum(prep.mean) / 3)
     assert new.std[4] == pytest.approx(sum(prep.std) / 3)
@@ -210,8 +210,8 @@ def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_is_kept
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [2, 4, 13])
 def test_a_frozen_layer_sees_every_channel_and_equal_ones_as_it_did(kind, number):
-    module, prep = made(kind)
-    clone, _ = made(kind)
+    module, prep = build_network(kind)
+    clone, _ = build_network(kind)
     _, (change, *_) = rechannel(clone, prep, Channels(number=number))
     weight, old = clone.state_dict()[change.tensor], module.state_dict()[change.tensor]
     slow = old.mean(1) * 3 / number
@@ -221,8 +221,8 @@ def test_a_frozen_layer_sees_every_channel_and_equal_ones_as_it_did(kind, number
         torch.testing.assert_close(weight[:, channel], kernel)
     grey = noise(prep, channels=1)
     expected = outputs(module, grey.expand(-1, 3, -1, -1))
-    found = outputs(clone, grey.expand(-1, number, -1, -1))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    result = outputs(clone, grey.expand(-1, number, -1, -1))
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_a_network_for_grey_takes_more_channels():
@@ -236,8 +236,8 @@ def test_a_network_for_grey_takes_more_channels():
 
 
 def test_three_channels_in_another_order():
-    module, prep = made("resnet18")
-    clone, _ = made("resnet18")
+    module, prep = build_network("resnet18")
+    clone, _ = build_network("resnet18")
     new, _ = rechannel(clone, prep, Channels(number=3, rgb=(2, 1, 0)))
     inputs = noise(prep)
     torch.testing.assert_close(outputs(clone, inputs.flip(1)), outputs(module, inputs))
@@ -245,7 +245,7 @@ def test_three_channels_in_another_order():
 
 
 def test_the_same_channels_change_nothing():
-    module, prep = made("resnet18")
+    module, prep = build_network("resnet18")
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
     assert rechannel(module, prep, Channels(number=3)) == (prep, ())
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
@@ -254,7 +254,7 @@ def test_the_same_channels_change_nothing():
 
 
 def test_nothing_asks_for_a_gradient_and_libraries_notice_the_number():
-    module, prep = made("mobileone")
+    module, prep = build_network("mobileone")
     module.in_chans = 3
     rechannel(module, prep, Channels(number=1))
     assert module.in_chans == 1
@@ -321,7 +321,11 @@ REFUSED = {
         Channels(number=4),
         r"Checks cannot be made to take inputs of 4 channels \(colour, please\); choose another",
     ),
-    "too many": (network, Channels(number=14), r"^14 channels are not supported; give images of 1 to"),
+    "too many": (
+        network,
+        Channels(number=14),
+        r"^14 channels are not supported; give images of 1 to",
+    ),
     "none": (network, Channels(number=0), r"^0 channels are not supported"),
     "a place twice": (
         network,
@@ -333,7 +337,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("make", "wanted", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_is_said(make, wanted, message):
+def test_what_cannot_be_done_is_refused(make, wanted, message):
     with pytest.raises(ModelError, match=message):
         rechannel(make().eval(), PREP, wanted)
 
@@ -347,7 +351,7 @@ def test_a_network_for_bands_takes_no_other_number():
 @pytest.mark.parametrize("number", [1, 4, 13])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_network_is_shaped_as_the_changed_one(kind, number):
-    module, prep = made(kind)
+    module, prep = build_network(kind)
     new, _ = rechannel(module, prep, Channels(number=number))
     fresh = seeded(KINDS[kind][0])
     refit(fresh, module.state_dict(), number)

@@ -33,7 +33,7 @@ FROZEN = dict.fromkeys(PARTS, "frozen")
 
 
 @pytest.fixture
-def made():
+def case():
     network = cut(timm.create_model("resnet18", num_classes=6).eval(), SMALL)
     before = take_digests(network)
     last = feature_layers(network.record)[-1]
@@ -45,8 +45,8 @@ def _row(ledger, name):
     return next(row for row in ledger.rows if row.tensor == name)
 
 
-def test_fates_without_training(made):
-    ledger = write_ledger(*made)
+def test_fates_without_training(case):
+    ledger = write_ledger(*case)
     assert _row(ledger, "conv1.weight").fate == "kept"
     assert _row(ledger, "conv1.weight").block == "conv1"
     assert _row(ledger, "bn1.running_mean").buffer
@@ -56,8 +56,8 @@ def test_fates_without_training(made):
     assert _row(ledger, "head.weight").before is None
 
 
-def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_part(made):
-    before, network, model = made
+def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_block(case):
+    before, network, model = case
     with torch.no_grad():
         model.backbone.layer4[1].bn2.running_var[0] += 1e-3
     ledger = write_ledger(before, network, model, actions=TUNED)
@@ -81,8 +81,8 @@ def _move(module):
             parameter += 0.1
 
 
-def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
-    before, network, model = made
+def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(case):
+    before, network, model = case
     _move(model.backbone.layer4[1])
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "tuned"})
     for row in ledger.rows:
@@ -92,16 +92,16 @@ def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(made):
     assert _fates(ledger, "head") == {"new", "dropped"}
 
 
-def test_a_frozen_part_that_moved_is_called_trained_whatever_the_plan_says(made):
-    before, network, model = made
+def test_a_frozen_block_that_moved_is_called_trained_whatever_the_plan_says(case):
+    before, network, model = case
     _move(model.backbone.layer4[1])
     ledger = write_ledger(before, network, model, actions=FROZEN)
     assert _row(ledger, "layer4.1.conv1.weight").fate == "trained"
     assert not prove_frozen(ledger, frozenset(PARTS)).identical
 
 
-def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
-    before, network, model = made
+def test_fresh_tensors_are_dropped_and_new_under_one_name(case):
+    before, network, model = case
     surgery.refresh(model.backbone, ["layer4.1"], torch.Generator())
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
     own = [row for row in ledger.rows if row.block == "layer4.1"]
@@ -114,9 +114,9 @@ def test_fresh_tensors_are_dropped_and_new_under_one_name(made):
         assert (row.before, row.after) == digests
 
 
-def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_part_frozen(made):
+def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_block_frozen(case):
     pytest.importorskip("peft")
-    before, network, model = made
+    before, network, model = case
     targets = lora.inject(model.backbone, ["layer4.1"], 2, torch.Generator())
     _move(model.backbone.layer4[1].conv1.lora_B)
     _move(model.backbone.layer4[1].conv2.lora_B)
@@ -137,8 +137,8 @@ def _extended(network, n=2):
     )
 
 
-def test_added_blocks_are_new_parts(made):
-    before, network, _ = made
+def test_added_blocks_are_new_blocks(case):
+    before, network, _ = case
     clone, model = _extended(network)
     actions = {**FROZEN, "added": "added", "added#2": "added"}
     ledger = write_ledger(before, network, model, actions=actions)
@@ -150,9 +150,9 @@ def test_added_blocks_are_new_parts(made):
     assert _row(ledger, "backbone.added_2.up.bias").block == "added#2"
 
 
-def test_blocks_of_an_earlier_run_are_old_tensors(made):
-    """A start that had blocks: they stand in the old network, and may be frozen like any part."""
-    _, network, _ = made
+def test_blocks_of_an_earlier_run_are_old_tensors(case):
+    """A base model with added blocks: old tensors, which may be frozen."""
+    _, network, _ = case
     old, model = _extended(network, 1)
     before = take_digests(old)
     assert "added.up.weight" in before
@@ -160,11 +160,11 @@ def test_blocks_of_an_earlier_run_are_old_tensors(made):
     assert _fates(ledger, "added") == {"frozen"}
 
 
-def test_a_part_that_the_actions_forget_is_an_error(made):
+def test_a_block_that_the_actions_forget_is_an_error(case):
     with pytest.raises(PlanError, match=r"no action for block 'layer1.0'"):
-        write_ledger(*made, actions={"conv1": "frozen"})
+        write_ledger(*case, actions={"conv1": "frozen"})
     with pytest.raises(PlanError, match=r"no action for block 'layer1.0'"):
-        violations(made[0], made[1], {"conv1": "frozen"})
+        violations(case[0], case[1], {"conv1": "frozen"})
 
 
 # ---- surgery at the input --------------------------------------------------------------------
@@ -189,13 +189,13 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("actions", [None, FROZEN, TUNED])
-def test_what_surgery_did_is_told_with_the_digest_of_the_start(made, actions):
-    ledger = write_ledger(*made, actions=actions, changes=CHANGES)
+def test_surgery_rows_have_the_digest_of_the_base_model(case, actions):
+    ledger = write_ledger(*case, actions=actions, changes=CHANGES)
     row = _row(ledger, "conv1.weight")
     assert (row.fate, row.before, row.shape) == ("reshaped", "of the start", (64, 3, 7, 7))
     assert (row.shape_before, row.numel_before, row.numel) == ((64, 1, 7, 7), 3136, 9408)
     assert [r.tensor for r in ledger.rows if r.shape_before is not None] == ["conv1.weight"]
-    assert row.after == made[0]["conv1.weight"]
+    assert row.after == case[0]["conv1.weight"]
     row = _row(ledger, "bn1.bias")
     assert (row.fate, row.before, row.block) == ("new", None, "conv1")
     row = _row(ledger, "adapter.weight")
@@ -205,8 +205,8 @@ def test_what_surgery_did_is_told_with_the_digest_of_the_start(made, actions):
     assert len({(row.tensor, row.fate) for row in ledger.rows}) == len(ledger.rows)
 
 
-def test_what_surgery_reshaped_and_then_was_drawn_anew_is_dropped_as_it_was(made):
-    ledger = write_ledger(*made, actions={**FROZEN, "conv1": "fresh"}, changes=CHANGES)
+def test_tensors_reshaped_and_then_reinitialised_are_dropped_as_they_were(case):
+    ledger = write_ledger(*case, actions={**FROZEN, "conv1": "fresh"}, changes=CHANGES)
     rows = [row for row in ledger.rows if row.tensor == "conv1.weight"]
     assert [(row.fate, row.shape) for row in rows] == [
         ("dropped", (64, 1, 7, 7)),
@@ -219,8 +219,8 @@ def test_what_surgery_reshaped_and_then_was_drawn_anew_is_dropped_as_it_was(made
 # ---- violations ------------------------------------------------------------------------------
 
 
-def test_violations_name_parameters_and_buffers_of_frozen_parts_alone(made):
-    before, network, model = made
+def test_violations_name_parameters_and_buffers_of_frozen_blocks_alone(case):
+    before, network, model = case
     assert violations(before, network, FROZEN) == ()
     assert violations(before, network, FROZEN, model) == ()
     with torch.no_grad():
@@ -233,9 +233,9 @@ def test_violations_name_parameters_and_buffers_of_frozen_parts_alone(made):
     assert violations(before, network, FROZEN) == ()  # the model is a copy
 
 
-def test_violations_of_low_rank_parts_until_they_are_merged(made):
+def test_violations_of_low_rank_blocks_until_they_are_merged(case):
     pytest.importorskip("peft")
-    before, network, _ = made
+    before, network, _ = case
     actions = {**FROZEN, "layer4.1": "low-rank"}
     lora.inject(network, ["layer4.1"], 2, torch.Generator())
     _move(network.backbone.layer4[1].conv1.lora_B)
@@ -250,8 +250,8 @@ def test_violations_of_low_rank_parts_until_they_are_merged(made):
     assert violations(before, network, actions) == moved[1:]
 
 
-def test_blocks_that_were_added_have_no_bytes_to_keep(made):
-    before, network, _ = made
+def test_blocks_that_were_added_have_no_bytes_to_keep(case):
+    before, network, _ = case
     clone, model = _extended(network)
     _move(clone.backbone.added)
     actions = {**FROZEN, "added": "added", "added#2": "frozen"}
@@ -297,20 +297,20 @@ def test_lines_are_few_and_short_and_no_fate_is_left_out(without):
     assert sum(line.count("1,000 tensors") for line in lines) == len(fates)
 
 
-def test_lines_of_a_real_run(made):
-    lines = summary_lines(write_ledger(*made))
+def test_lines_of_a_real_run(case):
+    lines = summary_lines(write_ledger(*case))
     assert [line.split()[0] for line in lines] == ["kept", "new", "dropped"]
-    parameters = sum(p.numel() for p in made[2].backbone.parameters())
+    parameters = sum(p.numel() for p in case[2].backbone.parameters())
     assert lines[0] == f"kept      120 tensors, {parameters:,} weights, unchanged bit for bit"
 
 
-def test_digests_are_those_of_the_original_names(made):
-    before, network, _ = made
+def test_digests_are_those_of_the_original_names(case):
+    before, network, _ = case
     assert before == {name: digest(tensor) for name, tensor in tensors_of(network).items()}
 
 
-def test_a_tensor_of_another_shape_is_reshaped(made):
-    before, network, model = made
+def test_a_tensor_of_another_shape_is_reshaped(case):
+    before, network, model = case
     model.backbone.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "conv1.weight").fate == "reshaped"
@@ -318,14 +318,14 @@ def test_a_tensor_of_another_shape_is_reshaped(made):
     assert from_plain(Ledger, to_plain(ledger)) == ledger
 
 
-def test_tensors_added_to_the_trunk_are_new(made):
-    before, network, model = made
+def test_tensors_added_to_the_backbone_are_new(case):
+    before, network, model = case
     model.backbone.extra = torch.nn.Linear(2, 2)
     ledger = write_ledger(before, network, model, actions=TUNED)
     assert _row(ledger, "backbone.extra.weight").fate == "new"
     assert _row(ledger, "backbone.extra.weight").block == "added"
 
 
-def test_the_ledger_survives_its_file(made):
-    ledger = write_ledger(*made)
+def test_the_ledger_survives_its_file(case):
+    ledger = write_ledger(*case)
     assert from_plain(Ledger, to_plain(ledger)) == ledger

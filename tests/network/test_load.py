@@ -38,7 +38,7 @@ def no_network(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
-def test_shipped_starts_load_whole_and_frozen(name):
+def test_shipped_base_models_load_whole_and_frozen(name):
     base = load(name)
     shipped = registry.SHIPPED[name]
     assert base.record.parameters == shipped.parameters
@@ -167,8 +167,8 @@ def test_available_lists_what_is_here_without_weights_being_read(monkeypatch, tm
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    found = [s.name for s in models() if s.kind == "image"]
-    assert found == ["lite0", "lite1", "lite2", "timm:resnet18.a1_in1k"]
+    result = [s.name for s in models() if s.kind == "image"]
+    assert result == ["lite0", "lite1", "lite2", "timm:resnet18.a1_in1k"]
     assert [s.size_px for s in models("LITE2")] == [260]
 
 

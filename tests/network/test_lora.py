@@ -103,9 +103,9 @@ def test_random_numbers_come_from_the_generator_alone(resnet):
     for network, seed in zip((resnet, *others), (1, 1, 2), strict=True):
         inject(network, ["layer4.1"], 4, _rng(seed))
     assert torch.equal(torch.random.get_rng_state(), state)
-    drawn = [n.backbone.layer4[1].conv1.lora_A["default"].weight for n in (resnet, *others)]
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
+    updates = [n.backbone.layer4[1].conv1.lora_A["default"].weight for n in (resnet, *others)]
+    assert torch.equal(updates[0], updates[1])
+    assert not torch.equal(updates[0], updates[2])
 
 
 def test_flags_modes_and_attributes_stay_as_they_were(resnet):
@@ -116,10 +116,10 @@ def test_flags_modes_and_attributes_stay_as_they_were(resnet):
     flags = {name: p.requires_grad for name, p in backbone.named_parameters()}
     inject(resnet, ["layer4.1"], 4, _rng())
     origins = original_names(backbone)
-    found = {
+    result = {
         origins[n][0]: p.requires_grad for n, p in backbone.named_parameters() if not origins[n][1]
     }
-    assert found == flags
+    assert result == flags
     assert not hasattr(backbone, "peft_config")
     assert not any(module.training for module in backbone.layer4.modules())
     assert all(module.training for module in backbone.layer1.modules())
@@ -148,8 +148,8 @@ def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
     model = assemble(
         resnet, [last], torch.zeros(3, layer_width(resnet.record, last)), torch.zeros(3)
     )
-    found = inject(model, ["backbone.layer4.1", "backbone.bn1"], 2, _rng())
-    assert found == ("backbone.layer4.1.conv1", "backbone.layer4.1.conv2")
+    result = inject(model, ["backbone.layer4.1", "backbone.bn1"], 2, _rng())
+    assert result == ("backbone.layer4.1.conv1", "backbone.layer4.1.conv2")
     origins = original_names(model)
     assert origins["backbone.layer4.1.conv1.base_layer.weight"] == (
         "backbone.layer4.1.conv1.weight",
@@ -164,9 +164,9 @@ def test_a_model_takes_dotted_names_of_its_modules(resnet, inputs):
 def test_layers_whose_weights_are_read_and_not_called_are_left_out():
     """timm's Eva adds a bias of its own to q and v: it reads qkv.weight and never calls qkv."""
     network = _network("eva02_tiny_patch14_224", 28, img_size=28, depth=2)
-    found = inject(network, [network.blocks[-1].name], 2, _rng())
-    assert "blocks.1.attn.proj" in found
-    assert "blocks.1.attn.qkv" not in found
+    result = inject(network, [network.blocks[-1].name], 2, _rng())
+    assert "blocks.1.attn.proj" in result
+    assert "blocks.1.attn.qkv" not in result
 
 
 class Torchs(nn.Module):
@@ -262,7 +262,7 @@ def test_what_a_plan_gets_wrong(resnet):
     assert not has_updates(resnet.backbone)
 
 
-def test_a_part_without_such_layers_is_named():
+def test_a_block_without_such_layers_is_named():
     network = _network("tf_efficientnet_lite0", 32)
     with pytest.raises(PlanError, match=r"block conv_stem has no linear .* tune it or leave it"):
         inject(network, ["conv_stem"], 2, _rng())

@@ -54,14 +54,14 @@ def test_files_for_readers_agree_with_the_configuration(finished):
     assert {name.split(".")[0] for name in tensors} == {"backbone", "head"}
 
 
-def test_the_tensors_are_those_of_the_model_and_of_the_start(finished):
+def test_the_tensors_are_those_of_the_model_and_of_the_base_model(finished):
     tensors = load_file(finished.path / "model" / "model.safetensors")
     state = finished.model.state_dict()
     assert all(torch.equal(tensors[name], state[name]) for name in tensors)
     base = load_file(finished.path.parents[1] / "start.safetensors")
-    kept = {name: t for name, t in base.items() if f"backbone.{name}" in tensors}
-    assert len(kept) > len(base) / 2
-    assert all(torch.equal(t, tensors[f"backbone.{name}"]) for name, t in kept.items())
+    unchanged = {name: t for name, t in base.items() if f"backbone.{name}" in tensors}
+    assert len(unchanged) > len(base) / 2
+    assert all(torch.equal(t, tensors[f"backbone.{name}"]) for name, t in unchanged.items())
 
 
 def test_the_neighbours_are_the_training_examples_in_order(finished):
@@ -197,7 +197,7 @@ def test_neighbours_without_their_ids_are_refused(own_run):
     refused(own_run, "neighbours.safetensors")
 
 
-def test_what_is_no_run_is_told_from_what_has_no_model(own_run, tmp_path):
+def test_a_run_without_a_model_and_another_folder_have_their_own_errors(own_run, tmp_path):
     refused(tmp_path / "nowhere", "does not exist")
     (tmp_path / "file").touch()
     refused(tmp_path / "file", "is a file; name a folder")

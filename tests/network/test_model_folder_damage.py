@@ -37,11 +37,11 @@ def outcome(run, picture):
         predictor = warmstart.load(run)
         (answer,) = predictor.predict([picture])
     except WarmstartError as error:
-        said = str(error)
-        assert said
-        assert "\n" not in said
-        assert len(said) < 700, said
-        return said
+        message = str(error)
+        assert message
+        assert "\n" not in message
+        assert len(message) < 700, message
+        return message
     assert set(answer.scores) == set(predictor.labels)
     assert all(math.isfinite(p) and -1e-6 <= p <= 1 + 1e-6 for p in answer.scores.values())
     assert sum(answer.scores.values()) == pytest.approx(1, abs=1e-6)
@@ -60,9 +60,9 @@ def arrays_of(run):
 
 def with_array(name, make):
     def damage(run):
-        arrays, told = arrays_of(run)
+        arrays, metadata = arrays_of(run)
         arrays[name] = np.ascontiguousarray(make(arrays[name]))
-        save_arrays(arrays, run / "model" / "neighbours.safetensors", told)
+        save_arrays(arrays, run / "model" / "neighbours.safetensors", metadata)
 
     return damage
 
@@ -90,13 +90,15 @@ def with_file(name, content):
 
 
 def with_calibration(**changes):
-    return lambda run: rewritten(run / "model" / "calibration.json", lambda told: told | changes)
+    return lambda run: rewritten(
+        run / "model" / "calibration.json", lambda metadata: metadata | changes
+    )
 
 
 def with_inputs(**changes):
     return lambda run: rewritten(
         run / "model" / "config.json",
-        lambda told: told | {"preprocessing": told["preprocessing"] | changes},
+        lambda metadata: metadata | {"preprocessing": metadata["preprocessing"] | changes},
     )
 
 
@@ -214,19 +216,19 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_what_makes_no_sense_is_one_line(own_run, picture, damage):
     damage(own_run)
-    said = outcome(own_run, picture)
-    assert isinstance(said, str), said
-    assert str(own_run / "model") in said
+    message = outcome(own_run, picture)
+    assert isinstance(message, str), message
+    assert str(own_run / "model") in message
 
 
 def test_the_command_line_and_the_server_say_the_same(own_run, picture, capsys):
     with_array("target", lambda a: hit(a, 3, 10**6))(own_run)
-    said = outcome(own_run, picture)
+    message = outcome(own_run, picture)
     assert main(["predict", str(own_run), str(picture)]) == 2
-    assert capsys.readouterr().err == f"warmstart: {said}\n"
+    assert capsys.readouterr().err == f"warmstart: {message}\n"
     with pytest.raises(WarmstartError) as caught:
         application(own_run, Serving(), ServerLimits())
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +288,11 @@ def leaves(value, path=()):
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["config.json", "calibration.json"])
 def test_any_value_of_the_settings_may_be_any_other(finished, place, picture, name, data):
-    told = json.loads((finished.path / "model" / name).read_text("utf-8"))
-    paths = [path for path in leaves(told) if path]
+    metadata = json.loads((finished.path / "model" / name).read_text("utf-8"))
+    paths = [path for path in leaves(metadata) if path]
     path = data.draw(st.sampled_from(paths))
     is_lost = data.draw(st.booleans())
-    changed = copy.deepcopy(told)
+    changed = copy.deepcopy(metadata)
     parent = changed
     for key in path[:-1]:
         parent = parent[key]

@@ -34,10 +34,10 @@ def expected():
     ],
 )
 def test_it_answers_as_the_network_whatever_its_shape(tmp_path, options):
-    found = open_onnx(onnx_file(tmp_path / "m.onnx", **options), SMALL)
-    assert found.outputs == 3
-    assert found.preprocessing.size == (32, 32)
-    np.testing.assert_allclose(found.answer(X)[0], expected(), atol=1e-4)
+    result = open_onnx(onnx_file(tmp_path / "m.onnx", **options), SMALL)
+    assert result.outputs == 3
+    assert result.preprocessing.size == (32, 32)
+    np.testing.assert_allclose(result.answer(X)[0], expected(), atol=1e-4)
 
 
 def test_what_torch_exports_is_read(tmp_path):
@@ -49,8 +49,8 @@ def test_what_torch_exports_is_read(tmp_path):
         dynamic_axes={"x": {0: "n"}},
         input_names=["x"],
     )
-    found = open_onnx(tmp_path / "m.onnx", InputHandling())
-    np.testing.assert_allclose(found.answer(X)[0], expected(), atol=1e-4)
+    result = open_onnx(tmp_path / "m.onnx", InputHandling())
+    np.testing.assert_allclose(result.answer(X)[0], expected(), atol=1e-4)
 
 
 def test_half_precision_and_bytes(tmp_path):
@@ -64,33 +64,35 @@ def test_half_precision_and_bytes(tmp_path):
 
 
 def test_probabilities_become_scores_of_the_same_softmax(tmp_path):
-    found = open_onnx(onnx_file(tmp_path / "p.onnx", softmax=True, sharpness=3.0), SMALL)
+    result = open_onnx(onnx_file(tmp_path / "p.onnx", softmax=True, sharpness=3.0), SMALL)
     logits = Colours(sharpness=3.0)(X).detach()
-    np.testing.assert_allclose(np.exp(found.answer(X)[0]), logits.softmax(dim=1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(result.answer(X)[0]), logits.softmax(dim=1).numpy(), atol=1e-5
+    )
 
 
 def test_the_metadata_is_used_and_options_win(tmp_path):
-    told = {
+    metadata = {
         "names": "{0: 'ant', 1: 'bee', 2: 'cat'}",
         "imgsz": "[48, 64]",
         "mean": "0.5",
         "std": "[0.25, 0.25, 0.25]",
     }
-    found = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=told), InputHandling())
-    assert (found.labels, found.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
-    prep = found.preprocessing
+    result = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=metadata), InputHandling())
+    assert (result.labels, result.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
+    prep = result.preprocessing
     assert (prep.size, prep.mean, prep.std) == ((48, 64), (0.5,) * 3, (0.25,) * 3)
-    assert found.preprocessing_from == "its metadata"
-    said = open_onnx(tmp_path / "m.onnx", InputHandling(mean=(0.0,))).preprocessing
-    assert (said.mean, said.std) == ((0.0,) * 3, (0.25,) * 3)
+    assert result.preprocessing_from == "its metadata"
+    overridden = open_onnx(tmp_path / "m.onnx", InputHandling(mean=(0.0,))).preprocessing
+    assert (overridden.mean, overridden.std) == ((0.0,) * 3, (0.25,) * 3)
 
 
 def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", metadata={"labels": "ant, bee, cat", "mean": "?"})
-    found = open_onnx(path, InputHandling())
-    assert found.preprocessing == IMAGENET
-    assert found.preprocessing_from == "ImageNet's defaults"
-    assert found.labels == ("ant", "bee", "cat")
+    result = open_onnx(path, InputHandling())
+    assert result.preprocessing == IMAGENET
+    assert result.preprocessing_from == "ImageNet's defaults"
+    assert result.labels == ("ant", "bee", "cat")
     plain = onnx_file(tmp_path / "n.onnx")
     (tmp_path / "labels.json").write_text(json.dumps(["x", "y", "z"]))
     assert open_onnx(plain, InputHandling()).labels == ("x", "y", "z")
@@ -105,13 +107,15 @@ def grey(path):
 
 
 def graph(path, nodes, shape, out, kind=TensorProto.FLOAT):
-    made = helper.make_graph(
+    graph_proto = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(
+        graph_proto, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
     onnx.save(model, path)
     return path
 
@@ -122,7 +126,7 @@ def test_grey_pictures_have_one_mean(tmp_path):
     assert prep.mean[0] == pytest.approx(np.mean(IMAGENET.mean))
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_refused(tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(ModelError, match="does not exist"):
         open_onnx(path, InputHandling())

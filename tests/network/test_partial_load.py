@@ -1,4 +1,4 @@
-"""Partial loads: what fits is taken over, all else is listed, and the share is told."""
+"""Partial loads: fitting tensors are loaded, all others listed, and the share computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from warmstart.errors import ModelError
 from warmstart.network.architectures import build
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
-from warmstart.network.partial_load import transferred_share, surgery_sentence, load_matching
+from warmstart.network.partial_load import load_matching, surgery_sentence, transferred_share
 from warmstart.network.partition import cut
 from warmstart.network.tensors import digest, tensor_digest, unique_tensors
 from warmstart.records.network import InputChange
@@ -84,7 +84,7 @@ def test_a_file_that_fits_gives_what_a_strict_load_gives(tmp_path, state):
     assert load(path, arch=ARCH, inputs=PARTIAL).record == load(path, arch=ARCH).record
 
 
-def test_what_was_drawn_is_named_and_the_file_as_it_came_is_kept(tmp_path, state):
+def test_random_tensors_are_named_and_the_record_of_the_file_stays(tmp_path, state):
     other = spoilt(state)
     base = load(saved(tmp_path, other), arch=ARCH, inputs=PARTIAL)
     assert base.random_tensors == {c.tensor for c in base.changes if c.fate == "new"}
@@ -142,12 +142,15 @@ def test_tied_tensors_are_filled_under_either_name():
             self.out = nn.Linear(3, 2)
 
     module = Tied()
-    found = {"second.weight": torch.ones(3, 3)}
-    assert [c.tensor for c in load_matching(module, found, "x.pt")] == ["first.bias", "second.bias"]
+    result = {"second.weight": torch.ones(3, 3)}
+    assert [c.tensor for c in load_matching(module, result, "x.pt")] == [
+        "first.bias",
+        "second.bias",
+    ]
     assert (module.first.weight == 1).all()
 
 
-def test_the_share_counts_parameters_of_the_trunk(tmp_path, state):
+def test_the_share_counts_parameters_of_the_backbone(tmp_path, state):
     base = load(saved(tmp_path, spoilt(state)), arch=ARCH, inputs=PARTIAL)
     sizes = {n: p.numel() for n, p in base.module.named_parameters()}
     backbone = sum(n for name, n in sizes.items() if not name.startswith("classifier."))
@@ -176,7 +179,7 @@ def test_less_than_half_is_hardly_a_warm_start():
     assert surgery_sentence((new,), 0.0).startswith("1 layer, 600 of 600 parameters")
 
 
-def test_many_layers_are_named_in_part_and_large_numbers_are_rounded():
+def test_many_layers_are_abbreviated_and_large_numbers_are_rounded():
     new = [changed(name=f"layer{n}.weight", shape=(1000, 500)) for n in range(5)]
     left = [changed("dropped", f"old{n}.weight", (10, 10)) for n in range(2)]
     assert surgery_sentence((*new, *left), 0.75) == (

@@ -127,7 +127,7 @@ def test_a_network_without_classifier_gives_its_outputs_as_features():
     assert network.record.head_parameters == 0
 
 
-def test_kernels_used_by_functional_calls_are_parts_too():
+def test_kernels_used_by_functional_calls_are_blocks_too():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""Where a row of parts is cut, and what a piece gives back."""
+"""Where a row of blocks is cut into stages, and the gradients of a stage."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_no_other_cut_about_as_quick_spreads_parameters_more_evenly(costs, share
     seconds, fullest = _dearest(costs, runs)
     assert seconds <= NEAR * least + 1e-9
     assert fullest <= min(
-        kept for took, kept in every if took <= NEAR * least - 1e-9 or took == least
+        assigned for took, assigned in every if took <= NEAR * least - 1e-9 or took == least
     )
 
 
-def test_frozen_parts_and_trained_ones_are_shared_apart():
-    """By sums the cut is below the trained parts: 5 seconds and 5, but none at the same time."""
+def test_frozen_and_trained_blocks_are_assigned_apart():
+    """By sums the cut is below the trained blocks: 5 seconds and 5, but none at the same time."""
     costs = [Cost(1.0, 0.0, 1)] * 5 + [Cost(0.5, 2.0, 1)] * 2
     assert balance_stages(costs, 2) == (range(3), range(3, 7))
 
 
-def test_more_stages_than_parts_are_refused():
+def test_more_stages_than_blocks_are_refused():
     says = r"^a pipeline of 3 stages .* there are 2: start at most 2 processes\.$"
     with pytest.raises(PlanError, match=says):
         balance_stages([Cost(1.0, 2.0, 3)] * 2, 3)
@@ -67,26 +67,26 @@ def test_gradients_go_no_further_down_than_something_learns():
     last = feature_layers(network.record)[-1]
     width = layer_width(network.record, last)
     model = assemble(network, (last,), torch.ones(2, width), torch.zeros(2)).eval()
-    tail, n = UnfrozenBlocks(model, 0), len(network.blocks)
+    unfrozen, n = UnfrozenBlocks(model, 0), len(network.blocks)
     first, second = (
-        PipelineStage(tail, range(1, 2), is_last=False),
-        PipelineStage(tail, range(2, n + 1), is_last=True),
+        PipelineStage(unfrozen, range(1, 2), is_last=False),
+        PipelineStage(unfrozen, range(2, n + 1), is_last=True),
     )
-    found = []
+    result = []
     for learns in (False, True):
-        for parameter in first_parameters(tail):
+        for parameter in first_parameters(unfrozen):
             parameter.requires_grad = learns
         with torch.no_grad():
-            (given,) = first(torch.randn(2, 3, 32, 32))
-        given = given.detach().requires_grad_()
-        second(given).sum().backward()
-        found.append(given.grad)
-    assert found[0].shape == found[1].shape
-    assert not found[0].any()
-    assert found[1].any()
+            (gradient_input,) = first(torch.randn(2, 3, 32, 32))
+        gradient_input = gradient_input.detach().requires_grad_()
+        second(gradient_input).sum().backward()
+        result.append(gradient_input.grad)
+    assert result[0].shape == result[1].shape
+    assert not result[0].any()
+    assert result[1].any()
 
 
-def first_parameters(tail):
-    """Of part 1."""
-    names = tail.scan.steps.blocks[0].modules
-    return [p for name in names for p in tail.model.backbone.get_submodule(name).parameters()]
+def first_parameters(unfrozen):
+    """Of block 1."""
+    names = unfrozen.scan.steps.blocks[0].modules
+    return [p for name in names for p in unfrozen.model.backbone.get_submodule(name).parameters()]

@@ -27,8 +27,8 @@ SWIN = "timm:swin_tiny_patch4_window7_224"
 TORCHVISION = "torchvision:vit_b_16"
 
 
-def drawn(arch):
-    """A network of the library with random weights, and what its inputs look like."""
+def random_network(arch):
+    """A network of the library with random weights, and its preprocessing."""
     module = build(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -53,12 +53,12 @@ def own_prep(side):
 
 
 def test_a_convnet_takes_another_size_as_it_is():
-    module, prep = drawn("timm:resnet18")
-    found = resize(module, "timm:resnet18", prep, 96)
-    assert found.module is module
-    assert found.changes == ()
-    assert found.preprocessing == resized_preprocessing(prep, 96)
-    assert outputs(module, found.preprocessing).shape == (2, 1000)
+    module, prep = random_network("timm:resnet18")
+    result = resize(module, "timm:resnet18", prep, 96)
+    assert result.module is module
+    assert result.changes == ()
+    assert result.preprocessing == resized_preprocessing(prep, 96)
+    assert outputs(module, result.preprocessing).shape == (2, 1000)
 
 
 @pytest.mark.parametrize(("size", "resize_px"), [(224, 256), (112, 128), (192, 219), (448, 512)])
@@ -68,7 +68,7 @@ def test_the_crop_keeps_its_share(size, resize_px):
 
 
 def test_the_same_size_changes_nothing():
-    module, prep = drawn("timm:resnet18")
+    module, prep = random_network("timm:resnet18")
     assert resize(module, "timm:resnet18", prep, 224).preprocessing is prep
 
 
@@ -97,41 +97,41 @@ def test_the_same_size_changes_nothing():
     ],
 )
 def test_position_embeddings_are_resampled(arch, size, names):
-    module, prep = drawn(arch)
+    module, prep = random_network(arch)
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
-    found = resize(module, arch, prep, size)
-    assert [c.tensor[: len(n)] for c, n in zip(found.changes, names, strict=True)] == names
+    result = resize(module, arch, prep, size)
+    assert [c.tensor[: len(n)] for c, n in zip(result.changes, names, strict=True)] == names
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
-    state = found.module.state_dict()
-    for change in found.changes:
+    state = result.module.state_dict()
+    for change in result.changes:
         assert change.fate == "reshaped"
         assert change.before == before[change.tensor]
         assert change.shape_after == tuple(state[change.tensor].shape) != change.shape_before
         assert "resampled" in change.because
-    changed = {change.tensor for change in found.changes}
-    kept = {name: digest(tensor) for name, tensor in state.items() if name not in changed}
-    assert kept == {name: before[name] for name in kept}
-    assert outputs(found.module, found.preprocessing).isfinite().all()
-    assert not any(p.requires_grad for p in found.module.parameters())
+    changed = {change.tensor for change in result.changes}
+    unchanged = {name: digest(tensor) for name, tensor in state.items() if name not in changed}
+    assert unchanged == {name: before[name] for name in unchanged}
+    assert outputs(result.module, result.preprocessing).isfinite().all()
+    assert not any(p.requires_grad for p in result.module.parameters())
 
 
 def test_a_smooth_table_stays_what_it_was():
-    module, prep = drawn(VIT)
+    module, prep = random_network(VIT)
     plane = torch.linspace(-1, 1, 14)
     with torch.no_grad():
         module.pos_embed.zero_()
         module.pos_embed[0, 1:, 0] = plane.repeat(14)  # grows from left to right
         module.pos_embed[0, 0] = 7.0  # of the class token
-    found = resize(module, VIT, prep, 112).module.pos_embed[0]
-    assert (found[0] == 7).all()
-    rows = found[1:, 0].view(7, 7)
+    result = resize(module, VIT, prep, 112).module.pos_embed[0]
+    assert (result[0] == 7).all()
+    rows = result[1:, 0].view(7, 7)
     torch.testing.assert_close(rows, rows[:1].expand(7, -1))
     torch.testing.assert_close(rows[0, 1:-1], plane.view(7, 2).mean(1)[1:-1], atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(("arch", "size"), [(VIT, 64), (VIT, 288), (SWIN, 64), (SWIN, 160)])
 def test_timm_itself_would_load_the_weights_so(arch, size):
-    module, prep = drawn(arch)
+    module, prep = random_network(arch)
     ours = resize(module, arch, prep, size).module
     theirs = build_pretrained(arch, module.state_dict(), (size, size)).eval()
     wanted = resized_preprocessing(prep, size)
@@ -139,15 +139,15 @@ def test_timm_itself_would_load_the_weights_so(arch, size):
 
 
 def test_torchvision_itself_would_load_the_weights_so():
-    module, prep = drawn(TORCHVISION)
+    module, prep = random_network(TORCHVISION)
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     theirs = torchvision.models.vit_b_16(image_size=96)
     theirs.load_state_dict(interpolate_embeddings(96, 16, dict(module.state_dict())))
-    found = resize(module, TORCHVISION, prep, 96)
-    assert [change.tensor for change in found.changes] == ["encoder.pos_embedding"]
+    result = resize(module, TORCHVISION, prep, 96)
+    assert [change.tensor for change in result.changes] == ["encoder.pos_embedding"]
     torch.testing.assert_close(
-        outputs(found.module, found.preprocessing), outputs(theirs.eval(), found.preprocessing)
+        outputs(result.module, result.preprocessing), outputs(theirs.eval(), result.preprocessing)
     )
 
 
@@ -164,26 +164,26 @@ OWN = {
 
 
 @pytest.mark.parametrize("kind", OWN)
-def test_a_module_of_ones_own_that_can_be_told_is_told_on_a_copy(kind):
+def test_the_size_of_your_own_module_is_set_on_a_copy(kind):
     make, size = OWN[kind]
     module = make()
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
-    found = resize(module, "module:Net", own_prep(64), size)
+    result = resize(module, "module:Net", own_prep(64), size)
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
-    assert found.changes
-    assert all(c.fate == "reshaped" for c in found.changes)
-    assert outputs(found.module, found.preprocessing).isfinite().all()
+    assert result.changes
+    assert all(c.fate == "reshaped" for c in result.changes)
+    assert outputs(result.module, result.preprocessing).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", OWN)
 def test_a_fresh_module_is_shaped_as_the_changed_one(kind):
     make, size = OWN[kind]
-    found = resize(make(), "module:Net", own_prep(64), size)
+    result = resize(make(), "module:Net", own_prep(64), size)
     fresh = make()
-    refit_size(fresh, found.module.state_dict(), (size, size))
-    fresh.load_state_dict(found.module.state_dict())
+    refit_size(fresh, result.module.state_dict(), (size, size))
+    fresh.load_state_dict(result.module.state_dict())
     torch.testing.assert_close(
-        outputs(fresh.eval(), found.preprocessing), outputs(found.module, found.preprocessing)
+        outputs(fresh.eval(), result.preprocessing), outputs(result.module, result.preprocessing)
     )
 
 
@@ -220,8 +220,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arch", "size", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_size_that_is_not_taken_comes_with_those_that_are(arch, size, message):
-    module, prep = drawn(arch)
+def test_an_impossible_size_is_refused_with_the_nearest_possible_ones(arch, size, message):
+    module, prep = random_network(arch)
     with pytest.raises(ModelError, match=message):
         resize(module, arch, prep, size)
 
@@ -232,13 +232,15 @@ def test_sizes_out_of_range_are_refused_without_a_trial(size):
         def forward(self, inputs):
             raise AssertionError("it was tried")
 
-    says = rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are possible\.$"
+    says = (
+        rf"^Untouchable cannot take images of {size} px; sizes from 16 to 1024 px are possible\.$"
+    )
     with pytest.raises(ModelError, match=says):
         resize(Untouchable(), "module:Untouchable", own_prep(32), size)
 
 
 def test_no_size_out_of_range_is_proposed():
-    module, prep = drawn(VIT)
+    module, prep = random_network(VIT)
     with pytest.raises(ModelError, match=r"sizes? that it takes: 1008 and 1024\.$"):
         resize(module, VIT, prep, 1020)
 
@@ -256,7 +258,7 @@ def test_torchvisions_vit_is_not_cut_short_in_silence():
         set_size(own_vit(), (72, 72))
 
 
-def test_what_the_library_is_told():
+def test_size_options_of_the_library():
     assert size_option(VIT, (224, 224)) == size_option(VIT, None) == {}
     assert size_option(VIT, (64, 64)) == {"img_size": (64, 64)}
     assert size_option("torchvision:maxvit_t", (448, 448)) == {"input_size": (448, 448)}

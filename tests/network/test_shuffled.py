@@ -16,9 +16,9 @@ from warmstart.network.partition import cut
 from warmstart.network.shuffled import (
     CHUNK,
     control_features,
+    forward_images,
     halve_images,
     layer_scales,
-    forward_images,
     shuffled,
 )
 from warmstart.records.inputs import Preprocessing
@@ -123,17 +123,17 @@ def test_features_are_finite_and_of_a_sane_scale(name):
     before = state_of(tapped)
     scales = layer_scales(tapped, images[:12], normalise)
     own = forward_images(tapped, images, normalise)
-    found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
+    result = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
     assert same_state(before, state_of(tapped))
-    assert [layer.shape for layer in found] == [(30, width) for width in tapped.widths]
-    for ours, theirs in zip(own, found, strict=True):
+    assert [layer.shape for layer in result] == [(30, width) for width in tapped.widths]
+    for ours, theirs in zip(own, result, strict=True):
         assert np.isfinite(theirs).all()
         assert theirs.std(axis=0).max() > 0, "the images can be told apart"
         scale = np.sqrt((ours**2).mean()) if scales else 1.0
         assert 0.1 < np.sqrt((theirs**2).mean()) / scale < 10
     again = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
     other = control_features(tapped, images, normalise, np.random.default_rng(1), scales)
-    for first, second, third in zip(found, again, other, strict=True):
+    for first, second, third in zip(result, again, other, strict=True):
         np.testing.assert_array_equal(first, second)
         assert not np.array_equal(first, third)
 
@@ -164,8 +164,8 @@ def test_signals_neither_die_out_nor_blow_up(factor):
     with torch.no_grad():
         for parameter in tapped.parameters():
             parameter.mul_(factor)
-    found = control_features(tapped, images, normalise, np.random.default_rng(0), scales)[-1]
-    assert 0.2 < np.sqrt((found**2).mean() / (own**2).mean()) < 5
+    result = control_features(tapped, images, normalise, np.random.default_rng(0), scales)[-1]
+    assert 0.2 < np.sqrt((result**2).mean() / (own**2).mean()) < 5
 
 
 def test_a_network_that_fails_leaves_no_hooks():
@@ -231,7 +231,7 @@ def test_small_and_odd_images_stay(shape):
 
 
 @pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
-def test_a_pass_in_chunks_is_one_pass(n):
+def test_chunks_give_the_same_features(n):
     tapped, images = tapped_of("convolutions"), images_of(n)
     with torch.inference_mode():
         whole = tapped(normalise(images))

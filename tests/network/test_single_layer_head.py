@@ -30,7 +30,7 @@ SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 SHIFT = torch.tensor([0.3, 0.0, -0.3])
 
 
-def made(name="resnet18", channels=3):
+def built(name="resnet18", channels=3):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         module = timm.create_model(name, num_classes=6, in_chans=channels).eval()
@@ -40,9 +40,14 @@ def made(name="resnet18", channels=3):
 
 def warm(network, feature_layers):
     width = sum(layer_width(network.record, layer) for layer in feature_layers)
-    drawn = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     return assemble(
-        network, feature_layers, torch.randn(3, width, generator=drawn), torch.ones(3), 1.7, SHIFT
+        network,
+        feature_layers,
+        torch.randn(3, width, generator=generator),
+        torch.ones(3),
+        1.7,
+        SHIFT,
     )
 
 
@@ -57,8 +62,8 @@ def inputs(channels=3):
 @pytest.mark.parametrize(
     ("name", "channels"), [("resnet18", 3), ("resnet18", 1), ("mobilenetv3_small_050", 3)]
 )
-def test_a_head_on_the_last_tap_is_the_networks_own_output_layer(name, channels):
-    network, prep = made(name, channels)
+def test_a_head_on_the_neck_is_the_networks_own_output_layer(name, channels):
+    network, prep = built(name, channels)
     model = warm(network, [neck(network)])
     assert is_plain(model)
     plain, options = as_timm(model, f"timm:{name}", prep)
@@ -70,8 +75,8 @@ def test_a_head_on_the_last_tap_is_the_networks_own_output_layer(name, channels)
             torch.testing.assert_close(module(inputs(channels)), model(inputs(channels)))
 
 
-def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
-    network, prep = made()
+def test_a_multi_layer_head_is_not_plain_and_its_single_layer_head_is():
+    network, prep = built()
     model = warm(network, [FeatureLayer(block=3, pool="grid2"), neck(network)])
     assert not is_plain(model)
     head = MultiLayerHead(torch.ones(3, 512), torch.zeros(3))
@@ -83,8 +88,8 @@ def test_a_head_of_several_taps_is_not_plain_and_its_twin_is():
         torch.testing.assert_close(plain(inputs()), clone(inputs()))
 
 
-def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
-    network, prep = made()
+def test_the_single_layer_head_of_an_ensemble_has_the_tuned_layers_alone():
+    network, prep = built()
     tuned = copy.deepcopy(network)
     with torch.no_grad():
         tuned.backbone.layer4[1].conv2.weight.mul_(1.5)
@@ -105,7 +110,7 @@ def test_the_twin_of_two_networks_in_one_has_the_tuned_layers_alone():
 
 
 def test_what_timm_cannot_hold_is_refused_with_what_can():
-    network, prep = made()
+    network, prep = built()
     model = warm(network, [neck(network)])
     with pytest.raises(ExportError, match=r"none of timm's; use --to onnx, torch or openvino"):
         as_timm(model, "torchvision:resnet18", prep)

@@ -87,7 +87,7 @@ def test_only_what_takes_that_number_of_channels_is_reshaped():
     assert module[0].weight.shape == (4, 13, 3, 3)
 
 
-def test_modules_around_the_layer_that_note_the_number_are_told():
+def test_parents_that_store_the_number_of_channels_are_updated():
     inner = nn.Sequential(nn.Conv2d(3, 4, 3))
     outer = nn.ModuleDict({"stem": inner, "other": nn.Flatten()})
     for module in (outer, inner, outer["other"]):

@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def test_blocks_of_a_list_are_parts_and_what_lies_around_them_joins():
+def test_blocks_of_a_list_are_blocks_and_what_lies_around_them_joins():
     assert blocks(Encoder()) == {
         "stem": 5,  # the token and the norm are registered before the first block too
         "layers.0": 12,
@@ -54,11 +54,11 @@ def test_blocks_of_a_list_are_parts_and_what_lies_around_them_joins():
     }
 
 
-def test_without_a_list_the_children_are_parts():
+def test_without_a_list_the_children_are_blocks():
     assert blocks(Reader()) == {"embed": 1, "lstm": 8, "output": 2}
 
 
-def test_a_layer_alone_is_one_part_or_the_output():
+def test_a_layer_alone_is_one_block_or_the_output():
     assert blocks(nn.LSTM(3, 4)) == {"whole": 4, "output": 0}
     assert blocks(nn.Linear(3, 4)) == {"output": 2}
 
@@ -99,11 +99,11 @@ def test_plain_containers_are_blocks_where_they_hold_the_same():
     ],
 )
 def test_known_networks(name, n_blocks, first, last):
-    found = blocks(torchvision.models.get_model(name, num_classes=7))
-    assert len(found) == n_blocks + 1
-    assert next(iter(found)) == first
-    assert list(found)[-2] == last
-    assert found["output"] == 2
+    result = blocks(torchvision.models.get_model(name, num_classes=7))
+    assert len(result) == n_blocks + 1
+    assert next(iter(result)) == first
+    assert list(result)[-2] == last
+    assert result["output"] == 2
 
 
 SMALL = {
@@ -136,14 +136,14 @@ def test_all_that_stands_outside_of_the_base_is_output():
     assert blocks(transformer("DistilBertForSequenceClassification", **sizes))["output"] == 4
 
 
-def test_shared_layers_and_large_tables_do_not_hide_the_parts():
+def test_shared_layers_and_large_tables_do_not_hide_the_blocks():
     albert = blocks(transformer("AlbertForSequenceClassification", **SMALL))
     assert list(albert) == ["albert.embeddings", "albert.encoder", "albert.pooler", "output"]
     lm = blocks(transformer("BertForMaskedLM", **SMALL))
     assert list(lm)[1:3] == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
 
 
-def test_encoder_and_decoder_blocks_are_parts():
+def test_encoder_and_decoder_blocks_are_blocks():
     t5 = transformer("T5ForConditionalGeneration", d_model=16, num_layers=2, num_heads=2, d_ff=32)
     assert list(blocks(t5))[1:5] == [
         "encoder.block.0",

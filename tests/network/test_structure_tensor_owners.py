@@ -21,13 +21,13 @@ every_network = pytest.mark.parametrize("name", KINDS)
 
 
 @every_network
-def test_every_tensor_has_one_owner_and_parts_are_those_of_the_cut(name):
+def test_every_tensor_has_one_owner_and_blocks_are_those_of_the_cut(name):
     module, network = cut_once(name)
-    found = sections(module, inputs_for(name))
-    assert list(found.owners) == list(unique_tensors(module))
-    assert set(found.owners.values()) <= {*found.names, "output", "unused"}
+    result = sections(module, inputs_for(name))
+    assert list(result.owners) == list(unique_tensors(module))
+    assert set(result.owners.values()) <= {*result.names, "output", "unused"}
     if network.record.partition == "traced":
-        assert found.names == tuple(block.name for block in network.blocks)
+        assert result.names == tuple(block.name for block in network.blocks)
 
 
 @every_network
@@ -88,30 +88,30 @@ def texts():
 def test_networks_that_take_no_images_are_parted_too(name):
     module = texts()[name]
     before = digests(module)
-    found = sections(module)
-    assert found.shape is None
-    assert list(found.owners) == list(unique_tensors(module))
-    assert set(found.owners.values()) - {"output"} == set(found.names)
+    result = sections(module)
+    assert result.shape is None
+    assert list(result.owners) == list(unique_tensors(module))
+    assert set(result.owners.values()) - {"output"} == set(result.names)
     assert digests(module) == before
-    assert sections_for(module, warmstart.plan(module, "last:1")) == found
+    assert sections_for(module, warmstart.plan(module, "last:1")) == result
 
 
 def test_timm_says_its_own_size():
     timm = pytest.importorskip("timm")
-    found = sections(timm.create_model("test_resnet", num_classes=4))
-    assert found.shape == (3, 160, 160)
-    assert found.n_outputs == 4
+    result = sections(timm.create_model("test_resnet", num_classes=4))
+    assert result.shape == (3, 160, 160)
+    assert result.n_outputs == 4
 
 
 def grouped(owners):
-    """Sets of tensors that belong together, whatever the parts are called."""
+    """Sets of tensors that belong together, whatever the blocks are called."""
     groups = defaultdict(set)
     for name, owner in owners.items():
         groups[owner].add(name)
     return set(map(frozenset, groups.values()))
 
 
-def test_both_ways_part_a_resnet_alike():
+def test_forward_and_registration_give_a_resnet_the_same_blocks():
     module = torchvision.models.resnet18()
     followed, find_blocks = sections(module, torch.zeros(1, 3, 32, 32)), sections(module, "text")
     assert followed.shape == (3, 32, 32)
@@ -127,7 +127,7 @@ def test_half_precision_and_a_mapping_of_inputs():
     assert module.conv1.weight.dtype == torch.bfloat16
 
 
-def test_tied_tensors_belong_to_the_first_part_that_reads_them():
+def test_tied_tensors_belong_to_the_first_block_that_reads_them():
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,11 +136,11 @@ def test_tied_tensors_belong_to_the_first_part_that_reads_them():
             self.layers = nn.ModuleList([nn.GRU(8, 8), nn.GRU(8, 8)])
             self.head.weight = self.embed.weight
 
-    found = sections(Tied())
-    assert found.owners["head.weight"] == "embed"
+    result = sections(Tied())
+    assert result.owners["head.weight"] == "embed"
     assert aliases(Tied())["head.weight"] == ["head.weight", "embed.weight"]
-    assert found.names == ("embed", "layers.0", "layers.1")
-    assert found.n_outputs is None
+    assert result.names == ("embed", "layers.0", "layers.1")
+    assert result.n_outputs is None
 
 
 def test_an_auxiliary_head_that_forward_does_not_read_is_unused():
@@ -161,9 +161,9 @@ def test_sizes_come_from_the_configuration():
         num_channels=1,
         num_labels=5,
     )
-    found = sections(library.ViTForImageClassification(config))
-    assert found.names == ("vit.embeddings", "vit.layers.0", "vit.layers.1")
-    assert (found.family, found.n_outputs) == ("transformer", 5)
+    result = sections(library.ViTForImageClassification(config))
+    assert result.names == ("vit.embeddings", "vit.layers.0", "vit.layers.1")
+    assert (result.family, result.n_outputs) == ("transformer", 5)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_families(name, family):
     assert find_family(KINDS[name].make()) == family
 
 
-def test_a_module_without_tensors_is_no_start():
+def test_a_module_without_tensors_is_refused():
     with pytest.raises(ModelError, match="ReLU has no tensors"):
         sections(nn.ReLU())
 
 
 @every_network
-def test_a_plan_finds_its_parts_again_without_the_batch(name):
+def test_a_plan_finds_its_blocks_again_without_the_batch(name):
     module, _ = cut_once(name)
     plan = warmstart.plan(module, "full", inputs=inputs_for(name))
     assert sections_for(module, plan).owners == sections(module, inputs_for(name)).owners

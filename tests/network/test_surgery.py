@@ -1,4 +1,4 @@
-"""Warm models: the head is W·taps + b with its calibration, and saving loses nothing."""
+"""Warm models: the head is W·features + b with its calibration, and saving loses nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_logits_are_scores_over_temperature_plus_class_bias(network, chosen, mod
         torch.testing.assert_close(model(inputs), expected)
 
 
-def test_trunk_tensors_keep_their_names_and_the_old_classifier_is_gone(network, model):
+def test_backbone_tensors_keep_their_names_and_the_old_classifier_is_gone(network, model):
     names = set(model.state_dict())
     assert not any("fc" in name for name in names)
     backbone = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
@@ -75,7 +75,7 @@ def test_only_the_head_asks_for_gradients(model):
     assert not model.training
 
 
-def test_the_original_head_is_the_case_of_the_last_tap(network, inputs):
+def test_the_original_head_is_the_case_of_the_last_feature_layer(network, inputs):
     neck = feature_layers(network.record)[-1]
     old = network.classifier
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_saved_and_rebuilt_gives_the_same_logits(chosen, model, inputs, tmp_path
 
 @pytest.fixture(scope="module")
 def extended(network, chosen):
-    """Two blocks of other widths behind the last part, which add something."""
+    """Two blocks of other widths behind the last one, which add something."""
     rng, last = torch.Generator().manual_seed(4), network.record.blocks[-1]
     clone = graft(copy.deepcopy(network), [make_block(last, rng, width) for width in (4, 6)])
     with torch.no_grad():
@@ -197,7 +197,10 @@ def _without(state, name):
         (lambda s: {**s, "head.bias": torch.ones(4)}, r"head.bias has shape \(4,\)"),
         (lambda s: {**s, "head.bias": torch.full((3,), float("nan"))}, r"head.bias holds NaN"),
         (lambda s: _without(s, "head.weight"), r"no head.weight for 3"),
-        (lambda s: {**s, "head.weight": torch.ones(3, 5)}, r"does not fit feature layers of widths"),
+        (
+            lambda s: {**s, "head.weight": torch.ones(3, 5)},
+            r"does not fit feature layers of widths",
+        ),
     ],
 )
 def test_rebuilding_is_strict(chosen, model, spoil, message):
@@ -210,7 +213,7 @@ def test_a_head_that_does_not_fit_is_refused(network, chosen):
         assemble(network, chosen, torch.zeros(3, 5), torch.zeros(3))
 
 
-def test_the_head_copies_what_it_is_given():
+def test_the_head_copies_its_arguments():
     weight = torch.zeros(2, 3, dtype=torch.float64)
     head = MultiLayerHead(weight, torch.zeros(2))
     weight += 1

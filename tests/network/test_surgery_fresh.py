@@ -1,4 +1,4 @@
-"""Fresh parts: drawn anew by their layers' own rules, and nothing else moves."""
+"""Fresh blocks: reinitialised by their layers' own rules, and nothing else moves."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _rng(seed=0):
 
 
 @every_network
-def test_every_parameter_of_the_part_is_new_and_finite_and_no_other_moved(name):
+def test_every_parameter_of_the_block_is_new_and_finite_and_no_other_moved(name):
     network = copy.deepcopy(_pristine(name))
     before = take_digests(network)
     block = network.blocks[len(network.blocks) // 2].name
@@ -101,7 +101,7 @@ def test_every_parameter_of_the_part_is_new_and_finite_and_no_other_moved(name):
 
 
 @every_network
-def test_all_parts_fresh_is_a_network_that_knows_nothing_and_can_learn(name):
+def test_a_network_of_fresh_blocks_knows_nothing_and_can_learn(name):
     network = copy.deepcopy(_pristine(name))
     refresh(network, [block.name for block in network.blocks], _rng())
     inputs = torch.randn(4, 3, NETWORKS[name][1], NETWORKS[name][1], generator=_rng(3))
@@ -117,7 +117,7 @@ def test_all_parts_fresh_is_a_network_that_knows_nothing_and_can_learn(name):
 
 
 class Pooled(nn.Module):
-    """A norm between the last part and the classifier."""
+    """A norm between the last block and the classifier."""
 
     def __init__(self):
         super().__init__()
@@ -129,13 +129,13 @@ class Pooled(nn.Module):
         return self.out(self.norm(self.two(self.one(x).relu()).amax((2, 3))))
 
 
-def test_the_neck_goes_with_the_last_part():
+def test_the_neck_goes_with_the_last_block():
     network = cut(Pooled().eval(), _prep(4))
     assert {n for n, owner in network.owners.items() if owner == "neck"} > {"norm.weight"}
     assert set(refresh(network, ["one"], _rng())) == {"one.weight", "one.bias"}
     assert network.backbone.norm.weight.tolist() == [7.0] * 6
-    found = refresh(network, ["two"], _rng())
-    assert set(found) == {"two.weight", "two.bias", "norm.weight", "norm.bias"}
+    result = refresh(network, ["two"], _rng())
+    assert set(result) == {"two.weight", "two.bias", "norm.weight", "norm.bias"}
     assert network.backbone.norm.weight.tolist() == [1.0] * 6
 
 
@@ -168,7 +168,7 @@ def test_parameters_without_a_layer_of_their_own():
     assert not net.mix.out_proj.bias.any()
 
 
-def test_tensors_tied_to_another_part_stay_where_the_other_owns_them():
+def test_tensors_tied_to_another_block_stay_where_the_other_owns_them():
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -186,7 +186,7 @@ def test_tensors_tied_to_another_part_stay_where_the_other_owns_them():
     assert {n for n in before if before[n] != after[n]} == {"two.bias"}
 
 
-def test_only_the_generator_is_drawn_from_and_repeats():
+def test_only_the_generator_is_used_and_repeats():
     state = torch.random.get_rng_state()
     one, two, other = (copy.deepcopy(_pristine("vit")) for _ in range(3))
     for network, seed in ((one, 1), (two, 1), (other, 2)):

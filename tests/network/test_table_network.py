@@ -1,4 +1,4 @@
-"""The network for tables: its parts, its spans, and that drawing it leaves the world alone."""
+"""The network for tables: its blocks, its spans, and an unchanged global random state."""
 
 import pytest
 import torch
@@ -33,12 +33,12 @@ def test_it_is_cut_into_columns_mix_and_blocks():
     torch.testing.assert_close(network.logits(rows), module(rows))
 
 
-def test_the_first_part_gives_the_row_and_how_far_its_numbers_have_come():
+def test_the_first_block_gives_the_row_and_how_far_its_numbers_have_come():
     network = cut(draw(INPUTS, 2, 0), INPUTS)
     rows = torch.tensor([[1.0, 0, 1, 0, 0.25], [-3.0, 0, 0, 1, 5.0]])
-    found = network.blocks[0]({"main": rows})["main"]
+    result = network.blocks[0]({"main": rows})["main"]
     torch.testing.assert_close(
-        found, torch.tensor([[1.0, 0, 1, 0, 0.25, 1, 0.5, 0.25], [-3.0, 0, 0, 1, 5.0, 0, 0, 1]])
+        result, torch.tensor([[1.0, 0, 1, 0, 0.25, 1, 0.5, 0.25], [-3.0, 0, 0, 1, 5.0, 0, 0, 1]])
     )
 
 

@@ -26,8 +26,8 @@ NEW = TableInputs(columns=(number("dose"), site("south", "west"), number("age", 
 
 
 def test_columns_that_are_shared_keep_spans_and_slots_on_their_own_scale():
-    found = match_columns(OLD, NEW, "runs/a")
-    dose, place, age = found.columns
+    result = match_columns(OLD, NEW, "runs/a")
+    dose, place, age = result.columns
     assert (age.mean, age.std, age.has_missing) == (60, 12, True)
     assert age.knots == OLD.columns[0].knots
     assert place.values == ("north", "south", "west")
@@ -42,8 +42,8 @@ def test_other_columns_altogether_are_refused():
 
 def test_a_column_of_another_kind_is_another_column():
     age = ColumnRecord(name="age", kind="category", values=("old", "young"))
-    found = match_columns(OLD, TableInputs(columns=(age, number("slope"))), "runs/a")
-    assert found.columns[0] == age
+    result = match_columns(OLD, TableInputs(columns=(age, number("slope"))), "runs/a")
+    assert result.columns[0] == age
 
 
 def test_weights_go_by_name_and_what_is_new_begins_at_zero():

@@ -18,13 +18,13 @@ from torch import nn
 from warmstart.errors import ModelError
 from warmstart.network.weight_file import (
     Mapped,
+    assign_weights,
     chunks,
     is_full,
     is_mapped,
-    set_memory_format,
     map_file,
     release,
-    assign_weights,
+    set_memory_format,
 )
 from warmstart.network.weights import map_weights, read_weights
 
@@ -45,9 +45,9 @@ KINDS = [
 def tensors():
     """One of each kind, a large one, one without a value and one without an axis."""
     generator = torch.Generator().manual_seed(0)
-    found = {f"kind.{kind}": torch.ones(3).to(kind) for kind in KINDS}
+    result = {f"kind.{kind}": torch.ones(3).to(kind) for kind in KINDS}
     return {
-        **found,
+        **result,
         "ß": torch.zeros(1),
         "none": torch.empty(0, 3),
         "one": torch.tensor(2.0),
@@ -61,29 +61,29 @@ def test_what_is_written_piece_by_piece_is_what_the_library_writes():
 
 def test_names_beside_them_and_numbers_without_a_sign_are_written_likewise():
     arrays = {"points": np.ones((3, 2), np.float16), "learnt": np.array([2**64 - 1, 3], np.uint64)}
-    told = {"ids": json.dumps(["a/ß.jpg", 'b "c"\\.jpg', "d\n\t\x01\x7f"], ensure_ascii=False)}
-    found = {name: torch.from_numpy(values) for name, values in arrays.items()}
-    assert b"".join(chunks(found, told)) == save_arrays(arrays, metadata=told)
+    metadata = {"ids": json.dumps(["a/ß.jpg", 'b "c"\\.jpg', "d\n\t\x01\x7f"], ensure_ascii=False)}
+    result = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    assert b"".join(chunks(result, metadata)) == save_arrays(arrays, metadata=metadata)
 
 
 def test_a_mapped_file_holds_what_was_saved_and_large_tensors_stay_there(tmp_path):
     save_file(tensors(), tmp_path / "a.safetensors", metadata={"by": "me"})
-    found = map_file(tmp_path / "a.safetensors")
-    assert found.keys() == tensors().keys()
-    assert all(torch.equal(found[name], value) for name, value in tensors().items())
-    assert [name for name, value in found.items() if isinstance(value, Mapped)] == ["large"]
-    release(found["large"])  # the pages come in again
-    assert torch.equal(found["large"], tensors()["large"])
-    assert b"".join(chunks(found)) == save(tensors())
+    result = map_file(tmp_path / "a.safetensors")
+    assert result.keys() == tensors().keys()
+    assert all(torch.equal(result[name], value) for name, value in tensors().items())
+    assert [name for name, value in result.items() if isinstance(value, Mapped)] == ["large"]
+    release(result["large"])  # the pages come in again
+    assert torch.equal(result["large"], tensors()["large"])
+    assert b"".join(chunks(result)) == save(tensors())
 
 
 def test_a_deep_copy_is_in_memory_and_may_be_trained(tmp_path):
     save_file(tensors(), tmp_path / "a.safetensors")
     window = map_file(tmp_path / "a.safetensors")["large"]
-    made = copy.deepcopy({"a": window, "b": window})
-    assert made["a"] is made["b"]
-    assert type(made["a"]) is nn.Parameter
-    made["a"].data.add_(1)
+    clones = copy.deepcopy({"a": window, "b": window})
+    assert clones["a"] is clones["b"]
+    assert type(clones["a"]) is nn.Parameter
+    clones["a"].data.add_(1)
     release(window)
     assert torch.equal(window, load_file(tmp_path / "a.safetensors")["large"])
 
@@ -161,9 +161,9 @@ def test_what_is_no_such_file_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
     for read in (map_weights, read_weights):
-        with pytest.raises(ModelError, match=r"a\.safetensors is damaged") as told:
+        with pytest.raises(ModelError, match=r"a\.safetensors is damaged") as metadata:
             read(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(metadata.value)
 
 
 def test_numbers_of_a_type_that_is_not_streamed_are_named(tmp_path):
@@ -202,11 +202,11 @@ def test_a_byte_of_chance_is_refused_or_changes_a_value(tmp_path_factory, place,
         with pytest.raises(ValueError, match=r"."):
             map_file(path)
         return
-    found = map_file(path)
-    assert found.keys() == wanted.keys()
+    result = map_file(path)
+    assert result.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name].nan_to_num(), tensor.nan_to_num())
+        assert result[name].dtype == tensor.dtype
+        assert torch.equal(result[name].nan_to_num(), tensor.nan_to_num())
 
 
 def test_a_file_that_is_cut_short_is_refused(tmp_path):

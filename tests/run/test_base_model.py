@@ -131,12 +131,12 @@ def test_a_base_model_that_fails_is_listed_and_the_others_go_on(disk, pictures):
 def test_no_network_stays_in_memory_after_its_extraction(disk, monkeypatch, pictures):
     alive = []
 
-    def collected(*given, judge=base_model._judge):
+    def collected(*given, judge=base_model._score):
         gc.collect()
         alive.extend(name for name, network in disk if network() is not None)
         return judge(*given)
 
-    monkeypatch.setattr(base_model, "_judge", collected)
+    monkeypatch.setattr(base_model, "_score", collected)
     rank(pictures, "broken", "small")
     assert len(disk) == 2
     assert alive == []
@@ -218,7 +218,7 @@ def test_with_one_base_model_on_disk_nothing_is_ranked(disk, monkeypatch, pictur
     listed(monkeypatch, "small")
     run = warmstart.fit(pictures, base="auto", budget="fast", out=tmp_path / "run")
     assert (run.plan.base.value, run.plan.base.source) == ("small", "rule")
-    assert "only start" in run.plan.base.because
+    assert "only base model" in run.plan.base.because
     assert [name for name, _ in disk] == ["small"]
 
 

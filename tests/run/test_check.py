@@ -180,7 +180,7 @@ def test_a_check_that_was_stopped_is_taken_up_by_the_same_command(pictures, tmp_
     )
     steps = check(request)
     for event in steps:
-        if event.stage == "check":
+        if event.stage == "checks":
             break
     steps.close()
     assert (tmp_path / "out" / "INTERRUPTED").exists()
@@ -240,11 +240,11 @@ def test_events_tell_the_stages(pictures):
     request = Request(data=pictures, base=network(), preprocessing=PREP)
     follow(check(request), events.append)
     stages = [event.stage for event in events]
-    assert stages == sorted(stages, key=["read", "features", "check"].index)
+    assert stages == sorted(stages, key=["read", "features", "checks"].index)
     notes = [event.values["title"] for event in events if event.kind == "note"]
     assert notes[:2] == ["Data", "Start"]
     ends = [(e.stage, e.kind) for e in events if e.kind in ("begin", "end")]
-    assert ends[-2:] == [("check", "begin"), ("check", "end")]
+    assert ends[-2:] == [("checks", "begin"), ("checks", "end")]
 
 
 def test_bad_requests_are_errors_and_leave_nothing(pictures, tmp_path):

@@ -208,7 +208,7 @@ def test_an_interrupted_run_with_fix_goes_on(pictures, tmp_path):
     copy(pictures / "red/000.png", pictures / "red/copy.png")
 
     def stop(event):
-        if (event.stage, event.kind) == ("check", "end"):
+        if (event.stage, event.kind) == ("checks", "end"):
             raise KeyboardInterrupt
 
     options = {"fix": True, "out": tmp_path / "out"}

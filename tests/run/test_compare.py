@@ -304,7 +304,7 @@ def test_no_example_in_common_says_why(finished, copy):
         items = [e["id"] for e in data["examples"]]
         data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
 
-    with pytest.raises(DataError, match="51 images in common, all of which one of them had seen"):
+    with pytest.raises(DataError, match="51 images in common, but one of them was trained on"):
         compare(finished, copy("leaky", data=leaky))
 
     def another(line):

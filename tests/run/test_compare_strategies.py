@@ -35,7 +35,7 @@ def stand_in(finished):
 
     def flow(asked):
         if "40" in asked.strategy:
-            raise PlanError(f"--strategy {asked.strategy}: the network has 2 parts")
+            raise PlanError(f"--strategy {asked.strategy}: the network has 2 blocks")
         flow.asked.append(asked)
         yield Event(stage="read", kind="note", values={"folder": str(asked.out)})
         shutil.copytree(finished.path, asked.out, dirs_exist_ok=True)
@@ -55,7 +55,7 @@ def folders():
 
 def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pictures, monkeypatch):
     texts = []
-    monkeypatch.setattr(fine_tuning, "passes", lambda n: 320)  # as long as a test may be
+    monkeypatch.setattr(fine_tuning, "samples_from_scratch", lambda n: 320)  # as long as a test may be
     steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with(), fit)
     result = follow(steps, lambda event: texts.append(event.values.get("text")))
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
@@ -127,7 +127,7 @@ def test_one_that_fails_is_reported_and_leaves_nothing(pictures, stand_in):
 
 
 def test_where_fewer_than_two_are_left_that_is_an_error(pictures, stand_in):
-    with pytest.raises(TrainingError, match=r"only head came to its end \(runs/pictures-head\)"):
+    with pytest.raises(TrainingError, match=r"only head has finished \(runs/pictures-head\)"):
         compared(stand_in, ["pictures"], ["head", "last:40"])
     with pytest.raises(PlanError, match="last:40"):
         compared(stand_in, ["pictures"], ["last:40", "last:400"])

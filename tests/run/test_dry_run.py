@@ -106,7 +106,7 @@ def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
 
 
 @pytest.mark.parametrize(
-    ("minutes", "passes", "folds"),
+    ("minutes", "samples", "folds"),
     [
         (None, 12_000, 5),
         (200.0, 12_000, 5),
@@ -115,12 +115,12 @@ def test_time_before_the_call_counts_only_where_the_caller_says_so(pictures):
     ],
 )
 def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
-    pictures, monkeypatch, minutes, passes, folds
+    pictures, monkeypatch, minutes, samples, folds
 ):
     def slow(*_):
         """A second for four images passed, in every training."""
         return lambda plan: Forecast(
-            seconds={"total": plan.training.epochs.number * (1 + plan.training.folds.number) / 8},
+            seconds={"total": plan.samples_seen * (1 + plan.training.folds.number) / 8},
             memory_mb=1.0,
             disk_mb=1.0,
         )
@@ -128,11 +128,11 @@ def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     monkeypatch.setattr(run_dry_run, "make_forecaster", slow)
     result = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
     training = result.plan.training
-    assert (training.epochs.value, training.folds.value) == (passes, folds)
+    assert (result.plan.samples_seen, training.folds.value) == (samples, folds)
     assert minutes is None or result.forecast.total <= 0.9 * 60 * minutes
     said = plan_text(result, "pictures")
     assert ("\nMinutes  " in said) == (folds == 1)
-    assert ("instead of 12,000" in said) == (passes < 12_000)
+    assert ("instead of 12,000" in said) == (samples < 12_000)
 
 
 def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):

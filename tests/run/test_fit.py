@@ -160,7 +160,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     stages = {
         "read",
         "features",
-        "check",
+        "checks",
         "plan",
         "head",
         "fine_tune",

@@ -19,7 +19,7 @@ def speeds(monkeypatch):
     """Says how long a step takes, instead of measuring it."""
 
     def say(seconds):
-        monkeypatch.setattr(forecast, "_training", lambda bench, plan: seconds)
+        monkeypatch.setattr(forecast, "_time_training", lambda bench, plan: seconds)
 
     return say
 

@@ -16,8 +16,8 @@ SHORT = {"training.epochs": 0.6667, "training.batch_size": 8, "training.folds": 
 @pytest.fixture
 def short(monkeypatch):
     """As long as a test may be."""
-    monkeypatch.setattr(rules, "passes", lambda n, budget="balanced": 48)
-    monkeypatch.setattr(fine_tuning, "passes", lambda n: 48)
+    monkeypatch.setattr(rules, "samples_seen", lambda n, budget="balanced": 48)
+    monkeypatch.setattr(fine_tuning, "samples_from_scratch", lambda n: 48)
 
 
 def run(place, **options):
@@ -61,7 +61,7 @@ def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, doub
 def test_it_is_the_same_again_and_moves_nothing_that_ships(tmp_path, short, doubtful, monkeypatch):
     first, second = (run(tmp_path / name) for name in ("a", "b"))
     assert evidence(first)["scratch"] == evidence(second)["scratch"]
-    monkeypatch.setattr(from_scratch, "_is_wanted", lambda asked, inspection: False)
+    monkeypatch.setattr(from_scratch, "has_signal", lambda p: False)
     without = run(tmp_path / "c")
     assert "scratch" not in evidence(without)
     names = ["model.safetensors", "calibration.json"]

@@ -109,13 +109,13 @@ def test_stages_that_were_done_are_not_done_again(place, monkeypatch):
     monkeypatch.setattr("warmstart.evidence.check.check", never)
     monkeypatch.setattr("warmstart.run.plan.make_plan", never)
     finished, seen = resumed(run)
-    assert ("check", "begin") not in seen
-    assert ("check", "note") in seen  # but what was found is told
+    assert ("checks", "begin") not in seen
+    assert ("checks", "note") in seen  # but what was found is told
     assert ("features", "step") not in seen
     monkeypatch.undo()
     monkeypatch.chdir(place)
     assert equal(run, fit("whole/run").path)
-    assert finished.summary.seconds["check"] > 0  # it was worked before
+    assert finished.summary.seconds["checks"] > 0  # it was worked before
 
 
 def test_time_is_counted_over_all_processes(place):
@@ -171,7 +171,7 @@ def test_a_damaged_inspection_is_made_again(place):
     sound = (run / "inspection.json").read_bytes()
     (run / "inspection.json").write_bytes(sound[:100])
     _, seen = resumed(run)
-    assert ("check", "begin") in seen
+    assert ("checks", "begin") in seen
     assert (run / "inspection.json").read_bytes() == sound
 
 

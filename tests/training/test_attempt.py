@@ -29,7 +29,7 @@ SGD = ("training.optimizer=sgd", "training.weight_decay=0.01", "training.ema_dec
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "attempt") as data:
+    with jobs.picture_folder(tmp_path_factory, "attempt") as data:
         yield jobs.training_data(data)
 
 
@@ -107,11 +107,11 @@ def test_a_training_is_the_loop_that_one_would_write(training_data):
     assert changed(made, trained.trainable) == {trained.trainable.network.blocks[-1].name}
 
 
-@pytest.mark.parametrize(("features", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
-def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
-    training_data, extracted, share
+@pytest.mark.parametrize(("validation", "share"), [(2, 1.0), (2, 0.5), (5, 0.25), (1, 0.0)])
+def test_a_training_ends_early_on_the_same_curve_or_is_interpolated(
+    training_data, validation, share
 ):
-    """Averaged, and drawn back to the start."""
+    """Averaged, with L2-SP."""
     settings = (
         "training.epochs=2.2222",
         "training.batch_size=8",
@@ -120,17 +120,17 @@ def test_a_route_ends_early_on_the_same_curve_and_goes_part_of_the_way(
         *LIVE,
     )
     plan = planned(training_data, "last:1", settings, lr=0.01)
-    made = job(training_data, plan, end=TrainingEnd(validation=extracted, share=share))
+    made = job(training_data, plan, end=TrainingEnd(validation=validation, share=share))
     trained, events = learnt(made)
-    model, moving, base, mean = by_hand(made, 2 * extracted, torch.optim.AdamW, 0.7, 2.0)
-    assert len([e for e in events if e.kind == "step"]) == 2 * extracted
+    model, moving, base, mean = by_hand(made, 2 * validation, torch.optim.AdamW, 0.7, 2.0)
+    assert len([e for e in events if e.kind == "step"]) == 2 * validation
     with torch.no_grad():
         for parameter, home, end in zip(moving, base, mean, strict=True):
             parameter.copy_(home + share * (end - home))
     close(state(trained.trainable.model), state(model))
 
 
-def test_scores_of_looks_are_those_of_the_weights_then(training_data):
+def test_scores_of_validations_are_those_of_the_weights_then(training_data):
     """Every candidate that a training looked at is where a training of that route ends."""
     settings = ("training.epochs=2.2222", "training.batch_size=8", *LIVE)
     plan = planned(training_data, "full", settings, lr=0.005)
@@ -289,7 +289,7 @@ def test_what_was_frozen_and_moved_ships_nothing(training_data):
         drain(steps)
 
 
-def test_the_start_is_not_touched(training_data):
+def test_the_base_model_is_not_touched(training_data):
     before = take_digests(training_data.extracted.network)
     learnt(job(training_data, planned(training_data, "full", FEW, lr=0.01)))
     assert take_digests(training_data.extracted.network) == before
@@ -311,7 +311,7 @@ def test_a_rate_that_is_too_high_is_divided_by_three_until_it_works(training_dat
     assert (trained.scale, trained.has_failed) == (SCALES[2], False)
     told = [e.values for e in events if e.kind == "guard"]
     assert [values["guard"] for values in told] == kinds(trained)
-    says = "; always answering the class shares has 1.1; training began again at a third of "
+    says = "; always guessing the class shares has 1.1; training began again at a third of "
     assert all(values["text"].startswith("the loss rose from 0.0") for values in told)
     assert all(says in values["text"] for values in told)
     factors = [e.values["factor"] for e in events if e.kind == "step"]
@@ -339,8 +339,8 @@ def test_a_rate_at_which_nothing_moves_is_given_up_at_once(training_data):
     )
     assert (kinds(trained), trained.has_failed) == (["stuck"], True)
     (told,) = [e.values["text"] for e in events if e.kind == "guard"]
-    assert told.startswith("nothing moved: after 20 updates answers differ by at most ")
-    assert told.endswith("from what they were; training was given up")
+    assert told.startswith("nothing changed: after 20 updates outputs differ by at most ")
+    assert told.endswith("from those before; training was given up")
 
 
 def test_a_loss_that_is_no_number_is_seen_at_once(training_data):
@@ -377,7 +377,7 @@ def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monk
     """Where no further loss would tell."""
     made = job(training_data, planned(training_data, "last:1", FEW), HELD, scale=SCALES[2])
     monkeypatch.setattr(
-        training_attempt.ValidationScores, "finish", lambda looks: looks._found.update(x=np.nan)
+        training_attempt.ValidationScores, "finish", lambda scores: scores._scores.update(x=np.nan)
     )
     trained, events = learnt(made)
     assert (kinds(trained), trained.has_failed) == (["diverged"], True)
@@ -433,7 +433,7 @@ def test_a_training_that_an_alarm_ended_still_says_what_each_end_would(training_
     """Shares of a way that was not gone to its end are what the last weights say."""
     made = job(training_data, planned(training_data, "last:1", FEW), HELD)
     attempt = TrainingAttempt(made, 1.0, ())
-    attempt.validation.extracted(1, 5)  # the first look alone: no end was reached
+    attempt.validation.validate(1, 5)  # the first look alone: no end was reached
     found = attempt.validation.scores()
     assert found.shape == (len(CANDIDATES), len(HELD), 3)
     assert np.isfinite(found).all()

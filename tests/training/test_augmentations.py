@@ -67,7 +67,7 @@ def test_passes_are_reshuffled_and_follow_from_the_generator():
     assert not np.array_equal(drawn[0], other[0])
 
 
-# ---- views ---------------------------------------------------------------------------------
+# ---- augmentations ------------------------------------------------------------------------
 
 
 @settings(max_examples=60)
@@ -80,7 +80,7 @@ def test_passes_are_reshuffled_and_follow_from_the_generator():
     colour=st.sampled_from([0.0, 0.1, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_a_view_has_the_shape_and_the_type_of_its_picture(
+def test_a_augmentation_has_the_shape_and_the_type_of_its_picture(
     channels, high, wide, crop, flip, colour, seed
 ):
     image = picture(channels, high, wide, seed)
@@ -136,7 +136,7 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
     assert np.max(sizes, axis=0).tolist() == [20, 10]
 
 
-def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
+def test_augmentations_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
     assert Augmentations(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
     sounds = {
         Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)
@@ -144,22 +144,22 @@ def test_views_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
     assert len(sounds) == 4
 
 
-# ---- where a view looks --------------------------------------------------------------------
+# ---- where an augmentation looks -----------------------------------------------------------
 
 SIDE = 224
 
 
-def windows(views, n=400, high=SIDE, wide=SIDE):
-    """What each view shows, read off two ramps: middle and length along both sides, in 0..1.
+def windows(augmentations, n=400, high=SIDE, wide=SIDE):
+    """What each augmentation shows, read off two ramps: middle and length of both sides, 0..1.
 
-    A length is below 0 where the view is mirrored.
+    A length is below 0 where the augmentation is mirrored.
     """
     ramps = np.zeros((high, wide, 2), np.uint8)
     ramps[..., 0] = np.linspace(0, 255, wide).round()
     ramps[..., 1] = np.linspace(0, 255, high).round()[:, None]
     generator, found = rng(), []
     for _ in range(n):
-        made = augment(ramps, views, generator) / 255
+        made = augment(ramps, augmentations, generator) / 255
         spans = []
         for line in (made[..., 0].mean(0), made[..., 1].mean(1)):
             at = np.arange(len(line)) - (len(line) - 1) / 2
@@ -276,8 +276,8 @@ def test_grey_pictures_have_no_saturation_and_bands_no_colour():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 13])
-@pytest.mark.parametrize("views", [ALL, replace(ALL, crop=1.0), replace(ALL, flip=False)])
-def test_a_view_follows_from_seed_content_and_number(channels, views):
+@pytest.mark.parametrize("augmentations", [ALL, replace(ALL, crop=1.0), replace(ALL, flip=False)])
+def test_a_augmentation_follows_from_seed_content_and_number(channels, augmentations):
     image = picture(channels)
     other = hashlib.sha256(b"another").hexdigest()
     keys = {
@@ -287,20 +287,21 @@ def test_a_view_follows_from_seed_content_and_number(channels, views):
         for number in (1, 2, 3, 4, 5)
     }
     made = {
-        key: numbered_augmentation(image, key[1], key[2], views, key[0]) for key in sorted(keys)
+        key: numbered_augmentation(image, key[1], key[2], augmentations, key[0])
+        for key in sorted(keys)
     }
     again = {
-        key: numbered_augmentation(image, key[1], key[2], views, key[0])
+        key: numbered_augmentation(image, key[1], key[2], augmentations, key[0])
         for key in sorted(keys)[::-1]
     }
     assert all(np.array_equal(made[key], again[key]) for key in keys)
-    least = 2 if views.crop == 1 and channels > 3 else len(keys)  # mirrored or not
+    least = 2 if augmentations.crop == 1 and channels > 3 else len(keys)  # mirrored or not
     assert len({pixels.tobytes() for pixels in made.values()}) == least
-    assert numbered_augmentation(image, CONTENT, 0, views, 0) is image
+    assert numbered_augmentation(image, CONTENT, 0, augmentations, 0) is image
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 13])
-def test_a_view_is_the_same_with_any_number_of_threads(channels):
+def test_a_augmentation_is_the_same_with_any_number_of_threads(channels):
     image = picture(channels, 300, 300)
 
     def make(number):
@@ -319,11 +320,14 @@ def test_a_view_is_the_same_with_any_number_of_threads(channels):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_same_view_comes_out_of_another_process():
+def test_the_same_augmentation_comes_out_of_another_process():
     code = (
-        "import hashlib, numpy as np; from warmstart.training.augmentations import Views, view_of;"
+        "import hashlib, numpy as np;"
+        "from warmstart.training.augmentations import Augmentations, numbered_augmentation;"
         "image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8);"
-        f"found = view_of(image, '{CONTENT}', 7, Views({CROP}, True, 0.1), 3);"
+        "augmentations = "
+        f"Augmentations({CROP}, True, 0.1);"
+        f"found = numbered_augmentation(image, '{CONTENT}', 7, augmentations, 3);"
         "print(hashlib.sha256(found.tobytes()).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -331,7 +335,7 @@ def test_the_same_view_comes_out_of_another_process():
     assert there.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
 
 
-def test_policies_differ_where_views_do():
+def test_policies_differ_where_augmentations_do():
     settings_of = [
         ALL,
         replace(ALL, crop=0.36),
@@ -340,10 +344,10 @@ def test_policies_differ_where_views_do():
         replace(ALL, crop=0.35 + 1e-12),
         Augmentations(1, False),
     ]
-    assert len({views.policy for views in settings_of}) == len(settings_of)
+    assert len({augmentations.policy for augmentations in settings_of}) == len(settings_of)
     assert Augmentations(1, True).policy == Augmentations(1.0, True, 0).policy
 
 
-def test_views_load_torchvision_only_when_they_are_made():
+def test_augmentations_load_torchvision_only_when_they_are_made():
     code = "import sys, warmstart.training.augmentations; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Stored activations: the frozen layers are run once a view, and nothing else changes."""
+"""Stored activations: the frozen layers are run once an augmentation, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def training_data(pictures):
     return jobs.training_data(pictures)
 
 
-def views_of(training_data, plan):
+def cached_source(training_data, plan):
     """What is stored, and what was told meanwhile."""
     events = []
     return follow(cache_activations(training_data, plan), events.append), events
@@ -44,10 +44,10 @@ def passed(events):
     return begun[0].of if begun else None
 
 
-def everything(source, n, views, wanted):
-    """All rows of all views, (views, n, …) each input."""
+def everything(source, n, augmentations, wanted):
+    """All rows of all augmentations, (augmentations, n, …) each input."""
     rows = np.arange(n)
-    found = [source.batch(rows, np.full(n, view), wanted) for view in range(views)]
+    found = [source.batch(rows, np.full(n, view), wanted) for view in range(augmentations)]
     return [torch.stack(column) for column in zip(*found, strict=True)]
 
 
@@ -55,9 +55,11 @@ def everything(source, n, views, wanted):
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
-def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_data, strategy):
+def test_what_is_stored_is_what_the_frozen_layers_give_for_each_augmentation(
+    training_data, strategy
+):
     plan = jobs.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
-    source, _ = views_of(training_data, plan)
+    source, _ = cached_source(training_data, plan)
     live = jobs.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
     images = jobs.context(training_data, live).source
     cut = source.cut
@@ -78,8 +80,10 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_view(training_da
 
 
 @pytest.mark.parametrize("head", ["last", "equal"])
-def test_a_training_on_stored_views_is_the_training_on_the_whole_network(training_data, head):
-    """Law 3 over a whole training: the same views, the same updates."""
+def test_a_training_on_stored_augmentations_is_the_training_on_the_whole_network(
+    training_data, head
+):
+    """Law 3 over a whole training: the same augmentations, the same updates."""
     settings = ("training.epochs=2.6667", "training.batch_size=8", f"head.candidates={head}")
     plans = [
         jobs.planned(training_data, "last:1", (*settings, *more))
@@ -102,7 +106,9 @@ def test_a_training_on_stored_views_is_the_training_on_the_whole_network(trainin
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "head+add"])
-def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, tmp_path, strategy):
+def test_a_run_on_stored_augmentations_is_the_run_on_the_whole_network(
+    split_pictures, tmp_path, strategy
+):
     runs = [
         fit(
             split_pictures,
@@ -130,10 +136,10 @@ def test_a_run_on_stored_views_is_the_run_on_the_whole_network(split_pictures, t
 
 def test_a_second_run_passes_nothing(training_data):
     plan = jobs.planned(training_data, "last:1")
-    first, events = views_of(training_data, plan)
+    first, events = cached_source(training_data, plan)
     assert passed(events) == 36
     assert [e.step for e in events if e.kind == "step"] == [32, 36]
-    second, events = views_of(training_data, plan)
+    second, events = cached_source(training_data, plan)
     assert events == []
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (first, second)), strict=True):
         assert torch.equal(ours, theirs)
@@ -148,41 +154,43 @@ def test_a_second_run_passes_nothing(training_data):
         "training.cache_dtype=float16",
     ],
 )
-def test_views_that_are_made_otherwise_are_other_views(training_data, change):
-    views_of(training_data, jobs.planned(training_data, "last:1"))
-    _, events = views_of(training_data, jobs.planned(training_data, "last:1", (change,)))
+def test_augmentations_that_are_made_otherwise_are_other_augmentations(training_data, change):
+    cached_source(training_data, jobs.planned(training_data, "last:1"))
+    _, events = cached_source(training_data, jobs.planned(training_data, "last:1", (change,)))
     assert passed(events) == 36
 
 
-def test_more_views_are_added_to_those_that_there_are(training_data, monkeypatch):
-    views_of(training_data, jobs.planned(training_data, "last:1", ("training.augmentations=2",)))
-    kept = []
+def test_more_augmentations_are_added_to_those_that_there_are(training_data, monkeypatch):
+    cached_source(
+        training_data, jobs.planned(training_data, "last:1", ("training.augmentations=2",))
+    )
+    numbers = []
     monkeypatch.setattr(
-        cached_activations, "_keep", lambda work, number, contents, made: kept.append(number)
+        cached_activations, "_append", lambda task, number, *_: numbers.append(number)
     )
     drain(
-        cached_activations._pass(
-            work_of(training_data, views=3),
+        cached_activations._run(
+            task_of(training_data, augmentations=3),
             "torch",
             FrozenPrefix(training_data.extracted.network, 1, ()),
         )
     )
-    assert set(kept) == {3}
+    assert set(numbers) == {3}
 
 
-def work_of(training_data, views):
-    """What a plan with so many views would pass."""
+def task_of(training_data, augmentations):
+    """What a plan with so many augmentations would pass."""
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cached_activations, "_pass", lambda work, *_: made.append(work) or iter(()))
-        plan = jobs.planned(training_data, "last:1", (f"training.augmentations={views}",))
+        patch.setattr(cached_activations, "_run", lambda task, *_: made.append(task) or iter(()))
+        plan = jobs.planned(training_data, "last:1", (f"training.augmentations={augmentations}",))
         drain(cache_activations(training_data, plan))
     return made[0]
 
 
 def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_data):
     plan = jobs.planned(training_data, "last:1", (*jobs.PLAIN, "training.augmentations=4"))
-    source, _ = views_of(training_data, plan)
+    source, _ = cached_source(training_data, plan)
     assert len(source.cache_files) == 1
 
 
@@ -192,10 +200,10 @@ def test_an_interrupted_pass_goes_on_where_it_was(training_data, tmp_path):
     while next(steps).kind != "step":
         pass
     steps.close()
-    source, events = views_of(training_data, plan)
+    source, events = cached_source(training_data, plan)
     assert passed(events) == 4  # 32 of 36 had been passed
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    whole, _ = views_of(training_data, plan)
+    whole, _ = cached_source(training_data, plan)
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -205,7 +213,7 @@ def test_images_with_the_same_bytes_are_passed_once(pictures):
     for number in range(3):
         (pictures / "blue" / f"copy-{number}.png").write_bytes(payload)
     training_data = jobs.training_data(pictures)
-    source, events = views_of(training_data, jobs.planned(training_data, "last:1"))
+    source, events = cached_source(training_data, jobs.planned(training_data, "last:1"))
     assert passed(events) == 36
     (main,) = everything(source, 39, 3, ())
     same = [
@@ -226,7 +234,7 @@ def rows_files(tmp_path):
 
 def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path):
     plan = jobs.planned(training_data, "last:1")
-    first, _ = views_of(training_data, plan)
+    first, _ = cached_source(training_data, plan)
     before = everything(first, 36, 5, ())
     files = rows_files(tmp_path)
     assert len(files) == 5
@@ -236,7 +244,7 @@ def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path)
         byte = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 0x40]))
-    again, events = views_of(training_data, plan)
+    again, events = cached_source(training_data, plan)
     assert passed(events) == 1
     for ours, theirs in zip(before, everything(again, 36, 5, ()), strict=True):
         assert torch.equal(ours, theirs)
@@ -246,7 +254,7 @@ def test_rows_that_are_lost_while_training_goes_on_are_made_again(
     training_data, tmp_path, monkeypatch
 ):
     plan = jobs.planned(training_data, "last:1")
-    source, _ = views_of(training_data, plan)
+    source, _ = cached_source(training_data, plan)
     wanted = feature_layers(training_data.extracted.network.record)[:1]
     before = everything(source, 36, 5, wanted)
     for path in rows_files(tmp_path):
@@ -289,9 +297,9 @@ def test_a_run_whose_rows_are_lost_on_the_way_ends_as_if_they_were_not(
 
 
 def test_half_precision_halves_the_files_and_comes_close(training_data, tmp_path):
-    whole, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
+    whole, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
     full = sum(p.stat().st_size for p in rows_files(tmp_path))
-    source, _ = views_of(
+    source, _ = cached_source(
         training_data, jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
     )
     assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
@@ -318,15 +326,19 @@ def louder(by):
 def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
     training_data = jobs.training_data(pictures, louder(1e6))
     half = jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
-    says = r"the frozen blocks return 7.35e\+05, which float16 cannot hold; use --set training.cache_dtype="
+    says = (
+        r"the frozen blocks return 7.35e\+05, which float16 cannot hold; use --set training.cache"
+    )
     with pytest.raises(TrainingError, match=says):
-        views_of(training_data, half)
+        cached_source(training_data, half)
     assert rows_files(tmp_path) == []
-    source, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
+    source, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
     assert source.batch(np.arange(3), np.ones(3, int), ())[0].abs().max() > 1e5
 
 
-def test_views_of_which_the_frozen_layers_give_no_number_are_refused(training_data, monkeypatch):
+def test_augmentations_of_which_the_frozen_layers_give_no_number_are_refused(
+    training_data, monkeypatch
+):
     real = cached_activations.make_engine
 
     def make(*arguments):
@@ -334,18 +346,20 @@ def test_views_of_which_the_frozen_layers_give_no_number_are_refused(training_da
         return lambda images: [rows * np.float32(np.nan) for rows in run(images)]
 
     monkeypatch.setattr(cached_activations, "make_engine", make)
-    says = r"return nan for augmentation 0 of some images; use weaker augmentations \(--set training.crop=0.8\), or"
+    says = (
+        r"return nan for augmentation 0 of some images; use weaker augmentations \(--set training"
+    )
     with pytest.raises(TrainingError, match=says):
-        views_of(training_data, jobs.planned(training_data, "last:1"))
+        cached_source(training_data, jobs.planned(training_data, "last:1"))
 
 
 @pytest.mark.parametrize("engine", ["traced", "onnxruntime", "openvino"])
-def test_the_engine_of_the_plan_passes_the_views(training_data, engine):
+def test_the_engine_of_the_plan_passes_the_augmentations(training_data, engine):
     pytest.importorskip("openvino") if engine == "openvino" else None
-    usual, _ = views_of(training_data, jobs.planned(training_data, "last:1"))
+    usual, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
     plan = jobs.planned(training_data, "last:1")
     other = jobs.with_engine(plan, engine)
-    source, events = views_of(training_data, other)
+    source, events = cached_source(training_data, other)
     assert passed(events) == 36
     assert not [e for e in events if e.kind == "note"]
     for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, usual)), strict=True):
@@ -362,7 +376,7 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
 
     monkeypatch.setattr(cached_activations, "make_engine", make)
     plan = jobs.with_engine(jobs.planned(training_data, "last:1"), "onnxruntime")
-    source, events = views_of(training_data, plan)
+    source, events = cached_source(training_data, plan)
     (note,) = [e for e in events if e.kind == "note"]
     assert note.values == {
         "title": "Engine",
@@ -371,7 +385,7 @@ def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data,
     assert len(source.batch(np.arange(4), np.ones(4, int), ())[0]) == 4
 
 
-def test_a_scene_without_its_start_has_no_key(training_data):
+def test_a_scene_without_its_base_model_has_no_key(training_data):
     with pytest.raises(ValueError, match="need the record of their base model"):
         drain(
             cache_activations(

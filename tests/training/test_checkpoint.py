@@ -90,7 +90,7 @@ def test_every_kind_of_number_keeps_its_bits(tmp_path, kind):
     assert load_file(tmp_path / "last.safetensors")["all"].dtype == kind  # others can read it
 
 
-def test_views_and_other_orders_of_memory_keep_their_values(tmp_path):
+def test_augmentations_and_other_orders_of_memory_keep_their_values(tmp_path):
     base = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
     saved = Snapshot(
         {
@@ -175,7 +175,7 @@ def test_a_state_from_before_a_finished_piece_counts_no_more(tmp_path, monkeypat
 @pytest.mark.parametrize("name", ["", "../up", "A b", "a/b", ".hidden", "größe"])
 def test_a_name_that_is_no_plain_word_is_refused(tmp_path, name):
     for ask in (
-        Checkpoints(tmp_path, "key").kept,
+        Checkpoints(tmp_path, "key").load_finished,
         lambda n: Checkpoints(tmp_path, "key").save_finished(n, state()),
     ):
         with pytest.raises(ValueError, match="is no name for a finished training"):

@@ -161,7 +161,7 @@ def test_a_part_set_apart_is_the_only_fold():
 
 
 @pytest.mark.parametrize("most", [500, 1000])
-def test_the_evidence_looks_at_a_stratified_draw_of_whole_blocks(most):
+def test_the_evidence_validations_at_a_stratified_draw_of_whole_blocks(most):
     examples = [example(n, "ab"[n % 4 == 0], group=f"g{n // 2}") for n in range(2400)]
     examples += [example(n, "ab"[n % 2], "holdout") for n in range(300)]
     labelled = arrange(record(examples))

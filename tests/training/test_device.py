@@ -51,7 +51,7 @@ def test_a_device_that_there_is_not_is_refused(usable):
         check_device(name)
     with pytest.raises(UsageError, match="--device tpu is not one of auto, cpu, cuda, mps"):
         check_device("tpu")
-    says = "--device mps: torch finds no such device here; use --device cpu, or leave it away."
+    says = "--device mps: torch finds no such device here; use --device cpu, or remove --device."
     with pytest.raises(UsageError, match=says):
         check_device("mps")
 
@@ -62,7 +62,7 @@ def test_a_plan_for_another_device_is_refused(usable):
     on_gpu = replace(plan, training=replace(plan.training, device=said("cuda")))
     assert refusal(check_machine, on_gpu) == (
         "the plan has training.device cuda, and torch finds no such device here; add --device cpu, "
-        "or leave training.device away."
+        "or remove training.device."
     )
     for fine in (plan, plan_for("head")):
         check_machine(fine)

@@ -34,7 +34,7 @@ SHARE = {end.share: n for n, end in enumerate(CANDIDATES) if end.share < 1}
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "forgetting") as data:
+    with jobs.picture_folder(tmp_path_factory, "forgetting") as data:
         yield {module: jobs.training_data(data, module) for module in (network, jobs.four)}
 
 
@@ -49,7 +49,7 @@ def tuned(
     by=1.0,
     settings=("training.epochs=0.8889", "training.batch_size=8"),
 ):
-    """A lesson, and its outfit with every weight that moves moved far away."""
+    """A job, and its network with every weight that moves moved far away."""
     made = job(training_data, planned(training_data, strategy, settings))
     trainable = made.make()
     rng = torch.Generator().manual_seed(1)
@@ -313,7 +313,7 @@ def test_a_run_says_what_was_forgotten(pictures, monkeypatch):
     (note,) = [g for g in run.summary.guards if g.kind == "forgetting"]
     (told,) = [e.values for e in seen if e.values.get("guard") == "forgetting"]
     assert told["text"].endswith(note.action)
-    assert "tuned layers no longer tell these examples apart as the start did" in told["text"]
+    assert "fine-tuned blocks have lost the base model's features" in told["text"]
     assert run.estimate.n == 7
     assert {"kind": "forgetting", "step": 20, "action": note.action} in json.loads(
         (run.path / "summary.json").read_text()

@@ -22,12 +22,12 @@ HELD = np.arange(0, 36, 5)
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "joining") as data:
+    with jobs.picture_folder(tmp_path_factory, "unfreezing") as data:
         yield jobs.training_data(data, four)
 
 
 def learnt(made):
-    """What came of a training, the outfit, and parts that had moved after each update."""
+    """What came of a training, the network, and parts that had moved after each update."""
     outfits, marks = [], []
     steps = replace(made, make=lambda: outfits.append(made.make()) or outfits[-1]).learn()
 
@@ -35,7 +35,7 @@ def learnt(made):
         if event.kind != "step":
             return
         now, owners = take_digests(outfits[-1].network), outfits[-1].network.owners
-        moved = {owners[n] for n, digest in made.context.before.items() if now[n] != digest}
+        moved = {owners[n] for n, digest in made.context.digests.items() if now[n] != digest}
         if not marks or moved != marks[-1]:
             marks.append(moved)
 
@@ -96,20 +96,20 @@ def test_an_early_look_ends_in_the_middle_of_a_stage(training_data):
 def judged(made):
     """An attempt, and the rows that judge it."""
     attempt = TrainingAttempt(made, 1.0, ())
-    return attempt, attempt.unfreezing._judged_on
+    return attempt, attempt.unfreezing._validation_rows
 
 
 def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(training_data):
     made = job(training_data, planned(training_data, "full+gradual", SHORT), HELD)
     attempt, apart = judged(made)
-    fit = attempt.unfreezing.fit
+    fit = attempt.unfreezing.fit_rows
     assert sorted([*fit, *apart]) == made.rows.tolist()
     assert 4 <= len(apart) <= 8
     groups = made.context.groups
     assert not set(groups[fit]) & set(groups[apart])
     for strategy, end in (("full", None), ("full+gradual", TrainingEnd())):
         other = job(training_data, planned(training_data, strategy, SHORT), HELD, end=end)
-        assert judged(other)[0].unfreezing.fit.tolist() == made.rows.tolist()
+        assert judged(other)[0].unfreezing.fit_rows.tolist() == made.rows.tolist()
 
 
 def test_groups_join_while_the_judges_say_that_it_helps(training_data):
@@ -148,15 +148,15 @@ class Judges:
     def __init__(self, yes):
         self.yes = yes
 
-    def __call__(self, joining, number):
+    def __call__(self, unfreezing, number):
         if number >= self.yes:
-            trainer = joining.validation.trainer
-            trainer.put(joining._kept[0])
-            for own, old in zip(trainer.mean, joining._kept[1], strict=True):
+            trainer = unfreezing.validation.trainer
+            trainer.put(unfreezing._weights[0])
+            for own, old in zip(trainer.mean, unfreezing._weights[1], strict=True):
                 own.copy_(old)
             return False
-        joining._keep()
-        joining.joined = number + 1
+        unfreezing._save_weights()
+        unfreezing.n_joined = number + 1
         return True
 
 
@@ -167,8 +167,8 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeyp
     plan = planned(training_data, "full+gradual", settings, lr=0.002)
     made = job(training_data, plan, HELD)
     monkeypatch.setattr(
-        "warmstart.training.gradual_unfreezing.Joining.joins",
-        lambda joining, number: Judges(yes)(joining, number),
+        "warmstart.training.gradual_unfreezing.GradualUnfreezing.accept",
+        lambda unfreezing, number: Judges(yes)(unfreezing, number),
     )
     trained, trainable, _ = learnt(made)
     assert trained.n_stages == yes

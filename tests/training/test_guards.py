@@ -52,16 +52,16 @@ def test_a_loss_that_grows_is_an_alarm():
     assert alarm.kind == "diverged"
     assert 20 < alarm.step < 33
     assert "the loss rose from 0.5 to" in alarm.sentence
-    assert "always answering the class shares has 1.39" in alarm.sentence
+    assert "always guessing the class shares has 1.39" in alarm.sentence
 
 
-def test_rates_that_go_wrong_at_once_do_not_hide_in_the_start():
+def test_rates_that_go_wrong_at_once_do_not_hide_in_the_base_model():
     found = alarms([0.5] + [1e3 * (1 + n) for n in range(40)])
     assert found[0].kind == "diverged"
     assert found[0].step <= 5
 
 
-def test_three_times_a_start_near_nothing_is_no_alarm():
+def test_three_times_a_base_model_near_nothing_is_no_alarm():
     assert alarms([0.02] * 10 + noisy(0.06, 90)) == []
     assert alarms([0.02] * 10 + noisy(0.6, 90)) == []
 
@@ -73,7 +73,7 @@ def test_one_bad_batch_is_no_alarm():
         assert alarms(losses) == []
 
 
-def test_a_start_above_the_entropy_may_come_down():
+def test_a_base_model_above_the_entropy_may_come_down():
     """A network of one's own may begin with an output that is very sure of nonsense."""
     falling = [0.3 + 8 * 0.9**n for n in range(100)]
     assert alarms(falling, begins_fitted=False) == []
@@ -83,7 +83,7 @@ def test_a_fitted_head_that_is_lost_is_stuck_soon_after_the_warm_up():
     (alarm,) = alarms([0.5, 0.6, 0.9, *noisy(1.05 * BLIND, 197, spread=0.2)])
     assert alarm.kind == "stuck"
     assert 20 < alarm.step < 100
-    assert "of 200; always answering the class shares has 1.39" in alarm.sentence
+    assert "of 200; always guessing the class shares has 1.39" in alarm.sentence
 
 
 def test_a_head_that_knows_little_has_time_before_it_is_stuck():
@@ -143,7 +143,7 @@ def test_nothing_moved_is_stuck():
     alarm = seen.finish(1e-5)
     assert (alarm.kind, alarm.step) == ("stuck", 100)
     assert alarm.sentence == (
-        "nothing moved: after 100 updates answers differ by at most 0.001 % from what they were"
+        "nothing changed: after 100 updates outputs differ by at most 0.001 % from those before"
     )
     assert seen.finish(1e-5) is None
 
@@ -180,7 +180,7 @@ def looks(*means, n=80, seed=0, scatter=0.3):
     return [mean + own + scatter * rng.normal(size=n) for mean in means]
 
 
-def test_losses_that_rise_for_three_looks_are_overfit():
+def test_losses_that_rise_for_three_validations_are_overfit():
     steps = [10, 20, 30, 40, 50]
     alarm, best = overfit(looks(1.0, 0.5, 0.7, 0.9, 1.1), np.arange(80), steps)
     assert (alarm.kind, alarm.step, best) == ("overfit", 50, 1)
@@ -230,7 +230,7 @@ def test_parts_that_are_like_nothing_before_are_forgetting():
     assert forgetting({"low": 0.99, "high": 0.8}, 0.1, 50) is None  # ordinary tuning
     alarm = forgetting({"low": 0.99, "middle": 0.2, "high": 0.05}, 0.1, 50)
     assert (alarm.kind, alarm.step) == ("forgetting", 50)
-    assert "2 of 3 tuned layers" in alarm.sentence
-    assert "least alike: high, 0.05" in alarm.sentence
-    assert alarm.sentence.endswith("its own output says what it said before for 10% of them")
+    assert "2 of 3 fine-tuned blocks" in alarm.sentence
+    assert "least similar: high, 0.05" in alarm.sentence
+    assert alarm.sentence.endswith("its original head predicts the same as before for 10% of them")
     assert "own output" not in forgetting({"high": 0.05}, None, 50).sentence

@@ -44,7 +44,7 @@ def _always_due(monkeypatch):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "job") as data:
+    with jobs.picture_folder(tmp_path_factory, "job") as data:
         yield {module: jobs.training_data(data, module) for module in (network, four)}
 
 
@@ -147,7 +147,7 @@ def test_a_training_that_was_given_up_stays_so(made, tmp_path):
 
 
 def _deaf(trainable):
-    """The outfit with rates at which nothing moves."""
+    """The network with rates at which nothing moves."""
     return replace(trainable, rates=dict.fromkeys(trainable.rates, 1e-12))
 
 

@@ -1,4 +1,4 @@
-"""Heads on small made-up taps: every family, nesting, and no signal where there is none."""
+"""Heads on small random features: every family, nesting, and no signal where there is none."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def logits(fit, features):
 
 
 @pytest.mark.parametrize("name", ["class-mean", "logistic", "last", "equal"])
-def test_the_refitted_head_is_linear_in_its_taps_and_learns(name):
+def test_the_refitted_head_is_linear_in_its_feature_layers_and_learns(name):
     features, labels = make(signal=2.5)
     family = candidates(features, [name])[name]
     problem = problem_of(labels)
@@ -60,7 +60,7 @@ def test_the_refitted_head_is_linear_in_its_taps_and_learns(name):
 
 
 def test_a_kernel_head_predicts_what_its_dual_form_predicts():
-    """Weights over taps against refitting without a fold: the same scores on new rows."""
+    """Weights over feature layers against refitting without a fold: the same scores on new rows."""
     features, labels = make()
     problem = problem_of(labels)
     keep, fold = next(iter(problem.training_sets()))

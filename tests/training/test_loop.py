@@ -211,7 +211,7 @@ def scaled_head(seed=0):
     rng = torch.Generator().manual_seed(seed)
     widths, k = (5, 3, 8), 4
     d = sum(widths)
-    scale = 10 ** (4 * torch.rand(d, generator=rng) - 2)  # taps of very different size
+    scale = 10 ** (4 * torch.rand(d, generator=rng) - 2)  # feature layers of very different size
     offset = torch.randn(d, generator=rng) / scale
     head = ScaledHead(
         torch.randn(k, d, generator=rng), torch.randn(k, generator=rng), offset, scale

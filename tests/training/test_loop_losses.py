@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.training.loop import contrastive_loss, pair_loss, make_pair_loss
+from warmstart.training.loop import contrastive_loss, make_pair_loss, pair_loss
 
 
 def written_out(vectors, labels, temperature):

@@ -25,12 +25,12 @@ QUICK = {"training.epochs": 2.6667, "training.batch_size": 8, "training.folds": 
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "soup") as data:
+    with jobs.picture_folder(tmp_path_factory, "soup") as data:
         yield jobs.training_data(data)
 
 
 def made(training_data, **options):
-    """A maker of lessons, as `train_soup` takes it; the lessons that it made."""
+    """A maker of jobs, as `train_soup` takes it; the jobs that it made."""
     plan = jobs.planned(training_data, "full", (*jobs.FEW,))
     whole = jobs.job(training_data, plan, **options)
     given = []

@@ -113,7 +113,7 @@ def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pa
 def test_of_many_examples_some_say_what_is_usual(monkeypatch):
     features = as32(make(n=1500))
     _, limit, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
-    monkeypatch.setattr(out_of_distribution, "TYPICAL", 300)
+    monkeypatch.setattr(out_of_distribution, "MOST_QUERIES", 300)
     neighbours, near, _ = fit_neighbours(
         features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0
     )
@@ -159,7 +159,7 @@ def test_many_examples_are_compared_block_by_block(monkeypatch):
     features = {FEATURE_LAYERS[0]: rng.normal(size=(90, 12)).astype(np.float32)}
     group_rows = [np.array([row]) for row in range(80)] + [np.arange(80, 90)]
     whole = fit_neighbours(features.__getitem__, FEATURE_LAYERS[:1], group_rows, seed=0)
-    monkeypatch.setattr(out_of_distribution, "BLOCK", 7)
+    monkeypatch.setattr(out_of_distribution, "CHUNK", 7)
     parted = fit_neighbours(features.__getitem__, FEATURE_LAYERS[:1], group_rows, seed=0)
     assert np.array_equal(parted[0].points, whole[0].points)
     assert parted[1] == pytest.approx(whole[1], rel=1e-12)

@@ -30,13 +30,13 @@ HELD = np.arange(0, 36, 5)
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory):
-    with jobs.drawn(tmp_path_factory, "output") as data:
+    with jobs.picture_folder(tmp_path_factory, "output") as data:
         yield jobs.training_data(data)
 
 
 @pytest.fixture(scope="module")
 def trained(training_data):
-    """A training of the uppermost part on all rows: its plan, lesson, outfit."""
+    """A training of the uppermost part on all rows: its plan, job, network."""
     plan = planned(training_data, "last:1", FEW)
     made = job(training_data, plan)
     return plan, made, drain(made.learn()).trainable

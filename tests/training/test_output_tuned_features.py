@@ -32,7 +32,7 @@ FEW = ("training.epochs=0.8889", "training.batch_size=8", "head.candidates=equal
 
 
 def looked(training_data, strategy, settings=FEW):
-    """A trained network, its taps, a second look at it, how often its source was asked."""
+    """A trained network, its feature layers, a second look at it, how often its source was asked."""
     made = job(training_data, planned(training_data, strategy, settings, lr=0.01))
     trainable = drain(made.learn()).trainable
     asked = []
@@ -56,7 +56,7 @@ def looked(training_data, strategy, settings=FEW):
 
 
 def slow(training_data, trainable, examples):
-    """Each tap by the network itself, an image at a time."""
+    """Each feature layer by the network itself, an image at a time."""
     tapped = FeatureExtractor(trainable.network, trainable.feature_layers).eval()
     pixels = [load_image(training_data.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def slow(training_data, trainable, examples):
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "head+add", "last:1+add", "scratch"])
-def test_taps_are_those_of_a_plain_pass(training_data, strategy):
+def test_feature_layers_are_those_of_a_plain_pass(training_data, strategy):
     settings = FEW if strategy != "scratch" else ("training.epochs=4.4444", "training.batch_size=8")
     trainable, extracted, asked = looked(training_data, strategy, settings)
     learn, test = training_data.labelled.learn, training_data.labelled.test
@@ -78,7 +78,7 @@ def test_taps_are_those_of_a_plain_pass(training_data, strategy):
         found = read(layer)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    assert {view for _, views in asked for view in views} == {0}  # as they are
+    assert {view for _, augmentations in asked for view in augmentations} == {0}  # as they are
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full"])
@@ -130,7 +130,7 @@ def test_rows_lie_in_a_folder_that_goes_with_the_look(training_data, monkeypatch
     assert not [*(tmp_path / "here").iterdir()]
 
 
-def test_it_looks_at_the_network_that_was_trained_and_not_at_the_start(training_data):
+def test_it_looks_at_the_network_that_was_trained_and_not_at_the_base_model(training_data):
     trainable, extracted, _ = looked(training_data, "full")
     layer = trainable.feature_layers[-1]
     learn = training_data.labelled.learn

@@ -34,7 +34,7 @@ def make(n=60, classes=3, seed=0, signal=1.5):
 def older(
     classes=("cat", "ant", "cow"), feature_layers=FEATURE_LAYERS[1:], seed=9, signal=1.5, names=OLD
 ):
-    """An older head of four classes on two taps, in the order of the new classes."""
+    """An older head of four classes on two feature layers, in the order of the new classes."""
     rng = np.random.default_rng(seed)
     widths = [WIDTHS[FEATURE_LAYERS.index(layer)] for layer in feature_layers]
     weight = rng.normal(size=(len(names), sum(widths)))
@@ -58,7 +58,7 @@ def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):
 
 
 def minimised(features, labels, prior, layer_weights, penalty, learn):
-    """Weights per tap and bias by least squares on rows; the taps' scaling is that of all rows.
+    """Weights per feature layer and bias by least squares on rows; the feature layers' scaling is that of all rows.
 
     What is learnt is penalised in the scaled features of the profile, the factor is not.
     """
@@ -86,7 +86,7 @@ def minimised(features, labels, prior, layer_weights, penalty, learn):
     "group_rows", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))]
 )
 def test_trials_and_refit_equal_minimising_anew(name, group_rows):
-    """Re-centring, blocks, nested folds and weights over the union of taps, all at once."""
+    """Re-centring, blocks, nested folds and weights over the union of feature layers, all at once."""
     features, labels = make()
     prior, problem = older(), problem_of(labels, group_rows=group_rows)
     head, layer_weights = family(features, prior, name, (0.1,)), probe_layers(FEATURE_LAYERS)[name]

@@ -79,7 +79,7 @@ def test_rows_that_no_fold_holds_out_have_no_say():
     keep = fold >= 0
     alone, same = cross_calibrated(scores[keep], labels[keep], fold[keep])
     np.testing.assert_array_equal(p[keep], alone)
-    assert calibration.scale == same.temperature
+    assert calibration.scale == same.scale
 
 
 def test_noise_is_not_made_certain():

@@ -1,4 +1,4 @@
-"""Inputs of training: the views that a plan says, made when asked for or read."""
+"""Inputs of training: the augmentations that a plan says, made when asked for or read."""
 
 from __future__ import annotations
 
@@ -29,33 +29,36 @@ PLAIN = Schedule(
     folds=1,
     seed=0,
 )
-VARIED = [{"crop": 0.5}, {"flip": True}, {"colour": 0.1}]
+VARIED = [{"crop": 0.5}, {"flip": True}, {"color_jitter": 0.1}]
 
 
-# ---- which view ----------------------------------------------------------------------------
+# ---- which augmentation ----------------------------------------------------------------------------
 
 
 @given(
     n=st.integers(1, 30),
     batch=st.integers(1, 16),
-    views=st.integers(0, 5),
+    augmentations=st.integers(0, 5),
     how=st.sampled_from(VARIED),
     seed=st.integers(0, 99),
 )
-def test_each_image_shows_its_views_in_turn(n, batch, views, how, seed):
-    chosen = replace(PLAIN, views=views, **how)
+def test_each_image_shows_its_augmentations_in_turn(n, batch, augmentations, how, seed):
+    chosen = replace(PLAIN, augmentations=augmentations, **how)
     seen: dict[int, list[int]] = {}
     for rows, visits in draw_batches(n, batch, 12, np.random.default_rng(seed)):
         for row, number in zip(rows, augmentation_numbers(visits, chosen), strict=True):
             seen.setdefault(int(row), []).append(int(number))
     for numbers in seen.values():
-        turn = [1 + visit % views if views else 1 + visit for visit in range(len(numbers))]
+        turn = [
+            1 + visit % augmentations if augmentations else 1 + visit
+            for visit in range(len(numbers))
+        ]
         assert numbers == turn
 
 
-@pytest.mark.parametrize("views", [0, 4])
-def test_where_nothing_varies_it_is_the_image_itself(views):
-    chosen = replace(PLAIN, views=views)
+@pytest.mark.parametrize("augmentations", [0, 4])
+def test_where_nothing_varies_it_is_the_image_itself(augmentations):
+    chosen = replace(PLAIN, augmentations=augmentations)
     assert not chosen.is_varied
     assert augmentation_numbers(np.arange(9), chosen).tolist() == [0] * 9
     assert all(replace(chosen, **how).is_varied for how in VARIED)
@@ -69,7 +72,7 @@ def training_data(pictures):
     return jobs.training_data(pictures)
 
 
-def test_live_inputs_are_views_of_the_prepared_pictures(training_data, pictures):
+def test_live_inputs_are_augmentations_of_the_prepared_pictures(training_data, pictures):
     plan = jobs.planned(
         training_data, "full", ("training.crop=0.4", "training.color_jitter=0.3"), seed=5
     )
@@ -103,7 +106,7 @@ def test_the_targets_are_the_labels_of_the_rows(training_data):
 
 
 class Shelf:
-    """Rows of numbers that tell whose they are: 100 * view + content, then taps."""
+    """Rows of numbers that tell whose they are: 100 * augmentation + content, then feature layers."""
 
     def __init__(self, view, broken=()):
         self.view, self.broken, self.asked = view, set(broken), 0
@@ -154,7 +157,7 @@ def test_stored_inputs_come_in_the_order_asked_for_whatever_is_damaged(asked, br
     assert passed == lost  # only what is damaged is made again
 
 
-def test_taps_come_in_the_order_that_the_head_has_them():
+def test_feature_layers_come_in_the_order_that_the_head_has_them():
     source, _ = stored()
     feature_layers = [FeatureLayer(block=2, pool="grid2"), FeatureLayer(block=1, pool="avg")]
     main, *found = source.batch(np.array([4]), np.array([0]), feature_layers)

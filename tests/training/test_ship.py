@@ -12,7 +12,7 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.training.selection import cross_calibrated, cross_folds
-from warmstart.training.ship import PROBE, RESTORED, SHARES, FINE_TUNED, at_full_size, decide
+from warmstart.training.ship import FINE_TUNED, PROBE, RESTORED, SHARES, at_full_size, decide
 
 K = 4
 NUMBERS = Regression()

@@ -57,7 +57,7 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 def test_what_is_missing_is_named(monkeypatch, name, missing, cure):
     lacking(monkeypatch, *missing)
     assert refused(name) == (
-        f"--track {name} needs what is not installed here; run `pip install {cure}`."
+        f"--track {name} needs a package that is not installed; run `pip install {cure}`."
     )
 
 

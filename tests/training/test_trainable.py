@@ -36,7 +36,7 @@ def planned(name, strategy):
 
 
 def seen(network, name, wanted):
-    """Each tap of some images, as a reader, and the images."""
+    """Each feature layer of some images, as a reader, and the images."""
     inputs = inputs_for(name, N)
     with torch.inference_mode():
         found = FeatureExtractor(network, wanted)(inputs)
@@ -44,7 +44,7 @@ def seen(network, name, wanted):
 
 
 def fitted(network, read, wanted, seed=0):
-    """A head as `fit_head` gives it: weights in the scale of the taps, with a calibration."""
+    """A head as `fit_head` gives it: weights in the scale of the feature layers, with a calibration."""
     rng = np.random.default_rng(seed)
     groups = []
     for layer in wanted:
@@ -65,7 +65,7 @@ def fitted(network, read, wanted, seed=0):
 
 
 def answers(head, read):
-    """What the head says: temperature * (W . taps + b) + class bias."""
+    """What the head says: temperature * (W . feature layers + b) + class bias."""
     joined = np.concatenate([read(layer) for layer in head.feature_layers], axis=1).astype(
         np.float64
     )
@@ -87,7 +87,7 @@ def say(model, inputs):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("strategy", WORDS)
-def test_step_zero_gives_the_fitted_heads_answers_and_leaves_the_start_alone(name, strategy):
+def test_step_zero_gives_the_fitted_heads_answers_and_leaves_the_base_model_alone(name, strategy):
     pytest.importorskip("peft") if "lora" in strategy else None
     _, network = cut_once(name)
     before = take_digests(network)
@@ -114,7 +114,7 @@ def _move(made):
 
 
 def heard(name, strategy, wanted):
-    """An outfit under a head that listens to these taps, what that says, and images."""
+    """An network under a head that listens to these feature layers, what that says, and images."""
     network, plan = planned(name, strategy)
     read, inputs = seen(network, name, feature_layers(network.record))
     head = fitted(network, read, wanted)
@@ -123,7 +123,7 @@ def heard(name, strategy, wanted):
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
 @pytest.mark.parametrize("strategy", ["head", "last:1", "full"])
-def test_one_tap_or_many_it_is_the_heads_own_taps_that_are_read(name, strategy):
+def test_one_feature_layer_or_many_it_is_the_heads_own_feature_layers_that_are_read(name, strategy):
     offered = feature_layers(cut_once(name)[1].record)
     for wanted in (offered[-1:], (offered[1], offered[-2], offered[-1])):
         made, expected, inputs = heard(name, strategy, wanted)
@@ -195,7 +195,7 @@ def test_added_blocks_stand_behind_the_last_part_and_what_read_it_reads_them(nam
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_scratch_says_nothing_and_keeps_nothing_of_the_start(name):
+def test_scratch_says_nothing_and_keeps_nothing_of_the_base_model(name):
     _, network = cut_once(name)
     marked = copy.deepcopy(network)
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers()
     assert made.actions["neck"] == "frozen"
 
 
-def test_taps_that_never_vary_get_no_say_and_break_nothing():
+def test_feature_layers_that_never_vary_get_no_say_and_break_nothing():
     network, plan = planned("residual", "full")
     wanted = feature_layers(network.record)
     read, inputs = seen(network, "residual", wanted)

@@ -162,7 +162,7 @@ def test_dropout_repeats_with_seed_and_step_and_leaves_the_callers_generator_alo
 @pytest.mark.parametrize("at", [0, 5, 11])
 def test_a_loss_that_is_no_number_changes_nothing(at):
     network = Net()
-    made = trainer(network, average=0.9, l2_sp=1.0, micro_batch=4)
+    made = trainer(network, ema_decay=0.9, l2_sp=1.0, micro_batch=4)
     train(made, data(2))
     before = {name: tensor.clone() for name, tensor in made.tensors().items()}
     facts = made.facts()
@@ -221,11 +221,11 @@ def greedy(network, most, error, way="forward"):
 def test_a_batch_that_memory_does_not_hold_is_halved_until_it_fits(error, way):
     ours, theirs, batches = Net(0.5), Net(0.5), data(3, n=16)
     run, sizes = greedy(ours, 5, error, way)
-    made = trainer(ours, run, micro_batch=32, average=0.9)
+    made = trainer(ours, run, micro_batch=32, ema_decay=0.9)
     losses = train(made, batches)
     assert sizes == [16, 8, 4, 4, 4, 4, *[4] * 8]
     assert made.micro_batch == 4
-    assert losses == train(trainer(theirs, micro_batch=4, average=0.9), batches)
+    assert losses == train(trainer(theirs, micro_batch=4, ema_decay=0.9), batches)
     assert_same(state(ours), state(theirs))  # statistics of the passes that failed, too
 
 
@@ -259,7 +259,7 @@ def test_errors_of_memory_are_told_from_others():
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 @pytest.mark.parametrize("pull", [0.5, 3.0])
-def test_weights_are_drawn_back_to_their_start_and_new_ones_are_not(name, pull):
+def test_weights_are_drawn_back_to_their_base_model_and_new_ones_are_not(name, pull):
     ours, theirs, batches = Net(), Net(), data(4)
     train(trainer(ours, optimizer=name, l2_sp=pull), batches)
     assert_close(state(ours), by_hand(theirs, batches, name, pull)[-1], rtol=0, atol=1e-6)
@@ -291,7 +291,7 @@ def test_a_group_that_nothing_reaches_stays_as_it_is():
 @pytest.mark.parametrize("decay", [0.5, 0.99])
 def test_the_average_is_its_definition(decay):
     network, batches = Net(), data(30)
-    made = trainer(network, average=decay)
+    made = trainer(network, ema_decay=decay)
     seen = by_hand(Net(), batches)
     mean = {name: tensor.double() for name, tensor in Net().state_dict().items()}
     for n, (now, (inputs, labels)) in enumerate(zip(seen, batches, strict=True), 1):
@@ -302,20 +302,20 @@ def test_the_average_is_its_definition(decay):
     found = {n: m.double() for n, m in zip(moving(network), made.mean, strict=True)}
     assert_close(found, mean, rtol=0, atol=2e-5)
     assert_close(state(network), seen[-1], rtol=0, atol=1e-5)
-    made.settle()
+    made.load_average()
     assert_close({n: t.double() for n, t in state(network).items()}, mean, rtol=0, atol=2e-5)
 
 
 @property_of
-@given(share=st.floats(0, 1), average=st.sampled_from([0.0, 0.9]))
-def test_part_of_the_way_is_a_straight_line_and_counters_count(share, average):
+@given(share=st.floats(0, 1), ema_decay=st.sampled_from([0.0, 0.9]))
+def test_part_of_the_way_is_a_straight_line_and_counters_count(share, ema_decay):
     network, begin = Net(), state(Net())
-    made = trainer(network, average=average)
+    made = trainer(network, ema_decay=ema_decay)
     train(made, data(4))
     own = state(network)
-    end = dict(zip(moving(network), made.mean, strict=True)) if average else own
+    end = dict(zip(moving(network), made.mean, strict=True)) if ema_decay else own
     end = {name: tensor.clone() for name, tensor in end.items()}
-    with made.shown(share):
+    with made.averaged(share):
         for name, tensor in state(network).items():
             if tensor.is_floating_point():  # weights, and the statistics of new layers
                 line = torch.lerp(begin[name].double(), end[name].double(), share)
@@ -323,19 +323,19 @@ def test_part_of_the_way_is_a_straight_line_and_counters_count(share, average):
             else:
                 assert int(tensor) == 4
     assert_same(state(network), own)
-    assert_same(end, dict(zip(moving(network), made.mean, strict=True)) if average else own)
+    assert_same(end, dict(zip(moving(network), made.mean, strict=True)) if ema_decay else own)
 
 
 def test_weights_that_were_shown_are_put_back_whatever_happens():
     network = Net()
-    made = trainer(network, average=0.9)
+    made = trainer(network, ema_decay=0.9)
     train(made, data(2))
     own, home = state(network), network.conv.weight
-    with pytest.raises(ZeroDivisionError), made.shown(0.5):
+    with pytest.raises(ZeroDivisionError), made.averaged(0.5):
         1 / torch.equal(network.conv.weight, own["conv.weight"])
     assert_same(state(network), own)
     assert network.conv.weight is home
-    made.settle(0.0)
+    made.load_average(0.0)
     assert torch.equal(network.conv.weight, Net().conv.weight)
 
 
@@ -356,7 +356,7 @@ def courses():
     return st.fixed_dictionaries(
         {
             "optimizer": st.sampled_from(["adamw", "sgd"]),
-            "average": st.sampled_from([0.0, 0.8]),
+            "ema_decay": st.sampled_from([0.0, 0.8]),
             "l2_sp": st.sampled_from([0.0, 2.0]),
             "micro_batch": st.sampled_from([32, 5]),
             "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
@@ -390,7 +390,7 @@ def test_what_goes_on_from_a_file_never_stopped(course, done, layout):
     for one, other in zip(network.parameters(), whole_network.parameters(), strict=True):
         assert one.stride() == other.stride()
     for made in (whole, again):
-        made.settle(0.5)
+        made.load_average(0.5)
     assert_same(state(network), state(whole_network))
 
 
@@ -430,12 +430,12 @@ def test_a_batch_that_was_halved_stays_so(tmp_path):
 
 
 def test_what_lacks_a_tensor_is_refused():
-    made = trainer(Net(), average=0.9)
+    made = trainer(Net(), ema_decay=0.9)
     train(made, data(1))
     tensors = made.tensors()
     del tensors["mean.conv.weight"]
     with pytest.raises(KeyError, match=r"mean\.conv\.weight"):
-        trainer(Net(), average=0.9).restore(tensors, made.facts())
+        trainer(Net(), ema_decay=0.9).restore(tensors, made.facts())
 
 
 # ---- number formats ------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_a_scale_at_which_gradients_overflow_skips_the_step_and_is_halved():
     assert json.loads(json.dumps(made.facts())) == made.facts()
 
 
-def test_the_start_is_a_copy():
+def test_the_base_model_is_a_copy():
     network = Net()
     begin = copy.deepcopy(network.state_dict())
     made = trainer(network)

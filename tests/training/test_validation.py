@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.training.selection import LEAST, FOLDS, cross_folds
+from warmstart.training.selection import FOLDS, LEAST, cross_folds
 from warmstart.training.validation import (
     CANDIDATES,
     END,
-    VALIDATIONS,
-    SHARES,
     MAX_LOSS,
+    SHARES,
+    VALIDATIONS,
     TrainingEnd,
     choose,
 )
@@ -50,11 +50,8 @@ def slow_losses(scores, labels):
 
 @property_of
 @given(n_steps=st.integers(1, 5000))
-def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
-    steps = [
-        TrainingEnd(validation=extracted).n_steps(n_steps)
-        for extracted in range(1, VALIDATIONS + 1)
-    ]
+def test_validations_come_in_order_and_the_last_is_the_end(n_steps):
+    steps = [TrainingEnd(validation=k).n_steps(n_steps) for k in range(1, VALIDATIONS + 1)]
     assert steps == sorted(steps)
     assert steps[0] >= 1
     assert steps[-1] == n_steps == TrainingEnd().n_steps(n_steps)
@@ -62,11 +59,11 @@ def test_looks_come_in_order_and_the_last_is_the_end(n_steps):
         assert len(set(steps)) == VALIDATIONS
 
 
-def test_candidates_are_the_looks_then_the_shares_of_the_whole_way():
-    assert [c.extracted for c in CANDIDATES[:VALIDATIONS]] == [1, 2, 3, 4, 5]
+def test_candidates_are_the_validations_then_the_shares_of_the_whole_way():
+    assert [c.validation for c in CANDIDATES[:VALIDATIONS]] == [1, 2, 3, 4, 5]
     assert {c.share for c in CANDIDATES[:VALIDATIONS]} == {1.0}
     assert tuple(c.share for c in CANDIDATES[VALIDATIONS:]) == SHARES
-    assert {c.extracted for c in CANDIDATES[VALIDATIONS:]} == {VALIDATIONS}
+    assert {c.validation for c in CANDIDATES[VALIDATIONS:]} == {VALIDATIONS}
     assert CANDIDATES[END] == TrainingEnd()
 
 

@@ -1,11 +1,11 @@
-"""The feature store: shelves of rows in one folder, with a size limit.
+"""The feature cache: files of rows in one folder, with a size limit.
 
-A shelf belongs to one `FeatureKey` (see `cache_key.py`), so a row is found again only where
-everything that it depends on is the same. The store also remembers which examples cannot
+A file of rows belongs to one `FeatureKey` (see `cache_key.py`), so a row is found again only if
+everything that it depends on is the same. The cache also remembers which examples cannot
 be decoded, and which networks an engine cannot run. Free of torch.
 
-One lock file serves the whole folder: an append holds it for some milliseconds, and what
-is evicted, cleared or replaced can then never be what another process is writing.
+One lock file serves the whole folder: an append holds it for some milliseconds, so that nothing
+is evicted, cleared or replaced while another process writes it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from warmstart.records.run_folder import remove
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 _UNREADABLE = "unreadable.jsonl"
-_INSTEAD = ".instead"
+_REDIRECT = ".instead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheInfo:
-    """What `warmstart cache info` shows."""
+    """The answer of `warmstart cache info`."""
 
     path: str
-    shelves: int  # looks kept
-    rows: int  # examples, summed over the shelves
+    feature_sets: int  # one for each key
+    rows: int  # examples, summed over the feature sets
     bytes: int
     limit_bytes: int
 
 
 class FeatureCache:
-    """A folder of shelves, at most `limit_bytes` large.
+    """A folder of feature sets, at most `limit_bytes` large.
 
     >>> import tempfile
     >>> import numpy as np
@@ -68,16 +68,13 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        """Open the store, or begin one.
-
-        Raises: UsageError if the folder cannot be written.
-        """
+        """Open the cache, or create it. Raises: UsageError if the folder cannot be written."""
         self.root = root
         self.limit_bytes = limit_bytes
         try:
             root.mkdir(parents=True, exist_ok=True)
             if self._lock.is_dir():
-                remove(self._lock)  # damaged: nobody can hold a folder
+                remove(self._lock)  # damaged: a folder cannot be locked
             with exclusive(self._lock):
                 pass
         except OSError as error:
@@ -87,62 +84,56 @@ class FeatureCache:
             ) from error
 
     def cache_file(self, key: CacheFileKey) -> CacheFile:
-        """Open the shelf of this key, empty if there is none; close it, or use `with`.
+        """Open the rows of this key, empty if there are none; close it, or use `with`.
 
-        For as long as it is open it is not evicted.
+        While it is open it is not evicted.
         """
-
-        def make_room(n_bytes: int) -> None:
-            self._evict(n_bytes, keep=key.digest)
-
-        return CacheFile(self.root, key, make_room)
+        return CacheFile(self.root, key, lambda n_bytes: self._evict(n_bytes, exempt=key.digest))
 
     def info(self) -> CacheInfo:
-        """Count what is kept."""
+        """Count feature sets, rows and bytes."""
         with exclusive(self._lock):
-            shelves = list(self._shelves())
-            sizes = [_size(base.with_name(base.name + ".index")) for base in shelves]
+            bases = self._bases()
+            sizes = [_size(base.with_name(base.name + ".index")) for base in bases]
             return CacheInfo(
                 path=str(self.root),
-                shelves=len(shelves),
+                feature_sets=len(bases),
                 rows=sum(size // ENTRY_BYTES for size in sizes),
                 bytes=sum(_size(path) for path in self.root.iterdir()),
                 limit_bytes=self.limit_bytes,
             )
 
     def clear(self) -> int:
-        """Remove everything but the shelves that are in use; returns the bytes freed."""
+        """Remove everything that is not in use; returns the bytes freed."""
         with exclusive(self._lock):
-            freed = sum(_remove(base) for base in self._shelves() if not _is_held(base))
-            for path in (*self.root.glob("*" + _INSTEAD), self.root / _UNREADABLE):
+            freed = sum(_remove(base) for base in self._bases() if not _is_open(base))
+            for path in (*self.root.glob("*" + _REDIRECT), self.root / _UNREADABLE):
                 freed += _size(path)
                 remove(path)
         return freed
 
-    def _evict(self, n_bytes: int, keep: str) -> None:
-        """Remove least recently used shelves until `n_bytes` more fit; the lock is held.
+    def _evict(self, n_bytes: int, exempt: str) -> None:
+        """Remove least recently used files until `n_bytes` more fit; the lock is held.
 
-        What is in use stays, and may alone be larger than the limit.
+        Files in use stay, and may alone exceed the limit.
         """
-        sizes = {base: _shelf_size(base) for base in self._shelves()}
+        sizes = {base: _total_size(base) for base in self._bases()}
         excess = sum(sizes.values()) + n_bytes - self.limit_bytes
         if excess <= 0:
             return
         for base in sorted(sizes, key=_last_use):
-            if excess > 0 and base.name != keep and not _is_held(base):
+            if excess > 0 and base.name != exempt and not _is_open(base):
                 _remove(base)
                 excess -= sizes[base]
 
-    def _shelves(self) -> Iterator[Path]:
-        """Each shelf as its path without suffix, also where files of it are missing."""
-        ends = {p.stem for suffix in SUFFIXES for p in self.root.glob("*" + suffix)}
-        return (self.root / stem for stem in sorted(ends))
+    def _bases(self) -> list[Path]:
+        """The paths without suffix of all feature sets, also of incomplete ones."""
+        stems = {p.stem for suffix in SUFFIXES for p in self.root.glob("*" + suffix)}
+        return [self.root / stem for stem in sorted(stems)]
 
     @property
     def _lock(self) -> Path:
         return self.root / "lock"
-
-    # ---- what cannot be read, what cannot be run -----------------------------------------
 
     def quarantine(self, decoder: str, sha256: str, reason: str) -> None:
         """Remember that `decoder` (name and version) cannot decode these bytes."""
@@ -152,50 +143,48 @@ class FeatureCache:
             if path.exists() and not path.is_file():
                 remove(path)
             with open(path, "ab") as file:
-                file.write(f"\n{line}\n".encode())  # first: a torn last line must not swallow this
+                file.write(
+                    f"\n{line}\n".encode()
+                )  # \n first: a torn last line must not swallow this
 
     def quarantined(self, decoder: str) -> dict[str, str]:
         """Examples that this decoder could not decode: sha256 → reason."""
         path = self.root / _UNREADABLE
         lines = path.read_bytes().splitlines() if path.is_file() else []
-        known = [note for line in lines if (note := _parse(line)) is not None]
         return {
             note["sha256"]: note["reason"]
-            for note in known
+            for note in map(_parse, lines)
             if note.keys() >= {"decoder", "sha256", "reason"} and note["decoder"] == decoder
         }
 
-    def redirect(self, asked: FeatureKey, actual: FeatureKey) -> None:
-        """Remember that this network was run by another engine than the one asked for.
+    def redirect(self, requested: FeatureKey, actual: FeatureKey) -> None:
+        """Remember that this network was run by another engine than the requested one.
 
-        Without this, every later look would build the refused engine again to find out.
+        Otherwise every later extraction would build the failing engine again.
         """
         note = {"engine": actual.engine, "engine_version": actual.engine_version}
-        path = self.root / (asked.digest + _INSTEAD)
+        path = self.root / (requested.digest + _REDIRECT)
         if path.exists() and not path.is_file():
             remove(path)
         path.write_text(json.dumps(note), "utf-8")
 
-    def resolve(self, asked: FeatureKey) -> FeatureKey:
-        """The key under which a look asked for with `asked` has its rows."""
-        path = self.root / (asked.digest + _INSTEAD)
-        note = _parse(path.read_bytes()) if path.is_file() else None
-        if note is None or note.keys() != {"engine", "engine_version"}:
-            return asked
-        if note["engine"] != "torch":  # the only engine that another one gives way to
-            return asked
-        return replace(asked, engine="torch", engine_version=note["engine_version"])
+    def resolve(self, requested: FeatureKey) -> FeatureKey:
+        """The key under which the rows of the `requested` key are stored."""
+        path = self.root / (requested.digest + _REDIRECT)
+        note = _parse(path.read_bytes()) if path.is_file() else {}
+        if note.keys() != {"engine", "engine_version"} or note["engine"] != "torch":
+            return requested  # only torch replaces other engines
+        return replace(requested, engine="torch", engine_version=note["engine_version"])
 
 
-def _parse(line: bytes) -> dict[str, str] | None:
-    """One JSON object of texts; None for a torn or foreign line."""
+def _parse(line: bytes) -> dict[str, str]:
+    """One JSON object of texts; {} for a torn or foreign line."""
     try:
         note = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(note, dict) or not all(isinstance(v, str) for v in note.values()):
-        return None
-    return note
+        return {}
+    is_valid = isinstance(note, dict) and all(isinstance(v, str) for v in note.values())
+    return note if is_valid else {}
 
 
 def _paths(base: Path) -> list[Path]:
@@ -206,7 +195,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _shelf_size(base: Path) -> int:
+def _total_size(base: Path) -> int:
     return sum(_size(path) for path in _paths(base))
 
 
@@ -215,91 +204,89 @@ def _last_use(base: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _is_held(base: Path) -> bool:
+def _is_open(base: Path) -> bool:
     path = base.with_name(base.name + ".index")
     return path.is_file() and is_in_use(path)
 
 
 def _remove(base: Path) -> int:
-    freed = _shelf_size(base)
+    freed = _total_size(base)
     for path in _paths(base):
         remove(path)
     return freed
 
 
-# ---- Features of some examples, read from the store: all at once, or a few at a time.
+# ---- Features of some examples, read from the cache: all at once, or a few at a time.
 
 
 Floats = NDArray[np.float32]
 
 CHUNK_BYTES = 16_000_000  # of rows in memory at a time
-CHUNK_ROWS = 512  # at most: what is computed from rows may be wider than they are
-WHOLE = 3  # one part in so many of a row is wanted: then reading it whole is quicker
+CHUNK_ROWS = 512  # at most: results computed from rows may be wider than they are
+_WHOLE = 3  # to read more than a third of a row, reading it whole is faster
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFeatures:
-    """A function from tap to the features of some examples; see `solve.kernels`.
+    """A function from a feature layer to the features of some examples; see `solve.kernels`.
 
-    Raises: ModelError, whatever is asked for, where a feature is not a finite number;
-    KeyError for an example that is not in the store.
+    Raises: ModelError if a feature is not a finite number; KeyError for an example that is not
+    in the cache.
     """
 
     cache_file: CacheFile
     examples: tuple[Example, ...]
-    origin: tuple[Example, ...] = ()  # those that these were chosen from, for the error
+    origin: tuple[Example, ...] = ()  # of which `examples` is a selection, for errors
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the rows are: where they are stored, and of which examples."""
+        """Identifies the rows: where they are stored, and of which examples."""
         return (self.cache_file.key.digest, *(example.sha256 for example in self.examples))
 
     def __call__(self, layer: FeatureLayer) -> Floats:
-        """All of one tap. Shapes: (n, d)."""
+        """All features of one layer. Shapes: (n, d)."""
         values: Floats = self.cache_file.read([e.sha256 for e in self.examples], layer.name)
         self._check({layer: values})
         return values
 
     def some(self, rows: NDArray[np.intp]) -> StoredFeatures:
-        """The same of chosen rows, in this order."""
-        chosen = tuple(self.examples[row] for row in rows)
-        return replace(self, examples=chosen, origin=self.origin or self.examples)
+        """The features of some rows, in this order."""
+        examples = tuple(self.examples[row] for row in rows)
+        return replace(self, examples=examples, origin=self.origin or self.examples)
 
     def chunks(
         self, feature_layers: Sequence[FeatureLayer]
     ) -> Iterator[Mapping[FeatureLayer, Floats]]:
-        """All rows, in order, a few MB at a time; no rows once. Shapes: each tap (m, d)."""
+        """All rows, in order, a few MB at a time. Shapes: each layer (m, d), m may be 0."""
         widths = self.cache_file.widths
-        wanted = sum(widths[layer.name] for layer in feature_layers)
-        is_whole = WHOLE * wanted > sum(widths.values())
-        n_bytes = 4 * (sum(widths.values()) if is_whole else wanted)
+        width = sum(widths[layer.name] for layer in feature_layers)
+        is_whole = _WHOLE * width > sum(widths.values())
+        n_bytes = 4 * (sum(widths.values()) if is_whole else width)
         count = min(max(CHUNK_BYTES // max(n_bytes, 1), 1), CHUNK_ROWS)
         for at in range(0, max(len(self.examples), 1), count):
             hashes = [example.sha256 for example in self.examples[at : at + count]]
             if is_whole:
                 row, columns = self.cache_file.fetch(hashes), self.cache_file.columns
-                found = {layer: row[:, columns[layer.name]] for layer in feature_layers}
+                chunk = {layer: row[:, columns[layer.name]] for layer in feature_layers}
             else:
-                found = {
+                chunk = {
                     layer: self.cache_file.read(hashes, layer.name) for layer in feature_layers
                 }
-            self._check(found)
-            yield found
+            self._check(chunk)
+            yield chunk
 
-    def _check(self, found: Mapping[FeatureLayer, Floats]) -> None:
-        for layer, values in found.items():
-            if not np.isfinite(values).all():
-                raise self._not_numbers(layer)
-
-    def _not_numbers(self, layer: FeatureLayer) -> ModelError:
-        examples = self.origin or self.examples
-        lost = [
-            example
-            for example in examples
-            if not np.isfinite(self.cache_file.read([example.sha256], layer.name)).all()
-        ]
-        return ModelError(
-            f"the start gives values that are not numbers for {len(lost):,} of "
-            f"{len(examples):,} images (first: {lost[0].id}, at part {layer.block}); check its "
-            "preprocessing, or choose another start."
-        )
+    def _check(self, features: Mapping[FeatureLayer, Floats]) -> None:
+        for layer, values in features.items():
+            if np.isfinite(values).all():
+                continue
+            examples = self.origin or self.examples
+            bad = [
+                example
+                for example in examples
+                if not np.isfinite(self.cache_file.read([example.sha256], layer.name)).all()
+            ]
+            raise ModelError(
+                f"the base model gives values that are not numbers for {len(bad):,} of "
+                f"{len(examples):,} images (first: {bad[0].id}, at block {layer.block}); check "
+                "its preprocessing, or choose another base model."
+            )

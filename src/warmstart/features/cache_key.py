@@ -1,7 +1,6 @@
-"""What a stored row depends on: change any member and the store misses.
+"""Cache keys: everything that a stored row depends on. Change any member and the cache misses.
 
-Free of torch, so that what is missing can be known, and decoding can begin, before
-torch has been imported.
+Free of torch, so that decoding of what is missing can begin before torch is imported.
 """
 
 from __future__ import annotations
@@ -28,45 +27,45 @@ ENGINE_TITLES: dict[EngineName, str] = {
     "openvino": "OpenVINO",
 }
 
-version_of = cache(version)  # a run asks for some forty, and each is parsed anew
+version_of = cache(version)  # a run needs some forty, and each is parsed anew
 
-# Raise it when the code of features/ computes other rows from the same members.
+# Raise it when the code of features/ computes different rows from the same members.
 FORMAT_VERSION = 1
-# Images in one pass, the last batch padded: some kernels choose another order of
-# summation for another batch size, so the size is fixed and a member of the key.
+# Images in one batch, the last one padded: some kernels sum in another order for another
+# batch size, so the size is fixed and a member of the key.
 BATCH = 32
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
 @cache
 def cpu_name() -> str:
-    """The processor as far as its arithmetic goes: kernels differ by instruction set.
+    """The processor and its instruction sets, by which kernels differ.
 
-    Two machines may share one cache folder; rows of one are not mixed with the other's.
+    Two machines may share one cache folder without mixing their rows.
 
     >>> cpu_name() == cpu_name() != ""
     True
     """
-    known: dict[str, str] = {}
-    table = Path("/proc/cpuinfo")  # Linux; elsewhere `platform` has to do
+    fields: dict[str, str] = {}
+    table = Path("/proc/cpuinfo")  # Linux; elsewhere `platform`
     if table.exists():
         for line in table.read_text("utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            known.setdefault(name.strip().lower(), value.strip())
-    model = known.get("model name") or platform.processor() or "unknown"
-    flags = set((known.get("flags") or known.get("features") or "").split())
+            fields.setdefault(name.strip().lower(), value.strip())
+    model = fields.get("model name") or platform.processor() or "unknown"
+    flags = set((fields.get("flags") or fields.get("features") or "").split())
     return " ".join([platform.machine(), model, *(flag for flag in _FLAGS if flag in flags)])
 
 
 def engine_version(name: EngineName) -> str:
-    """The versions an engine's rows depend on, without importing it.
+    """The versions that an engine's rows depend on, without importing it.
 
     Raises: PackageNotFoundError if the engine is not installed.
 
     >>> engine_version("torch").startswith("torch ")
     True
     """
-    torch = f"torch {version_of('torch')}"  # the others run the graph that torch wrote down
+    torch = f"torch {version_of('torch')}"  # the others run the graph that torch exported
     if name in ("torch", "traced"):
         return torch
     return f"{name} {version_of(name)}, {torch}"
@@ -90,16 +89,16 @@ def _is_installed(name: EngineName) -> bool:
 
 
 class NamedColumn(Protocol):
-    """A column of a row: a tap."""
+    """A column of a row: a feature layer."""
 
     @property
     def name(self) -> str:
-        """What the column is called in files."""
+        """The name of the column in files."""
         ...
 
 
 class CacheFileKey(Protocol):
-    """What a shelf's rows depend on: `FeatureKey`, or another that has these."""
+    """The key of a file of rows: `FeatureKey`, or another with these members."""
 
     @property
     def feature_layers(self) -> Sequence[NamedColumn]:
@@ -108,27 +107,44 @@ class CacheFileKey(Protocol):
 
     @property
     def dtype(self) -> str:
-        """Of the values in a row."""
+        """The number format of the values in a row."""
         ...
 
     @property
     def plain(self) -> dict[str, Any]:
-        """All members as JSON gives them back."""
+        """All members as JSON holds them: dicts, lists and scalars."""
         ...
 
     @property
     def digest(self) -> str:
-        """Names the files."""
+        """The name of the files."""
         ...
 
 
+class _HashedKey:
+    __slots__ = ()
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        if (prep := plain.get("preprocessing")) is not None and prep.get("sound", 0) is None:
+            del prep["sound"]  # rows of pictures keep the keys from before there were sounds
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON of all members."""
+        text = json.dumps(self.plain, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureKey:
-    """Everything that the rows of one look depend on, apart from the examples' bytes.
+class FeatureKey(_HashedKey):
+    """Everything that the rows of one extraction depend on, apart from the examples' bytes.
 
     `network` is the digest of all tensors; the same tensors in another architecture, or
-    cut elsewhere, give other taps: hence `arch` and `parts`. `decoder` names what turns
-    encoded bytes into pixels, `view` what was done to the pixels ("plain": nothing),
+    partitioned elsewhere, give other features: hence `arch` and `blocks`. `decoder` is the
+    decoder from bytes to pixels, `view` the augmentation of the pixels ("plain": none),
     `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
 
     >>> from warmstart.records.inputs import Preprocessing
@@ -156,29 +172,19 @@ class FeatureKey:
     batch: int = BATCH
     version: int = FORMAT_VERSION
 
-    @property
-    def plain(self) -> dict[str, Any]:
-        """The members as JSON gives them back: dicts, lists and scalars."""
-        return _plain(self)
-
-    @property
-    def digest(self) -> str:
-        """sha256 (hex) of the canonical JSON of all members."""
-        return _digest(self.plain)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A named part of a row."""
+    """A named column of a row."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThumbnailKey:
-    """What the glances at images depend on: the decoder, and what a glance notes.
+class ThumbnailKey(_HashedKey):
+    """Everything that thumbnails depend on: the decoder, and the version of their layout.
 
-    `draft` is the short side in px that large JPEGs were decoded for.
+    `draft` is the short side in px for which large JPEGs were decoded.
 
     >>> ThumbnailKey(decoder="pillow 11", draft=256, version=1).feature_layers[0].name
     'glance'
@@ -190,41 +196,19 @@ class ThumbnailKey:
     dtype: str = "uint8"
     feature_layers: tuple[Column, ...] = (Column(name="glance"),)
 
-    @property
-    def plain(self) -> dict[str, Any]:
-        """The members as JSON gives them back: dicts, lists and scalars."""
-        return _plain(self)
 
-    @property
-    def digest(self) -> str:
-        """sha256 (hex) of the canonical JSON of all members."""
-        return _digest(self.plain)
-
-
-def _plain(key: FeatureKey | ThumbnailKey) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(key)))
-    if (prep := plain.get("preprocessing")) is not None and prep.get("sound", 0) is None:
-        del prep["sound"]  # rows of pictures keep the keys that they had before there were sounds
-    return plain
-
-
-def _digest(plain: dict[str, Any]) -> str:
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ---- The key of stored activations: what the frozen parts of a network gave for one view.
+# ---- The key of cached activations: the output of the frozen blocks for one augmentation.
 
 
 MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActivationKey:
-    """Everything that one view's stored activations depend on, apart from the images' bytes.
+class ActivationKey(_HashedKey):
+    """Everything that the activations of one augmentation depend on, apart from the bytes.
 
-    `extracted` has the members that a look's features depend on, `view` among them; `cut` counts
-    the parts that were run, `wanted` are the taps taken on the way.
+    `extracted` has the members that features depend on, `view` among them; `cut` counts the
+    blocks that were run, `wanted` are their feature layers.
     """
 
     extracted: FeatureKey
@@ -234,12 +218,11 @@ class ActivationKey:
 
     @property
     def feature_layers(self) -> tuple[Column, ...]:
-        """The columns of a row: the output of part `cut`, then the taps."""
+        """The columns of a row: the output of block `cut`, then the feature layers."""
         return (Column(name=MAIN), *(Column(name=layer.name) for layer in self.wanted))
 
     @property
     def plain(self) -> dict[str, Any]:
-        """All members as JSON gives them back."""
         names = [layer.name for layer in self.wanted]
         return {
             "activations": 1,
@@ -249,15 +232,9 @@ class ActivationKey:
             "wanted": names,
         }
 
-    @property
-    def digest(self) -> str:
-        """sha256 (hex) of the canonical JSON of all members."""
-        text = json.dumps(self.plain, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
 
 def main_key(extracted: FeatureKey, cut: int) -> ActivationKey:
-    """Of what part `cut` gives alone, as a look passes it on its way."""
+    """The key of the output of block `cut` alone, as an extraction computes it."""
     return ActivationKey(
         extracted=replace(extracted, feature_layers=()), cut=cut, wanted=(), dtype=extracted.dtype
     )
@@ -265,7 +242,7 @@ def main_key(extracted: FeatureKey, cut: int) -> ActivationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScratchKey:
-    """Of rows that belong to one run and end with it: their columns say all.
+    """The key of rows that are deleted with their run: their columns alone.
 
     >>> ScratchKey(feature_layers=(Column(name="3.avg"),)).digest
     'scratch'
@@ -277,8 +254,5 @@ class ScratchKey:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """All members as JSON gives them back."""
-        return {
-            "feature_layers": [layer.name for layer in self.feature_layers],
-            "dtype": self.dtype,
-        }
+        names = [layer.name for layer in self.feature_layers]
+        return {"feature_layers": names, "dtype": self.dtype}

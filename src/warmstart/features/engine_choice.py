@@ -1,4 +1,4 @@
-"""Which engine passes the images: the one asked for, or the quickest on this machine."""
+"""The engine that extracts features: the requested one, or the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -42,30 +42,31 @@ from warmstart.records.plan import Choice
 SETTING = "training.engine"
 
 
-def check_name(name: str, asked: str) -> EngineName:
-    """The engine of that name; `asked` is how it was asked for.
+def check_name(name: str, setting: str) -> EngineName:
+    """The engine of that name, set by `setting`.
 
-    Raises: PlanError where there is none, or it is not installed.
+    Raises: PlanError if there is no such engine, or it is not installed.
 
     >>> check_name("torch", "--set training.engine=torch")
     'torch'
     """
-    here = installed_engines()
+    installed = installed_engines()
     if name not in get_args(EngineName):
-        like = nearest(name, here)
-        cure = f"did you mean {like}?" if like else f"there are {', '.join(here)}."
-        raise PlanError(f"{asked}: {name} is no engine; {cure}")
-    if name not in here:
-        cure = install_command("fast") if name == "openvino" else f"pip install {name}"
+        close = nearest(name, installed)
+        remedy = f"did you mean {close}?" if close else f"there are {', '.join(installed)}."
+        raise PlanError(f"{setting}: {name} is no engine; {remedy}")
+    if name not in installed:
+        command = install_command("fast") if name == "openvino" else f"pip install {name}"
         raise PlanError(
-            f"{asked}: {name} is not installed; run `{cure}`, or choose {', '.join(here)}."
+            f"{setting}: {name} is not installed; run `{command}`, or choose "
+            f"{', '.join(installed)}."
         )
     return name
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSurvey:
-    """What a look will need: the network cut, and what the store lacks under each engine."""
+    """The partitioned network, and what the cache lacks under each engine."""
 
     network: Network
     feature_layers: tuple[FeatureLayer, ...]
@@ -73,30 +74,28 @@ class EngineSurvey:
     feature_cache: FeatureCache
     decoder: str
     n: int  # images, one a content, whether they can be read or not
-    readable: tuple[str, ...]  # content hashes that are not known to be damaged
+    readable: tuple[str, ...]  # content hashes except those known to be damaged
     keys: Mapping[EngineName, FeatureKey]  # of the engines that can run the network
     missing: Mapping[FeatureKey, list[str]]
-    stream: str = ""  # the number format between parts, where the network is streamed
+    stream: str = ""  # the number format between blocks, if the network is streamed
 
     @property
     def work(self) -> engine_speeds.EngineWork:
-        """What an engine's speed depends on here."""
         return engine_work(self.network.record, self.prep, len(self.feature_layers))
 
     @property
     def nouns(self) -> Nouns:
-        """What is passed."""
         return nouns_of(kind_of(self.prep))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images that are missing under each engine."""
+        """The number of missing images under each engine."""
         return {name: len(self.missing[key]) for name, key in self.keys.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenEngine:
-    """The engine of a look, the key of its rows, and itself, where it has been made."""
+    """The choice of the engine, the key of its rows, and the engine if it is loaded already."""
 
     choice: Choice
     key: FeatureKey
@@ -104,19 +103,21 @@ class ChosenEngine:
 
 
 def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurvey:
-    """Cut the network and ask the store what it has of these images."""
+    """Partition the network and list what the cache lacks of these images."""
     network = partition_base(base)
-    wanted, prep = feature_layers(network.record), base.record.preprocessing
+    layers, prep = feature_layers(network.record), base.record.preprocessing
     feature_cache, decoder = FeatureCache(default_root()), decoder_name(prep)
-    known = feature_cache.quarantined(decoder)
+    quarantined = feature_cache.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
-    readable = tuple(sha256 for sha256 in hashes if sha256 not in known)
-    runs: tuple[EngineName, ...] = ("torch",) if base.stream else _engines(prep)
-    asked = {name: _key(base, network, wanted, decoder, name) for name in runs}
-    keys = {name: key for name, key in asked.items() if feature_cache.resolve(key) == key}
+    readable = tuple(sha256 for sha256 in hashes if sha256 not in quarantined)
+    # Graphs are made for pictures alone: texts differ in length, rows take next to no time.
+    has_graphs = isinstance(prep, Preprocessing) and not base.stream
+    engines: tuple[EngineName, ...] = installed_engines() if has_graphs else ("torch",)
+    all_keys = {name: _key(base, network, layers, decoder, name) for name in engines}
+    keys = {name: key for name, key in all_keys.items() if feature_cache.resolve(key) == key}
     return EngineSurvey(
         network=network,
-        feature_layers=wanted,
+        feature_layers=layers,
         prep=prep,
         feature_cache=feature_cache,
         decoder=decoder,
@@ -128,13 +129,8 @@ def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurve
     )
 
 
-def _engines(inputs: Inputs) -> tuple[EngineName, ...]:
-    """Graphs are made for pictures alone: texts differ in length, rows take next to no time."""
-    return installed_engines() if isinstance(inputs, Preprocessing) else ("torch",)
-
-
 def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds.EngineWork:
-    """What an engine's speed depends on, for a network and its images on this machine."""
+    """Everything that the speed of an engine depends on, on this machine."""
     return engine_speeds.EngineWork(
         macs=sum(block.macs for block in record.blocks),
         parameters=sum(block.parameters for block in record.blocks),
@@ -145,132 +141,128 @@ def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_sp
 
 
 def stored_speeds(root: Path, work: engine_speeds.EngineWork) -> dict[str, EngineSpeed]:
-    """The paces that were measured on this machine, from the cache folder."""
+    """The speeds measured on this machine, from the cache folder."""
     return {name: EngineSpeed(*timing) for name, timing in engine_speeds.read(root, work).items()}
 
 
-def open_engine(seen: EngineSurvey, asked: Choice | None = None) -> Steps[ChosenEngine]:
-    """Choose an engine, and make it where something is missing; one that fails is left out.
+def open_engine(survey: EngineSurvey, request: Choice | None = None) -> Steps[ChosenEngine]:
+    """Choose an engine, and load it if anything is missing; one that fails is left out.
 
-    None is made of a network that is streamed: its parts are run one by one.
-    Raises: PlanError where the user's own engine is not there, or cannot run this network.
+    A streamed network needs none: its blocks are run one by one.
+    Raises: PlanError if the user's engine is not installed, or cannot run this network.
     """
     while True:
-        seen, chosen = yield from _choose(seen, asked)
-        if chosen.engine is not None or seen.stream or not seen.missing[chosen.key]:
+        survey, chosen = yield from _choose(survey, request)
+        if chosen.engine is not None or survey.stream or not survey.missing[chosen.key]:
             return chosen
         try:
-            return replace(chosen, engine=_make(seen, chosen.key.engine))
+            return replace(chosen, engine=_make(survey, chosen.key.engine))
         except EngineError as error:
             if chosen.choice.source == "user":
                 raise PlanError(
-                    f"{SETTING} {chosen.key.engine}: {error}; choose torch, or leave it away."
+                    f"{SETTING} {chosen.key.engine}: {error}; choose torch, or drop it."
                 ) from error
-            seen, asked = (yield from _refuse(seen, chosen.key.engine, error)), None
+            survey, request = (yield from _refuse(survey, chosen.key.engine, error)), None
 
 
-def choose(seen: EngineSurvey, asked: Choice | None = None) -> Steps[ChosenEngine]:
-    """Choose an engine, after measuring where that pays; it may have been made for that.
+def choose(survey: EngineSurvey, request: Choice | None = None) -> Steps[ChosenEngine]:
+    """Choose an engine, after measuring if that pays; it may have been loaded for that.
 
-    Raises: PlanError where the user's own engine is not there, or cannot run this network.
+    Raises: PlanError if the user's engine is not installed, or cannot run this network.
     """
-    return (yield from _choose(seen, asked))[1]
+    return (yield from _choose(survey, request))[1]
 
 
-def _choose(seen: EngineSurvey, asked: Choice | None) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
-    kept = stored_speeds(seen.feature_cache.root, seen.work)
-    made: dict[str, Engine] = {}
-    if asked is None and not seen.stream:
-        seen, made = yield from _measure(seen, kept)
-    ruled = _ruled(seen, kept)
-    choice = ruled if asked is None else _as_asked(asked, _fastest(seen, kept))
+def _choose(
+    survey: EngineSurvey, request: Choice | None
+) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
+    speeds = stored_speeds(survey.feature_cache.root, survey.work)
+    loaded: dict[str, Engine] = {}
+    if request is None and not survey.stream:
+        survey, loaded = yield from _measure(survey, speeds)
+    rule = choice = _rule(survey, speeds)
+    if request is not None:
+        # The user's choice is recorded with that of the rule for an empty cache.
+        is_new = request.source == "user" and request.rule is None
+        choice = replace(request, rule=_fastest(survey, speeds)) if is_new else request
     name = check_name(str(choice.value), SETTING)
-    if name not in seen.keys:  # known from an earlier look
+    if name not in survey.keys:  # refused by an earlier extraction
         why = f"this network cannot be run by {ENGINE_TITLES[name]}"
         if choice.source == "user":
-            raise PlanError(f"{SETTING} {name}: {why}; choose {', '.join(seen.keys)}.")
-        choice, name = ruled, cast(EngineName, ruled.value)
+            raise PlanError(f"{SETTING} {name}: {why}; choose {', '.join(survey.keys)}.")
+        choice, name = rule, cast(EngineName, rule.value)
         yield events.note("features", "Engine", f"{why}; {ENGINE_TITLES[name]} is used instead")
-    return seen, ChosenEngine(choice, seen.keys[name], made.get(name))
-
-
-def _as_asked(asked: Choice, fastest: str) -> Choice:
-    """A plan's choice as it stands; the user's own with what the rule says of an empty store."""
-    if asked.source == "user" and asked.rule is None:
-        return replace(asked, rule=fastest)
-    return asked
+    return survey, ChosenEngine(choice, survey.keys[name], loaded.get(name))
 
 
 def _measure(
-    seen: EngineSurvey, kept: dict[str, EngineSpeed]
+    survey: EngineSurvey, speeds: dict[str, EngineSpeed]
 ) -> Steps[tuple[EngineSurvey, dict[str, Engine]]]:
-    """Measure what is worth it; `kept` grows. Returns the engines that were made for it."""
-    made: dict[str, Engine] = {}
-    while (name := rules.engine_to_measure(seen.counts, kept, seen.work.macs)) is not None:
+    """Measure engines if that pays, and add to `speeds`. Returns the last one measured."""
+    loaded: dict[str, Engine] = {}
+    while (name := rules.engine_to_measure(survey.counts, speeds, survey.work.macs)) is not None:
         engine = cast(EngineName, name)
-        made.clear()  # two at a time would be the most memory of a run
+        loaded.clear()  # two at a time would be the peak memory of a run
         try:
-            make = partial(_make, seen, engine)
-            made[name], timing = engine_speeds.measure(make, noise(seen.prep, BATCH))
+            make = partial(_make, survey, engine)
+            loaded[name], timing = engine_speeds.measure(make, noise(survey.prep, BATCH))
         except EngineError as error:
-            seen = yield from _refuse(seen, engine, error)
+            survey = yield from _refuse(survey, engine, error)
             continue
-        kept[name] = EngineSpeed(
-            *engine_speeds.keep(seen.feature_cache.root, seen.work, engine, timing)
+        speeds[name] = EngineSpeed(
+            *engine_speeds.keep(survey.feature_cache.root, survey.work, engine, timing)
         )
-    return seen, made
+    return survey, loaded
 
 
-def _refuse(seen: EngineSurvey, name: EngineName, error: EngineError) -> Steps[EngineSurvey]:
-    """Leave an engine out, now and in later looks with this network; say which one is next."""
-    seen.feature_cache.redirect(seen.keys[name], seen.keys["torch"])
-    keys = {other: key for other, key in seen.keys.items() if other != name}
-    seen = replace(seen, keys=keys)
-    found = rules.paces(stored_speeds(seen.feature_cache.root, seen.work), seen.work.macs)
-    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(seen.counts, found))]
+def _refuse(survey: EngineSurvey, name: EngineName, error: EngineError) -> Steps[EngineSurvey]:
+    """Leave an engine out, now and in later extractions with this network."""
+    survey.feature_cache.redirect(survey.keys[name], survey.keys["torch"])
+    keys = {other: key for other, key in survey.keys.items() if other != name}
+    survey = replace(survey, keys=keys)
+    paces = rules.paces(stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs)
+    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, paces))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")
-    return seen
+    return survey
 
 
-def _make(seen: EngineSurvey, name: EngineName) -> Engine:
-    threads = threads_for(seen.network.record)
+def _make(survey: EngineSurvey, name: EngineName) -> Engine:
+    threads = threads_for(survey.network.record)
     return make_engine(
-        name, FeatureExtractor(seen.network, seen.feature_layers), seen.prep, threads
+        name, FeatureExtractor(survey.network, survey.feature_layers), survey.prep, threads
     )
 
 
-# ---- the choice in words -----------------------------------------------------------------
-
-
-def _ruled(seen: EngineSurvey, kept: Mapping[str, EngineSpeed]) -> Choice:
-    """What the rule says, in words that are the same when a stopped look goes on."""
-    found, counts = rules.paces(kept, seen.work.macs), seen.counts
-    value, fastest = rules.choose_engine(counts, found), _fastest(seen, kept)
+def _rule(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> Choice:
+    """The choice of the rule; its words do not change when an extraction is resumed."""
+    paces, counts = rules.paces(speeds, survey.work.macs), survey.counts
+    value, fastest = rules.choose_engine(counts, paces), _fastest(survey, speeds)
     if len(counts) == 1:
         because = "the only engine here that can run this network"
-    elif value != fastest and counts[value] < len(set(seen.readable)):
+    elif value != fastest and counts[value] < len(set(survey.readable)):
         title = ENGINE_TITLES[cast(EngineName, value)]
         because = (
-            f"{title} has passed some of these {seen.nouns.many} before; another would begin anew"
+            f"the cache holds some of these {survey.nouns.many} from {title}; another engine would "
+            "start over"
         )
     else:
-        seconds = {name: rules.engine_seconds(found[name], seen.n) for name in counts}
-        because = _figures(value, seen.nouns.count(seen.n), seconds, value in kept)
+        seconds = {name: rules.engine_seconds(paces[name], survey.n) for name in counts}
+        because = _comparison(value, survey.nouns.count(survey.n), seconds, value in speeds)
     return Choice(
         value=value,
         because=because,
-        rule=_fastest(seen, {}),
-        source="measured" if value in kept else "rule",
+        rule=_fastest(survey, {}),
+        source="measured" if value in speeds else "rule",
     )
 
 
-def _fastest(seen: EngineSurvey, kept: Mapping[str, EngineSpeed]) -> str:
-    """The engine that would be chosen if nothing were in the store."""
-    everything = dict.fromkeys(seen.counts, seen.n)
-    return rules.choose_engine(everything, rules.paces(kept, seen.work.macs))
+def _fastest(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> str:
+    """The engine that would be chosen if the cache were empty."""
+    counts = dict.fromkeys(survey.counts, survey.n)
+    return rules.choose_engine(counts, rules.paces(speeds, survey.work.macs))
 
 
-def _figures(value: str, all_of: str, seconds: Mapping[str, float], is_measured: bool) -> str:
+def _comparison(value: str, all_of: str, seconds: Mapping[str, float], is_measured: bool) -> str:
     """`OpenVINO: 1,000 images in about 6.5 s here, torch 14 s`."""
     other = min((name for name in seconds if name != value), key=seconds.__getitem__)
     other = other if value == "torch" else "torch"
@@ -283,13 +275,10 @@ def _s(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
-# ---- keys --------------------------------------------------------------------------------
-
-
 def _key(
     base: PretrainedModel,
     network: Network,
-    wanted: tuple[FeatureLayer, ...],
+    layers: tuple[FeatureLayer, ...],
     decoder: str,
     engine: EngineName,
 ) -> FeatureKey:
@@ -298,7 +287,7 @@ def _key(
         network=record.sha256,
         arch=record.arch,
         blocks=tuple(block.name for block in network.record.blocks),
-        feature_layers=wanted,
+        feature_layers=layers,
         preprocessing=record.preprocessing,
         decoder=decoder,
         engine=engine,
@@ -308,7 +297,7 @@ def _key(
 
 
 def offload_version(engine: EngineName, stream: str) -> str:
-    """An engine's version, and how what parts give is rounded between them, if it is."""
+    """An engine's version, and the rounding of outputs between blocks, if any."""
     rounded = f", {stream} between parts" if stream not in ("", "float32") else ""
     return engine_version(engine) + rounded
 

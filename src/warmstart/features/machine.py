@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from warmstart.distributed import here
 from warmstart.records.network import NetworkRecord
@@ -46,16 +47,22 @@ def keep_freed_memory() -> Iterator[None]:
 def _open(change: int) -> None:
     """Count a context that begins (1) or ends (-1); the first sets the limits, the last resets."""
     global _depth
-    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    is_glibc = hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")
+    libc = _glibc()
     with _lock:
         _depth += change
-        if libc is None or not is_glibc or _depth != max(change, 0):
+        if libc is None or _depth != max(change, 0):
             return
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST if _depth else _DEFAULT_MAP)
         libc.mallopt(_M_TRIM_THRESHOLD, _MAX_TRIM if _depth else _DEFAULT_TRIM)
         if not _depth:
             libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 SMALL = 1_000_000  # multiply-adds a row, below which threads wait more than they work

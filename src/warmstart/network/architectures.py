@@ -93,8 +93,9 @@ def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, 
     cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
     before = dict(_create("timm", name, options).named_parameters())
     for tensor, parameter in module.named_parameters():
-        is_random = parameter.ndim > 1 and bool((before[tensor] != before[tensor].flatten()[0]).any())
-        if is_random and parameter.requires_grad and torch.equal(parameter, before[tensor]):
+        initial = before[tensor]
+        is_random = parameter.ndim > 1 and bool((initial != initial.flatten()[0]).any())
+        if is_random and parameter.requires_grad and torch.equal(parameter, initial):
             raise ModelError(
                 f"{arch}: {tensor} is not in the published weights and would stay random; "
                 "choose another base model."

@@ -23,7 +23,7 @@ from warmstart.features.batches import noise as make_noise
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
-from warmstart.features.engine_choice import stored_speeds, engine_work
+from warmstart.features.engine_choice import engine_work, stored_speeds
 from warmstart.features.extraction import ExtractedFeatures, load_unchanged
 from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import offloaded_blocks

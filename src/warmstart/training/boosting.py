@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from warmstart.data.splits import folds
 from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.events import Event, Steps, note
-from warmstart.features.extraction import load_same
+from warmstart.features.extraction import load_unchanged
 from warmstart.modalities.preprocessing import encode
 from warmstart.records.summary import Baseline
 from warmstart.solve.ridge import Array, Rows
@@ -179,7 +179,7 @@ def encoded(training_data: TrainingDataset) -> Array:
     """The training rows as the network gets them. Shapes: (n, F)."""
     examples = training_data.labelled.learn
     return np.stack(
-        [encode(load_same(training_data.collection, e), e.id, training_data.prep) for e in examples]
+        [encode(load_unchanged(training_data.collection, e), e.id, training_data.prep) for e in examples]
     )
 
 

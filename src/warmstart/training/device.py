@@ -1,4 +1,4 @@
-"""The machine that trains: its device, as it was asked for or as torch finds it."""
+"""The device of training: the user's choice, or the fastest that torch can use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ AUTO = "auto"
 
 
 def check_device(name: str) -> None:
-    """Raises: UsageError for a device that there is not, or that torch cannot use here."""
+    """Raises: UsageError for a device that does not exist, or that torch cannot use here."""
     if name not in (AUTO, *DEVICES):
         raise UsageError(f"--device {name} is not one of {AUTO}, {', '.join(DEVICES)}.")
     if name in ("cuda", "mps") and name not in _usable():
         raise UsageError(
-            f"--device {name}: torch finds no such device here; use --device cpu, or leave it away."
+            f"--device {name}: torch finds no such device here; use --device cpu, or remove "
+            "--device."
         )
 
 
@@ -25,12 +26,12 @@ def check_machine(plan: Plan) -> None:
     if device is not None and device.value not in _usable():
         raise PlanError(
             f"the plan has training.device {device.value}, and torch finds no such device here; "
-            "add --device cpu, or leave training.device away."
+            "add --device cpu, or remove training.device."
         )
 
 
 def find_machine(name: str, threads: int) -> Machine:
-    """What training may use; `auto` takes a GPU where there is one.
+    """The machine to train on; `auto` uses a GPU if there is one.
 
     >>> find_machine("cpu", 2).device
     'cpu'
@@ -48,9 +49,9 @@ def find_machine(name: str, threads: int) -> Machine:
 
 
 def _usable() -> tuple[str, ...]:
-    """Devices that torch can use here, the fastest first."""
+    """The fastest first."""
     import torch
 
-    found = ["cuda"] if torch.cuda.is_available() else []
-    found += ["mps"] if torch.backends.mps.is_available() else []
-    return (*found, "cpu")
+    devices = ["cuda"] if torch.cuda.is_available() else []
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return (*devices, "cpu")

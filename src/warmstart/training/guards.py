@@ -1,7 +1,7 @@
-"""What can go wrong while a network trains, seen early: four guards that raise an alarm.
+"""Four guards against failing trainings: stuck, diverged, overfit, forgetting.
 
-Stuck, diverged, overfit, forgetting. Early stopping is told by them; the epoch that is kept is
-chosen in `training.validation`. A guard says what it saw, never what to do: that is the caller's.
+A guard says what it measured; the caller decides what to do. The epoch to keep (early stopping)
+is chosen in `training.validation`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from warmstart.tasks.classify import entropy
 
 GuardKind = Literal["stuck", "diverged", "overfit", "forgetting"]
 
-# Calibrated on clean and on broken trainings: bench/guards.py, docs/guards.md.
-FIRST = 3  # updates whose mean loss is the start's
-SHORT = 10.0  # updates, about, over which losses are averaged to see whether they rise
-LONG = 1 / 8  # share of all updates, to see whether they stay high; no less than SHORT
-MOST = 1.5  # times the limit: as much as one loss counts
-RISE = 3.0  # times the start's loss is diverged, if it is also
+# Calibrated on clean and broken trainings: bench/guards.py, docs/guards.md.
+FIRST = 3  # updates whose mean is the initial loss
+SHORT = 10.0  # updates over which losses are averaged to see whether they rise
+LONG = 1 / 8  # share of all updates, to see whether they stay high; at least SHORT updates
+MOST = 1.5  # times the limit: the most that one loss counts
+RISE = 3.0  # times the initial loss is diverged, if it is also
 FLOOR = 2.0  # times the entropy of the classes
-LEAST_BLIND = math.log(2) / 2  # nats; where one class is nearly all, a few mistakes are no trend
+LEAST_BLIND = math.log(2) / 2  # nats; where one class dominates, a few mistakes are no trend
 STUCK = 0.98  # times the entropy
-KNOWN = 0.75  # times the entropy: a head that begins above this knows little that can be lost
+KNOWN = 0.75  # times the entropy: a head that begins above this has little to lose
 CONFIDENT = 2.0  # standard errors that the average lies above
-LATE = 0.75  # share of the updates before a training that began at blind answers can be stuck
-LEAST_CHANGE = 1e-3  # of the answers' size: less is nothing
-RISING = 3  # looks in a row
-MARGIN = 1.6  # half widths of a 95 % interval: the best of several looks is best by luck, too
-LEAST_LIKENESS = 0.4  # CKA of a part before and after
+LATE = 0.75  # share of the updates before a training that began by guessing can be stuck
+LEAST_CHANGE = 1e-3  # of the outputs' size: less is no change
+RISING = 3  # validations in a row
+MARGIN = 1.6  # half widths of a 95 % interval: the best of several validations is partly luck
+LEAST_SIMILARITY = 0.4  # CKA of a block before and after
 _STATE = (
     "seen",
     "first",
@@ -53,7 +53,7 @@ _STATE = (
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What a guard saw, after which update, in plain words with figures."""
+    """What a guard measured, after which update, in a sentence with figures."""
 
     kind: GuardKind
     step: int
@@ -61,16 +61,15 @@ class Alarm:
 
 
 class Watch:
-    """The guards that read the loss of one training: `diverged` and `stuck`.
+    """The guards on the loss of one training: `diverged` and `stuck`.
 
-    `see` after every update, `finish` after the last; each kind of alarm is raised once.
-    `begins_fitted`: training begins from a head that is fitted already. Where that head knew
-    something, a loss as high as that of blind answers is wrong soon after the warm-up; where
-    it did not, and with fresh layers, training begins there and is given most of the steps.
-    Steps count from 1 to `n_steps`; `class_shares` may be counts. `blind`: the loss of blind
-    answers, where it is known already.
+    Call `see` after every update, `finish` after the last; each kind of alarm is raised once.
+    `begins_fitted`: training begins from a fitted head. Where that head was better than guessing,
+    a loss as high as that of guessing is wrong soon after the warm-up; where it was not, and with
+    fresh blocks, training begins there and may take most of the steps. Steps count from 1 to
+    `n_steps`; `class_shares` may be counts. `blind`: the loss of guessing, if already computed.
 
-    `state` is plain numbers: a watch that takes it up by `restore` decides the same.
+    `state` holds plain numbers: a watch that continues from it by `restore` decides the same.
 
     >>> watch = Watch(n_steps=100, warm_up=0.1, class_shares=[1, 1], begins_fitted=True)
     >>> watch.see(1, 0.3), watch.see(2, float("nan")).kind
@@ -94,58 +93,58 @@ class Watch:
         self.state: dict[str, float] = dict.fromkeys(_STATE, 0.0)
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from a state that was taken before."""
+        """Continue from an earlier state."""
         self.state = {name: float(state[name]) for name in _STATE}
 
     def see(self, step: int, loss: float) -> Alarm | None:
-        """Take in the loss of update `step` (from 1), in nats; an alarm where one is due."""
+        """Record the loss of update `step` (from 1), in nats; an alarm where one is due."""
         if not math.isfinite(loss):
             return self._raise("diverged", step, f"the loss was {loss} {self._at(step)}")
-        self._take(loss)
+        self._record(loss)
         state, limit = self.state, self._limit()
         mean = state["short"] / state["short_n"]
         if mean > limit:
             return self._raise(
                 "diverged",
                 step,
-                f"the loss rose from {self._base():.3g} to {max(loss, mean):.3g} "
-                f"{self._at(step)}{self._blindly()}",
+                f"the loss rose from {self._initial():.3g} to {max(loss, mean):.3g} "
+                f"{self._at(step)}{self._guessing()}",
             )
         if self._is_stuck(step):
             mean = state["long"] / state["long_n"]
             return self._raise(
-                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}{self._blindly()}"
+                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}{self._guessing()}"
             )
         return None
 
     def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
-        """After the last update: what it left, which no loss has told yet.
+        """After the last update, whose effect no loss has measured yet.
 
-        `moved` is the largest change of any answer (`largest_change`), `loss` the mean loss of
-        the trained network on what it learnt from, where the caller has it.
+        `moved` is the largest change of any output (`largest_change`), `loss` the mean loss of the
+        trained network on its training rows, if the caller has it.
         """
         last = self._n_steps
         if moved < LEAST_CHANGE:
             return self._raise(
                 "stuck",
                 last,
-                f"nothing moved: after {last:,} updates answers differ by at most "
-                f"{100 * moved:.1g} % from what they were",
+                f"nothing changed: after {last:,} updates outputs differ by at most "
+                f"{100 * moved:.1g} % from those before",
             )
         if loss is None or (self._blind and loss <= STUCK * self._blind):
             return None
-        ended = f"the loss of the trained network is {loss:.3g}{self._blindly()}"
+        ended = f"the loss of the trained network is {loss:.3g}{self._guessing()}"
         if not loss <= self._limit():
             return self._raise("diverged", last, ended)
         return self._raise("stuck", last, ended) if self._blind else None
 
-    def _take(self, loss: float) -> None:
+    def _record(self, loss: float) -> None:
         state = self.state
         state["first"] = state["first"] if state["seen"] else loss
         state["seen"] += 1
         if state["seen"] <= FIRST:
             state["start"] += (loss - state["start"]) / state["seen"]
-        loss = min(loss, MOST * self._limit())  # one batch alone, however bad, is no trend
+        loss = min(loss, MOST * self._limit())  # a single batch, however bad, is no trend
         for name, memory, value in (
             ("short", SHORT, loss),
             ("short_n", SHORT, 1.0),
@@ -155,20 +154,20 @@ class Watch:
         ):
             state[name] = (1 - 1 / memory) * state[name] + value
 
-    def _base(self) -> float:
-        """The loss before training tells: steps that have gone wrong already do not raise it."""
+    def _initial(self) -> float:
+        """The initial loss: first steps that already went wrong do not raise it."""
         return min(self.state["first"], self.state["start"])
 
     def _limit(self) -> float:
-        return max(RISE * self._base(), FLOOR * max(self._blind, LEAST_BLIND))
+        return max(RISE * self._initial(), FLOOR * max(self._blind, LEAST_BLIND))
 
     def _is_stuck(self, step: int) -> bool:
-        """Whether a loss of blind answers is wrong by now, and there beyond chance.
+        """Whether the loss is that of guessing, beyond chance, at a step where it should not be.
 
-        The average of an exponential memory of m updates is worth one of 2 m - 1.
+        An exponential average with a memory of m updates has the error of a mean of 2 m - 1.
         """
-        knew = self._begins_fitted and self._base() < KNOWN * self._blind
-        if not self._blind or step <= (self._soon if knew else LATE * self._n_steps):
+        began_better = self._begins_fitted and self._initial() < KNOWN * self._blind
+        if not self._blind or step <= (self._soon if began_better else LATE * self._n_steps):
             return False
         state = self.state
         mean = state["long"] / state["long_n"]
@@ -185,18 +184,18 @@ class Watch:
     def _at(self, step: int) -> str:
         return f"at update {step:,} of {self._n_steps:,}"
 
-    def _blindly(self) -> str:
-        """What the loss has to be compared with; nothing where there are no classes."""
-        return f"; always answering the class shares has {self._blind:.3g}" if self._blind else ""
+    def _guessing(self) -> str:
+        """The loss to compare with; nothing where there are no classes."""
+        return f"; always guessing the class shares has {self._blind:.3g}" if self._blind else ""
 
 
 def largest_change(
     before: NDArray[np.floating], after: NDArray[np.floating], *, of_classes: bool = True
 ) -> float:
-    """The largest change of any answer, relative to how far answers differ at all.
+    """The largest change of any output, relative to how much outputs vary.
 
-    Scores that are shifted by the same amount in all classes are the same answer; those of
-    labels, each by itself, and of numbers (`of_classes` false) are not.
+    Scores shifted by the same amount in all classes are equal; those of several labels, and of
+    numbers (`of_classes` false), are not.
     Shapes: logits (n, K) both.
 
     >>> largest_change(np.array([[1.0, -1.0], [3.0, -3.0]]), np.array([[1.0, -1.0], [3.0, -3.0]]))
@@ -214,13 +213,13 @@ def largest_change(
 def overfit(
     held_losses: Sequence[Values], groups: Groups, steps: Sequence[int]
 ) -> tuple[Alarm | None, int]:
-    """Whether held-out losses rise, and which look was the best.
+    """Whether validation loss rises, and the number of the best validation.
 
-    Alarm: the mean has risen for three looks in a row, and the last is worse than the best by
-    more than chance (paired by row, rows of one block counted as dependent).
+    Alarm: the mean rose in three validations in a row, and the last is worse than the best by more
+    than chance (paired by row; rows of one group are dependent).
 
-    Shapes: one array (m,) of log-losses a look, in the order of the looks, which came after
-    updates `steps`; blocks (m,). Raises: ValueError without a look.
+    Shapes: one array (m,) of log-losses per validation, after `steps` updates; groups (m,).
+    Raises: ValueError without a validation.
 
     >>> losses = [np.full(40, x) + np.linspace(0, 0.1, 40) for x in (0.9, 0.5, 0.6, 0.7, 0.8)]
     >>> alarm, best = overfit(losses, np.arange(40), [10, 20, 30, 40, 50])
@@ -229,8 +228,8 @@ def overfit(
     """
     means = [float(losses.mean()) for losses in held_losses]
     best, last = int(np.argmin(means)), len(means) - 1
-    tail = means[-RISING - 1 :]
-    if len(tail) <= RISING or not all(a < b for a, b in itertools.pairwise(tail)):
+    recent = means[-RISING - 1 :]
+    if len(recent) <= RISING or not all(a < b for a, b in itertools.pairwise(recent)):
         return None, best
     rise, low, _ = mean_interval(held_losses[last] - held_losses[best], groups)
     if not rise > MARGIN * (rise - low):
@@ -246,21 +245,22 @@ def overfit(
 def forgetting(
     cka_by_block: Mapping[str, float], agreement: float | None, step: int
 ) -> Alarm | None:
-    """Whether tuned parts have lost what they knew, by `stats.cka` of before and after.
+    """Whether fine-tuned blocks lost their features, by `stats.cka` of before and after.
 
-    `agreement`: share of the examples for which the start's own output says what it said
-    before; None where it has none. It is told and decides nothing: ordinary tuning changes most.
+    `agreement`: share of the examples for which the base model's original head predicts the same as
+    before; None where it has none. It is reported and decides nothing: ordinary fine-tuning changes
+    most predictions.
     """
-    lost = {block: value for block, value in cka_by_block.items() if value < LEAST_LIKENESS}
+    lost = {block: value for block, value in cka_by_block.items() if value < LEAST_SIMILARITY}
     if not lost:
         return None
     block = min(lost, key=lost.__getitem__)
-    kept = ""
+    agreed = ""
     if agreement is not None:
-        kept = f"; its own output says what it said before for {agreement:.0%} of them"
+        agreed = f"; its original head predicts the same as before for {agreement:.0%} of them"
     return Alarm(
         "forgetting",
         step,
-        f"{len(lost)} of {len(cka_by_block)} tuned layers no longer tell these examples apart as "
-        f"the start did (least alike: {block}, {lost[block]:.2f} on a scale from 0 to 1){kept}",
+        f"{len(lost)} of {len(cka_by_block)} fine-tuned blocks have lost the base model's features "
+        f"(least similar: {block}, {lost[block]:.2f} on a scale from 0 to 1){agreed}",
     )

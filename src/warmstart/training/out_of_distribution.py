@@ -1,12 +1,12 @@
-"""How far an input is from everything seen: the basis of "unlike anything I was shown".
+"""Out-of-distribution detection: the distance of an input to its nearest training examples.
 
-The taps the head listens to, scaled as in training, are sketched to a few hundred
-numbers; an input is unknown when its mean distance to the nearest training examples is
-beyond what 99 % of those examples have among themselves, each without its own block.
+The head's features, scaled as in training, are sketched to a few hundred numbers; an input is out
+of distribution if its mean distance to the nearest training examples exceeds that of 99 % of those
+examples, each compared with other groups only.
 
-Of many examples all are kept, and some, evenly spaced, say what is usual: a quantile of
-2,000 distances is near enough, and all pairs of 10,000 examples cost 100 times as much as
-those of 1,000.
+All of many examples are kept, and some, evenly spaced, set the threshold: a quantile of 2,000
+distances is accurate enough, and all pairs of 10,000 examples cost 100 times as much as those of
+1,000.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from warmstart.stats.intervals import number_groups
 
 Points = NDArray[np.floating]
 
-WIDTH = 256  # numbers kept per example
+WIDTH = 256  # numbers per example
 NEAREST = 5
-BEYOND = 0.99  # share of the training examples that is known by definition
-TYPICAL = 2000  # examples, at most, that say what is usual
+QUANTILE = 0.99  # share of the training examples that is in distribution by definition
+MOST_QUERIES = 2000  # examples, at most, that set the threshold
 PAIRS = 2_000_000  # distances in memory at a time
-BLOCK = 8192  # examples that others are compared with at a time
+CHUNK = 8192  # examples that others are compared with at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Sketched examples. Shapes: offset, scale (D,) over the joined taps; points (n, w).
+    """Sketched training examples. Shapes: offset, scale (D,) over joined features; points (n, w).
 
-    Points have the values that half precision keeps of them, in whichever precision they lie.
+    Points are rounded to half precision, whatever their dtype.
     """
 
     offset: NDArray[np.float32]
@@ -54,7 +54,7 @@ class Neighbours:
     points: Points
 
     def place(self, joined: Features) -> NDArray[np.float32]:
-        """Joined taps (m, D) to points (m, w)."""
+        """Joined features (m, D) to points (m, w)."""
         return self.sketch.apply((joined - self.offset) * self.scale)
 
     def nearest(self, joined: Features, k: int) -> tuple[NDArray[np.float64], Rows]:
@@ -62,17 +62,17 @@ class Neighbours:
         return self.nearest_to(self.place(joined), k)
 
     def nearest_to(self, places: NDArray[np.float32], k: int) -> tuple[NDArray[np.float64], Rows]:
-        """The same of points that were placed before. Shapes: (m, w) to (m,), (m, k)."""
-        found = [
+        """As `nearest`, for points (m, w)."""
+        pairs = [
             _nearest(squared_distances(places[rows], self.points), k)
-            for rows in _parts(len(places), len(self.points))
+            for rows in _query_chunks(len(places), len(self.points))
         ]
-        distances, rows = zip(*found, strict=True)
+        distances, rows = zip(*pairs, strict=True)
         return np.concatenate(distances), np.concatenate(rows)
 
 
 def unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Neighbours:
-    """As they were kept on disk: points, offset, scale, and the sketch's target and sign."""
+    """From arrays on disk: points, offset, scale, and the sketch's target and sign."""
     points = arrays["points"].astype(np.float32)
     sketch = Sketch(
         arrays["target"].astype(np.int64), arrays["sign"].astype(np.float32), points.shape[1]
@@ -87,28 +87,28 @@ def squared_distances(a: Points, b: Points) -> NDArray[np.float64]:
     >>> squared_distances(np.float32([[0, 0]]), np.float32([[3, 4]])).tolist()
     [[25.0]]
     """
-    a, found = a.astype(np.float64), np.empty((len(a), len(b)))
+    a, squares = a.astype(np.float64), np.empty((len(a), len(b)))
     lengths = (a**2).sum(axis=1)[:, None]
-    for block in _blocks(len(b)):  # in double precision, many would take ten times their memory
-        some = b[block].astype(np.float64)
-        found[:, block] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
-    return np.maximum(found, 0.0, out=found)
+    for chunk in _chunks(len(b)):  # all in double precision would take too much memory
+        some = b[chunk].astype(np.float64)
+        squares[:, chunk] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
+    return np.maximum(squares, 0.0, out=squares)
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    for start in range(0, n, BLOCK):
-        yield slice(start, start + BLOCK)
+def _chunks(n: int) -> Iterator[slice]:
+    for start in range(0, n, CHUNK):
+        yield slice(start, start + CHUNK)
 
 
-def _parts(m: int, n: int) -> Iterator[slice]:
-    """Rows of m that may be compared with n others at once; one part where m is 0."""
+def _query_chunks(m: int, n: int) -> Iterator[slice]:
+    """Rows of m that are compared with n others at once; one chunk where m is 0."""
     count = max(PAIRS // max(n, 1), 1)
     for start in range(0, max(m, 1), count):
         yield slice(start, start + count)
 
 
 def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], Rows]:
-    """Of equal distances the first. Shapes: squares (m, n); returns (m,), (m, k)."""
+    """The first in a tie. Shapes: squares (m, n); returns (m,), (m, k)."""
     rows: Rows = np.sort(np.argpartition(squares, k - 1, axis=1)[:, :k], axis=1)
     farthest = np.take_along_axis(squares, rows, axis=1).max(axis=1, initial=0.0)
     tied = np.flatnonzero((squares <= farthest[:, None]).sum(axis=1) > k)
@@ -125,14 +125,14 @@ def fit_neighbours(
     group_rows: Sequence[Rows],
     seed: int,
 ) -> tuple[Neighbours, float, int]:
-    """Place the training examples; the distance beyond which an input is unknown; k.
+    """Sketch the training examples; returns them, the distance threshold, and k.
 
-    Shapes: read gives (n, d_t) per tap, groups partition the n rows.
+    Shapes: read gives (n, d_t) per layer, groups partition the n rows.
     """
     scalings = fit_scalings(read, feature_layers)
     width = sum(len(scaling.offset) for scaling in scalings.values())
     sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
-    points = _place(read, scalings, sketch, sum(map(len, group_rows)))
+    points = _sketch(read, scalings, sketch, sum(map(len, group_rows)))
     k = max(min(NEAREST, len(points) - max(len(rows) for rows in group_rows)), 1)
     neighbours = Neighbours(
         np.concatenate([s.offset for s in scalings.values()]).astype(np.float32),
@@ -140,7 +140,7 @@ def fit_neighbours(
         sketch,
         points,
     )
-    return neighbours, _usual(points, number_groups(group_rows), k), k
+    return neighbours, _threshold(points, number_groups(group_rows), k), k
 
 
 def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:
@@ -149,41 +149,38 @@ def to_nearest_other(points: Points, rows: Rows) -> NDArray[np.float64]:
     >>> to_nearest_other(np.float32([[0.0], [1.0], [3.0]]), np.array([0, 2])).tolist()
     [1.0, 2.0]
     """
-    found = []
-    for part in _parts(len(rows), len(points)):
-        squares = squared_distances(points[rows[part]], points)
-        squares[np.arange(len(squares)), rows[part]] = np.inf
-        found.append(squares.min(axis=1))
-    return np.asarray(np.sqrt(np.concatenate(found)))
+    nearest = []
+    for chunk in _query_chunks(len(rows), len(points)):
+        squares = squared_distances(points[rows[chunk]], points)
+        squares[np.arange(len(squares)), rows[chunk]] = np.inf
+        nearest.append(squares.min(axis=1))
+    return np.asarray(np.sqrt(np.concatenate(nearest)))
 
 
-def _place(
+def _sketch(
     read: Read[FeatureLayer], scalings: Mapping[FeatureLayer, Scaling], sketch: Sketch, n: int
 ) -> NDArray[np.float16]:
-    """Half precision is kept on disk: distances must be those of what will be read back."""
-    placed, at = np.empty((n, sketch.width), np.float16), 0
+    """In half precision, as on disk: distances must be those of what will be read back."""
+    points, at = np.empty((n, sketch.width), np.float16), 0
     for chunk in chunks(read, [*scalings]):
         scaled = [apply_scaling(chunk[layer], scaling) for layer, scaling in scalings.items()]
         some = sketch.apply(np.concatenate(scaled, axis=1))
-        placed[at : at + len(some)] = some
+        points[at : at + len(some)] = some
         at += len(some)
-    return placed
+    return points
 
 
-def _usual(points: Points, blocks: NDArray[np.int64], k: int) -> float:
-    """The distance within which `BEYOND` of the points have their k nearest of other blocks.
-
-    In one block of examples after the other, of which the nearest so far are kept.
-    """
+def _threshold(points: Points, groups: NDArray[np.int64], k: int) -> float:
+    """The distance within which `QUANTILE` of the points have their k nearest of other groups."""
     n = len(points)
-    asked = np.unique(np.linspace(0, n - 1, min(n, TYPICAL)).astype(int))
-    best = np.full((len(asked), k), np.inf)
-    for block in _blocks(n):
-        for part in _parts(len(asked), len(points[block])):
-            squares = squared_distances(points[asked[part]], points[block])
-            squares[blocks[asked[part]][:, None] == blocks[block]] = np.inf
-            both = np.concatenate([best[part], squares], axis=1)
-            best[part] = np.partition(both, k - 1, axis=1)[:, :k]
+    queries = np.unique(np.linspace(0, n - 1, min(n, MOST_QUERIES)).astype(int))
+    best = np.full((len(queries), k), np.inf)
+    for chunk in _chunks(n):
+        for rows in _query_chunks(len(queries), len(points[chunk])):
+            squares = squared_distances(points[queries[rows]], points[chunk])
+            squares[groups[queries[rows]][:, None] == groups[chunk]] = np.inf
+            both = np.concatenate([best[rows], squares], axis=1)
+            best[rows] = np.partition(both, k - 1, axis=1)[:, :k]
     distances = np.sqrt(np.sort(best, axis=1)).mean(axis=1)
     finite = distances[np.isfinite(distances)]
-    return float(np.quantile(finite, BEYOND)) if len(finite) else float("inf")
+    return float(np.quantile(finite, QUANTILE)) if len(finite) else float("inf")

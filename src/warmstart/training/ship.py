@@ -1,15 +1,15 @@
-"""Linear probe, fine-tuned network, or an ensemble of both: chosen on rows that none had seen.
+"""Ship rule: linear probe, fine-tuned network or an ensemble, chosen on held-out rows.
 
 The ensemble is a weighted mean of the two networks' log-probabilities, which is a linear head on
 the features of both.
 
-**At full size.** A linear probe is cross-validated in ten folds or more, each of which learns from
-nine tenths or more. Fine-tuning can afford three to five folds. What it loses by that is restored
-in part: a share, `RESTORED`, of what the linear probe's scores gain from its larger folds is added
-to the fine-tuned network's scores. All of it would add as much noise as it removes bias. An
-ensemble is made of these and of the linear probe's scores, as in the network that ships. These are
-the out-of-fold predictions of what ships; they stand in predictions.jsonl, and every figure is made
-of them (bench/results/gain.json: how near they come to the truth).
+**At full size.** A linear probe is cross-validated in ten folds or more, each fitted on nine tenths
+or more. Fine-tuning can afford three to five folds. What it loses by that is restored in part: a
+share, `RESTORED`, of what the linear probe's scores gain from its larger folds is added to the
+fine-tuned network's scores. All of it would add as much noise as it removes bias. An ensemble
+averages these and the linear probe's scores, as in the network that ships. These are the
+out-of-fold predictions of what ships; they go into predictions.jsonl, and every figure is computed
+from them (bench/results/gain.json: how close they come to the truth).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.selection import cross_calibrated, cross_folds
 
-# Of the tuned network in the mean, from the simplest choice to the one that is only taken where
-# neither of the two alone is as good.
+# Of the fine-tuned network in the mean, simplest option first; an ensemble is chosen only where
+# neither network alone is as good.
 SHARES = (0.0, 1.0, 0.25, 0.5, 0.75)
 PROBE, FINE_TUNED = 0, 1
-WORTH = 0.5  # v0: standard errors by which a more elaborate choice has to be better
-WORSE = 0.005  # of accuracy that it may lose against the head, beyond half a standard error
-RESTORED = 0.25  # bench/results/gain.json: of 0, 1/4, 1/2 and 1 nearest to the realised gain
-_NONE = 1e-6  # nats: below it two options are the same but for rounding
+MIN_GAIN = 0.5  # v0: standard errors by which a more complex option has to be better
+MAX_LOST = 0.005  # accuracy that it may lose against the probe, beyond half a standard error
+RESTORED = 0.25  # bench/results/gain.json: of 0, 1/4, 1/2 and 1 closest to the realised gain
+_TIE = 1e-6  # nats: below it two options are equal but for rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of `SHARES`, as it answers rows held out.
+    """One of `SHARES` with its predictions for held-out rows.
 
     Shapes: probabilities (n, K), calibrated on other folds, NaN for rows never held out.
     """
@@ -50,15 +50,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is shipped, and how it and the linear probe answer the same rows held out.
+    """What ships, and its predictions for held-out rows.
 
     Shapes: probabilities (n, K) are the out-of-fold predictions of what ships. Where it is not the
-    linear probe, each row is answered by what the other rows choose: the choice is nested, as
-    every other choice is, so that it does not flatter its own estimate (Varma & Simon 2006, "Bias
-    in error estimation when using cross-validation for model selection"). `tuned` (n, K) are those
-    that `fine_tuning_gain` compares with the linear probe: of what ships, or, where that is the
-    linear probe, of the best choice that was not taken. `ahead` is the accuracy of `tuned` less
-    that of the linear probe.
+    linear probe, each row is predicted by the option that the other rows choose: the choice is
+    nested, as every other choice is, so that it does not flatter its own estimate (Varma & Simon
+    2006, "Bias in error estimation when using cross-validation for model selection"). `fine_tuned`
+    (n, K) are those that `fine_tuning_gain` compares with the linear probe: of what ships, or,
+    where that is the linear probe, of the best other option. `ahead` is the accuracy of
+    `fine_tuned` minus that of the linear probe.
     """
 
     option: Candidate
@@ -75,20 +75,20 @@ class Decision:
 def at_full_size(
     probe: Array, before: Array, tuned: Array, target: Target = CLASSIFICATION, share: float = 1.0
 ) -> Array:
-    """Scores of an ensemble whose fine-tuned part learnt from more examples than its folds had.
+    """Scores of an ensemble whose fine-tuned network sees more examples than in its folds.
 
-    Shapes: probe (n, K) answers of the linear probe's own folds; before, tuned (n, K) answers of
-    linear probe and fine-tuned network from the smaller folds; `share` of the fine-tuned network,
-    the rest is the linear probe. Returns (n, K) scores, to be calibrated.
+    Shapes: probe (n, K) answers of the linear probe from its own folds; before, tuned (n, K)
+    answers of linear probe and fine-tuned network from the fewer folds; `share` of the fine-tuned
+    network, the rest is the linear probe's. Returns (n, K) scores, to be calibrated.
 
     >>> p, fewer, tuned = (np.array([[x, 1 - x]]) for x in (0.8, 0.6, 0.75))
-    >>> found = at_full_size(p, fewer, tuned)
-    >>> round(float(found[0, 0] - found[0, 1]), 3)  # log-odds 1.099 + (1.386 - 0.405) / 4
+    >>> scores = at_full_size(p, fewer, tuned)
+    >>> round(float(scores[0, 0] - scores[0, 1]), 3)  # log-odds 1.099 + (1.386 - 0.405) / 4
     1.344
     """
     scores, other, own = (target.scores_of(one) for one in (probe, before, tuned))
-    found: Array = share * (own + RESTORED * (scores - other)) + (1 - share) * scores
-    return found
+    ensemble: Array = share * (own + RESTORED * (scores - other)) + (1 - share) * scores
+    return ensemble
 
 
 def decide(
@@ -107,15 +107,15 @@ def decide(
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
 
-    Layers that learnt from pairs (`is_paired`) draw classes apart whatever a text's doubts are:
-    how sure they are says little, and of a handful of texts no share of a mean can be told. They
-    ship where they are more often right than the linear probe, by half a standard error.
-    `is_apart`: the network did not begin with the linear probe's head, so that what it says stands
-    for itself. `may_ensemble`: whether both can stand in one network, so that means of the two may
-    ship. `is_set`: the user has set the strategy, so that the fine-tuned network ships as it is.
+    Blocks trained on pairs (`is_paired`) separate classes however ambiguous a text is: their
+    confidence says little, and a handful of texts cannot choose a share of a mean. They ship where
+    their accuracy beats the linear probe's by half a standard error. `is_apart`: the network did
+    not begin with the linear probe's head, so that its scores are used unchanged. `may_ensemble`:
+    whether both fit in one network. `is_set`: the user set the strategy, so that the fine-tuned
+    network ships.
 
     Shapes: probe, before, tuned (n, K) answers as of `at_full_size`, NaN for rows not held out;
-    labels, blocks (n,), fold (n,) with -1 for rows that no fold holds out.
+    labels, groups (n,), fold (n,) with -1 for rows that no fold holds out.
 
     >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
     >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
@@ -128,24 +128,29 @@ def decide(
     own = target.scores_of(tuned)
     if not (is_apart or is_paired):
         own = at_full_size(probe, before, tuned, target)
-    options = [
-        _option(share, target.scores_of(probe), own, labels, fold, groups, target)
-        for share in shares
-    ]
+    base, plain = target.scores_of(probe), Calibration(1.0, np.zeros(probe.shape[1]))
+    options = []
+    for share in shares:
+        # All calibrated again: a mean of two is less confident than it may be.
+        mean = share * own + (1 - share) * base
+        calibrated = cross_calibrated(mean, labels, fold, groups, plain, target)
+        options.append(Candidate(share, *calibrated))
     held = np.flatnonzero(fold >= 0)
     truth, own_groups = labels[held], groups[held]
-    # The linear probe is calibrated inside its folds already: one row has one answer everywhere.
-    said = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
+    # The linear probe is calibrated inside its folds already: a row has one prediction everywhere.
+    answers = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     # All options are compared after the same calibration, the linear probe's included.
     losses = np.stack([target.said_losses(one.probabilities[held], truth) for one in options])
-    hits = np.stack([target.credits(one, truth) for one in said])
+    hits = np.stack([target.credits(one, truth) for one in answers])
 
     def choose(rows: Labels) -> int:
         if is_paired:
-            return _more_right(hits[:, rows], own_groups[rows])
+            gap = hits[FINE_TUNED, rows] - hits[PROBE, rows]
+            error = MIN_GAIN * standard_error(gap, own_groups[rows])
+            return FINE_TUNED if gap.mean() > error else PROBE
         return _best(losses[:, rows], hits[:, rows], own_groups[rows])
 
-    def choose_tuned(rows: Labels) -> int:
+    def choose_fine_tuned(rows: Labels) -> int:
         return FINE_TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
     everything = np.arange(len(held))
@@ -153,15 +158,15 @@ def decide(
     chosen = np.full(len(held), kind)
     if kind != PROBE and not is_set:
         chosen = _nested(choose, inner)
-    other = _nested(choose_tuned, inner) if kind == PROBE else chosen
+    other = _nested(choose_fine_tuned, inner) if kind == PROBE else chosen
     shipped, best = np.full(probe.shape, np.nan), np.full(probe.shape, np.nan)
-    shipped[held], best[held] = said[chosen, everything], said[other, everything]
+    shipped[held], best[held] = answers[chosen, everything], answers[other, everything]
     ahead = target.credits(best[held], truth).mean() - hits[PROBE].mean()
     return Decision(options[kind], shipped, best, float(ahead))
 
 
 def _nested(choose: Callable[[Labels], int], folds: Labels) -> Labels:
-    """What all other folds choose for the rows of each fold. Shapes: folds (m,), returns (m,)."""
+    """For the rows of each fold, the choice of all other folds. Shapes: (m,) to (m,)."""
     chosen = np.empty(len(folds), dtype=np.int64)
     everything = np.arange(len(folds))
     for number in np.unique(folds):
@@ -170,34 +175,14 @@ def _nested(choose: Callable[[Labels], int], folds: Labels) -> Labels:
     return chosen
 
 
-def _option(
-    share: float,
-    head: Array,
-    tuned: Array,
-    labels: Truth,
-    fold: Labels,
-    groups: Labels,
-    target: Target,
-) -> Candidate:
-    """Calibrated again, all alike: a mean of two is less sure of itself than it may be."""
-    plain = Calibration(1.0, np.zeros(head.shape[1]))
-    mean = share * tuned + (1 - share) * head
-    return Candidate(share, *cross_calibrated(mean, labels, fold, groups, plain, target))
-
-
-def _more_right(hits: Array, groups: Labels) -> int:
-    gap = hits[FINE_TUNED] - hits[PROBE]
-    return FINE_TUNED if gap.mean() > WORTH * standard_error(gap, groups) else PROBE
-
-
 def _best(losses: Array, hits: Array, groups: Labels) -> int:
-    """The simplest option that no other is clearly better than, and no less right than the head."""
+    """The simplest option that none beats clearly, and that is as accurate as the probe."""
     means, lost = losses.mean(axis=1), hits[PROBE] - hits
-    slack = np.array([WORTH * standard_error(row, groups) for row in lost])
-    allowed = np.flatnonzero(lost.mean(axis=1) <= WORSE + slack)
-    best = int(allowed[means[allowed].argmin()])
+    slack = np.array([MIN_GAIN * standard_error(row, groups) for row in lost])
+    accurate = np.flatnonzero(lost.mean(axis=1) <= MAX_LOST + slack)
+    best = int(accurate[means[accurate].argmin()])
     for simple in (PROBE, FINE_TUNED):
         gap = losses[simple] - losses[best]
-        if simple in allowed and gap.mean() <= _NONE + WORTH * standard_error(gap, groups):
+        if simple in accurate and gap.mean() <= _TIE + MIN_GAIN * standard_error(gap, groups):
             return simple
     return best

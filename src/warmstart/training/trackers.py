@@ -1,4 +1,4 @@
-"""Accelerate's trackers: which there are, which are installed here, and how one is begun."""
+"""Experiment trackers, by Accelerate: check that one is installed, open it, find its curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from warmstart.errors import UsageError
 
-# As Accelerate calls them; their modules and their packages are called so.
+# Names in Accelerate, of the modules and of the packages.
 TRACKERS = (
     "tensorboard",
     "wandb",
@@ -24,31 +24,28 @@ TRACKERS = (
     "swanlab",
     "trackio",
 )
-PLACE = "track"  # in the run folder: what trackers keep on disk
+FOLDER = "track"  # of the trackers' files, in the run folder
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that do not exist or are not installed, before any work begins.
-
-    Raises: UsageError.
-    """
+    """Raises: UsageError for a tracker that does not exist or is not installed."""
     for name in names:
         if name not in TRACKERS:
-            like = get_close_matches(name.lower(), TRACKERS, n=1)
+            similar = get_close_matches(name.lower(), TRACKERS, n=1)
             raise UsageError(
                 f"--track {name} is not one of {', '.join(TRACKERS)}."
-                + (f" Did you mean {like[0]}?" if like else "")
+                + (f" Did you mean {similar[0]}?" if similar else "")
             )
-        lacking = [package for package in ("accelerate", name) if not is_installed(package)]
-        if lacking:
+        missing = [package for package in ("accelerate", name) if not is_installed(package)]
+        if missing:
             raise UsageError(
-                f"--track {name} needs what is not installed here; run "
-                f"`pip install {' '.join(lacking)}`."
+                f"--track {name} needs a package that is not installed; run "
+                f"`pip install {' '.join(missing)}`."
             )
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported; a folder of that name without code in it is none.
+    """Whether a module can be imported; a folder without code does not count.
 
     >>> is_installed("json"), is_installed("no_such_module")
     (True, False)
@@ -58,44 +55,44 @@ def is_installed(module: str) -> bool:
 
 
 def open_tracker(name: str, folder: Path) -> Any:
-    """One of Accelerate's trackers, begun. `folder` is the run's.
+    """Open a tracker for the run in `folder`.
 
-    W&B and its like have projects, in which runs are compared: here one for each data set.
+    W&B and similar ones compare runs within a project: here one per data set.
     """
     from accelerate.state import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     PartialState()  # without it, some of the trackers cannot write their own log
     kind = LOGGER_TYPE_TO_CLASS[name]
-    run, place = folder.resolve().name, folder.resolve() / PLACE
-    place.mkdir(exist_ok=True)
-    places = [str(place)] if kind.requires_logging_directory else []
+    run, files = folder.resolve().name, folder.resolve() / FOLDER
+    files.mkdir(exist_ok=True)
+    folders = [str(files)] if kind.requires_logging_directory else []
     title = run if name == "tensorboard" else project_of(folder)
-    tracker = kind(title, *places, **_own_words(name, run, place))
+    tracker = kind(title, *folders, **_settings(name, run, files))
     tracker.start()
     return tracker
 
 
-def _own_words(name: str, run: str, place: Path) -> dict[str, Any]:
-    """What a tracker calls the name of a run, and the folder for what it keeps on disk."""
-    # W&B would also record the terminal, with the bar that moves in it.
+def _settings(name: str, run: str, files: Path) -> dict[str, Any]:
+    """A tracker's own arguments for the name of a run and the folder of its files."""
+    # W&B would also record the terminal with its progress bar.
     quiet = {"console": "off", "silent": True}
-    words: dict[str, dict[str, Any]] = {
-        "wandb": {"name": run, "dir": str(place), "settings": quiet},
+    settings: dict[str, dict[str, Any]] = {
+        "wandb": {"name": run, "dir": str(files), "settings": quiet},
         "mlflow": {"run_name": run},
         "clearml": {"task_name": run},
-        "dvclive": {"dir": str(place / name), "dvcyaml": None, "save_dvc_exp": False},
-        "swanlab": {"experiment_name": run, "logdir": str(place / name)},
+        "dvclive": {"dir": str(files / name), "dvcyaml": None, "save_dvc_exp": False},
+        "swanlab": {"experiment_name": run, "logdir": str(files / name)},
         "trackio": {"name": run},
     }
-    return words.get(name, {})
+    return settings.get(name, {})
 
 
 def project_of(folder: Path) -> str:
-    """The name under which runs on the same data stand side by side.
+    """The project name of a run, shared by runs on the same data.
 
-    A number that only tells a run from an earlier one beside it is left away, and so are
-    letters that not every tracker takes.
+    It drops a number that only distinguishes the run folder from an earlier one, and characters
+    that not every tracker accepts.
 
     >>> project_of(Path("runs/it's 5 %"))
     'it-s-5-'
@@ -108,22 +105,22 @@ def project_of(folder: Path) -> str:
 
 
 def tracker_location(name: str, tracker: Any, folder: Path) -> str:
-    """Where the curves can be seen, in words.
+    """Where to see the curves, in words.
 
     >>> where("tensorboard", None, Path("runs/photos"))
     'tensorboard --logdir runs/photos/track'
     """
     if name == "tensorboard":
-        return f"tensorboard --logdir {shlex.quote(str(folder / PLACE))}"
+        return f"tensorboard --logdir {shlex.quote(str(folder / FOLDER))}"
     return f"{name}, {_url_of(tracker.tracker) or f'project {project_of(folder)}'}"
 
 
 def _url_of(run: Any) -> str | None:
-    """The page of a run, where it has one."""
+    """The web page of a run, if it has one."""
     if getattr(run, "offline", False):
         return None
     try:
         url = run.url
-    except Exception:  # some raise what they like where there is none
+    except Exception:  # trackers without one may raise anything
         return None
     return url if isinstance(url, str) else None

@@ -1,8 +1,7 @@
-"""A linear head on weighted rows: penalty and certainty chosen by rows left out.
+"""A linear head on weighted rows: penalty and calibration chosen by left-out rows.
 
-For rows that count more or less than one. Everything that is fitted to them (means, weights,
-the choice of the penalty, the calibration) is fitted as if a row stood there as often as its
-weight says; a row is left out whole. Penalties are in units of the weights: scale those to
+Everything is fitted (means, weights, penalty, calibration) as if each row were repeated as often
+as its weight says; a row is left out whole. Penalties are in units of the weights: scale those to
 mean 1, so that the fit does not depend on their sum.
 """
 
@@ -35,7 +34,7 @@ from warmstart.training.selection import TIE
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """logits = temperature * (x W + b) + class_bias. Shapes: weights (d, K), bias (K,)."""
+    """logits = scale * (x W + b) + class_bias. Shapes: weights (d, K), bias (K,)."""
 
     weights: Array
     bias: Array
@@ -43,18 +42,18 @@ class LinearFit:
     penalty: float
 
     def calibrated(self) -> tuple[Array, Array]:
-        """One matrix and one bias that give the logits. Shapes: (d, K), (K,)."""
+        """Weights and bias of the logits. Shapes: (d, K), (K,)."""
         scale = self.calibration.scale
         return scale * self.weights, scale * self.bias + self.calibration.bias
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedRows:
-    """Labelled rows that count.
+    """Labelled rows with weights.
 
     Shapes: features (n, d), labels (n,) in 0..n_classes-1, each of which occurs, weights (n,)
-    above zero. `groups` partition the rows into dependent blocks; without them every row, and
-    everything that it stands for, is a block of its own.
+    above zero. `group_rows` partition the rows; without them every row, with all its repetitions,
+    is a group.
     """
 
     features: Array
@@ -65,16 +64,16 @@ class WeightedRows:
 
     @property
     def shares(self) -> Array:
-        """How much of the weight each class has. Shapes: (K,)."""
+        """The share of the weight of each class. Shapes: (K,)."""
         counts = np.bincount(self.labels, self.weights, minlength=self.n_classes)
-        result: Array = counts / counts.sum()
-        return result
+        shares: Array = counts / counts.sum()
+        return shares
 
 
 def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
-    """Choose among penalties (weakest first) by rows left out, calibrate on the same, refit.
+    """Choose among penalties (weakest first) by left-out rows, calibrate on them, refit.
 
-    Where no row left out is told better than by guessing, the answers are the classes' shares.
+    Where left-out rows are predicted no better than by guessing, it predicts the class shares.
 
     >>> x = np.array([[-2.0], [-1.0], [-1.5], [1.0], [2.0], [1.5]])
     >>> rows = WeightedRows(x, np.array([0, 0, 0, 1, 1, 1]), 2, np.ones(6))
@@ -83,7 +82,7 @@ def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     [0, 0, 0, 1, 1, 1]
     """
     spread, targets = spread_out(rows.features, rows.weights), np.eye(rows.n_classes)[rows.labels]
-    penalty, scores = _chosen(rows, spread, targets, penalties)
+    penalty, scores = _choose_penalty(rows, spread, targets, penalties)
     weights, bias = solve(spread, targets, penalty)
     calibration = fit_temperature_and_bias(scores, rows.labels, rows.weights)
     if calibration.scale == 0:
@@ -91,28 +90,26 @@ def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     return LinearFit(weights, bias, calibration, penalty)
 
 
-def _chosen(
+def _choose_penalty(
     rows: WeightedRows, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
-    tried = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
-    losses = [_losses(scores, rows) for scores in tried]
+    scores = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
+    losses = [
+        log_losses(one, rows.labels, fit_temperature(one, rows.labels, rows.weights))
+        for one in scores
+    ]
     means = [spread.average(each[:, None]).item() for each in losses]
     best = int(np.argmin(means))
     gaps = [each - losses[best] for each in losses]
-    for place in reversed(range(best + 1, len(tried))):
-        if means[place] - means[best] <= _error(gaps[place], rows):
-            return penalties[place], tried[place]
-    return penalties[best], tried[best]
+    for place in reversed(range(best + 1, len(scores))):
+        if means[place] - means[best] <= _standard_error(gaps[place], rows):
+            return penalties[place], scores[place]
+    return penalties[best], scores[best]
 
 
-def _losses(scores: Array, rows: WeightedRows) -> Array:
-    """Calibrated log-loss of each row. Shapes: scores (n, K); returns (n,)."""
-    return log_losses(scores, rows.labels, fit_temperature(scores, rows.labels, rows.weights))
-
-
-def _error(gaps: Array, rows: WeightedRows) -> float:
-    """Standard error of the weighted mean of paired gaps, blocks whole. Shapes: gaps (n,)."""
+def _standard_error(gaps: Array, rows: WeightedRows) -> float:
+    """Of the weighted mean of paired gaps, by group. Shapes: gaps (n,)."""
     weights, total = rows.weights, rows.weights.sum()
     off = gaps - weights @ gaps / total
     if rows.group_rows is None:
@@ -123,7 +120,7 @@ def _error(gaps: Array, rows: WeightedRows) -> float:
     return float(np.sqrt(squares / total**2 * n / (n - 1))) if n > 1 else float("inf")
 
 
-# ---- A line or a curve through weighted rows, chosen by the squared error of rows left out.
+# ---- A line or a curve through weighted rows, chosen by the squared error of left-out rows.
 
 
 # Spreads of a column that curves are smooth over. On red wine (300 rows, ten splits) each of them
@@ -135,7 +132,7 @@ WIDTHS = (1.0, 2.0, 4.0)
 class NumberFit:
     """value = x W + b, or phi(x) W + b of a curve.
 
-    Shapes: weights (d,) or (r,); errors (n,) squared, of rows left out.
+    Shapes: weights (d,) or (r,); errors (n,) squared, of left-out rows.
     """
 
     weights: Array
@@ -146,9 +143,9 @@ class NumberFit:
 
     def values(self, rows: Array) -> Array:
         """Shapes: (n, d) to (n,)."""
-        read = rows if self.curve is None else self.curve.of(rows)
-        found: Array = read @ self.weights + self.bias
-        return found
+        features = rows if self.curve is None else self.curve.of(rows)
+        values: Array = features @ self.weights + self.bias
+        return values
 
 
 def fit_numbers(
@@ -158,9 +155,9 @@ def fit_numbers(
     penalties: Sequence[float],
     widths: Sequence[float] = WIDTHS,
 ) -> NumberFit:
-    """The curve of least left-out squared error; the line, where that is chance.
+    """The curve of least left-out squared error; the line, where the difference may be chance.
 
-    A row of weight 2 counts as one that is given twice, and is left out whole. Shapes: rows (n, d)
+    A row of weight 2 counts as two equal rows, and is left out whole. Shapes: rows (n, d)
     standardised, values and weights (n,), of mean 1; penalties weakest first.
 
     >>> x = np.array([[-1.0], [0.0], [1.0], [2.0]])
@@ -186,7 +183,7 @@ def fit_numbers(
 def _ridge(
     rows: Array, curve: Bends | None, values: Array, weights: Array, penalties: Sequence[float]
 ) -> NumberFit:
-    """Ridge with the penalty of least left-out squared error; of equals the strongest."""
+    """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
     spread = spread_out(rows if curve is None else curve.of(rows), weights)
     targets = values[:, None]
     errors = [(left_out(spread, targets, one)[:, 0] - values) ** 2 for one in penalties]

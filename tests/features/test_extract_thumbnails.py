@@ -1,4 +1,4 @@
-"""Glances: put from any thread, kept across crashes, made once for every start."""
+"""Thumbnails: put from any thread, kept across crashes, made once for every base model."""
 
 import errno
 import hashlib
@@ -18,8 +18,8 @@ NAMES = [hashlib.sha256(bytes([i])).hexdigest() for i in range(40)]
 WIDTH = 7
 
 
-def glance(name):
-    """A glance that the content alone decides."""
+def thumbnail(name):
+    """A thumbnail that the content alone decides."""
     return np.frombuffer(bytes.fromhex(name)[:WIDTH], np.uint8)
 
 
@@ -30,31 +30,31 @@ def book_at(root, key=KEY):
 def filled(root, names=NAMES):
     book = book_at(root)
     for name in names:
-        book.put(name, glance(name))
+        book.put(name, thumbnail(name))
     book.flush()
     return book
 
 
-def test_glances_come_back_in_the_asked_order(tmp_path):
+def test_thumbnails_come_back_in_the_requested_order(tmp_path):
     book = filled(tmp_path)
     asked = [NAMES[7], NAMES[0], NAMES[7]]
     found = book.read(asked)
     assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, [glance(name) for name in asked])
+    np.testing.assert_array_equal(found, [thumbnail(name) for name in asked])
     assert book.read([]).shape[0] == 0
 
 
 def test_what_is_missing_is_named_once_in_order(tmp_path):
     book = filled(tmp_path, NAMES[:3])
-    book.put(NAMES[5], glance(NAMES[5]))  # not on disk yet, and not missing either
+    book.put(NAMES[5], thumbnail(NAMES[5]))  # not on disk yet, and not missing either
     asked = [NAMES[9], NAMES[1], NAMES[5], NAMES[8], NAMES[9]]
     assert book.missing(asked) == [NAMES[9], NAMES[8]]
 
 
 def test_reading_flushes_and_what_is_not_there_is_a_key_error(tmp_path):
     book = book_at(tmp_path)
-    book.put(NAMES[0], glance(NAMES[0]))
-    np.testing.assert_array_equal(book.read(NAMES[:1]), [glance(NAMES[0])])
+    book.put(NAMES[0], thumbnail(NAMES[0]))
+    np.testing.assert_array_equal(book.read(NAMES[:1]), [thumbnail(NAMES[0])])
     with pytest.raises(KeyError, match=NAMES[1]):
         book.read(NAMES[:2])
 
@@ -63,21 +63,23 @@ def test_many_threads_put_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "_FLUSH", 3)  # so that they write at once, too
     book = book_at(tmp_path)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: book.put(name, glance(name)), NAMES * 3))
+        list(pool.map(lambda name: book.put(name, thumbnail(name)), NAMES * 3))
     assert book.missing(NAMES) == []
-    np.testing.assert_array_equal(book.read(NAMES), [glance(name) for name in NAMES])
-    np.testing.assert_array_equal(book_at(tmp_path).read(NAMES), [glance(name) for name in NAMES])
+    np.testing.assert_array_equal(book.read(NAMES), [thumbnail(name) for name in NAMES])
+    np.testing.assert_array_equal(
+        book_at(tmp_path).read(NAMES), [thumbnail(name) for name in NAMES]
+    )
 
 
 def test_a_killed_process_loses_the_last_few_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "_FLUSH", 10)
     book = book_at(tmp_path)
     for name in NAMES[:25]:
-        book.put(name, glance(name))
+        book.put(name, thumbnail(name))
     del book  # killed: nothing is flushed
     again = book_at(tmp_path)
     assert again.missing(NAMES[:25]) == NAMES[20:25]
-    np.testing.assert_array_equal(again.read(NAMES[:20]), [glance(name) for name in NAMES[:20]])
+    np.testing.assert_array_equal(again.read(NAMES[:20]), [thumbnail(name) for name in NAMES[:20]])
 
 
 @pytest.mark.parametrize("suffix", cache_file.SUFFIXES)
@@ -87,8 +89,8 @@ def test_a_torn_file_is_made_again(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[:-5])
     book = book_at(tmp_path)
     for name in book.missing(NAMES):
-        book.put(name, glance(name))
-    np.testing.assert_array_equal(book.read(NAMES), [glance(name) for name in NAMES])
+        book.put(name, thumbnail(name))
+    np.testing.assert_array_equal(book.read(NAMES), [thumbnail(name) for name in NAMES])
 
 
 def test_a_flipped_bit_is_seen(tmp_path):
@@ -106,13 +108,13 @@ def test_another_decoder_draft_or_version_is_another_book(tmp_path, other):
     assert book_at(tmp_path, replace(KEY, **other)).missing(NAMES) == NAMES
 
 
-def test_two_books_of_one_kind_see_each_others_glances(tmp_path):
+def test_two_writers_of_one_kind_see_each_others_thumbnails(tmp_path):
     one, other = book_at(tmp_path), book_at(tmp_path)
-    one.put(NAMES[0], glance(NAMES[0]))
+    one.put(NAMES[0], thumbnail(NAMES[0]))
     one.flush()
-    other.put(NAMES[0], glance(NAMES[0]))
-    other.put(NAMES[1], glance(NAMES[1]))
-    np.testing.assert_array_equal(other.read(NAMES[:2]), [glance(name) for name in NAMES[:2]])
+    other.put(NAMES[0], thumbnail(NAMES[0]))
+    other.put(NAMES[1], thumbnail(NAMES[1]))
+    np.testing.assert_array_equal(other.read(NAMES[:2]), [thumbnail(name) for name in NAMES[:2]])
 
 
 def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
@@ -121,7 +123,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    book.put(NAMES[2], glance(NAMES[2]))
+    book.put(NAMES[2], thumbnail(NAMES[2]))
     with monkeypatch.context() as patch:
         patch.setattr(cache_file, "_write_all", full)
         with pytest.raises(OSError, match="No space"):
