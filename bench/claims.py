@@ -37,7 +37,7 @@ def frozen_moves() -> str:
 
 
 def all_but_last() -> str:
-    """A new output alone: accuracy and time."""
+    """A linear probe: accuracy and time."""
     result = rows("accuracy")
     timed = seconds()
     both = [name for name, method in timed if method == "fastai5"]
@@ -93,7 +93,7 @@ def rates() -> str:
 
 
 def similarity() -> str:
-    """Distance of the data, knowledge of the start, what tuning brings."""
+    """Domain gap, transfer gain and accuracy of each set."""
     far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     known = {r["set"]: r["transfer_gain"] for r in rows("verdict") if r["what"] == "true labels"}
     both = {row["set"]: row for row in rows("accuracy-balanced")}
@@ -142,7 +142,7 @@ def no_knowledge() -> str:
 
 
 def small() -> str:
-    """What a few hundred images reach with a start."""
+    """Accuracy from a few hundred images."""
     result = rows("accuracy-balanced")
     return (
         f"On {len(result)} sets with 58 to 1,000 training images, `warmstart fit` reached a mean "
@@ -152,7 +152,7 @@ def small() -> str:
 
 
 def way(name: str) -> dict[str, dict[str, Any]]:
-    """The rows of one way to start, by set."""
+    """The rows of one strategy, by set."""
     return {row["set"]: row for row in rows("strategies") if row["way"] == name}
 
 

@@ -59,7 +59,7 @@ def _real(name: str, pool: Pool, draws: int) -> dict[str, Any]:
 
 
 def _synthetic(name: str, draws: int, group: int) -> dict[str, Any]:
-    """Gaussian classes on three taps; with groups, rows of one group share a shift and a label."""
+    """Gaussian classes on three feature layers; rows of a group share a shift and a label."""
     hits, widths, bias = [], [], []
     for seed in range(draws):
         rng = np.random.default_rng([seed, 11])

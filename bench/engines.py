@@ -24,15 +24,15 @@ from warmstart.features.machine import n_threads
 from warmstart.features.machine import keep_freed_memory
 from warmstart.network.load import load
 from warmstart.network.finished_run import partition_base
-from warmstart.network.feature_layers import FeatureExtractor, taps
-engine, start, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.argv[3:]]
-network, prep = partition_base(start), start.record.preprocessing
-tapped = FeatureExtractor(network, taps(network.record))
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
+engine, base, counts = sys.argv[1], load(sys.argv[2]), [int(n) for n in sys.argv[3:]]
+network, prep = partition_base(base), base.record.preprocessing
+extractor = FeatureExtractor(network, feature_layers(network.record))
 images, passed, batches, seconds, worked_s = noise(prep, 256), 0, [], {}, {}
-kept = keep_freed_memory()  # as in a run
-kept.__enter__()
+freed = keep_freed_memory()  # as in a run
+freed.__enter__()
 began, worked = time.perf_counter(), time.process_time()
-run = make_engine(engine, tapped, prep, n_threads())
+run = make_engine(engine, extractor, prep, n_threads())
 setup, setup_cpu = time.perf_counter() - began, time.process_time() - worked
 for count in counts:
     while passed < count:
@@ -43,7 +43,7 @@ for count in counts:
     passed = -(-passed // 32) * 32  # the next images begin another batch
     seconds[count] = time.perf_counter() - began
     worked_s[count] = time.process_time() - worked
-macs = engine_work(network.record, prep, len(tapped.widths)).macs
+macs = engine_work(network.record, prep, len(extractor.widths)).macs
 best = min(wall for wall, _ in batches), min(cpu for _, cpu in batches)
 print(json.dumps({"setup": setup, "setup cpu": setup_cpu, "batch": best[0], "batch cpu": best[1],
                   "seconds": seconds, "worked": worked_s, "macs": macs}))

@@ -121,8 +121,8 @@ def _row(folder: Path, n: int, draw: int, args: Namespace) -> dict[str, Any] | N
         request = Request(
             data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={args.side}",)
         )
-        training_data, start = set_up(request)
-        trial = try_tail(request, training_data, start)
+        training_data, base = set_up(request)
+        trial = try_tail(request, training_data, base)
         claim = measured(trial)
     kind, head = trial.chosen, trial.fine_tuned.head
     if args.arrays is not None and trial.fine_tuned.probe_answers is not None:

@@ -69,7 +69,7 @@ def _span(values: list[float]) -> str:
 
 
 def tested() -> str:
-    """How well the tests hold the core, and that labels by lot come out as nothing."""
+    """Mutation testing, coverage, and the verdict on shuffled labels."""
     mutants, lot = (results.read(name)["summary"] for name in ("mutants", "random_labels"))
     core = {", ".join(row["parts"]): percent(row["covered"], 0) for row in rows("branches")}
     held = "; ".join(f"{blocks}: {share}" for blocks, share in core.items())

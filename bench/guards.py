@@ -126,7 +126,7 @@ def replay(trained: Trained) -> tuple[list[Alarm], float]:
 def _row(case: str, of: str, trained: Sequence[Trained]) -> dict[str, Any]:
     """How many trainings raise an alarm, of which kind first, and how soon.
 
-    `put_back`: no alarm, but the weights are the start's again: no group of parts that joined
+    `put_back`: no alarm, but the weights are the base model's again: no group of blocks that joined
     helped on examples set apart. `last`: heard only by what the last update left.
     """
     result = [(t, *replay(t)) for t in trained]

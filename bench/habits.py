@@ -34,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """The start as it should be, and fed in four wrong ways: cost, and what is found."""
+    """Right preprocessing and four wrong ones: cost, and findings."""
     result = []
     for name in args.sets:
         right, _ = _hits(args, name, load("lite0"))

@@ -49,7 +49,7 @@ def network(n_classes: int) -> Any:
     return model
 
 
-def views(*augmentations: Any) -> Any:
+def transform(*augmentations: Any) -> Any:
     """From a picture to what the network takes."""
     from torchvision import transforms
 
@@ -81,7 +81,7 @@ def onelook(folder: Path, n_classes: int, seed: int) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     model = network(0).eval()
-    seen = pictures(folder, "train", views())
+    seen = pictures(folder, "train", transform())
     with torch.inference_mode():
         result = [model(torch.stack([seen[i][0] for i in chunk])) for chunk in chunks(len(seen))]
     least = int(np.bincount(seen.targets).min())
@@ -164,7 +164,7 @@ def trainer3(folder: Path, n_classes: int, seed: int) -> Any:
             "labels": torch.tensor([label for _, label in rows]),
         }
 
-    augment = views(transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip())
+    augment = transform(transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip())
     with tempfile.TemporaryDirectory() as place:
         settings = transformers.TrainingArguments(
             place,
@@ -193,7 +193,7 @@ def keras(folder: Path, n_classes: int, seed: int) -> Any:
     model = torch.nn.Sequential(body, torch.nn.Dropout(0.2), torch.nn.Linear(1280, n_classes))
     feed = batches(
         folder,
-        views(
+        transform(
             transforms.Resize((SIDE, SIDE)),
             transforms.RandomHorizontalFlip(),
             transforms.RandomRotation(36),
@@ -264,7 +264,7 @@ def correct(model: Any, folder: Path) -> str:
     import torch
 
     model.eval()
-    seen, summary = pictures(folder, "test", views()), list[int]()
+    seen, summary = pictures(folder, "test", transform()), list[int]()
     with torch.inference_mode():
         for chunk in chunks(len(seen)):
             summary += model(torch.stack([seen[i][0] for i in chunk])).argmax(1).tolist()

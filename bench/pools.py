@@ -26,7 +26,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pool:
-    """Every image of a set, train and test together. Shapes: taps (N, d_t), labels (N,)."""
+    """All images of a set, train and test. Shapes: feature_layers (N, d_t), labels (N,)."""
 
     feature_layers: dict[FeatureLayer, NDArray[np.float32]]
     labels: Labels

@@ -53,7 +53,7 @@ def measure(args: Namespace) -> dict[str, Any]:
     """An older head on all of one set (or half of it); new heads on draws of the other.
 
     Heads, depths and penalties as `fit --budget fast` has them. `last`: the prior competes on
-    the last tap alone; `every depth`: it replaces the plain ridge at every depth (kept).
+    the last feature layer alone; `every depth`: it replaces the plain ridge at every depth (kept).
     """
     rows: list[dict[str, Any]] = []
     for older, newer in (*OTHER_PLACE, *((name, name) for name in SAME_PLACE)):

@@ -23,14 +23,14 @@ N = 100
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw under every start. Shapes: hits (S, N) out of fold, truth (S,) on the rest."""
+    """One draw under every base model. Shapes: hits (S, N) out of fold, truth (S,) on the rest."""
 
     hits: NDArray[np.float64]
     truth: NDArray[np.float64]
 
     @property
     def claims(self) -> NDArray[np.float64]:
-        """Out-of-fold accuracy of each start. Shapes: (S,)."""
+        """Out-of-fold accuracy of each base model. Shapes: (S,)."""
         return np.asarray(self.hits.mean(axis=1))
 
 
@@ -40,9 +40,9 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """Draw 100, rank, compare what is claimed of the start taken with the rest of the pool.
+    """Draw 100, rank, compare what is claimed of the base model taken with the rest of the pool.
 
-    Optimism: claim minus truth of the start taken, less what the same start has over all
+    Optimism: claim minus truth of the base model taken, less what the same one has over all
     draws, chosen or not. Variance ratio: of the paired difference about its truth, over
     what rows at random would give.
     """

@@ -34,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """Two runs with a cache each; one is killed in each part of the look and of each view."""
+    """Two runs with a cache each; one is killed at every step of every augmentation."""
     with tempfile.TemporaryDirectory() as name:
         place = args.place or Path(name)
         place.mkdir(exist_ok=True)
@@ -120,13 +120,17 @@ def _place(out: Path) -> tuple[str, str, int] | None:
         lines = (out / "progress.jsonl").read_text().splitlines()
     except OSError:
         return None
-    view = ""
+    augmentation = ""
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        view = str(event["values"].get("title", view)) if event["kind"] == "begin" else view
+        augmentation = (
+            str(event["values"].get("title", augmentation))
+            if event["kind"] == "begin"
+            else augmentation
+        )
     if not lines or event["kind"] != "step" or "part" not in event["values"]:
         return None
-    return event["stage"], view, int(event["values"]["part"])
+    return event["stage"], augmentation, int(event["values"]["part"])

@@ -59,7 +59,7 @@ class Job:
     words: tuple[str, ...]
     beside: str = ""
     drift: str = ""  # of one process beside itself: the job that shows it, after as many updates
-    network: str = ""  # of timm, with random weights; the default start where none is named
+    network: str = ""  # of timm, with random weights; the default base model where none is named
     dies: str = ""  # the stage in which the last process is killed
 
 

@@ -51,8 +51,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _row(folder: Path, args: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     request = Request(data=folder, budget=args.budget, seed=args.seed, settings=tuple(args.set))
-    training_data, start = set_up(request)
-    trial = try_tail(request, training_data, start)
+    training_data, base = set_up(request)
+    trial = try_tail(request, training_data, base)
     result, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
     claim = measured(trial).estimate
     estimate = claim.value, claim.low, claim.high

@@ -81,7 +81,7 @@ def _tell(story: Story, args: Namespace) -> None:
 
 
 def _is_there(story: Story, arm: str, seed: int, place: Path) -> bool:
-    """Whether a run is kept; the run folder is needed too where others start from it."""
+    """Whether a run is kept; the run folder is needed too where it is the base model of others."""
     key = [story.name, arm, seed, results.machine()["cpu"]]
     is_kept = any([row[name] for name in KEYS] == key for row in stored())
     return is_kept and (arm != "source" or (place / f"runs/{story.source}/DONE").exists())

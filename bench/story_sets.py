@@ -17,9 +17,9 @@ Parts = Mapping[str, list[Path]]  # files by their folder: train/glass, test/gla
 
 @dataclass(frozen=True)
 class Story:
-    """A source with its run, and a target that this run is the start for.
+    """A source with its run, and a target that this run is the base model of.
 
-    `rate`: of the uppermost layers by the rule, a tenth of the source run's own.
+    `rate`: learning rate of the uppermost blocks by the rule, a tenth of the source run's own.
     """
 
     name: str

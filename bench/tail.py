@@ -72,7 +72,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         given=frozenset({"strategy", "budget"}),
         settings=(f"training.lr={rate}", f"training.epochs={epochs}"),
     )
-    training_data, start = set_up(request)
+    training_data, base = set_up(request)
     seen: list[ChosenEnd] = []
     choose, began = fine_tune.choose, time.perf_counter()
 
@@ -81,7 +81,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         return seen[-1]
 
     with patch.object(fine_tune, "choose", stored):
-        trial = try_tail(request, training_data, start)
+        trial = try_tail(request, training_data, base)
     before = trial.fine_tuned.probe_answers
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])

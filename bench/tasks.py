@@ -49,7 +49,7 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Pool:
-    """Images with stored features. Shapes: taps (N, d_t), truth (N,) or (N, K)."""
+    """Images with stored features. Shapes: feature_layers (N, d_t), truth (N,) or (N, K)."""
 
     feature_layers: dict[FeatureLayer, NDArray[np.float32]]
     truth: Truth

@@ -109,16 +109,16 @@ def _trainer(data: Path) -> float:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
     from transformers import Trainer, TrainingArguments
+    from warmbase.records.inputs import pictures
 
     from warmstart.network.load import load
-    from warmstart.records.inputs import pictures
 
-    start = load("lite0")
-    prep = pictures(start.record.preprocessing)
-    network: Any = start.module.train().requires_grad_(True)
+    base = load("lite0")
+    prep = pictures(base.record.preprocessing)
+    network: Any = base.module.train().requires_grad_(True)
     classes = len(list((data / "train").iterdir()))
     network.reset_classifier(classes)
-    views = v2.Compose(
+    augment = v2.Compose(
         [
             v2.ToImage(),
             v2.RandomResizedCrop(prep.size, antialias=True),
@@ -127,7 +127,7 @@ def _trainer(data: Path) -> float:
             v2.Normalize(prep.mean, prep.std),
         ]
     )
-    images = ImageFolder(data / "train", transform=views)
+    images = ImageFolder(data / "train", transform=augment)
 
     class Classifier(torch.nn.Module):
         """Logits and a loss in the form that the trainer expects."""

@@ -1,4 +1,4 @@
-"""Short trainings on draws of images: the loss of every update, and what is left of the start."""
+"""Short trainings on draws of images: the loss of every update, and how far the network moved."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ class _Seen:
     """What a network gives for all images. Shapes: features (n, d_part), output (n, K_old)."""
 
     features: dict[str, NDArray[np.float64]]  # by part that is tuned
-    output: NDArray[np.float64]  # of the start's own last layer
+    output: NDArray[np.float64]  # of the base model's last layer
 
 
 def _see(ready: TrainableNetwork, images: Tensor) -> _Seen:

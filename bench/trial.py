@@ -34,7 +34,7 @@ LEAST = 1e-12
 
 @dataclass(frozen=True)
 class Trial:
-    """What came out of one set. `fine_tuned` is that of the tuned layers, whatever would ship."""
+    """What came out of one set. `fine_tuned` is the fine-tuned network, whatever would ship."""
 
     training_data: TrainingDataset
     head: HeadFit

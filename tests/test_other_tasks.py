@@ -17,7 +17,7 @@ from warmstart.cli.main import main
 from warmstart.data.read import read
 from warmstart.errors import ExportError, ModelError
 from warmstart.events import drain
-from warmstart.network.trained_elsewhere import InputHandling
+from warmstart.network.external_classifier import InputHandling
 from warmstart.records.answer import LabelAnswer, NumberAnswer
 from warmstart.records.summary import LabelScores, NumberScores
 from warmstart.run.check import check

@@ -79,7 +79,7 @@ def test_a_graph_with_a_head_of_all_taps(name):
 def test_a_program_with_a_head_of_all_taps(name):
     _, network = cut_once(name)
     model = model_of(network, feature_layers(network.record))
-    program = to_program(source_of(name, model).served())
+    program = to_program(source_of(name, model).exported())
     kept = io.BytesIO()
     torch.export.save(program, kept)
     kept.seek(0)
@@ -128,7 +128,7 @@ def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_in
     model = model_of(network, feature_layers(network.record))
     source = source_of("residual", model)
     with pytest.raises(ExportError, match="branches on the values of an image") as caught:
-        onnx_graph(source, "forked") if to == "onnx" else to_program(source.served())
+        onnx_graph(source, "forked") if to == "onnx" else to_program(source.exported())
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")  # torch tells of its graphs
 

@@ -19,7 +19,7 @@ from serving import live
 from speaking import said_in
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import to_program
-from warmstart.exporting.onnx import serve, to_onnx
+from warmstart.exporting.onnx import to_onnx, wrap_model
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
@@ -397,7 +397,7 @@ def test_law_8_graphs_of_every_kind_take_rows_of_any_length(encoders, kind):
         network = cut(base.module, inputs)
         last, drawn = feature_layers(network.record)[-1], torch.Generator().manual_seed(0)
         model = assemble(network, [last], torch.randn(3, 32, generator=drawn), torch.zeros(3))
-        served = serve(model.requires_grad_(False), inputs)
+        served = wrap_model(model.requires_grad_(False), inputs)
         session = onnxruntime.InferenceSession(to_onnx(served, {}))
         program = to_program(served).module()
         rows = np.stack([modalities_text.token_numbers(text, inputs) for text in (*TEXTS, LONG)])

@@ -7,9 +7,9 @@ from warmstart.data.column_types import ColumnSetting, knots, type_columns
 from warmstart.errors import DataError
 
 
-def typed(asked=None, **columns):
+def typed(requested=None, **columns):
     n = len(next(iter(columns.values())))
-    given = (asked or {}).items()
+    given = (requested or {}).items()
     wishes = {name: ColumnSetting(kind, f"--set column.{name}={kind}") for name, kind in given}
     rows = [{name: str(cells[row]) for name, cells in columns.items()} for row in range(n)]
     return type_columns(rows, [f"line {row + 2}" for row in range(n)], "t.csv", wishes)
@@ -50,45 +50,47 @@ def test_rare_categories_share_the_slot_of_none():
 
 
 def test_what_tells_nothing_of_a_new_row_is_left_out_and_said():
-    found = typed(
+    result = typed(
         age=MANY,
         same=["x"] * 40,
         number=range(40),
         name=[f"row {n}" for n in range(40)],
         gone=["1"] + [""] * 39,
     )
-    assert [column.name for column in found.columns] == ["age"]
-    told = {finding.items: finding.sentence for finding in found.findings}
-    assert {finding.kind for finding in found.findings} == {"columns"}
-    assert told[("same",)] == "1 column is left out: the same in every row."
-    assert "it only counts the rows" in told[("number",)]
-    assert "another text in nearly every row" in told[("name",)]
-    assert "almost always missing" in told[("gone",)]
+    assert [column.name for column in result.columns] == ["age"]
+    messages = {finding.items: finding.sentence for finding in result.findings}
+    assert {finding.kind for finding in result.findings} == {"columns"}
+    assert messages[("same",)] == "1 column is left out: the same in every row."
+    assert "it only counts the rows" in messages[("number",)]
+    assert "another text in nearly every row" in messages[("name",)]
+    assert "almost always missing" in messages[("gone",)]
 
 
 def test_the_user_leaves_columns_out_and_keeps_others():
-    found = typed({"age": "left-out", "number": "number"}, age=MANY, number=range(40))
-    assert [column.name for column in found.columns] == ["number"]
-    assert found.findings[0].sentence == "1 column is left out: as you chose."
+    result = typed({"age": "left-out", "number": "number"}, age=MANY, number=range(40))
+    assert [column.name for column in result.columns] == ["number"]
+    assert result.findings[0].sentence == "1 column is left out: as you chose."
 
 
 def test_every_column_has_its_reason_and_what_the_rule_would_have_said():
-    found = typed(
+    result = typed(
         {"cp": "category", "age": "left-out"}, age=MANY, cp=[0, 1] * 20, site=SITES, same=["x"] * 40
     )
-    told = {c.name: (c.kind.value, c.kind.rule, c.kind.source, c.is_chosen) for c in found.choices}
-    assert told == {
+    messages = {
+        c.name: (c.kind.value, c.kind.rule, c.kind.source, c.is_chosen) for c in result.choices
+    }
+    assert messages == {
         "age": ("left-out", "number", "user", True),
         "cp": ("category", "number", "user", True),
         "site": ("category", "category", "rule", False),
         "same": ("left-out", "left-out", "rule", False),
     }
-    assert found.choices[3].kind.because == "the same in every row"
+    assert result.choices[3].kind.because == "the same in every row"
 
 
-def fails(match, asked=None, **columns):
+def fails(match, requested=None, **columns):
     with pytest.raises(DataError, match=match) as caught:
-        typed(asked, **columns)
+        typed(requested, **columns)
     assert "\n" not in str(caught.value)
 
 
@@ -137,7 +139,7 @@ def test_kinds_and_columns_that_are_not_there_are_refused():
 
 
 def test_knots_rise_and_are_quantiles():
-    found = knots(np.random.default_rng(1).normal(size=1000))
-    assert len(found) == 5
-    assert list(found) == sorted(set(found))
-    assert found[2] == pytest.approx(0, abs=0.1)
+    result = knots(np.random.default_rng(1).normal(size=1000))
+    assert len(result) == 5
+    assert list(result) == sorted(set(result))
+    assert result[2] == pytest.approx(0, abs=0.1)

@@ -68,7 +68,7 @@ def test_one_of_many_is_left_out_and_listed(photos, monkeypatch, how):
     item = break_one(photos, how)
     record = drain(read(photos)).record
     assert len(record.examples) == 40
-    assert [found.items for found in record.problems if found.kind == "unreadable"] == [(item,)]
+    assert [result.items for result in record.problems if result.kind == "unreadable"] == [(item,)]
     with pytest.raises(DataError, match=r"^--strict: .*drop --strict$") as caught:
         drain(read(photos, strict=True))
     assert item in str(caught.value)
@@ -86,7 +86,7 @@ def test_one_missing_path_of_a_table_is_left_out_and_listed(photos, path, why):
     source = table(photos, [(path, "a")])
     record = drain(read(source)).record
     assert len(record.examples) == 40
-    (item,) = next(found.items for found in record.problems if found.kind == "unreadable")
+    (item,) = next(result.items for result in record.problems if result.kind == "unreadable")
     assert item.startswith(f"{path} (line 42): {why}")
     with pytest.raises(DataError, match="--strict"):
         drain(read(source, strict=True))
@@ -116,9 +116,9 @@ def test_images_without_a_label_are_not_counted_in_the_tenth(photos):
 def test_drawings_without_pixels_are_listed_and_not_counted_in_the_tenth(photos):
     for number in range(20):
         (photos / "a" / f"{number}.svg").write_text("<svg/>")
-    found = drain(read(photos))
-    assert len(found.record.examples) == 40
-    listed = [item for one in found.record.problems for item in one.items]
+    result = drain(read(photos))
+    assert len(result.record.examples) == 40
+    listed = [item for one in result.record.problems for item in one.items]
     assert sum(".svg is not read" in item for item in listed) == 20
     with pytest.raises(DataError, match="--strict"):
         drain(read(photos, strict=True))

@@ -62,8 +62,8 @@ def saved(tmp_path: Path) -> Path:
 def test_one_data_set(tmp_path, n_shards):
     columns = {"image": embedded(), "label": [0, 0, 0, 1, 1, 1], "person": list("ppqqrr")}
     collection = drain(read(save(tmp_path / "saved", columns, n_shards), group="person"))
-    found = [(e.id, e.label, e.group) for e in collection.record.examples]
-    assert found == [(n, n[0], p) for n, p in zip(NAMES, "ppqqrr", strict=True)]
+    result = [(e.id, e.label, e.group) for e in collection.record.examples]
+    assert result == [(n, n[0], p) for n, p in zip(NAMES, "ppqqrr", strict=True)]
     for index, name in enumerate(NAMES):
         assert collection.load(name) == columns["image"][index]["bytes"].as_py()
     record = collection.record

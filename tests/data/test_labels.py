@@ -39,28 +39,28 @@ def record(source, **options):
 @pytest.mark.parametrize("mark", ["|", ";", " "])
 def test_several_labels_in_one_cell(root, mark):
     source = table(root, "path,label", [text.replace("|", mark) for text in SETS])
-    found = record(source, task="multilabel")
-    assert (found.task, found.classes) == ("multilabel", ("a", "b"))
-    assert [example.label for example in found.examples] == SETS
+    result = record(source, task="multilabel")
+    assert (result.task, result.classes) == ("multilabel", ("a", "b"))
+    assert [example.label for example in result.examples] == SETS
 
 
 def test_several_labels_between_commas(root):
     cells = [f'"{text.replace("|", ",")}"' for text in SETS]
-    found = record(table(root, "path,label", cells), task="multilabel")
-    assert [example.label for example in found.examples] == SETS
+    result = record(table(root, "path,label", cells), task="multilabel")
+    assert [example.label for example in result.examples] == SETS
 
 
 def test_cells_stay_classes_unless_the_user_says_otherwise(root):
     cells = ["a|b", "a", "a|b", "a", "a|b", "a", "a", "a"]
-    found = record(table(root, "path,label", cells))
-    assert (found.task, found.classes) == ("classify", ("a", "a|b"))
+    result = record(table(root, "path,label", cells))
+    assert (result.task, result.classes) == ("classify", ("a", "a|b"))
 
 
 def test_columns_of_0_and_1(root):
     rows = [f"{int('a' in text)},{int('b' in text)}" for text in SETS]
-    found = record(table(root, "path,a,b", rows), label="a,b")
-    assert (found.task, found.classes) == ("multilabel", ("a", "b"))
-    assert [example.label for example in found.examples] == SETS
+    result = record(table(root, "path,a,b", rows), label="a,b")
+    assert (result.task, result.classes) == ("multilabel", ("a", "b"))
+    assert [example.label for example in result.examples] == SETS
 
 
 def test_lists_in_json_lines_and_data_frames(root):
@@ -69,15 +69,15 @@ def test_lists_in_json_lines_and_data_frames(root):
     (root / "t.jsonl").write_text("\n".join(lines))
     frame = pd.DataFrame({"path": [str(root / f"{r}.png") for r in range(N)], "label": lists})
     for source in (root / "t.jsonl", frame):
-        found = record(source)
-        assert found.task == "multilabel"
-        assert [example.label for example in found.examples] == SETS
+        result = record(source)
+        assert result.task == "multilabel"
+        assert [example.label for example in result.examples] == SETS
 
 
 def test_a_matrix_and_lists_of_names():
     matrix = np.array([[int(name in text) for name in "ab"] for text in SETS])
-    found = record((X, matrix))
-    assert (found.task, found.classes) == ("multilabel", ("0", "1"))
+    result = record((X, matrix))
+    assert (result.task, result.classes) == ("multilabel", ("0", "1"))
     named = record((X, pd.DataFrame(matrix, columns=["a", "b"])))
     assert [example.label for example in named.examples] == SETS
     lists = record((X, [text.split("|") if text else [] for text in SETS]))
@@ -86,8 +86,8 @@ def test_a_matrix_and_lists_of_names():
 
 def test_numbers_in_a_column_and_in_an_array(root):
     values = [0.5, 1.25, 2.5, 3.5, 4.5, 5.5, 6.5, 1e-7]
-    found = record(table(root, "path,age", values), label="age")
-    assert (found.task, found.classes) == ("regress", ("age",))
+    result = record(table(root, "path,age", values), label="age")
+    assert (result.task, result.classes) == ("regress", ("age",))
     given = record((X, values))
     assert [float(example.label) for example in given.examples] == values
     assert given.classes == ("value",)
@@ -103,14 +103,14 @@ def test_folders_may_be_numbers(tmp_path):
     for row in range(N):
         (tmp_path / f"{row % 4}").mkdir(exist_ok=True)
         Image.fromarray(X[row]).save(tmp_path / f"{row % 4}" / f"{row}.png")
-    found = record(tmp_path, task="regress")
-    assert {example.label for example in found.examples} == {"0", "1", "2", "3"}
+    result = record(tmp_path, task="regress")
+    assert {example.label for example in result.examples} == {"0", "1", "2", "3"}
 
 
 def test_scoring_reads_the_labels_of_the_model(root):
     source = table(root, "path,label", ["a|b", "", *SETS[2:]])
-    found = drain(read_for_scoring(source, ("a", "b"), task="multilabel")).record
-    assert found.task == "multilabel"
+    result = drain(read_for_scoring(source, ("a", "b"), task="multilabel")).record
+    assert result.task == "multilabel"
     numbers = table(root, "path,label", range(N), "n.csv")
     assert drain(read_for_scoring(numbers, ("value",), task="regress")).record.task == "regress"
     with pytest.raises(DataError, match="has the class 'c', which this model does not know"):

@@ -35,9 +35,9 @@ def test_the_first_frame_of_animations_counts(tmp_path):
 def test_images_three_folders_deep_belong_to_the_top_one(tmp_path):
     paint(tmp_path, {f"a/x/y/{name}": grey for name, grey in GREYS.items()})
     paint(tmp_path, {f"b/x/y/{name}": grey + 1 for name, grey in GREYS.items()})
-    found = rows(tmp_path)
-    assert len(found) == 12
-    assert {(id[0], label) for id, label, _ in found} == {("a", "a"), ("b", "b")}
+    result = rows(tmp_path)
+    assert len(result) == 12
+    assert {(id[0], label) for id, label, _ in result} == {("a", "a"), ("b", "b")}
 
 
 # ---- metadata.csv in each part, as Hugging Face's imagefolder has it ------------------------
@@ -54,8 +54,8 @@ def parts(root: Path, name: str = "metadata.csv", sizes=(("train", 4), ("test", 
 def test_metadata_in_each_split(tmp_path):
     sizes = (("train", 4), ("validation", 2), ("test", 2))
     collection = drain(read(parts(tmp_path / "photos", sizes=sizes), group="patient"))
-    found = [(e.id, e.label, e.split, e.group) for e in collection.record.examples]
-    assert found[3:] == [
+    result = [(e.id, e.label, e.split, e.group) for e in collection.record.examples]
+    assert result[3:] == [
         ("train/3.png", "b", "train", "p1"),
         ("validation/0.png", "a", "holdout", "p0"),
         ("validation/1.png", "b", "holdout", "p0"),
@@ -113,15 +113,15 @@ def test_parquet_files_of_the_splits(tmp_path):
     names = [f"data/train-0000{i}-of-00002.parquet" for i in range(2)]
     source = shards(tmp_path / "hub", [*names, "data/test-00000-of-00001.parquet"])
     (source / "README.md").write_text("x")
-    found = rows(source)
-    assert [split for _, _, split in found] == ["train"] * 12 + ["test"] * 6
-    assert [id for id, _, _ in found[::6]] == [
+    result = rows(source)
+    assert [split for _, _, split in result] == ["train"] * 12 + ["test"] * 6
+    assert [id for id, _, _ in result[::6]] == [
         "train-00000-of-00002/a/0.png",
         "train-00001-of-00002/a/0.png",
         "test-00000-of-00001/a/0.png",
     ]
     collection = drain(read(source))
-    assert collection.load(found[-1][0]) == embedded()[5]["bytes"].as_py()
+    assert collection.load(result[-1][0]) == embedded()[5]["bytes"].as_py()
     assert collection.title.startswith("18 images in")
 
 
@@ -134,13 +134,13 @@ def test_parquet_files_of_the_splits(tmp_path):
 )
 def test_a_folder_of_parquet_pieces(tmp_path, names, splits):
     source = shards(tmp_path / "pieces", names)
-    found = rows(source)
-    assert [split for _, _, split in found] == splits
-    assert [id for id, _, _ in found[::6]] == [
+    result = rows(source)
+    assert [split for _, _, split in result] == splits
+    assert [id for id, _, _ in result[::6]] == [
         f"{n.removesuffix('.parquet')}/a/0.png" for n in names
     ]
     collection = drain(read(source))
-    assert collection.load(found[7][0]) == embedded()[1]["bytes"].as_py()
+    assert collection.load(result[7][0]) == embedded()[1]["bytes"].as_py()
 
 
 def test_one_parquet_file_and_one_of_the_splits_alone(tmp_path):

@@ -66,16 +66,16 @@ def scenes():
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_a_near_duplicate_is_found_and_nothing_else(scenes, name):
     copy = ALTERATIONS[name](scenes[7])
-    found = find_near_duplicates(glances([*scenes, copy]))
-    assert [(t.first, t.second) for t in found] == [(7, N)]
-    assert found[0].similarity > 0.89
-    assert found[0].mirrored == ("mirrored" in name)
+    result = find_near_duplicates(glances([*scenes, copy]))
+    assert [(t.first, t.second) for t in result] == [(7, N)]
+    assert result[0].similarity > 0.89
+    assert result[0].mirrored == ("mirrored" in name)
 
 
 def test_the_order_of_the_rows_does_not_matter(scenes):
     images = [*scenes, ImageOps.mirror(cropped(scenes[3], left=0.05))]
-    found = find_near_duplicates(glances(images[::-1]))
-    assert [(t.first, t.second, t.mirrored) for t in found] == [(0, N - 3, True)]
+    result = find_near_duplicates(glances(images[::-1]))
+    assert [(t.first, t.second, t.mirrored) for t in result] == [(0, N - 3, True)]
 
 
 def test_features_find_what_the_thumbnails_misses(scenes, monkeypatch):
@@ -132,11 +132,11 @@ def test_a_chain_of_copies_holds_together(scenes):
         ALTERATIONS[name](scenes[2])
         for name in ("darker", "re-encoded", "smaller", "gamma", "a window", "lighter")
     ]
-    found = find_near_duplicates(glances([*scenes, *altered]))
+    result = find_near_duplicates(glances([*scenes, *altered]))
     joined = {2}
     for _ in range(7):
         joined |= {
-            row for t in found for row in (t.first, t.second) if {t.first, t.second} & joined
+            row for t in result for row in (t.first, t.second) if {t.first, t.second} & joined
         }
     assert joined == {2, *range(N, N + 6)}
 
@@ -165,9 +165,9 @@ class Lazy:
         return len(self.values)
 
     def __getitem__(self, rows):
-        found = self.values[rows]
-        assert len(found) <= 80
-        return found
+        result = self.values[rows]
+        assert len(result) <= 80
+        return result
 
 
 def test_pictures_that_do_not_fit_in_memory_have_the_same_twins(scenes, monkeypatch):
@@ -218,5 +218,5 @@ def test_near_duplicates_among_many_are_found_in_cells(scenes, monkeypatch):
     monkeypatch.setattr(near_duplicates, "EXACT", 20)
     monkeypatch.setattr(near_duplicates, "CELL", 16)
     copies = [make(scenes[n % N]) for n, make in enumerate(ALTERATIONS.values())]
-    found = {(t.first, t.second) for t in find_near_duplicates(glances([*scenes, *copies]))}
-    assert found >= {(n % N, N + n) for n in range(len(copies))}
+    result = {(t.first, t.second) for t in find_near_duplicates(glances([*scenes, *copies]))}
+    assert result >= {(n % N, N + n) for n in range(len(copies))}

@@ -33,10 +33,10 @@ def test_a_moved_picture_is_found_where_it_was_put(across, right, down, up):
     x = details(grey(), 64)
     pose = np.array([[across, right, down, up]], np.float32)
     target, inside = warp(x, pose)
-    found, likeness = register(target, x, STILL.copy(), steps=12)
+    result, likeness = register(target, x, STILL.copy(), steps=12)
     assert likeness[0] > 0.95
-    np.testing.assert_allclose(found, pose, atol=0.02)
-    assert correlate(target, warp(x, found)[0], inside)[0] > 0.95
+    np.testing.assert_allclose(result, pose, atol=0.02)
+    assert correlate(target, warp(x, result)[0], inside)[0] > 0.95
 
 
 def test_brightness_and_contrast_do_not_count_but_sign_does():

@@ -34,7 +34,7 @@ def collection(*examples, problems=()):
     return Collection(record=record, load=lambda _: b"", title="", wording=WORDING)
 
 
-def found(pairs, *examples):
+def result(pairs, *examples):
     """Findings by kind, each with its items."""
     problems = with_near_duplicates(collection(*examples), pairs).record.problems
     kinds = [problem.kind for problem in problems]
@@ -53,30 +53,30 @@ def left_out(pairs, *examples):
 
 def test_further_near_duplicates_in_training_are_duplicates():
     a, b, c, d = (example(name) for name in "abcd")
-    assert found([("b", "a")], a, b, c) == [("near-duplicate", ("b",))]
-    assert found([("a", "b"), ("c", "b")], a, b, c, d) == [("near-duplicate", ("b", "c"))]
+    assert result([("b", "a")], a, b, c) == [("near-duplicate", ("b",))]
+    assert result([("a", "b"), ("c", "b")], a, b, c, d) == [("near-duplicate", ("b", "c"))]
 
 
 def test_near_duplicates_with_two_labels_are_a_conflict_and_no_duplicate():
     a, b, c = example("a"), example("b", "x"), example("c")
-    assert found([("a", "b")], a, b, c) == [("conflict", ("a", "b"))]
-    assert found([("a", "b"), ("a", "c")], a, b, c) == [("conflict", ("a", "b", "c"))]
+    assert result([("a", "b")], a, b, c) == [("conflict", ("a", "b"))]
+    assert result([("a", "b"), ("a", "c")], a, b, c) == [("conflict", ("a", "b", "c"))]
 
 
 def test_what_merely_shares_a_group_is_no_copy():
     """Two cells of one patient, each with its near copy: nothing is in conflict."""
     a, b = (example(name, "x", group="patient 1") for name in "ab")
     c, d = (example(name, "y", group="patient 1") for name in "cd")
-    assert found([("a", "b"), ("c", "d")], a, b, c, d) == [("near-duplicate", ("b", "d"))]
+    assert result([("a", "b"), ("c", "d")], a, b, c, d) == [("near-duplicate", ("b", "d"))]
 
 
 def test_exact_copies_are_not_named_again():
     a, b, c = example("a", sha256="s"), example("b", sha256="s"), example("c")
-    assert found([("a", "c"), ("b", "c")], a, b, c) == [("near-duplicate", ("c",))]
+    assert result([("a", "c"), ("b", "c")], a, b, c) == [("near-duplicate", ("c",))]
     t = example("t", split="test", sha256="s")
     u = example("u", split="test")
     pairs = [("a", "c"), ("c", "t"), ("c", "u")]
-    assert found(pairs, a, c, t, u) == [("near-duplicate", ("c",)), ("leakage", ("u",))]
+    assert result(pairs, a, c, t, u) == [("near-duplicate", ("c",)), ("leakage", ("u",))]
 
 
 @pytest.mark.parametrize(("later", "word"), [("test", "test image"), ("holdout", "hold-out image")])
@@ -90,21 +90,21 @@ def test_near_duplicates_across_the_split_are_leaks_named_by_the_later_split(lat
 
 
 def test_the_hold_out_leaks_into_the_test_too():
-    assert found(
+    assert result(
         [("h", "t")], example("a"), example("h", split="holdout"), example("t", split="test")
     ) == [("leakage", ("t",))]
 
 
 def test_copies_inside_a_later_split_are_no_finding():
     s, t = example("s", split="test"), example("t", "x", "test")
-    assert found([("s", "t")], example("a"), s, t) == []
+    assert result([("s", "t")], example("a"), s, t) == []
 
 
 def test_the_labels_of_the_test_change_nothing():
     a, b = example("a"), example("b")
     pairs = [("a", "b"), ("a", "t"), ("b", "t")]
-    told = [found(pairs, a, b, example("t", label, "test")) for label in ("a", "x")]
-    assert told[0] == told[1]
+    messages = [result(pairs, a, b, example("t", label, "test")) for label in ("a", "x")]
+    assert messages[0] == messages[1]
 
 
 def test_pairs_are_noted_sorted_beside_earlier_problems():
@@ -191,10 +191,10 @@ def test_exactly_what_is_promised_is_left_out(case):
             )
             if (is_later and is_copy) or is_further:
                 expected.add(one.id)
-    found = left_out(pairs, *examples)
-    assert found.keys() == expected | conflicts
-    assert all(found.values())
-    assert not any(e.split == "test" and e.id in found for e in examples)
+    result = left_out(pairs, *examples)
+    assert result.keys() == expected | conflicts
+    assert all(result.values())
+    assert not any(e.split == "test" and e.id in result for e in examples)
 
 
 @given(data_sets(), st.randoms(use_true_random=False))
@@ -218,7 +218,7 @@ def test_pictures_of_one_scene_are_not_mistaken_for_copies():
     (note,) = record.problems
     assert (note.kind, note.items) == ("near-duplicate", ())
     assert "fixed scene" in note.sentence
-    kept = with_near_duplicates(
+    stored = with_near_duplicates(
         collection(*[example(str(i), "ab"[i // 10]) for i in range(20)]), pairs
     )
-    assert len(kept.record.near_duplicates) == 19
+    assert len(stored.record.near_duplicates) == 19

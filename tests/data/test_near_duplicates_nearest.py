@@ -15,18 +15,18 @@ def units(n, d, seed=0):
 
 
 def likeness(asking, sides):
-    found = np.max([asking.astype(float) @ side.T.astype(float) for side in sides], axis=0)
-    np.fill_diagonal(found, -np.inf)
-    return found
+    result = np.max([asking.astype(float) @ side.T.astype(float) for side in sides], axis=0)
+    np.fill_diagonal(result, -np.inf)
+    return result
 
 
 @settings(max_examples=40)
 @given(n=st.integers(5, 60), count=st.integers(1, 4), n_sides=st.integers(1, 2))
 def test_of_few_rows_it_is_the_definition(n, count, n_sides):
     sides = [units(n, 8, seed) for seed in range(n_sides)]
-    found = nearest(sides[0], sides, count)
+    result = nearest(sides[0], sides, count)
     expected = np.sort(likeness(sides[0], sides), axis=1)[:, ::-1][:, :count]
-    got = np.sort(np.take_along_axis(likeness(sides[0], sides), found, axis=1), axis=1)[:, ::-1]
+    got = np.sort(np.take_along_axis(likeness(sides[0], sides), result, axis=1), axis=1)[:, ::-1]
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -48,20 +48,20 @@ def copies(n, d, closeness, seed=0):
 @pytest.mark.parametrize(("closeness", "share"), [(0.99, 0.999), (0.9, 0.98), (0.8, 0.93)])
 def test_of_many_rows_copies_are_found(cut, closeness, share):
     vectors = copies(3000, 32, closeness)
-    found = nearest(vectors, [vectors], 4)
+    result = nearest(vectors, [vectors], 4)
     partner = np.arange(3000) ^ 1
-    one_way = (found == partner[:, None]).any(axis=1)
+    one_way = (result == partner[:, None]).any(axis=1)
     assert (one_way | one_way[partner]).mean() > share
 
 
 def test_a_copy_seen_from_another_side_is_found(cut):
     vectors = copies(2000, 32, 0.98)
     other = vectors[:, ::-1].copy()
-    asked = np.where((np.arange(2000) % 2 == 1)[:, None], other, vectors)
+    requested = np.where((np.arange(2000) % 2 == 1)[:, None], other, vectors)
     turned = np.where((np.arange(2000) % 2 == 1)[:, None], vectors, other)
-    found = nearest(asked, [asked, turned], 4)
+    result = nearest(requested, [requested, turned], 4)
     partner = np.arange(2000) ^ 1
-    assert (found == partner[:, None]).any(axis=1).mean() > 0.98
+    assert (result == partner[:, None]).any(axis=1).mean() > 0.98
 
 
 @pytest.mark.parametrize("kind", ["all alike", "two kinds", "nothing"])
@@ -72,13 +72,13 @@ def test_rows_that_are_all_alike_end_and_no_row_is_its_own_neighbour(cut, kind):
         "two kinds": np.repeat(units(2, 16), n // 2, axis=0),
         "nothing": np.zeros((n, 16), np.float32),
     }[kind]
-    found = nearest(vectors, [vectors, vectors], 4)
-    assert found.shape == (n, 4)
-    assert ((found >= 0) & (found < n)).all()
-    assert (found != np.arange(n)[:, None]).all()
-    assert all(len(set(row)) == 4 for row in found.tolist())
+    result = nearest(vectors, [vectors, vectors], 4)
+    assert result.shape == (n, 4)
+    assert ((result >= 0) & (result < n)).all()
+    assert (result != np.arange(n)[:, None]).all()
+    assert all(len(set(row)) == 4 for row in result.tolist())
     if kind == "two kinds":
-        assert ((found < n // 2) == (np.arange(n) < n // 2)[:, None]).mean() > 0.99
+        assert ((result < n // 2) == (np.arange(n) < n // 2)[:, None]).mean() > 0.99
 
 
 def test_the_search_among_cells_is_no_search_among_all(monkeypatch):

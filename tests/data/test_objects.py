@@ -45,8 +45,8 @@ def frame(photos: Path, **more) -> Frame:
 def test_a_frame_of_paths_and_labels(photos):
     source = frame(photos, visit=[1.0, 1.0, 2.0, 2.0, float("nan"), 3.0])
     collection = drain(read(source, group="visit"))
-    found = [(e.label, e.group) for e in collection.record.examples]
-    assert found == [("a", "1"), ("a", "1"), ("a", "2"), ("b", "2"), ("b", None), ("b", "3")]
+    result = [(e.label, e.group) for e in collection.record.examples]
+    assert result == [("a", "1"), ("a", "1"), ("a", "2"), ("b", "2"), ("b", None), ("b", "3")]
     assert collection.record.layout.startswith('the DataFrame: images from "path", labels from')
     first = collection.record.examples[0].id
     assert collection.load(first) == (photos / "a/0.png").read_bytes()
@@ -148,9 +148,9 @@ def test_a_data_set_that_holds_its_images(data, labels):
 
 def test_a_subset_of_an_image_folder(photos):
     source = Subset(ImageFolder(str(photos)), [0, 1, 3, 4])
-    found = [(e.id, e.label) for e in drain(read(source)).record.examples]
+    result = [(e.id, e.label) for e in drain(read(source)).record.examples]
     whole = [(id, label) for id, label, _ in rows(photos)]
-    assert found == [whole[n] for n in (0, 1, 3, 4)]
+    assert result == [whole[n] for n in (0, 1, 3, 4)]
 
 
 class Given:

@@ -28,9 +28,9 @@ def test_a_few_sounds_among_pictures_are_ignored():
 def test_a_folder_of_clips_is_audio(tmp_path):
     data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 3})
     drawing.fill(tmp_path / "notes", {"hiss": 2})
-    found = drain(read(data))
-    assert (found.record.kind, found.title) == ("audio", f"5 clips in {data}/")
-    assert {example.id[-4:] for example in found.record.examples} == {".wav"}
+    result = drain(read(data))
+    assert (result.record.kind, result.title) == ("audio", f"5 clips in {data}/")
+    assert {example.id[-4:] for example in result.record.examples} == {".wav"}
 
 
 def test_a_table_of_clips_is_audio_with_groups(tmp_path):
@@ -40,10 +40,10 @@ def test_a_table_of_clips_is_audio_with_groups(tmp_path):
         table.writerow(["clip", "label", "speaker"])
         for path in sorted(tmp_path.rglob("*.wav")):
             table.writerow([path.relative_to(tmp_path), path.parent.name, path.stem[-1]])
-    found = drain(read(tmp_path / "clips.csv", group="speaker"))
-    assert found.record.kind == "audio"
-    assert "8 clips listed in" in found.title
-    assert {example.group for example in found.record.examples} == {"0", "1", "2", "3"}
+    result = drain(read(tmp_path / "clips.csv", group="speaker"))
+    assert result.record.kind == "audio"
+    assert "8 clips listed in" in result.title
+    assert {example.group for example in result.record.examples} == {"0", "1", "2", "3"}
 
 
 def test_pictures_stay_images(pictures):

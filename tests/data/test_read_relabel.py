@@ -31,8 +31,8 @@ def labels(photos: Path, text: str, **options) -> dict[str, str]:
 
 
 def test_labels_are_overridden_and_others_kept(photos):
-    found = labels(photos, "path,label,suggested,probability\na/1.png,b,b,0.93\nb/0.png,b,a,0.5\n")
-    assert found == {name: name[0] for name in NAMES} | {"a/1.png": "b"}
+    result = labels(photos, "path,label,suggested,probability\na/1.png,b,b,0.93\nb/0.png,b,a,0.5\n")
+    assert result == {name: name[0] for name in NAMES} | {"a/1.png": "b"}
     record = drain(read(photos, relabel=str(photos.parent / "fixed.csv"))).record
     assert record.layout == "class folders; labels corrected by fixed.csv (1)"
 
@@ -46,19 +46,19 @@ def test_a_class_called_drop_is_a_class(tmp_path):
     photos = paint(
         tmp_path / "photos", {f"{label}/{i}.png": i for label in ("ink", "drop") for i in range(4)}
     )
-    found = labels(photos, "path,label\nink/0.png,drop\nink/1.png,\ndrop/0.png,drop\n")
-    assert found["ink/0.png"] == found["drop/0.png"] == "drop"
-    assert "ink/1.png" not in found
+    result = labels(photos, "path,label\nink/0.png,drop\nink/1.png,\ndrop/0.png,drop\n")
+    assert result["ink/0.png"] == result["drop/0.png"] == "drop"
+    assert "ink/1.png" not in result
 
 
 def test_a_new_class_of_two_and_a_class_that_goes(photos):
-    found = labels(photos, "path,label\na/0.png,c\na/1.png,c\na/2.png,b\n")
-    assert sorted(found.values()) == list("bbbbcc")
+    result = labels(photos, "path,label\na/0.png,c\na/1.png,c\na/2.png,b\n")
+    assert sorted(result.values()) == list("bbbbcc")
 
 
 def test_test_images_too(photos):
-    found = labels(photos, "path,label\ntest/a/0.png,b\n", test=photos)
-    assert found["test/a/0.png"] == "b"
+    result = labels(photos, "path,label\ntest/a/0.png,b\n", test=photos)
+    assert result["test/a/0.png"] == "b"
     fails(
         photos,
         'the test set has the class "c"',
@@ -145,8 +145,8 @@ def beyond(folder: Path, cells: dict[str, str], corrections: str, **options) -> 
 
 def test_several_labels_are_corrected_as_a_set(tmp_path):
     text = "path,label,concerns\n0.png,red|blue,blue\n2.png,,blue\n4.png,drop,\n"
-    found = beyond(tmp_path / "p", SETS, text, task="multilabel")
-    assert found == {
+    result = beyond(tmp_path / "p", SETS, text, task="multilabel")
+    assert result == {
         "0.png": "blue|red",
         "1.png": "blue|red",
         "2.png": "",
@@ -157,14 +157,14 @@ def test_several_labels_are_corrected_as_a_set(tmp_path):
 
 def test_a_name_with_a_space_stays_one_name(tmp_path):
     cells = {name: cell.replace("red", "dark red") for name, cell in SETS.items()}
-    found = beyond(tmp_path / "p", cells, "path,label\n1.png,dark red\n", task="multilabel")
-    assert found["1.png"] == "dark red"
+    result = beyond(tmp_path / "p", cells, "path,label\n1.png,dark red\n", task="multilabel")
+    assert result["1.png"] == "dark red"
 
 
 def test_numbers_are_corrected(tmp_path):
     numbers = {str(n): f"{n}.5" for n in range(6)}
     text = "path,label\n0.png,7\n1.png,\n2.png,2.50\n"
-    found = beyond(tmp_path / "p", numbers, text, task="regress")
-    assert found == {"0.png": "7"} | {f"{n}.png": f"{n}.5" for n in range(2, 6)}
+    result = beyond(tmp_path / "p", numbers, text, task="regress")
+    assert result == {"0.png": "7"} | {f"{n}.png": f"{n}.5" for n in range(2, 6)}
     with pytest.raises(DataError, match=r'the label of 0\.png is "seven"'):
         beyond(tmp_path / "p", numbers, "path,label\n0.png,seven\n", task="regress")

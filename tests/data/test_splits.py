@@ -38,15 +38,15 @@ def test_blocks_are_the_transitive_closure_of_same_bytes_or_same_group(pairs):
             linked[i, j] |= sha == other_sha or (group is not None and group == other_group)
     for _ in range(n):  # the slow definition: links of links, until nothing changes
         linked = linked @ linked
-    found = group_numbers(examples_of(pairs))
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(found[:, None] == found[None, :], linked)
+    result = group_numbers(examples_of(pairs))
+    assert result.dtype == np.int64
+    np.testing.assert_array_equal(result[:, None] == result[None, :], linked)
 
 
 @given(links)
 def test_blocks_are_numbered_by_first_appearance(pairs):
-    found = group_numbers(examples_of(pairs)).tolist()
-    firsts = list(dict.fromkeys(found))
+    result = group_numbers(examples_of(pairs)).tolist()
+    firsts = list(dict.fromkeys(result))
     assert firsts == list(range(len(firsts)))
 
 
@@ -65,21 +65,21 @@ seeds = st.integers(0, 2**32 - 1)
 @given(labelled_blocks, st.integers(2, 10), seeds)
 def test_folds_keep_blocks_whole_and_none_empty(pairs, n_folds, seed):
     labels, block = map(np.array, zip(*pairs, strict=True))
-    found = folds(labels, block, n_folds, np.random.default_rng(seed))
-    assert found.dtype == np.int64
-    assert all(len(set(found[block == b])) == 1 for b in set(block.tolist()))
-    assert set(found) == set(range(min(n_folds, len(set(block.tolist())))))
+    result = folds(labels, block, n_folds, np.random.default_rng(seed))
+    assert result.dtype == np.int64
+    assert all(len(set(result[block == b])) == 1 for b in set(block.tolist()))
+    assert set(result) == set(range(min(n_folds, len(set(block.tolist())))))
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=120), st.integers(2, 10), seeds)
 def test_without_groups_class_counts_and_sizes_differ_by_at_most_one(labels, n_folds, seed):
     labels = np.array(labels)
-    found = folds(labels, np.arange(len(labels)), n_folds, np.random.default_rng(seed))
-    n_folds = found.max() + 1
-    sizes = np.bincount(found, minlength=n_folds)
+    result = folds(labels, np.arange(len(labels)), n_folds, np.random.default_rng(seed))
+    n_folds = result.max() + 1
+    sizes = np.bincount(result, minlength=n_folds)
     assert np.ptp(sizes) <= 1
     for label in set(labels.tolist()):
-        assert np.ptp(np.bincount(found[labels == label], minlength=n_folds)) <= 1
+        assert np.ptp(np.bincount(result[labels == label], minlength=n_folds)) <= 1
 
 
 @given(labelled_blocks, seeds)

@@ -16,10 +16,12 @@ from warmstart.data.splits import propose_columns, propose_series
 from warmstart.events import drain
 
 
-def proposed(header: str, values, taken=("path", "label")) -> list[str]:
+def proposed(header: str, values, selected=("path", "label")) -> list[str]:
     lines = [f"{i}.png,x,{value}" for i, value in enumerate(values)]
     table = parse("\n".join([f"path,label,{header}", *lines]).encode(), "labels.csv")
-    return [item for found in propose_columns(table, taken, "labels.csv") for item in found.items]
+    return [
+        item for result in propose_columns(table, selected, "labels.csv") for item in result.items
+    ]
 
 
 NAMES = [
@@ -50,7 +52,7 @@ def test_values_that_come_once_or_always(values):
 
 
 def test_the_label_itself_is_no_group():
-    assert proposed("patient", "aabbc", taken=("path", "patient")) == []
+    assert proposed("patient", "aabbc", selected=("path", "patient")) == []
 
 
 def table_of(root: Path) -> Path:

@@ -37,11 +37,11 @@ def test_a_row_is_small_and_of_fixed_width():
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_figures_of_the_file(kind):
     payload = saved(photo(50, 30), kind)
-    found = seen(payload)
-    assert (found.width[0], found.height[0]) == (50, 30)
-    assert found.format[0] == kind
-    assert found.n_bytes[0] == len(payload)
-    assert found.is_colour[0]
+    result = seen(payload)
+    assert (result.width[0], result.height[0]) == (50, 30)
+    assert result.format[0] == kind
+    assert result.n_bytes[0] == len(payload)
+    assert result.is_colour[0]
 
 
 def test_a_jpeg_with_a_second_picture_inside_is_a_jpeg():
@@ -64,8 +64,8 @@ def test_a_draft_reports_the_size_of_the_original():
 
 def test_a_picture_that_was_turned_is_measured_upright():
     payload = saved(photo(300, 200), exif=turned())
-    found = seen(payload)
-    assert (found.width[0], found.height[0]) == (200, 300)
+    result = seen(payload)
+    assert (result.width[0], result.height[0]) == (200, 300)
 
 
 def turned():
@@ -75,9 +75,9 @@ def turned():
 
 
 def test_arrays_have_sizes_too():
-    found = seen(encode(np.zeros((20, 40), np.uint8)))
-    assert (found.width[0], found.height[0], found.format[0]) == (40, 20, "array")
-    assert not found.is_colour[0]
+    result = seen(encode(np.zeros((20, 40), np.uint8)))
+    assert (result.width[0], result.height[0], result.format[0]) == (40, 20, "array")
+    assert not result.is_colour[0]
 
 
 def test_grey_saved_as_colour_is_grey_and_one_coloured_spot_is_not():
@@ -101,8 +101,8 @@ def test_the_border_tells_sides_and_layers_apart():
 
 
 def test_tiny_pictures_have_a_thumbnail():
-    found = seen(saved(Image.new("L", (3, 1), 77), "PNG"))
-    assert found.grey.min() == found.grey.max() == 77
+    result = seen(saved(Image.new("L", (3, 1), 77), "PNG"))
+    assert result.grey.min() == result.grey.max() == 77
 
 
 def test_plain_features_are_distinguished_by_what_they_describe():

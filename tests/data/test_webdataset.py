@@ -51,13 +51,13 @@ def shard(path, begin, n=6):
 def test_shards_are_one_data_set(tmp_path):
     shard(tmp_path / "s" / "a-000.tar", 0)
     shard(tmp_path / "s" / "a-001.tar", 6)
-    found = collect(tmp_path / "s")
-    assert found.record.classes == ("0", "1")
-    assert len(found.record.examples) == 12
-    assert "2 shards" in found.title
-    first = found.record.examples[0]
+    result = collect(tmp_path / "s")
+    assert result.record.classes == ("0", "1")
+    assert len(result.record.examples) == 12
+    assert "2 shards" in result.title
+    first = result.record.examples[0]
     assert first.id == "a-000.tar/00000.png"
-    assert Image.open(io.BytesIO(found.load(first.id))).size == (16, 16)
+    assert Image.open(io.BytesIO(result.load(first.id))).size == (16, 16)
 
 
 def test_folders_of_shards_are_splits(tmp_path):
@@ -74,14 +74,17 @@ def test_folders_of_shards_are_splits(tmp_path):
 def test_labels_and_groups_come_from_json_too(tmp_path):
     members = []
     for k in range(8):
-        told = {"species": "ab"[k % 2], "label": 9, "site": f"s{k // 2}"}
-        members += [(f"d/{k}.png", picture(k % 2, k)), (f"d/{k}.json", json.dumps(told).encode())]
+        messages = {"species": "ab"[k % 2], "label": 9, "site": f"s{k // 2}"}
+        members += [
+            (f"d/{k}.png", picture(k % 2, k)),
+            (f"d/{k}.json", json.dumps(messages).encode()),
+        ]
     members += [("d/lost.png", picture()), ("d/9.txt", b"a caption"), ("d/.hidden.png", b"")]
     pack(tmp_path / "s" / "a.tar", members)
-    found = collect(tmp_path / "s", label="species", group="site")
-    assert found.record.classes == ("a", "b")
-    assert {e.group for e in found.record.examples} == {"s0", "s1", "s2", "s3"}
-    assert found.record.problems[0].items == ("a.tar/d/lost.png: has no label",)
+    result = collect(tmp_path / "s", label="species", group="site")
+    assert result.record.classes == ("a", "b")
+    assert {e.group for e in result.record.examples} == {"s0", "s1", "s2", "s3"}
+    assert result.record.problems[0].items == ("a.tar/d/lost.png: has no label",)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(webdataset, "MAX_FILE_BYTES", sizes[-1] - 1)
     record = collect(tmp_path / "s").record
     assert 0 < len(record.examples) < len(whole.examples)
-    (finding,) = (found for found in record.problems if found.kind == "unreadable")
+    (finding,) = (result for result in record.problems if result.kind == "unreadable")
     assert all("is larger than 512 MB" in item for item in finding.items)
 
 
@@ -155,12 +158,12 @@ def test_of_an_image_little_stays_in_memory(tmp_path):
     pack(tmp_path / "s" / "a.tar", members)
     del members
     tracemalloc.start()
-    found = collect(tmp_path / "s")
+    result = collect(tmp_path / "s")
     gc.collect()
-    kept = tracemalloc.get_traced_memory()[0]
+    stored = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert len(found.record.examples) == 2000
-    assert kept < 2000 * 450
+    assert len(result.record.examples) == 2000
+    assert stored < 2000 * 450
 
 
 def test_nothing_is_kept_of_names_whose_suffix_was_requested():
@@ -168,9 +171,9 @@ def test_nothing_is_kept_of_names_whose_suffix_was_requested():
     names = [f"{k:06d}.jpg" for k in range(200_000)]
     tracemalloc.start()
     assert all(suffix(name) == ".jpg" for name in names)
-    kept = tracemalloc.get_traced_memory()[0]
+    stored = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert kept < 1_000_000
+    assert stored < 1_000_000
 
 
 def test_images_are_found_in_shards_of_any_order(tmp_path):
@@ -178,22 +181,22 @@ def test_images_are_found_in_shards_of_any_order(tmp_path):
     members = [m for k in order for m in ((f"{k}.png", picture(k % 2, k)), (f"{k}.cls", b"a"))]
     pack(tmp_path / "s" / "b.tar", members)
     pack(tmp_path / "s" / "a.tar", [(n, p if n[-1] == "g" else b"b") for n, p in members])
-    found = collect(tmp_path / "s")
+    result = collect(tmp_path / "s")
     for name, label in (("a", "b"), ("b", "a")):
         for k in order:
             id = f"{name}.tar/{k}.png"
-            assert found.load(id) == picture(k % 2, k)
-            assert next(e.label for e in found.record.examples if e.id == id) == label
+            assert result.load(id) == picture(k % 2, k)
+            assert next(e.label for e in result.record.examples if e.id == id) == label
     with pytest.raises(KeyError):
-        found.load("b.tar/1.png")
+        result.load("b.tar/1.png")
 
 
 def test_one_shard_alone(tmp_path):
     path = shard(tmp_path / "shard-0001.tar", 0, 8)
-    found, whole = collect(path), collect(tmp_path)
-    assert [e.id for e in found.record.examples] == [e.id for e in whole.record.examples]
-    assert found.record.classes == ("0", "1")
-    assert found.title == f"8 images in {path}"
+    result, whole = collect(path), collect(tmp_path)
+    assert [e.id for e in result.record.examples] == [e.id for e in whole.record.examples]
+    assert result.record.classes == ("0", "1")
+    assert result.title == f"8 images in {path}"
 
 
 def test_one_shard_with_labels_in_json(tmp_path):
@@ -217,5 +220,5 @@ def test_a_tar_of_class_folders_with_notes_is_no_shard(tmp_path):
             (f"{'ab'[k % 2]}/{k}.json", b"{}"),
         )
     ]
-    found = collect(pack(tmp_path / "a.tar", members))
-    assert found.record.classes == ("a", "b")
+    result = collect(pack(tmp_path / "a.tar", members))
+    assert result.record.classes == ("a", "b")

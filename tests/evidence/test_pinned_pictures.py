@@ -59,9 +59,9 @@ def of_registered():
     grey = pictures(3)
     other = np.stack([squeezed(grey, 3, 0)[0], squeezed(grey, 2, 2)[1], pictures(3, 5)[2]])
     first, second = near_duplicates.details(grey, 64), near_duplicates.details(other, 64)
-    still = np.tile(near_duplicates.MODELS[:1], (3, 1))
+    still = np.tile(near_duplicates.INITIAL_POSES[:1], (3, 1))
     found = [near_duplicates.register(first, second, still, steps) for steps in (0, 1, 6)]
-    return [(AWAY + poses, likeness) for poses, likeness in found], near_duplicates.MODELS
+    return [(AWAY + poses, likeness) for poses, likeness in found], near_duplicates.INITIAL_POSES
 
 
 def units(n, d, seed):
@@ -112,14 +112,14 @@ def of_twins():
     rng = np.random.default_rng(4)
     features = rng.normal(size=(len(glances.grey), 700)).astype(np.float32)
     features[-1] = features[6]
-    made = near_duplicates.compared(features)
+    made = near_duplicates.unit_features(features)
     return (
         near_duplicates.find_near_duplicates(glances),
         near_duplicates.find_near_duplicates(glances, made, 0.97),
         np.sort(near_duplicates.candidates(glances.grey[:6], made[:6]), axis=1),
         made.shape,
         AWAY + made[::5, ::60],
-        near_duplicates.compared(features[:0]).shape,
+        near_duplicates.unit_features(features[:0]).shape,
         [near_duplicates.thin(np.arange(w)[None]).shape for w in (255, 256, 511, 512, 1280)],
     )
 

@@ -19,8 +19,7 @@ from warmstart.errors import ExportError, ModelError, RunFolderError, UsageError
 from warmstart.events import follow
 from warmstart.exporting import formats
 from warmstart.exporting.export import steps
-from warmstart.network.onnx_file import open_onnx
-from warmstart.network.trained_elsewhere import InputHandling
+from warmstart.network.external_classifier import InputHandling, open_onnx
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json, write_json
 

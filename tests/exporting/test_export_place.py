@@ -5,15 +5,15 @@ import os
 import pytest
 
 from warmstart.errors import UsageError
-from warmstart.exporting.export import beside, free_place
+from warmstart.exporting.export import free_folder, staged
 
 
 def test_the_default_is_in_the_run_and_numbered(tmp_path):
-    assert free_place(tmp_path, "onnx", None) == tmp_path / "export" / "onnx"
+    assert free_folder(tmp_path, "onnx", None) == tmp_path / "export" / "onnx"
     for name in ("onnx", "onnx-2"):
         (tmp_path / "export" / name).mkdir(parents=True)
         (tmp_path / "export" / name / "a").touch()
-    assert free_place(tmp_path, "onnx", None) == tmp_path / "export" / "onnx-3"
+    assert free_folder(tmp_path, "onnx", None) == tmp_path / "export" / "onnx-3"
 
 
 def test_a_place_in_use_is_refused(tmp_path):
@@ -25,18 +25,18 @@ def test_a_place_in_use_is_refused(tmp_path):
     link.symlink_to(tmp_path / "empty")
     for place in (used, file, link):
         with pytest.raises(UsageError, match="exists and is not empty; nothing was changed"):
-            free_place(tmp_path, "onnx", place)
-    assert free_place(tmp_path, "onnx", tmp_path / "empty") == tmp_path / "empty"
+            free_folder(tmp_path, "onnx", place)
+    assert free_folder(tmp_path, "onnx", tmp_path / "empty") == tmp_path / "empty"
 
 
 def test_the_name_of_a_file_is_answered_with_that_of_a_folder(tmp_path):
     with pytest.raises(UsageError, match=r"an export is a folder .* such as .*model-onnx\."):
-        free_place(tmp_path, "onnx", tmp_path / "model.onnx")
+        free_folder(tmp_path, "onnx", tmp_path / "model.onnx")
 
 
 def test_what_was_made_is_moved_when_it_is_whole(tmp_path):
     place = tmp_path / "deep" / "place"
-    with beside(place) as made:
+    with staged(place) as made:
         (made / "model").write_text("weights")
         assert not place.exists()
     assert (place / "model").read_text() == "weights"
@@ -46,14 +46,14 @@ def test_what_was_made_is_moved_when_it_is_whole(tmp_path):
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "place").mkdir()
-    with beside(tmp_path / "place") as made:
+    with staged(tmp_path / "place") as made:
         (made / "model").touch()
     assert (tmp_path / "place" / "model").exists()
 
 
 def test_after_an_error_nothing_is_left(tmp_path):
     def fail():
-        with beside(tmp_path / "place") as made:
+        with staged(tmp_path / "place") as made:
             (made / "model").touch()
             raise ZeroDivisionError
 
@@ -66,7 +66,7 @@ def test_a_place_taken_meanwhile_is_left_as_it_is(tmp_path):
     place = tmp_path / "place"
 
     def race():
-        with beside(place) as made:
+        with staged(place) as made:
             (made / "model").touch()
             place.mkdir()
             (place / "other").touch()
@@ -80,7 +80,7 @@ def test_a_file_as_parent_is_told(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(UsageError, match=r"cannot be written .*; name another"),
-        beside(tmp_path / "file" / "place"),
+        staged(tmp_path / "file" / "place"),
     ):
         pass
 

@@ -12,12 +12,11 @@ from warmstart.exporting.formats import (
     processor,
     timm_config,
     write_timm,
-    write_wrapped,
 )
 from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=36, mean=(0.4,) * 3, std=(0.3,) * 3)
-TOLD = HubDescription(design="lcnet_035", labels=("x", "y", "z"), prep=PREP, options={})
+TOLD = HubDescription(arch="lcnet_035", labels=("x", "y", "z"), prep=PREP, options={})
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -42,7 +41,7 @@ def test_timm_loads_its_folder(module, tmp_path):
 
 def test_transformers_loads_the_same_with_its_name(module, tmp_path):
     transformers = pytest.importorskip("transformers")
-    write_wrapped(module, tmp_path, TOLD)
+    write_timm(module, tmp_path, TOLD, is_wrapped=True)
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(X).logits, module(X))

@@ -12,15 +12,15 @@ from torch import nn
 import tiny
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import save_program, to_program, write_ir
-from warmstart.exporting.onnx import metadata_of, serve, to_onnx
-from warmstart.exporting.quantize import quantise, run, seconds_each, session
+from warmstart.exporting.onnx import metadata_of, to_onnx, wrap_model
+from warmstart.exporting.quantize import quantize_graph, run, seconds_each, session
 
 LABELS = ("a", "b", "c", "d", "e")
 
 
 @pytest.fixture(scope="module", params=["images", "pixels"])
 def served(request):
-    return serve(tiny.network("convolutions"), tiny.PREP, request.param == "pixels")
+    return wrap_model(tiny.network("convolutions"), tiny.PREP, request.param == "pixels")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_openvino_reads_the_graph(served, graph, tmp_path):
 
 def test_eight_bits_are_smaller_and_nearly_right(served, graph):
     batches = [served.example(8).numpy()]
-    small = quantise(graph, batches, served.input_name)
+    small = quantize_graph(graph, batches, served.input_name)
     made, before = session(small, 1), session(graph, 1)
     found, wanted = run(made, batches[0]), run(before, batches[0])
     assert 0 < np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()
@@ -84,7 +84,7 @@ def test_eight_bits_are_smaller_and_nearly_right(served, graph):
     assert "QuantizeLinear" in kinds
     assert min(seconds_each(made, before, batches[0][:1], 3)) > 0
     with pytest.raises(ExportError, match="cannot make 8-bit numbers of this network"):
-        quantise(b"no graph", batches, served.input_name)
+        quantize_graph(b"no graph", batches, served.input_name)
 
 
 class Branching(nn.Module):
@@ -97,7 +97,7 @@ class Branching(nn.Module):
 
 def test_a_network_that_branches_on_values_is_no_program():
     with pytest.raises(ExportError, match="cannot be written as one program"):
-        to_program(serve(Branching(), tiny.PREP))
+        to_program(wrap_model(Branching(), tiny.PREP))
 
 
 class Strange(nn.Module):
@@ -109,4 +109,4 @@ class Strange(nn.Module):
 
 def test_an_operator_without_an_onnx_form_is_told():
     with pytest.raises(ExportError, match=r"has no form in ONNX .*; try --to torch"):
-        to_onnx(serve(Strange(), tiny.PREP), {})
+        to_onnx(wrap_model(Strange(), tiny.PREP), {})

@@ -9,7 +9,7 @@ from warmstart.errors import ExportError
 from warmstart.events import drain
 from warmstart.exporting import quantize
 from warmstart.exporting.formats import ExportSource, onnx_graph
-from warmstart.exporting.quantize import shrink
+from warmstart.exporting.quantize import quantize as quantize_run
 from warmstart.features.batches import normalised
 from warmstart.records.data import DataRecord
 from warmstart.records.run_folder import read_json
@@ -33,7 +33,7 @@ def parts(finished):
 
 def test_it_is_measured_on_the_test_part(parts):
     graph, images, feed = parts
-    small, told = drain(shrink(graph, images, feed, "images"))
+    small, told = drain(quantize_run(graph, images, feed, "images"))
     assert (told.images, told.gap.n) == ("test", len(images.of("test")))
     assert told.bytes == len(small) < told.bytes_before == len(graph)
     assert told.gap.value == pytest.approx(told.accuracy - told.accuracy_before)
@@ -47,7 +47,7 @@ def test_a_run_without_a_test_part_is_measured_on_what_it_learnt_from(parts):
     graph, images, feed = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, told = drain(shrink(graph, bare, feed, "images"))
+    _, told = drain(quantize_run(graph, bare, feed, "images"))
     assert told.images == "train"
 
 
@@ -61,7 +61,7 @@ def test_a_ruined_graph_is_called_one(parts, monkeypatch):
         return found[:, ::-1] if made is not said[0] else found
 
     monkeypatch.setattr(quantize, "run", ruined)
-    _, told = drain(shrink(graph, images, feed, "images"))
+    _, told = drain(quantize_run(graph, images, feed, "images"))
     assert told.is_too_much
     assert told.sentence == "this loss is too large: use the export without --int8"
     assert told.gap.value < -0.3
@@ -70,7 +70,7 @@ def test_a_ruined_graph_is_called_one(parts, monkeypatch):
 def test_without_images_there_is_no_range_and_no_measure(parts):
     graph, images, feed = parts
     with pytest.raises(ExportError, match=r"--int8 takes its ranges from .* 0 of 36 are where"):
-        drain(shrink(graph, Reopened(images.record, images.prep, None), feed, "images"))
+        drain(quantize_run(graph, Reopened(images.record, images.prep, None), feed, "images"))
 
 
 def test_too_few_images_rule_nothing_out():

@@ -11,10 +11,10 @@ import torch
 from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
 from warmstart.exporting.single_layer_head import (
-    Known,
+    RunFacts,
     has_trained,
     make_single_layer_head,
-    right_answers,
+    oof_hits,
 )
 from warmstart.features.batches import normalised
 from warmstart.network.single_layer_head import is_plain
@@ -31,10 +31,10 @@ def parts(finished):
     predictor = load(finished.path)
     prep = predictor.bundle.record.preprocessing
     record = read_json(finished.path / "data.json", DataRecord)
-    known = Known(
+    known = RunFacts(
         plan=read_plan((finished.path / "plan.toml").read_text("utf-8")),
-        right=right_answers(finished.path / "predictions.jsonl"),
-        has_learnt=False,
+        hits=oof_hits(finished.path / "predictions.jsonl"),
+        is_fine_tuned=False,
     )
     images = reopen(finished.path, record, prep)
     return predictor.model, images, known, lambda pixels: normalised(pixels, prep)
@@ -83,7 +83,7 @@ def test_the_figure_is_out_of_fold_not_in_sample(parts):
 
 def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
     model, images, known, feed = parts
-    known = replace(known, has_learnt=True)
+    known = replace(known, is_fine_tuned=True)
     single_layer, told = drain(make_single_layer_head(model, images, known, feed))
     tests = images.of("test")
     assert (told.estimate.method, told.estimate.n) == ("holdout", len(tests))
@@ -99,7 +99,7 @@ def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
     model, images, known, feed = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, told = drain(make_single_layer_head(model, bare, replace(known, has_learnt=True), feed))
+    _, told = drain(make_single_layer_head(model, bare, replace(known, is_fine_tuned=True), feed))
     assert (told.estimate, told.original, told.gap) == (None, None, None)
     assert "no honest figure" in told.why
 
@@ -114,7 +114,7 @@ def test_a_test_part_that_is_gone_gives_none_either(parts):
         return images.load(id)
 
     some = Reopened(images.record, images.prep, load)
-    _, told = drain(make_single_layer_head(model, some, replace(known, has_learnt=True), feed))
+    _, told = drain(make_single_layer_head(model, some, replace(known, is_fine_tuned=True), feed))
     assert told.estimate is None
     assert "the test part is gone" in told.why
 
@@ -162,4 +162,4 @@ def test_answers_that_are_missing_or_damaged_are_an_error_that_names_the_file(tm
     if text is not None:
         path.write_text(text)
     with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
-        right_answers(path)
+        oof_hits(path)

@@ -38,32 +38,32 @@ def test_order_holds_where_the_first_takes_longest():
 
 
 def test_no_worker_makes_it_here_and_only_when_asked():
-    made = []
+    output = []
 
     def make(item):
-        made.append((item, threading.current_thread()))
+        output.append((item, threading.current_thread()))
         return item
 
     results = prefetch(make, range(3), workers=0)
-    assert not made
+    assert not output
     assert [next(results), next(results)] == [0, 1]
-    assert made == [(0, threading.current_thread()), (1, threading.current_thread())]
+    assert output == [(0, threading.current_thread()), (1, threading.current_thread())]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 def test_never_further_ahead_than_allowed_and_always_that_far(workers, depth):
     """Of an endless supply, while the consumer is at one item."""
-    taken, made, can_go = [], [], threading.Condition()
+    selected, output, can_go = [], [], threading.Condition()
 
     def items():
         for item in count():
-            taken.append(item)
+            selected.append(item)
             yield item
 
     def make(item):
         with can_go:
-            made.append(item)
+            output.append(item)
             can_go.notify_all()
         return item
 
@@ -71,10 +71,10 @@ def test_never_further_ahead_than_allowed_and_always_that_far(workers, depth):
     for at_work in range(6):
         assert next(results) == at_work
         with can_go:
-            assert can_go.wait_for(lambda: len(made) == at_work + 1 + depth, PATIENCE_S)  # noqa: B023
-        assert taken == [*range(at_work + 1 + depth)]
+            assert can_go.wait_for(lambda: len(output) == at_work + 1 + depth, PATIENCE_S)  # noqa: B023
+        assert selected == [*range(at_work + 1 + depth)]
     results.close()
-    assert len(made) == 6 + depth
+    assert len(output) == 6 + depth
 
 
 def test_items_are_taken_and_results_made_where_they_should_be():
@@ -92,18 +92,18 @@ def test_items_are_taken_and_results_made_where_they_should_be():
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread_and_nothing_more_is_made():
-    before, made = threading.active_count(), []
+    before, output = threading.active_count(), []
 
     def make(item):
-        made.append(item)
+        output.append(item)
         return item
 
     results = prefetch(make, count(), workers=2, depth=3)
     assert [*islice(results, 4)] == [0, 1, 2, 3]
     results.close()
-    n_made = len(made)
+    n_made = len(output)
     assert threading.active_count() == before
-    assert len(made) == n_made <= 4 + 3
+    assert len(output) == n_made <= 4 + 3
 
 
 def test_a_consumer_that_forgets_leaves_no_thread():

@@ -64,17 +64,17 @@ def check_all_present_are_right(cache_file, names=NAMES):
 
 def test_rows_come_back_in_the_requested_order(tmp_path):
     fill(tmp_path)
-    asked = [NAMES[7], NAMES[0], NAMES[7]]
+    requested = [NAMES[7], NAMES[0], NAMES[7]]
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         assert cache_file.widths == {"1.avg": 3, "2.neck": 5}
-        np.testing.assert_array_equal(cache_file.read(asked, "2.neck"), rows_of(asked)[1])
+        np.testing.assert_array_equal(cache_file.read(requested, "2.neck"), rows_of(requested)[1])
 
 
 def test_missing_names_each_once_in_order(tmp_path):
     fill(tmp_path, NAMES[:4])
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
-        asked = [NAMES[9], NAMES[2], NAMES[5], NAMES[9]]
-        assert cache_file.missing(asked) == [NAMES[9], NAMES[5]]
+        requested = [NAMES[9], NAMES[2], NAMES[5], NAMES[9]]
+        assert cache_file.missing(requested) == [NAMES[9], NAMES[5]]
 
 
 def test_a_missing_row_and_an_unknown_layer_are_key_errors(tmp_path):
@@ -235,9 +235,9 @@ def whole(names):
 
 def test_fetch_gives_whole_rows_in_the_requested_order(tmp_path):
     fill(tmp_path)
-    asked = [NAMES[7], NAMES[0], NAMES[7]]
+    requested = [NAMES[7], NAMES[0], NAMES[7]]
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
-        np.testing.assert_array_equal(cache_file.fetch(asked), whole(asked))
+        np.testing.assert_array_equal(cache_file.fetch(requested), whole(requested))
         assert cache_file.fetch([]).shape == (0, sum(WIDTHS))
         assert cache_file.columns == {"1.avg": slice(0, 3), "2.neck": slice(3, 8)}
 
@@ -280,19 +280,19 @@ def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeyp
         monkeypatch.setattr(
             features_cache_file.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
         )
-        for asked in (NAMES[:5], NAMES[3:8], NAMES[:8]):
-            cache_file.fetch(asked)
+        for requested in (NAMES[:5], NAMES[3:8], NAMES[:8]):
+            cache_file.fetch(requested)
         cache_file.read(NAMES[:8], "1.avg")
         assert len(compared) == 8
 
 
-@pytest.mark.parametrize("kept", [0, 100, 320])
-def test_rows_that_were_cut_off_while_the_cache_file_was_open_are_missing(tmp_path, kept):
+@pytest.mark.parametrize("stored", [0, 100, 320])
+def test_rows_that_were_cut_off_while_the_cache_file_was_open_are_missing(tmp_path, stored):
     fill(tmp_path)
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         cache_file.missing(NAMES)  # all sound
-        os.truncate(tmp_path / (KEY.digest + ".rows"), kept)
-        n = kept // (4 * sum(WIDTHS))
+        os.truncate(tmp_path / (KEY.digest + ".rows"), stored)
+        n = stored // (4 * sum(WIDTHS))
         np.testing.assert_array_equal(cache_file.fetch(NAMES[:n]), whole(NAMES[:n]))
         for ask in (cache_file.fetch, lambda names: cache_file.read(names, "2.neck")):
             with pytest.raises(KeyError, match=NAMES[n]):
@@ -304,8 +304,8 @@ def test_rows_are_fetched_by_several_threads_at_once(tmp_path):
     fill(tmp_path, MANY)
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file, ThreadPoolExecutor(4) as pool:
         draws = [np.random.default_rng(seed).permutation(MANY)[:32].tolist() for seed in range(40)]
-        for asked, found in zip(draws, pool.map(cache_file.fetch, draws), strict=True):
-            np.testing.assert_array_equal(found, whole(asked))
+        for requested, result in zip(draws, pool.map(cache_file.fetch, draws), strict=True):
+            np.testing.assert_array_equal(result, whole(requested))
 
 
 def test_rows_are_fetched_while_another_process_appends(tmp_path):
@@ -336,9 +336,9 @@ def test_rows_of_any_type_are_kept(tmp_path, dtype):
     with FeatureCache(tmp_path).cache_file(key) as cache_file:
         cache_file.append(NAMES, [block.astype(np.float64) for block in values])
     with FeatureCache(tmp_path).cache_file(key) as cache_file:
-        found = cache_file.fetch(NAMES)
-        assert found.dtype == np.dtype(dtype)
-        np.testing.assert_array_equal(found, np.concatenate(values, axis=1))
+        result = cache_file.fetch(NAMES)
+        assert result.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(result, np.concatenate(values, axis=1))
 
 
 def test_a_cache_file_that_was_closed_has_nothing_to_fetch(tmp_path):
@@ -398,28 +398,28 @@ def test_info_counts(tmp_path):
 
 
 def test_unreadable_examples_are_remembered_per_decoder(tmp_path):
-    store = FeatureCache(tmp_path)
-    store.quarantine("pillow 11", NAMES[0], "a.jpg is truncated")
+    cache = FeatureCache(tmp_path)
+    cache.quarantine("pillow 11", NAMES[0], "a.jpg is truncated")
     with open(tmp_path / "unreadable.jsonl", "ab") as file:
         file.write(b'{"decoder": "pillow 11", "sha')  # a crash in the middle of a line
-    store.quarantine("pillow 11", NAMES[1], "b.jpg is empty")
-    assert store.quarantined("pillow 11") == {
+    cache.quarantine("pillow 11", NAMES[1], "b.jpg is empty")
+    assert cache.quarantined("pillow 11") == {
         NAMES[0]: "a.jpg is truncated",
         NAMES[1]: "b.jpg is empty",
     }
-    assert store.quarantined("pillow 12") == {}
-    store.clear()
-    assert store.quarantined("pillow 11") == {}
+    assert cache.quarantined("pillow 12") == {}
+    cache.clear()
+    assert cache.quarantined("pillow 11") == {}
 
 
 def test_a_refused_engine_is_remembered_for_its_key_alone(tmp_path):
-    store = FeatureCache(tmp_path)
-    asked = replace(KEY, engine="onnxruntime", engine_version="onnxruntime 1")
-    assert store.resolve(asked) == asked
-    store.redirect(asked, KEY)
-    assert store.resolve(asked) == KEY
-    other = replace(asked, network="cd")
-    assert store.resolve(other) == other
+    cache = FeatureCache(tmp_path)
+    requested = replace(KEY, engine="onnxruntime", engine_version="onnxruntime 1")
+    assert cache.resolve(requested) == requested
+    cache.redirect(requested, KEY)
+    assert cache.resolve(requested) == KEY
+    other = replace(requested, network="cd")
+    assert cache.resolve(other) == other
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"engine": "torch"}', '{"engine": 1}'])

@@ -33,9 +33,9 @@ def test_rows_are_found_as_by_a_dict(rows, n_unsorted):
                 index.mark(index.find([content]), np.array([False]))
                 del plain[content]
         assert len(index) == len(rows)
-        found = index.find(CONTENTS)
-        assert found.tolist() == [plain.get(content, NOWHERE) for content in CONTENTS]
-        assert (index.crcs(found[found >= 0]) == found[found >= 0] + 100).all()
+        result = index.find(CONTENTS)
+        assert result.tolist() == [plain.get(content, NOWHERE) for content in CONTENTS]
+        assert (index.crcs(result[result >= 0]) == result[result >= 0] + 100).all()
 
 
 def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):

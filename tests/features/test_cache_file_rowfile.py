@@ -47,10 +47,10 @@ def test_rows_are_the_bytes_at_their_offsets(file, has_preadv, offsets, width, d
 
 
 def test_a_read_that_the_system_cuts_short_is_gone_on_with(file, monkeypatch):
-    asked = []
+    requested = []
 
     def little(into, offset):
-        asked.append(len(into))
+        requested.append(len(into))
         block = CONTENT[offset : offset + min(len(into), 7)]
         into[: len(block)] = block
         return len(block)
@@ -59,7 +59,7 @@ def test_a_read_that_the_system_cuts_short_is_gone_on_with(file, monkeypatch):
     out = np.empty((2, 20), np.uint8)
     assert read_rows(file, [0, 4990], out) == [1]
     assert out[0].tobytes() == CONTENT[:20]
-    assert asked == [20, 13, 6, 20, 13, 10]  # the last one finds the end
+    assert requested == [20, 13, 6, 20, 13, 10]  # the last one finds the end
 
 
 def test_no_rows_and_no_columns_are_read_as_nothing(file):
@@ -90,9 +90,9 @@ def test_blocks_side_by_side_are_the_whole(rows, chunk):
     finally:
         cache_file.CHUNK_BYTES = before
     whole = np.concatenate(columns, axis=1)[rows].astype(np.float16)
-    found = np.concatenate([*blocks, np.empty((0, 8), np.float16)])
-    np.testing.assert_array_equal(found, whole)
-    assert found.dtype == np.float16
+    result = np.concatenate([*blocks, np.empty((0, 8), np.float16)])
+    np.testing.assert_array_equal(result, whole)
+    assert result.dtype == np.float16
     assert all(len(block) == 1 or block.nbytes <= chunk for block in blocks)
 
 
@@ -104,7 +104,8 @@ from warmstart.features.cache_key import Column
 from warmstart.features.cache import FeatureCache
 
 class Key:
-    feature_layers, dtype, digest, plain = (Column(name="small"), Column(name="main")), "float32", "k", {}
+    feature_layers = (Column(name="small"), Column(name="main"))
+    dtype, digest, plain = "float32", "k", {}
 
 def peak_mb():  # ru_maxrss would begin at that of the process which started this one
     with open("/proc/self/status") as file:

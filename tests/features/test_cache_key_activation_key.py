@@ -76,22 +76,22 @@ def test_all_keys_are_apart_from_each_other_and_from_the_extraction():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    store = FeatureCache(tmp_path_factory.mktemp("activations"))
-    with store.cache_file(KEY) as cache_file:
+def cache(tmp_path_factory):
+    cache = FeatureCache(tmp_path_factory.mktemp("activations"))
+    with cache.cache_file(KEY) as cache_file:
         cache_file.append([EXAMPLE], [np.ones((1, 5), np.float32)] * 3)
-    return store
+    return cache
 
 
-def test_the_same_key_hits(store):
-    with store.cache_file(dataclasses.replace(KEY)) as cache_file:
+def test_the_same_key_hits(cache):
+    with cache.cache_file(dataclasses.replace(KEY)) as cache_file:
         assert cache_file.missing([EXAMPLE]) == []
         assert list(cache_file.columns) == [MAIN, "1.avg", "2.avg"]
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_a_changed_member_misses(store, name):
-    with store.cache_file(KEYS[name]) as cache_file:
+def test_a_changed_member_misses(cache, name):
+    with cache.cache_file(KEYS[name]) as cache_file:
         assert cache_file.missing([EXAMPLE]) == [EXAMPLE]
 
 

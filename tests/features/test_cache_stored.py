@@ -49,10 +49,10 @@ def cache_file(tmp_path):
 
 
 def joined(reader, feature_layers):
-    found = [*reader.chunks(feature_layers)]
+    result = [*reader.chunks(feature_layers)]
     return {
-        layer: np.concatenate([chunk[layer] for chunk in found]) for layer in feature_layers
-    }, found
+        layer: np.concatenate([chunk[layer] for chunk in result]) for layer in feature_layers
+    }, result
 
 
 @pytest.mark.parametrize("feature_layers", [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL]])
@@ -61,10 +61,10 @@ def test_chunks_are_all_rows_in_order(cache_file, monkeypatch, feature_layers, n
     monkeypatch.setattr(cache, "CHUNK_BYTES", n_bytes)
     monkeypatch.setattr(cache, "CHUNK_ROWS", 11)
     reader = StoredFeatures(cache_file, examples())
-    found, blocks = joined(reader, feature_layers)
+    result, blocks = joined(reader, feature_layers)
     for layer in feature_layers:
-        np.testing.assert_array_equal(found[layer], table()[KEY.feature_layers.index(layer)])
-        np.testing.assert_array_equal(found[layer], reader(layer))
+        np.testing.assert_array_equal(result[layer], table()[KEY.feature_layers.index(layer)])
+        np.testing.assert_array_equal(result[layer], reader(layer))
     assert max(len(chunk[feature_layers[0]]) for chunk in blocks) <= min(11, max(n_bytes // 12, 1))
     assert isinstance(reader, Chunked)
 
@@ -76,8 +76,8 @@ def test_some_rows_in_their_order(cache_file):
 
 
 def test_of_no_examples_there_are_no_rows(cache_file):
-    found, _ = joined(StoredFeatures(cache_file, ()), [SMALL, LARGE])
-    assert [values.shape for values in found.values()] == [(0, 3), (0, 5)]
+    result, _ = joined(StoredFeatures(cache_file, ()), [SMALL, LARGE])
+    assert [values.shape for values in result.values()] == [(0, 3), (0, 5)]
 
 
 def test_an_example_that_is_not_there_is_a_key_error(cache_file):

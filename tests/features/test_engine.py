@@ -134,7 +134,7 @@ def test_a_row_does_not_depend_on_its_company(built, n):
 @settings(max_examples=15)
 @given(order=st.permutations(range(BATCH)), n=st.integers(1, BATCH))
 def test_any_images_in_any_order_have_the_rows_that_they_have_elsewhere(built, order, n):
-    """So that an extraction of what was added gives the bits that an extraction of everything would."""
+    """Extracting added images gives the same bits as extracting everything."""
     _, engine = built
     chosen = order[:n]
     for rows, some in zip(engine(IMAGES), engine(IMAGES[chosen]), strict=True):
@@ -159,8 +159,8 @@ def test_maps_come_out_as_maps(name):
             self.body = body
 
         def forward(self, x):
-            found = self.body(x)
-            return found, found.mean((2, 3))
+            result = self.body(x)
+            return result, result.mean((2, 3))
 
     maps, means = make_engine(name, Maps(), PREP, threads=2)(IMAGES[:3])
     assert (maps.shape, means.shape) == ((3, 5, 12, 12), (3, 5))
@@ -254,11 +254,11 @@ def wrapped(monkeypatch, change):
     """ONNX Runtime's engine with something done to what it gives."""
     make = features_engine.onnxruntime_engine
 
-    def made(*arguments):
+    def output(*arguments):
         run = make(*arguments)
         return lambda images: [change(rows.copy()) for rows in run(images)]
 
-    monkeypatch.setattr(features_engine, "onnxruntime_engine", made)
+    monkeypatch.setattr(features_engine, "onnxruntime_engine", output)
 
 
 def test_an_engine_that_is_another_network_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""The engine of an extraction: asked for, or the fastest as far as is known, and the same next time."""
+"""The engine: the requested one, or the fastest as far as is known; the same next time."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def surveyed(pictures):
 
 def usual(monkeypatch, **paces):
     """Usual figures: those engines, at any amount of work, and no other."""
-    found = {name: EngineSpeed(*pace) for name, pace in paces.items()}
-    monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(found))
-    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(found))
-    monkeypatch.setattr(rules, "USUAL", found)
+    result = {name: EngineSpeed(*pace) for name, pace in paces.items()}
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(result))
+    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(result))
+    monkeypatch.setattr(rules, "USUAL", result)
     monkeypatch.setattr(rules, "LEAST_WORK", 1.0)
 
 
@@ -78,7 +78,7 @@ def truly(monkeypatch, **paces):
     return measured
 
 
-def made(monkeypatch, failing=()):
+def output(monkeypatch, failing=()):
     """The engines that are made, in order; some cannot be."""
     names, make = [], engine_choice.make_engine
 
@@ -96,7 +96,7 @@ def made(monkeypatch, failing=()):
 
 
 def test_few_images_are_run_by_torch_unmeasured(pictures, monkeypatch):
-    names = made(monkeypatch)
+    names = output(monkeypatch)
     extracted, said = look_at(collect(pictures))
     assert (names, said) == (["torch"], [])
     choice = extracted.engine
@@ -118,7 +118,7 @@ def test_many_images_are_worth_a_measurement_that_stays(pictures, tmp_path, monk
     usual(monkeypatch, torch=(0.1, 75.0), traced=(0.1, 80.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
     measured = truly(monkeypatch, onnxruntime=(50.0, 700.0), traced=(0.1, 90.0))
-    names = made(monkeypatch)
+    names = output(monkeypatch)
     extracted, _ = look_at(collect(pictures))
     choice = extracted.engine
     assert measured == names == ["onnxruntime", "traced"]
@@ -134,7 +134,7 @@ def test_the_engine_that_was_measured_is_not_made_again_for_the_extraction(pictu
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
     truly(monkeypatch, onnxruntime=(0.05, 500.0))
-    names = made(monkeypatch)
+    names = output(monkeypatch)
     extracted, _ = look_at(collect(pictures))
     assert names == ["onnxruntime"]
     assert (extracted.engine.value, extracted.engine.source) == ("onnxruntime", "measured")
@@ -174,7 +174,7 @@ def test_features_that_are_there_keep_their_engine(pictures, monkeypatch):
 def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
     """It is not tried again, however many images come later."""
     usual(monkeypatch, torch=(1.0, 10.0), traced=(1.0, 10.0), onnxruntime=(0.1, 90.0))
-    names = made(monkeypatch, failing=["onnxruntime"])
+    names = output(monkeypatch, failing=["onnxruntime"])
     extracted, said = look_at(collect(pictures))
     assert (names, extracted.engine.value) == (["onnxruntime", "torch"], "torch")
     assert said == ["it cannot; torch is used instead"]
@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
 def test_one_that_fails_while_it_is_measured_gives_way_too(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
-    names = made(monkeypatch, failing=["onnxruntime"])
+    names = output(monkeypatch, failing=["onnxruntime"])
     extracted, said = look_at(collect(pictures))
     assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
     assert extracted.engine.because == "the only engine here that can run this network"
@@ -229,15 +229,15 @@ def test_images_that_were_added_have_the_rows_that_a_whole_extraction_gives(
     pictures, tmp_path, monkeypatch, name
 ):
     """Bit for bit, in whatever batches they were passed."""
-    asked = user(name)
-    look_at(collect(pictures), engine=asked)
+    requested = user(name)
+    look_at(collect(pictures), engine=requested)
     for n in range(7):
         draw(np.random.default_rng(90 + n), n % 3).save(pictures / "green" / f"0{n}x.png")
     collection = collect(pictures)
-    grown, _ = look_at(collection, engine=asked)
+    grown, _ = look_at(collection, engine=requested)
     assert grown.features.n_extracted == 7
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
-    whole, _ = look_at(collection, engine=asked)
+    whole, _ = look_at(collection, engine=requested)
     assert whole.features.n_extracted == 43
     for layer in grown.feature_layers:
         bits = [
@@ -260,12 +260,12 @@ def test_all_engines_tell_nearly_the_same(pictures):
 def test_a_plan_is_followed_to_the_letter(pictures):
     mine = Choice(value="traced", because="mine", source="user", rule="onnxruntime")
     ruled = Choice(value="traced", because="so", source="measured", rule="torch")
-    for asked in (mine, ruled):
-        assert look_at(collect(pictures), engine=asked)[0].engine == asked
+    for requested in (mine, ruled):
+        assert look_at(collect(pictures), engine=requested)[0].engine == requested
 
 
 def test_the_users_own_engine_is_not_replaced(pictures, monkeypatch):
-    names = made(monkeypatch, failing=["traced"])
+    names = output(monkeypatch, failing=["traced"])
     with pytest.raises(PlanError, match=r"training.engine traced: it cannot; choose torch, or"):
         look_at(collect(pictures), engine=user("traced"))
     assert names == ["traced"]
@@ -273,7 +273,7 @@ def test_the_users_own_engine_is_not_replaced(pictures, monkeypatch):
 
 def test_nor_when_an_earlier_extraction_could_not_use_it(pictures, monkeypatch):
     usual(monkeypatch, torch=(1.0, 10.0), onnxruntime=(0.1, 90.0))
-    made(monkeypatch, failing=["onnxruntime"])
+    output(monkeypatch, failing=["onnxruntime"])
     look_at(collect(pictures))
     with pytest.raises(PlanError, match="cannot be run by ONNX Runtime; choose torch"):
         look_at(collect(pictures), engine=user("onnxruntime"))
@@ -281,7 +281,7 @@ def test_nor_when_an_earlier_extraction_could_not_use_it(pictures, monkeypatch):
 
 def test_a_plans_engine_gives_way_and_the_extraction_says_to_which(pictures, monkeypatch):
     planned = Choice(value="onnxruntime", because="so", source="rule")
-    made(monkeypatch, failing=["onnxruntime"])
+    output(monkeypatch, failing=["onnxruntime"])
     extracted, said = look_at(collect(pictures), engine=planned)
     assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
     extracted, said = look_at(collect(pictures), engine=planned)
@@ -292,14 +292,14 @@ def test_a_plans_engine_gives_way_and_the_extraction_says_to_which(pictures, mon
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tensorrt", r"asked: tensorrt is no engine; there are torch, traced, onnxruntime"),
-        ("onnx", r"asked: onnx is no engine; there are|did you mean onnxruntime\?"),
-        ("openvnio", r"asked: openvnio is no engine; (did you mean openvino\?|there are)"),
+        ("tensorrt", r"requested: tensorrt is no engine; there are torch, traced, onnxruntime"),
+        ("onnx", r"requested: onnx is no engine; there are|did you mean onnxruntime\?"),
+        ("openvnio", r"requested: openvnio is no engine; (did you mean openvino\?|there are)"),
     ],
 )
 def test_an_engine_that_is_none_is_refused(name, says):
     with pytest.raises(PlanError, match=says):
-        check_name(name, "asked")
+        check_name(name, "requested")
 
 
 @pytest.mark.parametrize(
@@ -311,13 +311,13 @@ def test_an_engine_that_is_none_is_refused(name, says):
 )
 def test_an_engine_that_is_not_installed_is_refused_with_the_cure(monkeypatch, name, cure):
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
-    with pytest.raises(PlanError, match=f"asked: {name} is not installed; {cure}"):
-        check_name(name, "asked")
+    with pytest.raises(PlanError, match=f"requested: {name} is not installed; {cure}"):
+        check_name(name, "requested")
 
 
 def test_nothing_is_made_where_nothing_is_missing(pictures, monkeypatch):
     look_at(collect(pictures))
-    names = made(monkeypatch)
+    names = output(monkeypatch)
     chosen = follow(open_engine(surveyed(pictures)), lambda event: None)
     assert (chosen.engine, names) == (None, [])
 

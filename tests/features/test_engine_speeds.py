@@ -89,11 +89,11 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
         (root / FILE).write_bytes(content[:place] + junk + content[place + len(junk) :])
         for threads in (1, 2, 3):
             work = replace(WORK, threads=threads)
-            found = engine_speeds.read(root, work)
-            assert set(found) <= {"torch"}
-            assert all(math.isfinite(x) and x > 0 for timing in found.values() for x in timing)
-            kept = engine_speeds.keep(root, work, "torch", SLOW)
-            assert engine_speeds.read(root, work) == {"torch": kept}
+            result = engine_speeds.read(root, work)
+            assert set(result) <= {"torch"}
+            assert all(math.isfinite(x) and x > 0 for timing in result.values() for x in timing)
+            stored = engine_speeds.keep(root, work, "torch", SLOW)
+            assert engine_speeds.read(root, work) == {"torch": stored}
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_the_file_does_not_grow_without_end(root, monkeypatch):
     monkeypatch.setattr(engine_speeds, "MAX_LINES", 3)
     for threads in range(1, 6):
         engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
-    kept = [bool(engine_speeds.read(root, replace(WORK, threads=n))) for n in range(1, 6)]
-    assert kept == [False, False, True, True, True]
+    stored = [bool(engine_speeds.read(root, replace(WORK, threads=n))) for n in range(1, 6)]
+    assert stored == [False, False, True, True, True]
 
 
 def test_it_is_no_cache_file_and_is_not_evicted(root):
     engine_speeds.keep(root, WORK, "torch", SLOW)
-    store = FeatureCache(root, limit_bytes=1)
-    assert store.info().feature_sets == 0
-    assert store.info().bytes == (root / FILE).stat().st_size
-    store.clear()
+    cache = FeatureCache(root, limit_bytes=1)
+    assert cache.info().feature_sets == 0
+    assert cache.info().bytes == (root / FILE).stat().st_size
+    cache.clear()
     assert engine_speeds.read(root, WORK) == {"torch": SLOW}
     engine_speeds.clear(root)
     engine_speeds.clear(root)
@@ -187,9 +187,9 @@ def test_two_processes_keep_the_same(root):
     here = str(Path(__file__).parent)
     commands = [[sys.executable, "-c", WRITER, str(root), here, str(n)] for n in range(2)]
     writers = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
-    told = [writer.communicate()[0].split() for writer in writers]
+    messages = [writer.communicate()[0].split() for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert told[0] == told[1]  # each learns what is kept, whoever measured it
+    assert messages[0] == messages[1]  # each learns what is kept, whoever measured it
     assert len((root / FILE).read_text().splitlines()) == 30
 
 
@@ -206,8 +206,8 @@ def test_an_engine_is_made_once_and_its_faster_run_counts(monkeypatch):
         return [images.mean((1, 2))]
 
     monkeypatch.setattr(engine_speeds.time, "perf_counter", lambda: now[0])
-    made, timing = engine_speeds.measure(make, np.zeros((8, 4, 4, 3), np.uint8))
-    assert made is engine
+    output, timing = engine_speeds.measure(make, np.zeros((8, 4, 4, 3), np.uint8))
+    assert output is engine
     assert timing == pytest.approx((3.0, 80.0))
 
 

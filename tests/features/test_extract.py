@@ -1,4 +1,4 @@
-"""An extraction passes each missing example once, keeps what it has computed, and is reproducible."""
+"""An extraction runs each missing example once, stores what it computes, is reproducible."""
 
 import errno
 import hashlib
@@ -89,16 +89,16 @@ class Worker:
 
 def steps_of(root, examples, worker):
     """Extraction as the flow takes it: ask the cache file, decode ahead, extract."""
-    store = FeatureCache(root)
-    known = store.quarantined(DECODER)
-    cache_file = store.cache_file(KEY)
+    cache = FeatureCache(root)
+    known = cache.quarantined(DECODER)
+    cache_file = cache.cache_file(KEY)
     readable = [one.sha256 for one in examples if one.sha256 not in known]
     todo = first_of_each(examples, cache_file.missing(readable))
     return extract(
         examples,
         ExampleSource(
             cache_file=cache_file,
-            feature_cache=store,
+            feature_cache=cache,
             decoder=DECODER,
             todo=todo,
             decode=worker.decode,
@@ -260,7 +260,7 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "n_bytes", "kept"),
+    ("seconds", "n_bytes", "stored"),
     [
         (1e9, 10**9, [N]),
         (1e9, 8 * 4 * BATCH, [2 * BATCH, N - 2 * BATCH]),
@@ -268,7 +268,7 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
         (1e9, 0, None),
     ],
 )
-def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, kept):
+def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, stored):
     monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
     monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
     appended, plain = [], features_cache_file.CacheFile.append
@@ -280,6 +280,6 @@ def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds
         ),
     )
     features = extracted(tmp_path, EXAMPLES, Worker())
-    assert appended == (kept or [BATCH, BATCH, N - 2 * BATCH])
+    assert appended == (stored or [BATCH, BATCH, N - 2 * BATCH])
     for layer, rows in zip(FEATURE_LAYERS, expected(EXAMPLES), strict=True):
         np.testing.assert_array_equal(features.read(EXAMPLES, layer), rows)

@@ -28,44 +28,44 @@ def book_at(root, key=KEY):
 
 
 def filled(root, names=NAMES):
-    book = book_at(root)
+    writer = book_at(root)
     for name in names:
-        book.put(name, thumbnail(name))
-    book.flush()
-    return book
+        writer.put(name, thumbnail(name))
+    writer.flush()
+    return writer
 
 
 def test_thumbnails_come_back_in_the_requested_order(tmp_path):
-    book = filled(tmp_path)
-    asked = [NAMES[7], NAMES[0], NAMES[7]]
-    found = book.read(asked)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, [thumbnail(name) for name in asked])
-    assert book.read([]).shape[0] == 0
+    writer = filled(tmp_path)
+    requested = [NAMES[7], NAMES[0], NAMES[7]]
+    result = writer.read(requested)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, [thumbnail(name) for name in requested])
+    assert writer.read([]).shape[0] == 0
 
 
 def test_what_is_missing_is_named_once_in_order(tmp_path):
-    book = filled(tmp_path, NAMES[:3])
-    book.put(NAMES[5], thumbnail(NAMES[5]))  # not on disk yet, and not missing either
-    asked = [NAMES[9], NAMES[1], NAMES[5], NAMES[8], NAMES[9]]
-    assert book.missing(asked) == [NAMES[9], NAMES[8]]
+    writer = filled(tmp_path, NAMES[:3])
+    writer.put(NAMES[5], thumbnail(NAMES[5]))  # not on disk yet, and not missing either
+    requested = [NAMES[9], NAMES[1], NAMES[5], NAMES[8], NAMES[9]]
+    assert writer.missing(requested) == [NAMES[9], NAMES[8]]
 
 
 def test_reading_flushes_and_what_is_not_there_is_a_key_error(tmp_path):
-    book = book_at(tmp_path)
-    book.put(NAMES[0], thumbnail(NAMES[0]))
-    np.testing.assert_array_equal(book.read(NAMES[:1]), [thumbnail(NAMES[0])])
+    writer = book_at(tmp_path)
+    writer.put(NAMES[0], thumbnail(NAMES[0]))
+    np.testing.assert_array_equal(writer.read(NAMES[:1]), [thumbnail(NAMES[0])])
     with pytest.raises(KeyError, match=NAMES[1]):
-        book.read(NAMES[:2])
+        writer.read(NAMES[:2])
 
 
 def test_many_threads_put_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "_FLUSH", 3)  # so that they write at once, too
-    book = book_at(tmp_path)
+    writer = book_at(tmp_path)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: book.put(name, thumbnail(name)), NAMES * 3))
-    assert book.missing(NAMES) == []
-    np.testing.assert_array_equal(book.read(NAMES), [thumbnail(name) for name in NAMES])
+        list(pool.map(lambda name: writer.put(name, thumbnail(name)), NAMES * 3))
+    assert writer.missing(NAMES) == []
+    np.testing.assert_array_equal(writer.read(NAMES), [thumbnail(name) for name in NAMES])
     np.testing.assert_array_equal(
         book_at(tmp_path).read(NAMES), [thumbnail(name) for name in NAMES]
     )
@@ -73,10 +73,10 @@ def test_many_threads_put_at_once(tmp_path, monkeypatch):
 
 def test_a_killed_process_loses_the_last_few_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "_FLUSH", 10)
-    book = book_at(tmp_path)
+    writer = book_at(tmp_path)
     for name in NAMES[:25]:
-        book.put(name, thumbnail(name))
-    del book  # killed: nothing is flushed
+        writer.put(name, thumbnail(name))
+    del writer  # killed: nothing is flushed
     again = book_at(tmp_path)
     assert again.missing(NAMES[:25]) == NAMES[20:25]
     np.testing.assert_array_equal(again.read(NAMES[:20]), [thumbnail(name) for name in NAMES[:20]])
@@ -87,10 +87,10 @@ def test_a_torn_file_is_made_again(tmp_path, suffix):
     filled(tmp_path)
     (path,) = tmp_path.glob(f"{KEY.digest}{suffix}")
     path.write_bytes(path.read_bytes()[:-5])
-    book = book_at(tmp_path)
-    for name in book.missing(NAMES):
-        book.put(name, thumbnail(name))
-    np.testing.assert_array_equal(book.read(NAMES), [thumbnail(name) for name in NAMES])
+    writer = book_at(tmp_path)
+    for name in writer.missing(NAMES):
+        writer.put(name, thumbnail(name))
+    np.testing.assert_array_equal(writer.read(NAMES), [thumbnail(name) for name in NAMES])
 
 
 def test_a_flipped_bit_is_seen(tmp_path):
@@ -118,14 +118,14 @@ def test_two_writers_of_one_kind_see_each_others_thumbnails(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
-    book = filled(tmp_path, NAMES[:2])
+    writer = filled(tmp_path, NAMES[:2])
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    book.put(NAMES[2], thumbnail(NAMES[2]))
+    writer.put(NAMES[2], thumbnail(NAMES[2]))
     with monkeypatch.context() as patch:
         patch.setattr(cache_file, "_write_all", full)
         with pytest.raises(OSError, match="No space"):
-            book.flush()
+            writer.flush()
     assert book_at(tmp_path).missing(NAMES[:3]) == [NAMES[2]]

@@ -24,9 +24,9 @@ def by_hand(collection):
 
 
 def same_thumbnails(extracted, collection):
-    found, truth = extracted.thumbnails(collection.record.examples), by_hand(collection)
+    result, truth = extracted.thumbnails(collection.record.examples), by_hand(collection)
     for name in ("grey", "colour", "border", "width", "height", "n_bytes", "is_colour", "format"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(truth, name))
+        np.testing.assert_array_equal(getattr(result, name), getattr(truth, name))
 
 
 def thumbnail_files(root):

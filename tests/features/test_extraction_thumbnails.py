@@ -28,19 +28,19 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
     collection, extracted = seen
     examples = collection.record.examples
     whole = extracted.thumbnails(examples)
-    for kept in (100, 5):
-        monkeypatch.setattr(extraction, "MAX_IN_MEMORY", kept)
+    for stored in (100, 5):
+        monkeypatch.setattr(extraction, "MAX_IN_MEMORY", stored)
         monkeypatch.setattr(extraction, "_ROWS", 4)
-        album = StoredThumbnails(extracted, examples)
-        assert len(album) == len(album.grey) == len(examples)
+        stored = StoredThumbnails(extracted, examples)
+        assert len(stored) == len(stored.grey) == len(examples)
         for rows in (np.array([7, 2, 7]), slice(3, 9), slice(None), np.array([], dtype=int)):
-            np.testing.assert_array_equal(album.grey[rows], whole.grey[rows])
-            np.testing.assert_array_equal(album.colour[rows], whole.colour[rows])
-        np.testing.assert_array_equal(album.of(np.array([4, 1])).border, whole.border[[4, 1]])
+            np.testing.assert_array_equal(stored.grey[rows], whole.grey[rows])
+            np.testing.assert_array_equal(stored.colour[rows], whole.colour[rows])
+        np.testing.assert_array_equal(stored.of(np.array([4, 1])).border, whole.border[[4, 1]])
         for name in ("width", "height", "n_bytes", "is_colour", "format"):
-            np.testing.assert_array_equal(getattr(album.files, name), getattr(whole, name))
+            np.testing.assert_array_equal(getattr(stored.files, name), getattr(whole, name))
         np.testing.assert_array_equal(
-            album.files.short_side(), np.minimum(whole.width, whole.height)
+            stored.files.short_side(), np.minimum(whole.width, whole.height)
         )
 
 
@@ -56,15 +56,15 @@ def test_many_are_never_read_at_once(seen, monkeypatch):
     collection, extracted = seen
     monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     monkeypatch.setattr(extraction, "_ROWS", 4)
-    asked = []
+    requested = []
     plain = type(extracted).thumbnails
     monkeypatch.setattr(
         type(extracted),
         "thumbnails",
-        lambda self, rows: asked.append(len(rows)) or plain(self, rows),
+        lambda self, rows: requested.append(len(rows)) or plain(self, rows),
     )
-    album = StoredThumbnails(extracted, collection.record.examples)
-    assert not asked
-    assert len(album.files.width) == N + 1
-    assert asked == [4, 4, 4, 1]
-    assert album.files is album.files
+    stored = StoredThumbnails(extracted, collection.record.examples)
+    assert not requested
+    assert len(stored.files.width) == N + 1
+    assert requested == [4, 4, 4, 1]
+    assert stored.files is stored.files

@@ -68,17 +68,17 @@ def check_whole(cache_file: CacheFile) -> None:
 def test_any_damage_heals_in_one_extraction(hurt, has_read, writer):
     """Who finds what is missing is another `CacheFile` than who appends, as in `check`."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        store = FeatureCache(Path(folder))
-        with store.cache_file(KEY) as cache_file:
+        cache = FeatureCache(Path(folder))
+        with cache.cache_file(KEY) as cache_file:
             cache_file.append(NAMES, rows_of(NAMES))
-        before = stack.enter_context(store.cache_file(KEY))
+        before = stack.enter_context(cache.cache_file(KEY))
         if has_read:
             check_whole(before)
         for suffix, *how in hurt:
             damage(Path(folder) / (KEY.digest + suffix), *how)
-        after = stack.enter_context(store.cache_file(KEY))
+        after = stack.enter_context(cache.cache_file(KEY))
         for cache_file in {"before": [before], "after": [after], "both": [before, after]}[writer]:
-            with store.cache_file(KEY) as finder:
+            with cache.cache_file(KEY) as finder:
                 missing = finder.missing(NAMES)
             cache_file.append(missing, rows_of(missing))
             check_whole(cache_file)
@@ -86,51 +86,51 @@ def test_any_damage_heals_in_one_extraction(hurt, has_read, writer):
             missing = cache_file.missing(NAMES)
             cache_file.append(missing, rows_of(missing))
             check_whole(cache_file)
-        with store.cache_file(KEY) as later:
+        with cache.cache_file(KEY) as later:
             assert not later.missing(NAMES)
             check_whole(later)
 
 
 @pytest.mark.parametrize("suffix", [".rows", ".index"])
 def test_a_damaged_row_is_written_again_by_a_cache_file_that_did_not_find_it(tmp_path, suffix):
-    store = FeatureCache(tmp_path)
-    with store.cache_file(KEY) as cache_file:
+    cache = FeatureCache(tmp_path)
+    with cache.cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "flip", 0.5, 1, 3)
-    with store.cache_file(KEY) as finder, store.cache_file(KEY) as writer:
+    with cache.cache_file(KEY) as finder, cache.cache_file(KEY) as writer:
         (missing,) = finder.missing(NAMES)
         writer.append([missing], rows_of([missing]))
         check_whole(writer)
 
 
 def test_only_the_damaged_rows_are_missing(tmp_path):
-    store = FeatureCache(tmp_path)
-    with store.cache_file(KEY) as cache_file:
+    cache = FeatureCache(tmp_path)
+    with cache.cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + ".json"), "flip", 0.9, 1, 3)
-    with store.cache_file(KEY) as cache_file:
+    with cache.cache_file(KEY) as cache_file:
         missing = cache_file.missing(NAMES)
         cache_file.append(missing, rows_of(missing))
-    assert store.info().rows == len(NAMES)  # the rows beside a damaged description were kept
+    assert cache.info().rows == len(NAMES)  # the rows beside a damaged description were kept
 
 
 @pytest.mark.parametrize("suffix", [".json", ".rows", ".index"])
 def test_folders_in_the_place_of_files_are_counted_cleared_and_evicted(tmp_path, suffix):
-    store = FeatureCache(tmp_path)
-    with store.cache_file(KEY) as cache_file:
+    cache = FeatureCache(tmp_path)
+    with cache.cache_file(KEY) as cache_file:
         cache_file.append(NAMES, rows_of(NAMES))
     damage(tmp_path / (KEY.digest + suffix), "folder", 0, 1, 0)
-    assert store.info().feature_sets == 1
-    store.clear()
-    assert store.info().feature_sets == 0
+    assert cache.info().feature_sets == 1
+    cache.clear()
+    assert cache.info().feature_sets == 0
 
 
 @pytest.mark.parametrize("name", ["lock", "unreadable.jsonl", KEY.digest + ".instead"])
 def test_folders_in_the_place_of_notes_are_replaced(tmp_path, name):
     (tmp_path / name / "inside").mkdir(parents=True)
-    store = FeatureCache(tmp_path)
-    assert store.quarantined("pillow") == {}
-    assert store.resolve(KEY) == KEY
-    store.quarantine("pillow", NAMES[0], "is damaged")
-    store.redirect(KEY, KEY)
+    cache = FeatureCache(tmp_path)
+    assert cache.quarantined("pillow") == {}
+    assert cache.resolve(KEY) == KEY
+    cache.quarantine("pillow", NAMES[0], "is damaged")
+    cache.redirect(KEY, KEY)
     assert FeatureCache(tmp_path).quarantined("pillow") == {NAMES[0]: "is damaged"}

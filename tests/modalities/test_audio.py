@@ -38,8 +38,8 @@ def test_other_kinds_are_read_by_libsndfile(kind):
     assert is_sound(payload)
     header = read_sound_header(payload, "a")
     assert (header.kind, header.sample_rate, header.channels) == (kind, rate, 1)
-    wave, found = decode_sound(payload, "a")
-    assert found == rate
+    wave, result = decode_sound(payload, "a")
+    assert result == rate
     n = min(len(wave), len(CLIP))
     assert abs(n - len(CLIP)) <= 1200  # MP3 works in blocks
     assert kind == "MP3" or np.corrcoef(wave[:n], CLIP[:n])[0, 1] > 0.95

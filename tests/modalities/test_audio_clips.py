@@ -18,20 +18,20 @@ def examples(clips, split="train"):
     files = {
         f"{split}/{i}": wav(tone(RNG, 440, s, rate), rate) for i, (s, rate) in enumerate(clips)
     }
-    found = [Example(id=id, label="a", split=split, sha256=id) for id in files]
-    return found, files
+    result = [Example(id=id, label="a", split=split, sha256=id) for id in files]
+    return result, files
 
 
 def of(*parts):
-    listed = [e for found, _ in parts for e in found]
+    listed = [e for result, _ in parts for e in result]
     files = {id: payload for _, held in parts for id, payload in held.items()}
     return sound_of(files.__getitem__, listed)
 
 
 def test_the_length_is_one_that_nearly_all_fit_in():
-    found = of(examples([(0.3 + i / 100, 8000) for i in range(21)]))
-    assert (found.rate, found.seconds) == (8000, 0.49)
-    assert found == usual_sound(8000, 0.49)
+    result = of(examples([(0.3 + i / 100, 8000) for i in range(21)]))
+    assert (result.rate, result.seconds) == (8000, 0.49)
+    assert result == usual_sound(8000, 0.49)
 
 
 def test_length_and_rate_have_bounds():
@@ -53,10 +53,10 @@ def test_the_test_set_is_not_read():
 
 
 def test_damaged_files_are_ignored_unless_all_are():
-    (found, files), whole = examples([(0.3, 8000)] * 3), wav(tone(RNG, 440))
+    (result, files), whole = examples([(0.3, 8000)] * 3), wav(tone(RNG, 440))
     files["train/0"] = whole[:30]
-    assert sound_of(files.__getitem__, found).rate == 8000
+    assert sound_of(files.__getitem__, result).rate == 8000
     with pytest.raises(DataError, match=r"^train/0 is cut off"):
-        sound_of(lambda id: whole[:30], found)
+        sound_of(lambda id: whole[:30], result)
     with pytest.raises(DataError, match="no training clip to read"):
         sound_of(lambda id: whole, [])

@@ -31,15 +31,15 @@ def read(payload):
 @pytest.mark.parametrize(("bits", "coding", "step"), CODINGS)
 def test_every_number_of_bits_comes_back(bits, coding, step):
     payload = wav(WAVE, bits=bits, coding=coding)
-    found = read(payload)
-    assert found.shape == (3, 2)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, WAVE, atol=step + 1e-7)
+    result = read(payload)
+    assert result.shape == (3, 2)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, WAVE, atol=step + 1e-7)
     rate, theirs = wavfile.read(io.BytesIO(payload))
     assert rate == 8000
     scale = {1: {8: 128, 16: 2**15, 24: 2**31, 32: 2**31}[bits] if coding == 1 else 1}[1]
     centre = 128 if bits == 8 else 0
-    np.testing.assert_allclose(found, (theirs.astype(float) - centre) / scale, atol=1e-7)
+    np.testing.assert_allclose(result, (theirs.astype(float) - centre) / scale, atol=1e-7)
 
 
 def test_chunks_before_the_samples_are_ignored():

@@ -69,9 +69,9 @@ BANDED = training_data(0, 1)
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 13])
 def test_npy_of_any_type_and_number_of_bands(dtype, bands):
     values = (BANDED[..., :bands] % 200).astype(dtype)
-    found = decode_bands(npy(values), "x")
-    assert found.dtype == values.dtype
-    np.testing.assert_array_equal(found, values)
+    result = decode_bands(npy(values), "x")
+    assert result.dtype == values.dtype
+    np.testing.assert_array_equal(result, values)
     first = decode_bands(npy(np.moveaxis(values, 2, 0)), "x")
     np.testing.assert_array_equal(first, values)
     np.testing.assert_array_equal(decode_bands(npy(values[..., 0]), "x"), values[..., :1])
@@ -98,8 +98,8 @@ def test_tiff_of_bands():
     ],
 )
 def test_pictures_as_bands(payload, shape, dtype, first):
-    found = decode_bands(payload, "x")
-    assert (found.shape, str(found.dtype), found[0, 0].tolist()) == (shape, dtype, first)
+    result = decode_bands(payload, "x")
+    assert (result.shape, str(result.dtype), result[0, 0].tolist()) == (shape, dtype, first)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_a_few_files_spread_over_all_are_looked_at():
 def test_ranges_are_percentiles_of_each_band():
     files = {str(n): npy(training_data(n % 2, n)) for n in range(6)}
     values = np.concatenate([training_data(n % 2, n).reshape(-1, 13) for n in range(6)])
-    found = np.array(band_ranges(*source(files)))
+    result = np.array(band_ranges(*source(files)))
     slow = np.percentile(values.astype(float), (1, 99), axis=0).T
-    np.testing.assert_allclose(found[:-1], slow[:-1])  # 40 x 40 px: no pixel was left out
-    assert found[-1].tolist() == [7.0, 8.0]  # constant
+    np.testing.assert_allclose(result[:-1], slow[:-1])  # 40 x 40 px: no pixel was left out
+    assert result[-1].tolist() == [7.0, 8.0]  # constant
 
 
 def test_only_training_files_count_and_labels_do_not():
@@ -244,10 +244,10 @@ def test_scaling_is_the_plain_formula(dtype):
     ranges = tuple((float(low), float(low) + 900.0) for low in range(900, 2200, 100))
     low, high = np.array(ranges).T
     slow = np.rint(255 * np.clip((values.astype(float) - low) / (high - low), 0, 1))
-    found = scale_bands(values, ranges, "x")
-    assert found.dtype == np.uint8
-    assert np.abs(found - slow).max() <= 1
-    assert (found == slow).mean() > 0.999
+    result = scale_bands(values, ranges, "x")
+    assert result.dtype == np.uint8
+    assert np.abs(result - slow).max() <= 1
+    assert (result == slow).mean() > 0.999
 
 
 # ---- prepared -----------------------------------------------------------------------------
@@ -256,14 +256,14 @@ def test_scaling_is_the_plain_formula(dtype):
 def test_bands_are_prepared_one_by_one_as_grey_pictures_are():
     ranges = ((1000.0, 3000.0),) * 13
     prep = wants(13, ranges)
-    found = load_image(npy(BANDED), "x", prep)
-    assert (found.shape, found.dtype) == ((24, 24, 13), np.uint8)
-    assert found.flags.c_contiguous
+    result = load_image(npy(BANDED), "x", prep)
+    assert (result.shape, result.dtype) == ((24, 24, 13), np.uint8)
+    assert result.flags.c_contiguous
     scaled = scale_bands(BANDED, ranges, "x")
     one = Preprocessing(size=(24, 24), resize=28, mean=(0.5,), std=(0.5,), interpolation="bilinear")
     for band in range(13):
         slow = prepare(Image.fromarray(np.ascontiguousarray(scaled[..., band])), one)
-        np.testing.assert_array_equal(found[..., band], slow[..., 0])
+        np.testing.assert_array_equal(result[..., band], slow[..., 0])
 
 
 def test_npy_and_tiff_give_the_same():
@@ -276,8 +276,8 @@ def test_npy_and_tiff_give_the_same():
 
 def test_eight_bit_bands_need_no_ranges():
     values = (BANDED % 256).astype(np.uint8)
-    found = open_image(npy(values), "x", wants(13))
-    np.testing.assert_array_equal(found, values)
+    result = open_image(npy(values), "x", wants(13))
+    np.testing.assert_array_equal(result, values)
     with pytest.raises(DataError, match=r"^x holds values from .* give 0 to 1 or 0 to 255"):
         open_image(npy(BANDED), "x", wants(13))
 
@@ -294,13 +294,13 @@ def test_alpha_is_kept_and_does_not_touch_the_colours():
     pixels = rng.integers(0, 256, (40, 50, 4), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    found = load_image(buffer.getvalue(), "x", wants(4))
+    result = load_image(buffer.getvalue(), "x", wants(4))
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., :3]).save(buffer, "PNG")
-    np.testing.assert_array_equal(found[..., :3], load_image(buffer.getvalue(), "x", wants(3)))
-    np.testing.assert_array_equal(found, load_image(npy(pixels), "x", wants(4)))
+    np.testing.assert_array_equal(result[..., :3], load_image(buffer.getvalue(), "x", wants(3)))
+    np.testing.assert_array_equal(result, load_image(npy(pixels), "x", wants(4)))
     one = prepare(Image.fromarray(pixels[..., 3].copy()), wants(1))
-    np.testing.assert_array_equal(found[..., 3:], one)
+    np.testing.assert_array_equal(result[..., 3:], one)
 
 
 @pytest.mark.parametrize(
@@ -322,10 +322,10 @@ def test_any_picture_can_be_fed_with_alpha(payload):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_network_with_ranges_for_one_or_three_takes_ordinary_pictures(channels, mode):
     payload = spotted(mode, len(mode))
-    found = load_image(payload, "x", wants(channels, (EIGHT_BITS,) * channels))
+    result = load_image(payload, "x", wants(channels, (EIGHT_BITS,) * channels))
     picture = decode(payload, "x").convert("L" if channels == 1 else "RGB")
     bands = np.asarray(picture).reshape(40, 50, channels)
-    np.testing.assert_array_equal(found, prepare(bands, wants(channels)))
+    np.testing.assert_array_equal(result, prepare(bands, wants(channels)))
 
 
 def test_another_number_of_bands_is_named():

@@ -25,8 +25,8 @@ WIDE = np.arange(6 * 5 * 13, dtype=np.uint16).reshape(6, 5, 13) * 11
 
 
 def header(payload):
-    found = read_header(payload, "x")
-    return found and (found.height, found.width, found.bands, found.is_picture)
+    result = read_header(payload, "x")
+    return result and (result.height, result.width, result.bands, result.is_picture)
 
 
 def pillow(mode, **options):
@@ -130,9 +130,9 @@ def test_tiff_values():
         "u8": WIDE[..., :2].astype(np.uint8),
     }.items():
         for big in (False, True):
-            found = read_tiff(tiff(values, big=big), name)
-            assert found.dtype == values.dtype
-            np.testing.assert_array_equal(found, values)
+            result = read_tiff(tiff(values, big=big), name)
+            assert result.dtype == values.dtype
+            np.testing.assert_array_equal(result, values)
     ways = (
         {"planarconfig": "separate"},
         {"planarconfig": "contig", "tile": (16, 16)},

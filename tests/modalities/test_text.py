@@ -29,12 +29,12 @@ def texts(collection):
 
 
 def test_a_table_with_a_text_column_holds_texts(tmp_path):
-    found = drain(read(csv(tmp_path, MANY)))
-    assert found.record.kind == "text"
-    assert found.record.classes == ("no", "yes")
-    assert texts(found)[0] == "a good film"
-    assert [example.id for example in found.record.examples] == ["2", "3", "4", "5"]
-    assert found.title.startswith("4 texts in ")
+    result = drain(read(csv(tmp_path, MANY)))
+    assert result.record.kind == "text"
+    assert result.record.classes == ("no", "yes")
+    assert texts(result)[0] == "a good film"
+    assert [example.id for example in result.record.examples] == ["2", "3", "4", "5"]
+    assert result.title.startswith("4 texts in ")
 
 
 @pytest.mark.parametrize("name", ["t.tsv", "t.jsonl", "t.parquet"])
@@ -49,8 +49,8 @@ def test_other_tables(tmp_path, name):
     else:
         pandas = pytest.importorskip("pandas")
         pandas.DataFrame(rows[1:], columns=rows[0]).to_parquet(path)
-    found = drain(read(path))
-    assert (found.record.kind, len(found.record.examples)) == ("text", 4)
+    result = drain(read(path))
+    assert (result.record.kind, len(result.record.examples)) == ("text", 4)
 
 
 def test_the_only_column_of_words_is_used_and_one_can_be_named(tmp_path):
@@ -73,15 +73,15 @@ def test_folders_of_text_files_and_archives_of_them(tmp_path):
     for label, text, _ in wordy_files():
         (root / label).mkdir(parents=True, exist_ok=True)
         (root / label / f"{abs(hash(text))}.txt").write_text(text, "utf-8")
-    found = drain(read(root))
-    assert (found.record.kind, found.record.classes) == ("text", ("food", "sky", "sport"))
+    result = drain(read(root))
+    assert (result.record.kind, result.record.classes) == ("text", ("food", "sky", "sport"))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in root.rglob("*.txt"):
             archive.write(path, path.relative_to(tmp_path))
     (tmp_path / "mails.zip").write_bytes(packed.getvalue())
     again = drain(read(tmp_path / "mails.zip"))
-    assert len(again.record.examples) == len(found.record.examples) == 6
+    assert len(again.record.examples) == len(result.record.examples) == 6
 
 
 def wordy_files():
@@ -89,15 +89,17 @@ def wordy_files():
 
 
 def test_lists_of_texts_in_python():
-    found = drain(read((["a good one", "a bad one", "nice one", "poor one"], ["y", "n", "y", "n"])))
-    assert found.record.kind == "text"
-    assert texts(found)[3] == "poor one"
+    result = drain(
+        read((["a good one", "a bad one", "nice one", "poor one"], ["y", "n", "y", "n"]))
+    )
+    assert result.record.kind == "text"
+    assert texts(result)[3] == "poor one"
 
 
 def test_texts_that_read_alike_are_the_same(tmp_path):
     lines = ["text,label", "cafe\u0301  au lait,a", "café au lait,a", "thé,b", "thé vert,b"]
-    found = drain(read(csv(tmp_path, lines)))
-    first, second, *_ = found.record.examples
+    result = drain(read(csv(tmp_path, lines)))
+    first, second, *_ = result.record.examples
     assert first.sha256 == second.sha256
 
 
@@ -108,9 +110,9 @@ def test_any_script_comes_through(tmp_path, text):
 
 
 def test_rows_without_a_text_are_left_out_and_listed(tmp_path):
-    found = drain(read(csv(tmp_path, [*MANY, " ,yes", '"",no'])))
-    assert len(found.record.examples) == 4
-    finding = found.record.problems[0]
+    result = drain(read(csv(tmp_path, [*MANY, " ,yes", '"",no'])))
+    assert len(result.record.examples) == 4
+    finding = result.record.problems[0]
     assert finding.kind == "unreadable"
     assert finding.sentence == "2 lines without a text left out."
     assert finding.items == ("6", "7")
@@ -173,11 +175,11 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, case):
-    lines, asked, message = BAD[case]
+    lines, requested, message = BAD[case]
     csv(tmp_path, lines)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
-        drain(read("t.csv", **asked))
+        drain(read("t.csv", **requested))
     assert "\n" not in str(caught.value)
 
 
@@ -215,8 +217,8 @@ def test_a_file_that_is_not_utf_8_is_left_out(tmp_path):
             (root / label / f"{n}.txt").write_text(f"{label} {n}")
     (root / "a" / "bad.txt").write_bytes(b"\xff\xfe\x00x\xff")
     (root / "a" / "empty.txt").write_bytes(b" \n")
-    found = drain(read(root))
-    assert found.record.problems[-1].items == (
+    result = drain(read(root))
+    assert result.record.problems[-1].items == (
         "a/bad.txt: is not UTF-8 (byte 0); save it again as UTF-8",
         "a/empty.txt: is empty",
     )

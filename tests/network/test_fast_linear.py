@@ -127,7 +127,7 @@ def test_elsewhere_nothing_changes(monkeypatch):
     ],
 )
 def test_it_pays_on_amds_processors_with_avx_512(monkeypatch, mark, capability, wanted):
-    monkeypatch.setattr(fast_linear, "_processor", lambda: mark)
+    monkeypatch.setattr(fast_linear.Path, "read_text", lambda *_: mark)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)

@@ -13,8 +13,7 @@ from torch import nn
 from warmstart.errors import ModelError
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.load import load
-from warmstart.network.measure import pool_average, pool_grid2
-from warmstart.network.partition import cut
+from warmstart.network.partition import cut, pool_average, pool_grid2
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 
@@ -85,10 +84,10 @@ def test_offered_feature_layers_follow_the_rules(lite0):
 
 
 def test_widths_are_static_and_true(lite0, inputs):
-    tapped = FeatureExtractor(lite0, feature_layers(lite0.record))
+    extractor = FeatureExtractor(lite0, feature_layers(lite0.record))
     with torch.inference_mode():
-        features = tapped(inputs)
-    assert tapped.widths == tuple(f.shape[1] for f in features)
+        features = extractor(inputs)
+    assert extractor.widths == tuple(f.shape[1] for f in features)
     assert all(f.dtype == torch.float32 for f in features)
 
 
@@ -106,11 +105,11 @@ def test_only_blocks_up_to_the_deepest_layer_run(lite0, inputs):
 
 
 def test_channels_last_batches_give_the_same_features(lite0):
-    tapped = copy.deepcopy(FeatureExtractor(lite0, feature_layers(lite0.record)))
+    extractor = copy.deepcopy(FeatureExtractor(lite0, feature_layers(lite0.record)))
     batch = torch.randn(32, 3, 224, 224)
     with torch.inference_mode():
-        plain = tapped(batch)
-        last = tapped.to(memory_format=torch.channels_last)(
+        plain = extractor(batch)
+        last = extractor.to(memory_format=torch.channels_last)(
             batch.to(memory_format=torch.channels_last)
         )
     for a, b in zip(plain, last, strict=True):
@@ -119,13 +118,13 @@ def test_channels_last_batches_give_the_same_features(lite0):
 
 def test_tracing_and_freezing_keep_the_features():
     network = cut(timm.create_model("mobilenetv3_small_100").eval(), small(64))
-    tapped, inputs = (
+    extractor, inputs = (
         FeatureExtractor(network, feature_layers(network.record)),
         torch.randn(2, 3, 64, 64),
     )
     with torch.no_grad():
-        frozen = torch.jit.freeze(torch.jit.trace(tapped, inputs))
-        for a, b in zip(frozen(inputs), tapped(inputs), strict=True):
+        frozen = torch.jit.freeze(torch.jit.trace(extractor, inputs))
+        for a, b in zip(frozen(inputs), extractor(inputs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -141,21 +140,21 @@ def test_onnx_keeps_the_features(name, lite0, tmp_path):
     }
     network = lite0 if name == "lite0" else cut(maps[name]().eval(), small(64))
     side = 224 if name == "lite0" else 64
-    tapped = FeatureExtractor(network, feature_layers(network.record)).eval()
+    extractor = FeatureExtractor(network, feature_layers(network.record)).eval()
     batch = torch.randn(2, 3, side, side)
-    path = str(tmp_path / "taps.onnx")
-    torch.onnx.export(tapped, (batch,), path, dynamo=False, input_names=["x"])
+    path = str(tmp_path / "features.onnx")
+    torch.onnx.export(extractor, (batch,), path, dynamo=False, input_names=["x"])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        expected = tapped(batch)
+        expected = extractor(batch)
     for a, b in zip(session.run(None, {"x": batch.numpy()}), expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_feature_layers_that_do_not_exist_are_refused(lite0):
-    with pytest.raises(ModelError, match=r"no tap 19.avg; its taps are 1.avg"):
+    with pytest.raises(ModelError, match=r"no feature layer 19.avg; it has 1.avg"):
         layer_width(lite0.record, FeatureLayer(block=19, pool="avg"))
-    with pytest.raises(ModelError, match=r"no tap 3.neck"):
+    with pytest.raises(ModelError, match=r"no feature layer 3.neck"):
         FeatureExtractor(lite0, [FeatureLayer(block=3, pool="neck")])
     with pytest.raises(ModelError, match=r"layout 'other' have no average"):
         pool_average(torch.zeros(1, 2, 3, 4, 5), "other")

@@ -161,7 +161,7 @@ def test_the_share_counts_parameters_of_the_backbone(tmp_path, state):
     assert share == pytest.approx(1 - lost / backbone)
     text = surgery_sentence(base.changes, share)
     assert text.startswith(f"2 layers, {lost:,} of {backbone:,} parameters do not carry over: ")
-    assert text.endswith("1 layer of the start, 6 parameters, has no place: extra.")
+    assert text.endswith("1 layer of the base model, 6 parameters, has no place: extra.")
 
 
 def test_reshaped_tensors_carry_over():
@@ -184,7 +184,7 @@ def test_many_layers_are_abbreviated_and_large_numbers_are_rounded():
     left = [changed("dropped", f"old{n}.weight", (10, 10)) for n in range(2)]
     assert surgery_sentence((*new, *left), 0.75) == (
         "5 layers, 2.5 M of 10.0 M parameters do not carry over: layer0, layer1, layer2, …. "
-        "2 layers of the start, 200 parameters, have no place: old0, old1."
+        "2 layers of the base model, 200 parameters, have no place: old0, old1."
     )
 
 

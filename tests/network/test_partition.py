@@ -12,8 +12,7 @@ from torch import nn
 
 from warmstart.errors import ModelError
 from warmstart.network.load import load
-from warmstart.network.measure import find_layout
-from warmstart.network.partition import cut
+from warmstart.network.partition import cut, find_layout
 from warmstart.network.tensors import digests
 from warmstart.records.inputs import Preprocessing
 

@@ -119,20 +119,20 @@ def test_tied_weights_stay_tied():
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_finite_and_of_a_sane_scale(name):
     """That of the network's own where it has no BatchNorm, else about that of unit variance."""
-    tapped, images = tapped_of(name), images_of()
-    before = state_of(tapped)
-    scales = layer_scales(tapped, images[:12], normalise)
-    own = forward_images(tapped, images, normalise)
-    result = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
-    assert same_state(before, state_of(tapped))
-    assert [layer.shape for layer in result] == [(30, width) for width in tapped.widths]
+    extractor, images = tapped_of(name), images_of()
+    before = state_of(extractor)
+    scales = layer_scales(extractor, images[:12], normalise)
+    own = forward_images(extractor, images, normalise)
+    result = control_features(extractor, images, normalise, np.random.default_rng(0), scales)
+    assert same_state(before, state_of(extractor))
+    assert [layer.shape for layer in result] == [(30, width) for width in extractor.widths]
     for ours, theirs in zip(own, result, strict=True):
         assert np.isfinite(theirs).all()
         assert theirs.std(axis=0).max() > 0, "the images can be told apart"
         scale = np.sqrt((ours**2).mean()) if scales else 1.0
         assert 0.1 < np.sqrt((theirs**2).mean()) / scale < 10
-    again = control_features(tapped, images, normalise, np.random.default_rng(0), scales)
-    other = control_features(tapped, images, normalise, np.random.default_rng(1), scales)
+    again = control_features(extractor, images, normalise, np.random.default_rng(0), scales)
+    other = control_features(extractor, images, normalise, np.random.default_rng(1), scales)
     for first, second, third in zip(result, again, other, strict=True):
         np.testing.assert_array_equal(first, second)
         assert not np.array_equal(first, third)
@@ -142,8 +142,8 @@ def test_features_are_finite_and_of_a_sane_scale(name):
 def test_scales_are_those_of_each_layers_output(name):
     module = module_of(name)
     cut_open = cut(module, PREP)
-    tapped = FeatureExtractor(cut_open, feature_layers(cut_open.record))
-    scales = layer_scales(tapped, images_of(12), normalise)
+    extractor = FeatureExtractor(cut_open, feature_layers(cut_open.record))
+    scales = layer_scales(extractor, images_of(12), normalise)
     has_norm = any(isinstance(m, nn.BatchNorm2d) for m in module.modules())
     assert bool(scales) != has_norm
     if name == "layers":
@@ -158,31 +158,31 @@ def test_scales_are_those_of_each_layers_output(name):
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_signals_neither_die_out_nor_blow_up(factor):
     """Without BatchNorm, shuffled weights of another size are brought back to scale."""
-    tapped, images = tapped_of("layers"), images_of()
-    scales = layer_scales(tapped, images, normalise)
-    own = forward_images(tapped, images, normalise)[-1]
+    extractor, images = tapped_of("layers"), images_of()
+    scales = layer_scales(extractor, images, normalise)
+    own = forward_images(extractor, images, normalise)[-1]
     with torch.no_grad():
-        for parameter in tapped.parameters():
+        for parameter in extractor.parameters():
             parameter.mul_(factor)
-    result = control_features(tapped, images, normalise, np.random.default_rng(0), scales)[-1]
+    result = control_features(extractor, images, normalise, np.random.default_rng(0), scales)[-1]
     assert 0.2 < np.sqrt((result**2).mean() / (own**2).mean()) < 5
 
 
 def test_a_network_that_fails_leaves_no_hooks():
-    tapped = tapped_of("layers")
-    before = state_of(tapped)
+    extractor = tapped_of("layers")
+    before = state_of(extractor)
     with pytest.raises(RuntimeError):
-        layer_scales(tapped, images_of(4, side=40), normalise)
-    assert same_state(before, state_of(tapped))
+        layer_scales(extractor, images_of(4, side=40), normalise)
+    assert same_state(before, state_of(extractor))
 
 
 # ---- images --------------------------------------------------------------------------------
 
 
 def test_images_are_halved_where_the_network_takes_that():
-    tapped = tapped_of("lcnet_035", LARGE)
+    extractor = tapped_of("lcnet_035", LARGE)
     images = images_of(5, side=96)
-    small = halve_images(tapped, images, normalise)
+    small = halve_images(extractor, images, normalise)
     assert small.shape == (5, 48, 48, 3)
     squares = images.reshape(5, 48, 2, 48, 2, 3).astype(float).mean(axis=(2, 4))
     assert np.abs(small - squares).max() <= 0.5
@@ -219,9 +219,9 @@ class Positions(nn.Module):
 @pytest.mark.parametrize("kind", [OneSize, Positions])
 def test_a_network_of_one_size_keeps_its_images(kind):
     cut_open = cut(kind().eval(), LARGE)
-    tapped = FeatureExtractor(cut_open, feature_layers(cut_open.record))
+    extractor = FeatureExtractor(cut_open, feature_layers(cut_open.record))
     images = images_of(4, side=96)
-    assert halve_images(tapped, images, normalise) is images
+    assert halve_images(extractor, images, normalise) is images
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32, 3), (2, 97, 98, 3)])
@@ -232,8 +232,8 @@ def test_small_and_odd_images_stay(shape):
 
 @pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
 def test_chunks_give_the_same_features(n):
-    tapped, images = tapped_of("convolutions"), images_of(n)
+    extractor, images = tapped_of("convolutions"), images_of(n)
     with torch.inference_mode():
-        whole = tapped(normalise(images))
-    for ours, theirs in zip(forward_images(tapped, images, normalise), whole, strict=True):
+        whole = extractor(normalise(images))
+    for ours, theirs in zip(forward_images(extractor, images, normalise), whole, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)

@@ -112,7 +112,7 @@ def test_the_single_layer_head_of_an_ensemble_has_the_tuned_layers_alone():
 def test_what_timm_cannot_hold_is_refused_with_what_can():
     network, prep = built()
     model = warm(network, [neck(network)])
-    with pytest.raises(ExportError, match=r"none of timm's; use --to onnx, torch or openvino"):
+    with pytest.raises(ExportError, match=r"not from timm; use --to onnx, torch or openvino"):
         as_timm(model, "torchvision:resnet18", prep)
     with pytest.raises(ExportError, match=r"do not fit timm's resnet34"):
         as_timm(model, "timm:resnet34", prep)

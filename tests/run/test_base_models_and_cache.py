@@ -44,6 +44,6 @@ def test_a_run_does_not_need_the_cache_once_it_is_finished(pictures, tmp_path):
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, pictures):
     (tmp_path / "file").touch()
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "file" / "cache"))
-    for work in (cache.kept, cache.clear, lambda: fit(pictures, out=tmp_path / "a")):
+    for work in (cache.info, cache.clear, lambda: fit(pictures, out=tmp_path / "a")):
         with pytest.raises(UsageError, match="set WARMSTART_CACHE to a folder that can"):
             work()

@@ -158,7 +158,7 @@ def test_fix_makes_a_folder_of_its_own_with_the_clean_index(pictures, tmp_path):
     assert bytes_of(pictures) == before
     assert result.data.train == 36
     again = ask(pictures, relabel=tmp_path / result.path / "clean.csv")
-    assert (again.data.train, again.data.duplicates) == (36, 0)
+    assert (again.data.train, again.data.near_duplicates) == (36, 0)
 
 
 def test_the_same_seed_gives_the_same_bytes(pictures, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_events_tell_the_stages(pictures):
     stages = [event.stage for event in events]
     assert stages == sorted(stages, key=["read", "features", "checks"].index)
     notes = [event.values["title"] for event in events if event.kind == "note"]
-    assert notes[:2] == ["Data", "Start"]
+    assert notes[:2] == ["Data", "Base"]
     ends = [(e.stage, e.kind) for e in events if e.kind in ("begin", "end")]
     assert ends[-2:] == [("checks", "begin"), ("checks", "end")]
 
@@ -278,7 +278,7 @@ def test_random_labels_exit_with_3(tmp_path, base, capsys):
     assert printed.keys() >= {"verdict", "data", "findings"}
     assert printed["verdict"]["kind"] == "no-signal"
     assert printed["data"]["train"] == 90
-    assert "Look" in err
+    assert "Features" in err
     assert main(["check", "noise", *base, "--budget", "fast", "-q"]) == 3
     out, err = capsys.readouterr()
     assert "No signal found" in out

@@ -216,5 +216,5 @@ def test_an_interrupted_run_with_fix_goes_on(pictures, tmp_path):
         fit(pictures, **options, on_event=stop)
     assert {"clean.csv", "INTERRUPTED"} <= bytes_of(tmp_path / "out").keys()
     run = warmstart.resume(tmp_path / "out", base=network())
-    assert (run.summary.data.train, run.summary.data.duplicates) == (36, 0)
+    assert (run.summary.data.train, run.summary.data.near_duplicates) == (36, 0)
     assert {"clean.csv", "label_issues.csv", "DONE"} <= bytes_of(run.path).keys()

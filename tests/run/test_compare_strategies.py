@@ -66,7 +66,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pic
         "scratch": "runs/split-scratch",
     }
     assert (result.rows, result.n, result.failed) == ("test", 15, ())
-    assert {run.name: run.kept for run in result.runs} == {
+    assert {run.name: run.features_cached for run in result.runs} == {
         "head": False,
         "full": True,
         "scratch": True,

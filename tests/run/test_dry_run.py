@@ -187,9 +187,9 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path, strategy):
 def test_the_file_can_be_edited_and_asked_about_again(pictures, tmp_path):
     ask(pictures, "last:1", out=tmp_path / "plan.toml")
     text = (tmp_path / "plan.toml").read_text()
-    (tmp_path / "longer.toml").write_text(text.replace("value = 32\n", "value = 320\n"))
+    (tmp_path / "longer.toml").write_text(text.replace("value = 0.8889\n", "value = 8.889\n"))
     result = ask(pictures, plan=tmp_path / "longer.toml", settings=())
-    assert result.plan.training.epochs.value == 320
+    assert result.plan.training.epochs.value == 8.889
     assert not result.follows_verdict
 
 
@@ -308,5 +308,5 @@ def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
 
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
-    gone = replace(plan, training=replace(plan.training, warm_up=None))
+    gone = replace(plan, training=replace(plan.training, warmup=None))
     assert "training.warmup is missing" in refusal(make_forecaster, bench, gone, 36, False, 0.0)

@@ -331,7 +331,7 @@ def test_copies_are_one_block_and_counted(pictures):
     fold = {line["id"]: line["fold"] for line in lines(run.path, "predictions.jsonl")}
     names = ["000.png", *(f"copy-{number}.png" for number in range(3))]
     assert len({fold[f"red/{name}"] for name in names}) == 1
-    assert run.summary.data.duplicates == 3
+    assert run.summary.data.near_duplicates == 3
     assert run.summary.data.train == 39
     assert [finding.kind for finding in run.summary.findings] == [
         "spurious-correlation",

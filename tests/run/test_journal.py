@@ -89,13 +89,13 @@ DIFFERENCES = {
     **{
         what: (
             with_examples(*EXAMPLES[:4], replace(EXAMPLES[4], **{what: value}), EXAMPLES[5]),
-            "dog/1.png has another label, group or part",
+            "dog/1.png has another label, group or split",
         )
         for what, value in (("label", "cat"), ("split", "test"), ("group", "rex"))
     },
     "problems": (
         replace(DATA, problems=(Finding(kind="unreadable", sentence="x"),)),
-        "its list of what cannot be read is another one",
+        "its list of unreadable files differs",
     ),
 }
 
@@ -105,7 +105,7 @@ def test_the_first_difference_is_named(now, says):
     with pytest.raises(DataError) as caught:
         check_same_data(Path("runs/a"), DATA, now)
     assert str(caught.value) == (
-        f"the data of runs/a are not what they were when it began: {says}; put them back, or begin "
+        f"the data of runs/a have changed since it began: {says}; put them back, or begin "
         "a new run with `warmstart fit`."
     )
 

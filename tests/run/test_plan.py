@@ -54,9 +54,9 @@ def values(plan):
     return {
         "base": plan.base.value,
         "seed": training.seed.value,
-        "rate": training.lr.value,
-        "passes": training.epochs.value,
-        "batch": training.batch_size.value,
+        "lr": training.lr.value,
+        "epochs": training.epochs.value,
+        "batch_size": training.batch_size.value,
     }
 
 
@@ -201,14 +201,14 @@ def test_a_file_is_followed_to_the_letter():
 @pytest.mark.parametrize(
     ("more", "changed"),
     [
-        ({"lr": 0.02}, {"rate": 0.02}),
+        ({"lr": 0.02}, {"lr": 0.02}),
         ({"seed": 9}, {"seed": 9}),
         ({"base": "lite2"}, {"base": "lite2"}),
-        ({"settings": ("training.epochs=3",)}, {"passes": 900}),
-        ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"rate": 0.03}),
+        ({"settings": ("training.epochs=3",)}, {"epochs": 3.0}),
+        ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"lr": 0.03}),
         (
             {"settings": ("training.batch_size=4", "training.epochs=0.1467")},
-            {"batch": 4, "passes": 44},
+            {"batch_size": 4, "epochs": 0.1467},
         ),
         ({"strategy": "full"}, {}),
     ],
@@ -231,11 +231,11 @@ def test_a_rate_that_was_typed_moves_every_block_that_the_file_left_to_the_rule(
 
 
 def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
-    plan = with_block(file_plan("last:2"), 0, action=said("tuned"), rate=said(0.1))
+    plan = with_block(file_plan("last:2"), 0, action=said("tuned"), lr=said(0.1))
     result = made(plan=plan, strategy="last:1")
     assert [*actions(result).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
     assert (result.strategy.value, result.strategy.source) == ("last:1", "user")
-    assert (result.training.epochs.value, result.training.seed.value) == (500, 5)
+    assert (result.training.epochs, result.training.seed.value) == (plan.training.epochs, 5)
 
 
 def test_single_values_win_over_the_file_part_by_part():
@@ -261,7 +261,7 @@ def test_rules_decide_what_neither_says():
     assert plain.training.seed.source == "rule"
     assert {block.action.source for block in plain.blocks[:-1]} == {"user"}
     more = replace(FACTS, n=4000, n_groups=4000)
-    assert made(more, strategy="last:2").training.epochs.value > plain.training.epochs.value
+    assert made(more, strategy="last:2").samples_seen > plain.samples_seen
 
 
 def test_the_base_model_that_a_ranking_chose_is_marked_so():

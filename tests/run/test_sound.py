@@ -138,7 +138,7 @@ def test_settings_of_sounds_are_taken_and_checked(tmp_path, pictures):
     run = fit(data, settings=["input.seconds=0.2", "input.n_mels=32"], out=tmp_path / "run")
     sound = json.loads((run.path / "model" / "preprocess.json").read_text())["sound"]
     assert (sound["seconds"], sound["mels"], sound["rate"]) == (0.2, 32, 8000)
-    with pytest.raises(PlanError, match=r"input\.rate=7: it is a whole number from 2000"):
+    with pytest.raises(PlanError, match=r"input\.sample_rate=7: it is a whole number from 2000"):
         fit(data, settings=["input.sample_rate=7"])
     with pytest.raises(PlanError, match=r"input\.mels=64: the data holds images, not sounds"):
         fit(pictures, settings=["input.n_mels=64"])

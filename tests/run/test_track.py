@@ -61,7 +61,7 @@ SUMMARY = Summary(
         ece=0.03,
     ),
     data=DataCounts(
-        train=300, test=0, classes=10, unreadable=0, duplicates=0, leaks=0, label_issues=0
+        train=300, test=0, classes=10, unreadable=0, near_duplicates=0, leaks=0, label_issues=0
     ),
     base=TensorCounts(name="lite0", sha256="00", parameters=4_652_008),
     frozen=FrozenProof(parameters=10, buffers=2, identical=True),
@@ -215,7 +215,7 @@ def test_a_tracker_that_fails_is_out_and_the_run_goes_on(run, fakes, fails):
     fakes |= {"bad": Fake(fails), "good": Fake()}
     events = []
     assert follow(tracked(steps(run), ["bad", "good"]), events.append) == 7
-    text = f"bad is left out from here on, the run goes on: no network in {fails}"
+    text = f"bad is off from here on, the run goes on: no network in {fails}"
     assert notes(events).count(text) == 1
     assert fakes["bad"].calls.count(fails) == 1
     assert len(fakes["good"].sent) == 5 + 3 * N + 1
@@ -226,7 +226,7 @@ def test_one_that_cannot_begin_is_out(run, fakes):
     fakes["good"] = Fake()
     events = []
     assert follow(tracked(steps(run), ["down", "good"]), events.append) == 7
-    assert notes(events)[0] == "down is left out from here on, the run goes on: no network at all"
+    assert notes(events)[0] == "down is off from here on, the run goes on: no network at all"
     assert fakes["good"].sent
 
 
@@ -270,7 +270,7 @@ def test_trackers_may_ask_nobody(run, fakes, monkeypatch):
     fakes["asking"] = Asking()
     events = []
     assert follow(tracked(steps(run), ["asking"]), events.append) == 7
-    assert notes(events)[-1].startswith("asking is left out from here on, the run goes on: EOF")
+    assert notes(events)[-1].startswith("asking is off from here on, the run goes on: EOF")
     assert sys.stdin.read() == "yes\n"
 
 

@@ -65,7 +65,7 @@ def tuned(
     return made, trainable
 
 
-def memory(training_data, made):
+def base_answers(training_data, made):
     return BaseModelAnswers(training_data, made.context, np.arange(N), 20)
 
 
@@ -84,12 +84,14 @@ def scores():
 def kept(training_data, made, trainable, ended):
     """What was done: notes, the end that is taken, events."""
     events = []
-    steps = limit_forgetting(memory(training_data, made), trainable, made.make, ended, scores())
+    steps = limit_forgetting(
+        base_answers(training_data, made), trainable, made.make, ended, scores()
+    )
     notes, found = follow(steps, events.append)
     return notes, found, events
 
 
-# ---- weighing ------------------------------------------------------------------------------
+# ---- checking ------------------------------------------------------------------------------
 
 
 def by_hand(training_data, module, number):
@@ -127,7 +129,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forgetting, "forgetting", lambda *told: found.append(told))
-        memory(training_data, made).check(trainable)
+        base_answers(training_data, made).check(trainable)
     ((likeness, said, step),) = found
     assert likeness.keys() == slow.keys()
     for name in slow:
@@ -151,20 +153,20 @@ def _original(training_data, module):
 
 def test_a_network_that_is_as_it_was_has_forgotten_nothing(training_data):
     made = job(training_data, planned(training_data, "full"))
-    assert memory(training_data, made).check(made.make()) is None
+    assert base_answers(training_data, made).check(made.make()) is None
     frozen = job(training_data, planned(training_data, "head+add"))
     assert (
-        memory(training_data, frozen).check(frozen.make()) is None
+        base_answers(training_data, frozen).check(frozen.make()) is None
     )  # nothing of the start was tuned
 
 
-def test_stored_and_live_sources_weigh_the_same(training_data):
+def test_stored_and_live_sources_find_the_same(training_data):
     stored, trainable = tuned(training_data, "last:1", by=3.0)
     live = jobs.with_context(
         stored, source=jobs.context(training_data, planned(training_data, "full")).source
     )
     assert (stored.context.source.cut, live.context.source.cut) == (1, 0)
-    one, other = (memory(training_data, made).check(trainable) for made in (stored, live))
+    one, other = (base_answers(training_data, made).check(trainable) for made in (stored, live))
     assert one == other
 
 
@@ -187,21 +189,21 @@ def test_the_way_is_a_straight_line_for_all_that_are_numbers(training_data):
 def alarm_above(share):
     """A guard that raises an alarm beyond a share of the way, told by one weight."""
 
-    def weigh(memory, trainable):
+    def check(answers, trainable):
         begin = network().first.weight
-        way = (trainable.network.backbone.first.weight - begin).abs().max() / weigh.whole
+        way = (trainable.network.backbone.first.weight - begin).abs().max() / check.whole
         return Alarm("forgetting", 20, "much is lost") if way > share + 1e-4 else None
 
-    return weigh
+    return check
 
 
 @pytest.mark.parametrize(("limit", "share"), [(0.75, 0.75), (0.6, 0.5), (0.3, 0.25)])
 def test_where_it_costs_nothing_less_is_forgotten(training_data, monkeypatch, limit, share):
     made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)
-    weigh = alarm_above(limit)
-    weigh.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
-    monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
+    check = alarm_above(limit)
+    check.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
+    monkeypatch.setattr(BaseModelAnswers, "check", check)
     notes, found, events = kept(training_data, made, trainable, chosen())
     for name, tensor in state(trainable.model).items():
         torch.testing.assert_close(
@@ -218,9 +220,9 @@ def test_where_it_costs_nothing_less_is_forgotten(training_data, monkeypatch, li
 def test_an_end_that_is_part_of_the_way_already_goes_on_from_there(training_data, monkeypatch):
     made, trainable = tuned(training_data, by=1.0)
     begin, end = state(made.make().model), state(trainable.model)  # three quarters of the way
-    weigh = alarm_above(0.7)
-    weigh.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
-    monkeypatch.setattr(BaseModelAnswers, "weigh", weigh)
+    check = alarm_above(0.7)
+    check.whole = (trainable.network.backbone.first.weight - network().first.weight).abs().max()
+    monkeypatch.setattr(BaseModelAnswers, "check", check)
     _, found, _ = kept(training_data, made, trainable, chosen(candidate=SHARE[0.75]))
     assert found.candidate == SHARE[0.5]
     line = torch.lerp(begin["backbone.first.weight"], end["backbone.first.weight"], 0.5 / 0.75)
@@ -232,7 +234,7 @@ def test_low_rank_updates_go_part_of_the_way_back_too(training_data, monkeypatch
     made, trainable = tuned(training_data, "full+lora", by=1.0)
     begin, end = network().second.weight, trainable.network.backbone.second.weight.detach().clone()
     answers = iter([Alarm("forgetting", 20, "much is lost"), None])
-    monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: next(answers))
+    monkeypatch.setattr(BaseModelAnswers, "check", lambda *_: next(answers))
     kept(training_data, made, trainable, chosen())
     assert (end - begin).abs().max() > 0.1
     torch.testing.assert_close(
@@ -247,12 +249,12 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     end = state(trainable.model)
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(
-        BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
+        BaseModelAnswers, "check", lambda *_: Alarm("forgetting", 20, "much is lost")
     )
     gaps = {number: rng.normal(0.0, 0.1, N) for number in SHARE.values()}
     losses = {number: 0.5 + gap for number, gap in gaps.items()}
     tried = []
-    monkeypatch.setattr(forgetting, "ensemble", lambda *told: tried.append(told[3]))
+    monkeypatch.setattr(forgetting, "interpolate_weights", lambda *told: tried.append(told[3]))
     notes, found, _ = kept(training_data, made, trainable, chosen(losses))
     ties = [
         CANDIDATES[number].share
@@ -275,7 +277,7 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
     made, trainable = tuned(training_data, by=1.0)
     end = state(trainable.model)
     monkeypatch.setattr(
-        BaseModelAnswers, "weigh", lambda *_: Alarm("forgetting", 20, "much is lost")
+        BaseModelAnswers, "check", lambda *_: Alarm("forgetting", 20, "much is lost")
     )
     notes, found, _ = kept(training_data, made, trainable, chosen(candidate=1))
     assert notes[0].action == "kept: training stopped early already, by validation loss"
@@ -286,11 +288,11 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
 
 def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
     made, trainable = tuned(training_data, by=1.0)
-    monkeypatch.setattr(BaseModelAnswers, "weigh", lambda *_: None)
+    monkeypatch.setattr(BaseModelAnswers, "check", lambda *_: None)
     monkeypatch.setattr(forgetting, "_go_back", None)
     ended = chosen()
     assert drain(
-        limit_forgetting(memory(training_data, made), trainable, None, ended, scores())
+        limit_forgetting(base_answers(training_data, made), trainable, None, ended, scores())
     ) == (
         (),
         ended,
@@ -301,7 +303,7 @@ def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
 
 
 def test_a_run_says_what_was_forgotten(pictures, monkeypatch):
-    monkeypatch.setattr("warmstart.training.guards.LEAST_LIKENESS", 0.99999)
+    monkeypatch.setattr("warmstart.training.guards.LEAST_SIMILARITY", 0.99999)
     seen = []
     run = fit(
         pictures,

@@ -136,12 +136,12 @@ def test_a_trained_head_is_calibrated_by_rows_that_were_held_out(training_data, 
     labels, fold = training_data.labelled.labels, np.arange(n) % 2
     said = head.scale * np.eye(3)[labels]
     found = calibrate_head(head, said, labels, fold, np.arange(n))
-    assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).temperature
+    assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).scale
     assert (found.probabilities.argmax(axis=1) == labels).all()
     assert (found.fold == fold).all()
 
 
 def test_ends_with_another_output_come_after_all_others():
     assert len(CANDIDATES) == REFIT
-    routes = [ChosenEnd(REFIT + n, np.empty(0), np.empty(0)).end for n in range(len(REFIT_ENDS))]
-    assert routes == [CANDIDATES[END], TrainingEnd(share=0.5), TrainingEnd(share=0.25)]
+    ends = [ChosenEnd(REFIT + n, np.empty(0), np.empty(0)).end for n in range(len(REFIT_ENDS))]
+    assert ends == [CANDIDATES[END], TrainingEnd(share=0.5), TrainingEnd(share=0.25)]

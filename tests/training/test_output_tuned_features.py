@@ -32,7 +32,7 @@ FEW = ("training.epochs=0.8889", "training.batch_size=8", "head.candidates=equal
 
 
 def looked(training_data, strategy, settings=FEW):
-    """A trained network, its feature layers, a second look at it, how often its source was asked."""
+    """A trained network, its feature layers, its features, how often its source was read."""
     made = job(training_data, planned(training_data, strategy, settings, lr=0.01))
     trainable = drain(made.learn()).trainable
     asked = []
@@ -120,7 +120,7 @@ def test_rows_of_copies_are_alike(training_data):
 
 def test_rows_lie_in_a_folder_that_goes_with_the_look(training_data, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
-    monkeypatch.setattr(output, "roomy_folder", lambda n_bytes: tmp_path / "here")
+    monkeypatch.setattr(output, "folder_with_space", lambda n_bytes: tmp_path / "here")
     _, extracted, _ = looked(training_data, "last:1")
     extracted(training_data.labelled.learn)
     (folder,) = (tmp_path / "here").iterdir()

@@ -58,7 +58,7 @@ def family(features, prior, name="last", penalties=(0.01, 0.1, 1.0)):
 
 
 def minimised(features, labels, prior, layer_weights, penalty, learn):
-    """Weights per feature layer and bias by least squares on rows; the feature layers' scaling is that of all rows.
+    """Weights per feature layer and bias by least squares on rows, with the scaling of all rows.
 
     What is learnt is penalised in the scaled features of the profile, the factor is not.
     """

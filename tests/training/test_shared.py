@@ -32,7 +32,7 @@ PLAIN = Schedule(
 VARIED = [{"crop": 0.5}, {"flip": True}, {"color_jitter": 0.1}]
 
 
-# ---- which augmentation ----------------------------------------------------------------------------
+# ---- which augmentation --------------------------------------------------------------------
 
 
 @given(
@@ -105,8 +105,8 @@ def test_the_targets_are_the_labels_of_the_rows(training_data):
 # ---- stored --------------------------------------------------------------------------------
 
 
-class Shelf:
-    """Rows of numbers that tell whose they are: 100 * augmentation + content, then feature layers."""
+class CacheFile:
+    """Rows that tell whose they are: 100 * augmentation + content, then feature layers."""
 
     def __init__(self, view, broken=()):
         self.view, self.broken, self.asked = view, set(broken), 0
@@ -124,9 +124,9 @@ def stored(broken=()):
 
     def again(number, content):
         passed.append((number, content))
-        return Shelf(number).fetch([content])[0]
+        return CacheFile(number).fetch([content])[0]
 
-    cache_files = tuple(Shelf(view, broken if view == 1 else ()) for view in range(3))
+    cache_files = tuple(CacheFile(view, broken if view == 1 else ()) for view in range(3))
     contents = tuple(str(n) for n in range(20))
     columns = {
         FeatureLayer(block=1, pool="avg"): slice(4, 5),

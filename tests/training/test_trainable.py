@@ -44,7 +44,7 @@ def seen(network, name, wanted):
 
 
 def fitted(network, read, wanted, seed=0):
-    """A head as `fit_head` gives it: weights in the scale of the feature layers, with a calibration."""
+    """A head as `fit_head` returns it: weights on the features' scale, with a calibration."""
     rng = np.random.default_rng(seed)
     groups = []
     for layer in wanted:

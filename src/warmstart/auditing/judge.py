@@ -41,17 +41,20 @@ from warmstart.features.extract import Prefetch
 from warmstart.features.machine import n_threads
 from warmstart.modalities.preprocessing import as_picture, open_image, prepare
 from warmstart.network.class_names import imagenet_names, read_names
-from warmstart.network.hub_base import is_hub_folder, open_folder, open_with
-from warmstart.network.hub_folder import PREFIX
-from warmstart.network.onnx_file import SUFFIX, open_onnx
-from warmstart.network.trained_elsewhere import (
+from warmstart.network.external_classifier import (
+    SUFFIX,
     Array,
     ExternalClassifier,
     InputHandling,
+    is_hub_folder,
     is_published,
     open_file,
+    open_folder,
     open_named,
+    open_onnx,
+    open_with,
 )
+from warmstart.network.hub_folder import PREFIX
 from warmstart.network.weights import SUFFIXES
 from warmstart.nouns import IMAGES, count, is_are
 from warmstart.planning import rules

@@ -12,7 +12,7 @@ from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_g
 from warmstart.features.batches import normalised
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import Pixels
-from warmstart.network.trained_elsewhere import Array, ExternalClassifier
+from warmstart.network.external_classifier import Array, ExternalClassifier
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.stats.paired import mean_interval

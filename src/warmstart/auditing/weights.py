@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from warmstart.errors import ModelError, UsageError
-from warmstart.network.hub_base import is_hub_folder
+from warmstart.network.external_classifier import is_hub_folder
 from warmstart.network.hub_folder import read_folder
 from warmstart.network.model_folder import read_bundle
 from warmstart.network.tensors import STATISTICS, digest, place

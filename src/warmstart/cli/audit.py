@@ -23,7 +23,7 @@ from warmstart.terminal.result_text import coded
 from warmstart.terminal.text import column, shortened
 
 if TYPE_CHECKING:
-    from warmstart.network.trained_elsewhere import InputHandling
+    from warmstart.network.external_classifier import InputHandling
 
 
 _ON_IMAGES = ("--arch", "--labels", "--train", "--label", "--group", "--size", "--mean", "--std")
@@ -89,7 +89,7 @@ def _judge(call: Call, model: str, data: str, handling: InputHandling) -> Audite
 
 
 def _input_handling(call: Call) -> InputHandling:
-    from warmstart.network.trained_elsewhere import InputHandling
+    from warmstart.network.external_classifier import InputHandling
 
     values = call.values
     std = numbers("--std", values["--std"]) if "--std" in values else ()

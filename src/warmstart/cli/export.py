@@ -10,7 +10,7 @@ from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.exporting.predict_script import NAME
-from warmstart.exporting.readme import agreement_text, example_of, shrunk_text, single_layer_text
+from warmstart.exporting.readme import agreement_text, example_of, quantized_text, single_layer_text
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
@@ -28,7 +28,7 @@ def export_text(exported: Exported, path: Path) -> str:
         column("Checked", agreement_text(exported)),
     ]
     lines += [column("Head", single_layer_text(exported))] if exported.single_layer else []
-    lines += [column("8 bits", shrunk_text(exported))] if exported.quantized else []
+    lines += [column("8 bits", quantized_text(exported))] if exported.quantized else []
     script = shlex.quote(str(path / NAME))
     return "\n".join([*lines, column("Use", f"python {script} {example_of(exported)}")])
 
@@ -41,11 +41,11 @@ def export(call: Call) -> int:
     with watcher(call) as watch:
         watch.show(Event(stage="deliver", kind="begin"))
         from warmstart.exporting.export import ExportOptions, steps
-        from warmstart.exporting.formats import check_asked
+        from warmstart.exporting.formats import check_format
 
         is_int8, with_pixels = "--int8" in switches, "--pixels" in switches
         options = ExportOptions(
-            to=check_asked(values["--to"], is_int8, with_pixels),
+            to=check_format(values["--to"], is_int8, with_pixels),
             out=call.path("--out"),
             is_int8=is_int8,
             with_pixels=with_pixels,

@@ -51,7 +51,7 @@ RENAMED = {
     "--dry-run": "--dryrun --plan-only",
     "--strategies": "--strategy",
     "--to": "--format --target --export-format",
-    "--int8": "--quantize --quantise --quantized --quant",
+    "--int8": "--quantize --quantize_graph --quantized --quant",
     "--host": "--bind --address --ip --server-name -H",
     "--port": "--server-port -p",
     "--token": "--api-key --key --password --auth --api-token",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from PIL.Image import Image
 from PIL.ImageOps import exif_transpose
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
+from warmstart.data.labels import LabelCells
 from warmstart.data.parsing import MAX_NUMERIC_CLASSES
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.errors import DataError
@@ -26,17 +27,7 @@ from warmstart.records.data import SEPARATOR
 # ---- y: class labels (N,), numbers (N,), several labels as a matrix or as lists.
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayLabels:
-    """A text a row, their form as in `Listing`, names of outputs, and why they are no classes."""
-
-    texts: Sequence[str]
-    form: Literal["texts", "sets", "numbers"] = "texts"
-    outputs: tuple[str, ...] = ()
-    problem: str = ""
-
-
-def read_labels(labels: Any) -> ArrayLabels:
+def read_labels(labels: Any) -> LabelCells:
     """Read y: texts, whole numbers or fractions (N,); 0 and 1 (N, K); or N lists of names.
 
     The labels of a matrix are named by column number, or column name for a DataFrame.
@@ -46,7 +37,7 @@ def read_labels(labels: Any) -> ArrayLabels:
     (['0', '0|1'], ['a|b', ''])
     """
     if (lists := _lists(labels)) is not None:
-        return ArrayLabels([_join(names) for names in lists], "sets")
+        return LabelCells([_join(names) for names in lists], "sets")
     values = np.asarray(labels)
     if values.ndim == 2 and values.shape[1] > 1 and _is_indicator(values):
         names = tuple(map(str, getattr(labels, "columns", range(values.shape[1]))))
@@ -54,8 +45,8 @@ def read_labels(labels: Any) -> ArrayLabels:
         texts = [_join(row) for row in rows]
         if (values.sum(axis=1) == 1).all():  # a one-hot class
             why = f"y has shape {values.shape} and one 1 a row; give y.argmax(axis=1), one label"
-            return ArrayLabels(texts, "texts", names, f'{why} per row, or task="multilabel"')
-        return ArrayLabels(texts, "sets", names)
+            return LabelCells(texts, "texts", names, f'{why} per row, or task="multilabel"')
+        return LabelCells(texts, "sets", names)
     if values.ndim != 1:
         raise DataError(
             f"y has shape {values.shape}; give one label per row, or 0 and 1 (N, K) for several"
@@ -71,7 +62,7 @@ def read_labels(labels: Any) -> ArrayLabels:
         if isinstance(value, float) and np.isfinite(value) and not value.is_integer()
     }
     is_measured = len(fractions) > min(MAX_NUMERIC_CLASSES, max(len(texts) // 2, 2))
-    return ArrayLabels(texts, "numbers" if is_measured else "texts", (), problem)
+    return LabelCells(texts, "numbers" if is_measured else "texts", (), problem)
 
 
 def _label(value: object, index: int) -> tuple[str, str]:
@@ -194,7 +185,7 @@ def encode(pixels: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def _listing(ids: Sequence[str], y: ArrayLabels, layout: str, load: Any) -> Listing:
+def _listing(ids: Sequence[str], y: LabelCells, layout: str, load: Any) -> Listing:
     if len(ids) != len(y.texts):
         raise DataError(
             f"X has {count(len(ids), 'row')}, y has {len(y.texts):,}; give one label each"
@@ -205,7 +196,7 @@ def _listing(ids: Sequence[str], y: ArrayLabels, layout: str, load: Any) -> List
         title=f"{count(len(ids), 'image')} in arrays",
         rows=tuple(Row(id=id, label=label) for id, label in zip(ids, y.texts, strict=True)),
         load=load,
-        wording=Wording(source="y", before='y: class "', after='"', remove="its row"),
+        wording=Wording.of_classes("y", "its row"),
         label_problem=y.problem,
         form=y.form,
         outputs=y.outputs,

@@ -30,7 +30,6 @@ from warmstart.machine import check_room, reading_limit, size_of_cells
 # Pages read through a map count as memory of the process, though the system could reclaim
 # them at any time: a data set of 1 GB would make a run look 1 GB larger.
 
-
 RELEASE_BYTES = 16_000_000  # read through maps before their pages are released
 
 
@@ -68,7 +67,6 @@ class Pages:
 #
 # A file of any size is read in place: nothing is unpacked beside it. Reading in order nearly
 # always finds the group in memory; a single image somewhere costs its group.
-
 
 MEMORY_BYTES = 32_000_000  # of groups in memory; the last two always stay
 MAX_GROUP_BYTES = 32_000_000  # a larger group is better unpacked to disk

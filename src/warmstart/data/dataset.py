@@ -43,6 +43,11 @@ class Wording:
     one_class: str = ""  # what to do if there is only one class
     noun: str = "image"  # what an example is called
 
+    @classmethod
+    def of_classes(cls, source: str, remove: str, noun: str = "image") -> Wording:
+        """The wording of a source without folders: `labels.csv: class "cat"`."""
+        return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
+
     def place(self, label: str) -> str:
         """Where a class lives, as the user would write it."""
         return f"{self.before}{label}{self.after}"

@@ -107,7 +107,7 @@ def _list_split(place: Place, below: str, columns: Columns) -> Listing:
         columns=columns,
     )
     layout = listing.layout.partition(": ")[2]
-    wording = Wording(source=where, before=f'{where}: class "', after='"', remove="its rows")
+    wording = Wording.of_classes(where, "its rows")
     return replace(listing, layout=f"Hugging Face data set: {layout}", wording=wording)
 
 

@@ -89,7 +89,7 @@ def list_table(
         title=f"{count(len(rows), noun)} listed in {source}",
         rows=rows,
         load=images.load,
-        wording=Wording(source=source, before=f'{source}: class "', after='"', remove="its row"),
+        wording=Wording.of_classes(source, "its row"),
         is_table=True,
         label_problem=labels.problem,
         form=labels.form,

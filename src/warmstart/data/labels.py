@@ -8,9 +8,10 @@ and everything else is one class an example.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, check_classes, some
 from warmstart.data.parsing import (
@@ -27,7 +28,6 @@ from warmstart.records.data import SEPARATOR, Example, Task, split_labels
 from warmstart.tasks.regress import as_text
 
 # ---- The labels of a table: one column of them, lists in JSON lines, or a column of 0 and 1 each.
-
 
 _ONES = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
@@ -115,7 +115,6 @@ def _join_indicators(table: Table, columns: Sequence[str], source: str) -> list[
 
 # ---- Several labels in one cell: the separator is determined once for a column.
 
-
 _SEPARATORS = ("|", ";", ",")
 
 
@@ -166,44 +165,36 @@ MIN_EXAMPLES = 2  # training examples with a label, and as many without it
 MAX_VALUE = 1e100  # of numbers to learn, whose squares are added up
 
 
-class Labelling(Protocol):
+class Labelling(ABC):
     """How the labels of one task are read."""
 
-    @property
-    def task(self) -> Task:
-        """The name of the task."""
-        ...
+    task: Task
+    is_open = False  # whether an example may have no label at all
 
-    @property
-    def is_open(self) -> bool:
-        """Whether an example may have no label at all."""
-        ...
-
+    @abstractmethod
     def normalise(self, listing: Listing) -> Listing:
         """The listing with labels as records hold them. Raises: DataError for an invalid label."""
-        ...
 
     def normalise_corrections(self, listing: Listing) -> Listing:
         """As `normalise`, for labels that a person or `label_issues.csv` wrote."""
-        ...
+        return self.normalise(listing)
 
+    @abstractmethod
     def names(self, label: str) -> tuple[str, ...]:
         """The names in a label as records hold it."""
-        ...
 
+    @abstractmethod
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
         """The names of the outputs; `outputs` are those that the source names itself.
 
         Raises: DataError if the training set cannot teach them.
         """
-        ...
 
 
-class ClassLabels:
+class ClassLabels(Labelling):
     """One class an example."""
 
-    task: Task = "classify"
-    is_open = False
+    task = "classify"
 
     def normalise(self, listing: Listing) -> Listing:
         if listing.form == "sets":
@@ -215,9 +206,6 @@ class ClassLabels:
             raise DataError(listing.label_problem)
         return listing
 
-    def normalise_corrections(self, listing: Listing) -> Listing:
-        return self.normalise(listing)
-
     def names(self, label: str) -> tuple[str, ...]:
         return (label,)
 
@@ -225,10 +213,10 @@ class ClassLabels:
         return check_classes(rows, wording)
 
 
-class SeveralLabels:
+class SeveralLabels(Labelling):
     """Any of several labels an example."""
 
-    task: Task = "multilabel"
+    task = "multilabel"
     is_open = True
 
     def normalise(self, listing: Listing) -> Listing:
@@ -292,11 +280,10 @@ class SeveralLabels:
         return tuple(outputs) or tuple(sorted(sizes))
 
 
-class NumberLabels:
+class NumberLabels(Labelling):
     """A number an example."""
 
-    task: Task = "regress"
-    is_open = False
+    task = "regress"
 
     def normalise(self, listing: Listing) -> Listing:
         source = listing.wording.source
@@ -307,9 +294,6 @@ class NumberLabels:
             )
         rows = tuple(replace(row, label=_number(row, source)) for row in listing.rows)
         return replace(listing, rows=rows, form="numbers", label_problem="")
-
-    def normalise_corrections(self, listing: Listing) -> Listing:
-        return self.normalise(listing)
 
     def names(self, label: str) -> tuple[str, ...]:
         return ()

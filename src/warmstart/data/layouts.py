@@ -91,7 +91,6 @@ def find_splits(source: str, tops: Sequence[str]) -> list[SplitFolder]:
 
 # ---- Tables inside a folder or archive: which one is used, and which files it may name.
 
-
 # As on the Hugging Face Hub: data/train-00000-of-00002.parquet, test.parquet, test/0001.parquet;
 # and train.csv beside test.csv.
 _SHARD = re.compile(

@@ -25,7 +25,6 @@ from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, 
 
 # ---- Whether copies of one picture agree on its label, task by task.
 
-
 CLOSE = 0.25  # standard deviations by which the numbers of one picture may differ
 
 
@@ -70,7 +69,6 @@ def _within(close: float, some: Sequence[str]) -> bool:
 
 
 # ---- Near-duplicates as findings; and what --fix leaves out.
-
 
 Pair = tuple[str, str]
 MIN_PAIRS = 10  # with fewer, the agreement of labels says nothing
@@ -233,7 +231,6 @@ def find_exclusions(record: DataRecord) -> dict[str, str]:
 # Shapes: pictures (P, S, S) float32; a pose (P, 4) float32 holds scale and shift across,
 # then scale and shift down, in units in which a picture reaches from -1 to 1.
 
-
 Pictures = NDArray[np.float32]
 Poses = NDArray[np.float32]
 
@@ -381,7 +378,6 @@ def _compose(poses: Poses, move: NDArray[np.float32]) -> Poses:
 # is missed is hardly ever a near-duplicate, which is more similar than any other row.
 #
 # Shapes: n rows of d numbers, of unit length.
-
 
 Vectors = NDArray[np.floating]  # single precision; half for many rows
 

@@ -122,17 +122,11 @@ def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None)
         title=f"{count(len(rows), 'image')} in an ImageFolder",
         rows=tuple(rows),
         load=lambda id: read_file(paths[id]),
-        wording=Wording(
-            source="the ImageFolder",
-            before='the ImageFolder: class "',
-            after='"',
-            remove="its samples",
-        ),
+        wording=Wording.of_classes("the ImageFolder", "its samples"),
     )
 
 
 # ---- A map-style data set of tensors: any shape, one class number or name each.
-
 
 N_RANGE = 200  # examples from which the range of values is read
 
@@ -187,13 +181,7 @@ def list_dataset(dataset: Any) -> Listing:
         title=f"{count(n, 'tensor')} in a {name}",
         rows=rows,
         load=lambda id: _bytes(_tensor_pair(dataset, int(id), name)[0]),
-        wording=Wording(
-            source=f"the {name}",
-            before=f'the {name}: class "',
-            after='"',
-            remove="its examples",
-            noun="tensor",
-        ),
+        wording=Wording.of_classes(f"the {name}", "its examples", "tensor"),
     )
 
 
@@ -235,9 +223,7 @@ def _list_pictures(dataset: Any, name: str) -> Listing:
         title=f"{count(len(labels), 'image')} in a {name}",
         rows=tuple(Row(id=f"{n:0{width}}", label=label) for n, label in enumerate(labels)),
         load=load,
-        wording=Wording(
-            source=f"the {name}", before=f'the {name}: class "', after='"', remove="its examples"
-        ),
+        wording=Wording.of_classes(f"the {name}", "its examples"),
     )
 
 

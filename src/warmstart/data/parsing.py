@@ -197,7 +197,6 @@ def _parse_json_lines(text: str, source: str) -> Table:
 
 # ---- The columns of a table: the role of each, and their cells checked.
 
-
 LABEL_NAMES = ("label", "class", "target", "category")
 PATH_NAMES = ("path", "file", "file_name", "filename", "image", "audio", "clip")
 SPLIT_ORDER = ("train", "holdout", "test")

@@ -39,7 +39,6 @@ from warmstart.records.data import DataRecord, Example, Finding, Task
 
 # ---- Labels that the user corrected, by the id of the example: `--relabel fixed.csv`.
 
-
 DROP = "drop"  # the label of a row to be left out; an empty cell says the same
 
 

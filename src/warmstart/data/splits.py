@@ -18,7 +18,6 @@ from warmstart.records.data import Example, Finding
 
 # ---- Groups guessed from names. They are proposed to the user and never acted on.
 
-
 # Usual names for the person, thing or occasion that several images come from.
 _PEOPLE = ("patient", "subject", "group", "person", "donor", "case", "site", "camera")
 _NAMES = (*_PEOPLE, "session", "visit", "slide", "video", "clip", "scene", "burst")
@@ -99,7 +98,6 @@ series belong together, list them in a table with a column for it and add --grou
 # Source: Sechidis, Tsoumakas & Vlahavas 2011, "On the stratification of multi-label data": rows
 # with the label that has the fewest left come first, and go to the fold that lacks it most.
 # Groups of dependent rows take the place of rows.
-
 
 Numbers = NDArray[np.int64]
 

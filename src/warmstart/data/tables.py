@@ -75,9 +75,7 @@ def list_rows(table: Table, *, source: str, name: str, columns: Columns) -> List
         title=f"{count(len(rows), 'row')} of {source}",
         rows=tuple(rows),
         load=payloads.__getitem__,
-        wording=Wording(
-            source=source, before=f'{source}: class "', after='"', remove="its rows", noun="row"
-        ),
+        wording=Wording.of_classes(source, "its rows", "row"),
         label_problem=labels.problem,
         form=labels.form,
         outputs=labels.outputs,
@@ -139,7 +137,6 @@ def with_columns(collection: Collection, settings: Mapping[str, ColumnSetting]) 
 
 
 # ---- A table of labelled texts: a text and a label in each row.
-
 
 _USUAL_NAMES = ("text", "sentence", "review", "comment", "content", "body", "message")
 TEXT_NAMES = (*_USUAL_NAMES, "document", "tweet", "question", "utterance", "title")
@@ -238,9 +235,7 @@ def list_texts(table: Table, text: str, *, source: str, name: str, columns: Colu
         title=f"{count(len(rows), 'text')} in {source}",
         rows=tuple(rows),
         load=payloads.__getitem__,
-        wording=Wording(
-            source=source, before=f'{source}: class "', after='"', remove="its row", noun="text"
-        ),
+        wording=Wording.of_classes(source, "its row", "text"),
         label_problem=labels.problem,
         form=labels.form,
         outputs=labels.outputs,

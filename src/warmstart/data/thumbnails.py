@@ -60,7 +60,7 @@ class FileFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thumbnails:
+class Thumbnails(FileFigures):
     """Thumbnails of n pictures.
 
     Shapes: grey (n, 64, 64) and colour (n, 16, 16, 3) uint8, the whole picture squashed;
@@ -74,11 +74,6 @@ class Thumbnails:
     grey: NDArray[np.uint8]
     colour: NDArray[np.uint8]
     border: NDArray[np.uint8]
-    width: NDArray[np.int64]
-    height: NDArray[np.int64]
-    n_bytes: NDArray[np.int64]
-    is_colour: NDArray[np.bool_]
-    format: NDArray[np.str_]
 
     def of(self, rows: NDArray[np.intp]) -> Thumbnails:
         """The thumbnails of some rows."""

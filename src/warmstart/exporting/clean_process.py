@@ -1,4 +1,4 @@
-"""Does an export say what the model says? Asked in a process that cannot import warmstart."""
+"""Does an export agree with the model? Tested in a process that cannot import warmstart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from warmstart.records.inputs import Inputs, Preprocessing
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
 _PLAIN = (40, 120, 200)  # a picture of one colour: no way of resizing changes it
-_FEW = 3  # images of a smaller batch: an answer must not hang on what else is in it
+_FEW = 3  # images of a smaller batch: an answer must not depend on the rest of its batch
 _ASK = f"""\
 import sys
 sys.modules["warmstart"] = None  # importing it is an error from here on
@@ -32,22 +32,22 @@ import numpy as np
 
 script, images, answers, cells = sys.argv[1:5]
 sys.argv = sys.argv[:1]
-found = runpy.run_path(script, run_name="export")
+script = runpy.run_path(script, run_name="export")
 pixels = np.load(images, allow_pickle=False)
-logits, probabilities = (np.asarray(x) for x in found["answer"](pixels))
-few = [found["answer"](pixels[n : n + {_FEW}])[0] for n in range(0, len(pixels), {_FEW})]
+logits, probabilities = (np.asarray(x) for x in script["answer"](pixels))
+few = [script["answer"](pixels[n : n + {_FEW}])[0] for n in range(0, len(pixels), {_FEW})]
 few = np.concatenate([np.asarray(x) for x in few])
-alone, _ = (np.asarray(x) for x in found["answer"](pixels[:1]))
-kept = dict(logits=logits, probabilities=probabilities, few=few, alone=alone)
-if "processor" in found and pixels.shape[3] == 3:
+alone, _ = (np.asarray(x) for x in script["answer"](pixels[:1]))
+outputs = dict(logits=logits, probabilities=probabilities, few=few, alone=alone)
+if "processor" in script and pixels.shape[3] == 3:
     from PIL import Image
     plain = Image.new("RGB", (90, 70), {_PLAIN})
-    kept["seen"] = found["processor"](plain, return_tensors="pt")["pixel_values"].numpy()
+    outputs["plain"] = script["processor"](plain, return_tensors="pt")["pixel_values"].numpy()
 if cells:
     import json
     rows = json.loads(open(cells, encoding="utf-8").read())
-    kept["prepared"] = np.stack([found["prepare"](row) for row in rows])
-np.savez(answers, **kept)
+    outputs["prepared"] = np.stack([script["prepare"](row) for row in rows])
+np.savez(answers, **outputs)
 """
 
 Floats = NDArray[np.floating]
@@ -55,28 +55,27 @@ Answers = Mapping[str, Floats]
 
 
 def ask(folder: Path, pixels: NDArray[Any], cells: Sequence[Mapping[str, str]] = ()) -> Answers:
-    """What predict.py of a folder says: `logits` and `probabilities` (n, K), `few` (n, K)
-    in smaller batches, `alone` (1, K).
+    """Run predict.py of a folder: `logits` and `probabilities` (n, K), `few` (n, K) in smaller
+    batches, `alone` (1, K).
 
-    `prepared` (n, F), where `cells` holds the rows that `pixels` were made of: what that makes
-    of them.
-    `seen` (1, C, H, W), where it has an image processor: what that makes of a plain picture.
-    Raises: ExportError with the last line of what went wrong there.
+    Also `prepared` (n, F), the encoded rows `cells`, and `plain` (1, C, H, W), a plain picture
+    through its image processor, where it has one.
+    Raises: ExportError with the last line of the script's error.
     """
-    with tempfile.TemporaryDirectory(prefix="warmstart-") as place:
-        images, answers = Path(place) / "images.npy", Path(place) / "answers.npz"
+    with tempfile.TemporaryDirectory(prefix="warmstart-") as workdir:
+        images, answers = Path(workdir) / "images.npy", Path(workdir) / "answers.npz"
         np.save(images, pixels, allow_pickle=False)
-        rows = Path(place) / "cells.json"
+        rows = Path(workdir) / "cells.json"
         rows.write_text(json.dumps(list(cells)), "utf-8")
-        words = [str((folder / NAME).resolve()), str(images), str(answers)]
-        words.append(str(rows) if cells else "")
-        _run([sys.executable, "-I", "-W", "ignore", "-c", _ASK, *words], place)
-        with np.load(answers, allow_pickle=False) as found:
-            return dict(found)
+        arguments = [str((folder / NAME).resolve()), str(images), str(answers)]
+        arguments.append(str(rows) if cells else "")
+        _run([sys.executable, "-I", "-W", "ignore", "-c", _ASK, *arguments], workdir)
+        with np.load(answers, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 def compare(
-    found: Answers,
+    answers: Answers,
     expected: Floats,
     images: Literal["run", "noise"],
     prep: Inputs,
@@ -84,23 +83,24 @@ def compare(
     task: Task = "classify",
     n: int | None = None,
 ) -> Agreement:
-    """Compare what predict.py of an export answered with the model's own logits (n, K).
+    """Compare the answers of predict.py with the model's own logits (n, K).
 
-    With `tolerance` None logits may differ as they like.
+    With `tolerance` None logits may differ by any amount. The first `n` are the examples that the
+    agreement counts.
     Raises: ExportError if a logit differs by more, for all images at once, in smaller batches, or
     for the first one alone; if probabilities are not those of the logits; if an image processor
-    prepares images another way. The first `n` are the examples that the agreement tells of.
+    prepares images differently.
     """
-    logits, n = found["logits"], len(expected) if n is None else n
+    logits, n = answers["logits"], len(expected) if n is None else n
     if logits.shape != expected.shape or not np.isfinite(logits).all():
         raise ExportError(
             f"the export gives {logits.shape} where the model gives {expected.shape}, or no "
             "numbers; nothing was written."
         )
     gap = float(np.abs(logits - expected).max())
-    lonely = float(np.abs(found["alone"][0] - expected[0]).max())
-    fewer = float(np.abs(found["few"] - expected).max())
-    worst = max(gap, lonely, fewer)
+    alone = float(np.abs(answers["alone"][0] - expected[0]).max())
+    few = float(np.abs(answers["few"] - expected).max())
+    worst = max(gap, alone, few)
     same = int((logits.argmax(axis=1) == expected.argmax(axis=1))[:n].sum())
     if tolerance is not None:
         tolerance = allowed(expected, task, tolerance)
@@ -110,32 +110,40 @@ def compare(
             f"(at most {tolerance:g} may), {same} of {n} labels are the same; "
             "nothing was written."
         )
-    if np.abs(found["probabilities"] - _LINKS[task](logits)).max() > 1e-4:
+    probabilities = logits
+    if task == "classify":
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    elif task == "multilabel":
+        probabilities = 1 / (1 + np.exp(-logits))
+    if np.abs(answers["probabilities"] - probabilities).max() > 1e-4:
         raise ExportError(
             "the export's probabilities are not those of its logits; nothing was written."
         )
-    _check_processor(found, prep)
-    return Agreement(
-        n=n,
-        images=images,
-        difference=worst,
-        tolerance=tolerance,
-        same_labels=same,
-    )
+    if "plain" in answers and isinstance(prep, Preprocessing):
+        normalised = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
+        plain = answers["plain"]
+        is_same = plain.shape == (1, 3, *prep.size)
+        if not is_same or np.abs(plain - normalised[None, :, None, None]).max() > 1e-3:
+            raise ExportError(
+                "the format's image processor prepares images differently (it gives "
+                f"{plain.shape}); nothing was written."
+            )
+    return Agreement(n=n, images=images, difference=worst, tolerance=tolerance, same_labels=same)
 
 
 def allowed(expected: Floats, task: Task, tolerance: float = TOLERANCE) -> float:
-    """How far an answer may be off: of numbers, in whatever unit, by their size."""
+    """The tolerance of an answer; that of numbers scales with their size."""
     return tolerance * max(1.0, float(np.abs(expected).max())) if task == "regress" else tolerance
 
 
-def _run(command: list[str], place: str) -> None:
-    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+def _run(command: list[str], workdir: str) -> None:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
         done = subprocess.run(
             command,
-            cwd=place,
-            env=settings,
+            cwd=workdir,
+            env=env,
             capture_output=True,
             text=True,
             check=False,
@@ -151,34 +159,3 @@ def _run(command: list[str], place: str) -> None:
             f"the export does not run without warmstart ({last[:200].rstrip(' .')}); "
             "nothing was written."
         )
-
-
-def _check_processor(found: Answers, prep: Inputs) -> None:
-    if "seen" not in found or not isinstance(prep, Preprocessing):
-        return
-    wanted = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
-    seen = found["seen"]
-    is_same = seen.shape == (1, 3, *prep.size)
-    if not is_same or np.abs(seen - wanted[None, :, None, None]).max() > 1e-3:
-        raise ExportError(
-            f"the format's image processor prepares images another way (it gives {seen.shape}); "
-            "nothing was written."
-        )
-
-
-def _softmax(logits: Floats) -> Floats:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return found
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-logits))
-    return found
-
-
-_LINKS: dict[Task, Callable[[Floats], Floats]] = {
-    "classify": _softmax,
-    "multilabel": _sigmoid,
-    "regress": lambda values: values,
-}

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,27 +19,26 @@ from torch import Tensor, nn
 from warmstart.errors import ExportError, UsageError
 from warmstart.events import Event, Steps, follow
 from warmstart.exporting import clean_process, formats
-from warmstart.exporting.formats import LINEAR, ExportSource, check_asked
+from warmstart.exporting.formats import LINEAR, ExportSource, check_format
 from warmstart.exporting.onnx import ExportedNetwork, scaled
 from warmstart.exporting.predict_script import MODEL, NAME, predict_script
-from warmstart.exporting.quantize import run as answered
-from warmstart.exporting.quantize import session, shrink
+from warmstart.exporting.quantize import quantize, session
+from warmstart.exporting.quantize import run as run_graph
 from warmstart.exporting.readme import TITLES, ReadmeFacts, readme
 from warmstart.exporting.single_layer_head import (
-    Known,
+    RunFacts,
     has_trained,
     make_single_layer_head,
-    right_answers,
+    oof_hits,
 )
 from warmstart.features.batches import noise, to_tensor
 from warmstart.features.machine import n_threads
 from warmstart.modalities import text
 from warmstart.network.model_folder import TOKENIZER
 from warmstart.network.single_layer_head import is_plain
-from warmstart.network.surgery import WarmModel
 from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import open_plan
-from warmstart.records.data import DataRecord
+from warmstart.records.data import DataRecord, Task
 from warmstart.records.export import Agreement, Exported, ExportFormat, Quantized, SingleLayerHead
 from warmstart.records.inputs import Inputs, Preprocessing, TextInputs
 from warmstart.records.network import Ledger
@@ -49,64 +48,65 @@ from warmstart.run.lineage import published
 from warmstart.run.predictor import load
 from warmstart.run.reopened import Pixels, Reopened, reopen
 
-# ---- Where an export goes: made beside its place, and moved there when it has been checked.
+# ---- The folder of an export: written beside its destination, moved there once checked.
 
 
 _FILES = (".onnx", ".pt2", ".pt", ".pth", ".xml", ".bin", ".safetensors", ".zip")
 
 
-def free_place(run: Path, name: str, out: Path | None) -> Path:
-    """`out`, or RUN/export/NAME, with -2, -3 … where that is taken.
+def free_folder(run: Path, name: str, out: Path | None) -> Path:
+    """`out`, or RUN/export/NAME, with -2, -3 … where that is in use.
 
     Raises: UsageError if `out` is in use, or named like a file.
     """
     if out is None:
-        place, n = run / "export" / name, 1
-        while _is_taken(place):
+        folder, n = run / "export" / name, 1
+        while _is_used(folder):
             n += 1
-            place = run / "export" / f"{name}-{n}"
-        return place
+            folder = run / "export" / f"{name}-{n}"
+        return folder
     if out.suffix.lower() in _FILES:
         raise UsageError(
             f"--out {out}: an export is a folder (model, labels, card, script); "
             f"name one, such as {out.with_suffix('')}-{out.suffix[1:].lower()}."
         )
-    if _is_taken(out):
+    if _is_used(out):
         raise UsageError(
             f"--out {out} exists and is not empty; nothing was changed. Name another folder."
         )
     return out
 
 
-def _is_taken(place: Path) -> bool:
-    if place.is_symlink() or (place.exists() and not place.is_dir()):
+def _is_used(folder: Path) -> bool:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return True
-    return place.is_dir() and any(place.iterdir())
+    return folder.is_dir() and any(folder.iterdir())
 
 
 @contextmanager
-def beside(place: Path) -> Iterator[Path]:
-    """A new folder next to `place`; it becomes `place` if nothing is raised, else it goes.
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` if nothing is raised, else is deleted.
 
-    Raises: UsageError if no folder can be made there.
+    Raises: UsageError if no folder can be made there, or `folder` is in use by then.
     """
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}-", dir=place.parent))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=folder.parent))
     except OSError as error:
-        raise UsageError(f"{place} cannot be written ({error.strerror}); name another.") from error
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); name another.") from error
     try:
-        yield made
-        _settle(made, place)
+        yield draft
+        _publish(draft, folder)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def _settle(made: Path, place: Path) -> None:
-    """Move a finished folder to its place. Raises: UsageError if that was taken meanwhile."""
-    made.chmod(0o777 & ~_umask())  # mkdtemp's is for its owner alone
-    for path in sorted(made.iterdir()):
+def _publish(draft: Path, folder: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    draft.chmod(0o777 & ~mask)  # mkdtemp's is for its owner alone
+    for path in sorted(draft.iterdir()):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
             try:
@@ -114,33 +114,27 @@ def _settle(made: Path, place: Path) -> None:
             finally:
                 os.close(handle)
     try:
-        if place.is_dir() and not place.is_symlink():
-            place.rmdir()  # only if it is empty
-        os.rename(made, place)
+        if folder.is_dir() and not folder.is_symlink():
+            folder.rmdir()  # only if it is empty
+        os.rename(draft, folder)
     except OSError as error:
         raise UsageError(
-            f"{place} cannot be written ({error.strerror}); nothing was changed. Name another."
+            f"{folder} cannot be written ({error.strerror}); nothing was changed. Name another."
         ) from error
-    sync_folder(place.parent)
+    sync_folder(folder.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+# ---- Write, check and describe an export.
 
 
-# ---- A finished model to a folder in another format: made, checked, described, put in place.
-
-
-CHECKED = 16  # images that an export must answer as the model does
-STRANGE = 8  # and images of noise besides
+CHECKED = 16  # images on which an export must agree with the model
+CHECKED_NOISE = 8  # and images of noise
 RECORD = "export.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is asked of an export. `data` and `test`: the run's images, where they have moved."""
+    """Options of an export. `data` and `test`: the run's images, where they have moved."""
 
     to: ExportFormat
     out: Path | None = None
@@ -152,7 +146,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An export in its place."""
+    """A finished export and its folder."""
 
     path: Path
     exported: Exported
@@ -161,7 +155,7 @@ class Delivered:
 @dataclass(frozen=True, slots=True)
 class _ExportJob:
     run: Path
-    wanted: ExportOptions
+    options: ExportOptions
     source: ExportSource
     images: Reopened
     title: str
@@ -170,170 +164,166 @@ class _ExportJob:
     def prep(self) -> Inputs:
         return self.source.record.preprocessing
 
-    def feed(self, pixels: Pixels) -> Tensor:
+    @property
+    def task(self) -> Task:
+        return self.source.record.task
+
+    def to_inputs(self, pixels: Pixels) -> Tensor:
         """Prepared images (m, H, W, C) to the network's inputs."""
         return to_tensor(pixels, self.prep).contiguous()
 
     def graph_inputs(self, pixels: Pixels) -> NDArray[np.generic]:
-        """The same as predict.py gives them to a graph, which may take the pixels themselves."""
-        return pixels if self.wanted.with_pixels else scaled(pixels, self.prep)
+        """Prepared images to inputs of a graph, as in predict.py."""
+        return pixels if self.options.with_pixels else scaled(pixels, self.prep)
+
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = self.source.model(self.to_inputs(pixels)).float().numpy()
+        return logits
+
+    def test_inputs(self) -> tuple[Pixels, Literal["run", "noise"]]:
+        pixels = self.images.some(self.images.record.examples, CHECKED)
+        return (noise(self.prep, CHECKED), "noise") if pixels is None else (pixels, "run")
 
 
-def write_export(run: Path, source: ExportSource, wanted: ExportOptions) -> Steps[Delivered]:
+def write_export(run: Path, source: ExportSource, options: ExportOptions) -> Steps[Delivered]:
     """Write one export of a run, complete and checked, or nothing.
 
-    Raises: UsageError where its place is in use; ExportError where a library is missing, the
-    format cannot hold the network, images that it takes are gone, or the export disagrees.
+    Raises: UsageError where its folder is in use; ExportError where a library is missing, the
+    format cannot hold the network, images for it are missing, or the export disagrees.
     """
-    name = "-".join([wanted.to, *["int8"] * wanted.is_int8, *["pixels"] * wanted.with_pixels])
-    place = free_place(run, name, wanted.out)
-    formats.check_installed(wanted.to)
-    formats.check_possible(wanted.to, source)
-    if (wanted.is_int8 or wanted.with_pixels) and source.record.preprocessing.kind != "image":
-        option = "--int8" if wanted.is_int8 else "--pixels"
+    name = "-".join([options.to, *["int8"] * options.is_int8, *["pixels"] * options.with_pixels])
+    destination = free_folder(run, name, options.out)
+    formats.check_installed(options.to)
+    formats.check_possible(options.to, source)
+    if (options.is_int8 or options.with_pixels) and source.record.preprocessing.kind != "image":
+        option = "--int8" if options.is_int8 else "--pixels"
         raise ExportError(
             f"{option} is for networks that take images, and this one takes "
-            f"{nouns_of(source.record.preprocessing.kind).many}; leave it away."
+            f"{nouns_of(source.record.preprocessing.kind).many}; remove it."
         )
     record = read_json(run / "data.json", DataRecord)
-    images = reopen(run, record, source.record.preprocessing, wanted.data, wanted.test)
-    title = f"{run.resolve().name}, {TITLES[wanted.to]}"
-    job = _ExportJob(run, wanted, source, images, title)
+    images = reopen(run, record, source.record.preprocessing, options.data, options.test)
+    job = _ExportJob(run, options, source, images, f"{run.resolve().name}, {TITLES[options.to]}")
     yield Event(stage="deliver", kind="begin")
-    source, single_layer = yield from _holdable(job, source)
-    with beside(place) as folder:
-        quantized = yield from _write(job, source, folder)
-        agreement = _agreed(job, source, folder, quantized)
-        exported = _record(job, source, folder, agreement, single_layer, quantized)
-        _describe(job, source, folder, exported)
+    single_layer = None
+    if options.to in LINEAR and not is_plain(source.model):
+        run_facts = RunFacts(
+            plan=open_plan(run / "plan.toml"),
+            hits=oof_hits(run / "predictions.jsonl"),
+            is_fine_tuned=has_trained(read_json(run / "weights_ledger.json", Ledger)),
+        )
+        model, single_layer = yield from make_single_layer_head(
+            source.model, images, run_facts, job.to_inputs
+        )
+        job = replace(job, source=ExportSource(model, source.record, source.network))
+    with staged(destination) as folder:
+        quantized = yield from _write(job, folder)
+        agreement = _check(job, folder, quantized)
+        exported = _record(job, folder, agreement, single_layer, quantized)
+        facts = ReadmeFacts(
+            exported=exported,
+            summary=read_json(run / "summary.json", Summary),
+            data_name=images.record.name,
+            labels=source.record.classes,
+            base=source.record.base,
+            base_model=published((*source.record.lineage, source.record.base)[0]),
+        )
+        write_bytes(folder / "README.md", readme(facts).encode())
+        write_json(folder / RECORD, exported)
     yield Event(stage="deliver", kind="end")
-    return Delivered(place, exported)
+    return Delivered(destination, exported)
 
 
-def _holdable(
-    job: _ExportJob, source: ExportSource
-) -> Steps[tuple[ExportSource, SingleLayerHead | None]]:
-    """The model, or its last-tap twin where the format holds no other head."""
-    if job.wanted.to not in LINEAR or is_plain(source.model):
-        return source, None
-    known = Known(
-        plan=open_plan(job.run / "plan.toml"),
-        right=right_answers(job.run / "predictions.jsonl"),
-        has_learnt=has_trained(read_json(job.run / "weights_ledger.json", Ledger)),
-    )
-    model, single_layer = yield from make_single_layer_head(
-        source.model, job.images, known, job.feed
-    )
-    return ExportSource(model, source.record, source.network), single_layer
-
-
-def _write(job: _ExportJob, source: ExportSource, folder: Path) -> Steps[Quantized | None]:
-    """Everything that predict.py needs, and the script itself."""
-    served = source.served()
-    script = predict_script(job.wanted.to, job.prep, served.input_name, source.record.task)
+def _write(job: _ExportJob, folder: Path) -> Steps[Quantized | None]:
+    """Write the model, predict.py and the files that it needs."""
+    source, to = job.source, job.options.to
+    input_name = source.exported().input_name
+    script = predict_script(to, job.prep, input_name, job.task)
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
     if isinstance(job.prep, TextInputs):
         write_bytes(folder / TOKENIZER, text.tokenizer_json(job.prep.tokenizer).encode())
     write_bytes(folder / NAME, script.encode())
-    if not job.wanted.is_int8:
-        formats.write_model(job.wanted.to, folder, source, job.title)
+    if not job.options.is_int8:
+        formats.WRITERS[to](folder, source, job.title)
         return None
     graph = formats.onnx_graph(source, job.title)
-    _check_graph(job, source, graph)
-    small, quantized = yield from shrink(graph, job.images, job.graph_inputs, served.input_name)
+    pixels, _ = job.test_inputs()
+    logits, expected = run_graph(_open(graph), job.graph_inputs(pixels)), job.logits(pixels)
+    gap = float(np.abs(logits - expected).max())
+    if not gap <= clean_process.allowed(expected, job.task):
+        raise ExportError(
+            f"the graph disagrees with the model before quantization: a logit differs by {gap:.2g} "
+            f"(at most {clean_process.TOLERANCE:g} may); nothing was written."
+        )
+    small, quantized = yield from quantize(graph, job.images, job.graph_inputs, input_name)
     write_bytes(folder / MODEL["onnx"], small)
     return quantized
 
 
-def _check_graph(job: _ExportJob, source: ExportSource, graph: bytes) -> None:
-    """The graph in 32 bits must be the model, before anything is taken off it."""
-    pixels, _ = _looked_at(job)
-    found = answered(session(graph, n_threads()), job.graph_inputs(pixels))
-    expected = _logits(job, source.model, pixels)
-    gap = float(np.abs(found - expected).max())
-    if not gap <= clean_process.allowed(expected, source.record.task):
+def _open(graph: bytes) -> Any:
+    return session(graph, n_threads())
+
+
+def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreement:
+    """Compare the export, in a process without warmstart, with the model."""
+    real, which = job.test_inputs()
+    n, prep, task = len(real), job.prep, job.task
+    # Similar images of a run may hide a difference; noise does not.
+    random = noise(prep, CHECKED_NOISE)
+    if prep.kind == "text":  # as long as the longest of the real ones
+        random = random[:, : real.shape[1]]
+    pixels = np.concatenate([real, random])
+    expected = job.logits(pixels)
+    cells = job.images.cells(CHECKED) if which == "run" and prep.kind == "table" else []
+    answers = clean_process.ask(folder, pixels, cells)
+    if cells and not np.array_equal(answers["prepared"], real):
         raise ExportError(
-            f"the graph disagrees with the model before any rounding: a logit differs by {gap:.2g} "
-            f"(at most {clean_process.TOLERANCE:g} may); nothing was written."
+            "predict.py encodes rows differently from the model; nothing was written."
         )
-
-
-def _agreed(
-    job: _ExportJob, source: ExportSource, folder: Path, quantized: Quantized | None
-) -> Agreement:
-    """What the export says in a process without warmstart, against the model."""
-    real, which = _looked_at(job)
-    n = len(real)
-    # What the run's images have in common may hide a difference: noise has none of it.
-    strange = noise(job.prep, STRANGE)
-    if job.prep.kind == "text":  # as long as the longest of the real ones
-        strange = strange[:, : real.shape[1]]
-    pixels = np.concatenate([real, strange])
-    expected = _logits(job, source.model, pixels)
-    cells = job.images.cells(CHECKED) if which == "run" and job.prep.kind == "table" else []
-    found = clean_process.ask(folder, pixels, cells)
-    if cells and not np.array_equal(found["prepared"], real):
-        raise ExportError("predict.py encodes rows as the model does not; nothing was written.")
     if quantized is None:
-        return clean_process.compare(found, expected, which, job.prep, task=source.record.task, n=n)
-    made = session((folder / MODEL["onnx"]).read_bytes(), n_threads())
-    task = source.record.task
-    clean_process.compare(
-        found, answered(made, job.graph_inputs(pixels)), which, job.prep, task=task
-    )
-    return clean_process.compare(found, expected, which, job.prep, tolerance=None, task=task, n=n)
-
-
-def _looked_at(job: _ExportJob) -> tuple[Pixels, Literal["run", "noise"]]:
-    found = job.images.some(job.images.record.examples, CHECKED)
-    if found is None:
-        return noise(job.prep, CHECKED), "noise"
-    return found, "run"
-
-
-def _logits(job: _ExportJob, model: WarmModel, pixels: Pixels) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        found: NDArray[np.float32] = model(job.feed(pixels)).float().numpy()
-    return found
+        return clean_process.compare(answers, expected, which, prep, task=task, n=n)
+    graph = _open((folder / MODEL["onnx"]).read_bytes())
+    outputs = run_graph(graph, job.graph_inputs(pixels))
+    clean_process.compare(answers, outputs, which, prep, task=task)
+    return clean_process.compare(answers, expected, which, prep, tolerance=None, task=task, n=n)
 
 
 def _record(
     job: _ExportJob,
-    source: ExportSource,
     folder: Path,
     agreement: Agreement,
     single_layer: SingleLayerHead | None,
     quantized: Quantized | None,
 ) -> Exported:
-    k = len(source.record.classes)
+    k = len(job.source.record.classes)
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
-    if source.record.task == "regress":
+    if job.task == "regress":
         outputs = "`value`, (N, 1)"
-    if job.wanted.to in LINEAR:
+    if job.options.to in LINEAR:
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
     kind = job.images.record.kind
     return Exported(
         kind=None if kind == "image" else kind,
         run=job.run.resolve().name,
-        to=job.wanted.to,
+        to=job.options.to,
         title=job.title,
-        inputs=_taken(source.served(), job.wanted.with_pixels),
-        task=None if source.record.task == "classify" else source.record.task,
+        inputs=_describe_inputs(job.source.exported(), job.options.with_pixels),
+        task=None if job.task == "classify" else job.task,
         outputs=outputs,
         agreement=agreement,
         single_layer=single_layer,
         quantized=quantized,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
-        libraries=formats.library_versions(job.wanted.to),
+        libraries=formats.library_versions(job.options.to),
     )
 
 
-def _taken(served: ExportedNetwork, with_pixels: bool) -> str:
-    """What the export is given, in words."""
-    inputs = served.preprocessing
+def _describe_inputs(network: ExportedNetwork, with_pixels: bool) -> str:
+    inputs = network.preprocessing
     if isinstance(inputs, TextInputs):
-        length = f"L up to {inputs.length}" if 1 in served.axes else f"L = {inputs.length}"
+        length = f"L up to {inputs.length}" if 1 in network.axes else f"L = {inputs.length}"
         return f"tokens of tokenizer.json (N, L) int64, {length}, as `prepare` in predict.py does"
     if not isinstance(inputs, Preprocessing):
         shape = ", ".join(["N", *map(str, inputs.shape)])
@@ -344,21 +334,6 @@ def _taken(served: ExportedNetwork, with_pixels: bool) -> str:
         return f"prepared images (N, {height}, {width}, {inputs.channels}) uint8, named `pixels`"
     shape = f"(N, {inputs.channels}, {height}, {width})"
     return f"images {shape} float32, scaled and normalised as preprocess.json says"
-
-
-def _describe(job: _ExportJob, source: ExportSource, folder: Path, exported: Exported) -> None:
-    """The card and the record of the export."""
-    record = source.record
-    facts = ReadmeFacts(
-        exported=exported,
-        summary=read_json(job.run / "summary.json", Summary),
-        data_name=job.images.record.name,
-        labels=record.classes,
-        base=record.base,
-        base_model=published((*record.lineage, record.base)[0]),
-    )
-    write_bytes(folder / "README.md", readme(facts).encode())
-    write_json(folder / RECORD, exported)
 
 
 def export(
@@ -376,43 +351,35 @@ def export(
     """Write a run's model as ONNX, torch.export, timm, transformers or OpenVINO.
 
     The same as `warmstart export`. `run` is a `Run` or the path of one; `out` the folder to
-    make (default RUN/export/FORMAT). `int8` rounds ONNX to 8 bits and measures what that
-    costs, `pixels` takes uint8 images (N, H, W, C) and scales them inside. `data` and `test`
-    are the run's images where they are not where the run found them; `network` is the user's
-    own module where the run began from one. Every export has been compared with the model in
-    a process without warmstart before it is in its place.
+    write (default RUN/export/FORMAT). `int8` quantizes ONNX to 8 bits and measures the cost;
+    `pixels` takes uint8 images (N, H, W, C) and scales them in the graph. `data` and `test` are the
+    run's images if they have moved; `network` is the user's own module if the run fine-tuned one.
+    Every export is compared with the model in a process without warmstart before it is published.
 
-    Raises: UsageError for a format that is none or a place in use, RunFolderError without a
-    model, ExportError if the export cannot be made or does not agree; then nothing is left.
+    Raises: UsageError for an unknown format or a folder in use, RunFolderError without a model,
+    ExportError if the export fails or disagrees; then nothing is written.
     """
-    path, own = _opened(run, network)
-    wanted = ExportOptions(
-        to=check_asked(to, int8, pixels),
+    path = Path(run) if isinstance(run, (str, Path)) else getattr(run, "path", None)
+    if not isinstance(path, Path):
+        raise UsageError(
+            f"export() needs a run or the path of its folder, not a {type(run).__name__}."
+        )
+    network = network if network is not None else getattr(run, "network", None)
+    options = ExportOptions(
+        to=check_format(to, int8, pixels),
         out=Path(out) if out is not None else None,
         is_int8=int8,
         with_pixels=pixels,
         data=data,
         test=test,
     )
-    return follow(steps(path, wanted, own), on_event or (lambda event: None)).exported
+    return follow(steps(path, options, network), on_event or (lambda event: None)).exported
 
 
-def steps(run: Path, wanted: ExportOptions, network: nn.Module | None = None) -> Steps[Delivered]:
-    """The same with its events; the folder comes back too. Raises: as `export`."""
+def steps(run: Path, options: ExportOptions, network: nn.Module | None = None) -> Steps[Delivered]:
+    """`export` with its events; returns the folder too. Raises: as `export`."""
     predictor = load(run, network)
-    # Exporters write strides down: in channels_last every graph would begin with a transpose.
+    # Graphs record strides: in channels_last every one would begin with a transpose.
     model = cast(Any, predictor.model).to(memory_format=torch.contiguous_format)
-    source = ExportSource(model, predictor.bundle.record, network, wanted.with_pixels)
-    return (yield from write_export(run, source, wanted))
-
-
-def _opened(run: Any, network: nn.Module | None) -> tuple[Path, nn.Module | None]:
-    """The folder of a run, and the network that it began from, where it is known."""
-    if isinstance(run, (str, Path)):
-        return Path(run), network
-    path, own = getattr(run, "path", None), getattr(run, "network", None)
-    if not isinstance(path, Path):
-        raise UsageError(
-            f"export() wants a run or the path of its folder, not a {type(run).__name__}."
-        )
-    return path, network if network is not None else own
+    source = ExportSource(model, predictor.bundle.record, network, options.with_pixels)
+    return (yield from write_export(run, source, options))

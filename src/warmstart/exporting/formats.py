@@ -304,9 +304,7 @@ def _write_openvino(folder: Path, source: ExportSource, title: str) -> None:
     write_ir(onnx_graph(source, title), folder / MODEL["openvino"], _metadata(source, title))
 
 
-def _write_timm(
-    folder: Path, source: ExportSource, title: str, is_wrapped: bool = False
-) -> None:
+def _write_timm(folder: Path, source: ExportSource, title: str, is_wrapped: bool = False) -> None:
     record, prep = source.record, pictures(source.record.preprocessing)
     module, options = as_timm(source.model, record.arch, prep)
     arch = record.arch.partition(":")[2]

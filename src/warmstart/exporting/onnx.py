@@ -21,7 +21,6 @@ from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, Preprocessing, TensorInputs, TextInputs, pictures
 from warmstart.records.run_folder import to_plain
 
-
 OUTPUTS: dict[Task, tuple[str, ...]] = {
     "classify": ("logits", "probabilities"),
     "multilabel": ("logits", "probabilities"),

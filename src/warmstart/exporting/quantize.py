@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from warmstart.events import Event, Steps
 from warmstart.exporting.onnx import first_line
 from warmstart.features.machine import n_threads
 from warmstart.nouns import nouns_of
-from warmstart.records.data import DataRecord, Example, Task
+from warmstart.records.data import DataRecord, Example
 from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.stats.paired import Difference, difference, hits_difference
@@ -226,11 +225,6 @@ def quantize(
     pair = compare_graphs(np.concatenate(outputs, axis=1), answered, images.record)
     seconds_before, seconds = seconds_each(before, after, one, ROUNDS)
     gap = Gap(value=pair.gap.value, low=pair.gap.low, high=pair.gap.high, n=len(answered))
-    sentence = "no loss that matters"
-    if is_too_much(gap):
-        sentence = "this loss is too large: use the export without --int8"
-    elif gap.low < -TOO_MUCH:
-        sentence = "no measurable loss, but so few images do not rule out more than 2 points"
     return small, Quantized(
         images=split,
         accuracy=pair.after,
@@ -244,7 +238,7 @@ def quantize(
         seconds=seconds,
         seconds_before=seconds_before,
         is_too_much=is_too_much(gap),
-        sentence=sentence,
+        sentence=loss_sentence(gap),
     )
 
 
@@ -266,3 +260,12 @@ def is_too_much(gap: Gap) -> bool:
     [False, True, True]
     """
     return gap.value <= -TOO_MUCH or gap.high < 0
+
+
+def loss_sentence(gap: Gap) -> str:
+    """Whether the loss matters, in words."""
+    if is_too_much(gap):
+        return "this loss is too large: use the export without --int8"
+    if gap.low < -TOO_MUCH:
+        return "no measurable loss, but so few images do not rule out more than 2 points"
+    return "no loss that matters"

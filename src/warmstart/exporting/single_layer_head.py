@@ -1,8 +1,8 @@
-"""A last-tap twin: for formats that hold one output layer on the network's own last features.
+"""A single-layer head, for formats that hold one linear layer on the network's last features.
 
-The head is fitted anew, in closed form, on the last tap of the finished network's own layers.
-What it is worth is measured on images that neither head nor layers had learnt from: out of
-fold where no layer was trained on these images, else on the run's test part.
+The head is fitted in closed form on the last features of the finished network. Its accuracy is
+measured on images that neither head nor layers were trained on: out of fold where no layer was
+trained on these images, else on the run's test set.
 """
 
 from __future__ import annotations
@@ -31,215 +31,191 @@ from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan
-from warmstart.records.summary import Estimate
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.solve.kernels import Features
 from warmstart.stats.paired import hits_difference
 from warmstart.training import dataset
 from warmstart.training.linear_probe import HeadFit, fit_head
 
-ON_LAST = ("class-mean", "logistic", "last")  # heads that listen to the last tap alone
-LEAST_THERE = 0.9  # share of the training images without which no twin is fitted
+ON_LAST = ("class-mean", "logistic", "last")  # heads on the last features alone
+LEAST_SHARE = 0.9  # of the training images that a fit needs
 Feed = Callable[[Pixels], Tensor]  # prepared images (m, H, W, C) to inputs (m, C, H, W)
 Hits = NDArray[np.float64]
 Method = Literal["nested-cv", "holdout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What the run folder tells that a twin needs.
+class RunFacts:
+    """Facts from the run folder.
 
-    `right` says of examples held out by a fold whether the model's answer was right.
-    `has_learnt`: layers of the network were trained on these images.
+    `hits`: whether the model's out-of-fold answer to an example was right, by id.
+    `is_fine_tuned`: layers of the network were trained on these images.
     """
 
     plan: Plan
-    right: Mapping[str, bool]
-    has_learnt: bool
+    hits: Mapping[str, bool]
+    is_fine_tuned: bool
 
 
 def make_single_layer_head(
-    model: WarmModel, images: Reopened, known: Known, feed: Feed
+    model: WarmModel, images: Reopened, run: RunFacts, feed: Feed
 ) -> Steps[tuple[WarmModel, SingleLayerHead]]:
-    """The model with a head on its last tap alone, and what that is worth.
+    """The model with a head on its last features alone, and the head's accuracy.
 
-    Raises: ExportError if the training images are not there any more.
+    Raises: ExportError if the training images are missing.
     """
     blank = torch.zeros(1, 1)
     probe = on_neck(model, pictures(images.prep), MultiLayerHead(blank, blank[0]))
-    learn = images.of("train", "holdout")
-    there, features = yield from _features(probe, learn, images, feed)
-    record = replace(images.record, examples=(*there, *images.of("test")))
+    learning = images.of("train", "holdout")
+    present, features = yield from _features(probe, learning, images, feed)
+    record = replace(images.record, examples=(*present, *images.of("test")))
     try:
         labelled = dataset.arrange(record)
     except DataError as error:
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
-        head = yield from _fitted(labelled, known.plan, last_layer(model), features)
-    single_layer = on_neck(model, pictures(images.prep), as_module(head))
-    told = yield from _measured(single_layer, model, head, labelled, images, known, feed)
-    if len(there) < len(learn):
-        many = labelled.nouns.count(len(learn), "training")
-        lost = f"{len(learn) - len(there):,} of {many} were not there"
-        told = replace(told, why=f"{told.why}; {lost}")
-    return single_layer, told
-
-
-def as_module(head: HeadFit) -> MultiLayerHead:
-    """A fitted head as the last layer of a network."""
-    return MultiLayerHead(
+        head = yield from _fit(labelled, run.plan, last_layer(model), features)
+    module = MultiLayerHead(
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
         head.calibration.temperature,
         torch.from_numpy(head.calibration.bias).float(),
     )
+    exported = on_neck(model, pictures(images.prep), module)
+    many = labelled.nouns.many
+    if not run.is_fine_tuned:
+        result = _out_of_fold(head, labelled, run.hits)
+    elif labelled.test:
+        result = yield from _on_test(exported, model, head, labelled, images, feed)
+    else:
+        why = (
+            f"no honest figure: its layers were trained on the same {many}, and the run has no "
+            f"test set. Measure it with `warmstart audit` on {many} of your own"
+        )
+        result = SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
+    if len(present) < len(learning):
+        total = labelled.nouns.count(len(learning), "training")
+        missing = f"{len(learning) - len(present):,} of {total} were missing"
+        result = replace(result, why=f"{result.why}; {missing}")
+    return exported, result
 
 
-def right_answers(path: Path) -> dict[str, bool]:
-    """Of each example that a fold held out: whether predictions.jsonl has it right.
+def oof_hits(path: Path) -> dict[str, bool]:
+    """Whether predictions.jsonl has each out-of-fold example right, by id.
 
     Raises: RunFolderError if the file is missing or damaged.
     """
-    found = {}
+    hits = {}
     try:
         with open(path, encoding="utf-8") as file:
             for line in file:
-                told = json.loads(line)
-                if told["split"] == "oof":
-                    found[told["id"]] = told["label"] == told["target"]
+                row = json.loads(line)
+                if row["split"] == "oof":
+                    hits[row["id"]] = row["label"] == row["target"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error}); restore it, or make the run again."
         ) from error
-    return found
+    return hits
 
 
 def has_trained(ledger: Ledger) -> bool:
-    """Whether any tensor below the output was trained by the run.
+    """Whether the run trained any tensor below the head.
 
-    Of a network trained from nothing all are `new`; where nothing was trained, some of the
-    start's are `kept`, whatever surgery at the input made new.
+    In a network trained from scratch all are `new`; where nothing was trained, some of the base
+    model's are unchanged, whatever surgery at the input added.
     """
     fates = {row.fate for row in ledger.rows if row.block != "head"}
     return bool(fates & {"trained", "merged"}) or ("new" in fates and "kept" not in fates)
 
 
 def _features(
-    probe: WarmModel, learn: Sequence[Example], images: Reopened, feed: Feed
+    probe: WarmModel, learning: Sequence[Example], images: Reopened, feed: Feed
 ) -> Steps[tuple[list[Example], Features]]:
-    """The last tap of the training images that are there, (n, F)."""
-    yield Event(stage="features", kind="begin", of=len(learn), values={"title": "Twin"})
-    there: list[Example] = []
-    found: list[Features] = []
-    for examples, pixels in images.batches(learn):
+    """The last features (n, F) of the learning images that are present."""
+    yield Event(stage="features", kind="begin", of=len(learning), values={"title": "Single layer"})
+    present: list[Example] = []
+    features: list[Features] = []
+    for examples, pixels in images.batches(learning):
         with torch.inference_mode():
-            found.append(probe.features(feed(pixels))[0].float().numpy())
-        there += examples
-        yield Event(stage="features", kind="step", step=len(there), of=len(learn))
-    if len(there) < LEAST_THERE * len(learn):
-        many = nouns_of(images.record.kind).count(len(learn), "training")
+            features.append(probe.features(feed(pixels))[0].float().numpy())
+        present += examples
+        yield Event(stage="features", kind="step", step=len(present), of=len(learning))
+    if len(present) < LEAST_SHARE * len(learning):
+        many = nouns_of(images.record.kind).count(len(learning), "training")
         raise ExportError(
-            f"this format holds one output layer, which must be fitted anew, and only "
-            f"{len(there):,} of the run's {many} are where they were; "
-            "name their place with --data, or use --to onnx, torch or openvino."
+            "this format holds a single-layer head, which must be fitted again, and only "
+            f"{len(present):,} of the run's {many} are where they were; name their folder with "
+            "--data, or use --to onnx, torch or openvino."
         )
-    return there, np.concatenate(found)
+    return present, np.concatenate(features)
 
 
-def _fitted(
+def _fit(
     labelled: dataset.LabelledRows, plan: Plan, layer: FeatureLayer, features: Features
 ) -> Steps[HeadFit]:
-    """A closed-form head on one tap, chosen and estimated as the run's own is."""
+    """A closed-form head on one feature layer, selected and estimated like the run's own."""
     names = [str(name).removesuffix("+prior") for name in dataset.as_tuple(plan.head.candidates)]
     on_last = tuple(name for name in ON_LAST if name in names) or ("last",)
-    chosen = Choice(value=on_last, because="heads of the last tap", source="rule")
-    plan = replace(plan, head=replace(plan.head, candidates=chosen))
-
-    def read(_: FeatureLayer) -> Features:
-        return features
-
-    heads = dataset.heads(plan, {"last": {layer: 1.0}}, read, len(features), None)
+    candidates = Choice(value=on_last, because="heads on the last features", source="rule")
+    plan = replace(plan, head=replace(plan.head, candidates=candidates))
+    heads = dataset.heads(plan, {"last": {layer: 1.0}}, lambda _: features, len(features), None)
     problem = dataset.selection_problem(labelled, plan)
     return (yield from fit_head(heads, problem, 0 if labelled.holdout else None))
 
 
-def _measured(
-    single_layer: WarmModel,
-    model: WarmModel,
-    head: HeadFit,
-    labelled: dataset.LabelledRows,
-    images: Reopened,
-    known: Known,
-    feed: Feed,
-) -> Steps[SingleLayerHead]:
-    if not known.has_learnt:
-        return _out_of_fold(head, labelled, known.right)
-    many = labelled.nouns.many
-    if not labelled.test:
-        why = (
-            f"no honest figure: its layers learnt from the same {many}, and the run has no test "
-            f"part. Measure it with `warmstart audit` on {many} of your own"
-        )
-        return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    return (yield from _on_test(single_layer, model, head, labelled, images, feed))
-
-
 def _out_of_fold(
-    head: HeadFit, labelled: dataset.LabelledRows, right: Mapping[str, bool]
+    head: HeadFit, labelled: dataset.LabelledRows, hits: Mapping[str, bool]
 ) -> SingleLayerHead:
-    """On rows that both heads were fitted without."""
-    both = [row for row, e in enumerate(labelled.learn) if head.fold[row] >= 0 and e.id in right]
-    own = (head.probabilities[both].argmax(axis=1) == labelled.labels[both]).astype(float)
-    model = np.array([right[labelled.learn[row].id] for row in both], dtype=float)
-    is_held, one = bool(labelled.holdout), labelled.nouns.one
-    found = _compared(own, model, labelled.groups()[both], "holdout" if is_held else "nested-cv")
-    apart = f"out of fold: each {one} by heads that had not seen it"
-    how = "on your hold-out" if is_held else apart
-    return SingleLayerHead(
-        head=head.name, why=how, estimate=found[0], original=found[1], gap=found[2]
-    )
+    """Compare on rows that both heads were fitted without."""
+    rows = [row for row, e in enumerate(labelled.learn) if head.fold[row] >= 0 and e.id in hits]
+    own = (head.probabilities[rows].argmax(axis=1) == labelled.labels[rows]).astype(float)
+    original = np.array([hits[labelled.learn[row].id] for row in rows], dtype=float)
+    method: Method = "holdout" if labelled.holdout else "nested-cv"
+    why = f"out of fold: each {labelled.nouns.one} by heads fitted without it"
+    why = "on your hold-out" if labelled.holdout else why
+    return _compare(head.name, why, own, original, labelled.groups()[rows], method)
 
 
 def _on_test(
-    single_layer: WarmModel,
+    exported: WarmModel,
     model: WarmModel,
     head: HeadFit,
     labelled: dataset.LabelledRows,
     images: Reopened,
     feed: Feed,
 ) -> Steps[SingleLayerHead]:
-    """On the run's test part: layers that were trained had seen every other image."""
+    """Compare on the run's test set: its layers were trained on every other image."""
     own: list[float] = []
-    before: list[float] = []
-    there: list[Example] = []
+    original: list[float] = []
+    present: list[Example] = []
     number = {label: index for index, label in enumerate(images.record.classes)}
     for examples, pixels in images.batches(labelled.test):
         inputs, labels = feed(pixels), np.array([number[e.label] for e in examples])
         with torch.inference_mode():
-            own += (single_layer(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
-            before += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
-        there += examples
-        yield Event(stage="evaluate", kind="step", step=len(there), of=len(labelled.test))
+            own += (exported(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
+            original += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
+        present += examples
+        yield Event(stage="evaluate", kind="step", step=len(present), of=len(labelled.test))
     many = labelled.nouns.many
-    if not there:
-        why = f"no honest figure: its layers learnt from the same {many}, and the test part is gone"
+    if not present:
+        why = f"no honest figure: its layers were trained on the same {many}, and the test set is "
+        why += "missing"
         return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
-    found = _compared(
-        np.array(own), np.array(before), group_numbers(there, labelled.near_duplicates), "holdout"
-    )
-    why = f"on the run's test part; its layers had seen all other {many}"
-    return SingleLayerHead(
-        head=head.name, why=why, estimate=found[0], original=found[1], gap=found[2]
-    )
+    why = f"on the run's test set; its layers were trained on all other {many}"
+    groups = group_numbers(present, labelled.near_duplicates)
+    return _compare(head.name, why, np.array(own), np.array(original), groups, "holdout")
 
 
-def _compared(
-    own: Hits, model: Hits, groups_of: NDArray[np.int64], method: Method
-) -> tuple[Estimate, Estimate, Gap]:
+def _compare(
+    name: str, why: str, own: Hits, original: Hits, groups: NDArray[np.int64], method: Method
+) -> SingleLayerHead:
     """Both accuracies on the same rows, and their paired difference. Shapes: (n,)."""
-    gap = hits_difference(own, model, groups_of, 1.0 if method == "holdout" else MODEL_VARIANCE)
-    return (
-        hits_estimate(own, groups_of, method),
-        hits_estimate(model, groups_of, method),
-        Gap(value=gap.value, low=gap.low, high=gap.high, n=len(own)),
+    gap = hits_difference(own, original, groups, 1.0 if method == "holdout" else MODEL_VARIANCE)
+    return SingleLayerHead(
+        head=name,
+        why=why,
+        estimate=hits_estimate(own, groups, method),
+        original=hits_estimate(original, groups, method),
+        gap=Gap(value=gap.value, low=gap.low, high=gap.high, n=len(own)),
     )

@@ -139,7 +139,6 @@ def padded_length(n_tokens: int, window: int) -> int:
 
 # ---- Prefetching: the next batch is prepared while the network works on this one.
 
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -189,7 +188,6 @@ def _submit(
 
 
 # ---- Inputs of the base model that depend on the data: the length of texts and clips.
-
 
 # Clips become spectrograms for a base model of images.
 _TAKES = {"image": ("image",), "audio": ("image", "audio"), "text": ("text",), "table": ("table",)}

@@ -218,7 +218,6 @@ def _remove(base: Path) -> int:
 
 # ---- Features of some examples, read from the cache: all at once, or a few at a time.
 
-
 Floats = NDArray[np.float32]
 
 CHUNK_BYTES = 16_000_000  # of rows in memory at a time

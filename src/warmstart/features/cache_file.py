@@ -96,7 +96,6 @@ else:
 
 # ---- The index in memory, from content to row: some 50 bytes for each row.
 
-
 KEY_BYTES = 32  # of a sha256
 NOWHERE = -1
 _UNSORTED = 4096  # newest rows, or an eighth of all, found by a dict until they are sorted
@@ -222,7 +221,6 @@ def _longer(values: NDArray, capacity: int) -> NDArray:  # type: ignore[type-arg
 # count as memory of the process, and the system loads the pages around each. Measured on rows
 # of 62 KB, one layer of 300 to 10,000 of them: as fast as a map, and only the result stays in
 # memory.
-
 
 CHUNK_BYTES = 4 << 20  # of rows put side by side at a time, before they are written
 _HAS_PREADV = hasattr(os, "preadv")  # not on Windows, nor on macOS before 11

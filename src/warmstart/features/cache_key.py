@@ -199,7 +199,6 @@ class ThumbnailKey(_HashedKey):
 
 # ---- The key of cached activations: the output of the frozen blocks for one augmentation.
 
-
 MAIN = "main"
 
 

@@ -35,7 +35,6 @@ from warmstart.records.inputs import Inputs, TextInputs, pictures
 
 # ---- Engines of torch: eager, and traced and frozen into one graph.
 
-
 Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Engine = Callable[[Pixels], Rows]
@@ -167,7 +166,6 @@ def silent() -> Iterator[None]:
 
 
 # ---- Engines that run an exported graph: ONNX Runtime and OpenVINO, from the same ONNX bytes.
-
 
 _INPUT = "inputs"
 

@@ -251,7 +251,6 @@ class _RowBuffer:
 #
 # They depend on no network, so that one decoding serves every base model.
 
-
 ThumbnailRows = NDArray[np.uint8]
 _FLUSH = 512  # thumbnails in memory before they are written
 

@@ -260,7 +260,6 @@ def _make_missing_thumbnails(
 
 # ---- Thumbnails of some examples, read from the cache on demand.
 
-
 MAX_IN_MEMORY = 2000  # examples whose thumbnails fit in memory, 5 KB each
 _ROWS = 500  # read at a time
 

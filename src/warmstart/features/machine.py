@@ -16,7 +16,6 @@ from warmstart.records.network import NetworkRecord
 
 # ---- Freed memory is kept for the next step instead of returned to the system.
 
-
 # glibc's <malloc.h>. Tensors above the threshold are mapped one by one: the kernel clears each
 # page of them at every step, which took 30 % of one (EfficientNet-Lite0 at 224 px, 32 images).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -26,7 +26,6 @@ from warmstart.records.inputs import LEAST_VARIANCE, Sound, WaveInputs
 # After "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft 1991),
 # and, for the extensible form, "Multiple Channel Audio Data and WAVE Files" (Microsoft 2001).
 
-
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _OPEN = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # sizes that programs write when they stream
@@ -274,7 +273,6 @@ def _soundfile_version() -> str:
 
 # ---- One spectrogram format for all clips of a data set, from the headers of training files.
 
-
 Load = Callable[[str], bytes]
 MAX_FILES = 200  # whose headers are read
 MAX_SAMPLE_RATE = 16_000  # speech and most other sounds differ below 8 kHz
@@ -334,7 +332,6 @@ def usual_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
 # Frames under a Hann window, their power spectra, summed by overlapping triangles that are evenly
 # spaced in mel, in decibels below the loudest value of the clip: this removes loudness and
 # distance from the microphone, which say nothing about the source.
-
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -476,7 +473,6 @@ def prepare_wave(wave: Samples, sample_rate: int, inputs: WaveInputs) -> NDArray
 
 
 # ---- Whether two clips are one recording: their waveforms correlated at every delay.
-
 
 _COMPARED_RATE = 4_000  # samples a second: voices and most else have their power below 2 kHz
 _COMPARED_S = 10  # of the middle of each clip

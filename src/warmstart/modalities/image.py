@@ -32,7 +32,6 @@ from warmstart.records.data import Example
 
 # ---- One fixed rule from any pixel type to 8 bits.
 
-
 MAX_PIXELS = 64_000_000
 
 
@@ -83,7 +82,6 @@ def check_pixels(width: int, height: int, name: str) -> None:
 # ---- Files that hold values rather than pictures: .npy arrays, and TIFF of many bands or bits.
 #
 # Headers and sizes are checked before any data is read.
-
 
 NUMPY = b"\x93NUMPY"
 MAX_BANDS = 13  # those of Sentinel-2
@@ -455,7 +453,6 @@ def _reason(error: Exception) -> str:
 #
 # The scale of each band comes from training files alone, without labels: its 1st and 99th
 # percentiles become 0 and 255, as in remote sensing tools.
-
 
 Values = NDArray[np.generic]
 Pixels = NDArray[np.uint8]

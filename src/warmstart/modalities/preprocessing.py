@@ -223,7 +223,6 @@ def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
 
 # ---- Bytes of an example to an array of a batch: a modality adds its record and a case here.
 
-
 CELLS = 1  # raise it when `encode_row` changes
 Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
 

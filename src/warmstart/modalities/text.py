@@ -122,7 +122,6 @@ def _words(text: str) -> list[str]:
 # member of a cache key. Opening a base model or a run registers its tokenizer here; the entry
 # of a digest never changes.
 
-
 _tokenizers: dict[str, str] = {}
 
 

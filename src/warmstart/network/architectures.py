@@ -28,9 +28,6 @@ def split_arch(arch: str) -> tuple[str, str]:
     """Split `timm:resnet18` into library and name, and make sure that the library has it.
 
     Raises: ModelError with the nearest known names.
-
-    >>> split_arch("timm:resnet18")
-    ('timm', 'resnet18')
     """
     library, _, name = arch.partition(":")
     if library not in ("timm", "torchvision") or not name:
@@ -147,11 +144,7 @@ def config_of(module: nn.Module) -> Mapping[str, Any]:
 
 
 def preprocessing_of(arch: str) -> Preprocessing:
-    """Preprocessing of the named network, from the library's own record.
-
-    >>> preprocessing_of("timm:tf_efficientnet_lite0").resize
-    256
-    """
+    """Preprocessing of the named network, from the library's own record."""
     library, name = split_arch(arch)
     if library == "timm":
         return preprocessing_from(published_config(name))

@@ -399,11 +399,7 @@ AUDIO_KINDS = tuple(AUDIO_ENCODERS)
 
 
 def wave_arch(config: Settings, processor: Settings | None = None) -> str:
-    """The architecture in one line: its kind, and differences from transformers' defaults.
-
-    >>> wave_arch({"model_type": "hubert", "hidden_size": 32})
-    'wave:hubert{"hidden_size":32}'
-    """
+    """The architecture in one line: its kind, and differences from transformers' defaults."""
     own = processor or {}
     usual = AUDIO_ENCODERS[str(config["model_type"])].defaults
     changed = [name for name in usual if own.get(name, usual[name]) != usual[name]]

@@ -98,7 +98,6 @@ class UnfrozenBlocks(nn.Module):
 
 
 def _checkpointed(scan: LayerOrder) -> LayerOrder:
-    """The same scan, each block of which stores its input and output alone."""
     blocks = tuple(replace(step, run=_checkpoint(step)) for step in scan.steps.blocks)
     return replace(scan, steps=replace(scan.steps, blocks=blocks))
 

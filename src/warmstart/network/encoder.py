@@ -98,8 +98,6 @@ def build_encoder(
 
 
 class _NoInit(TorchFunctionMode):
-    """Weights keep whatever the memory held."""
-
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

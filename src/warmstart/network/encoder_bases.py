@@ -185,11 +185,7 @@ _IMAGE_HEADS = (
 
 
 def is_vision_base(name: str) -> bool:
-    """Whether a base model is an image encoder, by the config.json of its folder.
-
-    >>> is_vision_base("lite0")
-    False
-    """
+    """Whether a base model is an image encoder, by the config.json of its folder."""
     folder = folder_of(name)
     return folder is not None and kind_of(folder) in {*IMAGE_ENCODERS, *_IMAGE_TOWERS}
 
@@ -270,11 +266,7 @@ _AUDIO_HEADS = (
 
 
 def is_wave_base(name: str) -> bool:
-    """Whether a base model is an audio encoder, by the config.json of its folder.
-
-    >>> is_wave_base("lite0")
-    False
-    """
+    """Whether a base model is an audio encoder, by the config.json of its folder."""
     folder = folder_of(name)
     return folder is not None and kind_of(folder) in AUDIO_KINDS
 

@@ -40,14 +40,6 @@ def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network
     """`network` with a second branch: the blocks after `cut` of `other`, a backbone alike.
 
     The new backbone is a shallow copy of `network`'s; it holds copies of `other`'s tensors.
-
-    >>> from warmstart.network.load import load
-    >>> from warmstart.network.partition import cut
-    >>> base = load("lite0")
-    >>> network = cut(base.module, base.record.preprocessing)
-    >>> both = add_ensemble_branch(network, network.backbone, 12)
-    >>> sorted(both.backbone.base._modules) == sorted(network.backbone._modules)
-    True
     """
     backbone = shallow_copy(network.backbone)
     branch = copy.deepcopy(_only(other, _upper(network, cut))).requires_grad_(False)
@@ -69,7 +61,6 @@ def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
 
 
 def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
-    """A shallow copy with the modules and tensors that `steps` call or read, and no others."""
     called = {name for step in steps for name in step.modules}
     read = {name for step in steps for name in step.attributes}
     return _pruned(module, called, read, "")

@@ -89,7 +89,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether these are plain float32 tensors with enough multiply-adds."""
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         all(type(t) in _PLAIN and t.is_cpu and t.dtype == torch.float32 for t in tensors)
@@ -101,7 +100,6 @@ def _fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 @cache
 def _is_faster() -> bool:
-    """Whether this is an AMD processor with AVX-512, and torch has both libraries."""
     try:
         processor = Path("/proc/cpuinfo").read_text("utf-8", "replace")[:400]
     except OSError:

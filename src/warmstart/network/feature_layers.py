@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import ModelError
 from warmstart.network.fast_linear import quick_linear
-from warmstart.network.measure import pool_average, pool_grid2
-from warmstart.network.partition import EnsembleBranch, Network
+from warmstart.network.partition import EnsembleBranch, Network, pool_average, pool_grid2
 from warmstart.network.segments import SegmentSteps
 from warmstart.network.text_encoders import first_token
 from warmstart.records.network import CHANNELS_FIRST, BlockRecord, FeatureLayer, NetworkRecord

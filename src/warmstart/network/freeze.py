@@ -218,7 +218,6 @@ def _kinds_below(module: nn.Module, own: dict[int, Kinds]) -> Kinds:
 
 
 def _own_kinds(model: nn.Module, actions: Actions, owners: Owners) -> dict[int, Kinds]:
-    """By module: the actions of the tensors that it holds itself."""
     state = model.state_dict(keep_vars=True)
     kinds: dict[tuple[int, ...], Kinds] = {}
     for name, block in tensor_blocks(model, owners).items():

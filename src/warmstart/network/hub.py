@@ -30,11 +30,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def find_published(source: Mapping[str, Any]) -> Path | None:
-    """Weights named by a timm configuration (`hf_hub_id`, `url`), without network access.
-
-    >>> find_published({"hf_hub_id": "timm/no-such-network", "url": ""}) is None
-    True
-    """
+    """Weights named by a timm configuration (`hf_hub_id`, `url`), without network access."""
     repository, revision, names = _hub_files(source)
     for name in names:
         path = try_to_load_from_cache(repository, name, revision=revision)
@@ -111,7 +107,6 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Suppress warnings and progress bars of the hub's client."""
     logger = logging.getLogger("huggingface_hub")
     level, is_hidden = logger.level, are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)

@@ -82,11 +82,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def is_timm_folder(name: str) -> bool:
-    """Whether a base model is a folder that timm, or transformers of timm's network, wrote.
-
-    >>> is_timm_folder("timm:resnet18")
-    False
-    """
+    """Whether a base model is a folder that timm, or transformers of timm's network, wrote."""
     folder = timm_folder_of(name)
     try:
         return (folder / CONFIG).is_file() and "architecture" in settings(folder / CONFIG)

@@ -142,11 +142,7 @@ def _vector(network: Any, hidden: Tensor) -> Tensor:
 
 
 def vision_arch(config: Settings) -> str:
-    """The architecture in one line: its kind, and differences from transformers' defaults.
-
-    >>> vision_arch({"model_type": "vit", "hidden_size": 32})
-    'vision:vit{"hidden_size":32}'
-    """
+    """The architecture in one line: its kind, and differences from transformers' defaults."""
     return design(PREFIX, config, {})
 
 

@@ -12,7 +12,7 @@ from warmstart.errors import ModelError
 from warmstart.network.position_embeddings import resize
 from warmstart.network.segments import as_tensor, is_same, probe
 from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
-from warmstart.network.tensors import digest, n_parameters, tensor_digest, unique_tensors
+from warmstart.network.tensors import n_parameters, reshaped, tensor_digest, unique_tensors
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
 from warmstart.records.network import BaseModelRecord, InputChange
 
@@ -122,7 +122,6 @@ def _grey(prep: Preprocessing, stems: Sequence[FirstLayer]) -> Preprocessing:
 
 
 def _moments(prep: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Mean and std of the channels, shaped to broadcast with a kernel (O, C, h, w)."""
     means, stds = torch.tensor([prep.mean, prep.std], dtype=torch.float64)[..., None, None]
     return means, stds
 
@@ -153,7 +152,7 @@ def _replace_kernel(
         kernel, because = _mean_kernel(before, n, wanted.rgb)
     kernel = kernel.to(before.dtype)
     set_kernel(module, stem.name, kernel)
-    return _changed(f"{stem.name}.weight", before, kernel, because)
+    return reshaped(f"{stem.name}.weight", before, kernel, because)
 
 
 def _mean_kernel(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
@@ -187,7 +186,7 @@ def _add_constant(
     if conv.bias is not None:
         before = conv.bias.detach().clone()
         conv.bias = nn.Parameter(before + shift, requires_grad=conv.bias.requires_grad)
-        return _changed(f"{stem.name}.bias", before, conv.bias, because)
+        return reshaped(f"{stem.name}.bias", before, conv.bias, because)
     conv.bias = nn.Parameter(shift, requires_grad=conv.weight.requires_grad)
     mean = stem.norm[1].running_mean if stem.norm is not None else None
     if stem.norm is not None and mean is not None:
@@ -195,7 +194,7 @@ def _add_constant(
         conv.bias = None
         mean.sub_(shift.to(mean.dtype))
         if is_same(forward(module, inputs), expected):
-            return _changed(f"{stem.norm[0]}.running_mean", before, mean, because)
+            return reshaped(f"{stem.norm[0]}.running_mean", before, mean, because)
         conv.bias = bias
         mean.copy_(before)
     return InputChange(
@@ -204,17 +203,6 @@ def _add_constant(
         shape_before=None,
         shape_after=tuple(shift.shape),
         before=None,
-        because=because,
-    )
-
-
-def _changed(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
-    return InputChange(
-        tensor=name,
-        fate="reshaped",
-        shape_before=tuple(before.shape),
-        shape_after=tuple(after.shape),
-        before=digest(before),
         because=because,
     )
 
@@ -296,7 +284,7 @@ def change_inputs(
         rgb=options.rgb or (0, 1, 2),
         is_tuned=_tunes_stem(sized, options),
     )
-    prep, reshaped = rechannel(sized, prep, channels)
+    prep, adapted = rechannel(sized, prep, channels)
     if options.ranges and len(options.ranges) != prep.channels:
         raise ModelError(
             f"ranges are given for {len(options.ranges)} bands, the network takes "
@@ -311,7 +299,7 @@ def change_inputs(
         sha256=tensor_digest(unique_tensors(sized)),
         parameters=n_parameters(sized),
     )
-    return sized, described, (*changes, *reshaped)
+    return sized, described, (*changes, *adapted)
 
 
 def _shortened(

@@ -35,12 +35,6 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
     """All tensors of the original network by their original names, tied ones once.
 
     Added blocks count; low-rank updates do not.
-
-    >>> from warmstart.network import load, partition
-    >>> base = load.load("lite0")
-    >>> network = partition.cut(base.module, base.record.preprocessing)
-    >>> tensors_of(network).keys() == base.module.state_dict().keys()
-    True
     """
     tensors = base_tensors(network.backbone)
     if network.classifier is not None:
@@ -170,8 +164,6 @@ def _tensors(rows: Sequence[LedgerRow]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LedgerBuilder:
-    """Builds the rows; `before` names the tensors of the old network."""
-
     before: Mapping[str, str]
     network: Network
     actions: Mapping[str, Action] | None
@@ -249,7 +241,6 @@ class _LedgerBuilder:
 
 
 def _may_merge(name: str, tensor: Tensor) -> bool:
-    """Whether low-rank updates can have been added to a tensor."""
     return name.endswith("weight") and tensor.ndim > 1 and isinstance(tensor, nn.Parameter)
 
 

@@ -81,7 +81,6 @@ def build_filled(
 def _build_streamed(
     arch: str, path: Path, size: tuple[int, int] | None
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Build without memory for the parameters, which stay in the file. Raises: ModelError."""
     weights = map_weights(path)
     check_finite(weights, path.name)
     try:
@@ -179,7 +178,11 @@ def _load(
         module, record = load_vision(name, preprocessing)
         return PretrainedModel(module=module, record=record)
     if is_timm_folder(name):
-        return _from_timm_folder(name, preprocessing)
+        folder = timm_folder_of(name)
+        network, own_arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
+        title = f"{folder.resolve().name} ({own_arch.partition(':')[2]})"
+        prep, source = preprocessing or usual, str(folder)
+        return _pretrained(network, prep, name=name, title=title, arch=own_arch, source=source)
     if is_text_base(name):
         module, record = load_text(name)
         return PretrainedModel(module=module, record=record)
@@ -228,14 +231,6 @@ def _from_timm(name: str, preprocessing: Preprocessing | None) -> PretrainedMode
     module = build_pretrained(name, weights, prep.size)
     title = f"{network} (timm)"
     return _pretrained(module, prep, name=name, title=title, arch=name, source=str(path))
-
-
-def _from_timm_folder(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
-    folder = timm_folder_of(name)
-    module, arch, usual = open_timm(folder, preprocessing.size if preprocessing else None)
-    title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    prep = preprocessing or usual
-    return _pretrained(module, prep, name=name, title=title, arch=arch, source=str(folder))
 
 
 def _from_torchvision(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:

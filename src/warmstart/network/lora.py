@@ -64,13 +64,7 @@ def inject(
 
 
 def bare_blocks(network: Network) -> frozenset[str]:
-    """Names of the blocks without a layer for low-rank updates.
-
-    >>> from warmstart.network import load, partition
-    >>> base = load.load("lite0")
-    >>> sorted(bare_blocks(partition.cut(base.module, base.record.preprocessing)))
-    ['conv_stem']
-    """
+    """Names of the blocks without a layer for low-rank updates."""
     bare = set()
     for block in network.record.blocks:
         try:
@@ -221,7 +215,6 @@ def _called(
 
 
 def _wrap(module: nn.Module, names: Sequence[str], rank: int) -> None:
-    """Put peft's layers around the named ones; everything else stays unchanged."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

@@ -110,7 +110,10 @@ def read_bundle(run: Path) -> Bundle:
         _check_pictures(folder, record.preprocessing)
     elif isinstance(record.preprocessing, TextInputs):
         _load_tokenizer(folder / TOKENIZER, record.preprocessing)
-    _check_shape(folder, record)
+    inputs = record.preprocessing
+    shape = (inputs.length,) if isinstance(inputs, TextInputs) else inputs.shape
+    if min(shape, default=1) < 1 or math.prod(shape) > LARGEST:  # it would fill the memory
+        raise _damaged(folder / "config.json", f"its inputs are of shape {shape}"[:120])
     _check_calibration(folder / "calibration.json", calibration, len(ids))
     if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
         raise _damaged(folder / "calibration.json", "class_bias is not one number a class")
@@ -138,14 +141,6 @@ def _check_calibration(path: Path, calibration: CalibrationRecord, n: int) -> No
         raise _damaged(path, "its temperature or its distance makes no sense")
 
 
-def _check_shape(folder: Path, record: ModelRecord) -> None:
-    """Raises: RunFolderError for inputs of a size that would fill the memory, or of none."""
-    inputs = record.preprocessing
-    shape = (inputs.length,) if isinstance(inputs, TextInputs) else inputs.shape
-    if min(shape, default=1) < 1 or math.prod(shape) > LARGEST:
-        raise _damaged(folder / "config.json", f"its inputs are of shape {shape}"[:120])
-
-
 def _check_pictures(folder: Path, prep: Preprocessing) -> None:
     sides, values = (*prep.size, prep.resize), (*prep.mean, *prep.std)
     is_scaled = len(prep.mean) == len(prep.std) > 0 and min(prep.std) > LEAST_SCALE
@@ -167,7 +162,6 @@ def _read(path: Path, read: Callable[[Path], Read]) -> Read:
 
 
 def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
-    """Raises: ValueError for arrays that do not belong together, or point nowhere."""
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ids: list[str] = json.loads((file.metadata() or {}).get("ids", "[]"))

@@ -141,7 +141,6 @@ def surgery_sentence(changes: Sequence[InputChange], share: float) -> str:
 
 
 def _size(changes: Iterable[InputChange]) -> int:
-    """Parameters among tensors that came or went."""
     return sum(
         math.prod(change.shape_after or change.shape_before or ())
         for change in changes

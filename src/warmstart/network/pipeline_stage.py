@@ -97,7 +97,6 @@ def _zero_grad(output: Tensor, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _parameters(unfrozen: UnfrozenBlocks, numbers: range) -> tuple[nn.Parameter, ...]:
-    """The parameters of some blocks, trainable or not."""
     parameters: list[nn.Parameter] = []
     for step in (unfrozen.scan.steps.blocks[number - 1] for number in numbers):
         for name in step.modules:

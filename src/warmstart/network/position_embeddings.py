@@ -28,7 +28,7 @@ from warmstart.network.architectures import build, size_option
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.segments import find_classifier, probe
 from warmstart.network.stem import REFUSALS, refit
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.tensors import reshaped, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import InputChange
 
@@ -81,12 +81,7 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
 
 
 def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocessing:
-    """The same preprocessing for another size.
-
-    >>> prep = Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,))
-    >>> resized_preprocessing(prep, 112).resize
-    128
-    """
+    """The same preprocessing for another size."""
     scale = size / min(preprocessing.size)
     return replace(
         preprocessing, size=(size, size), resize=max(size, round(preprocessing.resize * scale))
@@ -96,7 +91,6 @@ def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocess
 def _attempt(
     module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
 ) -> Resized | str:
-    """The network for that size, or why there is none."""
     step = _patch(module)
     if step and size % step:
         return f"its patches are {step} px wide"
@@ -111,14 +105,7 @@ def _attempt(
         return reason[:160]
     before, after = unique_tensors(module), unique_tensors(new)
     changes = (
-        InputChange(
-            tensor=name,
-            fate="reshaped",
-            shape_before=tuple(before[name].shape),
-            shape_after=tuple(tensor.shape),
-            before=digest(before[name]),
-            because="resampled for another number of positions",
-        )
+        reshaped(name, before[name], tensor, "resampled for another number of positions")
         for name, tensor in after.items()
         if name in before and before[name].shape != tensor.shape
     )
@@ -186,7 +173,6 @@ def _resample_table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | No
 def _convert(
     old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
 ) -> Mapping[str, Tensor]:
-    """The old state as the library would load it into `new`."""
     if _is_torchvision_vit(new):
         from torchvision.models.vision_transformer import interpolate_embeddings
 

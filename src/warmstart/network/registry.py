@@ -114,9 +114,6 @@ def shipped_file(base: PackagedModel) -> Path:
     """Path of a shipped base model's weights.
 
     Raises: ModelError if the package is not installed, with the command that installs it.
-
-    >>> shipped_file(SHIPPED["lite0"]).suffix
-    '.pth'
     """
     folder = _package_folder(base.package)
     if folder is None or not (folder / base.file).is_file():

@@ -125,7 +125,6 @@ def _segments(body: Sequence[fx.Node], source: fx.Node, outlines: Outlines) -> I
 def _grouped(
     module: nn.Module, segments: Sequence[_Segment], source: fx.Node, outlines: Outlines
 ) -> tuple[list[_Segment], _Segment]:
-    """Join segments into blocks, and separate the neck."""
     groups: list[_Segment] = []
     waiting: list[_Segment] = []  # weightless segments that belong to the next block
     before = source
@@ -189,8 +188,6 @@ def _unique_names(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _StepBuilder:
-    """Turns segments into callable steps."""
-
     module: nn.Module
     graph: fx.Graph
     dependent: frozenset[fx.Node]
@@ -278,15 +275,13 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
             "a base model returns one row of numbers for each."
         )
     name, args = calls[-1] if calls else ("", ())
-    return outputs, name if name and _is_classifier(module.get_submodule(name), args) else None
-
-
-def _is_classifier(layer: nn.Module, args: Sequence[Any]) -> bool:
-    if len(args) != 1 or not isinstance(args[0], Tensor):
-        return False
+    if not name or len(args) != 1 or not isinstance(args[0], Tensor):
+        return outputs, None
+    layer = module.get_submodule(name)
     is_pointwise = isinstance(layer, nn.Conv2d) and set(layer.kernel_size) == {1}
     is_linear = isinstance(layer, nn.Linear) and args[0].ndim == 2
-    return is_linear or (is_pointwise and args[0].ndim == 4 and set(args[0].shape[2:]) == {1})
+    is_pooled = args[0].ndim == 4 and set(args[0].shape[2:]) == {1}
+    return outputs, name if is_linear or (is_pointwise and is_pooled) else None
 
 
 def as_tensor(output: Any) -> Tensor:

@@ -135,7 +135,6 @@ def _rescale(scale: float) -> Callable[..., Any]:
 
 
 def _main(output: Any) -> Tensor:
-    """An attention layer returns its weights beside its output."""
     main: Tensor = output[0] if isinstance(output, tuple) else output
     return main
 

@@ -118,7 +118,6 @@ def _classifier(model: WarmModel, library: str) -> str:
 
 
 def _backbone_state(model: WarmModel) -> dict[str, Tensor]:
-    """Tensors of the model's own blocks under their original names."""
     state = model.backbone.state_dict()
     return {name: t for name, t in state.items() if not name.startswith(f"{BRANCH}.")}
 
@@ -131,7 +130,6 @@ def _fill(
     bias: Tensor,
     title: str,
 ) -> None:
-    """Load everything, strictly. Raises: ExportError where a tensor is extra or missing."""
     layer = module.get_submodule(classifier)
     rows = weight[:, :, None, None] if isinstance(layer, nn.Conv2d) else weight
     try:

@@ -159,11 +159,7 @@ def _is_below(name: str, path: str) -> bool:
 
 
 def _outermost(name: str, anchors: Sequence[str]) -> str:
-    """The outermost module around a tensor that holds none of the blocks; else the tensor itself.
-
-    >>> _outermost("bert.embeddings.words.weight", ["bert.layer.0"]), _outermost("token", ["l.0"])
-    ('bert.embeddings', 'token')
-    """
+    """The outermost module around a tensor without a block inside; else the tensor itself."""
     pieces = name.split(".")
     paths = (".".join(pieces[:n]) for n in range(1, len(pieces) + 1))
     return next(path for path in paths if not any(_is_below(a, path) for a in anchors))
@@ -238,7 +234,6 @@ def sections_for(module: nn.Module, plan: Plan) -> Sections:
 
 
 def _candidates(module: nn.Module, plan: Plan) -> Iterator[Sections]:
-    """Possible partitions when the plan was made, the likelier first."""
     if plan.input is not None:
         size: Any = plan.input.size.value
         sides = tuple(size) if isinstance(size, tuple) else (size, size)

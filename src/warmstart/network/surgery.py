@@ -176,9 +176,6 @@ def unique_state(model: nn.Module) -> dict[str, Tensor]:
     """Tensors to save, each once (safetensors refuses ties), contiguous, detached.
 
     Memory-mapped tensors stay in their file.
-
-    >>> list(unique_state(MultiLayerHead(torch.zeros(2, 3), torch.zeros(2))))
-    ['weight', 'bias', 'temperature', 'class_bias']
     """
     return {
         name: tensor if isinstance(tensor, Mapped) else tensor.detach().cpu().contiguous()
@@ -239,7 +236,6 @@ def refresh(
 
 
 def _places_of(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
-    """The module, and the places of the named blocks' tensors."""
     if isinstance(where, Network):
         existing = {*(block.name for block in where.blocks), "neck"}
     else:

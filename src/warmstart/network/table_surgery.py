@@ -16,7 +16,7 @@ from warmstart.errors import ModelError
 from warmstart.network.finished_run import FinishedRunModel
 from warmstart.network.surgery import MultiLayerHead
 from warmstart.network.table_network import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
-from warmstart.network.tensors import digest, n_parameters, tensor_digest, unique_tensors
+from warmstart.network.tensors import n_parameters, reshaped, tensor_digest, unique_tensors
 from warmstart.records.inputs import ColumnRecord, TableInputs
 from warmstart.records.network import InputChange
 
@@ -110,14 +110,7 @@ def recolumn(
     set_spans(clone, new)
     because = _because(old, new)
     changes = [
-        InputChange(
-            tensor=name,
-            fate="reshaped",
-            shape_before=tuple(state[name].shape),
-            shape_after=tuple(tensor.shape),
-            before=digest(state[name]),
-            because=text,
-        )
+        reshaped(name, state[name], tensor, text)
         for name, text in ((MIX, because), (BIAS, _MEANS), (SPREAD, _SPANS), (SHIFT, _SPANS))
         if not torch.equal(state[name], tensor := clone.state_dict()[name])
     ]
@@ -140,7 +133,6 @@ def _at_mean(old: TableInputs, new: TableInputs) -> Tensor:
 
 
 def _inputs(inputs: TableInputs) -> list[str]:
-    """Name of each input of the first layer."""
     return [*inputs.slots, *inputs.bins]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.network.weight_file import release, set_memory_format
+from warmstart.records.network import InputChange
 
 M = TypeVar("M", bound=nn.Module)
 # What a normalisation layer gathers from the data it sees; no parameters.
@@ -76,6 +77,18 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         _updated(total, name, tensors[name])
     return total.hexdigest()
+
+
+def reshaped(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
+    """The record of a tensor that surgery at the input reshaped."""
+    return InputChange(
+        tensor=name,
+        fate="reshaped",
+        shape_before=tuple(before.shape),
+        shape_after=tuple(after.shape),
+        before=digest(before),
+        because=because,
+    )
 
 
 def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:

@@ -129,11 +129,7 @@ def first_token(state: Tensor) -> Tensor:
 
 
 def longest(state: Tensor) -> int:
-    """Tokens of the longest row of (B, L, C + 1), at least 1; the rest is padding.
-
-    >>> longest(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]]))
-    2
-    """
+    """Tokens of the longest row of (B, L, C + 1), at least 1; the rest is padding."""
     positions = state[..., -1].amax(dim=0).nonzero()
     return int(positions.max()) + 1 if len(positions) else 1
 

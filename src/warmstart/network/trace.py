@@ -97,7 +97,6 @@ def _counts_inputs(node: fx.Node) -> bool:
 
 
 def _is_shape(node: fx.Node) -> bool:
-    """Whether a node returns the sizes of all axes."""
     if node.target is getattr:
         return node.args[1] == "shape"
     is_call = node.op == "call_method" and node.target == "size"
@@ -162,7 +161,6 @@ def shallow_copy(module: nn.Module) -> nn.Module:
 
 
 def _tidied(graph: fx.Graph) -> fx.Graph:
-    """Drop assertions, dead code and unused arguments."""
     for node in reversed(list(graph.nodes)):
         if "_assert" in getattr(node.target, "__name__", "") and not node.users:
             graph.erase_node(node)

@@ -182,17 +182,14 @@ class TrainingAttempt:
         return None
 
     def _probe(self) -> Tensor:
-        """Outputs for two images, in eval mode."""
         self.trainable.model.eval()
         device = self.job.schedule.device
         return self.parallelism.run(*(value.to(device) for value in self._example_inputs()))
 
     def _example_inputs(self) -> Inputs:
-        """Two images, without augmentation."""
         return self.job.context.plain(spread(self.job.rows, 2), self.trainable.feature_layers)
 
     def _is_over(self, done: int) -> bool:
-        """Whether the time runs out before the steps do."""
         until = self.job.until
         if until is not None and done < self._n_steps and here().same(time.perf_counter() > until):
             self._stopped = self._stopped or done
@@ -232,7 +229,6 @@ class TrainingAttempt:
             yield tuple(value.to(schedule.device) for value in inputs), labels.to(schedule.device)
 
     def _report_step(self, number: int, step: int, values: dict[str, float]) -> Steps[None]:
-        """The event of an update; a checkpoint where one is due, or where the caller stops."""
         job = self.job
         n_samples = (step + 1) * job.schedule.batch_size
         details = {

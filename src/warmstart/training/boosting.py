@@ -96,7 +96,6 @@ class _Trees:
         self._model, self._rounds = _model(len(y), seed)
 
     def grow(self, rounds: int) -> None:
-        """Add trees up to this number per class."""
         from sklearn import config_context
 
         if len(self._present) == 1:
@@ -179,7 +178,10 @@ def encoded(training_data: TrainingDataset) -> Array:
     """The training rows as the network gets them. Shapes: (n, F)."""
     examples = training_data.labelled.learn
     return np.stack(
-        [encode(load_unchanged(training_data.collection, e), e.id, training_data.prep) for e in examples]
+        [
+            encode(load_unchanged(training_data.collection, e), e.id, training_data.prep)
+            for e in examples
+        ]
     )
 
 

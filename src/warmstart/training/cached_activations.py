@@ -65,7 +65,6 @@ class _Task:
     missing: tuple[frozenset[str], ...]  # contents, by augmentation number
 
     def only(self, number: int, contents: frozenset[str]) -> _Task:
-        """The task for one augmentation of some images."""
         missing = [frozenset[str]()] * len(self.cache_files)
         missing[number] = contents
         return replace(self, missing=tuple(missing))
@@ -279,7 +278,6 @@ def _run_offloaded(task: _Task, blocks: Sequence[OffloadedBlock], offload: str) 
 
 
 def _chunks(task: _Task, number: int, examples: Sequence[Example]) -> Iterator[Chunk]:
-    """One augmentation of some images, in batches."""
     batches = [examples[at : at + BATCH] for at in range(0, len(examples), BATCH)]
     for batch, arrays in zip(batches, prefetch(task.augment, batches, workers=1), strict=True):
         yield [example.sha256 for example in batch], arrays[number]

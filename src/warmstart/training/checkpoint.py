@@ -369,12 +369,10 @@ class Checkpoints:
         self._wait = max(EVERY, (self._since - start) / SHARE)
 
     def _unfinished(self) -> list[Path]:
-        """States of the current training, sound or not."""
         own = [path for name in ("next", "last", "previous") if (path := self._file(name)).exists()]
         return [*own, *self.path.glob(JOINT)]
 
     def _by_age(self, paths: Iterable[Path]) -> list[Path]:
-        """The newest first."""
         return sorted(paths, key=self._serial_of, reverse=True)
 
     def _read(self, path: Path) -> Snapshot | None:

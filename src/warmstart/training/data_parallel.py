@@ -1,7 +1,7 @@
 """A training step over several processes: its rows split by torch's own wrapper.
 
-`DataParallel` is one of three kinds of parallelism. `training.fsdp` shards the weights as well,
-and `training.pipeline` splits the blocks of the network instead.
+`DataParallel` is the base of three kinds of parallelism. `training.fsdp` shards the weights as
+well, and `training.pipeline` splits the blocks of the network instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,79 +59,15 @@ class ShardingReport:
     n_micro_batches: int = 1
 
 
-class Parallelism(Protocol):
-    """How several processes train one network."""
-
-    @property
-    def world(self) -> ProcessGroup:
-        """The processes that currently split rows among them."""
-        ...
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether this process holds all that is trained, and can save it alone."""
-        ...
-
-    @property
-    def allows_fusion(self) -> bool:
-        """Whether a layer may read the tensors of another one."""
-        ...
-
-    def begin(self) -> None:
-        """Prepare for updates, once each parameter's `requires_grad` is set."""
-        ...
-
-    def end(self) -> None:
-        """No more updates for now: every process holds the whole network."""
-        ...
-
-    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """Compute the gradients of a batch; returns its mean loss, without gradients if not finite.
-
-        Every process gets the whole batch and computes the gradients of what it keeps.
-        """
-        ...
-
-    def run(self, *inputs: Tensor) -> Tensor:
-        """Logits (B, K) of inputs, in every process of `world`."""
-        ...
-
-    def keeps(self, name: str) -> bool:
-        """Whether this process trains the tensor of this name."""
-        ...
-
-    def broadcast(self) -> None:
-        """Send changed tensors to all processes, where each holds the whole network."""
-        ...
-
-    def local_shard(self, name: str, value: Tensor) -> Tensor:
-        """This process's share of the named tensor, or of another one of its shape: a view.
-
-        A value of another shape comes back unchanged.
-        """
-        ...
-
-    def with_placement(self, name: str, shard: Tensor) -> Tensor:
-        """The inverse: this process's share as a tensor that knows its place in the whole."""
-        ...
-
-    def agree(self, value: bool) -> bool:
-        """The first process's value, for what all processes must do alike."""
-        ...
-
-    def sharding_report(self) -> ShardingReport | None:
-        """Costs of sharding; None where each process holds everything. All processes must call."""
-        ...
-
-
 class DataParallel:
     """Each process computes its share of every batch, and gradients are averaged.
 
     All processes hold the same weights, as each created them in the same way. A single process
     trains plainly. `plain` is the network for validation, where the one for training is compiled.
+    Other kinds of parallelism override these methods.
     """
 
-    allows_fusion = True
+    allows_fusion = True  # whether a layer may read the tensors of another one
 
     def __init__(
         self,
@@ -148,14 +84,15 @@ class DataParallel:
 
     @property
     def is_whole(self) -> bool:
+        """Whether this process holds all that is trained, and can save it alone."""
         return True
 
     def begin(self) -> None:
-        """Wrap the network anew: the wrapper reads `requires_grad` only once."""
+        """Prepare for updates, once each parameter's `requires_grad` is set."""
         if here().size == 1 or not isinstance(self._network, nn.Module):
             return
         is_cuda = self._device == "cuda"
-        self._wrapped = DistributedDataParallel(
+        self._wrapped = DistributedDataParallel(  # reads `requires_grad` only once
             self._network,
             device_ids=[torch.cuda.current_device()] if is_cuda else None,
             broadcast_buffers=False,
@@ -164,10 +101,13 @@ class DataParallel:
         )
 
     def end(self) -> None:
-        pass
+        """After updates: every process holds the whole network."""
 
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """Accumulate the gradients of micro-batches."""
+        """Compute the gradients of a batch; returns its mean loss, without gradients if not finite.
+
+        Every process gets the whole batch and computes the gradients of what it keeps.
+        """
         total, n = 0.0, len(labels)
         for start in range(0, n, work.micro_batch):
             stop = min(start + work.micro_batch, n)
@@ -184,24 +124,33 @@ class DataParallel:
         return total
 
     def run(self, *inputs: Tensor) -> Tensor:
+        """Logits (B, K) of inputs, in every process of `world`."""
         return self._plain(*inputs)
 
     def keeps(self, name: str) -> bool:
+        """Whether this process trains the tensor of this name."""
         return True
 
     def broadcast(self) -> None:
-        pass  # all processes made the same change
+        """Send changed tensors to all processes, unless all made the same change."""
 
     def local_shard(self, name: str, value: Tensor) -> Tensor:
+        """This process's share of the named tensor, or of another one of its shape: a view.
+
+        A value of another shape comes back unchanged.
+        """
         return value
 
     def with_placement(self, name: str, shard: Tensor) -> Tensor:
+        """The inverse: this process's share as a tensor that knows its place in the whole."""
         return shard
 
     def agree(self, value: bool) -> bool:
-        return value  # a process may save alone: the others need not know
+        """The first process's value, for what all processes must do alike."""
+        return value  # a process may save alone
 
     def sharding_report(self) -> ShardingReport | None:
+        """Costs of sharding; None where each process holds everything. All processes must call."""
         return None
 
     def _local_rows(self, start: int, stop: int, is_gathered: bool) -> tuple[slice, int]:

@@ -89,7 +89,6 @@ class LabelledRows:
 
     @property
     def nouns(self) -> Nouns:
-        """What the examples are called."""
         return nouns_of(self.kind)
 
     @property
@@ -215,27 +214,18 @@ def heads(
     read: ReadFeatures,
     n: int,
     prior: Prior | None = None,
+    *,
+    names: Sequence[str] = (),
+    penalties: Sequence[float] = (),
 ) -> dict[str, Family]:
-    """The plan's candidate heads on cached features, simplest first.
+    """The plan's candidate heads on n rows of cached features, simplest first.
 
-    `prior`: an older head that candidates named `LAYERS+prior` continue.
+    `prior`: an older head that candidates named `LAYERS+prior` continue. `names` and `penalties`
+    replace those of the plan.
     """
-    names = [str(name) for name in as_tuple(plan.head.candidates)]
-    penalties = [float(value) for value in as_tuple(plan.head.penalties)]
+    names = names or [str(name) for name in as_tuple(plan.head.candidates)]
+    penalties = penalties or [float(value) for value in as_tuple(plan.head.penalties)]
     seed = int(plan.training.seed.value)  # type: ignore[arg-type]
-    return heads_of(names, penalties, shapes, read, n, seed, prior)
-
-
-def heads_of(
-    names: Sequence[str],
-    penalties: Sequence[float],
-    shapes: Mapping[str, LayerWeights],
-    read: ReadFeatures,
-    n: int,
-    seed: int,
-    prior: Prior | None = None,
-) -> dict[str, Family]:
-    """The candidate heads of these names and penalties on n rows of cached features."""
     kernels: Mapping[str, Array] = {}
     if n <= rules.DUAL_LIMIT:
         kernels = kernels_of({name: shapes[name] for name in probe_layers_of(names)}, read, n)

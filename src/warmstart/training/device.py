@@ -49,7 +49,6 @@ def find_machine(name: str, threads: int) -> Machine:
 
 
 def _usable() -> tuple[str, ...]:
-    """The fastest first."""
     import torch
 
     devices = ["cuda"] if torch.cuda.is_available() else []

@@ -25,7 +25,7 @@ from warmstart.network.pipeline_stage import (
 )
 from warmstart.planning.machine import DATA, FSDP, least_idle
 from warmstart.planning.schedule import Schedule
-from warmstart.training.data_parallel import DataParallel, Inputs, Parallelism
+from warmstart.training.data_parallel import DataParallel, Inputs
 from warmstart.training.trainable import TrainableNetwork
 
 JOINT_WRITER = "torch.distributed.checkpoint.hf_storage"  # several processes write with it
@@ -35,7 +35,7 @@ DOWN, OWN = 1.0, 1.0  # forward passes that gradients cost: through a block, for
 
 def choose_parallelism(
     trainable: TrainableNetwork, blocks: UnfrozenBlocks, schedule: Schedule, inputs: Inputs
-) -> Parallelism:
+) -> DataParallel:
     """The parallelism of the plan; a single process trains plainly.
 
     `inputs` are examples for the unfrozen blocks, with which blocks are timed.
@@ -83,7 +83,7 @@ def choose_parallelism(
     return Pipeline(blocks, own, state, owners, device)
 
 
-def report_sharding(parallelism: Parallelism) -> Steps[None]:
+def report_sharding(parallelism: DataParallel) -> Steps[None]:
     """A note on the memory and the idle time of sharded weights, once a training is done."""
     report = parallelism.sharding_report()
     if report is None:
@@ -130,7 +130,6 @@ def _block_times(
     numbers: range,
     main: Tensor,
 ) -> list[tuple[float, float]]:
-    """Seconds of each block in an update, forward and backward."""
     trainable.model.eval()
     times, is_below = [], False
     for number in numbers:

@@ -149,15 +149,7 @@ def fine_tune(
     """
     data, extracted = training_data.labelled, training_data.extracted
     if not plan.is_trained:
-        own_head = estimate_prior(training_data.prior, data, extracted.reader(data.learn))
-        return FineTuned(
-            extracted.network,
-            head,
-            extracted.reader,
-            plan,
-            own_head=own_head,
-            given_up=gave_way(plan),
-        )
+        return _probe_alone(training_data, plan, head, gave_way(plan))
     chosen, n = schedule(plan), len(data.learn)
     held_rows = held_out_folds(training_data, chosen.folds)
     n_updates = (of_rows(chosen, len(held), n).n_steps for held in held_rows)
@@ -178,7 +170,7 @@ def fine_tune(
     task = _FineTuning(training_data, plan, head, context, allowance)
     results = yield from task.train_folds(held_rows)
     if results.failed:
-        return task.probe_alone(results)
+        return task.give_up(results)
     return (yield from task.train_all(task.choose_end(results), results))
 
 
@@ -222,7 +214,6 @@ class _FineTuning:
         return results
 
     def choose_end(self, results: _Folds) -> _End:
-        """Where the trainings should have ended, by the rows that they held out."""
         context = self.context
         n_joined = int(np.median(results.n_joined))
         # Where no block joined, a refitted head equals another one on the same layers.
@@ -315,7 +306,7 @@ class _FineTuning:
         guards += trained.guards
         if trained.trainable is None:
             results.guards, results.failed = guards, _failed_scales(results.scale, trained)
-            return self.probe_alone(results)
+            return self.give_up(results)
         answers = BaseModelAnswers(training_data, context, spread(rows, ROWS), settings.n_steps)
         make = make_job(first, trained.scale).make
         notes, remembering = yield from limit_forgetting(
@@ -341,19 +332,10 @@ class _FineTuning:
             fold=results.fold,
         )
 
-    def probe_alone(self, results: _Folds) -> FineTuned:
-        """The base model with its linear probe, where training was given up."""
-        data, extracted = self.training_data.labelled, self.training_data.extracted
+    def give_up(self, results: _Folds) -> FineTuned:
         why = gave_up(self.plan, results.guards[-1].kind, results.failed)
-        return FineTuned(
-            network=extracted.network,
-            head=self.head,
-            reader=extracted.reader,
-            plan=given_up(self.plan, why),
-            own_head=estimate_prior(self.training_data.prior, data, extracted.reader(data.learn)),
-            guards=tuple(results.guards),
-            given_up=why,
-        )
+        fine_tuned = _probe_alone(self.training_data, given_up(self.plan, why), self.head, why)
+        return replace(fine_tuned, guards=tuple(results.guards))
 
     def _job(
         self,
@@ -401,6 +383,14 @@ def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource
         seed=chosen.seed,
         prep=training_data.prep,
     )
+
+
+def _probe_alone(training_data: TrainingDataset, plan: Plan, head: HeadFit, why: str) -> FineTuned:
+    """The base model with its linear probe, and why only that is left."""
+    data, extracted = training_data.labelled, training_data.extracted
+    own_head = estimate_prior(training_data.prior, data, extracted.reader(data.learn))
+    network, reader = extracted.network, extracted.reader
+    return FineTuned(network, head, reader, plan, own_head=own_head, given_up=why)
 
 
 def _failed_scales(first: float, trained: TrainedNetwork) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ from warmstart.training.data_parallel import (
 
 
 class ShardedDataParallel(DataParallel):
-    """A `Parallelism` that shards the weights.
+    """Data parallelism that shards the weights as well.
 
     `network` maps inputs to logits; `groups` names its modules that run, and are gathered, one
     group at a time. `state`: all tensors, named as in `Trainer`. FSDP2 changes the type of weights

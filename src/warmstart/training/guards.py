@@ -185,7 +185,6 @@ class Watch:
         return f"at update {step:,} of {self._n_steps:,}"
 
     def _guessing(self) -> str:
-        """The loss to compare with; nothing where there are no classes."""
         return f"; always guessing the class shares has {self._blind:.3g}" if self._blind else ""
 
 

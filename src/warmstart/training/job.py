@@ -106,7 +106,6 @@ class TrainingJob:
 
     @property
     def name(self) -> str:
-        """Its name among the checkpoints."""
         return f"training-{self.number}"
 
     @property
@@ -116,7 +115,6 @@ class TrainingJob:
 
     @property
     def total(self) -> int:
-        """Updates of all trainings."""
         return sum(self.context.steps) or self.schedule.n_steps
 
     @property
@@ -172,7 +170,6 @@ class TrainingJob:
         self.context.checkpoints.save_finished(self.name, Snapshot(tensors, facts))
 
     def _load_finished(self, snapshot: Snapshot) -> TrainedNetwork:
-        """A training that was finished before an interruption."""
         facts, scores = snapshot.facts, snapshot.tensors["scores"].numpy()
         guards = tuple(GuardNote(**fields) for fields in facts["guards"])
         n_stages, scale = int(facts["n_stages"]), float(facts["scale"])

@@ -97,7 +97,6 @@ def folder_with_space(n_bytes: int) -> Path:
 
 
 def _free_bytes(folder: Path) -> int:
-    """0 where there is no such folder."""
     return shutil.disk_usage(folder).free if folder.is_dir() else 0
 
 

@@ -164,7 +164,6 @@ def class_loss(outputs: Tensor, truth: Tensor) -> Tensor:
 
 
 def _label_sets(outputs: Tensor, truth: Tensor) -> Tensor:
-    """The mean over labels: many labels weigh no more than few."""
     loss = binary_cross_entropy_with_logits(outputs, truth.to(outputs.dtype), reduction="sum")
     return loss / truth.shape[1]
 

@@ -71,6 +71,5 @@ def _set_weights(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> 
 
 
 def _loss(job: TrainingJob, trainable: TrainableNetwork, rows: Rows) -> float:
-    """Mean loss of training rows, not calibrated."""
     scores = torch.from_numpy(held_scores(trainable, job.context, rows))
     return mean_loss(job.context.target, scores, job.context.targets(rows))

@@ -38,7 +38,7 @@ from warmstart.tasks.task import Target, Truth
 from warmstart.training.dataset import (
     ReadFeatures,
     TrainingDataset,
-    heads_of,
+    heads,
     selection_problem_on,
 )
 from warmstart.training.linear_probe import HeadFit, with_calibration
@@ -202,8 +202,10 @@ class RefitHead:
 
     def _fit(self, read: ReadFeatures, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with weights refitted on features (m, d_t) of these rows."""
-        data, name, seed = self.training_data, self._candidate, self.plan.training.seed.number
-        families = heads_of((name,), (PENALTY,), data.probe_layers, read, len(rows), int(seed))
+        data, name = self.training_data, self._candidate
+        families = heads(
+            self.plan, data.probe_layers, read, len(rows), names=(name,), penalties=(PENALTY,)
+        )
         refit = families[name].refit(selection_problem_on(data.labelled, rows), PENALTY)
         return replace(
             head,
@@ -255,15 +257,14 @@ def weights_by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer,
     return dict(zip(head.feature_layers, columns, strict=True))
 
 
-def _mean(heads: Sequence[HeadFit], scales: OutputScales, record: NetworkRecord) -> HeadFit:
-    """One head with the mean scores of several, each times its factor."""
+def _mean(fits: Sequence[HeadFit], scales: OutputScales, record: NetworkRecord) -> HeadFit:
     columns: dict[FeatureLayer, Array] = {}
-    for head, scale in zip(heads, scales, strict=True):
+    for head, scale in zip(fits, scales, strict=True):
         for layer, weight in weights_by_layer(head, record).items():
-            columns[layer] = columns.get(layer, 0.0) + scale * weight / len(heads)
-    bias = np.mean([w * head.bias for head, w in zip(heads, scales, strict=True)], axis=0)
+            columns[layer] = columns.get(layer, 0.0) + scale * weight / len(fits)
+    bias = np.mean([w * head.bias for head, w in zip(fits, scales, strict=True)], axis=0)
     return replace(
-        heads[-1],
+        fits[-1],
         feature_layers=tuple(columns),
         bias=bias.astype(np.float32),
         weight=np.concatenate([*columns.values()], axis=1).astype(np.float32),

@@ -19,19 +19,23 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
-from warmstart.training.data_parallel import Inputs, ShardingReport, StepWork, has_batch_statistics
+from warmstart.training.data_parallel import (
+    DataParallel,
+    Inputs,
+    ShardingReport,
+    StepWork,
+    has_batch_statistics,
+)
 
 Shapes = tuple[Any, ...]
 
 
-class Pipeline:
-    """A `Parallelism` that splits the blocks, not the rows.
+class Pipeline(DataParallel):
+    """Parallelism that splits the blocks, not the rows.
 
     `run` is the whole network; `module` the stage of this process. `state`: all tensors of the
     network by name; `owners`: the rank of the process that keeps each of them.
     """
-
-    allows_fusion = True
 
     def __init__(
         self,
@@ -41,9 +45,9 @@ class Pipeline:
         owners: Mapping[str, int],
         device: str,
     ) -> None:
-        self._run, self._module = run, module
+        super().__init__(run, device)
+        self._module = module
         self._state, self._owners = dict(state), owners
-        self._device = torch.device(device)
         self._is_split = False
         self._layouts = {name: _Layout(tensor) for name, tensor in self._state.items()}
         self._stages: dict[Shapes, tuple[_Stage, ScheduleGPipe]] = {}
@@ -118,9 +122,9 @@ class Pipeline:
     def run(self, *inputs: Tensor) -> Tensor:
         """Logits in every process: by the stages, or by the whole network where each holds it."""
         if not self._is_split:
-            return self._run(*inputs)
+            return self._plain(*inputs)
         world, n = here(), len(inputs[0])
-        is_divisible = n % world.size == 0 and not has_batch_statistics(self._run)
+        is_divisible = n % world.size == 0 and not has_batch_statistics(self._network)
         stage, schedule = self._schedule(inputs, world.size if is_divisible else 1, None, n)
         outputs = schedule.eval(*(inputs if world.is_first else ()))
         shape = [list(outputs.shape)] if stage.is_last else [None]
@@ -132,12 +136,6 @@ class Pipeline:
         )
         dist.broadcast(logits, src=world.size - 1)
         return cast(Tensor, logits)
-
-    def local_shard(self, name: str, value: Tensor) -> Tensor:
-        return value  # tensors are kept whole
-
-    def with_placement(self, name: str, shard: Tensor) -> Tensor:
-        return shard
 
     def agree(self, value: bool) -> bool:
         return here().same(value)
@@ -171,7 +169,10 @@ class Pipeline:
             ]
             autocast = nullcontext if work is None else work.autocast
             stage = _Stage(
-                _DryRunSafe(self._module, buffers, autocast), world.rank, world.size, self._device
+                _DryRunSafe(self._module, buffers, autocast),
+                world.rank,
+                world.size,
+                torch.device(self._device),
             )
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -237,7 +238,5 @@ class _Stage(PipelineStage):
 
 
 class _Layout:
-    """Shape and memory order of a tensor, to allocate it again."""
-
     def __init__(self, tensor: Tensor) -> None:
         self.size, self.stride, self.count = tensor.shape, tensor.stride(), tensor.numel()

@@ -116,7 +116,6 @@ def tracker_location(name: str, tracker: Any, folder: Path) -> str:
 
 
 def _url_of(run: Any) -> str | None:
-    """The web page of a run, if it has one."""
     if getattr(run, "offline", False):
         return None
     try:

@@ -152,7 +152,6 @@ def _scaled_head(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[F
 
 
 def _zero_head(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
-    """A head of zeros on the output of the last block."""
     last = feature_layers(network.record)[-1]
     width = layer_width(network.record, last)
     zeros, ones = torch.zeros(width), torch.ones(width)

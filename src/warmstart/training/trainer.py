@@ -19,7 +19,6 @@ from warmstart.distributed import gone, here, is_about_others
 from warmstart.training.data_parallel import (
     DataParallel,
     Inputs,
-    Parallelism,
     StepWork,
     is_out_of_memory,
 )
@@ -67,11 +66,11 @@ class Trainer:
         moving: Mapping[str, Tensor],
         rule: UpdateRule,
         loss: BatchLoss = class_loss,
-        parallelism: Parallelism | None = None,
+        parallelism: DataParallel | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
         self.rule, self.loss, self._renew = rule, loss, renew
-        self.parallelism: Parallelism = parallelism or DataParallel(network, rule.device)
+        self.parallelism = parallelism or DataParallel(network, rule.device)
         self.moving = dict(moving)
         self.micro_batch = rule.micro_batch
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]

@@ -15,7 +15,7 @@ from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.data_parallel import DataParallel, Parallelism
+from warmstart.training.data_parallel import DataParallel
 from warmstart.training.loop import mean_loss
 from warmstart.training.selection import LEAST, cross_folds
 from warmstart.training.shared import TrainingContext
@@ -214,7 +214,6 @@ class ValidationScores:
         return mean_loss(self.context.target, torch.from_numpy(scores), self.context.targets(rows))
 
     def _metric(self, scores: Array) -> float:
-        """Accuracy on the held-out rows, or the metric of another task."""
         credits = self.context.target.credits(scores, self.context.labels[self.held])
         return round(float(credits.mean()), 4)
 
@@ -271,7 +270,7 @@ def held_scores(
     trainable: TrainableNetwork,
     context: TrainingContext,
     rows: Rows,
-    parallelism: Parallelism | None = None,
+    parallelism: DataParallel | None = None,
 ) -> Array:
     """Logits of some rows, without augmentation, in eval mode. Shapes: returns (m, K) float64.
 

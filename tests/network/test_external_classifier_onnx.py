@@ -11,8 +11,7 @@ from onnx import TensorProto, helper
 from elsewhere import Colours, onnx_file
 from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
-from warmstart.network.onnx_file import open_onnx
-from warmstart.network.trained_elsewhere import InputHandling
+from warmstart.network.external_classifier import InputHandling, open_onnx
 
 X = torch.rand(5, 3, 32, 32)
 SMALL = InputHandling(size=(32, 32))

@@ -8,9 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from warmstart.errors import ModelError
-from warmstart.network.hub_base import is_hub_folder, open_folder, open_with
+from warmstart.network.external_classifier import (
+    InputHandling,
+    is_hub_folder,
+    open_folder,
+    open_with,
+)
 from warmstart.network.hub_folder import from_processor, read_folder, settings
-from warmstart.network.trained_elsewhere import InputHandling
 
 X = torch.randn(2, 3, 32, 32)
 

@@ -13,7 +13,7 @@ from elsewhere import Colours
 from tiny import PREP, network
 from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
-from warmstart.network.trained_elsewhere import InputHandling, from_module, open_file, open_named
+from warmstart.network.external_classifier import InputHandling, from_module, open_file, open_named
 
 SMALL = InputHandling(size=(32, 32))
 

@@ -1,0 +1,537 @@
+"""External classifiers: weights with an architecture, a published name, a hub folder, or ONNX."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from warmstart.errors import ModelError, install_command
+from warmstart.network.architectures import (
+    IMAGENET,
+    build,
+    classifier_name,
+    for_channels,
+    preprocessing_of,
+    split_arch,
+)
+from warmstart.network.class_names import from_mapping, names_beside, parse_names, unique
+from warmstart.network.hub_folder import CONFIG, from_processor, open_timm, read_folder, settings
+from warmstart.network.load import load
+from warmstart.network.registry import SHIPPED
+from warmstart.network.segments import as_tensor, find_classifier, probe
+from warmstart.network.tensors import n_parameters
+from warmstart.network.weights import SUFFIXES, check_finite, check_match, read_weights
+from warmstart.records.inputs import Preprocessing, pictures
+
+Array = NDArray[np.float32]
+Answer = Callable[[Tensor], tuple[Array, Array]]
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ExternalClassifier:
+    """A finished classifier and its description.
+
+    `answer` takes normalised images (B, C, H, W) and returns scores (B, K), which are logits or
+    log-probabilities, and an embedding (B, D). `labels` are names of its outputs, empty where
+    unknown. `training_hashes`: content hashes of its known training images.
+    """
+
+    name: str
+    title: str
+    answer: Answer
+    outputs: int
+    preprocessing: Preprocessing
+    preprocessing_from: str  # its source, in words
+    labels: tuple[str, ...] = ()
+    labels_from: str = ""
+    is_imagenet: bool = False  # published weights whose outputs are ImageNet's classes
+    training_hashes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputHandling:
+    """The user's preprocessing; None, empty: the model's own.
+
+    `size` is (height, width) in px; mean and std are of values 0..1, one for all channels or
+    one each.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any option differs from the model's own."""
+        return self.size is not None or bool(self.mean) or bool(self.std)
+
+    def over(self, usual: Preprocessing) -> Preprocessing:
+        """The usual preprocessing with these options; the crop keeps its share of the image.
+
+        Raises: ModelError where mean or std do not fit the channels.
+
+        >>> from warmstart.network.architectures import IMAGENET
+        >>> prep = InputHandling(size=(112, 112), mean=(0.5,)).over(IMAGENET)
+        >>> prep.resize, prep.mean
+        (128, (0.5, 0.5, 0.5))
+        """
+        size = self.size or usual.size
+        short = usual.resize / min(usual.size)
+        return replace(
+            usual,
+            size=size,
+            resize=usual.resize if self.size is None else int(min(size) * short + 1e-6),
+            mean=_per_channel(self.mean, usual, "--mean") or usual.mean,
+            std=_per_channel(self.std, usual, "--std") or usual.std,
+        )
+
+
+def _per_channel(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple[float, ...]:
+    if len(values) not in (0, 1, usual.channels):
+        raise ModelError(
+            f"{option} has {len(values)} numbers, the model takes {usual.channels} channels; "
+            "give one number, or one for each."
+        )
+    return values * usual.channels if len(values) == 1 else values
+
+
+def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
+    """A published classifier by the name of its base model: lite0, timm:NAME, torchvision:NAME.
+
+    Raises: ModelError as `load`.
+    """
+    size = handling.size
+    base = load(name)
+    usual = pictures(base.record.preprocessing)
+    if size is not None and size != usual.size:
+        # Some networks are built for one size, and must be loaded for another.
+        base = load(name, preprocessing=handling.over(usual))
+    prep = handling.over(pictures(base.record.preprocessing))
+    source = preprocessing_source(handling, base.record.arch)
+    classifier = from_module(base.module, name, base.record.title, prep, source)
+    return replace(classifier, is_imagenet=classifier.outputs == IMAGENET_CLASSES)
+
+
+def open_file(path: Path, arch: str | None, handling: InputHandling) -> ExternalClassifier:
+    """Weights of a file, in a network of architecture `arch` with as many classes.
+
+    Raises: ModelError if the architecture is missing or unknown, or the weights do not fit it.
+    """
+    if arch is None:
+        raise ModelError(
+            f"{path.name} holds weights but not the network they belong to; add --arch "
+            "timm:NAME, torchvision:NAME or transformers:FOLDER."
+        )
+    library, network = split_arch(arch)
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    usual = preprocessing_of(arch)
+    size = handling.size or (usual.size if library == "torchvision" else None)
+    module = build(arch, weights, size)
+    check_match(module.state_dict(), weights, path.name)
+    module.load_state_dict(weights)
+    prep = handling.over(for_channels(usual, module))
+    title, source = f"{path.name} ({network})", preprocessing_source(handling, arch)
+    classifier = from_module(module, str(path), title, prep, source)
+    return replace(classifier, labels=names_beside(path), labels_from=f"labels.json beside {path}")
+
+
+def from_module(
+    module: nn.Module, name: str, title: str, preprocessing: Preprocessing, preprocessing_from: str
+) -> ExternalClassifier:
+    """Any module in eval mode as a finished classifier; it is changed to channels_last order.
+
+    Raises: ModelError if it cannot take such images, or gives one number for each.
+    """
+    module.eval().requires_grad_(False)
+    with torch.inference_mode():
+        outputs, classifier = find_classifier(module, probe(preprocessing))
+    n_outputs = outputs.flatten(1).shape[1]
+    check_outputs(title, n_outputs)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    embeddings: list[Tensor] = []
+    if classifier:
+        last = module.get_submodule(classifier)
+        last.register_forward_pre_hook(lambda _, inputs: embeddings.append(inputs[0]))
+
+    def answer(inputs: Tensor) -> tuple[Array, Array]:
+        embeddings.clear()
+        with torch.inference_mode():
+            scores = as_tensor(module(inputs)).flatten(1).float()
+            vectors = embeddings[-1].flatten(1).float() if embeddings else scores
+        return scores.numpy(), vectors.numpy()
+
+    return ExternalClassifier(
+        name=name,
+        title=f"{title}, {n_parameters(module) / 1e6:.1f} M parameters",
+        answer=answer,
+        outputs=n_outputs,
+        preprocessing=preprocessing,
+        preprocessing_from=preprocessing_from,
+    )
+
+
+def check_outputs(title: str, n_outputs: int) -> None:
+    """Refuse a model without one output per class. Raises: ModelError."""
+    if n_outputs < 2:
+        raise ModelError(
+            f"{title} gives one number an image; a classifier with one output a class can be "
+            "audited on images."
+        )
+
+
+def preprocessing_source(handling: InputHandling, source: str) -> str:
+    """The source of a preprocessing, in words.
+
+    >>> usual, own = InputHandling(), InputHandling(mean=(0.5,))
+    >>> preprocessing_source(usual, "timm:resnet18"), preprocessing_source(own, "timm:resnet18")
+    ('timm:resnet18', 'timm:resnet18, and your options')
+    """
+    return f"{source}, and your options" if handling.is_set else source
+
+
+def is_published(name: str) -> bool:
+    """Whether a name is that of a base model, not a path.
+
+    >>> is_published("lite0"), is_published("timm:resnet18"), is_published("best.pt")
+    (True, True, False)
+    """
+    if name in SHIPPED or name.startswith(("timm:", "torchvision:")):
+        return True
+    return not (os.sep in name or Path(name).suffix in (*SUFFIXES, ".onnx") or Path(name).exists())
+
+
+# ---- Folders with a config.json, as transformers and timm write them.
+
+
+_PROCESSOR = "preprocessor_config.json"
+
+
+def is_hub_folder(path: Path) -> bool:
+    """Whether a folder holds a model as transformers, or timm for the hub, writes it."""
+    if not (path / CONFIG).is_file():
+        return False
+    return not {"architecture", "model_type"}.isdisjoint(settings(path / CONFIG))
+
+
+def open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
+    """A classifier from a folder that transformers, or timm for the hub, wrote.
+
+    Raises: ModelError if the folder is damaged, incomplete, or of another kind of model.
+    """
+    config = settings(folder / CONFIG)
+    if "architecture" not in config:
+        return _open_transformers(folder, folder, read_folder(folder), handling)
+    module, arch, usual = open_timm(folder, handling.size)
+    title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
+    source = preprocessing_source(handling, CONFIG)
+    classifier = from_module(module, str(folder), title, handling.over(usual), source)
+    names = config.get("label_names") or ()
+    labels = parse_names(json.dumps(names)) if names else names_beside(folder / CONFIG)
+    where = "label_names in its config.json" if names else f"labels.json in {folder}"
+    return replace(classifier, labels=unique(labels, where) if labels else (), labels_from=where)
+
+
+def open_with(path: Path, name: str, handling: InputHandling) -> ExternalClassifier:
+    """Weights of a file in the architecture `transformers:NAME`: a folder, or a cached name.
+
+    Raises: ModelError if the architecture is not on this machine, or the weights do not fit it.
+    """
+    weights = read_weights(path)
+    check_finite(weights, path.name)
+    return _open_transformers(path, Path(name), weights, handling)
+
+
+def _open_transformers(
+    where: Path, folder: Path, weights: Mapping[str, Tensor], handling: InputHandling
+) -> ExternalClassifier:
+    with _silenced():
+        config = _config(str(folder))
+        module = _build_filled(where, config, weights)
+    if (folder / _PROCESSOR).is_file():
+        usual, source = from_processor(settings(folder / _PROCESSOR)), _PROCESSOR
+    else:
+        side = getattr(config, "image_size", None)
+        height, width = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
+        resize = int(min(height, width) / 0.875)
+        usual = replace(IMAGENET, size=(height, width), resize=resize)
+        source = "ImageNet's defaults"
+    title = f"{where.resolve().name} ({config.model_type})"
+    prep = handling.over(for_channels(usual, module))
+    source = preprocessing_source(handling, source)
+    classifier = from_module(module, str(where), title, prep, source)
+    names = from_mapping(config.id2label or {})
+    if where == folder and names and not all(name.startswith("LABEL_") for name in names):
+        own = "id2label in its config.json"
+        return replace(classifier, labels=unique(names, own), labels_from=own)
+    labels = names_beside(where / CONFIG if where.is_dir() else where)
+    return replace(classifier, labels=labels, labels_from=f"labels.json beside {where}")
+
+
+def _config(name: str) -> Any:
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise ModelError(
+            f"models of transformers need that package; run `{install_command('text')}`."
+        ) from error
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"transformers:{name} is not on this machine, or its config.json is not one that "
+            "transformers knows; name the folder that holds config.json."
+        ) from error
+
+
+def _build_filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a config with these weights, strictly; no file is opened here."""
+    import transformers
+
+    classifiers: Any = transformers.AutoModelForImageClassification
+    try:
+        with torch.device("meta"):
+            blank: Any = classifiers.from_config(config)
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(
+            f"{where}: transformers has no image classifier of type {config.model_type!r}; "
+            "name a model that was made for images."
+        ) from error
+    rows = weights.get(f"{classifier_name(blank)}.weight")
+    if rows is not None and len(rows) != config.num_labels:
+        config.num_labels = len(rows)
+    module: nn.Module
+    module, info = type(blank).from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(weights),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    for kind, problem in (
+        ("missing", "is missing"),
+        ("unexpected", "is not in the network"),
+        ("mismatched", "is of another shape"),
+    ):
+        for key in sorted(info[f"{kind}_keys"], key=str)[:1]:
+            name = key if isinstance(key, str) else key[0]
+            raise ModelError(f"{where}: {name} {problem}; check --arch, or copy the folder again.")
+    return module
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    try:
+        from transformers.utils import logging as library_logging
+    except ImportError:
+        yield  # the body raises the error
+        return
+    reports: Any = library_logging
+    level, has_bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity(logging.CRITICAL)
+    reports.disable_progress_bar()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(level)
+        if has_bars:
+            reports.enable_progress_bar()
+
+
+# ---- ONNX files, run by ONNX Runtime; their metadata is used.
+
+
+SUFFIX = ".onnx"
+_NAMES = ("names", "labels", "classes", "class_names", "id2label")  # keys of metadata
+_SIZES = ("imgsz", "input_size", "image_size", "size")
+_KINDS: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(double)": np.float64,
+}
+_CHANNELS = (1, 3, 4)
+_TINY = 1e-12  # in place of a probability of zero
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """The image input of a graph. `batch` is None where any number of images will do."""
+
+    name: str
+    kind: type[np.generic]
+    batch: int | None
+    channels: int
+    size: tuple[int, int] | None  # height, width; None where any will do
+    is_last: bool  # channels come last
+
+
+def open_onnx(path: Path, handling: InputHandling, threads: int = 1) -> ExternalClassifier:
+    """A classifier from an ONNX file.
+
+    Preprocessing comes from the metadata and the options, else ImageNet's mean and std.
+    Raises: ModelError if there is no such file, it cannot be run, or is no classifier of images.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; check the path of the model.")
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ModelError(
+            f"{path.name} cannot be run by ONNX Runtime ({_reason(error)}); export it again."
+        ) from error
+    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    entry = _image_input(session, path.name)
+    usual, source = _usual(entry, metadata)
+    prep = handling.over(usual)
+    if entry.size is not None and prep.size != entry.size:
+        raise ModelError(
+            f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; omit --size."
+        )
+    number, probe_scores = _scores_output(session, entry, prep, path.name)
+    check_outputs(path.name, probe_scores.shape[1])
+    labels, where = _labels(path, metadata)
+    sums = probe_scores.astype(np.float64).sum(axis=1)
+    are_probabilities = bool((probe_scores >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+
+    def answer(inputs: Tensor) -> tuple[Array, Array]:
+        values = _run(session, entry, inputs)[number]
+        scores: Array = values.reshape(len(values), -1).astype(np.float32)
+        if are_probabilities:
+            scores = np.log(np.maximum(scores, _TINY, dtype=np.float32))
+        return scores, scores
+
+    return ExternalClassifier(
+        name=str(path),
+        title=f"{path.name} (ONNX)",
+        answer=answer,
+        outputs=probe_scores.shape[1],
+        preprocessing=prep,
+        preprocessing_from=preprocessing_source(handling, source),
+        labels=labels,
+        labels_from=where,
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _image_input(session: Any, name: str) -> _Input:
+    inputs = session.get_inputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    kind = _KINDS.get(inputs[0].type) if len(inputs) == 1 else None
+    sides = [side if isinstance(side, int) and side > 0 else None for side in shape]
+    if kind is None or len(sides) != 4:
+        raise ModelError(
+            f"{name} does not take one batch of images (N, C, H, W); audit reads classifiers of "
+            "images."
+        )
+    is_last = sides[3] in _CHANNELS and sides[1] not in _CHANNELS
+    batch, first, second, third = sides
+    channels, height, width = (third, first, second) if is_last else (first, second, third)
+    if channels not in (None, *_CHANNELS):
+        raise ModelError(f"{name} takes {channels} channels; pictures have 1, 3 or 4.")
+    size = None if height is None or width is None else (height, width)
+    return _Input(inputs[0].name, kind, batch, channels or 3, size, is_last)
+
+
+def _usual(entry: _Input, metadata: Mapping[str, str]) -> tuple[Preprocessing, str]:
+    size = entry.size or _size(metadata) or IMAGENET.size
+    prep = replace(IMAGENET, size=size, resize=int(min(size) / 0.875))
+    own = {name: _numbers(metadata.get(name, "")) for name in ("mean", "std")}
+    if all(len(values) in (1, entry.channels) for values in own.values()):
+        mean, std = (values * (entry.channels // len(values)) for values in own.values())
+        return replace(prep, mean=mean, std=std), "its metadata"
+    if entry.kind is np.uint8:  # the network scales
+        n = entry.channels
+        return replace(prep, mean=(0.0,) * n, std=(1 / 255,) * n), "8-bit inputs"
+    if entry.channels != 3:
+        mean, std = ((sum(x) / 3,) * entry.channels for x in (IMAGENET.mean, IMAGENET.std))
+        prep = replace(prep, mean=mean, std=std)
+    return prep, "ImageNet's defaults"
+
+
+def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    for key in _SIZES:
+        sides = [int(x) for x in _numbers(metadata.get(key, "")) if x >= 1]
+        if sides:
+            return (sides[-2], sides[-1]) if len(sides) > 1 else (sides[0], sides[0])
+    return None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers in a text such as "[0.5, 0.5]"; none where it holds anything else."""
+    try:
+        numbers = tuple(float(x) for x in text.strip("[]() \n").replace(",", " ").split())
+    except ValueError:
+        return ()
+    return numbers if all(math.isfinite(x) for x in numbers) else ()
+
+
+def _scores_output(
+    session: Any, entry: _Input, prep: Preprocessing, name: str
+) -> tuple[int, Array]:
+    """Number of the output with the scores, and the scores of three images of noise."""
+    try:
+        outputs = _run(session, entry, probe(prep))
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px "
+            f"({_reason(error)}); give its own with --size."
+        ) from error
+    for number, values in enumerate(outputs):
+        has_rows = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
+        if has_rows and values.size == 3 * values.shape[1]:
+            return number, values.reshape(3, -1).astype(np.float32)
+    raise ModelError(f"{name} has no output of one score a class; audit reads classifiers.")
+
+
+def _run(session: Any, entry: _Input, inputs: Tensor) -> list[NDArray[np.generic]]:
+    values = inputs.contiguous().numpy()
+    if entry.is_last:
+        values = values.transpose(0, 2, 3, 1)
+    if entry.kind is np.uint8:
+        values = np.rint(values).clip(0, 255)
+    values = np.ascontiguousarray(values.astype(entry.kind))
+    n, size = len(values), entry.batch or len(values)
+    results = []
+    for begin in range(0, n, size):
+        batch = values[begin : begin + size]
+        short = size - len(batch)
+        if short:
+            batch = np.concatenate([batch, np.zeros_like(batch[:1]).repeat(short, axis=0)])
+        outputs = session.run(None, {entry.name: batch})
+        results.append([x[: size - short] if np.ndim(x) else x for x in outputs])
+    return [np.concatenate(x) if np.ndim(x[0]) else x[0] for x in zip(*results, strict=True)]
+
+
+def _labels(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    for key in _NAMES:
+        names = parse_names(metadata.get(key, ""))
+        if len(names) == 1 and "," in names[0]:
+            names = tuple(name.strip() for name in names[0].split(","))
+        if names:
+            where = f"{key!r} in its metadata"
+            return unique(names, where), where
+    return names_beside(path), f"labels.json beside {path}"
