@@ -25,7 +25,7 @@ from warmstart.records.summary import (
     TensorCounts,
     Verdict,
 )
-from warmstart.reporting.facts import HeldOutAnswer, Repeat, ReportFacts, Stretch
+from warmstart.reporting.facts import HeldOutAnswer, Repeat, ReportFacts, LayerRange
 
 # The smallest JPEG: one grey pixel.
 PICTURE = (
@@ -56,7 +56,7 @@ EVIDENCE = (
         high=0.03,
         n=300,
         meaning="Layer 3 is best.",
-        details={"part.1": 0.3, "part.2": 0.5, "part.3": 0.8, "part.4": 0.78, "best_block": 3},
+        details={"block.1": 0.3, "block.2": 0.5, "block.3": 0.8, "block.4": 0.78, "best_block": 3},
     ),
     Evidence(
         name="learning_curve",
@@ -112,7 +112,7 @@ def summary(**changes: object) -> Summary:
             ece=0.04,
         ),
         "data": DataCounts(
-            train=300, test=200, classes=3, unreadable=1, duplicates=2, leaks=0, label_issues=1
+            train=300, test=200, classes=3, unreadable=1, near_duplicates=2, leaks=0, label_issues=1
         ),
         "base": TensorCounts(name="lite0", sha256="ab" * 32, parameters=4_652_008),
         "frozen": FrozenProof(parameters=198, buffers=34, identical=True),
@@ -121,7 +121,7 @@ def summary(**changes: object) -> Summary:
             Finding(kind="unreadable", sentence="1 image could not be read.", items=("x: torn",)),
             Finding(kind="near-duplicate", sentence="2 are copies.", items=("hat/000.jpg",)),
         ),
-        "seconds": {"read": 1.0, "features": 12.0, "check": 3.0, "head": 2.5, "total": 20.0},
+        "seconds": {"read": 1.0, "features": 12.0, "checks": 3.0, "head": 2.5, "total": 20.0},
         "peak_rss_mb": 900.0,
     }
     return Summary(**{**plain, **changes})
@@ -143,7 +143,7 @@ def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOutAns
                     target=name,
                     label=label,
                     probability=p,
-                    own=own,
+                    target_probability=own,
                 )
             )
     return tuple(found)
@@ -259,18 +259,18 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
         "plan": plan(),
         "ledger": ledger(),
         "calibration": CalibrationRecord(
-            contrastive_temperature=1.0,
+            temperature=1.0,
             class_bias=(0.0,) * len(names),
             confident_from=0.8,
             promised_error=0.02,
             ood_from=3.0,
             nearest=5,
         ),
-        "said": rows,
+        "answers": rows,
         "events": training(),
         "classes": scores(rows),
-        "tested": scores(rows),
-        "certainty": Confidence(
+        "test_classes": scores(rows),
+        "confidence": Confidence(
             sentence="On average it is 73 % sure and right 80 % of the time.",
             bins=(
                 ConfidenceBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
@@ -278,8 +278,8 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
             ),
         ),
         "layers": (
-            Stretch(layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14),
-            Stretch(
+            LayerRange(layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14),
+            LayerRange(
                 layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40, n=4
             ),
         ),
@@ -340,7 +340,7 @@ def nothing() -> ReportFacts:
         ledger=None,
         calibration=None,
         events=(),
-        tested=(),
+        test_classes=(),
     )
 
 

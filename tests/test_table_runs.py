@@ -66,12 +66,12 @@ def test_it_is_reported_in_words_for_rows(clinic):
 
 def test_boosting_stands_beside_it(clinic):
     run, _ = clinic
-    (beside,) = run.summary.beside
-    assert beside.name == "gradient boosting"
-    assert beside.estimate.n == beside.n == 12  # what one training held out
-    assert beside.low <= beside.difference <= beside.high
-    assert beside.is_better == (beside.low > 0)
-    assert beside.sentence in (run.path / "README.md").read_text()
+    (baseline,) = run.summary.baselines
+    assert baseline.name == "gradient boosting"
+    assert baseline.estimate.n == baseline.n == 12  # what one training held out
+    assert baseline.low <= baseline.difference <= baseline.high
+    assert baseline.is_better == (baseline.low > 0)
+    assert baseline.sentence in (run.path / "README.md").read_text()
     assert "Beside: what another method gives" in (run.path / "report.html").read_text()
 
 
@@ -182,7 +182,7 @@ def test_base_models_that_take_no_rows_are_refused(clinic, tmp_path):
 
 
 def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
-    with pytest.raises(ModelError, match=r"takes tables, pictures holds images; choose a start"):
+    with pytest.raises(ModelError, match=r"takes tables, pictures holds images; choose a base model"):
         warmstart.fit(pictures, base=str(clinic[0].path))
 
 
@@ -238,7 +238,7 @@ def test_random_labels_have_no_signal(tmp_path):
         out=tmp_path / "run",
     )
     assert run.verdict.kind in ("no-signal", "inconclusive")
-    assert not any(b.is_better for b in run.summary.beside)
+    assert not any(b.is_better for b in run.summary.baselines)
 
 
 def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
@@ -270,17 +270,17 @@ def test_where_boosting_is_better_the_verdict_and_the_report_say_so(tmp_path):
         body.append([f"{a:.4f}", f"{b:.4f}", f"{c:.4f}", label])
     path = tables.write(tmp_path / "board.csv", body, ("a", "b", "c", "label"))
     run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
-    (beside,) = run.summary.beside
-    assert beside.is_better
-    assert run.verdict.sentence.endswith(beside.sentence)
-    assert beside.sentence.endswith("use it.")
+    (baseline,) = run.summary.baselines
+    assert baseline.is_better
+    assert run.verdict.sentence.endswith(baseline.sentence)
+    assert baseline.sentence.endswith("use it.")
     assert (run.path / "report.html").read_text().count("Gradient boosting is better here") == 2
-    assert beside.sentence in (run.path / "README.md").read_text()
+    assert baseline.sentence in (run.path / "README.md").read_text()
 
 
 def test_a_dry_run_speaks_of_rows(clinic, capsys):
     assert main(["fit", str(clinic[1]), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "60 rows to learn from" in shown
+    assert "60 training rows" in shown
     assert "2,000 rows passed, 32 a step" in shown
     assert "image" not in shown

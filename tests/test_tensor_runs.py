@@ -175,14 +175,14 @@ ONE = torch.zeros(3)
         ((), "the Given is empty; give one with examples"),
         (
             ((lambda: (torch.rand(3), 0)),),
-            "gives another tensor each time it is asked for example 0",
+            "returns another tensor each time for example 0",
         ),
         (
             ((ONE, 0), (torch.zeros(4), 1)),
-            r"gives float32 of shape \(4,\) for example 1, and float32",
+            r"returns float32 of shape \(4,\) for example 1, and float32",
         ),
-        ((ONE,), "gives a Tensor for example 0; give pairs"),
-        (((ONE, 0.5),), "gives 0.5 as the class of example 0; give a whole number or a name"),
+        ((ONE,), "returns a Tensor for example 0; give pairs"),
+        (((ONE, 0.5),), "returns 0.5 as the class of example 0; give a whole number or a name"),
         ((("text", 0),), "example 0 of the Given is no tensor of numbers"),
         (
             ((torch.tensor([1.0, np.nan]), 0),),

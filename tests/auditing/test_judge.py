@@ -41,5 +41,5 @@ def test_what_was_trained_on_stands_beside(tmp_path):
 def test_a_column_of_a_folder_is_a_mistake(tmp_path):
     fill(tmp_path / "a", {"blue": 1})
     for name in ("label", "group"):
-        with pytest.raises(DataError, match=f"--{name} x names a column, but .* is no table"):
+        with pytest.raises(DataError, match=f"--{name} x names a column, but .* is not a table"):
             list_images(tmp_path / "a", **{name: "x"})

@@ -1,4 +1,4 @@
-"""What images judged on share with others, each named once."""
+"""What test images share with others, each named once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def test_each_way_to_leak_is_named_and_an_image_once():
     found = overlap(examples, [("b", "t2"), ("a", "t2")])
     assert [finding.items for finding in found.findings] == [("a",), ("b",), ("c",)]
     assert [finding.kind for finding in found.findings] == ["leakage"] * 3
-    assert "1 of the 4 images judged on" in found.findings[0].sentence
+    assert "1 of the 4 test images" in found.findings[0].sentence
     assert found.leaked == {"a", "b", "c"}
 
 

@@ -245,10 +245,10 @@ def test_the_record_is_printed_as_json(base, capsys):
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_change_that_has_no_size_is_none(base, value):
-    state, base = state_of(), state_of()
-    base["first.weight"][:], base["first.bias"][:] = 0.0, 0.0
+    state, before = state_of(), state_of()
+    before["first.weight"][:], before["first.bias"][:] = 0.0, 0.0
     state["first.weight"][:] = value if value else 1.0
-    torch.save(base, base)
+    torch.save(before, base)
     (group, *_) = compare(state, base).groups
     assert (group.state, group.change) == ("moved", None)
 
@@ -256,7 +256,7 @@ def test_a_change_that_has_no_size_is_none(base, value):
 MISTAKES = {
     "the same twice": ("audit base.pt --base base.pt", "are the same"),
     "the same by another path": ("audit ./base.pt --base base.pt", "are the same"),
-    "neither images nor base": ("audit base.pt", "audit needs labelled images, or --base START"),
+    "neither images nor base": ("audit base.pt", "audit needs labelled images, or --base NAME"),
     "two data": ("audit base.pt photos more", "one argument too many"),
     "no such file": ("audit gone.pt --base base.pt", "gone.pt does not exist"),
     "no such file, before data are read": ("audit gone.pt photos", "gone.pt does not exist"),

@@ -71,7 +71,7 @@ def test_a_run_on_long_texts_is_exported_and_cut_where_wished(asked, tmp_path):
 
 
 def test_pairs_are_compared_in_one_process(monkeypatch):
-    chosen = SimpleNamespace(pairs=True, parallel="data")
+    chosen = SimpleNamespace(contrastive=True, parallel="data")
     monkeypatch.setattr(distributed, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
         distributed.choose_parallelism(None, None, chosen, ())

@@ -269,7 +269,7 @@ def test_a_training_that_was_given_up_is_called_that_and_why():
     _, verdict = after(inspection(0.001, 0.1), "full", given_up="the minutes did not suffice")
     assert verdict.sentence.startswith("full was given up: the minutes did not suffice. The labels")
     assert "not tried" not in verdict.sentence
-    _, verdict = after(inspection(0.001, 0.1), "linear-probe")
+    _, verdict = after(inspection(0.001, 0.1), "head")
     assert "given up" not in verdict.sentence
     assert "Fine-tuning was not tried" in verdict.sentence
 
@@ -279,7 +279,7 @@ def test_another_method_that_is_better_is_named():
         SimpleNamespace(sentence="Trees are better.", is_better=True),
         SimpleNamespace(sentence="Others are not.", is_better=False),
     )
-    _, verdict = after(inspection(0.001, 0.1), "linear-probe", probe=0.8, baselines=others)
+    _, verdict = after(inspection(0.001, 0.1), "head", probe=0.8, baselines=others)
     assert verdict.sentence.endswith(" Trees are better.")
     assert "Others" not in verdict.sentence
 
@@ -370,7 +370,7 @@ def test_sure_keeps_its_promise_on_the_rows_it_was_made_from(head):
     head.probabilities[:] = 0.02
     head.probabilities[np.arange(30), labels] = 0.96
     record = score.calibration_record(head, labelled, 3.0, 5)
-    assert record.temperature == 1.7
+    assert record.temperature == 1 / 1.7  # divides the logits
     assert record.class_bias == (0.1, -0.1, 0.0)
     p = head.probabilities.max(axis=1)
     if record.confident_from is not None:
@@ -481,7 +481,7 @@ def test_counts_are_of_images():
     ranked = [issue(str(i), "a", "b", is_issue=i < 4) for i in range(6)]
     inspection = Inspection(evidence=(), label_issues=issues(*ranked), off_topic=off_topic("a/1"))
     counts = model_files.count_data(arranged_of(), findings, inspection, "image")
-    assert (counts.unreadable, counts.duplicates, counts.leaks) == (3, 1, 2)
+    assert (counts.unreadable, counts.near_duplicates, counts.leaks) == (3, 1, 2)
     assert (counts.train, counts.test, counts.classes, counts.label_issues) == (30, 6, 3, 4)
     assert counts.off_topic == 1
 

@@ -62,7 +62,7 @@ def test_another_seed_draws_others(pictures):
     assert probes(training_data, 0)(10).rows.tolist() != probes(training_data, 1)(10).rows.tolist()
 
 
-def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
+def test_kernels_are_those_of_the_cache_and_of_plain_pixels(pictures):
     training_data = scene_of(pictures)
     probe = probes(training_data)(20)
     examples = [training_data.labelled.learn[row] for row in probe.rows]
@@ -70,7 +70,7 @@ def test_kernels_are_those_of_the_store_and_of_plain_pixels(pictures):
     truth = mixed_kernels(
         [(layer, read(layer)) for layer in probe.training_data.feature_layers], training_data.pair()
     )
-    for ours, theirs in zip(probe.stored(), truth.values(), strict=True):
+    for ours, theirs in zip(probe.cached(), truth.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     kinds = plain_features(training_data.extracted.thumbnails(examples))
     plain = probe.plain()
@@ -123,10 +123,10 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
 
 @pytest.mark.parametrize(("value", "stages"), [(0.5, [(12, 2)]), (0.05, [(12, 2), (24, 3)])])
 def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypatch, value, stages):
-    asked = []
+    sizes = []
 
-    def weigh(parts, labels, group_rows, target, nouns):
-        asked.append((len(labels), len(parts.shuffles)))
+    def weigh(arms, labels, group_rows, target, nouns):
+        sizes.append((len(labels), len(arms.shuffles)))
         return Evidence(
             name="transfer_gain",
             value=value,
@@ -137,15 +137,15 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
             details={"error": 0.05},
         )
 
-    monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((12, 2), (24, 3)))
+    monkeypatch.setattr(rules, "TRANSFER_GAIN_STAGES", ((12, 2), (24, 3)))
     monkeypatch.setattr(controls, "transfer_gain", weigh)
     found = drain(measure_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
-    assert asked == stages
+    assert sizes == stages
     assert found.n == stages[-1][0]
 
 
 def test_many_classes_take_more_images(pictures, monkeypatch):
-    monkeypatch.setattr(rules, "KNOWLEDGE_STAGES", ((6, 1), (6, 1)))
+    monkeypatch.setattr(rules, "TRANSFER_GAIN_STAGES", ((6, 1), (6, 1)))
     assert drain(measure_transfer_gain(probes(scene_of(pictures)), 3, seed=0)).n == 15
 
 
@@ -261,10 +261,10 @@ def test_a_wrong_way_to_feed_images_in_is_warned_of_and_the_right_one_named(tmp_
 
 
 def test_more_images_are_taken_while_the_answer_is_open(pictures, monkeypatch):
-    asked = []
+    sizes = []
 
     def compare(probe, names, nearer):
-        asked.append(len(probe.rows))
+        sizes.append(len(probe.rows))
         return Evidence(
             name="preprocessing",
             value=0.04,
@@ -276,21 +276,21 @@ def test_more_images_are_taken_while_the_answer_is_open(pictures, monkeypatch):
         )
 
     monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
-    monkeypatch.setattr(controls, "_compare_habits", compare)
+    monkeypatch.setattr(controls, "_compare_preprocessings", compare)
     monkeypatch.setattr(controls, "_worth_trying", lambda probe: ((preprocessing.SWAPPED,), ()))
     try_preprocessing(probes(scene_of(pictures)))
-    assert asked == [8, 20]
+    assert sizes == [8, 20]
 
 
 def test_where_the_old_statistics_speak_many_images_are_taken_at_once(pictures, monkeypatch):
-    asked = []
+    sizes = []
 
     def compare(probe, names, nearer):
-        asked.append((len(probe.rows), names, nearer))
+        sizes.append((len(probe.rows), names, nearer))
         return Evidence(name="preprocessing", value=None, low=None, high=None, n=9, meaning=".")
 
     monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
-    monkeypatch.setattr(controls, "_compare_habits", compare)
+    monkeypatch.setattr(controls, "_compare_preprocessings", compare)
     monkeypatch.setattr(controls, "_worth_trying", lambda probe: (("a",), ("b",)))
     try_preprocessing(probes(scene_of(pictures)))
-    assert asked == [(20, ("a", "b"), ("b",))]
+    assert sizes == [(20, ("a", "b"), ("b",))]

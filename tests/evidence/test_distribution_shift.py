@@ -10,7 +10,7 @@ def sample(n, shift, seed, d=30):
 def test_a_large_shift_is_found_and_named():
     found = drift(sample(200, 0.0, 0), sample(80, 0.8, 1), np.random.default_rng(0))
     assert found.kind == "distribution-shift"
-    assert "differ from the training images" in found.sentence
+    assert "Distribution shift: a simple classifier tells" in found.sentence
 
 
 def test_one_source_shows_no_drift():

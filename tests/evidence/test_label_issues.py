@@ -215,7 +215,7 @@ def test_a_list_without_a_number_makes_no_finding():
             "The model disagrees with 119 of 384 labels; it is itself wrong about 4 "
             "times in 10, so most of these are probably its own mistakes.",
         ),
-        ("rate-unclear", "how many cannot be told"),
+        ("rate-unclear", "their number is unclear"),
         ("not-significant", "No label issues found: the model disagrees with 119 of 384 labels"),
     ],
 )
@@ -236,7 +236,7 @@ def test_agreement_and_a_single_issue_are_said_plainly():
     assert none == "No label issues found: the model agrees with all 9 labels."
     rate = Share(value=0.123, low=0.1, high=0.2)
     one = summarize(judged=300, disagreements=4, count=1, rate=rate, why=None, error=0.1, listed=3)
-    assert one.startswith("1 label issue among 300 labels (3 with near copies and groups): ")
+    assert one.startswith("1 label issue among 300 labels (3 with near-duplicates and groups): ")
     assert "About 12 % of all labels are wrong (95 % CI 10–20)." in one
 
 

@@ -61,12 +61,12 @@ def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
 def test_where_no_number_is_stated_there_is_no_ceiling(why):
     found = label_noise_ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
     assert found.value is found.low is found.high is None
-    assert found.meaning == "Not measured: how many labels are wrong cannot be told here."
+    assert found.meaning == "Not measured: the number of wrong labels is unclear here."
 
 
 @pytest.mark.parametrize(
     ("pairs", "said"),
-    [(1, "1 pair of near copies carries two"), (2, "2 pairs of near copies carry two")],
+    [(1, "1 pair of near-duplicates has two labels"), (2, "2 near-duplicate pairs have two labels")],
 )
 def test_pairs_are_counted_in_words(pairs, said):
     near_duplicates = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]

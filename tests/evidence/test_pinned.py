@@ -46,13 +46,13 @@ def kernel(strength, seed=0):
     return mixed_kernels([("one", one)], {"one": {"one": 1.0}})["one"]
 
 
-def of_signal():
+def of_permutation_test():
     rng, both = np.random.default_rng(1), [kernel(1.0), kernel(0.4, 1)]
     found = permutation_test.permutation_evidence(both, LABELS, PAIRS, 99, rng)
     return found, permutation_test.with_plain(found, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
 
 
-def of_appetite():
+def of_learning_curve():
     one = kernel(1.2)
     head = probe_hits.best_left_out([one], LABELS, SINGLES, K)
     said = head.number, head.penalty, head.hits(LABELS), head.probabilities()[:9]
@@ -68,7 +68,7 @@ def of_depth():
     return check.depth(feature_layers, [kernel(1.2, 3), kernel(0.9, 4)], LABELS, PAIRS)
 
 
-def of_knowledge():
+def of_transfer_gain():
     shuffles = [[kernel(0.3, seed)] for seed in (5, 6, 7)]
     poor = Controls(trained=[kernel(1.5)], shuffles=shuffles, pixels=[kernel(0.1, 9)])
     flat = Controls(trained=[kernel(0.9)], shuffles=shuffles, pixels=[kernel(1.0, 9)])
@@ -101,14 +101,14 @@ def layers(shift):
         )
 
 
-def of_distance():
+def of_domain_gap():
     rng = np.random.default_rng(4)
     return [
         domain_gap.domain_gap([*layers(s)], 2, rng, name) for s, name in ((0.1, ""), (1, "lite0"))
     ]
 
 
-def of_drift():
+def of_distribution_shift():
     rng = np.random.default_rng(5)
     near, far = features(0.5, seed=6), features(0.5, seed=7) + 0.9
     return distribution_shift.drift(features(0.5), near, rng), distribution_shift.drift(
@@ -191,7 +191,7 @@ def files(**given):
     return SimpleNamespace(**(made | given))
 
 
-def of_cues():
+def of_metadata_leaks():
     is_first = LABELS == 0
     told = []
     for given in (
@@ -220,7 +220,7 @@ def borders(steady):
     return border
 
 
-def of_shortcut():
+def of_borders():
     truth = np.stack([LABELS == 0, LABELS == 1, LABELS == 2], 1).astype(float)
     return [
         (
@@ -232,7 +232,7 @@ def of_shortcut():
     ]
 
 
-def of_telling():
+def of_leaking_columns():
     rng = np.random.default_rng(15)
     parts = [np.arange(N)[part::4] for part in range(4)]
     columns = {
@@ -248,7 +248,7 @@ def of_telling():
     )
 
 
-def of_reading():
+def of_texts():
     rng = np.random.default_rng(16)
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)

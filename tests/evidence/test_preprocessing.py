@@ -115,7 +115,7 @@ def test_images_that_all_belong_together_tell_nothing():
     other = {"0 to 1": kernels(labels, 3.0, 1)}
     found = preprocessing(kernels(labels, 0.5, 0), other, labels, [np.arange(20)])
     assert found.value is found.low is found.high is None
-    assert "belong together" in found.meaning
+    assert "belong to one group" in found.meaning
     assert warning(found) is None
 
 

@@ -42,7 +42,7 @@ def test_a_size_for_each_class_is_found_with_its_numbers():
         "cat: 100 % are 640 x 480 px, 0 % elsewhere",
         "dog: 100 % are 1024 x 768 px, 0 % elsewhere",
     )
-    assert found.sentence.startswith("The size of an image gives its class away")
+    assert found.sentence.startswith("Metadata leakage: the size of an image predicts its class")
 
 
 def test_amounts_that_differ_are_found_although_no_two_are_equal():
@@ -54,14 +54,14 @@ def test_amounts_that_differ_are_found_although_no_two_are_equal():
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ({"is_colour": LABELS == 0}, "The colour"),
-        ({"format": np.where(LABELS, "PNG", "JPEG")}, "The file format"),
-        ({"n_bytes": np.where(LABELS, 10**6, 10**4)}, "The file size"),
+        ({"is_colour": LABELS == 0}, "the colour"),
+        ({"format": np.where(LABELS, "PNG", "JPEG")}, "the file format"),
+        ({"n_bytes": np.where(LABELS, 10**6, 10**4)}, "the file size"),
     ],
 )
 def test_other_figures_have_findings_of_their_own(given, name):
     (found,) = find(**given)
-    assert found.sentence.startswith(name)
+    assert found.sentence.startswith(f"Metadata leakage: {name} of an image")
 
 
 def test_one_class_of_many_may_be_the_only_one_told():

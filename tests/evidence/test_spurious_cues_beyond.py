@@ -41,7 +41,7 @@ def test_a_size_that_goes_with_a_label_is_named(rng):
         "metadata-leakage",
     ]  # and fewer bytes a pixel
     assert found[0].items == ("b: 100 % are 640 x 200 px, 0 % elsewhere",)
-    assert "gives a label away" in found[0].sentence
+    assert "predicts a label" in found[0].sentence
     assert not metadata_leaks_multilabel(files(rng), has * 1.0, "ab", rng)
 
 
@@ -67,7 +67,7 @@ def test_an_edge_that_goes_with_a_label_is_named(rng):
     border[has[:, 0], :, 2] = 250
     found = border_finding_multilabel(border, has * 1.0, ["cat", "dog"])
     assert found.items == ("cat: bottom",)
-    assert "gives the label away" in found.sentence
+    assert "predicts its label" in found.sentence
 
 
 def test_a_column_that_tells_is_named(rng):
@@ -76,7 +76,7 @@ def test_a_column_that_tells_is_named(rng):
     columns = {"noise": rng.normal(size=(N, 1)), "same": has[:, 1:].astype(float)}
     found = leaking_columns_multilabel(columns, has * 1.0, ["cat", "dog"], parts, 0)
     assert found.items == ("same",)
-    assert 'whether "dog" holds' in found.sentence
+    assert 'whether "dog" applies' in found.sentence
     assert leaking_columns_multilabel({"noise": columns["noise"]}, has * 1.0, ["a", "b"], parts, 0) is None
 
 

@@ -1,4 +1,4 @@
-"""One column that gives the label away."""
+"""One column that predicts its label."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def test_a_column_that_is_the_label_in_disguise_is_named():
     finding = found(outcome=LABELS * 10.0 + RNG.normal(0, 1, 80), age=RNG.normal(size=80))
     assert finding.kind == "spurious-correlation"
     assert finding.items == ("outcome",)
-    assert 'The column "outcome" alone tells the label of 100 % of the rows.' in finding.sentence
+    assert 'The column "outcome" alone predicts the label of 100 % of the rows.' in finding.sentence
     assert "--set column.outcome=left-out" in finding.sentence
 
 

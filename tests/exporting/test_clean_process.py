@@ -58,7 +58,7 @@ BAD = {
     "a processor of another kind": (
         HONEST + "\ndef processor(image, return_tensors):\n    import torch\n"
         "    return {'pixel_values': torch.zeros(1, 3, 4, 4)}",
-        "prepares images another way",
+        "prepares images differently",
     ),
 }
 

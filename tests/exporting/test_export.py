@@ -38,9 +38,9 @@ def test_onnx_in_the_run_with_everything_beside_it(own_run, capsys):
     out = own_run / "export" / "onnx"
     assert names(out) == {"model.onnx", *ALWAYS}
     shown = capsys.readouterr().out
-    assert shown.startswith(f"Export   {out}")
+    assert shown.startswith(f"Export    {out}")
     assert "without warmstart" in shown
-    assert f"python {out / 'predict.py'} photo.jpg" in shown.replace("\n         ", " ")
+    assert f"python {out / 'predict.py'} photo.jpg" in " ".join(shown.split())
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: onnx\n")
     assert "model-index:" in card
@@ -81,7 +81,7 @@ def test_eight_bits_come_with_what_they_cost(finished, tmp_path, capsys):
     assert "8 bits" in shown
     assert "15 test images" in " ".join(shown.split())
     told = json.loads((tmp_path / "o" / "export.json").read_text())
-    assert told["shrunk"]["images"] == "test"
+    assert told["quantized"]["images"] == "test"
     assert told["agreement"]["tolerance"] is None
     assert "## 8-bit numbers" in (tmp_path / "o" / "README.md").read_text()
 
@@ -101,12 +101,12 @@ def test_a_twin_is_told_of_with_its_figure(finished, tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     told = json.loads((tmp_path / "out" / "export.json").read_text())
     assert names(tmp_path / "out") == {"model.safetensors", "config.json", *ALWAYS}
-    if told["twin"] is None:
+    if told["single_layer"] is None:
         pytest.skip("the run's own head listens to the last tap alone")
-    assert "The twin: " in shown
+    assert "Single-layer head: " in shown
     assert "out of fold" in shown
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"value: {told['twin']['estimate']['value']:.4f}" in card
+    assert f"value: {told['single_layer']['estimate']['value']:.4f}" in card
 
 
 def test_events_tell_of_the_work(finished, tmp_path):
@@ -127,7 +127,7 @@ def test_images_that_have_moved_can_be_named(own_run, finished, tmp_path):
     told = warmstart.export(own_run, "onnx", out=tmp_path / "b")
     assert told.agreement.images == "noise"
     assert "images of noise" in (tmp_path / "b" / "README.md").read_text()
-    with pytest.raises(ExportError, match="--int8 takes its ranges from"):
+    with pytest.raises(ExportError, match="--int8 is calibrated on"):
         warmstart.export(own_run, "onnx", out=tmp_path / "c", int8=True)
     assert not (tmp_path / "c").exists()
 
@@ -195,8 +195,8 @@ def test_a_network_of_ones_own_must_be_given_again(photos, tmp_path):
     [
         ("", "export needs a format: --to onnx"),
         ("--to tflite", "--to tflite is not one of onnx, torch, timm, transformers, openvino"),
-        ("--to timm --int8", "--int8 is made for --to onnx, not for timm"),
-        ("--to timm --pixels", "timm has its own; leave it away"),
+        ("--to timm --int8", "--int8 needs --to onnx, not timm"),
+        ("--to timm --pixels", "timm has its own; remove it"),
         ("--to onnx --out a.onnx", "an export is a folder"),
         ("--format onnx", "Here it is --to onnx"),
         ("--to onnx --quantize", "Here it is --int8"),
@@ -218,7 +218,7 @@ def test_a_place_in_use_is_left_alone(finished, tmp_path):
 
 
 def test_what_is_no_run_is_told(finished, tmp_path):
-    with pytest.raises(UsageError, match="export\\(\\) wants a run or the path of its folder"):
+    with pytest.raises(UsageError, match="export\\(\\) needs a run or the path of its folder"):
         warmstart.export(3, "onnx")
     with pytest.raises(RunFolderError, match="does not exist"):
         warmstart.export(tmp_path / "nowhere", "onnx")
@@ -244,7 +244,7 @@ def test_a_torchvision_network_is_none_of_timms(own_run, tmp_path):
     from dataclasses import replace
 
     source = formats.ExportSource(None, replace(record, arch="torchvision:resnet18"), None)
-    with pytest.raises(ExportError, match="is a network of torchvision, which timm cannot"):
+    with pytest.raises(ExportError, match="is a torchvision network, which timm cannot"):
         formats.check_possible("timm", source)
     write_json(path, record)
 

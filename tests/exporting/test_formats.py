@@ -62,6 +62,6 @@ def test_processors_of_transformers():
         "ViTImageProcessor",
         {"height": 8, "width": 8},
     )
-    with pytest.raises(ExportError, match="no image processor of transformers squeezes"):
+    with pytest.raises(ExportError, match="no image processor of transformers squashes"):
         processor(Preprocessing(size=(8, 8), resize=9, mean=(0.5,), std=(0.5,), squash=True))
     assert json.loads(json.dumps(processor(PREP)))["resample"] == 3

@@ -69,16 +69,16 @@ def test_a_ruined_graph_is_called_one(parts, monkeypatch):
 
 def test_without_images_there_is_no_range_and_no_measure(parts):
     graph, images, feed = parts
-    with pytest.raises(ExportError, match=r"--int8 takes its ranges from .* 0 of 36 are where"):
+    with pytest.raises(ExportError, match=r"--int8 is calibrated on .* 0 of 36 are where"):
         drain(quantize_run(graph, Reopened(images.record, images.prep, None), feed, "images"))
 
 
 def test_too_few_images_rule_nothing_out():
-    from warmstart.exporting.quantize import _sentence
+    from warmstart.exporting.quantize import loss_sentence
     from warmstart.records.export import Gap
 
     few = Gap(value=0.0, low=-0.1, high=0.1, n=20)
-    assert "not ruled out by so few images" in _sentence(few, False)
+    assert "so few images do not rule out" in loss_sentence(few)
     many = Gap(value=0.0, low=-0.005, high=0.005, n=2000)
-    assert _sentence(many, False) == "no loss that matters"
+    assert loss_sentence(many) == "no loss that matters"
     assert np.isfinite(many.low)

@@ -34,7 +34,7 @@ SINGLE_LAYER = SingleLayerHead(
     ),
     gap=Gap(value=-0.0175, low=-0.054, high=0.014, n=200),
 )
-SHRUNK = Quantized(
+QUANTIZED = Quantized(
     images="test",
     accuracy=0.775,
     accuracy_before=0.785,
@@ -85,7 +85,7 @@ def test_the_front_matter_is_that_of_the_hub(facts):
         "name": "Test accuracy",
     }
     assert "a logit differs from the model by 8e-06 at most" in text
-    assert "Tells 2 classes of images apart: cat, dog." in text
+    assert "Classifies images into 2 classes: cat, dog." in text
 
 
 def test_a_run_without_a_test_part_claims_its_estimate(facts):
@@ -94,34 +94,34 @@ def test_a_run_without_a_test_part_claims_its_estimate(facts):
     assert "test images" not in text
 
 
-def test_a_twin_claims_its_own_figure_and_says_what_it_is(facts):
+def test_a_single_layer_head_claims_its_own_figure_and_says_what_it_is(facts):
     text = readme(replace(facts, exported=replace(EXPORTED, to="timm", single_layer=SINGLE_LAYER)))
     assert metrics(text) == [{"type": "accuracy", "value": 0.8125, "name": "Accuracy (nested-cv)"}]
-    assert "not the model itself" in text
-    assert "The twin: 81 % (95 % CI 75–86) against 83 % (95 % CI 77–88)" in text
+    assert "a single-layer head, not the run's own" in text
+    assert "Single-layer head: 81 % (95 % CI 75–86); run's model: 83 % (95 % CI 77–88)" in text
     assert "−1.8 points (−5.4 to +1.4)" in text
-    assert "from its own twin in torch" in text
+    assert "from the same network in torch" in text
 
 
-def test_a_twin_without_an_honest_figure_claims_none(facts):
+def test_a_single_layer_head_without_an_honest_figure_claims_none(facts):
     bare = replace(SINGLE_LAYER, estimate=None, original=None, gap=None, why="no honest figure: so")
     text = readme(replace(facts, exported=replace(EXPORTED, to="timm", single_layer=bare)))
     assert "model-index" not in front(text)
-    assert "What it is worth: no honest figure: so." in text
+    assert "Accuracy: no honest figure: so." in text
 
 
 def test_eight_bits_claim_what_was_measured_of_them(facts):
     rounded = replace(AGREED, tolerance=None, same_labels=15, difference=2.1)
-    exported = replace(EXPORTED, quantized=SHRUNK, agreement=rounded)
+    exported = replace(EXPORTED, quantized=QUANTIZED, agreement=rounded)
     text = readme(replace(facts, exported=exported))
     assert metrics(text)[0]["value"] == 0.775
     assert "78 % instead of 78 %" in text or "% instead of" in text
     assert "−1.0 points (−4.0 to +2.0)" in text
     assert "3.9 MB instead of 13.6, 1.5 times as fast" in text
     assert "15 of 16 labels are the same" in text
-    seen = replace(exported, quantized=replace(SHRUNK, images="train", seconds=0.02))
+    seen = replace(exported, quantized=replace(QUANTIZED, images="train", seconds=0.02))
     text = readme(replace(facts, exported=seen))
-    assert "training images, which flatter both" in text
+    assert "training images, which is optimistic" in text
     assert "slower (0.75 times)" in text
     assert "model-index" not in front(text)
 
@@ -133,8 +133,8 @@ def test_many_classes_are_not_all_named(facts):
 
 def test_openvino_is_asked_for_32_bits_and_told_why(facts):
     """By itself it computes in bfloat16 where the processor can."""
-    made = replace(facts, exported=replace(EXPORTED, to="openvino"))
-    said = " ".join(readme(made).split())
-    assert 'compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})' in said
-    assert "multiply in bfloat16 (AMX)" in said
+    exported = replace(facts, exported=replace(EXPORTED, to="openvino"))
+    text = " ".join(readme(exported).split())
+    assert 'compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})' in text
+    assert "processors with bfloat16 (AMX)" in text
     assert "INFERENCE_PRECISION_HINT" not in readme(facts)

@@ -62,7 +62,7 @@ def test_out_of_fold_both_are_judged_on_the_same_rows(parts, made, finished):
     learn = images.of("train")
     assert told.estimate.method == told.original.method == "nested-cv"
     assert told.estimate.n == told.original.n == told.gap.n == len(learn)
-    right = np.mean([known.right[e.id] for e in learn])
+    right = np.mean([known.hits[e.id] for e in learn])
     assert told.original.value == pytest.approx(right)
     assert told.original.value == pytest.approx(finished.estimate.value)
     assert told.gap.value == pytest.approx(told.estimate.value - told.original.value)
@@ -116,7 +116,7 @@ def test_a_test_part_that_is_gone_gives_none_either(parts):
     some = Reopened(images.record, images.prep, load)
     _, told = drain(make_single_layer_head(model, some, replace(known, is_fine_tuned=True), feed))
     assert told.estimate is None
-    assert "the test part is gone" in told.why
+    assert "the test set is missing" in told.why
 
 
 def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
@@ -134,7 +134,7 @@ def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
         return Reopened(images.record, images.prep, load)
 
     _, told = drain(make_single_layer_head(model, without(2), known, feed))
-    assert told.why.endswith("2 of 36 training images were not there")
+    assert told.why.endswith("2 of 36 training images were missing")
     with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
         drain(make_single_layer_head(model, without(10), known, feed))
     nothing = Reopened(images.record, images.prep, None)

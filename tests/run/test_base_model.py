@@ -125,7 +125,7 @@ def test_a_base_model_that_fails_is_listed_and_the_others_go_on(disk, pictures):
     assert "values that are not numbers" in result.failed[1].error
     texts = [str(e.values["text"]) for e in events if e.kind == "note"]
     assert texts[0] == "3 base models on 36 images: 108 forward passes at most"
-    assert "nowhere: start 'nowhere' is not known" in texts
+    assert "nowhere: base model 'nowhere' is not known" in texts
 
 
 def test_no_network_stays_in_memory_after_its_extraction(disk, monkeypatch, pictures):

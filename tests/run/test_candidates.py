@@ -211,7 +211,7 @@ def test_a_run_of_both_is_rebuilt_resumed_from_and_explained(split, forced, tmp_
     assert done.summary.shipped.strategy == "ensemble"
     again = warmstart.load(done.path)
     config = json.loads((done.path / "model" / "config.json").read_text())
-    assert config["beside"] is not None
+    assert config["ensemble"] is not None
     assert any(layer["of"] == "base" for layer in config["feature_layers"])
     photo = next((split / "test" / "red").iterdir())
     wanted = again.predict([photo])[0].scores

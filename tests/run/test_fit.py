@@ -109,7 +109,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
         "seconds",
         "peak_rss_mb",
         "own_head",
-        "beside",
+        "baselines",
         "readiness",
         "linear_probe",
         "fine_tuning_gain",
@@ -143,7 +143,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     for block in (summary["estimate"], {**summary["test"], "value": summary["test"]["accuracy"]}):
         assert 0 <= block["low"] <= block["value"] <= block["high"] <= 1
     assert summary["data"] == {
-        **dict.fromkeys(("unreadable", "duplicates", "leaks"), 0),
+        **dict.fromkeys(("unreadable", "near_duplicates", "leaks"), 0),
         "train": 36,
         "test": 15,
         "classes": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -46,7 +47,7 @@ def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):
     speeds(1e-4)
     made, seen = run(pictures, 100.0)
     training = made.plan.training
-    assert (training.folds.value, training.epochs.value) == (5, 1000)
+    assert (training.folds.value, made.plan.samples_seen) == (5, 1000)
     assert training.epochs.source == "rule"
     # Five hold out 7 or 8 of 36 pictures each, the last learns from all.
     assert len(steps(seen)) == 4 * 101 + 97 + 125
@@ -58,14 +59,14 @@ def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
     made, seen = run(pictures, 0.4)
     training = made.plan.training
     assert training.folds.value == 1
-    assert training.epochs.value < 1000
-    assert (training.epochs.source, training.epochs.rule) == ("measured", 1000)
-    assert training.epochs.because == "cut from 1,000 to fit --minutes 0.4"
-    assert training.augmentations.value <= max(-(-training.epochs.value // 36), 1)
+    assert made.plan.samples_seen < 1000
+    assert (training.epochs.source, training.epochs.rule) == ("measured", 27.7778)
+    assert training.epochs.because.endswith("to fit --minutes 0.4")
+    assert training.augmentations.value <= max(math.ceil(training.epochs.value), 1)
     (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
     assert told.splitlines()[1] == (
-        "to fit your minutes: trainings that hold images out 1 instead of 5; images passed "
-        f"{training.epochs.value} instead of 1,000"
+        "to fit your minutes: trainings that hold images out 1 instead of 5; epochs "
+        f"{training.epochs.value:.4g} instead of 27.78"
     )
     assert made.summary.shipped.strategy == "last:1"
 

@@ -155,7 +155,7 @@ def test_evidence_is_gathered_once_for_the_same_data(tmp_path, monkeypatch):
         [("a", DATA), ("a", DATA), ("b", DATA), ("b", with_examples(*EXAMPLES[:4]))]
     ):
         at_work = journal(tmp_path, about, notes)
-        at_work.settle(record)
+        write_json(tmp_path / "data.json", record)
         drain(at_work.inspect(number))
         at_work.log.close()
     assert gathered == [0, 2, 3]
@@ -166,7 +166,7 @@ def test_trainings_of_another_plan_or_request_do_not_count(tmp_path):
     keys = []
     for about, plan in (("a", "full"), ("a", "full"), ("a", "head"), ("b", "head")):
         at_work = journal(tmp_path, about)
-        at_work.settle(DATA)
+        write_json(tmp_path / "data.json", DATA)
         write_json(tmp_path / "inspection.json", Inspection(evidence=(), label_issues=issues()))
         at_work.plan(lambda plan=plan: plans.plan_for(plan))
         keys.append(at_work.checkpoints.key)
@@ -223,7 +223,7 @@ def test_the_choice_of_the_engine_is_stored_as_it_was_made(tmp_path, monkeypatch
 
     monkeypatch.setattr("warmstart.run.journal.extract_features", extract_features)
     monkeypatch.setattr("warmstart.run.plan.engine_of", lambda asked: None)
-    monkeypatch.setattr("warmstart.run.plan.kept_part", lambda asked, base, n: 0)
+    monkeypatch.setattr("warmstart.run.plan.stored_block", lambda asked, base, n: 0)
     empty = SimpleNamespace(record=SimpleNamespace(examples=()))
     notes: dict = {}
     for _ in range(2):

@@ -102,9 +102,9 @@ def test_the_title_names_the_network_as_people_do(first, tmp_path):
     with pytest.raises(RunFolderError, match="is damaged"):
         base_from_run(lite)
     from warmstart.network.model_folder import read_bundle
-    from warmstart.run.lineage import _described
+    from warmstart.run.lineage import _base_record
 
-    assert _described(lite, read_bundle(lite)).title == "edited (EfficientNet-Lite0, 3 classes)"
+    assert _base_record(lite, read_bundle(lite)).title == "edited (EfficientNet-Lite0, 3 classes)"
 
 
 def test_the_newest_run_is_named_by_what_it_is_today(first, tmp_path):
@@ -325,7 +325,7 @@ def test_a_test_set_that_the_old_head_has_learnt_from_is_reported(first, tmp_pat
         f"{first} was trained on 30 of the 30 test images: the figures flatter this run"
     )
     collection = drain(read(tmp_path / "data"))
-    assert result.told(collection).record.problems == (*record.problems, result.leak)
+    assert result.with_leak(collection).record.problems == (*record.problems, result.leak)
 
 
 def test_layers_that_were_trained_on_the_images_are_reported_whatever_the_head(first, tmp_path):
@@ -333,7 +333,7 @@ def test_layers_that_were_trained_on_the_images_are_reported_whatever_the_head(f
     fill(data, {"white": 5}, seed=9)
     result, _ = inherited(base_from_run(first), data, tuned=True)
     assert result.prior is None
-    assert "30 of the 35 training images are among" in result.leak.sentence
+    assert "was trained on 30 of the 35 training images" in result.leak.sentence
     untuned, _ = inherited(base_from_run(first), data)
     assert (untuned.prior, untuned.leak) == (None, None)
 

@@ -195,7 +195,7 @@ def test_python_objects_are_given_again(place):
     data = (images, [path.parent.name for path in files])
     module = {"base": tiny.network(), "preprocessing": tiny.PREP, "arch": None}
     run = stopped(data=data, **module)
-    with pytest.raises(UsageError, match=r"began in Python from objects \(data, start\)"):
+    with pytest.raises(UsageError, match=r"began in Python from objects \(data, base\)"):
         warmstart.resume(run)
     other = tiny.network()
     other.first.weight.data += 1
@@ -300,7 +300,7 @@ def test_a_run_that_failed_is_refused_with_its_reason(place):
     with pytest.raises(RunFolderError) as caught:
         warmstart.resume(run)
     assert str(caught.value) == (
-        "run failed, and would again: red holds no image that can be read. Mend that, then begin "
+        "run failed, and would again: red holds no image that can be read. Fix that, then begin "
         "a new run with `warmstart fit`."
     )
 

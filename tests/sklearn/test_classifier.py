@@ -109,7 +109,7 @@ def test_it_can_be_boosted():
             "last:2 trains layers of a network, and a table has none",
         ),
         ({"strategy": "best"}, PlanError, "best is not a word of it"),
-        ({"base": "lite0"}, UsageError, "start='lite0' is a network for images; use start=None"),
+        ({"base": "lite0"}, UsageError, "base='lite0' is a network for images; use base=None"),
     ],
 )
 def test_options_that_do_not_suit_a_table(wrong, error, message):
@@ -347,7 +347,7 @@ def test_a_fit_on_another_kind_forgets_the_first():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"base": None}, UsageError, "learns from a table, and X holds images"),
+        ({"base": None}, UsageError, "is for tables, and X holds images"),
         ({"budget": "quick"}, UsageError, "quick is not one of"),
     ],
 )

@@ -90,7 +90,7 @@ def test_numbers_without_a_signal_are_answered_by_their_mean(images):
     [
         (WarmStartRegressor("lite0"), np.ones((4, 2)), [1, 2, 3, 4], "a network for images"),
         (WarmStartRegressor(strategy="last:1"), np.ones((4, 2)), [1, 2, 3, 4], "a table has none"),
-        (WarmStartRegressor(None), np.ones((4, 8, 8, 3)), [1, 2, 3, 4], "learns from a table"),
+        (WarmStartRegressor(None), np.ones((4, 8, 8, 3)), [1, 2, 3, 4], "is for tables"),
         (WarmStartRegressor(), np.ones((4, 8, 8, 3)), [1, 2], "X has 4 rows, y has 2"),
     ],
 )

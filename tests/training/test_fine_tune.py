@@ -156,7 +156,7 @@ def test_the_ledger_adds_up_to_both_networks(runs, strategy):
 def test_nothing_is_left_to_be_decided_in_the_plan(runs, strategy):
     run, _ = runs(strategy)
     assert '"auto"' not in (run.path / "plan.toml").read_text()
-    assert run.plan.training.epochs.value == (256 if strategy == "scratch" else 64)
+    assert run.plan.samples_seen == (256 if strategy == "scratch" else 64)
     assert run.plan.training.epochs.source == "user"
     output = run.plan.blocks[-1]
     assert (output.name, output.action.value) == ("output", "replaced")

@@ -144,7 +144,7 @@ def test_what_no_mean_can_be_taken_of_is_refused(tmp_path, strategy, monkeypatch
         pytest.importorskip("peft")
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
     data = fill(tmp_path / "pictures", {"blue": 8, "red": 8})
-    with pytest.raises(PlanError, match=r"training\.soup 2.*--set training\.soup=1"):
+    with pytest.raises(PlanError, match=r"training\.model_soup 2.*--set training\.model_soup=1"):
         fit(
             data,
             strategy=strategy,

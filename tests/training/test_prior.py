@@ -86,7 +86,7 @@ def minimised(features, labels, prior, layer_weights, penalty, learn):
     "group_rows", [None, tuple(np.arange(3 * i, 3 * i + 3) for i in range(20))]
 )
 def test_trials_and_refit_equal_minimising_anew(name, group_rows):
-    """Re-centring, blocks, nested folds and weights over the union of feature layers, all at once."""
+    """Re-centring, groups, nested folds and weights over the union of layers, all at once."""
     features, labels = make()
     prior, problem = older(), problem_of(labels, group_rows=group_rows)
     head, layer_weights = family(features, prior, name, (0.1,)), probe_layers(FEATURE_LAYERS)[name]

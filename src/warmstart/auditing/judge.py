@@ -112,7 +112,7 @@ def overlap(
     for is_leak, what in leaks:
         ids = [example.id for example in test if example.id not in leaked and is_leak(example)]
         if ids:
-            sentence = f"{len(ids):,} of the {len(test):,} test images are {what}."
+            sentence = f"{len(ids):,} of the {len(test):,} test images {is_are(len(ids))} {what}."
             findings.append(Finding(kind="leakage", sentence=sentence, items=tuple(ids)))
         leaked.update(ids)
     return Overlap((*findings, *_duplicates(test, pairs)), frozenset(leaked), pairs)
@@ -214,8 +214,14 @@ def run_model(
                     run_batch()
             examples.append(replace(example, sha256=hashes[example.id]))
             if done % BATCH == 0:
-                speed = {"per_second": round(done / (time.perf_counter() - began), 1)}
-                yield Event(stage="features", kind="step", step=done, of=len(todo), values=speed)
+                speed = round(done / (time.perf_counter() - began), 1)
+                yield Event(
+                    stage="features",
+                    kind="step",
+                    step=done,
+                    of=len(todo),
+                    values={"per_second": speed},
+                )
     finally:
         prefetch.close()
     run_batch()

@@ -19,7 +19,6 @@ from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.records.run_folder import to_plain
-from warmstart.terminal.result_text import coded
 from warmstart.terminal.text import column, shortened
 
 if TYPE_CHECKING:
@@ -398,7 +397,7 @@ def _leakage(model: AuditedModel) -> str:
 
 def _finding(finding: Finding) -> str:
     is_complete = finding.kind == "preprocessing" or not finding.items
-    return coded(finding) + ("" if is_complete else f" ({_some(finding.items)})")
+    return finding.text + ("" if is_complete else f" ({_some(finding.items)})")
 
 
 def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:

@@ -12,7 +12,7 @@ from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides
 from warmstart.records.data import Finding
 from warmstart.records.summary import Checked
-from warmstart.terminal.result_text import coded, no_signal_text
+from warmstart.terminal.result_text import no_signal_text
 from warmstart.terminal.text import column, command_rows, lead
 
 MOST_ITEMS = 3  # named of one finding
@@ -41,7 +41,7 @@ def _finding(finding: Finding) -> str:
     names = ", ".join(finding.items[:MOST_ITEMS])
     n_more = len(finding.items) - MOST_ITEMS
     more = f" and {n_more:,} more" if n_more > 0 else ""
-    return f"{coded(finding).removesuffix('.')}: {names}{more}." if names else coded(finding)
+    return f"{finding.text.removesuffix('.')}: {names}{more}." if names else finding.text
 
 
 def _next(checked: Checked, data: str) -> list[str]:

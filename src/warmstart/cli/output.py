@@ -46,9 +46,7 @@ def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int
     """Print a finished run, with an image of its data as example; returns the exit code."""
     summary = finished.summary
     print_result(
-        call,
-        summary,
-        lambda: result_text.result_text(summary, finished.path, find_image(*data)),
+        call, summary, lambda: result_text.result_text(summary, finished.path, find_image(*data))
     )
     if "--json" in call.switches and "--quiet" not in call.switches:
         print(f"Folder    {finished.path}", file=sys.stderr)

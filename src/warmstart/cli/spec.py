@@ -93,11 +93,7 @@ FIX = Option(
     "--fix",
     "leave out near-duplicates of test images, exact copies and conflicts; lists them in clean.csv",
 )
-IGNORE = Option(
-    "--ignore",
-    "findings not to report, such as WS102 (docs/findings.md)",
-    "CODE,...",
-)
+IGNORE = Option("--ignore", "findings not to report, such as WS102 (docs/findings.md)", "CODE,...")
 STRICT = Option(
     "--strict",
     "refuse unreadable files instead of leaving them out; exit with 4 if the result is not ready",
@@ -322,9 +318,7 @@ _VERBS = (
         options=(
             Option("--base", "what MODEL was fine-tuned from", "NAME"),
             Option(
-                "--arch",
-                "architecture: timm:NAME, torchvision:NAME or transformers:FOLDER",
-                "NAME",
+                "--arch", "architecture: timm:NAME, torchvision:NAME or transformers:FOLDER", "NAME"
             ),
             Option("--labels", "names of the outputs in order: one per line, or JSON", "FILE"),
             Option("--train", "training images, to look for data leakage", "DATA"),

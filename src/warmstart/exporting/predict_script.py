@@ -1,12 +1,11 @@
 """predict.py: some 30 lines that use an export without warmstart.
 
-`prepare(path)` gives an image as the network wants it, `answer(pixels)` logits and
-probabilities of a batch. What ships is what is checked: `clean` runs this very file.
+`prepare(path)` returns an image as the network takes it, `answer(pixels)` logits and
+probabilities of a batch. `clean_process` checks an export by running this very file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from string import Template
 
 from warmstart.records.data import Task
@@ -24,7 +23,7 @@ from warmstart.records.inputs import (
     pictures,
 )
 
-# ---- Lines of predict.py that draw a clip of sound without warmstart, as `modalities.audio` does.
+# ---- Lines of predict.py that compute the spectrogram of a clip, as `modalities.audio` does.
 
 
 NEEDS = "scipy, soundfile"
@@ -32,7 +31,7 @@ IMPORTS = """\
 from fractions import Fraction
 import soundfile
 from scipy.signal import resample_poly"""
-DRAWN = """\
+SPECTROGRAM = """\
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     s, wave = PREP["sound"], wave.mean(axis=1)
     if rate != s["rate"]:
@@ -83,10 +82,10 @@ def prepare(text):  # a text, or the path of a .txt file -> (length,) int32
     text = " ".join(unicodedata.normalize("NFC", text.replace("\\0", "")).split())
     if not text:
         raise ValueError("it is empty")
-    found = tokenizer.encode(text)
+    tokens = tokenizer.encode(text)
     rows = np.full((-(-PREP["length"] // WINDOW), WINDOW), PAD, np.int32)
-    for row, part in zip(rows, [found, *found.overflowing]):  # a long text goes on in windows
-        row[: len(part.ids)] = part.ids
+    for row, window in zip(rows, [tokens, *tokens.overflowing]):  # a long text fills several
+        row[: len(window.ids)] = window.ids
     return rows.reshape(-1)[: PREP["length"]]
 
 def answer(rows):  # (N, length) int32 -> logits, probabilities, (N, classes) each
@@ -104,15 +103,10 @@ if __name__ == "__main__":
 ''')
 
 
-def text_script(told: Mapping[str, str]) -> str:
-    """The script; `told` says what it needs, imports, loads, and how it answers and shows it."""
-    return _TEXT_SCRIPT.substitute(told)
-
-
 # ---- predict.py of a model whose inputs are numbers: rows of a table, tensors, samples of a clip.
 #
-# `prepare` gives one example as the network wants it, from a row {column: cell} as
-# `modalities.table.encode_row` does, from a .npy file, or from a clip as `modalities.audio` does;
+# `prepare` returns one example as the network takes it, from a row {column: cell} as
+# `modalities.table.encode_row` does, a .npy file, or a clip as `modalities.audio` does;
 # `answer` takes a batch of them.
 
 
@@ -129,7 +123,7 @@ $load
 
 $prepare
 
-def answer(values):  # (N, ...) as `prepare` gives them -> $answers
+def answer(values):  # (N, ...) as `prepare` returns them -> $answers
 $answer
 
 if __name__ == "__main__":
@@ -145,18 +139,18 @@ _ROWS = f"""\
 MISSING = {sorted(MISSING)!r}
 
 def prepare(row):  # {{column: cell}} -> (F,) float32
-    found = []
+    values = []
     for column in PREP["columns"]:
         cell = "" if row[column["name"]] is None else str(row[column["name"]]).strip()
         is_missing = cell.lower() in MISSING
         if column["kind"] == "category":
-            found += [float(not is_missing and cell == value) for value in column["values"]]
+            values += [float(not is_missing and cell == value) for value in column["values"]]
         else:
             value = column["mean"] if is_missing else float(cell)
             scaled = (value - column["mean"]) / column["std"]
-            found.append(min(max(scaled, -{SPAN}), {SPAN}))
-        found += [float(is_missing)] * column["has_missing"]
-    return np.float32(found)
+            values.append(min(max(scaled, -{SPAN}), {SPAN}))
+        values += [float(is_missing)] * column["has_missing"]
+    return np.float32(values)
 
 def examples(path):
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -164,10 +158,10 @@ def examples(path):
             yield f"{{path}} line {{number}}", row"""
 _TENSORS = """\
 def prepare(path):  # -> an array of the shape that PREP names
-    found = np.load(path, allow_pickle=False).astype(PREP["dtype"])
-    if list(found.shape) != PREP["shape"]:
-        raise ValueError(f"its shape is {found.shape}, not {PREP['shape']}")
-    return found
+    tensor = np.load(path, allow_pickle=False).astype(PREP["dtype"])
+    if list(tensor.shape) != PREP["shape"]:
+        raise ValueError(f"its shape is {tensor.shape}, not {PREP['shape']}")
+    return tensor
 
 def examples(path):
     yield path, path"""
@@ -175,11 +169,11 @@ def examples(path):
 _CLIPS = f"""\
 def prepare(path):  # -> (n,) float32, the middle of the clip
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    wave, wanted = wave.mean(axis=1), PREP["rate"]
-    if rate != wanted:
-        ratio = Fraction(wanted, rate).limit_denominator(1000)
+    wave, target = wave.mean(axis=1), PREP["rate"]
+    if rate != target:
+        ratio = Fraction(target, rate).limit_denominator(1000)
         wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
-    n = round(wanted * PREP["seconds"])
+    n = round(target * PREP["seconds"])
     begin = max((len(wave) - n) // 2, 0)
     wave = wave[begin : begin + n]
     if PREP["is_scaled"]:
@@ -189,25 +183,6 @@ def prepare(path):  # -> (n,) float32, the middle of the clip
 
 def examples(path):
     yield path, path"""
-
-
-def values_script(inputs: TableInputs | TensorInputs | WaveInputs, parts: dict[str, str]) -> str:
-    """The text of predict.py; `parts` are those that depend on the format and the task."""
-    if isinstance(inputs, WaveInputs):
-        own = {
-            "imports": f"{parts['imports']}\n{IMPORTS}",
-            "example": "clip.wav",
-            "needs": f"{parts['needs']}, numpy, {NEEDS}",
-            "prepare": _CLIPS,
-        }
-    else:
-        is_table = isinstance(inputs, TableInputs)
-        own = {
-            "example": "new.csv" if is_table else "signal.npy",
-            "needs": f"{parts['needs']}, numpy",
-            "prepare": _ROWS if is_table else _TENSORS,
-        }
-    return _VALUES_SCRIPT.substitute({**parts, **own})
 
 
 NAME = "predict.py"
@@ -300,7 +275,7 @@ _LOAD = {
 _ANSWER = {
     "onnx": '    return session.run(["logits", "probabilities"], {{"{name}": {x}}})',
     "torch": _AS_TENSOR + "        return [out.numpy() for out in model(torch.from_numpy({x}))]",
-    "openvino": '    found = model([{x}])\n    return found["logits"], found["probabilities"]',
+    "openvino": '    out = model([{x}])\n    return out["logits"], out["probabilities"]',
     "timm": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x}))"),
     "transformers": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x})).logits"),
 }
@@ -330,42 +305,34 @@ def predict_script(
     >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 40
     (True, True)
     """
-    takes_pixels, answers = input_name == "pixels", _VALUE if task == "regress" else _ANSWER
-    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
-        x = "np.ascontiguousarray(values)"
-        return values_script(
-            inputs,
-            {
-                "needs": _NEEDS[to],
-                "imports": _IMPORTS[to],
-                "load": _LOAD[to],
-                "answer": answers[to].format(name=input_name, x=x),
-                "shown": _SHOWN[task],
-                "answers": "the values twice" if task == "regress" else "logits, probabilities",
-            },
-        )
+    takes_pixels, answer = input_name == "pixels", (_VALUE if task == "regress" else _ANSWER)[to]
+    needs, imports = _NEEDS[to], _IMPORTS[to]
+    fields = {"needs": needs, "imports": imports, "load": _LOAD[to], "shown": _SHOWN[task]}
     if isinstance(inputs, TextInputs):
-        return text_script(
-            {
-                "needs": _NEEDS[to],
-                "imports": _IMPORTS[to],
-                "load": _LOAD[to],
-                "answer": answers[to].format(name=input_name, x="x"),
-                "shown": _SHOWN[task],
-            }
-        )
+        return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))
+    sound = {"imports": f"{imports}\n{IMPORTS}", "example": "clip.wav"}
+    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
+        is_table = isinstance(inputs, TableInputs)
+        fields |= {
+            "needs": f"{needs}, numpy",
+            "example": "new.csv" if is_table else "signal.npy",
+            "prepare": _ROWS if is_table else _TENSORS,
+            "answer": answer.format(name=input_name, x="np.ascontiguousarray(values)"),
+            "answers": "the values twice" if task == "regress" else "logits, probabilities",
+        }
+        if isinstance(inputs, WaveInputs):
+            fields |= {**sound, "needs": f"{needs}, numpy, {NEEDS}", "prepare": _CLIPS}
+        return _VALUES_SCRIPT.substitute(fields)
     prep = pictures(inputs)
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
-    body = ("" if takes_pixels else _SCALED) + answers[to].format(name=input_name, x=x)
-    return _SCRIPT.substitute(
-        needs=f"{_NEEDS[to]}, numpy, pillow" + (f", {NEEDS}" if prep.sound else ""),
-        imports="\n".join([_IMPORTS[to]] + ([IMPORTS] if prep.sound else [])),
-        example="clip.wav" if prep.sound else "photo.jpg",
-        load=_LOAD[to],
-        prepare=_prepare(prep),
-        answer=body,
-        shown=_SHOWN[task],
-    )
+    fields |= {
+        "needs": f"{needs}, numpy, pillow" + (f", {NEEDS}" if prep.sound else ""),
+        "example": "photo.jpg",
+        "prepare": _prepare(prep),
+        "answer": ("" if takes_pixels else _SCALED) + answer.format(name=input_name, x=x),
+        **(sound if prep.sound else {}),
+    }
+    return _SCRIPT.substitute(fields)
 
 
 def _prepare(prep: Preprocessing) -> str:
@@ -374,7 +341,7 @@ def _prepare(prep: Preprocessing) -> str:
         return _BANDS
     has_alpha = prep.channels == 4
     bands = Template(_BANDS_APART if has_alpha else _RESIZED.format("image"))
-    lead = DRAWN if prep.sound else _OPENED + ("" if has_alpha else _FLATTEN)
+    lead = SPECTROGRAM if prep.sound else _OPENED + ("" if has_alpha else _FLATTEN)
     return Template(lead + _CUT).substitute(
         mode=modes[prep.channels],
         sides=_SQUEEZED if prep.squash else _SHORT,

@@ -125,7 +125,7 @@ def _front_matter(facts: ReadmeFacts) -> str:
 
 
 def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
-    """Type, value and name of each metric, of the single-layer head or 8-bit graph if that ships."""
+    """Type, value and name of each metric, of the head and graph that this export holds."""
     summary, exported = facts.summary, facts.exported
     words = TASK_WORDS[summary.task]
     name = f"{words.name[0].upper()}{words.name[1:]}"
@@ -153,8 +153,8 @@ def _lead(facts: ReadmeFacts) -> str:
         "regress": f"Predicts a number from {facts.nouns.an}",
     }[facts.summary.task]
     return (
-        f"{line}\n\n{does}: {names}. Trained by warmstart on {facts.summary.data.train:,} examples, "
-        f"from {facts.base}; as {TITLES[facts.exported.to]} it needs no warmstart.\n"
+        f"{line}\n\n{does}: {names}. Trained by warmstart on {facts.summary.data.train:,} "
+        f"examples, from {facts.base}; as {TITLES[facts.exported.to]} it needs no warmstart.\n"
     )
 
 
@@ -165,7 +165,7 @@ def _results(facts: ReadmeFacts) -> str:
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
         score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-        lines.append(f"- {score} on {estimate.n:,} held-out {facts.nouns.many} (95 % CI)")
+        lines.append(f"- {score} on {estimate.n:,} held-out {facts.nouns.many}")
     if test is not None:
         score = interval(score_of(test), test.low, test.high, test.n)
         more = further(test).removesuffix(".")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from warmstart.formatting import sentence as as_sentence
 from warmstart.records.inputs import ColumnRecord, Kind
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.run_folder import ABSENT
@@ -79,6 +80,15 @@ class Finding:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", CODES[self.kind])
+
+    @property
+    def text(self) -> str:
+        """The sentence with the code that `--ignore` takes.
+
+        >>> Finding(kind="near-duplicate", sentence="2 images are copies.").text
+        '2 images are copies (WS102).'
+        """
+        return f"{as_sentence(self.sentence).removesuffix('.')} ({self.code})."
 
 
 def without(findings: Iterable[Finding], ignored: Collection[str]) -> tuple[Finding, ...]:

@@ -1,11 +1,11 @@
-"""Data: what it learnt from, and what is wrong with that."""
+"""Data: what the model was trained on, and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from warmstart.formatting import percent, sentence
+from warmstart.formatting import percent
 from warmstart.nouns import Nouns
 from warmstart.records.data import Finding, Task, split_labels
 from warmstart.reporting import html
@@ -15,72 +15,75 @@ from warmstart.reporting.next_steps import label_issues
 from warmstart.reporting.pictures import off_topic, problem_examples, questionable, shots
 from warmstart.tasks.words import TASK_WORDS, contradiction
 
-NAMED = 14  # classes with a bar and a name of their own
+NAMED = 14  # classes up to which each has a bar with its name
 LISTED = 12  # items of a finding
-# How many outputs there are, and what they are called; a number goes without.
+# The number of outputs and their nouns; regression has none.
 OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
     "classify": lambda n: [(n, "class", "classes")],
     "multilabel": lambda n: [(n, "label", "labels")],
     "regress": lambda n: [],
 }
 _PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
-_WHAT = {
+_CAPTIONS = {
     "conflict": "two labels",
     "leakage": "also in training, or nearly",
-    "near-duplicate": "a copy",
+    "near-duplicate": "near-duplicate",
 }
 
 
 def data_section(facts: ReportFacts) -> str:
-    """Sizes, classes, what was found wrong, labels that the images contradict."""
+    """Sizes, classes, findings, label issues."""
+    findings = facts.summary.findings
+    list_ = html.items(map(_finding, findings), "plain")
+    problems = [(id, _CAPTIONS[kind]) for id, kind in problem_examples(facts)]
     return html.section(
         "data",
-        "Data: what it learnt from",
+        "Data: what the model was trained on",
         _counts(facts),
         _classes(facts),
-        _findings(facts),
-        _problems(facts),
+        html.heading("Findings") + list_
+        if findings
+        else html.paragraph("No problems found in the data."),
+        html.heading("Examples of the findings") + shots(facts, problems) if problems else "",
         _off_topic(facts),
         _questionable(facts),
     )
 
 
 def _counts(facts: ReportFacts) -> str:
-    data = facts.summary.data
-    one, many = facts.nouns.one, facts.nouns.many
+    data, one, many = facts.summary.data, facts.nouns.one, facts.nouns.many
     rows = [
-        (data.train, f"{one} to learn from", f"{many} to learn from"),
+        (data.train, f"training {one}", f"training {many}"),
         (data.test, f"test {one}", f"test {many}"),
         *OUTPUTS[facts.summary.task](data.classes),
         (data.unreadable, "unreadable", "unreadable"),
-        (data.near_duplicates, "copy", "copies"),
-        (data.leaks, f"test {one} known from training", f"test {many} known from training"),
+        (data.near_duplicates, "near-duplicate", "near-duplicates"),
+        (data.leaks, f"test {one} with leakage", f"test {many} with leakage"),
         (data.label_issues or 0, "label issue", "label issues"),
         (data.off_topic or 0, f"off-topic {one}", f"off-topic {many}"),
     ]
-    return html.figures((f"{n:,}", single if n == 1 else more) for n, single, more in rows if n)
+    return html.figures((f"{n:,}", single if n == 1 else plural) for n, single, plural in rows if n)
 
 
 def _classes(facts: ReportFacts) -> str:
-    """How many images each class or label has to learn from; of numbers, where they lie."""
+    """Training examples of each class or label; of numbers, their distribution."""
     if facts.data is None:
         return ""
-    learnt = [e.label for e in facts.data.examples if e.split != "test"]
-    return _SIZES[facts.summary.task](learnt, facts.nouns) if learnt else ""
+    labels = [e.label for e in facts.data.examples if e.split != "test"]
+    return _SIZES[facts.summary.task](labels, facts.nouns) if labels else ""
 
 
 def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
-    """A bar for each name, or, of many, one behind the other."""
-    learnt = Counter(names)
-    sizes = sorted(learnt.items(), key=lambda pair: (-pair[1], pair[0]))
-    most, least = sizes[0], sizes[-1]
+    """A bar with its name for each class; nameless bars where there are many."""
+    sizes = sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0]))
+    (largest, most), (smallest, least) = sizes[0], sizes[-1]
     title = f"{nouns.title}s of each {one}"
     about = (
-        f"{len(sizes)} {many}; the largest, {most[0]}, has {most[1]:,} {nouns.many}, the smallest, "
-        f"{least[0]}, has {least[1]:,}."
+        f"{len(sizes)} {many}; the largest, {largest}, has {most:,} {nouns.many}, the smallest, "
+        f"{smallest}, has {least:,}."
     )
     if len(sizes) <= NAMED:
-        bars = [Bar(name, n / most[1], f"{n:,}") for name, n in sizes]
+        bars = [Bar(name, n / most, f"{n:,}") for name, n in sizes]
         half = -(-len(bars) // 2)
         pictures = [
             lying(some, name=f"sizes{k}", title=title, about=about)
@@ -90,8 +93,8 @@ def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
         return f"<figure>{html.heading(title)}{html.side_by_side(*pictures)}</figure>"
     picture = standing(
         [float(n) for _, n in sizes],
-        first=most[0],
-        last=least[0],
+        first=largest,
+        last=smallest,
         unit=nouns.many,
         name="sizes",
         title=title,
@@ -100,13 +103,12 @@ def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
     return html.figure(title, picture, about)
 
 
-def _spread(labels: Sequence[str], nouns: Nouns) -> str:
-    """Where the numbers lie, in words."""
+def _distribution(labels: Sequence[str], nouns: Nouns) -> str:
     values = sorted(float(label) for label in labels)
-    quarter, middle, last = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
+    low, middle, high = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
     return html.paragraph(
         f"Numbers from {values[0]:.4g} to {values[-1]:.4g}; half of them lie between "
-        f"{quarter:.4g} and {last:.4g}, the one in the middle is {middle:.4g}."
+        f"{low:.4g} and {high:.4g}, the median is {middle:.4g}."
     )
 
 
@@ -115,19 +117,12 @@ _SIZES: dict[Task, Callable[[Sequence[str], Nouns], str]] = {
     "multilabel": lambda labels, nouns: _sizes(
         [name for label in labels for name in split_labels(label)], "label", "labels", nouns
     ),
-    "regress": _spread,
+    "regress": _distribution,
 }
 
 
-def _findings(facts: ReportFacts) -> str:
-    found = facts.summary.findings
-    if not found:
-        return html.paragraph("Nothing wrong was found in the data.")
-    return html.heading("What was found") + html.items(map(_finding, found), "plain")
-
-
 def _finding(finding: Finding) -> str:
-    text = html.escaped(sentence(finding.sentence))
+    text = html.escaped(finding.text)
     if not finding.items or finding.kind in _PICTURED:
         return text
     more = len(finding.items) - LISTED
@@ -136,34 +131,26 @@ def _finding(finding: Finding) -> str:
     return text + html.fold("Which ones", html.items(rows, "plain"))
 
 
-def _problems(facts: ReportFacts) -> str:
-    found = [(id, _WHAT[kind]) for id, kind in problem_examples(facts)]
-    return html.heading("The examples that were named") + shots(facts, found) if found else ""
-
-
 def _off_topic(facts: ReportFacts) -> str:
-    shown = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
-    text = "off_topic.csv lists these, and those that come next, with their scores."
+    examples = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
+    text = "off_topic.csv lists these and the next ones with their scores."
     title = html.heading(f"Off-topic {facts.nouns.many}")
-    return title + html.paragraph(text) + shots(facts, shown) if shown else ""
+    return title + html.paragraph(text) + shots(facts, examples) if examples else ""
 
 
 def _questionable(facts: ReportFacts) -> str:
-    """Label issues, or the labels that the model contradicts most, and what is said of them."""
-    found, listed = label_issues(facts), questionable(facts)
-    if found is None or not listed:
+    """Label issues, or the labels that the model contradicts most."""
+    issues, examples = label_issues(facts), questionable(facts)
+    if issues is None or not examples:
         return ""
-    task = facts.summary.task
-    title = "Label issues" if found.count else f"{TASK_WORDS[task].label.title()}s to look at first"
-    text = f"{found.sentence} label_issues.csv lists them by score"
-    text += "." if found.why == "outcome" else ", to be corrected and given back with --relabel."
-    n = facts.summary.data.train
-    shown = [
-        (
-            one.id,
-            contradiction(one.label, one.suggested, task)
-            + ("" if one.probability is None else f" ({percent(one.probability, n)})"),
-        )
-        for one in listed
-    ]
-    return html.heading(title) + html.paragraph(text) + shots(facts, shown)
+    task, n = facts.summary.task, facts.summary.data.train
+    title = (
+        "Label issues" if issues.count else f"{TASK_WORDS[task].label.title()}s to look at first"
+    )
+    text = f"{issues.sentence} label_issues.csv lists them by score"
+    text += "." if issues.why == "outcome" else "; correct it and pass it to --relabel."
+    captions = []
+    for one in examples:
+        certainty = "" if one.probability is None else f" ({percent(one.probability, n)})"
+        captions.append((one.id, contradiction(one.label, one.suggested, task) + certainty))
+    return html.heading(title) + html.paragraph(text) + shots(facts, captions)

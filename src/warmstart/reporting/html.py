@@ -78,7 +78,7 @@ def line(x1: Value, x2: Value, y1: Value, y2: Value, class_: str) -> str:
 
 def rect(x: Value, y: Value, width: Value, height: Value, class_: str, **more: Value) -> str:
     """A rectangle."""
-    return tag("rect", x=x, y=y, width=width, height=height, class_=class_, **more)
+    return tag("rect", "", x=x, y=y, width=width, height=height, class_=class_, **more)
 
 
 def circle(cx: Value, cy: Value, r: float, class_: str) -> str:

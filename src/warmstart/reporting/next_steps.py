@@ -8,182 +8,175 @@ from dataclasses import dataclass
 
 from warmstart.formatting import count, interval
 from warmstart.records.comparison import ClassScore
-from warmstart.records.data import LabelIssue, LabelIssues
+from warmstart.records.data import LabelIssues
 from warmstart.reporting.facts import ReportFacts
 from warmstart.tasks.words import TASK_WORDS, change_text, contradiction
 
-LEAST_IMAGES = 5  # of a class, below which how often it is found says nothing
-LEAKED = 0.01  # of the test set, from which on leaks come first
-SHOWN = 3  # thumbnails on a card
-# What further commands must be told again of the data and of the base model.
-TABLE = ("label", "text", "kind", "task", "group")
-TOLD = ("base", "arch", "test", *TABLE, "relabel")
+LEAST_IMAGES = 5  # of a class, below which its recall says nothing
+LEAKED = 0.01  # of the test set, from which on leakage comes first
+EXAMPLES = 3  # on a card
+# Options that further commands need to read the same data, and to use the same base model.
+READING = ("label", "text", "kind", "task", "group")
+OPTIONS = ("base", "arch", "test", *READING, "relabel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep:
-    """One card: what to do, why, what to type, and examples to look at."""
+    """One card: what to do, why, the command, and examples."""
 
     title: str
     text: str
     command: str = ""
-    shown: tuple[tuple[str, str], ...] = ()  # ids of examples, and what is said of each
+    examples: tuple[tuple[str, str], ...] = ()  # ids and captions
 
 
 def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """Three steps at most, the most urgent of each sort."""
-    repair, images, labels = repair_step(facts), _images(facts), labels_step(facts)
+    repair, images, labels = repair_step(facts), _images_step(facts), labels_step(facts)
     first = (labels, images) if has_issues(facts) else (images, labels)
     if repair is not None:
         first = (repair, labels) if has_issues(facts) else (repair, images)
-    found = (*first, _try(facts), use_step(facts))
-    return tuple(step for step in found if step is not None)[:3]
+    steps = (*first, _model_step(facts), use_step(facts))
+    return tuple(step for step in steps if step is not None)[:3]
 
 
 def label_issues(facts: ReportFacts) -> LabelIssues | None:
-    """What is said of the labels; None where the run folder does not hold it."""
+    """The label issues; None where the run folder does not have them."""
     return facts.inspection.label_issues if facts.inspection is not None else None
 
 
 def has_issues(facts: ReportFacts) -> bool:
-    """Whether label issues are counted: these come first."""
-    found = label_issues(facts)
-    return found is not None and bool(found.count)
+    """Whether label issues are counted; then they come first."""
+    issues = label_issues(facts)
+    return issues is not None and bool(issues.count)
 
 
 def leaks_much(facts: ReportFacts) -> bool:
-    """Whether so much of the test set is known from training that its figure means little."""
+    """Whether leakage is so large that the score on the test set means little."""
     data = facts.summary.data
     return data.leaks >= max(LEAKED * data.test, 1)
 
 
 def weakest(facts: ReportFacts) -> ClassScore | None:
-    """The class that is found least often, where that is plain enough to act on."""
-    known = [score for score in facts.classes if score.n >= LEAST_IMAGES]
-    if len(known) < 2:
+    """The class of lowest recall, among those with enough images."""
+    scores = [score for score in facts.classes if score.n >= LEAST_IMAGES]
+    if len(scores) < 2:
         return None
-    found = min(known, key=lambda score: (score.recall, score.n, score.label))
-    return found if found.recall < 1 else None
+    lowest = min(scores, key=lambda score: (score.recall, score.n, score.label))
+    return lowest if lowest.recall < 1 else None
 
 
 def repair_step(facts: ReportFacts) -> NextStep | None:
-    """What must be mended before any figure can be believed."""
-    kinds = {finding.kind: finding for finding in facts.summary.findings}
-    shift, feeding = kinds.get("distribution-shift"), kinds.get("preprocessing")
-    leak = kinds.get("leakage") if leaks_much(facts) else None
-    if shift is not None:
+    """What must be repaired before any score can be believed."""
+    findings = {finding.kind: finding for finding in facts.summary.findings}
+    many = facts.nouns.many
+    if shift := findings.get("distribution-shift"):
         return NextStep(
-            title=f"Add {facts.nouns.many} like the test {facts.nouns.many}",
-            text=f"{shift.sentence} Label some {facts.nouns.many} of that kind, add them to the "
+            title=f"Add {many} like the test {many}",
+            text=f"{shift.sentence} Label some {many} of that kind, add them to the "
             "training set, and fit again.",
             command=_fit(facts),
         )
-    if leak is not None:
+    if (leak := findings.get("leakage")) and leaks_much(facts):
+        command = _fit(facts, "--fix")
+        return NextStep(title="Remove the near-duplicates", text=leak.sentence, command=command)
+    if preprocessing := findings.get("preprocessing"):
         return NextStep(
-            title="Take the copies out", text=leak.sentence, command=_fit(facts, "--fix")
-        )
-    if feeding is not None:
-        return NextStep(
-            title=f"Feed the {facts.nouns.many} in another way",
-            text=f"{feeding.sentence} Nothing else is likely to bring as much.",
+            title=f"Change the preprocessing of the {many}",
+            text=f"{preprocessing.sentence} Nothing else is likely to gain as much.",
         )
     return None
 
 
-def _images(facts: ReportFacts) -> NextStep | None:
-    """The class that more images would help, or that more images would not."""
-    learning_curve, score = facts.evidence("learning_curve"), weakest(facts)
+def _images_step(facts: ReportFacts) -> NextStep | None:
+    """The class that needs more images most."""
+    learning_curve, score, many = facts.evidence("learning_curve"), weakest(facts), facts.nouns.many
     gain = learning_curve.meaning if learning_curve is not None else ""
     better = [one.name for one in facts.summary.baselines if one.is_better]
     if not facts.ships and better:
         return NextStep(title=f"Use {better[0]}", text=facts.summary.verdict.sentence)
     if not facts.ships:
         return NextStep(
-            title=f"Look at the {facts.nouns.many} as a stranger would",
-            text=f"Can a person tell the classes apart from these {facts.nouns.many} alone? If "
+            title=f"Look at the {many} as a stranger would",
+            text=f"Can a person tell the classes apart from these {many} alone? If "
             "not, no network will. If so, there are too few of them, or the labels are wrong.",
         )
+    suggest = f"warmstart suggest {shlex.quote(facts.place)} unlabelled/"
     if score is None:
-        if not gain:
-            return None
-        return NextStep(title=f"More {facts.nouns.many}", text=gain, command=_suggest(facts))
-    shown = interval(score.recall, score.low, score.high, score.n)
-    text = f"“{score.label}” is found least often: {shown} of its {facts.nouns.count(score.n)}"
+        return NextStep(title=f"More {many}", text=gain, command=suggest) if gain else None
+    recall = interval(score.recall, score.low, score.high, score.n)
+    text = f"“{score.label}” has the lowest recall: {recall} of its {facts.nouns.count(score.n)}"
     if score.taken_for is not None:
         text += f", most often taken for “{score.taken_for}” ({score.taken})"
-    wrong = _mistakes_of(facts, score)
+    issues = label_issues(facts)
+    ids = set() if issues is None else {one.id for one in issues.issues}
+    wrong = sorted(
+        (
+            one
+            for one in facts.held_out
+            if one.target == score.label and one.id not in ids and not one.is_right
+        ),
+        key=lambda one: (one.target_probability, one.id),
+    )
     return NextStep(
-        title=f"Add {facts.nouns.many} of “{score.label}”",
+        title=f"Add {many} of “{score.label}”",
         text=f"{text}. {gain}".strip(),
-        command=_suggest(facts),
-        shown=wrong,
+        command=suggest,
+        examples=tuple((one.id, f"taken for {one.label}") for one in wrong[:EXAMPLES]),
     )
 
 
-def _mistakes_of(facts: ReportFacts, score: ClassScore) -> tuple[tuple[str, str], ...]:
-    found = label_issues(facts)
-    issues = set() if found is None else {one.id for one in found.issues}
-    own = (said for said in facts.held if said.target == score.label and said.id not in issues)
-    wrong = [said for said in own if not said.is_right]
-    wrong.sort(key=lambda said: (said.own, said.id))
-    return tuple((said.id, f"taken for {said.label}") for said in wrong[:SHOWN])
-
-
 def labels_step(facts: ReportFacts) -> NextStep | None:
-    """Label issues, or the labels contradicted most where none is called wrong.
+    """Label issues, or the labels that the model contradicts most.
 
     None for outcomes of a table: there is nothing to correct.
     """
-    found = label_issues(facts)
-    if found is None or not found.ranked or found.why == "outcome":
+    issues, task = label_issues(facts), facts.summary.task
+    if issues is None or not issues.ranked or issues.why == "outcome":
         return None
-    shown = tuple(_said(one, facts) for one in (found.issues or found.ranked)[:SHOWN])
-    if found.count:
+    examples = tuple(
+        (one.id, contradiction(one.label, one.suggested, task))
+        for one in (issues.issues or issues.ranked)[:EXAMPLES]
+    )
+    if issues.count:
         return NextStep(
-            title=f"Check {count(found.count, 'label issue')}",
-            text=f"{found.sentence} Correct the column “label” in label_issues.csv, then:",
+            title=f"Check {count(issues.count, 'label issue')}",
+            text=f"{issues.sentence} Correct the column “label” in label_issues.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/label_issues.csv"),
-            shown=shown,
+            examples=examples,
         )
     if facts.ships:
-        words = TASK_WORDS[facts.summary.task]
-        is_tested = found.count == 0
-        title = "No label issues found" if is_tested else f"{words.label.title()}s to look at first"
-        return NextStep(
-            title=title,
-            text=f"{found.sentence} A look at those that it contradicts most costs a minute.",
-            shown=shown,
-        )
+        title = "No label issues found"
+        if issues.count is None:
+            title = f"{TASK_WORDS[task].label.title()}s to look at first"
+        text = f"{issues.sentence} Checking those that it contradicts most takes a minute."
+        return NextStep(title=title, text=text, examples=examples)
     return NextStep(
         title="Check how the labels were made",
         text="A column that slipped by one row, or a table sorted without its labels, looks "
         f"exactly like this. These contradict the {facts.nouns.many} most:",
-        shown=shown,
+        examples=examples,
     )
 
 
-def _said(one: LabelIssue, facts: ReportFacts) -> tuple[str, str]:
-    return one.id, contradiction(one.label, one.suggested, facts.summary.task)
-
-
-def _try(facts: ReportFacts) -> NextStep | None:
-    """The strategy, or the base model, that is most promising after this run."""
+def _model_step(facts: ReportFacts) -> NextStep | None:
+    """The most promising strategy or base model after this run."""
     kind, strategy = facts.summary.verdict.kind, facts.summary.shipped.strategy
     gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if kind == "no-signal":
         return NextStep(
             title="Measure again, cheaply",
-            text=f"After each change of {many} or labels, ask again whether anything "
+            text=f"After each change of {many} or labels, check again whether anything "
             "can be learnt. It trains nothing.",
-            command=_command(facts, "check", TOLD),
+            command=_command(facts, "check", OPTIONS),
         )
     if kind == "no-transfer":
-        beside = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
+        scratch = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
         return NextStep(
-            title=f"Try a base model that knows such {many}",
-            text="The pretraining of this one brings nothing measurable here. Extract features "
-            f"once with each network on this computer{beside}.",
-            command=_command(facts, "rank", TABLE),
+            title=f"Try a base model pretrained on such {many}",
+            text="The pretraining of this one has no measurable gain here. Extract features "
+            f"once with each network on this computer{scratch}.",
+            command=_command(facts, "rank", READING),
         )
     if facts.repeat.is_own_strategy:
         return _other_depth(facts, strategy)
@@ -191,72 +184,65 @@ def _try(facts: ReportFacts) -> NextStep | None:
         return NextStep(
             title="Try fine-tuning",
             text="This run only fitted linear probes. Where there are examples enough, the "
-            f"balanced budget fine-tunes too, and keeps whichever is better on held-out {many}.",
+            f"balanced budget fine-tunes too, and ships whichever is better on held-out {many}.",
             command=_fit(facts),
         )
     return NextStep(
         title="Try another base model",
-        text=f"{_gained(facts)}Another network may know these {many} better: one feature "
-        "extraction with each of those on this computer tells.",
-        command=_command(facts, "rank", TABLE),
+        text=f"{_gain(facts)}Another network may suit these {many} better: one feature "
+        "extraction with each of those on this computer measures it.",
+        command=_command(facts, "rank", READING),
     )
 
 
 def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
-    """Beside the strategy that the user set; the linear probe where that is better already."""
+    """Another strategy beside the user's; the linear probe where that is better already."""
     gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if gain is not None and gain.high < 0:
         return NextStep(
             title="Ship the linear probe",
-            text=f"{_gained(facts)}The linear probe is better on the same held-out {many}.",
+            text=f"{_gain(facts)}The linear probe is better on the same held-out {many}.",
             command=_fit(facts, "--strategy", "head"),
         )
-    text = f"You chose {strategy}. Beside another depth on the same {many}:"
-    if gain is not None:
-        text = f"You chose {strategy}. {_gained(facts)}Beside another depth on the same {many}:"
-    tried = gain is not None or strategy == "head"
-    other = ("last:4" if strategy != "last:4" else "full") if tried else "head"
-    return NextStep(title="See what another depth gives", text=text, command=_compare(facts, other))
+    other = "head"
+    if gain is not None or strategy == "head":
+        other = "last:4" if strategy != "last:4" else "full"
+    strategies = f"{facts.summary.shipped.strategy},{other}"
+    return NextStep(
+        title="Compare with another depth",
+        text=f"You chose {strategy}. {_gain(facts)}Compare with another depth on the same {many}:",
+        command=_command(facts, "compare", OPTIONS, "--strategies", strategies),
+    )
 
 
 def use_step(facts: ReportFacts) -> NextStep | None:
-    """How to ask the model, where it can be used."""
+    """The command that predicts, where the model can be used."""
     if not facts.ships or facts.summary.readiness.level == "not-ready":
         return None
     ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
     return NextStep(
         title="Use it",
-        text=f"{ask[0].upper()}{ask[1:]}, and see what it says of those that it finds strange.",
+        text=f"{ask[0].upper()}{ask[1:]}, and see which ones it is uncertain about.",
         command=f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.several}",
     )
 
 
-def _gained(facts: ReportFacts) -> str:
+def _gain(facts: ReportFacts) -> str:
     """What fine-tuning changed, where it was tried."""
     gain = facts.summary.fine_tuning_gain
     if gain is None:
         return ""
     what = "Training" if facts.summary.shipped.strategy.startswith("scratch") else "Fine-tuning"
-    score = TASK_WORDS[facts.summary.task].name
-    change = change_text(gain.value, gain.low, gain.high, score)
+    change = change_text(gain.value, gain.low, gain.high, TASK_WORDS[facts.summary.task].name)
     return f"{what} changed the score by {change} against the linear probe. "
 
 
-def _compare(facts: ReportFacts, other: str) -> str:
-    words = f"{facts.summary.shipped.strategy},{other}"
-    return _command(facts, "compare", TOLD, "--strategies", words)
-
-
 def _fit(facts: ReportFacts, *options: str) -> str:
-    return _command(facts, "fit", TOLD, *options)
+    return _command(facts, "fit", OPTIONS, *options)
 
 
-def _command(facts: ReportFacts, verb: str, told: Sequence[str], *options: str) -> str:
-    """A verb on the same data, with what was said of them; `options` are new or say it anew."""
-    known = facts.repeat.options
-    again = [known[name] for name in told if name in known and f"--{name}" not in options]
+def _command(facts: ReportFacts, verb: str, names: Sequence[str], *options: str) -> str:
+    """A verb on the same data with the run's options of these names; `options` override them."""
+    own = facts.repeat.options
+    again = [own[name] for name in names if name in own and f"--{name}" not in options]
     return " ".join([f"warmstart {verb}", facts.repeat.data, *again, *map(shlex.quote, options)])
-
-
-def _suggest(facts: ReportFacts) -> str:
-    return f"warmstart suggest {shlex.quote(facts.place)} unlabelled/"

@@ -1,4 +1,4 @@
-"""Proof: how good it is, where it errs, and that the frozen weights are what they were."""
+"""Proof: how accurate the model is, where it errs, and that frozen weights did not change."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from warmstart.formatting import at_most, interval, percent, sentence
+from warmstart.formatting import at_most, interval, percent, sentence, short_interval
 from warmstart.records.comparison import ClassScore
 from warmstart.records.network import Ledger
 from warmstart.records.summary import Scores
 from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import Bar, BarPiece, diagram, interval_bar, lying, stacked
-from warmstart.reporting.html import fixed, label, short, svg_escaped, tag
+from warmstart.reporting.html import fixed, label, rect, short, svg_escaped, tag
 from warmstart.reporting.pictures import shots, worst
 from warmstart.tasks.words import percent as percent_of
 
-# ---- The square of a confusion matrix: darker where more images are.
+# ---- The confusion matrix as a picture: darker where more images are.
 
 
 CELL = 30.0
-SMALL_CELL, SMALL_NAMES = 9.0, 74.0  # units; the latter left of the square, and above it
+SMALL_CELL, SMALL_NAMES = 9.0, 74.0  # units; the latter left of the matrix, and above it
 _LETTERS, _LETTER = 14, 7.4
-PALEST, DARKEST = 0.1, 0.48  # opacity: figures stay legible on it, in light and dark
+PALEST, DARKEST = 0.1, 0.48  # opacity: numbers stay legible on it, in light and dark
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusionTable:
-    """Counts by (true class, answer); `rows` and `columns` give the order and the names."""
+    """Counts by (target, answer); `rows` and `columns` give the order and the names."""
 
     rows: Sequence[str]
     columns: Sequence[str]
@@ -36,46 +36,35 @@ class ConfusionTable:
 
 
 def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
-    """Cells with their counts; the shade is the share of a class's own images."""
+    """Cells with their counts; the shade is the share of a class's images."""
     longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
     space = 10 + _LETTER * min(longest, _LETTERS)
-    width = space + CELL * len(table.columns) + 4
-    height = space + CELL * len(table.rows) + 4
     body = [_names(table, CELL, space, "")]
     for i, row in enumerate(table.rows):
         total = _total(table, row)
         for j, column in enumerate(table.columns):
             n = table.counts.get((row, column), 0)
             x, y = space + CELL * j, space + CELL * i
-            body.append(_cell(x, y, CELL, row == column, n, total))
+            body.append(_cell(x, y, CELL, row == column, n / total))
             if n:
                 body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))
+    width, height = space + CELL * len(table.columns) + 4, space + CELL * len(table.rows) + 4
     return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
 
 
 def small_matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
-    """The same for many classes: no counts, no empty cells; what a cell means shows on it."""
-    width = SMALL_NAMES + SMALL_CELL * len(table.columns) + 4
-    height = SMALL_NAMES + SMALL_CELL * len(table.rows) + 4
+    """A matrix of many classes: no counts, no empty cells."""
+    space, width = SMALL_NAMES, SMALL_CELL * len(table.columns)
+    height = SMALL_CELL * len(table.rows)
     place = {column: j for j, column in enumerate(table.columns)}
-    edge = SMALL_CELL * len(table.columns)
-    body = [
-        tag(
-            "rect",
-            x=SMALL_NAMES,
-            y=SMALL_NAMES,
-            width=edge,
-            height=SMALL_CELL * len(table.rows),
-            class_="ground",
-        ),
-        _names(table, SMALL_CELL, SMALL_NAMES, " tiny"),
-    ]
+    body = [rect(space, space, width, height, "ground"), _names(table, SMALL_CELL, space, " tiny")]
     for i, row in enumerate(table.rows):
         total = _total(table, row)
         for (target, answer), n in table.counts.items():
             if target == row and answer in place:
-                x, y = SMALL_NAMES + SMALL_CELL * place[answer], SMALL_NAMES + SMALL_CELL * i
-                body.append(_cell(x, y, SMALL_CELL, row == answer, n, total))
+                x, y = space + SMALL_CELL * place[answer], space + SMALL_CELL * i
+                body.append(_cell(x, y, SMALL_CELL, row == answer, n / total))
+    width, height = width + space + 4, height + space + 4
     return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
 
 
@@ -89,123 +78,255 @@ def _names(table: ConfusionTable, cell: float, space: float, class_: str) -> str
         y = space + cell * (i + 0.5) + 3
         body.append(label(space - 5, y, short(row, _LETTERS), f"soft{class_}", "end"))
     for j, column in enumerate(table.columns):
-        x = space + cell * (j + 0.5) + 3
-        turned = tag(
-            "text",
-            svg_escaped(short(column, _LETTERS)),
-            class_=f"soft{class_}",
-            transform=f"translate({x:.1f} {space - 5:.1f}) rotate(-90)",
-        )
-        body.append(turned)
+        turn = f"translate({space + cell * (j + 0.5) + 3:.1f} {space - 5:.1f}) rotate(-90)"
+        text = svg_escaped(short(column, _LETTERS))
+        body.append(tag("text", text, class_=f"soft{class_}", transform=turn))
     return "".join(body)
 
 
-def _cell(x: float, y: float, side: float, is_right: bool, n: int, total: int) -> str:
-    share = n / total
-    opacity = f"{PALEST + (DARKEST - PALEST) * share:.2f}" if n else None
-    class_ = ("hit" if is_right else "miss") if n else "ground"
+def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
+    opacity = f"{PALEST + (DARKEST - PALEST) * share:.2f}" if share else None
+    class_ = ("hit" if is_right else "miss") if share else "ground"
     gap = 1.0 if side > 12 else 0.5
-    return tag(
-        "rect",
-        x=x + gap / 2,
-        y=y + gap / 2,
-        width=side - gap,
-        height=side - gap,
-        class_=class_,
-        fill_opacity=opacity,
-    )
+    size = side - gap
+    return rect(x + gap / 2, y + gap / 2, size, size, class_, fill_opacity=opacity)
 
 
-# ---- What is taken for what: a square of classes, the commonest mistakes, a map of many classes.
+# ---- Confusion: matrix, commonest mistakes, a map of many classes.
 
 
 WHOLE = 16  # classes up to which the matrix shows all of them
-PART = 12  # of more classes, those with the most mistakes
-MIXED, NAME = 10, 15  # pairs of classes that are named, with so many letters
+MOST_CLASSES = 12  # of more classes, those with the most mistakes
+MOST_PAIRS, NAME = 10, 15  # pairs of classes that are named, with so many letters
 MAPPED = 250  # classes up to which the small map is drawn
 OTHERS = "all others"
 
 
 def confusion(facts: ReportFacts) -> str:
-    """What is taken for what; of many classes those that are mixed up most."""
-    counts = Counter((said.target, said.label) for said in facts.held)
+    """The confusion matrix; of many classes, those with the most mistakes."""
+    held_out = facts.held_out
+    counts = Counter((one.target, one.label) for one in held_out)
     if not counts:
         return ""
-    rows = _order(facts.held)
-    columns: Sequence[str] = rows
-    title, caption = "What is taken for what", "A row is a class, a column an answer. "
+    rows = columns = _order(held_out)
+    title = "Confusion matrix"
     if len(rows) > WHOLE:
-        rows = tuple(sorted(_most_mistaken(facts.held)))
-        columns, counts = (*rows, OTHERS), _folded(counts, rows)
-        title = f"What is taken for what: the {len(rows)} classes with the most mistakes"
+        mistakes = Counter(one.target for one in held_out if not one.is_right)
+        ranked = sorted(mistakes.items(), key=lambda pair: (-pair[1], pair[0]))
+        rows = tuple(sorted(name for name, _ in ranked[:MOST_CLASSES]))
+        columns, counts = (*rows, OTHERS), _merged(counts, rows)
+        title = f"Confusion matrix of the {len(rows)} classes with the most mistakes"
     table = ConfusionTable(rows, columns, counts)
-    right = sum(said.is_right for said in facts.held)
-    about = f"{right:,} of {facts.nouns.count(len(facts.held))} are right; {_words_of(facts.held)}"
+    right = sum(one.is_right for one in held_out)
+    about = f"{right:,} of {facts.nouns.count(len(held_out))} are right; {_commonest(held_out)}"
     picture = matrix(table, name="confusion", title=title, about=about)
-    caption += "Blue is right, red is wrong; the darker, the larger the share of the row."
+    caption = (
+        "A row is a class, a column an answer. Blue is right, red is wrong; the darker, the larger "
+        "the share of the row."
+    )
     return html.figure(title, picture, caption, wide=True)
 
 
-def _order(held: Sequence[HeldOutAnswer]) -> tuple[str, ...]:
-    return tuple(sorted({said.target for said in held} | {said.label for said in held}))
+def _order(held_out: Sequence[HeldOutAnswer]) -> tuple[str, ...]:
+    return tuple(sorted({one.target for one in held_out} | {one.label for one in held_out}))
 
 
-def _most_mistaken(held: Sequence[HeldOutAnswer]) -> list[str]:
-    wrong = Counter(said.target for said in held if not said.is_right)
-    return [name for name, _ in sorted(wrong.items(), key=lambda p: (-p[1], p[0]))][:PART]
-
-
-def _folded(counts: Counter[tuple[str, str]], rows: Sequence[str]) -> Counter[tuple[str, str]]:
-    """The counts of some rows, answers that are none of them taken together."""
-    found: Counter[tuple[str, str]] = Counter()
+def _merged(counts: Counter[tuple[str, str]], rows: Sequence[str]) -> Counter[tuple[str, str]]:
+    """The counts of some rows; answers of all other classes are merged."""
+    merged: Counter[tuple[str, str]] = Counter()
     for (target, answer), n in counts.items():
         if target in rows:
-            found[(target, answer if answer in rows else OTHERS)] += n
-    return found
+            merged[(target, answer if answer in rows else OTHERS)] += n
+    return merged
 
 
-def mixed_up(held: Sequence[HeldOutAnswer]) -> list[tuple[tuple[str, str], int]]:
-    """Pairs (class, what it was taken for) with how often, the commonest first."""
-    pairs = Counter((said.target, said.label) for said in held if not said.is_right)
+def mistaken_pairs(held_out: Sequence[HeldOutAnswer]) -> list[tuple[tuple[str, str], int]]:
+    """Pairs (class, answer) of mistakes with their counts, the commonest first."""
+    pairs = Counter((one.target, one.label) for one in held_out if not one.is_right)
     return sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _words_of(held: Sequence[HeldOutAnswer]) -> str:
-    pairs = mixed_up(held)[:3]
+def _commonest(held_out: Sequence[HeldOutAnswer]) -> str:
+    pairs = mistaken_pairs(held_out)[:3]
     if not pairs:
         return "none is taken for another class."
     return "; ".join(f"{a} taken for {b} {n} times" for (a, b), n in pairs) + "."
 
 
 def commonest(facts: ReportFacts) -> str:
-    """The pairs of classes that are mixed up most, as bars; nothing where none is."""
-    pairs = mixed_up(facts.held)
+    """The commonest mistakes as bars; empty where there are none."""
+    pairs = mistaken_pairs(facts.held_out)
     if not pairs:
         return ""
     most = pairs[0][1]
     bars = [
         Bar(f"{short(a, NAME)} → {short(b, NAME)}", n / most, f"{n:,}", "bar bad")
-        for (a, b), n in pairs[:MIXED]
+        for (a, b), n in pairs[:MOST_PAIRS]
     ]
     title = "The commonest mistakes"
-    picture = lying(bars, name="mixed", title=title, about=_words_of(facts.held))
-    more = len(pairs) - MIXED
-    caption = f"True class → answer. {more:,} more pairs are rarer." if more > 0 else ""
-    return html.figure(title, picture, caption or "True class → answer.")
+    picture = lying(bars, name="mixed", title=title, about=_commonest(facts.held_out))
+    more = len(pairs) - MOST_PAIRS
+    rarer = f" {more:,} more pairs are rarer." if more > 0 else ""
+    return html.figure(title, picture, f"True class → answer.{rarer}")
 
 
 def small_map(facts: ReportFacts) -> str:
-    """All classes at once, where they are too many for a table of figures."""
-    names = _order(facts.held)
+    """All classes at once, where they are too many for a matrix with numbers."""
+    names = _order(facts.held_out)
     if not WHOLE < len(names) <= MAPPED:
         return ""
-    table = ConfusionTable(names, names, Counter((said.target, said.label) for said in facts.held))
-    title = f"All {len(names)} classes at once"
-    picture = small_matrix(table, name="map", title=title, about=_words_of(facts.held))
-    caption = "Rows are classes, columns answers, both in the order of the alphabet."
+    counts = Counter((one.target, one.label) for one in facts.held_out)
+    title, about = f"All {len(names)} classes at once", _commonest(facts.held_out)
+    table = ConfusionTable(names, names, counts)
+    picture = small_matrix(table, name="map", title=title, about=about)
+    caption = "Rows are classes, columns answers, both in alphabetical order."
     return html.fold(title, html.figure(title, picture, caption, wide=True))
 
 
+# ---- The section.
+
+
+def proof_section(facts: ReportFacts) -> str:
+    """Scores, confusion, classes, worst mistakes, calibration, weights, forgetting."""
+    if not facts.ships:
+        return ""
+    return html.section(
+        "proof",
+        "Proof: how accurate it is, and how far to trust it",
+        _scores(facts),
+        html.side_by_side(confusion(facts), commonest(facts)),
+        small_map(facts),
+        _classes(facts),
+        _worst(facts),
+        _calibration(facts),
+        ledger_figure(facts),
+        _forgetting(facts),
+    )
+
+
+def _scores(facts: ReportFacts) -> str:
+    estimate, test = facts.summary.estimate, facts.summary.test
+    rows = []
+    if estimate is not None:
+        score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
+        rows.append((score, f"accuracy on {facts.nouns.count(estimate.n)}, held out"))
+    if isinstance(test, Scores):
+        score = interval(test.accuracy, test.low, test.high, test.n)
+        rows += [
+            (score, f"accuracy on {facts.nouns.count(test.n, 'test')}"),
+            (percent_of(test.balanced_accuracy, 1), "balanced accuracy (test)"),
+            (f"{test.macro_f1:.3f}", "macro F1 (test)"),
+            (f"{test.log_loss:.3f}", "log-loss (test)"),
+        ]
+    if not rows:
+        return ""
+    text = (
+        "The rest of this section is about training examples, each predicted by a model that was "
+        "not trained on it"
+    )
+    if test is not None:
+        text += "; the test set serves only for its own scores, so that nothing is tuned to it"
+    return html.figures(rows) + html.paragraph(f"{text}.", "note")
+
+
+def _classes(facts: ReportFacts) -> str:
+    """One row per class: recall, precision, commonest mistake."""
+    if not facts.classes:
+        return ""
+    held_out = facts.held_out
+    overall = sum(one.is_right for one in held_out) / max(len(held_out), 1)
+    test_scores = {score.label: score for score in facts.test_classes}
+    head = [
+        "class",
+        facts.nouns.many,
+        "recall (95 % CI)",
+        "0 to 100 %",
+        "precision",
+        "most often taken for",
+        *(["recall in the test set"] if test_scores else []),
+    ]
+    rows = []
+    for score in sorted(facts.classes, key=lambda score: (score.recall, score.n, score.label)):
+        row = _class(score, overall)
+        if test_scores:
+            test, cell = test_scores.get(score.label), "–"
+            if test is not None:
+                recall = short_interval(test.recall, test.low, test.high, test.n)
+                cell = html.escaped(f"{recall}, of {test.n:,}")
+            row.append(cell)
+        rows.append(row)
+    n = len(rows) if len(rows) <= WHOLE else MOST_CLASSES
+    title, more = "Class by class, the weakest first", f"The other {len(rows) - n:,} classes"
+    return (
+        html.heading(title)
+        + html.table(title, head, rows[:n])
+        + html.fold(more, html.table(more, head, rows[n:]))
+    )
+
+
+def _class(score: ClassScore, overall: float) -> list[str]:
+    precision = "never predicted"
+    if score.precision is not None:
+        precision = percent(score.precision, score.answers)
+    taken_for = "–" if score.taken_for is None else f"{score.taken_for} ({score.taken:,})"
+    return [
+        html.escaped(score.label),
+        f"{score.n:,}",
+        html.escaped(short_interval(score.recall, score.low, score.high, score.n)),
+        interval_bar(score.recall, score.low, score.high, overall),
+        html.escaped(precision),
+        html.escaped(taken_for),
+    ]
+
+
+def _worst(facts: ReportFacts) -> str:
+    mistakes, n = worst(facts), facts.summary.data.train
+    if not mistakes:
+        text = "It made no mistake on held-out examples."
+        return html.paragraph(text) if facts.held_out else ""
+    examples = [
+        (one.id, f"{one.target}, taken for {one.label} with {percent(one.probability, n)}")
+        for one in mistakes
+    ]
+    return html.heading("The worst mistakes, the most confident first") + shots(facts, examples)
+
+
+def _calibration(facts: ReportFacts) -> str:
+    confidence = facts.confidence
+    if confidence is None:
+        return ""
+    title = "Calibration: is it right as often as it is confident?"
+    picture = diagram(confidence.bins, name="certainty", title=title, about=confidence.sentence)
+    caption = (
+        f"{confidence.sentence} On the dashed line accuracy equals confidence; each dot stands for "
+        "as many answers, its bar is the 95 % interval."
+    )
+    return html.side_by_side(html.figure(title, picture, caption), _confident(facts))
+
+
+def _confident(facts: ReportFacts) -> str:
+    """What “confident” means in its answers."""
+    calibration, held_out = facts.calibration, facts.held_out
+    if calibration is None or not held_out:
+        return ""
+    text = "No answer is called confident: there are too few examples to guarantee anything."
+    threshold = calibration.confident_from
+    if threshold is not None:
+        confident = [one for one in held_out if one.probability >= threshold]
+        wrong = sum(not one.is_right for one in confident)
+        text = (
+            f"An answer is confident from {percent(threshold, len(held_out))} on. Of "
+            f"{facts.nouns.count(len(held_out))} held out, {len(confident):,} were confident, and "
+            f"{wrong:,} of those wrong. Guaranteed with 95 % certainty: at most "
+            f"{at_most(calibration.promised_error)} % of the confident ones are."
+        )
+    return f"<div>{html.heading('What “confident” means here')}{html.paragraph(text)}</div>"
+
+
+# ---- Weights.
+
+
+# Class and word of each fate in the picture.
 FATES = {
     "frozen": ("frozen", "frozen"),
     "kept": ("frozen", "kept"),
@@ -215,185 +336,29 @@ FATES = {
     "reshaped": ("tuned", "reshaped"),
     "new": ("new", "new"),
 }
-NOT_LAYERS = ("head", "added", "unused")  # parts that are new in every model, or new by name
-TRAINED = ("trained", "merged")  # fates of weights that steps of a training have moved
-
-
-def proof_section(facts: ReportFacts) -> str:
-    """Numbers, confusion, classes, worst mistakes, certainty, weights, forgetting."""
-    if not facts.ships:
-        return ""
-    return html.section(
-        "proof",
-        "Proof: how good it is, and how far to trust it",
-        _numbers(facts),
-        html.side_by_side(confusion(facts), commonest(facts)),
-        small_map(facts),
-        _classes(facts),
-        _worst(facts),
-        _certainty(facts),
-        ledger_figure(facts),
-        _forgetting(facts),
-    )
-
-
-def _numbers(facts: ReportFacts) -> str:
-    estimate, test = facts.summary.estimate, facts.summary.test
-    rows = []
-    if estimate is not None:
-        shown = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-        rows.append((shown, f"right, on {facts.nouns.count(estimate.n)} it had not seen"))
-    if isinstance(test, Scores):
-        shown = interval(test.accuracy, test.low, test.high, test.n)
-        rows.append((shown, f"right, on your {facts.nouns.count(test.n, 'test')}, looked at once"))
-        rows.append((percent_of(test.balanced_accuracy, 1), "balanced accuracy (test)"))
-        rows.append((f"{test.macro_f1:.3f}", "macro F1 (test)"))
-        rows.append((f"{test.log_loss:.3f}", "log-loss (test)"))
-    if not rows:
-        return ""
-    text = (
-        "What follows is about examples to learn from, each judged by a model that had not seen it"
-    )
-    if test is not None:
-        text += "; the test set is kept for its own figures, so that nothing is tuned to it"
-    return html.figures(rows) + html.paragraph(f"{text}.", "note")
-
-
-# ---- classes, mistakes, certainty --------------------------------------------------------
-
-
-def _classes(facts: ReportFacts) -> str:
-    """One row a class: how many are found, with the interval, and how far its name holds."""
-    if not facts.classes:
-        return ""
-    tested = {score.label: score for score in facts.tested}
-    overall = sum(said.is_right for said in facts.held) / max(len(facts.held), 1)
-    head = [
-        "class",
-        facts.nouns.many,
-        "found (95 % interval)",
-        "0 to 100 %",
-        "right when it says so",
-        "most often taken for",
-    ]
-    rows = [_class(score, overall) for score in sorted(facts.classes, key=_weakness)]
-    if tested:
-        head.append("found in the test set")
-        rows = [
-            [*row, _tested(tested.get(score.label))]
-            for row, score in zip(rows, sorted(facts.classes, key=_weakness), strict=True)
-        ]
-    shown = rows if len(rows) <= WHOLE else rows[:PART]
-    title = "Class by class, the weakest first"
-    more = f"The other {len(rows) - len(shown):,} classes"
-    return (
-        html.heading(title)
-        + html.table(title, head, shown)
-        + html.fold(more, html.table(more, head, rows[len(shown) :]))
-    )
-
-
-def _weakness(score: ClassScore) -> tuple[float, int, str]:
-    return score.recall, score.n, score.label
-
-
-def _class(score: ClassScore, overall: float) -> list[str]:
-    precision = "never said" if score.precision is None else percent(score.precision, score.answers)
-    taken = "–" if score.taken_for is None else f"{score.taken_for} ({score.taken:,})"
-    return [
-        html.escaped(score.label),
-        f"{score.n:,}",
-        html.escaped(interval(score.recall, score.low, score.high, score.n)),
-        interval_bar(score.recall, score.low, score.high, overall),
-        html.escaped(precision),
-        html.escaped(taken),
-    ]
-
-
-def _tested(score: ClassScore | None) -> str:
-    if score is None:
-        return "–"
-    return html.escaped(f"{interval(score.recall, score.low, score.high, score.n)}, of {score.n:,}")
-
-
-def _worst(facts: ReportFacts) -> str:
-    found = worst(facts)
-    if not found:
-        return html.paragraph("It made no mistake on examples held out.") if facts.held else ""
-    n = facts.summary.data.train
-    shown = [
-        (said.id, f"{said.target}, taken for {said.label} ({percent(said.probability, n)} sure)")
-        for said in found
-    ]
-    return html.heading("Its worst mistakes, the surest first") + shots(facts, shown)
-
-
-def _certainty(facts: ReportFacts) -> str:
-    found = facts.certainty
-    if found is None:
-        return ""
-    title = "Is it right as often as it is sure?"
-    picture = diagram(found.bins, name="certainty", title=title, about=found.sentence)
-    caption = (
-        f"{found.sentence} On the dashed line it would be right exactly as often as it says; each "
-        "dot stands for as many answers, its bar is the 95 % interval."
-    )
-    return html.side_by_side(html.figure(title, picture, caption), _promise(facts))
-
-
-def _promise(facts: ReportFacts) -> str:
-    """What “sure” and “unlike anything” mean in its answers."""
-    calibration, held = facts.calibration, facts.held
-    if calibration is None or not held:
-        return ""
-    title = html.heading("What “confident” means here")
-    if calibration.confident_from is None:
-        return (
-            f"<div>{title}"
-            + html.paragraph(
-                "Nothing is called confident: there are too few examples to promise anything."
-            )
-            + "</div>"
-        )
-    sure = [said for said in held if said.probability >= calibration.confident_from]
-    wrong = sum(not said.is_right for said in sure)
-    text = (
-        f"An answer is called confident from {percent(calibration.confident_from, len(held))} on. Of "
-        f"{facts.nouns.count(len(held))} held out {len(sure):,} were confident, and {wrong:,} of "
-        f"those wrong. Promised, with 95 % certainty: at most "
-        f"{at_most(calibration.promised_error)} % of the confident ones are."
-    )
-    return f"<div>{title}{html.paragraph(text)}</div>"
-
-
-# ---- weights -----------------------------------------------------------------------------
+NOT_LAYERS = ("head", "added", "unused")  # blocks that are new in every model, or new by name
+TRAINED = ("trained", "merged")  # fates of weights that training has changed
 
 
 def ledger_figure(facts: ReportFacts) -> str:
-    """What became of every tensor of the start, and what is new."""
+    """What became of every tensor of the base model, and what is new."""
     if facts.ledger is None:
         return ""
-    title = "What became of the weights"
-    picture = stacked(
-        _fates(facts.ledger), name="ledger", title=title, about="; ".join(facts.fates)
-    )
-    frozen = facts.summary.frozen
-    proof = ""
+    title, about = "What became of the weights", "; ".join(facts.fates)
+    picture = stacked(_fates(facts.ledger), name="ledger", title=title, about=about)
+    frozen, proof = facts.summary.frozen, ""
     if frozen.parameters or frozen.buffers:
-        said = "are" if frozen.identical else "are NOT"
+        verb = "are" if frozen.identical else "are NOT"
         proof = (
             f"{frozen.parameters:,} weights and {frozen.buffers:,} statistics were frozen, and "
-            f"{said} the same as in the base model, bit for bit (SHA-256 of each in "
+            f"{verb} the same as in the base model, bit for bit (SHA-256 of each in "
             "weights_ledger.json)."
         )
-    used = dict.fromkeys(FATES[row.fate][0] for row in facts.ledger.rows if row.fate in FATES)
+    classes = dict.fromkeys(FATES[row.fate][0] for row in facts.ledger.rows if row.fate in FATES)
     names = {"frozen": "as in the base model", "tuned": "trained", "new": "new"}
-    return (
-        f"<figure>{html.heading(title)}{picture}"
-        f"{html.legend((class_, names[class_]) for class_ in used)}</figure>"
-        + html.items(map(html.escaped, facts.fates), "plain")
-        + html.paragraph(proof)
-    )
+    legend = html.legend((class_, names[class_]) for class_ in classes)
+    fates = html.items(map(html.escaped, facts.fates), "plain")
+    return f"<figure>{html.heading(title)}{picture}{legend}</figure>{fates}{html.paragraph(proof)}"
 
 
 def _fates(ledger: Ledger) -> list[BarPiece]:
@@ -403,46 +368,43 @@ def _fates(ledger: Ledger) -> list[BarPiece]:
             sizes[row.fate] += row.numel
     total = max(sizes.total(), 1)
     return [
-        BarPiece(f"{FATES[fate][1]}: {sizes[fate]:,} numbers", sizes[fate] / total, FATES[fate][0])
-        for fate in FATES
+        BarPiece(f"{word}: {sizes[fate]:,} numbers", sizes[fate] / total, class_)
+        for fate, (class_, word) in FATES.items()
         if sizes[fate]
     ]
 
 
 def _forgetting(facts: ReportFacts) -> str:
     """Whether fine-tuning undid what the base model knew, where what ships was fine-tuned."""
-    seen = [note for note in facts.summary.guards if note.kind == "forgetting"]
-    told = [
+    notes = [note for note in facts.summary.guards if note.kind == "forgetting"]
+    texts = [
         str(event.values.get("text", ""))
         for event in facts.events
-        if seen and event.kind == "guard" and event.values.get("guard") == "forgetting"
+        if notes and event.kind == "guard" and event.values.get("guard") == "forgetting"
     ]
-    if told or seen:
-        words = told or [note.action for note in seen]
-        return html.heading("Forgetting") + "".join(html.paragraph(sentence(w)) for w in words)
-    if facts.ledger is None:
+    texts = [sentence(text) for text in texts or [note.action for note in notes]]
+    if not texts and facts.ledger is None:
         return ""
-    fates = {row.fate for row in facts.ledger.rows}
-    has_new = any(row.fate == "new" and row.block not in NOT_LAYERS for row in facts.ledger.rows)
+    body = "".join(map(html.paragraph, texts or [_forgetting_text(facts, facts.ledger)]))
+    return html.heading("Forgetting") + body
+
+
+def _forgetting_text(facts: ReportFacts, ledger: Ledger | None) -> str:
+    many, rows = facts.nouns.many, ledger.rows if ledger is not None else ()
+    fates = {row.fate for row in rows}
+    has_new = any(row.fate == "new" and row.block not in NOT_LAYERS for row in rows)
     if has_new and fates <= {"new", "dropped"}:
-        return html.heading("Forgetting") + html.paragraph(
-            "The layers were trained from scratch: nothing of a base model was there to forget."
-        )
+        return "The layers were trained from scratch: there was no base model to forget."
     if fates.isdisjoint(TRAINED) and "reshaped" in fates:
-        return html.heading("Forgetting") + html.paragraph(
-            f"No layer was trained. The input was fitted to {facts.nouns.many} of another kind "
-            "than the base model's, so what it says of its own kind was not measured."
+        return (
+            f"No layer was trained. The input was adapted to {many} of another kind than the base "
+            "model's; its accuracy on its own kind was not measured."
         )
     if not fates.isdisjoint(TRAINED):
-        return html.heading("Forgetting") + html.paragraph(
-            f"The fine-tuned layers still tell these {facts.nouns.many} apart as the base model's "
-            "did; nothing that it knew was seen to go. On other kinds of "
-            f"{facts.nouns.many} this was not measured."
+        return (
+            f"The fine-tuned layers still tell these {many} apart as well as the base model's did: "
+            f"no forgetting was seen. On other kinds of {many} this was not measured."
         )
     if has_new:
-        return html.heading("Forgetting") + html.paragraph(
-            "The layers that came from the base model were not changed; the others were made new."
-        )
-    return html.heading("Forgetting") + html.paragraph(
-        "None is possible: no layer of the base model was changed."
-    )
+        return "The layers of the base model were not changed; the others are new."
+    return "None is possible: no layer of the base model was changed."

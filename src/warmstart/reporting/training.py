@@ -1,4 +1,4 @@
-"""Training: what happened step by step, and what the guards saw."""
+"""Training: the curves of loss and accuracy, and what the guards reported."""
 
 from __future__ import annotations
 
@@ -16,173 +16,137 @@ from warmstart.tasks.words import TASK_WORDS, change_text
 
 UPDATES = "updates of the weights"
 FOLD_CLASSES = ("first", "second", "third")
-DRAWN = 48  # points of a loss: each the mean of some batches, for single ones jump
+LOSSES = 48  # points of a loss curve: each the mean of some batches, for single ones jump
 
 
 @dataclass(slots=True)
 class TrainingCurve:
-    """What the events of a training tell: points by curve, and what guards saw, at which step."""
+    """The events of a training: points by curve, and guards with their step, kind and text."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
-    guards: list[tuple[float, str, str]] = field(default_factory=list)  # step, kind, words
+    guards: list[tuple[float, str, str]] = field(default_factory=list)
 
     def of(self, name: str) -> dict[str, list[Point]]:
         """The curves of one quantity, by training."""
-        found = {}
-        for key, points in self.points.items():
-            group, _, quantity = key.partition("/")
-            if quantity == name:
-                found[group] = points
-        return found
+        keys = [key.partition("/") for key in self.points]
+        return {group: self.points[f"{group}/{name}"] for group, _, last in keys if last == name}
 
 
-def course(events: Sequence[Event]) -> TrainingCurve:
+def read_curve(events: Sequence[Event]) -> TrainingCurve:
     """Read the curves of a run from its events."""
-    reader, axis, found = CurveReader(), Axis(), TrainingCurve()
+    reader, axis, curve = CurveReader(), Axis(), TrainingCurve()
     for event in events:
         values = reader.read(event)
         if not values:
             continue
         axis.see(event)
+        step = float(axis.at)
         if event.kind == "guard":
             kind = str(event.values.get("guard", "guard"))
-            found.guards.append((float(axis.at), kind, str(event.values.get("text", ""))))
+            curve.guards.append((step, kind, str(event.values.get("text", ""))))
             continue
         for name, value in values.items():
-            found.points.setdefault(name, []).append((float(axis.at), value))
+            curve.points.setdefault(name, []).append((step, value))
             if name.endswith("/val_accuracy") and "epoch" in event.values:
                 epochs = name.replace("val_accuracy", "epoch")
                 epoch = float(event.values["epoch"])
-                found.points.setdefault(epochs, []).append((float(axis.at), epoch))
-    return found
+                curve.points.setdefault(epochs, []).append((step, epoch))
+    return curve
 
 
 def training_section(facts: ReportFacts) -> str:
     """The curves of loss and accuracy, and the guards."""
-    found = course(facts.events)
+    curve = read_curve(facts.events)
     return html.section(
         "training",
         "Training: what happened",
-        _nothing(facts, found),
-        _tried(facts, found),
-        html.side_by_side(_losses(found, facts.nouns), _accuracies(facts, found)),
-        _before(facts),
-        _guards(facts, found),
+        html.paragraph(_status(facts, curve)),
+        html.side_by_side(_losses(curve, facts.nouns), _accuracies(facts, curve)),
+        html.paragraph(_against_probe(facts)),
+        _guards(facts, curve),
     )
 
 
-def _before(facts: ReportFacts) -> str:
+def _status(facts: ReportFacts, curve: TrainingCurve) -> str:
+    """That there is no curve, or that it belongs to a network that was discarded."""
+    if not curve.points:
+        head = facts.summary.seconds.get("head", 0.0)
+        return (
+            "No layer was fine-tuned: the head was computed in closed form on the features of the "
+            f"frozen network, in {head:.1f} s. There is no curve to show."
+        )
+    if not facts.is_discarded:
+        return ""
+    end = "was given up" if facts.summary.guards else "was tried and not kept"
+    return f"Training {end}: these curves are those of a network that is not in the model."
+
+
+def _against_probe(facts: ReportFacts) -> str:
     """The linear probe on the same folds, and what fine-tuning changed."""
     probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
     if probe is None or gain is None:
         return ""
-    did = TASK_WORDS[facts.summary.task].before.format(percent(probe.value, probe.n))
-    row = "fine-tuned" if facts.is_thrown_away else "what ships"
+    score = TASK_WORDS[facts.summary.task].before.format(percent(probe.value, probe.n))
+    row = "fine-tuned" if facts.is_discarded else "the model"
     low, high = percents(probe.low, probe.high, n=probe.n)
-    return html.paragraph(
-        f"On the same folds the linear probe {did} ({low} to {high}); {row} against it: "
+    return (
+        f"On the same folds the linear probe {score} (95 % CI {low} to {high}); {row} against it: "
         f"{change_text(gain.value, gain.low, gain.high)}."
     )
 
 
-def _tried(facts: ReportFacts, found: TrainingCurve) -> str:
-    """Whose curves these are, where what was trained is not in the model."""
-    if not found.points or not facts.is_thrown_away:
-        return ""
-    end = "was given up" if facts.summary.guards else "was tried and not kept"
-    return html.paragraph(
-        f"Training {end}: these curves are those of a network that is not in the model."
-    )
-
-
-def _nothing(facts: ReportFacts, found: TrainingCurve) -> str:
-    if found.points:
-        return ""
-    head = facts.summary.seconds.get("head", 0.0)
-    return html.paragraph(
-        "No layer was trained step by step: the head was computed in one go on what the "
-        f"frozen network gives, in {head:.1f} s. There is no curve to show, and none that could "
-        "have gone wrong."
-    )
-
-
-def _losses(found: TrainingCurve, nouns: Nouns) -> str:
-    curves = found.of("loss")
+def _losses(curve: TrainingCurve, nouns: Nouns) -> str:
+    curves = curve.of("loss")
     if not curves:
         return ""
-    drawn = [(group, thinned(points, DRAWN)) for group, points in curves.items()]
-    top = max(y for _, points in drawn for _, y in points)
+    rows = [
+        ("curve pale" if group.startswith("fold") else "curve", thinned(points, LOSSES))
+        for group, points in curves.items()
+    ]
+    top = max(y for _, points in rows for _, y in points)
+    folds = sum(group.startswith("fold") for group in curves)
+    caption = "Lower is better."
+    if folds:
+        pale = "a training on one fold" if folds == 1 else f"{folds} trainings on a fold each"
+        last = "the last one" if len(curves) - folds < 2 else f"the last {len(curves) - folds}"
+        caption += f" Pale: {pale}; dark: {last}, on all {nouns.many}."
     title = "Loss: how surprised the network is by the labels"
-    return _figure(
-        found,
-        [
-            (group, "curve pale" if _holds_out(group) else "curve", points)
-            for group, points in drawn
-        ],
-        top,
-        title,
-        "loss",
-        is_share=False,
-        caption=_caption(curves, "Lower is better.", nouns),
-    )
+    return _figure(curve, rows, top, title, "loss", is_share=False, caption=caption)
 
 
-def _accuracies(facts: ReportFacts, found: TrainingCurve) -> str:
-    curves, base = found.of("val_accuracy"), found.of("head_accuracy")
-    epochs = found.of("epoch")
+def _accuracies(facts: ReportFacts, curve: TrainingCurve) -> str:
+    curves, probes, epochs = (curve.of(name) for name in ("val_accuracy", "head_accuracy", "epoch"))
     if not curves or not epochs:
         return ""
-
-    def by_epoch(group: str, points: list[Point]) -> list[Point]:
-        at = dict(epochs[group])
-        return [(at[step], value) for step, value in points if step in at]
-
-    drawn, legend = [], []
-    for number, group in enumerate(curves):
+    rows, legend = [], []
+    for number, (group, points) in enumerate(curves.items()):
         kind = FOLD_CLASSES[number % len(FOLD_CLASSES)]
-        drawn.append((group, f"curve {kind}", by_epoch(group, curves[group])))
+        at = dict(epochs[group])
+        rows.append((f"curve {kind}", [(at[step], value) for step, value in points if step in at]))
         legend.append((kind, group.replace("fold", "fold ")))
-        if base.get(group):
-            level = base[group][-1][1]
-            last = max(epoch for _, epoch in epochs[group])
-            drawn.append((group, f"curve base {kind}", [(0.0, level), (last, level)]))
-    if base:
+        if probes.get(group):
+            level, last = probes[group][-1][1], max(epoch for _, epoch in epochs[group])
+            rows.append((f"curve base {kind}", [(0.0, level), (last, level)]))
+    if probes:
         legend.append(("base", "dashed: linear probe (a new output layer on the frozen network)"))
-    name = TASK_WORDS[facts.summary.task].name
-    title = f"{name[0].upper()}{name[1:]} on {facts.nouns.many} held out, while it trains"
+    name, many = TASK_WORDS[facts.summary.task].name, facts.nouns.many
     return _figure(
-        found,
-        drawn,
+        curve,
+        rows,
         1.0,
-        title,
+        f"Validation {name} during training",
         "held",
         is_share=True,
         x_words="epoch",
-        caption=f"Each fold holds some {facts.nouns.many} out and learns from the others; an epoch "
-        f"is once through those. A few {facts.nouns.many} only; the figures of the proof come from "
-        "all of them.",
+        caption=f"Each fold holds some {many} out and trains on the others; an epoch is one pass "
+        f"over those. Few {many} only; the scores of the proof come from all of them.",
         legend=legend,
     )
 
 
-def _caption(curves: dict[str, list[Point]], words: str, nouns: Nouns) -> str:
-    folds = [group for group in curves if _holds_out(group)]
-    if not folds:
-        return words
-    pale = "a training that" if len(folds) == 1 else f"{len(folds)} trainings that each"
-    n_all = len(curves) - len(folds)
-    last = "the last one" if n_all < 2 else f"the last {n_all}"
-    dark = f"dark: {last}, on all {nouns.many}"
-    return f"{words} Pale: {pale} held a part of the {nouns.many} out; {dark}."
-
-
-def _holds_out(group: str) -> bool:
-    return group.startswith("fold")
-
-
 def _figure(
-    found: TrainingCurve,
-    drawn: Sequence[tuple[str, str, list[Point]]],
+    curve: TrainingCurve,
+    rows: Sequence[tuple[str, list[Point]]],
     top: float,
     title: str,
     name: str,
@@ -192,7 +156,7 @@ def _figure(
     x_words: str = UPDATES,
     legend: Sequence[tuple[str, str]] = (),
 ) -> str:
-    last = max(x for _, _, points in drawn for x, _ in points)
+    last = max(x for _, points in rows for x, _ in points)
     heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
     frame = axes(
         (0.0, last),
@@ -201,39 +165,26 @@ def _figure(
         x_ticks=[(step, f"{step:,g}") for step in steps_to(last)],
         y_ticks=[(y, f"{100 * y:.0f} %" if is_share else f"{y:g}") for y in heights],
     )
-    guards = found.guards if x_words == UPDATES else []
+    guards = curve.guards if x_words == UPDATES else []
     lines = "".join(upright(frame, step, kind, "peg thin") for step, kind, _ in guards)
-    about = f"{len(drawn)} curves over {last:,g} {x_words}; {caption}"
-    picture = chart(
-        frame,
-        [Curve(points, class_) for _, class_, points in drawn],
-        lines,
-        name=name,
-        title=title,
-        about=about,
-    )
+    about = f"{len(rows)} curves over {last:,g} {x_words}; {caption}"
+    curves = [Curve(points, class_) for class_, points in rows]
+    picture = chart(frame, curves, lines, name=name, title=title, about=about)
     return html.figure(title, picture + (html.legend(legend) if legend else ""), caption)
 
 
-def _guards(facts: ReportFacts, found: TrainingCurve) -> str:
-    """What the guards saw, as the events tell it, else as the summary does.
+def _guards(facts: ReportFacts, curve: TrainingCurve) -> str:
+    """What the guards reported, from the events or else the summary.
 
-    Nothing of a network that was tried and not kept.
+    Nothing of a network that was tried and discarded.
     """
-    if facts.is_thrown_away and not facts.summary.guards:
+    notes = facts.summary.guards
+    if facts.is_discarded and not notes:
         return ""
-    rows = [
-        html.escaped(sentence(f"At update {step:,.0f}: {words}")) for step, _, words in found.guards
-    ]
-    if not rows:
-        rows = [
-            html.escaped(sentence(f"{note.kind}, at update {note.step:,}: {note.action}"))
-            for note in facts.summary.guards
-        ]
+    rows = [f"At update {step:,.0f}: {text}" for step, _, text in curve.guards]
+    rows = rows or [f"{note.kind}, at update {note.step:,}: {note.action}" for note in notes]
     if rows:
-        return html.heading("What the guards saw") + html.items(rows, "plain")
-    if not found.points:
-        return ""
-    return html.paragraph(
-        "The guards (stuck, diverged, overfit, forgetting) watched all of it and saw nothing."
-    )
+        items = html.items((html.escaped(sentence(row)) for row in rows), "plain")
+        return html.heading("What the guards reported") + items
+    text = "The guards (stuck, diverged, overfit, forgetting) watched the training: no alarm."
+    return html.paragraph(text) if curve.points else ""

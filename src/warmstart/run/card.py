@@ -228,7 +228,7 @@ from safetensors.torch import load_file
 config = json.load(open("model/config.json"))
 tensors = load_file("model/model.safetensors")
 def make(): return timm.create_model("$arch", num_classes=0$options).eval()
-state = {k[6:]: v for k, v in tensors.items() if k.startswith("backbone.")}
+state = {k[9:]: v for k, v in tensors.items() if k.startswith("backbone.")}
 $load
 outputs = {}
 HOOKS = $hooks

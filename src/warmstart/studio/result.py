@@ -22,7 +22,7 @@ from warmstart.reporting import other_tasks
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.first_screen import would_use
 from warmstart.reporting.next_steps import next_steps
-from warmstart.reporting.report import read_facts, read_plan_if_there, read_said, repeat_of
+from warmstart.reporting.report import read_answers, read_facts, read_plan_if_there, repeat_of
 from warmstart.run.compare import credit_of
 from warmstart.stats.intervals import Groups, Values
 from warmstart.stats.paired import difference, hits_difference
@@ -189,7 +189,7 @@ def result_of(project: Project, number: int) -> Told:
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
         "estimate": _estimate(summary.estimate) if facts.ships else None,
         "how": sentence(("nothing was shipped: " if not facts.ships else "") + summary.shipped.why),
-        "guess": facts.guess[1] if facts.guess else None,
+        "guess": facts.majority[1] if facts.majority else None,
         "suspects": _suspects(facts, now),
         "classes": [
             {
@@ -232,7 +232,7 @@ def _of_classes(project: Project, number: int, facts: ReportFacts, now: NameOf) 
         "compared": compared(project, number, facts),
         "wrong": {
             id_of(said.id): {"label": now(said.label), "probability": said.probability}
-            for said in facts.held
+            for said in facts.held_out
             if facts.ships and not said.is_right
         },
         "next": [{"title": step.title, "text": step.text} for step in next_steps(facts)],
@@ -254,9 +254,9 @@ def compared(project: Project, number: int, facts: ReportFacts) -> Told | None:
     if earlier is None or facts.data is None:
         return None
     record = read_json(project.run(earlier) / "data.json", DataRecord)
-    said = read_said(project.run(earlier) / "predictions.jsonl", record)
+    said = read_answers(project.run(earlier) / "predictions.jsonl", record)
     then = {one.id: one for one in said if one.split == "oof"}
-    both = [(then[one.id], one) for one in facts.held if one.id in then]
+    both = [(then[one.id], one) for one in facts.held_out if one.id in then]
     if len(both) < 2:
         return None
     known = {example.id: example for example in facts.data.examples}

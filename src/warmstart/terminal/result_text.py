@@ -126,18 +126,9 @@ def _findings(summary: Summary, run_path: Path) -> list[str]:
     return [column("Findings", "\n".join(lines))] if lines else []
 
 
-def coded(finding: Finding) -> str:
-    """The sentence of a finding with its code, which `--ignore` takes.
-
-    >>> coded(Finding(kind="near-duplicate", sentence="2 images are copies."))
-    '2 images are copies (WS102).'
-    """
-    return f"{sentence(finding.sentence).removesuffix('.')} ({finding.code})."
-
-
 def _finding(finding: Finding) -> str:
     """The sentence; of unreadable files also the first ones with the reason."""
-    text, items = coded(finding), finding.items
+    text, items = finding.text, finding.items
     if finding.kind != "unreadable" or not items:
         return text
     more = f"; {len(items) - MOST_FILES} more in the report" if len(items) > MOST_FILES else ""

@@ -107,7 +107,7 @@ def project_of(folder: Path) -> str:
 def tracker_location(name: str, tracker: Any, folder: Path) -> str:
     """Where to see the curves, in words.
 
-    >>> where("tensorboard", None, Path("runs/photos"))
+    >>> tracker_location("tensorboard", None, Path("runs/photos"))
     'tensorboard --logdir runs/photos/track'
     """
     if name == "tensorboard":
