@@ -27,7 +27,7 @@ def measure(args: Namespace) -> dict[str, Any]:
         collection = drain(read(sets.root(args) / name))
         extracted = drain(extract_features(collection, base))
         training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
-        seen = measure_domain_gap(open_probe(training_data)(rules.DISTANCE_IMAGES))
+        seen = measure_domain_gap(open_probe(training_data)(rules.DOMAIN_GAP_IMAGES))
         result.append({"set": name, "domain_gap": seen.value, "low": seen.low, "high": seen.high})
         print(result[-1], flush=True)
     values = sorted(round(float(row["domain_gap"]), 3) for row in result)

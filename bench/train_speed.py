@@ -109,9 +109,9 @@ def _trainer(data: Path) -> float:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
     from transformers import Trainer, TrainingArguments
-    from warmbase.records.inputs import pictures
 
     from warmstart.network.load import load
+    from warmstart.records.inputs import pictures
 
     base = load("lite0")
     prep = pictures(base.record.preprocessing)

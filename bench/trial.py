@@ -11,7 +11,7 @@ from warmstart.events import drain
 from warmstart.evidence import check
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel
-from warmstart.planning.schedule import head_alone
+from warmstart.planning.schedule import head_only
 from warmstart.records.recording import Clock
 from warmstart.records.summary import Inspection, Verdict
 from warmstart.request import Request, read_data
@@ -72,7 +72,7 @@ def set_up(request: Request) -> tuple[TrainingDataset, PretrainedModel]:
 def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
     facts = run_plan.network_facts(
-        request, base, training_data.extracted.network, None, tries_tail=True
+        request, base, training_data.extracted.network, None, compares_fine_tuning=True
     )
     plan = run_plan.make_plan(
         run_plan.with_plan_file(request),
@@ -128,6 +128,6 @@ def judged(trial: Trial, inspection: Inspection) -> Verdict:
         return verdict
     plan = trial.fine_tuned.plan
     if trial.chosen == PROBE:
-        plan = head_alone(plan, "the linear probe ships")
+        plan = head_only(plan, "the linear probe ships")
     fine_tuned = replace(trial.fine_tuned, plan=plan)
     return check.conclude(trial.training_data, inspection, fine_tuned, measured(trial))[1]

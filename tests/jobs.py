@@ -16,7 +16,7 @@ from plans import plan_for
 from tiny import network
 from warmstart.events import drain
 from warmstart.network.ledger import take_digests
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
@@ -73,7 +73,7 @@ def planned(training_data, strategy, settings=(), lr=None, **wishes):
     )
     data = training_data.labelled.facts()
     made = plan_for(strategy, data, facts, lr=lr, raw=True, **wishes)
-    return with_store(apply_settings(made, settings), facts, data)
+    return plan_cache(apply_settings(made, settings), facts, data)
 
 
 def context(training_data, plan, checkpoints=None):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import with_store
-from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.cached_activations import plan_cache
+from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.plan_file import write_plan
 from warmstart.records.inputs import Preprocessing, TextInputs
 from warmstart.records.network import BlockRecord, NetworkRecord
@@ -48,11 +48,11 @@ def network_facts(names=NAMES, family="convnet", **facts):
 def wish(strategy="auto", budget="balanced", seed=0, base="lite0", **more):
     """What a user typed; `strategy`, `lr` and `arch` count as typed where they are no default."""
     typed = {"lr": more.get("lr"), "arch": more.get("arch")}
-    given = {name for name, value in typed.items() if value is not None}
-    given |= {"strategy"} if strategy != "auto" else set()
-    given |= set(more.pop("given", ()))
-    return Wishes(
-        base=base, strategy=strategy, budget=budget, seed=seed, given=frozenset(given), **more
+    explicit = {name for name, value in typed.items() if value is not None}
+    explicit |= {"strategy"} if strategy != "auto" else set()
+    explicit |= set(more.pop("explicit", ()))
+    return PlanOptions(
+        base=base, strategy=strategy, budget=budget, seed=seed, explicit=frozenset(explicit), **more
     )
 
 
@@ -61,7 +61,7 @@ def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
     found = network or network_facts(preprocessing=PREPROCESSING)
     is_raw = wishes.pop("raw", False)  # as it is built, before it is settled what is stored
     plan = build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE)
-    return plan if is_raw else with_store(plan, found, facts)
+    return plan if is_raw else plan_cache(plan, found, facts)
 
 
 def rates(plan):
@@ -134,14 +134,23 @@ def beside(base, plans):
 
 def pictures(strategy="auto", verdict=None, data=FACTS, family="convnet", **more):
     """The plan for pictures; what is no fact of the network is a wish."""
-    names = ("recipe", "usual", "fresh", "touched", "bare", "tries_tail", "room", "preprocessing")
+    names = (
+        "recipe",
+        "base_inputs",
+        "fresh",
+        "partly_fresh",
+        "no_lora",
+        "compares_fine_tuning",
+        "max_cache_bytes",
+        "preprocessing",
+    )
     own = {name: more.pop(name) for name in names if name in more}
     own = {"preprocessing": PREPROCESSING} | own
     known = network_facts(family=family, verdict=verdict, **own)
     if "record" in more:
         known = replace(known, record=more.pop("record"))
     made = build(wish(strategy, **more), data, known, HEADS, ENGINE)
-    return with_store(made, known, data)
+    return plan_cache(made, known, data)
 
 
 def many(n, groups=None, classes=4, smallest=30, **more):
@@ -153,14 +162,14 @@ def many(n, groups=None, classes=4, smallest=30, **more):
 
 def texts(n, classes=6, strategy="auto", task="classify", inputs=TEXTS, budget="balanced", **more):
     facts = many(n, classes=classes, smallest=n // classes, task=task, kind="text")
-    usual, fresh = more.pop("usual", None), more.pop("fresh", frozenset())
+    base_inputs, fresh = more.pop("base_inputs", None), more.pop("fresh", frozenset())
     known = network_facts(
         LAYERS,
         family="transformer",
         preprocessing=inputs,
-        usual=usual,
+        base_inputs=base_inputs,
         fresh=fresh,
-        tries_tail=strategy == "auto",
+        compares_fine_tuning=strategy == "auto",
     )
     made = build(wish(strategy, budget, **more), facts, known, HEADS, ENGINE)
-    return with_store(made, known, facts)
+    return plan_cache(made, known, facts)

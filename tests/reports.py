@@ -25,7 +25,7 @@ from warmstart.records.summary import (
     TensorCounts,
     Verdict,
 )
-from warmstart.reporting.facts import HeldOutAnswer, Repeat, ReportFacts, LayerRange
+from warmstart.reporting.facts import HeldOutAnswer, LayerRange, Repeat, ReportFacts
 
 # The smallest JPEG: one grey pixel.
 PICTURE = (
@@ -95,7 +95,9 @@ def summary(**changes: object) -> Summary:
     )
     plain: dict[str, object] = {
         "task": "classify",
-        "verdict": Verdict(kind="inconclusive", sentence="This start knows it.", evidence=EVIDENCE),
+        "verdict": Verdict(
+            kind="inconclusive", sentence="This base model knows it.", evidence=EVIDENCE
+        ),
         "shipped": ShippedCandidate(strategy="head", why="a linear output, all layers frozen"),
         "readiness": Readiness(level="review", reasons=("1 in 6 answers is wrong",)),
         "estimate": estimate,
@@ -127,8 +129,8 @@ def summary(**changes: object) -> Summary:
     return Summary(**{**plain, **changes})
 
 
-def said(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOutAnswer, ...]:
-    """Of each class most are named rightly, the others taken for the next class."""
+def answers(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOutAnswer, ...]:
+    """Most of each class are right, the others taken for the next class."""
     found = []
     for k, name in enumerate(classes):
         for i in range(each):
@@ -173,7 +175,7 @@ def scores(rows: tuple[HeldOutAnswer, ...]) -> tuple[ClassScore, ...]:
 
 
 def record(classes: tuple[str, ...] = CLASSES, each: int = 10) -> DataRecord:
-    """The data behind `said`."""
+    """The data behind `answers`."""
     examples = tuple(
         Example(id=f"{name}/{i:03}.jpg", label=name, split="train", sha256=f"{name}{i}")
         for name in classes
@@ -231,14 +233,14 @@ def training(guards: int = 1) -> tuple[Event, ...]:
             Event(stage="fine_tune", kind="step", step=step, of=200, values=values, t=0.0)
         )
     for _ in range(guards):
-        told = {"title": "Guard", "text": "held-out examples got worse", "guard": "overfit"}
-        events.append(Event(stage="fine_tune", kind="guard", values=told, t=0.0))
+        values = {"title": "Guard", "text": "held-out examples got worse", "guard": "overfit"}
+        events.append(Event(stage="fine_tune", kind="guard", values=values, t=0.0))
     return tuple(events)
 
 
 def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
     """All facts of a run with a test part, a training and a label issue."""
-    rows = said(names)
+    rows = answers(names)
     first, second = names[:2]
     plain: dict[str, object] = {
         "place": "runs/clothing",
@@ -278,7 +280,9 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
             ),
         ),
         "layers": (
-            LayerRange(layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14),
+            LayerRange(
+                layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14
+            ),
             LayerRange(
                 layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40, n=4
             ),

@@ -1,4 +1,4 @@
-"""What a run says, and whether a sentence speaks of images."""
+"""The texts of a run, and whether a sentence speaks of images."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def of_images(text: str) -> list[str]:
     return [text[max(m.start() - 60, 0) : m.end() + 30] for m in OF_IMAGES.finditer(text)]
 
 
-def read_out(page: str) -> str:
-    """A page as it is read out: its words, and those that stand for pictures and figures."""
+def text_of(page: str) -> str:
+    """The text of a page, with the descriptions of its pictures."""
     body = re.sub(r"<style>.*?</style>|<code>.*?</code>", "", page, flags=re.S)
-    said = re.findall(r'(?:alt|aria-label|title)="([^"]*)"', body)
-    return html.unescape("\n".join([re.sub(r"<[^>]*>", "\n", body), *said]))
+    attributes = re.findall(r'(?:alt|aria-label|title)="([^"]*)"', body)
+    return html.unescape("\n".join([re.sub(r"<[^>]*>", "\n", body), *attributes]))
 
 
-def said_in(run: Path) -> dict[str, list[str]]:
-    """The same of every file of a run folder that speaks to people."""
-    found = {}
+def image_words_in(run: Path) -> dict[str, list[str]]:
+    """Places in the files of a run folder, by file, where a text speaks of images."""
+    places = {}
     for name in FILES:
         text = (run / name).read_text("utf-8").replace(str(run), "RUN")
-        text = read_out(text) if name.endswith(".html") else text
+        text = text_of(text) if name.endswith(".html") else text
         if name == "README.md":  # beyond the code, which calls libraries by their names
             text = re.sub(r"```python.*?```", "", text, flags=re.S)
-        found |= {name: said} if (said := of_images(text)) else {}
-    return found
+        places |= {name: words} if (words := of_images(text)) else {}
+    return places

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reports
-from speaking import OF_IMAGES, of_images, read_out
+from speaking import OF_IMAGES, of_images, text_of
 from warmstart.nouns import NOUNS, nouns_of
 from warmstart.planning import verdict
 from warmstart.records.data import Finding
@@ -20,7 +20,7 @@ from warmstart.tasks import words
 SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
 OTHERS = sorted(NOUNS.keys() - {"image"})
 CLEAR = {"p": 0.001, "mde": 0.1}
-TOLD = (
+FACTS = (
     verdict.VerdictFacts(p=0.2, mde=0.31),
     verdict.VerdictFacts(p=0.2, mde=1.0),
     verdict.VerdictFacts(p=0.2, mde=0.1),
@@ -47,19 +47,19 @@ def test_no_verdict_on_other_kinds_speaks_of_images(kind):
     models = [
         replace(one, nouns=nouns_of(kind)) for one in (verdict.BASE, verdict.OWN, verdict.BLANK)
     ]
-    for facts, base, told in product(
-        TOLD, models, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
+    for facts, base, task_words in product(
+        FACTS, models, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
     ):
-        said = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, told, base)
-        assert not of_images(said)
+        sentence = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, task_words, base)
+        assert not of_images(sentence)
 
 
-def test_a_verdict_says_which_kind_the_start_knows():
+def test_a_verdict_names_the_kind_the_base_model_knows():
     facts = verdict.VerdictFacts(**CLEAR, transfer_gain=0.3, transfer_gain_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
         base = verdict.basis_of(None, nouns_of(kind))
-        said = verdict.sentence("inconclusive", facts, 90, 0.8, basis=base)
-        assert f"this base model knows this kind of {noun}." in said
+        sentence = verdict.sentence("inconclusive", facts, 90, 0.8, basis=base)
+        assert f"this base model knows this kind of {noun}." in sentence
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -69,7 +69,7 @@ def test_a_verdict_says_which_kind_the_start_knows():
 def test_no_report_on_other_kinds_speaks_of_images(kind, case):
     facts = reports.cases()[case]
     count = replace(facts.summary.data, kind=kind)
-    told = tuple(
+    every_kind = tuple(
         Finding(kind=name, sentence="…")
         for name in (
             "leakage",
@@ -82,23 +82,23 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
         )
     )
     record = facts.data and replace(facts.data, kind=kind)
-    for found in (told, ()):
-        summary = replace(facts.summary, data=count, findings=found)
+    for findings in (every_kind, ()):
+        summary = replace(facts.summary, data=count, findings=findings)
         changed = replace(facts, summary=summary, data=record)
-        assert not of_images(read_out(page(changed)).replace(" 1 image could", ""))
+        assert not of_images(text_of(page(changed)).replace(" 1 image could", ""))
 
 
 # ---- the whole source --------------------------------------------------------------------------
 
 # Modules that speak of images alone: layouts of image data, audits, exports in formats of images,
-# views, the studio. All others take their noun.
+# augmentations, the studio. All others take their noun.
 OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
     "planning": {"build.py", "check.py", "fine_tuning.py", "settings.py"},
     "training": {"cached_activations.py"},
     "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},
-    "reporting": {"page.py"},
+    "reporting": set(),
     "evaluation": set(),
     "tasks": set(),
 }
@@ -106,12 +106,12 @@ OF_IMAGES_ALONE = {
 
 @pytest.mark.parametrize("place", OF_IMAGES_ALONE)
 def test_sentences_for_all_kinds_take_their_noun(place):
-    found = {
+    names = {
         path.name
         for path in (SOURCE / place).rglob("*.py")
         if any(map(_speaks_of_images, _constants(path)))
     }
-    assert found == OF_IMAGES_ALONE[place]
+    assert names == OF_IMAGES_ALONE[place]
 
 
 def _speaks_of_images(text: str) -> bool:

@@ -164,7 +164,7 @@ def test_exports_say_the_same(runs, task, tmp_path):
     for to in ("onnx", "torch"):
         done = warmstart.export(run.path, to, out=tmp_path / to)
         assert done.agreement.difference < 0.02
-    with pytest.raises(ExportError, match="says of its outputs that they are classes"):
+    with pytest.raises(ExportError, match="holds classifiers, and this model predicts"):
         warmstart.export(run.path, "timm", out=tmp_path / "timm")
 
 
@@ -230,7 +230,7 @@ def test_a_check_speaks_of_the_task(runs):
 
 def test_what_is_made_for_classes_refuses_others(runs, tmp_path):
     run = runs[0]["regress"]
-    with pytest.raises(ModelError, match="does not name one class an image"):
+    with pytest.raises(ModelError, match="does not predict one class per image"):
         _open_run(run.path, InputHandling())
 
 

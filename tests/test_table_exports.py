@@ -54,7 +54,7 @@ def test_its_card_speaks_of_rows(clinic, tmp_path, capsys):
     place = tmp_path / "onnx"
     assert main(["export", str(clinic.path), "--to", "onnx", "--out", str(place)]) == 0
     assert f"python {place / 'predict.py'} new.csv" in capsys.readouterr().out.replace(
-        "\n         ", " "
+        "\n          ", " "
     )
     card = (place / "README.md").read_text()
     assert "pipeline_tag: tabular-classification" in card

@@ -72,7 +72,7 @@ def test_boosting_stands_beside_it(clinic):
     assert baseline.low <= baseline.difference <= baseline.high
     assert baseline.is_better == (baseline.low > 0)
     assert baseline.sentence in (run.path / "README.md").read_text()
-    assert "Beside: what another method gives" in (run.path / "report.html").read_text()
+    assert "Other methods" in (run.path / "report.html").read_text()
 
 
 def test_rows_are_answered_and_what_cannot_be_read_says_so(clinic, tmp_path, capsys):
@@ -282,5 +282,5 @@ def test_a_dry_run_speaks_of_rows(clinic, capsys):
     assert main(["fit", str(clinic[1]), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "60 training rows" in shown
-    assert "2,000 rows passed, 32 a step" in shown
+    assert "batches of 32" in shown
     assert "image" not in shown

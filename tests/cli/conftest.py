@@ -140,7 +140,9 @@ class CacheInfo:
     limit_bytes: int
 
 
-INFO = CacheInfo(path=Path("cache"), feature_sets=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9)
+INFO = CacheInfo(
+    path=Path("cache"), feature_sets=2, rows=1234, bytes=130_000_000, limit_bytes=5 * 10**9
+)
 
 
 class Work:

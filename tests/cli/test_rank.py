@@ -37,8 +37,8 @@ RANKING = Ranking(
     ),
     ties=(("lite1", "lite0"),),
     choice="lite0",
-    because="right on 94 % (95 % CI 90–97) of 244 images it had not seen; lite1 (95 %, 1.6 times the "
-    "work) ties with it: the difference could be chance",
+    because="right on 94 % (95 % CI 90–97) of 244 images it had not seen; lite1 (95 %, 1.6 times "
+    "the work) ties with it: the difference could be chance",
     n=244,
     majority=0.51,
     method="nested-cv",

@@ -26,7 +26,8 @@ MISUSES = {
     "fitt photos": "unknown verb `fitt`. Did you mean `fit`?",
     "predit runs/x": "unknown verb `predit`. Did you mean `predict`?",
     "xyzzy": f"unknown verb `xyzzy`. This version (0.1.0) has {', '.join(VERBS)}.",
-    "sample:digits": "`sample:digits` is not a verb. To fine-tune on it: warmstart fit sample:digits",
+    "sample:digits": "`sample:digits` is not a verb. "
+    "To fine-tune on it: warmstart fit sample:digits",
     "--seed 3 fit photos": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     "--json": "a verb comes first, its options after it: warmstart fit DATA --seed 3",
     # arguments

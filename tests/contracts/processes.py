@@ -50,7 +50,7 @@ if __name__ == "__main__":
         checkpoint.SHARE = float("inf")
     rank, stage, number = told.get("die", (-1, "", 0))
     if os.environ["RANK"] == str(rank):
-        output._unseen = die_at(stage, number)
+        output._ignore = die_at(stage, number)
     rank, number = told.get("torn", (-1, 0))
     if os.environ["RANK"] == str(rank):
         os.fsync = die_in_writing(number)

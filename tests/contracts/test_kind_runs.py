@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 import hearing
 import warmstart
 from sounding import fill
-from speaking import said_in
+from speaking import image_words_in
 from tiny import bytes_of, weights
 
 SMALL = {
@@ -91,7 +91,7 @@ def made(request, tmp_path_factory):
 
 
 def test_no_sentence_of_the_run_speaks_of_images(made):
-    assert said_in(made[0].path) == {}
+    assert image_words_in(made[0].path) == {}
 
 
 def test_law_5_what_is_frozen_keeps_its_bytes(made):

@@ -14,9 +14,9 @@ from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
 from warmstart.errors import PlanError
 from warmstart.network.feature_layers import feature_layers
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
-from warmstart.planning.facts import NetworkFacts, Wishes
+from warmstart.planning.facts import NetworkFacts, PlanOptions
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.plan import Choice
@@ -60,8 +60,8 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
         if "gradual" in strategy and len(cut.record.blocks) < 2:
             continue  # one layer has none to join it; refused in tests/planning/test_strategy.py
         given = frozenset({"strategy"} if strategy != "auto" else ())
-        wishes = Wishes(base="x", strategy=strategy, budget="balanced", seed=1, given=given)
-        plan = with_store(build(wishes, FACTS, facts, names, ENGINE), facts, FACTS)
+        wishes = PlanOptions(base="x", strategy=strategy, budget="balanced", seed=1, explicit=given)
+        plan = plan_cache(build(wishes, FACTS, facts, names, ENGINE), facts, FACTS)
         check_plan(plan, cut.record)
         check_facts(plan, FACTS, facts, names)
         text = write_plan(plan)
@@ -84,7 +84,7 @@ def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
     with pytest.raises(PlanError, match='"auto" is not a value of a plan'):
         Choice(value="auto", because="so", source="rule")
     plan = build(
-        Wishes(base="x", strategy="head", budget="fast", seed=0),
+        PlanOptions(base="x", strategy="head", budget="fast", seed=0),
         FACTS,
         NetworkFacts(record=cut_once("mlp")[1].record),
         ("last",),

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 import tables
 import warmstart
-from speaking import said_in
+from speaking import image_words_in
 from tiny import bytes_of, lines
 from warmstart.data.column_types import type_columns
 from warmstart.features.cache_key import FeatureKey
@@ -89,7 +89,7 @@ def first(tmp_path_factory):
 
 
 def test_no_sentence_of_the_run_speaks_of_images(first):
-    assert said_in(first[0].path) == {}
+    assert image_words_in(first[0].path) == {}
 
 
 def test_parts_that_are_frozen_stay_as_they_were(first, tmp_path):

@@ -16,7 +16,7 @@ import tiny
 import warmstart
 import wordy
 from serving import live
-from speaking import said_in
+from speaking import image_words_in
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import to_program
 from warmstart.exporting.onnx import to_onnx, wrap_model
@@ -232,7 +232,7 @@ def run(asked, tmp_path_factory):
 
 
 def test_no_sentence_of_the_run_speaks_of_images(run):
-    assert said_in(run.path) == {}
+    assert image_words_in(run.path) == {}
 
 
 def test_law_5_what_is_frozen_keeps_its_bytes(run):

@@ -49,9 +49,9 @@ def surveyed(pictures):
     return survey_engines(collect(pictures), base())
 
 
-def usual(monkeypatch, **paces):
+def usual(monkeypatch, **estimate_speeds):
     """Usual figures: those engines, at any amount of work, and no other."""
-    result = {name: EngineSpeed(*pace) for name, pace in paces.items()}
+    result = {name: EngineSpeed(*pace) for name, pace in estimate_speeds.items()}
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(result))
     monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(result))
     monkeypatch.setattr(rules, "USUAL", result)
@@ -64,7 +64,7 @@ def eager_to_measure(monkeypatch):
     monkeypatch.setattr(rules, "SHORT", 0.0)
 
 
-def truly(monkeypatch, **paces):
+def truly(monkeypatch, **estimate_speeds):
     """What a measurement finds; the engines that were measured, in order."""
     measured = []
 
@@ -72,7 +72,7 @@ def truly(monkeypatch, **paces):
         assert len(images) == BATCH
         name = make.args[1]
         measured.append(name)
-        return make(), Timing(*paces[name])
+        return make(), Timing(*estimate_speeds[name])
 
     monkeypatch.setattr(engine_speeds, "measure", measure)
     return measured

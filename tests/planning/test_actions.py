@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from plans import NAMES, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
-from warmstart.planning.actions import added_name, blocks, body_actions, ruled
+from warmstart.planning.actions import added_name, blocks, body_actions, rule_strategy
 from warmstart.planning.learning_rates import LearningRateSpread
 from warmstart.planning.strategy import HEAD, parse, resolve, word
 
@@ -111,8 +111,8 @@ def test_auto_goes_down_to_what_did_not_carry_over():
     )
     assert plan.strategy.value == "last:3"
     assert "did not carry over" in plan.strategy.because
-    assert word(ruled("fine-tune", NAMES, frozenset())) == "last:2"
-    assert word(ruled("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
+    assert word(rule_strategy("fine-tune", NAMES, frozenset())) == "last:2"
+    assert word(rule_strategy("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_auto_goes_down_to_what_did_not_carry_over():
     ],
 )
 def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy, action, source):
-    facts = network_facts(touched=frozenset({"blocks.0"}))
+    facts = network_facts(partly_fresh=frozenset({"blocks.0"}))
     block = plan_for(strategy, network=facts).blocks[1]
     assert (block.action.value, block.action.source) == (action, source)
     raised = strategy in ("last:1", "last:3+lora", "add")
@@ -136,7 +136,7 @@ def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy,
 
 
 def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_down_to_it():
-    facts = network_facts(touched=frozenset({"blocks.1"}), fresh=frozenset({"top"}))
+    facts = network_facts(partly_fresh=frozenset({"blocks.1"}), fresh=frozenset({"top"}))
     with pytest.raises(PlanError, match=r"part blocks.1 would be frozen .*use --strategy last:2"):
         plan_for("head", network=facts)
     plan = plan_for("auto", network=facts)

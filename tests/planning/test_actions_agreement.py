@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import FACTS, PREPROCESSING, network, network_facts, plan_for, refusal, said
-from warmstart.planning.actions import as_blocks_say, check_agreement
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.actions import reconcile_strategy, check_agreement
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse, strategy_of, word_of
@@ -33,13 +33,13 @@ WORDS = (
 
 
 def after(strategy, *settings):
-    return as_blocks_say(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
+    return reconcile_strategy(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
 
 
 @pytest.mark.parametrize("strategy", WORDS)
 def test_a_plan_as_it_was_built_keeps_its_word(strategy):
     plan = plan_for(strategy)
-    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
     check_agreement(plan)
 
 
@@ -48,11 +48,11 @@ def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy
     facts = network_facts(
         preprocessing=PREPROCESSING,
         fresh=frozenset({"blocks.1"}),
-        touched=frozenset({"stem"}),
-        bare=frozenset({"blocks.0"}),
+        partly_fresh=frozenset({"stem"}),
+        no_lora=frozenset({"blocks.0"}),
     )
     plan = plan_for(strategy, network=facts)
-    assert as_blocks_say(plan, facts) == plan
+    assert reconcile_strategy(plan, facts) == plan
 
 
 @pytest.mark.parametrize(
@@ -73,27 +73,27 @@ def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     assert plan.strategy.rule == before.strategy.rule
     assert str(before.strategy.value) in plan.strategy.because
     assert replace(plan, strategy=before.strategy) == apply_settings(before, settings)
-    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
-    check_plan(with_store(plan, FACTS_OF_BASE, FACTS), network())
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
+    check_plan(plan_cache(plan, FACTS_OF_BASE, FACTS), network())
 
 
 def test_a_mixture_keeps_the_word_and_its_reason_tells_so():
     plan = after("full", "block.3.action=frozen")
     assert plan.strategy.value == "full"
     assert plan.strategy.because == "your choice, with single parts set otherwise"
-    assert as_blocks_say(plan, FACTS_OF_BASE) == plan
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
 
 
 def test_the_word_of_the_rule_is_kept_as_what_the_rule_said():
     found = replace(plan_for("last:2"), strategy=said("head"))
-    plan = as_blocks_say(found, FACTS_OF_BASE)
+    plan = reconcile_strategy(found, FACTS_OF_BASE)
     assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
 
 
 @pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])
 def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     plan = replace(plan_for("last:2"), strategy=said(strategy))
-    assert as_blocks_say(plan, FACTS_OF_BASE).strategy.value == "last:2"
+    assert reconcile_strategy(plan, FACTS_OF_BASE).strategy.value == "last:2"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     ],
 )
 def test_what_contradicts_itself_is_refused(plan, says):
-    plan = as_blocks_say(plan, FACTS_OF_BASE)
+    plan = reconcile_strategy(plan, FACTS_OF_BASE)
     found = refusal(check_agreement, plan)
     if says.startswith("'"):  # one layer joins nothing, and is tuned as such
         assert (found, plan.strategy.value) == (None, "last:1")
@@ -130,7 +130,7 @@ def test_a_plan_that_passes_has_the_word_of_its_parts_or_a_mixture(strategy, pla
     base = plan_for(strategy)
     if not base.is_trained or refusal(apply_settings, base, settings):
         return
-    plan = as_blocks_say(apply_settings(base, settings), FACTS_OF_BASE)
+    plan = reconcile_strategy(apply_settings(base, settings), FACTS_OF_BASE)
     if refusal(check_agreement, plan):
         return
     found = word_of([block.action.value for block in plan.blocks])

@@ -23,7 +23,7 @@ from warmstart.errors import PlanError
 from warmstart.planning import rules
 from warmstart.planning.build import build
 from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.facts import DataFacts, Wishes
+from warmstart.planning.facts import DataFacts, PlanOptions
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
@@ -102,7 +102,7 @@ def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
 
 def test_what_the_user_sets_wins_and_the_rule_is_told():
     made = plan_for(
-        "last:2", seed=7, base="timm:resnet18", arch="timm:x", lr=0.002, given={"base", "seed"}
+        "last:2", seed=7, base="timm:resnet18", arch="timm:x", lr=0.002, explicit={"base", "seed"}
     )
     found = {name: getattr(made, name) for name in ("base", "strategy", "arch")}
     found |= {"seed": made.training.seed, "rate": made.training.lr}
@@ -125,7 +125,7 @@ def test_without_a_wish_the_rule_is_all():
 
 
 def test_auto_typed_is_still_the_rules_choice():
-    assert plan_for("auto", given={"strategy"}) == plan_for("auto")
+    assert plan_for("auto", explicit={"strategy"}) == plan_for("auto")
 
 
 def test_the_verdict_decides_the_depth_where_nobody_else_does():
@@ -231,7 +231,7 @@ def test_the_input_is_the_starts_own_where_that_is_a_square():
 
 def test_other_bands_are_measured_and_what_the_start_has_learnt_from_stays_the_rule():
     bands = replace(PREPROCESSING, mean=(0.5,) * 5, std=(0.5,) * 5)
-    facts = network_facts(preprocessing=bands, usual=PREPROCESSING)
+    facts = network_facts(preprocessing=bands, base_inputs=PREPROCESSING)
     found = plan_for(network=facts).input
     channels = found.channels
     assert (channels.value, channels.rule, channels.source) == (5, 3, "measured")
@@ -241,7 +241,7 @@ def test_other_bands_are_measured_and_what_the_start_has_learnt_from_stays_the_r
 
 def test_what_the_user_set_stands_against_what_the_start_has_learnt_from():
     small = replace(PREPROCESSING, size=(96, 96), mean=(0.5,), std=(0.5,))
-    plan = plan_for(network=network_facts(preprocessing=small, usual=PREPROCESSING))
+    plan = plan_for(network=network_facts(preprocessing=small, base_inputs=PREPROCESSING))
     found = apply_settings(plan, ["input.size=96", "input.channels=1"]).input
     assert (found.size.value, found.size.rule, found.size.source) == (96, 224, "user")
     assert (found.channels.value, found.channels.rule, found.channels.source) == (1, 3, "user")
@@ -276,7 +276,7 @@ def test_auto_is_not_a_value(value):
 
 
 def test_wishes_need_no_more_than_they_did():
-    wishes = Wishes(base="lite0", strategy="auto", budget="fast", seed=0)
+    wishes = PlanOptions(base="lite0", strategy="auto", budget="fast", seed=0)
     assert wishes == wish(budget="fast")
     assert build(wishes, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
 

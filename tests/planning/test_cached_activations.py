@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from plans import FACTS, NAMES, network, network_facts, plan_for, refusal, said, with_block
 from warmstart.planning.cached_activations import (
     FULL_BYTES,
-    MOST_VIEWS,
+    MOST_AUGMENTATIONS,
     PATIENCE_S,
     frozen_prefix,
-    stored_bytes,
+    cache_bytes,
     views,
-    with_store,
+    plan_cache,
 )
 from warmstart.planning.check import check_plan
 from warmstart.planning.rules import TRAINED, USUAL_MACS
@@ -28,7 +28,7 @@ NUMBERS = 4 * 8 * 8  # what a part of the small network gives
 
 
 def settled(plan, network=FACTS_OF_BASE, facts=FACTS):
-    return with_store(plan, network, facts)
+    return plan_cache(plan, network, facts)
 
 
 def bare(plan):
@@ -96,11 +96,11 @@ def test_the_cut_follows_parts_that_are_set_and_what_the_user_cut_stays():
 def test_outputs_that_would_not_fit_are_not_stored():
     least = FACTS.n * 5 * NUMBERS * 2  # in half precision
     plan = bare(plan_for("last:1"))
-    assert settled(plan, network_facts(room=least)).training.split_at.value == 3
-    live = settled(plan, network_facts(room=least - 1)).training
+    assert settled(plan, network_facts(max_cache_bytes=least)).training.split_at.value == 3
+    live = settled(plan, network_facts(max_cache_bytes=least - 1)).training
     assert (live.cut.value, live.views.value, live.store.value) == (0, 0, "float32")
     assert live.cut.because == "the outputs of the frozen layers would take 0.0 GB of disk"
-    planned = settled(plan, network_facts(room=0))
+    planned = settled(plan, network_facts(max_cache_bytes=0))
     assert (
         settled(planned).training.split_at.value == 0
     )  # a plan is followed where there is room, too
@@ -109,7 +109,7 @@ def test_outputs_that_would_not_fit_are_not_stored():
 @given(
     n=st.integers(1, 10**6),
     split_at=st.integers(1, 4),
-    n_views=st.integers(0, MOST_VIEWS),
+    n_views=st.integers(0, MOST_AUGMENTATIONS),
     format=st.sampled_from(["float32", "float16"]),
 )
 def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
@@ -118,7 +118,7 @@ def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
     record = replace(network(), blocks=tuple(blocks))
     numbers = math.prod(shapes[cut - 1]) * n * (n_views + 1)
     size = {"float32": 4, "float16": 2}[format]
-    assert stored_bytes(record, cut, n, n_views, format) == numbers * size
+    assert cache_bytes(record, cut, n, n_views, format) == numbers * size
 
 
 # ---- how many views ------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_streamed_network_passes_as_many_views_as_half_an_hour_holds():
 
 def test_a_streamed_network_stores_where_its_few_views_have_room():
     """Run anew at each step, it would be read from its file at each step."""
-    facts = replace(heavy(10**12), room=2 * FACTS.n * NUMBERS * 2)
+    facts = replace(heavy(10**12), max_cache_bytes=2 * FACTS.n * NUMBERS * 2)
     assert settled(streamed(bare(plan_for("last:1"))), facts).training.split_at.value == 3
 
 
@@ -200,7 +200,7 @@ def test_much_is_stored_in_half_precision():
     side = FULL_BYTES // (4 * FACTS.n * 5)
     for width, format in ((side, "float32"), (side + 1, "float16")):
         blocks = [replace(block, shape_out=(width,)) for block in network().blocks]
-        facts = network_facts(room=10**12)
+        facts = network_facts(max_cache_bytes=10**12)
         facts = replace(facts, record=replace(facts.record, blocks=tuple(blocks)))
         assert settled(bare(plan_for("last:1")), facts).training.cache_dtype.value == format
     mine = apply_settings(plan_for("last:1"), ["training.cache_dtype=float16"])

@@ -17,7 +17,7 @@ from warmstart.planning.contrastive import (
     UPDATES,
     WARM_UP,
 )
-from warmstart.planning.forecast import within
+from warmstart.planning.forecast import fit_to_time
 from warmstart.planning.plan_file import overlay
 from warmstart.planning.settings import apply_settings
 from warmstart.records.inputs import TextInputs
@@ -30,7 +30,7 @@ NAMES = tuple(f"layer.{n}" for n in range(7))
 
 def planned(facts=FEW, strategy="auto", **wishes):
     found = network_facts(
-        NAMES, family="transformer", preprocessing=TEXTS, tries_tail=strategy == "auto"
+        NAMES, family="transformer", preprocessing=TEXTS, compares_fine_tuning=strategy == "auto"
     )
     return plan_for(strategy, facts, found, **wishes)
 
@@ -107,7 +107,7 @@ def test_the_average_follows_updates_as_pairs_have_it():
 
 def test_fewer_minutes_leave_fewer_updates_and_a_shorter_average():
     plan = planned(MANY)
-    cut = within(plan, 100, lambda other: other.training.epochs.number / 20)
+    cut = fit_to_time(plan, 100, lambda other: other.training.epochs.number / 20)
     n_steps = cut.training.epochs.number / cut.training.batch_size.number
     assert LEAST_UPDATES <= n_steps < plan.training.epochs.number / plan.training.batch_size.number
     assert cut.training.ema_decay.value == pytest.approx(1 - 2 / n_steps, abs=1e-3)

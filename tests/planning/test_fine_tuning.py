@@ -6,7 +6,7 @@ import pytest
 
 from plans import FACTS, network_facts, plan_for, said
 from warmstart.errors import PlanError
-from warmstart.planning.fine_tuning import spread_of
+from warmstart.planning.fine_tuning import lr_spread
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Preprocessing, Sound
 
@@ -14,14 +14,14 @@ from warmstart.records.inputs import Preprocessing, Sound
 def test_a_spread_is_rate_decay_and_whether_all_is_new():
     for strategy, is_scratch in (("full", False), ("scratch", True)):
         training = plan_for(strategy).training
-        spread = spread_of(training, parse(strategy))
+        spread = lr_spread(training, parse(strategy))
         assert spread.base == training.lr.value
         assert (spread.decay, spread.is_scratch) == (training.layer_decay.value, is_scratch)
 
 
 def test_a_plan_that_lacks_its_rate_is_refused():
     with pytest.raises(PlanError, match=r"lacks training.lr or training.layer_decay; write a"):
-        spread_of(plan_for("head").training, parse("head"))
+        lr_spread(plan_for("head").training, parse("head"))
 
 
 @pytest.mark.parametrize("value", ["0.1", (1, 2)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.fine_tuning import LEAST_GROUPS, tail_seconds, tries_tail
+from warmstart.planning.fine_tuning import LEAST_GROUPS, fine_tuning_seconds, compares_fine_tuning
 from warmstart.records.network import BlockRecord, NetworkRecord
 
 MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
@@ -34,42 +34,42 @@ def _facts(n=300, groups=None, holdout=0):
 
 
 def test_fast_never_trains_and_the_others_do():
-    assert not tries_tail(_record(), _facts(), "fast")
-    assert tries_tail(_record(), _facts(), "balanced")
-    assert tries_tail(_record(), _facts(), "thorough")
+    assert not compares_fine_tuning(_record(), _facts(), "fast")
+    assert compares_fine_tuning(_record(), _facts(), "balanced")
+    assert compares_fine_tuning(_record(), _facts(), "thorough")
 
 
 def test_few_independent_examples_cannot_tell():
-    assert not tries_tail(_record(), _facts(300, LEAST_GROUPS - 1), "balanced")
-    assert tries_tail(_record(), _facts(300, LEAST_GROUPS), "balanced")
+    assert not compares_fine_tuning(_record(), _facts(300, LEAST_GROUPS - 1), "balanced")
+    assert compares_fine_tuning(_record(), _facts(300, LEAST_GROUPS), "balanced")
 
 
 @pytest.mark.parametrize("budget", ["balanced", "thorough"])
 def test_a_network_that_would_take_long_is_left_alone(budget):
     """Twelve blocks of a large transformer: 60 billion multiply-adds an image."""
-    assert not tries_tail(_record(5_000_000_000, 12), _facts(1000), budget)
+    assert not compares_fine_tuning(_record(5_000_000_000, 12), _facts(1000), budget)
 
 
 def test_texts_learn_in_fewer_passes_and_from_one_view():
     texts = replace(_facts(600), kind="text")
-    assert tail_seconds(_record(), texts, "balanced") < tail_seconds(
+    assert fine_tuning_seconds(_record(), texts, "balanced") < fine_tuning_seconds(
         _record(), _facts(600), "balanced"
     )
-    assert tail_seconds(_record(), replace(texts, task="regress"), "balanced") == tail_seconds(
+    assert fine_tuning_seconds(_record(), replace(texts, task="regress"), "balanced") == fine_tuning_seconds(
         _record(), _facts(600), "balanced"
     )
 
 
 def test_more_images_and_more_work_take_longer():
-    assert tail_seconds(_record(), _facts(1000), "balanced") > tail_seconds(
+    assert fine_tuning_seconds(_record(), _facts(1000), "balanced") > fine_tuning_seconds(
         _record(), _facts(300), "balanced"
     )
-    assert tail_seconds(_record(2 * MEAN), _facts(), "balanced") == pytest.approx(
-        2 * tail_seconds(_record(), _facts(), "balanced")
+    assert fine_tuning_seconds(_record(2 * MEAN), _facts(), "balanced") == pytest.approx(
+        2 * fine_tuning_seconds(_record(), _facts(), "balanced")
     )
 
 
 def test_a_hold_out_is_the_only_fold():
-    assert tail_seconds(_record(), _facts(holdout=50), "balanced") < tail_seconds(
+    assert fine_tuning_seconds(_record(), _facts(holdout=50), "balanced") < fine_tuning_seconds(
         _record(), _facts(), "balanced"
     )

@@ -17,9 +17,9 @@ SPEEDS = Speeds(
     extracted=0.006,
     decode=0.004,
     step=0.3,
-    view=0.002,
+    augment=0.002,
     algebra=0.002,
-    passed_mb=400.0,
+    forward_mb=400.0,
     step_mb=150.0,
     threads=2,
 )
@@ -32,7 +32,7 @@ LOAD = Load(
     width=2000,
     image_bytes=150_528,
     model_bytes=13_000_000,
-    is_close=True,
+    runs_controls=True,
 )
 STRATEGIES = ("head", "last:2", "full", "full+gradual", "head+add", "full+lora", "scratch")
 each = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -65,7 +65,7 @@ def test_the_total_is_the_sum_of_the_stages(strategy):
     assert all(value >= 0 for value in stages.values())
     assert (stages["fine_tune"] > 0) == (strategy != "head")
     assert stages["read"] == 2.0
-    assert found.memory_mb > SPEEDS.passed_mb
+    assert found.memory_mb > SPEEDS.forward_mb
     assert found.disk_mb > LOAD.model_bytes / 1e6
 
 
@@ -129,11 +129,11 @@ def test_a_hold_out_of_the_users_own_is_the_only_one():
 
 def test_what_is_stored_is_passed_once_a_view_and_takes_room():
     """Four views and the plain image, through the frozen three quarters of the network."""
-    load = replace(LOAD, tail=0.25, stored=1000)
+    load = replace(LOAD, trained_share=0.25, cached_values=1000)
     stored = with_training(plan("last:1"), augmentations=4, split_at=3, cache_dtype="float32")
     live = with_training(stored, split_at=0)
     decoded = 300 * SPEEDS.decode / 2
-    passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.view / 2)
+    passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.augment / 2)
     usual, other = (forecast(made, load, SPEEDS) for made in (stored, live))
     gap = usual.seconds["fine_tune"] - other.seconds["fine_tune"]
     assert gap == pytest.approx(passed, abs=0.02)
@@ -143,7 +143,7 @@ def test_what_is_stored_is_passed_once_a_view_and_takes_room():
     assert half.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 2 / 1e6, abs=0.1)
     plain = with_training(stored, crop=1.0, flip=False, color_jitter=0.0)
     once = forecast(plain, load, SPEEDS)
-    views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.view / 2)
+    views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.augment / 2)
     assert usual.seconds["fine_tune"] - once.seconds["fine_tune"] == pytest.approx(views, abs=0.02)
     assert once.disk_mb - other.disk_mb == pytest.approx(300 * 1000 * 4 / 1e6, abs=0.1)
 
@@ -171,7 +171,7 @@ def test_more_cores_decode_faster():
 
 def test_a_close_look_costs_more_than_a_quick_one():
     close, quick = (
-        forecast(plan("head"), replace(LOAD, is_close=is_close), SPEEDS)
+        forecast(plan("head"), replace(LOAD, runs_controls=is_close), SPEEDS)
         for is_close in (True, False)
     )
     assert close.seconds["check"] > quick.seconds["check"]
@@ -202,7 +202,7 @@ def test_what_a_streamed_network_trains_is_counted_once():
     made, streamed = plan("last:2"), replace(LOAD, is_streamed=True)
     whole, alone = (forecast(made, load, SPEEDS).memory_mb for load in (LOAD, streamed))
     features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
-    assert alone == pytest.approx(SPEEDS.passed_mb + features + SPEEDS.step_mb, abs=0.1)
+    assert alone == pytest.approx(SPEEDS.forward_mb + features + SPEEDS.step_mb, abs=0.1)
     assert whole - alone == pytest.approx(4 * LOAD.model_bytes / 1e6, abs=0.1)
 
 

@@ -14,10 +14,10 @@ from warmstart.planning.forecast import (
     LEAST_STEPS,
     MARGIN,
     TRIES,
-    gave_way,
+    time_ran_out,
     given_up,
-    hurries,
-    within,
+    skips_controls,
+    fit_to_time,
 )
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
@@ -41,7 +41,7 @@ def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, r
     def forecast(other):
         return extra + rate * (work(other) if other.is_trained else 0)
 
-    found = within(plan, seconds, forecast)
+    found = fit_to_time(plan, seconds, forecast)
     check_plan(found, network())
     room = MARGIN * seconds
     if forecast(plan) <= room:
@@ -64,7 +64,7 @@ def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, r
 
 @given(plan=plans, seconds=st.floats(0.01, 1e5))
 def test_what_the_user_set_stays(plan, seconds):
-    found = within(plan, seconds, work)
+    found = fit_to_time(plan, seconds, work)
     if not found.is_trained:
         assert plan.training.epochs.source != "user"
         return
@@ -83,7 +83,7 @@ def test_what_the_user_set_stays(plan, seconds):
 
 def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
     plan, tried = plan_for("last:1", budget="thorough"), []
-    found = within(plan, 1e-9, lambda other: tried.append(other) or 1.0)
+    found = fit_to_time(plan, 1e-9, lambda other: tried.append(other) or 1.0)
     told = [tuple(getattr(p.training, n).value for n in ("folds", "soup", "passes")) for p in tried]
     assert told == [
         (5, 3, 3000),
@@ -95,32 +95,32 @@ def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
         (1, 1, LEAST_STEPS * 16),
     ]
     assert (found.strategy.value, found.strategy.rule) == ("head", "last:1")
-    assert gave_way(found) == "the minutes leave no time for it"
-    assert gave_way(read_plan(write_plan(found))) == gave_way(found)
+    assert time_ran_out(found) == "the minutes leave no time for it"
+    assert time_ran_out(read_plan(write_plan(found))) == time_ran_out(found)
     assert given_up(found) == "last:1 was given up: the minutes leave no time for it"
 
 
 def test_a_training_that_nobody_asked_for_is_not_called_given_up():
     plan = plan_for("last:1")
     ours = replace(plan, strategy=replace(plan.strategy, source="rule"))
-    found = within(ours, 1e-9, lambda other: 1.0)
-    assert gave_way(found) == ""
+    found = fit_to_time(ours, 1e-9, lambda other: 1.0)
+    assert time_ran_out(found) == ""
     assert given_up(found) == "last:1 was not tried: the minutes leave no time for it"
 
 
 def test_a_plan_that_is_the_users_own_is_left_as_it_is():
     mine = apply_settings(plan_for("full"), ["training.folds=2", "training.epochs=16.6667"])
-    assert within(mine, 1e-9, work) == mine
+    assert fit_to_time(mine, 1e-9, work) == mine
     head = plan_for("head")
-    assert within(head, 1e-9, lambda plan: 1.0) is head
+    assert fit_to_time(head, 1e-9, lambda plan: 1.0) is head
 
 
 def test_few_minutes_leave_no_time_for_a_close_look():
     record = network()
     heavy = replace(record, blocks=tuple(replace(block, macs=10**8) for block in record.blocks))
-    assert hurries(0.75, heavy, 500)
-    assert not hurries(60.0, heavy, 500)
-    assert not hurries(0.75, record, 500)
+    assert skips_controls(0.75, heavy, 500)
+    assert not skips_controls(60.0, heavy, 500)
+    assert not skips_controls(0.75, record, 500)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_few_minutes_leave_no_time_for_a_close_look():
     ],
 )
 def test_what_was_given_up_is_said(seconds, says):
-    found = within(plan_for("last:1"), seconds, work)
+    found = fit_to_time(plan_for("last:1"), seconds, work)
     assert given_up(found) == says
     assert given_up(read_plan(write_plan(found))) == says
     assert given_up(plan_for("head")) == ""
@@ -153,7 +153,7 @@ def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
     )
     plan = replace(plan, training=streamed)
     for seconds, count in ((201, 1), (301, 2), (401, 3), (5000, 4)):
-        found = within(
+        found = fit_to_time(
             plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.augmentations.number
         )
         assert found.training.augmentations.value == count
@@ -162,6 +162,6 @@ def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
             assert found.training.augmentations.because.startswith("as many as --minutes")
     mine = replace(streamed, augmentations=replace(few, source="user"))
     assert (
-        within(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
+        fit_to_time(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
         == mine.views
     )

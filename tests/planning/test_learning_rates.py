@@ -9,14 +9,14 @@ from warmstart.planning.learning_rates import (
     SCRATCH,
     USUAL,
     LearningRateSpread,
-    base_rate,
-    block_rate,
-    block_rates,
+    base_lr,
+    block_lr,
+    block_lrs,
     choose_optimizer,
-    converted,
+    convert_lr,
     layer_decay,
-    rounded,
-    scratch_rate,
+    round_lr,
+    scratch_lr,
 )
 from warmstart.records.network import Recipe
 
@@ -29,11 +29,11 @@ def recipe(optimizer, lr=0.01):
 
 def values(actions, base, decay, is_scratch=False):
     spread = LearningRateSpread(base=base, decay=decay, is_scratch=is_scratch)
-    return [rate and rate.value for rate in block_rates(actions, spread)]
+    return [rate and rate.value for rate in block_lrs(actions, spread)]
 
 
 def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
-    rate = base_rate("convnet", "sgd", recipe("SGD"))
+    rate = base_lr("convnet", "sgd", recipe("SGD"))
     assert (rate.value, rate.source) == (0.001, "rule")
     assert "0.01" in rate.because
     assert "SGD" in rate.because
@@ -42,10 +42,10 @@ def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
 @pytest.mark.parametrize("family", USUAL)
 def test_another_optimizer_tells_nothing(family):
     for name in OPTIMIZERS:
-        plain = base_rate(family, name, None)
+        plain = base_lr(family, name, None)
         assert plain.value == USUAL[family][name]
         assert "not on record" in plain.because
-        other = base_rate(family, name, recipe("rmsprop", 0.5))
+        other = base_lr(family, name, recipe("rmsprop", 0.5))
         assert other.value == plain.value
         assert "0.5" in other.because
         assert "rmsprop" in other.because
@@ -61,9 +61,9 @@ def test_the_optimizer_is_that_of_the_recipe_where_it_is_offered():
 
 def test_one_ratio_leads_from_one_optimizer_to_the_other():
     for family in USUAL:
-        assert converted(USUAL[family]["adamw"], "adamw", "sgd", False) == USUAL[family]["sgd"]
-        assert converted(USUAL[family]["sgd"], "sgd", "adamw", False) == USUAL[family]["adamw"]
-    assert converted(scratch_rate("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
+        assert convert_lr(USUAL[family]["adamw"], "adamw", "sgd", False) == USUAL[family]["sgd"]
+        assert convert_lr(USUAL[family]["sgd"], "sgd", "adamw", False) == USUAL[family]["adamw"]
+    assert convert_lr(scratch_lr("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
 
 
 @given(n_blocks=st.integers(13, 500))
@@ -75,10 +75,10 @@ def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_blocks):
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), height=st.integers(0, 30))
 def test_rates_fall_towards_the_input(base, decay, height):
-    rate = block_rate(base, height, decay)
+    rate = block_lr(base, height, decay)
     assert rate == pytest.approx(base * decay**height, rel=0.006)
-    assert block_rate(base, height + 1, decay) <= rate
-    assert float(f"{rate:.3g}") == rate == rounded(rate)
+    assert block_lr(base, height + 1, decay) <= rate
+    assert float(f"{rate:.3g}") == rate == round_lr(rate)
 
 
 def test_rates_by_hand():
@@ -96,7 +96,7 @@ def test_rates_by_hand():
 @given(body=ACTIONS, added=st.booleans(), base=st.floats(1e-6, 0.1))
 def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
     actions = [*body, *(["added"] if added else []), "replaced"]
-    found = block_rates(actions, LearningRateSpread(base=base, decay=0.75))
+    found = block_lrs(actions, LearningRateSpread(base=base, decay=0.75))
     is_trained = added or set(body) != {"frozen"}
     for action, rate in zip(actions, found, strict=True):
         assert (rate is None) == (action == "frozen" or not is_trained)
@@ -107,7 +107,7 @@ def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
 
 def test_the_reason_of_a_rate_is_its_calculation():
     spread = LearningRateSpread(base=0.001, decay=0.5)
-    reasons = [rate.because for rate in block_rates(["low-rank"] * 3 + ["replaced"], spread)]
+    reasons = [rate.because for rate in block_lrs(["low-rank"] * 3 + ["replaced"], spread)]
     assert [reason.split(":")[0] for reason in reasons[:3]] == [
         "10 x 0.001 x 0.5^2",
         "10 x 0.001 x 0.5^1",

@@ -25,14 +25,14 @@ machines = st.builds(
     device=st.sampled_from(DEVICES),
     has_bfloat16=st.booleans(),
     threads=st.integers(1, 512),
-    is_wish=st.booleans(),
+    is_explicit=st.booleans(),
 )
 
 
 @given(machine=machines, n_steps=st.integers(1, 10**6))
 def test_any_machine_gives_a_plan_that_is_sound(machine, n_steps):
     assert device(machine).value == machine.device
-    assert device(machine).source == ("user" if machine.is_wish else "rule")
+    assert device(machine).source == ("user" if machine.is_explicit else "rule")
     assert precision(machine).value in PRECISIONS
     assert 1 <= workers(machine).value <= min(MOST_WORKERS, max(machine.threads, 1))
     assert compiled(machine, n_steps).value == (
@@ -57,7 +57,7 @@ def test_half_formats_are_for_gpus_that_gain_from_them(machine, found):
 
 
 def test_the_plan_says_what_the_machine_is():
-    machine = Machine(device="cuda", has_bfloat16=True, threads=16, is_wish=True)
+    machine = Machine(device="cuda", has_bfloat16=True, threads=16, is_explicit=True)
     training = plan_for("full", machine=machine).training
     assert (training.device.value, training.device.source) == ("cuda", "user")
     assert (training.precision.value, training.workers.value) == ("bfloat16", 8)

@@ -25,7 +25,7 @@ from plans import (
     wish,
 )
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
 from warmstart.planning.machine import Machine
 from warmstart.planning.plan_file import read_plan, write_plan
@@ -71,7 +71,7 @@ def of_verdicts():
     kinds = (None, "linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
     words = ("auto", "last:1")
     made = {f"{word} {kind}": pictures(word, kind) for kind in kinds for word in words}
-    tail = {"tail": pictures(tries_tail=True), "own": pictures("head", tries_tail=True)}
+    tail = {"tail": pictures(compares_fine_tuning=True), "own": pictures("head", compares_fine_tuning=True)}
     return beside(pictures("last:2"), made | tail)
 
 
@@ -120,11 +120,11 @@ def of_inputs():
     wide = replace(PREPROCESSING, size=(224, 320))
     bands = replace(PREPROCESSING, mean=(0.5,) * 5, std=(0.5,) * 5)
     made = {
-        "small": pictures("last:2", preprocessing=small, usual=PREPROCESSING),
+        "small": pictures("last:2", preprocessing=small, base_inputs=PREPROCESSING),
         "wide": pictures("last:2", preprocessing=wide),
-        "was wide": pictures("last:2", usual=wide),
-        "bands": pictures("last:2", preprocessing=bands, usual=PREPROCESSING),
-        "sound": pictures("last:2", preprocessing=SOUND, usual=PREPROCESSING),
+        "was wide": pictures("last:2", base_inputs=wide),
+        "bands": pictures("last:2", preprocessing=bands, base_inputs=PREPROCESSING),
+        "sound": pictures("last:2", preprocessing=SOUND, base_inputs=PREPROCESSING),
         "waves": pictures("last:2", preprocessing=WAVES),
         "unknown": pictures("last:2", preprocessing=None),
     }
@@ -148,8 +148,8 @@ def of_texts():
         "low-rank": texts(48, strategy="full+lora"),
         "two": texts(48, processes=2),
         "numbers": texts(48, task="regress"),
-        "long": texts(200, inputs=long, usual=TEXTS),
-        "short": texts(200, inputs=short, usual=TEXTS),
+        "long": texts(200, inputs=long, base_inputs=TEXTS),
+        "short": texts(200, inputs=short, base_inputs=TEXTS),
         "fresh": texts(48, fresh=frozenset({"layer.2"})),
         "head": texts(48, strategy="head"),
         "tokens": texts(40, inputs=replace(TEXTS, length=256, most=512)),
@@ -158,22 +158,22 @@ def of_texts():
     return lines(base), beside(base, made)
 
 
-def tables(n, strategy="auto", verdict="fine-tune", is_drawn=False, **more):
+def tables(n, strategy="auto", verdict="fine-tune", is_random=False, **more):
     column = ColumnPlan(name="age", kind=said("number"))
     data = replace(many(n, **more), columns=(column,), kind="table")
     known = network_facts(
-        ("one", "two"), family="mlp", preprocessing=TABLE, verdict=verdict, is_drawn=is_drawn
+        ("one", "two"), family="mlp", preprocessing=TABLE, verdict=verdict, is_random=is_random
     )
     made = build(wish(strategy, "thorough"), data, known, ("last", "late"), ENGINE)
-    return with_store(made, known, data)
+    return plan_cache(made, known, data)
 
 
 def of_tables():
     made = {
-        "drawn": tables(300, is_drawn=True),
+        "drawn": tables(300, is_random=True),
         "head": tables(300, verdict="linear-probe"),
         "few": tables(50),
-        "one more": tables(101, is_drawn=True),
+        "one more": tables(101, is_random=True),
         "many": tables(20_000),
         "most": tables(60_000),
         "typed": tables(300, "last:1"),
@@ -193,13 +193,13 @@ def of_lost_weights():
     some = frozenset({"blocks.1"})
     made = {
         f"{name} {word}": pictures(word, **{name: some})
-        for name in ("fresh", "touched", "bare")
+        for name in ("fresh", "partly_fresh", "no_lora")
         for word in ("auto", "last:1", "full+lora", "scratch", "full+add")
     }
     stem, top = frozenset({"stem"}), frozenset({"top"})
-    made["all"] = pictures("full+lora", fresh=some, touched=stem, bare=top)
-    made["fine-tune"] = pictures("auto", "fine-tune", touched=top)
-    made["thorough"] = pictures("full", budget="thorough", touched=top)
+    made["all"] = pictures("full+lora", fresh=some, partly_fresh=stem, no_lora=top)
+    made["fine-tune"] = pictures("auto", "fine-tune", partly_fresh=top)
+    made["thorough"] = pictures("full", budget="thorough", partly_fresh=top)
     return beside(pictures("last:2"), made)
 
 
@@ -209,7 +209,7 @@ def of_machines():
         "cuda": pictures("last:2", machine=quick),
         "old": pictures("last:2", machine=Machine(device="cuda", threads=64)),
         "mps": pictures("last:2", machine=Machine(device="mps", threads=1)),
-        "mine": pictures("last:2", machine=Machine(device="cpu", threads=4, is_wish=True)),
+        "mine": pictures("last:2", machine=Machine(device="cpu", threads=4, is_explicit=True)),
         "steps": pictures("last:2", data=many(1600), budget="thorough", machine=quick),
         "long": pictures("scratch", data=many(100_000), budget="thorough", machine=quick),
     }

@@ -23,9 +23,9 @@ from plans import (
     wish,
 )
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.machine import Machine, with_parallel
-from warmstart.planning.plan_file import overlay, wishes_for
+from warmstart.planning.plan_file import overlay, options_for
 from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
 
@@ -69,7 +69,7 @@ def of_wishes():
         "lr": pictures("last:2", lr=0.0123),
         "lr and add": pictures("last:2+add", lr=0.002),
         "lr of scratch": pictures("scratch", lr=0.002),
-        "base": pictures("last:2", base="timm:x", arch="timm:y", seed=7, given=given),
+        "base": pictures("last:2", base="timm:x", arch="timm:y", seed=7, explicit=given),
         "seed": pictures("last:2", seed=7),
     }
     return beside(pictures("last:2"), made)
@@ -104,7 +104,7 @@ def of_settings():
     scratch = apply_settings(pictures("scratch"), ["training.optimizer=sgd"])
     paired = ["training.epochs=2.1333", "training.batch_size=32"]
     settled = {
-        name: with_store(plan, network_facts(preprocessing=PREPROCESSING), FACTS)
+        name: plan_cache(plan, network_facts(preprocessing=PREPROCESSING), FACTS)
         for name, plan in (made | {"scratch": scratch}).items()
     }
     return beside(base, settled), beside(texts(600), {"": apply_settings(texts(600), paired)})
@@ -128,7 +128,7 @@ def of_overlays():
         cache_dtype=None,
     )
     files["old"] = replace(files["last:2"], training=old)
-    quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_wish=True)
+    quick = Machine(device="cuda", has_bfloat16=True, threads=8, is_explicit=True)
     typed = {
         "nothing": ({}, ()),
         "strategy": ({"strategy": "last:1"}, {"strategy"}),
@@ -145,11 +145,11 @@ def of_overlays():
         for what, (wishes, given) in typed.items():
             if (name, what) == ("head", "lr"):
                 continue
-            asked = wish(**wishes, given=given)
+            asked = wish(**wishes, explicit=given)
             laid = overlay(
-                build(wishes_for(file, asked), FACTS, known, HEADS, ENGINE), file, asked.given
+                build(options_for(file, asked), FACTS, known, HEADS, ENGINE), file, asked.explicit
             )
-            found.setdefault(name, {})[what] = with_store(laid, known, FACTS)
+            found.setdefault(name, {})[what] = plan_cache(laid, known, FACTS)
     return {name: beside(files[name], plans) for name, plans in found.items()}
 
 

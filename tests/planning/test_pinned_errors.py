@@ -224,7 +224,7 @@ def of_words():
 def of_facts():
     """Plans that these weights, or tasks without classes, do not allow."""
     some, fresh = frozenset({"stem"}), {"fresh": frozenset({"top"})}
-    known, random = network_facts(), network_facts(touched=some, bare=some, **fresh)
+    known, random = network_facts(), network_facts(partly_fresh=some, no_lora=some, **fresh)
     two, numbers = replace(FACTS, n=2, n_groups=2), replace(FACTS, task="regress")
     paired = training(contrastive=True, batch_size=16, micro_batch=16)
     new = with_block(paired, 1, action=said("fresh"))
@@ -241,7 +241,7 @@ def of_facts():
         "frozen": (LAST, FACTS, random),
         "tuned": (FULL, FACTS, random),
         "low": (pictures("full+lora"), FACTS, random),
-        "bare": (pictures("full+lora"), FACTS, network_facts(bare=some)),
+        "bare": (pictures("full+lora"), FACTS, network_facts(no_lora=some)),
     }
     return {name: refusal(check_facts, *each, HEADS) for name, each in tried.items()}
 
@@ -416,9 +416,9 @@ def of_wishes():
         "deep": {"strategy": "last:5"},
         "frozen": {"strategy": "frozen:5", "base": "timm:x"},
         "lost": {"strategy": "head", **lost},
-        "touched": {"strategy": "head", "touched": frozenset({"stem"})},
-        "bare": {"strategy": "last:1+lora", "bare": frozenset({"top"})},
-        "bares": {"strategy": "last:2+lora", "bare": frozenset({"top", "blocks.1"})},
+        "touched": {"strategy": "head", "partly_fresh": frozenset({"stem"})},
+        "bare": {"strategy": "last:1+lora", "no_lora": frozenset({"top"})},
+        "bares": {"strategy": "last:2+lora", "no_lora": frozenset({"top", "blocks.1"})},
         "one": {"strategy": "last:2", "record": short},
         "one gradual": {"strategy": "gradual", "record": short},
         "auto gradual": {"strategy": "auto+gradual", "record": short},

@@ -33,9 +33,9 @@ SPEEDS = Speeds(
     extracted=0.0063,
     decode=0.0041,
     step=0.31,
-    view=0.0023,
+    augment=0.0023,
     algebra=0.0021,
-    passed_mb=401.0,
+    forward_mb=401.0,
     step_mb=150.7,
     threads=3,
 )
@@ -48,20 +48,20 @@ LOAD = Load(
     width=2000,
     image_bytes=150_528,
     model_bytes=13_000_001,
-    tail=0.3,
-    stored=1234,
+    trained_share=0.3,
+    cached_values=1234,
 )
 LOADS = {
     "usual": {},
-    "close": {"is_close": True, "n": 90},
-    "closer": {"is_close": True, "n": 4000},
+    "close": {"runs_controls": True, "n": 90},
+    "closer": {"runs_controls": True, "n": 4000},
     "known": {"n_missing": 0},
     "held": {"holdout": 70},
-    "kept": {"is_kept": True},
-    "streamed": {"is_streamed": True, "belt_bytes": 9_999_999},
+    "kept": {"caches_plain": True},
+    "streamed": {"is_streamed": True, "offload_bytes": 9_999_999},
     "small": {"image_bytes": 1000},
     "shared": {"n_sharing": 3},
-    "many": {"n": 20_000, "stored": 99},
+    "many": {"n": 20_000, "cached_values": 99},
     "few": {"n": 30},
 }
 
@@ -96,7 +96,7 @@ def of_forecasts():
 
 
 def of_pairs_forecast():
-    return [told(plan, n=n, tail=0.5) for plan, n in ((texts(48), 48), (texts(600), 600))]
+    return [told(plan, n=n, trained_share=0.5) for plan, n in ((texts(48), 48), (texts(600), 600))]
 
 
 # ---- --minutes ---------------------------------------------------------------------------------
@@ -136,17 +136,17 @@ def of_minutes():
     found = {}
     for name, plan in plans.items():
         for seconds in (0.5, 3.4, 5.0, 7.8, 10.0, 14.4, 20.0, 100.0):
-            fitted = planning_forecast.within(plan, seconds, work)
+            fitted = planning_forecast.fit_to_time(plan, seconds, work)
             if fitted != plan:
-                given = planning_forecast.given_up(fitted), planning_forecast.gave_way(fitted)
+                given = planning_forecast.given_up(fitted), planning_forecast.time_ran_out(fitted)
                 found[f"{name} {seconds:g}"] = *shown(fitted), *given
     bare = [
         replace(plans["last"], training=replace(plans["last"].training, **{name: None}))
         for name in ("folds", "epochs")
     ]
     # A plan that lacks one of these is for others to refuse.
-    kept = [planning_forecast.within(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
-    lines = plans["thorough"], planning_forecast.within(plans["thorough"], 6.0, work)
+    kept = [planning_forecast.fit_to_time(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
+    lines = plans["thorough"], planning_forecast.fit_to_time(plans["thorough"], 6.0, work)
     return found, kept, [planning_forecast.given_up(plan, NOUNS["text"]) for plan in lines]
 
 
@@ -156,7 +156,7 @@ def of_views_and_hurry():
     stream = replace(plan.training, augmentations=views, offload=said("float32"))
     plan, found = replace(plan, training=stream), []
     for seconds in (100, 250, 350, 450, 1000):
-        fitted = planning_forecast.within(
+        fitted = planning_forecast.fit_to_time(
             plan, seconds, lambda p: 90 * p.training.augmentations.number
         )
         chosen = fitted.training.augmentations
@@ -164,7 +164,7 @@ def of_views_and_hurry():
     blocks = [replace(block, macs=10**9) for block in network().blocks]
     heavy = replace(network(), blocks=tuple(blocks))
     tried = [
-        [planning_forecast.hurries(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
+        [planning_forecast.skips_controls(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
         for n in (1, 300, 9000)
     ]
     return found, tried, fine_tuning.seconds(heavy, 1000), fine_tuning.seconds(network(), 10**9)
@@ -186,14 +186,14 @@ def of_rates():
         ),
     ]
     base = [
-        learning_rates.base_rate(family, optimizer, recipe)
+        learning_rates.base_lr(family, optimizer, recipe)
         for family in ("convnet", "transformer", "mlp")
         for optimizer in ("adamw", "sgd")
         for recipe in recipes
     ]
     kinds = ("frozen", "tuned", "low-rank", "fresh", "tuned", "added", "replaced")
     spreads = [
-        learning_rates.LearningRateSpread(base=b, decay=d, is_scratch=s, most=m)
+        learning_rates.LearningRateSpread(base=b, decay=d, is_scratch=s, max_new=m)
         for b, d, s, m in (
             (0.001, 0.75, False, 0.003),
             (3e-5, 0.5, False, 0.003),
@@ -202,9 +202,9 @@ def of_rates():
             (0.01, 0.9, False, float("inf")),
         )
     ]
-    blocks = [learning_rates.block_rates(kinds, spread) for spread in spreads]
+    blocks = [learning_rates.block_lrs(kinds, spread) for spread in spreads]
     blocks += [
-        learning_rates.block_rates(a, spreads[0])
+        learning_rates.block_lrs(a, spreads[0])
         for a in (
             ("frozen", "replaced"),
             ("frozen", "added", "replaced"),
@@ -215,16 +215,16 @@ def of_rates():
     values = (
         [learning_rates.layer_decay(n) for n in (1, 11, 12, 13, 24, 96)],
         [
-            learning_rates.converted(3e-4, a, b, s)
+            learning_rates.convert_lr(3e-4, a, b, s)
             for a in learning_rates.OPTIMIZERS
             for b in learning_rates.OPTIMIZERS
             for s in (False, True)
         ],
-        [learning_rates.most_new(o) for o in ("adamw", "sgd", "x")],
-        learning_rates.block_rate(0.3, 3, 0.7),
+        [learning_rates.max_new_lr(o) for o in ("adamw", "sgd", "x")],
+        learning_rates.block_lr(0.3, 3, 0.7),
         [learning_rates.choose_optimizer(recipe).because for recipe in recipes],
-        [learning_rates.scratch_rate(o).value for o in learning_rates.OPTIMIZERS],
-        learning_rates.rounded(1234.5),
+        [learning_rates.scratch_lr(o).value for o in learning_rates.OPTIMIZERS],
+        learning_rates.round_lr(1234.5),
         [spread.above(10.0) for spread in spreads],
     )
     return [(c.value, c.because) for c in base], said_so, values
@@ -268,24 +268,24 @@ def of_schedules():
     every = {f"{p.name}": "tuned" for p in record.blocks}
     stages = {name: schedule.stage_actions(one, every) for name, one in found.items()}
     shared = [
-        schedule.of_rows(replace(found[name], batch_size=batch, micro_batch=micro), held, n)
+        schedule.for_fold(replace(found[name], batch_size=batch, micro_batch=micro), held, n)
         for name in ("last:2", "texts")
         for held, n in ((100, 600), (1, 600), (599, 600), (20, 48))
         for batch, micro in ((64, 64), (48, 0), (48, 8))
     ]
-    alone = schedule.of_rows(replace(found["texts"], ema_decay=0.0), 100, 600)
+    alone = schedule.for_fold(replace(found["texts"], ema_decay=0.0), 100, 600)
     told_of = [(s.n_steps, s.batch_size, s.micro_batch, s.ema_decay) for s in (*shared, alone)]
-    short = [schedule.shortened(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
+    short = [schedule.scaled_steps(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
     return found, stages, told_of, short, [f.is_varied for f in found.values()]
 
 
 def of_what_was_followed():
     plan = pictures("full+gradual", record=network([f"p{n}" for n in range(6)]))
     added = pictures("full+add+gradual")
-    made = [schedule.carried_out(plan, joined) for joined in range(5)]
-    made += [schedule.carried_out(added, joined) for joined in (0, 1, 4)]
-    made += [schedule.carried_out(pictures("last:2"), joined) for joined in (0, 1)]
-    made += [schedule.given_up(added, "it was slow"), schedule.head_alone(plan, "so")]
+    made = [schedule.as_followed(plan, joined) for joined in range(5)]
+    made += [schedule.as_followed(added, joined) for joined in (0, 1, 4)]
+    made += [schedule.as_followed(pictures("last:2"), joined) for joined in (0, 1)]
+    made += [schedule.given_up(added, "it was slow"), schedule.head_only(plan, "so")]
     return [
         (
             [(p.name, p.action.value, p.action.because, p.lr and p.lr.value) for p in one.blocks],
@@ -303,7 +303,7 @@ def of_what_was_followed():
 def of_machine():
     some = [Machine(), Machine(device="mps", threads=7), Machine(device="cuda", threads=1)]
     some += [Machine(device="cuda", threads=n, has_bfloat16=True) for n in (15, 16, 18, 40)]
-    some += [Machine(device="mps", is_wish=True), Machine(threads=64)]
+    some += [Machine(device="mps", is_explicit=True), Machine(threads=64)]
     found = [(machine.device(m), machine.precision(m), machine.workers(m)) for m in some]
     return found, [machine.compiled(m, n) for m in some[:4] for n in (1999, 2000)]
 
@@ -316,12 +316,12 @@ def of_piping():
         for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
     ]
     kept.append(machine.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
-    turns = [machine.in_turn(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
+    turns = [machine.pipeline_micro_batch(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
         kept,
         turns,
-        [(machine.n_stages(w), machine.is_way(w), machine.kind_of(w)) for w in words],
+        [(machine.n_stages(w), machine.is_parallel_mode(w), machine.kind_of(w)) for w in words],
         [machine.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
     )
 
@@ -332,14 +332,14 @@ def of_storing():
         cached_activations.views(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")
     ]
     sizes = [
-        cached_activations.stored_bytes(network(), cut, 7, 4, f)
+        cached_activations.cache_bytes(network(), cut, 7, 4, f)
         for cut in (1, 4)
         for f in cached_activations.BYTES
     ]
     blocks = [replace(block, macs=10**9 * (n + 1)) for n, block in enumerate(network().blocks)]
     record = replace(network(), blocks=tuple(blocks))
     streamed = [
-        cached_activations.streamed_views(record, cut, n)
+        cached_activations.offloaded_augmentations(record, cut, n)
         for cut in (1, 2, 4)
         for n in (9, 900, 9000)
     ]
@@ -353,8 +353,8 @@ def of_storing():
                 plan.training, split_at=None, cache_dtype=None, offload=said("float32")
             )
             for one in (replace(training, offload=None), training):
-                kept = cached_activations.with_store(
-                    replace(plan, training=one), replace(known, room=room), facts
+                kept = cached_activations.plan_cache(
+                    replace(plan, training=one), replace(known, max_cache_bytes=room), facts
                 ).training
                 found.append((kept.split_at, kept.augmentations, kept.cache_dtype))
     return views, sizes, streamed, [[(c.value, c.because, c.rule) for c in one] for one in found]
@@ -368,27 +368,27 @@ def of_pairing():
         [(contrastive.pair_batch(*each), contrastive.pair_samples(*each)) for each in some],
         [contrastive.pair_blocks(n) for n in (1, 2, 3, 12)],
         [
-            contrastive.pair_averaging(p, b).value
+            contrastive.pair_ema_decay(p, b).value
             for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))
         ],
-        [contrastive.reaveraged(said(v), 900, 30).value for v in (0.0, 0.5)],
+        [contrastive.updated_ema_decay(said(v), 900, 30).value for v in (0.0, 0.5)],
         [build.are_few(*kind) for kind in kinds],
     )
 
 
 def of_tuning():
-    spreads = [refusal(fine_tuning.spread_of, pictures("head").training, parse("head"))]
-    spreads += [fine_tuning.spread_of(pictures(w).training, parse(w)) for w in ("full", "scratch")]
+    spreads = [refusal(fine_tuning.lr_spread, pictures("head").training, parse("head"))]
+    spreads += [fine_tuning.lr_spread(pictures(w).training, parse(w)) for w in ("full", "scratch")]
     ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)
     return (
         spreads,
         [[fine_tuning.table_samples(n, s) for s in (False, True)] for n in ns],
         [fine_tuning.table_batch(n) for n in (0, 19_199, 19_200, 38_399, 38_400, 307_200)],
         [
-            fine_tuning.averaging(p, b).value
+            fine_tuning.choose_ema_decay(p, b).value
             for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))
         ],
-        [fine_tuning.takes_mean(parse(w)) for w in ("full", "scratch", "full+add", "head")],
+        [fine_tuning.allows_soup(parse(w)) for w in ("full", "scratch", "full+add", "head")],
         [fine_tuning.samples_from_scratch(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
     )
 
@@ -403,9 +403,9 @@ def of_actions():
     ]
     bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
     kinds = [(v, r) for v in (None, "fine-tune") for r in ("", "a", "c", "bd")]
-    ruled = [actions.ruled(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]
+    rule_strategy = [actions.rule_strategy(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]
     taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
-    return bodies, ruled, [actions.added_name(names) for names in taken]
+    return bodies, rule_strategy, [actions.added_name(names) for names in taken]
 
 
 SCENES = {

@@ -12,9 +12,9 @@ import pinning
 from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_block
 from warmstart.nouns import NOUNS
 from warmstart.planning import fine_tuning, rules, strategy
-from warmstart.planning.actions import as_blocks_say
+from warmstart.planning.actions import reconcile_strategy
 from warmstart.planning.feature_layers import for_trained, probe_layers
-from warmstart.planning.forecast import control_passes
+from warmstart.planning.forecast import control_images
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.verdict import (
     BLANK,
@@ -22,14 +22,14 @@ from warmstart.planning.verdict import (
     VerdictFacts,
     VerdictLimits,
     basis_of,
-    hides,
+    hides_signal,
     is_hidden,
     outcome_kind,
     outcome_sentence,
     sentence,
 )
 from warmstart.planning.verdict import verdict_kind as kind_of
-from warmstart.planning.words import gave_up, in_words, output_words, own_choices, runs
+from warmstart.planning.words import describe_failure, in_words, output_words, user_choices, runs
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain
 from warmstart.tasks.words import LABEL_WORDS, points
@@ -111,12 +111,12 @@ def of_scratch():
 
 def of_words():
     """Other tasks, other examples, a network that has learnt nothing."""
-    drawn = SimpleNamespace(is_drawn=True, arch="x")
-    mine = SimpleNamespace(is_drawn=False, arch="module:Net")
+    drawn = SimpleNamespace(is_random=True, arch="x")
+    mine = SimpleNamespace(is_random=False, arch="module:Net")
     bases = {
         "table": basis_of(drawn, NOUNS["table"]),
         "own": basis_of(mine, NOUNS["text"]),
-        "clip": basis_of(SimpleNamespace(is_drawn=False, arch="timm:x"), NOUNS["audio"]),
+        "clip": basis_of(SimpleNamespace(is_random=False, arch="timm:x"), NOUNS["audio"]),
     }
     some = {
         "hidden": VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL),
@@ -132,7 +132,7 @@ def of_words():
         for where, basis in bases.items()
         for name, facts in some.items()
     }
-    return found, basis_of(None) == basis_of(SimpleNamespace(is_drawn=False, arch="")), BLANK.given
+    return found, basis_of(None) == basis_of(SimpleNamespace(is_random=False, arch="")), BLANK.given
 
 
 def of_limits():
@@ -147,9 +147,9 @@ def of_limits():
     return (
         [kind_of(facts, own) for facts in some],
         [kind_of(facts) for facts in some],
-        [hides([other, replace(signal, details=d)]) for d in known],
-        hides([]),
-        hides([other]),
+        [hides_signal([other, replace(signal, details=d)]) for d in known],
+        hides_signal([]),
+        hides_signal([other]),
         [is_hidden(p, q) for p in (0.01, 0.011) for q in (0.005, 0.006)],
         [points(s) for s in (0.0, 0.0004, 0.0005, 0.0144, 0.015, -0.0149, -0.2, 0.999, 1.0)],
     )
@@ -229,7 +229,7 @@ def of_words_of_actions():
 
 def of_agreement():
     """What single parts come to under each word."""
-    known = network_facts(bare=frozenset({"blocks.0"}), touched=frozenset({"blocks.1"}))
+    known = network_facts(no_lora=frozenset({"blocks.0"}), partly_fresh=frozenset({"blocks.1"}))
     some = {
         "up": ["block.2.action=tuned"],
         "down": ["block.4.action=frozen"],
@@ -243,18 +243,18 @@ def of_agreement():
         for name, settings in some.items():
             plan = apply_settings(pictures(word), settings)
             for facts in (network_facts(), known):
-                chosen = as_blocks_say(plan, facts).strategy
+                chosen = reconcile_strategy(plan, facts).strategy
                 told_so = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
                 found.setdefault(f"{word} {name}", []).append(told_so)
     ours = replace(pictures("last:2"), strategy=said("last:2"))
-    moved = as_blocks_say(apply_settings(ours, some["up"]), network_facts())
-    twice = as_blocks_say(apply_settings(moved, ["block.1.action=fresh"]), network_facts())
-    short = as_blocks_say(replace(ours, strategy=said("last:9")), network_facts())
+    moved = reconcile_strategy(apply_settings(ours, some["up"]), network_facts())
+    twice = reconcile_strategy(apply_settings(moved, ["block.1.action=fresh"]), network_facts())
+    short = reconcile_strategy(replace(ours, strategy=said("last:9")), network_facts())
     return (
         found,
         moved.strategy,
         twice.strategy,
-        as_blocks_say(twice, network_facts()).strategy,
+        reconcile_strategy(twice, network_facts()).strategy,
         (short.strategy),
     )
 
@@ -271,9 +271,9 @@ def of_wording():
     )
     one = replace(made["full"], blocks=made["full"].blocks[3:])
     low = replace(made["full+lora"], blocks=made["full+lora"].blocks[3:])
-    lines = {name: (in_words(plan), [*own_choices(plan)]) for name, plan in made.items()}
+    lines = {name: (in_words(plan), [*user_choices(plan)]) for name, plan in made.items()}
     given = [
-        gave_up(made[w], kind, scales)
+        describe_failure(made[w], kind, scales)
         for w, kind, scales in (
             ("last:1", "diverged", [1.0]),
             ("full", "stuck", [1.0, 0.3]),
@@ -328,9 +328,9 @@ def of_tail():
     record, found = heavy(10_000_000), []
     for more in kinds:
         facts = replace(FACTS, **more)
-        found.append([fine_tuning.tail_seconds(record, facts, budget) for budget in budgets])
+        found.append([fine_tuning.fine_tuning_seconds(record, facts, budget) for budget in budgets])
     tried = [
-        [fine_tuning.tries_tail(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
+        [fine_tuning.compares_fine_tuning(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
         for macs in (1000, 4_000_000, 10_000_000, 40_000_000, 150_000_000)
         for more in ({}, {"columns": ()}, {"n_groups": 39}, {"n_groups": 40})
     ]
@@ -346,7 +346,7 @@ def of_engines():
         while (name := rules.engine_to_measure(missing, kept, macs)) is not None:
             kept[name] = rules.EngineSpeed(0.4, 3e10 / max(macs, 10**6) * (1 + 0.2 * len(kept)))
             order.append(name)
-        known = rules.paces(kept, macs)
+        known = rules.estimate_speeds(kept, macs)
         found[f"{n} {macs}"] = order, rules.choose_engine(missing, known), known
     return found, rules.engine_seconds(rules.EngineSpeed(2.0, 4.0), 0)
 
@@ -383,7 +383,7 @@ def of_rules():
             rules.fine_tuned_blocks(n),
             [rules.samples_seen(n, b) for b in budgets],
             [rules.training_folds(b, n) for b in budgets],
-            control_passes(n),
+            control_images(n),
             [
                 " ".join(rules.candidates(n, 3, 5 + n % 2, HEADS, b, t))
                 for b in ("fast", "balanced")
@@ -398,11 +398,11 @@ def of_rules():
             rules.permutations,
             rules.evidence_rows,
             rules.learning_curve_rows,
-            rules.looks_closely,
+            rules.runs_controls,
         )
     ]
     alone = [rules.candidates(n, 2, 9, ("last",), "fast", "regress") for n in (2000, 2001)]
-    return found, looks, alone, rules.usual_seconds(1e12), rules.training_folds("thorough", 0)
+    return found, looks, alone, rules.training_seconds(1e12), rules.training_folds("thorough", 0)
 
 
 SCENES = {

@@ -65,7 +65,7 @@ def test_any_plan_reads_back_as_it_was_written(plan):
 
 
 def test_small_numbers_and_far_letters_survive():
-    plan = plan_for("last:2", lr=1e-05, base="gewöhnlich/模型.pt", given={"base"})
+    plan = plan_for("last:2", lr=1e-05, base="gewöhnlich/模型.pt", explicit={"base"})
     assert same(read_plan(write_plan(plan)), plan)
     assert plan.training.lr.value == 1e-05
 
@@ -126,7 +126,7 @@ def edited(old, new):
 
 BAD = {
     "not TOML": (
-        "format = 1\nstart = =",
+        "format = 1\nbase = =",
         r"^plan.toml is not valid TOML \(.*line 2.*\); mend that line.$",
     ),
     "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
@@ -158,14 +158,14 @@ BAD = {
         r"unknown key 'zzz' in \[start\]; a value has value, because",
     ),
     "an unknown key of a part": (
-        edited("[part.action]", "[part.acton]"),
-        r"unknown key 'acton' in \[part 1\]; did you mean action\?",
+        edited("[block.action]", "[block.acton]"),
+        r"unknown key 'acton' in \[block 1\]; did you mean action\?",
     ),
     "a missing table": (
         re.sub(r"\[training.engine\]\n(.+\n)+", "", TEXT),
         "lacks 'training.engine'; write a plan",
     ),
-    "a missing name": (edited('name = "stem"\n', ""), "^plan.toml lacks 'part 1.name'; write a pl"),
+    "a missing name": (edited('name = "stem"\n', ""), "^plan.toml lacks 'block 1.name'; write a pl"),
     "a missing value": (edited('value = "lite0"\n', ""), "lacks 'start.value'; write a plan with"),
     "no reason": (
         re.sub(r"because = .*\n", "", TEXT, count=1),
@@ -201,21 +201,21 @@ BAD = {
     ),
     "an endless rule": (edited('rule = "lite0"', "rule = nan"), "start.rule is nan; a value is a"),
     "a bare value": (
-        edited(TEXT[TEXT.index("[start]") : TEXT.index("[strategy]")], 'start = "lite0"\n'),
-        r"start is 'lite0'; write {value = …, because = \"…\", source = \"user\"}.",
+        edited(TEXT[TEXT.index("[base]") : TEXT.index("[strategy]")], 'base = "lite0"\n'),
+        r"base is 'lite0'; write {value = …, because = \"…\", source = \"user\"}.",
     ),
-    "a name in numbers": (edited('name = "stem"', "name = 1"), "part 1.name is 1; it is a text."),
+    "a name in numbers": (edited('name = "stem"', "name = 1"), "block 1.name is 1; it is a text."),
     "a section in numbers": (
         "training = 3\n" + re.sub(r"\[training\.\w+\]\n(.+\n)+", "", TEXT),
         "training is 3; it is a table.",
     ),
     "parts in one": (
-        'part = "stem"\n' + TEXT[: TEXT.index("[[block]]")],
-        r"part is 'stem'; write \[\[part\]\] above each.",
+        'block = "stem"\n' + TEXT[: TEXT.index("[[block]]")],
+        r"block is 'stem'; write \[\[block\]\] above each.",
     ),
     "a long text": (
         edited('name = "stem"', f"name = {list(range(99))}"),
-        "part 1.name is a list; it is a text",
+        "block 1.name is a list; it is a text",
     ),
 }
 

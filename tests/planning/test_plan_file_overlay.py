@@ -21,10 +21,10 @@ from plans import (
 )
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
 from warmstart.planning.machine import Machine
-from warmstart.planning.plan_file import overlay, read_plan, wishes_for, write_plan
+from warmstart.planning.plan_file import overlay, read_plan, options_for, write_plan
 from warmstart.planning.settings import apply_settings
 
 LATER = (
@@ -54,8 +54,8 @@ FILES = {
 
 def laid(file, wishes):
     """The whole way: wishes for the file, a plan built, the file's laid over it."""
-    built = build(wishes_for(file, wishes), FACTS, FACTS_OF_BASE, PROFILES, ENGINE)
-    return with_store(overlay(built, file, wishes.given), FACTS_OF_BASE, FACTS)
+    built = build(options_for(file, wishes), FACTS, FACTS_OF_BASE, PROFILES, ENGINE)
+    return plan_cache(overlay(built, file, wishes.explicit), FACTS_OF_BASE, FACTS)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
@@ -72,7 +72,7 @@ def test_with_nothing_typed_the_file_is_followed_to_the_letter(file):
     given=st.sets(st.sampled_from(["base", "budget", "seed"])),
 )
 def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, lr, given):
-    wishes = wish(strategy, budget, seed=9, lr=lr, given=given)
+    wishes = wish(strategy, budget, seed=9, lr=lr, explicit=given)
     is_still = not file.is_trained if strategy == "auto" else strategy == "head"
     if lr is not None and is_still:
         with pytest.raises(PlanError, match="nothing is trained step by step"):
@@ -88,17 +88,17 @@ def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, 
 
 
 def test_a_typed_device_brings_what_follows_from_it():
-    gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_wish=True)
+    gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_explicit=True)
     file = plan_for("last:2", seed=5, machine=gpu)
     assert file.training.precision.value == "bfloat16"
     assert laid(file, wish()) == file
-    plan = laid(file, wish(machine=Machine(is_wish=True), given={"device"}))
+    plan = laid(file, wish(machine=Machine(is_explicit=True), explicit={"device"}))
     found, expected = plan.training, plan_for("last:2").training
     assert (found.device.value, found.device.source) == ("cpu", "user")
     for name in ("precision", "workers", "compile"):
         assert getattr(found, name) == getattr(expected, name)
     assert plan.blocks == file.blocks
-    assert laid(FILES["head"], wish(machine=gpu, given={"device"})).training.device is None
+    assert laid(FILES["head"], wish(machine=gpu, explicit={"device"})).training.device is None
 
 
 def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
@@ -114,7 +114,7 @@ def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
 
 
 def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
-    thorough = wish(budget="thorough", given={"budget"})
+    thorough = wish(budget="thorough", explicit={"budget"})
     plan = laid(plan_for("last:2"), thorough)
     found, expected = plan.training, plan_for("last:2", budget="thorough").training
     for name in ("folds", "soup", "passes", "average"):
@@ -126,14 +126,14 @@ def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
     mine = apply_settings(plan_for("last:2"), ["training.epochs=2.3333"])
     assert laid(mine, thorough).training.epochs.value == 700
     assert (
-        laid(plan_for("last:2", budget="thorough"), wish(given={"budget"})).training.model_soup
+        laid(plan_for("last:2", budget="thorough"), wish(explicit={"budget"})).training.model_soup
         is None
     )
 
 
 @pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])
 def test_what_no_mean_is_taken_of_stays_one_training(strategy):
-    plan = laid(plan_for(strategy), wish(budget="thorough", given={"budget"}))
+    plan = laid(plan_for(strategy), wish(budget="thorough", explicit={"budget"}))
     assert plan.training.model_soup is None
     assert plan.training.epochs == plan_for(strategy).training.epochs
     check_plan(plan, network())
@@ -169,22 +169,22 @@ def test_a_typed_rate_moves_every_part_that_was_not_set_by_itself():
 
 def test_a_typed_budget_changes_heads_permutations_and_folds():
     file = FILES["last:2"]
-    plan = laid(file, wish(budget="thorough", given={"budget"}))
+    plan = laid(file, wish(budget="thorough", explicit={"budget"}))
     expected = plan_for("last:2", budget="thorough")
     assert plan.head.candidates == expected.head.candidates != file.head.candidates
     assert plan.head.permutations.value == 999
     assert plan.head.penalties == file.head.penalties
     assert (plan.training.folds.value, file.training.folds.value) == (5, 1)
     assert plan.blocks == file.blocks
-    assert laid(FILES["head"], wish(budget="thorough", given={"budget"})).training.folds is None
+    assert laid(FILES["head"], wish(budget="thorough", explicit={"budget"})).training.folds is None
 
 
 def test_another_start_brings_its_design_and_its_input():
     file = replace(FILES["last:2"], arch=said("timm:old"), partial=said(True))
-    plan = laid(file, wish(base="mine.pt", arch="timm:new", given={"base"}))
+    plan = laid(file, wish(base="mine.pt", arch="timm:new", explicit={"base"}))
     assert (plan.base.value, plan.arch.value, plan.partial) == ("mine.pt", "timm:new", None)
     assert plan.input == plan_for().input
-    bare = laid(file, wish(base="lite1", given={"base"}))
+    bare = laid(file, wish(base="lite1", explicit={"base"}))
     assert (bare.base.value, bare.arch) == ("lite1", None)
     assert laid(file, wish(arch="timm:new")).base == file.base
 

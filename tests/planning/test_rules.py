@@ -16,7 +16,7 @@ from warmstart.planning.rules import (
     choose_engine,
     engine_seconds,
     engine_to_measure,
-    paces,
+    estimate_speeds,
 )
 
 counts = st.integers(1, 200_000)
@@ -50,16 +50,16 @@ def test_a_look_that_goes_on_decides_as_it_did_when_it_began(engines, n, truth, 
     """However many images were passed before it was stopped."""
     missing = dict.fromkeys(sorted(engines), n)
     kept, _ = calibrated(missing, truth, n_macs)
-    chosen = choose_engine(missing, paces(kept, n_macs))
+    chosen = choose_engine(missing, estimate_speeds(kept, n_macs))
     left = missing | {chosen: int(share * n)}
     assert engine_to_measure(left, kept, n_macs) is None
-    assert choose_engine(left, paces(kept, n_macs)) == chosen
+    assert choose_engine(left, estimate_speeds(kept, n_macs)) == chosen
 
 
 @given(engines=some_engines, n=counts, n_macs=macs)
 def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
     """Where engines are as fast as they usually are; the set-up of the one used is no loss."""
-    missing, usual = dict.fromkeys(sorted(engines), n), paces({}, n_macs)
+    missing, base_inputs = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     kept, _ = calibrated(missing, usual, n_macs)
     chosen = choose_engine(missing, usual)
     assert not kept or chosen in kept
@@ -73,7 +73,7 @@ def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
     missing = dict.fromkeys(USUAL, n)
     kept: dict[str, EngineSpeed] = {}
     while (name := engine_to_measure(missing, kept, n_macs)) is not None:
-        found = paces(kept, n_macs)
+        found = estimate_speeds(kept, n_macs)
         best = choose_engine(missing, found)
         hoped = EngineSpeed(found[name].setup, HOPE * found[name].speed)
         extracted = engine_seconds(found[best], n)
@@ -83,7 +83,7 @@ def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
 
 @given(engines=some_engines, n=counts, n_macs=macs)
 def test_a_short_look_is_not_made_longer(engines, n, n_macs):
-    missing, usual = dict.fromkeys(sorted(engines), n), paces({}, n_macs)
+    missing, base_inputs = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     if engine_seconds(usual[choose_engine(missing, usual)], n) < SHORT:
         assert engine_to_measure(missing, {}, n_macs) is None
 
@@ -97,21 +97,21 @@ def test_few_images_are_never_worth_a_measurement(n, engines):
 
 @given(n=counts, n_macs=macs, truth=truths)
 def test_the_choice_is_the_quickest_of_what_is_known(n, n_macs, truth):
-    found = paces(truth, n_macs)
+    found = estimate_speeds(truth, n_macs)
     assert found == truth
     chosen = choose_engine(dict.fromkeys(USUAL, n), found)
     assert all(engine_seconds(found[chosen], n) <= engine_seconds(p, n) for p in truth.values())
 
 
 def test_more_work_makes_every_engine_slower_alike():
-    light, heavy = paces({}, 1_000_000_000), paces({}, 4_000_000_000)
+    light, heavy = estimate_speeds({}, 1_000_000_000), estimate_speeds({}, 4_000_000_000)
     for name in USUAL:
         assert light[name].speed / heavy[name].speed == 4.0
         assert light[name].setup == heavy[name].setup
 
 
 def test_features_that_are_kept_win_against_a_faster_engine():
-    found = paces({}, int(USUAL_MACS))
+    found = estimate_speeds({}, int(USUAL_MACS))
     everything = dict.fromkeys(USUAL, 2000)
     fastest = choose_engine(everything, found)
     assert fastest != "torch"

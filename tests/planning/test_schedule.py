@@ -13,8 +13,8 @@ from warmstart.planning.check import check_plan
 from warmstart.planning.schedule import (
     MOST_STAGES,
     Schedule,
-    carried_out,
-    of_rows,
+    as_followed,
+    for_fold,
     schedule,
     stage_actions,
 )
@@ -154,7 +154,7 @@ def test_the_actions_given_are_left_alone():
 @pytest.mark.parametrize("joined", [0, 1, 2, 3, 4])
 def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
     plan = trained("full+gradual", n_blocks=6)
-    done = carried_out(plan, joined)
+    done = as_followed(plan, joined)
     moved = [p.name for p in done.blocks if p.action.value == "tuned"]
     last = stages(plan)[joined - 1] if joined else {}
     assert moved == tuned(last)
@@ -165,7 +165,7 @@ def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
 
 def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
     plan = trained("last:2")
-    assert carried_out(plan, 1) is plan
+    assert as_followed(plan, 1) is plan
 
 
 def test_rows_that_are_held_out_cost_updates_or_room_in_each():
@@ -182,11 +182,11 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
         seed=0,
         micro_batch=48,
     )
-    half = of_rows(plain, 24, 48)
+    half = for_fold(plain, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (4, 48, 48)
-    half = of_rows(replace(plain, contrastive=True), 24, 48)
+    half = for_fold(replace(plain, contrastive=True), 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
-    assert of_rows(replace(plain, contrastive=True), 0, 48) == replace(plain, contrastive=True)
+    assert for_fold(replace(plain, contrastive=True), 0, 48) == replace(plain, contrastive=True)
     in_parts = replace(
         plain,
         contrastive=True,
@@ -196,7 +196,7 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
         n_steps=20,
         ema_decay=0.9,
     )
-    half = of_rows(in_parts, 24, 48)
+    half = for_fold(in_parts, 24, 48)
     assert (half.n_steps, half.batch, half.micro_batch) == (10, 16, 16)
     assert half.average == pytest.approx(0.8)  # over as large a share of the updates
-    assert of_rows(replace(in_parts, ema_decay=0.0), 24, 48).average == 0
+    assert for_fold(replace(in_parts, ema_decay=0.0), 24, 48).average == 0

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from plans import FACTS, actions, network, network_facts, plan_for, rates, said
 from warmstart.errors import PlanError
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
-from warmstart.planning.settings import PATHS, apply_settings, parse_settings, respread, typed
+from warmstart.planning.settings import PATHS, apply_settings, parse_settings, update_lrs, typed
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")
@@ -185,7 +185,7 @@ ORDERED = [
 def test_the_order_of_settings_does_not_matter(order):
     found = apply_settings(LAST, order)
     assert found == apply_settings(LAST, ORDERED)
-    check_plan(with_store(found, network_facts(), FACTS), network())
+    check_plan(plan_cache(found, network_facts(), FACTS), network())
 
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.1, 1))
@@ -193,11 +193,11 @@ def test_rates_set_one_by_one_are_those_of_the_rule_that_was_set(base, decay):
     made = apply_settings(FULL, [f"training.lr={base!r}", f"training.layer_decay={decay!r}"])
     by_lr = apply_settings(plan_for("full", lr=base), [f"training.layer_decay={decay!r}"])
     assert rates(made) == rates(by_lr)
-    assert respread(made, range(5)) == made
+    assert update_lrs(made, range(5)) == made
 
 
 def test_a_plan_that_trains_nothing_is_left_alone():
-    assert respread(HEAD, range(5)) == HEAD
+    assert update_lrs(HEAD, range(5)) == HEAD
     head = apply_settings(HEAD, ["head.candidates=last", "input.size=64"])
     assert (head.head.candidates.value, head.input.size.value) == (("last",), 64)
     assert head.blocks == HEAD.blocks

@@ -9,7 +9,7 @@ import pytest
 
 from plans import actions, network_facts, plan_for, rates, said, with_block
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.words import gave_up, in_words, own_choices, runs
+from warmstart.planning.words import describe_failure, in_words, user_choices, runs
 
 NAMES = tuple(f"p{i}" for i in range(18))
 WORDS = (
@@ -107,16 +107,16 @@ def test_the_line_is_plain_and_short(strategy):
 
 
 def test_a_plan_of_the_rules_has_no_choice_of_ones_own():
-    assert [*own_choices(plan("auto"))] == []
+    assert [*user_choices(plan("auto"))] == []
 
 
 def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
-    made = plan("last:2", NAMES[:4], lr=0.002, seed=3, given={"seed"})
+    made = plan("last:2", NAMES[:4], lr=0.002, seed=3, explicit={"seed"})
     made = apply_settings(
         made,
         ["training.epochs=3", "block.p3.lr=0.5", "block.p0.action=tuned", "head.penalties=0.1,1"],
     )
-    found = dict(line.split(" = ", 1) for line in own_choices(made))
+    found = dict(line.split(" = ", 1) for line in user_choices(made))
     assert found == {
         "strategy": "last:2; the rule: head",
         "training.lr": "0.002; the rule: 0.001",
@@ -131,7 +131,7 @@ def test_every_choice_of_ones_own_is_told_with_what_the_rule_said():
 @pytest.mark.parametrize("strategy", WORDS)
 def test_no_choice_of_the_rules_is_told_as_ones_own(strategy):
     made = plan(strategy)
-    assert [line.partition(" = ")[0] for line in own_choices(made)] == ["strategy"]
+    assert [line.partition(" = ")[0] for line in user_choices(made)] == ["strategy"]
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_no_choice_of_the_rules_is_told_as_ones_own(strategy):
     ],
 )
 def test_what_was_given_up_is_told_with_its_rates(lr, kind, scales, says):
-    assert gave_up(plan_for("full", lr=lr), kind, scales) == says
+    assert describe_failure(plan_for("full", lr=lr), kind, scales) == says

@@ -89,7 +89,7 @@ def test_the_axis_never_goes_back_and_keeps_what_is_in_order(seen):
 def test_a_plan_is_a_table_of_paths():
     text = """
         format = 1
-        [start]
+        [base]
         value = "lite0"
         because = "the default"
         source = "rule"
@@ -101,7 +101,7 @@ def test_a_plan_is_a_table_of_paths():
         [[block]]
         name = "blocks.0"
         action = { value = "tuned" }
-        rate = { value = 1e-4 }
+        lr = { value = 1e-4 }
     """
     assert choices_in(tomllib.loads(text)) == {
         "base": "lite0",

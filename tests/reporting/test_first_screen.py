@@ -23,7 +23,7 @@ def test_the_headline_is_the_readiness_line(level):
     found = facts(summary=summary(readiness=Readiness(level=level, reasons=reasons)))
     text = first_screen(found)
     assert f"<h1>{line}</h1>" in text
-    assert text.index(line) < text.index("This start knows it")  # above the verdict
+    assert text.index(line) < text.index("This base model knows it")  # above the verdict
     assert text.count("<h1>") == 1
 
 
@@ -55,7 +55,7 @@ def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy
     ("level", "word"),
     [
         ("ready", "Yes."),
-        ("review", "Yes, where a person looks at its answers"),
+        ("review", "Yes, if a person reviews its answers"),
         ("not-ready", "Not yet."),
     ],
 )
@@ -67,17 +67,19 @@ def test_whether_one_would_use_it_follows_readiness(level, word):
 def test_how_many_of_100_and_how_many_are_confident():
     _, first, second = would_use(facts())
     assert first == (
-        "Of 100 new images like the training images it names about 83 rightly (77 to 88), of 100 "
-        "like the test images about 78; always answering “dress” would name 33."
+        "Of 100 new images like the training images it classifies about 83 correctly (77 to 88), "
+        "of 100 like the test images about 78; always answering “dress” is right for 33."
     )
     assert second.startswith(
         "It is confident in about 30 of 100 answers; of those at most 2 in 100 are wrong."
     )
     _, alone, _ = would_use(facts(summary=summary(test=None)))
-    assert alone.endswith("about 83 rightly (77 to 88); always answering “dress” would name 33.")
+    assert alone.endswith(
+        "about 83 correctly (77 to 88); always answering “dress” is right for 33."
+    )
 
 
-def test_where_nothing_can_be_promised_it_says_so():
+def test_where_nothing_is_guaranteed_it_says_so():
     blind = CalibrationRecord(
         temperature=1.0,
         class_bias=(),
@@ -86,34 +88,32 @@ def test_where_nothing_can_be_promised_it_says_so():
         ood_from=1.0,
         nearest=3,
     )
-    said = would_use(facts(calibration=blind))[2]
-    assert said.startswith("It calls no answer confident: there are too few examples to promise")
-    assert said.endswith("Look at each of them yourself where a mistake matters.")
+    text = would_use(facts(calibration=blind))[2]
+    assert text.startswith("It calls no answer confident: there are too few examples to guarantee")
+    assert text.endswith("Review each answer where a mistake matters.")
 
 
 @pytest.mark.parametrize("kind", list(WARNINGS))
-def test_what_makes_a_figure_doubtful_is_said_beside_it(kind):
+def test_what_makes_a_score_doubtful_is_said_beside_it(kind):
     plain = summary(findings=(Finding(kind=kind, sentence="…"),))
     found = facts(summary=replace(plain, data=replace(plain.data, leaks=9)))
     assert len([text for text in would_use(found) if text.startswith("But ")]) == 1
 
 
-def test_the_guess_stands_on_the_same_line_and_nothing_measured_by_another_probe():
+def test_the_largest_class_stands_on_the_same_line():
     text = first_screen(facts())
     assert "always answering “dress” 33 %" in text
     assert facts().detail("transfer_gain", "shuffled") == 0.27
     assert "27 %" not in text  # of the network with shuffled weights, by a quicker probe
-    assert "83 % (77 to 88) right" in text
-    assert "78 % (72 to 84) on the test set" in text
+    assert "accuracy 83 % (95 % CI 77–88)" in text
+    assert "78 % (95 % CI 72–84) on the test set" in text
 
 
 def test_confident_answers_are_trusted_only_where_few_of_them_are_wrong():
     wide = replace(facts().calibration, promised_error=0.16)
-    assert would_use(facts())[2].endswith(
-        "Take those as they are, and look at the others yourself."
-    )
+    assert would_use(facts())[2].endswith("Use those without review, and review the others.")
     assert would_use(facts(calibration=wide))[2].endswith(
-        "at most 16 in 100 are wrong. Where that is too many, look at each answer yourself."
+        "at most 16 in 100 are wrong. Where that is too many, review each answer."
     )
     bad = summary(readiness=Readiness(level="not-ready", reasons=("so",)))
     assert would_use(facts(summary=bad))[2].endswith("at most 2 in 100 are wrong.")

@@ -39,24 +39,27 @@ def titles(found):
     return [step.title for step in next_steps(found)]
 
 
-def test_three_steps_with_something_to_type_and_to_look_at():
+def test_three_steps_with_commands_and_examples():
     labels, images, deeper = next_steps(facts())
     assert images.title == "Add images of “shirt”"
     assert "most often taken for “dress” (3)" in images.text
     assert images.command == "warmstart suggest runs/clothing unlabelled/"
-    assert {id.split("/")[0] for id, _ in images.shown} == {"shirt"}
+    assert {id.split("/")[0] for id, _ in images.examples} == {"shirt"}
     assert labels.title == "Check 1 label issue"
     assert labels.command == "warmstart fit clothing --relabel runs/clothing/label_issues.csv"
     assert deeper.title == "Try fine-tuning"
 
 
-def test_a_leak_comes_before_everything():
+def test_leakage_comes_first():
     leak = Finding(kind="leakage", sentence="9 test images are training images.")
     plain = summary(findings=(leak,))
     few, many = (replace(plain, data=replace(plain.data, leaks=n)) for n in (1, 9))
     assert titles(facts(summary=few, inspection=None))[0] == "Add images of “shirt”"
     first = next_steps(facts(summary=many, inspection=None))[0]
-    assert (first.title, first.command) == ("Take the copies out", "warmstart fit clothing --fix")
+    assert (first.title, first.command) == (
+        "Remove the near-duplicates",
+        "warmstart fit clothing --fix",
+    )
 
 
 def test_a_command_reads_the_same_data_from_the_same_start():
@@ -81,10 +84,10 @@ def test_a_command_reads_the_same_data_from_the_same_start():
     assert next_steps(balanced)[2].command == "warmstart rank clothing --label kind"
 
 
-def test_wrong_feeding_comes_before_more_images():
+def test_wrong_preprocessing_comes_before_more_images():
     fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
     found = facts(summary=summary(findings=(fed,)), inspection=None)
-    assert titles(found)[0] == "Feed the images in another way"
+    assert titles(found)[0] == "Change the preprocessing of the images"
 
 
 def test_labels_that_are_only_contradicted_are_not_called_wrong():
@@ -92,17 +95,17 @@ def test_labels_that_are_only_contradicted_are_not_called_wrong():
     assert titles(found)[:2] == ["Add images of “shirt”", "No label issues found"]
 
 
-def test_where_no_number_is_stated_the_reason_stands_beside_the_labels_to_look_at():
-    said = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
+def test_the_reason_for_no_count_stands_beside_the_labels():
+    sentence = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
     told = issues(
         issue("hat/000.jpg", "hat", "shirt", is_issue=False),
         count=None,
         why="weak-model",
-        sentence=said,
+        sentence=sentence,
     )
     step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told)))[1]
-    assert (step.title, step.shown[0][0]) == ("Labels to look at first", "hat/000.jpg")
-    assert step.text.startswith(said)
+    assert (step.title, step.examples[0][0]) == ("Labels to look at first", "hat/000.jpg")
+    assert step.text.startswith(sentence)
 
 
 def test_an_outcome_of_a_table_is_never_to_be_corrected():
@@ -124,14 +127,14 @@ def test_without_a_signal_labels_and_images_are_looked_at():
 @pytest.mark.parametrize(
     ("kind", "strategy", "budget", "own", "title"),
     [
-        ("no-transfer", "head", "balanced", False, "Try a base model that knows such images"),
+        ("no-transfer", "head", "balanced", False, "Try a base model pretrained on such images"),
         ("inconclusive", "head", "fast", False, "Try fine-tuning"),
         ("head", "head", "balanced", False, "Try another base model"),
         ("fine-tune", "last:6", "balanced", False, "Try another base model"),
-        ("inconclusive", "last:4", "balanced", True, "See what another depth gives"),
+        ("inconclusive", "last:4", "balanced", True, "Compare with another depth"),
     ],
 )
-def test_what_to_try_follows_from_what_was_tried(kind, strategy, budget, own, title):
+def test_what_to_try_follows_from_the_run(kind, strategy, budget, own, title):
     found = facts(
         summary=summary(
             verdict=Verdict(kind=kind, sentence="…", evidence=EVIDENCE),
@@ -181,4 +184,4 @@ def test_paths_with_spaces_can_be_typed():
 
 def test_an_image_with_a_label_issue_is_no_example_of_a_mistake():
     found = facts(inspection=only(issue("shirt/000.jpg", "shirt", "dress")))
-    assert [id for id, _ in next_steps(found)[1].shown] == ["shirt/002.jpg", "shirt/001.jpg"]
+    assert [id for id, _ in next_steps(found)[1].examples] == ["shirt/002.jpg", "shirt/001.jpg"]

@@ -66,7 +66,7 @@ def test_a_number_that_looks_wrong_is_shown_with_what_the_model_says():
 @pytest.mark.parametrize("task", ISSUES)
 def test_what_is_urgent_comes_first(task):
     first = other_tasks.next_steps(of_task(task))[0]
-    assert (first.title, first.shown[0][0]) == ("Check 1 label issue", "1.png")
+    assert (first.title, first.examples[0][0]) == ("Check 1 label issue", "1.png")
     assert "--relabel" in first.command
     later = [step.title for step in other_tasks.next_steps(of_task(task, is_issue=False))]
     assert "No label issues found" in later[1:]

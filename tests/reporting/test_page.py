@@ -53,32 +53,32 @@ def case(request):
 
 
 def test_it_is_whole_html(case):
-    found = Reader(page(case))
-    assert len(found.ids) == len(set(found.ids))
-    assert found.tags.count("h1") == found.tags.count("main") == 1
+    reader = Reader(page(case))
+    assert len(reader.ids) == len(set(reader.ids))
+    assert reader.tags.count("h1") == reader.tags.count("main") == 1
 
 
 def test_links_and_labels_point_to_what_is_there(case):
-    found = Reader(page(case))
-    for _, name, value in found.attributes:
+    reader = Reader(page(case))
+    for _, name, value in reader.attributes:
         if name == "href":
-            assert value.removeprefix("#") in found.ids
+            assert value.removeprefix("#") in reader.ids
         if name == "aria-labelledby":
-            assert set(value.split()) <= set(found.ids)
+            assert set(value.split()) <= set(reader.ids)
 
 
 def test_nothing_is_loaded_and_nothing_runs(case):
     text = page(case)
-    found = Reader(text)
-    assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & set(found.tags)
-    for tag, name, value in found.attributes:
+    reader = Reader(text)
+    assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & set(reader.tags)
+    for tag, name, value in reader.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in ("src", "href", "srcset", "data", "action"):
             assert value.startswith(("data:image/", "#")), value
     assert not re.search(r"url\(|@import|https?:", text)
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert any(
-        name == "content" and value.startswith(policy) for _, name, value in found.attributes
+        name == "content" and value.startswith(policy) for _, name, value in reader.attributes
     )
 
 
@@ -93,10 +93,10 @@ def test_headings_go_down_one_step_at_a_time(case):
 
 
 def test_what_a_user_named_is_text():
-    found = Reader(page(CASES["nasty"]))
-    assert "script" not in found.tags
-    assert any(NASTY in text for text in found.texts)
-    everything = "".join(found.texts)
+    reader = Reader(page(CASES["nasty"]))
+    assert "script" not in reader.tags
+    assert any(NASTY in text for text in reader.texts)
+    everything = "".join(reader.texts)
     assert not {x for x in everything if not x.isprintable()} - {"\n", "\xa0"}
 
 
@@ -109,10 +109,10 @@ def test_a_run_that_misnames_itself_stays_text():
 
 
 def test_every_picture_has_its_words(case):
-    found = Reader(page(case))
-    images = [tag for tag in found.tags if tag == "img"]
+    reader = Reader(page(case))
+    images = [tag for tag in reader.tags if tag == "img"]
     assert len(
-        [1 for tag, name, value in found.attributes if tag == "img" and name == "alt" and value]
+        [1 for tag, name, value in reader.attributes if tag == "img" and name == "alt" and value]
     ) == len(images)
 
 
@@ -142,23 +142,25 @@ def test_eighty_classes_stay_legible_and_small():
 
 
 def test_one_class_that_is_never_found_is_named_first():
-    rows = tuple(replace(s, label="hat") if s.target == "shirt" else s for s in facts().said)
+    rows = tuple(replace(s, label="hat") if s.target == "shirt" else s for s in facts().answers)
     classes = tuple(
         replace(c, recall=0.0, low=0.0, high=0.3) if c.label == "shirt" else c
         for c in facts().classes
     )
-    text = page(facts(said=rows, classes=classes))
+    text = page(facts(answers=rows, classes=classes))
     assert "Add images of “shirt”" in text
     assert text.index('<th scope="row">shirt') < text.index('<th scope="row">hat')
 
 
 def test_a_perfect_run_says_so():
-    rows = tuple(replace(s, label=s.target) for s in facts().said)
+    rows = tuple(replace(s, label=s.target) for s in facts().answers)
     classes = tuple(replace(c, recall=1.0, taken_for=None, taken=0) for c in facts().classes)
     text = page(
-        facts(said=rows, classes=classes, inspection=Inspection(evidence=(), label_issues=issues()))
+        facts(
+            answers=rows, classes=classes, inspection=Inspection(evidence=(), label_issues=issues())
+        )
     )
-    assert "It made no mistake on examples held out." in text
+    assert "It made no mistake on held-out examples." in text
     assert "Add images of" not in text
 
 
@@ -176,22 +178,23 @@ GAIN = FineTuningGain(
 
 @pytest.mark.parametrize(
     ("strategy", "row"),
-    [("last:1", "what ships"), ("ensemble", "what ships"), ("head", "fine-tuned")],
+    [("last:1", "the model"), ("ensemble", "the model"), ("head", "fine-tuned")],
 )
-def test_what_fine_tuning_changed_is_told_beside_the_curves(strategy, row):
+def test_what_fine_tuning_changed_stands_beside_the_curves(strategy, row):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
-    found = summary(
+    changed = summary(
         linear_probe=probe,
         fine_tuning_gain=GAIN,
         shipped=ShippedCandidate(strategy=strategy, why="…"),
     )
-    text = page(facts(summary=found))
-    assert f"({100 * 0.74:.0f} to {100 * 0.85:.0f}); {row} against it: +3 points" in text
+    text = page(facts(summary=changed))
+    assert f"; {row} against it: +3 points" in text
+    assert "(95\u00a0% CI 74–85)" in text
     assert "+3 points (95\u00a0% CI +0.4 to +6)." in text
     assert "On the same folds" not in page(facts())  # nothing was compared
 
 
-def test_a_training_of_which_nothing_is_kept_is_called_that():
+def test_a_discarded_training_is_called_that():
     words = "the linear probe ships, and in the model every layer is frozen"
     text = page(facts())  # a plan that trains, and a head that ships
     assert f"last:1 was tried and not kept: {words}" in text
@@ -205,25 +208,25 @@ def test_a_training_of_which_nothing_is_kept_is_called_that():
     assert words not in page(facts(summary=tuned))
 
 
-def test_forgetting_is_told_where_it_was_seen():
+def test_forgetting_is_reported():
     seen = facts(summary=summary(guards=(guard(),)), events=())
     assert "Kept: it has the better validation loss" in page(seen)
     assert "None is possible: no layer of the base model was changed." in page(
         facts(ledger=Ledger(rows=ledger().rows[:1]))
     )
-    assert "nothing that it knew was seen to go" in page(facts())
+    assert "no forgetting was seen" in page(facts())
     fitted = Ledger(rows=(replace(ledger().rows[0], fate="reshaped"), ledger().rows[2]))
-    assert "No layer was trained. The input was fitted" in page(facts(ledger=fitted))
+    assert "No layer was trained. The input was adapted" in page(facts(ledger=fitted))
     kept, tuned, new, dropped = ledger().rows
-    scratch = "The layers were trained from scratch: nothing of a base model was there to forget."
+    scratch = "The layers were trained from scratch: there was no base model to forget."
     assert scratch in page(facts(ledger=Ledger(rows=(new, dropped))))
     for rows in ((kept, tuned, new), (kept, new), fitted.rows):  # something of it is still there
         assert scratch not in page(facts(ledger=Ledger(rows=rows)))
     partly = page(facts(ledger=Ledger(rows=(kept, new))))
-    assert "came from the base model were not changed; the others were made new." in partly
+    assert "of the base model were not changed; the others are new." in partly
 
 
-def test_the_same_model_is_not_promised_where_minutes_cut_the_plan():
+def test_the_same_model_is_not_guaranteed_where_minutes_cut_the_plan():
     plain = facts()
     assert "byte for byte" in page(plain)
     timed = page(replace(plain, repeat=replace(plain.repeat, is_timed=True)))

@@ -61,9 +61,9 @@ def test_it_belongs_to_a_run_folder():
 
 def test_it_shows_the_pictures_it_speaks_of(doubtful):
     run, data = doubtful
-    shown = pictures_in(text_of(run.path))
-    assert any(name.startswith("red/wrong") for name in shown)
-    assert all((data / name).is_file() for name in shown)
+    pictures = pictures_in(text_of(run.path))
+    assert any(name.startswith("red/wrong") for name in pictures)
+    assert all((data / name).is_file() for name in pictures)
 
 
 def test_pictures_that_changed_or_went_are_not_shown(doubtful, tmp_path):
@@ -272,6 +272,6 @@ def test_data_that_may_not_be_read_leave_the_pictures_out(own_run, monkeypatch):
     def locked(*sources):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("warmstart.reporting.report.listed", locked)
+    monkeypatch.setattr("warmstart.reporting.report.list_examples", locked)
     report(own_run)
     assert pictures_in(text_of(own_run)) == []

@@ -63,7 +63,7 @@ def disk(monkeypatch):
 
     def stand_in(name, **options):
         if name not in MADE:
-            raise ModelError(f"start {name!r} is not known")
+            raise ModelError(f"base model {name!r} is not known")
         base = load(MADE[name](), preprocessing=PREP)
         loaded.append((name, weakref.ref(base.module)))
         return replace(base, record=replace(base.record, name=name))

@@ -82,7 +82,7 @@ def test_where_no_training_fits_the_output_alone_ships(pictures, speeds):
 
 
 def test_few_minutes_leave_the_close_checks_out_and_say_so(pictures, monkeypatch):
-    monkeypatch.setattr(forecast, "hurries", lambda minutes, network, n: True)
+    monkeypatch.setattr(forecast, "skips_controls", lambda minutes, network, n: True)
     events = []
     made = fit(pictures, budget="balanced", minutes=5.0, on_event=events.append)
     (hurry,) = [e.values["text"] for e in events if e.values.get("title") == "Hurry"]

@@ -24,7 +24,7 @@ from warmstart.errors import PlanError
 from warmstart.features import engine_choice
 from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
-from warmstart.planning.cached_activations import with_store
+from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.facts import DataFacts
 from warmstart.planning.plan_file import write_plan
 from warmstart.planning.settings import apply_settings
@@ -41,7 +41,7 @@ def file_plan(
 ):
     """What a user kept: another seed and start, some values of their own."""
     plan = apply_settings(plan_for(strategy, seed=5, base="lite1", **wishes), settings)
-    return with_store(plan, FACTS_OF_BASE, FACTS)
+    return plan_cache(plan, FACTS_OF_BASE, FACTS)
 
 
 def made(facts=FACTS, **request):

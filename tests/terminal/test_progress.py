@@ -4,7 +4,7 @@ import io
 import re
 
 from warmstart.events import Event
-from warmstart.terminal.progress import Lines, Silent, watcher
+from warmstart.terminal.progress import Lines, Watcher, watcher
 
 
 def event(stage, kind, t, step=0, of=None, **values):
@@ -69,7 +69,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch):
 
 
 def test_without_stderr_nothing_is_shown():
-    assert isinstance(watcher(None), Silent)
+    assert type(watcher(None)) is Watcher
 
 
 def test_on_a_terminal_bars_move_and_the_same_lines_stay(monkeypatch):

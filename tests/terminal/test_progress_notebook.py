@@ -6,7 +6,14 @@ import warnings
 from types import ModuleType, SimpleNamespace
 
 from terminal.test_progress import JOB, LINES, event
-from warmstart.terminal.progress import REFRESH_S, Cell, Lines, Silent, python_watcher, cell_display
+from warmstart.terminal.progress import (
+    REFRESH_S,
+    Cell,
+    Lines,
+    Watcher,
+    cell_display,
+    python_watcher,
+)
 
 
 class Output:
@@ -111,7 +118,7 @@ def test_a_notebook_is_distinguished_from_a_terminal(monkeypatch):
 def test_progress_is_shown_in_notebooks_and_elsewhere_on_request(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     kinds = [type(python_watcher(progress)) for progress in (None, False, True)]
-    assert kinds == [Silent, Silent, Lines]
+    assert kinds == [Watcher, Watcher, Lines]
     ipython(monkeypatch, SimpleNamespace(kernel=object()))
     kinds = [type(python_watcher(progress)) for progress in (None, False, True)]
-    assert kinds == [Cell, Silent, Cell]
+    assert kinds == [Cell, Watcher, Cell]

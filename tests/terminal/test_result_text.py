@@ -113,7 +113,7 @@ Findings  3 images could not be read (WS101).
 Model     runs/clothing/model
 Report    runs/clothing/report.html
 Card      runs/clothing/README.md
-Next      warmstart predict runs/clothing photo.jpg  # name the class of an image
+Next      warmstart predict runs/clothing photo.jpg
           warmstart evaluate runs/clothing more/     # test it on other images
           warmstart serve runs/clothing              # try it in the browser"""
     )

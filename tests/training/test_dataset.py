@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart.errors import DataError
 from warmstart.planning.build import build
-from warmstart.planning.facts import NetworkFacts, Wishes
+from warmstart.planning.facts import NetworkFacts, PlanOptions
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
@@ -61,7 +61,7 @@ def record(examples):
 
 def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
-    wishes = Wishes(base="lite0", strategy="auto", budget=budget, seed=seed)
+    wishes = PlanOptions(base="lite0", strategy="auto", budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
     return build(wishes, labelled.facts(), network, tuple(probe_layers(FEATURE_LAYERS)), engine)
 

@@ -18,11 +18,11 @@ from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
     LearningRateSpread,
-    base_rate,
-    block_rates,
+    base_lr,
+    block_lrs,
     layer_decay,
-    most_new,
-    rounded,
+    max_new_lr,
+    round_lr,
 )
 from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
 from warmstart.records.plan import (
@@ -174,12 +174,12 @@ def _training(
         raise PlanError(f"lr={lr} is not a number above 0; write for instance lr=0.001.")
     if optimizer not in OPTIMIZERS:
         raise PlanError(f"optimizer {optimizer!r} is not known; it is adamw or sgd.")
-    rate = base_rate(found.family, optimizer, None)
+    rate = base_lr(found.family, optimizer, None)
     if lr is not None:
-        value = rounded(lr / NEW) if is_head else lr
+        value = round_lr(lr / NEW) if is_head else lr
         why = f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
         rate = Choice(value=value, because=why, source="user", rule=rate.value)
-    epochs = _rule(float(rules.TIMES["balanced"]), "as many epochs of your data")
+    epochs = _rule(float(rules.EPOCHS["balanced"]), "as many epochs of your data")
     if n is not None:
         samples = rules.samples_seen(n)
         epochs = _rule(rules.epochs(samples, n), f"{samples:,} examples seen in all")
@@ -209,9 +209,9 @@ def _blocks(found: Sections, strategy: Strategy, training: TrainingPlan) -> tupl
     spread = LearningRateSpread(
         base=_number(rate),
         decay=_number(training.layer_decay),
-        most=math.inf if is_typed else most_new(optimizer),
+        max_new=math.inf if is_typed else max_new_lr(optimizer),
     )
-    *rates, last = block_rates([*body, "added"], spread)
+    *rates, last = block_lrs([*body, "added"], spread)
     rows = [
         BlockPlan(name=name, action=_user(action), lr=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)

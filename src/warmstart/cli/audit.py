@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -193,7 +193,7 @@ def _table(groups: Sequence[AuditGroup], width: int) -> list[str]:
     lines = []
     for row in rows[: len(rows) - hidden]:
         label = shortened(_label(row), left)
-        lines.append(shortened(f"{label:<{left}}  {_STATES[row[0].state](row)}{_unmatched(row)}"))
+        lines.append(shortened(f"{label:<{left}}  {_state(row)}{_unmatched(row)}"))
     return lines + ([f"and {hidden:,} more lines; --json has them all"] if hidden else [])
 
 
@@ -206,18 +206,16 @@ def _sum(row: Iterable[AuditGroup], *names: str) -> int:
     return sum(getattr(group, name) for group in row for name in names)
 
 
-def _frozen(row: Sequence[AuditGroup]) -> str:
-    n = _sum(row, "weights", "statistics")
-    return f"frozen: {n:,} of {count(n, 'tensor')} the same"
-
-
-def _frozen_in_name(row: Sequence[AuditGroup]) -> str:
-    n = _sum(row, "statistics") - _sum(row, "statistics_same")
-    return f"frozen in name only: {_sum(row, 'weights'):,} weights same, {n:,} statistics not"
-
-
-def _changed(row: Sequence[AuditGroup]) -> str:
-    n = _sum(row, "weights", "statistics")
+def _state(row: Sequence[AuditGroup]) -> str:
+    state, n = row[0].state, _sum(row, "weights", "statistics")
+    if state in _UNMATCHED:
+        word, name = _UNMATCHED[state]
+        return f"{word}: {count(_sum(row, name), 'tensor')}"
+    if state == "frozen":
+        return f"frozen: {n:,} of {count(n, 'tensor')} the same"
+    if state == "frozen in name only":
+        gone = _sum(row, "statistics") - _sum(row, "statistics_same")
+        return f"{state}: {_sum(row, 'weights'):,} weights same, {gone:,} statistics not"
     changed = n - _sum(row, "weights_same", "statistics_same")
     text = f"changed: {changed:,} of {count(n, 'tensor')}"
     changes = sorted(group.change for group in row if group.change is not None)
@@ -239,7 +237,7 @@ def share(value: float) -> str:
 
 def _unmatched(row: Sequence[AuditGroup]) -> str:
     """The tensors of a group that have no counterpart."""
-    if row[0].state in ("another shape", "only in MODEL", "only in BASE"):
+    if row[0].state in _UNMATCHED:
         return ""
     rows = (
         (_sum(row, "reshaped"), "of another shape"),
@@ -249,13 +247,11 @@ def _unmatched(row: Sequence[AuditGroup]) -> str:
     return "".join(f"; {n:,} {what}" for n, what in rows if n)
 
 
-_STATES: dict[str, Callable[[Sequence[AuditGroup]], str]] = {
-    "frozen": _frozen,
-    "frozen in name only": _frozen_in_name,
-    "moved": _changed,
-    "another shape": lambda row: f"another shape: {count(_sum(row, 'reshaped'), 'tensor')}",
-    "only in MODEL": lambda row: f"new: {count(_sum(row, 'only_model'), 'tensor')}",
-    "only in BASE": lambda row: f"gone: {count(_sum(row, 'only_base'), 'tensor')}",
+# States of groups without a counterpart: the word, and the field that counts their tensors.
+_UNMATCHED = {
+    "another shape": ("another shape", "reshaped"),
+    "only in MODEL": ("new", "only_model"),
+    "only in BASE": ("gone", "only_base"),
 }
 
 

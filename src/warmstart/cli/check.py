@@ -9,7 +9,7 @@ from warmstart.cli.output import NO_SIGNAL, print_result, watcher
 from warmstart.cli.parse import Call, request_of
 from warmstart.events import Event, follow
 from warmstart.formatting import sentence
-from warmstart.planning.verdict import hides
+from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
 from warmstart.records.summary import Checked
 from warmstart.terminal.result_text import no_signal_text
@@ -51,7 +51,7 @@ def _next(checked: Checked, data: str) -> list[str]:
     if checked.path is not None and issues.ranked and issues.why != "outcome":
         table = f"{shlex.quote(checked.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
-    if hides(checked.verdict.evidence):
+    if hides_signal(checked.verdict.evidence):
         rows.append((f"warmstart fit {data} --strategy scratch", "train from scratch"))
     elif checked.verdict.kind != "no-signal":
         rows.append((f"warmstart fit {data}", "fine-tune on it"))

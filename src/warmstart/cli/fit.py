@@ -6,11 +6,11 @@ import shlex
 
 from warmstart.cli.output import (
     check_processes,
-    fit_along,
     print_result,
     print_run,
     settle_imports,
     watcher,
+    work_along,
 )
 from warmstart.cli.parse import Call, request_of
 from warmstart.cli.stop import stoppable
@@ -154,7 +154,10 @@ def fit(call: Call) -> int:
     with joined() as world:
         check_processes(call, world)
         if not world.is_first:
-            return fit_along(call)
+            from warmstart.run.fit import fit as steps
+            from warmstart.run.resume import fit_along
+
+            return work_along(fit_along(request_of(call), steps))
         code = _fit(call)
     return code if world.size == 1 else 0
 

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from warmstart import __version__
-from warmstart.cli.parse import Call, parse
+from warmstart.cli.parse import parse
 from warmstart.cli.spec import VERBS
 from warmstart.cli.stop import INTERRUPTED, Interrupts
 from warmstart.errors import WarmstartError
@@ -76,21 +76,14 @@ def _run(words: Sequence[str]) -> int:
 
         check_exists(call.places[0])
     prepare()
-    return _dispatch(call)
-
-
-def _dispatch(call: Call) -> int:
-    """Call the function of the module in `cli/` that has the name of the verb.
-
-    Of several processes only the first does what is not shared: all verbs but `fit` and `resume`.
-    """
     from warmstart.cli.output import settle_imports
     from warmstart.distributed import is_called, told_world
 
+    # Of several processes only the first does what is not shared.
     is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches
     if is_called() and not is_shared and not told_world().is_first:
         return 0
-    verb = import_module(f"warmstart.cli.{call.verb}")
+    verb = import_module(f"warmstart.cli.{call.verb}")  # has a function of this name
     if call.verb not in ("fit", "resume", "compare"):  # those import the libraries later
         settle_imports()
     code: int = getattr(verb, call.verb)(call)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.cli.parse import Call, request_of
+from warmstart.cli.parse import Call
 from warmstart.cli.stop import INTERRUPTED, stoppable
 from warmstart.distributed import ProcessGroup, here
 from warmstart.errors import ProcessError, UsageError, WarmstartError
-from warmstart.events import follow
+from warmstart.events import Event, follow
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
 
@@ -34,7 +34,7 @@ def settle_imports() -> None:
 
 def watcher(call: Call) -> progress.Watcher:
     """The watcher that shows the progress of a call."""
-    return progress.Silent() if "--quiet" in call.switches else progress.watcher(sys.stderr)
+    return progress.Watcher() if "--quiet" in call.switches else progress.watcher(sys.stderr)
 
 
 def print_result(call: Call, record: Any, text: Callable[[], str]) -> None:
@@ -99,12 +99,12 @@ def kind_of_run(run: Path) -> str:
 
 def check_processes(call: Call, world: ProcessGroup) -> None:
     """Raises: UsageError where --parallel needs another number of processes than there are."""
-    from warmstart.planning.machine import KIND, is_way, n_stages
+    from warmstart.planning.machine import KIND, is_parallel_mode, n_stages
 
     value = call.values.get("--parallel")
     if value is None:
         return
-    if not is_way(value):
+    if not is_parallel_mode(value):
         raise UsageError(f"--parallel {value}: it takes {KIND}.")
     n = n_stages(value)
     if n not in (0, world.size):
@@ -115,28 +115,12 @@ def check_processes(call: Call, world: ProcessGroup) -> None:
         )
 
 
-def fit_along(call: Call) -> int:
-    """`warmstart fit` in a process that is not the first."""
-    from warmstart.run.fit import fit
-    from warmstart.run.resume import fit_along as along
-
-    return _silent(lambda: along(request_of(call), fit))
-
-
-def resume_along(run: Path) -> int:
-    """`warmstart resume` in a process that is not the first."""
-    from warmstart.run.fit import fit
-    from warmstart.run.resume import resume_along as along
-
-    return _silent(lambda: along(run, fit))
-
-
-def _silent(steps: Callable[[], Steps[Finished]]) -> int:
-    """Work to the end without output; errors that the first process reports too are dropped."""
+def work_along(steps: Steps[Finished]) -> int:
+    """Work in a process that is not the first: without output, and without its errors."""
     settle_imports()
     try:
-        with stoppable(lambda event: None) as see:
-            follow(steps(), see)
+        with stoppable(_ignore) as see:
+            follow(steps, see)
     except KeyboardInterrupt:
         return INTERRUPTED
     except WarmstartError as error:
@@ -148,3 +132,7 @@ def _silent(steps: Callable[[], Steps[Finished]]) -> int:
         world = here()  # the first process may be gone, and cannot say so
         raise ProcessError(f"process {world.rank} of 0 to {world.size - 1}: {cause}") from error
     return 0
+
+
+def _ignore(event: Event) -> None:
+    """The first process shows the progress."""

@@ -12,13 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from warmstart.cli.hints import (
-    hyphenated,
-    nearest,
-    unknown_assignment,
-    unknown_option,
-    unknown_verb,
-)
+from warmstart.cli import hints
 from warmstart.cli.spec import VERBS, Option, Verb
 from warmstart.errors import UsageError
 
@@ -65,7 +59,7 @@ def parse(words: Sequence[str]) -> Call:
     """
     word, *rest = _verb_first(words)
     if word not in VERBS:
-        raise unknown_verb(word, is_path=os.path.exists(word))
+        raise hints.unknown_verb(word, is_path=os.path.exists(word))
     verb = VERBS[word]
     cut = rest.index("--") if "--" in rest else len(rest)
     before, after = rest[:cut], rest[cut + 1 :]
@@ -87,7 +81,7 @@ def _verb_first(words: Sequence[str]) -> list[str]:
     """Switches may stand before the verb; options with a value may not."""
     leading = list(takewhile(lambda word: word.startswith("-"), words))
     switches = {o.name for verb in VERBS.values() for o in verb.options if o.value is None} | {"-q"}
-    if len(leading) == len(words) or not switches.issuperset(map(hyphenated, leading)):
+    if len(leading) == len(words) or not switches.issuperset(map(hints.hyphenated, leading)):
         raise UsageError("a verb comes first, its options after it: warmstart fit DATA --seed 3")
     verb, *rest = words[len(leading) :]
     return [verb, *leading, *rest]
@@ -97,7 +91,7 @@ def _options(
     verb: Verb, words: Sequence[str]
 ) -> tuple[dict[str, str | bool | list[str]], list[str]]:
     """Options by name, and the other words."""
-    hyphens = [hyphenated(word) if word.startswith("--") else word for word in words]
+    hyphens = [hints.hyphenated(word) if word.startswith("--") else word for word in words]
     typed = dict(zip(hyphens, words, strict=True))
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in verb.options:
@@ -110,9 +104,9 @@ def _options(
         raise _misuse(verb, error) from None
     for word in rest:
         if word.startswith("-") and word != "-":
-            raise unknown_option(verb, typed[word])
+            raise hints.unknown_option(verb, typed[word])
         if ASSIGNMENT.match(word) and not os.path.exists(word):
-            hint = unknown_assignment(verb, word)
+            hint = hints.unknown_assignment(verb, word)
             if hint:
                 raise hint
     return vars(namespace), rest
@@ -168,7 +162,7 @@ def _check_value(option: Option, value: str) -> None:
 
 
 def _no_choice(name: str, value: str, choices: Sequence[str], likeness: float = 0.7) -> UsageError:
-    like = nearest(value, choices, likeness)
+    like = hints.nearest(value, choices, likeness)
     hint = f" Did you mean {like}?" if like else ""
     return UsageError(f"{name} {value} is not one of {', '.join(choices)}.{hint}")
 

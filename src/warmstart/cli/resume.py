@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from warmstart.cli.output import print_run, resume_along, settle_imports, watcher
+from warmstart.cli.output import print_run, settle_imports, watcher, work_along
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import joined
@@ -24,7 +24,10 @@ def resume(call: Call) -> int:
     _restore_arithmetic(request)
     with joined() as world:
         if not world.is_first:
-            return resume_along(run)
+            from warmstart.run.fit import fit
+            from warmstart.run.resume import resume_along
+
+            return work_along(resume_along(run, fit))
         world.gathered(None)  # the others have copied the folder
         code = _resume(call, run, request)
     return code if world.size == 1 else 0

@@ -12,9 +12,14 @@ class Option:
     name: str
     help: str
     value: str | None = None
-    choices: tuple[str, ...] = ()
+    words: str = ""  # its choices
     short: str | None = None
     is_many: bool = False  # may be repeated
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it takes where it is one of a few."""
+        return tuple(self.words.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +58,11 @@ BUDGET = Option(
     "--budget",
     "how much to try: fast, balanced (default) or thorough",
     "B",
-    choices=("fast", "balanced", "thorough"),
+    "fast balanced thorough",
 )
 MINUTES = Option("--minutes", "time for everything; the plan is cut to fit", "M")
 DEVICE = Option(
-    "--device",
-    "auto (default: a GPU if there is one), cpu, cuda or mps",
-    "D",
-    choices=("auto", "cpu", "cuda", "mps"),
+    "--device", "auto (default: a GPU if there is one), cpu, cuda or mps", "D", "auto cpu cuda mps"
 )
 SET = Option(
     "--set",
@@ -75,14 +77,14 @@ TASK = Option(
     "--task",
     "auto (default), classify, multilabel or regress (a number)",
     "T",
-    choices=("auto", "classify", "multilabel", "regress"),
+    "auto classify multilabel regress",
 )
 GROUP = Option("--group", "column of groups that are never split (a person, a visit)", "COLUMN")
 KIND = Option(
     "--kind",
     "image, audio, text or table (default auto: detected)",
     "K",
-    choices=("auto", "image", "audio", "text", "table"),
+    "auto image audio text table",
 )
 RELABEL = Option(
     "--relabel",
@@ -188,7 +190,7 @@ _VERBS = (
                 "--budget",
                 "fast: one feature extraction; balanced (default) also runs controls",
                 "B",
-                choices=("fast", "balanced"),
+                "fast balanced",
             ),
             Option("--test", "test set to check against the training images", "DATA"),
             *READING,
@@ -352,7 +354,7 @@ _VERBS = (
                 "--to",
                 "onnx, torch (torch.export), timm, transformers or openvino",
                 "FORMAT",
-                choices=("onnx", "torch", "timm", "transformers", "openvino"),
+                "onnx torch timm transformers openvino",
             ),
             Option("--out", "folder to create (default RUN/export/FORMAT)", "FOLDER"),
             Option("--int8", "onnx quantized to 8 bits: a quarter of the size; measures its cost"),

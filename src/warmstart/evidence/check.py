@@ -31,7 +31,7 @@ from warmstart.planning.verdict import (
     Outcome,
     VerdictFacts,
     has_signal,
-    hides,
+    hides_signal,
     leaves_little,
     outcome_kind,
     outcome_sentence,
@@ -129,7 +129,7 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
     evidence.append(
         _learning_curve(training_data, sample_of(rows)) if is_signal else NO_LEARNING_CURVE
     )
-    if rules.looks_closely(training_data.budget) and is_signal:
+    if rules.runs_controls(training_data.budget) and is_signal:
         evidence += yield from _closely(training_data)
     text_findings: tuple[Finding, ...] = ()
     if isinstance(training_data.prep, TextInputs):
@@ -174,7 +174,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
 
     No transfer gain of an offloaded network: each shuffled one would be a copy in memory.
     """
-    if training_data.base is not None and training_data.base.is_drawn:
+    if training_data.base is not None and training_data.base.is_random:
         return []
     with keep_freed_memory():
         probe_of, evidence = open_probe(training_data), list[Evidence]()
@@ -182,7 +182,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
             n_classes, seed = training_data.labelled.n_classes, training_data.seed
             evidence.append((yield from measure_transfer_gain(probe_of, n_classes, seed)))
         if not isinstance(training_data.prep, TextInputs):  # their tokens alone show the gap
-            evidence.append(measure_domain_gap(probe_of(rules.DISTANCE_IMAGES)))
+            evidence.append(measure_domain_gap(probe_of(rules.DOMAIN_GAP_IMAGES)))
         yield Event(stage="checks", kind="step", step=len(evidence))
         return [*evidence, try_preprocessing(probe_of)]
 
@@ -197,7 +197,7 @@ def tries_fine_tuning(training_data: TrainingDataset, verdict: Verdict) -> bool:
     permutation_test = tests["permutation_test"]
     is_open = training_data.budget == "thorough" or not leaves_little(permutation_test.value or 0.0)
     is_signal = has_signal(float(permutation_test.details["p"]))
-    return is_signal and is_open and fine_tuning.tries_tail(record, facts, training_data.budget)
+    return is_signal and is_open and fine_tuning.compares_fine_tuning(record, facts, training_data.budget)
 
 
 def judge(
@@ -343,7 +343,7 @@ def gain_record(gain: Evidence | None) -> FineTuningGain | None:
 def ships(inspection: Inspection, fine_tuned: FineTuned) -> bool:
     """Whether a model is shipped: not without a signal, unless the user set a strategy."""
     is_chosen = fine_tuned.plan.strategy.source == "user" or bool(fine_tuned.given_up)
-    return is_chosen or not (judge(inspection).kind == "no-signal" or hides(inspection.evidence))
+    return is_chosen or not (judge(inspection).kind == "no-signal" or hides_signal(inspection.evidence))
 
 
 def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
@@ -357,7 +357,7 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
         has_better = any(one.is_better for one in fine_tuned.baselines)
         reason = "the linear probe finds no signal" if has_better else "no signal was found"
         return ShippedCandidate(strategy="none", why=f"{reason}, so no model would be honest")
-    if hides(verdict.evidence) and not is_chosen:
+    if hides_signal(verdict.evidence) and not is_chosen:
         why = "the base model's features tell nothing apart; try --strategy scratch"
         return ShippedCandidate(strategy="none", why=why)
     heads = {

@@ -220,8 +220,8 @@ def _refuse(survey: EngineSurvey, name: EngineName, error: EngineError) -> Steps
     survey.feature_cache.redirect(survey.keys[name], survey.keys["torch"])
     keys = {other: key for other, key in survey.keys.items() if other != name}
     survey = replace(survey, keys=keys)
-    paces = rules.paces(stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs)
-    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, paces))]
+    estimate_speeds = rules.estimate_speeds(stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs)
+    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, estimate_speeds))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")
     return survey
 
@@ -235,8 +235,8 @@ def _make(survey: EngineSurvey, name: EngineName) -> Engine:
 
 def _rule(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> Choice:
     """The choice of the rule; its words do not change when an extraction is resumed."""
-    paces, counts = rules.paces(speeds, survey.work.macs), survey.counts
-    value, fastest = rules.choose_engine(counts, paces), _fastest(survey, speeds)
+    estimate_speeds, counts = rules.estimate_speeds(speeds, survey.work.macs), survey.counts
+    value, fastest = rules.choose_engine(counts, estimate_speeds), _fastest(survey, speeds)
     if len(counts) == 1:
         because = "the only engine here that can run this network"
     elif value != fastest and counts[value] < len(set(survey.readable)):
@@ -246,7 +246,7 @@ def _rule(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> Choice:
             "start over"
         )
     else:
-        seconds = {name: rules.engine_seconds(paces[name], survey.n) for name in counts}
+        seconds = {name: rules.engine_seconds(estimate_speeds[name], survey.n) for name in counts}
         because = _comparison(value, survey.nouns.count(survey.n), seconds, value in speeds)
     return Choice(
         value=value,
@@ -259,7 +259,7 @@ def _rule(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> Choice:
 def _fastest(survey: EngineSurvey, speeds: Mapping[str, EngineSpeed]) -> str:
     """The engine that would be chosen if the cache were empty."""
     counts = dict.fromkeys(survey.counts, survey.n)
-    return rules.choose_engine(counts, rules.paces(speeds, survey.work.macs))
+    return rules.choose_engine(counts, rules.estimate_speeds(speeds, survey.work.macs))
 
 
 def _comparison(value: str, all_of: str, seconds: Mapping[str, float], is_measured: bool) -> str:

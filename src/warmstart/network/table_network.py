@@ -116,5 +116,5 @@ def describe(module: TableNet, inputs: TableInputs, classes: int) -> BaseModelRe
         classes=classes,
         source="random weights",
         preprocessing=inputs,
-        is_drawn=True,
+        is_random=True,
     )

@@ -8,7 +8,7 @@ from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.learning_rates import LearningRateSpread, block_rates
+from warmstart.planning.learning_rates import LearningRateSpread, block_lrs
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
@@ -40,37 +40,37 @@ def blocks(
     spread: LearningRateSpread | None,
     *,
     fresh: frozenset[str] = frozenset(),
-    touched: frozenset[str] = frozenset(),
-    bare: frozenset[str] = frozenset(),
+    partly_fresh: frozenset[str] = frozenset(),
+    no_lora: frozenset[str] = frozenset(),
     rule: Strategy | None = None,
 ) -> tuple[BlockPlan, ...]:
     """Every part with its action and rate: 1..P, what is added, the output.
 
     `strategy` is resolved; `spread` is None where nothing is trained step by step. `fresh`
     names parts whose tensors did not carry over: they start at random whatever the strategy;
-    `touched` those where some did not: they are tuned where they would be frozen or low-rank;
+    `partly_fresh` those where some did not: they are tuned where they would be frozen or low-rank;
     `bare` those without a layer for low-rank updates: they stay frozen.
     `rule` is what the rule would have said, where the user chose the strategy.
     Raises: PlanError where a part would stay frozen at random values, and as `n_tuned` does.
     """
     names = [block.name for block in network.blocks]
     if strategy == HEAD:
-        _refuse_frozen_noise(names, fresh | touched)
+        _refuse_frozen_noise(names, fresh | partly_fresh)
     said: Sequence[Action | None] = [None] * len(names)
     if rule is not None:
-        said = body_actions(rule, names, fresh, touched)
+        said = body_actions(rule, names, fresh, partly_fresh)
     plain = body_actions(strategy, names)
-    body = _without_bare(body_actions(strategy, names, fresh, touched), names, bare)
+    body = _without_bare(body_actions(strategy, names, fresh, partly_fresh), names, bare)
     rows: list[tuple[str, Choice]] = []
     for name, action, asked, usual in zip(names, body, plain, said, strict=True):
-        is_raised = name in touched and name not in fresh and action != asked
-        is_wish = rule is not None and name not in fresh and not is_raised
+        is_raised = name in partly_fresh and name not in fresh and action != asked
+        is_explicit = rule is not None and name not in fresh and not is_raised
         why = _why(action, strategy, len(names)) if name not in fresh else _LOST
         if is_raised:
             why = _TOUCHED
         if action == "frozen" and name in bare:
             why = _BARE
-        rows.append((name, _choice(action, why, strategy if is_wish else None, usual)))
+        rows.append((name, _choice(action, why, strategy if is_explicit else None, usual)))
     if "add" in strategy.extras:
         if network.blocks[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
@@ -81,7 +81,7 @@ def blocks(
         rows.append((added_name(names), _choice("added", _ADDED, wished, None)))
     rows.append((OUTPUT, _REPLACED))
     actions = [cast(Action, choice.value) for _, choice in rows]
-    rates = block_rates(actions, spread) if spread else [None] * len(rows)
+    rates = block_lrs(actions, spread) if spread else [None] * len(rows)
     return tuple(
         BlockPlan(name=name, action=choice, lr=rate)
         for (name, choice), rate in zip(rows, rates, strict=True)
@@ -92,7 +92,7 @@ def body_actions(
     strategy: Strategy,
     names: Sequence[str],
     fresh: frozenset[str] = frozenset(),
-    touched: frozenset[str] = frozenset(),
+    partly_fresh: frozenset[str] = frozenset(),
 ) -> list[Action]:
     """The action of each part 1..P; none keeps random values. Raises: PlanError as `n_tuned` does.
 
@@ -108,7 +108,7 @@ def body_actions(
         action: Action = "frozen" if place < n_frozen else upper
         if name in fresh:
             action = "fresh"
-        elif name in touched and action != "fresh":
+        elif name in partly_fresh and action != "fresh":
             action = "tuned"
         found.append(action)
     return found
@@ -131,10 +131,10 @@ def _without_bare(
     ]
 
 
-def ruled(verdict: VerdictKind | None, names: Sequence[str], random: frozenset[str]) -> Strategy:
+def rule_strategy(verdict: VerdictKind | None, names: Sequence[str], random: frozenset[str]) -> Strategy:
     """What the rule says without a wish: the verdict's depth, and down to parts with random values.
 
-    >>> word(ruled("fine-tune", "abcdef", frozenset())), word(ruled(None, "abcdef", frozenset("b")))
+    >>> word(rule_strategy("fine-tune", "abcdef", frozenset())), word(rule_strategy(None, "abcdef", frozenset("b")))
     ('last:3', 'last:5')
     """
     found = resolve(AUTO, verdict, len(names))
@@ -203,7 +203,7 @@ _ALWAYS = (
 _OTHERWISE = ", with single parts set otherwise"
 
 
-def as_blocks_say(plan: Plan, network: NetworkFacts) -> Plan:
+def reconcile_strategy(plan: Plan, network: NetworkFacts) -> Plan:
     """The plan under the strategy that its parts come to, where single parts were set.
 
     Where no word says what the parts do, the word stays, and its reason tells so. What cannot
@@ -284,12 +284,12 @@ def _is_said(strategy: Strategy, plan: Plan, network: NetworkFacts) -> bool:
     actions = _actions(plan)
     names = [p.name for p in plan.blocks if p.action.value not in ("added", "replaced")]
     try:
-        expected = body_actions(strategy, names, network.fresh, network.touched)
+        expected = body_actions(strategy, names, network.fresh, network.partly_fresh)
     except PlanError:  # it names more parts than there are
         return False
     body = [action for action in actions if action not in ("added", "replaced")]
     is_same = all(
-        has == says or (has == "frozen" and says == "low-rank" and name in network.bare)
+        has == says or (has == "frozen" and says == "low-rank" and name in network.no_lora)
         for name, has, says in zip(names, body, expected, strict=True)
     )
     return is_same and ("added" in actions) == ("add" in strategy.extras)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.actions import blocks, ruled
-from warmstart.planning.contrastive import on_pairs, pair_blocks
-from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
-from warmstart.planning.fine_tuning import spread_of, with_training
+from warmstart.planning.actions import blocks, rule_strategy
+from warmstart.planning.contrastive import learns_from_pairs, pair_blocks
+from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.fine_tuning import lr_spread, with_training
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
 from warmstart.records.inputs import Inputs, Preprocessing, Sound, TextInputs, WaveInputs
@@ -38,7 +38,7 @@ def are_few(kind: str, n: int, n_classes: int) -> bool:
 
 
 def build(
-    wishes: Wishes,
+    wishes: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     head_names: Sequence[str],
@@ -61,19 +61,19 @@ def build(
             f"--lr {wishes.lr:g}: nothing is trained step by step with strategy head; add "
             "--strategy last:N, or leave --lr away."
         )
-    is_wish = "strategy" in wishes.given and parse(wishes.strategy) != AUTO
+    is_explicit = "strategy" in wishes.explicit and parse(wishes.strategy) != AUTO
     return Plan(
         base=_base(wishes),
         arch=_typed(wishes.arch) if wishes.arch is not None else None,
-        strategy=_strategy_choice(strategy, rule, network, is_wish),
+        strategy=_strategy_choice(strategy, rule, network, is_explicit),
         blocks=blocks(
             strategy,
             network.record,
-            spread_of(training, strategy) if is_trained else None,
+            lr_spread(training, strategy) if is_trained else None,
             fresh=network.fresh,
-            touched=network.touched,
-            bare=network.bare,
-            rule=rule if is_wish else None,
+            partly_fresh=network.partly_fresh,
+            no_lora=network.no_lora,
+            rule=rule if is_explicit else None,
         ),
         head=_head(wishes.budget, facts, tuple(head_names), _kind(network.preprocessing)),
         training=training,
@@ -84,52 +84,52 @@ def build(
 
 
 def _ruled(
-    wishes: Wishes, facts: DataFacts, network: NetworkFacts, names: Sequence[str]
+    wishes: PlanOptions, facts: DataFacts, network: NetworkFacts, names: Sequence[str]
 ) -> Strategy:
     """What the rule says without a wish. A network for tables is small: all of it, or nothing."""
     if not network.is_table:
-        found = ruled(network.asked, names, network.random)
-        is_paired = network.asked == "fine-tune" and on_pairs(wishes, facts, network, found)
+        found = rule_strategy(network.depth_verdict, names, network.random)
+        is_paired = network.depth_verdict == "fine-tune" and learns_from_pairs(wishes, facts, network, found)
         least = pair_blocks(len(names)) if is_paired else 0
         return replace(found, count=max(found.count, least))
-    if network.asked != "fine-tune":
+    if network.depth_verdict != "fine-tune":
         return HEAD
-    return Strategy(depth="scratch" if network.is_drawn else "frozen")
+    return Strategy(depth="scratch" if network.is_random else "frozen")
 
 
-def _strategy(wishes: Wishes, network: NetworkFacts, rule: Strategy) -> Strategy:
+def _strategy(wishes: PlanOptions, network: NetworkFacts, rule: Strategy) -> Strategy:
     """What was typed; where that is auto, at least as deep as the rule."""
     typed = parse(wishes.strategy)
     if typed.depth != "auto":
         n_tuned(typed, network.n_blocks, wishes.base)
     if network.is_table and typed == AUTO:
         return rule
-    found = resolve(typed, network.asked, network.n_blocks)
+    found = resolve(typed, network.depth_verdict, network.n_blocks)
     if typed.depth == "auto":
         return replace(found, count=max(found.count, rule.count))
     return found
 
 
 def _strategy_choice(
-    strategy: Strategy, rule: Strategy, network: NetworkFacts, is_wish: bool
+    strategy: Strategy, rule: Strategy, network: NetworkFacts, is_explicit: bool
 ) -> Choice:
     why = "a linear probe on the frozen network; nothing measured asks for more"
     if n_tuned(rule, network.n_blocks):
         why = "the verdict is that tuning upper layers pays: the upper half"
-        if network.tries_tail:
+        if network.compares_fine_tuning:
             why = "fine-tuned beside a linear probe on the frozen network; the better one ships"
-    if network.random and rule.count > resolve(AUTO, network.asked, network.n_blocks).count:
+    if network.random and rule.count > resolve(AUTO, network.depth_verdict, network.n_blocks).count:
         why = "down to the lowest layer whose weights did not carry over from the start"
     return Choice(
         value=word(strategy),
-        because="your choice" if is_wish else why,
-        source="user" if is_wish else "rule",
+        because="your choice" if is_explicit else why,
+        source="user" if is_explicit else "rule",
         rule=word(rule),
     )
 
 
-def _base(wishes: Wishes) -> Choice:
-    if "base" in wishes.given:
+def _base(wishes: PlanOptions) -> Choice:
+    if "base" in wishes.explicit:
         return replace(_typed(wishes.base), rule="lite0")
     return Choice(value=wishes.base, because="shipped with warmstart", source="rule", rule="lite0")
 
@@ -138,12 +138,12 @@ def _typed(value: str) -> Choice:
     return Choice(value=value, because="your choice", source="user")
 
 
-def _closed(wishes: Wishes, engine: Choice) -> TrainingPlan:
+def _closed(wishes: PlanOptions, engine: Choice) -> TrainingPlan:
     """Training where nothing is trained step by step."""
     seed = Choice(
         value=wishes.seed, source="rule", because="any fixed number repeats a run", rule=0
     )
-    if "seed" in wishes.given:
+    if "seed" in wishes.explicit:
         seed = replace(seed, source="user", because="your choice")
     batch = Choice(value=32, source="rule", because="fixed, so that a row never depends on others")
     return TrainingPlan(engine=engine, batch_size=batch, seed=seed)
@@ -154,7 +154,7 @@ def _input(network: NetworkFacts) -> InputPlan | None:
 
     None where that is not a square, or not known.
     """
-    prep, usual = network.preprocessing, network.usual or network.preprocessing
+    prep, base_inputs = network.preprocessing, network.base_inputs or network.preprocessing
     if not (isinstance(prep, Preprocessing) and isinstance(usual, Preprocessing)):
         return _text_input(prep, usual)
     if prep.size[0] != prep.size[1]:

@@ -6,13 +6,13 @@ import math
 from dataclasses import replace
 
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.rules import MOST_STORED, Budget, usual_seconds
+from warmstart.planning.rules import MAX_AUGMENTATIONS, Budget, training_seconds
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Plan, TrainingPlan
 
-FORMATS = ("float32", "float16")
+CACHE_DTYPES = ("float32", "float16")
 BYTES = {"float32": 4, "float16": 2}
-MOST_VIEWS = 64
+MOST_AUGMENTATIONS = 64
 FULL_BYTES = 1_000_000_000  # stored in full precision up to here
 PATIENCE_S = 1800.0  # that passing views of a streamed network may take where nobody gave minutes
 _AS_OFTEN = "as often as it is passed"
@@ -37,13 +37,13 @@ def views(samples: int, n: int, budget: Budget) -> Choice:
     >>> views(1000, 50, "balanced").value, views(16000, 9000, "balanced").value
     (4, 2)
     """
-    most = MOST_STORED[budget]
+    most = MAX_AUGMENTATIONS[budget]
     count = min(most, max(math.ceil(samples / max(n, 1)), 1))
     seen = _AS_OFTEN if count < most else f"--budget {budget}"
     return Choice(value=count, because=seen, source="rule")
 
 
-def streamed_views(record: NetworkRecord, cut: int, n: int) -> int:
+def offloaded_augmentations(record: NetworkRecord, cut: int, n: int) -> int:
     """Views of n images that a streamed network passes in about half an hour; at least one.
 
     From multiply-adds alone, so that two runs agree.
@@ -52,16 +52,16 @@ def streamed_views(record: NetworkRecord, cut: int, n: int) -> int:
 
 
 def _view_seconds(record: NetworkRecord, cut: int, n: int) -> float:
-    return max(usual_seconds(n * sum(block.macs for block in record.blocks[:cut])), 1e-9)
+    return max(training_seconds(n * sum(block.macs for block in record.blocks[:cut])), 1e-9)
 
 
-def stored_bytes(record: NetworkRecord, cut: int, n: int, n_views: int, format: str) -> int:
+def cache_bytes(record: NetworkRecord, cut: int, n: int, n_views: int, format: str) -> int:
     """Disk space of the outputs of part `cut` for all views and the plain image."""
     values = math.prod(record.blocks[cut - 1].shape_out)
     return n * (n_views + 1) * values * BYTES[format]
 
 
-def with_store(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
+def plan_cache(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
     """Settle where a trained plan's frozen layers end, and how their outputs are kept.
 
     What stands in the plan already stays, as far as its parts allow. A plan that trains
@@ -95,7 +95,7 @@ def _seen(
         why = "they cost next to nothing where the whole network is run at each step"
         return Choice(value=0, because=f"ever new ones: {why}", source="rule")
     if training.offload is not None and seen.source == "rule":
-        most = streamed_views(network.record, int(cut.number), facts.n)
+        most = offloaded_augmentations(network.record, int(cut.number), facts.n)
         if seen.number > most:
             minutes = _view_seconds(network.record, int(cut.number), facts.n) / 60
             why = f"each takes about {minutes:,.0f} minutes of passing the network from its file"
@@ -118,9 +118,9 @@ def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Ch
         return Choice(value=0, because=why, source="rule", rule=prefix)
     count = _n_views(plan)
     if plan.training.offload is not None:
-        count = min(count, streamed_views(network.record, prefix, facts.n))
-    least = stored_bytes(network.record, prefix, facts.n, count, "float16")
-    if least > network.room:
+        count = min(count, offloaded_augmentations(network.record, prefix, facts.n))
+    least = cache_bytes(network.record, prefix, facts.n, count, "float16")
+    if least > network.max_cache_bytes:
         why = f"the outputs of the frozen layers would take {least / 1e9:.1f} GB of disk"
         return Choice(value=0, because=why, source="rule")
     why = "the frozen layers are run once a view, and what they give is kept"
@@ -130,7 +130,7 @@ def _cut(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Ch
 def _format(plan: Plan, network: NetworkFacts, facts: DataFacts, cut: Choice) -> Choice:
     if not cut.value:
         return Choice(value="float32", because="nothing is stored", source="rule")
-    size = stored_bytes(network.record, int(cut.number), facts.n, _n_views(plan), "float32")
+    size = cache_bytes(network.record, int(cut.number), facts.n, _n_views(plan), "float32")
     if size > FULL_BYTES:
         why = f"half precision: in full it would be {size / 1e9:.1f} GB"
         return Choice(value="float16", because=why, source="rule")

@@ -11,7 +11,7 @@ from warmstart.errors import PlanError
 from warmstart.nouns import Nouns
 from warmstart.planning import machine, rules
 from warmstart.planning.actions import NEW, added_name, check_agreement
-from warmstart.planning.cached_activations import FORMATS, MOST_VIEWS, frozen_prefix
+from warmstart.planning.cached_activations import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS
 from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS, kind_of
@@ -73,14 +73,14 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.color_jitter": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.time_shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.spec_augment": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.augmentations": (_whole(0, MOST_VIEWS), f"a whole number from 0 to {MOST_VIEWS}"),
+    "training.augmentations": (_whole(0, MOST_AUGMENTATIONS), f"a whole number from 0 to {MOST_AUGMENTATIONS}"),
     "training.split_at": (_whole(0), "a whole number, 0 or more"),
-    "training.cache_dtype": (lambda value: value in FORMATS, " or ".join(FORMATS)),
-    "training.offload": (lambda value: value in FORMATS, " or ".join(FORMATS)),
+    "training.cache_dtype": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
+    "training.offload": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
     "training.ema_decay": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
     "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
     "training.micro_batch": _POSITIVE,
-    "training.parallel": (machine.is_way, machine.KIND),
+    "training.parallel": (machine.is_parallel_mode, machine.KIND),
     "training.contrastive": _SWITCH,
     "training.contrastive_temperature": (
         _number(lambda value: 0 <= value <= 10),
@@ -315,7 +315,7 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
                 f"values, because its weights did not carry over; --set part.{block.name}."
                 f"action={cure} trains it."
             )
-        if block.action.value == "low-rank" and block.name in network.bare:
+        if block.action.value == "low-rank" and block.name in network.no_lora:
             raise PlanError(
                 f"the plan has part {block.name} low-rank, and it has no linear or plain "
                 f"convolution layer for that; --set part.{block.name}.action=tuned, or frozen."

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from warmstart.planning import rules
-from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.strategy import Strategy
 from warmstart.records.inputs import TextInputs
 from warmstart.records.plan import Choice, Plain, TrainingPlan
@@ -37,8 +37,8 @@ def pair_blocks(n_blocks: int) -> int:
     return n_blocks // 2 + 1
 
 
-def on_pairs(
-    wishes: Wishes, facts: DataFacts, network: NetworkFacts, strategy: Strategy
+def learns_from_pairs(
+    wishes: PlanOptions, facts: DataFacts, network: NetworkFacts, strategy: Strategy
 ) -> bool | None:
     """Whether layers learn from pairs; None where there are no texts, or no classes.
 
@@ -53,15 +53,15 @@ def on_pairs(
     return is_plain and wishes.processes == 1
 
 
-def with_pairs(
+def with_contrastive(
     training: TrainingPlan,
-    wishes: Wishes,
+    wishes: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     strategy: Strategy,
 ) -> TrainingPlan:
     """The training, changed to one on pairs where that is what layers learn from."""
-    is_paired = on_pairs(wishes, facts, network, strategy)
+    is_paired = learns_from_pairs(wishes, facts, network, strategy)
     if is_paired:
         return _paired(training, wishes, facts.n, network)
     if is_paired is None:
@@ -90,13 +90,13 @@ def pair_samples(n: int, length: int = 1) -> int:
     return UPDATES * n if batch == n else max(MANY_EPOCHS * n, LEAST_UPDATES * batch)
 
 
-def pair_averaging(samples: int, batch: int) -> Choice:
+def pair_ema_decay(samples: int, batch: int) -> Choice:
     """How far back the average of the weights reaches, where several batches make a pass.
 
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
     §3: the rate does not fall meanwhile.
 
-    >>> pair_averaging(2400, 64).value
+    >>> pair_ema_decay(2400, 64).value
     0.9474
     """
     n_steps = -(-samples // batch)
@@ -104,12 +104,12 @@ def pair_averaging(samples: int, batch: int) -> Choice:
     return _rule(decay, "a moving average over about half of the updates, at one rate")
 
 
-def reaveraged(old: Choice, samples: int, batch: int) -> Choice:
+def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
     """The same for another number of updates; where there is no average, there is none then."""
-    return pair_averaging(samples, batch) if old.number else old
+    return pair_ema_decay(samples, batch) if old.number else old
 
 
-def _paired(training: TrainingPlan, wishes: Wishes, n: int, network: NetworkFacts) -> TrainingPlan:
+def _paired(training: TrainingPlan, wishes: PlanOptions, n: int, network: NetworkFacts) -> TrainingPlan:
     """The choices that suit pairs; a rate of the user's own stays."""
     inputs = network.preprocessing
     length = inputs.length if isinstance(inputs, TextInputs) else 1
@@ -152,7 +152,7 @@ def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPla
         contrastive_temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
         lr=_rule(MANY_RATE, "a few epochs have to do"),
         warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
-        ema_decay=pair_averaging(samples, batch),
+        ema_decay=pair_ema_decay(samples, batch),
     )
 
 

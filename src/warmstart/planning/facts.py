@@ -16,38 +16,38 @@ from warmstart.records.summary import VerdictKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What a plan needs to know of the training part."""
+    """What a plan depends on in the training set."""
 
     n: int
     n_groups: int
     n_classes: int
     smallest_class: int
-    holdout: int  # examples of a hold-out that the user gave, 0 without
-    columns: tuple[ColumnPlan, ...] | None = None  # what those of a table are taken for
+    holdout: int  # examples in the user's validation set, 0 without one
+    columns: tuple[ColumnPlan, ...] | None = None  # types of a table's columns
     task: Task = "classify"
     kind: Kind = "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFacts:
-    """The start's network and what was measured with it.
+    """The network, and what was measured with it.
 
-    Tensors that did not carry over from the start have random values. `fresh` names the parts
-    that are mostly such, `touched` those that hold some: these are trained, and what they have
-    of the start is kept.
+    Tensors that did not carry over from the base model have random values. `fresh` names the
+    blocks that consist mostly of them, `partly_fresh` the blocks that hold some: those are
+    trained and keep the weights that did carry over.
     """
 
     record: NetworkRecord
     recipe: Recipe | None = None
     preprocessing: Inputs | None = None  # what the network takes, after any surgery
-    usual: Inputs | None = None  # the start's own; None: the same
+    base_inputs: Inputs | None = None  # the base model's own; None: the same
     verdict: VerdictKind | None = None  # None: not known
     fresh: frozenset[str] = frozenset()
-    touched: frozenset[str] = frozenset()
-    bare: frozenset[str] = frozenset()  # parts without a layer for low-rank updates
-    tries_tail: bool = False  # whether upper layers are trained beside a head, to be compared
-    is_drawn: bool = False  # the start has learnt nothing: to train is to train from nothing
-    room: int = 4_000_000_000  # bytes that stored outputs of frozen layers may take
+    partly_fresh: frozenset[str] = frozenset()
+    no_lora: frozenset[str] = frozenset()  # blocks without a layer for low-rank updates
+    compares_fine_tuning: bool = False  # fine-tune beside the linear probe, and compare
+    is_random: bool = False  # the base model is untrained: fine-tuning is training from scratch
+    max_cache_bytes: int = 4_000_000_000  # for the cached activations of frozen blocks
 
     @property
     def nouns(self) -> Nouns:
@@ -55,39 +55,37 @@ class NetworkFacts:
         return nouns_of(kind_of(self.preprocessing))
 
     @property
-    def is_picture(self) -> bool:
-        """Whether it looks at pictures, which can be cropped and mirrored."""
+    def is_image(self) -> bool:
+        """Whether inputs are images (or spectrograms), which can be cropped and mirrored."""
         return self.preprocessing is None or isinstance(self.preprocessing, Preprocessing)
 
     @property
     def is_table(self) -> bool:
-        """Whether it takes rows of a table."""
         return isinstance(self.preprocessing, TableInputs)
 
     @property
     def is_text(self) -> bool:
-        """Whether it reads texts."""
         return isinstance(self.preprocessing, TextInputs)
 
     @property
     def random(self) -> frozenset[str]:
-        """Parts that must not be frozen, because they hold random values."""
-        return self.fresh | self.touched
+        """Blocks that must not be frozen, because they hold random values."""
+        return self.fresh | self.partly_fresh
 
     @property
-    def asked(self) -> VerdictKind | None:
-        """What decides the depth: the verdict, or that both depths are to be compared."""
-        return "fine-tune" if self.tries_tail else self.verdict
+    def depth_verdict(self) -> VerdictKind | None:
+        """The verdict that sets the depth: fine-tune where both depths are to be compared."""
+        return "fine-tune" if self.compares_fine_tuning else self.verdict
 
     @property
     def n_blocks(self) -> int:
-        """Number of parts, the head apart."""
+        """Number of blocks, the head excluded."""
         return len(self.record.blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the user set; a wish always wins. `given` names the options that were typed."""
+class PlanOptions:
+    """What the user set; it overrides every rule. `explicit` names the options that were typed."""
 
     base: str
     strategy: str
@@ -95,7 +93,7 @@ class Wishes:
     seed: int
     arch: str | None = None
     lr: float | None = None
-    contrastive: bool | None = None  # whether texts are learnt by pairs, as --set says
+    contrastive: bool | None = None  # --set training.contrastive
     processes: int = 1  # that share the work
     machine: Machine = field(default_factory=Machine)
-    given: frozenset[str] = frozenset()
+    explicit: frozenset[str] = frozenset()

@@ -9,19 +9,19 @@ from warmstart.errors import PlanError
 from warmstart.nouns import Nouns
 from warmstart.planning import cached_activations, contrastive, machine, rules
 from warmstart.planning.contrastive import pair_blocks, pair_samples
-from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.learning_rates import (
     DECAY,
     DECAY_BLOCKS,
     OPTIMIZERS,
     WEIGHT_DECAY,
     LearningRateSpread,
-    base_rate,
+    base_lr,
     choose_optimizer,
     layer_decay,
-    most_new,
-    rounded,
-    scratch_rate,
+    max_new_lr,
+    round_lr,
+    scratch_lr,
 )
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import Strategy
@@ -40,7 +40,7 @@ TABLE_SECONDS = 20.0  # for rows of a table, whatever the budget: a training tak
 STEP = 3.0  # passes that an update costs
 
 
-def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> float:
+def fine_tuning_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> float:
     """About what storing the outputs of the lower half takes, and training the rest.
 
     From multiply-adds alone, so that two runs agree. Texts learn from pairs.
@@ -49,19 +49,19 @@ def tail_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> fl
     count = (pair_blocks if is_paired else rules.fine_tuned_blocks)(len(network.blocks))
     prefix = sum(block.macs for block in network.blocks[:-count])
     tail = sum(block.macs for block in network.blocks[-count:])
-    views = 1 if is_paired else rules.MOST_STORED[budget] + 1
+    views = 1 if is_paired else rules.MAX_AUGMENTATIONS[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_groups)
-    trainings = max(folds, 2 - 1 / rules.HELD_ONCE)  # those that hold rows out learn from fewer
+    trainings = max(folds, 2 - 1 / rules.HOLDOUT_DIVISOR)  # those that hold rows out learn from fewer
     trainings += rules.SOUP - 1 if budget == "thorough" and not is_paired else 0
     learnt = pair_samples(facts.n) if is_paired else rules.samples_seen(facts.n)
-    return rules.usual_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
+    return rules.training_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
 
 
-def tries_tail(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
+def compares_fine_tuning(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
     """True where it can be told whether training pays, in the time that the budget allows."""
     is_many = facts.n_groups >= LEAST_GROUPS
     most = MOST_SECONDS[budget] if facts.columns is None else TABLE_SECONDS
-    return is_many and tail_seconds(network, facts, budget) <= most
+    return is_many and fine_tuning_seconds(network, facts, budget) <= most
 
 
 # ---- How long a network is trained that begins with no knowledge, and what that takes.
@@ -89,7 +89,7 @@ def samples_from_scratch(n: int) -> int:
 def seconds(network: NetworkRecord, images: float) -> float:
     """About what it takes to train a network from nothing on so many images."""
     macs = sum(block.macs for block in network.blocks)
-    return rules.usual_seconds(images * STEP * macs)
+    return rules.training_seconds(images * STEP * macs)
 
 
 WARM_UP = 0.1  # v0
@@ -133,7 +133,7 @@ RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more bring
 
 def with_training(
     closed: TrainingPlan,
-    wishes: Wishes,
+    wishes: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     strategy: Strategy,
@@ -167,9 +167,9 @@ def with_training(
         folds=_folds(wishes, facts, network),
         color_jitter=_colour(network),
         augmentations=cached_activations.views(samples, facts.n, wishes.budget),
-        ema_decay=averaging(samples, int(batch.number)),
+        ema_decay=choose_ema_decay(samples, int(batch.number)),
         l2_sp=_l2_sp(facts, is_scratch, network.nouns),
-        micro_batch=at_once(int(batch.number)),
+        micro_batch=choose_micro_batch(int(batch.number)),
         gradient_checkpointing=_rule(
             False, "inner results are kept; anew they cost a third more time"
         ),
@@ -180,28 +180,28 @@ def with_training(
         model_soup=soup,
         lora_rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
     )
-    found = contrastive.with_pairs(found, wishes, facts, network, strategy)
+    found = contrastive.with_contrastive(found, wishes, facts, network, strategy)
     return replace(found, model_soup=None) if found.is_paired else found
 
 
-def takes_mean(strategy: Strategy) -> bool:
+def allows_soup(strategy: Strategy) -> bool:
     """Whether several trainings of it move the same weights, from the same values."""
     return strategy.depth != "scratch" and not strategy.extras
 
 
-def _soup(wishes: Wishes, network: NetworkFacts, strategy: Strategy) -> Choice | None:
+def _soup(wishes: PlanOptions, network: NetworkFacts, strategy: Strategy) -> Choice | None:
     """Wortsman et al. 2022, "Model soups", §2: trainings that all begin at the same weights."""
-    is_new = not takes_mean(strategy) or network.random or network.fresh
+    is_new = not allows_soup(strategy) or network.random or network.fresh
     if wishes.budget != "thorough" or is_new or network.is_table:
         return None
     why = "trainings in other orders; the mean of their weights has less log-loss than each"
     return _rule(rules.SOUP, why)
 
 
-def averaging(samples: int, batch: int) -> Choice:
+def choose_ema_decay(samples: int, batch: int) -> Choice:
     """Polyak & Juditsky 1992: the mean of the last steps is steadier than the last one.
 
-    >>> averaging(1500, 8).value
+    >>> choose_ema_decay(1500, 8).value
     0.9468
     """
     n_steps = -(-samples // max(batch, 1))
@@ -209,12 +209,12 @@ def averaging(samples: int, batch: int) -> Choice:
     return _rule(decay, "a moving average over the last tenth of the steps")
 
 
-def at_once(batch: int) -> Choice:
+def choose_micro_batch(batch: int) -> Choice:
     """How many images of a batch are worked through at once."""
     return _rule(batch, "a whole step at once, unless memory runs out")
 
 
-def spread_of(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
+def lr_spread(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
     """What the rates of the parts follow from. Raises: PlanError where that is missing."""
     if training.lr is None or training.layer_decay is None:
         raise PlanError(
@@ -226,7 +226,7 @@ def spread_of(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
         base=training.lr.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
-        most=most_new(optimizer),
+        max_new=max_new_lr(optimizer),
     )
 
 
@@ -234,12 +234,12 @@ def _rule(value: Plain, because: str) -> Choice:
     return Choice(value=value, because=because, source="rule")
 
 
-def _rate(wishes: Wishes, network: NetworkFacts, optimizer: str, is_scratch: bool) -> Choice:
-    rule = base_rate(network.record.family, optimizer, network.recipe)
+def _rate(wishes: PlanOptions, network: NetworkFacts, optimizer: str, is_scratch: bool) -> Choice:
+    rule = base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
-        rule = scratch_rate(optimizer)
+        rule = scratch_lr(optimizer)
     elif network.is_table:
-        rule = replace(rule, value=rounded(TABLE_SLOWER * rule.number), because=_SLOWER)
+        rule = replace(rule, value=round_lr(TABLE_SLOWER * rule.number), because=_SLOWER)
     if wishes.lr is None:
         return rule
     if not (math.isfinite(wishes.lr) and wishes.lr > 0):
@@ -322,7 +322,7 @@ def _crop(network: NetworkFacts, task: Task) -> Choice:
         return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
     if _hears(network):
         return _rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class")
-    if not network.is_picture:
+    if not network.is_image:
         return _rule(1.0, "numbers are taken as they are: each has its place")
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
@@ -334,7 +334,7 @@ def _flip(network: NetworkFacts, task: Task) -> Choice:
         return _rule(False, "a text backwards is no text")
     if _hears(network):
         return _rule(False, "mirrored, a sound is played backwards")
-    if not network.is_picture:
+    if not network.is_image:
         return _rule(False, "numbers are taken in their order")
     return _rule(*_FLIPS[task])
 
@@ -342,7 +342,7 @@ def _flip(network: NetworkFacts, task: Task) -> Choice:
 def _colour(network: NetworkFacts) -> Choice:
     if network.is_text:
         return _rule(0.0, "texts have no light to vary")
-    if not network.is_picture:
+    if not network.is_image:
         return _rule(0.0, "numbers have no light to vary")
     prep = network.preprocessing
     if isinstance(prep, Preprocessing) and prep.channels not in (1, 3):
@@ -363,7 +363,7 @@ def _l2_sp(facts: DataFacts, is_scratch: bool, nouns: Nouns) -> Choice:
     return _rule(L2_SP, why)
 
 
-def _folds(wishes: Wishes, facts: DataFacts, network: NetworkFacts) -> Choice:
+def _folds(wishes: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Choice:
     if facts.holdout:
         return _rule(1, "your hold-out is the only fold")
     if network.is_table:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.planning import rules
 from warmstart.planning.cached_activations import BYTES
-from warmstart.planning.contrastive import LEAST_UPDATES, reaveraged
-from warmstart.planning.rules import HELD_ONCE, usual_seconds
-from warmstart.planning.schedule import Schedule, head_alone, of_rows, schedule
+from warmstart.planning.contrastive import LEAST_UPDATES, updated_ema_decay
+from warmstart.planning.rules import HOLDOUT_DIVISOR, training_seconds
+from warmstart.planning.schedule import Schedule, head_only, for_fold, schedule
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Forecast, Plan
 
@@ -33,9 +33,9 @@ class Speeds:
     extracted: float  # seconds an image, passing the network in that engine
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
-    view: float  # seconds of one random view of an image, on one core; 0 likewise
+    augment: float  # seconds of one random view of an image, on one core; 0 likewise
     algebra: float  # seconds of one inverse of 300 rows
-    passed_mb: float  # most memory until a pass of the network was over
+    forward_mb: float  # most memory until a pass of the network was over
     step_mb: float  # what a step of training took beyond that
     threads: int
 
@@ -54,11 +54,11 @@ class Load:
     model_bytes: int
     is_streamed: bool = False  # whether no more of it is in memory than a step was measured with
     n_sharing: int = 1  # processes that share the weights while they are trained
-    belt_bytes: int = 0  # on disk between two parts of such a network
-    tail: float = 1.0  # share of a pass that training repeats, above what is stored
-    stored: int = 0  # numbers that are stored of each view of an image
-    is_kept: bool = False  # whether the look has kept the plain view of them
-    is_close: bool = False  # whether the budget runs the network again for evidence
+    offload_bytes: int = 0  # on disk between two parts of such a network
+    trained_share: float = 1.0  # share of a pass that training repeats, above what is stored
+    cached_values: int = 0  # numbers that are stored of each view of an image
+    caches_plain: bool = False  # whether the look has kept the plain view of them
+    runs_controls: bool = False  # whether the budget runs the network again for evidence
 
 
 def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
@@ -71,7 +71,7 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
         "head": _head(plan, load.n, speeds),
         "fine_tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
         "evaluate": see * load.n_test if plan.is_trained else 0.1,
-        "deliver": 0.5 + (load.tail * see * load.n if plan.is_trained else 0.0),
+        "deliver": 0.5 + (load.trained_share * see * load.n if plan.is_trained else 0.0),
     }
     total = sum(seconds.values())
     return Forecast(
@@ -83,13 +83,13 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
 
 def _disk(plan: Plan, load: Load) -> float:
     """Bytes of the model, of features, of the stored outputs of frozen layers."""
-    features = 4 * load.width * load.n_missing + load.belt_bytes
+    features = 4 * load.width * load.n_missing + load.offload_bytes
     if not plan.is_trained or not (chosen := schedule(plan)).split_at:
         return load.model_bytes + features
     return (
         load.model_bytes
         + features
-        + load.n * _views(chosen) * load.stored * BYTES[chosen.cache_dtype]
+        + load.n * _views(chosen) * load.cached_values * BYTES[chosen.cache_dtype]
     )
 
 
@@ -109,16 +109,16 @@ def _look(load: Load, speeds: Speeds) -> float:
 def _check(load: Load, speeds: Speeds) -> float:
     """The signal test and the curves grow with the rows; controls pass images again."""
     closed = 0.1 + 1.2 * load.n * speeds.algebra
-    return closed + (control_passes(load.n) * speeds.forward if load.is_close else 0.0)
+    return closed + (control_images(load.n) * speeds.forward if load.runs_controls else 0.0)
 
 
-def control_passes(n: int) -> float:
+def control_images(n: int) -> float:
     """Passes that the knowledge, distance and preprocessing tests are worth, in whole images.
 
     By eye from runs on eight image sets: 100 to 300 at first, more where the first step of the
     knowledge test is not plain. bench/results/forecast.json judges it on five of them.
 
-    >>> control_passes(50) < control_passes(500)
+    >>> control_images(50) < control_images(500)
     True
     """
     return 100 + 0.5 * min(n, 400)
@@ -134,7 +134,7 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     """All trainings and their looks, a head for each, and what is stored before them."""
     chosen = schedule(plan)
     n_folds = 1 if load.holdout else chosen.folds
-    held = load.holdout or (load.n // HELD_ONCE if n_folds == 1 else load.n)
+    held = load.holdout or (load.n // HOLDOUT_DIVISOR if n_folds == 1 else load.n)
     kept = load.n - held // n_folds
     fits = n_folds * _head(plan, kept, speeds) / 3
     # A pass without a gradient takes a third of a step.
@@ -142,7 +142,7 @@ def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
     # Every row once more for an output in closed form; those at two other ends are not counted.
     ends = ENDS * min(kept, 64) + load.n
     looks = (LOOKS * held + (n_folds + chosen.model_soup) * ends) * seen
-    n_steps = n_folds * of_rows(chosen, load.n - kept, load.n).n_steps
+    n_steps = n_folds * for_fold(chosen, load.n - kept, load.n).n_steps
     n_steps += chosen.model_soup * chosen.n_steps
     return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
 
@@ -153,8 +153,8 @@ def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
     decoded = load.n * speeds.decode / speeds.threads
     if not chosen.split_at:
         return decoded
-    passed = (_views(chosen) - load.is_kept) * (1 - load.tail) * speeds.forward
-    made = (_views(chosen) - 1) * speeds.view / speeds.threads
+    passed = (_views(chosen) - load.caches_plain) * (1 - load.trained_share) * speeds.forward
+    made = (_views(chosen) - 1) * speeds.augment / speeds.threads
     return decoded + load.n * (passed + made)
 
 
@@ -173,7 +173,7 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
     exported = beside + load.model_bytes / 1e6 if beside else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)
-    return speeds.passed_mb + exported + features + stages
+    return speeds.forward_mb + exported + features + stages
 
 
 def _count(value: object) -> int:
@@ -215,16 +215,16 @@ _FROM, _GONE = "cut from ", " was given up: "
 _NO_TIME = "the minutes leave no time for it"
 
 
-def hurries(minutes: float, network: NetworkRecord, n: int) -> bool:
+def skips_controls(minutes: float, network: NetworkRecord, n: int) -> bool:
     """Whether a close look at what the start knows would take too much of the minutes.
 
     By multiply-adds, so that two runs agree.
     """
     macs = sum(block.macs for block in network.blocks)
-    return usual_seconds(control_passes(n) * macs) > CLOSE * 60 * minutes
+    return training_seconds(control_images(n) * macs) > CLOSE * 60 * minutes
 
 
-def within(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:
+def fit_to_time(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:
     """The plan, cut no more than it takes for its forecast to fit.
 
     Where not even `LEAST_STEPS` updates fit, the output alone is learnt; a plan whose images
@@ -279,7 +279,7 @@ def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan
         cut = _cut(epochs, rules.epochs(n_steps * batch, plan.examples), minutes)
         average = training.ema_decay
         if training.is_paired and average is not None and average.source == "rule":
-            average = reaveraged(average, n_steps * batch, batch)
+            average = updated_ema_decay(average, n_steps * batch, batch)
         return replace(plan, training=replace(training, epochs=cut, ema_decay=average))
 
     least = LEAST_UPDATES if training.is_paired else LEAST_STEPS
@@ -295,11 +295,11 @@ def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan
 def _without(plan: Plan) -> Plan:
     """The plan of the output alone, where there is no time for layers."""
     if plan.strategy.source == "user":
-        return head_alone(plan, _NO_TIME, f"{plan.strategy.value}{_GONE}{_NO_TIME}")
-    return head_alone(plan, f"{plan.strategy.value} was not tried: {_NO_TIME}")
+        return head_only(plan, _NO_TIME, f"{plan.strategy.value}{_GONE}{_NO_TIME}")
+    return head_only(plan, f"{plan.strategy.value} was not tried: {_NO_TIME}")
 
 
-def gave_way(plan: Plan) -> str:
+def time_ran_out(plan: Plan) -> str:
     """Why a training that the user chose was left out; nothing where none was."""
     because = plan.strategy.because
     return _NO_TIME if because.endswith(f"{_GONE}{_NO_TIME}") else ""

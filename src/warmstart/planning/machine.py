@@ -21,7 +21,7 @@ class Machine:
     device: str = "cpu"
     has_bfloat16: bool = False
     threads: int = 1
-    is_wish: bool = False  # whether the user named the device
+    is_explicit: bool = False  # whether the user named the device
 
 
 def device(machine: Machine) -> Choice:
@@ -30,33 +30,31 @@ def device(machine: Machine) -> Choice:
     >>> device(Machine()).value
     'cpu'
     """
-    if machine.is_wish:
+    if machine.is_explicit:
         return Choice(value=machine.device, because="your choice", source="user")
-    why = "no GPU that torch can use" if machine.device == "cpu" else "the GPU that torch found"
+    why = "torch can use no GPU" if machine.device == "cpu" else "torch can use this GPU"
     return Choice(value=machine.device, because=why, source="rule")
 
 
 def precision(machine: Machine) -> Choice:
-    """Number format of the products while training; weights are always float32.
+    """Number format of the products in training; weights are always float32.
 
     >>> precision(Machine(device="cuda", has_bfloat16=True)).value
     'bfloat16'
     """
     if machine.device != "cuda":
-        why = (
-            "half formats are slow or unsafe there"
-            if machine.device == "mps"
-            else ("on processors half formats are mostly slower, and less exact")
-        )
+        why = "on processors half precision is mostly slower, and less exact"
+        if machine.device == "mps":
+            why = "half precision is slow or unsafe there"
         return Choice(value="float32", because=why, source="rule")
     if machine.has_bfloat16:
         return Choice(value="bfloat16", because="twice as fast on this GPU", source="rule")
-    why = "twice as fast on this GPU, with a loss scaled so that small gradients stay"
+    why = "twice as fast on this GPU; the loss is scaled so that small gradients do not vanish"
     return Choice(value="float16", because=why, source="rule")
 
 
 def workers(machine: Machine) -> Choice:
-    """Threads that cut and mirror the next images while the network trains.
+    """Threads that augment the next images while the network trains.
 
     >>> workers(Machine(threads=2)).value, workers(Machine(device="cuda", threads=8)).value
     (1, 4)
@@ -72,46 +70,45 @@ def compiled(machine: Machine, n_steps: int) -> Choice:
     (False, True)
     """
     if machine.device != "cuda":
-        why = "on processors it takes longer to compile than it saves"
+        why = "on processors compiling takes longer than it saves"
         return Choice(value=False, because=why, source="rule")
     pays = n_steps >= COMPILED_STEPS
     why = f"{n_steps:,} steps {'pay' if pays else 'do not pay'} for a minute of compiling"
     return Choice(value=pays, because=why, source="rule")
 
 
-# ---- training.parallel: what several processes share: rows, weights too, or a network's parts.
+# ---- training.parallel: what several processes share: rows, weights too, or a network's blocks.
 
 
 DATA, FSDP, PIPELINE = "data", "fsdp", "pipeline"
 _PIPELINE = re.compile(r"pipeline:([1-9][0-9]{0,3})")
-MICRO = 4  # micro-batches a stage: Huang et al. 2019, "GPipe", §3: the rest is idle by then
-KIND = "data, fsdp, or pipeline:N for as many processes"
-_MOVE = ("tuned", "fresh")
-# Of what is trained: gradients, moments, average, start, and the weights while others are shown.
+MICRO = 4  # micro-batches a stage: Huang et al. 2019, "GPipe", §3: little idle time from there
+KIND = "data, fsdp, or pipeline:N for N processes"
+# Copies of what is trained: gradients, moments, average, base weights, validated weights.
 BESIDE = {"adamw": 6, "sgd": 5}
 
 
 def n_stages(value: object) -> int:
-    """Stages of the pipeline that a value of training.parallel asks for; 0: none.
+    """Pipeline stages of a value of training.parallel; 0 without a pipeline.
 
     >>> n_stages("pipeline:4"), n_stages("data"), n_stages("pipeline:x")
     (4, 0, 0)
     """
-    found = _PIPELINE.fullmatch(str(value))
-    return int(found[1]) if found else 0
+    match = _PIPELINE.fullmatch(str(value))
+    return int(match[1]) if match else 0
 
 
-def is_way(value: object) -> bool:
-    """Whether training.parallel may be so.
+def is_parallel_mode(value: object) -> bool:
+    """Whether training.parallel may have this value.
 
-    >>> is_way("pipeline:2"), is_way("fsdp"), is_way("pipeline")
+    >>> is_parallel_mode("pipeline:2"), is_parallel_mode("fsdp"), is_parallel_mode("pipeline")
     (True, True, False)
     """
     return value in (DATA, FSDP) or n_stages(value) > 0
 
 
 def kind_of(value: object) -> str:
-    """Which of the ways a value names.
+    """The mode that a value of training.parallel names.
 
     >>> kind_of("pipeline:2"), kind_of("fsdp"), kind_of("data")
     ('pipeline', 'fsdp', 'data')
@@ -122,12 +119,11 @@ def kind_of(value: object) -> str:
 def by_memory(
     n_bytes: int, n_moving: int, optimizer: str, processes: int, free: int | None
 ) -> Choice | None:
-    """Weights are shared where they do not fit beside what training keeps of them.
+    """`fsdp` where the weights and their training state do not fit into memory, else None.
 
-    In bytes: `n_bytes` of the network, which stands there twice, as it came and as it is
-    trained; `n_moving` of what is trained; `free` on a machine that `processes` of the job
-    share. What layers give on the way is not counted: it is the same in both ways.
-    None: rows alone are shared, as ever.
+    In bytes: `n_bytes` of the network, which is in memory twice, as loaded and as trained;
+    `n_moving` of what is trained; `free` on a machine that `processes` processes share.
+    Activations are not counted: they are the same in both modes. None: only rows are shared.
 
     >>> by_memory(4 * 10**9, 4 * 10**9, "adamw", 2, 30 * 10**9).value
     'fsdp'
@@ -145,48 +141,45 @@ def by_memory(
 
 
 def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int | None) -> Plan:
-    """The plan in which weights are shared, where several processes need that and nobody chose.
+    """The plan with shared weights, where several processes need that and the user chose nothing.
 
-    A network that is streamed is in no memory as a whole; float16 cannot be shared.
+    An offloaded network is never in memory as a whole; float16 cannot be shared.
     """
     training = plan.training
     is_open = training.parallel is None and training.offload is None and processes > 1
-    if (
-        not plan.is_trained
-        or not is_open
-        or (training.precision is not None and training.precision.value == "float16")
-    ):
+    is_half = training.precision is not None and training.precision.value == "float16"
+    if not plan.is_trained or not is_open or is_half:
         return plan
-    moving = {block.name for block in plan.blocks if block.action.value in _MOVE}
+    moving = {b.name for b in plan.blocks if b.action.value in ("tuned", "fresh")}
     sizes = {block.name: 4 * block.parameters for block in network.blocks}
-    found = by_memory(
+    mode = by_memory(
         sum(sizes.values()),
         sum(size for name, size in sizes.items() if name in moving),
         str(training.optimizer.value) if training.optimizer else "",
         processes,
         free,
     )
-    return replace(plan, training=replace(training, parallel=found)) if found else plan
+    return replace(plan, training=replace(training, parallel=mode)) if mode else plan
 
 
-def in_turn(batch: int, n: int) -> Choice:
-    """How many images of a batch pass through `n` stages at once.
+def pipeline_micro_batch(batch: int, n: int) -> Choice:
+    """Images of a micro-batch that passes through `n` stages.
 
-    A batch goes in equal parts, at most four a stage: while one part is in the second stage,
-    the next is in the first.
+    A batch is split evenly, into at most four micro-batches a stage: while one is in the second
+    stage, the next is in the first.
 
-    >>> in_turn(32, 2).value, in_turn(30, 4).value, in_turn(7, 2).value
-    (4, 2, 1)
+    >>> [pipeline_micro_batch(*sizes).value for sizes in ((32, 2), (30, 4), (7, 2))]
+    [4, 2, 1]
     """
-    parts = max(m for m in range(1, min(MICRO * n, batch) + 1) if batch % m == 0)
-    why = f"a batch passes through {n} stages in {parts} parts, so that all of them have work"
-    return Choice(value=batch // parts, because=why, source="rule")
+    count = max(m for m in range(1, min(MICRO * n, batch) + 1) if batch % m == 0)
+    why = f"a batch passes through {n} stages in {count} micro-batches, so that no stage is idle"
+    return Choice(value=batch // count, because=why, source="rule")
 
 
-def least_idle(n: int, parts: int) -> float:
-    """The share of time that stages of equal cost stand idle: GPipe, §2.3.
+def least_idle(n: int, n_micro: int) -> float:
+    """The share of time that `n` stages of equal cost are idle: GPipe, §2.3.
 
     >>> round(least_idle(2, 8), 3)
     0.111
     """
-    return (n - 1) / (parts + n - 1)
+    return (n - 1) / (n_micro + n - 1)

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import tomli_w
 
 from warmstart.errors import PlanError
-from warmstart.planning.facts import Wishes
-from warmstart.planning.fine_tuning import takes_mean
-from warmstart.planning.settings import respread
+from warmstart.planning.facts import PlanOptions
+from warmstart.planning.fine_tuning import allows_soup
+from warmstart.planning.settings import update_lrs
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
@@ -24,13 +24,13 @@ from warmstart.records.run_folder import to_plain
 # ---- --plan FILE: a plan from a file, with what was typed beside it on top.
 
 
-def wishes_for(file: Plan, wishes: Wishes) -> Wishes:
+def options_for(file: Plan, wishes: PlanOptions) -> PlanOptions:
     """The wishes under which `build` gives what `overlay` takes from it.
 
     Without a --strategy of the user's own, that is a plan which trains as the file's does,
     so that --lr and --budget find what they change. Its parts are not taken.
     """
-    if "strategy" in wishes.given:
+    if "strategy" in wishes.explicit:
         return wishes
     strategy = "full" if file.is_trained else "head"
     if file.is_trained and strategy_of(file).depth == "scratch":
@@ -46,7 +46,7 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     The columns of a table are `built`'s: it was read as the file says. `start` takes the
     input with it, `strategy` the parts and their rates, `budget` the heads
     to try, the permutations and the folds of training, `lr` every rate that the user did not
-    set part by part, `device` all that follows from it. `built` is made from `wishes_for`.
+    set part by part, `device` all that follows from it. `built` is made from `options_for`.
     Raises: PlanError where --lr meets a plan that trains nothing.
     """
     head, training = _head(built, file, given), _training(built, file, given)
@@ -65,7 +65,7 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
                 "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
                 "leave --lr away."
             )
-        return respread(plan, range(len(plan.blocks)))
+        return update_lrs(plan, range(len(plan.blocks)))
     return plan
 
 
@@ -98,7 +98,7 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
             augmentations=ours.augmentations,
             cache_dtype=ours.cache_dtype,
             l2_sp=ours.l2_sp,
-            model_soup=theirs.model_soup if takes_mean(strategy_of(built)) else None,
+            model_soup=theirs.model_soup if allows_soup(strategy_of(built)) else None,
         )
     elif "strategy" in given:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
@@ -115,7 +115,7 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
     if "budget" in given and theirs.folds is not None:
         theirs = replace(theirs, folds=ours.folds or theirs.folds)
         strategy = strategy_of(built if "strategy" in given else file)
-        if is_alike and not ours.is_paired and takes_mean(strategy):
+        if is_alike and not ours.is_paired and allows_soup(strategy):
             theirs = replace(
                 theirs,
                 model_soup=ours.model_soup,

@@ -1,7 +1,7 @@
 """The rules of a plan: functions of plain numbers, each checkable by hand.
 
-Free of torch and of settings. A constant marked v0 is a starting value that an
-experiment has yet to set; others carry their source.
+Free of torch and of settings. A constant marked v0 is an initial value that no experiment has
+set yet; others carry their source.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from warmstart.records.data import Task
 Budget = Literal["fast", "balanced", "thorough"]
 
 DUAL_LIMIT = 2000  # rows up to which an n x n kernel is cheaper than the primal form
-LOGISTIC_LIMIT = 1500  # rows x classes up to which a logistic path costs less than the look
-# Rows above which fewer depth profiles compete. On trashnet (1,000 rows) nine were .891 by
-# estimate and .850 on the test part, these five .891 and .863 in two thirds of the time.
+LOGISTIC_LIMIT = 1500  # rows x classes up to which a logistic path costs less than extraction
+# Rows above which fewer linear probes compete. On trashnet (1,000 rows) nine scored .891 by
+# estimate and .850 on the test set, these five .891 and .863 in two thirds of the time.
 MANY = 600
-DEPTHS_OF_MANY = ("last", "late", "equal", "grid-late", "grid-upper")
+PROBES_OF_MANY = ("last", "late", "equal", "grid-late", "grid-upper")
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the kernel's mean diagonal
 
 
 def outer_folds(n_groups: int, n: int = 0) -> int:
     """Folds of the estimate: 10 up to 500 independent examples, 5 above, never more than there are.
 
-    Up to 60 groups of several examples (`n` of them in all) are held out in 5 folds: with a group
-    or two in a fold, the classes of what is left lean away from those held out, and the estimate
-    came out 3 points too low; with five folds 1 (bench/results/coverage.json).
+    Up to 60 groups of several examples (`n` examples in all) get 5 folds: with one or two groups
+    in a fold, the classes of the training folds lean away from the held-out ones, and the
+    estimate was 3 points too low; with five folds 1 (bench/results/coverage.json).
 
     >>> [outer_folds(n) for n in (4, 60, 500, 501)], outer_folds(22, 100)
     ([4, 10, 10, 5], 5)
@@ -38,7 +38,7 @@ def outer_folds(n_groups: int, n: int = 0) -> int:
 
 
 def permutations(budget: Budget) -> int:
-    """Label permutations of the signal test.
+    """Label permutations of the permutation test.
 
     >>> permutations("fast"), permutations("balanced")
     (199, 999)
@@ -47,7 +47,7 @@ def permutations(budget: Budget) -> int:
 
 
 def penalties(n: int) -> tuple[float, ...]:
-    """Ridge penalties to choose from; every second one above 500 rows, where a fit is dear.
+    """Ridge penalties to choose from; every second one above 500 rows, where fits are expensive.
 
     The log-loss is flat around its minimum: on trashnet (1,000 rows) the coarser grid
     changed the test accuracy by nothing.
@@ -59,10 +59,10 @@ def penalties(n: int) -> tuple[float, ...]:
 
 
 def evidence_rows(budget: Budget) -> int:
-    """Rows that the evidence looks at, at most; a stratified draw beyond.
+    """Most rows that the evidence uses; a stratified sample of more.
 
-    Every permutation of the signal test costs their square. At 600 it would still see an
-    effect of 4 to 6 points.
+    The cost of a permutation grows with their square. 600 rows still show an effect of 4 to
+    6 points.
 
     >>> evidence_rows("fast"), evidence_rows("balanced")
     (400, 600)
@@ -71,7 +71,7 @@ def evidence_rows(budget: Budget) -> int:
 
 
 def learning_curve_rows(budget: Budget) -> int:
-    """Rows that the learning curve is drawn from, at most.
+    """Most rows that the learning curve uses.
 
     >>> learning_curve_rows("fast"), learning_curve_rows("balanced")
     (400, 1000)
@@ -79,25 +79,25 @@ def learning_curve_rows(budget: Budget) -> int:
     return 400 if budget == "fast" else 1000
 
 
-DEPTH_ROWS = 300  # a fit a part and penalty: enough to say where the useful layers lie
-# Images and shuffled networks of the knowledge test: the second step where the first is not
-# plain. 96 images tell all near-domain sets (3 standard errors); 400 bring the error below
-# 0.04, so that a start without knowledge is named as such (bench/results/verdict.json).
+DEPTH_ROWS = 300  # a fit per block and penalty: enough to locate the useful layers
+# Images and shuffled networks of the transfer gain: the second step where the first is not
+# clear. 96 images decide all near-domain sets (3 standard errors); 400 bring the error below
+# 0.04, so that a base model without transfer is recognised (bench/results/verdict.json).
 TRANSFER_GAIN_STAGES = ((96, 2), (400, 3))
 TRANSFER_GAIN_MOST = 600  # images, however many classes there are
-LEAST_A_CLASS = 4  # rows below which a class cannot be told from rows left out
-LEAST_SIDE = 32  # px below which pictures have too few details to tell copies or borders by
+LEAST_PER_CLASS = 4  # rows below which a class cannot be predicted from held-out rows
+LEAST_SIDE = 32  # px below which images have too few details to compare copies or borders
 BORDER_ROWS = 1000  # rows whose borders are compared with each other
 SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are measured
 PREPROCESSING_STAGES = (64, 300)
-FIRST_BLOCKS_IMAGES = 8  # their every pixel counts, so few tell brightness and contrast
-DISTANCE_IMAGES = 24
+FIRST_BLOCKS_IMAGES = 8  # every pixel counts, so few suffice for brightness and contrast
+DOMAIN_GAP_IMAGES = 24
 
 
-def looks_closely(budget: Budget) -> bool:
-    """Whether the network is run again for controls; `fast` keeps to what one look gave.
+def runs_controls(budget: Budget) -> bool:
+    """Whether the network is run again for controls; `fast` uses the extracted features only.
 
-    >>> looks_closely("fast"), looks_closely("balanced")
+    >>> runs_controls("fast"), runs_controls("balanced")
     (False, True)
     """
     return budget != "fast"
@@ -113,9 +113,9 @@ def candidates(
 ) -> tuple[str, ...]:
     """Heads to choose from, simplest first: ties go to the earlier.
 
-    The class mean competes where some class has at most 5 examples (a regression has
-    little to go by), the logistic path where it costs less than the look; where no class is to
-    be told, all depths in one instead, while rows are few.
+    The class mean competes where some class has at most 5 examples (too few for a
+    regression), the logistic path where it costs less than feature extraction; in tasks without
+    classes a stack of all probes competes instead, while rows are few.
 
     >>> candidates(100, 2, 40, ("last", "late"), "fast")
     ('last', 'late')
@@ -129,15 +129,15 @@ def candidates(
     ('last+prior',)
     """
     names: tuple[str, ...] = ()
-    tells_classes = task == "classify"
-    if tells_classes and smallest_class <= 5 and n <= DUAL_LIMIT:
+    has_classes = task == "classify"
+    if has_classes and smallest_class <= 5 and n <= DUAL_LIMIT:
         names += ("class-mean",)
-    if tells_classes and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
+    if has_classes and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:
         names += ("logistic",)
     if n > MANY:
-        kept = DEPTHS_OF_MANY if n <= DUAL_LIMIT else DEPTHS_OF_MANY[:4]
-        head_names = tuple(n for n in head_names if n.partition("+")[0] in kept)
-    is_stacked = not tells_classes and n <= DUAL_LIMIT and len(head_names) > 1
+        allowed = PROBES_OF_MANY if n <= DUAL_LIMIT else PROBES_OF_MANY[:4]
+        head_names = tuple(n for n in head_names if n.partition("+")[0] in allowed)
+    is_stacked = not has_classes and n <= DUAL_LIMIT and len(head_names) > 1
     return names + head_names + (("stack",) if is_stacked else ())
 
 
@@ -155,49 +155,49 @@ USUAL = {
     "onnxruntime": EngineSpeed(1.7, 140.0),
     "openvino": EngineSpeed(1.9, 160.0),
 }
-USUAL_MACS = 384e6  # multiply-adds that this network takes
+USUAL_MACS = 384e6  # multiply-adds of this network
 LEAST_WORK = 0.02  # of that, below which an image does not get any faster
-MEASURED = 64  # images that a measurement passes
-TENTH = 0.1  # of the look, which all measurements may take
-SHORT = 3.0  # seconds of a look below which a better engine would hardly be noticed
+MEASURED = 64  # images of a measurement
+TENTH = 0.1  # of the extraction time, which all measurements may take
+SHORT = 3.0  # seconds of extraction below which a better engine would hardly be noticed
 HOPE = 1.5  # times its usual speed, at which an engine that was not measured may still win
 
 
-def paces(kept: Mapping[str, EngineSpeed], macs: int) -> dict[str, EngineSpeed]:
-    """Every engine's pace: as measured (`kept`), else as usual for so many multiply-adds.
+def estimate_speeds(measured: Mapping[str, EngineSpeed], macs: int) -> dict[str, EngineSpeed]:
+    """Every engine's speed: as measured, else as usual for so many multiply-adds.
 
-    Where some were measured, the machine is taken to be faster or slower by as much with
-    the others.
+    How much faster this machine is with the measured engines, it is taken to be with the others.
 
-    >>> paces({}, 384_000_000)["torch"], paces({}, 768_000_000)["torch"]
+    >>> estimate_speeds({}, 384_000_000)["torch"], estimate_speeds({}, 768_000_000)["torch"]
     (EngineSpeed(setup=0.2, speed=100.0), EngineSpeed(setup=0.2, speed=50.0))
-    >>> paces({"onnxruntime": EngineSpeed(1.0, 70.0)}, 384_000_000)["torch"]
+    >>> estimate_speeds({"onnxruntime": EngineSpeed(1.0, 70.0)}, 384_000_000)["torch"]
     EngineSpeed(setup=0.2, speed=50.0)
     """
     work = max(macs / USUAL_MACS, LEAST_WORK)
-    ratios = [math.log(pace.speed * work / USUAL[name].speed) for name, pace in kept.items()]
+    ratios = [math.log(speed.speed * work / USUAL[name].speed) for name, speed in measured.items()]
     faster = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
     usual = {
-        name: EngineSpeed(pace.setup, pace.speed / work * faster) for name, pace in USUAL.items()
+        name: EngineSpeed(speed.setup, speed.speed / work * faster)
+        for name, speed in USUAL.items()
     }
-    return usual | dict(kept)
+    return usual | dict(measured)
 
 
-def engine_seconds(pace: EngineSpeed, n_missing: int) -> float:
-    """Forecast of passing so many images. Nothing missing costs nothing: no engine is built.
+def engine_seconds(speed: EngineSpeed, n_missing: int) -> float:
+    """Forecast of extracting so many images. Without any, no engine is built.
 
     >>> engine_seconds(EngineSpeed(0.5, 75.0), 0), engine_seconds(EngineSpeed(0.5, 75.0), 750)
     (0.0, 10.5)
     """
-    return pace.setup + n_missing / pace.speed if n_missing else 0.0
+    return speed.setup + n_missing / speed.speed if n_missing else 0.0
 
 
-def choose_engine(missing: Mapping[str, int], found: Mapping[str, EngineSpeed]) -> str:
-    """The engine with the least work left; `missing` counts images not in its store.
+def choose_engine(missing: Mapping[str, int], speeds: Mapping[str, EngineSpeed]) -> str:
+    """The engine with the least work left; `missing` counts images not in its feature cache.
 
-    Asking each engine's store keeps a data set that grew on the engine it began with.
+    Since each engine has its own cache, a data set that grew stays on the engine it began with.
 
-    >>> usual = paces({}, 384_000_000)
+    >>> usual = estimate_speeds({}, 384_000_000)
     >>> choose_engine({"torch": 100, "onnxruntime": 100}, usual)
     'torch'
     >>> choose_engine({"torch": 1000, "onnxruntime": 1000}, usual)
@@ -205,17 +205,17 @@ def choose_engine(missing: Mapping[str, int], found: Mapping[str, EngineSpeed]) 
     >>> choose_engine({"torch": 50, "onnxruntime": 250}, usual)
     'torch'
     """
-    return min(missing, key=lambda engine: engine_seconds(found[engine], missing[engine]))
+    return min(missing, key=lambda engine: engine_seconds(speeds[engine], missing[engine]))
 
 
 def engine_to_measure(
-    missing: Mapping[str, int], kept: Mapping[str, EngineSpeed], macs: int
+    missing: Mapping[str, int], measured: Mapping[str, EngineSpeed], macs: int
 ) -> str | None:
     """The engine to measure before an engine is chosen; None where it would not pay.
 
     First the one that would be chosen: it costs two batches. Then those that would win if they
-    were half as fast again as they are thought to be. All measurements together may take a
-    tenth of the look. What the answer rests on is all kept, so that two runs decide alike.
+    were half as fast again as estimated. All measurements together may take a tenth of the
+    extraction. The decision depends on recorded numbers alone, so that two runs decide alike.
 
     >>> few, many = ({"torch": n, "onnxruntime": n} for n in (200, 2000))
     >>> engine_to_measure(few, {}, 384_000_000), engine_to_measure(many, {}, 384_000_000)
@@ -223,33 +223,34 @@ def engine_to_measure(
     >>> engine_to_measure(many, {"onnxruntime": EngineSpeed(1.3, 150.0)}, 384_000_000)
     'torch'
     """
-    found = paces(kept, macs)
-    best = choose_engine(missing, found)
-    extracted = engine_seconds(found[best], missing[best])
-    spent = MEASURED / found[best].speed
-    if extracted < SHORT:
+    speeds = estimate_speeds(measured, macs)
+    best = choose_engine(missing, speeds)
+    extraction = engine_seconds(speeds[best], missing[best])
+    spent = MEASURED / speeds[best].speed
+    if extraction < SHORT:
         return None
-    if best not in kept:
-        return best if spent <= TENTH * extracted else None
-    cost = {name: pace.setup + MEASURED / pace.speed for name, pace in found.items()}
+    if best not in measured:
+        return best if spent <= TENTH * extraction else None
+    cost = {name: speed.setup + MEASURED / speed.speed for name, speed in speeds.items()}
     hoped = {
         name: engine_seconds(
-            EngineSpeed(found[name].setup, HOPE * found[name].speed), missing[name]
+            EngineSpeed(speeds[name].setup, HOPE * speeds[name].speed), missing[name]
         )
         for name in missing
         if name != best
     }
-    spent += sum(cost[name] for name in hoped if name in kept)
+    spent += sum(cost[name] for name in hoped if name in measured)
     for name in sorted(hoped, key=hoped.__getitem__):
-        if name not in kept and hoped[name] < extracted and spent + cost[name] <= TENTH * extracted:
+        is_faster = name not in measured and hoped[name] < extraction
+        if is_faster and spent + cost[name] <= TENTH * extraction:
             return name
     return None
 
 
 def fine_tuned_blocks(n_blocks: int) -> int:
-    """Uppermost parts to tune where tuning deeper pays: half of them.
+    """Uppermost blocks to fine-tune where that pays: half of them.
 
-    On drawings and skin a third cost half the time and brought less (`bench run tail`).
+    On drawings and skin a third cost half the time and gained less (`bench run tail`).
 
     >>> [fine_tuned_blocks(n) for n in (1, 2, 12, 18)]
     [1, 1, 6, 9]
@@ -257,40 +258,40 @@ def fine_tuned_blocks(n_blocks: int) -> int:
     return max(n_blocks // 2, 1)
 
 
-# Passes a second of that network when it is trained: a step is worth three passes, and two cores
-# train 25 images a second (bench/results/train_speed.json).
+# Forward passes a second of that network in training: a step costs three, and two cores train
+# 25 images a second (bench/results/train_speed.json).
 TRAINED = 75.0
 
 
-def usual_seconds(macs: float) -> float:
-    """About what so many multiply-adds of training take; not measured, so that runs agree.
+def training_seconds(macs: float) -> float:
+    """Approximate seconds of so many multiply-adds of training; not measured, so that runs agree.
 
-    >>> usual_seconds(300 * USUAL_MACS)
+    >>> training_seconds(300 * USUAL_MACS)
     4.0
     """
     return macs / (USUAL_MACS * TRAINED)
 
 
-TIMES: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
-# Trainings whose weights are averaged with `thorough`. Three of ten passes had 4 to 21 % less
-# log-loss on rows held out than one of twenty (bench/results/failed_ideas.md).
+EPOCHS: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
+# Trainings whose weights are averaged with `thorough`. Three of ten epochs had 4 to 21 % less
+# log-loss on held-out rows than one of twenty (bench/results/failed_ideas.md).
 SOUP = 3
 
 
 def samples_seen(n: int, budget: Budget = "balanced") -> int:
     """Images that a training sees in all: ten epochs (`bench run tail` compares with five).
 
-    As many as 100 images would at least, so that few still make enough steps; at most as 1,600,
-    for time. Twice as many with `thorough`.
+    At least as many as for 100 images, so that few images still make enough steps; at most as
+    for 1,600, to save time. Twice as many with `thorough`.
 
     >>> samples_seen(50), samples_seen(400), samples_seen(9000), samples_seen(400, "thorough")
     (1000, 4000, 16000, 8000)
     """
-    return TIMES[budget] * min(max(n, 100), 1600)
+    return EPOCHS[budget] * min(max(n, 100), 1600)
 
 
 def epochs(samples: int, n: int) -> float:
-    """How often each of n images is seen where a training sees so many in all.
+    """How often each of n images is seen in a training on so many samples.
 
     To four digits, so that the number of samples follows from it.
 
@@ -301,7 +302,7 @@ def epochs(samples: int, n: int) -> float:
 
 
 def batch_size(n: int) -> int:
-    """Images a step: 32, or 16 where that leaves fewer than 20 steps a pass.
+    """Images a step: 32, or 16 where that leaves fewer than 20 steps an epoch.
 
     >>> [batch_size(n) for n in (50, 639, 640)]
     [16, 16, 32]
@@ -309,16 +310,16 @@ def batch_size(n: int) -> int:
     return 16 if n < 640 else 32
 
 
-HELD_ONCE = 5  # one part in so many is held out where a single training makes the estimate
-MOST_STORED: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # views of an image
+HOLDOUT_DIVISOR = 5  # one example in five is held out where a single training makes the estimate
+MAX_AUGMENTATIONS: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}  # of an image
 
 
 def training_folds(budget: Budget, n_groups: int) -> int:
     """Folds of fine-tuning, never more than there are independent examples.
 
-    Each of five learns from four fifths of the examples: what fine-tuning is worth from a half of
-    them says little of what it is worth from all (bench/results/gain.json). Above 500 examples
-    three are enough.
+    Each of five trains on four fifths of the examples: the fine-tuning gain from half of them
+    says little about the gain from all (bench/results/gain.json). Above 500 examples three are
+    enough.
 
     >>> [training_folds("balanced", n) for n in (2, 300, 501)]
     [2, 5, 3]

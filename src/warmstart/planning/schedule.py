@@ -85,22 +85,22 @@ def _samples(plan: Plan) -> int:
     return plan.samples_seen
 
 
-def shortened(n_steps: int, share: float) -> int:
+def scaled_steps(n_steps: int, share: float) -> int:
     """Updates of a training that learns from a share of the examples: each is passed as often.
 
-    >>> shortened(200, 0.5), shortened(1, 0.5)
+    >>> scaled_steps(200, 0.5), scaled_steps(1, 0.5)
     (100, 1)
     """
     return max(round(share * n_steps), 1)
 
 
-def of_rows(chosen: Schedule, n_held: int, n: int) -> Schedule:
+def for_fold(chosen: Schedule, n_held: int, n: int) -> Schedule:
     """The schedule of a training that holds `n_held` of `n` examples out.
 
     Each example is passed as often; where one update compares all texts, there are as many of
     what is left: the same text twice in one would say nothing.
     """
-    steps = shortened(chosen.n_steps, 1 - n_held / n)
+    steps = scaled_steps(chosen.n_steps, 1 - n_held / n)
     if not chosen.contrastive:
         return replace(chosen, n_steps=steps)
     batch = min(chosen.batch_size, n - n_held)
@@ -169,7 +169,7 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
     return [{**actions, **dict.fromkeys(names[:start], "frozen")} for start in starts[::-1]]
 
 
-def carried_out(plan: Plan, joined: int) -> Plan:
+def as_followed(plan: Plan, joined: int) -> Plan:
     """The plan as it was followed: parts that did not join are frozen in it.
 
     Where none joined, and nothing else moves, the output is the fitted one.
@@ -191,10 +191,10 @@ def carried_out(plan: Plan, joined: int) -> Plan:
 
 def given_up(plan: Plan, why: str) -> Plan:
     """The plan as it was followed where training was given up: the output alone is learnt."""
-    return head_alone(plan, why, f"{plan.strategy.value} was given up: {why}")
+    return head_only(plan, why, f"{plan.strategy.value} was given up: {why}")
 
 
-def head_alone(plan: Plan, why: str, because: str = "") -> Plan:
+def head_only(plan: Plan, why: str, because: str = "") -> Plan:
     """The plan as it was followed where nothing of a training is kept.
 
     `because` is the reason beside the strategy, where that says more.

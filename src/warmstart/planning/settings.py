@@ -11,16 +11,16 @@ from typing import Literal, cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.actions import OUTPUT
-from warmstart.planning.contrastive import reaveraged
-from warmstart.planning.fine_tuning import at_once, averaging, spread_of
+from warmstart.planning.contrastive import updated_ema_decay
+from warmstart.planning.fine_tuning import choose_micro_batch, choose_ema_decay, lr_spread
 from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
     LearningRateSpread,
-    block_rates,
-    converted,
+    block_lrs,
+    convert_lr,
 )
-from warmstart.planning.machine import in_turn, n_stages
+from warmstart.planning.machine import pipeline_micro_batch, n_stages
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.records.plan import Action, BlockPlan, Choice, Plain, Plan
 
@@ -219,15 +219,15 @@ def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
         )
     if {"training.lr", "training.layer_decay", "training.optimizer"} & fixed.keys():
         changed = set(range(len(plan.blocks)))
-    return _with_rates(respread(after, changed), blocks)
+    return _with_rates(update_lrs(after, changed), blocks)
 
 
-def respread(plan: Plan, places: Iterable[int]) -> Plan:
+def update_lrs(plan: Plan, places: Iterable[int]) -> Plan:
     """Give parts at these places the rate of the rule again; a rate that the user set stays."""
     if not plan.is_trained:
         return plan
     chosen = set(places)
-    rates = block_rates(_actions(plan.blocks), _spread(plan))
+    rates = block_lrs(_actions(plan.blocks), _spread(plan))
     blocks = [
         replace(block, lr=rate) if place in chosen and not _is_mine(block, rate) else block
         for place, (block, rate) in enumerate(zip(plan.blocks, rates, strict=True))
@@ -241,7 +241,7 @@ def _is_mine(block: BlockPlan, rate: Choice | None) -> bool:
 
 
 def _spread(plan: Plan) -> LearningRateSpread:
-    return spread_of(plan.training, strategy_of(plan))
+    return lr_spread(plan.training, strategy_of(plan))
 
 
 def _actions(blocks: Sequence[BlockPlan]) -> list[Action]:
@@ -273,11 +273,11 @@ def _with_steps(plan: Plan) -> Plan:
     average, micro_batch = training.ema_decay, training.micro_batch
     batch = int(training.batch_size.number)
     if average is not None and average.source == "rule" and epochs is not None:
-        found = partial(reaveraged, average) if training.is_paired else averaging
+        found = partial(updated_ema_decay, average) if training.is_paired else choose_ema_decay
         average = found(plan.samples_seen, batch)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0
-        micro_batch = in_turn(batch, n) if n else at_once(batch)
+        micro_batch = pipeline_micro_batch(batch, n) if n else choose_micro_batch(batch)
     return replace(plan, training=replace(training, ema_decay=average, micro_batch=micro_batch))
 
 
@@ -292,7 +292,7 @@ def _with_optimizer(before: Plan, after: Plan) -> Plan:
     is_scratch = strategy_of(after).depth == "scratch"
     rate, decay = training.lr, training.weight_decay
     if rate is not None and rate.source != "user":
-        value = converted(rate.number, str(old.value), name, is_scratch)
+        value = convert_lr(rate.number, str(old.value), name, is_scratch)
         why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {rate.number:g}"
         training = replace(training, lr=Choice(value=value, because=why, source="rule"))
     if decay is not None and decay.source != "user":

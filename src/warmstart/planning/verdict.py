@@ -54,7 +54,7 @@ def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
     >>> basis_of(None).given
     'from this base model'
     """
-    if base is not None and base.is_drawn:
+    if base is not None and base.is_random:
         return replace(BLANK, nouns=nouns)
     is_own = base is not None and base.arch.startswith("module:")
     return replace(OWN if is_own else BASE, nouns=nouns)
@@ -121,7 +121,7 @@ def is_hidden(p: float, plain_p: float) -> bool:
     return not has_signal(p) and plain_p <= PLAIN_P
 
 
-def hides(evidence: Iterable[Evidence]) -> bool:
+def hides_signal(evidence: Iterable[Evidence]) -> bool:
     """The same of the evidence of a check."""
     found = next((one.details for one in evidence if one.name == "permutation_test"), {})
     return is_hidden(float(found.get("p", 0.0)), float(found.get("plain_p", 1.0)))

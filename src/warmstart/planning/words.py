@@ -61,7 +61,7 @@ def runs(plan: Plan) -> Iterator[BlockRange]:
             group = []
 
 
-def own_choices(plan: Plan) -> Iterator[str]:
+def user_choices(plan: Plan) -> Iterator[str]:
     """What the user set, and what the rule would have said, one line a value.
 
     Parts that follow from a strategy of the user's own are not listed one by one.
@@ -112,7 +112,7 @@ def _words(run: BlockRange) -> str:
     return f"{_WORDS[run.action]} {run.rates}".strip()
 
 
-def gave_up(plan: Plan, kind: str, scales: Sequence[float]) -> str:
+def describe_failure(plan: Plan, kind: str, scales: Sequence[float]) -> str:
     """Why a training was given up, and what the rule says of its rate.
 
     `kind` is that of the guard that saw it, `scales` those of the rates that were tried.

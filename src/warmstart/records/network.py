@@ -54,7 +54,7 @@ class BaseModelRecord:
     labels: tuple[str, ...] = ()  # class names of its head, where it carries them (a run)
     lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
     added: tuple[int, ...] = ()  # hidden widths of the blocks that earlier runs added
-    is_drawn: bool = False  # its weights are random: it has learnt nothing
+    is_random: bool = False  # its weights are random: it has learnt nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,6 @@ def _counts(facts: ReportFacts) -> str:
 
 
 def _classes(facts: ReportFacts) -> str:
-    """Training examples of each class or label; of numbers, their distribution."""
     if facts.data is None:
         return ""
     labels = [e.label for e in facts.data.examples if e.split != "test"]
@@ -139,7 +138,6 @@ def _off_topic(facts: ReportFacts) -> str:
 
 
 def _questionable(facts: ReportFacts) -> str:
-    """Label issues, or the labels that the model contradicts most."""
     issues, examples = label_issues(facts), questionable(facts)
     if issues is None or not examples:
         return ""

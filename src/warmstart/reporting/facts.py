@@ -29,7 +29,6 @@ class HeldOutAnswer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the predicted class is the target."""
         return self.target == self.label
 
 
@@ -100,12 +99,10 @@ class ReportFacts:
 
     @property
     def nouns(self) -> Nouns:
-        """What the examples are called."""
         return nouns_of(self.summary.data.kind if self.data is None else self.data.kind)
 
     @property
     def ships(self) -> bool:
-        """Whether there is a model."""
         return self.summary.shipped.strategy != "none"
 
     @property

@@ -115,7 +115,6 @@ def first_screen(facts: ReportFacts) -> str:
 
 
 def _picture(facts: ReportFacts) -> str:
-    """The accuracy on a line, beside what is reached without learning."""
     shuffled = against_shuffled(facts, "accuracy")
     if facts.summary.verdict.kind == "no-signal" and shuffled is not None:
         return captioned(shuffled[1], shuffled[2])

@@ -89,7 +89,6 @@ def repair_step(facts: ReportFacts) -> NextStep | None:
 
 
 def _images_step(facts: ReportFacts) -> NextStep | None:
-    """The class that needs more images most."""
     learning_curve, score, many = facts.evidence("learning_curve"), weakest(facts), facts.nouns.many
     gain = learning_curve.meaning if learning_curve is not None else ""
     better = [one.name for one in facts.summary.baselines if one.is_better]
@@ -160,7 +159,6 @@ def labels_step(facts: ReportFacts) -> NextStep | None:
 
 
 def _model_step(facts: ReportFacts) -> NextStep | None:
-    """The most promising strategy or base model after this run."""
     kind, strategy = facts.summary.verdict.kind, facts.summary.shipped.strategy
     gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if kind == "no-signal":
@@ -228,7 +226,6 @@ def use_step(facts: ReportFacts) -> NextStep | None:
 
 
 def _gain(facts: ReportFacts) -> str:
-    """What fine-tuning changed, where it was tried."""
     gain = facts.summary.fine_tuning_gain
     if gain is None:
         return ""

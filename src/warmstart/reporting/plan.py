@@ -91,7 +91,6 @@ def _layers(facts: ReportFacts, plan: Plan) -> str:
 
 
 def _own(plan: Plan) -> str:
-    """What the user set, beside what the rule would choose."""
     rows = []
     for name, choice in choices(plan):
         if choice.source == "user" and not name.startswith("layer "):
@@ -162,7 +161,6 @@ def base_section(facts: ReportFacts) -> str:
 
 
 def _transfer_gain(facts: ReportFacts) -> str:
-    """The pretrained network against shuffled weights and raw inputs."""
     evidence = facts.evidence("transfer_gain")
     if evidence is None:
         return ""
@@ -181,7 +179,6 @@ def _transfer_gain(facts: ReportFacts) -> str:
 
 
 def _depth(facts: ReportFacts) -> str:
-    """A linear probe on each layer alone."""
     evidence = facts.evidence("depth")
     details = evidence.details if evidence is not None else {}
     keys = [key for key in details if key.startswith("block.")]

@@ -34,46 +34,41 @@ class ConfusionTable:
     columns: Sequence[str]
     counts: Mapping[tuple[str, str], int]
 
+    def total(self, row: str) -> int:
+        """The number of images of a class, at least 1."""
+        return max(sum(n for (target, _), n in self.counts.items() if target == row), 1)
+
 
 def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """Cells with their counts; the shade is the share of a class's images."""
     longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
     space = 10 + _LETTER * min(longest, _LETTERS)
-    body = [_names(table, CELL, space, "")]
+    body = []
     for i, row in enumerate(table.rows):
-        total = _total(table, row)
         for j, column in enumerate(table.columns):
-            n = table.counts.get((row, column), 0)
-            x, y = space + CELL * j, space + CELL * i
-            body.append(_cell(x, y, CELL, row == column, n / total))
+            n, x, y = table.counts.get((row, column), 0), space + CELL * j, space + CELL * i
+            body.append(_cell(x, y, CELL, row == column, n / table.total(row)))
             if n:
                 body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))
-    width, height = space + CELL * len(table.columns) + 4, space + CELL * len(table.rows) + 4
-    return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
+    return _framed(table, body, CELL, space, "", name=name, title=title, about=about)
 
 
 def small_matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """A matrix of many classes: no counts, no empty cells."""
-    space, width = SMALL_NAMES, SMALL_CELL * len(table.columns)
-    height = SMALL_CELL * len(table.rows)
-    place = {column: j for j, column in enumerate(table.columns)}
-    body = [rect(space, space, width, height, "ground"), _names(table, SMALL_CELL, space, " tiny")]
-    for i, row in enumerate(table.rows):
-        total = _total(table, row)
-        for (target, answer), n in table.counts.items():
-            if target == row and answer in place:
-                x, y = space + SMALL_CELL * place[answer], space + SMALL_CELL * i
-                body.append(_cell(x, y, SMALL_CELL, row == answer, n / total))
-    width, height = width + space + 4, height + space + 4
-    return fixed("".join(body), name=name, title=title, about=about, width=width, height=height)
+    space, cell = SMALL_NAMES, SMALL_CELL
+    body = [rect(space, space, cell * len(table.columns), cell * len(table.rows), "ground")]
+    rows, columns = ({name: k for k, name in enumerate(x)} for x in (table.rows, table.columns))
+    for (target, answer), n in table.counts.items():
+        if target in rows and answer in columns:
+            x, y = space + cell * columns[answer], space + cell * rows[target]
+            body.append(_cell(x, y, cell, target == answer, n / table.total(target)))
+    return _framed(table, body, cell, space, " tiny", name=name, title=title, about=about)
 
 
-def _total(table: ConfusionTable, row: str) -> int:
-    return max(sum(n for (target, _), n in table.counts.items() if target == row), 1)
-
-
-def _names(table: ConfusionTable, cell: float, space: float, class_: str) -> str:
-    body = []
+def _framed(
+    table: ConfusionTable, body: list[str], cell: float, space: float, class_: str, **texts: str
+) -> str:
+    """The cells with the names of classes and answers."""
     for i, row in enumerate(table.rows):
         y = space + cell * (i + 0.5) + 3
         body.append(label(space - 5, y, short(row, _LETTERS), f"soft{class_}", "end"))
@@ -81,7 +76,8 @@ def _names(table: ConfusionTable, cell: float, space: float, class_: str) -> str
         turn = f"translate({space + cell * (j + 0.5) + 3:.1f} {space - 5:.1f}) rotate(-90)"
         text = svg_escaped(short(column, _LETTERS))
         body.append(tag("text", text, class_=f"soft{class_}", transform=turn))
-    return "".join(body)
+    width, height = space + cell * len(table.columns) + 4, space + cell * len(table.rows) + 4
+    return fixed("".join(body), width=width, height=height, **texts)
 
 
 def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
@@ -230,7 +226,6 @@ def _scores(facts: ReportFacts) -> str:
 
 
 def _classes(facts: ReportFacts) -> str:
-    """One row per class: recall, precision, commonest mistake."""
     if not facts.classes:
         return ""
     held_out = facts.held_out
@@ -305,7 +300,6 @@ def _calibration(facts: ReportFacts) -> str:
 
 
 def _confident(facts: ReportFacts) -> str:
-    """What “confident” means in its answers."""
     calibration, held_out = facts.calibration, facts.held_out
     if calibration is None or not held_out:
         return ""

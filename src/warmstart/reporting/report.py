@@ -33,7 +33,7 @@ from warmstart.network.model_folder import CALIBRATIONS
 from warmstart.network.registry import title_of
 from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import read_plan
-from warmstart.planning.schedule import head_alone
+from warmstart.planning.schedule import head_only
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
 from warmstart.records.comparison import ClassScore, Confidence
@@ -116,7 +116,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     plan = read_plan_if_there(run / "plan.toml")
     shipped = plan
     if plan is not None and plan.is_trained and summary.shipped.strategy in ("head", "none"):
-        shipped = head_alone(plan, summary.shipped.why)
+        shipped = head_only(plan, summary.shipped.why)
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)
     predictions = run / "predictions.jsonl"
@@ -149,7 +149,6 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
 
 
 def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]:
-    """Neighbouring layers with the same action, from the image to the head."""
     weights = {block.name: block.parameters for block in network.blocks} if network else {}
     return tuple(
         LayerRange(
@@ -181,7 +180,6 @@ def read_plan_if_there(path: Path) -> Plan | None:
 
 
 def _read_calibration(run: Path) -> CalibrationRecord | None:
-    """model/calibration.json of any task; None without a model."""
     path = run / "model"
     if not (path / "calibration.json").is_file() or not (path / "config.json").is_file():
         return None
@@ -232,7 +230,6 @@ def _held_out_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(path: Path, task: Task) -> tuple[tuple[float, float], ...]:
-    """(target, prediction) of held-out examples, for regression."""
     if task != "regress":
         return ()
     return tuple((float(line["target"]), float(line["value"])) for line in _held_out_lines(path))
@@ -241,7 +238,6 @@ def _numbers(path: Path, task: Task) -> tuple[tuple[float, float], ...]:
 def _label_scores(
     path: Path, task: Task, data: DataRecord | None, calibration: CalibrationRecord | None
 ) -> tuple[LabelScore, ...]:
-    """Scores of each label on held-out examples, for multilabel."""
     lines = _held_out_lines(path) if task == "multilabel" else []
     if data is None or not lines:
         return ()
@@ -279,7 +275,6 @@ def _class_scores(
 
 
 def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> Confidence | None:
-    """Calibration: confidence against accuracy."""
     if not answers or record is None:
         return None
     probabilities = np.array([one.probability for one in answers])
@@ -380,7 +375,6 @@ def _environment(file: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tu
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or it is damaged."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -461,7 +455,6 @@ def data_uri(image: Image.Image) -> str:
 
 
 def _picture(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Image:
-    """Raises: DataError if it is no usable image."""
     if isinstance(preprocessing, Preprocessing) and (
         preprocessing.sound is not None or has_bands(preprocessing)
     ):

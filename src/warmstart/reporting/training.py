@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from warmstart.events import Event
-from warmstart.formatting import percent, percents, sentence
+from warmstart.formatting import interval, sentence
 from warmstart.nouns import Nouns
 from warmstart.reporting import html
 from warmstart.reporting.curves import Axis, CurveReader
@@ -82,16 +82,15 @@ def _status(facts: ReportFacts, curve: TrainingCurve) -> str:
 
 
 def _against_probe(facts: ReportFacts) -> str:
-    """The linear probe on the same folds, and what fine-tuning changed."""
     probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
     if probe is None or gain is None:
         return ""
-    score = TASK_WORDS[facts.summary.task].before.format(percent(probe.value, probe.n))
+    score = interval(probe.value, probe.low, probe.high, probe.n)
+    words = TASK_WORDS[facts.summary.task]
     row = "fine-tuned" if facts.is_discarded else "the model"
-    low, high = percents(probe.low, probe.high, n=probe.n)
     return (
-        f"On the same folds the linear probe {score} (95 % CI {low} to {high}); {row} against it: "
-        f"{change_text(gain.value, gain.low, gain.high)}."
+        f"On the same folds the linear probe {words.before.format(score)}; "
+        f"{row} against it: {change_text(gain.value, gain.low, gain.high)}."
     )
 
 

@@ -59,7 +59,6 @@ def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | No
 
 
 def _learning_curve(facts: ReportFacts) -> str:
-    """The learning curve, extrapolated to twice as many images."""
     evidence, scratch = facts.evidence("learning_curve"), facts.evidence("scratch")
     scale, rate = facts.detail("learning_curve", "scale"), facts.detail("learning_curve", "rate")
     if evidence is None or scale is None or rate is None:
@@ -97,7 +96,6 @@ def _learning_curve(facts: ReportFacts) -> str:
 
 
 def _accuracies(evidence: Evidence) -> list[Point]:
-    """Accuracy by number of training images."""
     return sorted(
         (float(key.removeprefix("accuracy.")), float(value))
         for key, value in evidence.details.items()

@@ -13,7 +13,7 @@ from warmstart.features.machine import keep_freed_memory
 from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance
-from warmstart.planning.schedule import head_alone
+from warmstart.planning.schedule import head_only
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
@@ -156,7 +156,7 @@ def _probe(
         network=training_data.extracted.network,
         head=head,
         reader=training_data.extracted.reader,
-        plan=head_alone(fine_tuned.plan, why),
+        plan=head_only(fine_tuned.plan, why),
         actions=None,
         guards=(),
         shipped="head",

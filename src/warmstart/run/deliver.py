@@ -19,7 +19,7 @@ from warmstart.features.extraction import ExtractedFeatures
 from warmstart.machine import peak_rss_mb
 from warmstart.modalities.preprocessing import encode
 from warmstart.network.ledger import prove_frozen, summary_lines, write_ledger
-from warmstart.planning.words import in_words, own_choices
+from warmstart.planning.words import in_words, user_choices
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Finding, without
 from warmstart.records.network import Ledger
@@ -120,7 +120,7 @@ def _card_facts(
         base_model=lineage.base_model(origin.base),
         layers=in_words(fine_tuned.plan),
         weights=weights,
-        choices=tuple(own_choices(plan)),
+        choices=tuple(user_choices(plan)),
         surgery="" if plan.blocks[0].action.value == "fresh" else origin.surgery,
         is_confident=not is_classify or confident(fine_tuned.head, results.labelled) is not None,
     )

@@ -14,7 +14,7 @@ from warmstart.features import engine_choice
 from warmstart.network.added import make_block
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import write_plan
-from warmstart.planning.rules import looks_closely
+from warmstart.planning.rules import runs_controls
 from warmstart.planning.strategy import parse
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import DryRun, Plan
@@ -51,15 +51,15 @@ def dry_run(request: Request) -> Steps[DryRun]:
     chosen = yield from engine_choice.choose(survey, run_plan.engine_of(request))
     facts, record = labelled.facts(), survey.network.record
     request = forecast.shorten_checks(request, record, len(collection.record.examples))
-    tries_tail = run_plan.may_fine_tune(request, record, facts)
-    network = run_plan.network_facts(request, base, survey.network, None, tries_tail)
+    compares_fine_tuning = run_plan.may_fine_tune(request, record, facts)
+    network = run_plan.network_facts(request, base, survey.network, None, compares_fine_tuning)
     names = inherited.names(tuple(probe_layers(survey.feature_layers)))
     plan = run_plan.make_plan(request, facts, network, names, chosen.choice)
     with threadpool_limits(limits=1, user_api="blas"):
         bench = Bench(
             survey.network, survey.feature_layers, collection, labelled, base.record.preprocessing
         )
-        is_close, n_missing = looks_closely(request.budget), len(survey.missing[chosen.key])
+        is_close, n_missing = runs_controls(request.budget), len(survey.missing[chosen.key])
         forecaster = make_forecaster(bench, plan, n_missing, is_close, elapsed)
         if request.minutes is not None and plan.is_trained:
             plan = forecast.shorten(plan, request.minutes, forecaster, network, facts)

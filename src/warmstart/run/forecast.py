@@ -34,12 +34,12 @@ from warmstart.network.feature_layers import FeatureExtractor, layer_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
-from warmstart.planning.cached_activations import BYTES, with_store
+from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.forecast import Allowance, Load, Speeds, forecast, hurries, within
+from warmstart.planning.forecast import Allowance, Load, Speeds, forecast, skips_controls, fit_to_time
 from warmstart.planning.machine import DATA, kind_of
-from warmstart.planning.rules import USUAL, EngineSpeed, paces
-from warmstart.planning.schedule import Schedule, carried_out, schedule, stage_actions
+from warmstart.planning.rules import USUAL, EngineSpeed, estimate_speeds
+from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
@@ -98,9 +98,9 @@ def make_forecaster(
         width=sum(layer_width(network.record, layer) for layer in bench.feature_layers),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * sum(p.numel() for p in network.backbone.parameters()),
-        is_close=is_close,
-        tail=unfrozen_share(network, plan),
-        stored=_count_cached(bench, plan),
+        runs_controls=is_close,
+        trained_share=unfrozen_share(network, plan),
+        cached_values=_count_cached(bench, plan),
         n_sharing=foreseen().size if is_shared else 1,
         **_offload_sizes(bench, plan),
     )
@@ -118,8 +118,8 @@ def _offload_sizes(bench: Bench, plan: Plan) -> dict[str, Any]:
     cached = math.prod(blocks[cut - 1].shape_out) if cut else 0
     return {
         "is_streamed": True,
-        "belt_bytes": n * BYTES[str(offload.value)] * (2 * widest + cached),
-        "is_kept": cut > 0,
+        "offload_bytes": n * BYTES[str(offload.value)] * (2 * widest + cached),
+        "caches_plain": cut > 0,
     }
 
 
@@ -162,8 +162,8 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
         algebra=_time_inverse(),
         setup=pace.setup,
         extracted=1 / pace.speed,
-        view=_time_augmentation(bench, plan) if plan.is_trained else 0.0,
-        passed_mb=passed_mb,
+        augment=_time_augmentation(bench, plan) if plan.is_trained else 0.0,
+        forward_mb=passed_mb,
         step_mb=peak_rss_mb() - passed_mb,
         threads=n_threads(),
     )
@@ -173,7 +173,7 @@ def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
     work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_speed = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
-    speeds = paces(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
+    speeds = estimate_speeds(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
     return speeds[str(plan.training.engine.value)]
 
 
@@ -240,7 +240,7 @@ def _time_training(bench: Bench, plan: Plan) -> float:
     short = replace(full, n_steps=STEPS, joining=())
     seconds = [_time_steps(bench, plan, short)]
     if stages[0] != stages[-1]:
-        seconds.append(_time_steps(bench, carried_out(plan, 1), short))
+        seconds.append(_time_steps(bench, as_followed(plan, 1), short))
     return sum(seconds) / len(seconds)
 
 
@@ -320,7 +320,7 @@ def apply_minutes(request: Request, extracted: ExtractedFeatures, n: int) -> Ste
 def shorten_checks(request: Request, network: NetworkRecord, n: int) -> Request:
     """`apply_minutes` without the note; the request itself where there is time."""
     minutes, is_ours = request.minutes, "budget" not in request.typed and request.budget != "fast"
-    if minutes is None or not is_ours or not hurries(minutes, network, n):
+    if minutes is None or not is_ours or not skips_controls(minutes, network, n):
         return request
     return replace(request, budget="fast", given=request.typed)
 
@@ -352,9 +352,9 @@ def shorten(
     """The plan, shortened to fit the minutes by the forecasts of `make_forecaster`."""
 
     def with_cache(other: Plan) -> Plan:
-        return with_store(other, facts, data)  # fewer epochs need fewer augmentations
+        return plan_cache(other, facts, data)  # fewer epochs need fewer augmentations
 
-    return with_cache(within(plan, 60 * minutes, lambda other: forecaster(with_cache(other)).total))
+    return with_cache(fit_to_time(plan, 60 * minutes, lambda other: forecaster(with_cache(other)).total))
 
 
 def training_allowance(

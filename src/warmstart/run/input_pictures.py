@@ -87,7 +87,7 @@ def show_inputs(run: Path, n: int = 8, data: Any = None) -> Image.Image:
     listing = _list_data(run, data)
     plan = open_plan(run / "plan.toml")
     training = schedule(plan) if plan.is_trained else None
-    examples = in_turn(record)[:n]
+    examples = pipeline_micro_batch(record)[:n]
     cells = [
         [input_picture(pixels, prep) for pixels in _augmented(example, listing, prep, training)]
         for example in examples
@@ -95,14 +95,14 @@ def show_inputs(run: Path, n: int = 8, data: Any = None) -> Image.Image:
     return grid(cells, [example.label for example in examples])
 
 
-def in_turn(record: DataRecord) -> list[Example]:
+def pipeline_micro_batch(record: DataRecord) -> list[Example]:
     """Training examples: the first of each class, then the second of each, and so on.
 
     >>> rows = [("a", "x"), ("b", "x"), ("c", "y")]
     >>> found = tuple(Example(id=i, label=l, split="train", sha256=i) for i, l in rows)
     >>> record = DataRecord(name="", kind="image", task="classify", layout="", classes=("x", "y"),
     ...                     examples=found)
-    >>> [example.id for example in in_turn(record)]
+    >>> [example.id for example in pipeline_micro_batch(record)]
     ['a', 'c', 'b']
     """
     times = dict.fromkeys(record.classes, 0)

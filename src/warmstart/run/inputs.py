@@ -16,7 +16,7 @@ from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
 from warmstart.network.position_embeddings import LEAST, MOST
 from warmstart.network.weight_file import is_full
-from warmstart.planning.cached_activations import FORMATS
+from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
 from warmstart.planning.settings import PATHS, parse_settings, typed
 from warmstart.planning.strategy import parse
@@ -213,9 +213,9 @@ def choose_offload(request: Request) -> Choice | None:
     text = parse_settings(request.settings).get(OFFLOAD)
     if text is not None:
         value = _OFFLOAD_WORDS.get(text.lower(), text)
-        if value and value not in FORMATS:
+        if value and value not in CACHE_DTYPES:
             raise PlanError(
-                f"--set {OFFLOAD}={text}: it is true, false, {FORMATS[0]} or {FORMATS[1]}."
+                f"--set {OFFLOAD}={text}: it is true, false, {CACHE_DTYPES[0]} or {CACHE_DTYPES[1]}."
             )
         if not value:
             return None

@@ -21,15 +21,15 @@ from warmstart.network.load import PretrainedModel
 from warmstart.network.lora import bare_blocks
 from warmstart.network.partition import Network
 from warmstart.planning import rules
-from warmstart.planning.actions import as_blocks_say
+from warmstart.planning.actions import reconcile_strategy
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import FULL_BYTES, stored_bytes, with_store
+from warmstart.planning.cached_activations import FULL_BYTES, cache_bytes, plan_cache
 from warmstart.planning.check import check_facts, check_plan, check_values
-from warmstart.planning.facts import DataFacts, NetworkFacts, Wishes
+from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.feature_layers import probe_layers
-from warmstart.planning.fine_tuning import tries_tail
+from warmstart.planning.fine_tuning import compares_fine_tuning
 from warmstart.planning.machine import with_parallel
-from warmstart.planning.plan_file import open_plan, overlay, wishes_for
+from warmstart.planning.plan_file import open_plan, overlay, options_for
 from warmstart.planning.settings import PAIRS, apply_settings, is_early, parse_settings, typed
 from warmstart.planning.strategy import n_tuned, parse, strategy_of
 from warmstart.records.network import NetworkRecord
@@ -96,26 +96,26 @@ def make_plan(
     `request` has its plan file read; `engine` is the one that extracts the features.
     Raises: PlanError for a plan that this network or these data do not allow.
     """
-    if may_fine_tune(request, network.record, facts) and not network.tries_tail:
+    if may_fine_tune(request, network.record, facts) and not network.compares_fine_tuning:
         # Without settings for a training that has no signal to train on.
         rest = tuple(s for s in request.settings if not s.strip().startswith("training."))
         request = replace(request, lr=None, settings=rest)
     base = request.base if isinstance(request.base, (str, Path)) else type(request.base).__name__
     pairs = parse_settings(request.settings).get(PAIRS)  # other choices follow from it
-    wishes = Wishes(
+    wishes = PlanOptions(
         base=str(base),
         strategy=request.strategy,
         budget=request.budget,
         seed=request.seed,
         arch=request.arch,
         lr=request.lr,
-        given=request.typed,
+        explicit=request.typed,
         contrastive=None if pairs is None else bool(typed(PAIRS, pairs, "switch")),
         processes=foreseen().size,
         machine=find_machine(request.device, n_threads()),
     )
     if isinstance(request.plan, Plan):
-        wishes = wishes_for(request.plan, wishes)
+        wishes = options_for(request.plan, wishes)
     plan = build(wishes, facts, network, head_names, engine)
     if request.base_choice is not None:
         plan = replace(plan, base=request.base_choice)
@@ -129,7 +129,7 @@ def make_plan(
         plan = replace(plan, training=replace(plan.training, offload=request.stream))
     late = [s for s in request.settings if not is_early(s.partition("=")[0].strip())]
     plan = apply_settings(replace(plan, training=replace(plan.training, engine=engine)), late)
-    plan = with_store(as_blocks_say(plan, network), network, facts)
+    plan = plan_cache(reconcile_strategy(plan, network), network, facts)
     plan = with_parallel(plan, network.record, foreseen().local, free_memory())
     check_plan(plan, network.record)
     check_facts(plan, facts, network, head_names)
@@ -152,14 +152,14 @@ def stored_block(request: Request, base: PretrainedModel, n: int) -> int:
     record = partition_base(base).record
     tuned = 0 if strategy.depth == "auto" else n_tuned(strategy, len(record.blocks))
     cut = len(record.blocks) - max(tuned, 1)
-    is_small = cut and stored_bytes(record, cut, n, 0, base.stream) <= FULL_BYTES
+    is_small = cut and cache_bytes(record, cut, n, 0, base.stream) <= FULL_BYTES
     return cut if tuned or is_small else 0
 
 
 def may_fine_tune(request: Request, network: NetworkRecord, facts: DataFacts) -> bool:
     """Whether upper blocks will be fine-tuned beside the linear probe if there is a signal."""
     is_ours = parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)
-    return is_ours and tries_tail(network, facts, request.budget)
+    return is_ours and compares_fine_tuning(network, facts, request.budget)
 
 
 def validate(request: Request, collection: Collection, base: PretrainedModel) -> None:
@@ -185,14 +185,14 @@ def network_facts(
     base: PretrainedModel,
     network: Network,
     verdict: Verdict | None,
-    tries_tail: bool = False,
+    compares_fine_tuning: bool = False,
 ) -> NetworkFacts:
     """What planning needs to know of a base model and its blocks.
 
     A block is fresh where more than half of its parameters are random, and touched where some
     tensors are. The neck counts as a piece of the last block, with which it is trained.
     """
-    touched, fresh = _random_blocks(base.random_tensors, network)
+    partly_fresh, fresh = _random_blocks(base.random_tensors, network)
     planned = request.plan.blocks if isinstance(request.plan, Plan) else ()
     has_lora = (
         "lora" in parse(request.strategy).extras
@@ -203,13 +203,13 @@ def network_facts(
         record=network.record,
         recipe=base.record.recipe,
         preprocessing=base.record.preprocessing,
-        usual=base.usual,
-        is_drawn=base.record.is_drawn,
+        base_inputs=base.usual,
+        is_random=base.record.is_random,
         verdict=verdict.kind if verdict else None,
-        tries_tail=tries_tail,
+        compares_fine_tuning=compares_fine_tuning,
         fresh=fresh,
-        touched=touched - fresh,
-        bare=bare_blocks(network) if has_lora else frozenset(),
+        partly_fresh=partly_fresh - fresh,
+        no_lora=bare_blocks(network) if has_lora else frozenset(),
     )
 
 
@@ -219,7 +219,7 @@ def _random_blocks(
     """Blocks with some random tensors, and those with mostly random parameters."""
     blocks = [block.name for block in network.record.blocks]
     homes = {**{name: name for name in blocks}, "neck": blocks[-1]}
-    touched: set[str] = set()
+    partly_fresh: set[str] = set()
     total, random = Counter[str](), Counter[str]()
     for name, tensor in tensors_of(network).items() if names else ():
         block = homes.get(network.owners[name])
@@ -229,5 +229,5 @@ def _random_blocks(
         total[block] += n
         if name in names:
             random[block] += n
-            touched.add(block)
-    return frozenset(touched), frozenset(b for b in random if 2 * random[b] > total[b])
+            partly_fresh.add(block)
+    return frozenset(partly_fresh), frozenset(b for b in random if 2 * random[b] > total[b])

@@ -1,4 +1,4 @@
-"""Images of many requests pass the network together; beyond a bound none is let in."""
+"""Dynamic batching: inputs of many requests share a forward pass; the queue is bounded."""
 
 from __future__ import annotations
 
@@ -20,60 +20,59 @@ Job = TypeVar("Job")
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items for some milliseconds and gives them to `work`, in one thread of its own.
+    """Collects items for some milliseconds and runs `work` on them in its own thread.
 
-    `work` takes up to `limits.batch` items and returns as many results. `seen` is told the size
-    and the seconds of each pass. While a pass is on, what comes is collected for the next.
+    `work` takes up to `limits.batch` items and returns as many results. `on_batch` gets the size
+    and the seconds of each batch. Items that arrive meanwhile form the next batch.
     """
 
     def __init__(
         self,
         work: Callable[[Sequence[Item]], Sequence[Result]],
         limits: ServerLimits,
-        seen: Callable[[int, float], None],
+        on_batch: Callable[[int, float], None],
     ) -> None:
         self._work = work
         self._limits = limits
-        self._seen = seen
+        self._on_batch = on_batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
-        self._inside = 0
-        self._pace = 0.02  # seconds an image, as of late
+        self._n_pending = 0
+        self._pace = 0.02  # seconds an item, moving average
         self._explaining = 0
         self._busy_since: float | None = None
 
     @property
-    def inside(self) -> int:
-        """Images that have been let in and are not answered yet."""
-        return self._inside
+    def n_pending(self) -> int:
+        """Admitted items without an answer."""
+        return self._n_pending
 
     @property
     def is_stuck(self) -> bool:
-        """Whether one pass has taken longer than any answer may."""
+        """Whether a batch has taken longer than an answer may."""
         since = self._busy_since
         return since is not None and time.monotonic() - since > self._limits.answer_s
 
     @property
     def is_full(self) -> bool:
-        """Whether not even one more image is let in."""
-        return self._inside >= self._limits.queue
+        return self._n_pending >= self._limits.queue
 
     @contextmanager
-    def room(self, n: int) -> Iterator[None]:
-        """Let n images in, for as long as the context lasts.
+    def admit(self, n: int) -> Iterator[None]:
+        """Admit n items while the context lasts.
 
-        Raises: Problem 503 with Retry-After where there is no room for them.
+        Raises: Problem 503 with Retry-After where the queue is full.
         """
-        if self._inside + n > self._limits.queue:
-            raise retry("too many wait already; try again", self._seconds_to_wait())
-        self._inside += n
+        if self._n_pending + n > self._limits.queue:
+            raise retry("too many are waiting; try again", self._seconds_to_wait())
+        self._n_pending += n
         try:
             yield
         finally:
-            self._inside -= n
+            self._n_pending -= n
 
-    async def ask(self, items: Sequence[Item]) -> list[Result]:
+    async def submit(self, items: Sequence[Item]) -> list[Result]:
         """Results in the order of the items. Raises: Problem 503 where they take too long."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
@@ -85,16 +84,16 @@ class Batcher(Generic[Item, Result]):
         except TimeoutError:
             raise retry("no answer came in time; try again", self._seconds_to_wait()) from None
         finally:
-            for future in futures:  # who has gone needs no answer
+            for future in futures:  # of a client that has gone
                 future.cancel()
 
-    async def alone(self, job: Callable[[], Job]) -> Job:
-        """Do one job between two passes, in their thread.
+    async def run_alone(self, job: Callable[[], Job]) -> Job:
+        """Run one job between two batches, in their thread.
 
-        Raises: Problem 503 where several wait already, or it takes too long.
+        Raises: Problem 503 where several are waiting, or it takes too long.
         """
         if self._explaining >= self._limits.explaining:
-            raise retry("several explanations are being made; try again", 2)
+            raise retry("several explanations are running; try again", 2)
         self._explaining += 1
         loop = asyncio.get_running_loop()
         try:
@@ -106,36 +105,32 @@ class Batcher(Generic[Item, Result]):
             self._explaining -= 1
 
     async def run(self) -> None:
-        """Pass what comes, for ever; cancel it to stop."""
+        """Run batches for ever; cancel it to stop."""
         while True:
             await self._arrived.wait()
             if len(self._waiting) < self._limits.batch:
                 await asyncio.sleep(self._limits.gather_s)
-            batch = self._take()
+            batch: list[tuple[Item, asyncio.Future[Result]]] = []
+            while self._waiting and len(batch) < self._limits.batch:
+                item, future = self._waiting.popleft()
+                if not future.done():
+                    batch.append((item, future))
+            if not self._waiting:
+                self._arrived.clear()
             if batch:
-                await self._pass(batch)
+                await self._run_batch(batch)
 
     def close(self) -> None:
-        """Wait for the pass at work, then end the thread."""
+        """Wait for the running batch, then end the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
-        while self._waiting and len(batch) < self._limits.batch:
-            item, future = self._waiting.popleft()
-            if not future.done():
-                batch.append((item, future))
-        if not self._waiting:
-            self._arrived.clear()
-        return batch
-
-    async def _pass(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         loop = asyncio.get_running_loop()
         items = [item for item, _ in batch]
         began = self._busy_since = time.monotonic()
         try:
             results = await loop.run_in_executor(self._thread, self._work, items)
-        except Exception as error:  # one bad pass must not end the server
+        except Exception as error:  # one bad batch must not end the server
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -144,10 +139,10 @@ class Batcher(Generic[Item, Result]):
             self._busy_since = None
         seconds = time.monotonic() - began
         self._pace += 0.2 * (seconds / len(batch) - self._pace)
-        self._seen(len(batch), seconds)
+        self._on_batch(len(batch), seconds)
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
 
     def _seconds_to_wait(self) -> int:
-        return min(max(math.ceil(self._inside * self._pace), 1), 60)
+        return min(max(math.ceil(self._n_pending * self._pace), 1), 60)

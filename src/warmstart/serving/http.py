@@ -1,4 +1,4 @@
-"""Errors as the web writes them: application/problem+json (RFC 9457)."""
+"""Metrics, and errors as application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ from starlette.exceptions import HTTPException
 from warmstart.errors import ServeError
 from warmstart.records.answer import Answer
 
-# ---- What the server counts, for GET /metrics (Prometheus text).
-
-
+# ---- Metrics for GET /metrics, in Prometheus' text format.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
-    """Counters of one server; they live in a registry of their own."""
+    """Counters of one server, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -50,59 +48,55 @@ class Metrics:
         )
         self._images = Counter(
             "warmstart_images",
-            "What was asked about, by what was said of it.",
+            "Inputs, by the outcome of their answer.",
             ("outcome",),
             registry=self._registry,
         )
         self._batch = Histogram(
             "warmstart_batch_images",
-            "How many passed the network together.",
+            "Inputs in one forward pass.",
             buckets=_SIZES,
             registry=self._registry,
         )
-        self._pass = Histogram(
+        self._batch_seconds = Histogram(
             "warmstart_batch_seconds",
-            "One pass of the network.",
+            "One forward pass.",
             buckets=_SECONDS,
             registry=self._registry,
         )
 
     def watch_queue(self, count: Callable[[], int]) -> None:
-        """Report what `count` says at each reading as the images that are inside."""
-        gauge = Gauge(
-            "warmstart_queue_images",
-            "How many are being decoded, waiting or in work.",
-            registry=self._registry,
-        )
-        gauge.set_function(count)
+        """Report `count()` as the inputs that are being decoded, waiting or in work."""
+        name, what = "warmstart_queue_images", "Inputs being decoded, waiting or in work."
+        Gauge(name, what, registry=self._registry).set_function(count)
 
-    def saw_request(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count one request; `path` is a route's template, so that there are few."""
+    def count_request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count one request; `path` is a route's template, of which there are few."""
         self._requests.labels(method, path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def saw_image(self, outcome: str) -> None:
-        """Count one image."""
+    def count_image(self, outcome: str) -> None:
+        """Count one input."""
         self._images.labels(outcome).inc()
 
-    def saw_batch(self, n: int, seconds: float) -> None:
-        """Count one pass of n images."""
+    def count_batch(self, n: int, seconds: float) -> None:
+        """Count one forward pass of n inputs."""
         self._batch.observe(n)
-        self._pass.observe(seconds)
+        self._batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 def outcome_of(answer: Answer) -> str:
     """One word for an answer.
 
-    >>> outcome_of(Answer(path="", label="a", probability=1.0, sure=None, unknown=False, scores={}))
+    >>> outcome_of(Answer(path="", label="a", probability=1, confident=None, ood=False, scores={}))
     'unpromised'
     """
     if answer.ood:
-        return "unknown"
+        return "ood"
     return {True: "confident", False: "uncertain", None: "unpromised"}[answer.confident]
 
 
@@ -110,7 +104,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class HttpProblem(ServeError):
-    """A request that is refused: its HTTP status, why, and what the caller may do."""
+    """A refused request: its HTTP status, the reason, and what the caller can do."""
 
     def __init__(
         self,
@@ -127,7 +121,7 @@ class HttpProblem(ServeError):
 
 
 def retry(detail: str, seconds: int) -> HttpProblem:
-    """A refusal for now: 503 with Retry-After.
+    """A temporary refusal: 503 with Retry-After.
 
     >>> retry("too much at once", 3).headers
     {'Retry-After': '3'}
@@ -136,7 +130,7 @@ def retry(detail: str, seconds: int) -> HttpProblem:
 
 
 def as_response(problem: HttpProblem) -> JSONResponse:
-    """The response that tells of a problem.
+    """The response for a problem.
 
     >>> as_response(HttpProblem(404, "no such page")).body
     b'{"type":"about:blank","title":"Not Found","status":404,"detail":"no such page"}'
@@ -153,36 +147,24 @@ def as_response(problem: HttpProblem) -> JSONResponse:
 
 
 def answer_all_errors(app: FastAPI) -> None:
-    """Let every error of an app be a problem, those of the framework and of ours alike."""
-    app.add_exception_handler(HttpProblem, _ours)
-    app.add_exception_handler(HTTPException, _of_the_framework)
-    app.add_exception_handler(RequestValidationError, _of_a_parameter)
-    app.add_exception_handler(Exception, _unforeseen)
+    """Turn every error of an app, the framework's and ours, into a problem."""
+    for kind in (HttpProblem, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer_error)
 
 
-def _ours(request: Request, error: Exception) -> JSONResponse:
-    return as_response(error if isinstance(error, HttpProblem) else HttpProblem(500, _BUG))
+def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HttpProblem):
+        return as_response(error)
+    if isinstance(error, HTTPException):
+        detail = _DETAILS.get(error.status_code, str(error.detail))
+        return as_response(HttpProblem(error.status_code, detail, headers=error.headers))
+    if isinstance(error, RequestValidationError):
+        faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        return as_response(HttpProblem(422, "; ".join(faults) or "a parameter cannot be used"))
+    return as_response(HttpProblem(500, "this is a bug in warmstart; see the server's log"))
 
 
-def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        return as_response(HttpProblem(500, _BUG))
-    detail = _SAID.get(error.status_code, str(error.detail))
-    return as_response(HttpProblem(error.status_code, detail, headers=error.headers))
-
-
-def _of_a_parameter(request: Request, error: Exception) -> JSONResponse:
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    said = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in found)
-    return as_response(HttpProblem(422, said or "a parameter cannot be used"))
-
-
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return as_response(HttpProblem(500, _BUG))
-
-
-_BUG = "this is a bug in warmstart; the server's log says more"
-_SAID = {
+_DETAILS = {
     404: "there is nothing here; /docs lists what there is",
     405: "not with this method; /docs lists what there is",
 }

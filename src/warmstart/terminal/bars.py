@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from warmstart.events import Event
-from warmstart.terminal.progress import LEAST_BAR, Stage, Stages
+from warmstart.terminal.progress import LEAST_BAR, Stage, Stages, Watcher
 from warmstart.terminal.text import WIDTH, fitting, lead
 
 REFRESHES = 5  # per second; a moving bar takes time from the work
@@ -21,7 +21,7 @@ BAR_END = 52  # column in which finished bars end
 WIDEST = 34  # columns of a bar
 
 
-class Bars:
+class Bars(Watcher):
     """The current stage as a moving bar with time left and scores; finished stages leave a line.
 
     `clock` gives seconds since the epoch, as events do.
@@ -60,8 +60,6 @@ class Bars:
 
 
 class _RunningBar:
-    """The current stage at one moment, as wide as the terminal is then."""
-
     def __init__(self, stage: Stage | None, now: float) -> None:
         self.stage = stage
         self.now = now

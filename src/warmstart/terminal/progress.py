@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from warmstart.events import Event
 from warmstart.formatting import duration
@@ -177,7 +177,6 @@ class Stage:
 
     @property
     def fold_val(self) -> str:
-        """The validation score of the current training alone."""
         latest = self.validations.get(self.job or 0)
         return _validation_text([latest] if latest is not None else [])
 
@@ -272,7 +271,6 @@ def _validation_text(validations: list[tuple[float, float | None]]) -> str:
 
 
 def _number(values: Mapping[str, float | int | str], name: str) -> float | None:
-    """A finite number by its name, or None."""
     value = values.get(name)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
@@ -345,27 +343,22 @@ Display = Callable[..., Any]  # IPython.display.display
 REFRESH_S = 0.25  # between two updates of a notebook cell; each is a message to the browser
 
 
-class Watcher(Protocol):
-    """Shows events while a verb works; a context manager that leaves the terminal clean."""
+class Watcher:
+    """Shows the events of a job; a context manager that leaves the terminal clean.
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
-    def show(self, event: Event) -> None:
-        """Show one event."""
-
-
-class Silent:
-    """Shows nothing."""
+    This one shows nothing.
+    """
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None: ...
 
-    def show(self, event: Event) -> None: ...
+    def show(self, event: Event) -> None:
+        """Show one event."""
 
 
-class Lines:
+class Lines(Watcher):
     """One line per stage without control characters, for files and logs.
 
     A stage that takes longer than a minute also writes its progress, at most once a minute.
@@ -375,9 +368,6 @@ class Lines:
         self.stream = stream
         self.stages = Stages()
         self.written_at = 0.0  # by the clock of the events
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._write(self.stages.finish(is_broken=error[0] is not None))
@@ -396,7 +386,7 @@ class Lines:
             print(text, file=self.stream, flush=True)
 
 
-class Cell:
+class Cell(Watcher):
     """Finished stages and the current one in one output of a notebook, replaced in place."""
 
     def __init__(self, display: Display) -> None:
@@ -457,7 +447,7 @@ def cell_display() -> Display | None:
 def watcher(stream: TextIO | None) -> Watcher:
     """Bars on a terminal, lines elsewhere, nothing without a stream."""
     if stream is None:
-        return Silent()
+        return Watcher()
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return Lines(stream)
     from warmstart.terminal.bars import Bars  # imports rich
@@ -472,8 +462,8 @@ def python_watcher(progress: bool | None) -> Watcher:
     command line. False: nothing.
     """
     if progress is False:
-        return Silent()
+        return Watcher()
     display = cell_display()
     if display is not None:
         return Cell(display)
-    return watcher(sys.stderr) if progress else Silent()
+    return watcher(sys.stderr) if progress else Watcher()

@@ -169,10 +169,10 @@ def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
     n = labelled.n_train
     rng = np.random.default_rng([seed, 1])
     pool = np.arange(n)
-    if n > most and rules.LEAST_A_CLASS * labelled.n_classes > most:
+    if n > most and rules.LEAST_PER_CLASS * labelled.n_classes > most:
         # One or two rows per class say nothing: sample some classes, with all their rows.
         size = n // labelled.n_classes
-        per_class = size if size < 2 * rules.LEAST_A_CLASS else rules.LEAST_A_CLASS
+        per_class = size if size < 2 * rules.LEAST_PER_CLASS else rules.LEAST_PER_CLASS
         count = max(most // max(per_class, 1), 2)
         chosen = rng.choice(labelled.n_classes, size=min(count, labelled.n_classes), replace=False)
         pool = np.flatnonzero(np.isin(labelled.strata[:n], chosen))

@@ -43,7 +43,7 @@ def find_machine(name: str, threads: int) -> Machine:
     return Machine(
         device=device,
         threads=threads,
-        is_wish=name != AUTO,
+        is_explicit=name != AUTO,
         has_bfloat16=device == "cuda" and torch.cuda.is_bf16_supported(),
     )
 

@@ -15,10 +15,10 @@ from warmstart.features.machine import threads_for
 from warmstart.network.ensemble import can_ensemble
 from warmstart.network.partition import Network
 from warmstart.planning.cached_activations import frozen_prefix
-from warmstart.planning.forecast import Allowance, gave_way
-from warmstart.planning.rules import HELD_ONCE
-from warmstart.planning.schedule import carried_out, given_up, of_rows, schedule, stage_actions
-from warmstart.planning.words import gave_up
+from warmstart.planning.forecast import Allowance, time_ran_out
+from warmstart.planning.rules import HOLDOUT_DIVISOR
+from warmstart.planning.schedule import as_followed, given_up, for_fold, schedule, stage_actions
+from warmstart.planning.words import describe_failure
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.calibration import Calibration
@@ -149,10 +149,10 @@ def fine_tune(
     """
     data, extracted = training_data.labelled, training_data.extracted
     if not plan.is_trained:
-        return _probe_alone(training_data, plan, head, gave_way(plan))
+        return _probe_alone(training_data, plan, head, time_ran_out(plan))
     chosen, n = schedule(plan), len(data.learn)
     held_rows = held_out_folds(training_data, chosen.folds)
-    n_updates = (of_rows(chosen, len(held), n).n_steps for held in held_rows)
+    n_updates = (for_fold(chosen, len(held), n).n_steps for held in held_rows)
     steps = (*n_updates, *[chosen.n_steps] * chosen.model_soup)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(held_rows)}
     values["unit"] = data.nouns.many
@@ -287,7 +287,7 @@ class _FineTuning:
                 network=training_data.extracted.network,
                 head=head,
                 reader=training_data.extracted.reader,
-                plan=carried_out(plan, n_joined),
+                plan=as_followed(plan, n_joined),
                 decision=decision,
                 fold=results.fold,
             )
@@ -324,7 +324,7 @@ class _FineTuning:
                 fitted, chosen.scores, context.labels, results.fold, context.groups, context.target
             ),
             reader=reader,
-            plan=carried_out(plan, n_joined),
+            plan=as_followed(plan, n_joined),
             actions=trained.trainable.actions,
             guards=tuple(guards),
             probe_answers=results.probe_answers,
@@ -333,7 +333,7 @@ class _FineTuning:
         )
 
     def give_up(self, results: _Folds) -> FineTuned:
-        why = gave_up(self.plan, results.guards[-1].kind, results.failed)
+        why = describe_failure(self.plan, results.guards[-1].kind, results.failed)
         fine_tuned = _probe_alone(self.training_data, given_up(self.plan, why), self.head, why)
         return replace(fine_tuned, guards=tuple(results.guards))
 
@@ -359,7 +359,7 @@ class _FineTuning:
 
         return TrainingJob(
             make=make,
-            schedule=of_rows(schedule(plan), len(held), len(context.labels)),
+            schedule=for_fold(schedule(plan), len(held), len(context.labels)),
             context=context,
             rows=keep,
             held=held,
@@ -404,6 +404,6 @@ def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     if labelled.holdout:
         return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([training_data.seed, 7])
-    count = HELD_ONCE if n_folds == 1 else n_folds
+    count = HOLDOUT_DIVISOR if n_folds == 1 else n_folds
     fold = folds(labelled.folding, labelled.groups(), count, rng)
     return [np.flatnonzero(fold == f) for f in range(1 if n_folds == 1 else int(fold.max()) + 1)]

@@ -37,7 +37,7 @@ MAX_LOSS = 27.6  # nats, the most that a row counts: a probability of 10^-12; al
 
 @dataclass(frozen=True, slots=True)
 class TrainingEnd:
-    """How far a training goes: up to a validation (1..VALIDATIONS), then a share of the way back.
+    """How far a training goes: up to a validation (1..VALIDATIONS), then interpolated.
 
     `share` of the way from the initial weights; `n_stages`: groups of blocks that join, None: all.
     """
