@@ -100,7 +100,7 @@ class Learner:
 
     def probabilities(self, labels: Labels) -> Array:
         """As `check` has them (`best_probabilities`), from inverses made once."""
-        targets, least, result = CLASSIFICATION.coded(labels, self.k), np.inf, np.empty((0, 0))
+        targets, least, result = CLASSIFICATION.encode(labels, self.k), np.inf, np.empty((0, 0))
         for inverse in self.inverses:
             dual = ridge.Dual(inverse, inverse @ targets, targets)
             scores = ridge.left_out(dual, self.singles)

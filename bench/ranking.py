@@ -14,7 +14,7 @@ from bench import pools
 from bench.pools import Pool
 from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.stats.intervals import standard_error
-from warmstart.stats.paired import stand
+from warmstart.stats.paired import rank_models
 
 POOLS = ("sign_digits", "textures10", "trashnet")
 MODELS = ("lite0", "lite1", "lite2")  # by rising work
@@ -72,7 +72,7 @@ def _row(draws: Sequence[Draw]) -> dict[str, Any]:
     regret: dict[str, list[float]] = {"lightest that ties": [], "best": []}
     for seed, d in enumerate(draws):
         rng = np.random.default_rng([seed, 3])
-        standing = stand(d.hits, np.arange(N), rng, MODEL_VARIANCE)
+        standing = rank_models(d.hits, np.arange(N), rng, MODEL_VARIANCE)
         for rule, i in (
             ("lightest that ties", min(standing.ties[0])),
             ("best", standing.order[0]),

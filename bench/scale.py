@@ -115,7 +115,7 @@ def _cell(options_: Namespace, place: Path, weights: Path, strategy: str) -> dic
     code = watch.run(command)
     if code not in (0, 3):
         sys.exit(f"fit {strategy}: exit {code}: {(place / 'log').read_text()[-500:]}")
-    foreseen = json.loads(output.read_text())["forecast"]
+    expected_group = json.loads(output.read_text())["forecast"]
     summary = json.loads((out / "summary.json").read_text())
     passed = {part["name"]: part["macs"] for part in _parts(out)}
     return {
@@ -131,9 +131,9 @@ def _cell(options_: Namespace, place: Path, weights: Path, strategy: str) -> dic
         **watch.peaks(),
         "feature_seconds_an_image": round(summary["seconds"]["features"] / options_.images, 3),
         "forecast": {
-            "seconds": foreseen["seconds"]["total"],
-            "memory_mb": foreseen["memory_mb"],
-            "disk_mb": foreseen["disk_mb"],
+            "seconds": expected_group["seconds"]["total"],
+            "memory_mb": expected_group["memory_mb"],
+            "disk_mb": expected_group["disk_mb"],
         },
         "seconds_by_stage": summary["seconds"],
         "verdict": summary["verdict"]["kind"],

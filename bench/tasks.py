@@ -127,7 +127,7 @@ def _fit(pool: Pool, rows: Rows, seed: int = 0) -> HeadFit:
     """What `fit --budget fast` does with these rows, from features on."""
     n, truth, rng = len(rows), pool.truth[rows], np.random.default_rng([seed, 17])
     groups = tuple(np.array([i]) for i in range(n))
-    fold = folds(pool.target.folding(truth), np.arange(n), rules.outer_folds(n), rng)
+    fold = folds(pool.target.fold_strata(truth), np.arange(n), rules.outer_folds(n), rng)
     outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     k = pool.target.n_outputs(truth)
     shapes = probe_layers(list(pool.feature_layers))
@@ -264,7 +264,7 @@ def _random(args: Namespace, name: str) -> dict[str, Any]:
 def _verdict(pool: Pool, seed: int) -> str:
     rng = np.random.default_rng([seed, 23])
     rows = rng.permutation(len(pool.truth))[: rules.evidence_rows("fast")]
-    truth = pool.target.among(pool.truth[rng.permutation(len(pool.truth))[: len(rows)]])
+    truth = pool.target.restrict(pool.truth[rng.permutation(len(pool.truth))[: len(rows)]])
     shapes = probe_layers(list(pool.feature_layers))
     pair = mixed_kernels(
         ((layer, x[rows]) for layer, x in pool.feature_layers.items()),

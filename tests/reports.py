@@ -167,8 +167,8 @@ def scores(rows: tuple[HeldOutAnswer, ...]) -> tuple[ClassScore, ...]:
                 high=min(recall + 0.15, 1.0),
                 precision=0.8,
                 answers=10,
-                taken_for=wrong[0] if wrong else None,
-                taken=len(wrong),
+                confused_with=wrong[0] if wrong else None,
+                n_confused=len(wrong),
             )
         )
     return tuple(found)
@@ -287,7 +287,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
                 layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40, n=4
             ),
         ),
-        "in_words": "Layers 1–14 frozen · 15–18 tuned at 0.0003",
+        "in_words": "Layers 1–14 frozen · 15–18 fine-tuned at 0.0003",
         "fates": ("frozen    1 tensor, 90 weights, unchanged bit for bit",),
         "thumbs": {row.id: PICTURE for row in rows},
     }

@@ -18,7 +18,7 @@ from warmstart.records.answer import Answer
 from warmstart.serving import running
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
-from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, Unread
+from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def plain(answer=None, decode=None, **changes):
             "decode": decode or decode_plain,
             "answer": answer or answer_plain,
             "explain": lambda picture: Heat("red", 0.9, 0.4, np.eye(3)),
-            "number": {"a.png": 0}.get,
-            "kin": lambda number: "red",
-            "thumbnail": lambda number: b"jpeg" if number == 0 else None,
+            "index_of": {"a.png": 0}.get,
+            "label_of": lambda index: "red",
+            "thumbnail": lambda index: b"jpeg" if index == 0 else None,
             **changes,
         }
     )
@@ -168,7 +168,7 @@ def decode_plain(payload, name):
                 name, np.asarray(image.convert("RGB").resize((2, 2))), (0, 0, 1, 1)
             )
     except OSError:
-        return Unread(name, f"{name} is not an image")
+        return UnreadableInput(name, f"{name} is not an image")
 
 
 def answer_plain(pictures):

@@ -10,16 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from warmstart.distributed import ALONE, ProcessGroup, here, is_about_others, joined
+from warmstart.distributed import ALONE, ProcessGroup, here, is_process_error, join_group
 from warmstart.errors import ProcessError, UsageError
 
 
 def test_alone_everything_is_as_it_was():
-    with joined({}) as world:
+    with join_group({}) as world:
         assert world == here() == ALONE
     values = np.ones(3)
-    assert ALONE.summed(values) is values
-    assert ALONE.gathered("a") == ["a"]
+    assert ALONE.reduce_sum(values) is values
+    assert ALONE.gather("a") == ["a"]
     assert ALONE.same("a") == "a"
     assert ALONE.share([1, 2]) == [1, 2]
 
@@ -29,14 +29,14 @@ def test_an_environment_that_makes_no_sense_is_refused(told):
     names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     with (
         pytest.raises(UsageError, match="name no process of several"),
-        joined(dict(zip(names, told, strict=True))),
+        join_group(dict(zip(names, told, strict=True))),
     ):
         pass
 
 
 def test_errors_of_the_exchange_are_told_from_others():
     error = RuntimeError("[gloo/pair.cc:534] Connection closed by peer")
-    assert not is_about_others(error)  # alone there are no others
+    assert not is_process_error(error)  # alone there are no others
     assert ProcessGroup(1, 2).share("abcde") == "bd"
 
 

@@ -18,9 +18,9 @@ from warmstart.run.fit import fit
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 from warmstart.studio.app import Keys
-from warmstart.studio.studio import StudioOptions, opened
+from warmstart.studio.studio import StudioOptions, open_project
 from warmstart.studio.studio import application as studio_application
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
@@ -44,7 +44,7 @@ def context_of(browser, width=1280):
 @contextmanager
 def studio_page(browser, place, state):
     """A page on a studio's folder."""
-    project, _ = opened(StudioOptions(out=place), lambda event: None)
+    project, _ = open_project(StudioOptions(out=place), lambda event: None)
     app, close = studio_application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         # A plan that is being worked out is waited for.
@@ -75,7 +75,9 @@ def studios(browser, tmp_path_factory):
     (data / "blue" / "000.png").rename(data / "red" / "wrong.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WARMSTART_CACHE", str(root / "cache"))
-        project, _ = opened(StudioOptions(data=str(data), out=root / "filled"), lambda event: None)
+        project, _ = open_project(
+            StudioOptions(data=str(data), out=root / "filled"), lambda event: None
+        )
         project.close()
         shutil.copytree(root / "filled", root / "learnt")
         with studio_page(browser, root / "learnt", "pictures") as (page, _):
@@ -120,7 +122,7 @@ def test_no_control_of_the_studio_is_dead(browser, studios, tmp_path, folder, pl
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), ServerLimits())) as running:
+    with live(application(finished.path, ServeOptions(), ServerLimits())) as running:
         yield running
 
 
@@ -243,11 +245,11 @@ def shows_a_fault(page, provoked):
     page.wait_for_selector("#fault")
     bar = page.locator("#fault")
     assert bar.locator("p").inner_text() == (
-        "This page has a fault (a fault for the test). Load it again; if that does not help, "
+        "This page has a fault (a fault for the test). Reload it; if that does not help, "
         "please report it."
     )
     seen = {one["text"]: one for one in controls(page)}
-    assert {"Load again", "Close"} <= seen.keys()
+    assert {"Reload", "Close"} <= seen.keys()
     bar.get_by_role("button", name="Close").click()
     assert bar.is_hidden()
     page.evaluate(provoked)
@@ -256,7 +258,7 @@ def shows_a_fault(page, provoked):
 
 def test_a_script_that_cannot_be_loaded_is_told(browser, server):
     with context_of(browser) as context:
-        context.route("**/look.js", lambda route: route.abort())
+        context.route("**/answer.js", lambda route: route.abort())
         with watched(context, server.url) as (page, _):
             page.wait_for_selector("#fault")
             assert "a script could not be loaded" in page.locator("#fault").inner_text()

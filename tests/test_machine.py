@@ -8,9 +8,9 @@ from warmstart.errors import DataError
 
 def test_what_does_not_fit_is_refused_with_a_cure(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 4 * 10**9)
-    machine.check_room(2 * 10**9, "t.csv")
+    machine.check_memory(2 * 10**9, "t.csv")
     with pytest.raises(DataError, match=r"^t.csv takes about 3.0 GB of memory .* 2.0 GB may be"):
-        machine.check_room(3 * 10**9, "t.csv")
+        machine.check_memory(3 * 10**9, "t.csv")
 
 
 def test_where_the_system_says_nothing_there_is_a_limit(monkeypatch):

@@ -5,7 +5,7 @@
     run.verdict, run.estimate
     warmstart.load("runs/photos").predict("new.jpg").label
 
-Names load on first use, so that importing warmstart costs no torch.
+Names are loaded on first use, so that importing warmstart does not import torch.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home when it is first used."""
+    """Import a public name on first use."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'warmstart' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Public names, for completion."""
+    """Public names."""
     return __all__

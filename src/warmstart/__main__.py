@@ -9,26 +9,23 @@ from typing import Any, NoReturn
 
 
 def main() -> int:
-    """The command of this process; returns its exit code.
-
-    However often and whenever Ctrl-C is pressed, it ends in one line and code 130.
-    """
-    is_heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # `nohup`, `... &`
-    if is_heeded:
-        signal.signal(signal.SIGINT, _end)  # loading the command line takes a while already
+    """Run the command of this process; Ctrl-C ends it with one line and exit code 130."""
+    is_handled = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # `nohup`, `... &`
+    if is_handled:
+        signal.signal(signal.SIGINT, _end)  # loading the command line already takes a while
     from warmstart.cli.main import main as command
     from warmstart.cli.stop import INTERRUPTED, Interrupts
 
     interrupts = Interrupts(sys.argv[1:])
-    if is_heeded:
+    if is_handled:
         interrupts.listen()
     try:
         code = command(interrupts=interrupts)
-    except KeyboardInterrupt:  # a second one, while the first was being reported
+    except KeyboardInterrupt:  # a second one while the first was reported
         interrupts.leave()
     if code == INTERRUPTED:
         interrupts.leave()
-    # Python takes its own handlers away as it ends, and would die of the signal after all.
+    # Python removes its handlers as it ends, and would die of the signal after all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 

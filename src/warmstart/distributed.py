@@ -62,7 +62,7 @@ class ProcessGroup:
         _talk(lambda dist: dist.broadcast_object_list(told, src=0))
         return told[0]
 
-    def gathered(self, value: Value) -> list[Value]:
+    def gather(self, value: Value) -> list[Value]:
         """What each process holds, in their order. Raises: ProcessError where one is gone."""
         if self.size == 1:
             return [value]
@@ -70,7 +70,7 @@ class ProcessGroup:
         _talk(lambda dist: dist.all_gather_object(found, value))
         return cast(list[Value], found)
 
-    def summed(self, values: Float64) -> Float64:
+    def reduce_sum(self, values: Float64) -> Float64:
         """The sum over all processes, of arrays of one shape. Raises: ProcessError likewise."""
         if self.size == 1:
             return values
@@ -95,26 +95,26 @@ def here() -> ProcessGroup:
     return _here.get()
 
 
-def is_called(told: Mapping[str, str] = os.environ) -> bool:
+def is_launched(told: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher started this process as one of several.
 
-    >>> is_called({"RANK": "0", "WORLD_SIZE": "2"}), is_called({})
+    >>> is_launched({"RANK": "0", "WORLD_SIZE": "2"}), is_launched({})
     (True, False)
     """
     return all(name in told for name in _CALLED) and told["WORLD_SIZE"] != "1"
 
 
-def foreseen(told: Mapping[str, str] = os.environ) -> ProcessGroup:
+def expected_group(told: Mapping[str, str] = os.environ) -> ProcessGroup:
     """The world that this process is part of, or is called into and has not joined yet.
 
-    >>> foreseen({})
+    >>> expected_group({})
     ProcessGroup(rank=0, size=1, local=1)
     """
-    return told_world(told) if here() == ALONE and is_called(told) else here()
+    return group_from_environment(told) if here() == ALONE and is_launched(told) else here()
 
 
 @contextmanager
-def joined(told: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
+def join_group(told: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     """Be part of the world that the environment tells of, until the end of the block.
 
     Within another such block nothing changes.
@@ -122,10 +122,10 @@ def joined(told: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     Raises: UsageError for an environment that makes no sense; ProcessError where the processes
     do not find each other, or one of them is gone.
     """
-    if not is_called(told) or here() != ALONE:
+    if not is_launched(told) or here() != ALONE:
         yield here()
         return
-    world = told_world(told)
+    world = group_from_environment(told)
     # Of its C++ part: DDP's advice on each start would stand in the midst of the progress.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
@@ -152,12 +152,12 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def told_world(told: Mapping[str, str] = os.environ) -> ProcessGroup:
+def group_from_environment(told: Mapping[str, str] = os.environ) -> ProcessGroup:
     """The world that a launcher tells of, which this process need not have joined.
 
     Raises: UsageError for an environment that makes no sense.
 
-    >>> told_world({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
+    >>> group_from_environment({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
     ProcessGroup(rank=1, size=4, local=2)
     """
     try:
@@ -183,22 +183,22 @@ def _talk(say: Callable[[Any], object]) -> None:
         raise gone(error) from error
 
 
-def is_about_others(error: BaseException) -> bool:
+def is_process_error(error: BaseException) -> bool:
     """Whether an error that torch raised somewhere is about the exchange with other processes.
 
-    >>> is_about_others(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    >>> is_process_error(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
     False
     """
     return here().size > 1 and any(word in str(error).lower() for word in _EXCHANGE)
 
 
 @contextmanager
-def exchanging() -> Iterator[None]:
+def process_errors() -> Iterator[None]:
     """Torch's own errors about other processes in one line of ours. Raises: ProcessError."""
     try:
         yield
     except RuntimeError as error:
-        if is_about_others(error):
+        if is_process_error(error):
             raise gone(error) from error
         raise
 

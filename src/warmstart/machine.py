@@ -71,12 +71,12 @@ def reading_limit() -> int:
     return int(SHARE * (_UNKNOWN if free is None else free))
 
 
-def check_room(n_bytes: int, shown: str, cure: str = "leave out rows or columns") -> None:
+def check_memory(n_bytes: int, shown: str, cure: str = "leave out rows or columns") -> None:
     """Refuse what would not fit into memory once it is read.
 
     Raises: DataError naming the file, what it takes and what there is.
 
-    >>> check_room(1000, "t.csv")
+    >>> check_memory(1000, "t.csv")
     """
     limit = reading_limit()
     if n_bytes > limit:
@@ -91,10 +91,10 @@ def _shown(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:,.0f} MB"
 
 
-def size_of_cells(n_cells: int, n_letters: int = 0) -> int:
+def cell_bytes(n_cells: int, n_letters: int = 0) -> int:
     """Bytes of so many cells as texts of Python.
 
-    >>> size_of_cells(10, 100)
+    >>> cell_bytes(10, 100)
     740
     """
     return _CELL_BYTES * n_cells + n_letters

@@ -205,8 +205,8 @@ def test_help_fits_on_a_screen_and_has_examples(words, capsys):
 def test_the_examples_of_the_help_can_be_parsed(verb):
     from warmstart.cli.parse import parse
 
-    for command, _ in VERBS[verb].examples:
-        parse(command.split(" > ")[0].split()[1:])
+    for example in VERBS[verb].examples:
+        parse(re.split("  # | > ", example)[0].split()[1:])
 
 
 def test_every_verb_is_offered(capsys):

@@ -109,10 +109,10 @@ def test_the_estimate_is_the_same_everywhere(told):
     assert told.studio["estimate"]["value"] == claim["value"]
     assert every(told.studio["estimate"]["words"], INTERVAL, *shares) == 1
     assert ends(told.server["estimate"]) == shares
-    promise = rf"about {NUMBER} (?:times in 100|%)[^(]*\({NUMBER} to {NUMBER}\)"
+    promise = rf"about {NUMBER} (?:times in 100|%)[^(]*\(95 % CI {NUMBER}(?:–| to ){NUMBER}\)"
     assert every(told.server["promise"], promise, *shares) == 1 or shares[0] > 0.99
     if "export" in texts:
-        assert every(texts["export"], rf"- {INTERVAL} of [\d,]+ \w+ that", *shares) == 1
+        assert every(texts["export"], rf"- {INTERVAL} on [\d,]+ held-out \w+", *shares) == 1
 
 
 def test_nothing_is_claimed_of_a_model_that_does_not_ship(told):

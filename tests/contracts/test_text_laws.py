@@ -33,7 +33,7 @@ from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -338,7 +338,7 @@ def test_what_a_model_of_texts_is_not_written_as(run, tmp_path, to, options, mes
 
 def test_a_server_answers_texts(run):
     expected = run.predict(["the ball and the goal", "wind and rain"])
-    with live(application(run.path, Serving(), ServerLimits(images=3))) as server:
+    with live(application(run.path, ServeOptions(), ServerLimits(images=3))) as server:
 
         def ask(asked, kind="application/json", path="/predict"):
             body = asked if isinstance(asked, str) else json.dumps(asked)
@@ -359,7 +359,7 @@ def test_a_server_answers_texts(run):
         assert ask("hi", "image/png").status == 415
         got = ask({"text": "a"}, path="/explain")
         assert (
-            got.json["detail"] == "what mattered is shown of pictures, and this model takes texts"
+            got.json["detail"] == "only answers to images can be explained, and this model takes texts"
         )
         told = server.ask("GET", "/metadata").json
         assert (told["kind"], told["input"], told["pictures"]) == ("text", {"tokens": 16}, False)

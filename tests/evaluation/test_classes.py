@@ -25,8 +25,8 @@ def test_each_figure_is_what_it_says(rows):
         assert row.answers == len(said)
         right = sum(NAMES[truth] == row.label for truth in said)
         assert row.precision == (right / len(said) if said else None)
-        assert row.taken == (max(map(wrong.count, wrong)) if wrong else 0)
-        assert (row.taken_for in wrong) if wrong else row.taken_for is None
+        assert row.n_confused == (max(map(wrong.count, wrong)) if wrong else 0)
+        assert (row.confused_with in wrong) if wrong else row.confused_with is None
 
 
 def test_copies_make_the_interval_wider():

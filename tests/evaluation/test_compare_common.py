@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.evaluation.compare import HeldOut, RunAnswer, common
+from warmstart.evaluation.compare import HeldOutAnswers, RunAnswer, common
 from warmstart.records.data import DataRecord, Example, Finding
 
 
@@ -27,7 +27,7 @@ def run(examples, *, near_duplicates=(), leaks=(), answer=lambda id, target: tar
         near_duplicates=tuple(near_duplicates),
     )
     said = tuple(RunAnswer(i, s == "test", k, answer(i, k)) for i, _, k, s, _ in rows)
-    return HeldOut(record, said)
+    return HeldOutAnswers(record, said)
 
 
 def rows(prefix, n, split="train", first=0):
@@ -69,7 +69,7 @@ def test_the_same_names_with_other_bytes_are_other_images():
     other = [(i, c + "!", k, s) for i, c, k, s in rows("x", 6)]
     found = common([run(rows("x", 6)), run(other)])
     assert found.hits.shape == (2, 0)
-    assert (found.seen_before, found.relabelled) == (0, 0)
+    assert (found.leaked, found.relabelled) == (0, 0)
 
 
 def test_another_label_leaves_an_image_out_and_is_counted():
@@ -81,7 +81,7 @@ def test_another_label_leaves_an_image_out_and_is_counted():
 def test_what_a_run_had_seen_before_is_left_out_for_all():
     data = [*rows("x", 6), *rows("x", 4, "test", 10)]
     found = common([run(data), run(data, leaks=["x11.jpg", "x12.jpg"])])
-    assert (found.rows, found.hits.shape[1], found.seen_before) == ("test", 2, 2)
+    assert (found.rows, found.hits.shape[1], found.leaked) == ("test", 2, 2)
     gone = common([run(data), run(data, leaks=[f"x{i}.jpg" for i in range(10, 14)])])
     assert (gone.rows, gone.hits.shape[1]) == ("held-out", 6)
 

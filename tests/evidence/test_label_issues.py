@@ -232,7 +232,9 @@ def test_each_reason_has_its_sentence(why, words):
 
 
 def test_agreement_and_a_single_issue_are_said_plainly():
-    none = summarize(judged=9, disagreements=0, count=0, rate=None, why="not-significant", error=0.0)
+    none = summarize(
+        judged=9, disagreements=0, count=0, rate=None, why="not-significant", error=0.0
+    )
     assert none == "No label issues found: the model agrees with all 9 labels."
     rate = Share(value=0.123, low=0.1, high=0.2)
     one = summarize(judged=300, disagreements=4, count=1, rate=rate, why=None, error=0.1, listed=3)

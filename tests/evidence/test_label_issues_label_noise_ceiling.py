@@ -66,7 +66,10 @@ def test_where_no_number_is_stated_there_is_no_ceiling(why):
 
 @pytest.mark.parametrize(
     ("pairs", "said"),
-    [(1, "1 pair of near-duplicates has two labels"), (2, "2 near-duplicate pairs have two labels")],
+    [
+        (1, "1 pair of near-duplicates has two labels"),
+        (2, "2 near-duplicate pairs have two labels"),
+    ],
 )
 def test_pairs_are_counted_in_words(pairs, said):
     near_duplicates = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]

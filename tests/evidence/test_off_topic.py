@@ -53,7 +53,9 @@ def test_near_copies_and_groups_are_no_witnesses_of_each_other():
     assert not find_off_topic(x, singles(x)).is_off[200:].any()
     record = off_topic(found, groups, [str(i) for i in range(210)], ["a"] * 210)
     assert (record.count, len(record.found)) == (1, 10)
-    assert record.sentence.startswith("1 image looks off-topic (10 with near-duplicates and groups)")
+    assert record.sentence.startswith(
+        "1 image looks off-topic (10 with near-duplicates and groups)"
+    )
 
 
 def test_distances_are_those_of_the_slow_definition():

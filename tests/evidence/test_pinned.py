@@ -202,7 +202,9 @@ def of_metadata_leaks():
         {"n_bytes": np.where(is_first, 10**6, 10**4) + np.arange(N)},
         {"width": np.arange(N) * 2 + 600 * is_first + 300},
     ):
-        told.append(spurious.metadata_leaks(files(**given), LABELS, NAMES, np.random.default_rng(12)))
+        told.append(
+            spurious.metadata_leaks(files(**given), LABELS, NAMES, np.random.default_rng(12))
+        )
     truth = np.stack([is_first, LABELS == 1, np.arange(N) < 20], 1).astype(float)
     by_size = files(width=np.where(is_first, 1024, 640))
     rng = np.random.default_rng(13)
@@ -253,7 +255,9 @@ def of_texts():
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
     known = unreadable_texts.TokenCounts(tokens=tokens, ood=few, chars=signs, dense=none)
-    unknown = unreadable_texts.TokenCounts(tokens=tokens, ood=tokens // 2, chars=signs, dense=signs // 3)
+    unknown = unreadable_texts.TokenCounts(
+        tokens=tokens, ood=tokens // 2, chars=signs, dense=signs // 3
+    )
     found = [unreadable_texts.text_domain_gap(one, rng) for one in (known, unknown)]
     return found, [unreadable_texts.language(one) for one in found]
 

@@ -35,7 +35,9 @@ def files(rng, **given):
 
 def test_a_size_that_goes_with_a_label_is_named(rng):
     has = rng.random((N, 2)) < 0.5
-    found = metadata_leaks_multilabel(files(rng, width=np.where(has[:, 1], 640, 300)), has * 1.0, "ab", rng)
+    found = metadata_leaks_multilabel(
+        files(rng, width=np.where(has[:, 1], 640, 300)), has * 1.0, "ab", rng
+    )
     assert [one.kind for one in found] == [
         "metadata-leakage",
         "metadata-leakage",
@@ -77,7 +79,10 @@ def test_a_column_that_tells_is_named(rng):
     found = leaking_columns_multilabel(columns, has * 1.0, ["cat", "dog"], parts, 0)
     assert found.items == ("same",)
     assert 'whether "dog" applies' in found.sentence
-    assert leaking_columns_multilabel({"noise": columns["noise"]}, has * 1.0, ["a", "b"], parts, 0) is None
+    assert (
+        leaking_columns_multilabel({"noise": columns["noise"]}, has * 1.0, ["a", "b"], parts, 0)
+        is None
+    )
 
 
 def test_a_column_that_is_the_number_is_named(rng):

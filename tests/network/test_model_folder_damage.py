@@ -20,7 +20,7 @@ import warmstart
 from warmstart.cli.main import main
 from warmstart.errors import WarmstartError
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_the_command_line_and_the_server_say_the_same(own_run, picture, capsys):
     assert main(["predict", str(own_run), str(picture)]) == 2
     assert capsys.readouterr().err == f"warmstart: {message}\n"
     with pytest.raises(WarmstartError) as caught:
-        application(own_run, Serving(), ServerLimits())
+        application(own_run, ServeOptions(), ServerLimits())
     assert str(caught.value) == message
 
 

@@ -16,7 +16,7 @@ from warmstart.planning.cached_activations import (
     PATIENCE_S,
     frozen_prefix,
     cache_bytes,
-    views,
+    choose_augmentations,
     plan_cache,
 )
 from warmstart.planning.check import check_plan
@@ -130,7 +130,7 @@ def test_the_room_it_takes_is_that_of_its_numbers(n, cut, n_views, format):
     budget=st.sampled_from(["fast", "balanced", "thorough"]),
 )
 def test_there_are_no_more_views_than_passes(passes, n, budget):
-    found = views(passes, n, budget)
+    found = choose_augmentations(passes, n, budget)
     assert 1 <= found.value <= (8 if budget == "thorough" else 4)
     assert found.value <= max(math.ceil(passes / max(n, 1)), 1)
     is_short = found.value < (8 if budget == "thorough" else 4)

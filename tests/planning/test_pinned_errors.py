@@ -28,7 +28,7 @@ from warmstart.planning.settings import (
     check_path,
     is_early,
     parse_settings,
-    typed,
+    parse_value,
 )
 
 FULL, LAST, HEAD = pictures("full"), pictures("last:2"), pictures("head")
@@ -359,7 +359,7 @@ def of_paths():
     texts = ("3", "-2", "1e2", "0.25", "true", "Word", "a, B", "1,2", "", "1,", "9" * 18, "9" * 19)
     kinds = dict.fromkeys(PATHS.values())
     found = {
-        f"{kind} {text}": refusal(typed, "p", text, kind) or typed("p", text, kind)
+        f"{kind} {text}": refusal(parse_value, "p", text, kind) or parse_value("p", text, kind)
         for kind in kinds
         for text in texts
     }

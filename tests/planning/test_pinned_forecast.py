@@ -167,7 +167,7 @@ def of_views_and_hurry():
         [planning_forecast.skips_controls(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
         for n in (1, 300, 9000)
     ]
-    return found, tried, fine_tuning.seconds(heavy, 1000), fine_tuning.seconds(network(), 10**9)
+    return found, tried, fine_tuning.scratch_seconds(heavy, 1000), fine_tuning.scratch_seconds(network(), 10**9)
 
 
 # ---- rates, schedules --------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def of_rates():
         [learning_rates.choose_optimizer(recipe).because for recipe in recipes],
         [learning_rates.scratch_lr(o).value for o in learning_rates.OPTIMIZERS],
         learning_rates.round_lr(1234.5),
-        [spread.above(10.0) for spread in spreads],
+        [spread.factor(10.0) for spread in spreads],
     )
     return [(c.value, c.because) for c in base], said_so, values
 
@@ -321,7 +321,7 @@ def of_piping():
     return (
         kept,
         turns,
-        [(machine.n_stages(w), machine.is_parallel_mode(w), machine.kind_of(w)) for w in words],
+        [(machine.n_stages(w), machine.is_parallel_mode(w), machine.parallel_mode(w)) for w in words],
         [machine.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
     )
 
@@ -329,7 +329,7 @@ def of_piping():
 def of_storing():
     some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
     views = [
-        cached_activations.views(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")
+        cached_activations.choose_augmentations(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")
     ]
     sizes = [
         cached_activations.cache_bytes(network(), cut, 7, 4, f)

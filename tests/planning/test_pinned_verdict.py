@@ -132,7 +132,7 @@ def of_words():
         for where, basis in bases.items()
         for name, facts in some.items()
     }
-    return found, basis_of(None) == basis_of(SimpleNamespace(is_random=False, arch="")), BLANK.given
+    return found, basis_of(None) == basis_of(SimpleNamespace(is_random=False, arch="")), BLANK.source
 
 
 def of_limits():

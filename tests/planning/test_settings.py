@@ -10,7 +10,7 @@ from plans import FACTS, actions, network, network_facts, plan_for, rates, said
 from warmstart.errors import PlanError
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
-from warmstart.planning.settings import PATHS, apply_settings, parse_settings, update_lrs, typed
+from warmstart.planning.settings import PATHS, apply_settings, parse_settings, update_lrs, parse_value
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")
@@ -317,9 +317,9 @@ def test_any_text_is_a_value_or_a_plan_error(text, path):
 
 @given(value=st.integers(-(10**17), 10**17) | st.floats(-1e6, 1e6))
 def test_numbers_are_read_as_python_writes_them(value):
-    assert typed("training.lr", repr(value), "number") == float(value)
+    assert parse_value("training.lr", repr(value), "number") == float(value)
     if isinstance(value, int):
-        assert typed("training.epochs", str(value), "whole") == value
+        assert parse_value("training.epochs", str(value), "whole") == value
 
 
 def test_settings_are_read_before_there_is_a_plan():

@@ -120,7 +120,7 @@ def test_what_a_run_had_seen_before_is_left_out(finished, copy):
         data["problems"].append({"kind": "leakage", "sentence": "so", "items": tests[:4]})
 
     result = compare(finished, copy("leaky", data=leaky))
-    assert (result.n, result.rows, result.seen_before) == (11, "test", 4)
+    assert (result.n, result.rows, result.leaked) == (11, "test", 4)
 
 
 def test_groups_widen_the_interval(finished, copy):

@@ -55,7 +55,9 @@ def folders():
 
 def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pictures, monkeypatch):
     texts = []
-    monkeypatch.setattr(fine_tuning, "samples_from_scratch", lambda n: 320)  # as long as a test may be
+    monkeypatch.setattr(
+        fine_tuning, "samples_from_scratch", lambda n: 320
+    )  # as long as a test may be
     steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with(), fit)
     result = follow(steps, lambda event: texts.append(event.values.get("text")))
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]

@@ -22,7 +22,7 @@ from warmstart.records.run_folder import read_json
 from warmstart.run.evaluate import evaluate
 from warmstart.run.predictor import predict
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_what_is_no_sound_is_an_answer_with_an_error(heard, tmp_path):
 
 def test_the_server_takes_a_clip_and_says_what_is_none(heard, tmp_path):
     clip = wav(tone(np.random.default_rng(5), 220 * 2))
-    with live(application(heard.path, Serving(), ServerLimits())) as server:
+    with live(application(heard.path, ServeOptions(), ServerLimits())) as server:
         sent = server.send(("new.wav", clip), ("torn.wav", clip[:99])).json["answers"]
         assert sent[0]["label"] == heard_label(heard, tmp_path, clip)
         assert "torn.wav is cut off" in json.dumps(sent[1])

@@ -207,5 +207,5 @@ def test_a_number_is_the_same_however_it_is_written():
 
 @pytest.mark.parametrize("name", ["models.example.org:x", "http://models.example.org", "a b", ""])
 def test_a_name_to_answer_to_must_be_one(name):
-    with pytest.raises(UsageError, match="is no host name"):
+    with pytest.raises(UsageError, match="is not a host name"):
         access_for("0.0.0.0", None, [name])

@@ -16,7 +16,7 @@ import pytest
 from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
 from warmstart.serving.access import access_for
 from warmstart.serving.app import decoders, make_app
-from warmstart.serving.model import ServedPicture, Unread
+from warmstart.serving.model import ServedPicture, UnreadableInput
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
 PROBLEM = "application/problem+json"
@@ -49,7 +49,7 @@ def test_one_answer_an_image_in_order(server):
     assert [first["name"], first["label"], first["words"]] == [
         "a.png",
         "green",
-        "green, fairly sure",
+        "green, fairly confident",
     ]
     assert second["label"] == "red"
     assert second["nearest"] == [{"index": 0, "label": "red"}]
@@ -67,7 +67,7 @@ def test_what_it_tells_of_itself(server):
 def test_a_heat_map(server):
     got = server.send(("a.png", RED), path="/explain")
     assert got.json["grid"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert got.json["words"] == "With the glowing part covered, red falls from 90 % to 40 %."
+    assert got.json["words"] == "With the highlighted region covered, red falls from 90 % to 40 %."
     check_problem(server.send(("a.png", RED), ("b.png", RED), path="/explain"), 422)
     check_problem(server.send(("a.txt", b"dear"), path="/explain"), 422)
 
@@ -131,7 +131,7 @@ def test_unreadable_images_are_named(server):
 
 
 def test_too_many_pixels_is_another_status():
-    large = plain(decode=lambda payload, name: Unread(name, "too many pixels", True))
+    large = plain(decode=lambda payload, name: UnreadableInput(name, "too many pixels", True))
     with alive(large) as server:
         check_problem(server.send(("a.png", RED)), 413)
 
@@ -384,7 +384,7 @@ def test_decoding_large_pictures_does_not_hold_up_the_rest():
 
     def slow(payload, name):
         gate.wait(30)
-        return Unread(name, "late")
+        return UnreadableInput(name, "late")
 
     with alive(plain(decode=slow)) as server, ThreadPoolExecutor(8) as many:
         waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(8)]

@@ -45,6 +45,6 @@ def test_no_script_or_style_stands_in_a_page(name):
 def test_every_name_in_the_script_is_in_the_page():
     page = (PAGE / "index.html").read_text("utf-8")
     known = set(re.findall(r'id="(\w+)"', page))
-    for name in ("page.js", "look.js"):
+    for name in ("page.js", "answer.js"):
         script = (PAGE / name).read_text("utf-8")
         assert set(re.findall(r'\$\("(\w+)"\)', script)) <= known

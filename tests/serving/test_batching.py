@@ -34,7 +34,7 @@ def doubled(items):
 
 def test_answers_come_back_in_order_to_whom_asked():
     async def training_data(batcher):
-        return await asyncio.gather(*(batcher.ask([n, n + 100]) for n in range(50)))
+        return await asyncio.gather(*(batcher.submit([n, n + 100]) for n in range(50)))
 
     found, sizes = run(training_data, doubled, ServerLimits(batch=8))
     assert found == [[2 * n, 2 * n + 200] for n in range(50)]
@@ -44,7 +44,7 @@ def test_answers_come_back_in_order_to_whom_asked():
 
 def test_what_comes_together_passes_together():
     async def training_data(batcher):
-        return await asyncio.gather(*(batcher.ask([n]) for n in range(20)))
+        return await asyncio.gather(*(batcher.submit([n]) for n in range(20)))
 
     _, sizes = run(training_data, doubled, ServerLimits(batch=32, gather_s=0.05))
     assert sizes == [20]
@@ -52,7 +52,9 @@ def test_what_comes_together_passes_together():
 
 def test_all_passes_are_made_by_one_thread():
     async def training_data(batcher):
-        return await asyncio.gather(*(batcher.ask([n]) for n in range(60)), batcher.alone(ident))
+        return await asyncio.gather(
+            *(batcher.submit([n]) for n in range(60)), batcher.run_alone(ident)
+        )
 
     ident = threading.get_ident
     found, _ = run(training_data, lambda items: [ident() for _ in items], ServerLimits(batch=4))
@@ -62,14 +64,14 @@ def test_all_passes_are_made_by_one_thread():
 
 def test_there_is_room_for_so_many_and_no_more():
     async def training_data(batcher):
-        with batcher.room(3):
-            assert batcher.inside == 3
+        with batcher.admit(3):
+            assert batcher.n_pending == 3
             assert not batcher.is_full
-            with pytest.raises(HttpProblem) as told, batcher.room(2):
+            with pytest.raises(HttpProblem) as told, batcher.admit(2):
                 pass
-            with batcher.room(1):
+            with batcher.admit(1):
                 assert batcher.is_full
-        assert batcher.inside == 0
+        assert batcher.n_pending == 0
         return told.value
 
     problem, _ = run(training_data, doubled, ServerLimits(queue=4))
@@ -80,8 +82,8 @@ def test_there_is_room_for_so_many_and_no_more():
 def test_a_pass_that_fails_fails_its_own_images_alone():
     async def training_data(batcher):
         with pytest.raises(MemoryError):
-            await batcher.ask([0])
-        return await batcher.ask([4])
+            await batcher.submit([0])
+        return await batcher.submit([4])
 
     def work(items):
         if 0 in items:
@@ -99,10 +101,10 @@ def test_who_has_gone_is_not_answered():
         return doubled(items)
 
     async def training_data(batcher):
-        gone = asyncio.create_task(batcher.ask([1]))
+        gone = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0)
         gone.cancel()
-        return await batcher.ask([2])
+        return await batcher.submit([2])
 
     assert run(training_data, work, ServerLimits(gather_s=0.05))[0] == [4]
     assert passed == [2]
@@ -117,12 +119,12 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
 
     async def training_data(batcher):
         with pytest.raises(HttpProblem) as told:
-            await batcher.ask([1])
+            await batcher.submit([1])
         with pytest.raises(HttpProblem):
-            await batcher.alone(lambda: None)
+            await batcher.run_alone(lambda: None)
         stuck = batcher.is_stuck
         gate.set()
-        assert await batcher.ask([3]) == [6]
+        assert await batcher.submit([3]) == [6]
         return told.value.status, stuck, batcher.is_stuck
 
     assert run(training_data, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
@@ -132,12 +134,12 @@ def test_few_explanations_at_a_time():
     gate = threading.Event()
 
     async def training_data(batcher):
-        two = [asyncio.create_task(batcher.alone(lambda: gate.wait(20))) for _ in range(2)]
+        two = [asyncio.create_task(batcher.run_alone(lambda: gate.wait(20))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(HttpProblem) as told:
-            await batcher.alone(lambda: None)
+            await batcher.run_alone(lambda: None)
         gate.set()
         await asyncio.gather(*two)
-        return told.value.status, await batcher.alone(lambda: 7)
+        return told.value.status, await batcher.run_alone(lambda: 7)
 
     assert run(training_data, doubled, ServerLimits(explaining=2))[0] == (503, 7)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving import form
 from warmstart.serving.http import HttpProblem
-from warmstart.serving.inputs import Sent, SentImages, images_in
+from warmstart.serving.inputs import Upload, ImagesBody, read_images
 from warmstart.serving.model import ServerLimits
 
 LIMITS = ServerLimits(images=3)
@@ -20,7 +20,7 @@ LIMITS = ServerLimits(images=3)
 
 def refused(kind, body):
     with pytest.raises(HttpProblem) as told:
-        images_in(kind, body, LIMITS)
+        read_images(kind, body, LIMITS)
     return told.value.status, str(told.value)
 
 
@@ -30,31 +30,31 @@ def test_what_goes_into_a_form_comes_out(payloads):
     body, kind = form(files)
     if any(b"--edge-of-a-part" in payload for payload in payloads):
         return
-    assert images_in(kind, body, LIMITS) == [Sent(name, payload) for name, payload in files]
+    assert read_images(kind, body, LIMITS) == [Upload(name, payload) for name, payload in files]
 
 
 def test_fields_that_are_no_files_are_passed_over():
     body, kind = form([("a.png", b"x")])
     extra = b'--edge-of-a-part\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
-    assert images_in(kind, extra + body, LIMITS) == [Sent("a.png", b"x")]
+    assert read_images(kind, extra + body, LIMITS) == [Upload("a.png", b"x")]
 
 
 def test_folders_in_a_name_are_dropped():
     body, kind = form([("../../etc/passwd", b"x"), (r"C:\a\b.png", b"y")])
-    assert [one.name for one in images_in(kind, body, LIMITS)] == ["passwd", "b.png"]
+    assert [one.name for one in read_images(kind, body, LIMITS)] == ["passwd", "b.png"]
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_base64_in_json(prefix):
     text = prefix + base64.b64encode(b"bytes").decode()
     for asked in ({"image": text}, {"images": [text]}):
-        found = images_in("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
+        found = read_images("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
         assert [one.payload for one in found] == [b"bytes"]
 
 
 def test_an_image_as_it_is():
-    assert images_in("image/jpeg", b"bytes", LIMITS) == [Sent("image", b"bytes")]
-    assert images_in("application/octet-stream", b"b", LIMITS) == [Sent("image", b"b")]
+    assert read_images("image/jpeg", b"bytes", LIMITS) == [Upload("image", b"bytes")]
+    assert read_images("application/octet-stream", b"b", LIMITS) == [Upload("image", b"b")]
 
 
 BODY, KIND = form([("a.png", b"x")])
@@ -91,7 +91,7 @@ def test_anything_else_is_refused_with_a_reason(kind, body, status, says):
 
 @pytest.mark.parametrize("tiny", [b'""', b"1", b"{}", b'{"a":1,"b":2}'])
 def test_countless_values_are_refused_before_they_are_read(tiny, monkeypatch):
-    monkeypatch.setattr(SentImages, "model_validate_json", lambda body: pytest.fail("it was read"))
+    monkeypatch.setattr(ImagesBody, "model_validate_json", lambda body: pytest.fail("it was read"))
     body = b'{"images": [' + b",".join([tiny] * 10_000) + b"]}"
     assert refused("application/json", body)[0] == 413
 
@@ -99,7 +99,7 @@ def test_countless_values_are_refused_before_they_are_read(tiny, monkeypatch):
 def test_as_many_data_urls_as_may_be_sent_are_read():
     urls = ["data:image/png;base64,aGk="] * LIMITS.images
     body = json.dumps({"images": urls}).encode()
-    assert [one.payload for one in images_in("application/json", body, LIMITS)] == [b"hi"] * 3
+    assert [one.payload for one in read_images("application/json", body, LIMITS)] == [b"hi"] * 3
 
 
 def test_a_refusal_does_not_repeat_a_long_name():
@@ -116,4 +116,4 @@ def test_a_form_of_countless_fields_is_refused():
 def test_no_bytes_raise_anything_but_a_problem(body):
     for kind in (KIND, "application/json", "multipart/form-data; boundary=x"):
         with suppress(HttpProblem):
-            images_in(kind, body, LIMITS)
+            read_images(kind, body, LIMITS)

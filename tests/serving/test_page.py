@@ -16,7 +16,7 @@ from warmstart.records.answer import Answer
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
@@ -27,7 +27,7 @@ expect = playwright.expect
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), ServerLimits())) as running:
+    with live(application(finished.path, ServeOptions(), ServerLimits())) as running:
         yield running
 
 
@@ -195,7 +195,7 @@ def test_what_is_no_image_is_said_in_words(browser, server, tmp_path, red):
     (tmp_path / "photo.jpg").write_bytes(b"<!doctype html><script>alert(1)</script>")
     with opened(browser, server) as page:
         choose(page, tmp_path / "photo.jpg")
-        expect(page.locator("#wrong")).to_have_text("This is no picture I can read")
+        expect(page.locator("#wrong")).to_have_text("This picture cannot be read")
         expect(page.locator("#cure")).to_contain_text("photo.jpg is a web page, not an image")
         expect(page.locator("#retry")).to_be_hidden()
         keep(page, "no-image")
@@ -219,19 +219,19 @@ def test_unlike_anything_is_an_answer(browser, own_run, red):
     place = own_run / "model" / "calibration.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"ood_from": 0.0}))
     with (
-        live(application(own_run, Serving(), ServerLimits())) as server,
+        live(application(own_run, ServeOptions(), ServerLimits())) as server,
         opened(browser, server) as page,
     ):
         choose(page, red)
-        expect(page.locator("#words")).to_have_text("unlike anything I was shown")
-        expect(page.locator("#more")).to_contain_text("comes closest")
+        expect(page.locator("#words")).to_have_text("unlike the training images")
+        expect(page.locator("#more")).to_contain_text("closest of its classes")
         expect(page.locator("#near img")).to_have_count(3)
         keep(page, "ood")
         silent(page)
 
 
 def test_a_server_that_is_gone_is_said_and_the_page_goes_on_when_it_is_back(browser, finished, red):
-    app = application(finished.path, Serving(), ServerLimits())
+    app = application(finished.path, ServeOptions(), ServerLimits())
     with live(app) as server, opened(browser, server) as page:
         expect(page.locator("#ask")).to_be_visible()
         page.context.set_offline(True)
@@ -244,7 +244,7 @@ def test_a_server_that_is_gone_is_said_and_the_page_goes_on_when_it_is_back(brow
 
 
 def test_a_stopped_server_is_said(browser, finished, red):
-    with live(application(finished.path, Serving(), ServerLimits())) as server:
+    with live(application(finished.path, ServeOptions(), ServerLimits())) as server:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
@@ -255,7 +255,7 @@ def test_a_stopped_server_is_said(browser, finished, red):
 
 
 def test_a_token_is_asked_for_and_forgotten_with_the_tab(browser, finished, red):
-    app = application(finished.path, Serving(token="secret"), ServerLimits())
+    app = application(finished.path, ServeOptions(token="secret"), ServerLimits())
     with live(app) as server:
         with opened(browser, server) as page:
             expect(page.locator("#door")).to_be_visible()

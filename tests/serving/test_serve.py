@@ -27,12 +27,12 @@ from warmstart.run.predictor import load
 from warmstart.serving import running
 from warmstart.serving import serve as serving_serve
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application, check_token, serve
+from warmstart.serving.serve import ServeOptions, application, check_token, serve
 
 
 @pytest.fixture(scope="module")
 def server(finished):
-    with live(application(finished.path, Serving(), ServerLimits())) as running_one:
+    with live(application(finished.path, ServeOptions(), ServerLimits())) as running_one:
         yield running_one
 
 
@@ -236,16 +236,16 @@ def test_a_signal_lets_it_answer_what_has_come(finished, files, number, token):
             assert [one.result().status for one in waiting] == [200] * 24
         assert job.wait(60) == 0
         told = job.stderr.read()
-        assert "Answering what has come" in told
+        assert "Answering the open requests" in told
         assert "Traceback" not in told
-        assert ("whoever reaches 0.0.0.0 can use this model" in told) == (not token)
+        assert ("anyone who can reach 0.0.0.0 can use this model" in told) == (not token)
     finally:
         job.kill()
 
 
 def refuse(run, **options):
     with pytest.raises((ServeError, RunFolderError)) as told:
-        serve(run, Serving(**options), lambda where: None, lambda: None)
+        serve(run, ServeOptions(**options), lambda where: None, lambda: None)
     return str(told.value)
 
 
@@ -264,7 +264,7 @@ def test_a_host_of_someone_else_is_an_error(finished):
 
 @pytest.mark.parametrize("token", ["", "  ", "sécret", "a\nb"])
 def test_a_token_that_no_header_can_carry_is_refused(finished, token):
-    assert "holds letters that no header carries" in refuse(finished.path, token=token, port=0)
+    assert "holds letters that no header can carry" in refuse(finished.path, token=token, port=0)
 
 
 def test_a_token_with_a_space_at_its_end_is_refused():
@@ -309,10 +309,10 @@ def test_a_model_alone_still_answers(own_run, files):
     for entry in own_run.iterdir():
         if entry.name != "model":
             rmtree(entry) if entry.is_dir() else entry.unlink()
-    with live(application(own_run, Serving(), ServerLimits())) as server:
+    with live(application(own_run, ServeOptions(), ServerLimits())) as server:
         told = server.ask("GET", "/metadata").json
         assert (told["name"], told["pictures"]) == ("own_run", False)
-        assert told["promise"] == "How often it is right was not measured."
+        assert told["promise"] == "Its accuracy was not measured."
         answer = server.send(("a.png", files[0].read_bytes())).json["answers"][0]
         assert answer["label"]
         assert answer["nearest"] == []

@@ -12,7 +12,7 @@ import warmstart
 from browsing import CHROMIUM
 from serving import live
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import Serving, application
+from warmstart.serving.serve import ServeOptions, application
 
 ROW = {"age": 62, "dose": None, "site": "south"}
 CSV = b"site;age;dose\nsouth;62;\nnorth;40;2.5\nsouth;old;1\n"
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(run):
-    with live(application(run.path, Serving(), ServerLimits())) as running:
+    with live(application(run.path, ServeOptions(), ServerLimits())) as running:
         yield running
 
 
@@ -62,7 +62,7 @@ BAD = [
     ({"row": ROW, "image": ""}, "application/json", 422, "image: Extra inputs are not permitted"),
     ({"row": {"age": [1]}}, "application/json", 422, "row.age"),
     (b"age,site\n1,2,3\n", "text/csv", 422, "line 2 has another number of cells"),
-    (b"age,dose,site\n\xff,1,2\n", "text/csv", 422, "is no table: it is not UTF-8"),
+    (b"age,dose,site\n\xff,1,2\n", "text/csv", 422, "is not a table: it is not UTF-8"),
     (b"age,dose,site\n", "text/csv", 400, "no row was sent"),
     (b"age\n" + b"1\n" * 201, "text/csv", 413, "more than 200 rows in one request"),
     (b"\x89PNG", "image/png", 415, "send application/json such as"),
@@ -86,12 +86,12 @@ def test_it_tells_its_columns_and_what_it_accepts(server):
         "kind": "category",
         "values": ["north", "south"],
     }
-    assert "rows it had not seen" in told["promise"]
+    assert "on new rows" in told["promise"]
     assert (
         server.ask("POST", "/explain", b'{"row": {}}', Content_Type="application/json").json[
             "detail"
         ]
-        == "what mattered is shown of pictures, and this model takes rows"
+        == "only answers to images can be explained, and this model takes rows"
     )
 
 

@@ -20,14 +20,14 @@ def answer(confident=True, ood=False, **scores):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (answer(shirt=0.99, hat=0.01), "shirt, sure"),
-        (answer(shirt=0.83, hat=0.17), "shirt, fairly sure"),
-        (answer(False, shirt=0.5, hat=0.3, dress=0.2), "not sure: shirt or hat"),
-        (answer(False, shirt=0.4, hat=0.3, dress=0.3), "not sure: shirt, hat or dress"),
-        (answer(False, shirt=0.7, hat=0.3), "not sure: perhaps shirt"),
+        (answer(shirt=0.99, hat=0.01), "shirt, confident"),
+        (answer(shirt=0.83, hat=0.17), "shirt, fairly confident"),
+        (answer(False, shirt=0.5, hat=0.3, dress=0.2), "uncertain: shirt or hat"),
+        (answer(False, shirt=0.4, hat=0.3, dress=0.3), "uncertain: shirt, hat or dress"),
+        (answer(False, shirt=0.7, hat=0.3), "uncertain: perhaps shirt"),
         (answer(None, shirt=0.7, hat=0.3), "probably shirt"),
-        (answer(None, shirt=0.5, hat=0.5), "not sure: shirt or hat"),
-        (answer(False, True, shirt=0.99, hat=0.01), "unlike anything I was shown"),
+        (answer(None, shirt=0.5, hat=0.5), "uncertain: shirt or hat"),
+        (answer(False, True, shirt=0.99, hat=0.01), "unlike the training images"),
     ],
 )
 def test_an_answer_as_one_would_say_it(said, expected):
@@ -52,14 +52,14 @@ def test_outcomes_are_four():
 
 def test_a_map_says_when_nothing_decides():
     assert "falls from 83 % to 41 %" in heat_words("shirt", 0.83, 0.41)
-    assert heat_words("shirt", 0.83, 0.82).startswith("No single part")
-    assert heat_words("shirt", 0.83, 0.95).startswith("No single part")
+    assert heat_words("shirt", 0.83, 0.82).startswith("No single region")
+    assert heat_words("shirt", 0.83, 0.95).startswith("No single region")
 
 
 def test_without_an_estimate_nothing_is_promised():
     sure = Estimate(metric="accuracy", value=1.0, low=0.84, high=1.0, n=36, method="holdout")
-    assert promise_words(sure).startswith("Right nearly every time (84 to 100 in 100)")
-    assert promise_words(None) == "How often it is right was not measured."
+    assert promise_words(sure).startswith("Right nearly every time (95 % CI 84–100)")
+    assert promise_words(None) == "Its accuracy was not measured."
 
 
 def test_no_share_is_told_as_certain():

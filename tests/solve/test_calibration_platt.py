@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from warmstart.solve.calibration import fit_slopes, log_losses_of
+from warmstart.solve.calibration import fit_platt, log_losses_of
 
 
 def smooth(has):
@@ -16,7 +16,7 @@ def test_slopes_and_shifts_are_those_of_least_loss():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(200, 3)) * [0.1, 1.0, 5.0]
     has = (rng.random((200, 3)) < expit(scores / [0.05, 1.0, 5.0] - 1)).astype(float)
-    slopes, shifts = fit_slopes(scores, has)
+    slopes, shifts = fit_platt(scores, has)
     for k in range(3):
         wanted = smooth(has[:, k])
 
@@ -32,13 +32,13 @@ def test_slopes_and_shifts_are_those_of_least_loss():
 def test_a_score_that_says_nothing_answers_about_the_share():
     has = np.zeros((100, 1))
     has[:20] = 1
-    slope, shift = fit_slopes(np.ones((100, 1)), has)
+    slope, shift = fit_platt(np.ones((100, 1)), has)
     assert abs(expit(slope[0] + shift[0]) - 0.2) < 0.03
 
 
 def test_scores_that_point_the_wrong_way_are_not_turned_round():
     scores = np.linspace(0, 1, 40)[:, None]
-    assert fit_slopes(scores, (scores < 0.5).astype(float))[0][0] == 0
+    assert fit_platt(scores, (scores < 0.5).astype(float))[0][0] == 0
 
 
 def test_losses_of_rows_by_hand():

@@ -72,8 +72,8 @@ def of_primal():
     halves = [
         (rows()[part].astype(np.float32), TARGETS[part]) for part in (slice(17), slice(17, N))
     ]
-    once = primal_ridge.solve_once(primal_ridge.add_up(halves, D, K), 0.5)
-    space = primal_ridge.spectrum(primal_ridge.add_up(halves, D, K))
+    once = primal_ridge.solve_cholesky(primal_ridge.accumulate(halves, D, K), 0.5)
+    space = primal_ridge.spectrum(primal_ridge.accumulate(halves, D, K))
     rotated = space.rotate(rows().astype(np.float32))
     told = primal_ridge.left_out(space, rotated, TARGETS, 0.5, GROUPS)
     return once, primal_ridge.solve(space, 0.5), told[:6]
@@ -81,11 +81,11 @@ def of_primal():
 
 def of_weighted():
     weights = 1.0 + np.arange(N) % 4
-    spread = weighted_ridge.spread_out(rows(), weights)
-    few = weighted_ridge.spread_out(rows()[:4], weights[:4])
+    spread = weighted_ridge.spread_rows(rows(), weights)
+    few = weighted_ridge.spread_rows(rows()[:4], weights[:4])
     return (
-        weighted_ridge.standardised(rows(), weights),
-        weighted_ridge.evened(rows(), weights),
+        weighted_ridge.standardise(rows(), weights),
+        weighted_ridge.fit_weighted_scaling(rows(), weights),
         weighted_ridge.solve(spread, TARGETS, 0.7),
         weighted_ridge.solve(few, TARGETS[:4], 0.7),
         weighted_ridge.left_out(spread, TARGETS, 0.7)[:6],
@@ -110,13 +110,13 @@ def of_temperature():
 
 def of_platt():
     scores, truth = rows(4)[:, :2], np.stack([LABELS == 0, LABELS > 0], 1).astype(float)
-    return calibration.fit_slopes(scores, truth), calibration.log_losses_of(scores, truth)[:6]
+    return calibration.fit_platt(scores, truth), calibration.log_losses_of(scores, truth)[:6]
 
 
 def of_bends():
     scaled = rows()[:, :2] / 3
     anchors = weighted_ridge.anchors_of(scaled)
-    found = weighted_ridge.bends(anchors, 1.5).of(scaled[:4])
+    found = weighted_ridge.fit_laplace_features(anchors, 1.5).of(scaled[:4])
     return len(anchors), found @ found.T
 
 

@@ -16,7 +16,7 @@ def make(n, d, seed=None):
 
 def summed(features, targets, cuts=()):
     parts = zip(np.split(features, cuts), np.split(targets, cuts), strict=True)
-    return primal_ridge.add_up(parts, features.shape[1], targets.shape[1])
+    return primal_ridge.accumulate(parts, features.shape[1], targets.shape[1])
 
 
 def kernel_of(features):
@@ -74,11 +74,11 @@ def test_sums_without_a_fold_are_those_of_the_rest(d, penalty):
     keep = np.setdiff1d(np.arange(50), fold)
     rest = summed(features, targets).minus(summed(features[fold], targets[fold]))
     alone = summed(features[keep], targets[keep])
-    once = primal_ridge.solve_once(rest, penalty)
+    once = primal_ridge.solve_cholesky(rest, penalty)
     for one, other in (
         (
             primal_ridge.solve(primal_ridge.spectrum(rest), penalty),
-            primal_ridge.solve_once(alone, penalty),
+            primal_ridge.solve_cholesky(alone, penalty),
         ),
         (once, primal_ridge.solve(primal_ridge.spectrum(alone), penalty)),
     ):
@@ -90,5 +90,5 @@ def test_solving_once_leaves_the_sums_as_they_are():
     features, targets = make(30, 5)
     sums = summed(features, targets)
     before = sums.squares.copy()
-    primal_ridge.solve_once(sums, 0.1)
+    primal_ridge.solve_cholesky(sums, 0.1)
     np.testing.assert_array_equal(sums.squares, before)

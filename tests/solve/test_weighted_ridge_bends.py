@@ -7,10 +7,10 @@ import numpy as np
 from warmstart.solve.weighted_ridge import (
     MOST_ANCHORS,
     anchors_of,
-    bends,
+    fit_laplace_features,
     left_out,
     solve,
-    spread_out,
+    spread_rows,
 )
 
 
@@ -22,8 +22,8 @@ def laplace(a, b, width):
 def test_a_ridge_on_the_features_is_kernel_ridge():
     rng = np.random.default_rng(0)
     rows, new, values = rng.normal(size=(25, 3)), rng.normal(size=(6, 3)), rng.normal(size=(25, 1))
-    made = bends(rows, 1.5)
-    weights, bias = solve(spread_out(made.of(rows), np.ones(25)), values, 0.3)
+    made = fit_laplace_features(rows, 1.5)
+    weights, bias = solve(spread_rows(made.of(rows), np.ones(25)), values, 0.3)
     kernel = laplace(rows, rows, 1.5)
     centre = np.eye(25) - 1 / 25
     dual = np.linalg.solve(centre @ kernel @ centre + 0.3 * np.eye(25), centre @ values)
@@ -35,15 +35,15 @@ def test_a_ridge_on_the_features_is_kernel_ridge():
 def test_rows_left_out_are_those_of_fitting_without_them():
     rng = np.random.default_rng(1)
     rows, values = rng.normal(size=(15, 2)), rng.normal(size=(15, 1))
-    features = bends(rows, 1.0).of(rows)
-    told = left_out(spread_out(features, np.ones(15)), values, 0.1)
+    features = fit_laplace_features(rows, 1.0).of(rows)
+    told = left_out(spread_rows(features, np.ones(15)), values, 0.1)
     for row in range(15):
         others = np.arange(15) != row
-        weights, bias = solve(spread_out(features[others], np.ones(14)), values[others], 0.1)
+        weights, bias = solve(spread_rows(features[others], np.ones(14)), values[others], 0.1)
         np.testing.assert_allclose(features[row] @ weights + bias, told[row], rtol=1e-6)
 
 
 def test_of_many_rows_some_are_anchors():
     rows = np.random.default_rng(2).normal(size=(1500, 2))
     assert len(anchors_of(rows)) == MOST_ANCHORS
-    assert bends(rows[:40], 2.0).of(rows).shape[0] == 1500
+    assert fit_laplace_features(rows[:40], 2.0).of(rows).shape[0] == 1500

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.stats.paired import Difference, difference, stand, widened
+from warmstart.stats.paired import Difference, difference, rank_models, widen
 
 
 @st.composite
@@ -23,7 +23,7 @@ def judged(draw):
 @given(judged())
 def test_groups_partition_the_models_from_the_best_down(case):
     hits, groups = case
-    found = stand(hits, groups, np.random.default_rng(0))
+    found = rank_models(hits, groups, np.random.default_rng(0))
     means = hits.mean(axis=1)
     assert sorted(found.order) == list(range(len(hits)))
     assert all(np.diff(means[list(found.order)]) <= 0)
@@ -39,8 +39,8 @@ def test_groups_partition_the_models_from_the_best_down(case):
 @given(judged(), st.floats(1, 4))
 def test_a_wider_interval_never_makes_the_first_group_smaller(case, inflation):
     hits, groups = case
-    plain = stand(hits, groups, np.random.default_rng(0))
-    wide = stand(hits, groups, np.random.default_rng(0), inflation)
+    plain = rank_models(hits, groups, np.random.default_rng(0))
+    wide = rank_models(hits, groups, np.random.default_rng(0), inflation)
     assert set(plain.group_rows[0]) <= set(wide.group_rows[0])
     assert [gap.value for gap in plain.to_best] == [gap.value for gap in wide.to_best]
 
@@ -48,7 +48,7 @@ def test_a_wider_interval_never_makes_the_first_group_smaller(case, inflation):
 def test_the_first_group_is_what_the_paired_interval_says():
     rng = np.random.default_rng(3)
     hits = (rng.random((4, 80)) < np.array([[0.9], [0.85], [0.5], [0.48]])).astype(float)
-    found = stand(hits, np.arange(80), np.random.default_rng(0))
+    found = rank_models(hits, np.arange(80), np.random.default_rng(0))
     best = found.order[0]
     for i, gap in zip(found.order, found.to_best, strict=True):
         again = difference(hits[i], hits[best], np.arange(80), np.random.default_rng(1))
@@ -59,7 +59,7 @@ def test_the_first_group_is_what_the_paired_interval_says():
 
 
 def test_of_equals_the_first_given_leads():
-    found = stand(np.ones((3, 10)), np.arange(10), np.random.default_rng(0))
+    found = rank_models(np.ones((3, 10)), np.arange(10), np.random.default_rng(0))
     assert found.order == (0, 1, 2)
     assert found.group_rows == ((0, 1, 2),)
 
@@ -68,15 +68,15 @@ def test_rows_of_one_block_count_as_one():
     """Forty copies of four rows prove no more than four rows."""
     better, worse = np.ones(40), np.repeat([1.0, 1.0, 1.0, 0.0], 10)
     hits = np.stack([better, worse])
-    apart = stand(hits, np.arange(40), np.random.default_rng(0))
-    together = stand(hits, np.repeat(np.arange(4), 10), np.random.default_rng(0))
+    apart = rank_models(hits, np.arange(40), np.random.default_rng(0))
+    together = rank_models(hits, np.repeat(np.arange(4), 10), np.random.default_rng(0))
     assert apart.group_rows == ((0,), (1,))
     assert together.group_rows == ((0, 1),)
 
 
 def test_widened_keeps_the_value_and_the_sides():
-    gap = widened(Difference(0.2, 0.1, 0.4, 0.01), 1.7)
+    gap = widen(Difference(0.2, 0.1, 0.4, 0.01), 1.7)
     assert gap.value == 0.2
     assert gap.low == pytest.approx(0.2 - 0.1 * 1.7**0.5)
     assert gap.high == pytest.approx(0.2 + 0.2 * 1.7**0.5)
-    assert widened(gap, 1.0) == gap
+    assert widen(gap, 1.0) == gap

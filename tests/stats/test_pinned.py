@@ -144,9 +144,9 @@ def of_selection():
     hits = np.stack([coins(p, m) for m, p in enumerate((0.4, 0.9, 0.85, 0.5, 0.9, 0.1))])
     hits = np.vstack([hits, hits[1:2]])
     rng = np.random.default_rng(11)
-    stood = [paired.stand(hits, np.arange(N), rng, inflation) for inflation in (1.0, 3.0)]
+    stood = [paired.rank_models(hits, np.arange(N), rng, inflation) for inflation in (1.0, 3.0)]
     one = paired.Difference(-0.1, -0.3, 0.05, 0.2)
-    return stood, paired.stand(hits[:1], BLOCKS, rng), paired.widened(one, 2.0)
+    return stood, paired.rank_models(hits[:1], BLOCKS, rng), paired.widen(one, 2.0)
 
 
 def of_selective():
@@ -169,7 +169,7 @@ def of_selective():
     few = [
         selective.confident_threshold(np.linspace(0.5, 1, n), np.ones(n), n) for n in (1, 2, 200)
     ]
-    promised = [selective.promise(e) for e in (0.0, 0.04, 0.06, 0.3)]
+    promised = [selective.error_bound(e) for e in (0.0, 0.04, 0.06, 0.3)]
     return [selective.upper_bound(*each) for each in bounds], told, few, promised
 
 

@@ -23,7 +23,7 @@ def test_the_promise_is_kept_on_new_data():
         promised += 1
         # Uniform confidence above the threshold; the true error there by integration.
         error = 1 - np.mean(np.linspace(threshold, 1, 2001) ** 0.5)
-        broken += error > selective.promise(1 - correct.mean())
+        broken += error > selective.error_bound(1 - correct.mean())
     assert promised > 60
     assert broken / promised <= 0.05
 
@@ -42,5 +42,5 @@ def test_ties_are_sure_together():
 
 def test_a_bound_that_is_just_what_was_promised_keeps_it(monkeypatch):
     confidence, right = np.linspace(0.5, 1, 60), np.ones(60)
-    monkeypatch.setattr(selective, "upper_bound", lambda errors, n, delta: selective.promise(0.0))
+    monkeypatch.setattr(selective, "upper_bound", lambda errors, n, delta: selective.error_bound(0.0))
     assert selective.confident_threshold(confidence, right, 60) == 0.5

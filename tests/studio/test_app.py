@@ -16,7 +16,7 @@ from serving import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import DataError, UsageError
 from warmstart.studio.app import Keys, make_app
 from warmstart.studio.project import Project, table_of
-from warmstart.studio.work import Hub, ProgressSeen, Tools, Working
+from warmstart.studio.work import DecodedPicture, Hub, Tools, Working
 
 KEYS = Keys("a-token", "a-secret")
 
@@ -27,9 +27,9 @@ class Desk:
     def __init__(self):
         self.now, self.orders = Working(), []
 
-    def see(self, payload, name):
+    def decode(self, payload, name):
         return (
-            ProgressSeen(20, 20, ".png", b"jpeg")
+            DecodedPicture(20, 20, ".png", b"jpeg")
             if payload.startswith(b"\x89PNG")
             else f"{name}: no"
         )
@@ -48,8 +48,8 @@ class Desk:
 
     def tools(self, **changes):
         usual = Tools(
-            see=self.see,
-            small=self.small,
+            decode=self.decode,
+            thumbnail=self.small,
             working=lambda: self.now,
             fit=self.fit,
             resume=self.resume,
@@ -57,7 +57,7 @@ class Desk:
             forecast=lambda order: {"seconds": 1.0},
             result=lambda number: {"number": number},
             answer=lambda number, payload, name: {"label": "cat", "number": number},
-            take=lambda number, what: self.place / what,
+            download=lambda number, what: self.place / what,
         )
         return replace(usual, **changes)
 
@@ -177,10 +177,10 @@ def test_pictures_come_in_and_bad_files_are_named_with_the_reason(studio):
 
 def test_thumbnails_that_are_lost_are_made_again(studio):
     (id,) = studio.send(("a.png", png())).json["added"]
-    studio.project.small(id).unlink()
+    studio.project.thumbnail_path(id).unlink()
     assert studio.get(f"/api/thumbnails/{id}").body == b"made later"
     (studio.project.path / "pictures" / studio.project.pictures[id].file).write_bytes(b"text")
-    studio.project.small(id).unlink()
+    studio.project.thumbnail_path(id).unlink()
     assert studio.get(f"/api/thumbnails/{id}").status == 404
 
 
@@ -235,9 +235,9 @@ def test_a_picture_that_comes_again_goes_where_it_is_put_now(studio):
 
 def test_pictures_whose_file_is_gone_are_said_to_be(studio):
     (id,) = studio.send(("a.png", png())).json["added"]
-    studio.project.place_of(id).unlink()
+    studio.project.picture_path(id).unlink()
     assert studio.get(f"/api/pictures/{id}").status == 404
-    studio.project.small(id).unlink()
+    studio.project.thumbnail_path(id).unlink()
     assert studio.get(f"/api/thumbnails/{id}").status == 404
 
 
@@ -401,7 +401,7 @@ def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
     a, *_ = pair(studio)
     assert studio.post("/api/keep", {"ids": [a]}).status == 200
     told = studio.get("/api/board").json
-    assert (told["kept"], told["undo"]) == ({a: "cat"}, "kept the label of 1 picture")
+    assert (told["kept"], told["undo"]) == ({a: "cat"}, "confirmed the label of 1 picture")
     assert studio.post("/api/keep", {"ids": [a, "nobody"]}).status == 200
     assert studio.project.history.version == 3  # nothing new was said
     studio.project.close()
@@ -520,8 +520,8 @@ def test_every_page_hears_of_every_change(studio):
     with listening(studio) as first, listening(studio) as second:
         ids = pair(studio)
         studio.post("/api/label", {"ids": ids[:1], "label": "dog"})
-        studio.hub.tell_working(Working(state="working", number=1, stage="Look", done=3, of=9))
-        studio.hub.tell_result(1)
+        studio.hub.send_working(Working(state="working", number=1, stage="Look", done=3, of=9))
+        studio.hub.send_result(1)
         wait_until(lambda: len(first) == len(second) == 5)
     assert first == second
     assert [name for name, _ in first] == ["board", "board", "board", "work", "result"]
@@ -537,6 +537,6 @@ def test_every_page_hears_of_every_change(studio):
 def test_a_page_that_does_not_keep_up_is_cut_off_and_asks_anew(studio, monkeypatch):
     with listening(studio) as heard:
         for number in range(2000):
-            studio.hub.tell_result(number)
+            studio.hub.send_result(number)
         studio.post("/api/classes", {"add": "cat"})
         wait_until(lambda: not studio.hub._streams or ("board" in dict(heard)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmstart.events import BESIDE, Event
-from warmstart.studio.jobs import Teller
+from warmstart.studio.jobs import ProgressTracker
 
 
 def begin(**values):
@@ -16,9 +16,9 @@ def step(n, job, epoch, **values):
 
 
 def told(*events):
-    teller = Teller(1, "balanced")
+    teller = ProgressTracker(1, "balanced")
     for event in events:
-        teller.see(event)
+        teller.update(event)
     return {one.fold: (one.points, one.probe) for one in teller.now.curves}
 
 

@@ -23,7 +23,7 @@ from warmstart.data.read import apply_relabel
 from warmstart.data.sources import list_source
 from warmstart.run.fit import fit
 from warmstart.studio.app import Keys
-from warmstart.studio.studio import StudioOptions, application, opened
+from warmstart.studio.studio import StudioOptions, application, open_project
 
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
@@ -55,7 +55,7 @@ def mislabelled(place):
 @contextmanager
 def studio(place, data=None):
     """A studio on `place`; yields its server and project."""
-    project, _ = opened(StudioOptions(data=data and str(data), out=place), lambda event: None)
+    project, _ = open_project(StudioOptions(data=data and str(data), out=place), lambda event: None)
     app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:
@@ -101,7 +101,7 @@ def choose(page, button, paths):
 def learn(page):
     """Press the button, wait for the result."""
     page.locator("#learn").click()
-    expect(page.locator("#learn")).to_have_text(re.compile(r"^Learn again"), timeout=LONG)
+    expect(page.locator("#learn")).to_have_text(re.compile(r"^Train again"), timeout=LONG)
     expect(page.locator("#estimate")).to_contain_text("%")
 
 
@@ -119,14 +119,14 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
         learn(page)
         page.get_by_role("link", name="Result").click()
         expect(page.locator("#judged h1")).to_have_text(f"{REVIEW}; 1 in 20 answers is wrong.")
-        expect(page.locator("#judged")).to_contain_text("Pictures it gets wrong (2)")
+        expect(page.locator("#judged")).to_contain_text("Mistakes (2)")
         shoot(page, "studio-result")
         page.get_by_role("link", name="Pictures").click()
         for name in ("wrong-000", "wrong-001"):
             pictures(page, name).click()
             expect(pictures(page, name)).to_have_attribute("aria-label", re.compile("blue"))
             page.keyboard.press("1")
-        expect(page.locator("#learn")).to_have_text("Learn again (2 changes)")
+        expect(page.locator("#learn")).to_have_text("Train again (2 changes)")
         before = page.locator("#estimate").inner_text()
         learn(page)
         expect(page.locator("#estimate")).to_contain_text(
@@ -238,7 +238,7 @@ def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
     process, address = started(place)
     page.goto(address)
     page.get_by_role("link", name="Result").click()
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     expect(page.locator("#judged h1")).to_contain_text(REVIEW, timeout=LONG)
     page.get_by_role("link", name="Pictures").click()
     expect(pictures(page)).to_have_count(59)
@@ -304,8 +304,8 @@ def test_what_is_shown_once_is_shown_again(browser, data, tmp_path):
             page.keyboard.press("Delete")
             page.get_by_role("link", name="Result").click()
             note = page.locator("#judged .changed")
-            expect(note).to_contain_text("1 change to the board is not learnt yet.")
-            expect(note.get_by_role("button", name="Learn again")).to_be_visible()
+            expect(note).to_contain_text("1 change to the board is not in this model yet.")
+            expect(note.get_by_role("button", name="Train again")).to_be_visible()
 
 
 def test_with_the_keyboard_alone(browser, data, tmp_path):
@@ -325,7 +325,7 @@ def test_with_the_keyboard_alone(browser, data, tmp_path):
                 break
             page.keyboard.press("Shift+Tab")
         page.keyboard.press("Enter")
-        expect(page.locator("#learn")).to_have_text(re.compile("^Learn again"), timeout=LONG)
+        expect(page.locator("#learn")).to_have_text(re.compile("^Train again"), timeout=LONG)
         assert (project.run(1) / "DONE").exists()
 
 

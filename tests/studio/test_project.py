@@ -9,13 +9,13 @@ import pytest
 
 from serving import png
 from warmstart.errors import RunFolderError, UsageError
-from warmstart.studio.board import Board, labelled, renamed, with_class, without_class
-from warmstart.studio.project import Arrived, Project, append, id_of, n_changed, read_lines
+from warmstart.studio.board import Board, add_class, remove_class, renamed, set_label
+from warmstart.studio.project import NewPicture, Project, append, id_of, n_changed, read_lines
 
 
 def arrived(number, split="train", group=None):
     payload = png((number, 0, 0))
-    return Arrived(
+    return NewPicture(
         name=f"{number}.png",
         payload=payload,
         suffix=".png",
@@ -40,15 +40,15 @@ def again(project):
 
 
 def fill(project, n=4, label="cat"):
-    kept = project.keep([arrived(number) for number in range(n)])
+    kept = project.add([arrived(number) for number in range(n)])
     ids = [picture.id for picture in kept]
-    project.change(lambda board: labelled(board, ids, label))
+    project.change(lambda board: set_label(board, ids, label))
     return ids
 
 
 def test_pictures_labels_and_steps_are_there_again(project):
     ids = fill(project)
-    project.change(lambda board: labelled(board, ids[:1], "dog"))
+    project.change(lambda board: set_label(board, ids[:1], "dog"))
     project.undo()
     found = again(project)
     assert found.board == Board(("cat",), dict.fromkeys(ids, "cat"))
@@ -62,7 +62,7 @@ def test_pictures_labels_and_steps_are_there_again(project):
 
 def test_undo_goes_back_to_the_very_beginning(project):
     fill(project)
-    project.change(lambda board: without_class(board, "cat"))
+    project.change(lambda board: remove_class(board, "cat"))
     while project.undo():
         pass
     assert project.board == Board()
@@ -75,7 +75,7 @@ def test_undo_goes_back_to_the_very_beginning(project):
 def test_a_new_step_ends_what_could_be_done_again(project):
     fill(project)
     project.undo()
-    delta = project.change(lambda board: with_class(board, "dog"))
+    delta = project.change(lambda board: add_class(board, "dog"))
     assert delta.redo is None
     assert project.redo() is None
 
@@ -86,7 +86,7 @@ def test_what_a_kill_left_of_a_line_is_cut_off(project):
         file.write(b'{"what": "moved 1 pict')
     found = again(project)
     assert found.history.version == 1
-    found.change(lambda board: labelled(board, ids[:1], None))
+    found.change(lambda board: set_label(board, ids[:1], None))
     found = again(found)
     assert found.history.version == 2
     assert ids[0] not in found.board.labels
@@ -116,16 +116,16 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_the_same_bytes_twice_are_two_pictures_where_a_data_set_has_them_twice(project):
-    first, second = project.keep([arrived(1), arrived(1)])
+    first, second = project.add([arrived(1), arrived(1)])
     assert first.id != second.id
-    assert [one.id for one in project.known(png((1, 0, 0)))] == [first.id, second.id]
-    assert project.known(png((2, 0, 0))) == []
-    assert project.place_of(second.id).read_bytes() == png((1, 0, 0))
+    assert [one.id for one in project.find(png((1, 0, 0)))] == [first.id, second.id]
+    assert project.find(png((2, 0, 0))) == []
+    assert project.picture_path(second.id).read_bytes() == png((1, 0, 0))
 
 
 def test_the_table_of_a_run(project):
-    kept = project.keep([arrived(1), arrived(2, "test"), arrived(3, "holdout", "g")])
-    project.change(lambda board: labelled(board, [one.id for one in kept], "cat, or dog"))
+    kept = project.add([arrived(1), arrived(2, "test"), arrived(3, "holdout", "g")])
+    project.change(lambda board: set_label(board, [one.id for one in kept], "cat, or dog"))
     number, path = project.write_table()
     assert (number, path.name) == (1, "board-1.csv")
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
@@ -154,7 +154,7 @@ def test_a_step_that_could_not_be_written_was_not_made(project, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
-        for step in (project.undo, lambda: project.change(lambda b: labelled(b, ids, "dog"))):
+        for step in (project.undo, lambda: project.change(lambda b: set_label(b, ids, "dog"))):
             with pytest.raises(OSError, match="No space"):
                 step()
     assert project.board.labels == dict.fromkeys(ids, "cat")
@@ -165,9 +165,9 @@ def test_pictures_that_could_not_be_written_down_are_not_there(project, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr("warmstart.studio.project.append", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            project.keep([arrived(1)])
+            project.add([arrived(1)])
     assert project.pictures == {}
-    (one,) = project.keep([arrived(1)])
+    (one,) = project.add([arrived(1)])
     assert "-" not in one.id
 
 
@@ -202,8 +202,8 @@ def test_a_list_of_pictures_that_is_gone_is_missed(project):
 
 def test_a_picture_whose_file_is_gone_is_named_before_anything_is_learnt(project):
     ids = fill(project)
-    project.place_of(ids[1]).unlink()
-    with pytest.raises(UsageError, match=r"1\.png is gone from .*pictures; take it off the"):
+    project.picture_path(ids[1]).unlink()
+    with pytest.raises(UsageError, match=r"1\.png is missing from .*pictures; take it off the"):
         project.write_table()
 
 
@@ -211,10 +211,10 @@ def test_a_project_of_other_data_is_not_opened_for_these(tmp_path):
     Project.open(tmp_path / "p", "p", "/a/photos").close()
     Project.open(tmp_path / "p", "p", "/a/photos").close()
     Project.open(tmp_path / "p", "other").close()
-    with pytest.raises(UsageError, match="was begun from /a/photos, not from /b/photos"):
+    with pytest.raises(UsageError, match="was created from /a/photos, not from /b/photos"):
         Project.open(tmp_path / "p", "p", "/b/photos")
     Project.open(tmp_path / "q", "q").close()
-    with pytest.raises(UsageError, match="was begun without data, not from /b/photos"):
+    with pytest.raises(UsageError, match="was created without data, not from /b/photos"):
         Project.open(tmp_path / "q", "q", "/b/photos")
 
 
@@ -233,11 +233,11 @@ def test_its_name_is_kept(project):
 
 
 def test_a_picture_off_the_board_may_change_its_part(project):
-    (one,) = project.keep([arrived(1)])
+    (one,) = project.add([arrived(1)])
     project.set_split(one.id, "test")
     found = again(project)
     assert found.pictures[one.id].split == "test"
-    assert len(found.known(png((1, 0, 0)))) == 1
+    assert len(found.find(png((1, 0, 0)))) == 1
     found.close()
 
 

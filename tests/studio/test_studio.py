@@ -22,7 +22,7 @@ from studios import Page, nothing, open_studio
 from tiny import weights
 from warmstart.errors import DataError, RunFolderError
 from warmstart.studio import pictures, result
-from warmstart.studio.studio import StudioOptions, opened
+from warmstart.studio.studio import StudioOptions, open_project
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 
@@ -133,7 +133,7 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
         rows.append(f"{path.relative_to(data)},{path.parent.name},{path.parent.name}{number // 4}")
     (data / "t.csv").write_text("\n".join(rows))
     asked = StudioOptions(data=str(data / "t.csv"), out=tmp_path / "studio", group="visit")
-    project, _ = opened(asked, nothing)
+    project, _ = open_project(asked, nothing)
     project.close()
     with open_studio(tmp_path / "studio") as page:
         page.learn()
@@ -148,12 +148,12 @@ def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, da
     with monkeypatch.context() as patched:
         patched.setattr(pictures.os, "sync", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            opened(asked, nothing)
-    project, n_lost = opened(asked, nothing)
+            open_project(asked, nothing)
+    project, n_lost = open_project(asked, nothing)
     assert (len(project.board.labels), n_lost) == (48, 0)
     assert len(list((project.path / "pictures").iterdir())) == 48
     project.close()
-    project, n_lost = opened(asked, nothing)
+    project, n_lost = open_project(asked, nothing)
     assert n_lost is None  # it is there already
     project.close()
 
@@ -223,10 +223,10 @@ def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
 def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(DataError):
-        opened(StudioOptions(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
+        open_project(StudioOptions(data=str(tmp_path / "empty"), out=tmp_path / "studio"), nothing)
     assert not (tmp_path / "studio").exists()
     with pytest.raises(RunFolderError, match="holds something else"):
-        opened(StudioOptions(out=tmp_path), nothing)
+        open_project(StudioOptions(out=tmp_path), nothing)
 
 
 def started(place, *words):

@@ -12,7 +12,7 @@ from PIL import Image
 from serving import form
 from studios import nothing, open_as
 from warmstart.errors import DataError
-from warmstart.studio.studio import StudioOptions, opened
+from warmstart.studio.studio import StudioOptions, open_project
 
 N = 40
 TASKS = {"multilabel": {"task": "multilabel"}, "regress": {"label": "light"}}
@@ -71,7 +71,7 @@ def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
         red = row(page, label="red")["id"]
         page.post("label", {"ids": [red], "label": "blue", "on": True})
         assert page.project.board.labels[red] == "blue|red"
-        assert page.get("board")["undo"] == "gave 1 picture the label blue"
+        assert page.get("board")["undo"] == "added the label blue to 1 picture"
         page.post("label", {"ids": [red], "label": "blue", "on": False})
         page.post("label", {"ids": [red], "label": "red", "on": False})
         assert page.project.board.labels[red] == ""
@@ -128,4 +128,4 @@ def test_equal_numbers_and_texts_are_refused(tmp_path, tables):
         "text,label\nsome words to learn from,1.5\nand others,2.5\n" * 9
     )
     with pytest.raises(DataError, match="holds texts, and the studio shows pictures"):
-        opened(StudioOptions(data=str(tmp_path / "t.csv"), out=tmp_path / "t"), nothing)
+        open_project(StudioOptions(data=str(tmp_path / "t.csv"), out=tmp_path / "t"), nothing)

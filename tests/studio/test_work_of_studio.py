@@ -57,7 +57,7 @@ def test_a_stop_in_the_middle_closes_the_work(told):
 
     told.worker.begin(1, "fast", steps)
     assert begun.wait(10)
-    with pytest.raises(UsageError, match="a learning is at work"):
+    with pytest.raises(UsageError, match="a run is in progress"):
         told.worker.begin(2, "fast", steps)
     told.worker.stop()
     told.worker.wait(10)
@@ -108,7 +108,7 @@ def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with
         raise end
 
     told.run(steps)
-    assert told.worker.extracted().state == "stopped"
+    assert told.worker.status().state == "stopped"
     assert told.seen[-1].state == "stopped"
     told.run(one_step)
     assert told.done == [1]
@@ -118,11 +118,11 @@ def test_a_thread_that_is_gone_without_a_word_is_noticed(told):
     """Nothing was told of its end: whoever looks finds out, and so does whoever begins anew."""
     told.run(one_step)
     told.worker.now = replace(told.worker.now, state="working")  # its last word was lost
-    assert told.worker.extracted().state == "stopped"
+    assert told.worker.status().state == "stopped"
     assert told.seen[-1].state == "stopped"
     told.worker.now = replace(told.worker.now, state="stopping")
     told.run(one_step, number=2)
-    assert told.worker.extracted().state == "idle"
+    assert told.worker.status().state == "idle"
 
 
 def test_a_thread_that_works_is_left_alone(told):
@@ -135,7 +135,7 @@ def test_a_thread_that_works_is_left_alone(told):
 
     told.worker.begin(1, "fast", steps)
     assert begun.wait(10)
-    assert told.worker.extracted().state == "working"
+    assert told.worker.status().state == "working"
     go.set()
     told.worker.wait(10)
-    assert told.worker.extracted().state == "idle"
+    assert told.worker.status().state == "idle"

@@ -45,10 +45,10 @@ def test_precision_counts_ties_as_scikit_learn_does(rng):
 def test_losses_of_scores_are_those_of_their_answers(rng):
     for target, truth, k in truths(rng):
         scores = rng.normal(size=(len(truth), k))
-        calibration = target.settle(scores, truth)
+        calibration = target.calibrate_final(scores, truth)
         answers = target.answers(scores, calibration)
         losses = target.losses(scores, truth, calibration)
-        np.testing.assert_allclose(losses, target.said_losses(answers, truth), rtol=1e-6)
+        np.testing.assert_allclose(losses, target.answer_losses(answers, truth), rtol=1e-6)
         plain = target.calibrate(scores, truth)
         again = target.answers(target.scores_of(answers), type(plain)(1.0, np.zeros(k)))
         np.testing.assert_allclose(again, answers, atol=1e-9)
@@ -57,18 +57,18 @@ def test_losses_of_scores_are_those_of_their_answers(rng):
 def test_label_losses_are_log_losses(rng):
     truth, p = (rng.random((40, 2)) < 0.5).astype(float), rng.uniform(0.05, 0.95, (40, 2))
     wanted = np.mean([log_loss(truth[:, k], p[:, k]) for k in range(2)])
-    assert MULTILABEL.said_losses(p, truth).mean() == pytest.approx(wanted)
+    assert MULTILABEL.answer_losses(p, truth).mean() == pytest.approx(wanted)
 
 
 def test_no_constant_answer_has_less_than_the_blind_loss(rng):
     for target, truth, k in truths(rng):
         blind = target.blind_loss(truth)
-        shares = target.coded(truth, k).mean(axis=0)
+        shares = target.encode(truth, k).mean(axis=0)
         if target is MULTILABEL or target is CLASSIFICATION:
-            found = target.said_losses(np.tile(shares, (len(truth), 1)), truth).mean()
+            found = target.answer_losses(np.tile(shares, (len(truth), 1)), truth).mean()
             assert found == pytest.approx(blind)
         else:
-            found = target.said_losses(np.full((len(truth), 1), truth.mean()), truth).mean()
+            found = target.answer_losses(np.full((len(truth), 1), truth.mean()), truth).mean()
             assert found == pytest.approx(blind)
 
 
@@ -84,7 +84,7 @@ def test_equal_truths_have_equal_numbers(rng):
 def test_the_signal_test_finds_what_is_there_and_not_what_is_not(rng, task):
     target, truth, k = truths(rng)[task]
     singles = [np.array([row]) for row in range(len(truth))]
-    for features, is_there in ((target.coded(truth, k), True), (rng.normal(size=(60, 5)), False)):
+    for features, is_there in ((target.encode(truth, k), True), (rng.normal(size=(60, 5)), False)):
         kernel = features @ features.T
         inverses = [ridge.inverse(kernel, penalty) for penalty in (0.3, 3.0)]
         test = permutation_test(
@@ -105,8 +105,8 @@ def test_the_statistic_is_that_of_left_out_predictions(rng):
     for target, truth, k in truths(rng, n=30)[1:]:
         numbers = target.identities(truth)
         t, score = target.statistics([operator], numbers[:, None], truth)
-        coded = target.coded(truth, k)
-        said = coded - operator @ coded
+        encode = target.encode(truth, k)
+        said = encode - operator @ encode
         assert score[0] == pytest.approx(target.credits(said, truth).mean(), abs=1e-4)
         assert t[0] < 0
 
@@ -115,7 +115,7 @@ def test_numbers_leave_in_the_unit_that_they_came_in():
     target = target_of("regress", ["10", "14"])
     z = target.read(["10", "12"], ())
     assert z.tolist() == [-1.0, 0.0]
-    calibration = target.delivered(target.calibrate(z[:, None], z))
+    calibration = target.model_calibration(target.calibrate(z[:, None], z))
     assert target.answers(z[:, None], calibration)[:, 0].tolist() == [10.0, 12.0]
 
 

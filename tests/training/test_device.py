@@ -39,10 +39,10 @@ def usable(monkeypatch):
 def test_a_gpu_is_taken_where_there_is_one(usable, there, device):
     usable(*there)
     found = find_machine("auto", 4)
-    assert (found.device, found.threads, found.is_wish) == (device, 4, False)
+    assert (found.device, found.threads, found.is_explicit) == (device, 4, False)
     assert found.has_bfloat16 == (device == "cuda")
     wished = find_machine("cpu", 4)
-    assert (wished.device, wished.is_wish, wished.has_bfloat16) == ("cpu", True, False)
+    assert (wished.device, wished.is_explicit, wished.has_bfloat16) == ("cpu", True, False)
 
 
 def test_a_device_that_there_is_not_is_refused(usable):

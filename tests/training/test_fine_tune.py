@@ -367,8 +367,8 @@ def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
 
 # ---- guards --------------------------------------------------------------------------------
 
-TOO_HIGH = "training diverged at rates 10, 3.33 and 1.11; the rule says 0.001"
-NO_MOVE = "training got nowhere at rate 1e-09; the rule says 0.001"
+TOO_HIGH = "training diverged at learning rates 10, 3.33 and 1.11; the rule's is 0.001"
+NO_MOVE = "training made no progress at learning rate 1e-09; the rule's is 0.001"
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def _blocks(found: Sections, strategy: Strategy, training: TrainingPlan) -> tupl
         BlockPlan(name=name, action=_user(action), lr=rate)
         for name, action, rate in zip(found.names, body, rates, strict=True)
     ]
-    why = f"{spread.above(NEW):g} x {spread.base:g}: a new output has the longest way to go"
+    why = f"{spread.factor(NEW):g} x {spread.base:g}: a new output has the longest way to go"
     new = _rule(last.value if last else 0.0, why)
     action: Action = "tuned"
     why = "trained step by step: in your own loop it has no closed form"

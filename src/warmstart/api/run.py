@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from warmstart.distributed import here, joined
+from warmstart.distributed import here, join_group
 from warmstart.errors import UsageError
 from warmstart.events import Event, Steps, drain, follow
 from warmstart.planning.plan_file import read_plan
@@ -222,7 +222,7 @@ def resume(
         from warmstart.run.fit import fit as flow
         from warmstart.run.resume import resume as work
 
-        here().gathered(None)  # the other processes have copied the folder
+        here().gather(None)  # the other processes have copied the folder
         return work(Path(run), flow, objects)
 
     def along() -> Steps[Finished]:
@@ -245,7 +245,7 @@ def _together(
 
     Every event is shown, then passed to `on_event`.
     """
-    with joined() as world:
+    with join_group() as world:
         if not world.is_first:
             return world.same(drain(along()))
         from warmstart.terminal.progress import python_watcher

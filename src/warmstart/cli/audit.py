@@ -270,8 +270,14 @@ def judged_text(model: AuditedModel) -> str:
     """Model, accuracy, calibration, leakage, findings, classes."""
     others = [finding for finding in model.findings if finding.kind != "leakage"]
     findings = [column("Findings", "\n".join(map(_finding, others)))] if others else []
+    sizes = f"{count(model.test.n, 'image')}, {count(model.n_classes, 'class')}"
     groups = [
-        [*_model(model), column("Classes", "\n".join(_outputs(model)))],
+        [
+            column("Model", f"{model.title}, {model.outputs:,} outputs"),
+            column("Data", f"{model.data}; judged on {sizes}"),
+            column("Input", f"{_shape(model.preprocessing)} ({model.preprocessing_from})"),
+            column("Classes", "\n".join(_outputs(model))),
+        ],
         [
             column("Accuracy", "\n".join(_accuracy(model))),
             column("Trust", "\n".join(_calibration(model))),
@@ -280,13 +286,6 @@ def judged_text(model: AuditedModel) -> str:
         _classes(model.classes, model.n_classes),
     ]
     return "\n\n".join("\n".join(group) for group in groups if group)
-
-
-def _model(model: AuditedModel) -> Iterator[str]:
-    yield column("Model", f"{model.title}, {model.outputs:,} outputs")
-    sizes = f"{count(model.test.n, 'image')}, {count(model.n_classes, 'class')}"
-    yield column("Data", f"{model.data}; judged on {sizes}")
-    yield column("Input", f"{_shape(model.preprocessing)} ({model.preprocessing_from})")
 
 
 def _shape(prep: Preprocessing) -> str:
@@ -406,10 +405,10 @@ def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:
     lines = [f"{'class':<{width}}  {'images':>6}  {'recall':<16}  {'precision':>12}  taken for"]
     for row in weakest:
         precision = "never" if row.precision is None else percent(row.precision, row.answers)
-        taken_for = f"{_class_name(row.taken_for)} ({row.taken:,})" if row.taken_for else ""
+        confused_with = f"{_class_name(row.confused_with)} ({row.n_confused:,})" if row.confused_with else ""
         recall = short_interval(row.recall, row.low, row.high, row.n)
         cells = f"{_class_name(row.label):<{width}}  {row.n:>6,}  {recall:<16}  {precision:>12}"
-        lines.append(shortened(f"{cells}  {taken_for}".rstrip()))
+        lines.append(shortened(f"{cells}  {confused_with}".rstrip()))
     hidden = len(ordered) - len(weakest)
     return [*lines, f"and {hidden:,} that do better; --json has them all"] if hidden else lines
 

@@ -46,18 +46,14 @@ def _table(runs: Sequence[ComparedRun], n: int, metric: str) -> list[str]:
     rows: list[tuple[str, ...]] = [("run", "shipped", METRICS[metric], "time", "95 % after")]
     for run in runs:
         score = short_interval(run.value, run.low, run.high, n)
+        near_end = "–"
+        if run.updates_to_95 is not None and run.seconds_to_95 is not None:
+            near_end = f"{count(run.updates_to_95, 'update')}, {duration(run.seconds_to_95)}"
         names = printable(run.name), printable(run.strategy)
-        rows.append((*names, score, duration(run.seconds), _near_end(run)))
+        rows.append((*names, score, duration(run.seconds), near_end))
     if all(run.strategy == run.name for run in runs):
         rows = [row[:1] + row[2:] for row in rows]
     return table_lines(rows)
-
-
-def _near_end(run: ComparedRun) -> str:
-    """`0 updates, 12 s`, or a dash where it was not measured."""
-    if run.updates_to_95 is None or run.seconds_to_95 is None:
-        return "–"
-    return f"{count(run.updates_to_95, 'update')}, {duration(run.seconds_to_95)}"
 
 
 def _meaning(comparison: Comparison) -> str:
@@ -68,9 +64,6 @@ def _meaning(comparison: Comparison) -> str:
         "95 % after: when it first reached 95 % of its final accuracy on held-out "
         f"{nouns.many}: updates of one training, time since the run began."
     )
-
-
-# ---- Pairs.
 
 
 def _pair(pair: Pair, names: dict[str, str], comparison: Comparison) -> str:
@@ -107,9 +100,6 @@ def _signed(share: float, digits: int) -> str:
     return f"−{text}" if share < 0 else text
 
 
-# ---- The base model against training from scratch.
-
-
 def _base_worth(comparison: Comparison, names: dict[str, str]) -> Iterator[str]:
     """The best run from the base model against the best from scratch."""
     warm = next((run for run in comparison.runs if not run.strategy.startswith("scratch")), None)
@@ -136,9 +126,6 @@ def _base_worth(comparison: Comparison, names: dict[str, str]) -> Iterator[str]:
     yield column("Base", f"{text}\n{speed}")
 
 
-# ---- What else the reader needs to know.
-
-
 def _notes(comparison: Comparison) -> Iterator[str]:
     runs, nouns = comparison.runs, nouns_of(comparison.kind)
     extracted = [run for run in runs if not run.features_cached]
@@ -151,7 +138,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         each = ", ".join(f"{run.name} on {nouns.count(run.n_train)}" for run in runs)
         yield column("Trained", f"{each}; {comparison.n_common_train:,} of them are the same.")
     for n, why in (
-        (comparison.seen_before, "that are in the training data of a run (by its own findings)"),
+        (comparison.leaked, "that are in the training data of a run (by its own findings)"),
         (comparison.relabelled, "whose label differs between the runs"),
     ):
         if n:

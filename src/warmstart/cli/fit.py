@@ -14,7 +14,7 @@ from warmstart.cli.output import (
 )
 from warmstart.cli.parse import Call, request_of
 from warmstart.cli.stop import stoppable
-from warmstart.distributed import joined
+from warmstart.distributed import join_group
 from warmstart.events import Event, follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.nouns import Nouns, nouns_of
@@ -42,10 +42,12 @@ def plan_text(dry_run: DryRun, data: str) -> str:
         column("Data", sizes),
         column("Base", f"{dry_run.title}: {plan.base.because}"),
         *_layers(dry_run),
-        column("Because", _reason(plan)),
+        column("Because", _reason(plan.strategy)),
     ]
-    if plan.training.lr:
-        lines.append(column("LR", _learning_rate(plan.training.lr)))
+    if lr := plan.training.lr:
+        is_own = lr.source == "user" and lr.rule is not None
+        rule = f" (the rule would choose {float(str(lr.rule)):g})" if is_own else ""
+        lines.append(column("LR", sentence(f"{lr.number:g}: {lr.because}{rule}")))
     if plan.is_trained:
         lines.append(column("Training", _training(plan, nouns)))
         if cut := given_up(plan, nouns):
@@ -77,21 +79,12 @@ def _layers(dry_run: DryRun) -> list[str]:
     return lines
 
 
-def _reason(plan: Plan) -> str:
-    strategy = plan.strategy
+def _reason(strategy: Choice) -> str:
     if strategy.source != "user":
         return sentence(f"{strategy.because} ({strategy.value})")
-    text = f"you chose {strategy.value}"
-    if strategy.rule not in (None, strategy.value):
-        text += f"; the rule would choose {strategy.rule}"
-    return sentence(text)
-
-
-def _learning_rate(lr: Choice) -> str:
-    text = f"{lr.number:g}: {lr.because}"
-    if lr.source == "user" and lr.rule is not None:
-        text += f" (the rule would choose {float(str(lr.rule)):g})"
-    return sentence(text)
+    is_rule = strategy.rule in (None, strategy.value)
+    rule = "" if is_rule else f"; the rule would choose {strategy.rule}"
+    return f"You chose {strategy.value}{rule}."
 
 
 def _training(plan: Plan, nouns: Nouns) -> str:
@@ -151,27 +144,23 @@ def fit(call: Call) -> int:
     """
     if "--dry-run" in call.switches:
         return _dry_run(call)
-    with joined() as world:
+    with join_group() as world:
         check_processes(call, world)
         if not world.is_first:
             from warmstart.run.fit import fit as steps
             from warmstart.run.resume import fit_along
 
             return work_along(fit_along(request_of(call), steps))
-        code = _fit(call)
+        with watcher(call) as watch:
+            # The libraries take seconds to load: say first that work has begun.
+            watch.show(Event(stage="read", kind="begin"))
+            from warmstart.run.fit import fit as steps
+
+            settle_imports()
+            with stoppable(watch.show) as see:
+                finished = follow(steps(request_of(call)), see)
+        code = print_run(call, finished, (call.values.get("--test"), call.places[0]))
     return code if world.size == 1 else 0
-
-
-def _fit(call: Call) -> int:
-    with watcher(call) as watch:
-        # The libraries take seconds to load: say first that work has begun.
-        watch.show(Event(stage="read", kind="begin"))
-        from warmstart.run.fit import fit as steps
-
-        settle_imports()
-        with stoppable(watch.show) as see:
-            finished = follow(steps(request_of(call)), see)
-    return print_run(call, finished, (call.values.get("--test"), call.places[0]))
 
 
 def _dry_run(call: Call) -> int:

@@ -132,11 +132,10 @@ WIDTH = 80
 
 def root_help() -> str:
     """The text of `warmstart --help`: what there is, and what to type first."""
-    verbs = [(f"{verb.name} {' '.join(verb.arguments)}", verb.short) for verb in VERBS.values()]
     examples = (
-        ("warmstart fit sample:digits", "needs no images of yours"),
-        ("warmstart fit photos/", "photos/<class>/*.jpg"),
-        ("warmstart predict runs/photos new.jpg", ""),
+        "warmstart fit sample:digits  # needs no images of yours",
+        "warmstart fit photos/  # photos/<class>/*.jpg",
+        "warmstart predict runs/photos new.jpg",
     )
     lines = [
         f"warmstart {__version__}: fine-tune a pretrained network on your own images, on this",
@@ -144,7 +143,7 @@ def root_help() -> str:
         "",
         "Usage: warmstart VERB ...     (warmstart VERB --help explains a verb)",
         "",
-        *_columns(verbs, left=26),
+        *_columns([(verb.words, verb.short) for verb in VERBS.values()], left=26),
         "",
         "DATA is a folder with one sub-folder per class (photos/cat/1.jpg), a table or an",
         "archive. RUN is the folder that fit writes, such as runs/photos.",
@@ -157,9 +156,9 @@ def root_help() -> str:
 
 def verb_help(verb: Verb) -> str:
     """The text of `warmstart VERB --help`."""
-    options = [(_signature(option), option.help) for option in verb.options]
+    options = [(option.signature, option.help) for option in verb.options]
     lines = [
-        f"Usage: {verb.usage}",
+        f"Usage: warmstart {verb.words} [options]",
         "",
         *textwrap.wrap(verb.about, WIDTH),
         "",
@@ -172,11 +171,6 @@ def verb_help(verb: Verb) -> str:
     return "\n".join(lines)
 
 
-def _signature(option: Option) -> str:
-    names = f"{option.short}, {option.name}" if option.short else option.name
-    return f"{names} {option.value}" if option.value else names
-
-
 def _columns(rows: Iterable[tuple[str, str]], left: int) -> list[str]:
     lines: list[str] = []
     for name, text in rows:
@@ -186,6 +180,7 @@ def _columns(rows: Iterable[tuple[str, str]], left: int) -> list[str]:
     return lines
 
 
-def _examples(rows: Sequence[tuple[str, str]]) -> list[str]:
-    left = max((len(command) for command, purpose in rows if purpose), default=0) + 3
-    return [f"  {command:<{left}}# {why}" if why else f"  {command}" for command, why in rows]
+def _examples(examples: Sequence[str]) -> list[str]:
+    rows = [example.partition("  # ") for example in examples]
+    left = max((len(command) for command, _, purpose in rows if purpose), default=0) + 3
+    return [f"  {command:<{left}}# {why}" if why else f"  {command}" for command, _, why in rows]

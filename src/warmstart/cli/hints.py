@@ -229,7 +229,7 @@ def answer(verb: Verb, name: str, value: str = "") -> str | None:
     names = [name, *(ours for ours, words in RENAMED.items() if name in words.split())]
     argument = ARGUMENTS.get(verb.name, {}).get(name)
     if argument:
-        return f"{argument} needs no option: warmstart {verb.name} {' '.join(verb.arguments)}"
+        return f"{argument} needs no option: warmstart {verb.words}"
     if ours := next((one for one in names if one in own), None):
         return f"Here it is {ours} {value}".rstrip() + ("" if value else ".")
     if "--out" in names and verb.name in STDOUT:

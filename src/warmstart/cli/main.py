@@ -77,11 +77,11 @@ def _run(words: Sequence[str]) -> int:
         check_exists(call.places[0])
     prepare()
     from warmstart.cli.output import settle_imports
-    from warmstart.distributed import is_called, told_world
+    from warmstart.distributed import is_launched, group_from_environment
 
     # Of several processes only the first does what is not shared.
     is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches
-    if is_called() and not is_shared and not told_world().is_first:
+    if is_launched() and not is_shared and not group_from_environment().is_first:
         return 0
     verb = import_module(f"warmstart.cli.{call.verb}")  # has a function of this name
     if call.verb not in ("fit", "resume", "compare"):  # those import the libraries later

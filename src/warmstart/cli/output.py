@@ -99,13 +99,13 @@ def kind_of_run(run: Path) -> str:
 
 def check_processes(call: Call, world: ProcessGroup) -> None:
     """Raises: UsageError where --parallel needs another number of processes than there are."""
-    from warmstart.planning.machine import KIND, is_parallel_mode, n_stages
+    from warmstart.planning.machine import PARALLEL_MODES, is_parallel_mode, n_stages
 
     value = call.values.get("--parallel")
     if value is None:
         return
     if not is_parallel_mode(value):
-        raise UsageError(f"--parallel {value}: it takes {KIND}.")
+        raise UsageError(f"--parallel {value}: it takes {PARALLEL_MODES}.")
     n = n_stages(value)
     if n not in (0, world.size):
         raise UsageError(

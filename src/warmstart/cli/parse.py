@@ -168,7 +168,7 @@ def _no_choice(name: str, value: str, choices: Sequence[str], likeness: float = 
 
 
 def _check_places(verb: Verb, places: Sequence[str]) -> None:
-    usage = f"Usage: {verb.usage}"
+    usage = f"Usage: warmstart {verb.words} [options]"
     if len(places) < len(verb.needs):
         missing = verb.arguments[len(places)].removesuffix("...")
         raise UsageError(f"{verb.name} needs {missing}, {verb.needs[len(places)]}. {usage}")

@@ -52,7 +52,7 @@ def _json_line(answer: Answer) -> str:
 
 def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]:
     for answer in answers:
-        is_answer = answer.label is not None
+        is_answer, low = answer.label is not None, getattr(answer, "low", None)  # of an interval
         tally["answered" if is_answer else "unreadable"] += 1
-        tally["guaranteed"] += is_answer and tables.is_guaranteed(answer)
+        tally["guaranteed"] += is_answer and (answer.confident is not None or low is not None)
         yield answer

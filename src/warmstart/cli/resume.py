@@ -11,7 +11,7 @@ from typing import Any
 from warmstart.cli.output import print_run, settle_imports, watcher, work_along
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
-from warmstart.distributed import joined
+from warmstart.distributed import join_group
 from warmstart.events import Event, follow
 
 ARITHMETIC = "MKL_CBWR"
@@ -22,32 +22,28 @@ def resume(call: Call) -> int:
     run = Path(call.places[0])
     request = _read_request(run)
     _restore_arithmetic(request)
-    with joined() as world:
+    with join_group() as world:
         if not world.is_first:
             from warmstart.run.fit import fit
             from warmstart.run.resume import resume_along
 
             return work_along(resume_along(run, fit))
-        world.gathered(None)  # the others have copied the folder
-        code = _resume(call, run, request)
+        world.gather(None)  # the others have copied the folder
+        is_done = (run / "DONE").exists()
+        with watcher(call) as watch:
+            watch.show(Event(stage="read", kind="begin"))
+            from warmstart.run.fit import fit
+            from warmstart.run.resume import resume as steps
+
+            settle_imports()
+            with stoppable(watch.show) as see:
+                finished = follow(steps(run, fit), see)
+        if is_done and "--quiet" not in call.switches:
+            print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)
+        options = request.get("request")
+        places = [options.get(key) for key in ("test", "data")] if isinstance(options, dict) else []
+        code = print_run(call, finished, [path for path in places if isinstance(path, str)])
     return code if world.size == 1 else 0
-
-
-def _resume(call: Call, run: Path, request: dict[str, Any]) -> int:
-    is_done = (run / "DONE").exists()
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
-        from warmstart.run.fit import fit
-        from warmstart.run.resume import resume as steps
-
-        settle_imports()
-        with stoppable(watch.show) as see:
-            finished = follow(steps(run, fit), see)
-    if is_done and "--quiet" not in call.switches:
-        print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)
-    options = request.get("request")
-    places = [options.get(key) for key in ("test", "data")] if isinstance(options, dict) else []
-    return print_run(call, finished, [path for path in places if isinstance(path, str)])
 
 
 def _read_request(run: Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ STOPPING = "Answering the open requests, then stopping; press Ctrl-C again to st
 
 def serve(call: Call) -> int:
     """Serve until a signal comes, then return 0. Raises: ServeError, RunFolderError."""
-    from warmstart.serving.serve import Serving
+    from warmstart.serving.serve import ServeOptions
     from warmstart.serving.serve import serve as steps
 
     values = call.values
     token = values.get("--token", os.environ.get(TOKEN))
-    serving = Serving(
+    serving = ServeOptions(
         host=values.get("--host", "127.0.0.1"),
         port=int(values.get("--port", "8000")),
         token=token,
@@ -44,7 +44,7 @@ def _ready(call: Call, host: str, address: str, token: str | None) -> None:
     if "--json" in call.switches:
         print(dumps({"url": address, "run": run}), flush=True)
     else:
-        print(f"Serving   {run}  at {address}  (Ctrl-C stops it)", flush=True)
+        print(f"ServeOptions   {run}  at {address}  (Ctrl-C stops it)", flush=True)
     if not token and not is_local(host):
         print(
             f"warning: anyone who can reach {host} can use this model. Set {TOKEN} to a secret, "

@@ -7,14 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a verb. `value` is what the help calls its value; None for a switch."""
+    """One option; the signature is that of the help: "--seed N" or "-q, --quiet"."""
 
-    name: str
+    signature: str
     help: str
-    value: str | None = None
     words: str = ""  # its choices
-    short: str | None = None
     is_many: bool = False  # may be repeated
+
+    @property
+    def name(self) -> str:
+        """The long form, such as "--quiet"."""
+        return self.signature.split(", ")[-1].split()[0]
+
+    @property
+    def short(self) -> str | None:
+        """The short form, such as "-q"."""
+        return self.signature.split(", ")[0] if ", " in self.signature else None
+
+    @property
+    def value(self) -> str | None:
+        """What the help calls its value; None for a switch."""
+        return self.signature.partition(f"{self.name} ")[2] or None
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -24,24 +37,28 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """One verb: its arguments in order and its options.
+    """One verb: its name and arguments, as in "predict RUN PATH...", and its options.
 
     `needs` describes each required argument. An argument that ends in "..." may be repeated; one
     in brackets is optional.
     """
 
-    name: str
-    arguments: tuple[str, ...]
+    words: str
     needs: tuple[str, ...]
     short: str  # the line of `warmstart --help`
     about: str  # the first paragraph of `warmstart VERB --help`
     options: tuple[Option, ...]
-    examples: tuple[tuple[str, str], ...]  # command, purpose
+    examples: tuple[str, ...]  # a purpose follows the command as a comment
 
     @property
-    def usage(self) -> str:
-        """`warmstart predict RUN PATH... [options]`."""
-        return f"warmstart {self.name} {' '.join(self.arguments)} [options]"
+    def name(self) -> str:
+        """The first word."""
+        return self.words.split()[0]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The other words."""
+        return tuple(self.words.split()[1:])
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -52,60 +69,52 @@ class Verb:
 
 # ---- Options of several verbs.
 
-BASE = Option("--base", "base model (default lite0), or auto: the best one here", "NAME")
-ARCH = Option("--arch", "architecture, where --base is a file of weights", "NAME")
+BASE = Option("--base NAME", "base model (default lite0), or auto: the best one here")
+ARCH = Option("--arch NAME", "architecture, where --base is a file of weights")
 BUDGET = Option(
-    "--budget",
-    "how much to try: fast, balanced (default) or thorough",
-    "B",
-    "fast balanced thorough",
+    "--budget B", "how much to try: fast, balanced (default) or thorough", "fast balanced thorough"
 )
-MINUTES = Option("--minutes", "time for everything; the plan is cut to fit", "M")
+MINUTES = Option("--minutes M", "time for everything; the plan is cut to fit")
 DEVICE = Option(
-    "--device", "auto (default: a GPU if there is one), cpu, cuda or mps", "D", "auto cpu cuda mps"
+    "--device D", "auto (default: a GPU if there is one), cpu, cuda or mps", "auto cpu cuda mps"
 )
 SET = Option(
-    "--set",
+    "--set PATH=V",
     "one value of the plan, such as training.epochs=20 or block.18.action=frozen",
-    "PATH=V",
     is_many=True,
 )
-TEST = Option("--test", "test set: evaluate the finished model on it, once", "DATA")
-LABEL = Option("--label", "column of the class, or several 0/1 columns: A,B", "COLUMN")
-TEXT = Option("--text", "column of the texts", "COLUMN")
+TEST = Option("--test DATA", "test set: evaluate the finished model on it, once")
+LABEL = Option("--label COLUMN", "column of the class, or several 0/1 columns: A,B")
+TEXT = Option("--text COLUMN", "column of the texts")
 TASK = Option(
-    "--task",
+    "--task T",
     "auto (default), classify, multilabel or regress (a number)",
-    "T",
     "auto classify multilabel regress",
 )
-GROUP = Option("--group", "column of groups that are never split (a person, a visit)", "COLUMN")
+GROUP = Option("--group COLUMN", "column of groups that are never split (a person, a visit)")
 KIND = Option(
-    "--kind",
+    "--kind K",
     "image, audio, text or table (default auto: detected)",
-    "K",
     "auto image audio text table",
 )
 RELABEL = Option(
-    "--relabel",
-    "table of corrected labels (path,label); an empty label leaves the image out",
-    "FILE",
+    "--relabel FILE", "table of corrected labels (path,label); an empty label leaves the image out"
 )
 FIX = Option(
     "--fix",
     "leave out near-duplicates of test images, exact copies and conflicts; lists them in clean.csv",
 )
-IGNORE = Option("--ignore", "findings not to report, such as WS102 (docs/findings.md)", "CODE,...")
+IGNORE = Option("--ignore CODE,...", "findings not to report, such as WS102 (docs/findings.md)")
 STRICT = Option(
     "--strict",
     "refuse unreadable files instead of leaving them out; exit with 4 if the result is not ready",
 )
 READ_ALL = Option("--strict", "refuse unreadable files instead of leaving them out")
-SEED = Option("--seed", "number that fixes every random draw (default 0)", "N")
+SEED = Option("--seed N", "number that fixes every random draw (default 0)")
 JSON = Option("--json", "print the result as JSON on stdout")
-QUIET = Option("--quiet", "no progress, only the result and errors", short="-q")
+QUIET = Option("-q, --quiet", "no progress, only the result and errors")
 DEBUG = Option("--debug", "show the traceback of an error")
-HELP = Option("--help", "show this text", short="-h")
+HELP = Option("-h, --help", "show this text")
 READING = (LABEL, TEXT, TASK, GROUP, KIND, RELABEL, FIX, IGNORE, STRICT)  # how DATA is read
 PLAIN = (JSON, DEBUG, HELP)
 COMMON = (JSON, QUIET, DEBUG, HELP)  # of verbs that show progress
@@ -114,8 +123,7 @@ DATA = "the labelled images"
 
 _VERBS = (
     Verb(
-        name="fit",
-        arguments=("DATA",),
+        words="fit DATA",
         needs=(DATA,),
         short="fine-tune on labelled images, write a run folder",
         about=(
@@ -127,21 +135,19 @@ _VERBS = (
             BASE,
             ARCH,
             Option(
-                "--strategy",
+                "--strategy S",
                 "auto (default) decides by measurement; head, last:N, frozen:K, full or scratch, "
                 "then +add, +lora or +gradual",
-                "S",
             ),
             BUDGET,
-            Option("--lr", "learning rate of the uppermost block (default: by rule)", "X"),
+            Option("--lr X", "learning rate of the uppermost block (default: by rule)"),
             MINUTES,
             DEVICE,
             Option(
-                "--parallel",
+                "--parallel P",
                 "processes share data (default); fsdp: weights too; pipeline:N: layers",
-                "P",
             ),
-            Option("--plan", "follow a plan.toml; other options override it", "FILE"),
+            Option("--plan FILE", "follow a plan.toml; other options override it"),
             SET,
             Option(
                 "--dry-run",
@@ -149,20 +155,19 @@ _VERBS = (
             ),
             TEST,
             *READING,
-            Option("--track", "log curves to tensorboard, wandb, mlflow ...", "NAME,..."),
-            Option("--out", "run folder to create (default runs/<name of DATA>)", "RUN"),
+            Option("--track NAME,...", "log curves to tensorboard, wandb, mlflow ..."),
+            Option("--out RUN", "run folder to create (default runs/<name of DATA>)"),
             SEED,
             *COMMON,
         ),
         examples=(
-            ("warmstart fit photos/", "photos/<class>/*.jpg"),
-            ("warmstart fit labels.csv --label species --test later.csv", ""),
-            ("warmstart fit photos/ --strategy last:4 --dry-run", "see the plan first"),
+            "warmstart fit photos/  # photos/<class>/*.jpg",
+            "warmstart fit labels.csv --label species --test later.csv",
+            "warmstart fit photos/ --strategy last:4 --dry-run  # see the plan first",
         ),
     ),
     Verb(
-        name="resume",
-        arguments=("RUN",),
+        words="resume RUN",
         needs=("the folder of a run that was stopped",),
         short="continue a run that was stopped or killed",
         about=(
@@ -171,11 +176,10 @@ _VERBS = (
             "the same. A finished run is shown again."
         ),
         options=COMMON,
-        examples=(("warmstart resume runs/photos", ""), ("warmstart resume runs/latest", "")),
+        examples=("warmstart resume runs/photos", "warmstart resume runs/latest"),
     ),
     Verb(
-        name="check",
-        arguments=("DATA",),
+        words="check DATA",
         needs=(DATA,),
         short="find problems in the data, predict what to expect",
         about=(
@@ -187,26 +191,24 @@ _VERBS = (
             BASE,
             ARCH,
             Option(
-                "--budget",
+                "--budget B",
                 "fast: one feature extraction; balanced (default) also runs controls",
-                "B",
                 "fast balanced",
             ),
-            Option("--test", "test set to check against the training images", "DATA"),
+            Option("--test DATA", "test set to check against the training images"),
             *READING,
-            Option("--out", "folder for evidence, findings, label issues", "FOLDER"),
+            Option("--out FOLDER", "folder for evidence, findings, label issues"),
             SEED,
             *COMMON,
         ),
         examples=(
-            ("warmstart check photos/", ""),
-            ("warmstart check photos/ --out problems", "lists to correct"),
-            ("warmstart fit photos/ --relabel problems/label_issues.csv", ""),
+            "warmstart check photos/",
+            "warmstart check photos/ --out problems  # lists to correct",
+            "warmstart fit photos/ --relabel problems/label_issues.csv",
         ),
     ),
     Verb(
-        name="predict",
-        arguments=("RUN", "PATH..."),
+        words="predict RUN PATH...",
         needs=(RUN, "the images to classify"),
         short="classify new images",
         about=(
@@ -216,14 +218,13 @@ _VERBS = (
         ),
         options=(Option("--json", "JSON Lines: one document per image"), DEBUG, HELP),
         examples=(
-            ("warmstart predict runs/photos new.jpg", "one image"),
-            ("warmstart predict runs/photos inbox/ --json > labels.jsonl", ""),
-            ('warmstart predict runs/mails "Where is it?"', "a text"),
+            "warmstart predict runs/photos new.jpg  # one image",
+            "warmstart predict runs/photos inbox/ --json > labels.jsonl",
+            'warmstart predict runs/mails "Where is it?"  # a text',
         ),
     ),
     Verb(
-        name="evaluate",
-        arguments=("RUN", "DATA"),
+        words="evaluate RUN DATA",
         needs=(RUN, "other labelled images"),
         short="evaluate a finished model on other labelled images",
         about=(
@@ -233,13 +234,12 @@ _VERBS = (
         ),
         options=(LABEL, GROUP, TEXT, *PLAIN),
         examples=(
-            ("warmstart evaluate runs/photos later-photos/", ""),
-            ("warmstart evaluate runs/photos later.csv --label species --json", ""),
+            "warmstart evaluate runs/photos later-photos/",
+            "warmstart evaluate runs/photos later.csv --label species --json",
         ),
     ),
     Verb(
-        name="compare",
-        arguments=("RUN|DATA...",),
+        words="compare RUN|DATA...",
         needs=("finished runs, or labelled images and --strategies",),
         short="compare runs, or strategies, on the same images",
         about=(
@@ -250,15 +250,14 @@ _VERBS = (
         ),
         options=(
             Option(
-                "--strategies",
+                "--strategies A,B",
                 "run these on DATA first, such as head,full,scratch (scratch shows what the base "
                 "model is worth)",
-                "A,B",
             ),
             BASE,
             ARCH,
             BUDGET,
-            Option("--minutes", "time for all of them, divided equally", "M"),
+            Option("--minutes M", "time for all of them, divided equally"),
             DEVICE,
             SET,
             TEST,
@@ -272,13 +271,12 @@ _VERBS = (
             *COMMON,
         ),
         examples=(
-            ("warmstart compare runs/photos runs/photos-2", ""),
-            ("warmstart compare photos/ --strategies head,full,scratch", ""),
+            "warmstart compare runs/photos runs/photos-2",
+            "warmstart compare photos/ --strategies head,full,scratch",
         ),
     ),
     Verb(
-        name="rank",
-        arguments=("DATA",),
+        words="rank DATA",
         needs=(DATA,),
         short="rank base models on your labelled images",
         about=(
@@ -288,10 +286,9 @@ _VERBS = (
         ),
         options=(
             Option(
-                "--models",
+                "--models A,B,...",
                 "base models as --base of fit takes them; a file of weights with its architecture "
                 "as FILE@timm:NAME (default: those on this computer, at most 6)",
-                "A,B,...",
             ),
             LABEL,
             TASK,
@@ -301,13 +298,12 @@ _VERBS = (
             *COMMON,
         ),
         examples=(
-            ("warmstart rank photos/ --models lite0,lite1,timm:resnet18", ""),
-            ("warmstart rank photos/ --models lite0,my.safetensors@timm:resnet18", ""),
+            "warmstart rank photos/ --models lite0,lite1,timm:resnet18",
+            "warmstart rank photos/ --models lite0,my.safetensors@timm:resnet18",
         ),
     ),
     Verb(
-        name="audit",
-        arguments=("MODEL", "[DATA]"),
+        words="audit MODEL [DATA]",
         needs=("a model trained elsewhere",),
         short="judge a model that was trained elsewhere",
         about=(
@@ -318,28 +314,27 @@ _VERBS = (
             "model."
         ),
         options=(
-            Option("--base", "what MODEL was fine-tuned from", "NAME"),
+            Option("--base NAME", "what MODEL was fine-tuned from"),
             Option(
-                "--arch", "architecture: timm:NAME, torchvision:NAME or transformers:FOLDER", "NAME"
+                "--arch NAME", "architecture: timm:NAME, torchvision:NAME or transformers:FOLDER"
             ),
-            Option("--labels", "names of the outputs in order: one per line, or JSON", "FILE"),
-            Option("--train", "training images, to look for data leakage", "DATA"),
+            Option("--labels FILE", "names of the outputs in order: one per line, or JSON"),
+            Option("--train DATA", "training images, to look for data leakage"),
             LABEL,
             GROUP,
-            Option("--size", "input size: 224 or 224x320", "PX"),
-            Option("--mean", "mean to subtract from pixel values 0 to 1", "X,..."),
-            Option("--std", "standard deviation to divide by", "X,..."),
+            Option("--size PX", "input size: 224 or 224x320"),
+            Option("--mean X,...", "mean to subtract from pixel values 0 to 1"),
+            Option("--std X,...", "standard deviation to divide by"),
             *COMMON,
         ),
         examples=(
-            ("warmstart audit best.pt photos/ --arch timm:resnet18", ""),
-            ("warmstart audit model.onnx test/ --train train/", ""),
-            ("warmstart audit tuned.safetensors --base timm:resnet18", "what changed"),
+            "warmstart audit best.pt photos/ --arch timm:resnet18",
+            "warmstart audit model.onnx test/ --train train/",
+            "warmstart audit tuned.safetensors --base timm:resnet18  # what changed",
         ),
     ),
     Verb(
-        name="export",
-        arguments=("RUN",),
+        words="export RUN",
         needs=(RUN,),
         short="export a model for other programs (ONNX ...)",
         about=(
@@ -351,30 +346,28 @@ _VERBS = (
         ),
         options=(
             Option(
-                "--to",
+                "--to FORMAT",
                 "onnx, torch (torch.export), timm, transformers or openvino",
-                "FORMAT",
                 "onnx torch timm transformers openvino",
             ),
-            Option("--out", "folder to create (default RUN/export/FORMAT)", "FOLDER"),
+            Option("--out FOLDER", "folder to create (default RUN/export/FORMAT)"),
             Option("--int8", "onnx quantized to 8 bits: a quarter of the size; measures its cost"),
             Option(
                 "--pixels",
                 "take 8-bit images of the right size; scaling is inside (onnx, torch, openvino)",
             ),
-            Option("--data", "the run's images, if they have moved", "DATA"),
-            Option("--test", "its test images, if they were named separately", "DATA"),
+            Option("--data DATA", "the run's images, if they have moved"),
+            Option("--test DATA", "its test images, if they were named separately"),
             *COMMON,
         ),
         examples=(
-            ("warmstart export runs/photos --to onnx", ""),
-            ("warmstart export runs/photos --to onnx --int8 --pixels --out phone", ""),
-            ("warmstart export runs/photos --to transformers", ""),
+            "warmstart export runs/photos --to onnx",
+            "warmstart export runs/photos --to onnx --int8 --pixels --out phone",
+            "warmstart export runs/photos --to transformers",
         ),
     ),
     Verb(
-        name="suggest",
-        arguments=("RUN", "UNLABELLED..."),
+        words="suggest RUN UNLABELLED...",
         needs=(RUN, "images without a label"),
         short="choose the images to label next",
         about=(
@@ -384,22 +377,20 @@ _VERBS = (
             "Images of the run's data and exact copies are left out."
         ),
         options=(
-            Option("--count", "how many images to choose (default 20)", "N"),
+            Option("--count N", "how many images to choose (default 20)"),
             Option(
-                "--out",
+                "--out FILE.csv",
                 "write a table of path, label (empty, to be filled in) and suggested",
-                "FILE.csv",
             ),
             *COMMON,
         ),
         examples=(
-            ("warmstart suggest runs/photos inbox/", ""),
-            ("warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv", ""),
+            "warmstart suggest runs/photos inbox/",
+            "warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv",
         ),
     ),
     Verb(
-        name="serve",
-        arguments=("RUN",),
+        words="serve RUN",
         needs=(RUN,),
         short="serve a finished model: a page and an HTTP API",
         about=(
@@ -409,34 +400,30 @@ _VERBS = (
         ),
         options=(
             Option(
-                "--host",
+                "--host H",
                 "where to listen (default 127.0.0.1: this computer only; 0.0.0.0: everywhere)",
-                "H",
             ),
-            Option("--port", "port (default 8000; 0: any that is free)", "N"),
+            Option("--port N", "port (default 8000; 0: any that is free)"),
             Option(
-                "--token",
+                "--token T",
                 "secret that every request must carry; better in WARMSTART_TOKEN, where other "
                 "users of this computer do not see it",
-                "T",
             ),
             Option(
-                "--allow-host",
+                "--allow-host NAME",
                 "host name of the server, such as models.example.org",
-                "NAME",
                 is_many=True,
             ),
             Option("--open", "open the page in the browser"),
             *PLAIN,
         ),
         examples=(
-            ("warmstart serve runs/photos --open", ""),
-            ("warmstart serve runs/latest --host 0.0.0.0 --port 8080", "for other computers"),
+            "warmstart serve runs/photos --open",
+            "warmstart serve runs/latest --host 0.0.0.0 --port 8080  # for other computers",
         ),
     ),
     Verb(
-        name="studio",
-        arguments=("[DATA]",),
+        words="studio [DATA]",
         needs=(),
         short="label, fine-tune and correct in the browser",
         about=(
@@ -447,24 +434,23 @@ _VERBS = (
             "Needs fastapi; a message says so if it is missing."
         ),
         options=(
-            Option("--out", "the studio's folder (default studio/<name>)", "FOLDER"),
+            Option("--out FOLDER", "the studio's folder (default studio/<name>)"),
             BASE,
             LABEL,
             TASK,
             GROUP,
-            Option("--port", "port (default 8001; 0: any that is free)", "N"),
+            Option("--port N", "port (default 8001; 0: any that is free)"),
             Option("--no-open", "do not open the browser"),
             *PLAIN,
         ),
         examples=(
-            ("warmstart studio photos/", ""),
-            ("warmstart studio", "begin without images"),
-            ("warmstart studio --out studio/untitled", "reopen it"),
+            "warmstart studio photos/",
+            "warmstart studio  # begin without images",
+            "warmstart studio --out studio/untitled  # reopen it",
         ),
     ),
     Verb(
-        name="report",
-        arguments=("RUN",),
+        words="report RUN",
         needs=(RUN,),
         short="write the report of a run again, and open it",
         about=(
@@ -474,13 +460,12 @@ _VERBS = (
         ),
         options=(Option("--open", "open it in the browser"), *PLAIN),
         examples=(
-            ("warmstart report runs/latest --open", ""),
-            ("warmstart report runs/photos --json", "its path as JSON"),
+            "warmstart report runs/latest --open",
+            "warmstart report runs/photos --json  # its path as JSON",
         ),
     ),
     Verb(
-        name="models",
-        arguments=("[WORD]",),
+        words="models [WORD]",
         needs=(),
         short="list the base models on this computer",
         about=(
@@ -489,13 +474,12 @@ _VERBS = (
         ),
         options=PLAIN,
         examples=(
-            ("warmstart models", ""),
-            ("warmstart fit photos/ --base lite2", "fine-tune one of them"),
+            "warmstart models",
+            "warmstart fit photos/ --base lite2  # fine-tune one of them",
         ),
     ),
     Verb(
-        name="cache",
-        arguments=("info|clear",),
+        words="cache info|clear",
         needs=("what to do",),
         short="show or clear the feature cache",
         about=(
@@ -504,11 +488,10 @@ _VERBS = (
             "folder needs it."
         ),
         options=PLAIN,
-        examples=(("warmstart cache info", ""), ("warmstart cache clear", "")),
+        examples=("warmstart cache info", "warmstart cache clear"),
     ),
     Verb(
-        name="completion",
-        arguments=("bash|zsh|fish",),
+        words="completion bash|zsh|fish",
         needs=("the name of your shell",),
         short="let the Tab key complete verbs and options",
         about=(
@@ -519,8 +502,8 @@ _VERBS = (
         ),
         options=PLAIN,
         examples=(
-            ("warmstart completion bash", ""),
-            ("warmstart completion zsh > _warmstart", "into a folder of $fpath"),
+            "warmstart completion bash",
+            "warmstart completion zsh > _warmstart  # into a folder of $fpath",
         ),
     ),
 )

@@ -121,51 +121,38 @@ def stoppable(see: See) -> Iterator[See]:
     The KeyboardInterrupt that ends it carries the run folder, where an event named one. The
     earlier signal handlers are restored at the end.
     """
-    stop = _Stop(see)
-    is_main = threading.current_thread() is threading.main_thread()
-    before = stop.listen() if is_main else {}
+    folder, is_stopping, before = "", False, dict[int, Any]()
+    interrupt: Callable[[int, FrameType | None], Any] = signal.default_int_handler
+
+    def show(event: Event) -> None:
+        nonlocal folder
+        folder = str(event.values.get("folder", folder))
+        owner = getattr(interrupt, "__self__", None)
+        if isinstance(owner, Interrupts):
+            owner.folder = folder
+        see(event)
+        if is_stopping:
+            raise KeyboardInterrupt
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        if is_stopping:  # the second one interrupts the work wherever it is
+            interrupt(number, frame)
+        is_stopping = True
+        say(STOPPING)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+        if callable(handlers[signal.SIGINT]):
+            interrupt = handlers[signal.SIGINT]
+        before = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, stop)
     try:
-        yield stop.show
+        yield show
     except KeyboardInterrupt as error:
-        error.args = (stop.folder,) if stop.folder else ()
+        error.args = (folder,) if folder else ()
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Stop:
-    """Whether the work is to stop, and the folder of its run."""
-
-    def __init__(self, see: See) -> None:
-        self._see = see
-        self._is_stopping = False
-        self._interrupt: Callable[[int, FrameType | None], Any] = signal.default_int_handler
-        self.folder = ""
-
-    def listen(self) -> dict[int, Any]:
-        """Handle the signals that are not ignored; returns their earlier handlers."""
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
-        if callable(before[signal.SIGINT]):
-            self._interrupt = before[signal.SIGINT]
-        heeded = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
-        for number in heeded:
-            signal.signal(number, self.stop)
-        return heeded
-
-    def show(self, event: Event) -> None:
-        """Show an event, then stop if a signal has come."""
-        self.folder = str(event.values.get("folder", self.folder))
-        owner = getattr(self._interrupt, "__self__", None)
-        if isinstance(owner, Interrupts):
-            owner.folder = self.folder
-        self._see(event)
-        if self._is_stopping:
-            raise KeyboardInterrupt
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; the second interrupts the work wherever it is."""
-        if self._is_stopping:
-            self._interrupt(number, frame)
-        self._is_stopping = True
-        say(STOPPING)

@@ -21,7 +21,7 @@ def studio(call: Call) -> int:
     """Serve until a signal comes, then return 0. Raises: ServeError, DataError, RunFolderError."""
     from warmstart.request import DEFAULT_BASE
     from warmstart.run.fit import fit
-    from warmstart.studio.studio import StudioOptions, opened
+    from warmstart.studio.studio import StudioOptions, open_project
     from warmstart.studio.studio import studio as steps
 
     values = call.values
@@ -35,7 +35,7 @@ def studio(call: Call) -> int:
         port=int(values.get("--port", "8001")),
     )
     with watcher(call) as watch:
-        project, n_unreadable = opened(options, watch.show)
+        project, n_unreadable = open_project(options, watch.show)
     if options.data is not None and n_unreadable is None:
         print("Reopened as you left it; add new pictures on the page.", file=sys.stderr)
     if n_unreadable:

@@ -15,10 +15,6 @@ from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggesti
 from warmstart.terminal.tables import probability
 from warmstart.terminal.text import WIDTH, column, wrap
 
-_BIASED = (
-    "a run that trains on these underestimates its accuracy, for they are the hard ones. Evaluate "
-    "it on a random sample of {many}: fit --test."
-)
 _PATHS, _LABELS = 36, 20  # columns that longer names may exceed alone
 
 
@@ -39,7 +35,11 @@ def suggestions_text(suggestions: Suggestions, n: int, table: Path | None) -> st
     if suggestions.expected:
         lines.append(column("Expect", _gain(suggestions.expected)))
     if suggestions.candidates > len(chosen):
-        lines.append(column("Beware", _BIASED.format(many=nouns.many)))
+        text = (
+            "a run that trains on these underestimates its accuracy, for they are the hard ones. "
+            f"Evaluate it on a random sample of {nouns.many}: fit --test."
+        )
+        lines.append(column("Beware", text))
     if skipped := _skipped(suggestions.skipped):
         lines.append(column("Left out", skipped))
     if table:

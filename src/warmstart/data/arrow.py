@@ -23,7 +23,7 @@ from warmstart.data.archive import MAX_RATIO, MAX_TOTAL_BYTES, RATIO_FROM_BYTES
 from warmstart.data.parsing import Pictures, Table, TableImages, text_of
 from warmstart.data.place import MAX_FILE_BYTES, special
 from warmstart.errors import DataError, install_command
-from warmstart.machine import check_room, reading_limit, size_of_cells
+from warmstart.machine import check_memory, reading_limit, cell_bytes
 
 # ---- Files mapped into memory whose pages are released after reading.
 #
@@ -250,7 +250,7 @@ def _check_columns(file: Any, names: Sequence[str], n_packed: int, source: str) 
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
     n_bytes = sum(_column_bytes(group, names) for group in groups)
     _check_plausible(n_bytes, n_packed, source)
-    check_room(n_bytes, source)
+    check_memory(n_bytes, source)
 
 
 def _is_text(kind: Any) -> bool:
@@ -340,7 +340,7 @@ def _readable(source: str, kind: str) -> Any:
 def _table(contents: _Contents, source: str, kind: str) -> Table:
     if not contents.n_rows:
         raise DataError(f"{source} has no rows; save the data set again with all of them")
-    check_room(size_of_cells(contents.n_rows), source)
+    check_memory(cell_bytes(contents.n_rows), source)
     image = _image_column(contents.schema, source)
 
     def texts(name: str) -> list[str | None]:
@@ -392,8 +392,8 @@ def _cells(column: Any, source: str) -> list[str | None]:
             texts += cells
             n_letters += sum(map(len, filter(None, cells)))
             if n_letters > limit:
-                size = size_of_cells(len(column), n_letters * len(column) // len(texts))
-                check_room(size, source)
+                size = cell_bytes(len(column), n_letters * len(column) // len(texts))
+                check_memory(size, source)
     return texts
 
 

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from warmstart.data.dataset import some
 from warmstart.data.place import check_name, suffix
 from warmstart.errors import DataError
-from warmstart.machine import check_room, size_of_cells
+from warmstart.machine import check_memory, cell_bytes
 from warmstart.nouns import count
 from warmstart.records.data import Split
 
@@ -73,7 +73,7 @@ def parse(payload: bytes, source: str) -> Table:
     n_cells = sum(map(payload.count, (b",", b";", b"\t", b"\n", b"[", b"{", b":")))
     letter_bytes = 1 if payload.isascii() else 4  # one rare letter makes all of them so wide
     # The text is in memory three times: whole, as lines, as cells.
-    check_room(size_of_cells(n_cells, 3 * letter_bytes * len(payload)), source)
+    check_memory(cell_bytes(n_cells, 3 * letter_bytes * len(payload)), source)
     text = _decode(payload, source)
     is_json = suffix(source) == ".jsonl"
     table = _parse_json_lines(text, source) if is_json else _parse_csv(text, source)

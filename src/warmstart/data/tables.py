@@ -20,7 +20,7 @@ from warmstart.data.parsing import (
 from warmstart.data.place import IMAGE_SUFFIXES, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
-from warmstart.machine import check_room, size_of_cells
+from warmstart.machine import check_memory, cell_bytes
 from warmstart.modalities.table import pack, unpack
 from warmstart.modalities.text import normal
 from warmstart.nouns import count
@@ -91,7 +91,7 @@ def row_payloads(table: Table, exclude: Sequence[str | None], source: str) -> di
     names = [column for column in table.columns if column and column not in exclude]
     # Each row holds the names of its columns besides the cells themselves.
     n_letters = len(table.lines) * sum(len(name) + 8 for name in names)
-    check_room(size_of_cells(len(table.lines) * len(names), n_letters), source)
+    check_memory(cell_bytes(len(table.lines) * len(names), n_letters), source)
     cells = {name: table.texts(name) for name in names}
     width = len(str(max(table.lines)))
     payloads = {}

@@ -15,7 +15,7 @@ from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Prediction, Scores
 from warmstart.stats.intervals import Groups, Values, effective_size, proportion
-from warmstart.stats.selective import confident_threshold, promise
+from warmstart.stats.selective import confident_threshold, error_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ClassMeasure:
         n_effective = effective_size(correct, groups)
         return ClassCertainty(
             confident_from=confident_threshold(answers.max(axis=1), correct, n_effective),
-            promised_error=promise(1 - float(correct.mean())),
+            promised_error=error_bound(1 - float(correct.mean())),
         )
 
     def scores(
@@ -104,7 +104,7 @@ def per_class(
     the order of the outputs is named. Shapes: predicted, labels and blocks (n,), names (K,).
 
     >>> rows = per_class(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1]), np.arange(4), "ab")
-    >>> [(row.label, row.recall, row.precision, row.taken_for) for row in rows]
+    >>> [(row.label, row.recall, row.precision, row.confused_with) for row in rows]
     [('a', 0.5, 1.0, 'b'), ('b', 1.0, 0.6666666666666666, None)]
     """
     answers = np.bincount(predicted, minlength=len(names))
@@ -126,7 +126,7 @@ def _score(
     hits = predicted[own] == number
     recall, low, high = proportion(hits.astype(float), groups[own])
     wrong = np.bincount(predicted[own][~hits], minlength=len(names))
-    taken = int(wrong.max())
+    n_confused = int(wrong.max())
     return ClassScore(
         label=names[number],
         n=int(own.sum()),
@@ -135,6 +135,6 @@ def _score(
         high=high,
         precision=int(hits.sum()) / answers if answers else None,
         answers=answers,
-        taken_for=names[int(wrong.argmax())] if taken else None,
-        taken=taken,
+        confused_with=names[int(wrong.argmax())] if n_confused else None,
+        n_confused=n_confused,
     )

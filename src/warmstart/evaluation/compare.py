@@ -35,20 +35,20 @@ class RunAnswer:
     credit: float | None = None  # None: 1 where the label is the target, else 0
 
     @property
-    def worth(self) -> float:
+    def score(self) -> float:
         """What it adds to the run's score."""
         return float(self.label == self.target) if self.credit is None else self.credit
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HeldOutAnswers:
     """A run's data, and all that it said of examples held out."""
 
     data: DataRecord
-    said: tuple[RunAnswer, ...]
+    answers: tuple[RunAnswer, ...]
 
     @property
-    def seen_before(self) -> frozenset[str]:
+    def leaked(self) -> frozenset[str]:
         """Ids of examples of which the run itself found that training had seen them."""
         leaks = (problem for problem in self.data.problems if problem.kind == "leakage")
         return frozenset(id for leak in leaks for id in leak.items)
@@ -58,7 +58,7 @@ class HeldOut:
         content = {example.id: example.sha256 for example in self.data.examples}
         times: dict[tuple[str, str], int] = {}
         found: dict[Key, RunAnswer] = {}
-        for said in sorted(self.said, key=lambda said: said.id):
+        for said in sorted(self.answers, key=lambda said: said.id):
             if said.id not in without and said.id in content:
                 pair = (content[said.id], said.target)
                 times[pair] = times.get(pair, -1) + 1
@@ -66,7 +66,7 @@ class HeldOut:
         return found
 
     @property
-    def learnt(self) -> frozenset[str]:
+    def train_hashes(self) -> frozenset[str]:
         """Content hashes of what the run learnt from."""
         return frozenset(e.sha256 for e in self.data.examples if e.split != "test")
 
@@ -76,38 +76,38 @@ class Common:
     """The rows that all runs held out.
 
     Shapes: hits (M, n) of 0 and 1, is_test (M, n). `links` are rows that depend on each other,
-    as any of the runs found. `seen_before` and `relabelled` count what was left out.
+    as any of the runs found. `leaked` and `relabelled` count what was left out.
     """
 
     rows: ComparedRows
     hits: NDArray[np.float64]
     is_test: NDArray[np.bool_]
     links: tuple[Link, ...]
-    seen_before: int
+    leaked: int
     relabelled: int
 
 
-def common(runs: Sequence[HeldOut]) -> Common:
+def common(runs: Sequence[HeldOutAnswers]) -> Common:
     """Examples that every run held out: the test part where it is the same, else any such.
 
     Those that some run had seen before are left out; so are those with another label in
     another run. There may be none.
     """
     whole = [run.by_key() for run in runs]
-    clean = [run.by_key(without=run.seen_before) for run in runs]
+    clean = [run.by_key(without=run.leaked) for run in runs]
     keys = _shared(clean, _tested) if _same_tests(whole) else []
     rows_of: Callable[[Mapping[Key, RunAnswer]], set[Key]] = _tested if keys else _all
     keys = keys or _shared(clean, _all)
     shape = (len(runs), len(keys))
     is_test = np.array([[s[k].is_test for k in keys] for s in clean], dtype=bool).reshape(shape)
-    hits = [[s[k].worth for k in keys] for s in clean]
+    hits = [[s[k].score for k in keys] for s in clean]
     contents = set.intersection(*({key[0] for key in rows_of(said)} for said in clean))
     return Common(
         rows="test" if keys and is_test.all() else "held-out",
         hits=np.array(hits, dtype=float).reshape(shape),
         is_test=is_test,
         links=_links(runs, clean, keys),
-        seen_before=len(_shared(whole, rows_of)) - len(keys),
+        leaked=len(_shared(whole, rows_of)) - len(keys),
         relabelled=len(contents - {key[0] for key in keys}),
     )
 
@@ -133,7 +133,7 @@ def _shared(
 
 
 def _links(
-    runs: Sequence[HeldOut], said: Sequence[Mapping[Key, RunAnswer]], keys: Sequence[Key]
+    runs: Sequence[HeldOutAnswers], said: Sequence[Mapping[Key, RunAnswer]], keys: Sequence[Key]
 ) -> tuple[Link, ...]:
     """Copies of one content, near copies and groups, as pairs of rows."""
     found: set[Link] = set()

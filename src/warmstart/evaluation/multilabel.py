@@ -15,7 +15,7 @@ from warmstart.records.data import SEPARATOR, Example
 from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, LabelScores
 from warmstart.stats.average_precision import precisions
 from warmstart.stats.intervals import Groups, Values, effective_size
-from warmstart.stats.selective import confident_threshold, promise
+from warmstart.stats.selective import confident_threshold, error_bound
 from warmstart.tasks.multilabel import MULTILABEL
 
 # ---- From which probability on a label is named: what gives the best F1 on rows left out.
@@ -124,7 +124,7 @@ class LabelMeasure:
             confident_from=confident_threshold(
                 confidence(answers, thresholds), correct, n_effective
             ),
-            promised_error=promise(1 - float(correct.mean())),
+            promised_error=error_bound(1 - float(correct.mean())),
         )
 
     def scores(
@@ -148,7 +148,7 @@ class LabelMeasure:
             macro_f1=float(f1[seen].mean()) if seen.any() else 0.0,
             micro_f1=float(f1_of(named.reshape(-1, 1), has.reshape(-1, 1))[0]),
             exact=float((named == has).all(axis=1).mean()),
-            log_loss=float(MULTILABEL.said_losses(answers, truth).mean()),
+            log_loss=float(MULTILABEL.answer_losses(answers, truth).mean()),
             ece=calibration_error(answers, truth),
             labels=per_label(answers, truth, names, certainty.thresholds) if names else (),
         )

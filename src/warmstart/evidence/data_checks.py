@@ -314,7 +314,7 @@ def _check_inputs(
         ends = np.cumsum([len(column.slots) for column in inputs.columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)
         fold = folds(
-            training_data.labelled.folding[: len(examples)],
+            training_data.labelled.fold_strata[: len(examples)],
             rows.groups,
             FOLDS,
             np.random.default_rng([training_data.seed, 17]),
@@ -343,7 +343,7 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
     n_chunks = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([training_data.seed, 8])
     groups = labelled.groups()[:n]
-    chunk = folds(labelled.folding[:n], groups, n_chunks, rng) if n_chunks > 1 else np.zeros(n, int)
+    chunk = folds(labelled.fold_strata[:n], groups, n_chunks, rng) if n_chunks > 1 else np.zeros(n, int)
     probabilities = np.full((n, k), np.nan)  # stays so in a chunk of one group
     for number in range(int(chunk.max()) + 1):
         rows = np.flatnonzero(chunk == number)

@@ -60,7 +60,7 @@ def best_left_out(
     Shapes: kernels (n, n), labels (n,); groups partition the rows. The choice is slightly
     optimistic, equally so in everything that is compared.
     """
-    targets = target.coded(labels, n_classes)
+    targets = target.encode(labels, n_classes)
     # One by one: each holds an inverse as large as its kernel.
     fits = (
         _left_out(number, kernel, penalty, targets, labels, group_rows, target)
@@ -81,7 +81,7 @@ def best_probabilities(
 
     Shapes: kernels (n, n), labels (n,); returns (n, K).
     """
-    targets = target.coded(labels, n_classes)
+    targets = target.encode(labels, n_classes)
     least, probabilities = np.inf, np.full(targets.shape, np.nan)
     for number, kernel in enumerate(kernels):
         for penalty in PENALTIES:

@@ -11,7 +11,7 @@ from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.export import Exported, ExportFormat, Gap
 from warmstart.records.inputs import Kind
 from warmstart.records.summary import NumberScores, Scores, Summary
-from warmstart.tasks.words import TASK_WORDS, further, score_of
+from warmstart.tasks.words import TASK_WORDS, other_metrics, score_of
 
 LISTED = 20  # classes that are listed in full
 LIBRARIES = {
@@ -168,7 +168,7 @@ def _results(facts: ReadmeFacts) -> str:
         lines.append(f"- {score} on {estimate.n:,} held-out {facts.nouns.many}")
     if test is not None:
         score = interval(score_of(test), test.low, test.high, test.n)
-        more = further(test).removesuffix(".")
+        more = other_metrics(test).removesuffix(".")
         if isinstance(test, Scores):
             more = (
                 f"macro F1 {test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error "

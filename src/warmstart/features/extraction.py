@@ -106,7 +106,7 @@ def extract_features(
             lost = extracted.features.cache_file.missing(readable)
             if not lost and extracted.has_thumbnails:
                 lost = extracted.thumbnail_writer.missing(readable)
-            if not here().gathered(lost)[0]:
+            if not here().gather(lost)[0]:
                 return extracted
     raise UsageError(
         f"the feature cache {default_root()} loses what is written to it; set WARMSTART_CACHE to a "
@@ -177,7 +177,7 @@ def _open(survey: EngineSurvey, engine: Choice | None) -> Steps[tuple[ChosenEngi
     world = here()
     chosen = (yield from open_engine(survey, engine)) if world.is_first else None
     decision = None if chosen is None else (chosen.choice, survey.missing[chosen.key])
-    choice, missing = cast(tuple[Choice, list[str]], world.gathered(decision)[0])
+    choice, missing = cast(tuple[Choice, list[str]], world.gather(decision)[0])
     if chosen is None:
         key = survey.keys[cast(EngineName, str(choice.value))]
         survey = replace(survey, missing={**survey.missing, key: missing})
@@ -190,7 +190,7 @@ def _gather(features: ExtractedRows, examples: Sequence[Example]) -> ExtractedRo
     world = here()
     if world.size == 1:
         return features
-    results = world.gathered((dict(features.unreadable), features.n_extracted, features.n_decoded))
+    results = world.gather((dict(features.unreadable), features.n_extracted, features.n_decoded))
     unreadable = {id: why for reasons, _, _ in results for id, why in reasons.items()}
     features.cache_file.refresh()
     if features.cache_file.absent(e.sha256 for e in examples if e.id not in unreadable):
@@ -244,7 +244,7 @@ def _make_missing_thumbnails(
     examples: Sequence[Example], writer: ThumbnailWriter, decode_one: Callable[[Example], Pixels]
 ) -> dict[str, str]:
     """Make thumbnails of images whose features are cached; returns what is unreadable."""
-    missing = here().gathered(writer.missing(e.sha256 for e in examples))[0]
+    missing = here().gather(writer.missing(e.sha256 for e in examples))[0]
     todo = first_of_each(examples, here().share(missing))
     prefetch = Prefetch(todo, decode_one, threads=n_threads())
     try:
@@ -253,7 +253,7 @@ def _make_missing_thumbnails(
         prefetch.close()
     if missing:
         writer.flush()
-        reasons = {sha: why for each in here().gathered(reasons) for sha, why in each.items()}
+        reasons = {sha: why for each in here().gather(reasons) for sha, why in each.items()}
         writer.refresh()
     return {e.id: reasons[e.sha256] for e in examples if e.sha256 in reasons}
 

@@ -203,5 +203,5 @@ def _why_none(run: Path) -> str:
         )
     folder = RunFolder(run)
     if folder.is_unfinished:
-        return f"holds no model: its run did not finish. Run {folder.way_on}."
+        return f"holds no model: its run did not finish. Run {folder.resume_command}."
     return "is not a finished run folder; name one that `warmstart fit` wrote."

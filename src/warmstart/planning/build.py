@@ -16,12 +16,12 @@ from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, re
 from warmstart.records.inputs import Inputs, Preprocessing, Sound, TextInputs, WaveInputs
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan
 
-# ---- The head of a handful of texts: with so few, a choice among depths follows chance.
+# ---- The head of a handful of texts: with so few, a choice among depths is a matter of chance.
 
 
-# Texts a class, on average, up to which nothing is chosen among depths. On 10 draws of 8 a class
-# (sst2, trec6; MiniLM) choosing among eight depths and seven penalties gave .592 and .599 on the
-# test part, this one .615 and .617, the last layer alone .601 and .554; on 6 draws of 16 a class
+# Texts a class, on average, up to which no depth is chosen. On 10 samples of 8 a class (sst2,
+# trec6; MiniLM) choosing among eight depths and seven penalties gave .592 and .599 on the test
+# set, this one .615 and .617, the last layer alone .601 and .554; on 6 samples of 16 a class
 # .667 and .712 against .683 and .718.
 MOST = 16
 DEPTHS = ("late",)
@@ -38,7 +38,7 @@ def are_few(kind: str, n: int, n_classes: int) -> bool:
 
 
 def build(
-    wishes: PlanOptions,
+    options: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     head_names: Sequence[str],
@@ -47,25 +47,27 @@ def build(
     """The plan for a strategy, the user's or the rule's.
 
     Raises: PlanError for a strategy that is none, or that this network is too short for; for
-    --lr where nothing is trained; and where a part would stay frozen at random values.
+    --lr where nothing is trained; and where a block would stay frozen at random values.
     """
-    names = [block.name for block in network.record.blocks]
-    rule = _ruled(wishes, facts, network, names)
-    strategy = _strategy(wishes, network, rule)
-    is_trained = n_tuned(strategy, len(names)) > 0 or "add" in strategy.extras
-    training = _closed(wishes, engine)
+    rule = _rule_strategy(options, facts, network)
+    strategy = _resolve_strategy(options, network, rule)
+    is_trained = n_tuned(strategy, network.n_blocks) > 0 or "add" in strategy.extras
+    training = _closed_form_training(options, engine)
     if is_trained:
-        training = with_training(training, wishes, facts, network, strategy)
-    elif wishes.lr is not None:
+        training = with_training(training, options, facts, network, strategy)
+    elif options.lr is not None:
         raise PlanError(
-            f"--lr {wishes.lr:g}: nothing is trained step by step with strategy head; add "
+            f"--lr {options.lr:g}: nothing is trained step by step with strategy head; add "
             "--strategy last:N, or leave --lr away."
         )
-    is_explicit = "strategy" in wishes.explicit and parse(wishes.strategy) != AUTO
+    is_explicit = "strategy" in options.explicit and parse(options.strategy) != AUTO
+    base = Choice(value=options.base, because="shipped with warmstart", source="rule", rule="lite0")
+    if "base" in options.explicit:
+        base = replace(_users(options.base), rule="lite0")
     return Plan(
-        base=_base(wishes),
-        arch=_typed(wishes.arch) if wishes.arch is not None else None,
-        strategy=_strategy_choice(strategy, rule, network, is_explicit),
+        base=base,
+        arch=_users(options.arch) if options.arch is not None else None,
+        strategy=_choose_strategy(strategy, rule, network, is_explicit),
         blocks=blocks(
             strategy,
             network.record,
@@ -75,51 +77,51 @@ def build(
             no_lora=network.no_lora,
             rule=rule if is_explicit else None,
         ),
-        head=_head(wishes.budget, facts, tuple(head_names), _kind(network.preprocessing)),
+        head=_plan_head(options.budget, facts, tuple(head_names), network.preprocessing),
         training=training,
-        input=_input(network),
+        input=_plan_input(network),
         columns=facts.columns,
         examples=facts.n,
     )
 
 
-def _ruled(
-    wishes: PlanOptions, facts: DataFacts, network: NetworkFacts, names: Sequence[str]
-) -> Strategy:
-    """What the rule says without a wish. A network for tables is small: all of it, or nothing."""
+def _rule_strategy(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Strategy:
+    """The rule's strategy. A network for tables is small: all of it is trained, or nothing."""
     if not network.is_table:
-        found = rule_strategy(network.depth_verdict, names, network.random)
-        is_paired = network.depth_verdict == "fine-tune" and learns_from_pairs(wishes, facts, network, found)
-        least = pair_blocks(len(names)) if is_paired else 0
-        return replace(found, count=max(found.count, least))
+        names = [block.name for block in network.record.blocks]
+        rule = rule_strategy(network.depth_verdict, names, network.random)
+        is_deep = network.depth_verdict == "fine-tune"
+        is_paired = is_deep and learns_from_pairs(options, facts, network, rule)
+        return replace(rule, count=max(rule.count, pair_blocks(len(names)) if is_paired else 0))
     if network.depth_verdict != "fine-tune":
         return HEAD
     return Strategy(depth="scratch" if network.is_random else "frozen")
 
 
-def _strategy(wishes: PlanOptions, network: NetworkFacts, rule: Strategy) -> Strategy:
-    """What was typed; where that is auto, at least as deep as the rule."""
-    typed = parse(wishes.strategy)
-    if typed.depth != "auto":
-        n_tuned(typed, network.n_blocks, wishes.base)
-    if network.is_table and typed == AUTO:
+def _resolve_strategy(options: PlanOptions, network: NetworkFacts, rule: Strategy) -> Strategy:
+    """The user's strategy; where that is auto, at least as deep as the rule."""
+    strategy = parse(options.strategy)
+    if strategy.depth != "auto":
+        n_tuned(strategy, network.n_blocks, options.base)
+    if network.is_table and strategy == AUTO:
         return rule
-    found = resolve(typed, network.depth_verdict, network.n_blocks)
-    if typed.depth == "auto":
-        return replace(found, count=max(found.count, rule.count))
-    return found
+    resolved = resolve(strategy, network.depth_verdict, network.n_blocks)
+    if strategy.depth == "auto":
+        return replace(resolved, count=max(resolved.count, rule.count))
+    return resolved
 
 
-def _strategy_choice(
+def _choose_strategy(
     strategy: Strategy, rule: Strategy, network: NetworkFacts, is_explicit: bool
 ) -> Choice:
-    why = "a linear probe on the frozen network; nothing measured asks for more"
+    why = "a linear probe on the frozen network; no measurement calls for more"
     if n_tuned(rule, network.n_blocks):
-        why = "the verdict is that tuning upper layers pays: the upper half"
+        why = "the verdict is that fine-tuning upper layers pays: the upper half"
         if network.compares_fine_tuning:
             why = "fine-tuned beside a linear probe on the frozen network; the better one ships"
-    if network.random and rule.count > resolve(AUTO, network.depth_verdict, network.n_blocks).count:
-        why = "down to the lowest layer whose weights did not carry over from the start"
+    usual = resolve(AUTO, network.depth_verdict, network.n_blocks)
+    if network.random and rule.count > usual.count:
+        why = "down to the lowest layer whose weights did not carry over from the base model"
     return Choice(
         value=word(strategy),
         because="your choice" if is_explicit else why,
@@ -128,78 +130,73 @@ def _strategy_choice(
     )
 
 
-def _base(wishes: PlanOptions) -> Choice:
-    if "base" in wishes.explicit:
-        return replace(_typed(wishes.base), rule="lite0")
-    return Choice(value=wishes.base, because="shipped with warmstart", source="rule", rule="lite0")
-
-
-def _typed(value: str) -> Choice:
+def _users(value: str) -> Choice:
     return Choice(value=value, because="your choice", source="user")
 
 
-def _closed(wishes: PlanOptions, engine: Choice) -> TrainingPlan:
-    """Training where nothing is trained step by step."""
+def _closed_form_training(options: PlanOptions, engine: Choice) -> TrainingPlan:
+    """The training choices where nothing is trained step by step."""
     seed = Choice(
-        value=wishes.seed, source="rule", because="any fixed number repeats a run", rule=0
+        value=options.seed, source="rule", because="any fixed number makes a run repeatable", rule=0
     )
-    if "seed" in wishes.explicit:
+    if "seed" in options.explicit:
         seed = replace(seed, source="user", because="your choice")
     batch = Choice(value=32, source="rule", because="fixed, so that a row never depends on others")
     return TrainingPlan(engine=engine, batch_size=batch, seed=seed)
 
 
-def _input(network: NetworkFacts) -> InputPlan | None:
-    """What the network takes, against what the start has learnt from.
+def _plan_input(network: NetworkFacts) -> InputPlan | None:
+    """The network's input, compared with that of the base model.
 
     None where that is not a square, or not known.
     """
-    prep, base_inputs = network.preprocessing, network.base_inputs or network.preprocessing
-    if not (isinstance(prep, Preprocessing) and isinstance(usual, Preprocessing)):
-        return _text_input(prep, usual)
+    prep, base = network.preprocessing, network.base_inputs or network.preprocessing
+    if not (isinstance(prep, Preprocessing) and isinstance(base, Preprocessing)):
+        return _plan_sequence_input(prep, base)
     if prep.size[0] != prep.size[1]:
         return None
-    size = usual.size[0] if usual.size[0] == usual.size[1] else None
+    size = base.size[0] if base.size[0] == base.size[1] else None
     bands = f"your images have {prep.channels} bands"
     if prep.sound is not None:
-        bands = "a sound is drawn in grey"
+        bands = "a spectrogram is grey"
     return InputPlan(
-        size=_taken(prep.size[0], size, "as it was set"),
-        channels=_taken(prep.channels, usual.channels, bands),
-        **_heard(prep.sound),
+        size=_choose_input(prep.size[0], size, "as it was set"),
+        channels=_choose_input(prep.channels, base.channels, bands),
+        **_choose_sound(prep.sound),
     )
 
 
-def _text_input(inputs: Inputs | None, usual: Inputs | None) -> InputPlan | None:
-    """The tokens of a text that the network is given, against those that it could take."""
+def _plan_sequence_input(inputs: Inputs | None, base: Inputs | None) -> InputPlan | None:
+    """The length of waveforms and texts; None for other inputs."""
     if isinstance(inputs, WaveInputs):
         return InputPlan(
-            size=_taken(inputs.shape[0], None, "the samples of so many seconds"),
-            channels=_taken(1, 1, "clips have one"),
-            sample_rate=_taken(inputs.rate, inputs.rate, "the start's own"),
-            seconds=_seconds(inputs.seconds),
+            size=_choose_input(inputs.shape[0], None, "the samples of so many seconds"),
+            channels=_choose_input(1, 1, "clips have one"),
+            sample_rate=_choose_input(inputs.rate, inputs.rate, "the base model's own"),
+            seconds=_choose_seconds(inputs.seconds),
         )
-    if not (isinstance(inputs, TextInputs) and isinstance(usual, TextInputs)):
+    if not (isinstance(inputs, TextInputs) and isinstance(base, TextInputs)):
         return None
-    why = f"your longest texts need no more; the network takes {usual.length}"
+    why = f"your longest texts need no more; the network takes {base.length}"
     if inputs.length > inputs.most:
         why = f"your longest texts are read in {inputs.n_windows} windows of {inputs.window}"
     return InputPlan(
-        size=_taken(inputs.length, usual.length, why), channels=_taken(1, 1, "texts have one")
+        size=_choose_input(inputs.length, base.length, why),
+        channels=_choose_input(1, 1, "texts have one"),
     )
 
 
-def _heard(sound: Sound | None) -> dict[str, Choice]:
-    """How clips become pictures; nothing where inputs are images."""
+def _choose_sound(sound: Sound | None) -> dict[str, Choice]:
+    """How clips become spectrograms; nothing where inputs are images."""
     if sound is None:
         return {}
     return {
         "sample_rate": Choice(
             value=sound.rate,
             source="measured",
-            because="what nine of ten clips hold, up to 16,000; others are resampled",
+            because="that of nine of ten clips, up to 16,000; others are resampled",
         ),
-        "seconds": _seconds(sound.seconds),
+        "seconds": _choose_seconds(sound.seconds),
         "n_mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
         "top_db": Choice(
             value=sound.range_db,
@@ -209,55 +206,47 @@ def _heard(sound: Sound | None) -> dict[str, Choice]:
     }
 
 
-def _seconds(value: float) -> Choice:
+def _choose_seconds(value: float) -> Choice:
     return Choice(
         value=value,
         source="measured",
-        because="nineteen of twenty clips are no longer, up to ten seconds; of longer ones "
-        "the middle is taken, shorter ones lie amid silence",
+        because="nineteen of twenty clips are no longer, up to ten seconds; longer ones are cut "
+        "to their middle, shorter ones padded with silence",
     )
 
 
-def _taken(value: int, usual: int | None, because: str) -> Choice:
-    """A value of the input; `because` tells why it is not the start's own, where it is not."""
-    if value == usual:
-        own = "what the start has learnt from"
-        return Choice(value=value, because=own, source="rule", rule=usual)
-    return Choice(value=value, because=because, source="measured", rule=usual)
+def _choose_input(value: int, base: int | None, because: str) -> Choice:
+    """A value of the input; `because` explains why it differs from the base model's, if it does."""
+    if value == base:
+        why = "as in pretraining"
+        return Choice(value=value, because=why, source="rule", rule=base)
+    return Choice(value=value, because=because, source="measured", rule=base)
 
 
-def _begun(names: Sequence[str]) -> str:
-    has_prior = any(name.endswith("+prior") for name in names)
-    return ", begun from the start's output of classes with the same name" if has_prior else ""
-
-
-def _kind(inputs: Inputs | None) -> str:
-    return inputs.kind if inputs is not None else "image"
-
-
-def _head(budget: Budget, facts: DataFacts, head_names: tuple[str, ...], kind: str) -> HeadPlan:
+def _plan_head(
+    budget: Budget, facts: DataFacts, head_names: tuple[str, ...], inputs: Inputs | None
+) -> HeadPlan:
     names = rules.candidates(
         facts.n, facts.n_classes, facts.smallest_class, head_names, budget, facts.task
     )
-    many = f"label-free depth profiles that {facts.n:,} examples can choose among"
+    many = f"layer weightings, fixed without labels, that {facts.n:,} examples can choose among"
     penalties, spaced = rules.penalties(facts.n), "half a decade apart or one"
     robust = tuple(n for n in head_names if n.partition("+")[0] in DEPTHS)
+    kind = inputs.kind if inputs is not None else "image"
     if robust and facts.task == "classify" and are_few(kind, facts.n, facts.n_classes):
         names, penalties = robust, PENALTIES
-        many = f"the depth profile that was best elsewhere: {facts.n:,} texts can choose none"
-        spaced = "so few texts can choose no other"
+        many = f"the layer weighting that was best elsewhere: {facts.n:,} texts cannot choose one"
+        spaced = "so few texts cannot choose another"
+    if any(name.endswith("+prior") for name in names):
+        many += ", initialised with the base model's head for classes of the same name"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_groups, facts.n)
     return HeadPlan(
-        candidates=Choice(
-            value=names,
-            source="rule",
-            because=many + _begun(names),
-        ),
+        candidates=Choice(value=names, source="rule", because=many),
         penalties=Choice(value=penalties, source="rule", because=spaced),
         outer_folds=Choice(
             value=folds,
             source="rule",
-            because="your hold-out is the only fold"
+            because="your validation set is the only fold"
             if facts.holdout
             else "10 up to 500 independent examples, 5 above and for few groups",
         ),

@@ -14,17 +14,17 @@ from warmstart.planning.actions import NEW, added_name, check_agreement
 from warmstart.planning.cached_activations import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS
-from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS, kind_of
+from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Action, Choice, Plan
 
-# ---- What the values of a plan may be, each by itself.
+# ---- What each value of a plan may be.
 
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
-MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery was made for
+MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery supports
 MOST_RANK = 256  # of updates: above it they are hardly smaller than what they are added to
-MOST_SHUFFLES = 100_000  # permutations: more tell nothing new and take hours
+MOST_SHUFFLES = 100_000  # permutations: more reveal nothing new and take hours
 ACTIONS: tuple[str, ...] = get_args(Action)
 AGAIN = "make a new plan with --dry-run"
 
@@ -43,7 +43,9 @@ _TEXT: tuple[Test, str] = (lambda value: type(value) is str, "a text")
 _SWITCH: tuple[Test, str] = (lambda value: type(value) is bool, "true or false")
 _RATE = (_number(lambda value: value > 0), "a number above 0")
 _POSITIVE = (_whole(1), "a whole number, 1 or more")
+_NOT_NEGATIVE = (_number(lambda value: value >= 0), "a number, 0 or more")
 _SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
+_BELOW_1 = (_number(lambda value: 0 <= value < 1), "a number from 0, below 1")
 SOUND_LIMITS: dict[str, tuple[Test, str]] = {
     "input.sample_rate": (
         _whole(2_000, 48_000),
@@ -63,24 +65,27 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.optimizer": (lambda value: value in tuple(OPTIMIZERS), " or ".join(OPTIMIZERS)),
     "training.lr": _RATE,
     "training.layer_decay": _SHARE,
-    "training.weight_decay": (_number(lambda value: value >= 0), "a number, 0 or more"),
-    "training.epochs": (_number(lambda value: value > 0), "a number above 0"),
+    "training.weight_decay": _NOT_NEGATIVE,
+    "training.epochs": _RATE,
     "training.warmup": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
     "training.model_soup": _POSITIVE,
-    "training.color_jitter": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.time_shift": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.spec_augment": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.augmentations": (_whole(0, MOST_AUGMENTATIONS), f"a whole number from 0 to {MOST_AUGMENTATIONS}"),
+    "training.color_jitter": _BELOW_1,
+    "training.time_shift": _BELOW_1,
+    "training.spec_augment": _BELOW_1,
+    "training.augmentations": (
+        _whole(0, MOST_AUGMENTATIONS),
+        f"a whole number from 0 to {MOST_AUGMENTATIONS}",
+    ),
     "training.split_at": (_whole(0), "a whole number, 0 or more"),
     "training.cache_dtype": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
     "training.offload": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
-    "training.ema_decay": (_number(lambda value: 0 <= value < 1), "a number from 0, below 1"),
-    "training.l2_sp": (_number(lambda value: value >= 0), "a number, 0 or more"),
+    "training.ema_decay": _BELOW_1,
+    "training.l2_sp": _NOT_NEGATIVE,
     "training.micro_batch": _POSITIVE,
-    "training.parallel": (machine.is_parallel_mode, machine.KIND),
+    "training.parallel": (machine.is_parallel_mode, machine.PARALLEL_MODES),
     "training.contrastive": _SWITCH,
     "training.contrastive_temperature": (
         _number(lambda value: 0 <= value <= 10),
@@ -98,8 +103,8 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "input.channels": _POSITIVE,
     **SOUND_LIMITS,
 }
-# Of what the user sets; a start of their own may bring anything.
-_SET_LIMITS: dict[str, tuple[Test, str]] = {
+# For values that the user set; a base model of their own may have any.
+_USER_LIMITS: dict[str, tuple[Test, str]] = {
     "input.size": (_whole(LEAST_SIZE), f"a whole number of px, {LEAST_SIZE} or more"),
     "input.channels": (_whole(1, MOST_CHANNELS), f"a whole number from 1 to {MOST_CHANNELS}"),
 }
@@ -110,23 +115,25 @@ def check_values(plan: Plan) -> None:
 
     Raises: PlanError that names the value, and what it may be.
     """
-    limits = _LIMITS | {path: limit for path, limit in _SET_LIMITS.items() if _is_set(plan, path)}
+    limits = _LIMITS | {
+        path: limit for path, limit in _USER_LIMITS.items() if _is_users(plan, path)
+    }
     for path, (test, kind) in limits.items():
         value = value_at(plan, path)
         if value is not None and not test(value):
-            raise PlanError(f"the plan has {path} {_shown(value)}; it is {kind}.")
+            raise PlanError(f"the plan has {path} {_format(value)}; it is {kind}.")
     _check_lists(plan)
     if not plan.blocks:
-        raise PlanError(f"the plan has no parts; {AGAIN} to compare.")
+        raise PlanError(f"the plan has no blocks; {AGAIN} to compare.")
     for block in plan.blocks:
         if block.action.value not in ACTIONS:
             raise PlanError(
-                f"the plan has {_shown(block.action.value)} as action of part {block.name}; there "
-                "are frozen, tuned, low-rank and fresh."
+                f"the plan has {_format(block.action.value)} as action of block {block.name}; "
+                "there are frozen, tuned, low-rank and fresh."
             )
         if block.lr is not None and not _RATE[0](block.lr.value):
             raise PlanError(
-                f"the plan has rate {_shown(block.lr.value)} for part {block.name}; it is "
+                f"the plan has lr {_format(block.lr.value)} for block {block.name}; it is "
                 f"{_RATE[1]}."
             )
 
@@ -148,14 +155,14 @@ def _check_lists(plan: Plan) -> None:
             )
 
 
-def _is_set(plan: Plan, path: str) -> bool:
+def _is_users(plan: Plan, path: str) -> bool:
     section, _, name = path.partition(".")
     choice = getattr(getattr(plan, section), name, None)
     return choice is not None and choice.source == "user"
 
 
 def value_at(plan: Plan, path: str) -> Any:
-    """The value at a path such as `training.batch_size` or `start`; None where the plan has none."""
+    """The value at a path such as `training.batch_size` or `base`; None where there is none."""
     section, _, name = path.partition(".")
     record = getattr(plan, section)
     choice: Choice | None = getattr(record, name) if name and record is not None else record
@@ -167,7 +174,7 @@ def items(choice: Choice) -> tuple[Any, ...]:
     return choice.value if isinstance(choice.value, tuple) else (choice.value,)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return repr(list(value) if isinstance(value, tuple) else value)
 
 
@@ -195,14 +202,13 @@ _NEEDED = (
     "compile",
 )
 LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
-WHOLE = (FSDP, PIPELINE)  # ways to share a network that is in memory
 
 
 def check_plan(plan: Plan, network: NetworkRecord) -> None:
     """Refuse a plan that contradicts itself, or was made for another network.
 
-    Any action may stand at any part, frozen ones above tuned ones included.
-    Raises: PlanError that names the part or the value, and what it may be.
+    Any block may have any action, frozen ones above tuned ones included.
+    Raises: PlanError that names the block or the value, and what it may be.
     """
     check_values(plan)
     _check_blocks(plan, network)
@@ -215,11 +221,11 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
             raise PlanError(
                 f"the plan trains layers and lacks training.{name}; {AGAIN} to compare."
             )
-    if plan.training.offload is not None and kind_of(value_at(plan, "training.parallel")) in WHOLE:
+    parallel = value_at(plan, "training.parallel")
+    if plan.training.offload is not None and machine.parallel_mode(parallel) in (FSDP, PIPELINE):
         raise PlanError(
-            f"the plan has training.parallel {value_at(plan, 'training.parallel')} and a network "
-            "that is streamed from its file, which no process holds to share it; leave away "
-            "--parallel, or --set training.offload=false."
+            f"the plan has training.parallel {parallel} and an offloaded network, which no process "
+            "has in memory to share; leave away --parallel, or --set training.offload=false."
         )
     _check_soup(plan)
     batch, epochs = (value_at(plan, f"training.{name}") for name in ("batch_size", "epochs"))
@@ -231,30 +237,32 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     cut, prefix = int(value_at(plan, "training.split_at")), frozen_prefix(plan)
     if cut > prefix:
         raise PlanError(
-            f"the plan has training.split_at {cut}, and only the first {prefix} parts are frozen in "
-            f"one piece, so that only their outputs can be stored; --set training.split_at={prefix}."
+            f"the plan has training.split_at {cut}, and only the first {prefix} blocks are frozen "
+            "without a gap, so that only their outputs can be cached; "
+            f"--set training.split_at={prefix}."
         )
     if cut and not value_at(plan, "training.augmentations"):
         raise PlanError(
-            f"the plan has training.split_at {cut} and training.augmentations 0: views that are new each time "
-            "cannot be stored; --set training.split_at=0, or training.augmentations=4."
+            f"the plan has training.split_at {cut} and training.augmentations 0: augmentations "
+            "that are new every epoch cannot be cached; --set training.split_at=0, or "
+            "training.augmentations=4."
         )
 
 
 def _check_soup(plan: Plan) -> None:
-    """A mean of weights needs trainings that move the same weights from the same values."""
+    """A model soup needs trainings that move the same weights from the same values."""
     training, strategy = plan.training, str(plan.strategy.value)
     if training.model_soup is None or training.model_soup.value == 1:
         return
     actions = {block.action.value for block in plan.blocks}
     reason = (
-        "low-rank updates are no weights to take a mean of"
+        "low-rank updates are not averaged"
         if "low-rank" in actions
-        else "new parts begin by chance, and end far from each other"
+        else "new blocks are initialised at random, and end far from each other"
         if actions & NEW
-        else "parts join one after the other"
+        else "blocks are unfrozen one after the other"
         if "gradual" in strategy
-        else "layers learn from pairs"
+        else "blocks learn from pairs"
         if training.is_paired
         else ""
     )
@@ -268,9 +276,9 @@ def _check_soup(plan: Plan) -> None:
 def check_facts(
     plan: Plan, facts: DataFacts, network: NetworkFacts, head_names: Sequence[str]
 ) -> None:
-    """Refuse a plan that these images, or these weights, do not allow.
+    """Refuse a plan that these examples, or these weights, do not allow.
 
-    `head_names` are the heads that `build` was given.
+    `head_names` are those passed to `build`.
     Raises: PlanError that names the value, and what it may be.
     """
     _check_pairs(plan, facts)
@@ -280,153 +288,152 @@ def check_facts(
 
 
 def _check_pairs(plan: Plan, facts: DataFacts) -> None:
-    """What draws a class together needs classes, and a batch to compare; an output comes after."""
-    training, of_rule = plan.training, "--set training.contrastive=false."
+    """Contrastive training needs classes, a batch to compare, and a head that is fitted last."""
+    training, cure = plan.training, "--set training.contrastive=false."
     if not training.is_paired:
         return
     if facts.task != "classify":
         raise PlanError(
-            "training.contrastive draws examples of one class together, and the task has no classes; "
-            + of_rule
+            "training.contrastive pulls examples of one class together, and the task has no "
+            f"classes; {cure}"
         )
     new = [block.name for block in plan.blocks if block.action.value in NEW]
     if new or "gradual" in str(plan.strategy.value):
-        what = f"part {new[0]} is new" if new else "gradual asks on the way what the output says"
-        raise PlanError(
-            f"training.contrastive fits the output at the end alone, and {what}; {of_rule}"
-        )
+        why = f"block {new[0]} is new" if new else "gradual validates the head while it unfreezes"
+        raise PlanError(f"training.contrastive fits the head only at the end, and {why}; {cure}")
     batch = int(training.batch_size.number)
-    at_once = int(training.micro_batch.number) if training.micro_batch else batch
-    if min(batch, facts.n) < LEAST_COMPARED or at_once < batch:
+    micro_batch = int(training.micro_batch.number) if training.micro_batch else batch
+    if min(batch, facts.n) < LEAST_COMPARED or micro_batch < batch:
         raise PlanError(
-            f"training.contrastive compares what passes at once, and that is {min(at_once, batch)} of "
-            f"a batch of {batch}; set training.batch_size to {LEAST_COMPARED} or more, and "
-            "training.micro_batch to the same."
+            "training.contrastive compares the examples of one forward pass, and that is "
+            f"{min(micro_batch, batch)} of a batch of {batch}; set training.batch_size to "
+            f"{LEAST_COMPARED} or more, and training.micro_batch to the same."
         )
 
 
 def _check_weights(plan: Plan, network: NetworkFacts) -> None:
-    """Nothing stays at random values, and low-rank parts have what updates can stand beside."""
+    """No block stays at random values, and low-rank blocks have layers for updates."""
     for block in plan.blocks:
         if block.name in network.random and block.action.value in ("frozen", "low-rank"):
             cure = "fresh" if block.name in network.fresh else "tuned"
             raise PlanError(
-                f"the plan has part {block.name} {block.action.value}, and it would stay at random "
-                f"values, because its weights did not carry over; --set part.{block.name}."
-                f"action={cure} trains it."
+                f"the plan has block {block.name} {block.action.value}, and it would stay at "
+                "random values, because its weights did not carry over; "
+                f"--set block.{block.name}.action={cure} trains it."
             )
         if block.action.value == "low-rank" and block.name in network.no_lora:
             raise PlanError(
-                f"the plan has part {block.name} low-rank, and it has no linear or plain "
-                f"convolution layer for that; --set part.{block.name}.action=tuned, or frozen."
+                f"the plan has block {block.name} low-rank, and it has no linear or plain "
+                f"convolution layer for that; --set block.{block.name}.action=tuned, or frozen."
             )
 
 
 def _check_heads(plan: Plan, facts: DataFacts, head_names: Sequence[str], nouns: Nouns) -> None:
     """The heads are among those that can be fitted."""
     special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
-    plain = [name.partition("+")[0] for name in head_names]  # without an older head, too
-    known = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *head_names, *plain]
-    known = list(dict.fromkeys(known))
+    plain = [name.partition("+")[0] for name in head_names]  # without the base model's head, too
+    valid = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *head_names, *plain]
+    valid = list(dict.fromkeys(valid))
     names = items(plan.head.candidates)
     if "stack" in names and names.index("stack") < 2:
         raise PlanError(
-            "the plan has head.candidates with stack, which is made of those before it; name two "
+            "the plan has head.candidates with stack, which combines those before it; name two "
             "depths first, such as last, late, stack."
         )
     for name in names:
-        if name not in known:
+        if name not in valid:
             raise PlanError(
-                f"the plan has {name!r} in head.candidates; for this start and "
-                f"{nouns.count(facts.n)} there are {', '.join(known)}."
+                f"the plan has {name!r} in head.candidates; for this base model and "
+                f"{nouns.count(facts.n)} there are {', '.join(valid)}."
             )
 
 
 def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
-    """A hold-out is the only fold; there are no more folds than independent sets."""
+    """A validation set is the only fold; there are no more folds than independent groups."""
     folds = plan.head.outer_folds.value
     if facts.holdout and folds != 1:
         raise PlanError(
-            f"the plan has head.outer_folds {folds}, and the hold-out in your data is the only "
-            "fold; --set head.outer_folds=1."
+            f"the plan has head.outer_folds {folds}, and the validation set in your data is the "
+            "only fold; --set head.outer_folds=1."
         )
-    trained = plan.training.folds
-    if facts.holdout and trained is not None and trained.value != 1:
+    training_folds = plan.training.folds
+    if facts.holdout and training_folds is not None and training_folds.value != 1:
         raise PlanError(
-            f"the plan has training.folds {trained.value}, and the hold-out in your data is the "
-            "only fold; leave it away, or --set training.folds=1."
+            f"the plan has training.folds {training_folds.value}, and the validation set in your "
+            "data is the only fold; leave it away, or --set training.folds=1."
         )
-    if trained is not None and int(trained.number) > facts.n_groups:
+    if training_folds is not None and int(training_folds.number) > facts.n_groups:
         raise PlanError(
-            f"the plan has training.folds {trained.value}, and the {nouns.many} form "
-            f"{facts.n_groups} independent sets; --set training.folds={min(facts.n_groups, 5)}."
+            f"the plan has training.folds {training_folds.value}, and the {nouns.many} form "
+            f"{facts.n_groups} independent groups; --set training.folds={min(facts.n_groups, 5)}."
         )
+    usual = rules.outer_folds(facts.n_groups, facts.n)
     if int(str(folds)) > facts.n_groups:
         raise PlanError(
             f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_groups} "
-            "independent sets; --set head.outer_folds="
-            f"{rules.outer_folds(facts.n_groups, facts.n)}."
+            f"independent groups; --set head.outer_folds={usual}."
         )
     if not facts.holdout and folds == 1:
         raise PlanError(
-            "the plan has head.outer_folds 1, and your data sets no part apart; "
-            f"--set head.outer_folds={rules.outer_folds(facts.n_groups, facts.n)}."
+            "the plan has head.outer_folds 1, and your data has no validation set; "
+            f"--set head.outer_folds={usual}."
         )
 
 
 def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
-    """The parts of the network in its order, what is added, the output."""
+    """The blocks of the network in its order, added layers, the head."""
     base = plan.base.value
     for name, count in Counter(block.name for block in plan.blocks).items():
         if count > 1:
-            raise PlanError(f"the plan has part {name} {count} times; keep one.")
+            raise PlanError(f"the plan has block {name} {count} times; keep one.")
     for place, expected in enumerate(network.blocks):
-        found = plan.blocks[place].name if place < len(plan.blocks) else None
-        if found != expected.name:
-            has = f"has part {found}" if found is not None else f"ends after {place} parts"
+        name = plan.blocks[place].name if place < len(plan.blocks) else ""
+        if name != expected.name or place >= len(plan.blocks):
+            has = f"has block {name}" if place < len(plan.blocks) else f"ends after {place} blocks"
             raise PlanError(
                 f"the plan was made for another network: it {has}, {base} has {expected.name} "
                 f"at place {place + 1}; {AGAIN}."
             )
     above = plan.blocks[len(network.blocks) :]
     if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
-        raise PlanError("the plan has no part output, replaced, at its end; add it.")
-    taken = [block.name for block in network.blocks]
+        raise PlanError("the plan has no block output, replaced, at its end; add it.")
+    names = [block.name for block in network.blocks]
     for block in above[:-1]:
         if block.action.value != "added":
             raise PlanError(
-                f"the plan was made for another network: it has part {block.name}, which {base} "
+                f"the plan was made for another network: it has block {block.name}, which {base} "
                 f"has not; {AGAIN}."
             )
-        if block.name != (name := added_name(taken)):
+        if block.name != (name := added_name(names)):
             raise PlanError(
                 f"the plan calls the added layers {block.name}; here they are called {name}."
             )
-        taken.append(name)
+        names.append(name)
     for block in plan.blocks[: len(network.blocks)]:
         if block.action.value in ("added", "replaced"):
             raise PlanError(
-                f"the plan has part {block.name} {block.action.value}; {base} has it, so it can "
+                f"the plan has block {block.name} {block.action.value}; {base} has it, so it can "
                 "be frozen, tuned, low-rank or fresh."
             )
 
 
 def _check_actions(plan: Plan) -> None:
-    """What each part needs for its action is there, and nothing that it has no use for."""
-    moving = [p for p in plan.blocks if p.action.value not in ("frozen", "replaced")]
+    """Each block has what its action needs, and nothing that it has no use for."""
+    moving = [b for b in plan.blocks if b.action.value not in ("frozen", "replaced")]
     for block in (*moving, *(plan.blocks[-1:] if moving else [])):
         if block.lr is None:
             raise PlanError(
-                f"the plan has part {block.name} {block.action.value} and gives it no rate; add "
-                f"--set part.{block.name}.rate=0.001."
+                f"the plan has block {block.name} {block.action.value} without a learning rate; "
+                f"add --set block.{block.name}.lr=0.001."
             )
     for block in plan.blocks:
         if block.lr is not None and block.action.value == "frozen":
             raise PlanError(
-                f"the plan has a rate for part {block.name}, which is frozen; take the rate away, "
-                f"or --set part.{block.name}.action=tuned."
+                f"the plan has a learning rate for block {block.name}, which is frozen; remove it, "
+                f"or --set block.{block.name}.action=tuned."
             )
-    if plan.training.lora_rank is None and any(p.action.value == "low-rank" for p in moving):
+    if plan.training.lora_rank is None and any(b.action.value == "low-rank" for b in moving):
         raise PlanError(
-            "the plan has low-rank parts and lacks training.lora_rank; add --set training.lora_rank=8."
+            "the plan has low-rank blocks and lacks training.lora_rank; "
+            "add --set training.lora_rank=8."
         )

@@ -1,8 +1,8 @@
-"""Training on pairs of texts: layers learn which texts are of one class, an output comes after.
+"""Contrastive training on pairs of texts: blocks learn which texts share a class, then a head.
 
-Texts say little of an output each, and much of which of them are alike: n texts make
+A few texts say little through a head, and much through which of them are alike: n texts make
 n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts" (SetFit),
-pass them one by one; here one update compares all pairs of a batch.
+train on them one by one; here one update compares all pairs of a batch.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from warmstart.planning.strategy import Strategy
 from warmstart.records.inputs import TextInputs
 from warmstart.records.plan import Choice, Plain, TrainingPlan
 
-# All texts in one update: draws of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
-# compares depths and rates.
+# All texts in one update: samples of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
+# compares depths and learning rates.
 RATE, UPDATES = 6e-4, 4
-# More texts than that: splits of the 600 of trec6 and of sst2, other rates, losses, depths and
-# passes in the same file.
+# More texts than that: splits of the 600 of trec6 and of sst2; other learning rates, losses,
+# depths and epochs in the same file.
 MANY_RATE, MANY_BATCH, MANY_EPOCHS = 3e-4, 64, 4
 LEAST_UPDATES = 16
 WARM_UP, TEMPERATURE = 0.1, 0.1
-AVERAGED = 0.5  # share of the updates that the moving average of the weights reaches back over
-MOST, TOKENS = 128, 8192  # texts of an update at most, and their tokens: all is held in memory
+AVERAGED = 0.5  # share of the updates that the moving average of the weights covers
+MOST, TOKENS = 128, 8192  # most texts of an update, and their tokens: all are held in memory
 LEAST = 16  # texts of an update, whatever their length
 
 
 def pair_blocks(n_blocks: int) -> int:
-    """Uppermost parts that learn from pairs: more than half, as few updates reach as far.
+    """Uppermost blocks that learn from pairs: more than half, as few updates reach that far.
 
     >>> [pair_blocks(n) for n in (1, 7, 13)]
     [1, 4, 7]
@@ -38,46 +38,65 @@ def pair_blocks(n_blocks: int) -> int:
 
 
 def learns_from_pairs(
-    wishes: PlanOptions, facts: DataFacts, network: NetworkFacts, strategy: Strategy
+    options: PlanOptions, facts: DataFacts, network: NetworkFacts, strategy: Strategy
 ) -> bool | None:
-    """Whether layers learn from pairs; None where there are no texts, or no classes.
+    """Whether blocks learn from pairs; None where there are no texts, or no classes.
 
-    What the user set wins; else all layers that are tuned plainly do, where one process holds
-    a whole batch.
+    The user's choice wins; else all plainly fine-tuned blocks do, where one process holds a
+    whole batch.
     """
     if not network.is_text or facts.task != "classify":
         return None
-    if wishes.contrastive is not None:
-        return wishes.contrastive
+    if options.contrastive is not None:
+        return options.contrastive
     is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
-    return is_plain and wishes.processes == 1
+    return is_plain and options.processes == 1
 
 
 def with_contrastive(
     training: TrainingPlan,
-    wishes: PlanOptions,
+    options: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     strategy: Strategy,
 ) -> TrainingPlan:
-    """The training, changed to one on pairs where that is what layers learn from."""
-    is_paired = learns_from_pairs(wishes, facts, network, strategy)
-    if is_paired:
-        return _paired(training, wishes, facts.n, network)
+    """The training, changed to contrastive training where blocks learn from pairs.
+
+    A learning rate that the user set stays.
+    """
+    is_paired = learns_from_pairs(options, facts, network, strategy)
     if is_paired is None:
         return training
-    why = "layers learn by the loss of the output that was fitted before them"
-    return replace(training, contrastive=_rule(False, why))
+    if not is_paired:
+        why = "blocks learn through the loss of the head that was fitted before"
+        return replace(training, contrastive=_rule(False, why))
+    inputs, n = network.preprocessing, facts.n
+    length = inputs.length if isinstance(inputs, TextInputs) else 1
+    batch, samples = pair_batch(n, length), pair_samples(n, length)
+    paired = _in_one_batch(training) if batch == n else _in_batches(training, samples, batch)
+    if options.lr is not None and training.lr is not None and paired.lr is not None:
+        paired = replace(paired, lr=replace(training.lr, rule=paired.lr.value))
+    why = "each text is contrasted with all others of an update; larger batches leave few updates"
+    if batch == n:
+        why = "one update compares all texts"
+    return replace(
+        paired,
+        epochs=_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
+        layer_decay=_rule(1.0, "pairs move lower layers as fast"),
+        batch_size=_rule(batch, why),
+        micro_batch=_rule(batch, "pairs are compared within one forward pass"),
+        l2_sp=_rule(0.0, "a few epochs do not move the weights far"),
+    )
 
 
 def pair_batch(n: int, length: int) -> int:
-    """Texts of an update: all that memory holds, or a part of more, of so many tokens.
+    """Texts of an update, of so many tokens: all that fit into memory, or a batch of more.
 
     >>> pair_batch(48, 32), pair_batch(200, 32), pair_batch(200, 256)
     (48, 64, 32)
     """
-    held = max(TOKENS // max(length, 1), LEAST)
-    return n if n <= min(MOST, held) else min(MANY_BATCH, held)
+    fitting = max(TOKENS // max(length, 1), LEAST)
+    return n if n <= min(MOST, fitting) else min(MANY_BATCH, fitting)
 
 
 def pair_samples(n: int, length: int = 1) -> int:
@@ -91,67 +110,46 @@ def pair_samples(n: int, length: int = 1) -> int:
 
 
 def pair_ema_decay(samples: int, batch: int) -> Choice:
-    """How far back the average of the weights reaches, where several batches make a pass.
+    """Decay of the moving average of the weights, where an epoch has several batches.
 
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
-    §3: the rate does not fall meanwhile.
+    §3: the learning rate does not fall meanwhile.
 
     >>> pair_ema_decay(2400, 64).value
     0.9474
     """
     n_steps = -(-samples // batch)
     decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
-    return _rule(decay, "a moving average over about half of the updates, at one rate")
+    return _rule(decay, "a moving average over about half of the updates, at one learning rate")
 
 
 def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
-    """The same for another number of updates; where there is no average, there is none then."""
+    """The decay for another number of updates; 0, without an average, stays 0."""
     return pair_ema_decay(samples, batch) if old.number else old
 
 
-def _paired(training: TrainingPlan, wishes: PlanOptions, n: int, network: NetworkFacts) -> TrainingPlan:
-    """The choices that suit pairs; a rate of the user's own stays."""
-    inputs = network.preprocessing
-    length = inputs.length if isinstance(inputs, TextInputs) else 1
-    batch, samples = pair_batch(n, length), pair_samples(n, length)
-    found = _whole(training) if batch == n else _in_batches(training, samples, batch)
-    if wishes.lr is not None and training.lr is not None and found.lr is not None:
-        found = replace(found, lr=replace(training.lr, rule=found.lr.value))
-    return replace(
-        found,
-        epochs=_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
-        layer_decay=_rule(1.0, "pairs move lower layers as fast"),
-        batch_size=_rule(batch, "one update compares all texts" if batch == n else _PART),
-        micro_batch=_rule(batch, "pairs are compared within what is passed at once"),
-        l2_sp=_rule(0.0, "a few epochs do not lead far away"),
-    )
-
-
-_PART = "each text is told from all others of an update; larger ones would be few"
-
-
-def _whole(training: TrainingPlan) -> TrainingPlan:
-    """A handful: cosines of all pairs are drawn to 1 or 0 a few times."""
+def _in_one_batch(training: TrainingPlan) -> TrainingPlan:
+    """A few texts: the cosines of all pairs are pulled to 1 or 0 a few times."""
     return replace(
         training,
-        contrastive=_rule(True, "so few texts say more by which of them are of one class"),
+        contrastive=_rule(True, "so few texts say more through which of them share a class"),
         contrastive_temperature=_rule(
-            0.0, "all pairs in one update: each cosine is drawn to 1 or 0"
+            0.0, "all pairs in one update: each cosine is pulled to 1 or 0"
         ),
-        lr=_rule(RATE, "pairs say little each, and a few updates have to do"),
-        warmup=_rule(0.0, "few updates: none is spent on rising"),
-        ema_decay=_rule(0.0, "few updates: there are no late ones to take the mean of"),
+        lr=_rule(RATE, "pairs say little each, and a few updates have to suffice"),
+        warmup=_rule(0.0, "few updates: none is spent on warming up"),
+        ema_decay=_rule(0.0, "few updates: there are no late ones to average"),
     )
 
 
 def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPlan:
-    """More: updates of some, of which each is to be nearer its own class than the others."""
+    """More texts: in each batch, a text is pulled nearer to its own class than to the others."""
     return replace(
         training,
-        contrastive=_rule(True, "texts say more by which of them are of one class"),
+        contrastive=_rule(True, "texts say more through which of them share a class"),
         contrastive_temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
-        lr=_rule(MANY_RATE, "a few epochs have to do"),
-        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        lr=_rule(MANY_RATE, "a few epochs have to suffice"),
+        warmup=_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
         ema_decay=pair_ema_decay(samples, batch),
     )
 

@@ -1,8 +1,8 @@
-"""Which depths a head may listen to: a few weightings that no label has touched.
+"""The feature layers of linear probes: a few fixed weightings over depth, without labels.
 
-A greedy choice of taps flatters its own leave-one-out (wbc_cells .97 where the test is
-.91, RECIPE §2); a handful of fixed shapes over depth does not, and each fold can choose
-among them at no cost. That a head gains from all depths: Evci et al. 2022, "Head2Toe".
+A greedy choice of layers flatters its own leave-one-out (wbc_cells .97 where the test set gives
+.91, RECIPE §2); a handful of fixed shapes over depth does not, and each fold can choose among
+them at no cost. That a head gains from all depths: Evci et al. 2022, "Head2Toe".
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from warmstart.records.network import FeatureLayer
 LayerWeights = dict[FeatureLayer, float]
 Shape = Callable[[np.ndarray], np.ndarray]
 
-# Shapes over relative depth 0 (first part) .. 1 (last part). Constants v0; measured on
-# eight sets with EfficientNet-Lite0, mean test accuracy .848 against .804 for the last tap.
+# Shapes over relative depth, 0 (first block) to 1 (last block). Constants v0; measured on eight
+# sets with EfficientNet-Lite0, mean test accuracy .848 against .804 for the last layer.
 _VECTOR_SHAPES: dict[str, Shape] = {
     "late": lambda depth: 16.0**depth,
     "equal": lambda depth: np.ones_like(depth),
@@ -31,11 +31,11 @@ _GRID_SHAPES: dict[str, Shape] = {
 
 
 def probe_layers(feature_layers: Sequence[FeatureLayer]) -> dict[str, LayerWeights]:
-    """Weights per tap, each summing to 1, simplest first.
+    """Layer weights of each linear probe, summing to 1, simplest first.
 
-    `last` is what the original head saw. The others exist where there is more than one
-    depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` mixes the two;
-    `first-late` and `mean-and-first` where each layer gives something for a text's first token.
+    `last` is the input of the original head. The others exist where there is more than one
+    depth; `grid-*` where maps are large enough for a 2x2 grid; `late-both` combines the two;
+    `first-late` and `mean-and-first` where each layer has features of a text's first token.
 
     >>> two = (FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="neck"))
     >>> list(probe_layers(two))
@@ -45,24 +45,24 @@ def probe_layers(feature_layers: Sequence[FeatureLayer]) -> dict[str, LayerWeigh
     grids = [layer for layer in feature_layers if layer.pool == "grid2"]
     firsts = [layer for layer in feature_layers if layer.pool == "first"]
     last = next(layer for layer in reversed(vectors) if layer.pool == "neck")
-    found: dict[str, LayerWeights] = {"last": {last: 1.0}}
+    probes: dict[str, LayerWeights] = {"last": {last: 1.0}}
     if len(vectors) > 2:
-        found["last-two"] = dict.fromkeys(vectors[-2:], 0.5)
+        probes["last-two"] = dict.fromkeys(vectors[-2:], 0.5)
     if len(vectors) > 1:
-        found |= {name: _weigh(vectors, shape) for name, shape in _VECTOR_SHAPES.items()}
+        probes |= {name: _weigh(vectors, shape) for name, shape in _VECTOR_SHAPES.items()}
     if len(grids) > 1:
-        found |= {name: _weigh(grids, shape) for name, shape in _GRID_SHAPES.items()}
-        late, grid = found["late"], found["grid-late"]
-        found["late-both"] = {t: w / 2 for t, w in (late | grid).items()}
+        probes |= {name: _weigh(grids, shape) for name, shape in _GRID_SHAPES.items()}
+        both = probes["late"] | probes["grid-late"]
+        probes["late-both"] = {layer: w / 2 for layer, w in both.items()}
     if len(firsts) > 1:
-        found["first-late"] = _weigh(firsts, _VECTOR_SHAPES["late"])
-        both = found["late"] | found["first-late"]
-        found["mean-and-first"] = {t: w / 2 for t, w in both.items()}
-    return found
+        probes["first-late"] = _weigh(firsts, _VECTOR_SHAPES["late"])
+        both = probes["late"] | probes["first-late"]
+        probes["mean-and-first"] = {layer: w / 2 for layer, w in both.items()}
+    return probes
 
 
 def for_trained(names: Collection[str]) -> str:
-    """The profile of an output that is fitted on layers after they were trained.
+    """The linear probe that is fitted on fine-tuned blocks.
 
     >>> for_trained(("last", "late", "equal"))
     'late'
@@ -74,6 +74,5 @@ def _weigh(feature_layers: Sequence[FeatureLayer], shape: Shape) -> LayerWeights
     blocks = np.array([layer.block for layer in feature_layers], dtype=float)
     depth = (blocks - blocks[0]) / max(blocks[-1] - blocks[0], 1.0)
     weights = shape(depth)
-    return {
-        layer: float(w) for layer, w in zip(feature_layers, weights / weights.sum(), strict=True)
-    }
+    shares = weights / weights.sum()
+    return {layer: float(w) for layer, w in zip(feature_layers, shares, strict=True)}

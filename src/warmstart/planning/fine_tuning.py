@@ -1,4 +1,4 @@
-"""The choices of training step by step: how fast, how long, on which views of the images."""
+"""The choices of step-by-step training: learning rates, epochs, augmentations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.nouns import Nouns
 from warmstart.planning import cached_activations, contrastive, machine, rules
 from warmstart.planning.contrastive import pair_blocks, pair_samples
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
@@ -30,55 +29,58 @@ from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Plain, TrainingPlan
 
-# ---- Whether upper layers are trained beside a head, where nobody asked for a depth.
+# ---- Whether to fine-tune beside the linear probe, where the user chose no depth.
 
 
-LEAST_GROUPS = 40  # independent examples below which held-out rows cannot tell the two apart
-# Seconds on two cores, by multiply-adds: as long as people wait without having been asked.
+LEAST_GROUPS = 40  # independent examples below which held-out rows cannot decide between the two
+# Seconds on two cores, by multiply-adds: as long as people wait for what they did not ask for.
 MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
 TABLE_SECONDS = 20.0  # for rows of a table, whatever the budget: a training takes a moment
-STEP = 3.0  # passes that an update costs
+STEP = 3.0  # forward passes that an update costs
 
 
 def fine_tuning_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget) -> float:
-    """About what storing the outputs of the lower half takes, and training the rest.
+    """Approximate seconds to cache the lower half's activations and train the upper half.
 
-    From multiply-adds alone, so that two runs agree. Texts learn from pairs.
+    From multiply-adds alone, so that two runs agree. Texts are trained on pairs.
     """
     is_paired = facts.kind == "text" and facts.task == "classify"
     count = (pair_blocks if is_paired else rules.fine_tuned_blocks)(len(network.blocks))
-    prefix = sum(block.macs for block in network.blocks[:-count])
-    tail = sum(block.macs for block in network.blocks[-count:])
-    views = 1 if is_paired else rules.MAX_AUGMENTATIONS[budget] + 1
+    frozen_macs = sum(block.macs for block in network.blocks[:-count])
+    trained_macs = sum(block.macs for block in network.blocks[-count:])
+    cached = 1 if is_paired else rules.MAX_AUGMENTATIONS[budget] + 1
     folds = 1 if facts.holdout else rules.training_folds(budget, facts.n_groups)
-    trainings = max(folds, 2 - 1 / rules.HOLDOUT_DIVISOR)  # those that hold rows out learn from fewer
+    # Trainings of a fold see fewer rows.
+    trainings = max(folds, 2 - 1 / rules.HOLDOUT_DIVISOR)
     trainings += rules.SOUP - 1 if budget == "thorough" and not is_paired else 0
-    learnt = pair_samples(facts.n) if is_paired else rules.samples_seen(facts.n)
-    return rules.training_seconds(views * facts.n * prefix + trainings * learnt * STEP * tail)
+    samples = pair_samples(facts.n) if is_paired else rules.samples_seen(facts.n)
+    return rules.training_seconds(
+        cached * facts.n * frozen_macs + trainings * samples * STEP * trained_macs
+    )
 
 
 def compares_fine_tuning(network: NetworkRecord, facts: DataFacts, budget: Budget) -> bool:
-    """True where it can be told whether training pays, in the time that the budget allows."""
-    is_many = facts.n_groups >= LEAST_GROUPS
+    """Whether the examples can show a fine-tuning gain, within the time of the budget."""
+    is_enough = facts.n_groups >= LEAST_GROUPS
     most = MOST_SECONDS[budget] if facts.columns is None else TABLE_SECONDS
-    return is_many and fine_tuning_seconds(network, facts, budget) <= most
+    return is_enough and fine_tuning_seconds(network, facts, budget) <= most
 
 
-# ---- How long a network is trained that begins with no knowledge, and what that takes.
+# ---- Training from scratch: how long, and what it takes.
 
 
-# New layers learn the statistics of a batch, and those of few images mislead (Wu & He 2018,
-# "Group Normalization", figure 1: the error grows below 16). Signs at 96 px, each of 240 images
-# passed 50 times: 78 % of others right by 8 a step, 88 % by 16, 78 % by 32 (failed_ideas.md).
+# New layers learn the statistics of a batch, and few images mislead them (Wu & He 2018,
+# "Group Normalization", figure 1: the error grows below 16). Signs at 96 px, 240 images seen 50
+# times each: accuracy .78 with batches of 8, .88 with 16, .78 with 32 (failed_ideas.md).
 BATCH = 16
-# Of the same signs 44 % after 20 passes, 92 % after 120: what knows nothing needs updates.
+# On the same signs .44 after 20 epochs, .92 after 120: random weights need updates.
 LEAST, TIMES = 16_000, 120
 
 
 def samples_from_scratch(n: int) -> int:
-    """Images that a training from nothing sees: twice as many as when tuning, a thousand updates at least.
+    """Images of a training from scratch: twice those of fine-tuning, at least a thousand updates.
 
-    But none more than 120 times, of 100 images or more.
+    But at most 120 epochs, of 100 images or more.
 
     >>> [samples_from_scratch(n) for n in (50, 240, 1000, 9000)]
     [12000, 16000, 20000, 32000]
@@ -86,23 +88,23 @@ def samples_from_scratch(n: int) -> int:
     return max(2 * rules.samples_seen(n), min(LEAST, TIMES * max(n, 100)))
 
 
-def seconds(network: NetworkRecord, images: float) -> float:
-    """About what it takes to train a network from nothing on so many images."""
+def scratch_seconds(network: NetworkRecord, images: float) -> float:
+    """Approximate seconds to train a network from scratch on so many images."""
     macs = sum(block.macs for block in network.blocks)
     return rules.training_seconds(images * STEP * macs)
 
 
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
-WIDE_CROP = 0.8  # v0: of what is measured in a picture
+WIDE_CROP = 0.8  # v0: for numbers measured in an image
 COLOUR = 0.1  # v0
 SOUND_CROP = 0.8  # v0, as are the next two
 SHIFT = 0.1
 MASK = 0.2
-AVERAGED = 0.1  # share of the steps that the moving average reaches back over, v0
+AVERAGED = 0.1  # share of the steps that the moving average of the weights covers, v0
 L2_SP = 1.0  # v0
-FEW_A_CLASS = 30  # examples a class below which weights are drawn back to the start: RECIPE §5
-# What a view may do to a picture depends on what is told of it; v0 but for classes.
+FEW_A_CLASS = 30  # examples a class below which L2-SP is used: RECIPE §5
+# Which augmentations preserve a label depends on the task; v0 except for classes.
 _CROPS: dict[Task, tuple[float, str]] = {
     "classify": (CROP, "a crop of a third or more mostly still shows its class"),
     "multilabel": (CROP, "a crop of a third or more mostly still shows what its labels name"),
@@ -111,95 +113,106 @@ _CROPS: dict[Task, tuple[float, str]] = {
 _FLIPS: dict[Task, tuple[bool, str]] = {
     "classify": (
         True,
-        "mirrored pictures keep their class; set training.flip=false where left and right matter",
+        "mirrored images keep their class; set training.flip=false where left and right matter",
     ),
     "multilabel": (
         True,
-        "mirrored pictures keep their labels; set training.flip=false where left and right matter",
+        "mirrored images keep their labels; set training.flip=false where left and right matter",
     ),
     "regress": (
         False,
-        "a mirrored picture may have another number, such as an angle; set training.flip=true "
+        "a mirrored image may have another number, such as an angle; set training.flip=true "
         "where it has the same",
     ),
 }
 TABLE_FOLDS = 5
-# At the rate for new layers, 100 rows of wines were named as often as without a start; at 0.3 of it
-# 0.4 to 2.7 points more often, over four pairs of tables.
+# At the learning rate for new layers, 100 rows of wines were classified no better than from
+# scratch; at 0.3 of it 0.4 to 2.7 points better, over four pairs of tables.
 TABLE_SLOWER = 0.3
-_SLOWER = "0.3 of the rate for new layers: what a table has taught is kept"
-RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more brings little
+RANK = 8  # of low-rank updates, as in Hu et al. 2021, "LoRA", §7.2: more helps little
 
 
 def with_training(
     closed: TrainingPlan,
-    wishes: PlanOptions,
+    options: PlanOptions,
     facts: DataFacts,
     network: NetworkFacts,
     strategy: Strategy,
 ) -> TrainingPlan:
-    """The training of a plan whose parts move; `closed` is that of a plan where none do.
+    """The training choices of a plan that trains blocks; `closed` has those of a linear probe.
 
-    Raises: PlanError where --lr is not a rate.
+    Raises: PlanError where --lr is no learning rate.
     """
     is_scratch = strategy.depth == "scratch"
     optimizer = choose_optimizer(network.recipe)
-    name = str(optimizer.value)
-    soup = _soup(wishes, network, strategy)
-    budget: rules.Budget = "balanced" if soup else wishes.budget
-    samples = _samples(facts.n, is_scratch, budget, network)
-    batch = _batch(facts.n, is_scratch, network.nouns)
+    name, nouns = str(optimizer.value), network.nouns
+    soup = _choose_soup(options, network, strategy)
+    budget: rules.Budget = "balanced" if soup else options.budget
     if network.is_table:
+        samples = table_samples(facts.n, is_scratch)
         batch = _rule(table_batch(samples), "the largest up to 1,024 that leaves 300 steps, or 32")
-    found = replace(
+    else:
+        few = rules.samples_seen(facts.n, budget)
+        samples = samples_from_scratch(facts.n) if is_scratch else few
+        batch = _choose_batch(facts.n, is_scratch, network)
+    why = f"{samples:,} {nouns.many} seen in all"
+    is_sound = _is_sound(network)
+    training = replace(
         closed,
         optimizer=optimizer,
-        lr=_rate(wishes, network, name, is_scratch),
-        layer_decay=_layer_decay(network.n_blocks, is_scratch),
+        lr=_choose_lr(options, network, name, is_scratch),
+        layer_decay=_choose_layer_decay(network.n_blocks, is_scratch),
         weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
         batch_size=batch,
-        epochs=_epochs(samples, facts.n, is_scratch, network.nouns),
-        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
-        crop=_crop(network, facts.task),
-        flip=_flip(network, facts.task),
-        time_shift=_shift(network),
-        spec_augment=_mask(network),
-        folds=_folds(wishes, facts, network),
-        color_jitter=_colour(network),
-        augmentations=cached_activations.views(samples, facts.n, wishes.budget),
+        epochs=_rule(
+            rules.epochs(samples, facts.n),
+            f"{why}: new layers learn slowly" if is_scratch else why,
+        ),
+        warmup=_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
+        crop=_choose_crop(network, facts.task),
+        flip=_choose_flip(network, facts.task),
+        time_shift=_rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
+        if is_sound
+        else None,
+        spec_augment=_rule(MASK, "a sound is recognised with a few pitches or a moment hidden")
+        if is_sound
+        else None,
+        folds=_choose_folds(options, facts, network),
+        color_jitter=_choose_color_jitter(network),
+        augmentations=cached_activations.choose_augmentations(samples, facts.n, options.budget),
         ema_decay=choose_ema_decay(samples, int(batch.number)),
-        l2_sp=_l2_sp(facts, is_scratch, network.nouns),
+        l2_sp=_choose_l2_sp(facts, is_scratch, network),
         micro_batch=choose_micro_batch(int(batch.number)),
         gradient_checkpointing=_rule(
-            False, "inner results are kept; anew they cost a third more time"
+            False, "activations fit into memory; recomputing them takes a third more time"
         ),
-        device=machine.device(wishes.machine),
-        precision=machine.precision(wishes.machine),
-        workers=machine.workers(wishes.machine),
-        compile=machine.compiled(wishes.machine, -(-samples // int(batch.number))),
+        device=machine.device(options.machine),
+        precision=machine.precision(options.machine),
+        workers=machine.workers(options.machine),
+        compile=machine.compiled(options.machine, -(-samples // int(batch.number))),
         model_soup=soup,
-        lora_rank=_rule(RANK, "more seldom brings more") if "lora" in strategy.extras else None,
+        lora_rank=_rule(RANK, "higher ranks rarely help") if "lora" in strategy.extras else None,
     )
-    found = contrastive.with_contrastive(found, wishes, facts, network, strategy)
-    return replace(found, model_soup=None) if found.is_paired else found
+    training = contrastive.with_contrastive(training, options, facts, network, strategy)
+    return replace(training, model_soup=None) if training.is_paired else training
 
 
 def allows_soup(strategy: Strategy) -> bool:
-    """Whether several trainings of it move the same weights, from the same values."""
+    """Whether several trainings of a strategy move the same weights, from the same values."""
     return strategy.depth != "scratch" and not strategy.extras
 
 
-def _soup(wishes: PlanOptions, network: NetworkFacts, strategy: Strategy) -> Choice | None:
+def _choose_soup(options: PlanOptions, network: NetworkFacts, strategy: Strategy) -> Choice | None:
     """Wortsman et al. 2022, "Model soups", §2: trainings that all begin at the same weights."""
     is_new = not allows_soup(strategy) or network.random or network.fresh
-    if wishes.budget != "thorough" or is_new or network.is_table:
+    if options.budget != "thorough" or is_new or network.is_table:
         return None
-    why = "trainings in other orders; the mean of their weights has less log-loss than each"
+    why = "trainings in different orders; their averaged weights have less log-loss than each"
     return _rule(rules.SOUP, why)
 
 
 def choose_ema_decay(samples: int, batch: int) -> Choice:
-    """Polyak & Juditsky 1992: the mean of the last steps is steadier than the last one.
+    """Polyak & Juditsky 1992: the average of the last steps is steadier than the last one.
 
     >>> choose_ema_decay(1500, 8).value
     0.9468
@@ -210,12 +223,12 @@ def choose_ema_decay(samples: int, batch: int) -> Choice:
 
 
 def choose_micro_batch(batch: int) -> Choice:
-    """How many images of a batch are worked through at once."""
-    return _rule(batch, "a whole step at once, unless memory runs out")
+    """How many images of a batch pass through the network at once."""
+    return _rule(batch, "a whole batch at once, unless memory runs out")
 
 
 def lr_spread(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
-    """What the rates of the parts follow from. Raises: PlanError where that is missing."""
+    """What the learning rates of the blocks follow from. Raises: PlanError where it is missing."""
     if training.lr is None or training.layer_decay is None:
         raise PlanError(
             "the plan trains layers and lacks training.lr or training.layer_decay; write a "
@@ -234,70 +247,50 @@ def _rule(value: Plain, because: str) -> Choice:
     return Choice(value=value, because=because, source="rule")
 
 
-def _rate(wishes: PlanOptions, network: NetworkFacts, optimizer: str, is_scratch: bool) -> Choice:
+def _choose_lr(
+    options: PlanOptions, network: NetworkFacts, optimizer: str, is_scratch: bool
+) -> Choice:
     rule = base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
         rule = scratch_lr(optimizer)
     elif network.is_table:
-        rule = replace(rule, value=round_lr(TABLE_SLOWER * rule.number), because=_SLOWER)
-    if wishes.lr is None:
+        why = "0.3 of the learning rate for new layers, to keep what the base model has learned"
+        rule = replace(rule, value=round_lr(TABLE_SLOWER * rule.number), because=why)
+    if options.lr is None:
         return rule
-    if not (math.isfinite(wishes.lr) and wishes.lr > 0):
-        raise PlanError(f"--lr {wishes.lr:g} is not a number above 0; write for instance 0.001.")
-    return Choice(value=float(wishes.lr), because="your choice", source="user", rule=rule.value)
+    if not (math.isfinite(options.lr) and options.lr > 0):
+        raise PlanError(f"--lr {options.lr:g} is not a number above 0; write for instance 0.001.")
+    return Choice(value=float(options.lr), because="your choice", source="user", rule=rule.value)
 
 
-def _layer_decay(n_blocks: int, is_scratch: bool) -> Choice:
+def _choose_layer_decay(n_blocks: int, is_scratch: bool) -> Choice:
     if is_scratch:
         return _rule(1.0, "every layer is new, so that none should move less than another")
     why = "a layer nearer the input is more general, and moves less than the one above it"
     if n_blocks > DECAY_BLOCKS:
         why = (
-            f"{DECAY:g} in a network of {DECAY_BLOCKS} parts, milder in one of {n_blocks}, so that "
-            "its first layer moves as much"
+            f"{DECAY:g} in a network of {DECAY_BLOCKS} blocks, milder in one of {n_blocks}, so "
+            "that its first layer moves as much"
         )
     return _rule(layer_decay(n_blocks), why)
 
 
-def _batch(n: int, is_scratch: bool, nouns: Nouns) -> Choice:
+def _choose_batch(n: int, is_scratch: bool, network: NetworkFacts) -> Choice:
     if is_scratch:
         return _rule(BATCH, "new layers learn from the statistics of a batch")
     size = rules.batch_size(n)
     if n >= 20 * size:
-        return _rule(size, "the largest up to 32 that leaves 20 steps a pass")
-    return _rule(size, f"the least that is steady; {nouns.count(n)} make few steps a pass")
+        return _rule(size, "the largest up to 32 that leaves 20 steps an epoch")
+    return _rule(size, f"the smallest stable one; {network.nouns.count(n)} make few steps an epoch")
 
 
-def _samples(n: int, is_scratch: bool, budget: rules.Budget, network: NetworkFacts) -> int:
-    if network.is_table:
-        return table_samples(n, is_scratch)
-    return samples_from_scratch(n) if is_scratch else rules.samples_seen(n, budget)
-
-
-def _epochs(samples: int, n: int, is_scratch: bool, nouns: Nouns) -> Choice:
-    why = f"{samples:,} {nouns.many} seen in all"
-    return _rule(rules.epochs(samples, n), f"{why}: new layers learn slowly" if is_scratch else why)
-
-
-def _shift(network: NetworkFacts) -> Choice | None:
-    if not _hears(network):
-        return None
-    return _rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
-
-
-def _mask(network: NetworkFacts) -> Choice | None:
-    if not _hears(network):
-        return None
-    return _rule(MASK, "a few pitches and a short while hidden leave a sound to be known")
-
-
-def _hears(network: NetworkFacts) -> bool:
-    """Whether inputs are pictures of sounds."""
+def _is_sound(network: NetworkFacts) -> bool:
+    """Whether inputs are spectrograms."""
     return isinstance(network.preprocessing, Preprocessing) and bool(network.preprocessing.sound)
 
 
 def table_samples(n: int, is_scratch: bool) -> int:
-    """Rows that a training sees in all: few make many a network learn them by heart.
+    """Rows that a training sees in all: with few, many epochs lead to memorising.
 
     >>> table_samples(50, True), table_samples(400, False), table_samples(90_000, True)
     (2000, 4000, 500000)
@@ -317,29 +310,29 @@ def table_batch(samples: int) -> int:
     return size
 
 
-def _crop(network: NetworkFacts, task: Task) -> Choice:
+def _choose_crop(network: NetworkFacts, task: Task) -> Choice:
     if network.is_text:
         return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
-    if _hears(network):
+    if _is_sound(network):
         return _rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class")
     if not network.is_image:
-        return _rule(1.0, "numbers are taken as they are: each has its place")
+        return _rule(1.0, "numbers are not cropped: each has its place")
     if network.record.family == "mlp":
         return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     return _rule(*_CROPS[task])
 
 
-def _flip(network: NetworkFacts, task: Task) -> Choice:
+def _choose_flip(network: NetworkFacts, task: Task) -> Choice:
     if network.is_text:
         return _rule(False, "a text backwards is no text")
-    if _hears(network):
+    if _is_sound(network):
         return _rule(False, "mirrored, a sound is played backwards")
     if not network.is_image:
-        return _rule(False, "numbers are taken in their order")
+        return _rule(False, "the order of numbers is fixed")
     return _rule(*_FLIPS[task])
 
 
-def _colour(network: NetworkFacts) -> Choice:
+def _choose_color_jitter(network: NetworkFacts) -> Choice:
     if network.is_text:
         return _rule(0.0, "texts have no light to vary")
     if not network.is_image:
@@ -347,26 +340,26 @@ def _colour(network: NetworkFacts) -> Choice:
     prep = network.preprocessing
     if isinstance(prep, Preprocessing) and prep.channels not in (1, 3):
         return _rule(0.0, "bands are measurements: their brightness is not varied")
-    if _hears(network):
+    if _is_sound(network):
         return _rule(COLOUR, "a tenth louder or fainter is the same class")
     return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
 
 
-def _l2_sp(facts: DataFacts, is_scratch: bool, nouns: Nouns) -> Choice:
+def _choose_l2_sp(facts: DataFacts, is_scratch: bool, network: NetworkFacts) -> Choice:
     """Li, Grandvalet & Davoine 2018, "Explicit Inductive Bias for Transfer Learning", §3."""
     if is_scratch:
-        return _rule(0.0, "there is no start to be drawn back to")
-    a_class = facts.n // max(facts.n_classes, 1)
-    if a_class >= FEW_A_CLASS:
-        return _rule(0.0, f"{a_class} {nouns.many} a class hold the weights themselves")
-    why = f"with {a_class} {nouns.many} a class, weights are drawn back to the start's"
-    return _rule(L2_SP, why)
+        return _rule(0.0, "there are no pretrained weights to stay near to")
+    per_class = facts.n // max(facts.n_classes, 1)
+    many = network.nouns.many
+    if per_class >= FEW_A_CLASS:
+        return _rule(0.0, f"{per_class} {many} a class are enough to hold the weights")
+    return _rule(L2_SP, f"with {per_class} {many} a class, weights stay near the base model's")
 
 
-def _folds(wishes: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Choice:
+def _choose_folds(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Choice:
     if facts.holdout:
-        return _rule(1, "your hold-out is the only fold")
+        return _rule(1, "your validation set is the only fold")
     if network.is_table:
-        why = "rows take a moment to learn, and more of them held out choose and judge better"
+        why = "rows train quickly, and more held-out rows select and estimate better"
         return _rule(min(TABLE_FOLDS, facts.n_groups), why)
-    return _rule(rules.training_folds(wishes.budget, facts.n_groups), f"--budget {wishes.budget}")
+    return _rule(rules.training_folds(options.budget, facts.n_groups), f"--budget {options.budget}")

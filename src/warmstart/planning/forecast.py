@@ -11,15 +11,15 @@ from warmstart.planning import rules
 from warmstart.planning.cached_activations import BYTES
 from warmstart.planning.contrastive import LEAST_UPDATES, updated_ema_decay
 from warmstart.planning.rules import HOLDOUT_DIVISOR, training_seconds
-from warmstart.planning.schedule import Schedule, head_only, for_fold, schedule
+from warmstart.planning.schedule import Schedule, for_fold, head_only, schedule
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Forecast, Plan
 
-LOOKS = 9  # passes of the rows held out: before, on the way, and at shares of the way
-ENDS = 2  # passes of some rows at the end of each training
-MEAN_COPIES = 3  # models beside, where the mean of several is taken: the first, its weights, theirs
-PIXELS_MB = 64  # of images kept in memory; more lie on disk
-# What an engine takes beside torch, measured with EfficientNet-Lite0.
+VALIDATIONS = 9  # of the held-out rows: before, during, and at shares of the training
+ENDS = 2  # forward passes of some rows at the end of each training
+MEAN_COPIES = 3  # extra models of a model soup: the first one, its weights, the others'
+PIXELS_MB = 64  # of images held in memory; more lie on disk
+# Memory of an engine on top of torch, measured with EfficientNet-Lite0.
 ENGINE_MB = {"torch": 0, "traced": 30, "onnxruntime": 100, "openvino": 100}
 
 
@@ -27,16 +27,16 @@ ENGINE_MB = {"torch": 0, "traced": 30, "onnxruntime": 100, "openvino": 100}
 class Speeds:
     """What this machine needs, measured with this network a moment ago."""
 
-    elapsed: float  # seconds until now: imports, reading, loading, cutting
-    forward: float  # seconds an image, passing the frozen network in torch
-    setup: float  # seconds until the engine of the look runs
-    extracted: float  # seconds an image, passing the network in that engine
+    elapsed: float  # seconds until now: imports, reading, loading, partitioning
+    forward: float  # seconds an image, through the frozen network in torch
+    setup: float  # seconds until the engine of the feature extraction runs
+    extracted: float  # seconds an image, through the network in that engine
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
-    augment: float  # seconds of one random view of an image, on one core; 0 likewise
+    augment: float  # seconds of one augmentation of an image, on one core; 0 likewise
     algebra: float  # seconds of one inverse of 300 rows
-    forward_mb: float  # most memory until a pass of the network was over
-    step_mb: float  # what a step of training took beyond that
+    forward_mb: float  # peak memory until a forward pass was over
+    step_mb: float  # what a training step took beyond that
     threads: int
 
 
@@ -46,77 +46,73 @@ class Load:
 
     n: int
     n_test: int
-    n_missing: int  # images whose features are not in the store
+    n_missing: int  # images whose features are not cached
     n_classes: int
-    holdout: int  # rows that the user set apart
-    width: int  # numbers kept of each image, all taps together
+    holdout: int  # rows of the user's validation set
+    width: int  # features of each image, all layers together
     image_bytes: int  # of one prepared image
     model_bytes: int
-    is_streamed: bool = False  # whether no more of it is in memory than a step was measured with
-    n_sharing: int = 1  # processes that share the weights while they are trained
-    offload_bytes: int = 0  # on disk between two parts of such a network
-    trained_share: float = 1.0  # share of a pass that training repeats, above what is stored
-    cached_values: int = 0  # numbers that are stored of each view of an image
-    caches_plain: bool = False  # whether the look has kept the plain view of them
+    is_streamed: bool = False  # offloaded: no more of it is in memory than in a measured step
+    n_sharing: int = 1  # processes that share the weights in training
+    offload_bytes: int = 0  # on disk between two blocks of such a network
+    trained_share: float = 1.0  # share of a forward pass that training repeats, above the cache
+    cached_values: int = 0  # cached numbers of each augmentation of an image
+    caches_plain: bool = False  # whether feature extraction has cached the plain images
     runs_controls: bool = False  # whether the budget runs the network again for evidence
 
 
 def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
     """Seconds by stage, memory and disk of following a plan."""
-    see = speeds.forward + speeds.decode / speeds.threads
+    infer = speeds.forward + speeds.decode / speeds.threads
     seconds = {
         "read": speeds.elapsed,
-        "features": _look(load, speeds),
-        "checks": _check(load, speeds),
-        "head": _head(plan, load.n, speeds),
-        "fine_tune": _tune(plan, load, speeds) if plan.is_trained else 0.0,
-        "evaluate": see * load.n_test if plan.is_trained else 0.1,
-        "deliver": 0.5 + (load.trained_share * see * load.n if plan.is_trained else 0.0),
+        "features": _extraction_seconds(load, speeds),
+        "checks": _check_seconds(load, speeds),
+        "head": _head_seconds(plan, load.n, speeds),
+        "fine_tune": _training_seconds(plan, load, speeds) if plan.is_trained else 0.0,
+        "evaluate": infer * load.n_test if plan.is_trained else 0.1,
+        "deliver": 0.5 + (load.trained_share * infer * load.n if plan.is_trained else 0.0),
     }
     total = sum(seconds.values())
     return Forecast(
         seconds={**{k: round(v, 2) for k, v in seconds.items()}, "total": round(total, 2)},
-        memory_mb=round(_memory(plan, load, speeds), 1),
-        disk_mb=round(_disk(plan, load) / 1e6 + 1.0, 1),
+        memory_mb=round(_memory_mb(plan, load, speeds), 1),
+        disk_mb=round(_disk_bytes(plan, load) / 1e6 + 1.0, 1),
     )
 
 
-def _disk(plan: Plan, load: Load) -> float:
-    """Bytes of the model, of features, of the stored outputs of frozen layers."""
+def _disk_bytes(plan: Plan, load: Load) -> float:
+    """The model, its features, the cached outputs of frozen blocks."""
     features = 4 * load.width * load.n_missing + load.offload_bytes
     if not plan.is_trained or not (chosen := schedule(plan)).split_at:
         return load.model_bytes + features
-    return (
-        load.model_bytes
-        + features
-        + load.n * _views(chosen) * load.cached_values * BYTES[chosen.cache_dtype]
-    )
+    cached = load.n * _n_cached(chosen) * load.cached_values * BYTES[chosen.cache_dtype]
+    return load.model_bytes + features + cached
 
 
-def _views(chosen: Schedule) -> int:
-    """Views of an image that are stored, the plain one among them."""
+def _n_cached(chosen: Schedule) -> int:
+    """Cached versions of an image, the plain one among them."""
     return chosen.augmentations + 1 if chosen.is_varied else 1
 
 
-def _look(load: Load, speeds: Speeds) -> float:
-    """Passing what the store lacks."""
+def _extraction_seconds(load: Load, speeds: Speeds) -> float:
     if not load.n_missing:
         return 0.3
-    see = speeds.extracted + speeds.decode / speeds.threads
-    return 0.2 + speeds.setup + load.n_missing * see
+    infer = speeds.extracted + speeds.decode / speeds.threads
+    return 0.2 + speeds.setup + load.n_missing * infer
 
 
-def _check(load: Load, speeds: Speeds) -> float:
-    """The signal test and the curves grow with the rows; controls pass images again."""
+def _check_seconds(load: Load, speeds: Speeds) -> float:
+    """Permutation test and curves grow with the rows; controls run the network again."""
     closed = 0.1 + 1.2 * load.n * speeds.algebra
     return closed + (control_images(load.n) * speeds.forward if load.runs_controls else 0.0)
 
 
 def control_images(n: int) -> float:
-    """Passes that the knowledge, distance and preprocessing tests are worth, in whole images.
+    """Forward passes of the transfer gain, domain gap and preprocessing checks, in whole images.
 
     By eye from runs on eight image sets: 100 to 300 at first, more where the first step of the
-    knowledge test is not plain. bench/results/forecast.json judges it on five of them.
+    transfer gain is not clear. bench/results/forecast.json judges it on five of them.
 
     >>> control_images(50) < control_images(500)
     True
@@ -124,42 +120,41 @@ def control_images(n: int) -> float:
     return 100 + 0.5 * min(n, 400)
 
 
-def _head(plan: Plan, n: int, speeds: Speeds) -> float:
-    """Every candidate and penalty. Measured from 59 to 1,000 rows: in line with the rows."""
+def _head_seconds(plan: Plan, n: int, speeds: Speeds) -> float:
+    """Every candidate and penalty. Measured from 59 to 1,000 rows: proportional to the rows."""
     fits = _count(plan.head.candidates.value) * _count(plan.head.penalties.value)
     return 0.1 + fits * 0.067 * n * speeds.algebra
 
 
-def _tune(plan: Plan, load: Load, speeds: Speeds) -> float:
-    """All trainings and their looks, a head for each, and what is stored before them."""
+def _training_seconds(plan: Plan, load: Load, speeds: Speeds) -> float:
+    """All trainings and their validations, a head for each, and the cache before them."""
     chosen = schedule(plan)
     n_folds = 1 if load.holdout else chosen.folds
-    held = load.holdout or (load.n // HOLDOUT_DIVISOR if n_folds == 1 else load.n)
-    kept = load.n - held // n_folds
-    fits = n_folds * _head(plan, kept, speeds) / 3
-    # A pass without a gradient takes a third of a step.
-    seen = speeds.step / chosen.batch_size / 3
-    # Every row once more for an output in closed form; those at two other ends are not counted.
-    ends = ENDS * min(kept, 64) + load.n
-    looks = (LOOKS * held + (n_folds + chosen.model_soup) * ends) * seen
-    n_steps = n_folds * for_fold(chosen, load.n - kept, load.n).n_steps
+    n_held = load.holdout or (load.n // HOLDOUT_DIVISOR if n_folds == 1 else load.n)
+    n_train = load.n - n_held // n_folds
+    fits = n_folds * _head_seconds(plan, n_train, speeds) / 3
+    # A forward pass takes a third of a step.
+    forward = speeds.step / chosen.batch_size / 3
+    # Every row once more for a head in closed form; those at two other ends are not counted.
+    ends = ENDS * min(n_train, 64) + load.n
+    validations = (VALIDATIONS * n_held + (n_folds + chosen.model_soup) * ends) * forward
+    n_steps = n_folds * for_fold(chosen, load.n - n_train, load.n).n_steps
     n_steps += chosen.model_soup * chosen.n_steps
-    return n_steps * speeds.step + fits + looks + _stored(load, speeds, plan)
+    return n_steps * speeds.step + fits + validations + _cache_seconds(load, speeds, chosen)
 
 
-def _stored(load: Load, speeds: Speeds, plan: Plan) -> float:
-    """The images decoded once; where outputs are stored, every view of them passed."""
-    chosen = schedule(plan)
+def _cache_seconds(load: Load, speeds: Speeds, chosen: Schedule) -> float:
+    """Decoding the images once; where outputs are cached, the forward pass of every version."""
     decoded = load.n * speeds.decode / speeds.threads
     if not chosen.split_at:
         return decoded
-    passed = (_views(chosen) - load.caches_plain) * (1 - load.trained_share) * speeds.forward
-    made = (_views(chosen) - 1) * speeds.augment / speeds.threads
-    return decoded + load.n * (passed + made)
+    forward = (_n_cached(chosen) - load.caches_plain) * (1 - load.trained_share) * speeds.forward
+    augment = (_n_cached(chosen) - 1) * speeds.augment / speeds.threads
+    return decoded + load.n * (forward + augment)
 
 
-def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
-    """What a pass took at most, and what the largest stage adds."""
+def _memory_mb(plan: Plan, load: Load, speeds: Speeds) -> float:
+    """The peak of a forward pass, and what the largest stage adds."""
     rows = min(load.n, 2000)
     features = 4 * load.width * (load.n + load.n_test) / 1e6
     kernels = 8 * rows**2 * (_count(plan.head.candidates.value) + 4) / 1e6
@@ -167,11 +162,11 @@ def _memory(plan: Plan, load: Load, speeds: Speeds) -> float:
     pixels = min(load.image_bytes * load.n / 1e6, PIXELS_MB) if is_live else 0.0
     # Weights, gradients, two moments; where they are shared, first the weights and a share.
     copies = max(4 / load.n_sharing, 1 + 1 / load.n_sharing)
-    is_beside = plan.is_trained and not load.is_streamed
-    copies += MEAN_COPIES if is_beside and schedule(plan).model_soup > 1 else 0
-    trained = copies * load.model_bytes / 1e6 if is_beside else 0.0
-    beside = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
-    exported = beside + load.model_bytes / 1e6 if beside else 0.0
+    is_in_memory = plan.is_trained and not load.is_streamed
+    copies += MEAN_COPIES if is_in_memory and schedule(plan).model_soup > 1 else 0
+    trained = copies * load.model_bytes / 1e6 if is_in_memory else 0.0
+    engine = ENGINE_MB.get(str(plan.training.engine.value), 0) if load.n_missing else 0
+    exported = engine + load.model_bytes / 1e6 if engine else 0.0
     stages = max(kernels, pixels + trained + speeds.step_mb)
     return speeds.forward_mb + exported + features + stages
 
@@ -180,23 +175,17 @@ def _count(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 1
 
 
-# ---- --minutes M: a plan cut down until its forecast fits, saying what was given up.
-#
-# What the user set stays as it is. What goes first costs least: trainings that only sharpen the
-# estimate, then images passed, then training itself.
-
-
 # ---- The time that a run may take for its trainings.
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Until when there is time for training, of `time.perf_counter`; None: as much as it takes."""
+    """Until when there is time for training, of `time.perf_counter`; None: without limit."""
 
     until: float | None = None
 
     def share(self, part: float) -> float | None:
-        """When a training should end that may take this part of the time that is left.
+        """When a training should end that may take this part of the remaining time.
 
         >>> Allowance().share(0.5) is None
         True
@@ -207,16 +196,22 @@ class Allowance:
         return now + part * max(self.until - now, 0.0)
 
 
+# ---- --minutes M: a plan cut down until its forecast fits, with a record of the cuts.
+#
+# What the user set stays. The cheapest losses come first: trainings that only sharpen the
+# estimate, then epochs, then training itself.
+
+
 MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
 LEAST_STEPS = 40  # updates below which a training says little
-CLOSE = 0.08  # share of the minutes that a close look at what the start knows may take
-TRIES = 6  # times that the number of images passed is halved in on
-_FROM, _GONE = "cut from ", " was given up: "
+CLOSE = 0.08  # share of the minutes that controls of the base model may take
+TRIES = 6  # bisections of the number of epochs
+_FROM, _GIVEN_UP = "cut from ", " was given up: "
 _NO_TIME = "the minutes leave no time for it"
 
 
 def skips_controls(minutes: float, network: NetworkRecord, n: int) -> bool:
-    """Whether a close look at what the start knows would take too much of the minutes.
+    """Whether controls of the base model would take too much of the minutes.
 
     By multiply-adds, so that two runs agree.
     """
@@ -227,9 +222,9 @@ def skips_controls(minutes: float, network: NetworkRecord, n: int) -> bool:
 def fit_to_time(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:
     """The plan, cut no more than it takes for its forecast to fit.
 
-    Where not even `LEAST_STEPS` updates fit, the output alone is learnt; a plan whose images
-    passed are the user's own is left as it is. Views of which a streamed network was given few
-    become as many as fit. `forecast` gives the seconds that following a plan takes in all.
+    Where not even `LEAST_STEPS` updates fit, only the head is trained; epochs that the user set
+    stay. The augmentations of an offloaded network are increased to as many as fit. `forecast`
+    returns the seconds that following a plan takes in all.
     """
 
     def fits(other: Plan) -> bool:
@@ -238,37 +233,43 @@ def fit_to_time(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -
     folds, epochs = plan.training.folds, plan.training.epochs
     if not plan.is_trained or folds is None or epochs is None:
         return plan
-    minutes, once = seconds / 60, plan
+    minutes, shorter = seconds / 60, plan
     if fits(plan):
-        return _with_views(plan, minutes, fits)
+        return _restore_augmentations(plan, minutes, fits)
     soup = plan.training.model_soup
-    fewer = [("folds", folds, n) for n in (3, 2, 1)]
-    fewer += [("model_soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
-    for name, choice, value in fewer:
+    cuts = [("folds", folds, n) for n in (3, 2, 1)]
+    cuts += [("model_soup", soup, n) for n in range(int(soup.number) - 1, 0, -1)] if soup else []
+    for name, choice, value in cuts:
         if choice.source != "user" and choice.number > value:
             cut = {name: _cut(choice, value, minutes)}
-            once = replace(once, training=replace(once.training, **cut))
-            if fits(once):
-                return once
-    return once if epochs.source == "user" else _shortened(once, minutes, fits) or _without(plan)
+            shorter = replace(shorter, training=replace(shorter.training, **cut))
+            if fits(shorter):
+                return shorter
+    if epochs.source == "user":
+        return shorter
+    if (shortest := _shorten(shorter, minutes, fits)) is not None:
+        return shortest
+    if plan.strategy.source == "user":
+        return head_only(plan, _NO_TIME, f"{plan.strategy.value}{_GIVEN_UP}{_NO_TIME}")
+    return head_only(plan, f"{plan.strategy.value} was not tried: {_NO_TIME}")
 
 
-def _with_views(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan:
-    """The plan with as many of the views that were given up for time as there is time for."""
-    seen = plan.training.augmentations
-    if plan.training.offload is None or seen is None or seen.source != "rule" or seen.rule is None:
+def _restore_augmentations(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan:
+    """The plan with as many of the augmentations that an offloaded network lost as fit."""
+    current = plan.training.augmentations
+    is_offloaded = plan.training.offload is not None
+    if not is_offloaded or current is None or current.source != "rule" or current.rule is None:
         return plan
-    for count in range(int(float(str(seen.rule))), int(seen.number), -1):
-        views = replace(
-            seen, value=count, because=f"as many as --minutes {minutes:g} allow", source="measured"
-        )
-        more = replace(plan, training=replace(plan.training, augmentations=views))
+    for count in range(int(float(str(current.rule))), int(current.number), -1):
+        because = f"as many as --minutes {minutes:g} allow"
+        choice = replace(current, value=count, because=because, source="measured")
+        more = replace(plan, training=replace(plan.training, augmentations=choice))
         if fits(more):
             return more
     return plan
 
 
-def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:
+def _shorten(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:
     """The longest training that fits, to some hundredths; None where none does."""
     training, batch = plan.training, int(plan.training.batch_size.number)
     epochs = training.epochs
@@ -277,10 +278,10 @@ def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan
 
     def of(n_steps: int) -> Plan:
         cut = _cut(epochs, rules.epochs(n_steps * batch, plan.examples), minutes)
-        average = training.ema_decay
-        if training.is_paired and average is not None and average.source == "rule":
-            average = updated_ema_decay(average, n_steps * batch, batch)
-        return replace(plan, training=replace(training, epochs=cut, ema_decay=average))
+        ema_decay = training.ema_decay
+        if training.is_paired and ema_decay is not None and ema_decay.source == "rule":
+            ema_decay = updated_ema_decay(ema_decay, n_steps * batch, batch)
+        return replace(plan, training=replace(training, epochs=cut, ema_decay=ema_decay))
 
     least = LEAST_UPDATES if training.is_paired else LEAST_STEPS
     most = -(-plan.samples_seen // batch)
@@ -292,32 +293,25 @@ def _shortened(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan
     return of(least)
 
 
-def _without(plan: Plan) -> Plan:
-    """The plan of the output alone, where there is no time for layers."""
-    if plan.strategy.source == "user":
-        return head_only(plan, _NO_TIME, f"{plan.strategy.value}{_GONE}{_NO_TIME}")
-    return head_only(plan, f"{plan.strategy.value} was not tried: {_NO_TIME}")
-
-
 def time_ran_out(plan: Plan) -> str:
-    """Why a training that the user chose was left out; nothing where none was."""
+    """Why a training that the user chose was left out; empty where none was."""
     because = plan.strategy.because
-    return _NO_TIME if because.endswith(f"{_GONE}{_NO_TIME}") else ""
+    return _NO_TIME if because.endswith(f"{_GIVEN_UP}{_NO_TIME}") else ""
 
 
 def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
-    """What was cut from a plan, in words; nothing where nothing was."""
+    """What was cut from a plan, in words; empty where nothing was."""
     if plan.strategy.because.endswith(_NO_TIME):
         return plan.strategy.because
-    found = []
-    held = f"trainings that hold {nouns.many} out"
-    alike = "trainings whose weights are averaged"
-    for name, what in (("folds", held), ("model_soup", alike), ("epochs", "epochs")):
+    cuts = []
+    folds = f"trainings that hold {nouns.many} out"
+    soup = "trainings whose weights are averaged"
+    for name, what in (("folds", folds), ("model_soup", soup), ("epochs", "epochs")):
         choice: Choice | None = getattr(plan.training, name)
         if choice is not None and choice.because.startswith(_FROM):
             before = choice.because.removeprefix(_FROM).partition(" ")[0]
-            found.append(f"{what} {choice.number:.4g} instead of {before}")
-    return "; ".join(found)
+            cuts.append(f"{what} {choice.number:.4g} instead of {before}")
+    return "; ".join(cuts)
 
 
 def _cut(choice: Choice, value: float, minutes: float) -> Choice:

@@ -83,7 +83,7 @@ def compiled(machine: Machine, n_steps: int) -> Choice:
 DATA, FSDP, PIPELINE = "data", "fsdp", "pipeline"
 _PIPELINE = re.compile(r"pipeline:([1-9][0-9]{0,3})")
 MICRO = 4  # micro-batches a stage: Huang et al. 2019, "GPipe", §3: little idle time from there
-KIND = "data, fsdp, or pipeline:N for N processes"
+PARALLEL_MODES = "data, fsdp, or pipeline:N for N processes"
 # Copies of what is trained: gradients, moments, average, base weights, validated weights.
 BESIDE = {"adamw": 6, "sgd": 5}
 
@@ -107,10 +107,10 @@ def is_parallel_mode(value: object) -> bool:
     return value in (DATA, FSDP) or n_stages(value) > 0
 
 
-def kind_of(value: object) -> str:
+def parallel_mode(value: object) -> str:
     """The mode that a value of training.parallel names.
 
-    >>> kind_of("pipeline:2"), kind_of("fsdp"), kind_of("data")
+    >>> parallel_mode("pipeline:2"), parallel_mode("fsdp"), parallel_mode("data")
     ('pipeline', 'fsdp', 'data')
     """
     return PIPELINE if n_stages(value) else str(value)

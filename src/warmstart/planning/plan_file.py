@@ -18,48 +18,54 @@ from warmstart.planning.facts import PlanOptions
 from warmstart.planning.fine_tuning import allows_soup
 from warmstart.planning.settings import update_lrs
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.plan import Choice, HeadPlan, Plan, TrainingPlan
+from warmstart.records.plan import Choice, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
 
-# ---- --plan FILE: a plan from a file, with what was typed beside it on top.
+# ---- --plan FILE: a plan from a file, overlaid with the options of the command.
 
 
-def options_for(file: Plan, wishes: PlanOptions) -> PlanOptions:
-    """The wishes under which `build` gives what `overlay` takes from it.
+def options_for(file: Plan, options: PlanOptions) -> PlanOptions:
+    """The options under which `build` returns what `overlay` takes from it.
 
     Without a --strategy of the user's own, that is a plan which trains as the file's does,
-    so that --lr and --budget find what they change. Its parts are not taken.
+    so that --lr and --budget find what they change. Its blocks are not used.
     """
-    if "strategy" in wishes.explicit:
-        return wishes
+    if "strategy" in options.explicit:
+        return options
     strategy = "full" if file.is_trained else "head"
     if file.is_trained and strategy_of(file).depth == "scratch":
         strategy = "scratch"
     elif any(block.action.value == "low-rank" for block in file.blocks):
         strategy = "full+lora"
-    return replace(wishes, strategy=strategy)
+    return replace(options, strategy=strategy)
 
 
-def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
-    """The file's plan; what was typed (`given`, by option names) comes from `built` instead.
+def overlay(built: Plan, file: Plan, explicit: frozenset[str]) -> Plan:
+    """The file's plan, with the values of `built` for the options in `explicit`.
 
-    The columns of a table are `built`'s: it was read as the file says. `start` takes the
-    input with it, `strategy` the parts and their rates, `budget` the heads
-    to try, the permutations and the folds of training, `lr` every rate that the user did not
-    set part by part, `device` all that follows from it. `built` is made from `options_for`.
+    The columns of a table are `built`'s: it was read as the file says. `base` brings the input
+    with it, `strategy` the blocks and their learning rates, `budget` the heads to try, the
+    permutations and the folds of training, `lr` every learning rate that the user did not set
+    for a block, `device` all that follows from it. `built` comes from `options_for`.
     Raises: PlanError where --lr meets a plan that trains nothing.
     """
-    head, training = _head(built, file, given), _training(built, file, given)
+    head = file.head
+    if "budget" in explicit:
+        head = replace(head, candidates=built.head.candidates, permutations=built.head.permutations)
     plan = replace(
-        file, head=head, training=training, columns=built.columns, examples=built.examples
+        file,
+        head=head,
+        training=_overlay_training(built, file, explicit),
+        columns=built.columns,
+        examples=built.examples,
     )
-    if "base" in given:
+    if "base" in explicit:
         plan = replace(plan, base=built.base, partial=built.partial, input=built.input)
-    if {"base", "arch"} & given:
+    if {"base", "arch"} & explicit:
         plan = replace(plan, arch=built.arch)
-    if "strategy" in given:
+    if "strategy" in explicit:
         return replace(plan, strategy=built.strategy, blocks=built.blocks)
-    if "lr" in given:
+    if "lr" in explicit:
         if plan.training.lr is None or not plan.is_trained:
             raise PlanError(
                 "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
@@ -69,24 +75,16 @@ def overlay(built: Plan, file: Plan, given: frozenset[str]) -> Plan:
     return plan
 
 
-def _head(built: Plan, file: Plan, given: frozenset[str]) -> HeadPlan:
-    if "budget" not in given:
-        return file.head
-    return replace(
-        file.head, candidates=built.head.candidates, permutations=built.head.permutations
-    )
-
-
-def _unless_mine(file: Choice | None, ours: Choice | None) -> Choice | None:
+def _unless_users(file: Choice | None, ours: Choice | None) -> Choice | None:
     return file if file is not None and file.source == "user" else ours
 
 
-def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
-    """The file's training, with the choices that follow from what was typed."""
+def _overlay_training(built: Plan, file: Plan, explicit: frozenset[str]) -> TrainingPlan:
+    """The file's training, with the choices that follow from the options."""
     theirs, ours = file.training, built.training
-    # What suits learning from pairs does not suit learning by an output.
+    # What suits contrastive training does not suit training with a head.
     is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
-    if "strategy" in given and is_alike:
+    if "strategy" in explicit and is_alike:
         theirs = replace(
             theirs,
             optimizer=ours.optimizer,
@@ -100,11 +98,11 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
             l2_sp=ours.l2_sp,
             model_soup=theirs.model_soup if allows_soup(strategy_of(built)) else None,
         )
-    elif "strategy" in given:
+    elif "strategy" in explicit:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
-    if "lr" in given and ours.lr is not None:
+    if "lr" in explicit and ours.lr is not None:
         theirs = replace(theirs, lr=ours.lr)
-    if "device" in given and theirs.device is not None and ours.device is not None:
+    if "device" in explicit and theirs.device is not None and ours.device is not None:
         theirs = replace(
             theirs,
             device=ours.device,
@@ -112,17 +110,17 @@ def _training(built: Plan, file: Plan, given: frozenset[str]) -> TrainingPlan:
             workers=ours.workers,
             compile=ours.compile,
         )
-    if "budget" in given and theirs.folds is not None:
+    if "budget" in explicit and theirs.folds is not None:
         theirs = replace(theirs, folds=ours.folds or theirs.folds)
-        strategy = strategy_of(built if "strategy" in given else file)
+        strategy = strategy_of(built if "strategy" in explicit else file)
         if is_alike and not ours.is_paired and allows_soup(strategy):
             theirs = replace(
                 theirs,
                 model_soup=ours.model_soup,
-                epochs=_unless_mine(theirs.epochs, ours.epochs),
-                ema_decay=_unless_mine(theirs.ema_decay, ours.ema_decay),
+                epochs=_unless_users(theirs.epochs, ours.epochs),
+                ema_decay=_unless_users(theirs.ema_decay, ours.ema_decay),
             )
-    return replace(theirs, seed=ours.seed) if "seed" in given else theirs
+    return replace(theirs, seed=ours.seed) if "seed" in explicit else theirs
 
 
 R = TypeVar("R")
@@ -133,10 +131,7 @@ _SOURCES = ("rule", "measured", "user")
 
 
 def write_plan(plan: Plan) -> str:
-    """The text of plan.toml. Values that are None are left out; TOML has no null.
-
-    Raises: nothing; `read_plan(write_plan(plan)) == plan`.
-    """
+    """The text of plan.toml: `read_plan(write_plan(plan)) == plan`. None is left out."""
     plain = _without_none(to_plain(plan))
     for field, key in _TABLES.items():
         if field in plain:
@@ -145,7 +140,7 @@ def write_plan(plan: Plan) -> str:
 
 
 def open_plan(path: Path) -> Plan:
-    """Read a plan's file. Raises: PlanError if it cannot be read, or as `read_plan` does."""
+    """Read plan.toml. Raises: PlanError if it cannot be read, or as `read_plan` does."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -158,20 +153,20 @@ def open_plan(path: Path) -> Plan:
 
 
 def read_plan(text: str, where: str = "plan.toml") -> Plan:
-    """The plan in a text. Nothing is guessed: an unknown key is an error, as a missing one is.
+    """The plan in a text; unknown and missing keys are errors.
 
     Raises: PlanError, with the place, if the text is not TOML or not a plan.
     """
     try:
         plain = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise PlanError(f"{where} is not valid TOML ({error}); mend that line.") from None
-    found = plain.get("format", FORMAT)
-    if type(found) is not int or found != FORMAT:
+        raise PlanError(f"{where} is not valid TOML ({error}); fix that line.") from None
+    version = plain.get("format", FORMAT)
+    if type(version) is not int or version != FORMAT:
         raise PlanError(
-            f"{where}: format is {_shown(found)}; this version reads format {FORMAT}; {_COMPARE}."
+            f"{where}: format is {_format(version)}; this version reads format {FORMAT}; {_COMPARE}."
         )
-    return _Reader(where).record(Plan, plain, "")
+    return _PlanReader(where).record(Plan, plain, "")
 
 
 def _without_none(value: Any) -> Any:
@@ -183,11 +178,11 @@ def _without_none(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Reader:
-    """Plain values to records by their type hints; `where` is the file, for errors.
+class _PlanReader:
+    """Converts plain values to records by their type hints; `where` is the file, for errors.
 
-    The codec of the run folder does the same for files that warmstart wrote; this one names
-    the key that a person got wrong.
+    `records/run_folder.py` does the same for files that warmstart wrote; this reader names the
+    key that a person got wrong.
     """
 
     where: str
@@ -195,23 +190,26 @@ class _Reader:
     def record(self, kind: type[R], value: Any, key: str) -> R:
         """A record of type `kind` from a table."""
         if not isinstance(value, dict):
-            raise self._wrong(key, f"is {_shown(value)}; it is a table")
+            raise self._error(key, f"is {_format(value)}; it is a table")
         hints = typing.get_type_hints(kind)
-        fields = {_key(f.name): f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        fields = {
+            _TABLES.get(f.name, f.name): f
+            for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        }
         for name in value:
             if name not in fields:
                 like = nearest(name, fields)
                 cure = f"did you mean {like}?" if like else f"it has {', '.join(fields)}."
                 place = f" in [{key}]" if key else ""
                 raise PlanError(f"{self.where}: unknown key {name!r}{place}; {cure}")
-        made: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, field in fields.items():
             inner = f"{key}.{name}" if key else name
             if name in value:
-                made[field.name] = self._value(hints[field.name], value[name], inner)
+                values[field.name] = self._value(hints[field.name], value[name], inner)
             elif field.default is dataclasses.MISSING:
                 raise PlanError(f"{self.where} lacks {inner!r}; {_COMPARE}.")
-        return kind(**made)
+        return kind(**values)
 
     def _value(self, hint: Any, value: Any, key: str) -> Any:
         if typing.get_origin(hint) is types.UnionType:  # a record that may be left away
@@ -224,73 +222,63 @@ class _Reader:
             return self.record(typing.cast(type[Any], hint), value, key)
         if type(value) is not hint:
             kind = {"str": "a text", "int": "a whole number"}[hint.__name__]
-            raise self._wrong(key, f"is {_shown(value)}; it is {kind}")
+            raise self._error(key, f"is {_format(value)}; it is {kind}")
         return value
 
     def _records(self, kind: type[R], value: Any, key: str) -> tuple[R, ...]:
         if not isinstance(value, list):
-            raise self._wrong(key, f"is {_shown(value)}; write [[{key}]] above each")
+            raise self._error(key, f"is {_format(value)}; write [[{key}]] above each")
         return tuple(self.record(kind, item, f"{key} {n}") for n, item in enumerate(value, 1))
 
     def _choice(self, value: Any, key: str) -> Choice:
-        """One value with its reason."""
         if not isinstance(value, dict):
-            raise self._wrong(
-                key, f'is {_shown(value)}; write {{value = …, because = "…", source = "user"}}'
+            raise self._error(
+                key, f'is {_format(value)}; write {{value = …, because = "…", source = "user"}}'
             )
-        self._known(value, key)
+        names = [field.name for field in dataclasses.fields(Choice)]
+        for name in value:
+            if name not in names:
+                like = nearest(name, names)
+                cure = f"did you mean {like}?" if like else f"a value has {', '.join(names)}."
+                raise PlanError(f"{self.where}: unknown key {name!r} in [{key}]; {cure}")
         for name in ("value", "because", "source"):
             if name not in value:
                 raise PlanError(f"{self.where} lacks '{key}.{name}'; {_COMPARE}.")
         because, source = value["because"], value["source"]
         if not isinstance(because, str) or not because:
-            raise self._wrong(f"{key}.because", f"is {_shown(because)}; give the reason")
+            raise self._error(f"{key}.because", f"is {_format(because)}; give the reason")
         if source not in _SOURCES:
-            raise self._wrong(
-                f"{key}.source", f"is {_shown(source)}; it is one of {', '.join(_SOURCES)}"
+            raise self._error(
+                f"{key}.source", f"is {_format(source)}; it is one of {', '.join(_SOURCES)}"
             )
         rule = self._plain(value["rule"], f"{key}.rule") if "rule" in value else None
         plain = self._plain(value["value"], f"{key}.value")
         if plain == "auto":
-            raise self._wrong(f"{key}.value", 'is "auto"; write the value itself')
+            raise self._error(f"{key}.value", 'is "auto"; write the value itself')
         return Choice(value=plain, because=because, source=source, rule=rule)
-
-    def _known(self, value: dict[str, Any], key: str) -> None:
-        known = [field.name for field in dataclasses.fields(Choice)]
-        for name in value:
-            if name not in known:
-                like = nearest(name, known)
-                cure = f"did you mean {like}?" if like else f"a value has {', '.join(known)}."
-                raise PlanError(f"{self.where}: unknown key {name!r} in [{key}]; {cure}")
 
     def _plain(self, value: Any, key: str) -> Any:
         """A number, a text, true or false, or a list of these."""
         items = value if isinstance(value, list) else [value]
         for item in items:
             if not _is_plain(item):
-                raise self._wrong(
-                    key, f"is {_shown(item)}; a value is a number, a text, true or false"
+                raise self._error(
+                    key, f"is {_format(item)}; a value is a number, a text, true or false"
                 )
         return tuple(items) if isinstance(value, list) else value
 
-    def _wrong(self, key: str, why: str) -> PlanError:
+    def _error(self, key: str, why: str) -> PlanError:
         return PlanError(f"{self.where}: {key} {why}.")
 
 
-def _key(field: str) -> str:
-    """What a field is called in the file: each part has a table of its own."""
-    return _TABLES.get(field, field)
-
-
 def _is_plain(value: Any) -> bool:
-    """Whether a value of a plan may be this: finite, and of at most 64 bits, as TOML has it."""
+    """Whether TOML can hold a value of a plan: text, truth, or a finite number of 64 bits."""
     if isinstance(value, (int, float)):
         return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
     return isinstance(value, str)
 
 
-def _shown(value: Any) -> str:
-    """A value in an error: short, on one line."""
+def _format(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "a table" if isinstance(value, dict) else "a list"
     if isinstance(value, int) and abs(value) >= 2**63:

@@ -177,8 +177,7 @@ def estimate_speeds(measured: Mapping[str, EngineSpeed], macs: int) -> dict[str,
     ratios = [math.log(speed.speed * work / USUAL[name].speed) for name, speed in measured.items()]
     faster = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
     usual = {
-        name: EngineSpeed(speed.setup, speed.speed / work * faster)
-        for name, speed in USUAL.items()
+        name: EngineSpeed(speed.setup, speed.speed / work * faster) for name, speed in USUAL.items()
     }
     return usual | dict(measured)
 

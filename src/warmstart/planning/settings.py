@@ -1,4 +1,4 @@
-"""--set path=value: single values of a plan, the user's word against the rule's."""
+"""--set path=value: single values of a plan that override the rules."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal, cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.actions import OUTPUT
 from warmstart.planning.contrastive import updated_ema_decay
-from warmstart.planning.fine_tuning import choose_micro_batch, choose_ema_decay, lr_spread
+from warmstart.planning.fine_tuning import choose_ema_decay, choose_micro_batch, lr_spread
 from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
-    LearningRateSpread,
     block_lrs,
     convert_lr,
 )
-from warmstart.planning.machine import pipeline_micro_batch, n_stages
+from warmstart.planning.machine import n_stages, pipeline_micro_batch
 from warmstart.planning.strategy import nearest, strategy_of
 from warmstart.records.plan import Action, BlockPlan, Choice, Plain, Plan
 
-# ---- What --set may set: paths into a plan, and the values that their texts stand for.
+# ---- What --set may set: paths into a plan, and the types of their values.
 
 
 Kind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
 PAIRS = "training.contrastive"
-# What may be set, and what its value looks like; parts aside.
+# What may be set outside the blocks, and its type.
 PATHS: dict[str, Kind] = {
     "training.batch_size": "whole",
     "training.optimizer": "word",
@@ -71,10 +69,10 @@ PATHS: dict[str, Kind] = {
     "input.n_mels": "whole",
     "input.top_db": "number",
 }
-# What the load and the look have followed already.
+# What loading and feature extraction have followed already.
 EARLY = ("base.partial", "training.engine", "training.offload")
-COLUMN = "column."  # column.NAME: what a column of a table is; settled when the data are read
-# What a plan holds that is settled before there is one, and the option that settles it.
+COLUMN = "column."  # column.NAME: the type of a table's column, set when the data are read
+# What has another option.
 ELSEWHERE = {
     "training.seed": "use --seed",
     "head.permutations": "use --budget",
@@ -82,7 +80,7 @@ ELSEWHERE = {
     "arch": "use --arch",
     "strategy": "use --strategy",
 }
-_LIKE: dict[Kind, str] = {
+_EXAMPLES: dict[Kind, str] = {
     "whole": "a whole number, such as 8",
     "number": "a number, such as 0.001",
     "switch": "true or false",
@@ -92,8 +90,8 @@ _LIKE: dict[Kind, str] = {
     "wholes": "whole numbers with commas between, such as 3,2,1",
 }
 _ONE: dict[Kind, Kind] = {"words": "word", "numbers": "number", "wholes": "whole"}
-# What the same thing is called elsewhere.
-_HABITS = {
+# Names in other tools.
+_SYNONYMS = {
     "lr": "training.lr",
     "learning_rate": "training.lr",
     "batch_size": "training.batch_size",
@@ -116,14 +114,14 @@ _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})(e[+-]?[0
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, str]:
-    """Paths and the texts of their values, in order. A flow may ask for `input.size` early.
+    """Paths and the texts of their values, in order.
 
     Raises: PlanError where there is no "=", no value, or the same path twice.
 
     >>> parse_settings(["training.epochs=900", "block.stem.lr = 1e-4"])
     {'training.epochs': '900', 'block.stem.lr': '1e-4'}
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for setting in settings:
         path, equals, text = (side.strip() for side in setting.partition("="))
         if not equals or not path or not text:
@@ -132,14 +130,14 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
             )
         if text.lower() == "auto":
             raise PlanError(f"--set {setting}: auto is no value; leave this --set away instead.")
-        if path in found:
+        if path in texts:
             raise PlanError(f"--set {path} is given twice; keep one.")
-        found[path] = text
-    return found
+        texts[path] = text
+    return texts
 
 
 def is_early(path: str) -> bool:
-    """Whether a path is followed before there is a plan.
+    """Whether a path takes effect before there is a plan.
 
     >>> is_early("column.age"), is_early("training.lr")
     (True, False)
@@ -148,13 +146,14 @@ def is_early(path: str) -> bool:
 
 
 def check_path(path: str, text: str) -> None:
-    """Raises: PlanError where the path, which is not one of a part, cannot be set."""
+    """Raises: PlanError where the path, which is not one of a block, cannot be set."""
     if path in PATHS:
         return
     if path in ELSEWHERE:
         raise PlanError(f"--set {path}={text}: it cannot be set here; {ELSEWHERE[path]}.")
-    last = [known for known in PATHS if known.rpartition(".")[2] == path.rpartition(".")[2]]
-    like = _HABITS.get(path.lower()) or (last[0] if last else nearest(path, (*PATHS, *EARLY)))
+    same_name = [other for other in PATHS if other.rpartition(".")[2] == path.rpartition(".")[2]]
+    like = _SYNONYMS.get(path.lower())
+    like = like or (same_name[0] if same_name else nearest(path, (*PATHS, *EARLY)))
     cure = (
         f"did you mean {like}?"
         if like
@@ -166,22 +165,24 @@ def check_path(path: str, text: str) -> None:
     raise PlanError(f"--set {path}={text}: there is no {path} in a plan; {cure}")
 
 
-def typed(path: str, text: str, kind: Kind) -> Plain | tuple[Plain, ...]:
-    """The value that a text stands for. Raises: PlanError if it is of another kind.
+def parse_value(path: str, text: str, kind: Kind) -> Plain | tuple[Plain, ...]:
+    """The value of a text. Raises: PlanError if it is of another type.
 
-    >>> typed("head.penalties", "0.1, 1", "numbers"), typed("training.flip", "False", "switch")
-    ((0.1, 1.0), False)
+    >>> parse_value("head.penalties", "0.1, 1", "numbers")
+    (0.1, 1.0)
+    >>> parse_value("training.flip", "False", "switch")
+    False
     """
     items = [item.strip() for item in text.split(",")] if kind.endswith("s") else [text]
-    of_one = _ONE.get(kind, kind)
-    values = [_single(item, of_one) for item in items]
+    item_kind = _ONE.get(kind, kind)
+    values = [_parse_item(item, item_kind) for item in items]
     if None in values:
-        raise PlanError(f"--set {path}={text}: it takes {_LIKE[kind]}.")
-    found = cast(list[Plain], values)
-    return tuple(found) if of_one != kind else found[0]
+        raise PlanError(f"--set {path}={text}: it takes {_EXAMPLES[kind]}.")
+    plain = cast(list[Plain], values)
+    return tuple(plain) if item_kind != kind else plain[0]
 
 
-def _single(text: str, kind: Kind) -> Plain | None:
+def _parse_item(text: str, kind: Kind) -> Plain | None:
     """One number, word or switch; None where the text is none."""
     if kind == "word":
         return text.lower() or None
@@ -196,93 +197,86 @@ def _single(text: str, kind: Kind) -> Plain | None:
 
 
 BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
-_MINE = "your choice (--set)"
-_STEPPED = {"training.epochs", "training.batch_size", "training.parallel"}
 
 
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
-    """The plan with the user's values in it; rates that follow from them are found anew.
+    """The plan with the user's values; learning rates that follow from them are updated.
 
-    A part is named, or numbered 1..P from the input: `block.blocks.0.lr=1e-4`,
+    A block is named, or numbered 1..P from the input: `block.blocks.0.lr=1e-4`,
     `block.3.action=frozen`. The order of settings does not matter. Ranges are for
     `check_plan` to check.
     Raises: PlanError that names the setting and what it may be.
     """
-    given = parse_settings(settings)
-    fixed = {path: text for path, text in given.items() if not path.startswith("block.")}
-    blocks = _blocks_set(plan, {path: text for path, text in given.items() if path not in fixed})
-    after, changed = _with_actions(_with_values(plan, fixed), blocks)
-    if "training.lora_rank" in fixed and "low-rank" not in _actions(after.blocks):
+    texts = parse_settings(settings)
+    values = {path: text for path, text in texts.items() if not path.startswith("block.")}
+    blocks = _parse_blocks(plan, {path: text for path, text in texts.items() if path not in values})
+    after, changed = _with_actions(_with_values(plan, values), blocks)
+    if "training.lora_rank" in values and "low-rank" not in _actions(after.blocks):
         raise PlanError(
-            f"--set training.lora_rank={fixed['training.lora_rank']}: no part is low-rank; add "
+            f"--set training.lora_rank={values['training.lora_rank']}: no block is low-rank; add "
             "--strategy full+lora."
         )
-    if {"training.lr", "training.layer_decay", "training.optimizer"} & fixed.keys():
+    if {"training.lr", "training.layer_decay", "training.optimizer"} & values.keys():
         changed = set(range(len(plan.blocks)))
-    return _with_rates(update_lrs(after, changed), blocks)
+    return _with_lrs(update_lrs(after, changed), blocks)
 
 
 def update_lrs(plan: Plan, places: Iterable[int]) -> Plan:
-    """Give parts at these places the rate of the rule again; a rate that the user set stays."""
+    """Reset the blocks at these places to the rule's learning rate; one that the user set stays."""
     if not plan.is_trained:
         return plan
     chosen = set(places)
-    rates = block_lrs(_actions(plan.blocks), _spread(plan))
-    blocks = [
-        replace(block, lr=rate) if place in chosen and not _is_mine(block, rate) else block
-        for place, (block, rate) in enumerate(zip(plan.blocks, rates, strict=True))
-    ]
+    lrs = block_lrs(_actions(plan.blocks), lr_spread(plan.training, strategy_of(plan)))
+    blocks = []
+    for place, (block, lr) in enumerate(zip(plan.blocks, lrs, strict=True)):
+        # A block that no longer moves loses its learning rate, the user's too.
+        is_users = lr is not None and block.lr is not None and block.lr.source == "user"
+        blocks.append(replace(block, lr=lr) if place in chosen and not is_users else block)
     return replace(plan, blocks=tuple(blocks))
-
-
-def _is_mine(block: BlockPlan, rate: Choice | None) -> bool:
-    """Whether the rate is the user's; a part that moves no more has none to keep."""
-    return rate is not None and block.lr is not None and block.lr.source == "user"
-
-
-def _spread(plan: Plan) -> LearningRateSpread:
-    return lr_spread(plan.training, strategy_of(plan))
 
 
 def _actions(blocks: Sequence[BlockPlan]) -> list[Action]:
     return [cast(Action, block.action.value) for block in blocks]
 
 
-# ---- values outside the parts ------------------------------------------------------------
+# ---- values outside the blocks -----------------------------------------------------------
 
 
-def _with_values(plan: Plan, given: Mapping[str, str]) -> Plan:
+def _with_values(plan: Plan, values: Mapping[str, str]) -> Plan:
     after = plan
-    for path, text in given.items():
+    for path, text in values.items():
         section, _, name = path.partition(".")
         check_path(path, text)
         record = getattr(after, section)
         if section == "training" and not plan.is_trained:
-            raise _untrained(f"{path}={text}", plan)
+            raise _untrained_error(f"{path}={text}", plan)
         if record is None:
-            raise PlanError(f"--set {path}={text}: what this start sees is no square of pixels.")
-        made = _mine(typed(path, text, PATHS[path]), getattr(record, name))
-        after = replace(after, **{section: replace(record, **{name: made})})
-    after = _with_steps(after) if _STEPPED & given.keys() else after
+            raise PlanError(f"--set {path}={text}: this base model takes no square of pixels.")
+        choice = _users(parse_value(path, text, PATHS[path]), getattr(record, name))
+        after = replace(after, **{section: replace(record, **{name: choice})})
+    if {"training.epochs", "training.batch_size", "training.parallel"} & values.keys():
+        after = _with_steps(after)
     return _with_optimizer(plan, after)
 
 
 def _with_steps(plan: Plan) -> Plan:
-    """What the rule takes from the number of steps and their size, found anew."""
+    """Update what the rule derives from the number of steps and their size."""
     training, epochs = plan.training, plan.training.epochs
-    average, micro_batch = training.ema_decay, training.micro_batch
+    ema_decay, micro_batch = training.ema_decay, training.micro_batch
     batch = int(training.batch_size.number)
-    if average is not None and average.source == "rule" and epochs is not None:
-        found = partial(updated_ema_decay, average) if training.is_paired else choose_ema_decay
-        average = found(plan.samples_seen, batch)
+    if ema_decay is not None and ema_decay.source == "rule" and epochs is not None:
+        if training.is_paired:
+            ema_decay = updated_ema_decay(ema_decay, plan.samples_seen, batch)
+        else:
+            ema_decay = choose_ema_decay(plan.samples_seen, batch)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0
         micro_batch = pipeline_micro_batch(batch, n) if n else choose_micro_batch(batch)
-    return replace(plan, training=replace(training, ema_decay=average, micro_batch=micro_batch))
+    return replace(plan, training=replace(training, ema_decay=ema_decay, micro_batch=micro_batch))
 
 
 def _with_optimizer(before: Plan, after: Plan) -> Plan:
-    """Another optimizer wants another rate and decay, where the user did not set them."""
+    """Adapt learning rate and weight decay to another optimizer, where the user did not set them."""
     old, new = before.training.optimizer, after.training.optimizer
     if old is None or new is None or old.value == new.value:
         return after
@@ -290,10 +284,10 @@ def _with_optimizer(before: Plan, after: Plan) -> Plan:
         return after  # for check_plan to refuse
     training, name, last = after.training, str(new.value), OPTIMIZERS[str(old.value)]
     is_scratch = strategy_of(after).depth == "scratch"
-    rate, decay = training.lr, training.weight_decay
-    if rate is not None and rate.source != "user":
-        value = convert_lr(rate.number, str(old.value), name, is_scratch)
-        why = f"{OPTIMIZERS[name]} moves at this what {last} moves at {rate.number:g}"
+    lr, decay = training.lr, training.weight_decay
+    if lr is not None and lr.source != "user":
+        value = convert_lr(lr.number, str(old.value), name, is_scratch)
+        why = f"for {OPTIMIZERS[name]} what {lr.number:g} is for {last}"
         training = replace(training, lr=Choice(value=value, because=why, source="rule"))
     if decay is not None and decay.source != "user":
         why = f"mild, as is usual with {OPTIMIZERS[name]}"
@@ -302,45 +296,45 @@ def _with_optimizer(before: Plan, after: Plan) -> Plan:
     return replace(after, training=training)
 
 
-def _mine(value: Plain | tuple[Plain, ...], old: Choice | None) -> Choice:
-    """The user's value; `rule` is what the rule said, as far as that is known."""
+def _users(value: Plain | tuple[Plain, ...], old: Choice | None) -> Choice:
+    """The user's value; `rule` is what the rule chose, as far as that is known."""
     rule = None
     if old is not None:
         rule = old.value if old.rule is None and old.source != "user" else old.rule
-    return Choice(value=value, because=_MINE, source="user", rule=rule)
+    return Choice(value=value, because="your choice (--set)", source="user", rule=rule)
 
 
-def _untrained(setting: str, plan: Plan) -> PlanError:
+def _untrained_error(setting: str, plan: Plan) -> PlanError:
     return PlanError(
         f"--set {setting}: nothing is trained step by step with strategy {plan.strategy.value}; "
         "add --strategy last:N."
     )
 
 
-# ---- parts -------------------------------------------------------------------------------
+# ---- blocks ------------------------------------------------------------------------------
 
 
-def _blocks_set(plan: Plan, given: Mapping[str, str]) -> dict[tuple[int, str], str]:
-    """The text for each place and field of the parts, `action` or `rate`."""
-    found: dict[tuple[int, str], str] = {}
-    for path, text in given.items():
-        place, field = _place(plan, path, text)
+def _parse_blocks(plan: Plan, texts: Mapping[str, str]) -> dict[tuple[int, str], str]:
+    """The text for each place and field of the blocks, `action` or `lr`."""
+    fields: dict[tuple[int, str], str] = {}
+    for path, text in texts.items():
+        place, field = _find_block(plan, path, text)
         if not plan.is_trained:
-            raise _untrained(f"{path}={text}", plan)
-        if (place, field) in found:
+            raise _untrained_error(f"{path}={text}", plan)
+        if (place, field) in fields:
             raise PlanError(f"--set {path} is given twice, by name and by number; keep one.")
         if field == "action":
             _check_action(plan.blocks[place], f"{path}={text}", text)
-        found[place, field] = text
-    return found
+        fields[place, field] = text
+    return fields
 
 
-def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
-    """Where in the plan a path points: the part's place, and `action` or `rate`."""
+def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
+    """The place of the block that a path names, and `action` or `lr`."""
     name, _, field = path.removeprefix("block.").rpartition(".")
     if not name or field not in ("action", "lr"):
         raise PlanError(
-            f"--set {path}={text}: of a part there are block.NAME.action and block.NAME.lr."
+            f"--set {path}={text}: of a block there are block.NAME.action and block.NAME.lr."
         )
     names = [block.name for block in plan.blocks]
     n_body = sum(block.action.value not in ("added", "replaced") for block in plan.blocks)
@@ -351,21 +345,23 @@ def _place(plan: Plan, path: str, text: str) -> tuple[int, str]:
     like = nearest(name, names)
     cure = f"did you mean {like}?" if like else f"by name they are {names[0]} to {names[-1]}."
     raise PlanError(
-        f"--set {path}={text}: there is no part {name}; they are numbered 1 to {n_body} from the "
+        f"--set {path}={text}: there is no block {name}; they are numbered 1 to {n_body} from the "
         f"input; {cure}"
     )
 
 
 def _check_action(block: BlockPlan, setting: str, action: str) -> None:
     if block.name == OUTPUT and block.action.value == "replaced":
-        raise PlanError(f"--set {setting}: the output is always replaced; its rate can be set.")
+        raise PlanError(
+            f"--set {setting}: the head is always replaced; its learning rate can be set."
+        )
     if block.action.value == "added":
         raise PlanError(
             f"--set {setting}: added layers have no other action; leave +add away from --strategy."
         )
     if action in ("replaced", "added"):
         raise PlanError(
-            f"--set {setting}: a part of the start cannot be {action}; it can be "
+            f"--set {setting}: a block of the base model cannot be {action}; it can be "
             f"{', '.join(BODY_ACTIONS)}."
         )
     if action not in BODY_ACTIONS:
@@ -374,12 +370,12 @@ def _check_action(block: BlockPlan, setting: str, action: str) -> None:
         raise PlanError(f"--set {setting}: {action} is no action; {cure}")
 
 
-def _with_actions(plan: Plan, given: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:
-    """The plan with these actions, and the places whose rates the rule has to find anew."""
+def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:
+    """The plan with these actions, and the places whose learning rates have to be updated."""
     blocks = list(plan.blocks)
-    for (place, field), text in given.items():
+    for (place, field), text in texts.items():
         if field == "action":
-            blocks[place] = replace(blocks[place], action=_mine(text, blocks[place].action))
+            blocks[place] = replace(blocks[place], action=_users(text, blocks[place].action))
     before, after = _actions(plan.blocks), _actions(blocks)
     if before != after and not set(after) - {"frozen", "replaced"}:
         raise PlanError(
@@ -387,21 +383,21 @@ def _with_actions(plan: Plan, given: Mapping[tuple[int, str], str]) -> tuple[Pla
         )
     changed = {n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]}
     if ("fresh" in before) != ("fresh" in after):
-        changed.add(len(blocks) - 1)  # the output begins fitted, or at random too
+        changed.add(len(blocks) - 1)  # the head begins fitted, or at random too
     return replace(plan, blocks=tuple(blocks)), changed
 
 
-def _with_rates(plan: Plan, given: Mapping[tuple[int, str], str]) -> Plan:
+def _with_lrs(plan: Plan, texts: Mapping[tuple[int, str], str]) -> Plan:
     blocks = list(plan.blocks)
-    for (place, field), text in given.items():
+    for (place, field), text in texts.items():
         if field != "lr":
             continue
         block = blocks[place]
-        path = f"block.{block.name}.rate"
+        path = f"block.{block.name}.lr"
         if block.action.value == "frozen":
             raise PlanError(
-                f"--set {path}={text}: the part is frozen and has no rate; add "
-                f"--set part.{block.name}.action=tuned."
+                f"--set {path}={text}: the block is frozen and has no learning rate; add "
+                f"--set block.{block.name}.action=tuned."
             )
-        blocks[place] = replace(block, lr=_mine(typed(path, text, "number"), block.lr))
+        blocks[place] = replace(block, lr=_users(parse_value(path, text, "number"), block.lr))
     return replace(plan, blocks=tuple(blocks))

@@ -1,4 +1,4 @@
-"""How deep a run learns: the grammar of --strategy, and the depth behind each word."""
+"""How deep a run trains: the grammar of --strategy, and the depth behind each word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmstart.records.summary import VerdictKind
 Depth = Literal["auto", "last", "frozen", "scratch"]
 EXTRAS = ("add", "lora", "gradual")
 GRAMMAR = "auto, head, last:N, frozen:K, full or scratch, then +add, +lora or +gradual"
-TUNING = frozenset({"lora", "gradual"})  # extras that say how layers are tuned
+TUNING = frozenset({"lora", "gradual"})  # extras that say how blocks are fine-tuned
 
 _PLAIN: dict[str, tuple[Depth, int]] = {
     "auto": ("auto", 0),
@@ -24,10 +24,10 @@ _PLAIN: dict[str, tuple[Depth, int]] = {
     "scratch": ("scratch", 0),
 }
 _COUNTED: dict[str, Depth] = {"last": "last", "frozen": "frozen"}
-_MEANT = {"last": "last:2 tunes the last two", "frozen": "frozen:2 freezes the first two"}
-_TWO = "needs at least two tuned layers, which join one after the other"
-# What the same thing is called elsewhere.
-_HABITS = {
+_EXAMPLES = {"last": "last:2 fine-tunes the last two", "frozen": "frozen:2 freezes the first two"}
+_TWO = "needs at least two fine-tuned blocks, which are unfrozen one after the other"
+# Words of other tools.
+_SYNONYMS = {
     "linear": "head",
     "probe": "head",
     "linear-probe": "head",
@@ -45,10 +45,10 @@ _HABITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A depth and what is done beside it.
+    """A depth and extras.
 
-    `count` is N of `last:N`, K of `frozen:K`, 0 for the others; parts are numbered from the
-    input, the head apart.
+    `count` is N of `last:N`, K of `frozen:K`, 0 for the others; blocks are numbered from the
+    input, the head excluded.
     """
 
     depth: Depth
@@ -61,7 +61,7 @@ AUTO = Strategy(depth="auto")
 
 
 def parse(text: str) -> Strategy:
-    """Read what was given to --strategy. A bare extra stands for its usual depth.
+    """Read a value of --strategy. A bare extra stands for its usual depth.
 
     Raises: PlanError that names the word and what to write instead.
 
@@ -72,34 +72,34 @@ def parse(text: str) -> Strategy:
     if words == [""]:
         raise PlanError(f"--strategy needs a value: {GRAMMAR}.")
     if "" in words:
-        raise _wrong(text, "a word is missing beside a +; write for instance head+add.")
+        raise _error(text, "a word is missing beside a +; write for instance head+add.")
     if words[0] in EXTRAS:
         words = ["full" if TUNING.intersection(words) else "head", *words]
         for later in filter(_is_depth, words[1:]):
             right = "+".join([later, *(w for w in words[1:] if w != later)])
-            raise _wrong(text, f"the depth comes first; write {right}.")
-    depth, count = _depth(words[0], text)
-    extras = _extras(words, text)
+            raise _error(text, f"the depth comes first; write {right}.")
+    depth, count = _parse_depth(words[0], text)
+    extras = _parse_extras(words, text)
     if "gradual" in extras and (depth, count) == ("last", 1):
-        raise _wrong(text, f"gradual {_TWO}; write {_deeper(extras)}.")
+        raise _error(text, f"gradual {_TWO}; write {_deeper(extras)}.")
     return Strategy(depth=depth, count=count, extras=extras)
 
 
 def strategy_of(plan: Plan) -> Strategy:
-    """The strategy that a plan names. Raises: PlanError if that is none, or is not settled."""
+    """The strategy that a plan names. Raises: PlanError if that is none, or is auto."""
     value = plan.strategy.value
     try:
-        found = parse(str(value))
+        strategy = parse(str(value))
     except PlanError as error:
         why = str(error).removeprefix(f"--strategy {value}: ")
         raise PlanError(f"the plan has strategy {value!r}: {why}") from None
-    if found.depth == "auto":
-        raise PlanError(f"the plan has strategy {value!r}, which settles nothing; name a depth.")
-    return found
+    if strategy.depth == "auto":
+        raise PlanError(f"the plan has strategy {value!r}, which is not resolved; name a depth.")
+    return strategy
 
 
 def word(strategy: Strategy) -> str:
-    """The one text of a strategy; `parse(word(s)) == s`.
+    """The canonical text of a strategy; `parse(word(s)) == s`.
 
     >>> word(parse("last:0")), word(parse("frozen:0")), word(parse("lora+add"))
     ('head', 'full', 'full+add+lora')
@@ -111,9 +111,9 @@ def word(strategy: Strategy) -> str:
 
 
 def word_of(actions: Sequence[Action]) -> Strategy | None:
-    """The strategy that gives parts these actions, the output's included; None where none does.
+    """The strategy that gives blocks these actions, the head's included; None where none does.
 
-    Whether parts join gradually cannot be seen from them.
+    Actions do not show whether blocks are unfrozen gradually.
 
     >>> word(word_of(["frozen", "tuned", "added", "replaced"]))
     'last:1+add'
@@ -135,38 +135,38 @@ def word_of(actions: Sequence[Action]) -> Strategy | None:
 
 
 def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> int:
-    """How many of the uppermost parts are tuned, or made anew. `network` is its name in errors.
+    """How many of the uppermost blocks are trained. `network` is its name in errors.
 
-    Raises: PlanError where the network has fewer parts than are named, or where nothing is
-    left to tune; ValueError for `auto`, which `resolve` turns into a depth.
+    Raises: PlanError where the network has fewer blocks than are named, or where nothing is
+    left to train; ValueError for `auto`, which `resolve` turns into a depth.
 
     >>> n_tuned(parse("last:2"), 18), n_tuned(parse("frozen:5"), 18), n_tuned(parse("full"), 18)
     (2, 13, 18)
     """
     if strategy.depth == "auto":
         raise ValueError("auto is no depth; resolve the strategy first")
-    has = f"{network} has {n_blocks} part{'s' if n_blocks > 1 else ''}, the head apart"
+    has = f"{network} has {n_blocks} block{'s' if n_blocks > 1 else ''}, the head excluded"
     if strategy.count > n_blocks:
         most = replace(strategy, count=n_blocks)
         other = "full" if strategy.depth == "last" else "head"
         cure = f"use {word(most)} or {other}" if n_blocks > 1 else "use full or head"
-        raise _wrong(word(strategy), f"{has}; {cure}.")
+        raise _error(word(strategy), f"{has}; {cure}.")
     count = n_blocks - strategy.count if strategy.depth == "frozen" else strategy.count
     if strategy.depth == "scratch":
         count = n_blocks
     if not count and strategy.extras & TUNING:
-        raise _wrong(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
+        raise _error(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
     if count == 1 and "gradual" in strategy.extras:
         cure = f"use {_deeper(strategy.extras)}" if n_blocks > 1 else "leave +gradual away"
-        raise _wrong(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
+        raise _error(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
     return count
 
 
 def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> Strategy:
-    """The strategy with its depth settled: what was typed, or what the verdict asks for.
+    """The strategy with a depth: the user's, or the one that the verdict calls for.
 
-    `deeper` tunes the upper half; so does a wish for lora or gradual, which need parts to
-    tune. Else the output alone is learnt. `frozen:P` comes back as `head`.
+    `fine-tune` trains the upper half; so do lora and gradual, which need blocks to train. Else
+    only the head is trained. `frozen:P` comes back as `head`.
     Raises: PlanError as `n_tuned` does.
 
     >>> word(resolve(AUTO, "fine-tune", 18)), word(resolve(parse("auto+add"), None, 18))
@@ -177,59 +177,58 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> S
         count = rules.fine_tuned_blocks(n_blocks) if is_deep else 0
         if "gradual" in strategy.extras:
             count = min(max(count, 2), n_blocks)
-        found = Strategy(depth="last", count=count, extras=strategy.extras)
-        n_tuned(found, n_blocks)
-        return found
+        resolved = Strategy(depth="last", count=count, extras=strategy.extras)
+        n_tuned(resolved, n_blocks)
+        return resolved
     return strategy if n_tuned(strategy, n_blocks) else replace(HEAD, extras=strategy.extras)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The most similar known word, or None if none is alike enough.
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The most similar of some words, or None if none is similar enough.
 
     >>> nearest("gradul", EXTRAS)
     'gradual'
     """
-    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def _is_depth(word: str) -> bool:
     return word.partition(":")[0] in (*_PLAIN, *_COUNTED)
 
 
-def _depth(word: str, text: str) -> tuple[Depth, int]:
-    """The depth that the first word names."""
+def _parse_depth(word: str, text: str) -> tuple[Depth, int]:
     name, colon, number = word.partition(":")
     if name in _PLAIN and not colon:
         return _PLAIN[name]
     if name in _PLAIN:
-        raise _wrong(text, f"{name} takes no number; last:N and frozen:K do.")
+        raise _error(text, f"{name} takes no number; last:N and frozen:K do.")
     if name not in _COUNTED:
-        raise _unknown(word, text)
+        raise _invalid_word(word, text)
     if not number:
-        raise _wrong(text, f"it needs a number of parts; {_MEANT[name]}.")
+        raise _error(text, f"it needs a number of blocks; {_EXAMPLES[name]}.")
     if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise _wrong(text, f"{number} is not a whole number, 0 or more; {_MEANT[name]}.")
+        raise _error(text, f"{number} is not a whole number, 0 or more; {_EXAMPLES[name]}.")
     return _COUNTED[name], int(number)
 
 
-def _extras(words: list[str], text: str) -> frozenset[str]:
-    """The extras after the first word, and whether they can go together."""
+def _parse_extras(words: list[str], text: str) -> frozenset[str]:
+    """The extras after the first word. Raises: PlanError where they cannot be combined."""
     for extra in words[1:]:
         if _is_depth(extra):
-            raise _wrong(text, f"{words[0]} and {extra} are two depths; keep one of them.")
+            raise _error(text, f"{words[0]} and {extra} are two depths; keep one of them.")
         if extra not in EXTRAS:
-            raise _unknown(extra, text)
+            raise _invalid_word(extra, text)
         if words[1:].count(extra) > 1:
-            raise _wrong(text, f"{extra} stands twice; once is enough.")
+            raise _error(text, f"{extra} stands twice; once is enough.")
     extras = frozenset(words[1:])
     if extras >= TUNING:
-        raise _wrong(text, "lora and gradual do not go together; keep one of them.")
+        raise _error(text, "lora and gradual cannot be combined; keep one of them.")
     if words[0] == "scratch" and extras:
         new = sorted(extras, key=EXTRAS.index)[0]
-        raise _wrong(text, f"every layer is new already, {new} has no use; write scratch.")
+        raise _error(text, f"every layer is new already, {new} has no use; write scratch.")
     if words[0] in ("head", "last:0") and extras & TUNING:
-        raise _wrong(text, f"head leaves no layer to tune; write {_deeper(extras)}.")
+        raise _error(text, f"head leaves no block to fine-tune; write {_deeper(extras)}.")
     return extras
 
 
@@ -238,7 +237,7 @@ def _deeper(extras: frozenset[str]) -> str:
     return f"{word(few)} or {word(replace(few, depth='frozen', count=0))}"
 
 
-def _unknown(word: str, text: str) -> PlanError:
+def _invalid_word(word: str, text: str) -> PlanError:
     name = word.partition(":")[0]
     counted = name.rstrip("0123456789").rstrip("-=_ ")
     number = name[len(counted) :].lstrip("-=_ ")
@@ -246,13 +245,13 @@ def _unknown(word: str, text: str) -> PlanError:
         like: str | None = f"{counted}:{number}"
     elif name in EXTRAS:
         rank = "; its rank is set by --set training.lora_rank=8" if name == "lora" else ""
-        return _wrong(text, f"{name} takes no number{rank}; last:N and frozen:K do.")
+        return _error(text, f"{name} takes no number{rank}; last:N and frozen:K do.")
     else:
-        like = _HABITS.get(name) or nearest(name, (*_PLAIN, *_COUNTED, *EXTRAS))
-    shown = f"{like}:N" if like == "last" else f"{like}:K" if like == "frozen" else like
-    cure = f"did you mean {shown}?" if like else f"it takes {GRAMMAR}."
-    return _wrong(text, f"{word} is not a word of it; {cure}")
+        like = _SYNONYMS.get(name) or nearest(name, (*_PLAIN, *_COUNTED, *EXTRAS))
+    hint = f"{like}:N" if like == "last" else f"{like}:K" if like == "frozen" else like
+    cure = f"did you mean {hint}?" if like else f"it takes {GRAMMAR}."
+    return _error(text, f"{word} is not a word of it; {cure}")
 
 
-def _wrong(text: str, why: str) -> PlanError:
+def _error(text: str, why: str) -> PlanError:
     return PlanError(f"--strategy {text}: {why}")

@@ -13,45 +13,44 @@ from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain, VerdictKind
 from warmstart.tasks.words import CLASS_WORDS, Words, change_text, points
 
-# ---- What a run stands on, in the verdict's sentences: a start, one's own network, nothing yet.
+# ---- Words for what the labels are learnt from: a base model, the user's network, random weights.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
     """Pieces of sentences about what the labels are learnt from."""
 
-    given: str  # after "The labels can be learnt"
+    source: str  # after "The labels can be learnt"
     head: str  # what is fitted where no layer is trained
     training: str  # training layers, as a subject at the beginning of a sentence
-    did: str  # what was done where the user chose {}
-    untried: str  # what was compared where layers were not trained
-    is_blank: bool = False  # the layers have learnt nothing yet
+    trained: str  # what was done where the user chose {}
+    compared: str  # what was compared where layers were not trained
+    is_blank: bool = False  # the layers are untrained
     nouns: Nouns = IMAGES  # what the examples are called
 
 
 BASE = Basis(
-    given="from this base model",
+    source="from this base model",
     head="The linear probe (a new head on the frozen network)",
     training="Fine-tuning",
-    did="{} was fine-tuned",
-    untried="only linear probes on the frozen network were compared",
+    trained="{} was fine-tuned",
+    compared="only linear probes on the frozen network were compared",
 )
-OWN = replace(BASE, given="with your network")
-# A network that was drawn at random has learnt nothing that labels could be learnt from.
+OWN = replace(BASE, source="with your network")
 BLANK = Basis(
-    given="from these columns",
+    source="from these columns",
     head="A linear head on the columns and on untrained layers",
     training="Training the layers",
-    did="{} was trained",
-    untried="only linear heads on the columns and on untrained layers were compared",
+    trained="{} was trained",
+    compared="only linear heads on the columns and on untrained layers were compared",
     is_blank=True,
 )
 
 
 def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
-    """The words for a start; of a network of the user's own nobody knows what it has learnt.
+    """The words for a base model; the user's own network may or may not be pretrained.
 
-    >>> basis_of(None).given
+    >>> basis_of(None).source
     'from this base model'
     """
     if base is not None and base.is_random:
@@ -61,23 +60,23 @@ def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
 
 
 SIGNAL_P = 0.01
-PLAIN_P = 0.005  # the same without a network, asked second: both together err in less than 2 %
+PLAIN_P = 0.005  # the same on raw inputs, tested second: both together err in less than 2 %
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
 NEAR = 0.01  # of accuracy: a difference that nobody would train longer for
-LITTLE = 0.02  # of mistakes: tuning deeper cannot bring more, and would hardly show
+LITTLE = 0.02  # of mistakes: fine-tuning cannot gain more, and would hardly show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictLimits:
-    """Constants of the table, shares of accuracy, held against outcomes by `bench run calibrate`.
+    """Constants of the table, shares of accuracy; `bench run calibrate` checks them.
 
     `blind`: 100 examples of two classes could miss an effect of 24 to 26 points, 66 one of 30.
     """
 
     blind: float = 0.30  # an effect this large could be missed: too few examples to say anything
-    fair: float = 0.10  # knowledge worth less than this, at most, makes scratch fair
+    fair: float = 0.10  # a transfer gain below this, at most, makes training from scratch fair
 
 
 LIMITS = VerdictLimits()
@@ -85,26 +84,26 @@ LIMITS = VerdictLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictFacts:
-    """What the table looks at; None where a test was not run."""
+    """The evidence that the table uses; None where a test was not run."""
 
     p: float
     mde: float
-    n: int = LEAST_EXAMPLES  # examples that the signal test saw
-    plain: float = 0.0  # accuracy there without any network, where p shows no signal
+    n: int = LEAST_EXAMPLES  # examples of the permutation test
+    plain: float = 0.0  # accuracy there on raw inputs, where p shows no signal
     plain_p: float = 1.0
-    accuracy: float = 0.0  # of a new output, there
+    accuracy: float = 0.0  # of a linear probe, there
     mistakes: float = 1.0  # of it, at most, with 90 % certainty
     transfer_gain: float | None = None
     transfer_gain_error: float = 0.0
-    scratch_gap: float | None = None  # from nothing with twice the examples, less what is there
+    scratch_gap: float | None = None  # accuracy from scratch with twice the examples, less this
     scratch_error: float = 0.0
-    scratch_later: float = 0.0  # accuracy from nothing with twice the examples
-    is_tuned: bool = False  # layers were trained, and compared with the linear probe
-    ships_trained: bool = False  # and they ship: it is too late to advise against it
+    scratch_later: float = 0.0  # accuracy from scratch with twice the examples
+    is_tuned: bool = False  # fine-tuning was compared with the linear probe
+    ships_trained: bool = False  # and it ships: too late to advise against it
 
 
 def has_signal(p: float) -> bool:
-    """Whether the labels can be told from shuffled ones.
+    """Whether the labels differ from shuffled ones.
 
     >>> has_signal(0.01), has_signal(0.02)
     (True, False)
@@ -113,7 +112,7 @@ def has_signal(p: float) -> bool:
 
 
 def is_hidden(p: float, plain_p: float) -> bool:
-    """Whether the labels can be learnt, but not from what this start sees.
+    """Whether the labels can be learnt from raw inputs, but not from the base model's features.
 
     >>> is_hidden(0.3, 0.005), is_hidden(0.3, 0.01), is_hidden(0.01, 0.005)
     (True, False, False)
@@ -122,34 +121,34 @@ def is_hidden(p: float, plain_p: float) -> bool:
 
 
 def hides_signal(evidence: Iterable[Evidence]) -> bool:
-    """The same of the evidence of a check."""
-    found = next((one.details for one in evidence if one.name == "permutation_test"), {})
-    return is_hidden(float(found.get("p", 0.0)), float(found.get("plain_p", 1.0)))
+    """`is_hidden` for a list of evidence."""
+    details = next((one.details for one in evidence if one.name == "permutation_test"), {})
+    return is_hidden(float(details.get("p", 0.0)), float(details.get("plain_p", 1.0)))
 
 
 def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> VerdictKind:
     """First match of the table.
 
     >>> verdict_kind(VerdictFacts(p=0.5, mde=0.4)), verdict_kind(VerdictFacts(p=0.5, mde=0.1))
-    ('unclear', 'no-signal')
+    ('inconclusive', 'no-signal')
     >>> verdict_kind(VerdictFacts(p=0.5, mde=0.4, plain_p=0.001))
-    'scratch-fair'
+    'no-transfer'
     >>> verdict_kind(VerdictFacts(p=0.5, mde=0.1, n=39))
-    'unclear'
+    'inconclusive'
     >>> verdict_kind(VerdictFacts(p=0.001, mde=0.1))
-    'unclear'
+    'inconclusive'
     >>> verdict_kind(VerdictFacts(p=0.001, mde=0.1, accuracy=0.99))
-    'head'
+    'linear-probe'
     """
     if is_hidden(facts.p, facts.plain_p):
         return "no-transfer"
     if not has_signal(facts.p):
         is_blind = facts.mde > limits.blind or facts.n < LEAST_EXAMPLES
         return "inconclusive" if is_blind else "no-signal"
-    k, s = facts.transfer_gain, facts.transfer_gain_error
-    if k is not None and k - 1.64 * s <= 0:
-        return "no-transfer" if k + 1.64 * s < limits.fair else "inconclusive"
-    if _reaches(facts):
+    gain, error = facts.transfer_gain, facts.transfer_gain_error
+    if gain is not None and gain - 1.64 * error <= 0:
+        return "no-transfer" if gain + 1.64 * error < limits.fair else "inconclusive"
+    if _scratch_catches_up(facts):
         return "no-transfer"
     if not facts.is_tuned and leaves_little(facts.accuracy):
         return "linear-probe"
@@ -157,7 +156,7 @@ def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> Verdict
 
 
 def leaves_little(accuracy: float) -> bool:
-    """Whether a new output is right so often that deeper layers have next to nothing to gain.
+    """Whether a linear probe is so accurate that fine-tuning has next to nothing to gain.
 
     >>> leaves_little(0.985), leaves_little(0.97)
     (True, False)
@@ -165,8 +164,8 @@ def leaves_little(accuracy: float) -> bool:
     return accuracy >= 1 - LITTLE
 
 
-def _reaches(facts: VerdictFacts) -> bool:
-    """Whether, with 90 % certainty, scratch with twice the examples misses a point at most."""
+def _scratch_catches_up(facts: VerdictFacts) -> bool:
+    """Whether, with 90 % certainty, scratch with twice the examples lags by a point at most."""
     gap = facts.scratch_gap
     return gap is not None and gap - 1.28 * facts.scratch_error > -NEAR
 
@@ -181,26 +180,26 @@ def sentence(
 ) -> str:
     """The verdict of the evidence, for someone who never trained a network.
 
-    What a run then did is said by `outcome_sentence`. `accuracy` is the linear probe's where it
-    has been estimated, else that of the signal test.
+    `outcome_sentence` says what a run then did. `accuracy` is the linear probe's where it has
+    been estimated, else that of the permutation test.
     """
     if is_hidden(facts.p, facts.plain_p):
-        told = (
-            f"what is asked can be told from {basis.nouns.plain} "
+        reason = (
+            f"the labels can be learnt from {basis.nouns.plain} "
             f"({words.about.format(_percent(facts.plain))}), but not from "
         )
-        against = _against(facts, f"{told}its features", f"{told}the base model's features")
+        against = _against(facts, f"{reason}its features", f"{reason}the base model's features")
         return f"{against}. {_BETTER.format(basis.nouns.picture)}"
     if not has_signal(facts.p):
-        return _without_signal(kind, facts, n)
+        return _no_signal_sentence(kind, facts, n)
     if kind == "no-transfer":
-        return _scratch_fair(facts, words, basis)
+        return _no_transfer_sentence(facts, words, basis)
     if kind == "linear-probe":
         return (
             f"{basis.head} is enough: it {words.does.format(_percent(accuracy))}, which leaves at "
             f"most {points(facts.mistakes)} points for {basis.training.lower()}."
         )
-    return _unclear(facts, accuracy, words, basis)
+    return _inconclusive_sentence(facts, accuracy, words, basis)
 
 
 _BETTER = (
@@ -209,7 +208,7 @@ _BETTER = (
 
 
 def _against(facts: VerdictFacts, advice: str, fact: str) -> str:
-    """Why not to fine-tune; only the reason where what was fine-tuned ships all the same."""
+    """Why not to fine-tune; only the reason where the fine-tuned network ships all the same."""
     if facts.ships_trained:
         return fact[0].upper() + fact[1:]
     return f"Do not fine-tune this base model: {advice}"
@@ -220,11 +219,10 @@ _CURE = "use --strategy head, or a lower learning rate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run did and measured, for the verdict to tell.
+    """What a run did and measured, for the verdict.
 
-    `chosen` is the strategy that the user set, nothing where the depth was ours to choose. `blind`
-    is the score of always giving the same answer. `given_up` says what was and why, where a
-    training was.
+    `chosen` is the strategy that the user set, empty where the rule chose. `blind` is the score
+    of a constant prediction. `given_up` says which training was given up and why.
     """
 
     estimate: Estimate
@@ -238,8 +236,8 @@ class Outcome:
 def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
     """The kind that agrees with what was done; `kind` is that of the evidence before it.
 
-    Where fine-tuning was compared with the linear probe, what ships is the verdict. A strategy of
-    the user's own says nothing of which would be better, unless the comparison does.
+    Where fine-tuning was compared with the linear probe, what ships is the verdict. A strategy
+    that the user chose says nothing about which is better, unless the comparison does.
     """
     if kind in ("no-signal", "no-transfer") or outcome.gain is None:
         return kind
@@ -251,7 +249,7 @@ def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
 
 
 def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = BASE) -> str:
-    """What fine-tuning did, as a sentence in the past tense; nothing where it was not tried."""
+    """What fine-tuning did, as a sentence in the past tense; empty where it was not tried."""
     gain = outcome.gain
     if gain is None:
         return f"{outcome.given_up}." if outcome.given_up else ""
@@ -259,7 +257,10 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     than = "over the linear probe" if not basis.is_blank else "over a head on untrained layers"
     against = than.replace("over", "against", 1)
     if outcome.chosen:
-        text = f"{_did(outcome.chosen, basis)} as you chose: {change} {against}."
+        trained = basis.trained.format(outcome.chosen)
+        if outcome.chosen.startswith("scratch"):
+            trained = "The network was trained from scratch"
+        text = f"{trained} as you chose: {change} {against}."
         if outcome.estimate.value <= outcome.blind < outcome.estimate.value - gain.value:
             return f"{text} It is no better than {words.blindly}: {_CURE}."
         return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
@@ -277,15 +278,8 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     return f"{basis.training} was kept for its lower log-loss: {change} {against}."
 
 
-def _did(strategy: str, basis: Basis) -> str:
-    """What was done where the user chose the strategy."""
-    if strategy.startswith("scratch"):
-        return "The network was trained from scratch"
-    return basis.did.format(strategy)
-
-
 def _percent(share: float) -> str:
-    """A score in per cent, without its sign; no certainty that it is not.
+    """A score in per cent, without its sign; 0 and 100 only where they are exact.
 
     >>> _percent(0.86), _percent(0.997), _percent(1.0)
     ('86', '99.7', '100')
@@ -294,22 +288,25 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}" if is_close else f"{100 * share:.0f}"
 
 
-def _scratch_fair(facts: VerdictFacts, words: Words, basis: Basis) -> str:
-    if _reaches(facts):
+def _no_transfer_sentence(facts: VerdictFacts, words: Words, basis: Basis) -> str:
+    if _scratch_catches_up(facts):
+        gap = facts.scratch_gap or 0.0
+        more = "more" if gap >= 0 else "less"
         return (
             "Training from scratch is as good: with twice the examples the same architecture "
             f"from scratch is expected to {words.be.format(_percent(facts.scratch_later))}, which "
-            f"is {_more(facts.scratch_gap or 0.0)} than this base model gives with these "
-            f"({_interval(facts.scratch_gap or 0.0, facts.scratch_error)})."
+            f"is {points(abs(gap))} points {more} than this base model reaches with these "
+            f"({_interval(gap, facts.scratch_error)})."
         )
-    worth = (
-        f"pretraining is worth {points(facts.transfer_gain or 0.0)} points here ({_range(facts)}) over "
-        f"the same network with shuffled weights, or {basis.nouns.plain}"
+    gain, error = facts.transfer_gain or 0.0, facts.transfer_gain_error
+    reason = (
+        f"pretraining is worth {points(gain)} points here ({_interval(gain, error)}) over the same "
+        f"network with shuffled weights, or {basis.nouns.plain}"
     )
-    return f"{_against(facts, f'its {worth}', worth)}. {_BETTER.format(basis.nouns.picture)}"
+    return f"{_against(facts, f'its {reason}', reason)}. {_BETTER.format(basis.nouns.picture)}"
 
 
-def _without_signal(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
+def _no_signal_sentence(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
     if kind == "no-signal":
         return (
             f"No signal found in {n:,} examples; an effect of about {points(facts.mde)} points "
@@ -331,37 +328,25 @@ def _without_signal(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
     )
 
 
-def _unclear(facts: VerdictFacts, accuracy: float, words: Words, basis: Basis) -> str:
+def _inconclusive_sentence(facts: VerdictFacts, accuracy: float, words: Words, basis: Basis) -> str:
     right = f"linear probe: {words.about.format(_percent(accuracy))}"
-    untried = "" if facts.is_tuned else _untried(facts, basis)
-    if facts.transfer_gain is None:
-        return f"The labels can be learnt {basis.given} ({right}).{untried}"
-    if facts.transfer_gain - 1.64 * facts.transfer_gain_error <= 0:
+    gain, error = facts.transfer_gain, facts.transfer_gain_error
+    untried = "" if facts.is_tuned else f" {basis.training} was not tried."
+    if gain is None:
+        if untried:
+            untried = f" {basis.training} was not tried: {basis.compared}."
+        return f"The labels can be learnt {basis.source} ({right}).{untried}"
+    if gain - 1.64 * error <= 0:
         return (
             f"The labels can be learnt ({right}), but it is not clear that pretraining helps: it "
-            f"is worth {points(facts.transfer_gain)} points ({_range(facts)})."
+            f"is worth {points(gain)} points ({_interval(gain, error)})."
         )
     return (
-        f"Pretraining is worth {points(facts.transfer_gain)} points here ({_range(facts)}): this base "
+        f"Pretraining is worth {points(gain)} points here ({_interval(gain, error)}): this base "
         f"model knows this kind of {basis.nouns.picture}.{untried}"
     )
 
 
-def _untried(facts: VerdictFacts, basis: Basis) -> str:
-    """That fine-tuning was not compared."""
-    if facts.transfer_gain is None:
-        return f" {basis.training} was not tried: {basis.untried}."
-    return f" {basis.training} was not tried."
-
-
-def _range(facts: VerdictFacts) -> str:
-    """The 90 % interval of the knowledge."""
-    return _interval(facts.transfer_gain or 0.0, facts.transfer_gain_error)
-
-
-def _more(gap: float) -> str:
-    return f"{points(abs(gap))} points {'more' if gap >= 0 else 'less'}"
-
-
 def _interval(value: float, error: float) -> str:
+    """The 90 % interval, in points."""
     return f"{points(value - 1.64 * error)} to {points(value + 1.64 * error)}"

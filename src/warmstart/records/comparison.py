@@ -73,7 +73,7 @@ class Comparison:
     """Runs from best to worst on the same `n` examples, and every pair of them.
 
     `n_common_train`: images that all of them learnt from. Examples are left out that a run had
-    seen before, by its own findings (`seen_before`), and those whose label is another one in
+    seen before, by its own findings (`leaked`), and those whose label is another one in
     another run (`relabelled`).
     """
 
@@ -83,7 +83,7 @@ class Comparison:
     runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
     n_common_train: int
-    seen_before: int = 0
+    leaked: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: of images
@@ -183,8 +183,8 @@ class ClassScore:
     high: float
     precision: float | None  # None: the model never answers with it
     answers: int  # how often the model answers with it
-    taken_for: str | None  # what its images are most often taken for, None: for nothing else
-    taken: int  # how many of them
+    confused_with: str | None  # what its images are most often taken for, None: for nothing else
+    n_confused: int  # how many of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,7 +237,7 @@ def _no_number(text: str) -> float:
 
 def _why_not(run: Path) -> str:
     if (folder := RunFolder(run)).is_unfinished:
-        return f"its run is at work or has not finished. To go on: {folder.way_on}."
+        return f"its run is at work or has not finished. To go on: {folder.resume_command}."
     return "it is not a finished run folder. Name a folder that `warmstart fit` wrote."
 
 
@@ -252,13 +252,13 @@ class RunFolder:
         """Raises: RunFolderError if there is something, and not just a run that failed."""
         try:
             is_free = not path.exists() or (path.is_dir() and _is_free(path))
-            is_waiting = not is_free and RunFolder(path).can_go_on
+            is_waiting = not is_free and RunFolder(path).is_resumable
         except OSError as error:
             raise _unwritable(path, error) from error
         if is_waiting:
             raise RunFolderError(
                 f"{path} holds a run that has not come to its end; nothing was changed. "
-                f"Run {RunFolder(path).way_on} to go on with it, or choose another --out."
+                f"Run {RunFolder(path).resume_command} to go on with it, or choose another --out."
             )
         if not is_free:
             raise RunFolderError(
@@ -311,7 +311,7 @@ class RunFolder:
             (self.path / marker).unlink(missing_ok=True)
 
     @property
-    def can_go_on(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether it holds a run that was begun and has neither ended nor failed."""
         is_over = any((self.path / marker).exists() for marker in ("DONE", "FAILED"))
         return (self.path / "request.json").is_file() and not is_over
@@ -320,12 +320,12 @@ class RunFolder:
     def is_unfinished(self) -> bool:
         """Whether its run was begun and is not done, however it ended."""
         ends = ("FAILED", "INTERRUPTED")
-        return self.can_go_on or any((self.path / end).exists() for end in ends)
+        return self.is_resumable or any((self.path / end).exists() for end in ends)
 
     @property
-    def way_on(self) -> str:
+    def resume_command(self) -> str:
         """What to type to go on with an unfinished run."""
-        if self.can_go_on:
+        if self.is_resumable:
             return f"`warmstart resume {shlex.quote(str(self.path))}`"
         return "the same command again"
 
@@ -350,7 +350,7 @@ def _is_free(path: Path) -> bool:
     Such a run failed, was none of `fit`, or was killed before its request was written down.
     """
     names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
-    if RunFolder(path).can_go_on:
+    if RunFolder(path).is_resumable:
         return False
     if names == {"progress.jsonl", "request.json"}:  # the latter was still being written
         return True

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 
 from warmstart.formatting import percent
 from warmstart.nouns import Nouns
-from warmstart.records.data import Finding, Task, split_labels
+from warmstart.records.data import Finding, LabelIssue, OffTopicExample, Task, split_labels
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing
 from warmstart.reporting.next_steps import label_issues
-from warmstart.reporting.pictures import off_topic, problem_examples, questionable, shots
 from warmstart.tasks.words import TASK_WORDS, contradiction
 
 NAMED = 14  # classes up to which each has a bar with its name
 LISTED = 12  # items of a finding
+ISSUES, OFF_TOPIC, PROBLEMS = 12, 6, 6  # pictures of each
+PROBLEM_KINDS = ("conflict", "leakage", "near-duplicate")
 # The number of outputs and their nouns; regression has none.
 OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
     "classify": lambda n: [(n, "class", "classes")],
@@ -29,6 +30,29 @@ _CAPTIONS = {
     "leakage": "also in training, or nearly",
     "near-duplicate": "near-duplicate",
 }
+
+
+def questionable(facts: ReportFacts) -> tuple[LabelIssue, ...]:
+    """Label issues; where there are none, the labels that the model contradicts most."""
+    issues = label_issues(facts)
+    return () if issues is None else (issues.issues or issues.ranked)[:ISSUES]
+
+
+def off_topic(facts: ReportFacts) -> tuple[OffTopicExample, ...]:
+    """Examples that are unlike those of every class."""
+    report = facts.inspection.off_topic if facts.inspection is not None else None
+    return () if report is None else report.found[:OFF_TOPIC]
+
+
+def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
+    """Examples that a finding names, with its kind, if the data lists them."""
+    ids = {e.id for e in facts.data.examples} if facts.data is not None else set()
+    examples = []
+    for finding in facts.summary.findings:
+        if finding.kind in PROBLEM_KINDS:
+            items = [item for item in finding.items if item in ids]
+            examples += [(id, finding.kind) for id in items[:PROBLEMS]]
+    return tuple(examples)
 
 
 def data_section(facts: ReportFacts) -> str:
@@ -44,7 +68,7 @@ def data_section(facts: ReportFacts) -> str:
         html.heading("Findings") + list_
         if findings
         else html.paragraph("No problems found in the data."),
-        html.heading("Examples of the findings") + shots(facts, problems) if problems else "",
+        html.heading("Examples of the findings") + html.shots(facts, problems) if problems else "",
         _off_topic(facts),
         _questionable(facts),
     )
@@ -134,7 +158,7 @@ def _off_topic(facts: ReportFacts) -> str:
     examples = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
     text = "off_topic.csv lists these and the next ones with their scores."
     title = html.heading(f"Off-topic {facts.nouns.many}")
-    return title + html.paragraph(text) + shots(facts, examples) if examples else ""
+    return title + html.paragraph(text) + html.shots(facts, examples) if examples else ""
 
 
 def _questionable(facts: ReportFacts) -> str:
@@ -151,4 +175,4 @@ def _questionable(facts: ReportFacts) -> str:
     for one in examples:
         certainty = "" if one.probability is None else f" ({percent(one.probability, n)})"
         captions.append((one.id, contradiction(one.label, one.suggested, task) + certainty))
-    return html.heading(title) + html.paragraph(text) + shots(facts, captions)
+    return html.heading(title) + html.paragraph(text) + html.shots(facts, captions)

@@ -13,11 +13,8 @@ from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Mark, MeasuredShare, on_a_line
 from warmstart.reporting.html import short
 from warmstart.reporting.next_steps import NextStep, leaks_much, next_steps
-from warmstart.reporting.pictures import shots
 from warmstart.reporting.verdict import against_shuffled
 from warmstart.tasks.words import score_of
-
-# ---- The first screen of every report, whatever the task.
 
 
 def screen(
@@ -67,7 +64,7 @@ def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
     return (
         f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
         + (html.command(step.command) if step.command else "")
-        + shots(facts, step.examples)
+        + html.shots(facts, step.examples)
     )
 
 

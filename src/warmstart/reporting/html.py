@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from warmstart.formatting import printable
-
-# ---- SVG.
-
+from warmstart.reporting.facts import ReportFacts
 
 Value = str | float | int | None
 WIDE = 380.0  # units; wider pictures are scrolled on a narrow screen
@@ -231,3 +229,29 @@ def figures(rows: Iterable[tuple[str, str]]) -> str:
         f"<div><dt>{escaped(name)}</dt><dd>{escaped(number)}</dd></div>" for number, name in rows
     )
     return f'<dl class="figures">{body}</dl>' if body else ""
+
+
+def shots(facts: ReportFacts, examples: Sequence[tuple[str, str]]) -> str:
+    """Pictures, or excerpts of texts, with a caption and the path; a gap without a picture."""
+    rows = []
+    for id, caption in examples:
+        uri, picture = facts.thumbs.get(id), f'<span class="gone">no {facts.nouns.picture}</span>'
+        if id in facts.excerpts:  # in its own direction of writing
+            picture = f'<q class="excerpt" dir="auto">{escaped(facts.excerpts[id])}</q>'
+        elif uri is not None:
+            alt = escaped(f"{facts.nouns.title} {id}")
+            kind = ' class="tiny"' if uri.startswith("data:image/png") else ""
+            picture = f'<img src="{escaped(uri)}" alt="{alt}"{kind}>'
+        place = f'<span class="path">{path(_path_end(id))}</span>'
+        rows.append(f"{picture}{escaped(caption)}{place}")
+    return items(rows, "shots")
+
+
+def _path_end(id: str) -> str:
+    """The end of a long path; the whole is in the picture's description.
+
+    >>> _path_end("train/hat/1.jpg"), _path_end("/data/photos/train/hat/1.jpg")
+    ('train/hat/1.jpg', '…/hat/1.jpg')
+    """
+    names = id.split("/")
+    return id if len(names) <= 3 else "/".join(["…", *names[-2:]])

@@ -105,8 +105,8 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
         return NextStep(title=f"More {many}", text=gain, command=suggest) if gain else None
     recall = interval(score.recall, score.low, score.high, score.n)
     text = f"“{score.label}” has the lowest recall: {recall} of its {facts.nouns.count(score.n)}"
-    if score.taken_for is not None:
-        text += f", most often taken for “{score.taken_for}” ({score.taken})"
+    if score.confused_with is not None:
+        text += f", most often taken for “{score.confused_with}” ({score.n_confused})"
     issues = label_issues(facts)
     ids = set() if issues is None else {one.id for one in issues.issues}
     wrong = sorted(

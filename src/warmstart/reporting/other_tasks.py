@@ -11,7 +11,7 @@ from warmstart.reporting.figures import MeasuredShare, on_a_line, scatter
 from warmstart.reporting.first_screen import captioned, probe_marks, screen, use_text, warnings
 from warmstart.reporting.next_steps import NextStep, has_issues, labels_step, repair_step, use_step
 from warmstart.reporting.proof import ledger_figure
-from warmstart.tasks.words import TASK_WORDS, further, test_estimate
+from warmstart.tasks.words import TASK_WORDS, other_metrics, test_estimate
 
 
 def first_screen(facts: ReportFacts) -> str:
@@ -26,7 +26,7 @@ def answers_section(facts: ReportFacts) -> str:
     """Each label with its scores, or predictions against targets."""
     test, text = facts.summary.test, "Each example was predicted by a model not trained on it."
     if test is not None:
-        text += f" On the test set: {further(test)}"
+        text += f" On the test set: {other_metrics(test)}"
     return html.section(
         "answers",
         "Answers: how good they are on held-out examples",

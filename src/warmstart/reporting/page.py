@@ -20,8 +20,6 @@ from warmstart.tasks.words import signed_points
 
 STYLE = Path(__file__).with_name("report.css").read_text("utf-8")  # light, dark, narrow, print
 
-# ---- Other methods on the same rows and folds, for tables.
-
 
 def baselines_section(facts: ReportFacts) -> str:
     """The model and each other method, with their difference."""
@@ -41,9 +39,6 @@ def baselines_section(facts: ReportFacts) -> str:
         *(html.paragraph(one.sentence) for one in baselines if facts.ships),
         html.table("Other methods", ("", "score (95 % CI)", "points more than the model"), rows),
     )
-
-
-# ---- Cost, and everything that is needed to repeat the run.
 
 
 LEAST_S = 0.05  # stages that took less are not shown
@@ -100,9 +95,6 @@ def _repeat(facts: ReportFacts) -> str:
     return f"<div>{html.heading('To repeat it')}{command}{table}</div>"
 
 
-# ---- The page.
-
-
 Section = Callable[[ReportFacts], str]
 
 # Nothing may be loaded, run, framed or sent: only the style above and pictures inside the page.
@@ -110,12 +102,15 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'"
 )
-SECTIONS = {
-    "data": data_section,
+SHARED = {
     "base": base_section,
     "verdict": verdict_section,
     "plan": plan_section,
     "training": training_section,
+}
+SECTIONS = {
+    "data": data_section,
+    **SHARED,
     "proof": proof_section,
     "beside": baselines_section,
     "cost": cost_section,
@@ -124,10 +119,7 @@ SECTIONS = {
 OTHER = {
     "data": data_section,
     "answers": other_tasks.answers_section,
-    "base": base_section,
-    "verdict": verdict_section,
-    "plan": plan_section,
-    "training": training_section,
+    **SHARED,
     "proof": other_tasks.weights_section,
     "cost": cost_section,
 }

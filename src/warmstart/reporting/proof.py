@@ -14,7 +14,6 @@ from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import Bar, BarPiece, diagram, interval_bar, lying, stacked
 from warmstart.reporting.html import fixed, label, rect, short, svg_escaped, tag
-from warmstart.reporting.pictures import shots, worst
 from warmstart.tasks.words import percent as percent_of
 
 # ---- The confusion matrix as a picture: darker where more images are.
@@ -34,20 +33,23 @@ class ConfusionTable:
     columns: Sequence[str]
     counts: Mapping[tuple[str, str], int]
 
-    def total(self, row: str) -> int:
-        """The number of images of a class, at least 1."""
-        return max(sum(n for (target, _), n in self.counts.items() if target == row), 1)
+    def totals(self) -> Counter[str]:
+        """The number of images by class."""
+        totals: Counter[str] = Counter()
+        for (target, _), n in self.counts.items():
+            totals[target] += n
+        return totals
 
 
 def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """Cells with their counts; the shade is the share of a class's images."""
     longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
     space = 10 + _LETTER * min(longest, _LETTERS)
-    body = []
+    body, totals = [], table.totals()
     for i, row in enumerate(table.rows):
         for j, column in enumerate(table.columns):
             n, x, y = table.counts.get((row, column), 0), space + CELL * j, space + CELL * i
-            body.append(_cell(x, y, CELL, row == column, n / table.total(row)))
+            body.append(_cell(x, y, CELL, row == column, n / max(totals[row], 1)))
             if n:
                 body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))
     return _framed(table, body, CELL, space, "", name=name, title=title, about=about)
@@ -55,13 +57,13 @@ def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
 
 def small_matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
     """A matrix of many classes: no counts, no empty cells."""
-    space, cell = SMALL_NAMES, SMALL_CELL
+    space, cell, totals = SMALL_NAMES, SMALL_CELL, table.totals()
     body = [rect(space, space, cell * len(table.columns), cell * len(table.rows), "ground")]
     rows, columns = ({name: k for k, name in enumerate(x)} for x in (table.rows, table.columns))
     for (target, answer), n in table.counts.items():
         if target in rows and answer in columns:
             x, y = space + cell * columns[answer], space + cell * rows[target]
-            body.append(_cell(x, y, cell, target == answer, n / table.total(target)))
+            body.append(_cell(x, y, cell, target == answer, n / totals[target]))
     return _framed(table, body, cell, space, " tiny", name=name, title=title, about=about)
 
 
@@ -91,6 +93,7 @@ def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
 # ---- Confusion: matrix, commonest mistakes, a map of many classes.
 
 
+WORST = 12  # mistakes that are shown
 WHOLE = 16  # classes up to which the matrix shows all of them
 MOST_CLASSES = 12  # of more classes, those with the most mistakes
 MOST_PAIRS, NAME = 10, 15  # pairs of classes that are named, with so many letters
@@ -143,10 +146,8 @@ def mistaken_pairs(held_out: Sequence[HeldOutAnswer]) -> list[tuple[tuple[str, s
 
 
 def _commonest(held_out: Sequence[HeldOutAnswer]) -> str:
-    pairs = mistaken_pairs(held_out)[:3]
-    if not pairs:
-        return "none is taken for another class."
-    return "; ".join(f"{a} taken for {b} {n} times" for (a, b), n in pairs) + "."
+    pairs = (f"{a} taken for {b} {n} times" for (a, b), n in mistaken_pairs(held_out)[:3])
+    return f"{'; '.join(pairs) or 'none is taken for another class'}."
 
 
 def commonest(facts: ReportFacts) -> str:
@@ -177,9 +178,6 @@ def small_map(facts: ReportFacts) -> str:
     picture = small_matrix(table, name="map", title=title, about=about)
     caption = "Rows are classes, columns answers, both in alphabetical order."
     return html.fold(title, html.figure(title, picture, caption, wide=True))
-
-
-# ---- The section.
 
 
 def proof_section(facts: ReportFacts) -> str:
@@ -263,15 +261,21 @@ def _class(score: ClassScore, overall: float) -> list[str]:
     precision = "never predicted"
     if score.precision is not None:
         precision = percent(score.precision, score.answers)
-    taken_for = "–" if score.taken_for is None else f"{score.taken_for} ({score.taken:,})"
+    confused_with = "–" if score.confused_with is None else f"{score.confused_with} ({score.n_confused:,})"
     return [
         html.escaped(score.label),
         f"{score.n:,}",
         html.escaped(short_interval(score.recall, score.low, score.high, score.n)),
         interval_bar(score.recall, score.low, score.high, overall),
         html.escaped(precision),
-        html.escaped(taken_for),
+        html.escaped(confused_with),
     ]
+
+
+def worst(facts: ReportFacts) -> tuple[HeldOutAnswer, ...]:
+    """The most confident mistakes among held-out examples."""
+    wrong = [one for one in facts.held_out if not one.is_right]
+    return tuple(sorted(wrong, key=lambda one: (-one.probability, one.id))[:WORST])
 
 
 def _worst(facts: ReportFacts) -> str:
@@ -283,7 +287,9 @@ def _worst(facts: ReportFacts) -> str:
         (one.id, f"{one.target}, taken for {one.label} with {percent(one.probability, n)}")
         for one in mistakes
     ]
-    return html.heading("The worst mistakes, the most confident first") + shots(facts, examples)
+    return html.heading("The worst mistakes, the most confident first") + html.shots(
+        facts, examples
+    )
 
 
 def _calibration(facts: ReportFacts) -> str:
@@ -339,7 +345,16 @@ def ledger_figure(facts: ReportFacts) -> str:
     if facts.ledger is None:
         return ""
     title, about = "What became of the weights", "; ".join(facts.fates)
-    picture = stacked(_fates(facts.ledger), name="ledger", title=title, about=about)
+    sizes: Counter[str] = Counter()
+    for row in facts.ledger.rows:
+        sizes[row.fate] += row.numel if row.fate in FATES else 0
+    total = max(sizes.total(), 1)
+    pieces = [
+        BarPiece(f"{word}: {sizes[fate]:,} numbers", sizes[fate] / total, class_)
+        for fate, (class_, word) in FATES.items()
+        if sizes[fate]
+    ]
+    picture = stacked(pieces, name="ledger", title=title, about=about)
     frozen, proof = facts.summary.frozen, ""
     if frozen.parameters or frozen.buffers:
         verb = "are" if frozen.identical else "are NOT"
@@ -353,19 +368,6 @@ def ledger_figure(facts: ReportFacts) -> str:
     legend = html.legend((class_, names[class_]) for class_ in classes)
     fates = html.items(map(html.escaped, facts.fates), "plain")
     return f"<figure>{html.heading(title)}{picture}{legend}</figure>{fates}{html.paragraph(proof)}"
-
-
-def _fates(ledger: Ledger) -> list[BarPiece]:
-    sizes: Counter[str] = Counter()
-    for row in ledger.rows:
-        if row.fate in FATES:
-            sizes[row.fate] += row.numel
-    total = max(sizes.total(), 1)
-    return [
-        BarPiece(f"{word}: {sizes[fate]:,} numbers", sizes[fate] / total, class_)
-        for fate, (class_, word) in FATES.items()
-        if sizes[fate]
-    ]
 
 
 def _forgetting(facts: ReportFacts) -> str:

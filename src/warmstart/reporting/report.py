@@ -26,7 +26,6 @@ from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folde
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.multilabel import per_label
 from warmstart.evaluation.reliability import certainty
-from warmstart.events import Event
 from warmstart.modalities.preprocessing import as_picture, has_bands, open_image, picture_of
 from warmstart.network.ledger import summary_lines
 from warmstart.network.model_folder import CALIBRATIONS
@@ -44,14 +43,17 @@ from warmstart.records.plan import Plan
 from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import read_json, write_bytes
 from warmstart.records.summary import Inspection, LabelScore, Summary
+from warmstart.reporting.data import off_topic, problem_examples, questionable
 from warmstart.reporting.facts import HeldOutAnswer, LayerRange, Repeat, ReportFacts
+from warmstart.reporting.next_steps import next_steps
 from warmstart.reporting.page import page
-from warmstart.reporting.pictures import wanted
+from warmstart.reporting.proof import worst
 from warmstart.request import NAME as REQUEST
 from warmstart.request import OBJECT, Request, RequestFile, columns_of, decoded, read_request
 from warmstart.tasks.multilabel import MULTILABEL
 
 NAME = "report.html"
+MOST = 40  # pictures on one page
 
 
 def report(run: Path) -> Path:
@@ -108,10 +110,23 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     return path
 
 
+def wanted(facts: ReportFacts) -> tuple[str, ...]:
+    """Ids of the examples on the page, in its order, each once, at most 40."""
+    ids = [id for step in next_steps(facts) for id, _ in step.examples]
+    ids += [one.id for one in questionable(facts)]
+    ids += [one.id for one in off_topic(facts)]
+    ids += [one.id for one in worst(facts)]
+    ids += [id for id, _ in problem_examples(facts)]
+    return tuple(dict.fromkeys(ids))[:MOST]
+
+
 def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     """All facts of the report without pictures. Raises: as `write_report`."""
     summary = read_json(run / "summary.json", Summary)
-    place = _first_folder(run) or run.name
+    log = run / LOG
+    events = tuple(earlier_events(log)) if log.is_file() else ()
+    folders = (event.values.get("folder") for event in events)  # as named when the run began
+    place = next((str(folder) for folder in folders if folder is not None), run.name)
     data = data or read_if_there(run / "data.json", DataRecord)
     plan = read_plan_if_there(run / "plan.toml")
     shipped = plan
@@ -122,6 +137,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     predictions = run / "predictions.jsonl"
     answers = read_answers(predictions, data) if summary.task == "classify" else ()
     calibration = _read_calibration(run)
+    numbers = _held_out_lines(predictions) if summary.task == "regress" else []
     held_out = [one for one in answers if one.split == "oof"]
     test = [one for one in answers if one.split == "test"]
     return ReportFacts(
@@ -136,9 +152,9 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
         ledger=ledger,
         calibration=calibration,
         label_scores=_label_scores(predictions, summary.task, data, calibration),
-        numbers=_numbers(predictions, summary.task),
+        numbers=tuple((float(line["target"]), float(line["value"])) for line in numbers),
         answers=answers,
-        events=_training_events(run),
+        events=tuple(event for event in events if event.stage == "fine_tune"),
         classes=_class_scores(held_out, data),
         test_classes=_class_scores(test, data),
         confidence=_confidence(held_out, data),
@@ -229,12 +245,6 @@ def _held_out_lines(path: Path) -> list[dict[str, Any]]:
     return [line for split, line in lines if split == "oof"]
 
 
-def _numbers(path: Path, task: Task) -> tuple[tuple[float, float], ...]:
-    if task != "regress":
-        return ()
-    return tuple((float(line["target"]), float(line["value"])) for line in _held_out_lines(path))
-
-
 def _label_scores(
     path: Path, task: Task, data: DataRecord | None, calibration: CalibrationRecord | None
 ) -> tuple[LabelScore, ...]:
@@ -247,19 +257,6 @@ def _label_scores(
     own = calibration.thresholds if isinstance(calibration, LabelCalibration) else ()
     thresholds = np.array(own) if own else np.full(len(names), 0.5)
     return per_label(scores, truth, names, thresholds)
-
-
-def _training_events(run: Path) -> tuple[Event, ...]:
-    log = run / LOG
-    events = earlier_events(log) if log.is_file() else ()
-    return tuple(event for event in events if event.stage == "fine_tune")
-
-
-def _first_folder(run: Path) -> str | None:
-    """The run folder as it was named when the run began."""
-    log = run / LOG
-    folders = (e.values.get("folder") for e in (earlier_events(log) if log.is_file() else ()))
-    return next((str(folder) for folder in folders if folder is not None), None)
 
 
 def _class_scores(

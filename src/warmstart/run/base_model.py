@@ -50,7 +50,7 @@ from warmstart.run import lineage, notes
 from warmstart.run import plan as run_plan
 from warmstart.run.cleaning import drop_unreadable, near_duplicate_pairs
 from warmstart.run.inputs import check_wave_settings, choose_offload, input_options
-from warmstart.stats.paired import Difference, stand
+from warmstart.stats.paired import Difference, rank_models
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
@@ -104,7 +104,7 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
     held = slice(len(labelled.learn) - n, None)  # a hold-out stands last; folds hold out all
     by_work = sorted(scored, key=lambda one: one.extracted.work)  # of equals the lighter first
     rng = np.random.default_rng([seed, 3])
-    standing = stand(
+    standing = rank_models(
         np.stack([one.hits for one in by_work]),
         labelled.groups()[held],
         rng,

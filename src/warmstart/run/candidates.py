@@ -223,7 +223,7 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
     is_once = labelled.holdout or fold.max() < 1  # one fold: as a hold-out
     inflation = 1.0 if is_once else MODEL_VARIANCE
     gap = hits_difference(after, before, groups, inflation)
-    loss = target.said_losses(probe[held], truth) - target.said_losses(tuned[held], truth)
+    loss = target.answer_losses(probe[held], truth) - target.answer_losses(tuned[held], truth)
     error = float(np.sqrt(inflation)) * standard_error(loss, groups)
     return Evidence(
         name="fine_tuning_gain",
@@ -236,7 +236,7 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
             f"{change_text(gap.value, gap.low, gap.high)}."
         ),
         details={
-            "log_loss": float(target.said_losses(probe[held], truth).mean()),
+            "log_loss": float(target.answer_losses(probe[held], truth).mean()),
             "log_loss_gain": float(loss.mean()),
             "log_loss_error": error,
         },

@@ -14,7 +14,7 @@ from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Summary
-from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, further, percent, score_of
+from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, other_metrics, percent, score_of
 
 PREFIX = "text:"
 _TEXT_SNIPPET = Template("""\
@@ -184,7 +184,7 @@ def _numbers(facts: CardFacts) -> str:
         add("linear probe, same folds", probe.value, probe.low, probe.high, probe.n)
     if test is not None:
         add("test set, used once", score_of(test), test.low, test.high, test.n)
-        lines.append(f"\nTest: {further(test)}")
+        lines.append(f"\nTest: {other_metrics(test)}")
     where = "without the held-out examples" if is_once else "inside the fold"
     lines.append(
         "\nThe estimate comes from models that had not seen the example, every choice made "

@@ -24,7 +24,7 @@ from warmstart.errors import (
     UsageError,
 )
 from warmstart.evaluation.compare import (
-    HeldOut,
+    HeldOutAnswers,
     RunAnswer,
     accuracies,
     common,
@@ -118,7 +118,7 @@ class OpenRun:
     name: str
     path: Path
     summary: Summary
-    held: HeldOut
+    held: HeldOutAnswers
     events: tuple[Event, ...]
 
 
@@ -151,7 +151,7 @@ def open_run(name: str, path: Path) -> OpenRun:
             "you name, it would."
         )
     data = read_json(path / "data.json", DataRecord)
-    held = HeldOut(data, tuple(_read_predictions(path, credit_of(data))))
+    held = HeldOutAnswers(data, tuple(_read_predictions(path, credit_of(data))))
     events = tuple(earlier_events(path / LOG)) if (path / LOG).is_file() else ()
     return OpenRun(name, path, summary, held, events)
 
@@ -164,8 +164,8 @@ def _check_finished(path: Path) -> None:
     if (path / "FAILED").is_file():
         why = (path / "FAILED").read_text("utf-8", errors="replace").strip().rstrip(".")
         raise RunFolderError(f"{path} failed ({why or 'unknown'}); fix that, then fit again.")
-    if RunFolder(path).can_go_on:
-        raise RunFolderError(f"{path} has not finished; resume it first: {RunFolder(path).way_on}")
+    if RunFolder(path).is_resumable:
+        raise RunFolderError(f"{path} has not finished; resume it first: {RunFolder(path).resume_command}")
     raise RunFolderError(
         f"{path} holds no summary.json, so it is no finished run; if it is data, add what to run "
         f"on it: warmstart compare {path} --strategies head,full"
@@ -194,7 +194,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
     shared = common([run.held for run in runs])
     hits, n = shared.hits, shared.hits.shape[1]
     if not n:
-        raise DataError(_nothing_common(runs, shared.seen_before, shared.relabelled))
+        raise DataError(_nothing_common(runs, shared.leaked, shared.relabelled))
     order = np.argsort(-hits.mean(axis=1), kind="stable")
     rows = [Example(id=f"{i}", label="", split="test", sha256=f"{i}") for i in range(n)]
     groups = group_numbers(rows, [(f"{a}", f"{b}") for a, b in shared.links])
@@ -208,8 +208,8 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         n=n,
         runs=tuple(_record(run, value) for run, value in zip(ranked, values, strict=True)),
         pairs=pairs([run.name for run in ranked], hits[order], groups, inflation),
-        n_common_train=len(frozenset.intersection(*(run.held.learnt for run in runs))),
-        seen_before=shared.seen_before,
+        n_common_train=len(frozenset.intersection(*(run.held.train_hashes for run in runs))),
+        leaked=shared.leaked,
         relabelled=shared.relabelled,
         failed=tuple(failed),
         kind=None if kind == "image" else kind,
@@ -229,12 +229,12 @@ def _check_classes(runs: Sequence[OpenRun]) -> None:
             )
 
 
-def _nothing_common(runs: Sequence[OpenRun], seen_before: int, relabelled: int) -> str:
+def _nothing_common(runs: Sequence[OpenRun], leaked: int, relabelled: int) -> str:
     names = " and ".join(str(run.path) for run in runs)
     nouns = nouns_of(runs[0].held.data.kind)
-    if seen_before:
+    if leaked:
         return (
-            f"{names} held out {nouns.count(seen_before)} in common, but one of them was trained "
+            f"{names} held out {nouns.count(leaked)} in common, but one of them was trained "
             f"on all of these (data leakage in its findings); give all the same --test of other "
             f"{nouns.many}."
         )
@@ -269,7 +269,7 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
         value=value[0],
         low=value[1],
         high=value[2],
-        n_train=len(run.held.learnt),
+        n_train=len(run.held.train_hashes),
         seconds=seconds.get("total", 0.0),
         seconds_features=seconds.get("features", 0.0),
         # Whether all features were in the cache when extraction began.

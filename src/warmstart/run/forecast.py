@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from warmstart.data.dataset import Collection
-from warmstart.distributed import foreseen
+from warmstart.distributed import expected_group
 from warmstart.errors import DataError
 from warmstart.events import Steps, note
 from warmstart.features.batches import noise as make_noise
@@ -36,8 +36,15 @@ from warmstart.network.partition import Network
 from warmstart.network.weight_file import is_mapped
 from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.forecast import Allowance, Load, Speeds, forecast, skips_controls, fit_to_time
-from warmstart.planning.machine import DATA, kind_of
+from warmstart.planning.forecast import (
+    Allowance,
+    Load,
+    Speeds,
+    fit_to_time,
+    forecast,
+    skips_controls,
+)
+from warmstart.planning.machine import DATA, parallel_mode
 from warmstart.planning.rules import USUAL, EngineSpeed, estimate_speeds
 from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions
 from warmstart.records.data import Example
@@ -88,7 +95,7 @@ def make_forecaster(
     labelled, network, prep = bench.labelled, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
     parallel = plan.training.parallel
-    is_shared = parallel is not None and kind_of(parallel.value) != DATA
+    is_shared = parallel is not None and parallel_mode(parallel.value) != DATA
     load = Load(
         n=len(labelled.learn),
         n_test=len(labelled.test),
@@ -101,7 +108,7 @@ def make_forecaster(
         runs_controls=is_close,
         trained_share=unfrozen_share(network, plan),
         cached_values=_count_cached(bench, plan),
-        n_sharing=foreseen().size if is_shared else 1,
+        n_sharing=expected_group().size if is_shared else 1,
         **_offload_sizes(bench, plan),
     )
     return lambda other: forecast(other, load, speeds)
@@ -173,7 +180,9 @@ def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
     work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_speed = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
-    speeds = estimate_speeds(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
+    speeds = (
+        estimate_speeds(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
+    )
     return speeds[str(plan.training.engine.value)]
 
 
@@ -354,7 +363,9 @@ def shorten(
     def with_cache(other: Plan) -> Plan:
         return plan_cache(other, facts, data)  # fewer epochs need fewer augmentations
 
-    return with_cache(fit_to_time(plan, 60 * minutes, lambda other: forecaster(with_cache(other)).total))
+    return with_cache(
+        fit_to_time(plan, 60 * minutes, lambda other: forecaster(with_cache(other)).total)
+    )
 
 
 def training_allowance(

@@ -295,7 +295,7 @@ def measure(
 
 
 def _too_long(request: Request, network: Network, samples: float) -> str:
-    seconds = fine_tuning.seconds(network.record, samples)
+    seconds = fine_tuning.scratch_seconds(network.record, samples)
     is_long = seconds > fine_tuning.MOST_SECONDS[request.budget]
     return f"it would take about {seconds / 60:.0f} minutes more" if is_long else ""
 

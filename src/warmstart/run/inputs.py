@@ -18,7 +18,7 @@ from warmstart.network.position_embeddings import LEAST, MOST
 from warmstart.network.weight_file import is_full
 from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
-from warmstart.planning.settings import PATHS, parse_settings, typed
+from warmstart.planning.settings import PATHS, parse_settings, parse_value
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord
@@ -81,7 +81,7 @@ def _audio_setting(request: Request, name: str) -> float | None:
     if text is None:
         choice = _plan_choice(request, name)
         return None if choice is None else choice.number
-    value = cast(float, typed(path, text, PATHS[path]))
+    value = cast(float, parse_value(path, text, PATHS[path]))
     test, kind = SOUND_LIMITS[path]
     if not test(value):
         raise PlanError(f"--set {path}={text}: it is {kind}.")
@@ -148,7 +148,7 @@ def is_partial(request: Request) -> bool:
     """
     text = parse_settings(request.settings).get(PARTIAL)
     if text is not None:
-        return bool(typed(PARTIAL, text, "switch"))
+        return bool(parse_value(PARTIAL, text, "switch"))
     plan = _plan_of_base(request)
     return plan is not None and plan.partial is not None and bool(plan.partial.value)
 
@@ -156,7 +156,7 @@ def is_partial(request: Request) -> bool:
 def _number(request: Request, path: str) -> int | None:
     text = parse_settings(request.settings).get(path)
     if text is not None:
-        return cast(int, typed(path, text, "whole"))
+        return cast(int, parse_value(path, text, "whole"))
     choice = _plan_choice(request, path.partition(".")[2])
     return None if choice is None else int(choice.number)
 
@@ -164,7 +164,7 @@ def _number(request: Request, path: str) -> int | None:
 def _rgb(request: Request) -> tuple[int, int, int] | None:
     text = parse_settings(request.settings).get("input.rgb")
     choice = _plan_choice(request, "rgb")
-    value = typed("input.rgb", text, "wholes") if text is not None else choice and choice.value
+    value = parse_value("input.rgb", text, "wholes") if text is not None else choice and choice.value
     return cast("tuple[int, int, int] | None", value)
 
 

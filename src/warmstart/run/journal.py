@@ -30,7 +30,7 @@ from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.features.machine import n_processors, n_threads, fix_threads
+from warmstart.features.machine import fix_threads, n_processors, n_threads
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord, Example

@@ -292,7 +292,9 @@ def inherit(
         prior = None
         yield events.note("features", "Head", f"the old head is not used: {why}")
     if prior is not None:
-        text = f"{sum(prior.has_class):,} of {len(data.classes):,} classes have the name of a class in"
+        text = (
+            f"{sum(prior.has_class):,} of {len(data.classes):,} classes have the name of a class in"
+        )
         yield events.note("features", "Head", f"{text} {record.name} and begin from its head")
     if record.recipe is None and prior is None:
         return NOTHING

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.nn import Parameter
 
 from warmstart.data.dataset import Collection
-from warmstart.distributed import foreseen
+from warmstart.distributed import expected_group
 from warmstart.features.engine_choice import SETTING, check_name
 from warmstart.features.machine import n_threads
 from warmstart.machine import free_memory
@@ -29,8 +29,14 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.fine_tuning import compares_fine_tuning
 from warmstart.planning.machine import with_parallel
-from warmstart.planning.plan_file import open_plan, overlay, options_for
-from warmstart.planning.settings import PAIRS, apply_settings, is_early, parse_settings, typed
+from warmstart.planning.plan_file import open_plan, options_for, overlay
+from warmstart.planning.settings import (
+    PAIRS,
+    apply_settings,
+    is_early,
+    parse_settings,
+    parse_value,
+)
 from warmstart.planning.strategy import n_tuned, parse, strategy_of
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Plan
@@ -110,8 +116,8 @@ def make_plan(
         arch=request.arch,
         lr=request.lr,
         explicit=request.typed,
-        contrastive=None if pairs is None else bool(typed(PAIRS, pairs, "switch")),
-        processes=foreseen().size,
+        contrastive=None if pairs is None else bool(parse_value(PAIRS, pairs, "switch")),
+        processes=expected_group().size,
         machine=find_machine(request.device, n_threads()),
     )
     if isinstance(request.plan, Plan):
@@ -130,7 +136,7 @@ def make_plan(
     late = [s for s in request.settings if not is_early(s.partition("=")[0].strip())]
     plan = apply_settings(replace(plan, training=replace(plan.training, engine=engine)), late)
     plan = plan_cache(reconcile_strategy(plan, network), network, facts)
-    plan = with_parallel(plan, network.record, foreseen().local, free_memory())
+    plan = with_parallel(plan, network.record, expected_group().local, free_memory())
     check_plan(plan, network.record)
     check_facts(plan, facts, network, head_names)
     check_machine(plan)

@@ -108,5 +108,5 @@ def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) 
             shutil.copytree(run, copy, ignore=shutil.ignore_patterns(JOINT))
             for checkpoint in (run / FOLDER).glob(JOINT):  # as large as the network: only linked
                 (copy / FOLDER / checkpoint.name).symlink_to(checkpoint.resolve())
-        here().gathered(None)  # the first goes on now
+        here().gather(None)  # the first goes on now
         return (yield from resume(copy, fit, objects))

@@ -1,4 +1,4 @@
-"""What a server is handed: the model's work as plain functions, and how much it may take on."""
+"""The model behind a server as plain functions, and the server's limits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedPicture:
-    """One image as the network takes it.
+    """One input as the network takes it.
 
-    `pixels` (H, W, C) uint8. `box` is the region of the original that they show: left, top,
-    right, bottom as shares of its width and height.
+    `pixels` (H, W, C) uint8 of an image. `box` is their region of the original: left, top, right,
+    bottom as shares of its width and height.
     """
 
     name: str
@@ -29,8 +29,8 @@ class ServedPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """One image that could not be read, and why; `is_too_large` where it has too many pixels."""
+class UnreadableInput:
+    """One input that could not be read, and why; `is_too_large`: it has too many pixels."""
 
     name: str
     why: str
@@ -39,11 +39,11 @@ class Unread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heat:
-    """What mattered for a label: cover a part of the picture, and see how the answer changes.
+    """An occlusion heat map: cover a region of the picture, and see how the answer changes.
 
-    `grid` (rows, columns) holds 0 where covering changed nothing (or helped) and 1 where it
-    changed most, less where even that was little. `covered` is the label's probability with
-    the part covered that changed it most.
+    `grid` (rows, columns) is 0 where covering changed nothing (or helped) and 1 where it changed
+    most, less where even that was little. `covered` is the label's probability with the most
+    important region covered.
     """
 
     label: str
@@ -54,24 +54,23 @@ class Heat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A model as the server knows it.
+    """The functions that a server calls.
 
-    `decode` turns encoded bytes and a name into a picture, or a text into its tokens; it is called
-    from several threads and never raises on bad bytes. `answer` and `explain` are called from one
-    thread alone, with at most `ServerLimits.batch` of these; `no_heat` says why there is no
-    `explain`.
-    `number` is the position of a training example, by its id, `kin` its label by position,
-    `thumbnail` a small JPEG of it, None where it is gone.
+    `decode` turns bytes and a name into an input of the network; it is called from several threads
+    and never raises on bad bytes. `answer` and `explain` are called from one thread, with at most
+    `ServerLimits.batch` inputs; `no_heat` says why there is no `explain`. `index_of` is the
+    position of a training example by its id, `label_of` its label by position, `thumbnail` a
+    small JPEG of it, None where it is missing.
     """
 
     title: str
     labels: tuple[str, ...]
     metadata: Mapping[str, Any]
-    decode: Callable[[bytes, str], ServedPicture | Unread]
+    decode: Callable[[bytes, str], ServedPicture | UnreadableInput]
     answer: Callable[[Sequence[ServedPicture]], Sequence[Answer]]
     explain: Callable[[ServedPicture], Heat] | None
-    number: Callable[[str], int | None]
-    kin: Callable[[int], str]
+    index_of: Callable[[str], int | None]
+    label_of: Callable[[int], str]
     thumbnail: Callable[[int], bytes | None]
     no_heat: str = ""
     kind: Kind = "image"  # of the inputs
@@ -79,10 +78,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """How much a server takes on; beyond it a request is refused, not half done.
+    """Limits beyond which a request is refused.
 
-    Seconds end in `_s`. `queue` counts images that are inside: being decoded, waiting, in work.
-    `held_bytes` is what all bodies together may take of memory.
+    Seconds end in `_s`. `queue` counts inputs being decoded, waiting, or in work. `held_bytes`
+    bounds the memory of all request bodies together.
     """
 
     body_bytes: int = 32 * 2**20
@@ -91,11 +90,11 @@ class ServerLimits:
     rows: int = 200  # of a table, in one request
     queue: int = 256
     batch: int = 32
-    explaining: int = 4  # heat maps asked for at a time: each takes up to a second
+    explaining: int = 4  # heat maps at a time: each takes up to a second
     connections: int = 512
     gather_s: float = 0.004  # how long the first image of a batch waits for others
     idle_s: float = 10.0  # between two requests on one connection
     head_s: float = 10.0  # for the head of a request
     body_s: float = 30.0  # for its body
     answer_s: float = 60.0  # for its answer
-    stop_s: float = 60.0  # for all that is inside when the server is told to stop
+    stop_s: float = 60.0  # for pending requests when the server is stopped

@@ -1,4 +1,4 @@
-"""The socket, and the server on it: started, told to stop, finished."""
+"""The socket, and uvicorn's server on it, with graceful shutdown."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ from warmstart.errors import ServeError
 from warmstart.serving.access import Gate
 from warmstart.serving.model import ServerLimits
 
-# ---- Connections that come to nothing are closed: too slow a head, too many, bodies nobody reads.
+LINGER_S = 2.0  # for the client to read a refusal before the rest of its body is cut off
 
 
-LINGER_S = 2.0  # time to read a refusal before the rest of a body is cut off
+def bounded_protocol(limits: ServerLimits) -> type[H11Protocol]:
+    """uvicorn's protocol with limits: it would wait for the head of a request for ever."""
 
-
-def patient(limits: ServerLimits) -> type[H11Protocol]:
-    """uvicorn's protocol with bounds of its own: it waits for the head of a request for ever."""
-
-    class Patient(H11Protocol):
+    class BoundedProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -48,7 +45,7 @@ def patient(limits: ServerLimits) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            # Closing at once would throw away the refusal that is on its way to the sender.
+            # Closing at once would discard the refusal on its way to the client.
             if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
                 self.loop.call_later(LINGER_S, self._cut)
 
@@ -76,51 +73,51 @@ def patient(limits: ServerLimits) -> type[H11Protocol]:
             if self.conn.their_state is h11.SEND_BODY and self._is_idle():
                 self.transport.close()
 
-    return Patient
+    return BoundedProtocol
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for any that is free, before a model is loaded for it.
+    """Bind a port, 0 for any free one, before the model is loaded.
 
-    Raises: ServeError where the host is not this computer's, or the port is taken.
+    Raises: ServeError where the host is not this computer's, or the port is in use.
     """
     try:
         family, kind, proto, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
-        why = getattr(error, "strerror", None) or "no name of a host"
+    except (OSError, UnicodeError) as error:  # the latter for an invalid host name
+        why = getattr(error, "strerror", None) or "not a host name"
         raise ServeError(f"--host {host}: {why}; use 127.0.0.1 or 0.0.0.0.") from error
-    found = socket.socket(family, kind, proto)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, kind, proto)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind(place)
-        found.listen(2048)
+        listener.bind(place)
+        listener.listen(2048)
     except OSError as error:
-        found.close()
+        listener.close()
         raise ServeError(
             f"port {port} on {host} cannot be used ({error.strerror}); choose another with --port."
         ) from error
-    return found
+    return listener
 
 
-def address(taken: socket.socket) -> str:
-    """Where a browser on this computer finds the server."""
-    host, port = taken.getsockname()[:2]
+def address(listener: socket.socket) -> str:
+    """The URL for a browser on this computer."""
+    host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}/"
 
 
-def run(server: Server, taken: socket.socket) -> None:
-    """Serve on a socket until told to stop; what is inside is answered first.
+def run(server: Server, listener: socket.socket) -> None:
+    """Serve on a socket until a signal; pending requests are answered first.
 
     Raises: ServeError where the server could not start.
     """
-    with suppress(SystemExit):  # uvicorn's way to say that an app could not start
-        asyncio.run(server.serve(sockets=[taken]))
+    with suppress(SystemExit):  # which uvicorn raises where an app could not start
+        asyncio.run(server.serve(sockets=[listener]))
     if not server.started:
         raise ServeError("the server did not start; run it again with --debug to see why.")
 
@@ -128,11 +125,10 @@ def run(server: Server, taken: socket.socket) -> None:
 def make_server(
     app: Gate, limits: ServerLimits, ready: Callable[[], None], stopping: Callable[[], None]
 ) -> Server:
-    """A server of an app. `ready` is called when the first request can come, `stopping` at the
-    first signal."""
+    """A server of an app. `ready` is called when it listens, `stopping` at the first signal."""
     config = uvicorn.Config(
         app,
-        http=patient(limits),
+        http=bounded_protocol(limits),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -147,7 +143,7 @@ def make_server(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server: says when it is ready, and takes a signal as a wish, not an error."""
+    """uvicorn's server with callbacks when it is ready and when it stops."""
 
     def __init__(
         self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
@@ -157,26 +153,25 @@ class Server(uvicorn.Server):
         self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
         await super().startup(sockets)
         if self.started:
             self._ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals for as long as it serves; what they did before is put back, none is raised."""
+        """Handle signals while serving, then restore their handlers; none is raised again."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        handlers = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal ends it when all are answered, the second at once."""
+        """Stop gracefully at the first signal, at once at the second."""
         if self.should_exit:
             self.force_exit = True
         else:

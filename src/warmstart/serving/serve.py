@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,6 @@ from warmstart.records.answer import Answer
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import (
     Inputs,
-    Kind,
     Preprocessing,
     TableInputs,
     TextInputs,
@@ -35,101 +35,88 @@ from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Summary
 from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
-from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, Unread
-from warmstart.tasks.words import in_words
+from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
+from warmstart.tasks.words import label_text
 
 if TYPE_CHECKING:
     from warmstart.serving.access import Gate
 
 
-# ---- What mattered in an image: cover one part after another and see how the answer changes.
+# ---- What mattered in an image, by occlusion: cover each region and see how the answer changes.
 #
-# Covering is done to the pixels, before the network, so that it holds for every network and for
-# every depth that a head listens to; gradients at one part would miss what the others hear.
+# The pixels are covered, before the network, so that it works for every network and every feature
+# layer of a head; gradients at one block would miss the others.
 
 
-Ask = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabilities (n, K)
+Predict = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabilities (n, K)
 
-SECONDS = 0.7  # that a map may take
+SECONDS = 0.7  # of a map
 COARSEST, FINEST = 3, 8  # cells along each side
-CLEAR = 1.0  # of log-odds: where even the largest fall is smaller, nothing glows in full
-COVER = 2.0  # width of what is covered, in cells: an edge between two cells must not matter
+CLEAR = 1.0  # of log-odds: where the largest drop is smaller, nothing is fully highlighted
+COVER = 2.0  # width of a cover in cells: an edge between two cells must not matter
 
 
-def find_heat(predictor: Predictor, pixels: Pixels, cells: int) -> Heat:
-    """The heat map of one prepared image (H, W, C) uint8, with cells × cells parts."""
+def explain_image(predictor: Predictor, cells: int, picture: ServedPicture) -> Heat:
+    """The heat map of an image, of cells × cells regions."""
 
-    def ask(images: Pixels) -> NDArray[np.float64]:
+    def predict(images: Pixels) -> NDArray[np.float64]:
         return predictor.probabilities(images)[0]
 
-    best, probability, grid, covered = occlusion(ask, pixels, cells, neutral(predictor))
+    # Cover with the colour that preprocessing turns into zero.
+    mean = np.asarray(pictures(predictor.bundle.record.preprocessing).mean)
+    colour = np.asarray(np.clip(np.rint(255 * mean), 0, 255), dtype=np.uint8)
+    best, probability, grid, covered = occlusion(predict, picture.pixels, cells, colour)
     return Heat(predictor.labels[best], probability, covered, grid)
 
 
-def neutral(predictor: Predictor) -> NDArray[np.uint8]:
-    """The colour that says nothing to the network: what its preprocessing makes zero. (C,)"""
-    mean = np.asarray(pictures(predictor.bundle.record.preprocessing).mean)
-    return np.asarray(np.clip(np.rint(255 * mean), 0, 255), dtype=np.uint8)
-
-
 def occlusion(
-    ask: Ask, pixels: Pixels, cells: int, colour: NDArray[np.uint8]
+    predict: Predict, pixels: Pixels, cells: int, colour: NDArray[np.uint8]
 ) -> tuple[int, float, NDArray[np.float64], float]:
     """Cover each cell of a grid with a colour; how much does the best class lose?
 
-    Measured in log-odds, where a fall from 0.99 to 0.9 counts as much as one from 0.9 to 0.5.
+    Measured in log-odds, where a drop from 0.99 to 0.9 counts as much as one from 0.9 to 0.5.
     Returns: class, its probability, grid (cells, cells) in 0..1, and its least probability.
 
     >>> image = np.zeros((6, 6, 1), np.uint8)
     >>> image[:2, :2] = 200
-    >>> def ask(images):
+    >>> def predict(images):
     ...     bright = 0.1 + 0.8 * images[:, :2, :2].mean(axis=(1, 2, 3)) / 200
     ...     return np.stack([bright, 1 - bright], axis=1)
-    >>> best, probability, grid, least = occlusion(ask, image, 3, np.uint8([0]))
+    >>> best, probability, grid, least = occlusion(predict, image, 3, np.uint8([0]))
     >>> best, round(probability, 2), np.unravel_index(grid.argmax(), grid.shape)
     (0, 0.9, (np.int64(0), np.int64(0)))
     """
     masks = covers(pixels.shape[:2], cells)
     images = np.concatenate([pixels[None], np.where(masks[..., None], colour, pixels)])
-    found = ask(images.astype(np.uint8))
-    best = int(found[0].argmax())
-    odds = log_odds(found[:, best])
-    falls = np.maximum(odds[0] - odds[1:], 0.0)
-    grid = (falls / max(float(falls.max()), CLEAR)).reshape(cells, cells)
-    return best, float(found[0, best]), grid, float(found[1:, best].min())
-
-
-def log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ln p / (1 - p), finite for certainty.
-
-    >>> log_odds(np.array([0.5, 1.0])).round(1).tolist()
-    [0.0, 20.7]
-    """
-    p = np.clip(p, 1e-9, 1 - 1e-9)
-    return np.asarray(np.log(p) - np.log1p(-p))
+    probabilities = predict(images.astype(np.uint8))
+    best = int(probabilities[0].argmax())
+    p = np.clip(probabilities[:, best], 1e-9, 1 - 1e-9)
+    log_odds = np.log(p) - np.log1p(-p)
+    drops = np.maximum(log_odds[0] - log_odds[1:], 0.0)
+    grid = (drops / max(float(drops.max()), CLEAR)).reshape(cells, cells)
+    covered = probabilities[1:, best].min()
+    return best, float(probabilities[0, best]), grid, float(covered)
 
 
 def covers(size: tuple[int, int], cells: int) -> NDArray[np.bool_]:
-    """Which pixels each cover hides, row by row. Shapes: (cells², H, W).
+    """The pixels under each cover, row by row. Shapes: (cells², H, W).
 
     >>> covers((6, 6), 3)[0, :, 0].astype(int).tolist()
     [1, 1, 1, 0, 0, 0]
     """
-    rows, columns = (_bands(side, cells) for side in size)
+
+    def bands(side: int) -> NDArray[np.bool_]:  # (cells, side), each cell with its margin
+        middle = (np.arange(cells) + 0.5) * side / cells
+        half = COVER * side / cells / 2
+        return np.asarray(np.abs(np.arange(side) + 0.5 - middle[:, None]) <= half + 1e-9)
+
+    rows, columns = (bands(side) for side in size)
     both = rows[:, None, :, None] & columns[None, :, None, :]
     return both.reshape(cells * cells, *size)
 
 
-def _bands(side: int, cells: int) -> NDArray[np.bool_]:
-    """(cells, side): each cell along one side, with its margin."""
-    middle = (np.arange(cells) + 0.5) * side / cells
-    half = COVER * side / cells / 2
-    at = np.arange(side) + 0.5
-    return np.asarray(np.abs(at - middle[:, None]) <= half + 1e-9)
-
-
 def cells_for(seconds: float) -> int:
-    """Cells along a side, so that a map takes less than a second at this pace an image.
+    """Cells along a side, so that a map takes less than a second at this pace per image.
 
     >>> cells_for(1 / 75), cells_for(1 / 1000), cells_for(0.5)
     (7, 8, 3)
@@ -138,7 +125,7 @@ def cells_for(seconds: float) -> int:
 
 
 def measure_pace(predictor: Predictor) -> float:
-    """Seconds an image in a pass of some; the first pass, which sets things up, is not counted."""
+    """Seconds per image of a warm forward pass."""
     prep = pictures(predictor.bundle.record.preprocessing)
     blank = np.zeros((8, *prep.size, prep.channels), np.uint8)
     predictor.probabilities(blank)
@@ -152,8 +139,8 @@ NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """Where a server listens and whom it answers. `names` are hosts it is called by besides."""
+class ServeOptions:
+    """Where a server listens and which hosts it answers to. `names` are further host names."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -163,50 +150,49 @@ class Serving:
 
 def serve(
     run: Path,
-    asked: Serving,
+    options: ServeOptions,
     ready: Callable[[str], None],
     stopping: Callable[[], None],
     limits: ServerLimits | None = None,
 ) -> None:
-    """Load a run's model and answer for it until a signal comes.
+    """Load a run's model and serve it until a signal.
 
-    `ready` is told the address when the first request can come, `stopping` when the first
-    signal has; what is inside by then is still answered.
+    `ready` gets the address once the server listens, `stopping` is called at the first signal;
+    pending requests are still answered.
     Raises: ServeError where the server cannot start, RunFolderError without a model.
     """
     check_installed()
     from warmstart.serving import running
 
-    check_token(asked.token)
+    check_token(options.token)
     limits = limits or ServerLimits()
-    taken = running.bind(asked.host, asked.port)
+    listener = running.bind(options.host, options.port)
     try:
-        app = application(run, asked, limits)
-        address = running.address(taken)
+        app = application(run, options, limits)
+        address = running.address(listener)
         server = running.make_server(app, limits, lambda: ready(address), stopping)
-        running.run(server, taken)
+        running.run(server, listener)
     finally:
-        taken.close()
+        listener.close()
 
 
-def application(run: Path, asked: Serving, limits: ServerLimits) -> Gate:
+def application(run: Path, options: ServeOptions, limits: ServerLimits) -> Gate:
     """The ASGI application of a run's model. Raises: RunFolderError without one, UsageError."""
     from warmstart.serving.access import access_for
     from warmstart.serving.app import make_app
 
-    access = access_for(asked.host, asked.token, asked.names)
+    access = access_for(options.host, options.token, options.names)
     predictor = load(run)
-    if predictor.kind not in _WORK:
+    if predictor.kind not in ("image", "text", "table", "audio"):
         raise ServeError(
-            f"{run} is a model of {predictor.kind}s, which this version does not serve; ask it "
-            "with `warmstart predict`, or in Python with warmstart.load(RUN).predict."
+            f"{run} is a model of {predictor.kind}s, which this version does not serve; use "
+            "`warmstart predict`, or in Python warmstart.load(RUN).predict."
         )
-    served = serve_model(run, predictor, limits)
-    return make_app(served, access, limits)
+    return make_app(serve_model(run, predictor, limits), access, limits)
 
 
 def check_installed() -> None:
-    """Raises: ServeError saying what to install where a package is missing."""
+    """Raises: ServeError with the command to run where a package is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ServeError(
@@ -219,17 +205,33 @@ def check_token(token: str | None) -> None:
     """Raises: ServeError for a token that no header can carry."""
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
         raise ServeError(
-            "the token is empty or holds letters that no header carries; use a-z, 0-9."
+            "the token is empty or holds letters that no header can carry; use a-z, 0-9."
         )
     if token is not None and token != token.strip():
-        raise ServeError("the token begins or ends with a space; leave it away.")
+        raise ServeError("the token begins or ends with a space; remove it.")
 
 
 def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> ServedModel:
-    """A model's work as the functions that a server calls."""
-    record = _read(run / "data.json", DataRecord) or _nothing(run, predictor)
-    gallery = Gallery(run, record, predictor.bundle.record.preprocessing)
-    work = _WORK[predictor.kind](predictor)
+    """A run's model as the functions that a server calls."""
+    record = _read(run / "data.json", DataRecord) or DataRecord(  # a model folder alone
+        name=run.resolve().name,
+        kind=predictor.kind,
+        task="classify",
+        layout="",
+        examples=(),
+        classes=predictor.labels,
+    )
+    inputs = predictor.bundle.record.preprocessing
+    gallery = Gallery(run, record, inputs)
+    explain: Callable[[ServedPicture], Heat] | None = None
+    no_heat = ""
+    if predictor.kind != "image":
+        many = nouns_of(inputs.kind).many
+        no_heat = f"only answers to images can be explained, and this model takes {many}"
+    elif predictor.task == "regress":
+        no_heat = "only labels can be explained, and this model predicts a number"
+    else:
+        explain = partial(explain_image, predictor, cells_for(measure_pace(predictor)))
     return ServedModel(
         kind=predictor.input_kind,
         title=record.name,
@@ -237,101 +239,61 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
         metadata={
             **describe(run, predictor),
             "name": record.name,
-            "limits": taken_on(limits),
+            "limits": {
+                "body_bytes": limits.body_bytes,
+                "images": limits.images,
+                "pixels": MAX_PIXELS,
+            },
             "pictures": gallery.is_there and predictor.kind == "image",
             "accept": nouns_of(predictor.input_kind).accept,
         },
-        decode=work.decode,
-        answer=lambda pictures: _answers(predictor, pictures),
-        explain=work.explain,
-        no_heat=work.no_heat,
-        number=gallery.number,
-        kin=lambda number: in_words(gallery.label(number), record.task),
+        decode=lambda payload, name: decode(payload, name, inputs),
+        answer=lambda pictures: _answer(predictor, pictures),
+        explain=explain,
+        no_heat=no_heat,
+        index_of=gallery.number,
+        label_of=lambda index: label_text(gallery.label(index), record.task),
         thumbnail=gallery.thumbnail,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _PredictorWork:
-    """What differs by the kind of input: reading it, and showing what in it mattered."""
-
-    decode: Callable[[bytes, str], ServedPicture | Unread]
-    explain: Callable[[ServedPicture], Heat] | None
-    no_heat: str = ""
-
-
-def _of_pictures(predictor: Predictor) -> _PredictorWork:
-    prep = pictures(predictor.bundle.record.preprocessing)
-
-    def decode(payload: bytes, name: str) -> ServedPicture | Unread:
-        return read_picture(payload, name, prep)
-
-    if predictor.task == "regress":
-        return _PredictorWork(
-            decode, None, "this model answers a number, and only labels are explained"
-        )
-    cells = cells_for(measure_pace(predictor))
-    return _PredictorWork(decode, lambda picture: find_heat(predictor, picture.pixels, cells))
-
-
-def _of_others(predictor: Predictor) -> _PredictorWork:
-    inputs = predictor.bundle.record.preprocessing
-    why = f"what mattered is shown of pictures, and this model takes {nouns_of(inputs.kind).many}"
-    return _PredictorWork(lambda payload, name: read_other(payload, name, inputs), None, why)
-
-
-_WORK: dict[Kind, Callable[[Predictor], _PredictorWork]] = {
-    "image": _of_pictures,
-    "text": _of_others,
-    "table": _of_others,
-    "audio": _of_others,
-}
-
-
-def read_other(payload: bytes, name: str, inputs: Inputs) -> ServedPicture | Unread:
-    """A text, a row in JSON or a clip as the network takes it; or why it cannot be read."""
+def decode(payload: bytes, name: str, inputs: Inputs) -> ServedPicture | UnreadableInput:
+    """An encoded image, text, row in JSON or clip as the network takes it, or why not."""
     try:
-        return ServedPicture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
-    except DataError as error:
-        return Unread(name, str(error))
-
-
-def read_picture(payload: bytes, name: str, prep: Preprocessing) -> ServedPicture | Unread:
-    """Encoded bytes as the network takes them, or why they cannot be read."""
-    try:
-        opened = open_image(payload, name, prep)
-        width, height = _size(opened)
-        left, top, right, bottom = crop_box((width, height), prep)
+        if not isinstance(inputs, Preprocessing):
+            return ServedPicture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
+        image = open_image(payload, name, inputs)
+        width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+        left, top, right, bottom = crop_box((width, height), inputs)
         box = (left / width, top / height, right / width, bottom / height)
-        return ServedPicture(name, prepare(opened, prep), box)
+        return ServedPicture(name, prepare(image, inputs), box)
     except TooLarge as error:
-        return Unread(name, str(error), is_too_large=True)
+        return UnreadableInput(name, str(error), is_too_large=True)
     except DataError as error:
-        return Unread(name, str(error))
+        return UnreadableInput(name, str(error))
 
 
-def _size(opened: Image.Image | Pixels) -> tuple[int, int]:
-    """Width and height, px."""
-    return opened.size if isinstance(opened, Image.Image) else (opened.shape[1], opened.shape[0])
-
-
-def _answers(predictor: Predictor, pictures: Sequence[ServedPicture]) -> list[Answer]:
+def _answer(predictor: Predictor, pictures: Sequence[ServedPicture]) -> list[Answer]:
     return predictor.answer([one.name for one in pictures], [one.pixels for one in pictures])
 
 
 def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
-    """What GET /metadata says of the model: what it is, and how often it is right."""
+    """The model's description for GET /metadata."""
     from warmstart.serving.wording import promise_words
 
     record, calibration = predictor.bundle.record, predictor.bundle.calibration
     summary = _read(run / "summary.json", Summary)
     estimate = summary.estimate if summary else None
+    readiness = None
+    if summary is not None:
+        line = readiness_line(summary.readiness)
+        readiness = {"line": line, **to_plain(summary.readiness)}
     return {
-        "readiness": _ready(summary),
+        "readiness": readiness,
         "warmstart": __version__,
         "task": record.task,
         "labels": list(record.classes),
-        "base": _shown(record.base),
+        "base": _without_folder(record.base),
         "strategy": record.strategy,
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
@@ -340,19 +302,11 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "promise": promise_words(estimate, nouns_of(predictor.input_kind)),
         "confident_from": calibration.confident_from,
         "promised_error": calibration.promised_error,
-        "input": _taken(record.preprocessing),
+        "input": _describe_input(record.preprocessing),
     }
 
 
-def _ready(summary: Summary | None) -> dict[str, Any] | None:
-    """Whether the model can be used, with the line that stands above everything."""
-    if summary is None:
-        return None
-    return {"line": readiness_line(summary.readiness), **to_plain(summary.readiness)}
-
-
-def _taken(inputs: Inputs) -> dict[str, Any]:
-    """What an input is, for programs that ask."""
+def _describe_input(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, Preprocessing):
         height, width = inputs.size
         return {"height": height, "width": width, "channels": inputs.channels}
@@ -361,50 +315,29 @@ def _taken(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, WaveInputs):
         return {"rate": inputs.rate, "seconds": inputs.seconds}
     if isinstance(inputs, TableInputs):
-        told = [
+        columns = [
             {"name": one.name, "kind": one.kind, "values": list(one.values)}
             for one in inputs.columns
         ]
-        return {"columns": told}
+        return {"columns": columns}
     return {"shape": list(inputs.shape)}
 
 
-def _nothing(run: Path, predictor: Predictor) -> DataRecord:
-    """What is known of the data where a model stands alone."""
-    return DataRecord(
-        name=run.resolve().name,
-        kind=predictor.kind,
-        task="classify",
-        layout="",
-        examples=(),
-        classes=predictor.labels,
-    )
+def _without_folder(base: str) -> str:
+    """The base model's name; of a file without its folder, which is private.
 
-
-def _shown(base: str) -> str:
-    """A start's name; of a file no more than that, for its folder is nobody's business.
-
-    >>> _shown("timm:resnet18"), _shown("transformers:/home/me/vit"), _shown("/home/a:b/x.pt")
-    ('timm:resnet18', 'transformers:vit', 'x.pt')
+    >>> [_without_folder(b) for b in ("timm:resnet18", "transformers:/home/me/vit", "/a:b/x.pt")]
+    ['timm:resnet18', 'transformers:vit', 'x.pt']
     """
     kind, colon, name = base.partition(":")
     if not colon or Path(base).is_absolute():
         return Path(base).name
-    is_place = Path(name).is_absolute() or name.startswith((".", "~"))
-    return f"{kind}:{Path(name).name}" if is_place else base
-
-
-def taken_on(limits: ServerLimits) -> dict[str, int]:
-    """What GET /metadata says of how much may be sent.
-
-    >>> taken_on(ServerLimits())["images"]
-    32
-    """
-    return {"body_bytes": limits.body_bytes, "images": limits.images, "pixels": MAX_PIXELS}
+    is_path = Path(name).is_absolute() or name.startswith((".", "~"))
+    return f"{kind}:{Path(name).name}" if is_path else base
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:
-    """A record of the run; None where it is missing, for a model alone still answers."""
+    """A record of the run; None where it is missing, as in a model folder alone."""
     try:
         return read_json(path, kind)
     except RunFolderError:

@@ -29,7 +29,7 @@ from warmstart.sklearn.base import (
     scaled,
     select,
 )
-from warmstart.solve.weighted_ridge import standardised
+from warmstart.solve.weighted_ridge import standardise
 from warmstart.training.weighted import WeightedRows, fit_linear
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         weights, keep = row_weights(sample_weight, len(X))
         numbers = self._encode(y, keep)
         features, numbers, weights = distinct(X[keep], numbers, weights[keep])
-        scaling = standardised(features, weights)
+        scaling = standardise(features, weights)
         rows = WeightedRows(
             (features - scaling.offset) * scaling.scale, numbers, len(self.classes_), weights
         )

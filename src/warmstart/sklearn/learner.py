@@ -43,7 +43,7 @@ from warmstart.run.inputs import input_options
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, make_sketch
 from warmstart.solve.ridge import Array
-from warmstart.solve.weighted_ridge import evened
+from warmstart.solve.weighted_ridge import fit_weighted_scaling
 from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_weights_of
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import WeightedRows, fit_linear
@@ -276,7 +276,7 @@ def _refit_head(
         layer_weights_of(bundle.record.head)
     ]
     read = replace(stored, examples=labelled.learn)
-    scalings = {layer: evened(read(layer).astype(np.float64), weights) for layer in layer_weights}
+    scalings = {layer: fit_weighted_scaling(read(layer).astype(np.float64), weights) for layer in layer_weights}
     columns = [
         np.sqrt(share) * apply_scaling(read(layer), scalings[layer])
         for layer, share in layer_weights.items()

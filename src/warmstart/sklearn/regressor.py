@@ -20,7 +20,7 @@ from warmstart.sklearn.base import (
     images_again,
     row_weights,
 )
-from warmstart.solve.weighted_ridge import standardised
+from warmstart.solve.weighted_ridge import standardise
 from warmstart.training.weighted import fit_numbers
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         weights, keep = row_weights(sample_weight, len(X))
         values = np.asarray(y, np.float64)[keep]
         features, values, weights = distinct(X[keep], values, weights[keep])
-        scaling = standardised(features, weights)
+        scaling = standardise(features, weights)
         rows = (features - scaling.offset) * scaling.scale
         head = fit_numbers(rows, values, weights, PENALTIES)
         self._head, self._scaling, self.penalty_ = head, scaling, head.penalty

@@ -41,13 +41,13 @@ def log_losses_of(logits: Array, truth: Array) -> Array:
     return found
 
 
-def fit_slopes(scores: Array, truth: Array) -> tuple[Array, Array]:
+def fit_platt(scores: Array, truth: Array) -> tuple[Array, Array]:
     """Slope (never below 0) and shift of each label. Shapes: (n, K) both; returns (K,) twice.
 
     `scores` are of rows that were left out, `truth` 0 and 1.
 
     >>> s = np.array([[0.9], [0.8], [0.1], [0.2]])
-    >>> slope, shift = fit_slopes(s, (s > 0.5).astype(float))
+    >>> slope, shift = fit_platt(s, (s > 0.5).astype(float))
     >>> bool(slope[0] > 1 and 0.5 < expit(slope * 0.9 + shift)[0] < 0.95)
     True
     """

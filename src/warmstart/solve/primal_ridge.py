@@ -78,10 +78,10 @@ class Spectrum:
         return rotated
 
 
-def add_up(parts: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
+def accumulate(parts: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
     """Sum over chunks of rows. Shapes: each part (m, d) features and (m, K) targets.
 
-    >>> sums = add_up([(np.array([[1.0], [3.0]], np.float32), np.eye(2))], d=1, k=2)
+    >>> sums = accumulate([(np.array([[1.0], [3.0]], np.float32), np.eye(2))], d=1, k=2)
     >>> sums.n, sums.squares.item(), sums.cross.tolist()
     (2, 10.0, [[1.0, 3.0]])
     """
@@ -112,7 +112,7 @@ def spectrum(sums: Sums) -> Spectrum:
 def solve(space: Spectrum, penalty: float) -> tuple[Array, Array]:
     """Weights and intercept for predictions X W + b. Shapes: W (d, K), b (K,).
 
-    >>> sums = add_up([(np.array([[0.0], [2.0]], np.float32), np.array([[0.0], [2.0]]))], 1, 1)
+    >>> sums = accumulate([(np.array([[0.0], [2.0]], np.float32), np.array([[0.0], [2.0]]))], 1, 1)
     >>> W, b = solve(spectrum(sums), penalty=2.0)
     >>> W.item(), b.item()
     (0.5, 0.5)
@@ -121,7 +121,7 @@ def solve(space: Spectrum, penalty: float) -> tuple[Array, Array]:
     return weights, space.centre - space.mean @ weights
 
 
-def solve_once(sums: Sums, penalty: float) -> tuple[Array, Array]:
+def solve_cholesky(sums: Sums, penalty: float) -> tuple[Array, Array]:
     """The same from sums, by Cholesky: for one penalty. The sums stay as they are."""
     mean, centre = sums.features / sums.n, sums.targets / sums.n
     scatter = sums.squares - np.outer(sums.features, mean)

@@ -44,7 +44,7 @@ _CHUNK = 4096  # rows at once
 
 
 @dataclass(frozen=True, slots=True)
-class Bends:
+class LaplaceFeatures:
     """Features phi. Shapes: anchors (m, d), axes (m, r)."""
 
     anchors: Array
@@ -71,17 +71,17 @@ def anchors_of(rows: Array) -> Array:
     return rows[np.arange(m) * n // max(m, 1)] if m >= min(n, LEAST_ANCHORS) else rows[:0]
 
 
-def bends(anchors: Array, width: float) -> Bends:
+def fit_laplace_features(anchors: Array, width: float) -> LaplaceFeatures:
     """The features of a width, in spreads of a column. Shapes: anchors (m, d), standardised.
 
     >>> x = np.array([[0.0], [1.0], [3.0]])
-    >>> found = bends(x, 2.0).of(x)
+    >>> found = fit_laplace_features(x, 2.0).of(x)
     >>> (found @ found.T)[0].round(3).tolist()
     [1.0, 0.607, 0.223]
     """
     values, axes = eigh(_kernel(anchors, anchors, width), driver="evd")
     alive = values > _BENDS_RANK * values[-1]
-    return Bends(anchors, width, axes[:, alive] / np.sqrt(values[alive]))
+    return LaplaceFeatures(anchors, width, axes[:, alive] / np.sqrt(values[alive]))
 
 
 def _kernel(rows: Array, anchors: Array, width: float) -> Array:
@@ -113,13 +113,13 @@ class FeatureSpread:
         return result
 
 
-def standardised(features: Array, weights: Array) -> Scaling:
+def standardise(features: Array, weights: Array) -> Scaling:
     """Mean 0 and spread 1 for each feature, unit mean square length for the rows.
 
     For columns that each have a unit of their own. One that does not vary gets scale 0.
     Shapes: features (n, d), weights (n,).
 
-    >>> standardised(np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([3.0, 1.0])).offset.tolist()
+    >>> standardise(np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([3.0, 1.0])).offset.tolist()
     [1.0, 5.0]
     """
     offset, spread = _moments(features, weights)
@@ -128,7 +128,7 @@ def standardised(features: Array, weights: Array) -> Scaling:
     return Scaling(offset, scale / np.sqrt(max(int(is_alive.sum()), 1)))
 
 
-def evened(features: Array, weights: Array) -> Scaling:
+def fit_weighted_scaling(features: Array, weights: Array) -> Scaling:
     """`solve.kernels.fit_scaling` of weighted rows. Shapes: features (n, d), weights (n,)."""
     return scaling_of(*_moments(features, weights))
 
@@ -139,10 +139,10 @@ def _moments(features: Array, weights: Array) -> tuple[Array, Array]:
     return offset, np.sqrt(share @ (features - offset) ** 2)
 
 
-def spread_out(features: Array, weights: Array) -> FeatureSpread:
+def spread_rows(features: Array, weights: Array) -> FeatureSpread:
     """Centre the rows and find their axes. Shapes: features (n, d), weights (n,).
 
-    >>> spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0])).values.round(9).tolist()
+    >>> spread_rows(np.array([[0.0], [4.0]]), np.array([3.0, 1.0])).values.round(9).tolist()
     [12.0]
     """
     mean = weights @ features / weights.sum()
@@ -161,7 +161,7 @@ def spread_out(features: Array, weights: Array) -> FeatureSpread:
 def solve(spread: FeatureSpread, targets: Array, penalty: float) -> tuple[Array, Array]:
     """Weights and intercept for predictions x W + b. Shapes: targets (n, K); W (d, K), b (K,).
 
-    >>> rows = spread_out(np.array([[0.0], [4.0]]), np.array([3.0, 1.0]))
+    >>> rows = spread_rows(np.array([[0.0], [4.0]]), np.array([3.0, 1.0]))
     >>> W, b = solve(rows, np.array([[0.0], [1.0]]), penalty=12.0)
     >>> W.round(9).item(), b.round(9).item()
     (0.125, 0.125)

@@ -114,7 +114,7 @@ def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelRanking:
     """Models from best to worst, by their row in what was compared.
 
     `to_best[i]` is model `order[i]` minus the best. `ties` partitions the models: each
@@ -126,9 +126,9 @@ class Standing:
     ties: tuple[tuple[int, ...], ...]
 
 
-def stand(
+def rank_models(
     hits: NDArray[np.float64], groups: Groups, rng: np.random.Generator, inflation: float = 1.0
-) -> Standing:
+) -> ModelRanking:
     """Order models by their mean, equal means as given, and group those that tie.
 
     Two models tie where the 95 % interval of their paired difference holds 0. Ties do not
@@ -138,13 +138,13 @@ def stand(
     over that of independent draws. Shapes: hits (M, n), blocks (n,).
 
     >>> hits = np.array([[1.0, 1, 1, 0] * 9, [0.0, 0, 0, 1] * 9, [1.0, 1, 1, 1] * 9])
-    >>> standing = stand(hits, np.arange(36), np.random.default_rng(0))
+    >>> standing = rank_models(hits, np.arange(36), np.random.default_rng(0))
     >>> standing.order, standing.ties
     ((2, 0, 1), ((2,), (0,), (1,)))
     """
 
     def minus(i: int, best: int) -> Difference:
-        return widened(difference(hits[i], hits[best], groups, rng), inflation)
+        return widen(difference(hits[i], hits[best], groups, rng), inflation)
 
     order = [int(i) for i in np.argsort(-hits.mean(axis=1), kind="stable")]
     to_best = [minus(i, order[0]) for i in order]
@@ -154,13 +154,13 @@ def stand(
         ties.append(tuple(i for i, tied in zip(left, is_tied, strict=True) if tied))
         left = [i for i, tied in zip(left, is_tied, strict=True) if not tied]
         gaps = [minus(i, left[0]) for i in left]
-    return Standing(tuple(order), tuple(to_best), tuple(ties))
+    return ModelRanking(tuple(order), tuple(to_best), tuple(ties))
 
 
-def widened(gap: Difference, inflation: float) -> Difference:
+def widen(gap: Difference, inflation: float) -> Difference:
     """The same difference with the ends of its interval further out by √inflation.
 
-    >>> round(widened(Difference(0.1, 0.0, 0.3, 0.05), 4.0).high, 9)
+    >>> round(widen(Difference(0.1, 0.0, 0.3, 0.05), 4.0).high, 9)
     0.5
     """
     factor = float(np.sqrt(inflation))

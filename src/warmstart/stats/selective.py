@@ -52,10 +52,10 @@ def upper_bound(errors: float, n: float, delta: float) -> float:
     return float(betaincinv(errors + 1, n - errors, 1 - delta))
 
 
-def promise(error: float) -> float:
+def error_bound(error: float) -> float:
     """The error rate that "sure" promises: half the overall error, never below 2 %.
 
-    >>> promise(0.1), promise(0.01)
+    >>> error_bound(0.1), error_bound(0.01)
     (0.05, 0.02)
     """
     return max(LEAST_PROMISE, error / 2)
@@ -74,7 +74,7 @@ def confident_threshold(confidence: Values, correct: Values, n_effective: float)
     n = len(correct)
     order = np.argsort(-confidence, kind="stable")
     falling, wrong = confidence[order], np.cumsum(1 - correct[order])
-    target, shrink = promise(1 - float(correct.mean())), n_effective / n
+    target, shrink = error_bound(1 - float(correct.mean())), n_effective / n
     tries = max(1, math.ceil(math.log2(n)))
     for coverage in np.linspace(1, 1 / tries, tries):
         least = falling[max(round(coverage * n), 1) - 1]

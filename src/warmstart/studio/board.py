@@ -1,4 +1,4 @@
-"""Pictures under their classes, and changes to that which can be taken back."""
+"""The board: pictures under their classes, and changes that can be undone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from warmstart.errors import UsageError
 from warmstart.records.data import SEPARATOR, Split, Task
-from warmstart.studio.sorting import SORTINGS, checked_name, label_name
+from warmstart.studio.sorting import SORTINGS, normalise_label, normalise_name
 
 Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardPicture:
-    """One picture that the studio holds, on the board or not.
+    """One picture of the studio, on the board or not.
 
-    `file` is what the studio's own copy is called; `source` the user's file, as it was given:
-    its path in their data set or in the folder that was dropped.
+    `file` is the name of the studio's copy; `source` the path of the user's file in their data set
+    or in the folder that was dropped.
     """
 
     id: str
@@ -35,8 +35,8 @@ class BoardPicture:
 class Board:
     """Classes in the order of their columns, and the class of each picture on the board.
 
-    `kept`: labels that a person has looked at and found right, whatever a model says. Where a
-    picture may have several labels, they stand with `|` between, and each is a column.
+    `kept`: labels that a person confirmed, whatever a model predicts. Several labels of a picture
+    are separated by `|`, and each has a column.
     """
 
     classes: tuple[str, ...] = ()
@@ -47,10 +47,10 @@ class Board:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardChange:
-    """One step, in words, and what it changes: (before, after) of labels, classes, kept labels.
+    """One step: (before, after) of labels, classes and confirmed labels; `what` says it in words.
 
     A picture that is not on the board has the label None. Changes of one `batch`, such as the
-    many requests of one drop of files, are taken back together.
+    requests of one drop of files, are undone together.
     """
 
     what: str
@@ -62,15 +62,14 @@ class BoardChange:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it changes nothing."""
         return not self.labels and not self.kept and self.classes is None
 
 
-def applied(board: Board, change: BoardChange) -> Board:
+def apply(board: Board, change: BoardChange) -> Board:
     """The board after a change.
 
     >>> board = Board(("cat",), {"a": "cat"})
-    >>> applied(board, labelled(board, ["a"], None)).labels
+    >>> apply(board, set_label(board, ["a"], None)).labels
     {}
     """
     classes = board.classes if change.classes is None else change.classes[1]
@@ -81,21 +80,21 @@ def applied(board: Board, change: BoardChange) -> Board:
 def _after(labels: Labels, changed: Mapping[str, tuple[str | None, str | None]]) -> Labels:
     if not changed:
         return labels
-    found = dict(labels)
+    new = dict(labels)
     for id, (_, after) in changed.items():
         if after is None:
-            found.pop(id, None)
+            new.pop(id, None)
         else:
-            found[id] = after
-    return found
+            new[id] = after
+    return new
 
 
-def reversed_(change: BoardChange) -> BoardChange:
-    """What takes a change back.
+def invert(change: BoardChange) -> BoardChange:
+    """The change that undoes a change.
 
     >>> board = Board(("cat",), {"a": "cat"})
-    >>> off = labelled(board, ["a"], None)
-    >>> applied(applied(board, off), reversed_(off)) == board
+    >>> off = set_label(board, ["a"], None)
+    >>> apply(apply(board, off), invert(off)) == board
     True
     """
     labels, kept = (
@@ -107,14 +106,14 @@ def reversed_(change: BoardChange) -> BoardChange:
     return replace(change, labels=labels, kept=kept, classes=classes, renamed=renamed)
 
 
-def joined(first: BoardChange, second: BoardChange) -> BoardChange:
+def merge(first: BoardChange, second: BoardChange) -> BoardChange:
     """Two additions of one batch as one.
 
     >>> board = Board()
-    >>> first = replace(labelled(board, ["a"], "cat"), batch="1")
-    >>> second = replace(labelled(applied(board, first), ["b"], "dog"), batch="1")
-    >>> both = joined(first, second)
-    >>> both.what, applied(board, both).classes
+    >>> first = replace(set_label(board, ["a"], "cat"), batch="1")
+    >>> second = replace(set_label(apply(board, first), ["b"], "dog"), batch="1")
+    >>> both = merge(first, second)
+    >>> both.what, apply(board, both).classes
     ('added 2 pictures', ('cat', 'dog'))
     """
     labels = dict(first.labels)
@@ -131,99 +130,100 @@ def joined(first: BoardChange, second: BoardChange) -> BoardChange:
     )
 
 
-# ---- what people do ------------------------------------------------------------------------
+def set_label(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
+    """Give pictures a class, which may be new, or take them off the board (None).
 
-
-def labelled(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
-    """Give pictures a class, or take them off the board (None); what has it already stays.
-
-    A class that is not there yet is made.
-
-    >>> labelled(Board(("cat", "dog"), {"a": "cat", "b": "dog"}), ["a", "b"], "dog").what
+    >>> set_label(Board(("cat", "dog"), {"a": "cat", "b": "dog"}), ["a", "b"], "dog").what
     'moved 1 picture to dog'
     """
     sorting = SORTINGS[board.task]
-    label = None if label is None else sorting.checked(label)
+    label = None if label is None else sorting.normalise(label)
     now = {id: (board.labels.get(id), label) for id in ids}
     labels = {id: pair for id, pair in now.items() if pair[0] != pair[1]}
     are_new = all(before is None for before, _ in labels.values())
     moved = "moved" if board.task == "classify" else "set"
     verb = "took" if label is None else "added" if are_new else moved
-    end = "off the board" if label is None else f"to {shown(label)}"
-    classes = _grown(board, () if label is None else sorting.names(label))
+    end = "off the board" if label is None else f"to {label_words(label)}"
+    classes = _with_classes(board, () if label is None else sorting.names(label))
     return BoardChange(
         what=f"{verb} {_pictures(len(labels))} {end}", labels=labels, classes=classes
     )
 
 
-def marked(board: Board, ids: Iterable[str], name: str, is_on: bool) -> BoardChange:
-    """Give pictures one label more, or take it from them; the others stay.
+def toggle_label(board: Board, ids: Iterable[str], name: str, is_on: bool) -> BoardChange:
+    """Add one label to pictures, or remove it; their other labels stay.
 
     Raises: UsageError where a picture has one class, or a number.
 
     >>> board = Board(("cat",), {"a": "cat", "b": ""}, task="multilabel")
-    >>> marked(board, ["a", "b"], "owl", True).labels
+    >>> toggle_label(board, ["a", "b"], "owl", True).labels
     {'a': ('cat', 'cat|owl'), 'b': ('', 'owl')}
     """
     if board.task != "multilabel":
-        raise UsageError("a picture has one label here; give it another one instead.")
-    sorting, name = SORTINGS[board.task], label_name(name)
-    found = {}
+        raise UsageError("a picture has one label here; replace it instead.")
+    sorting, name = SORTINGS[board.task], normalise_label(name)
+    labels = {}
     for id in ids:
         before = board.labels.get(id, "")
         rest = [other for other in sorting.names(before) if other != name]
-        after = sorting.checked(SEPARATOR.join([*rest, name] if is_on else rest))
+        after = sorting.normalise(SEPARATOR.join([*rest, name] if is_on else rest))
         if after != before:
-            found[id] = (board.labels.get(id), after)
-    what = f"gave {_pictures(len(found))} the label {name}"
+            labels[id] = (board.labels.get(id), after)
+    pictures = _pictures(len(labels))
+    what = f"added the label {name} to {pictures}"
     if not is_on:
-        what = f"took the label {name} from {_pictures(len(found))}"
-    return BoardChange(what=what, labels=found, classes=_grown(board, (name,) if is_on else ()))
+        what = f"removed the label {name} from {pictures}"
+    classes = _with_classes(board, (name,) if is_on else ())
+    return BoardChange(what=what, labels=labels, classes=classes)
 
 
-def shown(label: str) -> str:
+def label_words(label: str) -> str:
     """A label in words.
 
-    >>> shown("cat|owl"), shown("")
+    >>> label_words("cat|owl"), label_words("")
     ('cat, owl', 'no label')
     """
     return label.replace(SEPARATOR, ", ") or "no label"
 
 
-def _grown(board: Board, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """The classes before and after, where some of these are new."""
+def _with_classes(
+    board: Board, names: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The classes before and after, where some of `names` are new."""
     new = [name for name in dict.fromkeys(names) if name not in board.classes]
     return (board.classes, (*board.classes, *new)) if new else None
 
 
-def filled(board: Board, labels: Labels) -> BoardChange:
-    """Put many pictures on the board at once, each with its class."""
+def add_pictures(board: Board, labels: Labels) -> BoardChange:
+    """Put pictures on the board, each with its class."""
     sorting = SORTINGS[board.task]
-    labels = {id: sorting.checked(label) for id, label in labels.items()}
+    labels = {id: sorting.normalise(label) for id, label in labels.items()}
     return BoardChange(
         what=f"added {_pictures(len(labels))}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
-        classes=_grown(board, (n for label in labels.values() for n in sorting.names(label))),
+        classes=_with_classes(
+            board, (n for label in labels.values() for n in sorting.names(label))
+        ),
     )
 
 
-def looked_at(board: Board, ids: Iterable[str]) -> BoardChange:
-    """Note that the labels of these pictures are right.
+def confirm_labels(board: Board, ids: Iterable[str]) -> BoardChange:
+    """Confirm the labels of these pictures.
 
-    >>> looked_at(Board(("cat",), {"a": "cat"}), ["a"]).kept
+    >>> confirm_labels(Board(("cat",), {"a": "cat"}), ["a"]).kept
     {'a': (None, 'cat')}
     """
     now = {id: (board.kept.get(id), board.labels.get(id)) for id in ids}
     kept = {id: pair for id, pair in now.items() if pair[1] is not None and pair[0] != pair[1]}
     n = len(kept)
     return BoardChange(
-        what=f"kept the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept
+        what=f"confirmed the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept
     )
 
 
-def with_class(board: Board, name: str) -> BoardChange:
-    """A new, empty class. Raises: UsageError where there is one of that name."""
-    name = _own_name(board, name)
+def add_class(board: Board, name: str) -> BoardChange:
+    """Add an empty class. Raises: UsageError where there is one of that name."""
+    name = _normalise(board, name)
     _check_new(board, name)
     return BoardChange(
         what=f"added the {_noun(board)} {name}", classes=(board.classes, (*board.classes, name))
@@ -231,8 +231,8 @@ def with_class(board: Board, name: str) -> BoardChange:
 
 
 def renamed(board: Board, old: str, new: str) -> BoardChange:
-    """Another name for a class. Raises: UsageError where there is none, or one of the new name."""
-    new = _own_name(board, new)
+    """Rename a class. Raises: UsageError where there is none, or one of the new name."""
+    new = _normalise(board, new)
     _check_known(board, old)
     if new == old:
         return BoardChange(what="changed nothing")
@@ -240,7 +240,7 @@ def renamed(board: Board, old: str, new: str) -> BoardChange:
     sorting = SORTINGS[board.task]
 
     def changed(labels: Labels) -> dict[str, tuple[str | None, str | None]]:
-        now = {id: (label, sorting.renamed(label, old, new)) for id, label in labels.items()}
+        now = {id: (label, sorting.rename(label, old, new)) for id, label in labels.items()}
         return {id: pair for id, pair in now.items() if pair[0] != pair[1]}
 
     return BoardChange(
@@ -252,10 +252,10 @@ def renamed(board: Board, old: str, new: str) -> BoardChange:
     )
 
 
-def without_class(board: Board, name: str) -> BoardChange:
-    """A class taken away with its pictures. Raises: UsageError where there is none.
+def remove_class(board: Board, name: str) -> BoardChange:
+    """Remove a class with its pictures. Raises: UsageError where there is none.
 
-    One of several labels is taken from its pictures, and these stay.
+    One of several labels is removed from its pictures, which stay.
     """
     _check_known(board, name)
     sorting = SORTINGS[board.task]
@@ -268,19 +268,19 @@ def without_class(board: Board, name: str) -> BoardChange:
     )
 
 
-def learnable(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
-    """Why nothing can be learnt from a board yet; nothing where something can."""
-    order = {name: place for place, name in enumerate(board.classes)}
+def problem_of(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
+    """Why a board cannot be trained on yet; empty if it can."""
+    order = {name: index for index, name in enumerate(board.classes)}
     labels = [label for id, label in board.labels.items() if pictures[id].split != "test"]
     labels.sort(key=lambda label: order.get(label, len(order)))
     return SORTINGS[board.task].problem(labels)
 
 
-def _own_name(board: Board, name: str) -> str:
-    """A name for a column. Raises: UsageError where there are none of people's own."""
+def _normalise(board: Board, name: str) -> str:
+    """The name of a column. Raises: UsageError for numbers, which have none."""
     if board.task == "regress":
-        raise UsageError("pictures have numbers here, and no classes to name.")
-    return label_name(name) if board.task == "multilabel" else checked_name(name)
+        raise UsageError("pictures have numbers here, not classes.")
+    return normalise_label(name) if board.task == "multilabel" else normalise_name(name)
 
 
 def _noun(board: Board) -> str:

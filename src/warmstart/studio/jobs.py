@@ -1,4 +1,4 @@
-"""One learning at a time, in a thread: what it tells, how it is stopped and gone on with."""
+"""One run at a time, in a thread: progress, stop and resume."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from warmstart.reporting.curves import CurveReader
 from warmstart.studio.work import FoldCurve, State, Working
 from warmstart.terminal.progress import Stage, title_of
 
-OFTEN_S = 0.1  # between two tellings of the same stage
+INTERVAL_S = 0.1  # between two updates of the same stage
 MOST_POINTS = 400  # of a curve
-AT_WORK = ("working", "stopping")
-KEPT_BYTES = 400 << 20  # of what a correction of labels leaves as it is
+RUNNING = ("working", "stopping")
+CACHE_BYTES = 400 << 20  # of what corrected labels do not change
 
 
-class Teller:
-    """Follows the events of a learning and says how far it is."""
+class ProgressTracker:
+    """Turns the events of a run into its progress."""
 
     def __init__(self, number: int, budget: str) -> None:
         self.now = Working(state="working", number=number, budget=budget, stage="Read")
         self._stage: Stage | None = None
-        self._told = 0.0
+        self._sent = 0.0
         self._reader = CurveReader()
 
-    def see(self, event: Event) -> bool:
-        """Take in an event; whether there is something to tell at once."""
+    def update(self, event: Event) -> bool:
+        """Process an event; returns whether to publish now."""
         stage, title = self._stage, title_of(event, self._stage)
         is_new = False
         if stage is None or stage.key != (event.stage, title):
@@ -45,117 +45,117 @@ class Teller:
             done=stage.step,
             of=stage.of,
             seconds_left=stage.pace.left(event.t),
-            **self._added(event),
+            **self._changes(event),
         )
-        is_due = is_new or event.kind != "step" or event.t - self._told >= OFTEN_S
+        is_due = is_new or event.kind != "step" or event.t - self._sent >= INTERVAL_S
         if is_due:
-            self._told = event.t
+            self._sent = event.t
         return is_due
 
-    def _added(self, event: Event) -> dict[str, Any]:
-        """A note, or a point of the curve, that an event brings."""
+    def _changes(self, event: Event) -> dict[str, Any]:
+        """The note or the point of a curve in an event."""
         values = event.values
         if event.kind in ("note", "guard") and values.get("text"):
             note = {"title": str(values.get("title", "")), "text": str(values["text"])}
             return {"notes": (*self.now.notes, note)}
         curves = {one.fold: one for one in self.now.curves}
-        found = self._reader.read(event)  # nothing of trainings that are only compared with
-        for name, value in found.items():
+        quantities = self._reader.read(event)  # empty for trainings that are only compared with
+        for name, value in quantities.items():
             group, _, quantity = name.partition("/")
             if quantity != "val_accuracy" or not group.startswith("fold"):
                 continue
             epoch = float(values.get("epoch", event.step))
             fold = f"fold {group.removeprefix('fold')}"
             old = curves[fold].points if fold in curves else ()
-            # A training that began anew at a lower learning rate is drawn anew.
+            # A training that restarted at a lower learning rate replaces its points.
             points = (*(point for point in old if point[0] < epoch), (epoch, value))
-            probe = found.get(f"{group}/head_accuracy")
+            probe = quantities.get(f"{group}/head_accuracy")
             curves[fold] = FoldCurve(fold=fold, points=points[-MOST_POINTS:], probe=probe)
             return {"curves": tuple(curves.values())}
         return {}
 
 
 class Worker:
-    """Runs learnings one after the other. `tell` is called from its thread at every change,
-    `done` with the number of a run that has come to its end."""
+    """Executes runs one after the other. `publish` is called from its thread at every change,
+    `on_done` with the number of a finished run."""
 
-    def __init__(self, tell: Callable[[Working], None], done: Callable[[int], None]) -> None:
-        # Higher than what a page has heard of a studio before this one.
+    def __init__(self, publish: Callable[[Working], None], on_done: Callable[[int], None]) -> None:
+        # Higher than any turn that a page got from an earlier studio.
         self.now = Working(turn=int(1000 * time.time()))
-        self._tell = tell
-        self._done = done
+        self._publish = publish
+        self._on_done = on_done
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
-        self._kept = RefitCache(KEPT_BYTES)
+        self._cache = RefitCache(CACHE_BYTES)
 
     def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
-        """Start to work. Raises: UsageError while another learning is at work."""
+        """Begin a run. Raises: UsageError while another one is in progress."""
         with self._lock:
-            if self.extracted().state in AT_WORK:
-                raise UsageError("a learning is at work; stop it first, or wait for its end.")
+            if self.status().state in RUNNING:
+                raise UsageError("a run is in progress; stop it first, or wait for its end.")
             self._stop.clear()
             self._thread = threading.Thread(
-                target=self._work, args=(number, budget, steps), name="learn", daemon=True
+                target=self._run, args=(number, budget, steps), name="fit", daemon=True
             )
-            self._thread.start()  # whose first word waits for the lock
+            self._thread.start()  # its first update waits for the lock
             self._set(Working(state="working", number=number, budget=budget, stage="Read"))
 
-    def extracted(self) -> Working:
-        """What is going on. Work whose thread is gone without a word has stopped."""
+    def status(self) -> Working:
+        """The present state. A run whose thread has died is stopped."""
         with self._lock:
-            is_gone = self._thread is None or not self._thread.is_alive()
-            if is_gone and self.now.state in AT_WORK:
+            is_dead = self._thread is None or not self._thread.is_alive()
+            if is_dead and self.now.state in RUNNING:
                 self._set(replace(self.now, state="stopped", seconds_left=None))
             return self.now
 
     def stop(self) -> None:
-        """End what is at work after its next event; what was computed is kept."""
+        """Stop the run after its next event; it can be resumed."""
         with self._lock:
             if self.now.state == "working":
                 self._stop.set()
                 self._set(replace(self.now, state="stopping"))
 
     def wait(self, seconds: float | None = None) -> None:
-        """Until nothing is at work."""
+        """Wait for the end of the run."""
         if self._thread is not None:
             self._thread.join(seconds)
 
     def set_stopped(self, number: int, budget: str | None) -> None:
-        """A run that an earlier process left unfinished."""
+        """Show the unfinished run of an earlier process."""
         self._set(Working(state="stopped", number=number, budget=budget))
 
     def _set(self, working: Working) -> None:
         with self._lock:
             self.now = replace(working, turn=self.now.turn + 1)
-            self._tell(self.now)
+            self._publish(self.now)
 
-    def _work(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
-        teller = Teller(number, budget)
+    def _run(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
+        tracker = ProgressTracker(number, budget)
         end: State = "failed"
         error: str | None = None
         try:
-            with use_refit_cache(self._kept):
-                end = "stopped" if self._follow(teller, steps()) else "idle"
-        except WarmstartError as told:
-            error = str(told)
-        except Exception as told:  # the page must not wait for ever
-            error = f"this is a bug in warmstart: {type(told).__name__}: {told}"
-        except BaseException:  # it was ended from outside, and can be gone on with
+            with use_refit_cache(self._cache):
+                end = "stopped" if self._follow(tracker, steps()) else "idle"
+        except WarmstartError as problem:
+            error = str(problem)
+        except Exception as bug:  # the page must not wait for ever
+            error = f"this is a bug in warmstart: {type(bug).__name__}: {bug}"
+        except BaseException:  # ended from outside: it can be resumed
             end = "stopped"
-        # A stop that comes from now on finds nothing at work.
-        self._set(replace(teller.now, state=end, error=error, seconds_left=None))
+        # A later stop finds no run.
+        self._set(replace(tracker.now, state=end, error=error, seconds_left=None))
         if end == "idle":
-            self._done(number)
+            self._on_done(number)
 
-    def _follow(self, teller: Teller, steps: Steps[Any]) -> bool:
-        """Tell of every event; whether the work was cut off before its end."""
+    def _follow(self, tracker: ProgressTracker, steps: Steps[Any]) -> bool:
+        """Publish every event; returns whether the run was stopped before its end."""
         with closing(steps):
             for event in steps:
-                if teller.see(event):
+                if tracker.update(event):
                     with self._lock:
-                        self._set(replace(teller.now, state=self.now.state))
+                        self._set(replace(tracker.now, state=self.now.state))
                 if self._stop.is_set():
-                    # What follows the last event takes no time: it is done, not cut off.
+                    # What follows the last event takes no time: then the run is finished.
                     return next(steps, None) is not None
         return False

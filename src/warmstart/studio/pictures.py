@@ -1,4 +1,4 @@
-"""Pictures on their way into the studio: decoded, made small, or taken from a data set."""
+"""Pictures for the studio: decoded, as thumbnails, or imported from a data set."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from warmstart.events import Event, Steps
 from warmstart.modalities.audio import is_sound
 from warmstart.modalities.preprocessing import picture_of
 from warmstart.run.reopened import SIDE, small_jpeg
-from warmstart.studio.board import BoardPicture, filled
-from warmstart.studio.project import Arrived, Project
-from warmstart.studio.work import ProgressSeen
+from warmstart.studio.board import BoardPicture, add_pictures
+from warmstart.studio.project import NewPicture, Project
+from warmstart.studio.work import DecodedPicture
 
 KINDS_SHOWN = ("image", "audio")
-AT_ONCE = 200  # pictures between two lines of progress
+CHUNK = 200  # pictures between two lines of progress
 KINDS = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -34,23 +34,23 @@ KINDS = {
 }
 
 
-def see(payload: bytes, name: str) -> ProgressSeen | str:
-    """A picture that can be read, or why it cannot."""
+def decode_picture(payload: bytes, name: str) -> DecodedPicture | str:
+    """A decoded picture, or why it cannot be read."""
     try:
         image = picture_of(payload, name, SIDE)
     except DataError as error:
         return str(error)
     width, height = image.size
-    return ProgressSeen(width, height, suffix_of(payload, name), small_jpeg(image))
+    return DecodedPicture(width, height, suffix_of(payload, name), small_jpeg(image))
 
 
-def small(payload: bytes, name: str) -> bytes:
+def thumbnail(payload: bytes, name: str) -> bytes:
     """A small JPEG of a picture. Raises: DataError where it cannot be read."""
     return small_jpeg(picture_of(payload, name, SIDE))
 
 
 def suffix_of(payload: bytes, name: str) -> str:
-    """How a file is called that holds such bytes, by what they are, not by its name.
+    """The file suffix for these bytes, by their content rather than the name.
 
     >>> suffix_of(b"\\x89PNG\\r\\n\\x1a\\n", "a.jpg")
     '.png'
@@ -59,16 +59,16 @@ def suffix_of(payload: bytes, name: str) -> str:
         accept = Image.OPEN[kind][1]
         if accept is not None and accept(payload[:16]) is True:
             return suffix
-    given = PurePosixPath(name).suffix.lower()
+    own = PurePosixPath(name).suffix.lower()
     if is_sound(payload):
-        return given if given in SOUND_SUFFIXES else ".wav"
-    return given if given in IMAGE_SUFFIXES else ".jpg"
+        return own if own in SOUND_SUFFIXES else ".wav"
+    return own if own in IMAGE_SUFFIXES else ".jpg"
 
 
-def take_in(
+def import_data(
     project: Project, data: str, label: str | None, group: str | None, task: TaskOption = "auto"
 ) -> Steps[int]:
-    """Copy a data set's pictures and labels into an empty project; how many were left out.
+    """Copy a data set's pictures and labels into an empty project; returns how many are unreadable.
 
     Raises: DataError if it cannot be read, or none of its pictures.
     """
@@ -83,43 +83,42 @@ def take_in(
     project.set_task(labelling.task, next(iter(listing.outputs), None))
     labels: dict[str, str] = {}
     n_lost, n = 0, len(listing.rows)
-    free = set(project.pictures)  # of a taking-in that was cut off
+    free = set(project.pictures)  # of an interrupted import
     yield Event(stage="read", kind="begin")
-    for begin in range(0, n, AT_ONCE):
-        rows = listing.rows[begin : begin + AT_ONCE]
+    for begin in range(0, n, CHUNK):
+        rows = listing.rows[begin : begin + CHUNK]
         read = list(_read(listing, rows))
-        kept = _kept(project, [one for one, _ in read], free)
-        labels |= {one.id: label for one, (_, label) in zip(kept, read, strict=True)}
+        pictures = _reuse_or_add(project, [one for one, _ in read], free)
+        labels |= {one.id: label for one, (_, label) in zip(pictures, read, strict=True)}
         n_lost += len(rows) - len(read)
         yield Event(stage="read", kind="step", step=len(labels) + n_lost, of=n)
     if not labels:
         raise DataError(f"{data} holds no picture that can be read.")
     os.sync()
-    project.change(lambda board: filled(board, labels))
+    project.change(lambda board: add_pictures(board, labels))
     yield Event(stage="read", kind="end", step=n, of=n)
     return n_lost
 
 
-def _kept(project: Project, arrived: Sequence[Arrived], free: set[str]) -> list[BoardPicture]:
-    """The pictures of what has arrived: those that are there already, each once, or new ones."""
-    found: list[BoardPicture | None] = []
-    for one in arrived:
-        there = next((known for known in project.known(one.payload) if known.id in free), None)
-        if there is not None:
-            free.discard(there.id)
-        is_same = there is not None and (there.split, there.group) == (one.split, one.group)
-        found.append(there if is_same else None)
-    new = iter(
-        project.keep(
-            [one for one, there in zip(arrived, found, strict=True) if there is None], is_copy=True
-        )
-    )
-    return [next(new) if there is None else there for there in found]
+def _reuse_or_add(
+    project: Project, pictures: Sequence[NewPicture], free: set[str]
+) -> list[BoardPicture]:
+    """The project's pictures: existing ones of `free`, each once, or new ones."""
+    existing: list[BoardPicture | None] = []
+    for one in pictures:
+        same = next((other for other in project.find(one.payload) if other.id in free), None)
+        if same is not None:
+            free.discard(same.id)
+        is_same = same is not None and (same.split, same.group) == (one.split, one.group)
+        existing.append(same if is_same else None)
+    new = [one for one, same in zip(pictures, existing, strict=True) if same is None]
+    added = iter(project.add(new, is_copy=True))
+    return [next(added) if same is None else same for same in existing]
 
 
-def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, str]]:
-    """Those of some rows whose file can be read, with their labels. They are not decoded yet:
-    that takes as long as the look, which names those that it cannot read."""
+def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[NewPicture, str]]:
+    """The rows whose file can be read, with their labels. Feature extraction decodes them, and
+    names those that it cannot."""
     for row in rows:
         try:
             payload = listing.load(row.id)
@@ -127,7 +126,7 @@ def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[Arrived, st
             continue
         name = PurePosixPath(row.id).name
         yield (
-            Arrived(
+            NewPicture(
                 name=name,
                 payload=payload,
                 suffix=suffix_of(payload, name),

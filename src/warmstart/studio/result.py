@@ -1,4 +1,4 @@
-"""What a finished run says, as the studio's page shows it."""
+"""A finished run for the studio's page."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from warmstart.reporting.report import read_answers, read_facts, read_plan_if_th
 from warmstart.run.compare import credit_of
 from warmstart.stats.intervals import Groups, Values
 from warmstart.stats.paired import difference, hits_difference
-from warmstart.studio.board import shown
+from warmstart.studio.board import label_words
 from warmstart.studio.project import Project, id_of, n_changed
-from warmstart.studio.work import Told
+from warmstart.studio.work import Json
 from warmstart.tasks.regress import as_text
-from warmstart.tasks.words import TASK_WORDS, further, test_estimate
+from warmstart.tasks.words import TASK_WORDS, other_metrics, test_estimate
 
-# ---- What the studio's page shows of runs of several labels, and of numbers.
-
-
-NameOf = Callable[[str], str]  # from what a run calls a class to what it is called now
+NameOf = Callable[[str], str]  # from a class name of the run to its present name
 Line = Mapping[str, Any]
-MOST = 400  # points of the picture of said against true numbers
-_SHARE = 0.1  # of the numbers, those furthest off, where no interval is promised
+MOST = 400  # points of the plot of predicted against true numbers
+_SHARE = 0.1  # of the numbers, those with the largest errors, where there is no interval
 
 
-def told(
+# ---- Runs with several labels, or of numbers.
+
+
+def other_task_result(
     project: Project, number: int, earlier: int | None, facts: ReportFacts, now: NameOf
-) -> Told:
-    """What is not said as it is of classes; `earlier` is the run to compare with."""
+) -> Json:
+    """What differs from runs of classes; `earlier` is the run to compare with."""
     run = project.run(number)
-    lines = [*_held(run)]
+    lines = [*held_out_lines(run)]
     test = facts.summary.test
     return {
         "headline": readiness_line(facts.summary.readiness),
@@ -73,7 +73,7 @@ def told(
     }
 
 
-def _share(test: TestScores) -> Told:
+def _share(test: TestScores) -> Json:
     found = test_estimate(test)
     words = interval(found.value, found.low, found.high, found.n)
     return {
@@ -82,7 +82,7 @@ def _share(test: TestScores) -> Told:
         "high": found.high,
         "n": found.n,
         "words": words,
-        "more": further(test),
+        "more": other_metrics(test),
     }
 
 
@@ -91,8 +91,8 @@ def _half(facts: ReportFacts) -> float | None:
     return calibration.half_width if isinstance(calibration, NumberCalibration) else None
 
 
-def _held(run: Path) -> Iterator[Line]:
-    """The lines of examples held out."""
+def held_out_lines(run: Path) -> Iterator[Line]:
+    """The out-of-fold lines of predictions.jsonl."""
     with open(run / "predictions.jsonl", encoding="utf-8") as file:
         for text in file:
             line = json.loads(text)
@@ -100,25 +100,25 @@ def _held(run: Path) -> Iterator[Line]:
                 yield line
 
 
-def _wrong_sets(lines: list[Line], facts: ReportFacts, now: NameOf) -> Told:
-    """Pictures of which not every label is named rightly, the furthest off first."""
-    found = {}
+def _wrong_sets(lines: list[Line], facts: ReportFacts, now: NameOf) -> Json:
+    """Pictures with a wrong label."""
+    wrong = {}
     for line in lines:
         target, label = now(line["target"]), now(line["label"])
         if target != label:
             has = set(line["target"].split("|"))
             off = max(1 - p if name in has else p for name, p in line["scores"].items())
-            found[id_of(line["id"])] = {
+            wrong[id_of(line["id"])] = {
                 "label": label,
                 "given": target,
                 "off": round(off, 4),
-                "words": f"said: {shown(label)}",
+                "words": f"predicted: {label_words(label)}",
             }
-    return found
+    return wrong
 
 
-def _wrong_numbers(lines: list[Line], facts: ReportFacts, now: NameOf) -> Told:
-    """Numbers outside of the interval that was said, or those furthest off."""
+def _wrong_numbers(lines: list[Line], facts: ReportFacts, now: NameOf) -> Json:
+    """Numbers outside their predicted interval, or those with the largest errors."""
     off = np.array([abs(float(line["value"]) - float(line["target"])) for line in lines])
     half = _half(facts)
     least = half if half is not None else float(np.quantile(off, 1 - _SHARE)) if len(off) else 0.0
@@ -127,14 +127,14 @@ def _wrong_numbers(lines: list[Line], facts: ReportFacts, now: NameOf) -> Told:
             "label": line["label"],
             "given": as_text(float(line["target"])),
             "off": round(float(error), 6),
-            "words": f"said {line['value']:.4g}",
+            "words": f"predicted {line['value']:.4g}",
         }
         for line, error in zip(lines, off, strict=True)
         if error > least
     }
 
 
-_WRONG: dict[Task, Callable[[list[Line], ReportFacts, NameOf], Told]] = {
+_WRONG: dict[Task, Callable[[list[Line], ReportFacts, NameOf], Json]] = {
     "multilabel": _wrong_sets,
     "regress": _wrong_numbers,
 }
@@ -142,15 +142,15 @@ _WRONG: dict[Task, Callable[[list[Line], ReportFacts, NameOf], Told]] = {
 
 def _compared(
     project: Project, number: int, earlier: int, facts: ReportFacts, lines: list[Line]
-) -> Told | None:
-    """This run against the one before, on pictures that both held out under the same label."""
+) -> Json | None:
+    """This run against an earlier one, on held-out pictures with the same label in both."""
     if facts.data is None:
         return None
     record = read_json(project.run(earlier) / "data.json", DataRecord)
     if set(record.classes) != set(facts.data.classes):
         return None
     credit = credit_of(facts.data)
-    then = {line["id"]: line for line in _held(project.run(earlier))}
+    then = {line["id"]: line for line in held_out_lines(project.run(earlier))}
     both = [(then[new["id"]], new) for new in lines if new["id"] in then]
     both = [(old, new) for old, new in both if old["target"] == new["target"]]
     if len(both) < 2:
@@ -168,8 +168,8 @@ def _compared(
     return {"number": earlier, "kind": kind, "words": words}
 
 
-def result_of(project: Project, number: int) -> Told:
-    """A finished run in words and numbers; classes are called as they are now.
+def result_of(project: Project, number: int) -> Json:
+    """A finished run in words and numbers, with the present class names.
 
     Raises: RunFolderError where its folder is damaged.
     """
@@ -180,7 +180,7 @@ def result_of(project: Project, number: int) -> Told:
     def now(label: str) -> str:
         return project.history.name_of(label, number)
 
-    found: Told = {
+    found: Json = {
         "number": number,
         "task": summary.task,
         "budget": facts.repeat.budget,
@@ -198,8 +198,8 @@ def result_of(project: Project, number: int) -> Told:
                 "recall": one.recall,
                 "low": one.low,
                 "high": one.high,
-                "taken_for": one.taken_for and now(one.taken_for),
-                "taken": one.taken,
+                "confused_with": one.confused_with and now(one.confused_with),
+                "n_confused": one.n_confused,
             }
             for one in (facts.classes if facts.ships else ())
         ],
@@ -217,12 +217,15 @@ def result_of(project: Project, number: int) -> Told:
         "command": facts.repeat.command,
     }
     if summary.task != "classify":
-        return {**found, **told(project, number, _before(project, number, facts), facts, now)}
+        return {
+            **found,
+            **other_task_result(project, number, _before(project, number, facts), facts, now),
+        }
     return {**found, **_of_classes(project, number, facts, now)}
 
 
-def _of_classes(project: Project, number: int, facts: ReportFacts, now: NameOf) -> Told:
-    """What is said of classes alone."""
+def _of_classes(project: Project, number: int, facts: ReportFacts, now: NameOf) -> Json:
+    """What differs for runs of classes."""
     test = facts.summary.test
     return {
         "headline": readiness_line(facts.summary.readiness),
@@ -240,15 +243,15 @@ def _of_classes(project: Project, number: int, facts: ReportFacts, now: NameOf) 
 
 
 def _labels_of(facts: ReportFacts, now: NameOf) -> dict[str, str]:
-    """The pictures that a run was given, each with its label."""
+    """The label of each picture in a run."""
     examples = facts.data.examples if facts.data is not None else ()
     return {id_of(one.id): now(one.label) for one in examples}
 
 
-def compared(project: Project, number: int, facts: ReportFacts) -> Told | None:
-    """This run against the one before that learnt in the same way, by the labels of this one.
+def compared(project: Project, number: int, facts: ReportFacts) -> Json | None:
+    """This run against the newest earlier one with the same settings, by the labels of this one.
 
-    On pictures that both held out; copies and groups count as one.
+    On pictures that both held out; near-duplicates and groups count as one.
     """
     earlier = _before(project, number, facts)
     if earlier is None or facts.data is None:
@@ -282,7 +285,7 @@ def _before(project: Project, number: int, facts: ReportFacts) -> int | None:
 
 
 def _strategy(plan: Plan | None) -> str:
-    """What the user asked for: `auto` where the depth was ours to choose."""
+    """The strategy that the user set, else `auto`."""
     if plan is None or plan.strategy.source != "user":
         return "auto"
     return str(plan.strategy.value)
@@ -301,7 +304,7 @@ def _difference(hits: Values, groups: Groups) -> Mapping[str, str]:
     return {"kind": kind, "words": f"{kind} by {points}"}
 
 
-def _suspects(facts: ReportFacts, now: NameOf) -> list[Told]:
+def _suspects(facts: ReportFacts, now: NameOf) -> list[Json]:
     found = facts.inspection.label_issues if facts.inspection is not None else None
     return [
         {
@@ -314,15 +317,15 @@ def _suspects(facts: ReportFacts, now: NameOf) -> list[Told]:
     ]
 
 
-def _estimate(found: Estimate | None) -> Told | None:
+def _estimate(found: Estimate | None) -> Json | None:
     return None if found is None else share(found.value, found.low, found.high, found.n)
 
 
-def _scores(found: Scores | None) -> Told | None:
+def _scores(found: Scores | None) -> Json | None:
     return None if found is None else share(found.accuracy, found.low, found.high, found.n)
 
 
-def share(value: float, low: float, high: float, n: int) -> Told:
+def share(value: float, low: float, high: float, n: int) -> Json:
     """A share with its interval, and both in words."""
     words = interval(value, low, high, n)
     return {"value": value, "low": low, "high": high, "n": n, "words": words}

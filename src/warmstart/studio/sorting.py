@@ -1,4 +1,4 @@
-"""What a board's labels are, task by task: classes, sets of labels, or numbers."""
+"""Rules for the labels of a board: classes, sets of labels, or numbers."""
 
 from __future__ import annotations
 
@@ -14,54 +14,49 @@ from warmstart.tasks.regress import as_text
 
 MOST_LETTERS = 100  # of a class name
 LEAST_NUMBERS = 3  # pictures with numbers to begin with
-_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class Sorting(Protocol):
     """How pictures are labelled on a board."""
 
-    def checked(self, label: str) -> str:
-        """A label as it is kept. Raises: UsageError for one that cannot be."""
+    def normalise(self, label: str) -> str:
+        """A label as it is stored. Raises: UsageError for an invalid one."""
         ...
 
     def names(self, label: str) -> tuple[str, ...]:
-        """The columns that it stands in."""
+        """Its columns on the board."""
         ...
 
-    def renamed(self, label: str, old: str, new: str) -> str:
-        """The label where a name in it is called otherwise."""
+    def rename(self, label: str, old: str, new: str) -> str:
+        """The label with the name `old` replaced."""
         ...
 
     def without(self, label: str, name: str) -> str | None:
-        """The label without a name; None where nothing is left of it."""
+        """The label without a name; None takes the picture off the board."""
         ...
 
     def problem(self, labels: Sequence[str]) -> str:
-        """Why nothing can be learnt from these yet; nothing where something can."""
+        """Why nothing can be trained on these labels yet; empty if something can."""
         ...
 
 
 class ClassSorting:
-    """One class a picture."""
+    """One class per picture."""
 
-    def checked(self, label: str) -> str:
-        """A class name."""
-        return checked_name(label)
+    def normalise(self, label: str) -> str:
+        return normalise_name(label)
 
     def names(self, label: str) -> tuple[str, ...]:
-        """The class."""
         return (label,)
 
-    def renamed(self, label: str, old: str, new: str) -> str:
-        """The other name."""
+    def rename(self, label: str, old: str, new: str) -> str:
         return new if label == old else label
 
     def without(self, label: str, name: str) -> str | None:
-        """A picture goes with its class."""
         return None if label == name else label
 
     def problem(self, labels: Sequence[str]) -> str:
-        """Two classes of two are needed."""
         sizes = Counter(labels)
         few = next((name for name, n in sizes.items() if n < 2), None)
         if len(sizes) < 2:
@@ -72,30 +67,25 @@ class ClassSorting:
 
 
 class SetSorting:
-    """Any of several labels a picture, as records hold them."""
+    """Any of several labels per picture, as in records."""
 
-    def checked(self, label: str) -> str:
-        """Names, each once, in the order of the alphabet.
-
-        >>> SetSorting().checked("owl| cat |owl"), SetSorting().checked("")
+    def normalise(self, label: str) -> str:
+        """
+        >>> SetSorting().normalise("owl| cat |owl"), SetSorting().normalise("")
         ('cat|owl', '')
         """
-        return SEPARATOR.join(sorted({checked_name(name) for name in split_labels(label)}))
+        return SEPARATOR.join(sorted({normalise_name(name) for name in split_labels(label)}))
 
     def names(self, label: str) -> tuple[str, ...]:
-        """The labels."""
         return split_labels(label)
 
-    def renamed(self, label: str, old: str, new: str) -> str:
-        """With the other name."""
-        return self.checked(SEPARATOR.join(new if n == old else n for n in split_labels(label)))
+    def rename(self, label: str, old: str, new: str) -> str:
+        return self.normalise(SEPARATOR.join(new if n == old else n for n in split_labels(label)))
 
     def without(self, label: str, name: str) -> str | None:
-        """The others; a picture stays without any."""
         return SEPARATOR.join(n for n in split_labels(label) if n != name)
 
     def problem(self, labels: Sequence[str]) -> str:
-        """Two labels, each with two pictures and two without."""
         sizes = Counter(name for label in labels for name in split_labels(label))
         if len(sizes) < 2:
             return "Two labels with two pictures each are needed to begin."
@@ -108,12 +98,11 @@ class SetSorting:
 
 
 class NumberSorting:
-    """A number a picture."""
+    """One number per picture."""
 
-    def checked(self, label: str) -> str:
-        """A number as records write it.
-
-        >>> NumberSorting().checked(" 3.50 ")
+    def normalise(self, label: str) -> str:
+        """
+        >>> NumberSorting().normalise(" 3.50 ")
         '3.5'
         """
         try:
@@ -121,23 +110,21 @@ class NumberSorting:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise UsageError(f"{label.strip()[:40] or 'nothing'} is no number; give one like 3.5.")
+            raise UsageError(
+                f"{label.strip()[:40] or 'nothing'} is not a number; enter one like 3.5."
+            )
         return as_text(value)
 
     def names(self, label: str) -> tuple[str, ...]:
-        """None: the page sorts them by size."""
-        return ()
+        return ()  # the page sorts them by size
 
-    def renamed(self, label: str, old: str, new: str) -> str:
-        """As it is."""
+    def rename(self, label: str, old: str, new: str) -> str:
         return label
 
     def without(self, label: str, name: str) -> str | None:
-        """As it is."""
         return label
 
     def problem(self, labels: Sequence[str]) -> str:
-        """Some that differ."""
         if len(labels) < LEAST_NUMBERS:
             return f"{LEAST_NUMBERS} pictures with numbers are needed to begin."
         return "" if len(set(labels)) > 1 else "All numbers are equal: there is nothing to learn."
@@ -150,30 +137,25 @@ SORTINGS: dict[Task, Sorting] = {
 }
 
 
-def checked_name(name: str) -> str:
-    """A class name as it is kept. Raises: UsageError for one that cannot be shown or stored.
+def normalise_name(name: str) -> str:
+    """A class name as it is stored. Raises: UsageError for an invalid one.
 
-    >>> checked_name("  house  cat ")
+    >>> normalise_name("  house  cat ")
     'house cat'
     """
     name = " ".join(unicodedata.normalize("NFC", name).split())
     if not name or len(name) > MOST_LETTERS:
         raise UsageError(f"a class needs a name of 1 to {MOST_LETTERS} letters.")
-    strange = next((letter for letter in name if _is_strange(letter)), None)
-    if strange is not None:
-        raise UsageError(
-            f"a class name cannot hold the letter U+{ord(strange):04X}; leave it away."
-        )
+    for letter in name:
+        if unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") or letter in _BIDIRECTIONAL:
+            raise UsageError(
+                f"a class name cannot contain the character U+{ord(letter):04X}; remove it."
+            )
     return name
 
 
-def label_name(name: str) -> str:
-    """The same of one of several labels, between which `|` stands. Raises: UsageError."""
+def normalise_label(name: str) -> str:
+    """The name of one of several labels, which `|` separates. Raises: UsageError."""
     if SEPARATOR in name:
-        raise UsageError(f"a label cannot hold the letter {SEPARATOR}; leave it away.")
-    return checked_name(name)
-
-
-def _is_strange(letter: str) -> bool:
-    """Control characters, halves of characters, and what turns the text around it."""
-    return unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") or letter in _TURNING
+        raise UsageError(f"a label cannot contain the character {SEPARATOR}; remove it.")
+    return normalise_name(name)

@@ -1,4 +1,4 @@
-"""`warmstart studio [DATA]`: the whole job in a page on this computer."""
+"""`warmstart studio [DATA]`: collect, label, train and export in a page on this computer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from warmstart.request import DEFAULT_BASE, folder_name
 from warmstart.serving.serve import check_installed
 from warmstart.studio.app import Keys
 from warmstart.studio.jobs import Worker
-from warmstart.studio.pictures import take_in
+from warmstart.studio.pictures import import_data
 from warmstart.studio.project import Project
-from warmstart.studio.tools import Fit, Hands
+from warmstart.studio.tools import Fit, StudioWork
 
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
@@ -31,7 +31,7 @@ UNNAMED = "untitled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudioOptions:
-    """What a studio is opened with, and where it listens."""
+    """The options of a studio."""
 
     data: str | None = None
     out: Path | None = None
@@ -44,61 +44,62 @@ class StudioOptions:
 
 def studio(
     project: Project,
-    asked: StudioOptions,
+    options: StudioOptions,
     fit: Fit,
     ready: Callable[[str], None],
     stopping: Callable[[], None],
 ) -> None:
-    """Answer a project's page until a signal comes; then it is closed.
+    """Serve a project's page until a signal, then close it.
 
-    `ready` is told the address, with its token, when the first request can come.
+    `ready` gets the address, with its token, once the server listens.
     Raises: ServeError where the server cannot start.
     """
     from warmstart.serving import running
     from warmstart.serving.model import ServerLimits as Limits
 
-    taken = running.bind("127.0.0.1", asked.port)
+    listener = running.bind("127.0.0.1", options.port)
     try:
         token = secrets.token_urlsafe(24)
         keys = Keys(token, secrets.token_urlsafe(24))
-        app, close = application(project, fit, asked.base, keys, taken.getsockname()[1])
+        app, close = application(project, fit, options.base, keys, listener.getsockname()[1])
 
         def stop() -> None:
             stopping()
             close()
 
-        address = f"{running.address(taken)}?token={token}"
-        running.run(running.make_server(app, Limits(), lambda: ready(address), stop), taken)
+        address = f"{running.address(listener)}?token={token}"
+        running.run(running.make_server(app, Limits(), lambda: ready(address), stop), listener)
     finally:
-        taken.close()
+        listener.close()
         project.close()
 
 
-def opened(asked: StudioOptions, see: Callable[[Event], None]) -> tuple[Project, int | None]:
-    """The project, its data taken in where it is new; how many files could not be read.
+def open_project(
+    options: StudioOptions, on_event: Callable[[Event], None]
+) -> tuple[Project, int | None]:
+    """Open the project, and import its data if it is new.
 
-    None for the latter where nothing was taken in.
-
-    Raises: DataError for data that cannot be read, RunFolderError for a folder that is no
-    studio's or in use.
+    Returns it with the number of unreadable files, None without an import.
+    Raises: DataError for unreadable data, RunFolderError for another kind of folder or one in use.
     """
     check_installed()
     name, source = UNNAMED, ""
-    if asked.data is not None:
-        name = folder_name(Path(asked.data).name.removeprefix("sample:"))
-        is_sample = asked.data.startswith("sample:")
-        source = asked.data if is_sample else str(Path(asked.data).expanduser().resolve())
-    project = Project.open(asked.out or HOME / name, name, source)
+    data = options.data
+    if data is not None:
+        name = folder_name(Path(data).name.removeprefix("sample:"))
+        is_sample = data.startswith("sample:")
+        source = data if is_sample else str(Path(data).expanduser().resolve())
+    project = Project.open(options.out or HOME / name, name, source)
     try:
-        if asked.data is None or project.history.version:
+        if data is None or project.history.version:
             return project, None
-        steps: Steps[int] = take_in(project, asked.data, asked.label, asked.group, asked.task)
-        return project, follow(steps, see)
+        steps: Steps[int] = import_data(project, data, options.label, options.group, options.task)
+        return project, follow(steps, on_event)
     except BaseException:
         project.close()
-        if not project.pictures:  # nothing was taken in: a name that was misspelt leaves no folder
+        if not project.pictures:  # nothing was imported: a misspelt name leaves no folder
             shutil.rmtree(project.path, ignore_errors=True)
-            if asked.out is None:
+            if options.out is None:
                 with suppress(OSError):  # other studios are in it
                     HOME.rmdir()
         raise
@@ -107,15 +108,15 @@ def opened(asked: StudioOptions, see: Callable[[Event], None]) -> tuple[Project,
 def application(
     project: Project, fit: Fit, base: str, keys: Keys, port: int
 ) -> tuple[Gate, Callable[[], None]]:
-    """The ASGI application of a project, and what ends its streams and its learning."""
+    """The ASGI application of a project, and a function that ends its streams and its run."""
     from warmstart.studio.app import make_app
     from warmstart.studio.work import Hub
 
     hub = Hub()
-    worker = Worker(hub.tell_working, hub.tell_result)
-    hands = Hands(project, worker, fit, base)
+    worker = Worker(hub.send_working, hub.send_result)
+    work = StudioWork(project, worker, fit, base)
     numbers = project.numbers()
-    if numbers and RunFolder(project.run(numbers[-1])).can_go_on:
+    if numbers and RunFolder(project.run(numbers[-1])).is_resumable:
         worker.set_stopped(numbers[-1], None)
 
     def close() -> None:
@@ -123,4 +124,4 @@ def application(
         worker.wait(10.0)
         hub.close()
 
-    return make_app(project, hands.tools(), hub, keys, port), close
+    return make_app(project, work.tools(), hub, keys, port), close

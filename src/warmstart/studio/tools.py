@@ -1,4 +1,4 @@
-"""The work behind the studio's page, by the flow, records and events of the command line."""
+"""The work behind the studio's page, with the requests, records and events of the command line."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from warmstart.run.predictor import Predictor, load
 from warmstart.run.resume import resume
 from warmstart.serving.wording import own_keys, words
 from warmstart.studio.jobs import Worker
-from warmstart.studio.pictures import see, small
+from warmstart.studio.pictures import decode_picture, thumbnail
 from warmstart.studio.project import GROUP, LABEL, Project, corrections_of, has_groups, id_of
 from warmstart.studio.result import result_of
-from warmstart.studio.work import Order, Told, Tools
+from warmstart.studio.work import Json, Order, Tools
 
 Fit = Callable[..., Steps[Any]]
 STRATEGY = "strategy="
 NAMES = {
-    "frozen": "stay as they are",
-    "tuned": "learn",
-    "low-rank": "learn a little",
-    "fresh": "begin anew",
-    "added": "are added",
+    "frozen": "frozen",
+    "tuned": "fine-tuned",
+    "low-rank": "fine-tuned (LoRA)",
+    "fresh": "trained from scratch",
+    "added": "added",
 }
 
 
 @dataclass(slots=True)
-class Hands:
-    """Does for a project what the page asks for. `fit` is the flow; `start` what to begin from."""
+class StudioWork:
+    """The work of a project. `fit` runs a request, `base` is the base model."""
 
     project: Project
     worker: Worker
@@ -52,36 +52,37 @@ class Hands:
     _loaded: dict[int, Predictor] = field(default_factory=dict)
 
     def tools(self) -> Tools:
-        """These works as the server takes them."""
         return Tools(
-            see=see,
-            small=small,
-            working=self.worker.extracted,
+            decode=decode_picture,
+            thumbnail=thumbnail,
+            working=self.worker.status,
             fit=self.begin,
-            resume=self.go_on,
+            resume=self.resume,
             stop=self.worker.stop,
             forecast=self.forecast,
             result=lambda number: result_of(self.project, number),
             answer=self.answer,
-            take=self.take,
+            download=self.download,
         )
 
     def begin(self, order: Order) -> None:
-        """Begin to learn. Raises: UsageError while something is at work."""
-        # As one would type it. Only here: while a run is gone on with, "here" is elsewhere.
-        asked = replace(self.request(order), data=str(_from_here(order.table)))
-        self.worker.begin(order.number, order.budget, lambda: self.fit(asked))
+        """Begin a run. Raises: UsageError while another one is in progress."""
+        # A path as one would type it. Only here: a resumed run may be in another folder.
+        table, here = order.table, Path.cwd()
+        table = table.relative_to(here) if table.is_relative_to(here) else table
+        request = replace(self.request(order), data=str(table))
+        self.worker.begin(order.number, order.budget, lambda: self.fit(request))
 
-    def go_on(self) -> None:
-        """Go on with what was stopped. Raises: UsageError where nothing was."""
-        now = self.worker.extracted()
+    def resume(self) -> None:
+        """Resume the stopped run. Raises: RunFolderError where there is none."""
+        now = self.worker.status()
         if now.state != "stopped" or now.number is None:
-            raise RunFolderError("there is nothing to go on with.")
+            raise RunFolderError("there is no stopped run to resume.")
         run = self.project.run(now.number)
         self.worker.begin(now.number, now.budget or "", lambda: resume(run, self.fit))
 
     def request(self, order: Order) -> Request:
-        """What the command line would be told."""
+        """The request as on the command line."""
         strategy = [s.removeprefix(STRATEGY) for s in order.settings if s.startswith(STRATEGY)]
         group, about = GROUP if has_groups(order.table) else None, self.project.about
         typed = {"strategy": strategy, "group": group}
@@ -101,10 +102,10 @@ class Hands:
             settings=others,
         )
 
-    def forecast(self, order: Order) -> Told:
-        """What a learning would take, and its plan; `problem` where it cannot be done."""
+    def forecast(self, order: Order) -> Json:
+        """The time, memory and plan of a run; `problem` where it is not possible."""
         try:
-            found = drain(dry_run(replace(self.request(order), out=None)))
+            result = drain(dry_run(replace(self.request(order), out=None)))
         except WarmstartError as error:
             return {
                 "seconds": None,
@@ -113,86 +114,73 @@ class Hands:
                 "rows": [],
                 "problem": str(error),
             }
-        seconds = found.forecast.total
+        seconds = result.forecast.total
         return {
             "seconds": round(seconds, 1),
             "words": f"about {duration(seconds)}",
-            "memory_mb": round(found.forecast.memory_mb),
-            "rows": plan_rows(found.plan),
+            "memory_mb": round(result.forecast.memory_mb),
+            "rows": plan_rows(result.plan),
             "problem": None,
         }
 
-    def answer(self, number: int, payload: bytes, name: str) -> Told:
-        """What a run's model says of one picture. Raises: DataError where it cannot be read."""
-        predictor = self._predictor(number)
-        ((shown, pixels),) = predictor.prepared([decode(payload, name)])
-        (found,) = predictor.answer([shown], [pixels])
+    def answer(self, number: int, payload: bytes, name: str) -> Json:
+        """A model's answer to one picture. Raises: DataError where it cannot be read."""
+        if number not in self._loaded:
+            self._loaded = {number: load(self.project.run(number))}
+        predictor = self._loaded[number]
+        ((id, pixels),) = predictor.prepared([decode(payload, name)])
+        (answer,) = predictor.answer([id], [pixels])
         labels = self.project.board.labels
-        ids = [id_of(example) for example in found.nearest]
 
         def now(label: str) -> str:
             return self.project.history.name_of(label, number)
 
-        called = replace(
-            found,
-            label=found.label and now(found.label),
-            scores={now(label): p for label, p in found.scores.items()},
+        ids = [id_of(example) for example in answer.nearest]
+        answer = replace(
+            answer,
+            label=answer.label and now(answer.label),
+            scores={now(label): p for label, p in answer.scores.items()},
         )
-        if isinstance(called, LabelAnswer):
-            called = replace(called, labels=tuple(now(label) for label in called.labels))
+        if isinstance(answer, LabelAnswer):
+            answer = replace(answer, labels=tuple(now(label) for label in answer.labels))
         return {
-            **own_keys(called),
-            "label": called.label,
-            "words": words(called),
-            "probability": called.probability,
-            "confident": called.confident,
-            "ood": called.ood,
-            "scores": called.scores,
+            **own_keys(answer),
+            "label": answer.label,
+            "words": words(answer),
+            "probability": answer.probability,
+            "confident": answer.confident,
+            "ood": answer.ood,
+            "scores": answer.scores,
             "nearest": [{"id": id, "label": labels.get(id)} for id in ids if id in labels],
         }
 
-    def _predictor(self, number: int) -> Predictor:
-        if number not in self._loaded:
-            self._loaded = {number: load(self.project.run(number))}
-        return self._loaded[number]
-
-    def _corrections(self) -> str:
-        """The labels by the user's own files; what was taken off the board is to be dropped."""
-        board, history = self.project.board, self.project.history
-        changed = {id for change in history.done for id in change.labels}
-        return corrections_of(board, self.project.pictures, changed - set(board.labels))
-
-    def take(self, number: int, what: str) -> Path:
-        """A file to take home. Raises: ExportError where it cannot be made."""
-        run = self.project.run(number)
-        if what == "report.html":
-            return run / what
-        if what == "labels.csv":
-            place = self.project.path / what
-            write_bytes(place, self._corrections().encode())
-            return place
-        if what == "model.zip":
-            name = self.project.about.name
-            return _zipped([run / "model", run / "README.md"], run / what, name)
-        target = run / "export" / "onnx"
-        if not target.exists():
+    def download(self, number: int, name: str) -> Path:
+        """Write a file to download. Raises: ExportError where it cannot be made."""
+        run, title = self.project.run(number), self.project.about.name
+        if name == "report.html":
+            return run / name
+        if name == "labels.csv":
+            board = self.project.board
+            changed = {id for change in self.project.history.done for id in change.labels}
+            off = changed - set(board.labels)
+            path = self.project.path / name
+            write_bytes(path, corrections_of(board, self.project.pictures, off).encode())
+            return path
+        if name == "model.zip":
+            return _zip([run / "model", run / "README.md"], run / name, title)
+        folder = run / "export" / "onnx"
+        if not folder.exists():
             export(run, "onnx")
-        return _zipped([target], run / what, self.project.about.name)
+        return _zip([folder], run / name, title)
 
 
-def _from_here(path: Path) -> Path:
-    """A path as one would type it."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def plan_rows(plan: Plan) -> list[Told]:
-    """The plan for people: layers, then what training does, each with its reason."""
-    rows = [_row("how deep", plan.strategy, "strategy")]
+def plan_rows(plan: Plan) -> list[Json]:
+    """The plan for people: layers, then the training, each with its reason."""
+    rows = [_row("strategy", plan.strategy, "strategy")]
     for group in runs(plan):
-        part = next(one for one in plan.blocks if one.name == group.names[0])
-        said = _row(f"layers {group.layers}", part.action, None)
-        rows.append({**said, "value": NAMES.get(group.action, group.action)})
+        block = next(one for one in plan.blocks if one.name == group.names[0])
+        row = _row(f"layers {group.layers}", block.action, None)
+        rows.append({**row, "value": NAMES.get(group.action, group.action)})
     if plan.is_trained:
         for one in fields(plan.training):
             choice = getattr(plan.training, one.name)
@@ -201,7 +189,7 @@ def plan_rows(plan: Plan) -> list[Told]:
     return rows
 
 
-def _row(what: str, choice: Choice, path: str | None) -> Told:
+def _row(what: str, choice: Choice, path: str | None) -> Json:
     return {
         "what": what,
         "value": str(choice.value),
@@ -212,14 +200,14 @@ def _row(what: str, choice: Choice, path: str | None) -> Told:
     }
 
 
-def _zipped(what: Sequence[Path], target: Path, name: str) -> Path:
-    """Files and folders as a zip with one folder in it, made beside its place."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as place:
-        made = Path(place) / target.name
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
-            for root in what:
+def _zip(roots: Sequence[Path], target: Path, name: str) -> Path:
+    """Files and folders as a zip with one folder `name` in it."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as workdir:
+        draft = Path(workdir) / target.name
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+            for root in roots:
                 for path in [root] if root.is_file() else sorted(root.rglob("*")):
                     if path.is_file():
                         archive.write(path, Path(name) / path.relative_to(root.parent))
-        shutil.move(made, target)
+        shutil.move(draft, target)
     return target

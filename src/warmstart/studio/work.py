@@ -1,4 +1,4 @@
-"""What the studio's server is handed: the work as plain functions."""
+"""The work behind the studio's server as plain functions, and its events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Literal
 from warmstart.studio.project import Delta
 
 State = Literal["idle", "working", "stopping", "stopped", "failed"]
-Told = dict[str, Any]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressSeen:
-    """A picture that can be read: its size, how a file of its kind ends, and a small JPEG."""
+class DecodedPicture:
+    """A readable picture: its size in px, file suffix, and a small JPEG."""
 
     width: int
     height: int
@@ -27,7 +27,7 @@ class ProgressSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One learning that was asked for: from which table, into which folder, and how."""
+    """A requested run: its table, folder, budget and settings."""
 
     number: int
     table: Path
@@ -38,7 +38,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldCurve:
-    """The score on the rows that one fold holds out, while the other rows are learnt from.
+    """The validation score of one fold during training.
 
     `points`: (epoch, share) in order; `probe`: the score of the linear probe on the same rows.
     """
@@ -50,9 +50,9 @@ class FoldCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Working:
-    """What is going on, for people. `done` and `of` are those of the stage at work.
+    """The progress of a run. `done` and `of` belong to the present stage.
 
-    `turn` counts the tellings, so that an older one is known by it.
+    `turn` counts the updates, so that an older one is recognised.
     """
 
     turn: int = 0
@@ -70,55 +70,55 @@ class Working:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """The work behind the page. Whatever may take long is called from a thread.
+    """The work behind the page. Slow functions are called from a thread.
 
-    `see` decodes bytes, or says why it cannot. `fit` and `resume` begin a learning and return
-    at once; `stop` ends it so that it can be gone on with. `result` tells of a finished run,
-    `answer` of one picture; `take` makes a file to take home.
+    `decode` returns a picture, or why it cannot be read. `fit` and `resume` begin a run and return
+    at once; `stop` ends it so that it can be resumed. `result` describes a finished run, `answer`
+    one picture; `download` writes a file to download.
     """
 
-    see: Callable[[bytes, str], ProgressSeen | str]
-    small: Callable[[bytes, str], bytes]
+    decode: Callable[[bytes, str], DecodedPicture | str]
+    thumbnail: Callable[[bytes, str], bytes]
     working: Callable[[], Working]
     fit: Callable[[Order], None]
     resume: Callable[[], None]
     stop: Callable[[], None]
-    forecast: Callable[[Order], Told]
-    result: Callable[[int], Told]
-    answer: Callable[[int, bytes, str], Told]
-    take: Callable[[int, str], Path]
+    forecast: Callable[[Order], Json]
+    result: Callable[[int], Json]
+    answer: Callable[[int, bytes, str], Json]
+    download: Callable[[int, str], Path]
 
 
-# ---- Server-sent events: what changes is told to every page that is open.
+# ---- Server-sent events to every open page.
 
 
-WAITING = 200  # events that a page may be behind; then its stream ends, and it asks anew
-ALIVE_S = 15.0  # between two signs of life, by which a page sees that the server is there
+QUEUE = 200  # events that a page may be behind; then its stream ends, and it reloads
+ALIVE_S = 15.0  # between two keep-alive comments
 
 
 class Hub:
-    """Hands events from any thread to the streams of all pages."""
+    """Sends events from any thread to the streams of all pages."""
 
     def __init__(self) -> None:
         self._streams: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def tell_board(self, delta: Delta) -> None:
-        """Tell of a change of the board."""
-        self._tell("board", asdict(delta))
+    def send_board(self, delta: Delta) -> None:
+        """Send a change of the board."""
+        self._send("board", asdict(delta))
 
-    def tell_working(self, working: Working) -> None:
-        """Tell how far a learning is."""
-        self._tell("work", asdict(working))
+    def send_working(self, working: Working) -> None:
+        """Send the progress of a run."""
+        self._send("work", asdict(working))
 
-    def tell_result(self, number: int) -> None:
-        """Tell that a run is done."""
-        self._tell("result", {"number": number})
+    def send_result(self, number: int) -> None:
+        """Send that a run is finished."""
+        self._send("result", {"number": number})
 
     async def stream(self) -> AsyncIterator[str]:
         """The events of one page from now on, as text/event-stream."""
         self._loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[str | None] = asyncio.Queue(WAITING)
+        queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE)
         self._streams.add(queue)
         try:
             yield "retry: 1000\n\n"
@@ -135,13 +135,13 @@ class Hub:
 
     def close(self) -> None:
         """End all streams."""
-        self._later(None)
+        self._put_soon(None)
 
-    def _tell(self, name: str, values: dict[str, Any]) -> None:
-        self._later(f"event: {name}\ndata: {json.dumps(values, ensure_ascii=False)}\n\n")
+    def _send(self, name: str, values: dict[str, Any]) -> None:
+        self._put_soon(f"event: {name}\ndata: {json.dumps(values, ensure_ascii=False)}\n\n")
 
-    def _later(self, text: str | None) -> None:
-        loop = self._loop  # None before the first page: nobody is there to be told
+    def _put_soon(self, text: str | None) -> None:
+        loop = self._loop  # None before the first page
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._put, text)
 

@@ -25,9 +25,7 @@ LEAST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not infini
 
 
 def entropy(class_shares: Sequence[float]) -> float:
-    """The loss, in nats, of always answering how frequent the classes are.
-
-    Shares need not add up to 1: counts will do.
+    """The loss, in nats, of always predicting the class frequencies; counts will do.
 
     >>> round(entropy([10, 10]), 3), entropy([5, 0])
     (0.693, 0.0)
@@ -38,62 +36,51 @@ def entropy(class_shares: Sequence[float]) -> float:
 
 
 class Classification:
-    """The target of classification. Truth: class numbers (n,) in 0..K-1."""
+    """Truth: class numbers (n,) in 0..K-1. Losses are log-losses in nats, calibration a temperature."""
 
     task: Task = "classify"
     metric = "accuracy"
-    tells_classes = True
+    has_classes = True
     words = CLASS_WORDS
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
-        """Class numbers (n,)."""
         number = {name: index for index, name in enumerate(names)}
         return np.array([number[label] for label in labels], dtype=np.int64)
 
-    def coded(self, truth: Truth, n_outputs: int) -> Array:
-        """One-hot."""
+    def encode(self, truth: Truth, n_outputs: int) -> Array:
         return np.eye(n_outputs)[truth]
 
     def calibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """A temperature."""
         return fit_temperature(scores, truth)
 
-    def settle(self, scores: Array, truth: Truth) -> Calibration:
-        """And a bias a class, where there are examples enough."""
+    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
         return fit_temperature_and_bias(scores, truth)
 
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """A temperature."""
         return fit_temperature(scores, truth)
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
-        """Probabilities."""
         return probabilities(scores, calibration)
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
-        """Log-loss, in nats."""
         return log_losses(scores, truth, calibration)
 
-    def said_losses(self, answers: Array, truth: Truth) -> Array:
-        """Log-loss of probabilities."""
-        found: Array = -np.log(np.maximum(answers[np.arange(len(truth)), truth], LEAST))
-        return found
+    def answer_losses(self, answers: Array, truth: Truth) -> Array:
+        losses: Array = -np.log(np.maximum(answers[np.arange(len(truth)), truth], LEAST))
+        return losses
 
-    def delivered(self, calibration: Calibration) -> Calibration:
-        """As it is."""
+    def model_calibration(self, calibration: Calibration) -> Calibration:
         return calibration
 
     def scores_of(self, answers: Array) -> Array:
-        """Log-probabilities."""
-        found: Array = np.log(np.maximum(answers, LEAST))
-        return found
+        scores: Array = np.log(np.maximum(answers, LEAST))
+        return scores
 
     def scale(self, scores: Array, truth: Truth) -> float:
-        """The temperature."""
         return fit_temperature(scores, truth).scale
 
     def credits(self, answers: Array, truth: Truth) -> Array:
-        """1 where the row is named right, else 0.
+        """1 where the class is right, else 0.
 
         >>> Classification().credits(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])).tolist()
         [1.0, 0.0]
@@ -102,44 +89,37 @@ class Classification:
         return right
 
     def score_error(self, score: float, n: float) -> float:
-        """Of a share."""
         return float(np.sqrt(score * (1 - score) / n))
 
     def blind_loss(self, truth: Truth) -> float:
         """The entropy of the classes, in nats."""
         return entropy((np.bincount(truth) / len(truth)).tolist())
 
-    def folding(self, truth: Truth) -> Truth:
-        """The classes."""
+    def fold_strata(self, truth: Truth) -> Truth:
         return truth
 
     def strata(self, truth: Truth) -> Labels:
-        """The classes."""
         return truth
 
     def identities(self, truth: Truth) -> Labels:
-        """The classes."""
         return truth
 
-    def among(self, truth: Truth) -> Truth:
-        """Numbered anew where a class is missing.
+    def restrict(self, truth: Truth) -> Truth:
+        """Renumbered where a class is missing.
 
-        >>> Classification().among(np.array([4, 2, 4])).tolist()
+        >>> Classification().restrict(np.array([4, 2, 4])).tolist()
         [1, 0, 1]
         """
         numbers: Labels = np.unique(truth, return_inverse=True)[1]
         return numbers
 
     def blind_score(self, truth: Truth) -> float:
-        """The share of the largest class."""
         return float(np.bincount(truth).max() / len(truth))
 
     def n_outputs(self, truth: Truth) -> int:
-        """The number of classes."""
         return int(truth.max()) + 1
 
     def statistics(self, operators: Operators, draws: Labels, truth: Truth) -> tuple[Array, Array]:
-        """Class-weighted squared residuals, and accuracy."""
         return class_statistics(operators, draws)
 
 

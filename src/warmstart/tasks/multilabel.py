@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from warmstart.records.data import Task, split_labels
-from warmstart.solve.calibration import Calibration, Labels, fit_slopes, log_losses_of
+from warmstart.solve.calibration import Calibration, Labels, fit_platt, log_losses_of
 from warmstart.solve.ridge import Array
 from warmstart.stats.average_precision import precision_shares, quick_precisions
 from warmstart.tasks.task import Operators, Truth
@@ -18,11 +18,11 @@ _LEAST = 1e-12
 
 
 class Multilabel:
-    """The target of multi-label classification. Truth: 0 and 1, (n, K)."""
+    """Truth: 0 and 1, (n, K). Losses are means over labels of log-losses, in nats."""
 
     task: Task = "multilabel"
     metric = "mAP"
-    tells_classes = False
+    has_classes = False
     words = LABEL_WORDS
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
@@ -32,76 +32,65 @@ class Multilabel:
         [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
         """
         number = {name: index for index, name in enumerate(names)}
-        found = np.zeros((len(labels), len(names)))
+        truth = np.zeros((len(labels), len(names)))
         for row, label in enumerate(labels):
-            found[row, [number[name] for name in split_labels(label)]] = 1.0
-        return found
+            truth[row, [number[name] for name in split_labels(label)]] = 1.0
+        return truth
 
-    def coded(self, truth: Truth, n_outputs: int) -> Array:
-        """As they are."""
+    def encode(self, truth: Truth, n_outputs: int) -> Array:
         return np.asarray(truth, dtype=np.float64)
 
     def calibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """A slope and a shift a label (Platt)."""
-        slopes, shifts = fit_slopes(scores, truth)
+        """A slope and a shift for each label (Platt)."""
+        slopes, shifts = fit_platt(scores, truth)
         return Calibration(1.0, shifts, slopes)
 
-    def settle(self, scores: Array, truth: Truth) -> Calibration:
-        """The same."""
+    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
         return self.calibrate(scores, truth)
 
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
         """A slope and a shift for all labels.
 
         >>> truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
-        >>> found = Multilabel().recalibrate(4 * truth - 2, truth)
-        >>> found.slopes is None and bool(found.bias[0] == found.bias[1])
+        >>> calibration = Multilabel().recalibrate(4 * truth - 2, truth)
+        >>> calibration.slopes is None and bool(calibration.bias[0] == calibration.bias[1])
         True
         """
-        slopes, shifts = fit_slopes(scores.reshape(-1, 1), truth.reshape(-1, 1))
+        slopes, shifts = fit_platt(scores.reshape(-1, 1), truth.reshape(-1, 1))
         return Calibration(float(slopes[0]), np.full(truth.shape[1], shifts[0]))
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
-        """A probability a label."""
-        found: Array = expit(calibration.scaled(scores))
-        return found
+        probabilities: Array = expit(calibration.scaled(scores))
+        return probabilities
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
-        """Log-loss, the mean over labels, in nats."""
         return log_losses_of(calibration.scaled(scores), truth)
 
-    def said_losses(self, answers: Array, truth: Truth) -> Array:
-        """Log-loss of probabilities."""
+    def answer_losses(self, answers: Array, truth: Truth) -> Array:
         return log_losses_of(self.scores_of(answers), truth)
 
-    def delivered(self, calibration: Calibration) -> Calibration:
-        """As it is."""
+    def model_calibration(self, calibration: Calibration) -> Calibration:
         return calibration
 
     def scores_of(self, answers: Array) -> Array:
-        """Log-odds."""
-        found: Array = logit(np.clip(answers, _LEAST, 1 - _LEAST))
-        return found
+        scores: Array = logit(np.clip(answers, _LEAST, 1 - _LEAST))
+        return scores
 
     def scale(self, scores: Array, truth: Truth) -> float:
-        """One slope for all labels."""
         return self.recalibrate(scores, truth).scale
 
     def credits(self, answers: Array, truth: Truth) -> Array:
-        """What each row adds to the mean average precision: the precision at its labels."""
+        """Shares of the mean average precision: the precision at the labels of the row."""
         return precision_shares(answers, truth)
 
     def score_error(self, score: float, n: float) -> float:
-        """About that of a share."""
         return float(np.sqrt(score * (1 - score) / n))
 
     def blind_loss(self, truth: Truth) -> float:
-        """Mean entropy of the labels, in nats."""
         p = np.clip(truth.mean(axis=0), _LEAST, 1 - _LEAST)
         return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
 
-    def folding(self, truth: Truth) -> Truth:
-        """The labels themselves: folds keep each in proportion."""
+    def fold_strata(self, truth: Truth) -> Truth:
         return truth
 
     def strata(self, truth: Truth) -> Labels:
@@ -111,41 +100,37 @@ class Multilabel:
         [0, 1, 2]
         """
         counts = np.where(truth > 0, truth.sum(axis=0), np.inf)
-        found: Labels = np.where(truth.any(axis=1), counts.argmin(axis=1), truth.shape[1])
-        return found
+        strata: Labels = np.where(truth.any(axis=1), counts.argmin(axis=1), truth.shape[1])
+        return strata
 
     def identities(self, truth: Truth) -> Labels:
-        """Numbers of equal sets."""
-        found: Labels = np.unique(truth, axis=0, return_inverse=True)[1].reshape(-1)
-        return found
+        numbers: Labels = np.unique(truth, axis=0, return_inverse=True)[1].reshape(-1)
+        return numbers
 
-    def among(self, truth: Truth) -> Truth:
-        """Labels that some row has."""
+    def restrict(self, truth: Truth) -> Truth:
         return truth[:, truth.any(axis=0)]
 
     def blind_score(self, truth: Truth) -> float:
-        """Mean share of the labels that occur: what ranking at random reaches."""
+        """Mean share of the labels that occur: the score of a random ranking."""
         return float(truth.mean(axis=0)[truth.any(axis=0)].mean()) if truth.any() else 0.0
 
     def n_outputs(self, truth: Truth) -> int:
-        """One a label."""
         return int(truth.shape[1])
 
     def statistics(self, operators: Operators, draws: Labels, truth: Truth) -> tuple[Array, Array]:
-        """Squared left-out residuals in variances of each label, and mean average precision."""
+        """Squared leave-out residuals in variances of each label, and mean average precision."""
         sets = np.unique(truth, axis=0).astype(np.float32)[draws]  # (n, m, K)
         n, m, k = sets.shape
         share = truth.mean(axis=0)
         weights = 1.0 / np.maximum(share * (1 - share), 1.0 / n)
-        best, found = np.full(m, -np.inf), np.zeros(m)
+        best, score = np.full(m, -np.inf), np.zeros(m)
         for operator in operators:
             residual = (operator @ sets.reshape(n, m * k)).reshape(n, m, k)
             t = -((residual.astype(np.float64) ** 2).sum(axis=0) @ weights)
             better = t > best
             best = np.where(better, t, best)
-            told = quick_precisions((sets - residual)[:, better], sets[:, better])
-            found[better] = told
-        return best, found
+            score[better] = quick_precisions((sets - residual)[:, better], sets[:, better])
+        return best, score
 
 
 MULTILABEL = Multilabel()

@@ -12,17 +12,17 @@ from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target
 
-_MAKERS: dict[Task, Callable[[Sequence[str]], Target]] = {
+_TARGETS: dict[Task, Callable[[Sequence[str]], Target]] = {
     "classify": lambda labels: CLASSIFICATION,
     "multilabel": lambda labels: MULTILABEL,
     "regress": lambda labels: Regression.of(np.array([float(label) for label in labels])),
 }
 
 
-def target_of(task: Task, learnt: Sequence[str]) -> Target:
-    """The target of a task; `learnt` are the labels of what is learnt from, as records hold them.
+def target_of(task: Task, labels: Sequence[str]) -> Target:
+    """The target of a task; `labels` are those of the training rows, as in records.
 
     >>> target_of("regress", ["1", "3"])
     Regression(mean=2.0, spread=1.0)
     """
-    return _MAKERS[task](learnt)
+    return _TARGETS[task](labels)

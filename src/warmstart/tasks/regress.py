@@ -14,12 +14,12 @@ from warmstart.solve.ridge import Array
 from warmstart.tasks.task import Operators, Truth
 from warmstart.tasks.words import NUMBER_WORDS, Words
 
-BINS, LEAST_A_BIN = 10, 5  # equally full bins that folds and draws are kept alike in
+BINS, LEAST_A_BIN = 10, 5  # equally full bins that stratify folds and samples
 _LEAST = 1e-12
 
 
 def as_text(value: float) -> str:
-    """A number as records hold it: as short as reads back the same.
+    """A number in records: the shortest text that reads back the same.
 
     >>> as_text(3.50), as_text(0.1 + 0.2)
     ('3.5', '0.30000000000000004')
@@ -29,9 +29,10 @@ def as_text(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The target of regression. Truth: (value - mean) / spread of what was learnt from, (n,).
+    """Truth: (value - mean) / spread of the training rows, (n,).
 
-    So losses are shares of the variance, whatever the unit; `natural` gives values again.
+    So losses are squared errors as shares of the variance, whatever the unit. The scores of a
+    ridge are answers, without calibration; `natural` converts answers to the user's unit.
     """
 
     mean: float = 0.0
@@ -39,12 +40,12 @@ class Regression:
 
     task: ClassVar[Task] = "regress"
     metric: ClassVar[str] = "r2"
-    tells_classes: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = False
     words: ClassVar[Words] = NUMBER_WORDS
 
     @classmethod
     def of(cls, values: Array) -> Regression:
-        """The target that was learnt from these. Shapes: values (n,), not all equal.
+        """The target with mean and spread of values (n,), not all equal.
 
         >>> Regression.of(np.array([1.0, 3.0]))
         Regression(mean=2.0, spread=1.0)
@@ -57,45 +58,37 @@ class Regression:
         >>> Regression(mean=10.0, spread=2.0).natural(np.array([1.0])).tolist()
         [12.0]
         """
-        found: Array = self.mean + self.spread * answers
-        return found
+        values: Array = self.mean + self.spread * answers
+        return values
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
-        """Standardised values."""
         return (np.array([float(label) for label in labels]) - self.mean) / self.spread
 
-    def coded(self, truth: Truth, n_outputs: int) -> Array:
-        """As a column."""
+    def encode(self, truth: Truth, n_outputs: int) -> Array:
         column: Array = truth[:, None]
         return column
 
     def calibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """Nothing: the scores of a ridge are answers."""
         return Calibration(1.0, np.zeros(scores.shape[1]))
 
-    def settle(self, scores: Array, truth: Truth) -> Calibration:
-        """Nothing."""
+    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
         return self.calibrate(scores, truth)
 
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """Nothing."""
         return self.calibrate(scores, truth)
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
-        """Standardised numbers (n, 1)."""
-        found: Array = calibration.scale * scores + calibration.bias
-        return found
+        numbers: Array = calibration.scale * scores + calibration.bias
+        return numbers
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
-        """Squared error, in variances."""
-        return self.said_losses(self.answers(scores, calibration), truth)
+        return self.answer_losses(self.answers(scores, calibration), truth)
 
-    def said_losses(self, answers: Array, truth: Truth) -> Array:
-        """Squared error of answers."""
-        found: Array = (answers[:, 0] - truth) ** 2
-        return found
+    def answer_losses(self, answers: Array, truth: Truth) -> Array:
+        losses: Array = (answers[:, 0] - truth) ** 2
+        return losses
 
-    def delivered(self, calibration: Calibration) -> Calibration:
+    def model_calibration(self, calibration: Calibration) -> Calibration:
         """Into the user's unit.
 
         >>> Regression(mean=10.0, spread=2.0).delivered(Calibration(1.0, np.zeros(1))).bias.tolist()
@@ -105,11 +98,9 @@ class Regression:
         return Calibration(self.spread * calibration.scale, bias)
 
     def scores_of(self, answers: Array) -> Array:
-        """The same."""
         return answers
 
     def scale(self, scores: Array, truth: Truth) -> float:
-        """1: scores stand on the scale of answers."""
         return 1.0
 
     def credits(self, answers: Array, truth: Truth) -> Array:
@@ -118,24 +109,22 @@ class Regression:
         >>> Regression().credits(np.array([[1.0], [0.0]]), np.array([1.0, -1.0])).tolist()
         [1.0, 0.0]
         """
-        found: Array = 1 - self.said_losses(answers, truth) / max(float(truth.var()), _LEAST)
-        return found
+        shares: Array = 1 - self.answer_losses(answers, truth) / max(float(truth.var()), _LEAST)
+        return shares
 
     def score_error(self, score: float, n: float) -> float:
-        """Of R², for large n: Olkin & Finn 1995, "Correlations redux", eq. 4."""
+        """For large n: Olkin & Finn 1995, "Correlations redux", eq. 4."""
         r2 = float(np.clip(score, 0.0, 1.0))
         return float(np.sqrt(4 * r2 / n) * (1 - r2))
 
     def blind_loss(self, truth: Truth) -> float:
-        """The variance."""
         return float(truth.var())
 
-    def folding(self, truth: Truth) -> Labels:
-        """Bins of about as many rows each, by size."""
+    def fold_strata(self, truth: Truth) -> Labels:
         return self.strata(truth)
 
     def strata(self, truth: Truth) -> Labels:
-        """The same.
+        """Bins of about as many rows each, by size.
 
         >>> values = np.array([5.0, 1.0, 4.0, 2.0, 3.0, 0.0, 9.0, 8.0, 7.0, 6.0])
         >>> Regression().strata(values).tolist()
@@ -146,23 +135,18 @@ class Regression:
         return np.asarray(rank * bins // len(truth), dtype=np.int64)
 
     def identities(self, truth: Truth) -> Labels:
-        """Numbers of equal values."""
         return np.unique(truth, return_inverse=True)[1]
 
-    def among(self, truth: Truth) -> Truth:
-        """As they are."""
+    def restrict(self, truth: Truth) -> Truth:
         return truth
 
     def blind_score(self, truth: Truth) -> float:
-        """0, of the mean."""
         return 0.0
 
     def n_outputs(self, truth: Truth) -> int:
-        """One."""
         return 1
 
     def statistics(self, operators: Operators, draws: Labels, truth: Truth) -> tuple[Array, Array]:
-        """Minus the squared left-out residuals, and R²."""
         values = np.unique(truth)[draws].astype(np.float32)  # (n, m)
         total = ((values - values.mean(axis=0)) ** 2).sum(axis=0, dtype=np.float64)
         squares = np.stack(

@@ -1,9 +1,9 @@
-"""What every task offers to the stages: coding, calibration, loss, score, words.
+"""What every task offers to the stages: encoding, calibration, loss, score, words.
 
-A stage is given a `Target` and never asks which one it is. What stands for the truth of a row
-is the target's own: a class number (n,), labels as 0 and 1 (n, K), a standardised number (n,).
-The first axis is always the rows. Answers are what a calibrated model says: probabilities
-(n, K), or standardised numbers (n, 1).
+A stage gets a `Target` and never asks which one it is. The truth of a row is the target's own: a
+class number (n,), labels as 0 and 1 (n, K), a standardised number (n,). The first axis is always
+the rows. Answers are what a calibrated model predicts: probabilities (n, K), or standardised
+numbers (n, 1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from warmstart.solve.ridge import Array
 from warmstart.tasks.words import Words
 
 Truth = NDArray[Any]
-Operators = Sequence[NDArray[np.float32]]  # leave-block-out residuals of targets, (n, n) each
+Operators = Sequence[NDArray[np.float32]]  # leave-group-out residuals of targets, (n, n) each
 
 
 class Target(Protocol):
@@ -29,111 +29,86 @@ class Target(Protocol):
     @property
     def task(self) -> Task:
         """Its name in records."""
-        ...
 
     @property
     def metric(self) -> str:
-        """The score that estimates and the evidence are in."""
-        ...
+        """The score of estimates and evidence."""
 
     @property
     def words(self) -> Words:
-        """How sentences speak of that score."""
-        ...
+        """Pieces of sentences about the score."""
 
     @property
-    def tells_classes(self) -> bool:
-        """Whether each row has one class: class means, older outputs make sense."""
-        ...
+    def has_classes(self) -> bool:
+        """Whether each row has one class, so that class means and prior heads make sense."""
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
-        """The truth of rows from their labels as records hold them; `names` of the outputs."""
-        ...
+        """The truth of rows, from their labels in records; `names` of the outputs."""
 
-    def coded(self, truth: Truth, n_outputs: int) -> Array:
-        """What a ridge learns, uncentred. Shapes: returns (n, K)."""
-        ...
+    def encode(self, truth: Truth, n_outputs: int) -> Array:
+        """The uncentred targets of a ridge. Shapes: returns (n, K)."""
 
     def calibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """For scores (n, K) of rows that were left out."""
-        ...
+        """Fit on scores (n, K) of held-out rows."""
 
-    def settle(self, scores: Array, truth: Truth) -> Calibration:
-        """The same for a head that is finished: with all that the rows allow."""
-        ...
+    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
+        """Fit for a finished head, with all parameters that the rows allow."""
 
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
-        """For scores of networks trained without these rows, which are on the scale of answers.
+        """Fit on scores of networks trained without these rows, which are on the answers' scale.
 
-        A number or two for all outputs. More would follow how often each output is among the
-        rows, of which those that are answered have more where the others have fewer.
+        One or two numbers for all outputs: more would follow how often each output occurs among
+        the training rows, of which there are more where the held-out rows have fewer.
         """
-        ...
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Shapes: (n, K) to (n, K)."""
-        ...
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
-        """The loss of each row, which choices are made by. Shapes: returns (n,)."""
-        ...
+        """The loss of each row, by which choices are made. Shapes: returns (n,)."""
 
-    def said_losses(self, answers: Array, truth: Truth) -> Array:
-        """The same of answers."""
-        ...
+    def answer_losses(self, answers: Array, truth: Truth) -> Array:
+        """`losses` of calibrated answers."""
 
-    def delivered(self, calibration: Calibration) -> Calibration:
-        """The calibration that a finished model carries."""
-        ...
+    def model_calibration(self, calibration: Calibration) -> Calibration:
+        """The calibration in a finished model, which answers in the user's unit."""
 
     def scores_of(self, answers: Array) -> Array:
-        """Scores that answer this with nothing to calibrate. Shapes: (n, K) to (n, K)."""
-        ...
+        """Scores that give these answers without calibration. Shapes: (n, K) to (n, K)."""
 
     def scale(self, scores: Array, truth: Truth) -> float:
-        """By what scores are multiplied to stand on the scale of answers."""
-        ...
+        """The factor that brings scores to the answers' scale."""
 
     def credits(self, answers: Array, truth: Truth) -> Array:
-        """What each row adds to the score: their mean is the score. Shapes: returns (n,)."""
-        ...
+        """What each row adds to the score, which is their mean. Shapes: returns (n,)."""
 
     def score_error(self, score: float, n: float) -> float:
-        """Standard error of a score that n independent rows give."""
-        ...
+        """Standard error of a score on n independent rows."""
 
     def blind_loss(self, truth: Truth) -> float:
-        """The loss of the best answer that is the same for every row."""
-        ...
+        """The loss of the best constant prediction."""
 
-    def folding(self, truth: Truth) -> NDArray[Any]:
-        """What folds are kept alike in. Shapes: (n,), or (n, K) of 0 and 1."""
-        ...
+    def fold_strata(self, truth: Truth) -> NDArray[Any]:
+        """What folds are stratified by. Shapes: (n,), or (n, K) of 0 and 1."""
 
     def strata(self, truth: Truth) -> Labels:
-        """One number a row: what draws are kept alike in. Shapes: (n,)."""
-        ...
+        """What samples are stratified by, one number a row. Shapes: (n,)."""
 
     def identities(self, truth: Truth) -> Labels:
         """Equal numbers for equal truths, from 0. Shapes: (n,)."""
-        ...
 
-    def among(self, truth: Truth) -> Truth:
-        """The truth of some rows, as if there were no others: classes are numbered anew."""
-        ...
+    def restrict(self, truth: Truth) -> Truth:
+        """The truth of some rows, as if there were no others: classes are renumbered."""
 
     def blind_score(self, truth: Truth) -> float:
-        """The score of the best answer that is the same for every row."""
-        ...
+        """The score of the best constant prediction."""
 
     def n_outputs(self, truth: Truth) -> int:
-        """Columns of the answers to a truth that was taken among some rows."""
-        ...
+        """Columns of the answers, for a truth from `restrict`."""
 
     def statistics(self, operators: Operators, draws: Labels, truth: Truth) -> tuple[Array, Array]:
-        """The signal test's statistic, best over operators, and that member's score.
+        """The permutation test's statistic, best over operators, and that member's score.
 
         Shapes: draws (n, m) of `identities`, permuted; truth (n,) or (n, K), not permuted;
         returns (m,) twice.
         """
-        ...

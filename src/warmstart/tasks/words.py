@@ -126,10 +126,10 @@ def test_estimate(scores: TestScores) -> Estimate:
     )
 
 
-def in_words(label: str, task: Task) -> str:
+def label_text(label: str, task: Task) -> str:
     """What an example is labelled as records hold it, for people.
 
-    >>> in_words("cat|owl", "multilabel"), in_words("", "multilabel"), in_words("a|b", "classify")
+    >>> label_text("cat|owl", "multilabel"), label_text("", "multilabel"), label_text("a|b", "classify")
     ('cat, owl', 'nothing', 'a|b')
     """
     return ", ".join(split_labels(label)) or "nothing" if task == "multilabel" else label
@@ -141,10 +141,10 @@ def contradiction(label: str, suggested: str, task: Task) -> str:
     >>> contradiction("cat|owl", "owl", "multilabel")
     'labelled cat, owl, looks like owl'
     """
-    return f"labelled {in_words(label, task)}, looks like {in_words(suggested, task)}"
+    return f"labelled {label_text(label, task)}, looks like {label_text(suggested, task)}"
 
 
-def further(scores: TestScores) -> str:
+def other_metrics(scores: TestScores) -> str:
     """The other metrics of a test set, as one sentence without its first word."""
     if isinstance(scores, Scores):
         return (

@@ -305,7 +305,11 @@ class Stages:
         """The lines that an event adds."""
         title = title_of(event, self.stage)
         if self.stage is not None and self.stage.key != (event.stage, title):
-            yield from self._leave(self.stage, event)
+            if self.stage.name == event.stage and not (self.stage.step or self.stage.cached):
+                self.stage = None  # only its title has changed
+            else:
+                self.stage.latest = max(self.stage.latest, event.t)
+                yield from self.finish()
         self._unit = str(event.values.get("unit", self._unit))
         if event.kind == "begin" and "trainings" in event.values:
             folds = event.values.get("folds")
@@ -318,14 +322,6 @@ class Stages:
         if event.kind in ("note", "guard") and text:
             self.stage.has_note = True
             yield column(str(event.values.get("title", self.stage.title)), str(text))
-
-    def _leave(self, stage: Stage, event: Event) -> Iterator[str]:
-        """The line of a stage that ends because another begins."""
-        if stage.name == event.stage and not (stage.step or stage.cached):
-            self.stage = None  # only its title has changed
-            return
-        stage.latest = max(stage.latest, event.t)
-        yield from self.finish()
 
     def finish(self, is_broken: bool = False) -> Iterator[str]:
         """The line of the current stage; of a broken job only if it has counted something."""

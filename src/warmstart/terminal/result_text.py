@@ -27,20 +27,24 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     """
     ships = summary.shipped.strategy != "none"
     groups = [wrap(readiness_line(summary.readiness))]
-    if summary.verdict.kind == "no-signal" and not ships and any_better(summary):
+    is_beaten = any(one.is_better for one in summary.baselines)
+    if summary.verdict.kind == "no-signal" and not ships and is_beaten:
         groups.append(wrap(summary.verdict.sentence))  # it names the method that finds a signal
     elif summary.verdict.kind == "no-signal":
         groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
         groups.append("\n".join(_accuracy(summary)))
-    groups.append("\n".join([*_decision(summary), *_findings(summary, run_path)]))
-    groups.append("\n".join([*_files(run_path, ships), *_next(summary, run_path, sample_path)]))
+    verdict = column("Verdict", sentence(summary.verdict.sentence))
+    lines = [] if summary.verdict.kind == "no-signal" else [verdict]
+    prefix = "" if ships else "nothing was shipped: "
+    lines.append(column("Decision", sentence(prefix + summary.shipped.why)))
+    groups.append("\n".join([*lines, *_findings(summary, run_path)]))
+    files = [("Model", str(run_path / "model"))] if ships else []
+    files.append(("Report", shlex.quote(str(run_path / "report.html"))))
+    files.append(("Card", str(run_path / "README.md")))
+    paths = [lead(title) + path for title, path in files]
+    groups.append("\n".join([*paths, *_next(summary, run_path, sample_path)]))
     return "\n\n".join(group for group in groups if group)
-
-
-def any_better(summary: Summary) -> bool:
-    """Whether another method is better beyond noise."""
-    return any(one.is_better for one in summary.baselines)
 
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
@@ -108,14 +112,6 @@ def score_text(scores: TestScores) -> str:
     return interval(score_of(scores), scores.low, scores.high, scores.n)
 
 
-def _decision(summary: Summary) -> list[str]:
-    lines = []
-    if summary.verdict.kind != "no-signal":
-        lines.append(column("Verdict", sentence(summary.verdict.sentence)))
-    prefix = "nothing was shipped: " if summary.shipped.strategy == "none" else ""
-    return [*lines, column("Decision", sentence(prefix + summary.shipped.why))]
-
-
 def _findings(summary: Summary, run_path: Path) -> list[str]:
     grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
     others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
@@ -133,13 +129,6 @@ def _finding(finding: Finding) -> str:
         return text
     more = f"; {len(items) - MOST_FILES} more in the report" if len(items) > MOST_FILES else ""
     return f"{text.removesuffix('.')}: {'; '.join(items[:MOST_FILES])}{more}."
-
-
-def _files(run_path: Path, ships: bool) -> list[str]:
-    report = shlex.quote(str(run_path / "report.html"))
-    files = [("Model", str(run_path / "model"))] if ships else []
-    files += [("Report", report), ("Card", str(run_path / "README.md"))]
-    return [lead(title) + path for title, path in files]
 
 
 def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:

@@ -10,7 +10,7 @@ from warmstart.formatting import count, interval, percent, printable, size
 from warmstart.nouns import nouns_of
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Scores, TestScores
-from warmstart.tasks.words import further, test_estimate
+from warmstart.tasks.words import other_metrics, test_estimate
 from warmstart.terminal.text import WIDTH, column, lead, shortened
 
 if TYPE_CHECKING:
@@ -62,13 +62,6 @@ def probability(p: float) -> str:
     return "> 99 %" if p >= 0.995 else percent(p, n=1)
 
 
-def is_guaranteed(answer: Answer) -> bool:
-    """Whether an answer says how far it can be trusted: confident or not, or an interval."""
-    return answer.confident is not None or (
-        isinstance(answer, NumberAnswer) and answer.low is not None
-    )
-
-
 def scores_text(scores: TestScores, kind: str = "image") -> str:
     """Metrics on labelled data, the main one first."""
     examples = nouns_of(kind).count(scores.n)
@@ -77,7 +70,7 @@ def scores_text(scores: TestScores, kind: str = "image") -> str:
         score = interval(claim.value, claim.low, claim.high, claim.n)
         title = "mAP" if claim.metric == "mAP" else "R²"
         return "\n".join(
-            [column(title, f"{score} on {examples}."), column("Also", further(scores))]
+            [column(title, f"{score} on {examples}."), column("Also", other_metrics(scores))]
         )
     score = interval(scores.accuracy, scores.low, scores.high, scores.n)
     lines = [

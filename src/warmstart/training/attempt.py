@@ -264,7 +264,7 @@ class TrainingAttempt:
             return None  # no group of blocks helped, or time ran out: not the learning rate's fault
         is_whole = self._end == TrainingEnd(n_stages=self._end.n_stages)
         loss = self.validation.loss(after, rows) if is_whole and has_trained_head else None
-        of_classes = self.job.context.target.tells_classes
+        of_classes = self.job.context.target.has_classes
         before = self.validation.scores_at(0.0, rows)
         change = largest_change(before, after, of_classes=of_classes)
         self.is_idle = change < LEAST_CHANGE

@@ -127,7 +127,7 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Cache
     cache_files = tuple(cache.cache_file(key) for key in keys)
     hashes = [example.sha256 for example in training_data.labelled.learn]
     missing = tuple(frozenset(cache_file.missing(hashes)) for cache_file in cache_files)
-    missing = here().gathered(missing)[0]
+    missing = here().gather(missing)[0]
     task = _Task(training_data, chosen, cache_files, _local_share(missing, training_data))
     prefix = FrozenPrefix(network, chosen.split_at, layers)
     blocks = (
@@ -142,7 +142,7 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Cache
             _run_offloaded(task, blocks, offload) if offload else _run(task, engine, prefix)
         )
     if here().size > 1 and any(missing):
-        here().gathered(None)  # wait until every process has computed its share
+        here().gather(None)  # wait until every process has computed its share
         for cache_file in cache_files:
             cache_file.refresh()
     block = network.record.blocks[chosen.split_at - 1]

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from warmstart.distributed import exchanging, here
+from warmstart.distributed import process_errors, here
 from warmstart.errors import RunFolderError
 from warmstart.records.run_folder import remove, sync_folder, write_chunks, write_json
 
@@ -40,7 +40,7 @@ INDEX = "index.json"
 CHUNK_BYTES = 1 << 24  # read at once
 
 
-@exchanging()
+@process_errors()
 def write_joint_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
@@ -69,7 +69,7 @@ def write_joint_checkpoint(
     except CheckpointException as error:  # holds what each process raised
         raise next(iter(error.failures.values()))[0] from error
     own = sorted(partial.glob(f"shard-{world.rank + 1:05d}-*{SUFFIX}"))
-    by_process = world.gathered({file.name: _file_digest(file) for file in own})
+    by_process = world.gather({file.name: _file_digest(file) for file in own})
     if not world.is_first:
         return
     digests = {name: digest for files in by_process for name, digest in files.items()}

@@ -117,7 +117,7 @@ class DataParallel:
                     logits = self._wrapped(*(value[rows] for value in inputs))
                 loss = work.loss(logits.float(), labels[rows]) / n
                 value = float(loss.detach())
-                total += value if share == 1 else float(here().summed(np.array([value]))[0])
+                total += value if share == 1 else float(here().reduce_sum(np.array([value]))[0])
                 if not math.isfinite(total):
                     return total
                 work.scale(share * loss).backward()  # type: ignore[no-untyped-call]

@@ -70,9 +70,9 @@ class LabelledRows:
         return self.target.strata(self.labels)
 
     @property
-    def folding(self) -> Truth:
+    def fold_strata(self) -> Truth:
         """What folds of the training rows are stratified by. Shapes: (n,) or (n, K)."""
-        return self.target.folding(self.labels)
+        return self.target.fold_strata(self.labels)
 
     def facts(self) -> DataFacts:
         """What a plan needs to know."""
@@ -146,7 +146,7 @@ def selection_problem(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
         outer: tuple[Rows, ...] = (np.arange(n - labelled.holdout, n),)
     else:
         rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(labelled.folding, labelled.groups(), int(n_folds), rng)  # type: ignore[arg-type]
+        fold = folds(labelled.fold_strata, labelled.groups(), int(n_folds), rng)  # type: ignore[arg-type]
         outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
     return SelectionProblem(
         labelled.labels, labelled.n_classes, labelled.group_rows, outer, labelled.target
@@ -179,7 +179,7 @@ def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
     n_folds = -(-len(pool) // most)
     if n_folds < 2:
         return pool
-    groups, labels = labelled.groups()[pool], labelled.folding[pool]
+    groups, labels = labelled.groups()[pool], labelled.fold_strata[pool]
     if len(np.unique(groups)) >= LEAST_GROUPS * n_folds:
         sample: Rows = pool[folds(labels, groups, n_folds, rng) == 0]
         return sample
@@ -190,7 +190,7 @@ def draw_rows(labelled: LabelledRows, most: int, seed: int) -> Rows:
 
 def labels_among(rows: Rows, labelled: LabelledRows) -> Truth:
     """The labels of chosen rows, renumbered where a class is missing. Shapes: (m,)."""
-    return labelled.target.among(labelled.labels[rows])
+    return labelled.target.restrict(labelled.labels[rows])
 
 
 def groups_among(rows: Rows, labelled: LabelledRows) -> list[Rows]:

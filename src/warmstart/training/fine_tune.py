@@ -17,7 +17,7 @@ from warmstart.network.partition import Network
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance, time_ran_out
 from warmstart.planning.rules import HOLDOUT_DIVISOR
-from warmstart.planning.schedule import as_followed, given_up, for_fold, schedule, stage_actions
+from warmstart.planning.schedule import as_followed, for_fold, given_up, schedule, stage_actions
 from warmstart.planning.words import describe_failure
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
@@ -405,5 +405,5 @@ def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
         return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([training_data.seed, 7])
     count = HOLDOUT_DIVISOR if n_folds == 1 else n_folds
-    fold = folds(labelled.folding, labelled.groups(), count, rng)
+    fold = folds(labelled.fold_strata, labelled.groups(), count, rng)
     return [np.flatnonzero(fold == f) for f in range(1 if n_folds == 1 else int(fold.max()) + 1)]

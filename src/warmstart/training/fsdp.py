@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
+from warmstart.distributed import ALONE, ProcessGroup, process_errors, here
 from warmstart.errors import PlanError
 from warmstart.training.data_parallel import (
     DataParallel,
@@ -90,7 +90,7 @@ class ShardedDataParallel(DataParallel):
         self._largest = n_local / max(n_total, 1)
         self._clone = self._wrapped = clone
 
-    @exchanging()
+    @process_errors()
     @torch.no_grad()
     def end(self) -> None:
         """Gather all weights."""
@@ -99,7 +99,7 @@ class ShardedDataParallel(DataParallel):
             tensor.data = whole.new_empty_strided(whole.shape, stride).copy_(whole)
         self._clone, self._pairs, self._wrapped = None, [], self._module
 
-    @exchanging()
+    @process_errors()
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """As in data parallelism; each process gets its shard of the mean gradient."""
         self._sync_modes()
@@ -111,7 +111,7 @@ class ShardedDataParallel(DataParallel):
                 tensor.grad = cast(DTensor, shard.grad).to_local()
         return loss
 
-    @exchanging()
+    @process_errors()
     def run(self, *inputs: Tensor) -> Tensor:
         """Logits in every process, each of which runs its share of the rows."""
         if self._clone is None:
@@ -126,7 +126,7 @@ class ShardedDataParallel(DataParallel):
         if not is_split:
             return local
         logits = local.new_empty(n, *local.shape[1:])
-        for rank, rows in enumerate(world.gathered(local.cpu())):
+        for rank, rows in enumerate(world.gather(local.cpu())):
             logits[rank :: world.size] = rows.to(local.device)
         return logits
 
@@ -144,7 +144,7 @@ class ShardedDataParallel(DataParallel):
             return shard
         return self._as_dtensor(shard, size)
 
-    @exchanging()
+    @process_errors()
     @torch.no_grad()
     def broadcast(self) -> None:
         if self._clone is None:
@@ -156,7 +156,7 @@ class ShardedDataParallel(DataParallel):
         return here().same(value)
 
     def sharding_report(self) -> ShardingReport:
-        return ShardingReport(max(here().gathered(self._largest)))
+        return ShardingReport(max(here().gather(self._largest)))
 
     def _sync_modes(self) -> None:
         """Copy train or eval mode, and the momentum of norms, from the network to the clone."""

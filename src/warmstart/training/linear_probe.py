@@ -146,7 +146,7 @@ def fit_head(
     keep = list(problem.training_sets())[which][0]
     name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, groups[keep])
     fit = candidates[name].refit(problem, trial.penalty)
-    calibration = problem.target.settle(fit.scores, problem.labels)
+    calibration = problem.target.calibrate_final(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
     fitted = HeadFit(
         name=name,

@@ -94,7 +94,7 @@ class FineTunedFeatures:
             return
         for at in range(0, len(todo), BATCH * world.size):
             first = at + BATCH * world.rank
-            for batches in world.gathered([*self._run(todo[first : first + BATCH])]):
+            for batches in world.gather([*self._run(todo[first : first + BATCH])]):
                 yield from batches
 
     def _run(self, todo: Sequence[Example]) -> Iterator[tuple[list[str], list[np.ndarray]]]:

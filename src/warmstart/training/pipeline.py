@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.distributed import ALONE, ProcessGroup, exchanging, here
+from warmstart.distributed import ALONE, ProcessGroup, process_errors, here
 from warmstart.training.data_parallel import (
     DataParallel,
     Inputs,
@@ -85,7 +85,7 @@ class Pipeline(DataParallel):
                 )
         self.broadcast()
 
-    @exchanging()
+    @process_errors()
     @torch.no_grad()
     def broadcast(self) -> None:
         if not self._is_split:
@@ -93,7 +93,7 @@ class Pipeline(DataParallel):
                 flat = tensor.data.as_strided((self._layouts[name].count,), (1,))
                 dist.broadcast(flat, src=self._owners[name])
 
-    @exchanging()
+    @process_errors()
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
         """Forward and backward through all stages, micro-batch by micro-batch.
 
@@ -118,7 +118,7 @@ class Pipeline(DataParallel):
         dist.broadcast(total, src=here().size - 1)
         return float(total)
 
-    @exchanging()
+    @process_errors()
     def run(self, *inputs: Tensor) -> Tensor:
         """Logits in every process: by the stages, or by the whole network where each holds it."""
         if not self._is_split:
@@ -150,7 +150,7 @@ class Pipeline(DataParallel):
             )
         )
         by_rank = [n_parameters if rank == world.rank else 0.0 for rank in range(world.size)]
-        busy, wall, *sizes = world.summed(np.array([self.busy, self.wall, *by_rank]))
+        busy, wall, *sizes = world.reduce_sum(np.array([self.busy, self.wall, *by_rank]))
         return ShardingReport(
             max(sizes) / max(sum(sizes), 1.0), 1 - busy / max(wall, 1e-9), self.n_micro_batches
         )

@@ -158,7 +158,7 @@ def calibration_record(
 
 def shipped_calibration(head: HeadFit, target: Target) -> Calibration:
     """The calibration that ships: predicted numbers are in the user's unit."""
-    return target.delivered(head.calibration)
+    return target.model_calibration(head.calibration)
 
 
 def predictions(

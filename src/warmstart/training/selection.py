@@ -96,11 +96,11 @@ class SelectionProblem:
     @property
     def targets(self) -> Array:
         """Regression targets of a ridge, uncentred: one-hot labels. Shapes: (n, K)."""
-        return self.target.coded(self.labels, self.n_classes)
+        return self.target.encode(self.labels, self.n_classes)
 
     def targets_of(self, rows: Rows) -> Array:
         """The targets of some rows. Shapes: (len(rows), K)."""
-        return self.target.coded(self.labels[rows], self.n_classes)
+        return self.target.encode(self.labels[rows], self.n_classes)
 
     def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
         """(training rows, held-out rows) for every fold, then for all rows together."""

@@ -140,7 +140,7 @@ def decide(
     # The linear probe is calibrated inside its folds already: a row has one prediction everywhere.
     answers = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     # All options are compared after the same calibration, the linear probe's included.
-    losses = np.stack([target.said_losses(one.probabilities[held], truth) for one in options])
+    losses = np.stack([target.answer_losses(one.probabilities[held], truth) for one in options])
     hits = np.stack([target.credits(one, truth) for one in answers])
 
     def choose(rows: Labels) -> int:

@@ -112,8 +112,8 @@ def _add_up(embedding: Embedding, problem: SelectionProblem, rows: Rows) -> prim
             yield features, problem.targets_of(rows[start:stop])
             start = stop
 
-    sums = primal_ridge.add_up(pairs(), embedding.sketch.width, problem.n_classes)
-    return sums if world.size == 1 else sums.over(world.summed)
+    sums = primal_ridge.accumulate(pairs(), embedding.sketch.width, problem.n_classes)
+    return sums if world.size == 1 else sums.over(world.reduce_sum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class _TrainingSet:
             # Solve again without a large group.
             others = self.sums.minus(_add_up(self.embedding, self.problem, self.keep[rows]))
             for scores, penalty in zip(inside, penalties, strict=True):
-                weights, bias = primal_ridge.solve_once(others, penalty)
+                weights, bias = primal_ridge.solve_cholesky(others, penalty)
                 features = self.embedding.row_chunks(self.keep[rows])
                 scores[rows] = np.concatenate([chunk @ weights + bias for chunk in features])
         space = primal_ridge.spectrum(self.sums)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from warmstart.distributed import gone, here, is_about_others
+from warmstart.distributed import gone, here, is_process_error
 from warmstart.training.data_parallel import (
     DataParallel,
     Inputs,
@@ -110,7 +110,7 @@ class Trainer:
                 break
             except (RuntimeError, MemoryError) as error:
                 size = min(self.micro_batch, len(labels))
-                if is_about_others(error):
+                if is_process_error(error):
                     raise gone(error) from error
                 if not is_out_of_memory(error) or size <= 1 or here().size > 1:
                     raise

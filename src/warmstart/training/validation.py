@@ -288,7 +288,7 @@ def held_scores(
             inputs = context.plain(own[start : start + PASS], trainable.feature_layers)
             chunks.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(chunks).double().numpy()
-    return np.concatenate(by.world.gathered(scores))
+    return np.concatenate(by.world.gather(scores))
 
 
 @torch.no_grad()

@@ -21,13 +21,13 @@ from warmstart.solve.calibration import (
 )
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.weighted_ridge import (
-    Bends,
+    LaplaceFeatures,
     FeatureSpread,
     anchors_of,
-    bends,
+    fit_laplace_features,
     left_out,
     solve,
-    spread_out,
+    spread_rows,
 )
 from warmstart.training.selection import TIE
 
@@ -81,7 +81,7 @@ def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     >>> (x @ W + b).argmax(axis=1).tolist()
     [0, 0, 0, 1, 1, 1]
     """
-    spread, targets = spread_out(rows.features, rows.weights), np.eye(rows.n_classes)[rows.labels]
+    spread, targets = spread_rows(rows.features, rows.weights), np.eye(rows.n_classes)[rows.labels]
     penalty, scores = _choose_penalty(rows, spread, targets, penalties)
     weights, bias = solve(spread, targets, penalty)
     calibration = fit_temperature_and_bias(scores, rows.labels, rows.weights)
@@ -139,7 +139,7 @@ class NumberFit:
     bias: float
     penalty: float
     errors: Array
-    curve: Bends | None = None
+    curve: LaplaceFeatures | None = None
 
     def values(self, rows: Array) -> Array:
         """Shapes: (n, d) to (n,)."""
@@ -167,7 +167,7 @@ def fit_numbers(
     """
     line, anchors = _ridge(rows, None, values, weights, penalties), anchors_of(rows)
     curves = [
-        _ridge(rows, bends(anchors, width), values, weights, penalties)
+        _ridge(rows, fit_laplace_features(anchors, width), values, weights, penalties)
         for width in (widths if len(anchors) else ())
     ]
     if not curves:
@@ -181,10 +181,10 @@ def fit_numbers(
 
 
 def _ridge(
-    rows: Array, curve: Bends | None, values: Array, weights: Array, penalties: Sequence[float]
+    rows: Array, curve: LaplaceFeatures | None, values: Array, weights: Array, penalties: Sequence[float]
 ) -> NumberFit:
     """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
-    spread = spread_out(rows if curve is None else curve.of(rows), weights)
+    spread = spread_rows(rows if curve is None else curve.of(rows), weights)
     targets = values[:, None]
     errors = [(left_out(spread, targets, one)[:, 0] - values) ** 2 for one in penalties]
     best = len(errors) - 1 - int(np.argmin([float(weights @ off) for off in errors[::-1]]))

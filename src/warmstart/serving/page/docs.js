@@ -2,10 +2,10 @@
 const $ = (id) => document.getElementById(id);
 
 function element(tag, text, ...children) {
-  const made = document.createElement(tag);
-  if (text) made.textContent = text;
-  made.append(...children);
-  return made;
+  const node = document.createElement(tag);
+  if (text) node.textContent = text;
+  node.append(...children);
+  return node;
 }
 
 function list(title, pairs) {
@@ -15,12 +15,12 @@ function list(title, pairs) {
 }
 
 function folded(title, pairs) {
-  const made = element("details", "", element("summary", title));
-  made.append(...list("", pairs).slice(1));
-  return made;
+  const node = element("details", "", element("summary", title));
+  node.append(...list("", pairs).slice(1));
+  return node;
 }
 
-// The words of a type: `number | null`, `Near[]`.
+// A type in words: `number or null`, `Neighbour[]`.
 function kind(schema) {
   if (!schema) return "";
   if (schema.$ref) return schema.$ref.split("/").at(-1);
@@ -39,14 +39,14 @@ function fields(schema, parts) {
   ]);
 }
 
-// A file of each kind that a body may hold.
+// An example file for each content type.
 const FILES = { "image/*": "photo.jpg", "audio/*": "clip.wav", "text/plain": "new.txt", "text/csv": "new.csv" };
 
 function example(method, path, operation) {
   const where = `${location.origin}${path.replace("{index}", "0")}`;
-  const held = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $WARMSTART_TOKEN"' : "";
-  const sent = FILES[Object.keys(operation.requestBody?.content ?? {}).find((type) => FILES[type])];
-  return `curl${held} ${sent ? `-F file=@${sent} ` : ""}${where}`;
+  const header = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $WARMSTART_TOKEN"' : "";
+  const file = FILES[Object.keys(operation.requestBody?.content ?? {}).find((type) => FILES[type])];
+  return `curl${header} ${file ? `-F file=@${file} ` : ""}${where}`;
 }
 
 function section(method, path, operation, parts) {
@@ -58,8 +58,8 @@ function section(method, path, operation, parts) {
     element("h2", "", element("code", `${method.toUpperCase()} ${path}`)),
     element("p", operation.description || operation.summary || ""),
     element("pre", "", element("code", example(method, path, operation))),
-    ...list("Takes, one of", body.map(([type, one]) => [type, fields(one.schema, parts).map(([n, t]) => `${n} (${t})`).join(", ") || kind(one.schema)])),
-    ...list("Answers", fields(good, parts)),
+    ...list("Request body, one of", body.map(([type, one]) => [type, fields(one.schema, parts).map(([n, t]) => `${n} (${t})`).join(", ") || kind(one.schema)])),
+    ...list("Response", fields(good, parts)),
     ...[...shapes].flatMap((name) => list(name, fields(parts[name], parts))),
     folded("Errors", Object.entries(operation.responses).filter(([status]) => status !== "200").map(([status, one]) => [status, one.description])),
   );
@@ -68,7 +68,7 @@ function section(method, path, operation, parts) {
 async function describe() {
   const api = await (await fetch("/openapi.json")).json();
   const parts = api.components?.schemas ?? {};
-  $("title").textContent = `${api.info.title}, for programs`;
+  $("title").textContent = `${api.info.title}: HTTP API`;
   $("promise").textContent = api.info.description;
   const routes = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => section(method, path, operation, parts)));

@@ -1,9 +1,9 @@
-// An error of a page's own script is told to whoever looks at the page: without this a button would
-// only do nothing. Loaded before every other script, and without any of them.
+// Shows script errors on the page: without this a button would silently do nothing. Loaded before
+// every other script, and without any of them.
 let bar = null;
 
 function show(what) {
-  const text = `This page has a fault (${what}). Load it again; if that does not help, please report it.`;
+  const text = `This page has a fault (${what}). Reload it; if that does not help, please report it.`;
   if (bar) {
     bar.firstElementChild.textContent = text;
     bar.hidden = false;
@@ -13,23 +13,23 @@ function show(what) {
   bar.id = "fault";
   bar.setAttribute("role", "alert");
   const words = document.createElement("p");
-  bar.append(words, button("Load again", () => location.reload()), button("Close", () => (bar.hidden = true)));
+  bar.append(words, button("Reload", () => location.reload()), button("Close", () => (bar.hidden = true)));
   document.body.append(bar);
-  words.textContent = text; // only now, so that it is read out
+  words.textContent = text; // last, so that screen readers announce it
 }
 
 function button(words, press) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.className = "second";
-  made.textContent = words;
-  made.addEventListener("click", press);
-  return made;
+  const node = document.createElement("button");
+  node.type = "button";
+  node.className = "second";
+  node.textContent = words;
+  node.addEventListener("click", press);
+  return node;
 }
 
 window.addEventListener("error", (event) => {
   if (event.target instanceof HTMLScriptElement) show("a script could not be loaded");
-  // Browsers call this an error, and only put a redrawing off to the next frame.
+  // Browsers report this as an error; it only delays a redraw to the next frame.
   else if (event instanceof ErrorEvent && !event.message.startsWith("ResizeObserver loop")) {
     show(event.error?.message ?? event.message);
   }

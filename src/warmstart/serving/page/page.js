@@ -1,15 +1,15 @@
-// One picture in, one answer out. Nothing is loaded from elsewhere, nothing is kept.
-import { showAnswer, showRows, showHeat, hideHeat } from "./look.js";
+// One picture in, one answer out. Nothing is loaded from other hosts or stored.
+import { showAnswer, showRows, showHeat, hideHeat } from "./answer.js";
 
 const $ = (id) => document.getElementById(id);
 const SCREENS = ["door", "ask", "answer", "trouble"];
-let about = null; // what GET /metadata said
-let current = null; // the picture at hand
-let turn = 0; // an answer that comes after the next picture was chosen is dropped
+let about = null; // the answer of GET /metadata
+let current = null; // the input
+let turn = 0; // an answer that arrives after the next input was chosen is dropped
 
-// ---- talking to the server -----------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------
 
-class Refused extends Error {
+class RequestError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -17,29 +17,29 @@ class Refused extends Error {
 }
 
 function token() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    sessionStorage.setItem("token", given);
+  const value = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (value) {
+    sessionStorage.setItem("token", value);
     history.replaceState(null, "", location.pathname);
   }
   return sessionStorage.getItem("token");
 }
 
 async function call(path, options = {}) {
-  const held = token();
-  const headers = { ...options.headers, ...(held ? { Authorization: `Bearer ${held}` } : {}) };
+  const secret = token();
+  const headers = { ...options.headers, ...(secret ? { Authorization: `Bearer ${secret}` } : {}) };
   let response;
   try {
     response = await fetch(path, { ...options, headers });
   } catch {
-    throw new Refused(0, "");
+    throw new RequestError(0, "");
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw new Refused(response.status, problem.detail || response.statusText);
+  throw new RequestError(response.status, problem.detail || response.statusText);
 }
 
-// A text goes as it is, a picture as a file.
+// A text is sent as JSON, anything else as a file.
 function request(input) {
   if (typeof input !== "string") return { method: "POST", body: form(input) };
   const headers = { "Content-Type": "application/json" };
@@ -84,7 +84,7 @@ function fail(error) {
     $("token").focus();
     return;
   }
-  const [wrong, cure] = told(error);
+  const [wrong, cure] = explainError(error);
   $("wrong").textContent = wrong;
   $("cure").textContent = cure;
   $("retry").hidden = current !== null && ![0, 408, 503].includes(error.status);
@@ -92,15 +92,15 @@ function fail(error) {
   ($("retry").hidden ? $("back") : $("retry")).focus();
 }
 
-function told(error) {
+function explainError(error) {
   if (error.status === 0) {
-    return ["The server does not answer", "Start it again where it ran, then try once more."];
+    return ["The server does not answer", "Start it again, then try once more."];
   }
-  if (error.status === 503) return ["Too many ask at once", "Try again in a moment."];
+  if (error.status === 503) return ["The server is overloaded", "Try again in a moment."];
   if (error.status === 413) return [`This ${noun()} is too large`, `${error.message}.`];
-  if (error.status === 422) return [`This is no ${noun()} I can read`, `${error.message}.`];
-  if (error.status) return ["That did not work", `${error.message}.`];
-  return ["That did not work", "Load this page again."];
+  if (error.status === 422) return [`This ${noun()} cannot be read`, `${error.message}.`];
+  if (error.status) return ["Something went wrong", `${error.message}.`];
+  return ["Something went wrong", "Reload this page."];
 }
 
 function noun() {
@@ -111,29 +111,29 @@ function noun() {
 
 async function take(file) {
   if (!file) return;
-  const mine = ++turn;
+  const own = ++turn;
   current = file;
   const most = about?.limits?.body_bytes;
   if (most && file.size > most) {
-    fail(new Refused(413, `It has ${mega(file.size)} MB; the limit is ${mega(most)} MB`));
+    fail(new RequestError(413, `It has ${mega(file.size)} MB; the limit is ${mega(most)} MB`));
     return;
   }
-  $("busy").textContent = "Looking …";
+  $("busy").textContent = "Classifying …";
   try {
     const response = await call("/predict", request(file));
     const { answers } = await response.json();
-    if (mine !== turn) return;
+    if (own !== turn) return;
     hideHeat();
     $("explain").disabled = false;
     $("explain").textContent = "What mattered?";
     show("answer");
     if (about.kind === "table") showRows(answers);
     else showAnswer(answers[0], file, about.kind);
-    showNear(about.kind === "table" ? [] : answers[0].nearest, mine);
+    showNear(about.kind === "table" ? [] : answers[0].nearest, own);
     $("words").focus({ preventScroll: true });
     window.scrollTo(0, 0);
   } catch (error) {
-    if (mine === turn) fail(error);
+    if (own === turn) fail(error);
   }
 }
 
@@ -141,10 +141,10 @@ function mega(bytes) {
   return (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
 }
 
-async function showNear(nearest, mine) {
+async function showNear(nearest, own) {
   const three = nearest.slice(0, 3);
   const pictures = about?.pictures ? await Promise.all(three.map(thumbnail)) : three.map(() => null);
-  if (mine !== turn) {
+  if (own !== turn) {
     pictures.forEach((url) => url && URL.revokeObjectURL(url));
     return;
   }
@@ -157,7 +157,7 @@ async function thumbnail(one) {
     const response = await call(`/examples/${one.index}/thumbnail`);
     return URL.createObjectURL(await response.blob());
   } catch {
-    return null; // moved or changed since: its label still says something
+    return null; // moved or changed: its label is still useful
   }
 }
 
@@ -183,25 +183,25 @@ async function explain() {
     button.textContent = "What mattered?";
     return;
   }
-  const mine = turn;
+  const own = turn;
   button.disabled = true;
-  button.textContent = "Covering parts …";
+  button.textContent = "Covering regions …";
   try {
     const response = await call("/explain", { method: "POST", body: form(current) });
-    const found = await response.json();
-    if (mine !== turn) return;
-    showHeat(found);
+    const map = await response.json();
+    if (own !== turn) return;
+    showHeat(map);
     button.textContent = "Hide what mattered";
   } catch (error) {
-    if (mine === turn) fail(error);
+    if (own === turn) fail(error);
   } finally {
     button.disabled = false;
   }
 }
 
-// ---- the ways a picture comes in -----------------------------------------------------------
+// ---- inputs --------------------------------------------------------------------------------
 
-// One at a time: of several the first is answered, and that is said.
+// Of several files the first is answered, with a note.
 function takeFirst(transfer) {
   const files = transfer?.files ?? [];
   if (!files.length || isText()) return false;
@@ -250,7 +250,7 @@ $("door").addEventListener("submit", (event) => {
 });
 window.addEventListener("hashchange", introduce);
 
-// ---- the beginning -------------------------------------------------------------------------
+// ---- start ---------------------------------------------------------------------------------
 
 async function introduce() {
   try {
@@ -262,13 +262,13 @@ async function introduce() {
   document.title = about.name;
   $("title").textContent = about.name;
   $("promise").textContent = [about.readiness?.line, about.promise].filter(Boolean).join(" ");
-  $("classes").textContent = `It knows: ${some(about.labels)}.`;
+  $("classes").textContent = `Classes: ${some(about.labels)}.`;
   $("drop").hidden = isText();
   $("write").hidden = !isText();
   $("explain").hidden = !isPicture();
   if (about.accept) $("file").accept = about.accept;
   for (const id of ["camera", "photograph"]) $(id).hidden = !isPicture();
-  for (const place of document.querySelectorAll(".noun")) place.textContent = `a ${noun()}`;
+  for (const element of document.querySelectorAll(".noun")) element.textContent = `a ${noun()}`;
   $("ask").ariaLabel = `Choose a ${noun()}`;
   $("shown").alt = `Your ${noun()}`;
   for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;

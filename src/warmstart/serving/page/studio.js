@@ -1,4 +1,4 @@
-// The studio's page: puts the views on the store, the places on the address, and connects.
+// The studio's page: connects the views to the store, the places to the address, and the server.
 import { connect } from "./studio/connect.js";
 import { $, write } from "./studio/dom.js";
 import { happened, now, subscribe } from "./studio/store.js";
@@ -15,7 +15,7 @@ import { hush, watchTrouble } from "./studio/tell.js";
 
 const PLACES = ["pictures", "result", "try"];
 const FILTERS = ["all", "wrong", "doubted"];
-const GONE = "The studio does not answer; start it again where it ran.";
+const GONE = "The studio does not answer; start it again.";
 
 function showPlace(state, before) {
   if (state.place === before.place && state.board === before.board && state.isAlive === before.isAlive) return;
@@ -27,7 +27,7 @@ function showPlace(state, before) {
   }
   document.body.dataset.place = state.place;
   $("bar").hidden = !state.board;
-  // The empty alert is filled only now, so that it is read out.
+  // The empty alert is filled last, so that screen readers announce it.
   $("gone").hidden = state.isAlive;
   write($("gone"), state.isAlive ? "" : GONE);
   if (state.board) {
@@ -37,7 +37,7 @@ function showPlace(state, before) {
   }
 }
 
-// What had the focus may be gone from sight, as Learn is once it was pressed; then the title has it.
+// Where the focused element disappears, as Train does once pressed, the title gets the focus.
 let focused = null;
 
 function noteFocus() {
@@ -56,7 +56,7 @@ function remember(state, before) {
   try {
     localStorage.setItem("studio", JSON.stringify({ place: state.place, filter: state.filter }));
   } catch {
-    // The browser keeps nothing: the page begins at the pictures.
+    // Without storage the page begins at the pictures.
   }
 }
 
@@ -76,7 +76,7 @@ function go() {
   window.scrollTo(0, 0);
 }
 
-// Views that need the place on show come after the one that shows it.
+// Views that need a visible place come after showPlace.
 const views = [noteFocus, showPlace, showTools, showBoard, showBar, showLearning, showResult, keepFocus, remember];
 views.forEach(subscribe);
 for (const watch of [watchTools, watchBoard, watchBar, watchDrag, watchAdding, watchTrouble, buildTry]) watch();

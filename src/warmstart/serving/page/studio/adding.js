@@ -1,4 +1,4 @@
-// Pictures on their way to the board: sent some at a time, with the count, and what was refused.
+// Uploads pictures in batches, with progress and refusals.
 import { upload } from "./api.js";
 import { $, make, set, write } from "./dom.js";
 import { askName, askNumber } from "./dialogs.js";
@@ -9,22 +9,22 @@ import { chosenFolder } from "./folders.js";
 import { tell } from "./tell.js";
 
 const FILES = 32, BYTES = 32e6; // the most that one request may carry
-const LEFT_OUT = [400, 413, 422], BUSY = [408, 503]; // what an answer's status means for the rest
+const LEFT_OUT = [400, 413, 422], BUSY = [408, 503]; // by the status of the response
 const PAUSE = 2000; // ms
-const SHOWN = 200; // lines in the note of what was refused
+const SHOWN = 200; // lines of refused files
 
-let waiting = []; // { file, label, part, folder }, in order
+let waiting = []; // { file, label, split, folder }, in order
 let total = 0, done = 0, already = 0;
 let refused = []; // { name, why }
 let isSending = false;
-let drop = ""; // what one sending is called: all of it is one step to undo
+let drop = ""; // id of one drop: all of it is one step to undo
 
-// Files that can be no picture are not sent at all.
+// Files that cannot be pictures are not sent.
 function reasonAgainst(file) {
   if (file.size > BYTES) return "is larger than 32 MB";
   if (file.size === 0) return "is empty";
-  if (file.type && !/^(image|audio)\//.test(file.type)) return "is no picture";
-  return null; // of no known type: the server looks into it
+  if (file.type && !/^(image|audio)\//.test(file.type)) return "is not a picture";
+  return null; // unknown type: the server decides
 }
 
 export function add(files, notes = []) {
@@ -36,11 +36,11 @@ export function add(files, notes = []) {
   show();
 }
 
-// The next files of one class, part and folder that one request can carry. They are looked at only now: to ask a
-// thousand files for their sizes at once would make the page stand still.
+// The next files of one class, split and folder for one request. Reading the sizes of a thousand files at once
+// would freeze the page.
 function nextFiles() {
-  const { label, part = "train", folder = "" } = waiting[0];
-  const isNext = (one) => one?.label === label && (one.part ?? "train") === part && (one.folder ?? "") === folder;
+  const { label, split = "train", folder = "" } = waiting[0];
+  const isNext = (one) => one?.label === label && (one.split ?? "train") === split && (one.folder ?? "") === folder;
   const files = [];
   let bytes = 0;
   while (files.length < FILES && isNext(waiting[0])) {
@@ -56,12 +56,12 @@ function nextFiles() {
       bytes += file.size;
     }
   }
-  return { label, part, folder, files };
+  return { label, split, folder, files };
 }
 
-// What the server cannot take is left out and the rest goes on; where it is busy, it is asked again.
-async function sendSome({ label, part, folder, files }) {
-  const where = new URLSearchParams({ label, part, folder, batch: drop });
+// Leaves out what the server refuses; retries where it is busy.
+async function sendSome({ label, split, folder, files }) {
+  const where = new URLSearchParams({ label, split, folder, batch: drop });
   for (;;) {
     try {
       const answer = await upload(`/api/pictures?${where}`, files);
@@ -116,7 +116,7 @@ function show() {
   if (refused.length > SHOWN) $("refused-list").append(make("li", {}, `and ${number(refused.length - SHOWN)} more`));
 }
 
-// Some reasons begin with the name of the file already.
+// Some reasons begin with the name of the file.
 function reason({ name, why }) {
   return why.startsWith(name) ? why : `${name} ${why}`;
 }
@@ -128,7 +128,7 @@ export function watchAdding() {
     show();
   });
   $("refused-close").addEventListener("click", () => ($("refused").hidden = true));
-  // Leaving now would lose what was not sent yet; all else is on disk.
+  // Leaving now would lose what was not sent yet.
   window.addEventListener("beforeunload", (event) => isSending && event.preventDefault());
 }
 
@@ -160,7 +160,7 @@ export async function choosePhotographs(given = null) {
   if (label) add(files.map((file) => ({ file, label })));
 }
 
-// Where the page cannot show the camera's picture, the device's own camera program may.
+// Without a live camera the device's own camera app may help.
 export async function takePhotographs(label) {
   const files = await chosenFiles({ accept: "image/*", capture: "environment" });
   add(files.map((file) => ({ file, label })));

@@ -1,6 +1,6 @@
-// Talking to the server. What it refuses comes as an error whose message can be shown as it is.
+// Requests to the server. Errors have a message for people.
 
-class Refused extends Error {
+class RequestError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -13,17 +13,17 @@ async function call(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The studio does not answer; start it again where it ran.");
+    throw new RequestError(0, "The studio does not answer; start it again.");
   }
   if (response.ok) return response.json();
-  if (response.status === 401) throw new Refused(401, "Open the address again that the terminal printed.");
+  if (response.status === 401) throw new RequestError(401, "Open the address that the terminal printed.");
   const problem = await response.json().catch(() => ({}));
-  throw new Refused(response.status, sentence(problem.detail || response.statusText || "That did not work"));
+  throw new RequestError(response.status, sentence(problem.detail || response.statusText || "Something went wrong"));
 }
 
 function sentence(text) {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
 }
 
 export function get(path, signal) {

@@ -1,4 +1,4 @@
-// What stands on top in every place: the estimate, what learning needs, and the button for it.
+// The bar above every place: the estimate, what training needs, and its button.
 import { $, make, set, write } from "./dom.js";
 import { learn } from "./moves.js";
 import { openDeeper } from "./deeper.js";
@@ -12,7 +12,7 @@ export function showBar(state, before) {
   if (isSame) return;
   const { result, work } = state;
   showEstimate(result);
-  const why = state.board.problem || null; // why there is nothing to learn from yet
+  const why = state.board.problem || null; // why training is not possible yet
   const isWorking = isBusy(state);
   write($("why-not"), why ?? "");
   $("why-not").hidden = why === null || isWorking;
@@ -31,22 +31,22 @@ function showEstimate(result) {
   if ($("estimate").textContent !== words) {
     $("estimate").replaceChildren(figure, make("span", { class: "quiet" }, words.slice(figure.length)));
   }
-  set($("estimate"), "title", estimate ? `${capital(result.right)} on pictures that it had not seen` : null);
+  set($("estimate"), "title", estimate ? `${capital(result.right)} on held-out pictures` : null);
   $("estimate").hidden = words === "";
 }
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
 function learnWords(result) {
-  if (!result) return "Learn";
-  // The button learns quickly; after a deeper learning that is another thing, and its figure too.
-  const again = result.budget === "fast" ? "Learn again" : "Learn again quickly";
+  if (!result) return "Train";
+  // The button trains quickly; after a longer training that is different.
+  const again = result.budget === "fast" ? "Train again" : "Train again quickly";
   return result.changed ? `${again} (${count(result.changed, "change")})` : again;
 }
 
 export function progressWords(work) {
   if (work.state === "stopping") return "Stopping …";
-  if (!work.stage) return "Getting ready …";
+  if (!work.stage) return "Starting …";
   return work.of ? `${work.stage} ${number(work.done)} of ${number(work.of)}` : `${work.stage} …`;
 }
 

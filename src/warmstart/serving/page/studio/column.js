@@ -1,4 +1,4 @@
-// One class: its head with the name, the count and what can be done, and its pictures below.
+// One class: its name, count and actions, and its pictures below.
 import { make, set, write } from "./dom.js";
 import { Grid, sized } from "./grid.js";
 import { askName, choose } from "./dialogs.js";
@@ -57,8 +57,8 @@ function focusHead(name, tries = 20) {
 
 async function more(name) {
   const size = sizesOf(now()).get(name) ?? 0, task = taskOf(now());
-  const end = task.leaves ? `takes its ${count(size, "picture")} off the board too. Undo brings them back.`
-    : `takes it from ${count(size, "picture")}; they stay.`;
+  const end = task.leaves ? `removes its ${count(size, "picture")} from the board too. Undo brings them back.`
+    : `removes it from ${count(size, "picture")}; they stay.`;
   const text = size > 0 && `Removing the ${task.one} ${end}`;
   const chosen = await choose(name, text, [["rename", "Rename"], ["remove", `Remove the ${task.one}`]]);
   if (chosen === "rename") rename(name);

@@ -4,14 +4,14 @@ import { happened, now } from "./store.js";
 import { hush, tell } from "./tell.js";
 
 const AGAIN = 2000; // ms until the next try where the browser itself has given up
-const SILENT = 2500; // ms without a stream, after which that is said
-const REST = 400; // ms without a change, after which the result's count of changes is asked again
+const SILENT = 2500; // ms without a stream before the page says so
+const REST = 400; // ms without a change before the result's count of changes is requested
 
 let stream = null;
 let newest = 0; // the newest version heard of: changes may come while the board is still on its way
 let loading = null;
 let resting = 0;
-let silence = null; // begun when the stream broke; where it is soon there again, nobody need know
+let silence = null; // started when the stream breaks, cancelled when it is back
 
 function heard() {
   clearTimeout(silence);

@@ -21,7 +21,7 @@ export function table(heads, rows, caption) {
     make("tbody", {}, ...rows));
 }
 
-// Writing what is there already would make the browser lay the page out again.
+// Writing the same text would cause a new layout.
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -31,7 +31,7 @@ export function set(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-// Said by screen readers; the same sentence twice is said twice.
+// Announced by screen readers, also the same sentence twice.
 export function say(text) {
   const region = $("said");
   region.textContent = region.textContent === text ? `${text}\u00a0` : text;

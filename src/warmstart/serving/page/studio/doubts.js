@@ -1,4 +1,4 @@
-// Labels that look wrong, one beside the other with what can be done about each.
+// Label issues, each with its corrections.
 import { thumbnail } from "./api.js";
 import { $, make } from "./dom.js";
 import { openLarge } from "./large.js";
@@ -20,13 +20,13 @@ export function showDoubts(section, state) {
 
 function title(doubts) {
   const one = taskOf(now()).isNamed ? "label" : "number", all = `${one[0].toUpperCase()}${one.slice(1)}s`;
-  if (!doubts.length) return `No ${one} is left to look at`;
-  return doubts.some(({ believed }) => believed) ? `${all} that look wrong` : `${all} the model contradicts most`;
+  if (!doubts.length) return `No ${one} issues left`;
+  return doubts.some(({ believed }) => believed) ? `${all} that look wrong` : `${all} that the model contradicts most`;
 }
 
 function note(doubts) {
   if (!doubts.length || doubts.some(({ believed }) => believed)) return "";
-  return make("p", { class: "quiet" }, "None stands out as wrong beyond honest mistakes of the model.");
+  return make("p", { class: "quiet" }, "No label issues found: the model's own mistakes explain these.");
 }
 
 function list(doubts, state) {
@@ -57,7 +57,7 @@ function item({ id, label, suggested, believed }, doubts, { board }) {
         make("button", { class: "plain", "aria-label": `Remove ${name}`, click: () => takeOff([id]) }, "Remove"))));
 }
 
-// The next label takes the place of the one that was settled, so Enter can be pressed again.
+// The next label takes the place of the corrected one, so Enter can be pressed again.
 function refocus(section, place) {
   const items = section.querySelectorAll("li");
   const target = items[Math.min(Math.max(place, 0), items.length - 1)]?.querySelector(".second");

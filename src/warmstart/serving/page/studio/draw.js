@@ -1,4 +1,4 @@
-// Small pictures of numbers, drawn as SVG.
+// Small plots as SVG.
 import { share, span } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -10,7 +10,7 @@ function shape(tag, given, ...children) {
   return element;
 }
 
-// The estimate as a dot on a line from 0 to 100, with its interval and what guessing would reach.
+// The estimate as a dot on a line from 0 to 100, with its interval and the majority class.
 export function scale(estimate, guess, right = "right") {
   const x = (p) => 12 + 576 * Math.min(Math.max(p, 0), 1); // R² may lie below 0
   const said = `${share(estimate.value)} ${right} (${span(estimate.low, estimate.high)}), on a line from 0 to 100`
@@ -28,12 +28,12 @@ export function scale(estimate, guess, right = "right") {
   return drawing;
 }
 
-// What was said against what is true; `half` is that of the band of 9 of 10, or null.
+// Predicted against true numbers; `half` is half the width of the 90 % band, or null.
 export function scatter(points, half) {
   const all = points.flat(), low = Math.min(...all), high = Math.max(...all), width = high - low || 1;
   const at = (value) => 240 * ((value - low) / width), x = (value) => 50 + at(value), y = (value) => 260 - at(value);
   const corner = (value, by) => `${x(value).toFixed(1)},${Math.min(Math.max(y(value + by), 20), 260).toFixed(1)}`;
-  const said = `${points.length} pictures, numbers from ${low.toPrecision(3)} to ${high.toPrecision(3)}: said against true.`;
+  const said = `${points.length} pictures, numbers from ${low.toPrecision(3)} to ${high.toPrecision(3)}: predicted against true.`;
   const drawing = shape("svg", { viewBox: "0 0 320 300", class: "scatter", role: "img", "aria-label": said });
   if (half !== null) {
     const edges = [[low, half], [high, half], [high, -half], [low, -half]];
@@ -50,8 +50,8 @@ function text(x, y, words, anchor) {
   return shape("text", { x, y, "text-anchor": anchor }, words);
 }
 
-// The score on held-out pictures while layers are tuned: a line for each fold over its epochs, and
-// dashed in its colour what the linear probe reaches on the same pictures.
+// The validation score during fine-tuning: a line for each fold over its epochs, and dashed in its
+// colour the score of the linear probe on the same pictures.
 export function curves(folds, score) {
   const points = folds.flatMap((one) => one.points), epochs = points.map(([epoch]) => epoch);
   const scores = [...points.map(([, value]) => value), ...folds.map(({ probe }) => probe).filter((one) => one !== null)];
@@ -65,7 +65,7 @@ export function curves(folds, score) {
   for (const value of [low, (low + high) / 2, high]) {
     drawing.append(shape("line", { x1: 56, x2: 584, y1: y(value), y2: y(value), class: "axis" }), text(48, y(value) + 5, share(value), "end"));
   }
-  const step = Math.ceil(last / 5); // whole epochs alone
+  const step = Math.ceil(last / 5); // whole epochs only
   for (let epoch = 0; epoch <= last; epoch += step) drawing.append(text(x(epoch), 196, String(epoch), "middle"));
   drawing.append(text(320, 214, "epoch", "middle"), text(56, 12, score, "start"));
   folds.forEach(({ points: its, probe }, n) => {

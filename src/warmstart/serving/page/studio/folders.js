@@ -1,32 +1,32 @@
-// Which class a file belongs to, told by the folder it lies in.
+// The class of a file, by its folder.
 
 const HIDDEN = /^(\.|Thumbs\.db$|desktop\.ini$|__MACOSX$)/i; // what systems leave in folders
 const byName = new Intl.Collator("en", { numeric: true }).compare; // made once: it is slow to make
 
-// Folders that divide a data set instead of naming classes, and what the server calls them.
-const PARTS = new Map([
+// Folders that are splits instead of classes, and their names on the server.
+const SPLITS = new Map([
   ["train", "train"], ["training", "train"], ["val", "holdout"], ["valid", "holdout"],
   ["validation", "holdout"], ["dev", "holdout"], ["test", "test"], ["testing", "test"],
 ]);
 
-// photos/train/cat/1.jpg and photos/test/cat/2.jpg: the classes lie one level deeper.
-function isDivided(files) {
+// photos/train/cat/1.jpg and photos/test/cat/2.jpg: the classes are one level deeper.
+function hasSplits(files) {
   const inside = files.filter(({ path }) => path.length > 2);
-  return inside.length > 0 && inside.every(({ path }) => path.length > 3 && PARTS.has(path[1].toLowerCase()));
+  return inside.length > 0 && inside.every(({ path }) => path.length > 3 && SPLITS.has(path[1].toLowerCase()));
 }
 
 // The sub-folders of a folder are classes; a folder without any is a class itself.
 // `files` are { path: ["photos", "cat", "1.jpg"], file }, all of one folder.
 function classesOf(files) {
-  const isNested = files.some(({ path }) => path.length > 2), isParted = isDivided(files);
+  const isNested = files.some(({ path }) => path.length > 2), isSplit = hasSplits(files);
   const named = [], notes = [];
   for (const { path, file } of files) {
-    // Where the file lies in the data set: the folder that holds the classes is not named.
+    // The path in the data set, without the folder that holds the classes.
     const folder = path.slice(isNested ? 1 : 0, -1).join("/");
     if (!isNested) named.push({ file, folder, label: path[0] });
-    else if (isParted && path.length > 3) named.push({ file, folder, label: path[2], part: PARTS.get(path[1].toLowerCase()) });
+    else if (isSplit && path.length > 3) named.push({ file, folder, label: path[2], split: SPLITS.get(path[1].toLowerCase()) });
     else if (path.length > 2) named.push({ file, folder, label: path[1] });
-    else notes.push({ name: file.name, why: "lies beside the folders of the classes" });
+    else notes.push({ name: file.name, why: "is beside the folders of the classes" });
   }
   return { named, notes };
 }
@@ -49,7 +49,7 @@ export async function dropped(transfer) {
   const answer = { named: [], loose: [], notes: [] };
   for (const entry of entries.filter(Boolean).sort((one, other) => byName(one.name, other.name))) {
     if (entry instanceof File) answer.loose.push({ file: entry });
-    else if (entry.isFile) await taken(entry, [], answer.loose, answer.notes);
+    else if (entry.isFile) await collect(entry, [], answer.loose, answer.notes);
     else {
       const inside = [];
       await walk(entry, [entry.name], inside, answer.notes);
@@ -63,12 +63,12 @@ export async function dropped(transfer) {
 
 async function walk(folder, path, files, notes) {
   for (const entry of await listed(folder)) {
-    if (entry.isFile) await taken(entry, path, files, notes);
+    if (entry.isFile) await collect(entry, path, files, notes);
     else await walk(entry, [...path, entry.name], files, notes);
   }
 }
 
-async function taken(entry, path, files, notes) {
+async function collect(entry, path, files, notes) {
   try {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     files.push({ path: [...path, entry.name], file });

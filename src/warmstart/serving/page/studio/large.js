@@ -1,4 +1,4 @@
-// One picture, large: what it is called, what the model says, and another label for it.
+// One picture, large: its name, the prediction, and its label.
 import { original, thumbnail } from "./api.js";
 import { focusPicture } from "./board.js";
 import { isTyping, make, write } from "./dom.js";
@@ -8,7 +8,7 @@ import { has, taskOf } from "./tasks.js";
 import { number, percent } from "./words.js";
 
 let box = null; // the dialog, while it is open
-let ids = []; // the pictures to go through, as they were when it was opened
+let ids = []; // the pictures to page through
 let at = 0;
 const parts = {};
 
@@ -25,7 +25,7 @@ export function openLarge(id, among) {
 function build() {
   parts.shown = null; // the picture is a new element
   parts.image = make("img", { alt: "" });
-  // Kinds of files that browsers cannot show have a thumbnail all the same.
+  // Files that browsers cannot show have a thumbnail.
   parts.image.addEventListener("error", () => {
     if (parts.image.src.includes("/pictures/")) parts.image.src = thumbnail(ids[at]);
   });
@@ -44,13 +44,13 @@ function build() {
         make("button", { class: "second", click: () => go(1), "aria-label": "Next picture" }, "→")),
       make("div", { class: "row" },
         make("button", { click: () => box.close() }, "Close"),
-        make("button", { class: "plain", click: remove }, "Take off the board"))));
+        make("button", { class: "plain", click: remove }, "Remove from the board"))));
 }
 
 function closed() {
   box.remove();
   box = null;
-  // The focus goes to the picture that was looked at last.
+  // The focus goes to the last picture.
   if (now().place === "pictures") focusPicture(ids[at]);
   if (document.activeElement === document.body) document.querySelector(".place:not([hidden]) h1")?.focus();
 }
@@ -63,13 +63,13 @@ function draw() {
   if (parts.shown !== id) parts.image.src = original(id);
   parts.shown = id;
   write(parts.name, facts.name);
-  write(parts.facts, facts.width ? `${number(facts.width)} × ${number(facts.height)}${PARTS[facts.part] ?? ""}` : "");
+  write(parts.facts, facts.width ? `${number(facts.width)} × ${number(facts.height)}${SPLITS[facts.split] ?? ""}` : "");
   write(parts.said, opinion(result, id, label));
   parts.label.replaceChildren(...LABELS[board.task ?? "classify"](board, label));
   write(parts.place, `${number(at + 1)} of ${number(ids.length)}`);
 }
 
-// What gives another label: a list of classes, a box for each of several labels, a field for a number.
+// Inputs for the label: a list of classes, a box for each of several labels, a field for a number.
 const LABELS = {
   classify(board, label) {
     const keyed = board.classes.map((name, n) => make("option", { value: name }, n < 9 ? `${n + 1}  ${name}` : name));
@@ -92,17 +92,17 @@ const LABELS = {
   },
 };
 
-const PARTS = { test: ", kept for the test", holdout: ", kept out of the learning" };
+const SPLITS = { test: ", test set", holdout: ", validation set" };
 
 function opinion(result, id, label) {
   if (!result) return "";
   const wrong = result.wrong[id];
   const doubt = result.suspects.find((one) => one.id === id && one.label === label);
   const task = taskOf(now());
-  if (wrong && wrong.label === label) return `The model says ${task.said(wrong.label)} too.`;
+  if (wrong && wrong.label === label) return `The model predicts ${task.said(wrong.label)} too.`;
   if (wrong) {
     const sure = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
-    const taken = `When it had not seen this picture, the model took it for ${task.said(wrong.label)}${sure}.`;
+    const taken = `Held out, it was predicted as ${task.said(wrong.label)}${sure}.`;
     return doubt?.believed ? `${taken} The ${task.isNamed ? "label" : "number"} looks wrong.` : taken;
   }
   return doubt?.believed ? `The ${task.isNamed ? "label" : "number"} looks wrong; the picture looks like ${task.said(doubt.suggested)}.` : "";

@@ -1,8 +1,8 @@
-// While it learns: where it is, how long it still takes, what it found on the way.
+// Progress of training: stage, time left, curves and notes.
 import { $, make, say, write } from "./dom.js";
 import { progressWords } from "./bar.js";
 import { curves } from "./draw.js";
-import { goOn, learn, stop } from "./moves.js";
+import { learn, resume, stop } from "./moves.js";
 import { now } from "./store.js";
 import { left } from "./words.js";
 
@@ -14,15 +14,15 @@ function build() {
   parts.bar = make("progress", { "aria-labelledby": "stage" });
   parts.left = make("p", { class: "quiet" });
   parts.stop = make("button", { class: "second", click: stop }, "Stop");
-  parts.goOn = make("button", { click: goOn }, "Go on");
-  parts.again = make("button", { click: () => learn(parts.budget ?? "fast") }, "Learn again");
+  parts.resume = make("button", { click: resume }, "Resume");
+  parts.again = make("button", { click: () => learn(parts.budget ?? "fast") }, "Train again");
   parts.curve = make("figure", { class: "tuning" });
   parts.notes = make("dl", { class: "found" });
   $("work").append(parts.title, parts.stage, parts.bar, parts.left,
-    make("div", { class: "row" }, parts.stop, parts.goOn, parts.again), parts.curve, parts.notes);
+    make("div", { class: "row" }, parts.stop, parts.resume, parts.again), parts.curve, parts.notes);
 }
 
-const TITLES = { working: "Learning", stopping: "Stopping", stopped: "Stopped", failed: "That did not work" };
+const TITLES = { working: "Training", stopping: "Stopping", stopped: "Stopped", failed: "Training failed" };
 
 export function showLearning(state, before) {
   const { work } = state;
@@ -36,7 +36,7 @@ export function showLearning(state, before) {
   showStage(work, isBusy);
   parts.stop.hidden = !isBusy;
   parts.stop.disabled = work.state === "stopping";
-  parts.goOn.hidden = work.state !== "stopped";
+  parts.resume.hidden = work.state !== "stopped";
   parts.again.hidden = isBusy;
   parts.again.className = work.state === "stopped" ? "second" : "";
   showCurves(work.curves);
@@ -50,15 +50,15 @@ function showStage(work, isBusy) {
   if (work.of) {
     parts.bar.max = work.of;
     parts.bar.value = work.done;
-  } else parts.bar.removeAttribute("value"); // not known: it only shows that something goes on
+  } else parts.bar.removeAttribute("value"); // unknown: an indeterminate bar
   write(parts.left, hint(work));
 }
 
 function hint(work) {
   if (work.state === "stopped") {
-    return "What was done so far is kept. Go on where it stopped, or begin anew with the board as it is.";
+    return "Resume where it stopped, or train again with the present board.";
   }
-  if (work.state === "failed") return "Your pictures and labels are as they were.";
+  if (work.state === "failed") return "Your pictures and labels are unchanged.";
   return work.state === "working" ? left(work.seconds_left) : "";
 }
 
@@ -72,11 +72,11 @@ function showCurves(folds) {
   const legend = make("ul", { class: "legend" }, ...folds.map(({ fold }, n) => key(`fold-${n % 3}`, fold)),
     folds.some(({ probe }) => probe !== null) && key("probe", "linear probe (a new output layer on the frozen network)"));
   const caption = make("figcaption", { class: "quiet" },
-    "Each fold holds some pictures out and learns from the others. An epoch is once through those.");
-  parts.curve.replaceChildren(curves(folds, `${score} on pictures held out`), legend, caption);
+    "Each fold holds some pictures out and trains on the others. An epoch is one pass over those.");
+  parts.curve.replaceChildren(curves(folds, `${score} on held-out pictures`), legend, caption);
 }
 
-// Notes only grow during a run; those that are there stay as they are.
+// Notes are only appended during a run.
 function showNotes(notes) {
   const shown = parts.notes.children.length;
   const isSame = notes.length >= shown && (!shown || parts.first === notes[0].text);
@@ -87,7 +87,7 @@ function showNotes(notes) {
   }
 }
 
-// Screen readers hear the stages and how it ended, not each count.
+// Screen readers announce the stages and the end, not each count.
 function tellStage(work, before) {
   if (work.state !== before.state && work.state !== "working") say(`${TITLES[work.state]}. ${work.error ?? ""}`);
   else if (work.stage !== before.stage) say(`${work.stage}. ${left(work.seconds_left)}`);

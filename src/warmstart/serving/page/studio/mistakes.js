@@ -1,4 +1,4 @@
-// The pictures that the newest result gets wrong, the surest mistakes first.
+// The mistakes of the newest model, the most confident ones first.
 import { thumbnail } from "./api.js";
 import { make, set, write } from "./dom.js";
 import { openLarge } from "./large.js";
@@ -11,19 +11,19 @@ import { percent } from "./words.js";
 const FIRST = 48; // shown at once; more on request
 
 export function mistakes(result) {
-  const sure = (id) => result.wrong[id].probability ?? result.wrong[id].off;
-  const ids = Object.keys(result.wrong).sort((one, other) => sure(other) - sure(one));
+  const confidence = (id) => result.wrong[id].probability ?? result.wrong[id].off;
+  const ids = Object.keys(result.wrong).sort((one, other) => confidence(other) - confidence(one));
   const list = make("ul", { class: "mistakes" });
   const more = make("button", { class: "plain", click: () => fill(list, ids, result, more) });
   fill(list, ids, result, more);
   list.addEventListener("keydown", (event) => pressed(event, list));
   return make("section", {},
-    make("h2", {}, ids.length ? `Pictures it gets wrong (${ids.length})` : "It gets none of these pictures wrong"),
+    make("h2", {}, ids.length ? `Mistakes (${ids.length})` : "No mistakes"),
     ids.length > 0 && hint(), list, more);
 }
 
 function hint() {
-  const words = `Each was judged by a model that had not seen it. ${taskOf(now()).keyed}`;
+  const words = `Each was held out of the training of the model that got it wrong. ${taskOf(now()).keyed}`;
   return make("p", { class: "quiet" }, words,
     make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board"));
 }
@@ -45,7 +45,7 @@ function item(id, ids, result) {
     make("span", { class: "was" }), make("span", { class: "quiet" }, taskOf(now()).taken(result.wrong[id])));
 }
 
-// Each picture stays where it is, and says what became of its label.
+// Updates the label of each picture in place.
 export function relabelled(section, { board, result }) {
   for (const button of section?.querySelectorAll(".mistakes .picture") ?? []) {
     const { id } = button.dataset;
@@ -54,10 +54,10 @@ export function relabelled(section, { board, result }) {
     if (!wrong) continue;
     const isMended = label === null || !task.isOpen(wrong, label);
     const named = label === null ? "off the board" : task.said(label);
-    const sure = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
+    const confidence = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
     write(button.nextElementSibling, named);
     const name = board.facts.get(id)?.name ?? "picture";
-    set(button, "aria-label", `${name}, ${named}, ${task.taken(wrong)}${sure}`);
+    set(button, "aria-label", `${name}, ${named}, ${task.taken(wrong)}${confidence}`);
     set(button, "data-mark", isMended ? "mended" : "wrong");
   }
 }
@@ -80,7 +80,7 @@ function pressed(event, list) {
   event.preventDefault();
 }
 
-// Up and down go by a row: as many as stand beside the first.
+// Up and down move by a row.
 function across(key, buttons) {
   if (key === "ArrowLeft" || key === "ArrowRight") return 1;
   const isBelow = (button) => button.offsetTop > buttons[0].offsetTop;

@@ -1,4 +1,4 @@
-// What a person does to the board. The change itself comes back as an event, as in every other tab.
+// Changes of the board. The change itself comes back as an event, as in every other tab.
 import { post } from "./api.js";
 import { happened, now } from "./store.js";
 import { say } from "./dom.js";
@@ -25,14 +25,14 @@ export function move(ids, label) {
   return send("/api/label", { ids: going, label }, `${taskOf(now()).leaves ? "Moved" : "Set"} ${count(going.length, "picture")} to ${taskOf(now()).said(label)}.`);
 }
 
-// What a column, or its key, does to pictures: they go to the class; of several labels it is given,
-// or taken away where all of them have it.
+// Puts pictures into a column: they move to the class; of several labels it is added, or removed
+// where all of them have it.
 export function give(ids, name) {
   const { board } = now(), task = taskOf(now());
   if (task.leaves) return move(ids, name);
   if (!task.isNamed || task.isFixed(name)) return Promise.resolve(true);
   const on = ids.some((id) => !has(board.labels.get(id), name));
-  const words = on ? `Gave ${count(ids.length, "picture")} the label ${name}.` : `Took the label ${name} from ${count(ids.length, "picture")}.`;
+  const words = on ? `Added the label ${name} to ${count(ids.length, "picture")}.` : `Removed the label ${name} from ${count(ids.length, "picture")}.`;
   return send("/api/label", { ids, label: name, on }, words);
 }
 
@@ -43,7 +43,7 @@ export function takeOff(ids) {
 }
 
 export function keep(ids, label) {
-  return send("/api/keep", { ids }, `Kept ${taskOf(now()).said(label)}.`);
+  return send("/api/keep", { ids }, `Confirmed ${taskOf(now()).said(label)}.`);
 }
 
 export function undo() {
@@ -53,7 +53,7 @@ export function undo() {
 
 export function redo() {
   const what = now().board?.redo;
-  return what ? send("/api/redo", {}, `Done again: ${what}.`) : Promise.resolve(false);
+  return what ? send("/api/redo", {}, `Redone: ${what}.`) : Promise.resolve(false);
 }
 
 export function addClass(name) {
@@ -69,7 +69,7 @@ export function removeClass(name) {
 }
 
 export async function learn(budget, settings = []) {
-  const isBegun = await send("/api/fit", { budget, settings }, "Learning begins.");
+  const isBegun = await send("/api/fit", { budget, settings }, "Training begins.");
   if (isBegun) location.hash = "result";
   return isBegun;
 }
@@ -78,6 +78,6 @@ export function stop() {
   return send("/api/stop", {}, "Stopping.");
 }
 
-export function goOn() {
-  return send("/api/resume", {}, "Going on.");
+export function resume() {
+  return send("/api/resume", {}, "Resuming.");
 }

@@ -1,4 +1,4 @@
-// What came of learning: whether it can be used, the figures below, then what to do about them.
+// A result: whether the model can be used, the figures, then what to do next.
 import { $, make, table, write } from "./dom.js";
 import { scale, scatter } from "./draw.js";
 import { learn } from "./moves.js";
@@ -49,12 +49,12 @@ function head(result) {
     make("h1", { tabindex: "-1" }, result.headline),
     make("p", {}, result.verdict.sentence),
     estimate && make("p", { class: "large" }, `${estimate.words} ${result.right}`,
-      make("span", { class: "quiet" }, `, on ${count(estimate.n, "picture")} it had not seen`)),
+      make("span", { class: "quiet" }, `, on ${count(estimate.n, "held-out picture")}`)),
     estimate && scale(estimate, guess, result.right),
     test && make("p", {}, `${test.words} on the test set of ${count(test.n, "picture")}.${test.more ? ` There ${test.more}` : ""}`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
     make("p", { class: "quiet" }, result.how),
-    result.compared && make("p", {}, `Compared with the result before: ${result.compared.words}.`));
+    result.compared && make("p", {}, `Compared with the previous result: ${result.compared.words}.`));
 }
 
 function showChanged({ result }) {
@@ -63,8 +63,8 @@ function showChanged({ result }) {
   if (parts.count === changed) return;
   parts.count = changed;
   parts.changed.replaceChildren(
-    make("p", {}, `${count(changed, "change")} to the board ${changed === 1 ? "is" : "are"} not learnt yet.`),
-    make("button", { click: () => learn("fast") }, "Learn again"));
+    make("p", {}, `${count(changed, "change")} to the board ${changed === 1 ? "is" : "are"} not in this model yet.`),
+    make("button", { click: () => learn("fast") }, "Train again"));
 }
 
 function nextSteps({ next }) {
@@ -76,30 +76,30 @@ function nextSteps({ next }) {
 function weakest({ classes }) {
   if (!classes.length) return null;
   const weakestFirst = [...classes].sort((one, other) => one.recall - other.recall);
-  const heads = ["Class", "Named rightly", "Pictures", "Most often taken for"];
+  const heads = ["Class", "Recall", "Pictures", "Most often confused with"];
   const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" };
   return titled("Each class, the weakest first", make("div", given,
-    table(heads, weakestFirst.map(classLine), "How often each class is named rightly")));
+    table(heads, weakestFirst.map(classLine), "Recall of each class")));
 }
 
 // Of several labels, each by itself, the weakest first.
 function eachLabel({ labels }) {
   if (!labels?.length) return null;
   const weakestFirst = [...labels].sort((one, other) => (one.average ?? 0) - (other.average ?? 0));
-  const heads = ["Label", "Average precision", "Pictures", "Right where named", "Found"];
+  const heads = ["Label", "Average precision", "Pictures", "Precision", "Recall"];
   const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each label" };
   return titled("Labels, the weakest first", make("div", given, table(heads, weakestFirst.map((one) => make("tr", {},
     make("th", { scope: "row" }, one.name), make("td", {}, one.average === null ? "–" : share(one.average)),
     make("td", {}, String(one.n)), make("td", {}, share(one.precision)), make("td", {}, share(one.recall)))),
-  "How well each label is told")));
+  "Scores of each label")));
 }
 
-// Numbers said against true ones.
+// Predicted against true numbers.
 function against({ numbers, half }) {
   if (!numbers?.length) return null;
-  const band = half === null ? "" : ` Within the band lie 9 of 10 (± ${half.toPrecision(3)}).`;
-  return titled("Said against true", scatter(numbers, half),
-    make("p", { class: "quiet" }, `A dot is a picture that it had not seen; on the line an answer is right.${band}`));
+  const band = half === null ? "" : ` The band holds 9 of 10 (± ${half.toPrecision(3)}).`;
+  return titled("Predicted against true", scatter(numbers, half),
+    make("p", { class: "quiet" }, `A dot is a held-out picture; on the line the prediction is right.${band}`));
 }
 
 function classLine(one) {
@@ -110,12 +110,12 @@ function classLine(one) {
     make("td", { class: "measured" }, make("span", { class: "track" }, fill),
       `${share(one.recall)} (${span(one.low, one.high)})`),
     make("td", {}, String(one.n)),
-    make("td", {}, one.taken_for ? `${one.taken_for} (${one.taken} of ${one.n})` : "–"));
+    make("td", {}, one.confused_with ? `${one.confused_with} (${one.n_confused} of ${one.n})` : "–"));
 }
 
 function findings(result) {
   if (!result.findings.length) return null;
-  return titled("Found on the way", make("ul", { class: "findings" }, ...result.findings.map(({ sentence, ids }) =>
+  return titled("Findings", make("ul", { class: "findings" }, ...result.findings.map(({ sentence, ids }) =>
     make("li", {}, make("p", {}, sentence), ids.length ? strip(ids) : null))));
 }
 

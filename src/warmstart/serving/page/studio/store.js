@@ -1,5 +1,5 @@
-// All that the page knows, in one value that is never changed in place. Views compare the value
-// before with the value after and touch only what differs.
+// The state of the page, one value that is never changed in place. Views compare the value before
+// with the value after and update only what differs.
 import { taskOf } from "./tasks.js";
 
 const IDLE = {
@@ -10,7 +10,7 @@ const IDLE = {
 const begin = {
   board: null, // name, classes, facts: Map of id to picture, labels: Map of id to class or null
   work: IDLE,
-  result: null, // what GET /api/result said
+  result: null, // the answer of GET /api/result
   selection: new Set(),
   place: "pictures",
   filter: "all",
@@ -18,7 +18,7 @@ const begin = {
   isAlive: true,
 };
 
-// ---- reducers: pure, one for each thing that happens -------------------------------------------
+// ---- reducers: pure, one per action -----------------------------------------------------------
 
 function loaded(state, { board }) {
   const facts = new Map(board.pictures.map((one) => [one.id, one]));
@@ -55,7 +55,7 @@ function judged(state, { result }) {
   return { ...state, result };
 }
 
-// What is heard of work may overtake a board that is still on its way.
+// Progress may overtake a board that is still loading.
 function newer(held, work) {
   return work.turn < held.turn ? held : work;
 }
@@ -101,7 +101,7 @@ function doubtOf(result, id) {
   return known.get(result).get(id);
 }
 
-// A label that was changed since, or that a person has kept, is settled.
+// Changed or confirmed labels are closed.
 export function isOpen({ board }, { id, label }) {
   return board.labels.get(id) === label && board.kept.get(id) !== label;
 }

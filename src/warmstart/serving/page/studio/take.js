@@ -1,11 +1,11 @@
-// What can be taken home: the model, its report, the labels, and the command that does it again.
+// Downloads: the model, its report, the labels, and the command to repeat the run.
 import { post } from "./api.js";
 import { make, say, write } from "./dom.js";
 import { tell } from "./tell.js";
 
 export function takeHome(result) {
   return make("section", { class: "home" },
-    make("h2", {}, "Take it home"),
+    make("h2", {}, "Download"),
     make("div", { class: "row" },
       result.ships && link("Model", "/api/take/model.zip"),
       result.ships && result.onnx && onnx(),
@@ -51,7 +51,7 @@ function command(text) {
         say("Copied.");
         setTimeout(() => write(button, "Copy"), 2000);
       } catch {
-        getSelection().selectAllChildren(line); // it may not write there: the person can
+        getSelection().selectAllChildren(line); // no permission: select it for the person
       }
     },
   }, "Copy");

@@ -1,4 +1,4 @@
-// What labels are, task by task: the columns they make, how one is said, and what a key does to it.
+// The labels of each task: their columns, their words, and what a key does.
 
 const NONE = "no label"; // the column of pictures without any of several labels
 const BINS = 5; // columns of numbers, about as many pictures each
@@ -9,7 +9,7 @@ const names = (label) => (label === "" ? [] : label.split("|"));
 const classes = {
   one: "class", many: "classes", isNamed: true, leaves: true,
   give: "Move to", keyed: "Keys 1 to 9 give another label, Enter opens it large. ",
-  begin: "Put pictures of two or more classes on the board, then press Learn. The first answer takes seconds.",
+  begin: "Put pictures of two or more classes on the board, then press Train. The first result takes seconds.",
   said: (label) => label,
   isFixed: () => false,
   columns(board, passes) {
@@ -18,13 +18,13 @@ const classes = {
     return columns;
   },
   isOpen: (wrong, label) => wrong.label !== label,
-  taken: (wrong) => `taken for ${wrong.label}`,
+  taken: (wrong) => `predicted as ${wrong.label}`,
 };
 
 const sets = {
   one: "label", many: "labels", isNamed: true, leaves: false,
-  give: "Label", keyed: "Keys 1 to 9 give a label or take it away, Enter opens it large. ",
-  begin: "Two labels with two pictures each are needed. Then press Learn; the first answer takes seconds.",
+  give: "Label", keyed: "Keys 1 to 9 add or remove a label, Enter opens it large. ",
+  begin: "Two labels with two pictures each are needed. Then press Train; the first result takes seconds.",
   said: (label) => names(label).join(", ") || NONE,
   isFixed: (name) => name === NONE,
   columns(board, passes) {
@@ -44,7 +44,7 @@ const sets = {
 const numbers = {
   one: "number", many: "numbers", isNamed: false, leaves: false,
   give: "", keyed: "Key n sets the number, Enter opens it large. ",
-  begin: "Press Learn; the first answer takes seconds.",
+  begin: "Press Train; the first result takes seconds.",
   said: (label) => few.format(Number(label)),
   isFixed: () => true,
   columns(board, passes) {

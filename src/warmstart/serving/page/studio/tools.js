@@ -1,4 +1,4 @@
-// The row above the board: adding, the filter, undo and redo; and the bar for what is selected.
+// The row above the board: add, filter, undo and redo; and the bar for the selection.
 import { $, make, set, write } from "./dom.js";
 import { chooseFolders, choosePhotographs } from "./adding.js";
 import { openCamera } from "./camera.js";
@@ -11,7 +11,7 @@ import { filterSizes, happened, now, sizesOf } from "./store.js";
 import { taskOf } from "./tasks.js";
 import { count, number } from "./words.js";
 
-const FILTERS = { all: "All", wrong: "Gets wrong", doubted: "Label looks wrong" };
+const FILTERS = { all: "All", wrong: "Mistakes", doubted: "Label looks wrong" };
 const WAYS = {
   folders: ["Choose folders", chooseFolders],
   photographs: ["Choose photographs", () => choosePhotographs()],
@@ -21,7 +21,7 @@ const WAYS = {
 
 async function offer() {
   const task = taskOf(now());
-  if (!task.isNamed) { // folders and the camera say no numbers
+  if (!task.isNamed) { // folders and the camera have no numbers
     choosePhotographs();
     return;
   }
@@ -106,7 +106,7 @@ function showFilter(state) {
     const isCounted = input.value !== "all" && state.result;
     write(input.nextElementSibling, isCounted ? `${words} ${number(sizes[input.value])}` : words);
   }
-  // Before the first result there is nothing to tell apart.
+  // Before the first result there is nothing to filter.
   $("filter").hidden = !state.board.labels.size || (!state.result && state.filter === "all");
 }
 
@@ -114,6 +114,6 @@ function showSelected({ selection }) {
   const hadFocus = $("selected").contains(document.activeElement);
   $("selected").hidden = selection.size === 0;
   write($("selected-words"), `${count(selection.size, "picture")} selected`);
-  // The bar went with the button that was pressed in it.
+  // The bar disappeared with the focused button.
   if (hadFocus && selection.size === 0) (document.querySelector("#board .picture[tabindex='0']") ?? $("add")).focus();
 }

@@ -1,4 +1,4 @@
-// One new picture in, one answer out: words first, bars second, the three most similar pictures third.
+// Tries the model on a new picture: words first, then bars and the three most similar pictures.
 import { thumbnail, upload } from "./api.js";
 import { $, make, write } from "./dom.js";
 import { live, startCamera, still, stopCamera } from "./camera.js";
@@ -9,7 +9,7 @@ import { percent } from "./words.js";
 
 const BARS = 5;
 const parts = {};
-let turn = 0; // an answer that comes after the next picture was chosen is dropped
+let turn = 0; // an answer that arrives after the next picture was chosen is dropped
 let url = null;
 
 export function buildTry() {
@@ -18,13 +18,13 @@ export function buildTry() {
   parts.capture = make("input", { ...given, accept: "image/*", capture: "environment", hidden: true });
   parts.title = make("h1", { class: "away", tabindex: "-1" }, "Try it");
   parts.door = make("div", { class: "drop" },
-    make("p", { class: "large desk" }, "Drop a picture here"), make("p", { class: "large mobile" }, "Show me a picture"),
+    make("p", { class: "large desk" }, "Drop a picture here"), make("p", { class: "large mobile" }, "Choose a picture"),
     make("div", { class: "row" }, parts.file, make("label", { for: "try-file", class: "button" }, "Choose a picture"),
       parts.capture, make("button", { class: "second", click: photograph }, "Camera")),
     make("p", { class: "quiet desk" }, "or paste one"));
-  parts.wait = make("div", { class: "unlearnt" }, make("p", { class: "large" }, "There is no model yet"),
-    make("p", { class: "quiet" }, "Learn once; then it can name new pictures."),
-    make("p", {}, make("a", { class: "button", href: "#pictures" }, "To the pictures")));
+  parts.wait = make("div", { class: "unlearnt" }, make("p", { class: "large" }, "No model yet"),
+    make("p", { class: "quiet" }, "Train once; then it can classify new pictures."),
+    make("p", {}, make("a", { class: "button", href: "#pictures" }, "Go to pictures")));
   parts.busy = make("p", { class: "quiet", role: "status" });
   parts.problem = make("p", { class: "large warn", role: "alert" });
   parts.answer = make("div", { class: "tried", hidden: true });
@@ -44,7 +44,7 @@ function over(event) {
 }
 
 function dropped(event) {
-  if (now().place === "try") event.preventDefault(); // else the browser would leave the page for it
+  if (now().place === "try") event.preventDefault(); // else the browser would open it
   parts.door.classList.remove("over");
   if (isHere()) takeFirst(event.dataTransfer);
 }
@@ -57,18 +57,18 @@ function takeFirst(transfer) {
 }
 
 async function take(file) {
-  const mine = ++turn;
-  write(parts.busy, "Looking …");
+  const own = ++turn;
+  write(parts.busy, "Classifying …");
   write(parts.problem, "");
   try {
     const answer = await upload("/api/try", [file]);
-    if (mine === turn) show(answer, file);
+    if (own === turn) show(answer, file);
   } catch (error) {
-    if (mine !== turn) return;
+    if (own !== turn) return;
     parts.answer.hidden = true;
     write(parts.problem, error.message);
   }
-  if (mine === turn) write(parts.busy, "");
+  if (own === turn) write(parts.busy, "");
 }
 
 function show(answer, file) {
@@ -87,23 +87,23 @@ function show(answer, file) {
 function remark(answer) {
   if (answer.value !== undefined) return numberRemark(answer);
   const words = answer.ood
-    ? `Nothing it learnt from is like this. If it must be one of its ${taskOf(now()).many}, ${answer.label} comes closest.`
-    : answer.confident === null ? "It learnt from too few pictures to promise when it is right." : "";
+    ? `Out of distribution: no training picture is like this. The closest of its ${taskOf(now()).many} is ${answer.label}.`
+    : answer.confident === null ? "It was trained on too few pictures to guarantee an error rate." : "";
   return words && make("p", { class: "quiet" }, words);
 }
 
-function numberRemark({ unknown, label, low }) {
-  if (unknown) return make("p", { class: "quiet" }, `Nothing it learnt from is like this. If it must answer, it says ${label}.`);
-  const words = low === null ? "It learnt from too few pictures to promise how far it may be off."
-    : "The truth lies between these ends for 9 of 10 pictures like those it learnt from.";
+function numberRemark({ ood, label, low }) {
+  if (ood) return make("p", { class: "quiet" }, `Out of distribution: no training picture is like this. Its prediction is ${label}.`);
+  const words = low === null ? "It was trained on too few pictures to predict an interval."
+    : "For 9 of 10 pictures like the training pictures, the true number is in this interval.";
   return make("p", { class: "quiet" }, words);
 }
 
 function bars(scores) {
   if (!Object.keys(scores).length) return "";
-  // An object lists names that are numbers first, in their own order: sort by what was said.
+  // An object lists names that are numbers first, in their own order: sort by probability.
   const most = Object.entries(scores).sort(([, one], [, other]) => other - one).slice(0, BARS);
-  return make("ol", { class: "bars", "aria-label": `How likely each ${taskOf(now()).one} is` }, ...most.map(([label, probability]) => {
+  return make("ol", { class: "bars", "aria-label": `Probability of each ${taskOf(now()).one}` }, ...most.map(([label, probability]) => {
     const fill = make("div", { class: "fill" });
     fill.style.width = `${100 * probability}%`;
     return make("li", {}, make("span", {}, label), make("span", { class: "quiet" }, percent(probability)),
@@ -113,7 +113,7 @@ function bars(scores) {
 
 function near(nearest) {
   if (!nearest.length) return "";
-  return make("div", {}, make("h3", {}, "Most similar among what it learnt from"),
+  return make("div", {}, make("h3", {}, "Most similar training pictures"),
     make("ul", { class: "near" }, ...nearest.slice(0, 3).map(({ id, label }) => make("li", {},
       id ? make("img", { src: thumbnail(id), alt: "", width: 144, height: 144 }) : "", make("span", {}, taskOf(now()).said(label))))));
 }

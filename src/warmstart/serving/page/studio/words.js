@@ -1,4 +1,4 @@
-// How numbers are said.
+// Numbers in words.
 
 const grouped = new Intl.NumberFormat("en");
 
@@ -11,7 +11,7 @@ export function count(n, one, many = `${one}s`) {
 }
 
 export function percent(p) {
-  if (p >= 0.995) return "> 99 %"; // no single answer is certain
+  if (p >= 0.995) return "> 99 %"; // never certain
   if (p < 0.005) return "< 1 %";
   return `${Math.round(100 * p)} %`;
 }

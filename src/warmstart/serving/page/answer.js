@@ -1,7 +1,7 @@
-// How an answer looks: words first, bars second; the heat map over the picture.
+// Shows an answer: words first, then bars; the heat map over the picture.
 const $ = (id) => document.getElementById(id);
 const BARS = 5;
-let laid = null; // the heat map that is shown, to be laid anew when the window changes
+let heat = null; // the visible heat map, drawn again when the window changes
 
 export function showAnswer(answer, input, kind) {
   const isText = typeof input === "string";
@@ -14,7 +14,7 @@ export function showAnswer(answer, input, kind) {
   $("words").textContent = answer.words;
   $("more").textContent = remark(answer);
   $("more").hidden = !$("more").textContent;
-  // An object lists names that are numbers first, in their own order: sort by what was said.
+  // An object lists names that are numbers first, in their own order: sort by probability.
   const scores = Object.entries(answer.scores).sort(([, one], [, other]) => other - one);
   $("bars").replaceChildren(...scores.slice(0, BARS).map(bar));
 }
@@ -26,10 +26,10 @@ export function showRows(answers) {
   $("more").hidden = true;
   $("bars").replaceChildren();
   const lines = answers.map((one) => {
-    const said = one.error || one.words;
+    const text = one.error || one.words;
     const share = one.probability === null ? "" : percent(one.probability);
     const line = document.createElement("tr");
-    line.append(part("th", "name", one.name), part("td", "said", said), part("td", "share", share));
+    line.append(part("th", "name", one.name), part("td", "said", text), part("td", "share", share));
     return line;
   });
   $("rows").replaceChildren(...lines);
@@ -51,8 +51,8 @@ function showPicture(file) {
 }
 
 function remark(answer) {
-  if (answer.ood) return `Nothing it learnt from is like this. If it must be one of its classes, ${answer.label} comes closest.`;
-  if (answer.confident === null) return "It learnt from too few examples to promise when it is right.";
+  if (answer.ood) return `Out of distribution: no training example is like this. The closest of its classes is ${answer.label}.`;
+  if (answer.confident === null) return "It was trained on too few examples to guarantee an error rate.";
   return "";
 }
 
@@ -76,34 +76,34 @@ function part(tag, kind, text) {
 }
 
 export function percent(p) {
-  if (p >= 0.995) return "> 99 %"; // no single answer is certain
+  if (p >= 0.995) return "> 99 %"; // never certain
   if (p < 0.005) return "< 1 %";
   return `${Math.round(100 * p)} %`;
 }
 
 // ---- heat ----------------------------------------------------------------------------------
 
-export function showHeat(found) {
-  laid = found;
-  $("mattered").textContent = found.words;
+export function showHeat(map) {
+  heat = map;
+  $("mattered").textContent = map.words;
   $("mattered").hidden = false;
   $("heat").hidden = false;
-  lay();
+  draw();
 }
 
 export function hideHeat() {
-  laid = null;
+  heat = null;
   $("heat").hidden = true;
   $("mattered").hidden = true;
 }
 
-// What did not matter is darkened, and so is the margin that the network never sees.
-function lay() {
-  if (!laid) return;
+// Darkens what did not matter, and the margin that the network never sees.
+function draw() {
+  if (!heat) return;
   const image = $("shown"), canvas = $("heat");
   canvas.width = image.clientWidth;
   canvas.height = image.clientHeight;
-  const [left, top, right, bottom] = laid.box;
+  const [left, top, right, bottom] = heat.box;
   const x = left * canvas.width, y = top * canvas.height;
   const width = (right - left) * canvas.width, height = (bottom - top) * canvas.height;
   const context = canvas.getContext("2d");
@@ -111,32 +111,32 @@ function lay() {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.clearRect(x, y, width, height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(small(laid.grid), x, y, width, height);
+  context.drawImage(small(heat.grid), x, y, width, height);
 }
 
 function small(grid) {
   const rows = grid.length, columns = grid[0].length;
   const cells = new ImageData(columns, rows);
   grid.flat().forEach((value, n) => cells.data.set(shade(value), 4 * n));
-  const made = new OffscreenCanvas(columns, rows);
-  made.getContext("2d").putImageData(cells, 0, 0);
-  return made;
+  const canvas = new OffscreenCanvas(columns, rows);
+  canvas.getContext("2d").putImageData(cells, 0, 0);
+  return canvas;
 }
 
-// From dark over clear to a warm glow, which shows on dark pictures as well.
+// From dark through clear to a warm glow, which is visible on dark pictures too.
 function shade(value) {
   if (value < 0.5) return [8, 10, 14, Math.round(180 * (1 - 2 * value))];
   return [255, 138, 20, Math.round(150 * (2 * value - 1))];
 }
 
-// As large as there is room for, small pictures at most 2.5 times their size.
+// As large as fits, small pictures at most 2.5 times their size.
 function fit() {
   const image = $("shown");
   const isWide = window.matchMedia("(min-width: 46rem)").matches;
   const most = [image.closest("figure").parentElement.clientWidth * (isWide ? 0.43 : 1) / image.naturalWidth,
     window.innerHeight * (isWide ? 0.68 : 0.38) / image.naturalHeight, 2.5];
   image.style.width = `${Math.floor(image.naturalWidth * Math.min(...most))}px`;
-  lay();
+  draw();
 }
 
 window.addEventListener("resize", fit);
