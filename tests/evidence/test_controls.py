@@ -17,9 +17,9 @@ from warmstart.events import drain
 from warmstart.evidence import controls, preprocessing
 from warmstart.evidence.controls import (
     measure_domain_gap,
+    measure_transfer_gain,
     open_probe,
     try_preprocessing,
-    measure_transfer_gain,
 )
 from warmstart.evidence.domain_gap import mean_divergence
 from warmstart.evidence.preprocessing import warning

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.evidence.spurious import metadata_leaks, informedness
+from warmstart.evidence.spurious import informedness, metadata_leaks
 
 N = 60
 LABELS = np.arange(N) % 2

@@ -5,12 +5,12 @@ import pytest
 
 from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.spurious import (
-    metadata_leaks_regression,
-    metadata_leaks_multilabel,
     border_finding_multilabel,
     explained_variance,
-    leaking_columns_regression,
     leaking_columns_multilabel,
+    leaking_columns_regression,
+    metadata_leaks_multilabel,
+    metadata_leaks_regression,
 )
 
 N = 80

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import FACTS, PREPROCESSING, network, network_facts, plan_for, refusal, said
-from warmstart.planning.actions import reconcile_strategy, check_agreement
+from warmstart.planning.actions import check_agreement, reconcile_strategy
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
 from warmstart.planning.settings import apply_settings

@@ -14,9 +14,9 @@ from warmstart.planning.cached_activations import (
     FULL_BYTES,
     MOST_AUGMENTATIONS,
     PATIENCE_S,
-    frozen_prefix,
     cache_bytes,
     choose_augmentations,
+    frozen_prefix,
     plan_cache,
 )
 from warmstart.planning.check import check_plan

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.fine_tuning import LEAST_GROUPS, fine_tuning_seconds, compares_fine_tuning
+from warmstart.planning.fine_tuning import LEAST_GROUPS, compares_fine_tuning, fine_tuning_seconds
 from warmstart.records.network import BlockRecord, NetworkRecord
 
 MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts

@@ -14,10 +14,10 @@ from warmstart.planning.forecast import (
     LEAST_STEPS,
     MARGIN,
     TRIES,
-    time_ran_out,
+    fit_to_time,
     given_up,
     skips_controls,
-    fit_to_time,
+    time_ran_out,
 )
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings

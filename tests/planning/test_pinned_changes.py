@@ -25,7 +25,7 @@ from plans import (
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.machine import Machine, with_parallel
-from warmstart.planning.plan_file import overlay, options_for
+from warmstart.planning.plan_file import options_for, overlay
 from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
 

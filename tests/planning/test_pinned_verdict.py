@@ -29,7 +29,7 @@ from warmstart.planning.verdict import (
     sentence,
 )
 from warmstart.planning.verdict import verdict_kind as kind_of
-from warmstart.planning.words import describe_failure, in_words, output_words, user_choices, runs
+from warmstart.planning.words import describe_failure, in_words, output_words, runs, user_choices
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain
 from warmstart.tasks.words import LABEL_WORDS, points

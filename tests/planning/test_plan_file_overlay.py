@@ -24,7 +24,7 @@ from warmstart.planning.build import build
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
 from warmstart.planning.machine import Machine
-from warmstart.planning.plan_file import overlay, read_plan, options_for, write_plan
+from warmstart.planning.plan_file import options_for, overlay, read_plan, write_plan
 from warmstart.planning.settings import apply_settings
 
 LATER = (

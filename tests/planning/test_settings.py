@@ -10,7 +10,13 @@ from plans import FACTS, actions, network, network_facts, plan_for, rates, said
 from warmstart.errors import PlanError
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
-from warmstart.planning.settings import PATHS, apply_settings, parse_settings, update_lrs, parse_value
+from warmstart.planning.settings import (
+    PATHS,
+    apply_settings,
+    parse_settings,
+    parse_value,
+    update_lrs,
+)
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")

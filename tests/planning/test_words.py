@@ -9,7 +9,7 @@ import pytest
 
 from plans import actions, network_facts, plan_for, rates, said, with_block
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.words import describe_failure, in_words, user_choices, runs
+from warmstart.planning.words import describe_failure, in_words, runs, user_choices
 
 NAMES = tuple(f"p{i}" for i in range(18))
 WORDS = (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving import form
 from warmstart.serving.http import HttpProblem
-from warmstart.serving.inputs import Upload, ImagesBody, read_images
+from warmstart.serving.inputs import ImagesBody, Upload, read_images
 from warmstart.serving.model import ServerLimits
 
 LIMITS = ServerLimits(images=3)

@@ -5,7 +5,13 @@ import pytest
 
 from warmstart.solve import ridge as solve_ridge
 from warmstart.solve.kernels import fit_scaling
-from warmstart.solve.weighted_ridge import fit_weighted_scaling, left_out, solve, spread_rows, standardise
+from warmstart.solve.weighted_ridge import (
+    fit_weighted_scaling,
+    left_out,
+    solve,
+    spread_rows,
+    standardise,
+)
 
 SHAPES = [(12, 4), (9, 30)]  # more rows than features, and fewer
 

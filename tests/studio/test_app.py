@@ -520,7 +520,7 @@ def test_every_page_hears_of_every_change(studio):
     with listening(studio) as first, listening(studio) as second:
         ids = pair(studio)
         studio.post("/api/label", {"ids": ids[:1], "label": "dog"})
-        studio.hub.send_working(Working(state="working", number=1, stage="Look", done=3, of=9))
+        studio.hub.send_working(Working(state="working", number=1, stage="Features", done=3, of=9))
         studio.hub.send_result(1)
         wait_until(lambda: len(first) == len(second) == 5)
     assert first == second
@@ -530,7 +530,7 @@ def test_every_page_hears_of_every_change(studio):
     assert [one["id"] for one in added["pictures"]] == ids[:2]
     assert (moved["version"], moved["labels"]) == (3, {ids[0]: "dog"})
     assert moved["undo"] == "moved 1 picture to dog"
-    assert (work["stage"], work["done"], work["of"]) == ("Look", 3, 9)
+    assert (work["stage"], work["done"], work["of"]) == ("Features", 3, 9)
     assert result == {"number": 1}
 
 

@@ -43,7 +43,7 @@ def test_learn_correct_learn_again_take_home(tmp_path, data):
         assert told["classes"] == ["blue", "green", "red"]
         assert len(told["pictures"]) == 48
         work = page.learn()
-        assert [note["title"] for note in work["notes"]][:2] == ["Data", "Start"]
+        assert [note["title"] for note in work["notes"]][:2] == ["Data", "Base"]
         first = page.get("result")
         assert (first["number"], first["changed"], first["compared"]) == (1, 0, None)
         names = {one["id"]: one["name"] for one in told["pictures"]}
@@ -93,7 +93,7 @@ def predicted(tmp_path, taken, picture):
 def test_a_learning_that_was_stopped_goes_on(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
         page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
-        page.until(lambda told: told["work"]["stage"] == "Tune")
+        page.until(lambda told: told["work"]["stage"] == "Fine-tune")
         page.post("stop")
         assert page.wait("stopped")["number"] == 1
         assert page.ask("GET", "/api/result")[0] == 404
@@ -144,7 +144,7 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
 
 def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, data, monkeypatch):
     asked = StudioOptions(data=str(data), out=tmp_path / "studio")
-    monkeypatch.setattr(pictures, "AT_ONCE", 10)
+    monkeypatch.setattr(pictures, "CHUNK", 10)
     with monkeypatch.context() as patched:
         patched.setattr(pictures.os, "sync", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -216,8 +216,8 @@ def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
         found = page.get("forecast?budget=balanced&settings=strategy=last:2")
         assert found["problem"] is None
         rows = {row["what"]: row for row in found["rows"]}
-        assert (rows["how deep"]["value"], rows["how deep"]["source"]) == ("last:2", "user")
-        assert rows["passes"]["path"] == "training.epochs"
+        assert (rows["strategy"]["value"], rows["strategy"]["source"]) == ("last:2", "user")
+        assert rows["epochs"]["path"] == "training.epochs"
 
 
 def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
@@ -255,7 +255,7 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     some = [one["id"] for one in page.get("board")["pictures"][:3]]
     page.post("label", {"ids": some, "label": "green"})
     page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1", "input.size=64"]})
-    page.until(lambda told: told["work"]["stage"] == "Tune")
+    page.until(lambda told: told["work"]["stage"] == "Fine-tune")
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     process, page = started(place)

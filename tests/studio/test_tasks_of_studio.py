@@ -82,7 +82,7 @@ def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
         assert page.get("board")["problem"].startswith("Two labels")
         assert len(page.get("board")["pictures"]) == N
         status, told = page.ask("POST", "/api/label", {"ids": [red], "label": "a|b", "on": True})
-        assert (status, told["detail"]) == (422, "a label cannot hold the letter |; leave it away.")
+        assert (status, told["detail"]) == (422, "a label cannot contain the character |; remove it.")
 
 
 def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
@@ -91,8 +91,8 @@ def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
         page.post("label", {"ids": [id], "label": " 12.50 "})
         assert page.project.board.labels[id] == "12.5"
         for path, value, part in (
-            ("label", {"ids": [id], "label": "warm"}, "warm is no number"),
-            ("label", {"ids": [id], "label": "nan"}, "nan is no number"),
+            ("label", {"ids": [id], "label": "warm"}, "warm is not a number"),
+            ("label", {"ids": [id], "label": "nan"}, "nan is not a number"),
             ("label", {"ids": [id], "label": "5", "on": True}, "a picture has one label here"),
             ("classes", {"add": "cat"}, "pictures have numbers here"),
         ):

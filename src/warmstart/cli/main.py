@@ -77,7 +77,7 @@ def _run(words: Sequence[str]) -> int:
         check_exists(call.places[0])
     prepare()
     from warmstart.cli.output import settle_imports
-    from warmstart.distributed import is_launched, group_from_environment
+    from warmstart.distributed import group_from_environment, is_launched
 
     # Of several processes only the first does what is not shared.
     is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches

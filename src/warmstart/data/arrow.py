@@ -23,7 +23,7 @@ from warmstart.data.archive import MAX_RATIO, MAX_TOTAL_BYTES, RATIO_FROM_BYTES
 from warmstart.data.parsing import Pictures, Table, TableImages, text_of
 from warmstart.data.place import MAX_FILE_BYTES, special
 from warmstart.errors import DataError, install_command
-from warmstart.machine import check_memory, reading_limit, cell_bytes
+from warmstart.machine import cell_bytes, check_memory, reading_limit
 
 # ---- Files mapped into memory whose pages are released after reading.
 #

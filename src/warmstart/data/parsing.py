@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from warmstart.data.dataset import some
 from warmstart.data.place import check_name, suffix
 from warmstart.errors import DataError
-from warmstart.machine import check_memory, cell_bytes
+from warmstart.machine import cell_bytes, check_memory
 from warmstart.nouns import count
 from warmstart.records.data import Split
 

@@ -20,7 +20,7 @@ from warmstart.data.parsing import (
 from warmstart.data.place import IMAGE_SUFFIXES, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
-from warmstart.machine import check_memory, cell_bytes
+from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.table import pack, unpack
 from warmstart.modalities.text import normal
 from warmstart.nouns import count

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from warmstart.distributed import process_errors, here
+from warmstart.distributed import here, process_errors
 from warmstart.errors import RunFolderError
 from warmstart.records.run_folder import remove, sync_folder, write_chunks, write_json
 

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from warmstart.distributed import ALONE, ProcessGroup, process_errors, here
+from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
 from warmstart.errors import PlanError
 from warmstart.training.data_parallel import (
     DataParallel,

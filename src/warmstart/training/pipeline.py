@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.distributed import ALONE, ProcessGroup, process_errors, here
+from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
 from warmstart.training.data_parallel import (
     DataParallel,
     Inputs,

@@ -21,8 +21,8 @@ from warmstart.solve.calibration import (
 )
 from warmstart.solve.ridge import Array, Rows
 from warmstart.solve.weighted_ridge import (
-    LaplaceFeatures,
     FeatureSpread,
+    LaplaceFeatures,
     anchors_of,
     fit_laplace_features,
     left_out,
