@@ -74,7 +74,7 @@ def test_ctrl_c_ends_the_step_and_resume_goes_on(place):
         timeout=PATIENCE,
     )
     assert job.returncode == 0, job.stderr
-    assert "Resumed  goes on after" in job.stderr
+    assert "Resumed   goes on after" in job.stderr
     assert job.stdout.startswith("Usable with review: the borders of the images")
     assert "\nAccuracy 100 %" in job.stdout
     assert (place / "runs" / "pictures" / "DONE").exists()

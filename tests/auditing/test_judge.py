@@ -19,12 +19,12 @@ def test_one_image_of_one_class_is_enough(tmp_path):
 def test_the_test_part_is_judged_else_the_hold_out(tmp_path):
     for part in ("train", "val", "test"):
         fill(tmp_path / "all" / part, {"blue": 1, "red": 1})
-    found = splits(list_images(tmp_path / "all"))
-    assert (found["test/red/000.png"], found["val/red/000.png"]) == ("test", "holdout")
+    result = splits(list_images(tmp_path / "all"))
+    assert (result["test/red/000.png"], result["val/red/000.png"]) == ("test", "holdout")
     for part in ("train", "val"):
         fill(tmp_path / "two" / part, {"blue": 1, "red": 1})
-    found = splits(list_images(tmp_path / "two"))
-    assert (found["val/red/000.png"], found["train/red/000.png"]) == ("test", "train")
+    result = splits(list_images(tmp_path / "two"))
+    assert (result["val/red/000.png"], result["train/red/000.png"]) == ("test", "train")
 
 
 def test_what_was_trained_on_stands_beside(tmp_path):
@@ -32,9 +32,9 @@ def test_what_was_trained_on_stands_beside(tmp_path):
     fill(tmp_path / "new" / "train", {"blue": 1})  # a class, beside "blue"
     fill(tmp_path / "old", {"blue": 2})
     listing = list_images(tmp_path / "new", train=tmp_path / "old")
-    found = splits(listing)
-    assert found["train/train/blue/001.png"] == "train"
-    assert found["train/blue/000.png"] == "test"
+    result = splits(listing)
+    assert result["train/train/blue/001.png"] == "train"
+    assert result["train/blue/000.png"] == "test"
     assert listing.load("train/train/blue/000.png")[:4] == b"\x89PNG"
 
 

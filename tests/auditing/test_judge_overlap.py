@@ -12,8 +12,8 @@ def example(id, split="test", sha256=None, label="x", group=None):
     return Example(id=id, label=label, split=split, sha256=sha256 or id, group=group)
 
 
-def kinds(found):
-    return {finding.kind: finding.items for finding in found.findings}
+def kinds(result):
+    return {finding.kind: finding.items for finding in result.findings}
 
 
 def test_each_way_to_leak_is_named_and_an_image_once():
@@ -25,11 +25,11 @@ def test_each_way_to_leak_is_named_and_an_image_once():
         example("c", group="p"),
         example("d"),
     ]
-    found = overlap(examples, [("b", "t2"), ("a", "t2")])
-    assert [finding.items for finding in found.findings] == [("a",), ("b",), ("c",)]
-    assert [finding.kind for finding in found.findings] == ["leakage"] * 3
-    assert "1 of the 4 test images" in found.findings[0].sentence
-    assert found.leaked == {"a", "b", "c"}
+    result = overlap(examples, [("b", "t2"), ("a", "t2")])
+    assert [finding.items for finding in result.findings] == [("a",), ("b",), ("c",)]
+    assert [finding.kind for finding in result.findings] == ["leakage"] * 3
+    assert "1 of the 4 test images" in result.findings[0].sentence
+    assert result.leaked == {"a", "b", "c"}
 
 
 def test_what_a_model_is_known_to_have_learnt_leaks_too():
@@ -45,18 +45,18 @@ def test_copies_and_conflicts_among_those_judged_on():
         example("e", label="y"),
         example("t", "train"),
     ]
-    found = overlap(examples, [("c", "d"), ("d", "e")])
-    assert kinds(found) == {"near-duplicate": ("b",), "conflict": ("d", "e")}
-    assert not found.leaked
-    assert found.near_duplicates == (("c", "d"), ("d", "e"))
+    result = overlap(examples, [("c", "d"), ("d", "e")])
+    assert kinds(result) == {"near-duplicate": ("b",), "conflict": ("d", "e")}
+    assert not result.leaked
+    assert result.near_duplicates == (("c", "d"), ("d", "e"))
 
 
 def test_pictures_of_one_scene_are_no_copies():
     examples = [example(f"{i:02}", label="xy"[i % 2]) for i in range(MIN_PAIRS + 2)]
     pairs = [("00", example.id) for example in examples[1:]]
-    found = overlap(examples, pairs)
-    assert found.near_duplicates == ()
-    assert "one fixed scene" in found.findings[0].sentence
+    result = overlap(examples, pairs)
+    assert result.near_duplicates == ()
+    assert "one fixed scene" in result.findings[0].sentence
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "test"]), st.integers(0, 4)), max_size=12))

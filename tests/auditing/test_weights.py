@@ -34,8 +34,8 @@ def compare(state, base, name="model.pt"):
     return audit(str(path), str(base))
 
 
-def states(found):
-    return {group.name: group.state for group in found.groups}
+def states(result):
+    return {group.name: group.state for group in result.groups}
 
 
 def numel(state):
@@ -43,28 +43,28 @@ def numel(state):
 
 
 def test_a_copy_is_the_same_to_the_byte(base):
-    found = compare(state_of(), base)
-    assert set(states(found).values()) == {"frozen"}
-    assert list(states(found)) == ["first", "norm", "second", "again", "out"]
-    assert (found.same.tensors, found.same.numbers) == (16, numel(state_of()))
-    assert {row.fate for row in found.rows} == {"frozen"}
-    assert all(row.before == row.after for row in found.rows)
-    assert all(group.change == 0 for group in found.groups)
-    assert found.carried == 1
+    result = compare(state_of(), base)
+    assert set(states(result).values()) == {"frozen"}
+    assert list(states(result)) == ["first", "norm", "second", "again", "out"]
+    assert (result.same.tensors, result.same.numbers) == (16, numel(state_of()))
+    assert {row.fate for row in result.rows} == {"frozen"}
+    assert all(row.before == row.after for row in result.rows)
+    assert all(group.change == 0 for group in result.groups)
+    assert result.carried == 1
 
 
 def test_what_moved_is_told_with_its_relative_size(base):
     state = state_of()
     before = state["second.weight"].clone()
     state["second.weight"] *= 1.1
-    found = compare(state, base)
-    (group,) = [g for g in found.groups if g.name == "second"]
+    result = compare(state, base)
+    (group,) = [g for g in result.groups if g.name == "second"]
     assert (group.state, group.weights, group.weights_same) == ("moved", 2, 1)
     length = torch.cat([before.flatten(), state["second.bias"]]).norm()
     change = (state["second.weight"] - before).norm() / length
     assert group.change == pytest.approx(float(change), rel=1e-5)
-    assert (found.moved.tensors, found.moved.numbers) == (1, before.numel())
-    (row,) = [r for r in found.rows if r.fate == "trained"]
+    assert (result.moved.tensors, result.moved.numbers) == (1, before.numel())
+    (row,) = [r for r in result.rows if r.fate == "trained"]
     assert (row.tensor, row.block, row.buffer) == ("second.weight", "second", False)
     assert row.before != row.after
 
@@ -75,19 +75,19 @@ def test_weights_that_stay_while_statistics_move_were_frozen_in_name_only(base):
     module.norm.train()
     with torch.no_grad():
         module(torch.rand(4, 3, 32, 32))
-    found = compare(state_of(module), base)
-    assert states(found) == {
+    result = compare(state_of(module), base)
+    assert states(result) == {
         "first": "frozen",
         "norm": "frozen in name only",
         "second": "frozen",
         "again": "frozen",
         "out": "frozen",
     }
-    (group,) = [g for g in found.groups if g.name == "norm"]
+    (group,) = [g for g in result.groups if g.name == "norm"]
     assert (group.weights, group.weights_same) == (2, 2)
     assert (group.statistics, group.statistics_same) == (3, 0)
     assert group.change == 0
-    assert [row.tensor for row in found.rows if row.buffer and row.fate == "trained"] == [
+    assert [row.tensor for row in result.rows if row.buffer and row.fate == "trained"] == [
         "norm.running_mean",
         "norm.running_var",
         "norm.num_batches_tracked",
@@ -99,16 +99,20 @@ def test_a_new_output_is_another_shape_and_what_is_on_one_side_only_is_said(base
     state["out.weight"], state["out.bias"] = torch.zeros(3, 16), torch.zeros(3)
     state["extra.weight"] = torch.zeros(2, 2)
     del state["again.running_var"]
-    found = compare(state, base)
-    assert states(found)["out"] == "another shape"
-    assert states(found)["extra"] == "only in MODEL"
-    assert (found.reshaped.tensors, found.only_model.tensors, found.only_base.tensors) == (2, 1, 1)
-    (group,) = [g for g in found.groups if g.name == "again"]
+    result = compare(state, base)
+    assert states(result)["out"] == "another shape"
+    assert states(result)["extra"] == "only in MODEL"
+    assert (result.reshaped.tensors, result.only_model.tensors, result.only_base.tensors) == (
+        2,
+        1,
+        1,
+    )
+    (group,) = [g for g in result.groups if g.name == "again"]
     assert (group.state, group.only_base) == ("frozen", 1)
-    fates = {row.tensor: row.fate for row in found.rows}
+    fates = {row.tensor: row.fate for row in result.rows}
     assert fates["extra.weight"] == "new"
     assert fates["again.running_var"] == "dropped"
-    (row,) = [r for r in found.rows if r.fate == "new"]
+    (row,) = [r for r in result.rows if r.fate == "new"]
     assert (row.before, row.shape) == (None, (2, 2))
 
 
@@ -118,14 +122,14 @@ def test_no_tensor_is_lost(base):
     state["out.weight"] = torch.zeros(3, 16)
     state["extra.weight"] = torch.zeros(2, 2)
     state.pop("first.bias")
-    found = compare(state, base)
-    ours = sum(row.numel for row in found.rows if row.fate != "new")
+    result = compare(state, base)
+    ours = sum(row.numel for row in result.rows if row.fate != "new")
     assert ours == numel(state_of())
-    fates = [row.fate for row in found.rows]
+    fates = [row.fate for row in result.rows]
     assert len(fates) - fates.count("dropped") == len(state)
     assert sum(
         t.tensors
-        for t in (found.same, found.moved, found.reshaped, found.only_model, found.only_base)
+        for t in (result.same, result.moved, result.reshaped, result.only_model, result.only_base)
     ) == len(fates)
 
 
@@ -137,9 +141,9 @@ def test_no_tensor_is_lost(base):
 def test_wrappers_around_the_names_do_not_matter(base, wrap, name):
     state = {wrap.format(n): t for n, t in state_of().items()}
     state["head.weight"] = torch.zeros(1)  # beside them, so that no prefix is common to all
-    found = compare(state, base, name)
-    assert (found.same.tensors, found.only_model.tensors, found.only_base.tensors) == (16, 1, 0)
-    assert [g.name for g in found.groups][:5] == ["first", "norm", "second", "again", "out"]
+    result = compare(state, base, name)
+    assert (result.same.tensors, result.only_model.tensors, result.only_base.tensors) == (16, 1, 0)
+    assert [g.name for g in result.groups][:5] == ["first", "norm", "second", "again", "out"]
 
 
 def test_a_prefix_stays_where_names_would_become_equal():
@@ -151,8 +155,8 @@ def test_layers_are_in_the_order_of_people_where_both_files_have_lost_theirs(tmp
     state = {f"blocks.{i}.weight": torch.full((2,), float(i)) for i in range(12)}
     save_file(state, tmp_path / "a.safetensors")
     save_file(state, tmp_path / "b.safetensors")
-    found = audit(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"))
-    assert [group.name for group in found.groups] == [f"blocks.{i}" for i in range(12)]
+    result = audit(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"))
+    assert [group.name for group in result.groups] == [f"blocks.{i}" for i in range(12)]
 
 
 class Tied(nn.Module):
@@ -178,10 +182,10 @@ def test_tied_tensors_stand_once_whatever_the_other_side_does(tmp_path):
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_another_precision_is_rounded_before_it_is_compared(base, kind):
     state = {n: t.to(kind) if t.is_floating_point() else t for n, t in state_of().items()}
-    found = compare(state, base)
-    assert found.same.tensors == 16
+    result = compare(state, base)
+    assert result.same.tensors == 16
     coarse, fine = ("float32", "float64") if kind == torch.float64 else (str(kind)[6:], "float32")
-    assert found.rounded == (f"{fine} to {coarse}",)
+    assert result.rounded == (f"{fine} to {coarse}",)
     state["second.weight"] *= 1.5
     assert compare(state, base).moved.tensors == 1
 
@@ -189,27 +193,27 @@ def test_another_precision_is_rounded_before_it_is_compared(base, kind):
 def test_counts_of_another_kind_are_compared_as_numbers(base):
     state = state_of()
     state["norm.num_batches_tracked"] = state["norm.num_batches_tracked"].int()
-    found = compare(state, base)
-    assert (found.moved.tensors, found.rounded) == (0, ("int32 to int64",))
+    result = compare(state, base)
+    assert (result.moved.tensors, result.rounded) == (0, ("int32 to int64",))
 
 
 def test_two_designs_have_nothing_in_common(base, capsys):
     state = state_of(nn.Sequential(nn.Linear(3, 2)))
     state["norm.num_batches_tracked"] = torch.tensor(3)  # of one name and shape in any network
-    found = compare(state, base)
-    assert found.carried == 0
-    assert not found.is_related
+    result = compare(state, base)
+    assert result.carried == 0
+    assert not result.is_related
     assert main(["audit", str(base.with_name("model.pt")), "--base", str(base)]) == 0
     assert "not the same architecture" in capsys.readouterr().out
 
 
 def test_a_run_is_compared_with_what_it_began_from(finished):
     base = str(finished.plan.base.value)
-    found = audit(str(finished.path), base)
-    assert found.moved.tensors == 0
-    assert found.same.tensors == len(read_weights(finished.path / "model/model.safetensors")) - 4
-    assert states(found)["head"] == "only in MODEL"
-    assert states(found)["classifier"] == "only in BASE"
+    result = audit(str(finished.path), base)
+    assert result.moved.tensors == 0
+    assert result.same.tensors == len(read_weights(finished.path / "model/model.safetensors")) - 4
+    assert states(result)["head"] == "only in MODEL"
+    assert states(result)["classifier"] == "only in BASE"
 
 
 def test_a_run_has_the_order_of_its_network(finished, own_run, tmp_path):
@@ -228,10 +232,10 @@ def test_a_start_by_its_name_needs_no_file(tmp_path):
     state = state_of(load("lite0").module)
     state["conv_stem.weight"][0] += 1.0
     torch.save({"state_dict": {f"model.{n}": t for n, t in state.items()}}, tmp_path / "m.pt")
-    found = audit(str(tmp_path / "m.pt"), "lite0")
-    assert states(found)["conv_stem"] == "moved"
-    assert (found.moved.tensors, found.only_base.tensors) == (1, 0)
-    assert list(states(found))[:3] == ["conv_stem", "bn1", "blocks.0"]
+    result = audit(str(tmp_path / "m.pt"), "lite0")
+    assert states(result)["conv_stem"] == "moved"
+    assert (result.moved.tensors, result.only_base.tensors) == (1, 0)
+    assert list(states(result))[:3] == ["conv_stem", "bn1", "blocks.0"]
 
 
 def test_the_record_is_printed_as_json(base, capsys):

@@ -41,5 +41,5 @@ def test_noise_and_single_layer_heads_are_reported():
         replace(EXPORTED, agreement=noise, single_layer=single_layer, to="timm"), Path("my out")
     )
     assert "16 images of noise" in " ".join(text.split())
-    assert "Head      This is a twin of the run's model" in text
+    assert "Head      This export has a single-layer head" in text
     assert "python 'my out/predict.py' photo.jpg" in text

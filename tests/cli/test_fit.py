@@ -179,7 +179,7 @@ def test_reason_and_cost_are_stated(strategy):
 def test_a_plan_of_the_rule_gives_the_rules_reason():
     text = plan_text(dry_run("auto", follows_verdict=True), "photos/")
     assert paragraph(text, "Because") == (
-        "A linear probe on the frozen network; nothing measured asks for more (head)."
+        "A linear probe on the frozen network; no measurement calls for more (head)."
     )
     assert text.splitlines()[-1].strip() == (
         "auto: the checks of the run may decide to fine-tune more."

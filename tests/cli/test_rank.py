@@ -55,7 +55,7 @@ lite0                      94 % (90–97)  4.1 s    4.7 M   ties with the best
 …afetensors@timm:resnet18  70 % (66–73)  cached   11.7 M  worse by 25 (23 to 27)
 
 Meaning   Accuracy of a linear probe on images, cross-validated (244), with its
-          95 % interval; always naming the largest class is right on 51 %.
+          95 % interval; always predicting the largest class is right on 51 %.
           cached: the features were extracted earlier, so there was nothing to
           time.
 
@@ -94,9 +94,10 @@ def test_failures_omissions_and_other_ties_are_listed():
 
 def test_base_models_without_a_gain_are_called_so():
     ranking = replace(RANKING, majority=0.92)
-    assert "None of them is measurably better than always naming the largest class" in ranking_text(
-        ranking, ["photos"]
-    ).replace("\n          ", " ")
+    assert (
+        "None of them is measurably better than always predicting the largest class"
+        in ranking_text(ranking, ["photos"]).replace("\n          ", " ")
+    )
     assert "None of them" not in ranking_text(RANKING, ["photos"])
 
 

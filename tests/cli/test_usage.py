@@ -172,7 +172,7 @@ def test_debug_shows_the_traceback_of_a_misuse_too(capsys):
     [
         (
             "pipeline",
-            "--parallel pipeline: it takes data, fsdp, or pipeline:N for as many processes.",
+            "--parallel pipeline: it takes data, fsdp, or pipeline:N for N processes.",
         ),
         (
             "pipeline:4",

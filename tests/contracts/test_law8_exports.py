@@ -128,11 +128,11 @@ def test_timm_holds_a_twin_of_trained_layers(tuned, tmp_path):
         for name, t in module.state_dict().items()
         if name in backbone
     )
-    if told.clone is None:  # the run's own head listens to the last tap alone
+    if told.single_layer is None:  # the run's own head listens to the last tap alone
         same(module(inputs).detach(), logits(tuned, pixels_for(tuned, 5)))
     else:
-        assert told.clone.estimate.method == "holdout"  # its layers had seen all the rest
-        assert "twin of the run's model" in (out / "README.md").read_text()
+        assert told.single_layer.estimate.method == "holdout"  # its layers had seen all the rest
+        assert "single-layer head, not the run's own" in (out / "README.md").read_text()
 
 
 def test_transformers_loads_what_timm_does(tuned, tmp_path):

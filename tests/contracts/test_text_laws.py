@@ -188,7 +188,7 @@ def gradient(model, actions, network, run, inputs):
 
 def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
     _, inputs, _ = opened(encoders["bert"])
-    inputs = dataclasses.replace(inputs, ood=1)
+    inputs = dataclasses.replace(inputs, unknown=1)
     key = FeatureKey(
         network="ab",
         arch="text:bert{}",
@@ -317,8 +317,8 @@ def test_law_8_an_export_answers_as_the_model_does(run, tmp_path, to):
 @pytest.mark.parametrize(
     ("to", "options", "message"),
     [
-        ("timm", {}, "a model of texts has an output that timm does not hold; use --to onnx"),
-        ("transformers", {}, "an output that transformers does not hold; use --to onnx"),
+        ("timm", {}, "timm cannot hold the head of a text model; use --to onnx"),
+        ("transformers", {}, "transformers cannot hold the head of a text model; use --to onnx"),
         (
             "onnx",
             {"pixels": True},
@@ -363,7 +363,7 @@ def test_a_server_answers_texts(run):
         )
         told = server.ask("GET", "/metadata").json
         assert (told["kind"], told["input"], told["pictures"]) == ("text", {"tokens": 16}, False)
-        assert "texts it had not seen" in told["promise"] or "not measured" in told["promise"]
+        assert "on new texts" in told["promise"] or "not measured" in told["promise"]
         paths = server.ask("GET", "/openapi.json").json["paths"]
         assert "text/plain" in paths["/predict"]["post"]["requestBody"]["content"]
 

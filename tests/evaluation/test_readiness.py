@@ -29,7 +29,7 @@ def claim(value, low=None, high=None, n=300):
 
 
 def measured(estimate, test=None, **more):
-    usual = {"task": "classify", "blind": (0.2, "always answering “a”")}
+    usual = {"task": "classify", "blind": (0.2, "always predicting “a”")}
     return Measurements(estimate=estimate, test=test, **{**usual, **more})
 
 
@@ -55,10 +55,10 @@ def test_the_lower_of_estimate_and_test_set_counts(low, level):
 def test_a_model_that_may_be_no_better_than_one_answer_is_not_ready(lower):
     weak, strong = claim(0.5, 0.4, 0.6), claim(0.52, 0.45, 0.6)
     pair = (weak, strong) if lower == "estimate" else (strong, weak)
-    blind = (0.4, "always answering “dress”")
+    blind = (0.4, "always predicting “dress”")
     found = readiness(measured(*pair, blind=blind))
     assert found.level == "not-ready"
-    assert found.reasons == ("it may be no better than always answering “dress” (40 %)",)
+    assert found.reasons == ("it may be no better than always predicting “dress” (40 %)",)
     assert readiness(measured(*pair, blind=(0.399, blind[1]))).level == "review"
 
 
@@ -179,7 +179,7 @@ def test_the_gravest_reason_comes_first():
         measured(
             claim(0.6, 0.4, 0.8),
             claim(0.1, 0.05, 0.15),
-            blind=(0.3, "always answering “a”"),
+            blind=(0.3, "always predicting “a”"),
             findings=[finding("preprocessing"), finding("distribution-shift")],
         )
     )
@@ -211,7 +211,7 @@ def test_the_confident_answers_stand_beside_the_wrong_ones():
 
 @pytest.mark.parametrize(
     ("task", "blind"),
-    [("multilabel", (0.3, "ranking at random")), ("regress", (0.0, "always answering the mean"))],
+    [("multilabel", (0.3, "ranking at random")), ("regress", (0.0, "always predicting the mean"))],
 )
 def test_scores_that_are_no_share_of_answers_are_not_called_wrong_answers(task, blind):
     sure = readiness(measured(claim(0.95), task=task, blind=blind))

@@ -110,9 +110,9 @@ def transfer_gain(value, error):
     ],
 )
 def test_the_verdict_carries_its_evidence(p, mde, kind):
-    found = inspection(p, mde)
-    verdict = check.judge(found)
-    assert (verdict.kind, verdict.evidence) == (kind, found.evidence)
+    result = inspection(p, mde)
+    verdict = check.judge(result)
+    assert (verdict.kind, verdict.evidence) == (kind, result.evidence)
     assert verdict.sentence.endswith(".")
 
 
@@ -196,7 +196,7 @@ UNHEARD = np.full((30, 3), np.nan)
 
 
 def after(
-    found,
+    result,
     strategy="auto",
     gain=None,
     given_up="",
@@ -221,30 +221,30 @@ def after(
     )
     value = probe + (gain.value if gain else 0.0)
     measured = score.ModelEvaluation(claim(value), claim(probe), gain, 27)
-    return check.conclude(scene_of(), found, fine_tuned, measured)
+    return check.conclude(scene_of(), result, fine_tuned, measured)
 
 
 def test_the_signal_is_told_with_the_linear_probes_own_estimate():
     """One quantity has one number: 80 % in the signal test is the estimate's 90 % afterwards."""
-    found, verdict = after(inspection(0.001, 0.1))
-    (test,) = found.evidence
+    result, verdict = after(inspection(0.001, 0.1))
+    (test,) = result.evidence
     assert (test.value, test.low, test.high) == (0.9, 0.2, 0.4)
-    assert "right 90 % of the time; with shuffled labels it is right 20 to 40 %" in test.meaning
-    assert "about 90 % right" in verdict.sentence
-    assert verdict.evidence == found.evidence
+    assert "accuracy of 90 %; with shuffled labels it is 20 to 40 %" in test.meaning
+    assert "accuracy about 90 %" in verdict.sentence
+    assert verdict.evidence == result.evidence
 
 
 def test_without_a_signal_the_test_keeps_its_own_figure():
     before = inspection(0.5, 0.1)
-    found, verdict = after(before)
-    assert found == before
+    result, verdict = after(before)
+    assert result == before
     assert verdict.kind == "no-signal"
 
 
 def test_the_gain_takes_the_place_of_what_was_not_measured():
     gain = gain_of(0.05, 0.01, 0.09)
-    found, verdict = after(inspection(0.001, 0.1, check.NO_FINE_TUNING_GAIN), gain=gain)
-    assert found.evidence[1] == gain
+    result, verdict = after(inspection(0.001, 0.1, check.NO_FINE_TUNING_GAIN), gain=gain)
+    assert result.evidence[1] == gain
     assert verdict.kind == "fine-tune"
     assert verdict.sentence.startswith("Fine-tuning helped: +5 points of accuracy ")
     untouched, _ = after(inspection(0.001, 0.1, check.NO_FINE_TUNING_GAIN))
@@ -291,9 +291,9 @@ def test_label_issues_are_those_of_the_answers_of_what_ships():
     named = np.arange(30) % 3
     named[7] = 2  # the 8th is of class b
     answers[np.arange(30), named] = 0.98
-    found, _ = after(before, answers=answers)
-    assert found.label_issues.disagreements == 1
-    assert [(one.id, one.label, one.suggested) for one in found.label_issues.ranked] == [
+    result, _ = after(before, answers=answers)
+    assert result.label_issues.disagreements == 1
+    assert [(one.id, one.label, one.suggested) for one in result.label_issues.ranked] == [
         ("7", "b", "c")
     ]
     assert after(before)[0].label_issues == before.label_issues
@@ -357,11 +357,11 @@ def test_lines_follow_the_rows(head):
     labelled = arranged_of()
     fine_tuned = worked_of(head, lambda examples: features_of(6))
     measured = candidates.measure(fine_tuned, labelled, head, is_shipped=True)
-    found = list(score.predictions(head, labelled, NAMES, measured))
-    assert [line.id for line in found] == [str(i) for i in range(36)]
-    assert [line.split for line in found] == ["oof"] * 30 + ["test"] * 6
-    assert [line.fold for line in found[:30]] == [i % 5 for i in range(30)]
-    assert all(line.target == NAMES[i % 3] for i, line in enumerate(found))
+    result = list(score.predictions(head, labelled, NAMES, measured))
+    assert [line.id for line in result] == [str(i) for i in range(36)]
+    assert [line.split for line in result] == ["oof"] * 30 + ["test"] * 6
+    assert [line.fold for line in result[:30]] == [i % 5 for i in range(30)]
+    assert all(line.target == NAMES[i % 3] for i, line in enumerate(result))
 
 
 def test_sure_keeps_its_promise_on_the_rows_it_was_made_from(head):
@@ -380,8 +380,8 @@ def test_sure_keeps_its_promise_on_the_rows_it_was_made_from(head):
 
 def test_no_answer_is_more_certain_than_the_examples_allow(finished):
     """36 right of 36 is compatible with 8 % errors: 1 - 1e-6 is a claim that nobody can make."""
-    found = [p for p in lines(finished.path, "predictions.jsonl") if p["split"] == "test"]
-    assert max(max(p["scores"].values()) for p in found) < 1 - 1e-6
+    result = [p for p in lines(finished.path, "predictions.jsonl") if p["split"] == "test"]
+    assert max(max(p["scores"].values()) for p in result) < 1 - 1e-6
 
 
 # ---- request and model -------------------------------------------------------------------
@@ -487,10 +487,10 @@ def test_counts_are_of_images():
 
 
 def test_the_environment_names_what_computed(finished):
-    found = json.loads((finished.path / "env.json").read_text())
-    assert found["packages"]["torch"] == torch.__version__
-    assert found.keys() == {"warmstart", "python", "platform", "machine", "threads", "packages"}
-    assert found["threads"] >= 1
+    result = json.loads((finished.path / "env.json").read_text())
+    assert result["packages"]["torch"] == torch.__version__
+    assert result.keys() == {"warmstart", "python", "platform", "machine", "threads", "packages"}
+    assert result["threads"] >= 1
 
 
 # ---- answers that are called confident ------------------------------------------------------
@@ -505,9 +505,9 @@ def test_confident_answers_are_counted_from_where_the_model_is_confident(head):
     p[np.arange(300), named] = np.where(right, 0.9, 0.5) - 0.01 * rng.random(300)
     p /= p.sum(axis=1, keepdims=True)
     many = replace(head, probabilities=p, fold=np.arange(300) % 5)
-    found = score.confident(many, labelled)
+    result = score.confident(many, labelled)
     least = score.calibration_record(many, labelled, 3.0, 5).confident_from
     assert least is not None
     chosen = p.max(axis=1) >= least
-    assert found.share == pytest.approx(chosen.mean())
-    assert found.right == pytest.approx(right[chosen].mean())
+    assert result.share == pytest.approx(chosen.mean())
+    assert result.right == pytest.approx(right[chosen].mean())

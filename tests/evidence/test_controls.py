@@ -88,8 +88,8 @@ def test_a_few_large_groups_still_give_several_blocks(tmp_path):
     group_rows = probes(training_data)(20).group_rows()
     assert len(group_rows) == 3
     assert sorted(np.concatenate(group_rows)) == list(range(20))
-    found = drain(measure_transfer_gain(probes(training_data), 2, seed=0))
-    assert np.isfinite([found.value, found.low, found.high, found.details["error"]]).all()
+    result = drain(measure_transfer_gain(probes(training_data), 2, seed=0))
+    assert np.isfinite([result.value, result.low, result.high, result.details["error"]]).all()
 
 
 def test_neither_hold_out_nor_test_is_looked_at(tmp_path):
@@ -111,14 +111,14 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
     training_data = scene_of(pictures, kind)
     module = training_data.extracted.network.backbone
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    found = drain(measure_transfer_gain(probes(training_data), 3, seed=0))
-    assert (found.name, found.n) == ("transfer_gain", 36)
-    assert found.value - 1.64 * found.details["error"] <= 0
+    result = drain(measure_transfer_gain(probes(training_data), 3, seed=0))
+    assert (result.name, result.n) == ("transfer_gain", 36)
+    assert result.value - 1.64 * result.details["error"] <= 0
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     again = drain(measure_transfer_gain(probes(training_data), 3, seed=0))
-    assert found == again
+    assert result == again
 
 
 @pytest.mark.parametrize(("value", "stages"), [(0.5, [(12, 2)]), (0.05, [(12, 2), (24, 3)])])
@@ -139,9 +139,9 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
 
     monkeypatch.setattr(rules, "TRANSFER_GAIN_STAGES", ((12, 2), (24, 3)))
     monkeypatch.setattr(controls, "transfer_gain", weigh)
-    found = drain(measure_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
+    result = drain(measure_transfer_gain(probes(scene_of(pictures)), 2, seed=0))
     assert sizes == stages
-    assert found.n == stages[-1][0]
+    assert result.n == stages[-1][0]
 
 
 def test_many_classes_take_more_images(pictures, monkeypatch):
@@ -155,9 +155,9 @@ def test_many_classes_take_more_images(pictures, monkeypatch):
 def test_the_distance_is_that_of_the_first_layers_here(pictures):
     training_data = scene_of(pictures)
     probe = probes(training_data)(24)
-    found = measure_domain_gap(probe)
-    assert (found.name, found.n) == ("domain_gap", 24)
-    assert found.low <= found.value <= found.high
+    result = measure_domain_gap(probe)
+    assert (result.name, result.n) == ("domain_gap", 24)
+    assert result.low <= result.value <= result.high
     module = network("convolutions")
     with torch.no_grad():
         values = module.first(normalised(probe.images, PREP)).double().numpy()
@@ -252,11 +252,11 @@ def test_a_wrong_way_to_feed_images_in_is_warned_of_and_the_right_one_named(tmp_
         torch.manual_seed(0)
         module = Saturated().eval()
     wrong, right = fed_by(0.0, 1 / 255), fed_by(0.5, 0.5)
-    found = try_preprocessing(probes(scene_of(root, module, prep=wrong)))
-    finding = warning(found)
+    result = try_preprocessing(probes(scene_of(root, module, prep=wrong)))
+    finding = warning(result)
     assert finding is not None
     assert finding.items[0] in preprocessing.USUAL
-    assert found.value > 0.2
+    assert result.value > 0.2
     assert warning(try_preprocessing(probes(scene_of(root, module, prep=right)))) is None
 
 

@@ -101,9 +101,9 @@ def test_many_rows_are_judged_in_parts_of_whole_blocks(misfiled, monkeypatch):
     whole = probabilities_of(training_data)
     monkeypatch.setattr(rules, "DUAL_LIMIT", 110)
     parts = probabilities_of(training_data)
-    for found in (whole, parts):
-        assert np.isfinite(found).all()
-        np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    for result in (whole, parts):
+        assert np.isfinite(result).all()
+        np.testing.assert_allclose(result.sum(axis=1), 1.0)
     agree = (whole.argmax(axis=1) == parts.argmax(axis=1)).mean()
     assert agree > 0.8
     assert not np.allclose(whole, parts)
@@ -114,31 +114,31 @@ def test_many_rows_are_judged_in_parts_of_whole_blocks(misfiled, monkeypatch):
 
 def test_misfiled_pictures_lead_the_list(misfiled):
     root, names = misfiled
-    found = checked(scene_of(root))
-    told = found.label_issues
-    assert told.count == len(told.issues) >= 5
-    assert sum(one.id in names for one in told.issues) >= 0.9 * told.count
-    assert told.ranked[: told.count] == told.issues
-    assert told.rate.low <= 15 / 300 <= told.rate.high
-    for one in told.ranked:
+    result = checked(scene_of(root))
+    warning = result.label_issues
+    assert warning.count == len(warning.issues) >= 5
+    assert sum(one.id in names for one in warning.issues) >= 0.9 * warning.count
+    assert warning.ranked[: warning.count] == warning.issues
+    assert warning.rate.low <= 15 / 300 <= warning.rate.high
+    for one in warning.ranked:
         assert one.label == one.id.split("/")[0] != one.suggested
         assert 0 <= one.score <= 0.5
-    assert len(told.ranked) <= max(LEAST_LISTED, round(LISTED * 300), told.count)
-    (finding,) = [f for f in found.findings if f.kind == "label-issue"]
-    assert finding.sentence == told.sentence
-    assert [item.split(":")[0] for item in finding.items] == [one.id for one in told.issues]
-    assert found.label_noise_ceiling.low <= 285 / 300 <= found.label_noise_ceiling.high
+    assert len(warning.ranked) <= max(LEAST_LISTED, round(LISTED * 300), warning.count)
+    (finding,) = [f for f in result.findings if f.kind == "label-issue"]
+    assert finding.sentence == warning.sentence
+    assert [item.split(":")[0] for item in finding.items] == [one.id for one in warning.issues]
+    assert result.label_noise_ceiling.low <= 285 / 300 <= result.label_noise_ceiling.high
 
 
 def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
     root, names = misfiled
-    found = checked(scene_of(root), is_signal=False)
-    told = found.label_issues
-    assert (told.count, told.rate, told.why) == (None, None, "no-signal")
-    assert {one.id for one in told.ranked} & set(names)
-    assert not told.issues
-    assert [f for f in found.findings if f.kind == "label-issue"] == []
-    assert found.label_noise_ceiling.value is None
+    result = checked(scene_of(root), is_signal=False)
+    warning = result.label_issues
+    assert (warning.count, warning.rate, warning.why) == (None, None, "no-signal")
+    assert {one.id for one in warning.ranked} & set(names)
+    assert not warning.issues
+    assert [f for f in result.findings if f.kind == "label-issue"] == []
+    assert result.label_noise_ceiling.value is None
 
 
 def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
@@ -150,18 +150,18 @@ def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
     for path in (data / "test").rglob("*.png"):
         with Image.open(path) as picture:
             ImageOps.invert(picture).save(path)
-    told = checked(scene_of(data)).label_issues
-    assert (told.count, told.why) == (None, "distribution-shift")
-    assert {one.id for one in told.ranked} & {f"train/{name}" for name in names}
+    warning = checked(scene_of(data)).label_issues
+    assert (warning.count, warning.why) == (None, "distribution-shift")
+    assert {one.id for one in warning.ranked} & {f"train/{name}" for name in names}
 
 
 def test_a_clean_set_has_no_label_issues(tmp_path):
     fill_varied(tmp_path / "photos", 60)
-    found = checked(scene_of(tmp_path / "photos"))
-    assert (found.label_issues.count, found.label_issues.why) == (0, "not-significant")
-    assert found.label_issues.sentence.startswith("No label issues found")
-    assert [f for f in found.findings if f.kind == "label-issue"] == []
-    assert found.label_noise_ceiling.value == 1.0
+    result = checked(scene_of(tmp_path / "photos"))
+    assert (result.label_issues.count, result.label_issues.why) == (0, "not-significant")
+    assert result.label_issues.sentence.startswith("No label issues found")
+    assert [f for f in result.findings if f.kind == "label-issue"] == []
+    assert result.label_noise_ceiling.value == 1.0
 
 
 def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
@@ -204,8 +204,8 @@ def test_a_test_part_of_another_kind_is_told(tmp_path, is_other):
 
 
 def test_the_columns(tmp_path):
-    told = issues(issue('a/1, "odd".png', "a", "b"), issue("a/2.png", "a", "b", is_issue=False))
-    write_lists(tmp_path, told, off_topic("a/3.png"))
+    warning = issues(issue('a/1, "odd".png', "a", "b"), issue("a/2.png", "a", "b", is_issue=False))
+    write_lists(tmp_path, warning, off_topic("a/3.png"))
     with open(tmp_path / "label_issues.csv", newline="") as file:
         assert [*csv.reader(file)] == [
             [*COLUMNS],
@@ -223,8 +223,8 @@ def test_where_nothing_off_topic_was_looked_for_there_is_no_list_of_it(tmp_path)
 
 def test_unedited_it_changes_nothing(misfiled, tmp_path):
     root, _ = misfiled
-    found = checked(scene_of(root))
-    write_lists(tmp_path, found.label_issues, found.off_topic)
+    result = checked(scene_of(root))
+    write_lists(tmp_path, result.label_issues, result.off_topic)
     for name in ("label_issues.csv", "off_topic.csv"):
         before, after = collect(root), collect(root, relabel=tmp_path / name)
         assert before.record.examples == after.record.examples
@@ -254,8 +254,8 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
 
 
 def test_of_several_labels_the_list_says_which_is_meant(tmp_path):
-    told = issues(issue("1.png", "a|b", "b", concerns=("a",)))
-    write_lists(tmp_path, told, None)
+    warning = issues(issue("1.png", "a|b", "b", concerns=("a",)))
+    write_lists(tmp_path, warning, None)
     header, row = csv.reader((tmp_path / "label_issues.csv").read_text().splitlines())
     assert header == [*COLUMNS, "concerns"]
     assert row == ["1.png", "a|b", "b", "0.97", "0.02", "yes", "a"]
@@ -272,17 +272,17 @@ def test_pictures_of_another_kind_are_off_topic(tmp_path):
         stripes = np.zeros((32, 32, 3), np.uint8)
         stripes[:: 2 + number] = rng.integers(200, 256, 3)
         Image.fromarray(stripes).save(root / "red" / f"stripes{number}.png")
-    found = checked(scene_of(root))
+    result = checked(scene_of(root))
     names = {"red/stripes0.png", "red/stripes1.png"}
-    assert {one.id for one in found.off_topic.found} == names
-    assert {one.label for one in found.off_topic.found} == {"red"}
-    (finding,) = [f for f in found.findings if f.kind == "off-topic"]
-    assert finding.sentence == found.off_topic.sentence
+    assert {one.id for one in result.off_topic.found} == names
+    assert {one.label for one in result.off_topic.found} == {"red"}
+    (finding,) = [f for f in result.findings if f.kind == "off-topic"]
+    assert finding.sentence == result.off_topic.sentence
     assert {item.split(":")[0] for item in finding.items} == names
 
 
 def test_without_strangers_nothing_is_off_topic(tmp_path):
     fill_varied(tmp_path / "photos", 60)
-    found = checked(scene_of(tmp_path / "photos"))
-    assert found.off_topic.count == 0
-    assert not [f for f in found.findings if f.kind == "off-topic"]
+    result = checked(scene_of(tmp_path / "photos"))
+    assert result.off_topic.count == 0
+    assert not [f for f in result.findings if f.kind == "off-topic"]

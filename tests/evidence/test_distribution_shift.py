@@ -8,9 +8,9 @@ def sample(n, shift, seed, d=30):
 
 
 def test_a_large_shift_is_found_and_named():
-    found = drift(sample(200, 0.0, 0), sample(80, 0.8, 1), np.random.default_rng(0))
-    assert found.kind == "distribution-shift"
-    assert "Distribution shift: a simple classifier tells" in found.sentence
+    result = drift(sample(200, 0.0, 0), sample(80, 0.8, 1), np.random.default_rng(0))
+    assert result.kind == "distribution-shift"
+    assert "Distribution shift: a simple classifier tells" in result.sentence
 
 
 def test_one_source_shows_no_drift():
@@ -30,8 +30,8 @@ def test_too_few_test_images_say_nothing():
 
 
 def test_many_rows_cost_no_more_than_500_a_side():
-    found = drift(sample(5000, 0.0, 0), sample(4000, 1.0, 1), np.random.default_rng(0))
-    assert found is not None
+    result = drift(sample(5000, 0.0, 0), sample(4000, 1.0, 1), np.random.default_rng(0))
+    assert result is not None
 
 
 def test_only_the_rows_that_are_drawn_are_asked_for():
@@ -47,6 +47,6 @@ def test_only_the_rows_that_are_drawn_are_asked_for():
             return self.values[rows]
 
     parts = Many(sample(5000, 0.0, 0)), Many(sample(700, 1.0, 1))
-    found = drift(*parts, np.random.default_rng(0))
+    result = drift(*parts, np.random.default_rng(0))
     assert [part.asked for part in parts] == [[500], [500]]
-    assert found == drift(*(part.values for part in parts), np.random.default_rng(0))
+    assert result == drift(*(part.values for part in parts), np.random.default_rng(0))

@@ -54,10 +54,10 @@ def test_the_old_data_itself_is_not_far():
     plain, value = [], []
     for _ in range(20):
         layers = [layer(rng, n=16, positions=4)]
-        found = domain_gap(layers, 1, rng)
+        result = domain_gap(layers, 1, rng)
         plain.append(mean_divergence(layers, np.arange(16)))
-        value.append(plain[-1] - found.details["bias"])
-        assert found.low == 0.0
+        value.append(plain[-1] - result.details["bias"])
+        assert result.low == 0.0
     assert abs(np.mean(value)) < 0.25 * np.mean(plain)
 
 
@@ -73,21 +73,21 @@ def test_it_grows_with_a_shift_and_with_a_spread():
 
 def test_the_interval_holds_the_value():
     rng = np.random.default_rng(4)
-    found = domain_gap([layer(rng, shift=0.5)], 1, rng)
-    assert 0 <= found.low < found.value < found.high
-    assert (found.n, found.details["layers"], found.details["blocks"]) == (32, 1, 1)
-    assert found.meaning.endswith(".")
+    result = domain_gap([layer(rng, shift=0.5)], 1, rng)
+    assert 0 <= result.low < result.value < result.high
+    assert (result.n, result.details["layers"], result.details["blocks"]) == (32, 1, 1)
+    assert result.meaning.endswith(".")
 
 
 def test_channels_that_never_vary_stay_finite():
     still = Layer(1, np.zeros(3), np.zeros(3), np.zeros((5, 3)), np.zeros((5, 3)))
     dark = Layer(1, np.zeros(3), np.ones(3), np.zeros((5, 3)), np.zeros((5, 3)))
     for seen in (still, dark):
-        found = domain_gap([seen], 1, np.random.default_rng(0))
-        assert np.isfinite([found.value, found.low, found.high]).all()
+        result = domain_gap([seen], 1, np.random.default_rng(0))
+        assert np.isfinite([result.value, result.low, result.high]).all()
 
 
 def test_without_statistics_there_is_no_distance():
-    found = domain_gap([], 3, np.random.default_rng(0))
-    assert found.value is found.low is found.high is None
-    assert "Not available" in found.meaning
+    result = domain_gap([], 3, np.random.default_rng(0))
+    assert result.value is result.low is result.high is None
+    assert "Not available" in result.meaning

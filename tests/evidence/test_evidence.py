@@ -73,6 +73,6 @@ def test_shares_are_told_in_percent(monkeypatch):
     always = PermutationTest(0.01, 1.0, np.ones(100), 100, 1.0)
     monkeypatch.setattr("warmstart.evidence.permutation_test._test", lambda *_: always)
     _, kernels, labels, singles = make(2)
-    told = permutation_evidence(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
-    assert "is right 100 % of the time" in told
-    assert told.endswith("100 to 100 %.")
+    warning = permutation_evidence(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
+    assert "has an accuracy of 100 %" in warning
+    assert warning.endswith("100 to 100 %.")

@@ -41,24 +41,24 @@ def judge(p, labels, **options):
 def test_every_judged_label_is_ranked_once_by_its_own_probability():
     p, labels, _ = honest(150, 3, 3.0, 0, flipped=0.1)
     p[10:20] = np.nan  # rows that no fold held out
-    found = judge(p, labels)
-    assert sorted(found.rows) == [*range(10), *range(20, 150)]
-    np.testing.assert_array_equal(found.labels, labels[found.rows])
-    np.testing.assert_array_equal(found.suggested, p[found.rows].argmax(axis=1))
-    np.testing.assert_array_equal(found.probability, p[found.rows].max(axis=1))
-    np.testing.assert_array_equal(found.score, p[found.rows, found.labels])
-    rest = found.score[~found.is_issue]
-    assert not found.is_issue[found.is_issue.sum() :].any()
+    result = judge(p, labels)
+    assert sorted(result.rows) == [*range(10), *range(20, 150)]
+    np.testing.assert_array_equal(result.labels, labels[result.rows])
+    np.testing.assert_array_equal(result.suggested, p[result.rows].argmax(axis=1))
+    np.testing.assert_array_equal(result.probability, p[result.rows].max(axis=1))
+    np.testing.assert_array_equal(result.score, p[result.rows, result.labels])
+    rest = result.score[~result.is_issue]
+    assert not result.is_issue[result.is_issue.sum() :].any()
     np.testing.assert_array_equal(rest, np.sort(rest))
 
 
 @pytest.mark.parametrize("why", ["outcome", "distribution-shift", "no-signal"])
 def test_the_ranking_is_there_whatever_forbids_a_number(why):
     p, labels, flipped = honest(600, 4, 6.0, 3, flipped=0.08)
-    found = judge(p, labels, excuse=why)
-    assert (found.count, found.rate, found.why) == (None, None, why)
-    assert not found.is_issue.any()
-    assert flipped[found.rows[:60]].sum() > 0.8 * flipped.sum()
+    result = judge(p, labels, excuse=why)
+    assert (result.count, result.rate, result.why) == (None, None, why)
+    assert not result.is_issue.any()
+    assert flipped[result.rows[:60]].sum() > 0.8 * flipped.sum()
 
 
 # ---- the number ----------------------------------------------------------------------------
@@ -67,20 +67,20 @@ def test_the_ranking_is_there_whatever_forbids_a_number(why):
 @pytest.mark.parametrize("k", [2, 6])
 def test_flipped_labels_are_counted_and_their_share_is_told(k):
     p, labels, flipped = honest(1000, k, 6.0, 3, flipped=0.05)
-    found = judge(p, labels)
-    assert found.why is None
-    assert found.count == found.is_issue.sum() > 0.3 * flipped.sum()
-    assert flipped[found.rows[found.is_issue]].mean() > 0.7
-    assert 0 < found.rate.low <= flipped.mean() <= found.rate.high < RATES[-1]
+    result = judge(p, labels)
+    assert result.why is None
+    assert result.count == result.is_issue.sum() > 0.3 * flipped.sum()
+    assert flipped[result.rows[result.is_issue]].mean() > 0.7
+    assert 0 < result.rate.low <= flipped.mean() <= result.rate.high < RATES[-1]
 
 
 def test_labels_that_always_move_to_the_next_class_are_told_as_well():
     p, labels, _ = honest(1000, 5, 6.0, 4)
     wrong = np.random.default_rng(0).random(1000) < 0.15
     labels[wrong] = (labels[wrong] + 1) % 5
-    found = judge(p, labels)
-    assert found.rate.low <= wrong.mean() <= found.rate.high
-    assert wrong[found.rows[found.is_issue]].mean() > 0.8
+    result = judge(p, labels)
+    assert result.rate.low <= wrong.mean() <= result.rate.high
+    assert wrong[result.rows[result.is_issue]].mean() > 0.8
 
 
 @pytest.mark.parametrize(("k", "strength"), [(2, 3.0), (5, 2.0), (10, 4.0)])
@@ -91,9 +91,9 @@ def test_honest_mistakes_are_hardly_ever_counted(k, strength):
 
 def test_a_model_that_is_often_wrong_accuses_nobody():
     p, labels, _ = honest(1000, 6, 2.0, 1, flipped=0.1)
-    found = judge(p, labels)
-    assert found.error > MOST_WRONG + 0.1
-    assert (found.count, found.rate, found.why) == (None, None, "weak-model")
+    result = judge(p, labels)
+    assert result.error > MOST_WRONG + 0.1
+    assert (result.count, result.rate, result.why) == (None, None, "weak-model")
 
 
 def test_labels_without_a_sense_are_never_counted():
@@ -124,9 +124,9 @@ def test_near_copies_of_one_mistake_are_one_mistake():
         np.append(labels, copies * 0 + wrong),
     )
     groups = np.concatenate([np.arange(150), copies])
-    found, apart = judge_labels(p, labels, groups), fit_noise(p, labels, np.ones(383))
-    assert found.count == 1
-    assert found.rate.high < 0.1 < 0.4 < apart.high
+    result, apart = judge_labels(p, labels, groups), fit_noise(p, labels, np.ones(383))
+    assert result.count == 1
+    assert result.rate.high < 0.1 < 0.4 < apart.high
     weights = 1 / np.unique(groups, return_counts=True)[1][groups]
     alone = np.append(np.arange(150), 150)
     one, many = fit_noise(p[alone], labels[alone], np.ones(151)), fit_noise(p, labels, weights)
@@ -139,17 +139,17 @@ def test_copies_of_an_issue_are_counted_once():
     row = int(alone.rows[0])
     assert flipped[row]
     more, same = np.concatenate([p, p[[row] * 4]]), np.append(labels, labels[[row] * 4])
-    found = judge_labels(more, same, np.append(np.arange(600), [row] * 4))
-    assert found.count == alone.count
-    assert found.is_issue.sum() == alone.count + 4
+    result = judge_labels(more, same, np.append(np.arange(600), [row] * 4))
+    assert result.count == alone.count
+    assert result.is_issue.sum() == alone.count + 4
 
 
 def test_an_interval_that_ends_at_the_edge_of_the_grid_gives_no_rate(monkeypatch):
     p, labels, _ = honest(1000, 6, 8.0, 3, flipped=0.2)
     assert judge(p, labels).count
     monkeypatch.setattr("warmstart.evidence.label_issues.RATES", RATES[RATES < 0.2])
-    found = judge(p, labels)
-    assert (found.count, found.rate, found.why) == (None, None, "rate-unclear")
+    result = judge(p, labels)
+    assert (result.count, result.rate, result.why) == (None, None, "rate-unclear")
 
 
 def test_where_every_fifth_label_went_to_the_next_class_nobody_says_that_none_is_wrong():
@@ -159,21 +159,21 @@ def test_where_every_fifth_label_went_to_the_next_class_nobody_says_that_none_is
     x = (rng.normal(size=(400, 30)) + 8 * np.eye(5, 30)[truth]).astype(np.float32)
     kernel = mixed_kernels([("one", x)], {"one": {"one": 1.0}})["one"]
     wrong = rng.random(400) < 0.2
-    found = {}
+    result = {}
     for name, labels in (("clean", truth), ("moved", np.where(wrong, (truth + 1) % 5, truth))):
         p = best_probabilities([kernel], labels, [np.array([row]) for row in range(400)], 5)
-        found[name] = judge(p, labels)
-    assert (found["clean"].count, found["clean"].why) == (0, "not-significant")
-    assert (found["moved"].count, found["moved"].why) == (None, "rate-unclear")
-    assert found["moved"].upper > 0.2
+        result[name] = judge(p, labels)
+    assert (result["clean"].count, result["clean"].why) == (0, "not-significant")
+    assert (result["moved"].count, result["moved"].why) == (None, "rate-unclear")
+    assert result["moved"].upper > 0.2
 
 
 def test_many_rows_are_fitted_by_a_draw(monkeypatch):
     p, labels, flipped = honest(2000, 4, 6.0, 3, flipped=0.08)
     monkeypatch.setattr("warmstart.evidence.label_issues.CELLS", 4 * 800)
-    found = judge(p, labels)
-    assert found.rate.low <= flipped.mean() <= found.rate.high
-    assert flipped[found.rows[found.is_issue]].mean() > 0.7
+    result = judge(p, labels)
+    assert result.rate.low <= flipped.mean() <= result.rate.high
+    assert flipped[result.rows[result.is_issue]].mean() > 0.7
 
 
 # ---- words ---------------------------------------------------------------------------------
@@ -272,10 +272,10 @@ def test_honest_answers_are_not_called_wrong():
 
 def test_turned_answers_are_named_with_their_label():
     p, truth, cells = turned()
-    found = judge_sets(p, truth, np.arange(200))
-    named = {divmod(int(cell), 3) for cell in found.rows[found.is_issue]}
+    result = judge_sets(p, truth, np.arange(200))
+    named = {divmod(int(cell), 3) for cell in result.rows[result.is_issue]}
     assert len(named & cells) >= 8
-    record = of_sets(found, [f"{row}.jpg" for row in range(200)], truth, NAMES, 20)
+    record = of_sets(result, [f"{row}.jpg" for row in range(200)], truth, NAMES, 20)
     first = record.ranked[0]
     row = int(first.id.removesuffix(".jpg"))
     assert first.is_issue

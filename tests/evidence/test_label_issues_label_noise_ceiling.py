@@ -28,9 +28,9 @@ def judged(rate, low, high, issues=(), why=None):
 
 
 def test_the_share_of_wrong_labels_bounds_every_model():
-    found = label_noise_ceiling(judged(0.05, 0.02, 0.08), [], LABELS)
-    assert (found.value, found.low, found.high) == pytest.approx((0.95, 0.92, 0.98))
-    assert "no model can agree with more than about 95.0 %" in found.meaning
+    result = label_noise_ceiling(judged(0.05, 0.02, 0.08), [], LABELS)
+    assert (result.value, result.low, result.high) == pytest.approx((0.95, 0.92, 0.98))
+    assert "no model can agree with more than about 95.0 %" in result.meaning
 
 
 def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
@@ -39,9 +39,9 @@ def test_near_copies_with_two_labels_add_one_wrong_label_a_pair():
         NearDuplicate(2, 4, 0.9, False),
         NearDuplicate(6, 7, 0.9, False),
     ]
-    found = label_noise_ceiling(judged(0.0, 0.0, 0.02), near_duplicates, LABELS)
-    assert found.value == pytest.approx(0.98)
-    assert found.details["conflicts"] == 2
+    result = label_noise_ceiling(judged(0.0, 0.0, 0.02), near_duplicates, LABELS)
+    assert result.value == pytest.approx(0.98)
+    assert result.details["conflicts"] == 2
 
 
 def test_a_pair_with_a_label_issue_adds_nothing():
@@ -52,28 +52,28 @@ def test_a_pair_with_a_label_issue_adds_nothing():
 
 
 def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
-    found = label_noise_ceiling(judged(0.0, 0.0, 0.03), [], LABELS)
-    assert found.value == found.high == 1.0
-    assert "up to 3 %" in found.meaning
+    result = label_noise_ceiling(judged(0.0, 0.0, 0.03), [], LABELS)
+    assert result.value == result.high == 1.0
+    assert "up to 3 %" in result.meaning
 
 
 @pytest.mark.parametrize("why", ["too-few", "weak-model", "distribution-shift"])
 def test_where_no_number_is_stated_there_is_no_ceiling(why):
-    found = label_noise_ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
-    assert found.value is found.low is found.high is None
-    assert found.meaning == "Not measured: the number of wrong labels is unclear here."
+    result = label_noise_ceiling(judged(0.0, 0.0, None, why=why), [], LABELS)
+    assert result.value is result.low is result.high is None
+    assert result.meaning == "Not measured: the number of wrong labels is unclear here."
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"),
+    ("pairs", "text"),
     [
         (1, "1 pair of near-duplicates has two labels"),
         (2, "2 near-duplicate pairs have two labels"),
     ],
 )
-def test_pairs_are_counted_in_words(pairs, said):
+def test_pairs_are_counted_in_words(pairs, text):
     near_duplicates = [NearDuplicate(2 * i, 2 * i + 1, 0.9, False) for i in range(pairs)]
     assert (
-        f"({said})"
+        f"({text})"
         in label_noise_ceiling(judged(0.05, 0.02, 0.08), near_duplicates, LABELS).meaning
     )

@@ -14,12 +14,12 @@ PARTS = np.array_split(np.random.default_rng(1).permutation(N), 4)
 
 def columns(truth, n=150):
     rng = np.random.default_rng(0)
-    found = {f"c{k}": rng.normal(size=(N, 1)) for k in range(n)}
-    found["plain"] = truth[:, None] + rng.normal(0, 0.02, (N, 1))
-    found["split"] = np.where(truth > truth.mean(), rng.integers(0, 2, N) * 10 - 5, 1.0)[:, None]
+    result = {f"c{k}": rng.normal(size=(N, 1)) for k in range(n)}
+    result["plain"] = truth[:, None] + rng.normal(0, 0.02, (N, 1))
+    result["split"] = np.where(truth > truth.mean(), rng.integers(0, 2, N) * 10 - 5, 1.0)[:, None]
     share = (truth - truth.min()) / np.ptp(truth)
-    found["names"] = np.eye(4)[(4 * share).clip(0, 3.99).astype(int)]
-    return found
+    result["names"] = np.eye(4)[(4 * share).clip(0, 3.99).astype(int)]
+    return result
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])

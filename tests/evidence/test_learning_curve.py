@@ -40,7 +40,7 @@ def test_accuracies_are_those_of_heads_fitted_anew(block):
     rng = np.random.default_rng(block)
     features, labels = told_apart(rng, 60, 3, 1.0)
     group_rows = np.array_split(rng.permutation(60), 60 // block)
-    found, kernel, head = ask(features, labels, group_rows)
+    result, kernel, head = ask(features, labels, group_rows)
     rng = np.random.default_rng(0)
     wanted = [max(round(share * 60), 6) for share in SHARES]
     sizes, draws = np.empty((2, DRAWS, len(wanted)))
@@ -53,10 +53,12 @@ def test_accuracies_are_those_of_heads_fitted_anew(block):
             scores = ridge(kernel, np.eye(3)[labels], head.penalty, learn, rest)
             sizes[number, place] = len(learn)
             draws[number, place] = (scores.argmax(axis=1) == labels[rest]).mean()
-    told = [found.details[f"accuracy.{round(size)}"] for size in sizes.mean(axis=0)]
-    np.testing.assert_allclose(told, draws.mean(axis=0), atol=1e-9)
+    warning = [result.details[f"accuracy.{round(size)}"] for size in sizes.mean(axis=0)]
+    np.testing.assert_allclose(warning, draws.mean(axis=0), atol=1e-9)
     gain = expected_gain(sizes.mean(axis=0), draws, 60, 120, rng)
-    assert (found.value, found.low, found.high) == pytest.approx((gain.value, gain.low, gain.high))
+    assert (result.value, result.low, result.high) == pytest.approx(
+        (gain.value, gain.low, gain.high)
+    )
 
 
 def test_a_hard_task_wants_more_and_a_solved_one_does_not():
@@ -84,31 +86,31 @@ def test_too_few_and_far_too_many_are_not_claimed():
     few, _, _ = ask(features, labels, singles(LEAST_ROWS - 1))
     features, labels = told_apart(rng, 50, 2, 1.0)
     many, _, _ = ask(features, labels, singles(50), n_all=round(50 * MOST_BEYOND) + 1)
-    for found in (few, many):
-        assert found.value is found.low is found.high is None
-        assert found.meaning.startswith("Not measured")
+    for result in (few, many):
+        assert result.value is result.low is result.high is None
+        assert result.meaning.startswith("Not measured")
 
 
 @pytest.mark.parametrize(("n", "k"), [(60, 30), (75, 30)])
 def test_two_images_a_class_leave_no_sizes_to_compare(n, k):
     """Every subset must hold two a class: then all sizes are one, and no line goes through."""
     features, labels = told_apart(np.random.default_rng(5), n, k, 2.0, width=40)
-    found, _, _ = ask(features, labels, singles(n))
-    assert found.value is None
-    assert "too few sizes" in found.meaning
+    result, _, _ = ask(features, labels, singles(n))
+    assert result.value is None
+    assert "too few sizes" in result.meaning
 
 
 def test_a_few_large_blocks_are_no_curve():
     """Three blocks: whatever is asked for, one or two of them are learnt from."""
     features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
-    found, _, _ = ask(features, labels, np.split(np.arange(60), 3))
-    assert found.value is None
+    result, _, _ = ask(features, labels, np.split(np.arange(60), 3))
+    assert result.value is None
 
 
 def test_three_sizes_are_a_curve():
     features, labels = told_apart(np.random.default_rng(6), 60, 2, 1.0)
-    found, _, _ = ask(features, labels, np.split(np.arange(60), 4))
-    assert sorted(name for name in found.details if name.startswith("accuracy")) == [
+    result, _, _ = ask(features, labels, np.split(np.arange(60), 4))
+    assert sorted(name for name in result.details if name.startswith("accuracy")) == [
         "accuracy.15",
         "accuracy.30",
         "accuracy.45",
@@ -128,44 +130,44 @@ def curve():
     return ask(features, labels, singles(200))[0]
 
 
-def law_of(found):
-    return PowerLaw(found.details["scale"], found.details["rate"])
+def law_of(result):
+    return PowerLaw(result.details["scale"], result.details["rate"])
 
 
 @pytest.mark.parametrize("value", [0.6, 0.75, 0.9])
 def test_the_curve_goes_through_the_estimate_where_its_folds_learnt(value):
-    found = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
-    assert law_of(found).at(180) == pytest.approx(value)
-    assert found.details["accuracy.180"] == value
-    assert found.value == pytest.approx(law_of(found).at(400) - law_of(found).at(200))
-    assert found.low <= found.value <= found.high
+    result = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
+    assert law_of(result).at(180) == pytest.approx(value)
+    assert result.details["accuracy.180"] == value
+    assert result.value == pytest.approx(law_of(result).at(400) - law_of(result).at(200))
+    assert result.low <= result.value <= result.high
 
 
 def test_every_point_moves_by_the_same_odds():
     before = curve()
-    found = anchored(before, claim(0.8), 180, 200, 2, CLASSIFICATION)
+    result = anchored(before, claim(0.8), 180, 200, 2, CLASSIFICATION)
     points = [k for k in before.details if k.startswith("accuracy.") and k != "accuracy.180"]
     assert len(points) > 2
-    moved = [found.details[key] / (1 - found.details[key]) for key in points]
+    moved = [result.details[key] / (1 - result.details[key]) for key in points]
     odds = [before.details[key] / (1 - before.details[key]) for key in points]
     ratios = np.divide(moved, odds)
     assert ratios == pytest.approx(ratios[0])
-    assert ratios[0] == pytest.approx(found.details["scale"] / before.details["scale"])
-    assert found.details["rate"] == before.details["rate"]
+    assert ratios[0] == pytest.approx(result.details["scale"] / before.details["scale"])
+    assert result.details["rate"] == before.details["rate"]
 
 
 def test_a_curve_that_ends_there_already_is_left_as_it_is():
     before = curve()
-    found = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSIFICATION)
-    assert found.value == pytest.approx(law_of(before).at(400) - law_of(before).at(200))
-    points = {key: value for key, value in found.details.items() if key != "accuracy.180"}
+    result = anchored(before, claim(law_of(before).at(180)), 180, 200, 2, CLASSIFICATION)
+    assert result.value == pytest.approx(law_of(before).at(400) - law_of(before).at(200))
+    points = {key: value for key, value in result.details.items() if key != "accuracy.180"}
     assert points == pytest.approx({k: before.details[k] for k in points})
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.2])
 def test_a_score_at_an_end_leaves_numbers(value):
-    found = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
-    assert np.isfinite([found.value, found.low, found.high, law_of(found).scale]).all()
+    result = anchored(curve(), claim(value), 180, 200, 2, CLASSIFICATION)
+    assert np.isfinite([result.value, result.low, result.high, law_of(result).scale]).all()
 
 
 def test_a_curve_that_was_not_drawn_stays_that():

@@ -12,8 +12,8 @@ def features(n=200, d=80, classes=4, seed=0):
     rng = np.random.default_rng(seed)
     centres = rng.gamma(2.0, size=(classes, d))
     shape = rng.uniform(1.0, 6.0, size=(n, 1))
-    found = centres[np.arange(n) % classes] * rng.gamma(shape, 1 / shape, size=(n, d))
-    return found.astype(np.float32)
+    result = centres[np.arange(n) % classes] * rng.gamma(shape, 1 / shape, size=(n, d))
+    return result.astype(np.float32)
 
 
 def strangers(n, d=80, seed=1):
@@ -27,9 +27,9 @@ def singles(x):
 
 def test_strangers_are_found_and_lead_the_ranking():
     x = np.concatenate([features(), strangers(5)])
-    found = find_off_topic(x, singles(x))
-    assert np.flatnonzero(found.is_off).tolist() == [200, 201, 202, 203, 204]
-    assert set(np.argsort(-found.scores)[:5]) == {200, 201, 202, 203, 204}
+    result = find_off_topic(x, singles(x))
+    assert np.flatnonzero(result.is_off).tolist() == [200, 201, 202, 203, 204]
+    assert set(np.argsort(-result.scores)[:5]) == {200, 201, 202, 203, 204}
 
 
 def test_clean_sets_raise_few_alarms():
@@ -48,10 +48,10 @@ def test_near_copies_and_groups_are_no_witnesses_of_each_other():
     odd = np.repeat(strangers(1), 10, axis=0) * np.linspace(1, 1.1, 10, dtype=np.float32)[:, None]
     x = np.concatenate([features(), odd])
     groups = np.append(np.arange(200), [200] * 10)
-    found = find_off_topic(x, groups)
-    assert found.is_off[200:].all()
+    result = find_off_topic(x, groups)
+    assert result.is_off[200:].all()
     assert not find_off_topic(x, singles(x)).is_off[200:].any()
-    record = off_topic(found, groups, [str(i) for i in range(210)], ["a"] * 210)
+    record = off_topic(result, groups, [str(i) for i in range(210)], ["a"] * 210)
     assert (record.count, len(record.found)) == (1, 10)
     assert record.sentence.startswith(
         "1 image looks off-topic (10 with near-duplicates and groups)"
@@ -80,10 +80,10 @@ def test_many_are_compared_with_a_draw(monkeypatch):
 @pytest.mark.parametrize("n", [1, NEAREST, LEAST - 1])
 def test_of_few_nothing_is_said(n):
     x = np.concatenate([features(n - 1), strangers(1)]) if n > 1 else strangers(1)
-    found = find_off_topic(x, singles(x))
-    assert found.threshold is None
-    assert not found.is_off.any()
-    record = off_topic(found, singles(x), [str(i) for i in range(n)], ["a"] * n)
+    result = find_off_topic(x, singles(x))
+    assert result.threshold is None
+    assert not result.is_off.any()
+    record = off_topic(result, singles(x), [str(i) for i in range(n)], ["a"] * n)
     assert (record.count, record.threshold) == (None, None)
     assert record.sentence == "Too few images to say which are off-topic."
     assert finding_of(record) is None

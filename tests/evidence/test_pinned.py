@@ -48,15 +48,15 @@ def kernel(strength, seed=0):
 
 def of_permutation_test():
     rng, both = np.random.default_rng(1), [kernel(1.0), kernel(0.4, 1)]
-    found = permutation_test.permutation_evidence(both, LABELS, PAIRS, 99, rng)
-    return found, permutation_test.with_plain(found, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
+    result = permutation_test.permutation_evidence(both, LABELS, PAIRS, 99, rng)
+    return result, permutation_test.with_plain(result, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
 
 
 def of_learning_curve():
     one = kernel(1.2)
     head = probe_hits.best_left_out([one], LABELS, SINGLES, K)
-    said = head.number, head.penalty, head.hits(LABELS), head.probabilities()[:9]
-    return said, learning_curve.learning_curve(
+    text = head.number, head.penalty, head.hits(LABELS), head.probabilities()[:9]
+    return text, learning_curve.learning_curve(
         one, head, LABELS, SINGLES, 200, np.random.default_rng(2)
     )
 
@@ -80,11 +80,11 @@ def of_transfer_gain():
 
 def of_preprocessing():
     others = {"0 to 1": [kernel(1.6, 2)], "swapped": [kernel(0.5, 3)]}
-    found = preprocessing.preprocessing([kernel(0.6)], others, LABELS, SINGLES, ("0 to 1",))
+    result = preprocessing.preprocessing([kernel(0.6)], others, LABELS, SINGLES, ("0 to 1",))
     blind = preprocessing.preprocessing([kernel(1.0)], others, LABELS, PAIRS)
     far = {"0 to 1": 0.1, "other": 0.8, "third": 2.0}
-    told = [preprocessing.worth_trying(near, far) for near in (0.2, 0.9, 3.0)]
-    return found, preprocessing.warning(found), preprocessing.is_open(blind), blind, told
+    warning = [preprocessing.worth_trying(near, far) for near in (0.2, 0.9, 3.0)]
+    return result, preprocessing.warning(result), preprocessing.is_open(blind), blind, warning
 
 
 def layers(shift):
@@ -121,8 +121,8 @@ def of_scratch():
     right = np.array([rng.random(N) < p for p in (0.4, 0.55, 0.7)], float)
     warm, groups = (rng.random(N) < 0.8).astype(float), np.arange(N) // 2
     sizes = np.array([15.0, 30, 60])
-    found = from_scratch.scratch(sizes, right, warm, groups, 96, rng)
-    return found, [from_scratch.behind(40, right[0], w, groups, 96) for w in (warm, np.ones(N))]
+    result = from_scratch.scratch(sizes, right, warm, groups, 96, rng)
+    return result, [from_scratch.behind(40, right[0], w, groups, 96) for w in (warm, np.ones(N))]
 
 
 def judged(seed, flips):
@@ -135,7 +135,7 @@ def judged(seed, flips):
 
 
 def of_label_issues():
-    (found, labels), (clean, _) = judged(7, 12), judged(8, 0)
+    (result, labels), (clean, _) = judged(7, 12), judged(8, 0)
     ids = [f"{i}.jpg" for i in range(150)]
     near_duplicates = [
         NearDuplicate(0, 1, 0.97, True),
@@ -143,9 +143,9 @@ def of_label_issues():
         NearDuplicate(42, 44, 0.9, False),
     ]
     return (
-        label_issues.of_classes(found, ids, NAMES, 20),
+        label_issues.of_classes(result, ids, NAMES, 20),
         label_issues.of_classes(clean, ids, NAMES, 5),
-        label_issues.label_noise_ceiling(found, near_duplicates, labels),
+        label_issues.label_noise_ceiling(result, near_duplicates, labels),
         label_issues.label_noise_ceiling(clean, (), labels),
     )
 
@@ -157,25 +157,28 @@ def of_sets():
     sure = np.argsort(-np.abs(p - 0.5).max(1), kind="stable")[:9]
     worst = np.abs(p[sure] - 0.5).argmax(1)
     truth[sure, worst] = 1 - truth[sure, worst]
-    found, ids = label_issues.judge_sets(p, truth, np.arange(120)), [f"{i}.jpg" for i in range(120)]
-    return label_issues.of_sets(found, ids, truth, NAMES, 12)
+    result, ids = (
+        label_issues.judge_sets(p, truth, np.arange(120)),
+        [f"{i}.jpg" for i in range(120)],
+    )
+    return label_issues.of_sets(result, ids, truth, NAMES, 12)
 
 
 def of_numbers():
     rng = np.random.default_rng(10)
-    said = rng.normal(size=150)
-    truth = said + 0.2 * rng.standard_t(4, size=150)
+    text = rng.normal(size=150)
+    truth = text + 0.2 * rng.standard_t(4, size=150)
     truth[:6] += np.array([3, -4, 5, 2.5, -3, 6])
-    found = label_issues.judge_numbers(said, truth, np.arange(150))
+    result = label_issues.judge_numbers(text, truth, np.arange(150))
     texts = [f"{v:.3g}" for v in truth]
-    return label_issues.of_numbers(found, texts, texts, said, 9)
+    return label_issues.of_numbers(result, texts, texts, text, 9)
 
 
 def of_off_topic():
     x = np.abs(features(3.0, width=40)) + 0.5
     x[5] = np.abs(features(0.0, width=40, seed=8)[5]) ** 3
-    found, texts = off_topic.find_off_topic(x, np.arange(N)), [str(i) for i in range(N)]
-    return off_topic.off_topic(found, np.arange(N), texts, texts)
+    result, texts = off_topic.find_off_topic(x, np.arange(N)), [str(i) for i in range(N)]
+    return off_topic.off_topic(result, np.arange(N), texts, texts)
 
 
 def files(**given):
@@ -193,7 +196,7 @@ def files(**given):
 
 def of_metadata_leaks():
     is_first = LABELS == 0
-    told = []
+    warning = []
     for given in (
         {},
         {"width": np.where(is_first, 1024, 640), "height": np.where(is_first, 768, 480)},
@@ -202,7 +205,7 @@ def of_metadata_leaks():
         {"n_bytes": np.where(is_first, 10**6, 10**4) + np.arange(N)},
         {"width": np.arange(N) * 2 + 600 * is_first + 300},
     ):
-        told.append(
+        warning.append(
             spurious.metadata_leaks(files(**given), LABELS, NAMES, np.random.default_rng(12))
         )
     truth = np.stack([is_first, LABELS == 1, np.arange(N) < 20], 1).astype(float)
@@ -211,7 +214,7 @@ def of_metadata_leaks():
     sets = spurious.metadata_leaks_multilabel(by_size, truth, NAMES, rng)
     by_number = files(width=300 + 10 * np.arange(N), height=np.full(N, 400))
     numbers = spurious.metadata_leaks_regression(by_number, np.arange(N) * 1.0, rng)
-    return told, sets, numbers
+    return warning, sets, numbers
 
 
 def borders(steady):
@@ -258,8 +261,8 @@ def of_texts():
     unknown = unreadable_texts.TokenCounts(
         tokens=tokens, ood=tokens // 2, chars=signs, dense=signs // 3
     )
-    found = [unreadable_texts.text_domain_gap(one, rng) for one in (known, unknown)]
-    return found, [unreadable_texts.language(one) for one in found]
+    result = [unreadable_texts.text_domain_gap(one, rng) for one in (known, unknown)]
+    return result, [unreadable_texts.language(one) for one in result]
 
 
 SCENES = {

@@ -60,8 +60,8 @@ def of_registered():
     other = np.stack([squeezed(grey, 3, 0)[0], squeezed(grey, 2, 2)[1], pictures(3, 5)[2]])
     first, second = near_duplicates.details(grey, 64), near_duplicates.details(other, 64)
     still = np.tile(near_duplicates.INITIAL_POSES[:1], (3, 1))
-    found = [near_duplicates.register(first, second, still, steps) for steps in (0, 1, 6)]
-    return [(AWAY + poses, likeness) for poses, likeness in found], near_duplicates.INITIAL_POSES
+    result = [near_duplicates.register(first, second, still, steps) for steps in (0, 1, 6)]
+    return [(AWAY + poses, likeness) for poses, likeness in result], near_duplicates.INITIAL_POSES
 
 
 def units(n, d, seed):
@@ -72,7 +72,7 @@ def units(n, d, seed):
 def of_nearest():
     """Among all; in cells, of which some are cut again; from two sides."""
     few, many, other = units(40, 6, 0), units(500, 8, 1), units(500, 8, 2)
-    found = [
+    result = [
         near_duplicates.nearest(few, [few], 3),
         near_duplicates.nearest(few, [few, few[::-1].copy()], 2),
     ]
@@ -81,11 +81,11 @@ def of_nearest():
             patch.setattr(near_duplicates, "EXACT", 100)
             patch.setattr(near_duplicates, "CELL", cell)
             patch.setattr(near_duplicates, "_ROWS", 64)
-            found += [
+            result += [
                 near_duplicates.nearest(many, [many], 4)[::10],
                 near_duplicates.nearest(many, [many, other], 4)[::10],
             ]
-    return [np.sort(rows, axis=1) for rows in found]
+    return [np.sort(rows, axis=1) for rows in result]
 
 
 def seen():
@@ -149,15 +149,15 @@ def of_clips():
         "two": clips(height=np.where(first, 8000, np.where(LABELS == 1, 16_000, 44_100))),
     }
     truth = np.stack([first, LABELS == 1, np.arange(N) < 20, np.arange(N) < 1], 1).astype(float)
-    found = {}
+    result = {}
     for name, some in kinds.items():
         rng = np.random.default_rng(12)
-        found[name] = (
+        result[name] = (
             spurious.metadata_leaks(some, LABELS, NAMES, rng, "audio"),
             spurious.metadata_leaks_multilabel(some, truth, (*NAMES, "one"), rng, "audio"),
             spurious.metadata_leaks_regression(some, some.width * 1.0, rng, "audio"),
         )
-    return found
+    return result
 
 
 def of_grey():

@@ -34,36 +34,36 @@ def test_the_best_other_way_is_compared_row_by_row():
     labels = labels_of()
     group_rows = np.split(np.arange(100), 50)
     now, some, most = (kernels(labels, s, seed) for seed, s in enumerate((0.5, 1.0, 3.0)))
-    found = preprocessing(now, {"some": some, "most": most}, labels, group_rows)
+    result = preprocessing(now, {"some": some, "most": most}, labels, group_rows)
     hits = [best_left_out(x, labels, group_rows, 2).hits(labels) for x in (now, some, most)]
-    assert found.details["best"] == "most"
-    assert found.value == pytest.approx((hits[2] - hits[0]).mean())
-    assert found.details["gain.some"] == pytest.approx((hits[1] - hits[0]).mean())
+    assert result.details["best"] == "most"
+    assert result.value == pytest.approx((hits[2] - hits[0]).mean())
+    assert result.details["gain.some"] == pytest.approx((hits[1] - hits[0]).mean())
     error = standard_error(hits[2] - hits[0], number_groups(group_rows))
-    assert found.details["error"] == pytest.approx(error)
-    assert found.low <= found.value <= found.high
+    assert result.details["error"] == pytest.approx(error)
+    assert result.low <= result.value <= result.high
 
 
 def test_a_clear_gain_is_warned_of():
     labels = labels_of()
-    found = preprocessing(
+    result = preprocessing(
         kernels(labels, 0.5, 0), {"0 to 1": kernels(labels, 3.0, 1)}, labels, singles(100)
     )
-    finding = warning(found)
+    finding = warning(result)
     assert finding.kind == "preprocessing"
     assert finding.items == ("0 to 1",)
     assert "0 to 1" in finding.sentence
-    assert f"{100 * found.value:.0f} points" in finding.sentence
-    assert is_open(found)
+    assert f"{100 * result.value:.0f} points" in finding.sentence
+    assert is_open(result)
 
 
 def test_no_gain_no_warning():
     labels = labels_of()
     same = kernels(labels, 1.0, 0)
-    found = preprocessing(same, {"the same": same}, labels, singles(100))
-    assert found.value == 0.0
-    assert warning(found) is None
-    assert not is_open(found)
+    result = preprocessing(same, {"the same": same}, labels, singles(100))
+    assert result.value == 0.0
+    assert warning(result) is None
+    assert not is_open(result)
     worse = preprocessing(
         kernels(labels, 3.0, 0), {"worse": kernels(labels, 0.0, 1)}, labels, singles(100)
     )
@@ -78,21 +78,21 @@ def test_a_gain_that_may_be_chance_asks_for_more_images_and_warns_of_nothing():
     warned, opened = 0, 0
     for seed in range(60):
         now, *others = (kernels(labels, 1.0, 5 * seed + j) for j in range(5))
-        found = preprocessing(now, dict(enumerate(map(list, others))), labels, singles(48))
-        warned += warning(found) is not None
-        opened += is_open(found)
-        if found.value + ndtri(LEVEL / 4) * found.details["error"] <= 0 or found.value < LEAST:
-            assert warning(found) is None
+        result = preprocessing(now, dict(enumerate(map(list, others))), labels, singles(48))
+        warned += warning(result) is not None
+        opened += is_open(result)
+        if result.value + ndtri(LEVEL / 4) * result.details["error"] <= 0 or result.value < LEAST:
+            assert warning(result) is None
     assert opened > warned
     assert warned <= 60 * 0.15
 
 
 def test_nothing_to_try_is_said():
     labels = labels_of(20)
-    found = preprocessing(kernels(labels, 1.0, 0), {}, labels, singles(20))
-    assert found.value is None
-    assert warning(found) is None
-    assert not is_open(found)
+    result = preprocessing(kernels(labels, 1.0, 0), {}, labels, singles(20))
+    assert result.value is None
+    assert warning(result) is None
+    assert not is_open(result)
 
 
 def test_only_clearly_nearer_ways_are_worth_trying():
@@ -113,10 +113,10 @@ def test_grey_images_have_no_order_of_channels():
 def test_images_that_all_belong_together_tell_nothing():
     labels = labels_of(20)
     other = {"0 to 1": kernels(labels, 3.0, 1)}
-    found = preprocessing(kernels(labels, 0.5, 0), other, labels, [np.arange(20)])
-    assert found.value is found.low is found.high is None
-    assert "belong to one group" in found.meaning
-    assert warning(found) is None
+    result = preprocessing(kernels(labels, 0.5, 0), other, labels, [np.arange(20)])
+    assert result.value is result.low is result.high is None
+    assert "belong to one group" in result.meaning
+    assert warning(result) is None
 
 
 def test_each_habit_is_what_its_name_says():

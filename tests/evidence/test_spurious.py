@@ -36,19 +36,19 @@ def test_files_alike_give_nothing_away():
 
 
 def test_a_size_for_each_class_is_found_with_its_numbers():
-    (found,) = find(width=np.where(LABELS, 1024, 640), height=np.where(LABELS, 768, 480))
-    assert found.kind == "metadata-leakage"
-    assert found.items == (
+    (result,) = find(width=np.where(LABELS, 1024, 640), height=np.where(LABELS, 768, 480))
+    assert result.kind == "metadata-leakage"
+    assert result.items == (
         "cat: 100 % are 640 x 480 px, 0 % elsewhere",
         "dog: 100 % are 1024 x 768 px, 0 % elsewhere",
     )
-    assert found.sentence.startswith("Metadata leakage: the size of an image predicts its class")
+    assert result.sentence.startswith("Metadata leakage: the size of an image predicts its class")
 
 
 def test_amounts_that_differ_are_found_although_no_two_are_equal():
     wide = np.arange(N) * 2 + np.where(LABELS, 900, 300)
-    (found,) = find(width=wide, height=np.arange(N) * 3 + 350)
-    assert found.items[0].startswith("cat: usually ")
+    (result,) = find(width=wide, height=np.arange(N) * 3 + 350)
+    assert result.items[0].startswith("cat: usually ")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_amounts_that_differ_are_found_although_no_two_are_equal():
     ],
 )
 def test_other_figures_have_findings_of_their_own(given, name):
-    (found,) = find(**given)
-    assert found.sentence.startswith(f"Metadata leakage: {name} of an image")
+    (result,) = find(**given)
+    assert result.sentence.startswith(f"Metadata leakage: {name} of an image")
 
 
 def test_one_class_of_many_may_be_the_only_one_told():
     labels = np.arange(N) % 6
     width = np.where(labels == 2, 1111, 640)
-    (found,) = metadata_leaks(
+    (result,) = metadata_leaks(
         files(width=width, height=np.full(N, 480)), labels, "abcdef", np.random.default_rng(0)
     )
-    assert [item[0] for item in found.items] == ["c"]
+    assert [item[0] for item in result.items] == ["c"]
 
 
 def test_half_of_a_class_is_no_strong_cue():

@@ -35,16 +35,16 @@ def test_clean_pictures_have_no_shortcut(clean):
 
 
 def test_a_frame_of_its_own_colour_for_each_class_is_found(clean):
-    found = find([framed(image, COLOURS[c]) for image, c in zip(clean, LABELS, strict=True)])
-    assert found.kind == "spurious-correlation"
-    assert len(found.items) == 3
-    assert "all four sides" in found.sentence
+    result = find([framed(image, COLOURS[c]) for image, c in zip(clean, LABELS, strict=True)])
+    assert result.kind == "spurious-correlation"
+    assert len(result.items) == 3
+    assert "all four sides" in result.sentence
 
 
 def test_a_bar_along_one_side_of_one_class_is_found(clean):
     images = [framed(i, "gold", "b") if c == 1 else i for i, c in zip(clean, LABELS, strict=True)]
-    found = find(images)
-    assert found.items == ("bee: bottom",)
+    result = find(images)
+    assert result.items == ("bee: bottom",)
 
 
 def test_a_frame_that_all_classes_share_is_no_shortcut(clean):
@@ -58,8 +58,8 @@ def test_borders_that_tell_as_much_as_the_whole_are_found_without_one_colour(cle
         framed(i, shades[c][k // 3 % 3]) for k, (i, c) in enumerate(zip(clean, LABELS, strict=True))
     ]
     assert uniform_edges(glances(images).border, LABELS, 3) == {}
-    found = find(images)
-    assert "outermost" in found.sentence
+    result = find(images)
+    assert "outermost" in result.sentence
     assert find(images, accuracy=0.34) is not None
     assert border_accuracy(glances(images).border, LABELS, SINGLES, 3) > 0.9
 

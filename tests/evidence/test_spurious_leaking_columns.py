@@ -9,12 +9,12 @@ LABELS = np.arange(80) % 2
 PARTS = [np.arange(80)[part::4] for part in range(4)]
 
 
-def found(**columns):
+def result(**columns):
     return leaking_columns({n: v.reshape(80, -1) for n, v in columns.items()}, LABELS, PARTS, 0)
 
 
 def test_a_column_that_is_the_label_in_disguise_is_named():
-    finding = found(outcome=LABELS * 10.0 + RNG.normal(0, 1, 80), age=RNG.normal(size=80))
+    finding = result(outcome=LABELS * 10.0 + RNG.normal(0, 1, 80), age=RNG.normal(size=80))
     assert finding.kind == "spurious-correlation"
     assert finding.items == ("outcome",)
     assert 'The column "outcome" alone predicts the label of 100 % of the rows.' in finding.sentence
@@ -22,7 +22,7 @@ def test_a_column_that_is_the_label_in_disguise_is_named():
 
 
 def test_honest_columns_are_not():
-    assert found(age=LABELS + RNG.normal(0, 1, 80), dose=RNG.normal(size=80)) is None
+    assert result(age=LABELS + RNG.normal(0, 1, 80), dose=RNG.normal(size=80)) is None
 
 
 def test_a_large_class_alone_tells_nothing():

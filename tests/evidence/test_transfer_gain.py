@@ -18,12 +18,12 @@ def few(group_rows):
 def arms(rng, labels, strengths):
     """Kernels whose features tell the class by so much each."""
     k = int(labels.max()) + 1
-    found = []
+    result = []
     for strength in strengths:
         features = rng.normal(size=(len(labels), 8))
         features[:, :k] += strength * np.eye(k)[labels]
-        found.append([kernel_of(features)])
-    return found
+        result.append([kernel_of(features)])
+    return result
 
 
 def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, group_rows=None):
@@ -44,48 +44,48 @@ def slow_hits(kernels, labels, group_rows):
 
 def test_the_value_is_what_the_trained_network_has_beyond_the_shuffled_ones():
     rng = np.random.default_rng(0)
-    found, controls, labels, group_rows = ask(rng)
+    result, controls, labels, group_rows = ask(rng)
     trained = slow_hits(controls.trained, labels, group_rows)
     shuffles = np.array([slow_hits(kernels, labels, group_rows) for kernels in controls.shuffles])
-    assert found.details["trained"] == pytest.approx(trained.mean())
-    assert found.details["shuffled"] == pytest.approx(shuffles.mean())
-    assert found.value == pytest.approx(trained.mean() - shuffles.mean())
+    assert result.details["trained"] == pytest.approx(trained.mean())
+    assert result.details["shuffled"] == pytest.approx(shuffles.mean())
+    assert result.value == pytest.approx(trained.mean() - shuffles.mean())
     paired = standard_error(trained - shuffles.mean(axis=0), number_groups(group_rows))
     spread = max(np.var(shuffles.mean(axis=1), ddof=1), SHUFFLE_SD**2)
-    assert found.details["error"] == pytest.approx(
+    assert result.details["error"] == pytest.approx(
         few(group_rows) * np.sqrt(paired**2 + spread / 3)
     )
-    assert found.low == pytest.approx(found.value - 1.96 * found.details["error"])
-    assert (found.n, found.details["shuffles"]) == (90, 3)
+    assert result.low == pytest.approx(result.value - 1.96 * result.details["error"])
+    assert (result.n, result.details["shuffles"]) == (90, 3)
 
 
 def test_pixels_are_the_control_where_they_do_better():
     rng = np.random.default_rng(1)
-    found, controls, labels, group_rows = ask(rng, pixels=1.5)
+    result, controls, labels, group_rows = ask(rng, pixels=1.5)
     trained, pixels = (
         slow_hits(x, labels, group_rows) for x in (controls.trained, controls.pixels)
     )
-    assert found.details["pixels"] > found.details["shuffled"]
-    assert found.value == pytest.approx(trained.mean() - pixels.mean())
+    assert result.details["pixels"] > result.details["shuffled"]
+    assert result.value == pytest.approx(trained.mean() - pixels.mean())
     error = standard_error(trained - pixels, number_groups(group_rows))
-    assert found.details["error"] == pytest.approx(few(group_rows) * error)
+    assert result.details["error"] == pytest.approx(few(group_rows) * error)
 
 
 def test_one_shuffle_is_not_taken_for_certain():
     rng = np.random.default_rng(2)
-    found, controls, labels, group_rows = ask(rng, shuffles=(0.5,), pixels=0.0)
+    result, controls, labels, group_rows = ask(rng, shuffles=(0.5,), pixels=0.0)
     gap = slow_hits(controls.trained, labels, group_rows) - slow_hits(
         controls.shuffles[0], labels, group_rows
     )
     paired = standard_error(gap, number_groups(group_rows))
-    assert found.details["error"] == pytest.approx(few(group_rows) * np.hypot(paired, SHUFFLE_SD))
+    assert result.details["error"] == pytest.approx(few(group_rows) * np.hypot(paired, SHUFFLE_SD))
 
 
 def test_blocks_widen_the_interval():
     errors = []
     for group_rows in (None, np.split(np.arange(90), 15)):
-        found, *_ = ask(np.random.default_rng(3), group_rows=group_rows)
-        errors.append(found.details["error"])
+        result, *_ = ask(np.random.default_rng(3), group_rows=group_rows)
+        errors.append(result.details["error"])
     assert errors[1] != errors[0]
 
 
@@ -107,25 +107,27 @@ def test_random_labels_give_no_knowledge():
         shuffles=[[kernel_of(x)] for x in others],
         pixels=[kernel_of(plain)],
     )
-    told = []
+    warning = []
     for _ in range(60):
         labels = rng.permutation(np.arange(80) % 2)
-        found = transfer_gain(controls, labels, singles(80))
-        told.append(found.value - 1.64 * found.details["error"] > 0)
-        assert not is_clear(found)
-    assert np.mean(told) <= 0.10
+        result = transfer_gain(controls, labels, singles(80))
+        warning.append(result.value - 1.64 * result.details["error"] > 0)
+        assert not is_clear(result)
+    assert np.mean(warning) <= 0.10
 
 
 def test_images_that_all_belong_together_tell_nothing():
-    found, *_ = ask(np.random.default_rng(7), group_rows=[np.arange(90)])
-    assert found.value is found.low is found.high is None
-    assert not is_clear(found)
+    result, *_ = ask(np.random.default_rng(7), group_rows=[np.arange(90)])
+    assert result.value is result.low is result.high is None
+    assert not is_clear(result)
 
 
 def test_arms_that_err_on_the_same_rows_are_not_told_apart_exactly():
     rng = np.random.default_rng(4)
     labels = rng.permutation(np.arange(60) % 3)
     (same,) = arms(rng, labels, (6.0,))
-    found = transfer_gain(Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60))
-    assert found.value == 0.0
-    assert found.details["error"] >= 1 / 60
+    result = transfer_gain(
+        Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60)
+    )
+    assert result.value == 0.0
+    assert result.details["error"] >= 1 / 60

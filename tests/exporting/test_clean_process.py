@@ -23,14 +23,14 @@ def answer(pixels):
 
 def asked(folder, script, **options):
     (folder / NAME).write_text(script)
-    found = clean_process.ask(folder, PIXELS)
-    return clean_process.compare(found, LOGITS, "run", PREP, **options)
+    result = clean_process.ask(folder, PIXELS)
+    return clean_process.compare(result, LOGITS, "run", PREP, **options)
 
 
 def test_an_honest_script_agrees(tmp_path):
-    found = asked(tmp_path, HONEST)
-    assert (found.n, found.same_labels, found.images) == (5, 5, "run")
-    assert found.difference < 1e-6
+    result = asked(tmp_path, HONEST)
+    assert (result.n, result.same_labels, result.images) == (5, 5, "run")
+    assert result.difference < 1e-6
 
 
 def test_only_the_first_examples_are_told_of(tmp_path):
@@ -65,15 +65,15 @@ BAD = {
 
 @pytest.mark.parametrize(("script", "says"), BAD.values(), ids=BAD.keys())
 def test_everything_else_is_refused(tmp_path, script, says):
-    with pytest.raises(ExportError, match=says) as found:
+    with pytest.raises(ExportError, match=says) as result:
         asked(tmp_path, script)
-    assert str(found.value).endswith("nothing was written.")
+    assert str(result.value).endswith("nothing was written.")
 
 
 def test_rounded_numbers_are_held_to_no_tolerance_but_to_the_rest(tmp_path):
-    found = asked(tmp_path, HONEST.replace("/ 50", "/ 50 + [0, 0, 0.01]"), tolerance=None)
-    assert found.difference == pytest.approx(0.01)
-    assert found.tolerance is None
+    result = asked(tmp_path, HONEST.replace("/ 50", "/ 50 + [0, 0, 0.01]"), tolerance=None)
+    assert result.difference == pytest.approx(0.01)
+    assert result.tolerance is None
 
 
 def test_a_script_that_never_ends_is_stopped(tmp_path, monkeypatch):

@@ -51,26 +51,28 @@ def test_onnx_in_the_run_with_everything_beside_it(own_run, capsys):
 def test_json_has_the_record_and_its_place(finished, tmp_path, capsys):
     words = ["export", str(finished.path), "--to", "torch", "--out", str(tmp_path / "out")]
     assert main([*words, "--json", "-q"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["to"], told["path"]) == ("torch", str(tmp_path / "out"))
-    assert told["agreement"]["images"] == "run"
-    assert told["files"]["model.pt2"] > 1000
+    record = json.loads(capsys.readouterr().out)
+    assert (record["to"], record["path"]) == ("torch", str(tmp_path / "out"))
+    assert record["agreement"]["images"] == "run"
+    assert record["files"]["model.pt2"] > 1000
     assert names(tmp_path / "out") == {"model.pt2", *ALWAYS}
 
 
 def test_pixels_are_scaled_inside(finished, tmp_path):
-    told = warmstart.export(finished, "onnx", out=tmp_path / "out", pixels=True)
-    assert "uint8" in told.inputs
-    made = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
-    (entry,) = made.get_inputs()
+    record = warmstart.export(finished, "onnx", out=tmp_path / "out", pixels=True)
+    assert "uint8" in record.inputs
+    output = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    (entry,) = output.get_inputs()
     assert (entry.name, entry.type) == ("pixels", "tensor(uint8)")
     path = next((finished.path.parents[1] / "split" / "test" / "red").iterdir())
     (answer,) = finished.predict([path])
     from warmstart.modalities.preprocessing import load_image
 
     prep = finished.predictor.bundle.record.preprocessing
-    found = made.run(["probabilities"], {"pixels": load_image(path.read_bytes(), "", prep)[None]})
-    scores = dict(zip(finished.predictor.labels, found[0][0], strict=True))
+    result = output.run(
+        ["probabilities"], {"pixels": load_image(path.read_bytes(), "", prep)[None]}
+    )
+    scores = dict(zip(finished.predictor.labels, result[0][0], strict=True))
     assert scores == pytest.approx(answer.scores, abs=1e-4)
 
 
@@ -80,33 +82,33 @@ def test_eight_bits_come_with_what_they_cost(finished, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "8 bits" in shown
     assert "15 test images" in " ".join(shown.split())
-    told = json.loads((tmp_path / "o" / "export.json").read_text())
-    assert told["quantized"]["images"] == "test"
-    assert told["agreement"]["tolerance"] is None
+    record = json.loads((tmp_path / "o" / "export.json").read_text())
+    assert record["quantized"]["images"] == "test"
+    assert record["agreement"]["tolerance"] is None
     assert "## 8-bit numbers" in (tmp_path / "o" / "README.md").read_text()
 
 
 def test_our_own_audit_reads_what_is_exported(finished, tmp_path):
     warmstart.export(finished, "onnx", out=tmp_path / "out")
-    found = open_onnx(tmp_path / "out" / "model.onnx", InputHandling())
+    result = open_onnx(tmp_path / "out" / "model.onnx", InputHandling())
     prep = finished.predictor.bundle.record.preprocessing
-    assert found.labels == ("blue", "green", "red")
-    assert found.preprocessing.mean == pytest.approx(prep.mean)
-    assert found.preprocessing.std == pytest.approx(prep.std)
+    assert result.labels == ("blue", "green", "red")
+    assert result.preprocessing.mean == pytest.approx(prep.mean)
+    assert result.preprocessing.std == pytest.approx(prep.std)
 
 
 def test_a_twin_is_told_of_with_its_figure(finished, tmp_path, capsys):
     words = ["export", str(finished.path), "--to", "timm", "--out", str(tmp_path / "out")]
     assert main(words) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    told = json.loads((tmp_path / "out" / "export.json").read_text())
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert names(tmp_path / "out") == {"model.safetensors", "config.json", *ALWAYS}
-    if told["single_layer"] is None:
+    if record["single_layer"] is None:
         pytest.skip("the run's own head listens to the last tap alone")
     assert "Single-layer head: " in shown
     assert "out of fold" in shown
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"value: {told['single_layer']['estimate']['value']:.4f}" in card
+    assert f"value: {record['single_layer']['estimate']['value']:.4f}" in card
 
 
 def test_events_tell_of_the_work(finished, tmp_path):
@@ -122,10 +124,10 @@ def test_events_tell_of_the_work(finished, tmp_path):
 def test_images_that_have_moved_can_be_named(own_run, finished, tmp_path):
     place = shutil.copytree(finished.path.parents[1] / "split", tmp_path / "moved")
     (own_run / "request.json").unlink()
-    told = warmstart.export(own_run, "onnx", out=tmp_path / "a", data=place)
-    assert told.agreement.images == "run"
-    told = warmstart.export(own_run, "onnx", out=tmp_path / "b")
-    assert told.agreement.images == "noise"
+    record = warmstart.export(own_run, "onnx", out=tmp_path / "a", data=place)
+    assert record.agreement.images == "run"
+    record = warmstart.export(own_run, "onnx", out=tmp_path / "b")
+    assert record.agreement.images == "noise"
     assert "images of noise" in (tmp_path / "b" / "README.md").read_text()
     with pytest.raises(ExportError, match="--int8 is calibrated on"):
         warmstart.export(own_run, "onnx", out=tmp_path / "c", int8=True)
@@ -171,17 +173,17 @@ def test_other_channels_and_added_blocks_and_low_rank_updates(photos, tmp_path):
         out=tmp_path / "run",
         preprocessing=Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3),
     )
-    told = warmstart.export(run, "onnx", out=tmp_path / "out", pixels=True)
-    assert "(N, 32, 32, 1)" in told.inputs
-    assert told.agreement.images == "run"
+    record = warmstart.export(run, "onnx", out=tmp_path / "out", pixels=True)
+    assert "(N, 32, 32, 1)" in record.inputs
+    assert record.agreement.images == "run"
 
 
 def test_a_network_of_ones_own_must_be_given_again(photos, tmp_path):
     run = tiny.fit(photos, out=tmp_path / "run")
     with pytest.raises(ModelError, match="pass an instance of it as `network`"):
         warmstart.export(run.path, "onnx", out=tmp_path / "out")
-    told = warmstart.export(run.path, "onnx", out=tmp_path / "out", network=tiny.network())
-    assert told.agreement.same_labels == told.agreement.n
+    record = warmstart.export(run.path, "onnx", out=tmp_path / "out", network=tiny.network())
+    assert record.agreement.same_labels == record.agreement.n
     with pytest.raises(ExportError, match="is your own network, which timm cannot rebuild"):
         warmstart.export(run, "timm", out=tmp_path / "timm")
     assert not (tmp_path / "timm").exists()
@@ -251,6 +253,6 @@ def test_a_torchvision_network_is_none_of_timms(own_run, tmp_path):
 
 def test_the_wrong_images_are_not_taken_for_the_runs(finished, tmp_path):
     other = fill(tmp_path / "other" / "train", {"blue": 12, "green": 12, "red": 12}, seed=9).parent
-    told = warmstart.export(finished, "onnx", out=tmp_path / "out", data=other)
-    assert told.agreement.images == "noise"
-    assert np.isfinite(told.agreement.difference)
+    record = warmstart.export(finished, "onnx", out=tmp_path / "out", data=other)
+    assert record.agreement.images == "noise"
+    assert np.isfinite(record.agreement.difference)

@@ -36,8 +36,8 @@ def test_the_name_of_a_file_is_answered_with_that_of_a_folder(tmp_path):
 
 def test_what_was_made_is_moved_when_it_is_whole(tmp_path):
     place = tmp_path / "deep" / "place"
-    with staged(place) as made:
-        (made / "model").write_text("weights")
+    with staged(place) as output:
+        (output / "model").write_text("weights")
         assert not place.exists()
     assert (place / "model").read_text() == "weights"
     assert [p.name for p in place.parent.iterdir()] == ["place"]
@@ -46,15 +46,15 @@ def test_what_was_made_is_moved_when_it_is_whole(tmp_path):
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "place").mkdir()
-    with staged(tmp_path / "place") as made:
-        (made / "model").touch()
+    with staged(tmp_path / "place") as output:
+        (output / "model").touch()
     assert (tmp_path / "place" / "model").exists()
 
 
 def test_after_an_error_nothing_is_left(tmp_path):
     def fail():
-        with staged(tmp_path / "place") as made:
-            (made / "model").touch()
+        with staged(tmp_path / "place") as output:
+            (output / "model").touch()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -66,8 +66,8 @@ def test_a_place_taken_meanwhile_is_left_as_it_is(tmp_path):
     place = tmp_path / "place"
 
     def race():
-        with staged(place) as made:
-            (made / "model").touch()
+        with staged(place) as output:
+            (output / "model").touch()
             place.mkdir()
             (place / "other").touch()
 

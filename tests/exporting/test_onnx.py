@@ -34,20 +34,20 @@ def expected(served, inputs):
 
 
 def test_the_graph_gives_both_outputs_for_any_batch(served, graph):
-    made = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    assert [entry.name for entry in made.get_inputs()] == [served.input_name]
+    output = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in output.get_inputs()] == [served.input_name]
     for n in (1, 2, 7):
         inputs = served.example(n)
-        found = made.run(["logits", "probabilities"], {served.input_name: inputs.numpy()})
-        for ours, theirs in zip(expected(served, inputs), found, strict=True):
+        result = output.run(["logits", "probabilities"], {served.input_name: inputs.numpy()})
+        for ours, theirs in zip(expected(served, inputs), result, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_it_says_what_it_is(served, graph):
-    told = {entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props}
-    assert json.loads(told["labels"]) == list(LABELS)
-    assert json.loads(told["preprocessing"])["size"] == [32, 32]
-    assert ("mean" in told) == (served.input_name == "images")
+    record = {entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props}
+    assert json.loads(record["labels"]) == list(LABELS)
+    assert json.loads(record["preprocessing"])["size"] == [32, 32]
+    assert ("mean" in record) == (served.input_name == "images")
 
 
 def test_the_program_gives_the_same_and_holds_no_code(served, tmp_path):
@@ -65,11 +65,11 @@ def test_openvino_reads_the_graph(served, graph, tmp_path):
     openvino = pytest.importorskip("openvino")
     write_ir(graph, tmp_path / "model.xml", {"labels": "[]"})
     f32 = {"INFERENCE_PRECISION_HINT": "f32"}
-    made = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", f32)
+    output = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", f32)
     inputs = served.example(3)
     logits, _ = expected(served, inputs)
-    np.testing.assert_allclose(made([inputs.numpy()])["logits"], logits, atol=1e-4)
-    assert made.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    np.testing.assert_allclose(output([inputs.numpy()])["logits"], logits, atol=1e-4)
+    assert output.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     with pytest.raises(ExportError, match="OpenVINO cannot read the network"):
         write_ir(b"no graph", tmp_path / "other.xml", {})
 
@@ -77,12 +77,12 @@ def test_openvino_reads_the_graph(served, graph, tmp_path):
 def test_eight_bits_are_smaller_and_nearly_right(served, graph):
     batches = [served.example(8).numpy()]
     small = quantize_graph(graph, batches, served.input_name)
-    made, before = session(small, 1), session(graph, 1)
-    found, wanted = run(made, batches[0]), run(before, batches[0])
-    assert 0 < np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()
+    output, before = session(small, 1), session(graph, 1)
+    result, wanted = run(output, batches[0]), run(before, batches[0])
+    assert 0 < np.abs(result - wanted).max() < 0.2 * np.abs(wanted).max()
     kinds = {node.op_type for node in onnx.load_from_string(small).graph.node}
     assert "QuantizeLinear" in kinds
-    assert min(seconds_each(made, before, batches[0][:1], 3)) > 0
+    assert min(seconds_each(output, before, batches[0][:1], 3)) > 0
     with pytest.raises(ExportError, match="cannot quantize this network to 8 bits"):
         quantize_graph(b"no graph", batches, served.input_name)
 

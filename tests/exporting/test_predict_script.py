@@ -42,8 +42,8 @@ def test_images_are_prepared_as_the_model_knows_them(tmp_path, size, squash, fil
     prep = replace(PREP, squash=squash, interpolation=filter)
     path = tmp_path / "a.png"
     draw(np.random.default_rng(0), 1, 100).resize(size).save(path)
-    found = script(tmp_path, prep)["prepare"](path)
-    assert np.array_equal(found, load_image(path.read_bytes(), "a.png", prep))
+    result = script(tmp_path, prep)["prepare"](path)
+    assert np.array_equal(result, load_image(path.read_bytes(), "a.png", prep))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "RGB"])
@@ -54,10 +54,10 @@ def test_of_every_mode(tmp_path, mode, channels):
     picture = draw(np.random.default_rng(0), 1, 64).convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize((64, 64)))
     picture.convert(mode).save(path)
-    found = script(tmp_path, prep)["prepare"](path).astype(int)  # unsigned would wrap
+    result = script(tmp_path, prep)["prepare"](path).astype(int)  # unsigned would wrap
     wanted = load_image(path.read_bytes(), "a.png", prep)
-    assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= 1
+    assert result.shape == wanted.shape
+    assert np.abs(result - wanted).max() <= 1
 
 
 def test_bands_are_left_to_the_user(tmp_path):
@@ -67,9 +67,9 @@ def test_bands_are_left_to_the_user(tmp_path):
 
 
 def test_settings_are_read_from_beside_it_and_nothing_else(tmp_path):
-    found = script(tmp_path, PREP)
-    assert found["LABELS"] == ["a"]
-    assert found["PREP"]["size"] == [32, 24]
+    result = script(tmp_path, PREP)
+    assert result["LABELS"] == ["a"]
+    assert result["PREP"]["size"] == [32, 24]
     assert json.loads((tmp_path / "preprocess.json").read_text())["resize"] == 40
 
 
@@ -82,8 +82,8 @@ def test_as_a_command_it_says_how_it_is_used_and_what_it_cannot_read(tmp_path, c
     (tmp_path / "notes.jpg").write_text("no image")
     monkeypatch.setattr("sys.argv", [file, str(tmp_path / "notes.jpg"), str(tmp_path / "gone.jpg")])
     runpy.run_path(file, run_name="__main__")
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(" cannot be read: ")[0][-9:] for line in said] == ["notes.jpg", "/gone.jpg"]
+    text = capsys.readouterr().err.splitlines()
+    assert [line.split(" cannot be read: ")[0][-9:] for line in text] == ["notes.jpg", "/gone.jpg"]
 
 
 def test_openvino_runs_in_32_bits_and_the_script_says_why():

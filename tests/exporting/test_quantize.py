@@ -33,38 +33,38 @@ def parts(finished):
 
 def test_it_is_measured_on_the_test_part(parts):
     graph, images, feed = parts
-    small, told = drain(quantize_run(graph, images, feed, "images"))
-    assert (told.images, told.gap.n) == ("test", len(images.of("test")))
-    assert told.bytes == len(small) < told.bytes_before == len(graph)
-    assert told.gap.value == pytest.approx(told.accuracy - told.accuracy_before)
-    assert told.calibrated_on == len(images.of("train"))
-    assert 0.5 < told.same_labels <= 1
-    assert told.seconds > 0
-    assert told.seconds_before > 0
+    small, record = drain(quantize_run(graph, images, feed, "images"))
+    assert (record.images, record.gap.n) == ("test", len(images.of("test")))
+    assert record.bytes == len(small) < record.bytes_before == len(graph)
+    assert record.gap.value == pytest.approx(record.accuracy - record.accuracy_before)
+    assert record.calibrated_on == len(images.of("train"))
+    assert 0.5 < record.same_labels <= 1
+    assert record.seconds > 0
+    assert record.seconds_before > 0
 
 
 def test_a_run_without_a_test_part_is_measured_on_what_it_learnt_from(parts):
     graph, images, feed = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, told = drain(quantize_run(graph, bare, feed, "images"))
-    assert told.images == "train"
+    _, record = drain(quantize_run(graph, bare, feed, "images"))
+    assert record.images == "train"
 
 
 def test_a_ruined_graph_is_called_one(parts, monkeypatch):
     graph, images, feed = parts
-    real, said = quantize.run, []
+    real, text = quantize.run, []
 
-    def ruined(made, inputs):
-        said.append(made)
-        found = real(made, inputs)
-        return found[:, ::-1] if made is not said[0] else found
+    def ruined(output, inputs):
+        text.append(output)
+        result = real(output, inputs)
+        return result[:, ::-1] if output is not text[0] else result
 
     monkeypatch.setattr(quantize, "run", ruined)
-    _, told = drain(quantize_run(graph, images, feed, "images"))
-    assert told.is_too_much
-    assert told.sentence == "this loss is too large: use the export without --int8"
-    assert told.gap.value < -0.3
+    _, record = drain(quantize_run(graph, images, feed, "images"))
+    assert record.is_too_much
+    assert record.sentence == "this loss is too large: use the export without --int8"
+    assert record.gap.value < -0.3
 
 
 def test_without_images_there_is_no_range_and_no_measure(parts):

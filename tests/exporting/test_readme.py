@@ -73,12 +73,12 @@ def metrics(text):
 
 def test_the_front_matter_is_that_of_the_hub(facts):
     text = readme(facts)
-    found = front(text)
-    assert found["library_name"] == "onnx"
-    assert found["pipeline_tag"] == "image-classification"
-    assert found["base_model"] == "timm/tf_efficientnet_lite0.in1k"
-    assert found["model-index"][0]["name"] == 'pets "2", ONNX'
-    assert found["model-index"][0]["results"][0]["dataset"]["name"] == 'my: "pets"'
+    result = front(text)
+    assert result["library_name"] == "onnx"
+    assert result["pipeline_tag"] == "image-classification"
+    assert result["base_model"] == "timm/tf_efficientnet_lite0.in1k"
+    assert result["model-index"][0]["name"] == 'pets "2", ONNX'
+    assert result["model-index"][0]["results"][0]["dataset"]["name"] == 'my: "pets"'
     assert metrics(text)[0] == {
         "type": "accuracy",
         "value": round(facts.summary.test.accuracy, 4),

@@ -41,12 +41,12 @@ def parts(finished):
 
 
 @pytest.fixture(scope="module")
-def made(parts):
+def output(parts):
     return drain(make_single_layer_head(*parts))
 
 
-def test_it_is_plain_and_shares_the_layers(parts, made):
-    model, (single_layer, _) = parts[0], made
+def test_it_is_plain_and_shares_the_layers(parts, output):
+    model, (single_layer, _) = parts[0], output
     assert is_plain(single_layer)
     assert all(
         a is b
@@ -56,18 +56,18 @@ def test_it_is_plain_and_shares_the_layers(parts, made):
     )
 
 
-def test_out_of_fold_both_are_judged_on_the_same_rows(parts, made, finished):
+def test_out_of_fold_both_are_judged_on_the_same_rows(parts, output, finished):
     _, images, known, _ = parts
-    _, told = made
+    _, record = output
     learn = images.of("train")
-    assert told.estimate.method == told.original.method == "nested-cv"
-    assert told.estimate.n == told.original.n == told.gap.n == len(learn)
+    assert record.estimate.method == record.original.method == "nested-cv"
+    assert record.estimate.n == record.original.n == record.gap.n == len(learn)
     right = np.mean([known.hits[e.id] for e in learn])
-    assert told.original.value == pytest.approx(right)
-    assert told.original.value == pytest.approx(finished.estimate.value)
-    assert told.gap.value == pytest.approx(told.estimate.value - told.original.value)
-    assert told.gap.low < told.gap.value < told.gap.high
-    assert "out of fold" in told.why
+    assert record.original.value == pytest.approx(right)
+    assert record.original.value == pytest.approx(finished.estimate.value)
+    assert record.gap.value == pytest.approx(record.estimate.value - record.original.value)
+    assert record.gap.low < record.gap.value < record.gap.high
+    assert "out of fold" in record.why
 
 
 def test_the_figure_is_out_of_fold_not_in_sample(parts):
@@ -77,31 +77,31 @@ def test_the_figure_is_out_of_fold_not_in_sample(parts):
     labels = rng.permutation([e.label for e in examples])
     shuffled = tuple(replace(e, label=y) for e, y in zip(examples, labels, strict=True))
     lost = Reopened(replace(images.record, examples=shuffled), images.prep, images.load)
-    _, told = drain(make_single_layer_head(model, lost, known, feed))
-    assert told.estimate.value < 0.65  # a third of the labels is right by chance
+    _, record = drain(make_single_layer_head(model, lost, known, feed))
+    assert record.estimate.value < 0.65  # a third of the labels is right by chance
 
 
 def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
     model, images, known, feed = parts
     known = replace(known, is_fine_tuned=True)
-    single_layer, told = drain(make_single_layer_head(model, images, known, feed))
+    single_layer, record = drain(make_single_layer_head(model, images, known, feed))
     tests = images.of("test")
-    assert (told.estimate.method, told.estimate.n) == ("holdout", len(tests))
+    assert (record.estimate.method, record.estimate.n) == ("holdout", len(tests))
     with torch.inference_mode():
         pixels = np.stack([images.pixels(e) for e in tests])
-        said = single_layer(feed(pixels)).argmax(dim=1).numpy()
+        text = single_layer(feed(pixels)).argmax(dim=1).numpy()
     classes = images.record.classes
-    right = np.mean([classes[k] == e.label for k, e in zip(said, tests, strict=True)])
-    assert told.estimate.value == pytest.approx(right)
+    right = np.mean([classes[k] == e.label for k, e in zip(text, tests, strict=True)])
+    assert record.estimate.value == pytest.approx(right)
 
 
 def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
     model, images, known, feed = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, told = drain(make_single_layer_head(model, bare, replace(known, is_fine_tuned=True), feed))
-    assert (told.estimate, told.original, told.gap) == (None, None, None)
-    assert "no honest figure" in told.why
+    _, record = drain(make_single_layer_head(model, bare, replace(known, is_fine_tuned=True), feed))
+    assert (record.estimate, record.original, record.gap) == (None, None, None)
+    assert "no honest figure" in record.why
 
 
 def test_a_test_part_that_is_gone_gives_none_either(parts):
@@ -114,9 +114,9 @@ def test_a_test_part_that_is_gone_gives_none_either(parts):
         return images.load(id)
 
     some = Reopened(images.record, images.prep, load)
-    _, told = drain(make_single_layer_head(model, some, replace(known, is_fine_tuned=True), feed))
-    assert told.estimate is None
-    assert "the test set is missing" in told.why
+    _, record = drain(make_single_layer_head(model, some, replace(known, is_fine_tuned=True), feed))
+    assert record.estimate is None
+    assert "the test set is missing" in record.why
 
 
 def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
@@ -133,8 +133,8 @@ def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
 
         return Reopened(images.record, images.prep, load)
 
-    _, told = drain(make_single_layer_head(model, without(2), known, feed))
-    assert told.why.endswith("2 of 36 training images were missing")
+    _, record = drain(make_single_layer_head(model, without(2), known, feed))
+    assert record.why.endswith("2 of 36 training images were missing")
     with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
         drain(make_single_layer_head(model, without(10), known, feed))
     nothing = Reopened(images.record, images.prep, None)

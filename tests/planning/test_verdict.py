@@ -88,15 +88,15 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
         **CLEAR, transfer_gain=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
     )
     text = sentence("no-transfer", facts, 180, 0.87)
-    assert "90 % right" in text
+    assert "an accuracy of 90 %" in text
     assert "3 points more" in text
 
 
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
     facts = VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.987, mistakes=0.021)
     assert sentence("linear-probe", facts, 300, 0.987) == (
-        "The linear probe (a new head on the frozen network) is enough: it is 99 % right, which "
-        "leaves at most 2 points for fine-tuning."
+        "The linear probe (a new head on the frozen network) is enough: it has an accuracy of 99 %, "
+        "which leaves at most 2 points for fine-tuning."
     )
 
 

@@ -235,12 +235,12 @@ def test_the_log_says_how_long_was_worked(tmp_path):
         return Event(stage=stage, kind="note", t=t, values=values)
 
     told = [
-        event("read", 100.0, folder="runs/a", read=2.5, extracted=1.0),
+        event("read", 100.0, folder="runs/a", read=2.5, features=1.0),
         event("features", 104.0),
-        event("check", 105.0),
-        event("check", 106.5),
+        event("checks", 105.0),
+        event("checks", 106.5),
         event("read", 1000.0, folder="/runs/a", read=2.0, title="Resumed"),
-        event("check", 1001.0),
+        event("checks", 1001.0),
         event("head", 1003.0),
     ]
     path = tmp_path / "progress.jsonl"
@@ -249,7 +249,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
     assert {stage: s for stage, s in seconds.items() if s} == {
         "read": 4.5,
         "features": 5.0,
-        "check": 3.5,
+        "checks": 3.5,
         "head": 2.0,
     }
     clock = Clock()

@@ -28,7 +28,7 @@ def test_the_headline_is_the_readiness_line(level):
 
 
 def test_reasons_cannot_run():
-    evil = Readiness(level="review", reasons=("always answering “<b>x</b>”",))
+    evil = Readiness(level="review", reasons=("always predicting “<b>x</b>”",))
     assert "“&lt;b&gt;x&lt;/b&gt;”" in first_screen(facts(summary=summary(readiness=evil)))
 
 
@@ -68,14 +68,14 @@ def test_how_many_of_100_and_how_many_are_confident():
     _, first, second = would_use(facts())
     assert first == (
         "Of 100 new images like the training images it classifies about 83 correctly (77 to 88), "
-        "of 100 like the test images about 78; always answering “dress” is right for 33."
+        "of 100 like the test images about 78; always predicting “dress” is right for 33."
     )
     assert second.startswith(
         "It is confident in about 30 of 100 answers; of those at most 2 in 100 are wrong."
     )
     _, alone, _ = would_use(facts(summary=summary(test=None)))
     assert alone.endswith(
-        "about 83 correctly (77 to 88); always answering “dress” is right for 33."
+        "about 83 correctly (77 to 88); always predicting “dress” is right for 33."
     )
 
 
@@ -102,7 +102,7 @@ def test_what_makes_a_score_doubtful_is_said_beside_it(kind):
 
 def test_the_largest_class_stands_on_the_same_line():
     text = first_screen(facts())
-    assert "always answering “dress” 33 %" in text
+    assert "always predicting “dress” 33 %" in text
     assert facts().detail("transfer_gain", "shuffled") == 0.27
     assert "27 %" not in text  # of the network with shuffled weights, by a quicker probe
     assert "accuracy 83 % (95 % CI 77–88)" in text

@@ -154,7 +154,9 @@ def test_one_class_that_is_never_found_is_named_first():
 
 def test_a_perfect_run_says_so():
     rows = tuple(replace(s, label=s.target) for s in facts().answers)
-    classes = tuple(replace(c, recall=1.0, confused_with=None, n_confused=0) for c in facts().classes)
+    classes = tuple(
+        replace(c, recall=1.0, confused_with=None, n_confused=0) for c in facts().classes
+    )
     text = page(
         facts(
             answers=rows, classes=classes, inspection=Inspection(evidence=(), label_issues=issues())

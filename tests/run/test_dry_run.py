@@ -258,7 +258,7 @@ def test_speeds_are_measured_and_the_base_model_is_not_moved(bench, pictures):
     assert speeds.elapsed == 1.5
     for name in ("forward", "decode", "step", "algebra"):
         assert 0 < getattr(speeds, name) < 5, name
-    assert speeds.passed_mb > 50
+    assert speeds.forward_mb > 50
     assert speeds.step_mb >= 0
     assert speeds.threads >= 1
     assert take_digests(bench.network) == before

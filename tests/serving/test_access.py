@@ -10,8 +10,8 @@ from warmstart.serving.app import FILES
 
 
 def refused(access, path="/labels", **headers):
-    found = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    problem = access.refuse(path, found)
+    result = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    problem = access.refuse(path, result)
     return None if problem is None else problem.status
 
 

@@ -32,11 +32,11 @@ def server():
 def check_problem(got, status):
     """RFC 9457: its own media type, the status within, a reason for people."""
     assert (got.status, got.headers["content-type"]) == (status, PROBLEM)
-    told = got.json
-    assert told["status"] == status
-    assert {"type", "title", "detail"} <= told.keys()
-    assert "\n" not in told["detail"]
-    return told["detail"]
+    content = got.json
+    assert content["status"] == status
+    assert {"type", "title", "detail"} <= content.keys()
+    assert "\n" not in content["detail"]
+    return content["detail"]
 
 
 # ---- answers -----------------------------------------------------------------------------
@@ -464,27 +464,27 @@ def test_so_it_does_of_texts_and_tables(kind, kinds, name):
 def test_each_content_type_of_the_description_is_taken_and_no_other(kind):
     with alive(plain(kind=kind)) as server:
         described = server.ask("GET", "/openapi.json").json
-        told = described["paths"]["/predict"]["post"]["requestBody"]["content"]
-        for name in told:
+        content = described["paths"]["/predict"]["post"]["requestBody"]["content"]
+        for name in content:
             got = server.ask("POST", "/predict", b"x", content_type=name.replace("*", "x"))
             assert got.status in (200, 400, 422), name
         for name in {"image/png", "text/plain", "text/csv", "text/html", "application/xml"}:
-            if not {name, name.split("/")[0] + "/*"} & set(told):
+            if not {name, name.split("/")[0] + "/*"} & set(content):
                 assert server.ask("POST", "/predict", b"x", content_type=name).status == 415
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "said"),
+    ("kind", "body", "text"),
     [
         ("image", {"image": "aa", "images": ["aa"]}, "send image or images, not both"),
         ("text", {"text": "a", "texts": ["b"]}, "send text or texts, not both"),
         ("table", {"row": {}, "rows": [{}]}, "send row or rows, not both"),
     ],
 )
-def test_one_or_many_are_sent_not_both(kind, body, said):
+def test_one_or_many_are_sent_not_both(kind, body, text):
     with alive(plain(kind=kind)) as server:
         got = server.ask("POST", "/predict", json.dumps(body), content_type="application/json")
-        assert check_problem(got, 422) == said
+        assert check_problem(got, 422) == text
 
 
 def test_what_comes_back_is_described_by_its_own_type(server):
@@ -495,8 +495,8 @@ def test_what_comes_back_is_described_by_its_own_type(server):
         ("/labels",) * 2,
         ("/metadata",) * 2,
     ):
-        (told,) = described["paths"][path]["get"]["responses"]["200"]["content"]
-        assert server.ask("GET", real).headers["content-type"].split(";")[0] == told
+        (content,) = described["paths"][path]["get"]["responses"]["200"]["content"]
+        assert server.ask("GET", real).headers["content-type"].split(";")[0] == content
 
 
 def test_a_token_is_described_where_it_is_needed_and_nowhere_else():
@@ -556,9 +556,9 @@ def test_bytes_of_chance_break_nothing(kind, token):
     seen, modes = set(), schemathesis.GenerationMode
     with alive(served, token=token) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-        for found in schema.get_all_operations():
+        for result in schema.get_all_operations():
             for mode in (modes.POSITIVE, modes.NEGATIVE):
-                operation = found.ok()
+                operation = result.ok()
 
                 @settings
                 @hypothesis.given(case=operation.as_strategy(generation_mode=mode))

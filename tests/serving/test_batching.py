@@ -36,8 +36,8 @@ def test_answers_come_back_in_order_to_whom_asked():
     async def training_data(batcher):
         return await asyncio.gather(*(batcher.submit([n, n + 100]) for n in range(50)))
 
-    found, sizes = run(training_data, doubled, ServerLimits(batch=8))
-    assert found == [[2 * n, 2 * n + 200] for n in range(50)]
+    result, sizes = run(training_data, doubled, ServerLimits(batch=8))
+    assert result == [[2 * n, 2 * n + 200] for n in range(50)]
     assert sum(sizes) == 100
     assert max(sizes) == 8
 
@@ -57,9 +57,9 @@ def test_all_passes_are_made_by_one_thread():
         )
 
     ident = threading.get_ident
-    found, _ = run(training_data, lambda items: [ident() for _ in items], ServerLimits(batch=4))
-    assert len({*(one[0] for one in found[:-1]), found[-1]}) == 1
-    assert found[-1] != ident()
+    result, _ = run(training_data, lambda items: [ident() for _ in items], ServerLimits(batch=4))
+    assert len({*(one[0] for one in result[:-1]), result[-1]}) == 1
+    assert result[-1] != ident()
 
 
 def test_there_is_room_for_so_many_and_no_more():
@@ -67,12 +67,12 @@ def test_there_is_room_for_so_many_and_no_more():
         with batcher.admit(3):
             assert batcher.n_pending == 3
             assert not batcher.is_full
-            with pytest.raises(HttpProblem) as told, batcher.admit(2):
+            with pytest.raises(HttpProblem) as content, batcher.admit(2):
                 pass
             with batcher.admit(1):
                 assert batcher.is_full
         assert batcher.n_pending == 0
-        return told.value
+        return content.value
 
     problem, _ = run(training_data, doubled, ServerLimits(queue=4))
     assert problem.status == 503
@@ -118,14 +118,14 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         return doubled(items)
 
     async def training_data(batcher):
-        with pytest.raises(HttpProblem) as told:
+        with pytest.raises(HttpProblem) as content:
             await batcher.submit([1])
         with pytest.raises(HttpProblem):
             await batcher.run_alone(lambda: None)
         stuck = batcher.is_stuck
         gate.set()
         assert await batcher.submit([3]) == [6]
-        return told.value.status, stuck, batcher.is_stuck
+        return content.value.status, stuck, batcher.is_stuck
 
     assert run(training_data, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
 
@@ -136,10 +136,10 @@ def test_few_explanations_at_a_time():
     async def training_data(batcher):
         two = [asyncio.create_task(batcher.run_alone(lambda: gate.wait(20))) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(HttpProblem) as told:
+        with pytest.raises(HttpProblem) as content:
             await batcher.run_alone(lambda: None)
         gate.set()
         await asyncio.gather(*two)
-        return told.value.status, await batcher.run_alone(lambda: 7)
+        return content.value.status, await batcher.run_alone(lambda: 7)
 
     assert run(training_data, doubled, ServerLimits(explaining=2))[0] == (503, 7)

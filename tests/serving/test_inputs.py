@@ -19,9 +19,9 @@ LIMITS = ServerLimits(images=3)
 
 
 def refused(kind, body):
-    with pytest.raises(HttpProblem) as told:
+    with pytest.raises(HttpProblem) as content:
         read_images(kind, body, LIMITS)
-    return told.value.status, str(told.value)
+    return content.value.status, str(content.value)
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=3))
@@ -48,8 +48,8 @@ def test_folders_in_a_name_are_dropped():
 def test_base64_in_json(prefix):
     text = prefix + base64.b64encode(b"bytes").decode()
     for asked in ({"image": text}, {"images": [text]}):
-        found = read_images("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
-        assert [one.payload for one in found] == [b"bytes"]
+        result = read_images("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
+        assert [one.payload for one in result] == [b"bytes"]
 
 
 def test_an_image_as_it_is():
@@ -84,9 +84,9 @@ BODY, KIND = form([("a.png", b"x")])
     ],
 )
 def test_anything_else_is_refused_with_a_reason(kind, body, status, says):
-    found, said = refused(kind, body)
-    assert found == status
-    assert says in said
+    result, text = refused(kind, body)
+    assert result == status
+    assert says in text
 
 
 @pytest.mark.parametrize("tiny", [b'""', b"1", b"{}", b'{"a":1,"b":2}'])

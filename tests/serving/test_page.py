@@ -43,15 +43,15 @@ def opened(browser, server, width=1000, fragment="", **options):
     """A page whose console stays silent; refused requests, which browsers log, are told apart."""
     context = browser.new_context(viewport={"width": width, "height": 800}, **options)
     page = context.new_page()
-    said = []
-    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
+    text = []
+    page.on("console", lambda line: text.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: text.append(str(error)))
     page.goto(f"{server.url}/{fragment}")
     page.wait_for_selector("#promise:not(:empty), #door:not([hidden])")
-    page.said = said
+    page.said = text
     try:
         yield page
-        assert [line for line in said if "Failed to load resource" not in line] == []
+        assert [line for line in text if "Failed to load resource" not in line] == []
     finally:
         context.close()
 
@@ -102,9 +102,9 @@ def test_a_picture_is_named_in_words_first(browser, server, red, width, scheme):
 def test_classes_named_by_numbers_are_listed_by_probability(browser, red):
     """JavaScript puts such names first in an object, whatever was said of them."""
     scores = {"7": 0.6, "9": 0.2, **{str(digit): 0.025 for digit in (0, 1, 2, 3, 4, 5, 6, 8)}}
-    said = Answer(path="", label="7", probability=0.6, confident=None, ood=False, scores=scores)
+    text = Answer(path="", label="7", probability=0.6, confident=None, ood=False, scores=scores)
     known = {"name": "digits", "labels": [*scores], "promise": "Right.", "base": "lite0"}
-    served = plain(lambda pictures: [said for _ in pictures], metadata=known)
+    served = plain(lambda pictures: [text for _ in pictures], metadata=known)
     app = make_app(served, access_for("127.0.0.1", None))
     with live(app) as server, opened(browser, server) as page:
         choose(page, red)

@@ -29,7 +29,7 @@ def test_no_inner_name_hides_one_of_the_file(script):
     """`const ask = …` inside a function makes every earlier call of the outer `ask` in it fail."""
     text = script.read_text()
     outer = {*imported(text), *OUTER.findall(text)}
-    inner = {name for found in INNER.findall(text) for name in re.findall(r"\w+", found)}
+    inner = {name for result in INNER.findall(text) for name in re.findall(r"\w+", result)}
     assert outer & inner == set()
 
 

@@ -47,11 +47,11 @@ def files(finished):
 
 def test_its_answers_are_those_of_predict(server, finished, files):
     predicted = load(finished.path).predict(files[:40])
-    said = []
+    text = []
     for start in range(0, 40, 20):
         sent = [(path.name, path.read_bytes()) for path in files[start : start + 20]]
-        said += server.send(*sent).json["answers"]
-    for one, other in zip(said, predicted, strict=True):
+        text += server.send(*sent).json["answers"]
+    for one, other in zip(text, predicted, strict=True):
         assert (one["label"], one["confident"], one["ood"]) == (
             other.label,
             other.confident,
@@ -67,8 +67,8 @@ def test_many_at_once_are_answered_as_each_alone(server, files):
     payloads = [path.read_bytes() for path in files[:30]]
     alone = [server.send(("a.png", payload)).json["answers"][0]["label"] for payload in payloads]
     with ThreadPoolExecutor(16) as many:
-        found = list(many.map(lambda payload: server.send(("a.png", payload)), payloads))
-    assert [got.json["answers"][0]["label"] for got in found] == alone
+        result = list(many.map(lambda payload: server.send(("a.png", payload)), payloads))
+    assert [got.json["answers"][0]["label"] for got in result] == alone
 
 
 def test_base64_and_plain_bytes_say_the_same(server, files):
@@ -81,14 +81,16 @@ def test_base64_and_plain_bytes_say_the_same(server, files):
 
 
 def test_what_it_says_of_itself(server, finished):
-    told = server.ask("GET", "/metadata").json
-    assert told["labels"] == server.ask("GET", "/labels").json["labels"] == ["blue", "green", "red"]
-    assert told["estimate"]["value"] == finished.estimate.value
-    assert told["promise"].startswith("Right ")
-    assert told["pictures"] is True
-    assert told["limits"]["images"] == 32
-    assert told["base"] == "start.safetensors"
-    assert str(finished.path.parents[1]) not in json.dumps(told)
+    content = server.ask("GET", "/metadata").json
+    assert (
+        content["labels"] == server.ask("GET", "/labels").json["labels"] == ["blue", "green", "red"]
+    )
+    assert content["estimate"]["value"] == finished.estimate.value
+    assert content["promise"].startswith("Right ")
+    assert content["pictures"] is True
+    assert content["limits"]["images"] == 32
+    assert content["base"] == "start.safetensors"
+    assert str(finished.path.parents[1]) not in json.dumps(content)
 
 
 def test_the_nearest_training_images_can_be_seen(server, files):
@@ -112,9 +114,11 @@ def test_a_map_of_what_mattered(server, files):
 
 
 def test_an_oblong_picture_is_seen_in_its_middle(server):
-    made = io.BytesIO()
-    Image.new("RGB", (400, 200), (200, 30, 30)).save(made, "PNG")
-    left, top, right, bottom = server.send(("a.png", made.getvalue()), path="/explain").json["box"]
+    output = io.BytesIO()
+    Image.new("RGB", (400, 200), (200, 30, 30)).save(output, "PNG")
+    left, top, right, bottom = server.send(("a.png", output.getvalue()), path="/explain").json[
+        "box"
+    ]
     assert (left + right) / 2 == pytest.approx(0.5, abs=0.01)
     assert (bottom - top) / (right - left) == pytest.approx(2, abs=0.05)
 
@@ -123,16 +127,16 @@ def test_an_oblong_picture_is_seen_in_its_middle(server):
 
 
 def pickled():
-    made = io.BytesIO()
-    torch.save(Code(), made)
-    return made.getvalue()
+    output = io.BytesIO()
+    torch.save(Code(), output)
+    return output.getvalue()
 
 
 def slipping():
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    output = io.BytesIO()
+    with zipfile.ZipFile(output, "w") as archive:
         archive.writestr("../../escaped.png", b"x")
-    return made.getvalue()
+    return output.getvalue()
 
 
 HOSTILE = {
@@ -235,27 +239,27 @@ def test_a_signal_lets_it_answer_what_has_come(finished, files, number, token):
             job.send_signal(number)
             assert [one.result().status for one in waiting] == [200] * 24
         assert job.wait(60) == 0
-        told = job.stderr.read()
-        assert "Answering the open requests" in told
-        assert "Traceback" not in told
-        assert ("anyone who can reach 0.0.0.0 can use this model" in told) == (not token)
+        content = job.stderr.read()
+        assert "Answering the open requests" in content
+        assert "Traceback" not in content
+        assert ("anyone who can reach 0.0.0.0 can use this model" in content) == (not token)
     finally:
         job.kill()
 
 
 def refuse(run, **options):
-    with pytest.raises((ServeError, RunFolderError)) as told:
+    with pytest.raises((ServeError, RunFolderError)) as content:
         serve(run, ServeOptions(**options), lambda where: None, lambda: None)
-    return str(told.value)
+    return str(content.value)
 
 
 def test_a_port_in_use_is_named_with_its_cure(finished):
     taken = running.bind("127.0.0.1", 0)
     port = taken.getsockname()[1]
-    said = refuse(finished.path, port=port)
+    text = refuse(finished.path, port=port)
     taken.close()
-    assert f"port {port} on 127.0.0.1 cannot be used" in said
-    assert "choose another with --port" in said
+    assert f"port {port} on 127.0.0.1 cannot be used" in text
+    assert "choose another with --port" in text
 
 
 def test_a_host_of_someone_else_is_an_error(finished):
@@ -277,8 +281,8 @@ def test_a_token_with_a_space_at_its_end_is_refused():
 def test_without_its_packages_what_to_install_is_said(finished, monkeypatch):
     monkeypatch.setattr(serving_serve, "NEEDED", ("no_such_package",))
     monkeypatch.setattr(errors, "installed_version", lambda package: None)
-    said = refuse(finished.path)
-    assert said == (
+    text = refuse(finished.path)
+    assert text == (
         "serving needs no-such-package, which is not installed; run `pip install fastapi uvicorn "
         "prometheus-client python-multipart`."
     )
@@ -310,9 +314,9 @@ def test_a_model_alone_still_answers(own_run, files):
         if entry.name != "model":
             rmtree(entry) if entry.is_dir() else entry.unlink()
     with live(application(own_run, ServeOptions(), ServerLimits())) as server:
-        told = server.ask("GET", "/metadata").json
-        assert (told["name"], told["pictures"]) == ("own_run", False)
-        assert told["promise"] == "Its accuracy was not measured."
+        content = server.ask("GET", "/metadata").json
+        assert (content["name"], content["pictures"]) == ("own_run", False)
+        assert content["promise"] == "Its accuracy was not measured."
         answer = server.send(("a.png", files[0].read_bytes())).json["answers"][0]
         assert answer["label"]
         assert answer["nearest"] == []

@@ -40,16 +40,16 @@ def posted(server, body, kind="application/json"):
 
 def test_a_row_is_answered_by_column_name_as_predict_answers(server, run):
     (answer,) = run.predictor.predict([ROW])
-    (said,) = posted(server, {"row": ROW}).json["answers"]
-    assert (said["label"], said["probability"]) == (answer.label, answer.probability)
+    (text,) = posted(server, {"row": ROW}).json["answers"]
+    assert (text["label"], text["probability"]) == (answer.label, answer.probability)
     assert [one["label"] for one in posted(server, {"rows": [ROW, ROW]}).json["answers"]] == [
         answer.label
     ] * 2
 
 
 def test_a_csv_file_is_answered_row_by_row(server):
-    for found in (posted(server, CSV, "text/csv").json, server.send(("new.csv", CSV)).json):
-        first, second, third = found["answers"]
+    for result in (posted(server, CSV, "text/csv").json, server.send(("new.csv", CSV)).json):
+        first, second, third = result["answers"]
         assert (first["label"], second["label"], third["label"]) == ("ill", "well", None)
         assert "\"age\" is 'old', and it holds numbers" in third["error"]
         assert third["words"] == "not a row"
@@ -71,22 +71,22 @@ BAD = [
 
 @pytest.mark.parametrize(("body", "kind", "status", "says"), BAD, ids=[b[3] for b in BAD])
 def test_what_is_no_row_is_one_sentence(server, body, kind, status, says):
-    found = posted(server, body, kind)
-    assert found.status == status
-    assert says in found.json["detail"]
-    assert "image" not in found.json["detail"].removeprefix("image: ")
+    result = posted(server, body, kind)
+    assert result.status == status
+    assert says in result.json["detail"]
+    assert "image" not in result.json["detail"].removeprefix("image: ")
 
 
 def test_it_tells_its_columns_and_what_it_accepts(server):
-    told = server.ask("GET", "/metadata").json
-    assert told["kind"] == "table"
-    assert told["accept"] == ".csv,.tsv,text/csv"
-    assert told["input"]["columns"][2] == {
+    content = server.ask("GET", "/metadata").json
+    assert content["kind"] == "table"
+    assert content["accept"] == ".csv,.tsv,text/csv"
+    assert content["input"]["columns"][2] == {
         "name": "site",
         "kind": "category",
         "values": ["north", "south"],
     }
-    assert "on new rows" in told["promise"]
+    assert "on new rows" in content["promise"]
     assert (
         server.ask("POST", "/explain", b'{"row": {}}', Content_Type="application/json").json[
             "detail"

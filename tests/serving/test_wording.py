@@ -18,7 +18,7 @@ def answer(confident=True, ood=False, **scores):
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [
         (answer(shirt=0.99, hat=0.01), "shirt, confident"),
         (answer(shirt=0.83, hat=0.17), "shirt, fairly confident"),
@@ -30,8 +30,8 @@ def answer(confident=True, ood=False, **scores):
         (answer(False, True, shirt=0.99, hat=0.01), "unlike the training images"),
     ],
 )
-def test_an_answer_as_one_would_say_it(said, expected):
-    assert words(said) == expected
+def test_an_answer_as_one_would_say_it(text, expected):
+    assert words(text) == expected
 
 
 def test_what_cannot_be_read_has_no_class():
@@ -41,13 +41,13 @@ def test_what_cannot_be_read_has_no_class():
 
 
 def test_outcomes_are_four():
-    said = [
+    text = [
         answer(True, a=1.0),
         answer(False, a=1.0),
         answer(None, a=1.0),
         answer(False, True, a=1.0),
     ]
-    assert [outcome_of(one) for one in said] == ["confident", "uncertain", "unpromised", "ood"]
+    assert [outcome_of(one) for one in text] == ["confident", "uncertain", "unpromised", "ood"]
 
 
 def test_a_map_says_when_nothing_decides():

@@ -73,8 +73,8 @@ class Client:
         return self.server.ask("GET", path, **{"cookie": self.cookie, **headers})
 
     def post(self, path, value=None, **headers):
-        told = {"cookie": self.cookie, "content_type": "application/json", **headers}
-        return self.server.ask("POST", path, json.dumps(value or {}), **told)
+        content = {"cookie": self.cookie, "content_type": "application/json", **headers}
+        return self.server.ask("POST", path, json.dumps(value or {}), **content)
 
     def send(self, *files, label="cat"):
         body, kind = form(files)
@@ -99,11 +99,11 @@ def studio(tmp_path):
 
 def pair(studio):
     """Two classes of two pictures each; their ids."""
-    found = []
+    result = []
     for label in ("cat", "dog"):
-        files = [(f"{label}{n}.png", png((n, len(found), 9))) for n in range(2)]
-        found += studio.send(*files, label=label).json["added"]
-    return found
+        files = [(f"{label}{n}.png", png((n, len(result), 9))) for n in range(2)]
+        result += studio.send(*files, label=label).json["added"]
+    return result
 
 
 # ---- who may ask ---------------------------------------------------------------------------
@@ -154,8 +154,8 @@ def test_names_that_were_pointed_at_this_computer_are_refused(studio, host):
 def test_hosts_that_two_readers_read_differently_are_refused(studio, head):
     for path in ("/", "/api/board"):
         asked = f"GET {path} HTTP/1.1\r\n{head}\r\nCookie: {studio.cookie}\r\n"
-        found = studio.server.raw((asked + "Connection: close\r\n\r\n").encode("latin-1"))
-        assert found[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
+        result = studio.server.raw((asked + "Connection: close\r\n\r\n").encode("latin-1"))
+        assert result[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
 
 
 # ---- pictures ------------------------------------------------------------------------------
@@ -166,11 +166,11 @@ def test_pictures_come_in_and_bad_files_are_named_with_the_reason(studio):
     (id,) = got.json["added"]
     assert got.json["refused"] == [{"name": "b.png", "why": "b.png: no"}]
     assert got.json["known"] == [{"name": "c.png", "id": id, "label": "cat"}]
-    told = studio.get("/api/board").json
-    assert told["classes"] == ["cat"]
-    (picture,) = told["pictures"]
+    content = studio.get("/api/board").json
+    assert content["classes"] == ["cat"]
+    (picture,) = content["pictures"]
     assert (picture["id"], picture["name"], picture["label"]) == (id, "a.png", "cat")
-    assert told["undo"] == "added 1 picture to cat"
+    assert content["undo"] == "added 1 picture to cat"
     assert studio.get(f"/api/pictures/{id}").body == png()
     assert studio.get(f"/api/thumbnails/{id}").body == b"jpeg"
 
@@ -255,8 +255,8 @@ def posts(studio):
 
 
 def head_of(studio, path, *lines):
-    told = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Cookie: {studio.cookie}", *lines]
-    return ("\r\n".join([*told, "", ""])).encode()
+    content = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Cookie: {studio.cookie}", *lines]
+    return ("\r\n".join([*content, "", ""])).encode()
 
 
 def finished_run(studio):
@@ -319,8 +319,8 @@ def test_a_body_that_does_not_tell_its_length_is_not_read_without_end(studio, ki
 def test_bodies_of_another_kind_are_refused_on_every_route(studio, kind):
     finished_run(studio)
     for path in posts(studio):
-        told = {} if kind is None else {"content_type": kind}
-        got = studio.server.ask("POST", path, b'{"add": "cat"}', cookie=studio.cookie, **told)
+        content = {} if kind is None else {"content_type": kind}
+        got = studio.server.ask("POST", path, b'{"add": "cat"}', cookie=studio.cookie, **content)
         assert got.status == 415, path
         assert got.headers["content-type"] == "application/problem+json"
     assert studio.project.history.version == 0
@@ -339,8 +339,8 @@ def test_a_form_is_none_of_json_and_json_needs_no_parameter(studio):
 def test_packed_bodies_are_not_unpacked(studio):
     finished_run(studio)
     for path in posts(studio):
-        told = {"content_type": "application/json", "content_encoding": "gzip"}
-        got = studio.server.ask("POST", path, b"{}", cookie=studio.cookie, **told)
+        content = {"content_type": "application/json", "content_encoding": "gzip"}
+        got = studio.server.ask("POST", path, b"{}", cookie=studio.cookie, **content)
         assert got.status == 415, path
 
 
@@ -351,12 +351,12 @@ def test_a_step_needs_no_body(studio):
 
 def test_large_bodies_are_refused_by_their_length(studio):
     big = b'{"ids": ["' + b"a" * 5_000_000 + b'"], "label": null}'
-    told = {"cookie": studio.cookie, "content_type": "application/json"}
-    assert studio.server.ask("POST", "/api/label", big, **told).status == 413
+    content = {"cookie": studio.cookie, "content_type": "application/json"}
+    assert studio.server.ask("POST", "/api/label", big, **content).status == 413
     long = {"ids": ["a" * 41], "label": None}
     assert studio.post("/api/label", long).status == 422
     sent = iter([b'{"ids": []'])  # in chunks, whose length nobody tells
-    assert studio.server.ask("POST", "/api/label", sent, **told).status == 411
+    assert studio.server.ask("POST", "/api/label", sent, **content).status == 411
 
 
 # ---- changes -------------------------------------------------------------------------------
@@ -400,16 +400,16 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(studio, path, value)
 def test_labels_that_were_looked_at_stay_so_and_that_can_be_taken_back(studio):
     a, *_ = pair(studio)
     assert studio.post("/api/keep", {"ids": [a]}).status == 200
-    told = studio.get("/api/board").json
-    assert (told["kept"], told["undo"]) == ({a: "cat"}, "confirmed the label of 1 picture")
+    content = studio.get("/api/board").json
+    assert (content["kept"], content["undo"]) == ({a: "cat"}, "confirmed the label of 1 picture")
     assert studio.post("/api/keep", {"ids": [a, "nobody"]}).status == 200
     assert studio.project.history.version == 3  # nothing new was said
     studio.project.close()
-    found = Project.open(studio.project.path, "p")
-    assert found.board.kept == {a: "cat"}
-    assert found.undo().kept == {a: None}
-    assert found.board.kept == {}
-    found.close()
+    result = Project.open(studio.project.path, "p")
+    assert result.board.kept == {a: "cat"}
+    assert result.undo().kept == {a: None}
+    assert result.board.kept == {}
+    result.close()
 
 
 @pytest.mark.parametrize(("split", "expected"), [("test", "test"), ("holdout", "val")])
@@ -491,7 +491,7 @@ def test_results_are_those_of_the_newest_finished_run(studio):
 @contextmanager
 def listening(studio):
     """Events as they come, (name, value)."""
-    found = []
+    result = []
     link = http.client.HTTPConnection("127.0.0.1", studio.server.port, timeout=30)
     link.request("GET", "/api/events", headers={"cookie": studio.cookie})
     answer = link.getresponse()
@@ -503,12 +503,12 @@ def listening(studio):
             if line.startswith("event: "):
                 name = line[7:].strip()
             elif line.startswith("data: "):
-                found.append((name, json.loads(line[6:])))
+                result.append((name, json.loads(line[6:])))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        yield found
+        yield result
     finally:
         studio.hub.close()
         thread.join(10)

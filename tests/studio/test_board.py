@@ -33,7 +33,7 @@ STEPS = st.one_of(
 )
 
 
-def made(board, step):
+def output(board, step):
     """The change of a step, None where it is refused."""
     kind, *rest = step
     work = {
@@ -53,7 +53,7 @@ def made(board, step):
 def test_every_change_can_be_taken_back(steps):
     board, seen = Board(), []
     for step in steps:
-        change = made(board, step)
+        change = output(board, step)
         if change is not None:
             seen.append((board, change))
             board = apply(board, change)
@@ -102,8 +102,8 @@ def test_names_that_look_alike_are_the_same():
 
 def test_a_renamed_class_keeps_what_was_kept_of_it():
     board = Board(("cat",), {"a": "cat"}, {"a": "cat"})
-    found = apply(board, renamed(board, "cat", "lion"))
-    assert (found.labels, found.kept) == ({"a": "lion"}, {"a": "lion"})
+    result = apply(board, renamed(board, "cat", "lion"))
+    assert (result.labels, result.kept) == ({"a": "lion"}, {"a": "lion"})
 
 
 def test_classes_are_not_made_twice_nor_found_where_there_are_none():

@@ -15,7 +15,7 @@ def step(n, job, epoch, **values):
     return Event(stage="fine_tune", kind="step", step=n, of=300, values=values)
 
 
-def told(*events):
+def content(*events):
     teller = ProgressTracker(1, "balanced")
     for event in events:
         teller.update(event)
@@ -23,7 +23,7 @@ def told(*events):
 
 
 def test_two_folds_are_two_lines_over_their_own_epochs():
-    found = told(
+    result = content(
         begin(),
         step(10, 1, 1.0, val=0.9, head=0.8),
         step(20, 1, 2.0, val=0.95, head=0.8),
@@ -31,21 +31,21 @@ def test_two_folds_are_two_lines_over_their_own_epochs():
         step(115, 2, 1.5),
         step(210, 3, 1.0),
     )
-    assert found == {
+    assert result == {
         "fold 1": (((1.0, 0.9), (2.0, 0.95)), 0.8),
         "fold 2": (((1.0, 0.7),), 0.6),
     }
 
 
 def test_a_training_that_begins_anew_is_drawn_anew():
-    found = told(
+    result = content(
         begin(),
         step(10, 1, 1.0, val=0.9, head=0.8),
         step(20, 1, 2.0, val=0.1, head=0.8),
         step(10, 1, 1.0, val=0.85, head=0.8),
     )
-    assert found == {"fold 1": (((1.0, 0.85),), 0.8)}
+    assert result == {"fold 1": (((1.0, 0.85),), 0.8)}
 
 
 def test_what_is_made_only_to_compare_with_is_not_drawn():
-    assert told(begin(**{BESIDE: "scratch"}), step(10, 1, 1.0, val=0.9)) == {}
+    assert content(begin(**{BESIDE: "scratch"}), step(10, 1, 1.0, val=0.9)) == {}

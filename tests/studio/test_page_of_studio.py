@@ -73,16 +73,16 @@ def page_of(browser, server, width=1400, **options):
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     context.set_default_timeout(LONG)
     page = context.new_page()
-    said, asked = [], []
-    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
+    text, asked = [], []
+    page.on("console", lambda line: text.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: text.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{server.url}/?token=secret")
     page.wait_for_selector("#board:not([hidden]), #empty:not([hidden])", state="attached")
     yield page
     own = (server.url, "blob:", "data:")
     assert [url for url in asked if not url.startswith(own)] == []
-    assert [line for line in said if "409" not in line] == []
+    assert [line for line in text if "409" not in line] == []
     context.close()
 
 
@@ -334,9 +334,9 @@ def test_a_thousand_pictures_at_once(browser, tmp_path):
     for number in range(1000):
         home = root / f"class {number % 4}"
         home.mkdir(parents=True, exist_ok=True)
-        made = io.BytesIO()
-        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(made, "PNG")
-        (home / f"{number:04}.png").write_bytes(made.getvalue())
+        output = io.BytesIO()
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(output, "PNG")
+        (home / f"{number:04}.png").write_bytes(output.getvalue())
     (root / "class 0" / "notes.png").write_text("no picture")
     with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
         choose(page, page.get_by_role("button", name="Choose folders"), root)

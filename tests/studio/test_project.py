@@ -28,9 +28,9 @@ def arrived(number, split="train", group=None):
 
 @pytest.fixture
 def project(tmp_path):
-    found = Project.open(tmp_path / "p", "p")
-    yield found
-    found.close()
+    result = Project.open(tmp_path / "p", "p")
+    yield result
+    result.close()
 
 
 def again(project):
@@ -50,14 +50,14 @@ def test_pictures_labels_and_steps_are_there_again(project):
     ids = fill(project)
     project.change(lambda board: set_label(board, ids[:1], "dog"))
     project.undo()
-    found = again(project)
-    assert found.board == Board(("cat",), dict.fromkeys(ids, "cat"))
-    assert found.history.version == 3
-    assert [found.pictures[id].name for id in ids] == ["0.png", "1.png", "2.png", "3.png"]
-    assert found.redo().labels == {ids[0]: "dog"}
-    assert found.board.classes == ("cat", "dog")
-    assert found.redo() is None
-    found.close()
+    result = again(project)
+    assert result.board == Board(("cat",), dict.fromkeys(ids, "cat"))
+    assert result.history.version == 3
+    assert [result.pictures[id].name for id in ids] == ["0.png", "1.png", "2.png", "3.png"]
+    assert result.redo().labels == {ids[0]: "dog"}
+    assert result.board.classes == ("cat", "dog")
+    assert result.redo() is None
+    result.close()
 
 
 def test_undo_goes_back_to_the_very_beginning(project):
@@ -84,13 +84,13 @@ def test_what_a_kill_left_of_a_line_is_cut_off(project):
     ids = fill(project)
     with open(project.path / "changes.jsonl", "ab") as file:
         file.write(b'{"what": "moved 1 pict')
-    found = again(project)
-    assert found.history.version == 1
-    found.change(lambda board: set_label(board, ids[:1], None))
-    found = again(found)
-    assert found.history.version == 2
-    assert ids[0] not in found.board.labels
-    found.close()
+    result = again(project)
+    assert result.history.version == 1
+    result.change(lambda board: set_label(board, ids[:1], None))
+    result = again(result)
+    assert result.history.version == 2
+    assert ids[0] not in result.board.labels
+    result.close()
 
 
 @pytest.mark.parametrize("rest", [b"", b"{", b"x" * 10_000])
@@ -227,18 +227,18 @@ def test_a_later_format_is_not_guessed_at(project):
 
 def test_its_name_is_kept(project):
     project.close()
-    found = Project.open(project.path, "untitled")
-    assert found.about.name == "p"
-    found.close()
+    result = Project.open(project.path, "untitled")
+    assert result.about.name == "p"
+    result.close()
 
 
 def test_a_picture_off_the_board_may_change_its_part(project):
     (one,) = project.add([arrived(1)])
     project.set_split(one.id, "test")
-    found = again(project)
-    assert found.pictures[one.id].split == "test"
-    assert len(found.find(png((1, 0, 0)))) == 1
-    found.close()
+    result = again(project)
+    assert result.pictures[one.id].split == "test"
+    assert len(result.find(png((1, 0, 0)))) == 1
+    result.close()
 
 
 def test_what_runs_called_a_class_is_known_by_its_name_of_now(project):
@@ -247,10 +247,13 @@ def test_what_runs_called_a_class_is_known_by_its_name_of_now(project):
     project.change(lambda board: renamed(board, "dog", "hound"))
     project.write_table()
     project.change(lambda board: renamed(board, "hound", "wolf"))
-    found = again(project)
-    assert [found.history.name_of("dog", 1), found.history.name_of("hound", 2)] == ["wolf", "wolf"]
-    found.undo()
-    assert found.history.name_of("dog", 1) == "hound"
-    found.undo()
-    assert [found.history.name_of("dog", 1), found.history.name_of("hound", 2)] == ["dog", "dog"]
-    found.close()
+    result = again(project)
+    assert [result.history.name_of("dog", 1), result.history.name_of("hound", 2)] == [
+        "wolf",
+        "wolf",
+    ]
+    result.undo()
+    assert result.history.name_of("dog", 1) == "hound"
+    result.undo()
+    assert [result.history.name_of("dog", 1), result.history.name_of("hound", 2)] == ["dog", "dog"]
+    result.close()

@@ -39,14 +39,14 @@ def data(tmp_path):
 def test_learn_correct_learn_again_take_home(tmp_path, data):
     before = digests(data)
     with open_studio(tmp_path / "studio", data) as page:
-        told = page.get("board")
-        assert told["classes"] == ["blue", "green", "red"]
-        assert len(told["pictures"]) == 48
+        content = page.get("board")
+        assert content["classes"] == ["blue", "green", "red"]
+        assert len(content["pictures"]) == 48
         work = page.learn()
         assert [note["title"] for note in work["notes"]][:2] == ["Data", "Base"]
         first = page.get("result")
         assert (first["number"], first["changed"], first["compared"]) == (1, 0, None)
-        names = {one["id"]: one["name"] for one in told["pictures"]}
+        names = {one["id"]: one["name"] for one in content["pictures"]}
         doubted = {names[one["id"]] for one in first["suspects"] if one["suggested"] == "blue"}
         assert doubted >= {"wrong-000.png", "wrong-001.png"}
         assert {names[id] for id in first["wrong"]} >= {"wrong-000.png", "wrong-001.png"}
@@ -76,9 +76,9 @@ def digests(root):
 
 def tried(page, payload):
     body, kind = form([("new.png", payload)])
-    status, found = page.ask("POST", "/api/try", body, kind)
-    assert status == 200, found
-    return found
+    status, result = page.ask("POST", "/api/try", body, kind)
+    assert status == 200, result
+    return result
 
 
 def predicted(tmp_path, taken, picture):
@@ -93,7 +93,7 @@ def predicted(tmp_path, taken, picture):
 def test_a_learning_that_was_stopped_goes_on(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
         page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1"]})
-        page.until(lambda told: told["work"]["stage"] == "Fine-tune")
+        page.until(lambda content: content["work"]["stage"] == "Fine-tune")
         page.post("stop")
         assert page.wait("stopped")["number"] == 1
         assert page.ask("GET", "/api/result")[0] == 404
@@ -190,9 +190,9 @@ def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
         (root / "blue" / f"{number:03}.png").rename(root / "other" / f"{number:03}.png")
     with open_studio(tmp_path / "studio", root) as page:
         page.learn()
-        told = page.get("result")
-        assert (told["verdict"]["kind"], told["ships"]) == ("no-signal", False)
-        assert told["headline"].startswith("Not ready: no signal: ")
+        content = page.get("result")
+        assert (content["verdict"]["kind"], content["ships"]) == ("no-signal", False)
+        assert content["headline"].startswith("Not ready: no signal: ")
         assert page.ask("GET", "/api/take/model.zip")[0] == 409
         body, kind = form([("new.png", png())])
         assert page.ask("POST", "/api/try", body, kind)[0] == 409
@@ -203,19 +203,19 @@ def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
 def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
     with open_studio(tmp_path / "studio") as page:
         assert page.ask("POST", "/api/fit", {})[0] == 422
-        found = page.add("cat", ("a.png", png()), ("b.txt", b"text"), ("c.svg", b"<svg/>"))
-        assert [one["name"] for one in found["refused"]] == ["b.txt", "c.svg"]
-        assert "SVG drawing" in found["refused"][1]["why"]
+        result = page.add("cat", ("a.png", png()), ("b.txt", b"text"), ("c.svg", b"<svg/>"))
+        assert [one["name"] for one in result["refused"]] == ["b.txt", "c.svg"]
+        assert "SVG drawing" in result["refused"][1]["why"]
         assert page.ask("GET", "/api/forecast")[0] == 422
 
 
 def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
-        found = page.get("forecast?budget=fast&settings=training.epochs=none")
-        assert "training.epochs" in found["problem"]
-        found = page.get("forecast?budget=balanced&settings=strategy=last:2")
-        assert found["problem"] is None
-        rows = {row["what"]: row for row in found["rows"]}
+        result = page.get("forecast?budget=fast&settings=training.epochs=none")
+        assert "training.epochs" in result["problem"]
+        result = page.get("forecast?budget=balanced&settings=strategy=last:2")
+        assert result["problem"] is None
+        rows = {row["what"]: row for row in result["rows"]}
         assert (rows["strategy"]["value"], rows["strategy"]["source"]) == ("last:2", "user")
         assert rows["epochs"]["path"] == "training.epochs"
 
@@ -255,16 +255,16 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     some = [one["id"] for one in page.get("board")["pictures"][:3]]
     page.post("label", {"ids": some, "label": "green"})
     page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1", "input.size=64"]})
-    page.until(lambda told: told["work"]["stage"] == "Fine-tune")
+    page.until(lambda content: content["work"]["stage"] == "Fine-tune")
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     process, page = started(place)
-    told = page.get("board")
-    assert (told["work"]["state"], told["work"]["number"]) == ("stopped", 1)
-    labels = {one["id"]: one["label"] for one in told["pictures"]}
+    content = page.get("board")
+    assert (content["work"]["state"], content["work"]["number"]) == ("stopped", 1)
+    labels = {one["id"]: one["label"] for one in content["pictures"]}
     assert len(labels) == 48
     assert {labels[id] for id in some} == {"green"}
-    assert told["undo"] == "moved 3 pictures to green"
+    assert content["undo"] == "moved 3 pictures to green"
     page.post("resume")
     page.wait("idle")
     assert page.get("result")["number"] == 1

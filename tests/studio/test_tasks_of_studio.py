@@ -46,23 +46,23 @@ def test_it_opens_learns_and_answers_in_the_words_of_the_task(tmp_path, tables, 
         board = page.get("board")
         assert (board["task"], len(board["pictures"]), board["problem"]) == (task, N, "")
         page.learn()
-        told = page.get("result")
-        assert told["task"] == task
-        assert "classes" not in json.dumps(told["headline"] + told["verdict"]["sentence"])
+        content = page.get("result")
+        assert content["task"] == task
+        assert "classes" not in json.dumps(content["headline"] + content["verdict"]["sentence"])
         assert (
-            told["right"]
+            content["right"]
             == {"multilabel": "mean average precision", "regress": "of the variance explained"}[
                 task
             ]
         )
-        assert f"--task {task}" in told["command"]
-        assert (len(told["labels"]) == 2) == (task == "multilabel")
-        assert (len(told["numbers"]) == N) == (task == "regress")
+        assert f"--task {task}" in content["command"]
+        assert (len(content["labels"]) == 2) == (task == "multilabel")
+        assert (len(content["numbers"]) == N) == (task == "regress")
         body, kind = form([("0.png", (tables[task].parent / "0.png").read_bytes())])
-        status, said = page.ask("POST", "/api/try", body, kind)
+        status, text = page.ask("POST", "/api/try", body, kind)
         own = {"multilabel": {"labels"}, "regress": {"value", "low", "high"}}[task]
         assert status == 200
-        assert own <= said.keys()
+        assert own <= text.keys()
         assert page.ask("GET", "/api/take/model.zip")[0] == 200
 
 
@@ -81,8 +81,11 @@ def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
         page.post("classes", {"remove": "azure"})
         assert page.get("board")["problem"].startswith("Two labels")
         assert len(page.get("board")["pictures"]) == N
-        status, told = page.ask("POST", "/api/label", {"ids": [red], "label": "a|b", "on": True})
-        assert (status, told["detail"]) == (422, "a label cannot contain the character |; remove it.")
+        status, content = page.ask("POST", "/api/label", {"ids": [red], "label": "a|b", "on": True})
+        assert (status, content["detail"]) == (
+            422,
+            "a label cannot contain the character |; remove it.",
+        )
 
 
 def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
@@ -96,9 +99,9 @@ def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
             ("label", {"ids": [id], "label": "5", "on": True}, "a picture has one label here"),
             ("classes", {"add": "cat"}, "pictures have numbers here"),
         ):
-            status, told = page.ask("POST", f"/api/{path}", value)
-            assert (status, "\n" in told["detail"]) == (422, False)
-            assert part in told["detail"]
+            status, content = page.ask("POST", f"/api/{path}", value)
+            assert (status, "\n" in content["detail"]) == (422, False)
+            assert part in content["detail"]
         table = page.ask("GET", "/api/take/labels.csv")[1].decode()
         assert next(csv.reader(table.splitlines())) == ["path", "label", "split"]
 
@@ -119,8 +122,8 @@ def test_equal_numbers_and_texts_are_refused(tmp_path, tables):
     with open_as(tmp_path / "s", data=str(tables["regress"]), label="light") as page:
         ids = [one["id"] for one in page.get("board")["pictures"]]
         page.post("label", {"ids": ids, "label": "5"})
-        status, told = page.ask("POST", "/api/fit", {})
-        assert (status, told["detail"]) == (
+        status, content = page.ask("POST", "/api/fit", {})
+        assert (status, content["detail"]) == (
             422,
             "All numbers are equal: there is nothing to learn.",
         )

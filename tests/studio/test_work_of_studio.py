@@ -31,20 +31,20 @@ def one_step():
 
 
 @pytest.fixture
-def told():
+def content():
     return Told()
 
 
-def test_a_run_that_ends_is_told_of_once_and_another_may_begin(told):
-    told.run(one_step)
-    told.run(one_step, number=2)
-    assert told.done == [1, 2]
-    assert told.worker.now.state == "idle"
-    turns = [one.turn for one in told.seen]
+def test_a_run_that_ends_is_told_of_once_and_another_may_begin(content):
+    content.run(one_step)
+    content.run(one_step, number=2)
+    assert content.done == [1, 2]
+    assert content.worker.now.state == "idle"
+    turns = [one.turn for one in content.seen]
     assert turns == sorted(set(turns))
 
 
-def test_a_stop_in_the_middle_closes_the_work(told):
+def test_a_stop_in_the_middle_closes_the_work(content):
     closed, begun = [], threading.Event()
 
     def steps():
@@ -55,77 +55,77 @@ def test_a_stop_in_the_middle_closes_the_work(told):
         finally:
             closed.append(True)
 
-    told.worker.begin(1, "fast", steps)
+    content.worker.begin(1, "fast", steps)
     assert begun.wait(10)
     with pytest.raises(UsageError, match="a run is in progress"):
-        told.worker.begin(2, "fast", steps)
-    told.worker.stop()
-    told.worker.wait(10)
+        content.worker.begin(2, "fast", steps)
+    content.worker.stop()
+    content.worker.wait(10)
     assert closed == [True]
-    assert told.done == []
-    assert told.worker.now.state == "stopped"
+    assert content.done == []
+    assert content.worker.now.state == "stopped"
 
 
-def test_a_stop_after_the_last_event_finds_it_done(told):
+def test_a_stop_after_the_last_event_finds_it_done(content):
     def steps():
         yield STEP
-        told.worker.stop()
+        content.worker.stop()
 
-    told.run(steps)
-    assert told.done == [1]
-    assert told.worker.now.state == "idle"
+    content.run(steps)
+    assert content.done == [1]
+    assert content.worker.now.state == "idle"
 
 
-def test_a_stop_when_it_is_over_changes_nothing(told):
-    told.run(one_step)
-    told.worker.stop()
-    assert told.worker.now.state == "idle"
-    told.run(one_step, number=2)
-    assert told.done == [1, 2]
+def test_a_stop_when_it_is_over_changes_nothing(content):
+    content.run(one_step)
+    content.worker.stop()
+    assert content.worker.now.state == "idle"
+    content.run(one_step, number=2)
+    assert content.done == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [(DataError("the data are gone"), "the data are gone"), (KeyError("x"), "this is a bug in")],
 )
-def test_a_failure_is_told_and_does_not_block(told, error, words):
+def test_a_failure_is_told_and_does_not_block(content, error, words):
     def steps():
         yield STEP
         raise error
 
-    told.run(steps)
-    assert told.worker.now.state == "failed"
-    assert words in told.worker.now.error
-    told.run(one_step, number=2)
-    assert told.done == [2]
+    content.run(steps)
+    assert content.worker.now.state == "failed"
+    assert words in content.worker.now.error
+    content.run(one_step, number=2)
+    assert content.done == [2]
 
 
 @pytest.mark.parametrize("end", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with(told, end):
+def test_a_thread_that_is_ended_from_outside_has_stopped_and_can_be_gone_on_with(content, end):
     def steps():
         yield STEP
         raise end
 
-    told.run(steps)
-    assert told.worker.status().state == "stopped"
-    assert told.seen[-1].state == "stopped"
-    told.run(one_step)
-    assert told.done == [1]
+    content.run(steps)
+    assert content.worker.status().state == "stopped"
+    assert content.seen[-1].state == "stopped"
+    content.run(one_step)
+    assert content.done == [1]
 
 
-def test_a_thread_that_is_gone_without_a_word_is_noticed(told):
+def test_a_thread_that_is_gone_without_a_word_is_noticed(content):
     """Nothing was told of its end: whoever looks finds out, and so does whoever begins anew."""
-    told.run(one_step)
-    told.worker.now = replace(told.worker.now, state="working")  # its last word was lost
-    assert told.worker.status().state == "stopped"
-    assert told.seen[-1].state == "stopped"
-    told.worker.now = replace(told.worker.now, state="stopping")
-    told.run(one_step, number=2)
-    assert told.worker.status().state == "idle"
+    content.run(one_step)
+    content.worker.now = replace(content.worker.now, state="working")  # its last word was lost
+    assert content.worker.status().state == "stopped"
+    assert content.seen[-1].state == "stopped"
+    content.worker.now = replace(content.worker.now, state="stopping")
+    content.run(one_step, number=2)
+    assert content.worker.status().state == "idle"
 
 
-def test_a_thread_that_works_is_left_alone(told):
+def test_a_thread_that_works_is_left_alone(content):
     begun, go = threading.Event(), threading.Event()
 
     def steps():
@@ -133,9 +133,9 @@ def test_a_thread_that_works_is_left_alone(told):
         begun.set()
         go.wait(10)
 
-    told.worker.begin(1, "fast", steps)
+    content.worker.begin(1, "fast", steps)
     assert begun.wait(10)
-    assert told.worker.status().state == "working"
+    assert content.worker.status().state == "working"
     go.set()
-    told.worker.wait(10)
-    assert told.worker.status().state == "idle"
+    content.worker.wait(10)
+    assert content.worker.status().state == "idle"

@@ -491,7 +491,7 @@ def list_images(
     if not listing.is_table and (label or group):
         option = f"--label {label}" if label else f"--group {group}"
         raise DataError(
-            f"{option} names a column, but {listing.wording.source} is not a table; remove the option"
+            f"{option} names a column, but {listing.wording.source} is not a table; remove it"
         )
     splits = {row.split for row in listing.rows}
     test = next((split for split in ("test", "holdout") if split in splits), None)

@@ -339,11 +339,11 @@ def _accuracy(model: AuditedModel) -> Iterator[str]:
     majority = f"{percent(model.majority.accuracy, test.n)} of the time"
     if model.majority.accuracy >= test.low:
         yield (
-            f'Not clearly better than always answering "{model.majority.label}", which is right '
+            f'Not clearly better than always predicting "{model.majority.label}", which is right '
             f"{majority}."
         )
     else:
-        yield f'Always answering "{model.majority.label}" would be right {majority}.'
+        yield f'Always predicting "{model.majority.label}" would be right {majority}.'
     if model.n_classes > 1:
         balanced = percent(test.balanced_accuracy, test.n)
         yield f"Mean over classes {balanced}, macro F1 {test.macro_f1:.2f}."
@@ -405,7 +405,8 @@ def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:
     lines = [f"{'class':<{width}}  {'images':>6}  {'recall':<16}  {'precision':>12}  taken for"]
     for row in weakest:
         precision = "never" if row.precision is None else percent(row.precision, row.answers)
-        confused_with = f"{_class_name(row.confused_with)} ({row.n_confused:,})" if row.confused_with else ""
+        other = row.confused_with
+        confused_with = f"{_class_name(other)} ({row.n_confused:,})" if other else ""
         recall = short_interval(row.recall, row.low, row.high, row.n)
         cells = f"{_class_name(row.label):<{width}}  {row.n:>6,}  {recall:<16}  {precision:>12}"
         lines.append(shortened(f"{cells}  {confused_with}".rstrip()))

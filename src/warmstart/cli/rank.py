@@ -74,7 +74,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
     base = next(model for model in ranking.models if model.name == ranking.choice)
     text = f"{base.name}: {ranking.because}."
     if base.low <= ranking.majority:
-        baseline = TASK_WORDS[ranking.task or "classify"].naming
+        baseline = TASK_WORDS[ranking.task or "classify"].blind
         text += f"\nNone of them is measurably better than {baseline}."
     options = ["--base", base.name]
     if base.arch:

@@ -197,7 +197,11 @@ def tries_fine_tuning(training_data: TrainingDataset, verdict: Verdict) -> bool:
     permutation_test = tests["permutation_test"]
     is_open = training_data.budget == "thorough" or not leaves_little(permutation_test.value or 0.0)
     is_signal = has_signal(float(permutation_test.details["p"]))
-    return is_signal and is_open and fine_tuning.compares_fine_tuning(record, facts, training_data.budget)
+    return (
+        is_signal
+        and is_open
+        and fine_tuning.compares_fine_tuning(record, facts, training_data.budget)
+    )
 
 
 def judge(
@@ -343,7 +347,9 @@ def gain_record(gain: Evidence | None) -> FineTuningGain | None:
 def ships(inspection: Inspection, fine_tuned: FineTuned) -> bool:
     """Whether a model is shipped: not without a signal, unless the user set a strategy."""
     is_chosen = fine_tuned.plan.strategy.source == "user" or bool(fine_tuned.given_up)
-    return is_chosen or not (judge(inspection).kind == "no-signal" or hides_signal(inspection.evidence))
+    return is_chosen or not (
+        judge(inspection).kind == "no-signal" or hides_signal(inspection.evidence)
+    )
 
 
 def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:

@@ -111,7 +111,9 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
-        return encode(load_unchanged(training_data.collection, example), example.id, training_data.prep)
+        return encode(
+            load_unchanged(training_data.collection, example), example.id, training_data.prep
+        )
 
     def probe(m: int) -> Probe:
         rows = order[:m]

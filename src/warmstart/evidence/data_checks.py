@@ -310,7 +310,9 @@ def _check_inputs(
     record, inputs = training_data.collection.record, training_data.prep
     checks = CHECKS[record.task]
     if isinstance(inputs, TableInputs):
-        table = [encode(load_unchanged(training_data.collection, e), e.id, inputs) for e in examples]
+        table = [
+            encode(load_unchanged(training_data.collection, e), e.id, inputs) for e in examples
+        ]
         ends = np.cumsum([len(column.slots) for column in inputs.columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)
         fold = folds(
@@ -343,7 +345,9 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
     n_chunks = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([training_data.seed, 8])
     groups = labelled.groups()[:n]
-    chunk = folds(labelled.fold_strata[:n], groups, n_chunks, rng) if n_chunks > 1 else np.zeros(n, int)
+    chunk = (
+        folds(labelled.fold_strata[:n], groups, n_chunks, rng) if n_chunks > 1 else np.zeros(n, int)
+    )
     probabilities = np.full((n, k), np.nan)  # stays so in a chunk of one group
     for number in range(int(chunk.max()) + 1):
         rows = np.flatnonzero(chunk == number)

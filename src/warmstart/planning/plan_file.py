@@ -164,7 +164,8 @@ def read_plan(text: str, where: str = "plan.toml") -> Plan:
     version = plain.get("format", FORMAT)
     if type(version) is not int or version != FORMAT:
         raise PlanError(
-            f"{where}: format is {_format(version)}; this version reads format {FORMAT}; {_COMPARE}."
+            f"{where}: format is {_format(version)}; this version reads format {FORMAT}; "
+            f"{_COMPARE}."
         )
     return _PlanReader(where).record(Plan, plain, "")
 

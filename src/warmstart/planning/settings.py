@@ -276,7 +276,7 @@ def _with_steps(plan: Plan) -> Plan:
 
 
 def _with_optimizer(before: Plan, after: Plan) -> Plan:
-    """Adapt learning rate and weight decay to another optimizer, where the user did not set them."""
+    """Adapt learning rate and weight decay to another optimizer, unless the user set them."""
     old, new = before.training.optimizer, after.training.optimizer
     if old is None or new is None or old.value == new.value:
         return after

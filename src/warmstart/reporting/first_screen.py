@@ -130,7 +130,7 @@ def _picture(facts: ReportFacts) -> str:
         permutation_test = facts.evidence("permutation_test")
         n = permutation_test.n if permutation_test is not None else facts.summary.data.train
         name, share = facts.majority
-        marks.insert(0, Mark(f"always answering “{short(name, 14)}” {percent(share, n)}", share))
+        marks.insert(0, Mark(f"always predicting “{short(name, 14)}” {percent(share, n)}", share))
     texts = [*(one.words for one in measures), *(f"{one.words} for comparison" for one in marks)]
     title = "Accuracy, in per cent"
     picture = on_a_line(measures, marks, name="accuracy", title=title, about="; ".join(texts))
@@ -170,7 +170,7 @@ def _of_100(facts: ReportFacts) -> str:
         text += f", of 100 like the test {many} about {round(100 * score_of(test))}"
     if facts.majority is not None:
         name, share = facts.majority
-        text += f"; always answering “{short(name, 30)}” is right for {round(100 * share)}"
+        text += f"; always predicting “{short(name, 30)}” is right for {round(100 * share)}"
     return text + "."
 
 

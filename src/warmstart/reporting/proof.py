@@ -261,7 +261,8 @@ def _class(score: ClassScore, overall: float) -> list[str]:
     precision = "never predicted"
     if score.precision is not None:
         precision = percent(score.precision, score.answers)
-    confused_with = "–" if score.confused_with is None else f"{score.confused_with} ({score.n_confused:,})"
+    other = score.confused_with
+    confused_with = "–" if other is None else f"{other} ({score.n_confused:,})"
     return [
         html.escaped(score.label),
         f"{score.n:,}",

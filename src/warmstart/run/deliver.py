@@ -209,7 +209,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     name = target.words.blindly
     if results.record.task == "classify":
         largest = int(np.bincount(labelled.strata[held]).argmax())
-        name = f"always answering “{labelled.names[largest]}”"
+        name = f"always predicting “{labelled.names[largest]}”"
     why_not = ""
     if verdict.kind == "no-signal":
         why_not = "no signal: the labels cannot be told from shuffled ones"

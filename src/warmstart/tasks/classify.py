@@ -36,7 +36,7 @@ def entropy(class_shares: Sequence[float]) -> float:
 
 
 class Classification:
-    """Truth: class numbers (n,) in 0..K-1. Losses are log-losses in nats, calibration a temperature."""
+    """Truth: class numbers (n,) in 0..K-1. Losses are log-losses, in nats."""
 
     task: Task = "classify"
     metric = "accuracy"

@@ -89,11 +89,6 @@ class Regression:
         return losses
 
     def model_calibration(self, calibration: Calibration) -> Calibration:
-        """Into the user's unit.
-
-        >>> Regression(mean=10.0, spread=2.0).delivered(Calibration(1.0, np.zeros(1))).bias.tolist()
-        [10.0]
-        """
         bias = self.natural(calibration.bias)
         return Calibration(self.spread * calibration.scale, bias)
 

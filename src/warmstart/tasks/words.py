@@ -1,4 +1,4 @@
-"""How sentences speak of a task's score."""
+"""Words for a task's score, outputs and evidence in sentences."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from dataclasses import dataclass
 from warmstart.records.data import Task, split_labels
 from warmstart.records.summary import Estimate, LabelScores, NumberScores, Scores, TestScores
 
-# ---- How cards and reports speak of a task's score and outputs.
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskWords:
-    """`tag` is the task on the hub; `metric` and `name` the score there and in words.
+    """`tag` and `metric` are the task and its score on the Hugging Face Hub, `name` the score.
 
-    {one} and {an} stand for what an example is called.
+    {an} stands for what an example is called.
     """
 
     tag: str
     metric: str
     name: str
     right: str  # after a score in percent
-    output: str  # how {} outputs are called
-    ask: str  # what one asks a model for
-    apart: str  # what each layer is tried at
-    blind: str  # the best answer that looks at nothing
-    naming: str  # the same as a doing
-    idle: str  # what it reaches; {} is its score
-    before: str  # what the new output alone did; {} is its score
+    output: str  # {} outputs
+    ask: str  # what the model does
+    apart: str  # what each layer is tested for
+    blind: str  # the best constant prediction
+    idle: str  # its score {}
+    before: str  # the linear probe's score {}
     label: str  # what an example has, in findings
 
 
@@ -38,12 +35,11 @@ TASK_WORDS: dict[Task, TaskWords] = {
         name="accuracy",
         right="right",
         output="{} classes",
-        ask="name the class of {an}",
-        apart="tells the classes apart",
-        blind="always answering the largest class",
-        naming="always naming the largest class",
-        idle="always naming the largest class is right on {}",
-        before="was right {} of the time",
+        ask="predict the class of {an}",
+        apart="separates the classes",
+        blind="always predicting the largest class",
+        idle="always predicting the largest class is right on {}",
+        before="had an accuracy of {}",
         label="label",
     ),
     "multilabel": TaskWords(
@@ -52,12 +48,11 @@ TASK_WORDS: dict[Task, TaskWords] = {
         name="mean average precision",
         right="mean average precision",
         output="{} labels",
-        ask="name the labels of {an}",
-        apart="tells which labels {an} has",
-        blind="ranking at random",
-        naming="ranking at random",
-        idle="ranking at random reaches {}",
-        before="reached a mean average precision of {}",
+        ask="predict the labels of {an}",
+        apart="predicts the labels of {an}",
+        blind="a random ranking",
+        idle="a random ranking has {}",
+        before="had a mean average precision of {}",
         label="label",
     ),
     "regress": TaskWords(
@@ -66,18 +61,17 @@ TASK_WORDS: dict[Task, TaskWords] = {
         name="R²",
         right="of the variance explained",
         output="{} number",
-        ask="tell the number of {an}",
-        apart="tells the number",
-        blind="always answering the mean",
-        naming="always answering the mean",
-        idle="always answering the mean explains {}",
+        ask="predict the number of {an}",
+        apart="predicts the number",
+        blind="always predicting the mean",
+        idle="always predicting the mean explains {}",
         before="explained {} of the variance",
         label="number",
     ),
 }
 
 
-# What was measured, by the name of the evidence; {many} is what examples are called.
+# Titles of evidence; {many} is what examples are called.
 EVIDENCE_NAMES = {
     "permutation_test": "permutation test: can it be learnt at all",
     "transfer_gain": "transfer gain",
@@ -92,7 +86,7 @@ EVIDENCE_NAMES = {
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share in percent; never rounded up to a certainty it is not.
+    """A share in per cent; 0 and 100 only where they are exact.
 
     >>> percent(0.8612), percent(0.9996), percent(1.0)
     ('86 %', '99.9 %', '100 %')
@@ -105,17 +99,17 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def score_of(scores: TestScores) -> float:
-    """The score that the task is known by: accuracy, mean average precision, R²."""
+    """The main score of the task: accuracy, mean average precision or R²."""
     if isinstance(scores, LabelScores):
         return scores.mAP
     return scores.r2 if isinstance(scores, NumberScores) else scores.accuracy
 
 
 def test_estimate(scores: TestScores) -> Estimate:
-    """The same with its interval."""
-    metric = "accuracy" if isinstance(scores, Scores) else ""
-    if not metric:
-        metric = "mAP" if isinstance(scores, LabelScores) else "r2"
+    """The main score of a test set, with its interval."""
+    metric = "mAP" if isinstance(scores, LabelScores) else "r2"
+    if isinstance(scores, Scores):
+        metric = "accuracy"
     return Estimate(
         metric=metric,
         value=score_of(scores),
@@ -127,16 +121,16 @@ def test_estimate(scores: TestScores) -> Estimate:
 
 
 def label_text(label: str, task: Task) -> str:
-    """What an example is labelled as records hold it, for people.
+    """A label in a record, for people.
 
-    >>> label_text("cat|owl", "multilabel"), label_text("", "multilabel"), label_text("a|b", "classify")
-    ('cat, owl', 'nothing', 'a|b')
+    >>> label_text("cat|owl", "multilabel"), label_text("", "multilabel")
+    ('cat, owl', 'nothing')
     """
     return ", ".join(split_labels(label)) or "nothing" if task == "multilabel" else label
 
 
 def contradiction(label: str, suggested: str, task: Task) -> str:
-    """A doubted label and what the example looks like instead.
+    """A label issue: the label, and what the example looks like instead.
 
     >>> contradiction("cat|owl", "owl", "multilabel")
     'labelled cat, owl, looks like owl'
@@ -158,21 +152,19 @@ def other_metrics(scores: TestScores) -> str:
             f"{100 * scores.exact:.1f} %, log-loss {scores.log_loss:.3f}, calibration error (ECE) "
             f"{scores.ece:.3f}."
         )
-    inside = (
-        ""
-        if scores.coverage is None
-        else (
+    inside = ""
+    if scores.coverage is not None:
+        inside = (
             f", {100 * scores.coverage:.1f} % inside their intervals "
             f"({100 * scores.promised:.0f} % promised)"
         )
-    )
     return (
         f"mean absolute error {scores.mae:.4g}, root mean squared error {scores.rmse:.4g}{inside}."
     )
 
 
 def points(share: float) -> str:
-    """A share as whole points where that says enough.
+    """A share in percentage points, whole ones from 1.5 on.
 
     >>> points(0.124), points(0.004), points(-0.0001), points(-0.02)
     ('12', '0.4', '0', '−2')
@@ -195,13 +187,13 @@ def signed_points(share: float) -> str:
 
 
 def signal_text(words: Words, value: float, low: float, high: float) -> str:
-    """What the permutation test found, in words; shares.
+    """The result of the permutation test in words; `value`, `low` and `high` are shares.
 
     >>> signal_text(NUMBER_WORDS, 0.4, -0.07, 0.1)[-39:]
     'with shuffled numbers it is −7 to 10 %.'
     """
-    shown = {"value": 100 * value, "low": 100 * low, "high": 100 * high}
-    return words.signal.format(**shown).replace("-", "−")
+    text = words.signal.format(value=100 * value, low=100 * low, high=100 * high)
+    return text.replace("-", "−")
 
 
 def change_text(value: float, low: float, high: float, of: str = "") -> str:
@@ -216,99 +208,91 @@ def change_text(value: float, low: float, high: float, of: str = "") -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """Pieces of sentences; `{…}` stands for a score in percent, or a gain in points."""
+    """Pieces of sentences; `{…}` stands for a score in per cent, or a gain in points."""
 
     be: str  # after "is expected to"
     does: str  # after "it"
-    about: str  # beside what can be learnt
-    has: str  # after "a new output on it"
-    no_better: str
-    ahead: str  # a gain
-    than: str  # the same before "than"
+    about: str  # after "linear probe:"
+    ahead: str  # a gain, after "the same linear probe"
+    than: str  # a gain, before "than"
     tie: str  # no gain in score, and yet better
     answers: str
     hardly: str  # after "if hardly"
     blindly: str  # after "no better than"
     score: str
     signal: str
-    alone: str  # the same without any network
+    alone: str  # the score on raw inputs
     transfer_gain: str
-    ranked: str  # why a start is taken
-    more: str  # examples, of which so many more would bring something
+    ranked: str  # why a base model is chosen
+    more: str  # "twice as many", of what
 
 
 CLASS_WORDS = Words(
-    be="be {} % right",
-    does="is {} % right",
-    about="about {} % right",
-    has="is about {} % right",
-    no_better="it was right no more often",
-    ahead="is right {} points more often",
-    than="{} points more often right",
-    tie=("about as often right as the linear probe, and its probabilities are nearer the truth"),
+    be="reach an accuracy of {} %",
+    does="has an accuracy of {} %",
+    about="accuracy about {} %",
+    ahead="gains {} points of accuracy",
+    than="{} points more accurate",
+    tie="about as accurate as the linear probe, with better calibrated probabilities",
     answers="probabilities",
-    hardly="more right answers",
-    blindly="always guessing the largest class",
+    hardly="more accurate",
+    blindly="always predicting the largest class",
     score="accuracy",
     signal=(
-        "The network's best guess is right {value:.0f} % of the time; "
-        "with shuffled labels it is right {low:.0f} to {high:.0f} %."
+        "A linear probe has an accuracy of {value:.0f} %; "
+        "with shuffled labels it is {low:.0f} to {high:.0f} %."
     ),
-    alone="From {plain} alone it is right {value:.0f} % of the time.",
+    alone="From {plain} the accuracy is {value:.0f} %.",
     transfer_gain=(
-        "a quick linear probe is right {trained} of the time with the pretrained weights, "
+        "a quick linear probe has an accuracy of {trained} with the pretrained weights, "
         "{shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),
-    ranked="right on {shown} of {n} it had not seen",
+    ranked="accuracy {shown} on {n} held out from training",
     more="more a class",
 )
 LABEL_WORDS = Words(
     be="reach a mean average precision of {} %",
-    does="reaches a mean average precision of {} %",
-    about="a mean average precision of about {} %",
-    has="has a mean average precision of about {} %",
-    no_better="it was no better",
+    does="has a mean average precision of {} %",
+    about="mean average precision about {} %",
     ahead="gains {} points of mean average precision",
-    than="{} points more of mean average precision",
-    tie="about as precise as the linear probe, and its probabilities are nearer the truth",
+    than="{} points of mean average precision better",
+    tie="about as precise as the linear probe, with better calibrated probabilities",
     answers="probabilities",
-    hardly="a higher precision",
-    blindly="ranking at random",
+    hardly="more precise",
+    blindly="a random ranking",
     score="mean average precision",
     signal=(
-        "The network's best guess has a mean average precision of {value:.0f} %; "
+        "A linear probe has a mean average precision of {value:.0f} %; "
         "with shuffled labels it is {low:.0f} to {high:.0f} %."
     ),
-    alone="From {plain} alone it has {value:.0f} %.",
+    alone="From {plain} it is {value:.0f} %.",
     transfer_gain=(
         "a quick linear probe has a mean average precision of {trained} with the pretrained "
         "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),
-    ranked="mean average precision {shown} on {n} it had not seen",
+    ranked="mean average precision {shown} on {n} held out from training",
     more="more a label",
 )
 NUMBER_WORDS = Words(
     be="explain {} % of the variance (R²)",
     does="explains {} % of the variance (R²)",
     about="about {} % of the variance explained",
-    has="explains about {} % of the variance",
-    no_better="it explained no more of the variance",
     ahead="explains {} points more of the variance",
-    than="{} points more of the variance explained",
-    tie="about as near to the truth as the linear probe, and a little nearer",
+    than="{} points of explained variance better",
+    tie="about as close to the truth as the linear probe, and a little closer",
     answers="numbers",
     hardly="by much",
-    blindly="always answering the mean",
+    blindly="always predicting the mean",
     score="variance explained (R²)",
     signal=(
-        "The network's best guess explains {value:.0f} % of the numbers' variance (R²); "
+        "A linear probe explains {value:.0f} % of the numbers' variance (R²); "
         "with shuffled numbers it is {low:.0f} to {high:.0f} %."
     ),
-    alone="From {plain} alone it explains {value:.0f} %.",
+    alone="From {plain} it explains {value:.0f} %.",
     transfer_gain=(
         "a quick linear probe explains {trained} of the numbers' variance with the pretrained "
         "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
     ),
-    ranked="{shown} of the variance explained on {n} it had not seen",
+    ranked="{shown} of the variance explained on {n} held out from training",
     more="more examples",
 )
