@@ -131,14 +131,14 @@ def summary(**changes: object) -> Summary:
 
 def answers(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOutAnswer, ...]:
     """Most of each class are right, the others taken for the next class."""
-    found = []
+    predictions = []
     for k, name in enumerate(classes):
         for i in range(each):
             wrong = i < 1 + k % 3
             label = classes[(k + 1) % len(classes)] if wrong else name
             p = 0.6 + 0.03 * i
             own = 1 - p if wrong else p
-            found.append(
+            predictions.append(
                 HeldOutAnswer(
                     id=f"{name}/{i:03}.jpg",
                     split="oof",
@@ -148,17 +148,17 @@ def answers(classes: tuple[str, ...] = CLASSES, each: int = 10) -> tuple[HeldOut
                     target_probability=own,
                 )
             )
-    return tuple(found)
+    return tuple(predictions)
 
 
 def scores(rows: tuple[HeldOutAnswer, ...]) -> tuple[ClassScore, ...]:
     """Class by class, with rough intervals."""
-    found = []
+    class_scores = []
     for name in sorted({row.target for row in rows}):
         own = [row for row in rows if row.target == name]
         recall = float(np.mean([row.is_right for row in own]))
         wrong = [row.label for row in own if not row.is_right]
-        found.append(
+        class_scores.append(
             ClassScore(
                 label=name,
                 n=len(own),
@@ -171,7 +171,7 @@ def scores(rows: tuple[HeldOutAnswer, ...]) -> tuple[ClassScore, ...]:
                 n_confused=len(wrong),
             )
         )
-    return tuple(found)
+    return tuple(class_scores)
 
 
 def record(classes: tuple[str, ...] = CLASSES, each: int = 10) -> DataRecord:

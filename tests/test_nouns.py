@@ -29,13 +29,13 @@ FACTS = (
     *(
         verdict.VerdictFacts(
             **CLEAR,
-            transfer_gain=known,
+            transfer_gain=gain,
             transfer_gain_error=0.02,
             accuracy=accuracy,
             scratch_gap=gap,
             is_tuned=tuned,
         )
-        for known, accuracy, gap, tuned in product(
+        for gain, accuracy, gap, tuned in product(
             (None, 0.01, 0.05, 0.3), (0.6, 0.99), (None, 0.1), (0, 1)
         )
     ),

@@ -13,7 +13,7 @@ from warmstart.cli.main import main
 from warmstart.cli.stop import STOPPING, stoppable
 from warmstart.events import Event
 
-LOOK = Event(stage="features", kind="step", step=1, of=3, t=0.0)
+EXTRACTION = Event(stage="features", kind="step", step=1, of=3, t=0.0)
 BEGIN = Event(stage="read", kind="note", values={"folder": "runs/my photos"}, t=0.0)
 
 
@@ -28,19 +28,19 @@ def _as_it_was():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_stops_at_the_next_event(number, capfd):
-    seen, after = [], []
+    events, after = [], []
 
     def work(see):
-        see(LOOK)
+        see(EXTRACTION)
         os.kill(os.getpid(), number)
         after.append("the step goes on to its end")
-        see(LOOK)
+        see(EXTRACTION)
         after.append("nothing after it does")
 
-    with pytest.raises(KeyboardInterrupt) as caught, stoppable(seen.append) as see:
+    with pytest.raises(KeyboardInterrupt) as caught, stoppable(events.append) as see:
         work(see)
     assert after == ["the step goes on to its end"]
-    assert seen == [LOOK, LOOK]  # what happened is shown before it stops
+    assert events == [EXTRACTION, EXTRACTION]  # what happened is shown before it stops
     assert caught.value.args == ()  # no folder was made yet
     assert capfd.readouterr() == ("", STOPPING + "\n")
 
@@ -63,7 +63,7 @@ def test_the_second_signal_stops_at_once(capfd):
 
 def test_a_signal_after_the_last_event_lets_the_work_come_to_its_end(capfd):
     with stoppable(lambda event: None) as see:
-        see(LOOK)
+        see(EXTRACTION)
         os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -76,16 +76,16 @@ def test_other_errors_pass_through():
 
 
 def test_other_threads_have_no_signals():
-    seen = []
+    events = []
 
     def work():
-        with stoppable(seen.append) as see:
-            see(LOOK)
+        with stoppable(events.append) as see:
+            see(EXTRACTION)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [LOOK]
+    assert events == [EXTRACTION]
 
 
 def test_a_closed_stderr_is_no_reason_to_go_on(monkeypatch):
@@ -93,7 +93,7 @@ def test_a_closed_stderr_is_no_reason_to_go_on(monkeypatch):
 
     def work(see):
         os.kill(os.getpid(), signal.SIGINT)
-        see(LOOK)
+        see(EXTRACTION)
 
     with pytest.raises(KeyboardInterrupt), stoppable(lambda event: None) as see:
         work(see)
@@ -105,7 +105,7 @@ def test_an_interrupted_fit_names_its_run(work, monkeypatch, capfd):
     def steps(request):
         yield BEGIN
         os.kill(os.getpid(), signal.SIGINT)
-        yield LOOK
+        yield EXTRACTION
         raise AssertionError("it went on")
 
     monkeypatch.setattr(sys.modules["warmstart.run.fit"], "fit", steps)

@@ -256,7 +256,7 @@ def test_the_log_says_how_long_was_worked(tmp_path):
     clock.lap("read")
     clock.add(seconds)
     assert clock.table()["total"] >= 15.0
-    assert clock.table()["check"] == 3.5
+    assert clock.table()["checks"] == 3.5
 
 
 def test_a_process_begins_its_part_of_the_log_with_what_it_worked_before(run):

@@ -10,7 +10,7 @@ from warmstart.reporting.figures import Mark, MeasuredShare, anchor_of, interval
 ENDS = [0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0]
 
 
-def drawn(value, mark):
+def picture(value, mark):
     measures = (
         MeasuredShare("test", value, value / 2, value, is_main=False),
         MeasuredShare("estimate", value, value / 2, value),
@@ -24,7 +24,7 @@ def drawn(value, mark):
 def test_labels_never_share_a_row(value, mark):
     rows = [
         float(e.attrib["y"])
-        for e in drawn(value, mark).iter("text")
+        for e in picture(value, mark).iter("text")
         if "small" not in e.attrib["class"]
     ]
     assert len(rows) == 4
@@ -33,7 +33,7 @@ def test_labels_never_share_a_row(value, mark):
 
 @pytest.mark.parametrize("value", ENDS)
 def test_all_of_it_lies_in_the_picture(value):
-    root = drawn(value, 1 - value)
+    root = picture(value, 1 - value)
     height = float(root.attrib["height"])
     for element in root.iter():
         for name, text in element.attrib.items():

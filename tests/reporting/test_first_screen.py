@@ -20,8 +20,8 @@ LEVELS = {
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_headline_is_the_readiness_line(level):
     line, reasons = LEVELS[level]
-    found = facts(summary=summary(readiness=Readiness(level=level, reasons=reasons)))
-    text = first_screen(found)
+    changed = facts(summary=summary(readiness=Readiness(level=level, reasons=reasons)))
+    text = first_screen(changed)
     assert f"<h1>{line}</h1>" in text
     assert text.index(line) < text.index("This base model knows it")  # above the verdict
     assert text.count("<h1>") == 1
@@ -47,8 +47,8 @@ def test_nothing_shipped_is_nothing_to_use():
 )
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
-    found = summary(linear_probe=probe, shipped=ShippedCandidate(strategy=strategy, why="…"))
-    assert ("linear probe 80 % for comparison" in first_screen(facts(summary=found))) is is_marked
+    changed = summary(linear_probe=probe, shipped=ShippedCandidate(strategy=strategy, why="…"))
+    assert ("linear probe 80 % for comparison" in first_screen(facts(summary=changed))) is is_marked
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy
     ],
 )
 def test_whether_one_would_use_it_follows_readiness(level, word):
-    found = facts(summary=summary(readiness=Readiness(level=level, reasons=("so",))))
-    assert would_use(found)[0].startswith(word)
+    changed = facts(summary=summary(readiness=Readiness(level=level, reasons=("so",))))
+    assert would_use(changed)[0].startswith(word)
 
 
 def test_how_many_of_100_and_how_many_are_confident():
@@ -96,8 +96,8 @@ def test_where_nothing_is_guaranteed_it_says_so():
 @pytest.mark.parametrize("kind", list(WARNINGS))
 def test_what_makes_a_score_doubtful_is_said_beside_it(kind):
     plain = summary(findings=(Finding(kind=kind, sentence="…"),))
-    found = facts(summary=replace(plain, data=replace(plain.data, leaks=9)))
-    assert len([text for text in would_use(found) if text.startswith("But ")]) == 1
+    changed = facts(summary=replace(plain, data=replace(plain.data, leaks=9)))
+    assert len([text for text in would_use(changed) if text.startswith("But ")]) == 1
 
 
 def test_the_largest_class_stands_on_the_same_line():

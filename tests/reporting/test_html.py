@@ -12,12 +12,12 @@ NASTY = ("<script>alert(1)</script>", '" onload="x', "'><svg>", "a&b", "\x00\x1b
 
 @pytest.mark.parametrize("text", NASTY)
 def test_what_a_user_named_stays_text(text):
-    made = fixed(label(1, 2, text), name="n", title=text, about=text, width=9, height=9)
-    root = ET.fromstring(made)
+    picture = fixed(label(1, 2, text), name="n", title=text, about=text, width=9, height=9)
+    root = ET.fromstring(picture)
     assert [element.tag for element in root] == ["title", "desc", "text"]
-    shown = root.find("text").text
-    assert not {letter for letter in shown if not letter.isprintable()}
-    assert shown.replace("?", "") == "".join(x for x in text if x.isprintable()).replace("?", "")
+    content = root.find("text").text
+    assert not {letter for letter in content if not letter.isprintable()}
+    assert content.replace("?", "") == "".join(x for x in text if x.isprintable()).replace("?", "")
 
 
 def test_attributes_are_escaped_too():

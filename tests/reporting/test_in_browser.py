@@ -71,84 +71,80 @@ def file(request, tmp_path):
 def opened(browser, file, size="desk", scheme="light"):
     """The page shown, and everything that the browser complained about or asked for."""
     width, height = SIZES[size]
-    shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    said, asked = [], []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.goto(file.as_uri())
-    return shown, said, asked
+    tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    messages, urls = [], []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: urls.append(request.url))
+    tab.goto(file.as_uri())
+    return tab, messages, urls
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_no_complaint_no_request_no_sideways_scrolling(browser, file, size):
-    shown, said, asked = opened(browser, file, size)
-    assert not said
-    assert all(url == file.as_uri() or url.startswith("data:image/") for url in asked)
+    tab, messages, urls = opened(browser, file, size)
+    assert not messages
+    assert all(url == file.as_uri() or url.startswith("data:image/") for url in urls)
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert shown.evaluate(wide) <= 0
-    shown.close()
+    assert tab.evaluate(wide) <= 0
+    tab.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(browser, file, scheme):
-    shown, _, _ = opened(browser, file, scheme=scheme)
-    for fold in shown.query_selector_all("details"):
+    tab, _, _ = opened(browser, file, scheme=scheme)
+    for fold in tab.query_selector_all("details"):
         fold.evaluate("fold => fold.open = true")
-    assert shown.evaluate(CONTRAST) == []
-    shown.close()
+    assert tab.evaluate(CONTRAST) == []
+    tab.close()
 
 
 def test_all_that_folds_scrolls_or_leads_is_reached_by_keyboard(browser, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page(facts()), "utf-8")
-    shown, _, _ = opened(browser, file)
-    wanted = shown.evaluate("document.querySelectorAll('a,summary,[tabindex]').length")
+    tab, _, _ = opened(browser, file)
+    wanted = tab.evaluate("document.querySelectorAll('a,summary,[tabindex]').length")
     reached = set()
     for _ in range(3 * wanted):
-        shown.keyboard.press("Tab")
+        tab.keyboard.press("Tab")
         reached.add(
-            shown.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+            tab.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
         )
-    hidden = shown.evaluate(
-        "[...document.querySelectorAll('details:not([open]) [tabindex]')].length"
-    )
+    hidden = tab.evaluate("[...document.querySelectorAll('details:not([open]) [tabindex]')].length")
     assert (
-        len(
-            reached - {shown.evaluate("[...document.querySelectorAll('*')].indexOf(document.body)")}
-        )
+        len(reached - {tab.evaluate("[...document.querySelectorAll('*')].indexOf(document.body)")})
         >= wanted - hidden
     )
-    shown.evaluate("document.querySelector('summary').focus()")
-    shown.keyboard.press("Enter")
-    assert shown.evaluate("document.querySelector('details').open")
-    shown.close()
+    tab.evaluate("document.querySelector('summary').focus()")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.querySelector('details').open")
+    tab.close()
 
 
 def test_a_phone_sees_the_answer_on_its_first_screen(browser, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page(facts()), "utf-8")
-    shown, _, _ = opened(browser, file, "phone")
+    tab, _, _ = opened(browser, file, "phone")
     for selector in ("h1", ".verdict", "svg[aria-labelledby^=accuracy]"):
-        box = shown.query_selector(selector).bounding_box()
+        box = tab.query_selector(selector).bounding_box()
         assert box["y"] + box["height"] <= SIZES["phone"][1], selector
-    shown.close()
+    tab.close()
 
 
 def test_paper_shows_what_is_folded(browser, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page(facts()), "utf-8")
-    shown, _, _ = opened(browser, file)
-    shown.emulate_media(media="print")
-    assert shown.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
-    assert len(shown.pdf()) > 10_000
-    shown.close()
+    tab, _, _ = opened(browser, file)
+    tab.emulate_media(media="print")
+    assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert len(tab.pdf()) > 10_000
+    tab.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser, file, scheme):
-    shown, _, _ = opened(browser, file, scheme=scheme)
-    for fold in shown.query_selector_all("details"):
+    tab, _, _ = opened(browser, file, scheme=scheme)
+    for fold in tab.query_selector_all("details"):
         fold.evaluate("fold => fold.open = true")
-    assert axe_violations(shown) == []
-    shown.close()
+    assert axe_violations(tab) == []
+    tab.close()

@@ -35,8 +35,8 @@ def gain(value, low, high):
     )
 
 
-def titles(found):
-    return [step.title for step in next_steps(found)]
+def titles(changed):
+    return [step.title for step in next_steps(changed)]
 
 
 def test_three_steps_with_commands_and_examples():
@@ -62,8 +62,8 @@ def test_leakage_comes_first():
     )
 
 
-def test_a_command_reads_the_same_data_from_the_same_start():
-    told = {
+def test_a_command_reads_the_same_data_with_the_same_base_model():
+    options = {
         "base": "--base lite1",
         "test": "--test later",
         "label": "--label kind",
@@ -71,8 +71,8 @@ def test_a_command_reads_the_same_data_from_the_same_start():
         "seed": "--seed 7",
     }
     plain = facts()
-    found = replace(plain, repeat=replace(plain.repeat, options=told))
-    labels, _, deeper = next_steps(found)
+    changed = replace(plain, repeat=replace(plain.repeat, options=options))
+    labels, _, deeper = next_steps(changed)
     assert labels.command == (
         "warmstart fit clothing --base lite1 --test later --label kind "
         "--relabel runs/clothing/label_issues.csv"
@@ -80,44 +80,44 @@ def test_a_command_reads_the_same_data_from_the_same_start():
     assert deeper.command == (
         "warmstart fit clothing --base lite1 --test later --label kind --relabel old.csv"
     )
-    balanced = replace(found, repeat=replace(found.repeat, budget="balanced"))
+    balanced = replace(changed, repeat=replace(changed.repeat, budget="balanced"))
     assert next_steps(balanced)[2].command == "warmstart rank clothing --label kind"
 
 
 def test_wrong_preprocessing_comes_before_more_images():
     fed = Finding(kind="preprocessing", sentence="Fed in with exchanged channels it is better.")
-    found = facts(summary=summary(findings=(fed,)), inspection=None)
-    assert titles(found)[0] == "Change the preprocessing of the images"
+    changed = facts(summary=summary(findings=(fed,)), inspection=None)
+    assert titles(changed)[0] == "Change the preprocessing of the images"
 
 
 def test_labels_that_are_only_contradicted_are_not_called_wrong():
-    found = facts(inspection=only(issue("hat/000.jpg", "hat", "shirt", is_issue=False)))
-    assert titles(found)[:2] == ["Add images of “shirt”", "No label issues found"]
+    changed = facts(inspection=only(issue("hat/000.jpg", "hat", "shirt", is_issue=False)))
+    assert titles(changed)[:2] == ["Add images of “shirt”", "No label issues found"]
 
 
 def test_the_reason_for_no_count_stands_beside_the_labels():
     sentence = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
-    told = issues(
+    label_issues = issues(
         issue("hat/000.jpg", "hat", "shirt", is_issue=False),
         count=None,
         why="weak-model",
         sentence=sentence,
     )
-    step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told)))[1]
+    step = next_steps(facts(inspection=Inspection(evidence=EVIDENCE, label_issues=label_issues)))[1]
     assert (step.title, step.examples[0][0]) == ("Labels to look at first", "hat/000.jpg")
     assert step.text.startswith(sentence)
 
 
 def test_an_outcome_of_a_table_is_never_to_be_corrected():
-    told = issues(issue("7", "ill", "well", is_issue=False), count=None, why="outcome")
-    found = facts(inspection=Inspection(evidence=EVIDENCE, label_issues=told))
-    assert not any("abel" in title for title in titles(found))
+    label_issues = issues(issue("7", "ill", "well", is_issue=False), count=None, why="outcome")
+    changed = facts(inspection=Inspection(evidence=EVIDENCE, label_issues=label_issues))
+    assert not any("abel" in title for title in titles(changed))
 
 
 def test_without_a_signal_labels_and_images_are_looked_at():
     inspection = only(issue("hat/000.jpg", "hat", "shirt", is_issue=False))
-    found = facts(summary=NONE, inspection=inspection)
-    assert titles(found) == [
+    changed = facts(summary=NONE, inspection=inspection)
+    assert titles(changed) == [
         "Look at the images as a stranger would",
         "Check how the labels were made",
         "Measure again, cheaply",
@@ -135,15 +135,15 @@ def test_without_a_signal_labels_and_images_are_looked_at():
     ],
 )
 def test_what_to_try_follows_from_the_run(kind, strategy, budget, own, title):
-    found = facts(
+    changed = facts(
         summary=summary(
             verdict=Verdict(kind=kind, sentence="…", evidence=EVIDENCE),
             shipped=ShippedCandidate(strategy=strategy, why="…"),
             fine_tuning_gain=None if budget == "fast" or own else gain(0.02, -0.01, 0.05),
         ),
     )
-    repeat = replace(found.repeat, budget=budget, is_own_strategy=own)
-    step = next_steps(replace(found, repeat=repeat))[2]
+    repeat = replace(changed.repeat, budget=budget, is_own_strategy=own)
+    step = next_steps(replace(changed, repeat=repeat))[2]
     assert step.title == title
     if title == "Try another base model":
         change = "+2 points of accuracy (95 % CI −1.0 to +5)"
@@ -153,9 +153,9 @@ def test_what_to_try_follows_from_the_run(kind, strategy, budget, own, title):
 
 
 def test_beside_a_depth_of_ones_own_stands_what_was_not_tried_yet():
-    def step(found):
+    def step(gain):
         chosen = summary(
-            shipped=ShippedCandidate(strategy="last:4", why="…"), fine_tuning_gain=found
+            shipped=ShippedCandidate(strategy="last:4", why="…"), fine_tuning_gain=gain
         )
         own = replace(facts().repeat, budget="balanced", is_own_strategy=True)
         return next_steps(facts(summary=chosen, repeat=own))[2]
@@ -173,8 +173,8 @@ def test_a_class_of_very_few_images_is_not_called_weak():
 
 
 def test_with_nothing_left_to_do_it_says_use_it():
-    found = facts(classes=(), inspection=None)
-    assert titles(found)[-1] == "Use it"
+    changed = facts(classes=(), inspection=None)
+    assert titles(changed)[-1] == "Use it"
 
 
 def test_paths_with_spaces_can_be_typed():
@@ -183,5 +183,5 @@ def test_paths_with_spaces_can_be_typed():
 
 
 def test_an_image_with_a_label_issue_is_no_example_of_a_mistake():
-    found = facts(inspection=only(issue("shirt/000.jpg", "shirt", "dress")))
-    assert [id for id, _ in next_steps(found)[1].examples] == ["shirt/002.jpg", "shirt/001.jpg"]
+    changed = facts(inspection=only(issue("shirt/000.jpg", "shirt", "dress")))
+    assert [id for id, _ in next_steps(changed)[1].examples] == ["shirt/002.jpg", "shirt/001.jpg"]

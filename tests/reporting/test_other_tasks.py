@@ -31,20 +31,20 @@ def of_task(task, is_issue=True):
     )
     plain = summary()
     counts = replace(plain.data, classes=len(OUTPUTS[task]), label_issues=1)
-    found = Finding(kind="metadata-leakage", sentence="The size tells.", items=("a",))
-    told = issues(replace(ISSUES[task], is_issue=is_issue))
+    finding = Finding(kind="metadata-leakage", sentence="The size tells.", items=("a",))
+    label_issues = issues(replace(ISSUES[task], is_issue=is_issue))
     return facts(
-        summary=replace(plain, task=task, data=counts, findings=(found,)),
+        summary=replace(plain, task=task, data=counts, findings=(finding,)),
         data=data,
-        inspection=Inspection(evidence=(), label_issues=told),
+        inspection=Inspection(evidence=(), label_issues=label_issues),
     )
 
 
 @pytest.mark.parametrize("task", ISSUES)
 def test_nothing_speaks_of_classes(task):
-    found = of_task(task)
+    task_facts = of_task(task)
     sections = (data_section, base_section, plan_section, other_tasks.first_screen)
-    page = "".join(make(found) for make in sections)
+    page = "".join(make(task_facts) for make in sections)
     for word in (" classes", "largest class", " right of the time"):
         assert word not in page, word
     assert {"multilabel": "gives a label away", "regress": "gives the number away"}[task] in page

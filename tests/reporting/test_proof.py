@@ -8,13 +8,13 @@ OWN = {"name": "n", "title": "t", "about": "a"}
 COUNTS = {("a", "a"): 8, ("a", "b"): 2, ("b", "b"): 10}
 
 
-def test_every_count_is_told_once():
+def test_every_count_appears_once():
     root = ET.fromstring(matrix(ConfusionTable("ab", "ab", COUNTS), **OWN))
     numbers = [e.text for e in root.iter("text") if e.text.isdigit()]
     assert numbers == ["8", "2", "10"]
 
 
-def test_right_is_told_from_wrong_and_much_from_little():
+def test_shade_and_class_show_right_and_wrong():
     root = ET.fromstring(matrix(ConfusionTable("ab", "ab", COUNTS), **OWN))
     cells = [(e.attrib["class"], e.attrib.get("fill-opacity")) for e in root.iter("rect")]
     assert cells == [("hit", "0.40"), ("miss", "0.18"), ("ground", None), ("hit", "0.48")]

@@ -18,7 +18,7 @@ def test_only_what_is_not_usual_is_typed(tmp_path):
 
 
 def test_everything_that_was_typed_is_typed_again(tmp_path):
-    found = written(
+    repeat = written(
         tmp_path,
         data="my photos",
         base="timm:resnet18",
@@ -35,7 +35,7 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
         device="cpu",
         settings=("training.epochs=2.7778",),
     )
-    assert shlex.split(found.command) == [
+    assert shlex.split(repeat.command) == [
         "warmstart",
         "fit",
         "my photos",
@@ -65,23 +65,23 @@ def test_everything_that_was_typed_is_typed_again(tmp_path):
         "training.epochs=2.7778",
         "--fix",
     ]
-    assert found.data == "'my photos'"
-    assert found.is_own_strategy
-    assert found.is_timed
-    assert found.options["base"] == "--base timm:resnet18"
-    assert found.options["label"] == "--label kind"
+    assert repeat.data == "'my photos'"
+    assert repeat.is_own_strategy
+    assert repeat.is_timed
+    assert repeat.options["base"] == "--base timm:resnet18"
+    assert repeat.options["label"] == "--label kind"
 
 
 def test_a_rate_keeps_all_its_digits(tmp_path):
     rate = 0.000123456789
-    found = shlex.split(written(tmp_path, data="photos", lr=rate).command)
-    assert float(found[-1]) == rate
+    words = shlex.split(written(tmp_path, data="photos", lr=rate).command)
+    assert float(words[-1]) == rate
 
 
-def test_objects_are_told_to_be_such(tmp_path):
-    found = written(tmp_path, data=([1], [2]))
-    assert found.command.startswith("warmstart.fit(")
-    assert found.data == "DATA"
+def test_objects_are_named_as_such(tmp_path):
+    repeat = written(tmp_path, data=([1], [2]))
+    assert repeat.command.startswith("warmstart.fit(")
+    assert repeat.data == "DATA"
 
 
 def test_versions_of_both_files_are_listed(tmp_path):
@@ -94,6 +94,6 @@ def test_versions_of_both_files_are_listed(tmp_path):
 
 
 def test_a_folder_without_a_request_has_no_command(tmp_path):
-    found = repeat_of(tmp_path, "x")
-    assert (found.command, found.data) == ("", "DATA")
-    assert found.rows == (("warmstart", "unknown"),)
+    repeat = repeat_of(tmp_path, "x")
+    assert (repeat.command, repeat.data) == ("", "DATA")
+    assert repeat.rows == (("warmstart", "unknown"),)

@@ -70,10 +70,10 @@ def test_pictures_that_changed_or_went_are_not_shown(doubtful, tmp_path):
     run, data = doubtful
     copy = shutil.copytree(run.path, tmp_path / "run")
     here = shutil.copytree(data, tmp_path / "photos")
-    asked = json.loads((copy / "request.json").read_text())
-    asked["request"]["data"] = {"path": str(here)}
-    asked["request"]["base"] = "lite0"
-    (copy / "request.json").write_text(json.dumps(asked))
+    request = json.loads((copy / "request.json").read_text())
+    request["request"]["data"] = {"path": str(here)}
+    request["request"]["base"] = "lite0"
+    (copy / "request.json").write_text(json.dumps(request))
     before = pictures_in(text_of(report(copy).parent))
     changed, gone = sorted(set(before))[:2]
     Image.new("RGB", (40, 40)).save(here / changed)
@@ -95,14 +95,14 @@ def test_only_files_that_the_data_list_are_opened(doubtful, tmp_path):
         path = copy / name
         for place in sorted(set(re.findall(r"red/wrong\d\.png", path.read_text()))):
             path.write_text(path.read_text().replace(place, str(secret)))
-    asked: list[str] = []
+    requests: list[str] = []
 
     def load(id):
-        asked.append(id)
+        requests.append(id)
         return secret.read_bytes()
 
     reporting_report.write_report(copy, load)
-    assert str(secret) not in asked
+    assert str(secret) not in requests
     assert not pictures_in(text_of(copy))  # and what was given has another content than recorded
 
 
@@ -256,7 +256,7 @@ def test_without_a_browser_it_says_what_to_do(own_run, capsys, monkeypatch):
     assert "No browser was found" in capsys.readouterr().err
 
 
-def test_a_run_that_was_asked_from_elsewhere_is_found_there(tmp_path, monkeypatch):
+def test_a_run_from_another_folder_is_found(tmp_path, monkeypatch):
     fill(tmp_path / "photos", {"blue": 12, "red": 12})
     monkeypatch.chdir(tmp_path)
     warmstart_run = fit("photos", out="run")

@@ -53,17 +53,17 @@ def test_what_is_not_listed_changed_or_torn_is_left_out():
     good, torn = png(60, 60), png(60, 60)[:200]
     files = {"good": good, "torn": torn, "changed": png(61, 60)}
     record = listed(good=good, torn=torn, changed=png(60, 61), gone=good)
-    asked = []
+    requests = []
 
     def load(id):
-        asked.append(id)
+        requests.append(id)
         if id not in files:
             raise DataError("cannot be read")
         return files[id]
 
-    found = thumbnails(["good", "torn", "changed", "gone", "unlisted"], record, load, None)
-    assert list(found) == ["good"]
-    assert "unlisted" not in asked
+    uris = thumbnails(["good", "torn", "changed", "gone", "unlisted"], record, load, None)
+    assert list(uris) == ["good"]
+    assert "unlisted" not in requests
 
 
 def test_bands_are_shown_as_colours():

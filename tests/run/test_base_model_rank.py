@@ -30,7 +30,7 @@ def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
     assert (result.kind, result.models[0].name) == ("audio", encoder)
     assert main(["rank", str(clips), "--models", encoder]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "20" in told and "clips" in told
+    assert "clips" in told
     assert "20 clips" in told
     assert "image" not in told
 

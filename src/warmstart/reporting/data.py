@@ -97,7 +97,6 @@ def _classes(facts: ReportFacts) -> str:
 
 
 def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
-    """A bar with its name for each class; nameless bars where there are many."""
     sizes = sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0]))
     (largest, most), (smallest, least) = sizes[0], sizes[-1]
     title = f"{nouns.title}s of each {one}"

@@ -53,7 +53,6 @@ def plan_section(facts: ReportFacts) -> str:
 
 
 def _strip(facts: ReportFacts) -> str:
-    """Each layer from the image to the head, and what was done with it in the model."""
     if not facts.layers:
         return ""
     total = sum(one.n for one in facts.layers) + 1

@@ -131,7 +131,6 @@ def _order(held_out: Sequence[HeldOutAnswer]) -> tuple[str, ...]:
 
 
 def _merged(counts: Counter[tuple[str, str]], rows: Sequence[str]) -> Counter[tuple[str, str]]:
-    """The counts of some rows; answers of all other classes are merged."""
     merged: Counter[tuple[str, str]] = Counter()
     for (target, answer), n in counts.items():
         if target in rows:

@@ -354,7 +354,6 @@ def _word(value: Any) -> str:
 
 
 def _environment(file: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What else the result depends on: seed, folder, processor, versions."""
     request, environment = file.get("request"), file.get("environment")
     if isinstance(request, Mapping):
         yield "seed", str(request.get("seed", ""))
@@ -426,7 +425,6 @@ def excerpts(ids: Sequence[str], record: DataRecord, load: Load) -> dict[str, st
 
 
 def _unchanged(id: str, hashes: Mapping[str, str], load: Load) -> bytes | None:
-    """The bytes of an example, unless it is missing or has changed since the run."""
     try:
         payload = load(id)
     except (DataError, OSError, KeyError):

@@ -104,7 +104,6 @@ def _accuracies(evidence: Evidence) -> list[Point]:
 
 
 def _between(low: float, high: float) -> list[float]:
-    """Sizes that are evenly spaced on a logarithmic scale."""
     if not 0 < low < high:
         return [low]
     return [low * (high / low) ** (k / _POINTS_IN_CURVE) for k in range(_POINTS_IN_CURVE + 1)]

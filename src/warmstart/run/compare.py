@@ -165,7 +165,8 @@ def _check_finished(path: Path) -> None:
         why = (path / "FAILED").read_text("utf-8", errors="replace").strip().rstrip(".")
         raise RunFolderError(f"{path} failed ({why or 'unknown'}); fix that, then fit again.")
     if RunFolder(path).is_resumable:
-        raise RunFolderError(f"{path} has not finished; resume it first: {RunFolder(path).resume_command}")
+        command = RunFolder(path).resume_command
+        raise RunFolderError(f"{path} has not finished; resume it first: {command}")
     raise RunFolderError(
         f"{path} holds no summary.json, so it is no finished run; if it is data, add what to run "
         f"on it: warmstart compare {path} --strategies head,full"

@@ -164,7 +164,9 @@ def _number(request: Request, path: str) -> int | None:
 def _rgb(request: Request) -> tuple[int, int, int] | None:
     text = parse_settings(request.settings).get("input.rgb")
     choice = _plan_choice(request, "rgb")
-    value = parse_value("input.rgb", text, "wholes") if text is not None else choice and choice.value
+    value = choice and choice.value
+    if text is not None:
+        value = parse_value("input.rgb", text, "wholes")
     return cast("tuple[int, int, int] | None", value)
 
 
@@ -214,9 +216,8 @@ def choose_offload(request: Request) -> Choice | None:
     if text is not None:
         value = _OFFLOAD_WORDS.get(text.lower(), text)
         if value and value not in CACHE_DTYPES:
-            raise PlanError(
-                f"--set {OFFLOAD}={text}: it is true, false, {CACHE_DTYPES[0]} or {CACHE_DTYPES[1]}."
-            )
+            dtypes = " or ".join(CACHE_DTYPES)
+            raise PlanError(f"--set {OFFLOAD}={text}: it is true, false, {dtypes}.")
         if not value:
             return None
         if request.arch is None or Path(str(request.base)).suffix != ".safetensors":

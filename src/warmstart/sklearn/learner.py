@@ -276,7 +276,10 @@ def _refit_head(
         layer_weights_of(bundle.record.head)
     ]
     read = replace(stored, examples=labelled.learn)
-    scalings = {layer: fit_weighted_scaling(read(layer).astype(np.float64), weights) for layer in layer_weights}
+    scalings = {
+        layer: fit_weighted_scaling(read(layer).astype(np.float64), weights)
+        for layer in layer_weights
+    }
     columns = [
         np.sqrt(share) * apply_scaling(read(layer), scalings[layer])
         for layer, share in layer_weights.items()
