@@ -57,7 +57,10 @@ def _pass(layer: nn.Linear, x: Tensor, is_quick: bool, is_back: bool) -> Callabl
 
     def run() -> None:
         layer.zero_grad()
-        with torch.set_grad_enabled(is_back), fast_linear._OneDnnMode() if is_quick else nullcontext():
+        with (
+            torch.set_grad_enabled(is_back),
+            fast_linear._OneDnnMode() if is_quick else nullcontext(),
+        ):
             result = layer(x)
         if is_back:
             result.backward(grad)

@@ -129,7 +129,8 @@ examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
 with joined() as world, tempfile.TemporaryDirectory() as own:
     place = world.same(own)
     for root in (place, own):
-        cache_file = FeatureCache(Path(root)).cache_file(ScratchKey(feature_layers=(Column(name="1.avg"),)))
+        key = ScratchKey(feature_layers=(Column(name="1.avg"),))
+        cache_file = FeatureCache(Path(root)).cache_file(key)
         cache_file.append([ids[world.rank]], [np.ones((1, 3), np.float32)])
         mine = ExtractedRows(cache_file=cache_file, unreadable={}, n_extracted=1, n_decoded=1)
         try:

@@ -182,7 +182,9 @@ def test_base_models_that_take_no_rows_are_refused(clinic, tmp_path):
 
 
 def test_a_run_for_tables_takes_no_pictures(clinic, pictures):
-    with pytest.raises(ModelError, match=r"takes tables, pictures holds images; choose a base model"):
+    with pytest.raises(
+        ModelError, match=r"takes tables, pictures holds images; choose a base model"
+    ):
         warmstart.fit(pictures, base=str(clinic[0].path))
 
 

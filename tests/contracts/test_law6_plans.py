@@ -183,7 +183,9 @@ def test_a_change_of_the_plan_changes_the_run_and_nothing_else_in_the_plan(data,
     assert text.count("value = 1.0667\n") == 1
     head, rest = text.split("[training.epochs]\n")
     edited = tmp_path / "edited.toml"
-    edited.write_text(head + "[training.epochs]\n" + rest.replace("value = 1.0667", "value = 1.6", 1))
+    edited.write_text(
+        head + "[training.epochs]\n" + rest.replace("value = 1.0667", "value = 1.6", 1)
+    )
     other = warmstart.fit(
         data, base=network(), preprocessing=PREP, plan=edited, out=tmp_path / "two" / "split"
     )

@@ -157,7 +157,9 @@ def test_killed_before_anything_was_written_down(wholes, tmp_path):
     """Nothing is there to go on with, and nothing is in the way of the same command."""
     whole = wholes("head")
     die(whole, tmp_path / "run", rename=1)
-    with pytest.raises(RunFolderError, match=r"has no request\.json: it is no run that can be resumed"):
+    with pytest.raises(
+        RunFolderError, match=r"has no request\.json: it is no run that can be resumed"
+    ):
         warmstart.resume(tmp_path / "run")
     run = warmstart.fit(**whole.asked, out=tmp_path / "run")
     assert differences(run.path, whole) == []

@@ -359,7 +359,8 @@ def test_a_server_answers_texts(run):
         assert ask("hi", "image/png").status == 415
         got = ask({"text": "a"}, path="/explain")
         assert (
-            got.json["detail"] == "only answers to images can be explained, and this model takes texts"
+            got.json["detail"]
+            == "only answers to images can be explained, and this model takes texts"
         )
         told = server.ask("GET", "/metadata").json
         assert (told["kind"], told["input"], told["pictures"]) == ("text", {"tokens": 16}, False)

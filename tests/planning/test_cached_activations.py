@@ -233,14 +233,14 @@ def test_what_is_settled_stays_so(strategy, given_settings):
 BAD = {
     "beyond what is frozen": (
         ("last:2", {"cut": 3}),
-        "the plan has training.split_at 3, and only the first 2 parts are frozen in one piece, so that "
-        "only their outputs can be stored; --set training.split_at=2.",
+        "the plan has training.split_at 3, and only the first 2 parts are frozen in one piece, so "
+        "that only their outputs can be stored; --set training.split_at=2.",
     ),
     "where nothing is frozen": (("full", {"cut": 1, "views": 4}), "only the first 0 parts are"),
     "new views of stored outputs": (
         ("last:2", {"cut": 2, "views": 0}),
-        "the plan has training.split_at 2 and training.augmentations 0: views that are new each time cannot be "
-        "stored; --set training.split_at=0, or training.augmentations=4.",
+        "the plan has training.split_at 2 and training.augmentations 0: views that are new each "
+        "time cannot be stored; --set training.split_at=0, or training.augmentations=4.",
     ),
     "no cut": (
         ("last:2", {"cut": None}),

@@ -55,9 +55,9 @@ def test_texts_learn_in_fewer_passes_and_from_one_view():
     assert fine_tuning_seconds(_record(), texts, "balanced") < fine_tuning_seconds(
         _record(), _facts(600), "balanced"
     )
-    assert fine_tuning_seconds(_record(), replace(texts, task="regress"), "balanced") == fine_tuning_seconds(
-        _record(), _facts(600), "balanced"
-    )
+    assert fine_tuning_seconds(
+        _record(), replace(texts, task="regress"), "balanced"
+    ) == fine_tuning_seconds(_record(), _facts(600), "balanced")
 
 
 def test_more_images_and_more_work_take_longer():

@@ -71,7 +71,10 @@ def of_verdicts():
     kinds = (None, "linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
     words = ("auto", "last:1")
     made = {f"{word} {kind}": pictures(word, kind) for kind in kinds for word in words}
-    tail = {"tail": pictures(compares_fine_tuning=True), "own": pictures("head", compares_fine_tuning=True)}
+    tail = {
+        "tail": pictures(compares_fine_tuning=True),
+        "own": pictures("head", compares_fine_tuning=True),
+    }
     return beside(pictures("last:2"), made | tail)
 
 

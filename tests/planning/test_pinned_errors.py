@@ -185,7 +185,9 @@ def of_training():
         "stream": training(**stream),
     }
     lacking = "optimizer lr layer_decay weight_decay epochs warmup crop flip folds color_jitter"
-    lacking += " augmentations split_at cache_dtype ema_decay l2_sp micro_batch gradient_checkpointing"
+    lacking += (
+        " augmentations split_at cache_dtype ema_decay l2_sp micro_batch gradient_checkpointing"
+    )
     lacking += " device precision workers compile"
     some |= {f"lacks {name}": training(**{name: None}) for name in lacking.split()}
     found = {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
@@ -342,7 +344,8 @@ def of_settings():
         f"{name} {setting}": refusal(apply_settings, plan, [setting])
         for name, plan in plans.items()
         for setting in SETTINGS
-        if name == "last" or setting.startswith(("block.a", "block.5", "input", "training.lora_rank"))
+        if name == "last"
+        or setting.startswith(("block.a", "block.5", "input", "training.lora_rank"))
     }
     pairs = [
         ["lr=1", "lr=2"],

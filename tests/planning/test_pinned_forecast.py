@@ -167,7 +167,12 @@ def of_views_and_hurry():
         [planning_forecast.skips_controls(m, heavy, n) for m in (0.5, 4, 5, 7.8, 9)]
         for n in (1, 300, 9000)
     ]
-    return found, tried, fine_tuning.scratch_seconds(heavy, 1000), fine_tuning.scratch_seconds(network(), 10**9)
+    return (
+        found,
+        tried,
+        fine_tuning.scratch_seconds(heavy, 1000),
+        fine_tuning.scratch_seconds(network(), 10**9),
+    )
 
 
 # ---- rates, schedules --------------------------------------------------------------------------
@@ -316,12 +321,18 @@ def of_piping():
         for free in (None, 0, 192, 7_599_999_999, 7_600_000_000, 6_999_999_999, 7 * 10**9)
     ]
     kept.append(machine.by_memory(225_000_000, 0, "sgd", 1, 50_000_000))  # 0.45 and 0.05 GB
-    turns = [machine.pipeline_micro_batch(b, n) for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))]
+    turns = [
+        machine.pipeline_micro_batch(b, n)
+        for b, n in ((32, 2), (30, 4), (7, 2), (1, 3), (16, 4), (12, 2))
+    ]
     words = ("pipeline:1", "pipeline:0", "pipeline:12345", "pipeline:9999", "data", "fsdp", "x", 3)
     return (
         kept,
         turns,
-        [(machine.n_stages(w), machine.is_parallel_mode(w), machine.parallel_mode(w)) for w in words],
+        [
+            (machine.n_stages(w), machine.is_parallel_mode(w), machine.parallel_mode(w))
+            for w in words
+        ],
         [machine.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
     )
 
@@ -329,7 +340,9 @@ def of_piping():
 def of_storing():
     some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
     views = [
-        cached_activations.choose_augmentations(p, n, b) for p, n in some for b in ("fast", "balanced", "thorough")
+        cached_activations.choose_augmentations(p, n, b)
+        for p, n in some
+        for b in ("fast", "balanced", "thorough")
     ]
     sizes = [
         cached_activations.cache_bytes(network(), cut, 7, 4, f)
@@ -389,7 +402,10 @@ def of_tuning():
             for p, b in ((1, 0), (160, 8), (161, 8), (320, 16), (9, 1))
         ],
         [fine_tuning.allows_soup(parse(w)) for w in ("full", "scratch", "full+add", "head")],
-        [fine_tuning.samples_from_scratch(n) for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)],
+        [
+            fine_tuning.samples_from_scratch(n)
+            for n in (1, 99, 100, 101, 133, 134, 799, 800, 801, 1600, 9000)
+        ],
     )
 
 
@@ -403,7 +419,9 @@ def of_actions():
     ]
     bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
     kinds = [(v, r) for v in (None, "fine-tune") for r in ("", "a", "c", "bd")]
-    rule_strategy = [actions.rule_strategy(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)]
+    rule_strategy = [
+        actions.rule_strategy(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)
+    ]
     taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
     return bodies, rule_strategy, [actions.added_name(names) for names in taken]
 

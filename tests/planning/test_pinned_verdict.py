@@ -132,7 +132,11 @@ def of_words():
         for where, basis in bases.items()
         for name, facts in some.items()
     }
-    return found, basis_of(None) == basis_of(SimpleNamespace(is_random=False, arch="")), BLANK.source
+    return (
+        found,
+        basis_of(None) == basis_of(SimpleNamespace(is_random=False, arch="")),
+        BLANK.source,
+    )
 
 
 def of_limits():
@@ -330,7 +334,10 @@ def of_tail():
         facts = replace(FACTS, **more)
         found.append([fine_tuning.fine_tuning_seconds(record, facts, budget) for budget in budgets])
     tried = [
-        [fine_tuning.compares_fine_tuning(heavy(macs), replace(FACTS, **more), budget) for budget in budgets]
+        [
+            fine_tuning.compares_fine_tuning(heavy(macs), replace(FACTS, **more), budget)
+            for budget in budgets
+        ]
         for macs in (1000, 4_000_000, 10_000_000, 40_000_000, 150_000_000)
         for more in ({}, {"columns": ()}, {"n_groups": 39}, {"n_groups": 40})
     ]

@@ -165,7 +165,10 @@ BAD = {
         re.sub(r"\[training.engine\]\n(.+\n)+", "", TEXT),
         "lacks 'training.engine'; write a plan",
     ),
-    "a missing name": (edited('name = "stem"\n', ""), "^plan.toml lacks 'block 1.name'; write a pl"),
+    "a missing name": (
+        edited('name = "stem"\n', ""),
+        "^plan.toml lacks 'block 1.name'; write a pl",
+    ),
     "a missing value": (edited('value = "lite0"\n', ""), "lacks 'start.value'; write a plan with"),
     "no reason": (
         re.sub(r"because = .*\n", "", TEXT, count=1),

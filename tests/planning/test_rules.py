@@ -59,7 +59,7 @@ def test_a_look_that_goes_on_decides_as_it_did_when_it_began(engines, n, truth, 
 @given(engines=some_engines, n=counts, n_macs=macs)
 def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
     """Where engines are as fast as they usually are; the set-up of the one used is no loss."""
-    missing, base_inputs = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
+    missing, usual = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     kept, _ = calibrated(missing, usual, n_macs)
     chosen = choose_engine(missing, usual)
     assert not kept or chosen in kept
@@ -83,7 +83,7 @@ def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
 
 @given(engines=some_engines, n=counts, n_macs=macs)
 def test_a_short_look_is_not_made_longer(engines, n, n_macs):
-    missing, base_inputs = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
+    missing, usual = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     if engine_seconds(usual[choose_engine(missing, usual)], n) < SHORT:
         assert engine_to_measure(missing, {}, n_macs) is None
 

@@ -95,8 +95,8 @@ def test_a_curve_from_nothing_is_told_as_what_it_is():
 def test_where_little_is_left_to_gain_the_sentence_says_how_much():
     facts = VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.987, mistakes=0.021)
     assert sentence("linear-probe", facts, 300, 0.987) == (
-        "The linear probe (a new head on the frozen network) is enough: it has an accuracy of 99 %, "
-        "which leaves at most 2 points for fine-tuning."
+        "The linear probe (a new head on the frozen network) is enough: it has an accuracy of "
+        "99 %, which leaves at most 2 points for fine-tuning."
     )
 
 

@@ -342,7 +342,9 @@ def test_what_can_go_on_was_begun_and_is_not_over(tmp_path, names, can):
     fill(tmp_path, names)
     run = RunFolder(tmp_path)
     assert run.is_resumable == can
-    assert run.resume_command == (f"`warmstart resume {tmp_path}`" if can else "the same command again")
+    assert run.resume_command == (
+        f"`warmstart resume {tmp_path}`" if can else "the same command again"
+    )
 
 
 def test_large_files_are_written_piece_by_piece(tmp_path):

@@ -42,5 +42,7 @@ def test_ties_are_sure_together():
 
 def test_a_bound_that_is_just_what_was_promised_keeps_it(monkeypatch):
     confidence, right = np.linspace(0.5, 1, 60), np.ones(60)
-    monkeypatch.setattr(selective, "upper_bound", lambda errors, n, delta: selective.error_bound(0.0))
+    monkeypatch.setattr(
+        selective, "upper_bound", lambda errors, n, delta: selective.error_bound(0.0)
+    )
     assert selective.confident_threshold(confidence, right, 60) == 0.5

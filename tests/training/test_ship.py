@@ -141,7 +141,9 @@ def test_what_was_not_kept_is_the_best_of_what_was_tried():
     assert found.kind == PROBE
     tried = np.stack([_slow(share, *case) for share in SHARES[1:]])
     assert (np.abs(tried - found.fine_tuned).max(axis=2).min(axis=0) < 1e-5).all()
-    losses = [CLASSIFICATION.answer_losses(one, labels).mean() for one in (*tried, found.fine_tuned)]
+    losses = [
+        CLASSIFICATION.answer_losses(one, labels).mean() for one in (*tried, found.fine_tuned)
+    ]
     assert losses[-1] < np.mean(losses[:-1])
     gap = _right(found.fine_tuned, labels) - _right(case[0], labels)
     assert found.ahead == pytest.approx(gap)

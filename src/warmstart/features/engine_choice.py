@@ -220,7 +220,9 @@ def _refuse(survey: EngineSurvey, name: EngineName, error: EngineError) -> Steps
     survey.feature_cache.redirect(survey.keys[name], survey.keys["torch"])
     keys = {other: key for other, key in survey.keys.items() if other != name}
     survey = replace(survey, keys=keys)
-    estimate_speeds = rules.estimate_speeds(stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs)
+    estimate_speeds = rules.estimate_speeds(
+        stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs
+    )
     instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, estimate_speeds))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")
     return survey

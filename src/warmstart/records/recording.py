@@ -144,7 +144,8 @@ def recorded(steps: Steps[Result], folder: RunFolder, log: TextIO | None = None)
             what, cure = lack
             folder.mark("INTERRUPTED", what)
             raise TrainingError(
-                f"{what}; what was computed is kept. {cure}, then run {folder.resume_command} to go on."
+                f"{what}; what was computed is kept. {cure}, then run {folder.resume_command} to "
+                "go on."
             ) from error
         folder.mark("FAILED", str(error) if isinstance(error, WarmstartError) else repr(error))
         raise

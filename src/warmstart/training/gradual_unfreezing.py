@@ -30,7 +30,10 @@ class GradualUnfreezing:
             context = validation.context
             rng = np.random.default_rng([seed, 8])
             fold = folds(
-                context.target.fold_strata(context.labels[rows]), context.groups[rows], VALIDATION, rng
+                context.target.fold_strata(context.labels[rows]),
+                context.groups[rows],
+                VALIDATION,
+                rng,
             )
             self.fit_rows, self._validation_rows = rows[fold > 0], rows[fold == 0]
         self.n_joined = 0

@@ -181,7 +181,11 @@ def fit_numbers(
 
 
 def _ridge(
-    rows: Array, curve: LaplaceFeatures | None, values: Array, weights: Array, penalties: Sequence[float]
+    rows: Array,
+    curve: LaplaceFeatures | None,
+    values: Array,
+    weights: Array,
+    penalties: Sequence[float],
 ) -> NumberFit:
     """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
     spread = spread_rows(rows if curve is None else curve.of(rows), weights)
